@@ -1,0 +1,1 @@
+"""Complete YAML files that a user can run: `radtransfer finetune NAME`."""

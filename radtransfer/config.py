@@ -1,0 +1,234 @@
+"""Read, merge and check the settings of a run.
+
+Later wins: defaults < recipe < YAML file < `--set` < options. All mistakes are reported together.
+"""
+
+import dataclasses
+import importlib.resources
+import math
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from radtransfer.errors import ConfigError, UnknownNameError, closest_names
+from radtransfer.recipes import recipe_values
+from radtransfer.settings import Config
+from radtransfer.yaml_text import parse_scalar, read_yaml, write_yaml
+
+
+def load_config(source: str | None = None, *, sets: tuple[str, ...] = (), options: Mapping[str, Any] | None = None) -> Config:
+    """The checked settings of a run.
+
+    Args:
+        source: A shipped name (`"quickstart"`), a YAML path, or None for defaults alone.
+        sets: Texts like `"training.epochs=5"`, their values read as YAML.
+        options: Dotted names and values that win over everything else; None values are skipped.
+
+    Raises:
+        ConfigError: One or more mistakes, all listed, each with its line where it has one.
+    """
+    values, places, mistakes = {}, {}, []
+    if source is not None:
+        path = find_config(source)
+        document, lines = read_yaml(path)
+        values |= _flatten(document, source=str(path), mistakes=mistakes)
+        places |= {key: f"{path.name} line {line}" for key, line in lines.items()}
+    for key, value in _parse_sets(sets, mistakes):
+        values[key], places[key] = value, f"--set {key}"
+    for key, value in (options or {}).items():
+        if value is not None:
+            values[key], places[key] = value, "the command line"
+    recipe = values.get("recipe", Config.recipe)
+    try:
+        values = {**recipe_values(recipe), **values}
+    except UnknownNameError as error:
+        mistakes.append(str(error))
+    return _build(values, places, mistakes)
+
+
+def config_values(config: Config) -> dict[str, Any]:
+    """The settings as nested plain values; as YAML they load back to an equal `Config`."""
+    return _plain(dataclasses.asdict(config))
+
+
+def config_text(config: Config) -> str:
+    """The settings as YAML that runs as it is."""
+    return write_yaml(config_values(config))
+
+
+def setting_fields() -> dict[str, dataclasses.Field]:
+    """Every setting by its dotted name, in order."""
+    return {name: item for name, item, _ in _walk(Config)}
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The shipped configs by name."""
+    folder = Path(str(importlib.resources.files("radtransfer.configs")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(source: str) -> Path:
+    """The file behind a shipped name or a path.
+
+    Raises:
+        ConfigError: Neither a shipped config nor a file.
+    """
+    if Path(source).is_file():
+        return Path(source)
+    shipped = shipped_configs()
+    if source in shipped:
+        return shipped[source]
+    raise ConfigError(f"No config {source!r}: expected a YAML file or a shipped name. {closest_names(source, shipped)}")
+
+
+def _parse_sets(sets: tuple[str, ...], mistakes: list[str]) -> list[tuple[str, Any]]:
+    parsed = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals:
+            mistakes.append(f"--set expects KEY=VALUE, such as training.epochs=5. Received: {text!r}")
+            continue
+        try:
+            parsed.append((key.strip(), parse_scalar(value)))
+        except ConfigError as error:
+            mistakes.append(f"--set {key}: {error}")
+    return parsed
+
+
+def _flatten(document: Any, *, source: str, mistakes: list[str]) -> dict[str, Any]:
+    """Nested sections as dotted names; a setting that is itself a mapping stays whole."""
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        mistakes.append(f"{source}: expected settings (`key: value`). Received: {type(document).__name__}")
+        return {}
+    sections = {item.name for item in dataclasses.fields(Config) if dataclasses.is_dataclass(item.type)}
+    flat = {}
+    for key, value in document.items():
+        if key not in sections:
+            flat[str(key)] = value
+        elif isinstance(value, dict):
+            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
+        elif value is not None:
+            mistakes.append(f"{source}: {key} is a section and holds settings. Received: {value!r}")
+    return flat
+
+
+def _build(values: dict[str, Any], places: dict[str, str], mistakes: list[str]) -> Config:
+    known = {name: (item, annotation) for name, item, annotation in _walk(Config)}
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        where = f" ({places[name]})" if name in places else ""
+        if name not in known:
+            mistakes.append(f"unknown key {name!r}{where}. {_closest_setting(name, known)}")
+            continue
+        item, annotation = known[name]
+        try:
+            checked = _convert(value, annotation)
+            _check_range(checked, item)
+        except (TypeError, ValueError) as error:
+            mistakes.append(f"{name}{where}: {error}. Received: {value!r}")
+            continue
+        section, _, key = name.rpartition(".")
+        sections.setdefault(section, {})[key] = checked
+    if values.get("training.learning_rate", 0.0) is None:
+        mistakes.append("training.learning_rate: recipe 'mei' needs one; its source uses 1e-3 or 1e-4 for whole networks, 1e-2 or 1e-3 for frozen ones. Give --learning-rate")
+    if mistakes:
+        raise ConfigError(mistakes[0] if len(mistakes) == 1 else "\n  ".join([f"{len(mistakes)} mistakes in the settings:", *mistakes]))
+    top = sections.pop("", {})
+    base = Config()
+    return dataclasses.replace(base, **top, **{name: dataclasses.replace(getattr(base, name), **fields) for name, fields in sections.items()})
+
+
+def _walk(kind: type, prefix: str = ""):
+    hints = typing.get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        annotation = hints[item.name]
+        if dataclasses.is_dataclass(annotation):
+            yield from _walk(annotation, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, item, annotation
+
+
+def _closest_setting(name: str, known: Mapping[str, Any]) -> str:
+    """Suggest by the whole dotted name, or by its last part where the section was forgotten."""
+    last = name.rpartition(".")[2]
+    same = [item for item in known if item.rpartition(".")[2] == last]
+    if same:
+        return f"Did you mean {same[0]!r}?"
+    return closest_names(name, known) if "." in name else closest_names(name, {**dict.fromkeys(item.rpartition(".")[2] for item in known), **known})
+
+
+def _convert(value: Any, annotation: Any) -> Any:
+    """`value` as the annotated type; the text of the error says what was expected."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, typing.get_args(annotation))
+    if origin is typing.Literal:
+        if value in typing.get_args(annotation):
+            return value
+        raise ValueError(f"expected one of {', '.join(map(str, typing.get_args(annotation)))}")
+    if origin is tuple:
+        return _convert_tuple(value, typing.get_args(annotation)[0])
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise TypeError("expected a mapping")
+        return {str(key): _convert(item, float) for key, item in value.items()}
+    return _convert_plain(value, annotation)
+
+
+def _convert_union(value: Any, members: tuple) -> Any:
+    expected = []
+    for member in members:
+        if member is type(None):
+            if value is None:
+                return None
+            continue
+        try:
+            return _convert(value, member)
+        except (TypeError, ValueError) as error:
+            expected.append(str(error))
+    raise ValueError(" or ".join(expected))
+
+
+def _convert_tuple(value: Any, member: type) -> tuple:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        value = [parse_scalar(part) for part in parts] if member is not str else parts
+    if not isinstance(value, list | tuple):
+        value = [value]
+    return tuple(_convert(item, member) for item in value)
+
+
+def _convert_plain(value: Any, kind: type) -> Any:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise TypeError("expected true or false")
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError(f"expected {({float: 'a number', int: 'a whole number', str: 'text'})[kind]}")
+
+
+def _check_range(value: Any, item: dataclasses.Field) -> None:
+    low, high = item.metadata["low"], item.metadata["high"]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("expected a finite number")
+    if low is None or not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if not low <= value <= high:
+        raise ValueError(f"expected a value from {low:g} to {high:g}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,60 @@
+"""What a dataset gives: one row per image, its labels, its patient, and splits if it brings them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Every image of a data set.
+
+    Attributes:
+        paths: As the source writes them; the identity of an image in every output.
+        files: Where each image is on disk, or None where it was not found.
+        targets: float32 (images, classes), 0 or 1; one label per image is one-hot. NaN: not known,
+            takes no part in loss or metrics (only with several labels).
+        classes: Class or label names, sorted (integers by value).
+        task: "multiclass" (one label per image, also with two classes) or "multilabel".
+        patients: Patient id of each image; None where the source has none.
+        splits: (folds, images) of "train", "val", "test" or "" (not used in that fold), where the
+            source brings its own; None where they are to be drawn.
+        notes: What was ignored, guessed or counted, one sentence each, shown to the user.
+    """
+
+    paths: tuple[str, ...]
+    files: tuple[Path | None, ...]
+    targets: np.ndarray
+    classes: tuple[str, ...]
+    task: str
+    patients: tuple[str, ...] | None = None
+    splits: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What must not be split: the patient, or the image itself where patients are unknown."""
+        return self.patients if self.patients is not None else self.paths
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label of each image as text; several labels are joined by ";"."""
+        return tuple(";".join(name for name, value in zip(self.classes, row, strict=True) if value == 1) for row in self.targets)
+
+    def select(self, keep: np.ndarray) -> "ImageTable":
+        """The rows where `keep`, a boolean array or indices, says so."""
+        index = np.arange(len(self))[keep]
+        return ImageTable(
+            paths=tuple(self.paths[i] for i in index),
+            files=tuple(self.files[i] for i in index),
+            targets=self.targets[index],
+            classes=self.classes,
+            task=self.task,
+            patients=None if self.patients is None else tuple(self.patients[i] for i in index),
+            splits=None if self.splits is None else self.splits[:, index],
+            notes=self.notes,
+        )

@@ -1,0 +1,87 @@
+"""The errors that users meet, and the exit code each one carries.
+
+    RadtransferError                1   a bug, if ever seen bare
+    ├── ConfigError                 2   a setting is unknown, missing or out of range
+    │   ├── UnknownNameError        2   a name that no table holds
+    │   └── RunError                2   a run folder that cannot be used as asked
+    ├── DataError                   3   the images, labels or splits are not usable
+    ├── WeightsError                4   a weights file cannot be used
+    │   ├── WeightsNotFoundError    4
+    │   └── WeightsMismatchError    4   it holds another architecture
+    ├── TrainingError               5   training diverged or ran out of memory
+    └── FoldsFailedError            6   some folds failed, the others are finished
+
+A message says what was expected, what was received and what to do next.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C or SIGTERM."""
+
+
+class RadtransferError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(RadtransferError):
+    """A setting is unknown, missing or out of range."""
+
+    exit_code = 2
+
+
+class UnknownNameError(ConfigError):
+    """A name that no table holds; the message gives the closest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, see: str | None = None):
+        self.kind, self.name, self.known = kind, name, tuple(known)
+        message = f"Unknown {kind} {name!r}. {closest_names(name, self.known)}"
+        super().__init__(f"{message} See: {see}" if see else message)
+
+
+class RunError(ConfigError):
+    """A run folder exists, is in use, is unfinished or was made with other settings."""
+
+
+class DataError(RadtransferError):
+    """Images, labels or splits that cannot give a valid result."""
+
+    exit_code = 3
+
+
+class WeightsError(RadtransferError):
+    """A weights file that cannot be used."""
+
+    exit_code = 4
+
+
+class WeightsNotFoundError(WeightsError):
+    """No weights file where one was named."""
+
+
+class WeightsMismatchError(WeightsError):
+    """The file holds weights of another architecture, or only part of them."""
+
+
+class TrainingError(RadtransferError):
+    """Training diverged or ran out of memory."""
+
+    exit_code = 5
+
+
+class FoldsFailedError(RadtransferError):
+    """Some folds failed; the others are finished and kept."""
+
+    exit_code = 6
+
+
+def closest_names(name: str, known: Iterable[str]) -> str:
+    """A sentence with the names closest to `name`, or with all of them when none is close."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(repr(item) for item in close)}?"
+    return f"Known: {', '.join(known)}."

@@ -1,0 +1,106 @@
+"""Read YAML the way users mean it, and remember on which line each key stands.
+
+Differs from PyYAML's `safe_load` where that surprises: `1e-4` is a number, a repeated key is an
+error, and `no`, `off`, `yes`, `on` stay the words they are (only `true` and `false` are booleans).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from radtransfer.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that keeps line numbers and refuses repeated keys."""
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self.lines: dict[tuple[str, ...], int] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool):
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: a key must be a name")
+            if key in seen:
+                raise ConfigError(f"key {key!r} is repeated in line {key_node.start_mark.line + 1}")
+            seen.add(key)
+        return super().construct_mapping(node, deep=True)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_scalar(text: str) -> Any:
+    """The value that `text` would have in a YAML file: `"1e-4"` → 0.0001, `"[1, 2]"` → a list.
+
+    Raises:
+        ConfigError: The text is not YAML.
+    """
+    return parse_yaml(text, source="the value")[0]
+
+
+def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[str, int]]:
+    """The value of a YAML text and the line (from 1) of each dotted key.
+
+    Args:
+        text: The YAML document.
+        source: What to call it in messages.
+
+    Raises:
+        ConfigError: Not YAML, or a key is repeated.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        value = None if node is None else loader.construct_document(node)
+        return value, dict(_key_lines(node, ()))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{source}{where} is not valid YAML: {getattr(error, 'problem', error)}") from None
+    except (ConfigError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
+    """`parse_yaml` of a file.
+
+    Raises:
+        ConfigError: No such file, not text, or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "is not a text file" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ConfigError(f"Cannot read {path}: {reason}.") from None
+    return parse_yaml(text, source=str(path))
+
+
+def write_yaml(value: Any) -> str:
+    """`value` as YAML in block style, keys in the given order."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def _key_lines(node: yaml.Node | None, prefix: tuple[str, ...]):
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        name = (*prefix, str(key.value))
+        yield ".".join(name), key.start_mark.line + 1
+        yield from _key_lines(value, name)

@@ -1,0 +1,1 @@
+"""The manifest of known weight files; never a weight file."""
