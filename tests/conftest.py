@@ -1,0 +1,24 @@
+"""Fixtures that the whole suite shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real images and weights beside the checkout; tests that need them are skipped without."""
+    folder = Path(os.environ.get("RADTRANSFER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set RADTRANSFER_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def busi(shared_data: Path) -> Path:
+    """Breast ultrasound images with their published folds."""
+    return shared_data / "busi"
