@@ -1,0 +1,256 @@
+"""The run folder: created once, locked while in use, every file written whole or not at all.
+
+    config.yaml   run.json   folds.csv   predictions.csv   metrics.json
+    fold_1/ initial.weights.h5  model.keras  history.csv  predictions.csv  metrics.json
+    fold_2/ …
+"""
+
+import contextlib
+import csv
+import datetime
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from radtransfer.errors import RunError
+from radtransfer.yaml_text import read_yaml, write_yaml
+
+_PART = ".part-"
+_BEFORE_A_RUN = {".lock", "bad_images.txt"}
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes `path` when the block succeeds.
+
+    Readers see the old file or the new one, never a part; a failure leaves the old one.
+    """
+    part = path.with_name(f"{_PART}{os.getpid()}-{path.name}")
+    try:
+        yield part
+        with part.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` as UTF-8, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as JSON; NaN is refused, since JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A CSV with a header; floats are written so that they read back exactly."""
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV with a header."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@dataclass
+class Run:
+    """A run folder in use by this process.
+
+    Attributes:
+        path: The folder.
+        record: What stands in `run.json`.
+    """
+
+    path: Path
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def update(self, **values: Any) -> None:
+        """Add to `run.json`, or change what stands there."""
+        self.record |= values
+        write_json(self.path / "run.json", self.record)
+
+    def fold(self, number: int) -> Path:
+        """The folder of fold `number`, made if needed."""
+        folder = self.path / f"fold_{number}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
+    def finished(self) -> bool:
+        return self.record.get("status") == "finished"
+
+
+@contextlib.contextmanager
+def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overwrite: bool = False) -> Iterator[Run]:
+    """Make or reopen the run folder `out` and hold its lock.
+
+    Args:
+        out: The folder.
+        settings: The resolved settings, written to `config.yaml`.
+        resume: Go on with a run of the same settings, or start one where there is none.
+        overwrite: Delete the run that stands there.
+
+    Raises:
+        RunError: The folder holds a run and neither flag is given, holds something else, is in use
+            by another process, or was made with other settings.
+    """
+    _make_folder(out)
+    with _locked(out):
+        existing = _existing_record(out)
+        if existing is None:
+            _check_is_free(out)
+        elif overwrite:
+            _delete_run(out)
+            existing = None
+        elif resume:
+            _check_same_settings(out, settings)
+        else:
+            raise RunError(
+                f"Run folder {out} exists ({existing.get('status')}, started {existing.get('started', '?')}). "
+                "Use --resume to go on, --overwrite to replace it, or another --out."
+            )
+        for part in out.rglob(f"{_PART}*"):
+            part.unlink(missing_ok=True)
+        run = Run(out, existing or {"status": "running", "started": now()})
+        if existing is None:
+            write_text(out / "config.yaml", write_yaml(settings))
+            run.update()
+        yield run
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What `run.json` of a run folder says.
+
+    Raises:
+        RunError: Not a run folder, or its record cannot be read.
+    """
+    record = _existing_record(path)
+    if record is None:
+        raise RunError(f"{path} is not a run folder: expected a run.json in it.")
+    return record
+
+
+def finished_folds(path: Path) -> dict[int, Path]:
+    """The folds of a run that hold a result, by number."""
+    folders = {int(item.name[5:]): item for item in path.glob("fold_*") if item.name[5:].isdigit()}
+    return {number: folders[number] for number in sorted(folders) if (folders[number] / "metrics.json").is_file()}
+
+
+def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int]:
+    """The run folder and fold number that `RUN`, `RUN/fold_K` or RUN with `fold` name.
+
+    Raises:
+        RunError: Not a run, the fold is not finished, or there are several and none is named.
+    """
+    path = Path(source)
+    if path.name.startswith("fold_") and path.name[5:].isdigit() and (path.parent / "run.json").is_file():
+        path, fold = path.parent, int(path.name[5:])
+    read_run(path)
+    folds = finished_folds(path)
+    if fold is None and len(folds) == 1:
+        fold = next(iter(folds))
+    if fold is None or fold not in folds:
+        asked = "which fold?" if fold is None else f"fold {fold} is not finished."
+        raise RunError(f"Run {path}: {asked} Finished folds: {', '.join(map(str, folds)) or 'none'}. Name one with --fold K or as {path}/fold_K.")
+    return path, fold
+
+
+def now() -> str:
+    """The time, UTC, to the second, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Cannot make the run folder {out}: {error.strerror}. Choose another --out.") from None
+
+
+def _existing_record(out: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{out / 'run.json'} cannot be read ({error}). Restore it, or use --overwrite on a folder of your own.") from None
+    if not isinstance(record, dict):
+        raise RunError(f"{out / 'run.json'} does not hold a run's record.")
+    return record
+
+
+def _check_is_free(out: Path) -> None:
+    others = sorted(item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith(_PART) and item.name != "config.yaml")
+    if others:
+        raise RunError(f"{out} holds other files ({', '.join(others[:3])}) and is not a run folder; nothing was written. Choose another --out.")
+
+
+def _delete_run(out: Path) -> None:
+    for item in out.iterdir():
+        if item.name == ".lock":
+            continue
+        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+
+
+def _check_same_settings(out: Path, settings: dict[str, Any]) -> None:
+    before, _ = read_yaml(out / "config.yaml")
+    changed = [f"{name} {old} → {new}" for name, old, new in _differences(before, settings) if name != "out"]
+    if changed:
+        raise RunError(f"--resume: the settings differ from those {out} was made with: {'; '.join(changed)}. Use the same ones, or another --out.")
+
+
+def _differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            yield from _differences(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else key)
+    elif before != after:
+        yield prefix, before, after
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold `out/.lock`; the system frees it when the process ends, however it ends."""
+    try:
+        handle = (out / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from None
+    with handle:
+        if not _try_lock(handle):
+            handle.seek(0)
+            raise RunError(f"Run folder {out} is in use by another process ({handle.read().strip() or 'unknown'}). Wait for it, or choose another --out.")
+        handle.seek(0)
+        handle.truncate()
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        handle.flush()
+        yield
+
+
+def _try_lock(handle: IO[str]) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            # Far behind the text, so that another process can still read who holds it.
+            handle.seek(1 << 20)
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
