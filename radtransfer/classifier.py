@@ -1,0 +1,62 @@
+"""The network that is trained and taken home: RGB images 0–255 in, a probability per class out."""
+
+from dataclasses import dataclass
+
+import keras
+
+from radtransfer.backbones.architecture import build_architecture
+from radtransfer.backbones.backbone import Backbone
+from radtransfer.preprocessing import preprocess
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """One flat functional graph, seen from three places.
+
+    Attributes:
+        model: float32 RGB images 0–255, (batch, height, width, 3) → float32 probabilities (batch, classes).
+        logits: The same graph, ending before the activation.
+        backbone: The same layers, from preprocessed images to the feature map.
+        activation: "softmax" or "sigmoid".
+    """
+
+    model: keras.Model
+    logits: keras.Model
+    backbone: keras.Model
+    activation: str
+
+
+def build_classifier(
+    card: Backbone,
+    *,
+    classes: int,
+    image_size: int,
+    activation: str,
+    dropout: float,
+    preprocessing: str,
+    precision: str = "float32",
+) -> Classifier:
+    """Preprocessing, backbone, global average pooling, dropout and a dense layer, in one graph.
+
+    The graph holds plain Keras layers only, so that `keras.models.load_model` opens the saved model where this
+    package is not installed. Preprocessing, activation and probabilities are float32 whatever the precision.
+
+    Raises:
+        ConfigError: The images are too small for the network.
+        UnknownNameError: No such preprocessing.
+    """
+    backbone = build_architecture(card, image_size=image_size, pooling=None, precision=precision)
+    images = keras.Input((image_size, image_size, 3), name="image")
+    # `call` applies the backbone's own layers one by one: the graph stays flat, as Grad-CAM, freezing
+    # and weight files of other tools expect it.
+    features = backbone.call(preprocess(images, preprocessing))
+    pooled = keras.layers.GlobalAveragePooling2D(name="head_pool", dtype=precision)(features)
+    dropped = keras.layers.Dropout(dropout, name="head_dropout", dtype=precision)(pooled)
+    logits = keras.layers.Dense(classes, name="head", dtype=precision)(dropped)
+    probabilities = keras.layers.Activation(activation, name="probabilities", dtype="float32")(logits)
+    return Classifier(
+        model=keras.Model(images, probabilities, name=card.name),
+        logits=keras.Model(images, logits, name=f"{card.name}_logits"),
+        backbone=backbone,
+        activation=activation,
+    )

@@ -1,0 +1,84 @@
+"""Losses per image, from logits, in float32, blind to labels that are not known."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from radtransfer.errors import ConfigError
+
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""(targets, logits), both (batch, classes), targets with NaN where unknown → float32 (batch,)."""
+
+
+def make_loss(name: str, *, activation: str, class_weights: np.ndarray | None = None) -> Loss:
+    """The loss called `name` for a head ending in `activation`.
+
+    Args:
+        name: "categorical_crossentropy", "binary_crossentropy", or "auto": the first for softmax, the second
+            for sigmoids.
+        activation: "softmax" or "sigmoid".
+        class_weights: float32 (classes,) factors: of an image of that class under categorical, of the positive
+            term under binary cross-entropy.
+
+    Raises:
+        ConfigError: Categorical cross-entropy of independent sigmoids, which is not a likelihood.
+    """
+    if name == "auto":
+        name = "categorical_crossentropy" if activation == "softmax" else "binary_crossentropy"
+    if name == "categorical_crossentropy" and activation == "sigmoid":
+        raise ConfigError("training.loss: categorical_crossentropy needs model.head softmax. Received: sigmoid.")
+    log_probabilities = _log_softmax if activation == "softmax" else _log_sigmoid
+    entropy = _categorical if name == "categorical_crossentropy" else _binary
+
+    def loss(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        known = tf.logical_not(tf.math.is_nan(targets))
+        targets = tf.where(known, targets, 0.0)
+        weights = tf.ones_like(targets) if class_weights is None else tf.broadcast_to(class_weights, tf.shape(targets))
+        log_p, log_not_p = log_probabilities(tf.cast(logits, tf.float32))
+        return entropy(targets, log_p, log_not_p, weights, tf.cast(known, tf.float32))
+
+    return loss
+
+
+def class_weights(setting: str | dict[str, float], targets: np.ndarray, *, classes: tuple[str, ...], task: str) -> np.ndarray | None:
+    """The factor of each class in the loss, or None where all are 1.
+
+    "balanced" is images / (classes · images of the class) for one label per image, and negatives /
+    positives for several. Computed on training images only.
+
+    Raises:
+        ConfigError: Neither none, balanced nor a factor for each class.
+    """
+    if setting == "none":
+        return None
+    if isinstance(setting, dict):
+        if set(setting) != set(classes):
+            raise ConfigError(f"training.class_weights: expected a factor for each of {', '.join(classes)}. Received: {', '.join(setting)}.")
+        return np.array([setting[name] for name in classes], np.float32)
+    if setting != "balanced":
+        raise ConfigError(f"training.class_weights: expected none, balanced or a factor per class. Received: {setting!r}.")
+    positives = np.maximum(np.nansum(targets, axis=0), 1)
+    if task == "multilabel":
+        return ((np.sum(~np.isnan(targets), axis=0) - np.nansum(targets, axis=0)) / positives).astype(np.float32)
+    return (len(targets) / (len(classes) * positives)).astype(np.float32)
+
+
+def _categorical(targets: Any, log_p: Any, log_not_p: Any, weights: Any, known: Any) -> tf.Tensor:
+    return -tf.reduce_sum(weights * targets * log_p, axis=1)
+
+
+def _binary(targets: Any, log_p: Any, log_not_p: Any, weights: Any, known: Any) -> tf.Tensor:
+    terms = -(weights * targets * log_p + (1.0 - targets) * log_not_p) * known
+    return tf.reduce_sum(terms, axis=1) / tf.maximum(tf.reduce_sum(known, axis=1), 1.0)
+
+
+def _log_sigmoid(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
+
+
+def _log_softmax(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    log_p = tf.nn.log_softmax(logits)
+    # log(1 - p): the softmax mass of all other classes, bounded as Keras bounds probabilities.
+    return log_p, tf.math.log(tf.clip_by_value(1.0 - tf.exp(log_p), 1e-7, 1.0))

@@ -1,0 +1,23 @@
+"""What a long job tells while it works. The library reports here and never prints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Progress:
+    """Hears what a job does. This one is deaf; the command line and notebooks override its methods."""
+
+    def plan(self, rows: Mapping[str, str]) -> None:
+        """The plan block, before the first step: a title and a line of text for each aspect."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know, one sentence."""
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` pieces of `what` ("images checked", "fold 1/5 epoch 2/50") are ready."""
+
+    def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
+        """An epoch ended; `row` is its line of `history.csv`."""
+
+    def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
+        """A fold ended with these test metrics."""
