@@ -8,19 +8,21 @@ import tensorflow as tf
 
 from radtransfer.errors import ConfigError
 
-Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-"""(targets, logits), both (batch, classes), targets with NaN where unknown → float32 (batch,)."""
+Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+"""(targets, logits, class weights) → float32 (batch,).
+
+Targets and logits are (batch, classes), targets NaN where unknown. Class weights, float32 (classes,), are
+factors of an image of that class under categorical, of the positive term under binary cross-entropy.
+"""
 
 
-def make_loss(name: str, *, activation: str, class_weights: np.ndarray | None = None) -> Loss:
+def make_loss(name: str, *, activation: str) -> Loss:
     """The loss called `name` for a head ending in `activation`.
 
     Args:
         name: "categorical_crossentropy", "binary_crossentropy", or "auto": the first for softmax, the second
             for sigmoids.
         activation: "softmax" or "sigmoid".
-        class_weights: float32 (classes,) factors: of an image of that class under categorical, of the positive
-            term under binary cross-entropy.
 
     Raises:
         ConfigError: Categorical cross-entropy of independent sigmoids, which is not a likelihood.
@@ -32,18 +34,16 @@ def make_loss(name: str, *, activation: str, class_weights: np.ndarray | None = 
     log_probabilities = _log_softmax if activation == "softmax" else _log_sigmoid
     entropy = _categorical if name == "categorical_crossentropy" else _binary
 
-    def loss(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def loss(targets: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         known = tf.logical_not(tf.math.is_nan(targets))
-        targets = tf.where(known, targets, 0.0)
-        weights = tf.ones_like(targets) if class_weights is None else tf.broadcast_to(class_weights, tf.shape(targets))
         log_p, log_not_p = log_probabilities(tf.cast(logits, tf.float32))
-        return entropy(targets, log_p, log_not_p, weights, tf.cast(known, tf.float32))
+        return entropy(tf.where(known, targets, 0.0), log_p, log_not_p, weights, tf.cast(known, tf.float32))
 
     return loss
 
 
-def class_weights(setting: str | dict[str, float], targets: np.ndarray, *, classes: tuple[str, ...], task: str) -> np.ndarray | None:
-    """The factor of each class in the loss, or None where all are 1.
+def class_weights(setting: str | dict[str, float], targets: np.ndarray, *, classes: tuple[str, ...], task: str) -> np.ndarray:
+    """The factor of each class in the loss, float32 (classes,).
 
     "balanced" is images / (classes · images of the class) for one label per image, and negatives /
     positives for several. Computed on training images only.
@@ -52,7 +52,7 @@ def class_weights(setting: str | dict[str, float], targets: np.ndarray, *, class
         ConfigError: Neither none, balanced nor a factor for each class.
     """
     if setting == "none":
-        return None
+        return np.ones(len(classes), np.float32)
     if isinstance(setting, dict):
         if set(setting) != set(classes):
             raise ConfigError(f"training.class_weights: expected a factor for each of {', '.join(classes)}. Received: {', '.join(setting)}.")

@@ -1,0 +1,53 @@
+"""Moving statistics of batch norm for networks that trained too briefly to have any.
+
+After s steps at momentum m, a share m^s of the initial moving mean and variance is still there: at Keras' 0.99 and
+85 steps 43 %, which made a network of AUC 0.988 look like one of 0.655. Until 5/(1 − m) steps, when less than 1 % is
+left, the statistics are therefore measured over training images before they are used.
+"""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from radtransfer.learner import Learner
+
+IMAGES = 512
+"""Training images, at most, that the statistics are measured on."""
+
+
+def settled_after(momentum: float | None) -> int:
+    """Steps after which moving statistics can be trusted; 0 for networks without batch norm."""
+    return 0 if momentum is None else round(5 / (1 - momentum))
+
+
+def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]]) -> None:
+    """Set the moving statistics of every trainable batch-norm layer from `batches` of training images.
+
+    The variance is that of all images: mean of the batch variances plus variance of the batch means. Frozen layers
+    keep theirs.
+    """
+    layers = trainable_batch_norms(learner.classifier.model)
+    means, variances = [], []
+    for images, *_ in batches:
+        # From zero, one update leaves (1 − momentum) times the statistics of the batch.
+        _set(layers, [(0.0 * layer.moving_mean, 0.0 * layer.moving_variance) for layer in layers])
+        learner.observe(images)
+        means.append([np.array(layer.moving_mean, np.float64) / (1 - layer.momentum) for layer in layers])
+        variances.append([np.array(layer.moving_variance, np.float64) / (1 - layer.momentum) for layer in layers])
+    for i, layer in enumerate(layers):
+        of_layer = np.stack([batch[i] for batch in means])
+        layer.moving_mean.assign(of_layer.mean(axis=0))
+        layer.moving_variance.assign(np.mean([batch[i] for batch in variances], axis=0) + of_layer.var(axis=0))
+
+
+def trainable_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """The batch-norm layers whose statistics move."""
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
+
+
+def _set(layers: list[keras.layers.BatchNormalization], values: list[tuple]) -> None:
+    for layer, (mean, variance) in zip(layers, values, strict=True):
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(variance)
