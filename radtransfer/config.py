@@ -24,7 +24,7 @@ def load_config(source: str | None = None, *, sets: tuple[str, ...] = (), option
     Args:
         source: A shipped name (`"quickstart"`), a YAML path, or None for defaults alone.
         sets: Texts like `"training.epochs=5"`, their values read as YAML.
-        options: Dotted names and values that win over everything else; None values are skipped.
+        options: Dotted names and values that win over everything else.
 
     Raises:
         ConfigError: One or more mistakes, all listed, each with its line where it has one.
@@ -38,8 +38,7 @@ def load_config(source: str | None = None, *, sets: tuple[str, ...] = (), option
     for key, value in _parse_sets(sets, mistakes):
         values[key], places[key] = value, f"--set {key}"
     for key, value in (options or {}).items():
-        if value is not None:
-            values[key], places[key] = value, "the command line"
+        values[key], places[key] = value, "the command line"
     recipe = values.get("recipe", Config.recipe)
     try:
         values = {**recipe_values(recipe), **values}
@@ -58,9 +57,9 @@ def config_text(config: Config) -> str:
     return write_yaml(config_values(config))
 
 
-def setting_fields() -> dict[str, dataclasses.Field]:
-    """Every setting by its dotted name, in order."""
-    return {name: item for name, item, _ in _walk(Config)}
+def setting_fields() -> dict[str, tuple[dataclasses.Field, Any]]:
+    """Every setting by its dotted name, in order, with its type."""
+    return {name: (item, annotation) for name, item, annotation in _walk(Config)}
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -117,7 +116,7 @@ def _flatten(document: Any, *, source: str, mistakes: list[str]) -> dict[str, An
 
 
 def _build(values: dict[str, Any], places: dict[str, str], mistakes: list[str]) -> Config:
-    known = {name: (item, annotation) for name, item, annotation in _walk(Config)}
+    known = setting_fields()
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         where = f" ({places[name]})" if name in places else ""
@@ -134,7 +133,10 @@ def _build(values: dict[str, Any], places: dict[str, str], mistakes: list[str]) 
         section, _, key = name.rpartition(".")
         sections.setdefault(section, {})[key] = checked
     if values.get("training.learning_rate", 0.0) is None:
-        mistakes.append("training.learning_rate: recipe 'mei' needs one; its source uses 1e-3 or 1e-4 for whole networks, 1e-2 or 1e-3 for frozen ones. Give --learning-rate")
+        mistakes.append(
+            "training.learning_rate must be given, with --learning-rate or in the config "
+            "(the source of recipe mei uses 1e-3 or 1e-4 for whole networks, 1e-2 or 1e-3 for frozen ones)"
+        )
     if mistakes:
         raise ConfigError(mistakes[0] if len(mistakes) == 1 else "\n  ".join([f"{len(mistakes)} mistakes in the settings:", *mistakes]))
     top = sections.pop("", {})

@@ -1,0 +1,36 @@
+"""`radtransfer configs`: the shipped settings files."""
+
+import click
+
+from radtransfer.config import find_config, load_config, shipped_configs
+
+
+@click.group()
+def configs() -> None:
+    """List, show or check settings files.
+
+    Example: radtransfer configs show quickstart
+    """
+
+
+@configs.command("list")
+def list_configs() -> None:
+    """Names of the shipped configs, with what each is for."""
+    for name, path in shipped_configs().items():
+        click.echo(f"{name:<24}{path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
+
+
+@configs.command()
+@click.argument("config")
+def show(config: str) -> None:
+    """Print CONFIG, a shipped name or a YAML file."""
+    click.echo(find_config(config).read_text(encoding="utf-8"), nl=False)
+
+
+@configs.command()
+@click.argument("config")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, as finetune does.")
+def validate(config: str, sets: tuple[str, ...]) -> None:
+    """Check the settings in CONFIG without running anything."""
+    load_config(config, sets=sets)
+    click.echo(f"{config}: every setting is valid.")

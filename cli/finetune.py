@@ -1,0 +1,110 @@
+"""`radtransfer finetune`: the main job."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.config import load_config
+
+OPTIONS = {
+    "data": "data.source",
+    "image_root": "data.image_root",
+    "path_column": "data.path_column",
+    "label_column": "data.label_column",
+    "patient_column": "data.patient_column",
+    "patient_regex": "data.patient_regex",
+    "task": "data.task",
+    "positive_from": "data.positive_from",
+    "uncertain": "data.uncertain",
+    "unmentioned": "data.unmentioned",
+    "on_bad_image": "data.on_bad_image",
+    "allow_leakage": "data.allow_leakage",
+    "folds": "splits.folds",
+    "fold": "splits.fold",
+    "val_fraction": "splits.val_fraction",
+    "repeats": "splits.repeats",
+    "backbone": "model.backbone",
+    "weights": "model.weights",
+    "preprocessing": "model.preprocessing",
+    "image_size": "model.image_size",
+    "head": "model.head",
+    "dropout": "model.dropout",
+    "recipe": "recipe",
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "learning_rate": "training.learning_rate",
+    "optimizer": "training.optimizer",
+    "schedule": "training.schedule",
+    "augmentation": "training.augmentation",
+    "class_weights": "training.class_weights",
+    "monitor": "training.monitor",
+    "patience": "training.patience",
+    "precision": "system.precision",
+    "jit": "system.jit",
+    "workers": "system.workers",
+    "seed": "seed",
+    "out": "out",
+}
+
+
+@click.command()
+@click.argument("config", required=False)
+@setting_options(**OPTIONS)
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting by its dotted name, such as training.momentum=0.8.")
+@click.option("--resume", is_flag=True, help="Go on with the same command's run where it stopped.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option("--dry-run", is_flag=True, help="Check everything, run one batch, estimate time and memory; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def finetune(config: str | None, sets: tuple[str, ...], resume: bool, overwrite: bool, dry_run: bool, as_json: bool, **given: Any) -> None:
+    """Fine-tune a network on medical images; cross-validated, split by patient.
+
+    CONFIG is a shipped name (`radtransfer configs list`) or a YAML file; options win over it.
+
+    \b
+    Example: radtransfer finetune quickstart
+             radtransfer finetune --data images.csv --backbone resnet50 --weights imagenet --out runs/first
+    """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other.")
+    settings = load_config(config, sets=sets, options=given_settings(given, OPTIONS))
+    import_tensorflow()
+    from radtransfer import finetune as job
+
+    progress = TerminalProgress()
+    if dry_run:
+        estimate = job.dry_run(settings, progress=progress)
+        click.echo(json.dumps(estimate, indent=2) if as_json else _estimate_text(estimate))
+        return
+    name = Path(config).stem if config else None
+    result = job.finetune(settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
+    click.echo(json.dumps(result.metrics, indent=2) if as_json else _result_text(result))
+
+
+def _result_text(result: Any) -> str:
+    metrics = result.metrics
+    auc = metrics["auc"]
+    rows = [f"fold {fold:<3} AUC {_number(value)}" for fold, value in zip(metrics["folds"], auc["per_fold"], strict=True)]
+    if len(rows) > 1:
+        rows.append(f"mean     AUC {_number(auc['mean'])} ± {_number(auc['sd'])} (sd over folds, not an interval)")
+    low, high = auc["ci95"] or (None, None)
+    people = f"{metrics['n_patients']} patients" if metrics["n_patients"] is not None else "patients unknown"
+    rows += [
+        f"pooled   AUC {_number(auc['pooled'])}  95 % interval {_number(low)} to {_number(high)}  ({metrics['n_images']} images, {people})",
+        f"accuracy {_number(metrics['accuracy'])}   sensitivity at 90 % specificity {_number(metrics['sensitivity_at_90_specificity'])}   "
+        f"Brier {_number(metrics['brier'])}",
+        f"run      {result.path}",
+    ]
+    return "\n".join(rows)
+
+
+def _estimate_text(estimate: dict[str, Any]) -> str:
+    return "\n".join(f"{key.replace('_', ' '):<24}{value}" for key, value in estimate.items())
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"

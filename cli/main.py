@@ -1,0 +1,83 @@
+"""The command `radtransfer`: its list of commands, and the one place where errors meet the terminal."""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+
+import click
+
+from radtransfer import __version__
+from radtransfer.errors import INTERRUPTED, RadtransferError
+
+COMMANDS = {
+    "finetune": "radtransfer.cli.finetune:finetune",
+    "backbones": "radtransfer.cli.backbones:backbones",
+    "weights": "radtransfer.cli.weights:weights",
+    "configs": "radtransfer.cli.configs:configs",
+    "export": "radtransfer.cli.export:export",
+}
+
+
+class Application(click.Group):
+    """Imports a command when it is used, and turns errors into one message and a documented exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except RadtransferError as error:
+            raise _failure(str(error), error.exit_code) from error
+        except (KeyboardInterrupt, click.Abort):
+            raise _failure("Interrupted.", INTERRUPTED) from None
+        except BrokenPipeError:
+            raise click.exceptions.Exit(0) from None
+        except Exception as error:
+            raise _failure(_bug_report(error, verbose=ctx.params["debug"]), 1) from error
+
+
+def _failure(message: str, exit_code: int) -> click.ClickException:
+    failure = click.ClickException(message)
+    failure.exit_code = exit_code
+    return failure
+
+
+def _bug_report(error: Exception, *, verbose: bool) -> str:
+    if verbose:
+        return "".join(traceback.format_exception(error))
+    return f"Unexpected {type(error).__name__}: {error}. This is a bug in radtransfer; `radtransfer --debug …` prints where."
+
+
+@click.group(
+    cls=Application,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RADTRANSFER"},
+    epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed, 6 some folds failed, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="radtransfer")
+@click.option("--debug", is_flag=True, help="Print where an unexpected error came from.")
+def application(debug: bool) -> None:
+    """Fine-tune pretrained networks on medical images, and measure what transfer did."""
+
+
+def main() -> None:
+    """Run the command line."""
+    # Read by TensorFlow and Keras when a command imports them.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(application(prog_name="radtransfer"))
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
