@@ -1,7 +1,7 @@
 """What a backbone is: an architecture with named stages, and nothing learned."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from radtransfer.errors import UnknownNameError
@@ -16,31 +16,40 @@ class Backbone:
 
     Attributes:
         name: As in tables, files, YAML and on the command line.
-        build: `build(input_shape)` gives a functional `keras.Model` from preprocessed images,
-            float32 (batch, height, width, channels), to the last feature map, with any layer names
-            and nesting; `build_backbone` flattens and renames it.
+        build: `build(image, pooling)` gives a functional `keras.Model` from `image`, a symbolic
+            tensor of preprocessed images, float32 (batch, height, width, channels), to the last
+            feature map (`pooling` None) or to its average over positions ("avg"). Sequential parts
+            and auto-numbered layer names are fine: `build_architecture` flattens and renames them.
         stages: Stage name to the name of its last layer, in order from the input.
         preprocessing: Mode that the network's ImageNet weights were trained with.
         parameters: Weights with 3 input channels, without a head.
         minimum_size: Smallest image side in pixels.
-        batch_norm_momentum: Momentum of its batch-norm layers; decides when moving statistics are
-            re-estimated. None for networks without batch norm.
-        application: Name of the class in `keras.applications`, if it comes from there.
+        batch_norm_momentum: Momentum that its batch-norm layers are built with; decides when moving
+            statistics are re-estimated. None for networks without batch norm.
         description: One line for `radtransfer backbones`.
+        application: Name of the class in `keras.applications`, if it comes from there.
+        paper_parameters: The parameters as the network's paper counts them, where that differs.
+        tail: Layers after the last stage's end that still belong to that stage.
+        replacements: Class name of an operation that is no public Keras layer to
+            `replacement(operation, inputs, name=…, dtype=…)`, which does the same with public ones.
     """
 
     name: str
-    build: Callable[[tuple[int, int, int]], "keras.Model"]
-    stages: dict[str, str]
+    build: Callable[["keras.KerasTensor", str | None], "keras.Model"]
+    stages: Mapping[str, str]
     preprocessing: str
     parameters: int
     minimum_size: int
     batch_norm_momentum: float | None
     description: str
     application: str | None = None
+    paper_parameters: int | None = None
+    tail: tuple[str, ...] = ()
+    replacements: Mapping[str, Callable[..., "keras.KerasTensor"]] = field(default_factory=dict)
 
     @property
     def pretrained(self) -> bool:
+        """Whether ImageNet weights exist for it."""
         return self.application is not None
 
     def stage_end(self, stage: str) -> str:
@@ -50,5 +59,6 @@ class Backbone:
             UnknownNameError: This backbone has no such stage.
         """
         if stage not in self.stages:
-            raise UnknownNameError(f"stage of {self.name}", stage, self.stages, see=f"radtransfer backbones {self.name}")
+            see = f"radtransfer backbones {self.name}"
+            raise UnknownNameError(f"stage of {self.name}", stage, self.stages, see=see)
         return self.stages[stage]

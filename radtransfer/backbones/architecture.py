@@ -1,0 +1,111 @@
+"""Builds a backbone: flat, with names that never change, in plain Keras layers, nothing learned."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Literal
+
+import keras
+
+from radtransfer.backbones import BACKBONES
+from radtransfer.backbones.backbone import Backbone
+from radtransfer.errors import ConfigError
+
+
+def build_architecture(
+    backbone: str | Backbone,
+    *,
+    image_size: int | None = 224,
+    pooling: Literal["avg"] | None = "avg",
+    channels: int = 3,
+    precision: str = "float32",
+) -> keras.Model:
+    """A flat functional model with random weights and without head.
+
+    Its input is a preprocessed float32 image, (batch, image_size, image_size, channels); its output
+    is the last feature map (`pooling` None) or that map's average, (batch, features). Layer names
+    are the same however many models the process has built before, and each layer is a public Keras
+    layer, so that the saved model loads wherever Keras is installed.
+
+    Args:
+        backbone: A name in `BACKBONES`, or a card.
+        image_size: In pixels; None for images of any size.
+        pooling: "avg" or None.
+        channels: Of the input.
+        precision: Keras dtype policy of every layer ("mixed_bfloat16"); the global one is not touched.
+
+    Raises:
+        UnknownNameError: No backbone of this name.
+        ConfigError: The image is too small for it, or another argument is out of range.
+    """
+    card = BACKBONES[backbone] if isinstance(backbone, str) else backbone
+    check_input(card, image_size=image_size, channels=channels)
+    if pooling not in ("avg", None):
+        raise ConfigError(f"pooling is 'avg' or None. Received: {pooling!r}.")
+    image = keras.Input((image_size, image_size, channels), dtype="float32", name="image")
+    model = _rebuilt(card.build(image, pooling), card, precision)
+    # Some applications return a model of a list of inputs.
+    return keras.Model(model.inputs[0], model.outputs[0], name=card.name)
+
+
+def check_input(card: Backbone, *, image_size: int | None, channels: int) -> None:
+    """Raises ConfigError if `card`'s network cannot take such images."""
+    if image_size is not None and image_size < card.minimum_size:
+        raise ConfigError(
+            f"Image size {image_size} is too small for {card.name} (minimum {card.minimum_size})."
+        )
+    if channels < 1:
+        raise ConfigError(f"An image has at least one channel. Received: channels={channels}.")
+
+
+def _rebuilt(source: keras.Model, card: Backbone, precision: str) -> keras.Model:
+    """`source` from new, renamed layers of dtype policy `precision`."""
+    names = _stable_names(source)
+
+    def call(operation: keras.Operation, *inputs, **_):  # the keywords are Keras' mask=None
+        if isinstance(operation, keras.Sequential):
+            x = inputs[0]
+            for layer in operation.layers:
+                x = call(layer, x)
+            return x
+        name, replacement = names[operation.name], card.replacements.get(type(operation).__name__)
+        if replacement:
+            return replacement(operation, inputs, name=name, dtype=precision)
+        return _renewed(operation, card, name, precision)(*inputs)
+
+    # Keras' own walk through the graph, with another call at each node.
+    return keras.models.clone_model(source, clone_function=lambda operation: operation, call_function=call)
+
+
+def _renewed(layer: keras.layers.Layer, card: Backbone, name: str, precision: str) -> keras.layers.Layer:
+    config = layer.get_config() | {"name": name, "dtype": precision}
+    if isinstance(layer, keras.layers.BatchNormalization):
+        config["momentum"] = card.batch_norm_momentum
+    return type(layer).from_config(config)
+
+
+def _stable_names(model: keras.Model) -> dict[str, str]:
+    """Each operation's name to one that does not depend on what the process built before.
+
+    Keras numbers unnamed layers by a global count (`conv2d_94`); the stable name counts within the
+    model (`conv2d`), in the order of creation, which gives the names of a fresh process.
+    """
+    names, numbered = {}, defaultdict(list)
+    for operation in _flat_operations(model):
+        prefix, number = re.fullmatch(r"(.*?)(?:_(\d+))?", operation.name).groups()
+        if prefix.replace("_", "") == type(operation).__name__.lower():
+            numbered[prefix].append((int(number or 0), operation.name))
+        else:
+            names[operation.name] = operation.name
+    for prefix, members in numbered.items():
+        for rank, (_, name) in enumerate(sorted(members)):
+            names[name] = f"{prefix}_{rank}" if rank else prefix
+    return names
+
+
+def _flat_operations(model: keras.Model) -> Iterator[keras.Operation]:
+    for operation in model.operations:
+        if isinstance(operation, keras.Sequential):
+            yield from operation.layers
+        else:
+            yield operation

@@ -1,0 +1,90 @@
+"""Which layer belongs to which stage: the ground that freezing, transfusion and analysis stand on."""
+
+import difflib
+from dataclasses import dataclass
+
+import keras
+
+from radtransfer.backbones.backbone import Backbone
+from radtransfer.errors import UnknownNameError
+
+HEAD = "head"
+"""Where layers belong that come after the last stage."""
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage of a built model.
+
+    Attributes:
+        name: Of the stage.
+        layers: Names of its layers, in the model's order; the input is not counted.
+        end: Its last layer.
+        output_shape: Of that layer, without the batch.
+        parameters: Weights of all its layers.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    end: str
+    output_shape: tuple[int | None, ...]
+    parameters: int
+
+
+def layer_stages(model: keras.Model, card: Backbone) -> dict[str, str]:
+    """The stage of every layer of `model`, in the model's order.
+
+    A layer belongs to the first stage whose end depends on it; what no stage depends on (pooling,
+    dropout, classifier) is "head". Layers before the backbone, such as preprocessing, count as stem.
+
+    Args:
+        model: A flat model that holds the backbone's layers, alone or within a classifier.
+        card: The backbone's.
+    """
+    stages: dict[str, str] = {}
+    for stage, end in card.stages.items():
+        # A model that ends here holds exactly the layers this end depends on.
+        for layer in keras.Model(model.inputs, model.get_layer(end).output).layers:
+            stages.setdefault(layer.name, stage)
+    stages.update(dict.fromkeys(card.tail, list(card.stages)[-1]))
+    return {layer.name: stages.get(layer.name, HEAD) for layer in model.layers}
+
+
+def resolve_layer(model: keras.Model, card: Backbone, name: str) -> str:
+    """The layer that `name` means: a stage means its last layer, a layer itself.
+
+    Raises:
+        UnknownNameError: Neither; names the closest of both.
+    """
+    if name in card.stages:
+        return card.stages[name]
+    layers = [layer.name for layer in model.layers]
+    if name in layers:
+        return name
+    # Without a close name the message lists all it is given: hundreds of layers would help nobody.
+    known = [*card.stages, *difflib.get_close_matches(name, layers)]
+    raise UnknownNameError(
+        f"stage or layer of {card.name}", name, known, see=f"radtransfer backbones {card.name}"
+    )
+
+
+def stage_summaries(model: keras.Model, card: Backbone) -> tuple[StageSummary, ...]:
+    """The stages of a built backbone, in order."""
+    stages = layer_stages(model, card)
+    summaries = []
+    for stage, end in card.stages.items():
+        layers = [
+            layer
+            for layer in model.layers
+            if stages[layer.name] == stage and not isinstance(layer, keras.layers.InputLayer)
+        ]
+        summaries.append(
+            StageSummary(
+                name=stage,
+                layers=tuple(layer.name for layer in layers),
+                end=end,
+                output_shape=tuple(model.get_layer(end).output.shape[1:]),
+                parameters=sum(layer.count_params() for layer in layers),
+            )
+        )
+    return tuple(summaries)
