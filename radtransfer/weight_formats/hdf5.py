@@ -1,0 +1,74 @@
+"""Arrays out of HDF5 files that are not trusted: bounded in size, and from this file only."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from radtransfer.errors import WeightsError
+from radtransfer.weight_formats.weight_file import SavedLayer
+
+_MOST_COMPRESSED = 64
+"""How many times larger than its file the declared content may be; float weights compress to half."""
+
+Entry = tuple[str, str, str | None]
+"""Part, name and kind of a saved layer."""
+
+
+def read_layers(entries: Mapping[Entry, Mapping[str, Any]], *, file_size: int) -> tuple[SavedLayer, ...]:
+    """The layers whose datasets hold floats, read only after their declared size was checked.
+
+    Integer datasets are no weights (states of random generators, step counts) and are left out.
+
+    Args:
+        entries: Leaf name to dataset, for each layer.
+        file_size: In bytes.
+
+    Raises:
+        WeightsError: A dataset points into another file, or declares far more than the file holds.
+    """
+    floats = {
+        entry: {leaf: dataset for leaf, dataset in leaves.items() if _is_float(dataset)}
+        for entry, leaves in entries.items()
+    }
+    declared = sum(dataset.nbytes for leaves in floats.values() for dataset in leaves.values())
+    if declared > _MOST_COMPRESSED * file_size + 2**20:
+        raise WeightsError(
+            f"declares {declared / 1e6:,.0f} MB of weights in {file_size / 1e6:,.1f} MB, which cannot be. "
+            "Nothing was read. Download it again."
+        )
+    return tuple(
+        SavedLayer(name, {leaf: _array(dataset) for leaf, dataset in leaves.items()}, part=part, kind=kind)
+        for (part, name, kind), leaves in floats.items()
+        if leaves
+    )
+
+
+def text(value: Any) -> str:
+    """An attribute of either of HDF5's two kinds of string."""
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def optional_text(value: Any) -> str | None:
+    return None if value is None else text(value)
+
+
+def _is_float(dataset: Any) -> bool:
+    if not isinstance(dataset, h5py.Dataset):
+        raise WeightsError(f"holds {type(dataset).__name__.lower()} where an array should be.")
+    return dataset.dtype.kind == "f" or _is_bfloat16(dataset)
+
+
+def _is_bfloat16(dataset: h5py.Dataset) -> bool:
+    return dataset.dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16"
+
+
+def _array(dataset: h5py.Dataset) -> np.ndarray:
+    # A dataset can name any file of the machine as its storage.
+    if dataset.external or dataset.is_virtual:
+        raise WeightsError(f"refers to another file for {dataset.name}; only self-contained files are read.")
+    if _is_bfloat16(dataset):
+        # The upper half of a float32; NumPy has no such type.
+        return (dataset[()].view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(dataset[()], dtype=np.float32)

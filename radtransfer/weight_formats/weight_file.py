@@ -1,0 +1,70 @@
+"""What every format gives: named layers of arrays, whatever the file looked like inside."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SavedLayer:
+    """One layer with weights, as a file holds it.
+
+    Attributes:
+        name: As saved; "" where the file keeps none.
+        arrays: Leaf name ("kernel", "moving_mean") to float array; "0", "1" … in the layer's own order
+            where the file keeps no leaf names.
+        part: Path of the sub-model it stands in, "" for the model itself.
+        kind: Layer class in snake case ("conv2d"), where the file tells it.
+    """
+
+    name: str
+    arrays: dict[str, np.ndarray]
+    part: str = ""
+    kind: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages: unique within its file."""
+        return "/".join(piece for piece in (self.part, self.name) if piece)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """All weights of one file.
+
+    Attributes:
+        path: The file.
+        format: Key in `FORMATS`.
+        layers: In the file's order; within one kind only, where `kind` is told.
+        keras_version: Of the writer, where recorded.
+        model_name: Name of the saved model, where recorded.
+    """
+
+    path: Path
+    format: str
+    layers: tuple[SavedLayer, ...] = field(repr=False)
+    keras_version: str | None = None
+    model_name: str | None = None
+
+    @property
+    def parameters(self) -> int:
+        return sum(array.size for layer in self.layers for array in layer.arrays.values())
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """The card of one format.
+
+    Attributes:
+        name: Key in `FORMATS`.
+        description: One line for the user.
+        recognizes: Whether a file's content, never its suffix, is of this format.
+        read: All its weights; may raise anything that h5py, zipfile or json raise on a damaged file.
+    """
+
+    name: str
+    description: str
+    recognizes: Callable[[Path], bool]
+    read: Callable[[Path], WeightFile]

@@ -1,0 +1,86 @@
+"""`.weights.h5` of Keras 3 and tf_keras.
+
+    layers/
+        conv2d/vars/0, 1 …              group: class and count; attribute name of vars: the layer's name
+        functional/layers/conv2d/vars   a nested model
+    optimizer/, metrics/, vars/         not read
+
+tf_keras writes no names, and before 2.14 says `_layer_checkpoint_dependencies` for `layers`. The
+count is the layer's rank within its class, in the order of `model.layers`.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+
+from radtransfer.errors import WeightsError
+from radtransfer.weight_formats.hdf5 import Entry, read_layers, text
+from radtransfer.weight_formats.weight_file import SavedLayer, WeightFile, WeightFormat
+
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+_NOT_THE_MODEL = ("optimizer", "metrics")
+_DEEPEST = 32
+
+
+def recognizes_weights_h5(path: Path) -> bool:
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path) as file:
+        return holds_weights(file)
+
+
+def read_weights_h5(path: Path) -> WeightFile:
+    with h5py.File(path) as file:
+        return WeightFile(path, "weights_h5", layers_of(file, file_size=path.stat().st_size))
+
+
+def holds_weights(file: h5py.File) -> bool:
+    return any(name in file for name in _CONTAINERS)
+
+
+def layers_of(file: h5py.File, *, file_size: int) -> tuple[SavedLayer, ...]:
+    """The layers of an open file.
+
+    Raises:
+        WeightsError: Groups are nested without end, links leave the file, or sizes cannot be true.
+    """
+    return read_layers(dict(_entries(file, ())), file_size=file_size)
+
+
+def _entries(group: h5py.Group, path: tuple[str, ...]) -> Iterator[tuple[Entry, dict[str, h5py.Dataset]]]:
+    if len(path) > _DEEPEST:
+        raise WeightsError("nests its groups without end.")
+    for key in sorted(group, key=_natural):
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise WeightsError(f"holds a link in {group.name}; only self-contained files are read.")
+        item = group[key]
+        if not isinstance(item, h5py.Group) or (not path and key in _NOT_THE_MODEL):
+            continue
+        if key == "vars":
+            leaves = {leaf: item[leaf] for leaf in sorted(item, key=_natural)}
+            if path and leaves:
+                yield _owner(path, text(item.attrs.get("name", ""))), leaves
+        else:
+            yield from _entries(item, path if key in _CONTAINERS else (*path, key))
+
+
+def _owner(path: tuple[str, ...], name: str) -> Entry:
+    *part, group = path
+    # Without a name, the group still tells one layer from another.
+    return "/".join(part), name or group, re.sub(r"_\d+$", "", group)
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """Sorts conv2d, conv2d_2, conv2d_10 by count, as no text order does."""
+    stem, count = re.fullmatch(r"(.*?)_?(\d*)", name).groups()
+    return stem, int(count or 0)
+
+
+WEIGHTS_H5 = WeightFormat(
+    name="weights_h5",
+    description=".weights.h5 of Keras 3 and tf_keras",
+    recognizes=recognizes_weights_h5,
+    read=read_weights_h5,
+)
