@@ -55,12 +55,30 @@ OPTIONS = {
 @click.command()
 @click.argument("config", required=False)
 @setting_options(**OPTIONS)
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting by its dotted name, such as training.momentum=0.8.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any setting by its dotted name, such as training.momentum=0.8.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the same command's run where it stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
-@click.option("--dry-run", is_flag=True, help="Check everything, run one batch, estimate time and memory; write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check everything, run one batch, estimate time and memory; write nothing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def finetune(config: str | None, sets: tuple[str, ...], resume: bool, overwrite: bool, dry_run: bool, as_json: bool, **given: Any) -> None:
+def finetune(
+    config: str | None,
+    sets: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Fine-tune a network on medical images; cross-validated, split by patient.
 
     CONFIG is a shipped name (`radtransfer configs list`) or a YAML file; options win over it.
@@ -88,9 +106,14 @@ def finetune(config: str | None, sets: tuple[str, ...], resume: bool, overwrite:
 def _result_text(result: Any) -> str:
     metrics = result.metrics
     auc = metrics["auc"]
-    rows = [f"fold {fold:<3} AUC {_number(value)}" for fold, value in zip(metrics["folds"], auc["per_fold"], strict=True)]
+    rows = [
+        f"fold {fold:<3} AUC {_number(value)}"
+        for fold, value in zip(metrics["folds"], auc["per_fold"], strict=True)
+    ]
     if len(rows) > 1:
-        rows.append(f"mean     AUC {_number(auc['mean'])} ± {_number(auc['sd'])} (sd over folds, not an interval)")
+        rows.append(
+            f"mean     AUC {_number(auc['mean'])} ± {_number(auc['sd'])} (sd over folds, not an interval)"
+        )
     low, high = auc["ci95"] or (None, None)
     people = f"{metrics['n_patients']} patients" if metrics["n_patients"] is not None else "patients unknown"
     rows += [

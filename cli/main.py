@@ -61,7 +61,11 @@ def _bug_report(error: Exception, *, verbose: bool) -> str:
 
 @click.group(
     cls=Application,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "RADTRANSFER"},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "RADTRANSFER",
+    },
     epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed, 6 some folds failed, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="radtransfer")

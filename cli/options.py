@@ -66,7 +66,11 @@ def _members(annotation: Any) -> tuple:
 
 def _is_text(annotation: Any) -> bool:
     members = set(_members(annotation)) - {type(None), Ellipsis}
-    return members == {str} or typing.get_origin(annotation) is typing.Literal or typing.get_origin(annotation) is tuple
+    return (
+        members == {str}
+        or typing.get_origin(annotation) is typing.Literal
+        or typing.get_origin(annotation) is tuple
+    )
 
 
 def _parse(value: str) -> Any:

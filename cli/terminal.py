@@ -31,9 +31,10 @@ class TerminalProgress(Progress):
         if not sys.stderr.isatty() or (done < total and time.monotonic() - self._drawn_at < 0.1):
             return
         self._drawn_at = time.monotonic()
-        filled = 24 * done // max(total, 1)
         width = shutil.get_terminal_size().columns - 1
-        click.echo(f"\r{f'{what} [{"#" * filled:<24}] {done}/{total}':<{width}.{width}}", err=True, nl=False)
+        filled = "#" * (24 * done // max(total, 1))
+        line = f"{what} [{filled:<24}] {done}/{total}"
+        click.echo(f"\r{line:<{width}.{width}}", err=True, nl=False)
         self._bar_shown = True
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
@@ -46,7 +47,9 @@ class TerminalProgress(Progress):
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         auc = "n/a" if metrics["auc"] is None else f"{metrics['auc']:.3f}"
-        self._line(f"fold {fold}/{folds}  test AUC {auc} on {metrics['n_images']} images, best epoch {metrics['best_epoch']}")
+        self._line(
+            f"fold {fold}/{folds}  test AUC {auc} on {metrics['n_images']} images, best epoch {metrics['best_epoch']}"
+        )
 
     def _line(self, text: str) -> None:
         if self._bar_shown:

@@ -18,7 +18,9 @@ from radtransfer.settings import Config
 from radtransfer.yaml_text import parse_scalar, read_yaml, write_yaml
 
 
-def load_config(source: str | None = None, *, sets: tuple[str, ...] = (), options: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    source: str | None = None, *, sets: tuple[str, ...] = (), options: Mapping[str, Any] | None = None
+) -> Config:
     """The checked settings of a run.
 
     Args:
@@ -79,7 +81,9 @@ def find_config(source: str) -> Path:
     shipped = shipped_configs()
     if source in shipped:
         return shipped[source]
-    raise ConfigError(f"No config {source!r}: expected a YAML file or a shipped name. {closest_names(source, shipped)}")
+    raise ConfigError(
+        f"No config {source!r}: expected a YAML file or a shipped name. {closest_names(source, shipped)}"
+    )
 
 
 def _parse_sets(sets: tuple[str, ...], mistakes: list[str]) -> list[tuple[str, Any]]:
@@ -138,10 +142,18 @@ def _build(values: dict[str, Any], places: dict[str, str], mistakes: list[str]) 
             "(the source of recipe mei uses 1e-3 or 1e-4 for whole networks, 1e-2 or 1e-3 for frozen ones)"
         )
     if mistakes:
-        raise ConfigError(mistakes[0] if len(mistakes) == 1 else "\n  ".join([f"{len(mistakes)} mistakes in the settings:", *mistakes]))
+        raise ConfigError(
+            mistakes[0]
+            if len(mistakes) == 1
+            else "\n  ".join([f"{len(mistakes)} mistakes in the settings:", *mistakes])
+        )
     top = sections.pop("", {})
     base = Config()
-    return dataclasses.replace(base, **top, **{name: dataclasses.replace(getattr(base, name), **fields) for name, fields in sections.items()})
+    return dataclasses.replace(
+        base,
+        **top,
+        **{name: dataclasses.replace(getattr(base, name), **fields) for name, fields in sections.items()},
+    )
 
 
 def _walk(kind: type, prefix: str = ""):
@@ -160,7 +172,11 @@ def _closest_setting(name: str, known: Mapping[str, Any]) -> str:
     same = [item for item in known if item.rpartition(".")[2] == last]
     if same:
         return f"Did you mean {same[0]!r}?"
-    return closest_names(name, known) if "." in name else closest_names(name, {**dict.fromkeys(item.rpartition(".")[2] for item in known), **known})
+    return (
+        closest_names(name, known)
+        if "." in name
+        else closest_names(name, {**dict.fromkeys(item.rpartition(".")[2] for item in known), **known})
+    )
 
 
 def _convert(value: Any, annotation: Any) -> Any:

@@ -45,7 +45,9 @@ def resolve_device(settings: SystemSettings) -> Device:
         raise ConfigError("system.precision mixed_float16 needs a GPU, and none is visible. Use float32.")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
     return Device(
-        name=f"{len(gpus)} GPU, {details.get('device_name', 'unknown')}" if gpus else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
+        name=f"{len(gpus)} GPU, {details.get('device_name', 'unknown')}"
+        if gpus
+        else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
         precision=precision,
         jit=bool(gpus) if settings.jit == "auto" else settings.jit,
         workers=usable_cores() if settings.workers == "auto" else settings.workers,
@@ -68,8 +70,19 @@ def versions() -> dict[str, str]:
 
     from radtransfer import __version__
 
-    modules = {"tensorflow": tf, "keras": keras, "numpy": numpy, "scikit-learn": sklearn, "h5py": h5py, "pillow": PIL}
-    return {"radtransfer": __version__, "python": platform.python_version(), **{name: module.__version__ for name, module in modules.items()}}
+    modules = {
+        "tensorflow": tf,
+        "keras": keras,
+        "numpy": numpy,
+        "scikit-learn": sklearn,
+        "h5py": h5py,
+        "pillow": PIL,
+    }
+    return {
+        "radtransfer": __version__,
+        "python": platform.python_version(),
+        **{name: module.__version__ for name, module in modules.items()},
+    }
 
 
 def _gpu_precision(details: dict) -> str:

@@ -76,7 +76,9 @@ class Learner:
         """Probabilities (batch, classes) and unweighted loss (batch,), without dropout."""
         logits = self.classifier.logits(images, training=False)
         activation = tf.nn.softmax if self.classifier.activation == "softmax" else tf.nn.sigmoid
-        return activation(tf.cast(logits, tf.float32)), self._loss(targets, logits, tf.ones_like(self._class_weights))
+        return activation(tf.cast(logits, tf.float32)), self._loss(
+            targets, logits, tf.ones_like(self._class_weights)
+        )
 
     def _observe(self, images: tf.Tensor) -> None:
         """Let batch norm see a batch; nothing else changes."""

@@ -30,7 +30,9 @@ def make_loss(name: str, *, activation: str) -> Loss:
     if name == "auto":
         name = "categorical_crossentropy" if activation == "softmax" else "binary_crossentropy"
     if name == "categorical_crossentropy" and activation == "sigmoid":
-        raise ConfigError("training.loss: categorical_crossentropy needs model.head softmax. Received: sigmoid.")
+        raise ConfigError(
+            "training.loss: categorical_crossentropy needs model.head softmax. Received: sigmoid."
+        )
     log_probabilities = _log_softmax if activation == "softmax" else _log_sigmoid
     entropy = _categorical if name == "categorical_crossentropy" else _binary
 
@@ -42,7 +44,9 @@ def make_loss(name: str, *, activation: str) -> Loss:
     return loss
 
 
-def class_weights(setting: str | dict[str, float], targets: np.ndarray, *, classes: tuple[str, ...], task: str) -> np.ndarray:
+def class_weights(
+    setting: str | dict[str, float], targets: np.ndarray, *, classes: tuple[str, ...], task: str
+) -> np.ndarray:
     """The factor of each class in the loss, float32 (classes,).
 
     "balanced" is images / (classes · images of the class) for one label per image, and negatives /
@@ -55,13 +59,19 @@ def class_weights(setting: str | dict[str, float], targets: np.ndarray, *, class
         return np.ones(len(classes), np.float32)
     if isinstance(setting, dict):
         if set(setting) != set(classes):
-            raise ConfigError(f"training.class_weights: expected a factor for each of {', '.join(classes)}. Received: {', '.join(setting)}.")
+            raise ConfigError(
+                f"training.class_weights: expected a factor for each of {', '.join(classes)}. Received: {', '.join(setting)}."
+            )
         return np.array([setting[name] for name in classes], np.float32)
     if setting != "balanced":
-        raise ConfigError(f"training.class_weights: expected none, balanced or a factor per class. Received: {setting!r}.")
+        raise ConfigError(
+            f"training.class_weights: expected none, balanced or a factor per class. Received: {setting!r}."
+        )
     positives = np.maximum(np.nansum(targets, axis=0), 1)
     if task == "multilabel":
-        return ((np.sum(~np.isnan(targets), axis=0) - np.nansum(targets, axis=0)) / positives).astype(np.float32)
+        return ((np.sum(~np.isnan(targets), axis=0) - np.nansum(targets, axis=0)) / positives).astype(
+            np.float32
+        )
     return (len(targets) / (len(classes) * positives)).astype(np.float32)
 
 

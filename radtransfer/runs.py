@@ -1,8 +1,8 @@
 """The run folder: created once, locked while in use, every file written whole or not at all.
 
-    config.yaml   run.json   folds.csv   predictions.csv   metrics.json
-    fold_1/ initial.weights.h5  model.keras  history.csv  predictions.csv  metrics.json
-    fold_2/ …
+config.yaml   run.json   folds.csv   predictions.csv   metrics.json
+fold_1/ initial.weights.h5  model.keras  history.csv  predictions.csv  metrics.json
+fold_2/ …
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from radtransfer.errors import RunError
 from radtransfer.yaml_text import read_yaml, write_yaml
 
 _PART = ".part-"
-_BEFORE_A_RUN = {".lock", "bad_images.txt"}
+_BEFORE_A_RUN = {".lock", "bad_images.txt", "config.yaml"}
 
 
 @contextlib.contextmanager
@@ -88,18 +88,25 @@ class Run:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Write `config.yaml` and the first `run.json`: from now on the folder is a run."""
+        write_text(self.path / "config.yaml", write_yaml(settings))
+        self.update(status="running", started=self.record.get("started", now()))
+
     @property
     def finished(self) -> bool:
         return self.record.get("status") == "finished"
 
 
 @contextlib.contextmanager
-def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overwrite: bool = False) -> Iterator[Run]:
-    """Make or reopen the run folder `out` and hold its lock.
+def open_run(
+    out: Path, settings: dict[str, Any], *, resume: bool = False, overwrite: bool = False
+) -> Iterator[Run]:
+    """Hold the lock of the run folder `out`; a new one becomes a run only with `Run.begin`.
 
     Args:
         out: The folder.
-        settings: The resolved settings, written to `config.yaml`.
+        settings: The resolved settings, compared with those of a run that is resumed.
         resume: Go on with a run of the same settings, or start one where there is none.
         overwrite: Delete the run that stands there.
 
@@ -124,11 +131,7 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
             )
         for part in out.rglob(f"{_PART}*"):
             part.unlink(missing_ok=True)
-        run = Run(out, existing or {"status": "running", "started": now()})
-        if existing is None:
-            write_text(out / "config.yaml", write_yaml(settings))
-            run.update()
-        yield run
+        yield Run(out, existing or {})
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -146,7 +149,9 @@ def read_run(path: Path) -> dict[str, Any]:
 def finished_folds(path: Path) -> dict[int, Path]:
     """The folds of a run that hold a result, by number."""
     folders = {int(item.name[5:]): item for item in path.glob("fold_*") if item.name[5:].isdigit()}
-    return {number: folders[number] for number in sorted(folders) if (folders[number] / "metrics.json").is_file()}
+    return {
+        number: folders[number] for number in sorted(folders) if (folders[number] / "metrics.json").is_file()
+    }
 
 
 def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int]:
@@ -164,7 +169,9 @@ def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int
         fold = next(iter(folds))
     if fold is None or fold not in folds:
         asked = "which fold?" if fold is None else f"fold {fold} is not finished."
-        raise RunError(f"Run {path}: {asked} Finished folds: {', '.join(map(str, folds)) or 'none'}. Name one with --fold K or as {path}/fold_K.")
+        raise RunError(
+            f"Run {path}: {asked} Finished folds: {', '.join(map(str, folds)) or 'none'}. Name one with --fold K or as {path}/fold_K."
+        )
     return path, fold
 
 
@@ -186,16 +193,24 @@ def _existing_record(out: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RunError(f"{out / 'run.json'} cannot be read ({error}). Restore it, or use --overwrite on a folder of your own.") from None
+        raise RunError(
+            f"{out / 'run.json'} cannot be read ({error}). Restore it, or use --overwrite on a folder of your own."
+        ) from None
     if not isinstance(record, dict):
         raise RunError(f"{out / 'run.json'} does not hold a run's record.")
     return record
 
 
 def _check_is_free(out: Path) -> None:
-    others = sorted(item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith(_PART) and item.name != "config.yaml")
+    others = sorted(
+        item.name
+        for item in out.iterdir()
+        if item.name not in _BEFORE_A_RUN and not item.name.startswith(_PART)
+    )
     if others:
-        raise RunError(f"{out} holds other files ({', '.join(others[:3])}) and is not a run folder; nothing was written. Choose another --out.")
+        raise RunError(
+            f"{out} holds other files ({', '.join(others[:3])}) and is not a run folder; nothing was written. Choose another --out."
+        )
 
 
 def _delete_run(out: Path) -> None:
@@ -209,7 +224,9 @@ def _check_same_settings(out: Path, settings: dict[str, Any]) -> None:
     before, _ = read_yaml(out / "config.yaml")
     changed = [f"{name} {old} → {new}" for name, old, new in _differences(before, settings) if name != "out"]
     if changed:
-        raise RunError(f"--resume: the settings differ from those {out} was made with: {'; '.join(changed)}. Use the same ones, or another --out.")
+        raise RunError(
+            f"--resume: the settings differ from those {out} was made with: {'; '.join(changed)}. Use the same ones, or another --out."
+        )
 
 
 def _differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -230,7 +247,9 @@ def _locked(out: Path) -> Iterator[None]:
     with handle:
         if not _try_lock(handle):
             handle.seek(0)
-            raise RunError(f"Run folder {out} is in use by another process ({handle.read().strip() or 'unknown'}). Wait for it, or choose another --out.")
+            raise RunError(
+                f"Run folder {out} is in use by another process ({handle.read().strip() or 'unknown'}). Wait for it, or choose another --out."
+            )
         handle.seek(0)
         handle.truncate()
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -253,4 +272,3 @@ def _try_lock(handle: IO[str]) -> bool:
     except OSError:
         return False
     return True
-

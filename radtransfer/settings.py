@@ -17,15 +17,30 @@ def setting(default: Any, help: str, *, low: float | None = None, high: float | 
 class DataSettings:
     """Which images, which labels, which patients."""
 
-    source: str | None = setting(None, "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, or the name of a built-in set.")
-    image_root: str | None = setting(None, "Folder that the table's image paths are looked up in; default: the table's own folder.")
+    source: str | None = setting(
+        None,
+        "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, or the name of a built-in set.",
+    )
+    image_root: str | None = setting(
+        None, "Folder that the table's image paths are looked up in; default: the table's own folder."
+    )
     path_column: str | None = setting(None, "Column with the image path; found by its usual names.")
-    label_column: tuple[str, ...] = setting((), "Column with the class, or several 0/1 columns (comma-separated) for multi-label; found by its usual names.")
+    label_column: tuple[str, ...] = setting(
+        (),
+        "Column with the class, or several 0/1 columns (comma-separated) for multi-label; found by its usual names.",
+    )
     patient_column: str | None = setting(None, "Column with the patient id; found by its usual names.")
-    patient_regex: str | None = setting(None, "Regular expression whose first group, found in the path, is the patient id.")
+    patient_regex: str | None = setting(
+        None, "Regular expression whose first group, found in the path, is the patient id."
+    )
     task: Literal["auto", "binary", "multiclass", "multilabel"] = setting("auto", "What the labels are.")
-    positive_from: int | None = setting(None, "For ordered integer grades: the lowest grade that counts as positive (referable); its AUC is then the one reported.")
-    uncertain: Literal["zeros", "ones", "ignore"] = setting("ignore", "Multi-label: what a label of -1 counts as.")
+    positive_from: int | None = setting(
+        None,
+        "For ordered integer grades: the lowest grade that counts as positive (referable); its AUC is then the one reported.",
+    )
+    uncertain: Literal["zeros", "ones", "ignore"] = setting(
+        "ignore", "Multi-label: what a label of -1 counts as."
+    )
     unmentioned: Literal["zeros", "ignore"] = setting("zeros", "Multi-label: what an empty label counts as.")
     on_bad_image: Literal["error", "skip"] = setting("error", "What to do about images that cannot be read.")
     allow_leakage: bool = setting(False, "Go on although an image or patient stands in two splits.")
@@ -35,9 +50,13 @@ class DataSettings:
 class SplitSettings:
     """How the images become training, validation and test sets."""
 
-    folds: int = setting(5, "Cross-validation folds, grouped by patient and stratified; 1 is one fixed split.", low=1, high=100)
+    folds: int = setting(
+        5, "Cross-validation folds, grouped by patient and stratified; 1 is one fixed split.", low=1, high=100
+    )
     fold: tuple[int, ...] = setting((), "Run only these folds (comma-separated).")
-    val_fraction: float = setting(0.1, "Share of what is not test that validates, by patient.", low=0.01, high=0.5)
+    val_fraction: float = setting(
+        0.1, "Share of what is not test that validates, by patient.", low=0.01, high=0.5
+    )
     repeats: int = setting(1, "Repeat everything over this many seeds.", low=1, high=1000)
 
 
@@ -46,10 +65,18 @@ class ModelSettings:
     """Which network, and what it starts from."""
 
     backbone: str = setting("resnet50", "Network; see `radtransfer backbones`.")
-    weights: str = setting("random", "What it starts from: random, imagenet, a name from `radtransfer weights list`, a Keras file, or RUN[/fold_K].")
-    preprocessing: str = setting("auto", "Input scale: auto (the one the weights were trained with), caffe, tf, torch, unit, caffe_unit, bgr_tf, raw.")
+    weights: str = setting(
+        "random",
+        "What it starts from: random, imagenet, a name from `radtransfer weights list`, a Keras file, or RUN[/fold_K].",
+    )
+    preprocessing: str = setting(
+        "auto",
+        "Input scale: auto (the one the weights were trained with), caffe, tf, torch, unit, caffe_unit, bgr_tf, raw.",
+    )
     image_size: int = setting(224, "Height and width in pixels.", low=16, high=4096)
-    head: Literal["auto", "softmax", "sigmoid"] = setting("auto", "Output activation: auto is softmax for one label, sigmoid for several.")
+    head: Literal["auto", "softmax", "sigmoid"] = setting(
+        "auto", "Output activation: auto is softmax for one label, sigmoid for several."
+    )
     dropout: float = setting(0.5, "Dropout before the classifier, a fraction.", low=0.0, high=0.95)
 
 
@@ -65,28 +92,49 @@ class TrainingSettings:
     weight_decay: float = setting(0.0, "Decoupled weight decay.", low=0.0, high=1.0)
     schedule: Literal["constant", "cosine", "step"] = setting("cosine", "Learning rate after the warm-up.")
     warmup_epochs: float = setting(0.0, "Epochs of linear warm-up from 0.", low=0.0, high=1000.0)
-    step_epochs: tuple[int, ...] = setting((30, 60, 90), "Epochs at which the step schedule divides the rate by 10.")
-    augmentation: str = setting("light", "Preset: none, light, fundus, chest, juodelyte, juodelyte_no_flip, or the name of a KerasCV layer.")
-    loss: Literal["auto", "categorical_crossentropy", "binary_crossentropy"] = setting("auto", "Loss: auto is categorical for softmax, binary for sigmoids.")
-    class_weights: str | dict[str, float] = setting("none", "none, balanced, or a weight per class; for several labels, the weight of a positive.")
-    monitor: Literal["auc", "loss"] = setting("auc", "Validation figure that picks the best epoch and stops early.")
-    patience: int | None = setting(10, "Epochs without improvement before stopping; null never stops.", low=1, high=100_000)
+    step_epochs: tuple[int, ...] = setting(
+        (30, 60, 90), "Epochs at which the step schedule divides the rate by 10."
+    )
+    augmentation: str = setting(
+        "light",
+        "Preset: none, light, fundus, chest, juodelyte, juodelyte_no_flip, or the name of a KerasCV layer.",
+    )
+    loss: Literal["auto", "categorical_crossentropy", "binary_crossentropy"] = setting(
+        "auto", "Loss: auto is categorical for softmax, binary for sigmoids."
+    )
+    class_weights: str | dict[str, float] = setting(
+        "none", "none, balanced, or a weight per class; for several labels, the weight of a positive."
+    )
+    monitor: Literal["auc", "loss"] = setting(
+        "auc", "Validation figure that picks the best epoch and stops early."
+    )
+    patience: int | None = setting(
+        10, "Epochs without improvement before stopping; null never stops.", low=1, high=100_000
+    )
 
 
 @dataclass(frozen=True)
 class SystemSettings:
     """How the machine is used."""
 
-    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = setting("auto", "Arithmetic: auto is mixed precision on a GPU, float32 on a CPU.")
-    jit: bool | Literal["auto"] = setting("auto", "Compile the step with XLA: auto is on on a GPU, off on a CPU.")
-    workers: int | Literal["auto"] = setting("auto", "Images decoded in parallel; auto is the number of cores.", low=1, high=1024)
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = setting(
+        "auto", "Arithmetic: auto is mixed precision on a GPU, float32 on a CPU."
+    )
+    jit: bool | Literal["auto"] = setting(
+        "auto", "Compile the step with XLA: auto is on on a GPU, off on a CPU."
+    )
+    workers: int | Literal["auto"] = setting(
+        "auto", "Images decoded in parallel; auto is the number of cores.", low=1, high=1024
+    )
 
 
 @dataclass(frozen=True)
 class Config:
     """A whole run."""
 
-    recipe: str = setting("default", "Set of training defaults: default, raghu-retina, raghu-chexpert, juodelyte, mei.")
+    recipe: str = setting(
+        "default", "Set of training defaults: default, raghu-retina, raghu-chexpert, juodelyte, mei."
+    )
     seed: int = setting(0, "Everything random follows from it.", low=0, high=2**31 - 1)
     out: str | None = setting(None, "Run folder; default: runs/<data>-<backbone>-<weights>.")
     data: DataSettings = DataSettings()

@@ -95,7 +95,11 @@ def fit(
         _check_finite(row["val_loss"], row, folder)
         _judge(progression, row, settings)
         if progression.best_epoch == row["epoch"]:
-            save_checkpoint(folder / "best.npz", learner.state(), {"epoch": row["epoch"], "reestimated": progression.reestimated})
+            save_checkpoint(
+                folder / "best.npz",
+                learner.state(),
+                {"epoch": row["epoch"], "reestimated": progression.reestimated},
+            )
         save_checkpoint(folder / "checkpoint.npz", learner.state(), asdict(progression))
         on_epoch(row)
     best, record = load_checkpoint(folder / "best.npz")
@@ -152,7 +156,9 @@ def _run_epoch(
 
 def _check_finite(value: float, row: dict[str, Any], folder: Path) -> None:
     if not math.isfinite(value):
-        last = f" The last good state, of epoch {row['epoch'] - 1}, is in {folder}." if row["epoch"] > 1 else ""
+        last = (
+            f" The last good state, of epoch {row['epoch'] - 1}, is in {folder}." if row["epoch"] > 1 else ""
+        )
         raise TrainingError(
             f"The loss became {value} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
             f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"
@@ -165,7 +171,9 @@ def _judge(progression: Progression, row: dict[str, Any], settings: TrainingSett
     progression.history.append(row)
     auc, loss = row["val_auc"], row["val_loss"]
     by_auc = settings.monitor == "auc" and auc is not None
-    if progression.best_loss is None or _key(auc, loss, by_auc) > _key(progression.best_auc, progression.best_loss, by_auc):
+    if progression.best_loss is None or _key(auc, loss, by_auc) > _key(
+        progression.best_auc, progression.best_loss, by_auc
+    ):
         progression.best_epoch, progression.best_auc, progression.best_loss = row["epoch"], auc, loss
         progression.waited = 0
         return

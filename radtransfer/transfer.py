@@ -24,7 +24,9 @@ def draw_random(model: keras.Model, *, seed: int) -> None:
     """Set every weight from its layer's own initializer, seeded by `seed`, layer name and weight name."""
     for layer in model.layers:
         for variable in layer.weights:
-            initializer = getattr(layer, f"{variable.name}_initializer", None) or _initializer_by_role(layer, variable.name)
+            initializer = getattr(layer, f"{variable.name}_initializer", None) or _initializer_by_role(
+                layer, variable.name
+            )
             if initializer is not None:
                 stream = derive_seed(seed, layer.name, variable.name)
                 variable.assign(reseeded(initializer, stream)(variable.shape, dtype=variable.dtype))

@@ -1,0 +1,48 @@
+import pytest
+
+from radtransfer.errors import ConfigError
+from radtransfer.yaml_text import parse_scalar, parse_yaml, write_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("1.5E3", 1500.0), ("-2e5", -2e5), (".5", 0.5), ("3.", 3.0), ("7", 7), ("-1", -1)],
+)
+def test_numbers_are_numbers_however_they_are_written(text, value):
+    assert parse_scalar(text) == value
+    assert type(parse_scalar(text)) is type(value)
+
+
+@pytest.mark.parametrize("word", ["no", "off", "yes", "on", "none", "n"])
+def test_words_that_yaml_takes_for_booleans_stay_words(word):
+    assert parse_scalar(word) == word
+
+
+def test_only_true_and_false_are_booleans():
+    assert parse_scalar("true") is True
+    assert parse_scalar("False") is False
+
+
+def test_a_repeated_key_is_an_error_that_names_its_line():
+    with pytest.raises(ConfigError, match="'a' is repeated in line 3"):
+        parse_yaml("a: 1\nb: 2\na: 3\n", source="x.yaml")
+
+
+def test_lines_of_nested_keys_are_known():
+    _, lines = parse_yaml("a: 1\nb:\n  c: 2\n", source="x.yaml")
+    assert lines == {"a": 1, "b": 2, "b.c": 3}
+
+
+def test_broken_yaml_is_one_message_with_file_and_line():
+    with pytest.raises(ConfigError, match="x.yaml line 3 is not valid YAML"):
+        parse_yaml("a: 1\nb: [1\n", source="x.yaml")
+
+
+def test_tags_that_would_run_code_are_refused():
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        parse_yaml("a: !!python/object/apply:os.getcwd []", source="x.yaml")
+
+
+def test_what_is_written_reads_back():
+    value = {"a": [1, 2.5, "no", None, True], "b": {"c": 1e-05, "d": "1e-5"}}
+    assert parse_yaml(write_yaml(value), source="x")[0] == value
