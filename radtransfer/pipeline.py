@@ -1,0 +1,220 @@
+"""From image files to batches of one fixed shape, in an order that can be repeated exactly.
+
+    file -> decode -> EXIF orientation -> antialiased resize -> (augmentation) -> batch
+
+Everything random is a pure function of (seed, fold, epoch, image): an epoch is the same whatever the
+number of workers, whether the run was resumed, and whichever epochs came before.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from radtransfer.augmentations import AUGMENTATIONS
+from radtransfer.decoding import DECODERS, decode, resize, upright
+from radtransfer.epoch_order import epoch_order, filled_rows, image_seeds, path_keys
+from radtransfer.errors import DataError, RadtransferError
+from radtransfer.images import ImageFacts, decode_with_pillow
+
+Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+"""Images (batch, height, width, 3), RGB, 0–255; targets (batch, classes); weights (batch,); all float32."""
+
+_PREFETCHED_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """The images of one set as tensors, and how one of them becomes a square of `image_size`.
+
+    Attributes:
+        files: string (images,).
+        decoders: int32 (images,), index into `DECODERS`.
+        orientations: int32 (images,), EXIF, 1–8.
+        image_size: Side in pixels.
+    """
+
+    files: tf.Tensor
+    decoders: tf.Tensor
+    orientations: tf.Tensor
+    image_size: int
+
+    def image(self, row: tf.Tensor) -> tf.Tensor:
+        """Image number `row`, float32 (image_size, image_size, 3), RGB, 0–255."""
+        image = decode(self.files[row], self.decoders[row], with_pillow=decode_with_pillow)
+        return resize(upright(image, self.orientations[row]), self.image_size)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over a set of images; iterating over it gives every `Batch`.
+
+    The last batch is filled up from the first images of the pass, with weight 0: real images, so that
+    batch norm sees nothing else. Every image has weight 1 exactly once.
+
+    Attributes:
+        dataset: The batches, for Keras' own loops; the errors it raises do not name the file.
+        rows: (steps, batch size): which image stands where.
+        source: Where the images come from.
+    """
+
+    dataset: tf.data.Dataset
+    rows: np.ndarray
+    source: ImageSource
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Every batch in turn.
+
+        Raises:
+            DataError: An image cannot be decoded; names its file.
+        """
+        batches = iter(self.dataset)
+        for step in range(len(self)):
+            try:
+                batch = next(batches)
+            except tf.errors.OpError:
+                self._check_images(step)
+                raise
+            yield batch
+
+    def _check_images(self, step: int) -> None:
+        """Decode the images of one batch again, one by one, to find out which of them failed."""
+        for row in self.rows[step]:
+            try:
+                self.source.image(row)
+            except (tf.errors.OpError, RadtransferError, OSError, ValueError) as error:
+                file = self.source.files[row].numpy().decode()
+                raise DataError(
+                    f"Expected an image that can be decoded. Received: {file} ({_reason(error)}). "
+                    "Replace it, or run with --on-bad-image skip."
+                ) from error
+
+
+class Batches:
+    """Epochs of one set of images; `make_batches` makes it.
+
+    The functions that tf.data runs are traced once here, so that a new epoch costs milliseconds.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        targets: np.ndarray,
+        keys: np.ndarray,
+        *,
+        batch_size: int,
+        workers: int,
+        augmentation: str,
+        seed: int,
+        fold: int,
+    ):
+        self.source, self._keys = source, keys
+        self._batch_size, self._workers = batch_size, workers
+        self._seed, self._fold = seed, fold
+        self._augmented = _example_function(source, targets, augmentation)
+        self._plain = _example_function(source, targets, "none")
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self._keys)
+
+    def shuffled(self, epoch: int) -> Epoch:
+        """Training epoch number `epoch`: in an order of its own, augmented."""
+        order = epoch_order(len(self), seed=self._seed, fold=self._fold, epoch=epoch)
+        seeds = image_seeds(self._keys, seed=self._seed, fold=self._fold, epoch=epoch)
+        return self._epoch(order, seeds, self._augmented)
+
+    def in_order(self, rows: np.ndarray | None = None) -> Epoch:
+        """The images as they are, in table order, or those numbered `rows`."""
+        rows = np.arange(len(self)) if rows is None else rows
+        return self._epoch(rows, np.zeros((len(self), 2), np.int32), self._plain)
+
+    def _epoch(self, order: np.ndarray, seeds: np.ndarray, example: Callable) -> Epoch:
+        rows, weights = filled_rows(order, self._batch_size)
+        places = (rows.ravel(), seeds[rows.ravel()], weights.ravel())
+        dataset = (
+            tf.data.Dataset.from_tensor_slices(places)
+            .map(example, num_parallel_calls=self._workers, deterministic=True)
+            .batch(self._batch_size, drop_remainder=True)
+            .prefetch(_PREFETCHED_BATCHES)
+            .with_options(_options())
+        )
+        return Epoch(dataset, rows, self.source)
+
+
+def make_batches(
+    paths: Sequence[str],
+    files: Sequence[Path],
+    facts: Sequence[ImageFacts],
+    targets: np.ndarray,
+    *,
+    image_size: int,
+    batch_size: int,
+    workers: int,
+    augmentation: str = "none",
+    seed: int = 0,
+    fold: int = 0,
+) -> Batches:
+    """Epochs over one set of images.
+
+    Args:
+        paths: The identity of each image, from which its augmentation follows; not where it lies.
+        files: Where each image lies.
+        facts: How each is decoded.
+        targets: float32 (images, classes).
+        image_size: Side of the square every image is stretched to, pixels.
+        batch_size: Images per batch, in every batch.
+        workers: Images decoded at the same time.
+        augmentation: Name in `AUGMENTATIONS`, for shuffled epochs.
+        seed: Of the run.
+        fold: Number of the fold.
+
+    Raises:
+        UnknownNameError: No such augmentation.
+    """
+    source = ImageSource(
+        files=tf.constant([str(file) for file in files]),
+        decoders=tf.constant([DECODERS.index(fact.decoder) for fact in facts], tf.int32),
+        orientations=tf.constant([fact.orientation for fact in facts], tf.int32),
+        image_size=image_size,
+    )
+    return Batches(
+        source,
+        targets,
+        path_keys(paths),
+        batch_size=batch_size,
+        workers=workers,
+        augmentation=augmentation,
+        seed=seed,
+        fold=fold,
+    )
+
+
+def _example_function(source: ImageSource, targets: np.ndarray, augmentation: str) -> Callable:
+    augment, targets = AUGMENTATIONS[augmentation].build(), tf.constant(targets, tf.float32)
+    place = [tf.TensorSpec((), tf.int32), tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.float32)]
+
+    @tf.function(input_signature=place)
+    def example(row: tf.Tensor, seed: tf.Tensor, weight: tf.Tensor) -> Batch:
+        return augment(source.image(row), seed), targets[row], weight
+
+    return example
+
+
+def _options() -> tf.data.Options:
+    """Autotune off: freeing an autotuned iterator was seen to block for seconds."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.deterministic = True
+    return options
+
+
+def _reason(error: Exception) -> str:
+    """The first line of TensorFlow's message without the names of its graph nodes."""
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", str(error)).strip().splitlines()[0].strip()
