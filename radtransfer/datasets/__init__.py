@@ -1,1 +1,91 @@
-"""The datasets."""
+"""The datasets: where images, labels, patients and splits come from.
+
+To add one, write `datasets/<name>.py` with
+
+    def read(settings: DataSettings, location: str | None = None) -> ImageTable
+
+and add one line to `DATASETS`; `--data <name>:<location>` then reads it. Errors are `DataError`s. For every
+dataset, task, classes and `--positive-from` are checked here, and `--patient-regex` finds the patients of those
+that bring none.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radtransfer.errors import ConfigError, DataError, UnknownNameError
+from radtransfer.registry import Table
+from radtransfer.settings import DataSettings
+
+if TYPE_CHECKING:
+    from radtransfer.datasets.image_table import ImageTable
+
+DATASETS = Table(
+    "dataset",
+    {
+        "image_folder": "radtransfer.datasets.image_folder:read",
+        "csv_table": "radtransfer.datasets.csv_table:read",
+        "fold_directory": "radtransfer.datasets.fold_directory:read",
+        "synthetic_fundus": "radtransfer.datasets.synthetic_fundus:read",
+    },
+)
+
+
+def read_table(settings: DataSettings) -> "ImageTable":
+    """Every image of the data set that `settings.source` names, with labels, patients and given splits.
+
+    The source is NAME or NAME:LOCATION of a dataset in the table; otherwise a folder of images, a folder of
+    `train_fold1.csv …`, or a CSV, whichever stands there.
+
+    Raises:
+        ConfigError: No source, or settings that contradict each other.
+        DataError: Nothing usable is there; says what was expected and found.
+    """
+    from radtransfer.datasets.labels import check_labels
+    from radtransfer.datasets.patients import with_patients
+
+    if settings.patient_column and settings.patient_regex:
+        raise ConfigError(
+            f"The patient comes from one place: got --patient-column {settings.patient_column} and "
+            f"--patient-regex {settings.patient_regex}. Leave one out."
+        )
+    name, location = find_dataset(settings.source)
+    table = DATASETS[name](settings, location)
+    notes = check_labels(table, settings)
+    return with_patients(replace(table, notes=table.notes + notes), settings)
+
+
+def find_dataset(source: str | None) -> tuple[str, str | None]:
+    """The name of the dataset that reads `source`, and the location that it is given.
+
+    Raises:
+        ConfigError: No source, or a NAME:LOCATION whose name no table holds.
+        DataError: Nothing is there, or a folder that cannot be looked into.
+    """
+    if not source:
+        raise ConfigError("No data given: --data takes a folder with class sub-folders, a CSV or a built-in set.")
+    name, colon, location = source.partition(":")
+    if name in DATASETS:
+        return name, location or None
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return ("fold_directory" if _holds_split_tables(path) else "image_folder"), str(path)
+    if path.exists():
+        return "csv_table", str(path)
+    # A single letter before the colon is a Windows drive.
+    if colon and re.fullmatch(r"\w{2,}", name):
+        raise UnknownNameError("dataset", name, DATASETS)
+    raise DataError(
+        f"No data at {source!r}: expected a folder with one sub-folder per class, a CSV, a folder of "
+        f"train_fold1.csv …, or one of {', '.join(DATASETS)}."
+    )
+
+
+def _holds_split_tables(folder: Path) -> bool:
+    from radtransfer.datasets.fold_directory import find_split_tables
+
+    try:
+        return any(table.split == "train" for table in find_split_tables(folder))
+    except PermissionError:
+        raise DataError(f"The folder {folder} may not be read. Check its permissions.") from None

@@ -1,0 +1,117 @@
+"""A folder of `train_fold1.csv, val_fold1.csv, test_fold1.csv, …`, or of `train.csv, val.csv, test.csv`.
+
+File names may share a prefix (`breast_train_fold1.csv`). A table without number (`test.csv`) belongs to all folds.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from radtransfer.datasets.csv_table import table_from_sheet
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.labels import listed
+from radtransfer.datasets.sheet import Sheet, read_sheet
+from radtransfer.datasets.splits import split_name
+from radtransfer.errors import DataError
+from radtransfer.settings import DataSettings
+
+_FILE_NAME = re.compile(
+    r"(?:(?P<prefix>.+)[_-])?(?P<split>train|training|val|valid|validation|test|testing)"
+    r"(?:[_-]?fold[_-]?(?P<fold>\d+))?\.(?:csv|tsv|txt)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """A file that holds one split of one fold, or of all folds (fold None)."""
+
+    file: Path
+    prefix: str
+    split: str
+    fold: int | None
+
+
+def read(settings: DataSettings, location: str | None = None) -> ImageTable:
+    """The images of all tables in the folder `location`, with a split per fold.
+
+    Raises:
+        DataError: No such tables, one is missing, or they contradict each other.
+    """
+    folder = Path(location or "").expanduser()
+    if not location or not folder.is_dir():
+        found = location or "no folder given"
+        raise DataError(f"fold_directory: {found} is not a folder; expected one that holds train_fold1.csv ….")
+    tables = find_split_tables(folder)
+    folds = _check_tables(folder, tables)
+    table = table_from_sheet(_combined(tables, folds), settings, folder=folder)
+    notes = _notes(folder, tables)
+    return replace(table, notes=notes + table.notes)
+
+
+def find_split_tables(folder: Path) -> list[SplitTable]:
+    """The files directly in `folder` whose names say that they hold a split, sorted."""
+    found = []
+    for file in sorted(folder.iterdir()):
+        match = _FILE_NAME.fullmatch(file.name)
+        if match and file.is_file() and not file.name.startswith("."):
+            fold = int(match["fold"]) if match["fold"] else None
+            found.append(SplitTable(file, (match["prefix"] or "").lower(), split_name(match["split"]), fold))
+    return found
+
+
+def _check_tables(folder: Path, tables: Sequence[SplitTable]) -> list[int]:
+    """The numbers of the folds, sorted; one 1 where files have no numbers.
+
+    Raises:
+        DataError: No train table, tables of several data sets, a table missing or one too many.
+    """
+    if not any(table.split == "train" for table in tables):
+        raise DataError(f"{folder} has no train_fold1.csv or train.csv.")
+    prefixes = sorted({table.prefix for table in tables})
+    if len(prefixes) > 1:
+        raise DataError(
+            f"{folder} holds tables of several data sets: {listed(prefix or '(no prefix)' for prefix in prefixes)}. "
+            "Put each into a folder of its own."
+        )
+    folds = sorted({table.fold for table in tables if table.fold is not None}) or [1]
+    splits = {table.split for table in tables}
+    for fold in folds:
+        for split in sorted(splits):
+            _check_one(folder, tables, split, fold)
+    return folds
+
+
+def _check_one(folder: Path, tables: Sequence[SplitTable], split: str, fold: int) -> None:
+    """Each fold has one table for each split that any fold has."""
+    found = [table.file.name for table in tables if table.split == split and table.fold in (fold, None)]
+    if not found:
+        raise DataError(
+            f"{folder} has {split} tables, but none for fold {fold}. Add {split}_fold{fold}.csv, or remove the fold."
+        )
+    if len(found) > 1:
+        raise DataError(f"{folder} has {len(found)} {split} tables for fold {fold}: {', '.join(found)}. Keep one.")
+
+
+def _combined(tables: Sequence[SplitTable], folds: Sequence[int]) -> Sheet:
+    """One sheet of the columns that all tables have, and a column each for fold and split."""
+    sheets = [read_sheet(table.file) for table in tables]
+    common = [name for name in sheets[0].columns if all(name in sheet.columns for sheet in sheets)]
+    common = [name for name in dict.fromkeys(common) if name.lower() not in ("fold", "split")]
+    rows, places = [], []
+    for table, sheet in zip(tables, sheets, strict=True):
+        positions = [sheet.columns.index(name) for name in common]
+        for fold in folds if table.fold is None else [table.fold]:
+            rows += [[*(row[i] for i in positions), str(fold), table.split] for row in sheet.rows]
+            places += sheet.places
+    return Sheet(sheets[0].name, (*common, "fold", "split"), rows, places)
+
+
+def _notes(folder: Path, tables: Sequence[SplitTable]) -> tuple[str, ...]:
+    classes = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir() and split_name(entry.name)]
+    if not classes:
+        return ()
+    read_files = listed(table.file.name for table in tables)
+    other = f"to take classes from the folders {listed(classes)}, use --data image_folder:{folder}"
+    return (f"read {read_files}; {other}",)

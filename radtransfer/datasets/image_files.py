@@ -1,0 +1,163 @@
+"""Find images on disk: walk a folder, and resolve the paths that tables bring from other machines."""
+
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from radtransfer.errors import DataError
+
+IMAGE_SUFFIXES = frozenset(
+    [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm", ".pbm"]
+)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name looks like an image; hidden files (macOS writes `._1.png`) do not."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def walk_files(folder: Path) -> list[str]:
+    """Every file below `folder`, sorted, relative to it with "/"; linked folders are followed, each once.
+
+    Raises:
+        DataError: A folder may not be read.
+    """
+    try:
+        return sorted(_walk(str(folder), "", set()))
+    except OSError as error:
+        raise DataError(f"Cannot list {error.filename}: {error.strerror}. Check its permissions.") from None
+
+
+def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    facts = os.stat(folder)  # noqa: PTH116
+    # Windows file systems without inodes say 0 for all.
+    if facts.st_ino and (facts.st_dev, facts.st_ino) in seen:
+        return
+    seen.add((facts.st_dev, facts.st_ino))
+    with os.scandir(folder) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", seen)
+        elif entry.is_file():
+            yield prefix + entry.name
+
+
+@dataclass(frozen=True)
+class FileIndex:
+    """The files below a folder by their name, and images also by their name without suffix."""
+
+    root: Path
+    files: tuple[str, ...]
+    by_name: dict[str, list[str]]
+
+    def find(self, path: str) -> Path | None:
+        """The file whose path ends like `path` for longest, if there is one of that name.
+
+        Raises:
+            DataError: Several end equally.
+        """
+        wanted = _parts(path)
+        candidates = self.by_name.get(wanted[-1], []) if wanted else []
+        if not candidates:
+            return None
+        ranked = sorted(candidates, key=lambda file: (-_common_end(wanted, _parts(file)), file))
+        if len(ranked) > 1 and _common_end(wanted, _parts(ranked[0])) == _common_end(wanted, _parts(ranked[1])):
+            raise DataError(
+                f"{path!r} is ambiguous: {ranked[0]!r} and {ranked[1]!r} in {self.root} both have that name. "
+                "Give an --image-root that holds one of them, or write more of the path into the table."
+            )
+        return self.root / ranked[0]
+
+
+def index_files(root: Path) -> FileIndex:
+    """The index of all files below `root`."""
+    files = tuple(walk_files(root))
+    by_name: dict[str, list[str]] = {}
+    for file in files:
+        name = _parts(file)[-1]
+        by_name.setdefault(name, []).append(file)
+        # Tables such as EyePACS' name images without suffix: "10_left".
+        if is_image_name(name):
+            by_name.setdefault(name.rpartition(".")[0], []).append(file)
+    return FileIndex(root, files, by_name)
+
+
+def find_files(
+    paths: Sequence[str], *, image_root: str | None, table_folder: Path
+) -> tuple[list[Path | None], tuple[str, ...]]:
+    """Where each of the paths is on disk, None where it is nowhere, and notes on how they were found.
+
+    A path is taken as it is written if a file is there: absolute, or relative to `image_root` (default: the
+    table's folder). Otherwise it comes from another machine and goes by its longest matching end, at least by
+    its file name, anywhere below the root.
+
+    Args:
+        paths: Unique paths, as the table writes them.
+        image_root: `--image-root`.
+        table_folder: The folder that holds the table.
+
+    Raises:
+        DataError: The root is no folder, or a file name is ambiguous.
+    """
+    root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()
+    if not root.is_dir():
+        raise DataError(f"--image-root {image_root} is not a folder.")
+    files = [_as_written(path, root, inside=image_root is not None) for path in paths]
+    foreign = [i for i, file in enumerate(files) if file is None]
+    if not foreign:
+        return files, ()
+    index = index_files(root)
+    for i in foreign:
+        files[i] = index.find(paths[i])
+    _check_distinct(paths, files, foreign)
+    found = sum(files[i] is not None for i in foreign)
+    return files, _notes(index, found) if found else ()
+
+
+def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
+    """The file at `path`; with `inside`, a relative path must not lead out of the root by ".."."""
+    for text in dict.fromkeys((path, path.replace("\\", "/"))):
+        file = os.path.normpath(root / text)
+        leaves = not os.path.isabs(text) and not file.startswith(os.path.join(root, ""))  # noqa: PTH117, PTH118
+        if os.path.isfile(file) and not (inside and leaves):  # noqa: PTH113
+            return Path(file)
+    return None
+
+
+def _parts(path: str) -> list[str]:
+    """The names in a path of any system, in the one spelling of letters with accents (macOS writes another)."""
+    return [part for part in unicodedata.normalize("NFC", path).replace("\\", "/").split("/") if part]
+
+
+def _common_end(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many names two paths share at their ends, the last one aside, which may lack its suffix."""
+    count = 0
+    for one, other in zip(reversed(a[:-1]), reversed(b[:-1]), strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _check_distinct(paths: Sequence[str], files: Sequence[Path | None], foreign: Sequence[int]) -> None:
+    """A file name found for two different images is not the image of both."""
+    guessed, owner = set(foreign), {}
+    for i, file in enumerate(files):
+        if file is None:
+            continue
+        other = owner.setdefault(file, i)
+        if other != i and (i in guessed or other in guessed):
+            raise DataError(
+                f"{paths[other]!r} and {paths[i]!r} both lead to {file}, found by its name. "
+                "Give the --image-root that holds both, or correct the paths in the table."
+            )
+
+
+def _notes(index: FileIndex, found: int) -> tuple[str, ...]:
+    images = sum(is_image_name(file.rpartition("/")[2]) for file in index.files)
+    others = len(index.files) - images
+    ignored = f"; files that are not images, ignored: {others}" if others else ""
+    return (f"{found} images found by file name among the {images} in {index.root}{ignored}",)

@@ -1,0 +1,105 @@
+"""A folder with one sub-folder per class, or with `train`, `val` and `test` folders that hold such class folders.
+
+Deeper sub-folders belong to their class; split folders are one fixed split; files that are not images are ignored.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from radtransfer.datasets.image_files import is_image_name, walk_files
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.labels import listed, one_hot
+from radtransfer.datasets.splits import split_name
+from radtransfer.errors import DataError
+from radtransfer.settings import DataSettings
+
+_EXPECTED = "expected one sub-folder of images per class, or train/ val/ test/ folders that hold class folders"
+
+
+def read(settings: DataSettings, location: str | None = None) -> ImageTable:
+    """The images of the folder `location`, their paths relative to it.
+
+    Raises:
+        DataError: No such folder, no or one class in it, images between split folders and classes, or
+            settings that name columns.
+    """
+    root = _folder(settings, location)
+    files = walk_files(root)
+    images = [file for file in files if is_image_name(file.rpartition("/")[2])]
+    _check_names(images)
+    split_folders = _split_folders(images)
+    depth = 1 if split_folders else 0
+    kept = [file for file in images if file.count("/") > depth and (not depth or file.split("/")[0] in split_folders)]
+    _check_classes(root, files, kept, depth)
+    targets, classes = one_hot([file.split("/")[depth] for file in kept])
+    splits = np.array([[split_name(file.split("/")[0]) for file in kept]], dtype="U5") if split_folders else None
+    return ImageTable(
+        paths=tuple(kept),
+        files=tuple(root / file for file in kept),
+        targets=targets,
+        classes=classes,
+        task="multiclass",
+        splits=splits,
+        notes=_notes(files, images, kept, split_folders),
+    )
+
+
+def _folder(settings: DataSettings, location: str | None) -> Path:
+    root = Path(location or "").expanduser().absolute()
+    if not location or not root.is_dir():
+        raise DataError(f"image_folder: {location or 'no folder given'} is not a folder; {_EXPECTED}.")
+    for name in ("path_column", "label_column", "patient_column"):
+        if getattr(settings, name):
+            raise DataError(
+                f"--{name.replace('_', '-')} names a column, but {root} is a folder of images and has none: its "
+                "sub-folders are the classes, and --patient-regex finds the patient in the path."
+            )
+    return root
+
+
+def _check_names(images: Sequence[str]) -> None:
+    """Every output is UTF-8 and holds the path."""
+    for name in images:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"The file name {name!r} is not valid Unicode. Rename it.") from None
+
+
+def _split_folders(images: Sequence[str]) -> set[str]:
+    """The top folders named like splits that hold class folders, if `train` is one and there is another."""
+    folders = {file.split("/")[0] for file in images if file.count("/") > 1}
+    splits = {folder for folder in folders if split_name(folder)}
+    names = {split_name(folder) for folder in splits}
+    return splits if "train" in names and len(names) > 1 else set()
+
+
+def _check_classes(root: Path, files: Sequence[str], kept: Sequence[str], depth: int) -> None:
+    counts = Counter(file.split("/")[depth] for file in kept)
+    if len(counts) > 1:
+        return
+    if counts:
+        found = f"found one class: {next(iter(counts))} ({len(kept)} images)"
+    else:
+        tables = [file for file in files if file.endswith((".csv", ".tsv")) and "/" not in file]
+        images = sum(map(is_image_name, files))
+        found = f"found {images} images in the folder itself and none in sub-folders"
+        found += f". To read a table, give it: --data {root / tables[0]}" if tables else ""
+    raise DataError(f"{root}: {_EXPECTED}; {found}.")
+
+
+def _notes(
+    files: Sequence[str], images: Sequence[str], kept: Sequence[str], split_folders: set[str]
+) -> tuple[str, ...]:
+    notes = []
+    if split_folders:
+        notes.append(f"one fixed split from the folders {listed(sorted(split_folders))}")
+    if len(files) > len(images):
+        notes.append(f"files that are not images, ignored: {len(files) - len(images)}")
+    if len(images) > len(kept):
+        left = sorted(set(images) - set(kept))
+        notes.append(f"images outside the class folders, ignored: {len(left)}, such as {left[0]!r}")
+    return tuple(notes)

@@ -1,0 +1,112 @@
+"""Labels as text become targets, classes and a task."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import DataError
+from radtransfer.settings import DataSettings
+
+EMPTY = ("", "nan")
+BINARY = frozenset({"0", "1", "-1", *EMPTY})
+"""What a column of a multi-label table may hold, after `plain`."""
+
+_WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*")
+_INTEGER = re.compile(r"[+-]?\d+")
+
+
+def plain(cell: str) -> str:
+    """A cell without spaces around it; "1.0" and other whole floats as integers; "nan" as "".
+
+    Spreadsheets and pandas write integers as floats as soon as one cell of the column is empty.
+    """
+    text = cell.strip()
+    whole = _WHOLE_FLOAT.fullmatch(text)
+    if whole:
+        return whole[1]
+    return "" if text.lower() in EMPTY else text
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Unique names: by value if all are integers, else as text."""
+    unique = set(names)
+    if all(_INTEGER.fullmatch(name) for name in unique):
+        return tuple(sorted(unique, key=lambda name: (int(name), name)))
+    return tuple(sorted(unique))
+
+
+def one_hot(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Targets, float32 (images, classes), and the sorted classes of one label per image."""
+    classes = sorted_names(labels)
+    column = {name: index for index, name in enumerate(classes)}
+    return np.eye(len(classes), dtype="float32")[[column[label] for label in labels]], classes
+
+
+def label_values(settings: DataSettings) -> dict[str, float]:
+    """What each text in a column of a multi-label table counts as."""
+    uncertain = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[settings.uncertain]
+    unmentioned = {"zeros": 0.0, "ignore": np.nan}[settings.unmentioned]
+    return {"0": 0.0, "1": 1.0, "-1": uncertain, "": unmentioned}
+
+
+def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
+    """Check that the labels fit `--task` and `--positive-from`; gives notes on labels that cannot be learnt.
+
+    Raises:
+        DataError: They do not fit.
+    """
+    if settings.task == "multilabel" and table.task != "multilabel":
+        raise DataError(
+            "Task multilabel needs a 0/1 column for each label (--label-column A,B,…); this data has one label "
+            "per image."
+        )
+    if settings.task in ("binary", "multiclass") and table.task == "multilabel":
+        raise DataError(
+            f"Task {settings.task} needs one label per image; this data has several: {listed(table.classes)}. "
+            "Name one column with --label-column, or use --task multilabel."
+        )
+    if settings.task == "binary" and len(table.classes) != 2:
+        raise DataError(f"Task binary needs two classes; found {len(table.classes)}: {listed(table.classes)}.")
+    if settings.positive_from is not None:
+        _check_grades(table, settings.positive_from)
+    if table.task == "multilabel":
+        return _one_sided(table)
+    if len(table.classes) < 2:
+        raise DataError(f"Expected images of two or more classes, found {len(table)} of one: {listed(table.classes)}.")
+    return ()
+
+
+def listed(names: Iterable[str], limit: int = 12) -> str:
+    """Names for a message, the first `limit` of them."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _check_grades(table: ImageTable, positive_from: int) -> None:
+    if table.task == "multilabel" or not all(_INTEGER.fullmatch(name) for name in table.classes):
+        raise DataError(
+            f"--positive-from {positive_from} needs one integer grade per image; "
+            f"the labels are {listed(table.classes)}."
+        )
+    counts = Counter(int(name) >= positive_from for name in table.classes)
+    if not counts[True] or not counts[False]:
+        missing = "reaches" if not counts[True] else "is below"
+        raise DataError(
+            f"--positive-from {positive_from}: no grade {missing} it, of {listed(table.classes)}. "
+            f"Choose one above {table.classes[0]} and up to {table.classes[-1]}."
+        )
+
+
+def _one_sided(table: ImageTable) -> tuple[str, ...]:
+    """A note for each of the labels whose known values are all the same: its AUC is undefined."""
+    notes = []
+    for name, values in zip(table.classes, table.targets.T, strict=True):
+        known = values[~np.isnan(values)]
+        if not known.size or known.min() == known.max():
+            found = f"only {known[0]:g}" if known.size else "no known value"
+            notes.append(f"label {name!r} has {found}: its AUC will be undefined")
+    return tuple(notes)
