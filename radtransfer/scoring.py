@@ -1,0 +1,120 @@
+"""Which yes-or-no questions a network's outputs answer; every AUC is of one of them.
+
+The main questions, by task:
+
+    ordered grades, `positive_from` K   is the grade K or more? Score: the outputs for these over the sum of all
+    two classes                         is it the last class? Score: its output as it is, also of sigmoids
+    more classes                        is it this class? One question per class (macro one-versus-rest)
+    several labels                      is this label present? One question per label (macro)
+
+Unknown targets (NaN) are never counted. `average="micro"` pools the outputs of all classes into one question, as
+Juodelyte et al. 2023 did; classes of unequal size flatter it, and it is only there to reproduce their numbers.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from radtransfer.errors import ConfigError, TrainingError
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the outputs mean and which of them the main AUC is of.
+
+    Raises:
+        ConfigError: `positive_from` does not fit the classes, the task or the average.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    positive_from: int | None = None
+    average: Literal["macro", "micro"] = "macro"
+
+    def __post_init__(self) -> None:
+        if self.average not in ("macro", "micro"):
+            raise ConfigError(f"average must be macro or micro, got {self.average!r}.")
+        if self.positive_from is not None:
+            self._check_grades()
+
+    def _check_grades(self) -> None:
+        if self.task != "multiclass" or self.average != "macro":
+            raise ConfigError("positive_from needs one grade per image and average macro. Leave one out.")
+        try:
+            positive = {int(name) >= self.positive_from for name in self.classes}
+        except ValueError:
+            positive = set()
+        if positive != {True, False}:
+            raise ConfigError(
+                f"positive_from is {self.positive_from}, but the classes are {', '.join(self.classes)}: "
+                "expected integer grades, some below it and some not. Choose another or leave it out."
+            )
+
+
+@dataclass(frozen=True)
+class Question:
+    """A yes-or-no question: the images it is asked of (int), the answers (bool) and the scores (float64)."""
+
+    name: str
+    images: np.ndarray
+    truth: np.ndarray
+    scores: np.ndarray
+
+
+def class_questions(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> list[Question]:
+    """One class against the others, or one label, each.
+
+    Args:
+        targets: float (images, classes), 0 or 1; NaN where not known.
+        probabilities: float (images, classes).
+        scoring: What the columns mean.
+
+    Raises:
+        TrainingError: An output is not finite.
+    """
+    _check(targets, probabilities, scoring)
+    columns = zip(scoring.classes, targets.T, probabilities.T, strict=True)
+    return [_question(name, truth, scores) for name, truth, scores in columns]
+
+
+def main_questions(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> list[Question]:
+    """The questions whose mean AUC is the main one; arguments and errors as in `class_questions`."""
+    each = class_questions(targets, probabilities, scoring)
+    if scoring.positive_from is not None:
+        return [_referable(targets, probabilities, scoring)]
+    if scoring.average == "micro":
+        return [_flattened(each)]
+    return each[1:] if scoring.task == "multiclass" and len(each) == 2 else each
+
+
+def _question(name: str, truth: np.ndarray, scores: np.ndarray) -> Question:
+    images = np.flatnonzero(~np.isnan(truth))
+    return Question(name, images, truth[images] > 0.5, scores[images].astype(np.float64))
+
+
+def _referable(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> Question:
+    """Outputs of the grades from K on, over the sum of all; 0.5 where all are 0."""
+    positive = np.array([int(name) >= scoring.positive_from for name in scoring.classes])
+    outputs = probabilities.astype(np.float64)
+    total, share = outputs.sum(axis=1), np.full(len(outputs), 0.5)
+    np.divide(outputs[:, positive].sum(axis=1), total, out=share, where=total > 0)
+    return _question(f"grade >= {scoring.positive_from}", targets[:, positive].sum(axis=1), share)
+
+
+def _flattened(each: list[Question]) -> Question:
+    parts = ([getattr(question, name) for question in each] for name in ("images", "truth", "scores"))
+    return Question("all classes", *map(np.concatenate, parts))
+
+
+def _check(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> None:
+    shape = (len(targets), len(scoring.classes))
+    for name, array in (("targets", targets), ("probabilities", probabilities)):
+        if array.shape != shape:
+            raise ValueError(f"{name} must be of shape {shape} (images, classes), got {array.shape}.")
+    broken = np.count_nonzero(~np.isfinite(probabilities))
+    if broken:
+        raise TrainingError(
+            f"{broken} of {probabilities.size} outputs are not finite: training diverged. "
+            "Lower --learning-rate, or use --precision float32."
+        )
