@@ -1,0 +1,91 @@
+"""radtransfer weights: the known weight files, what is in one, and where they are looked for."""
+
+import dataclasses
+import json
+
+import click
+
+
+@click.group()
+def weights() -> None:
+    """List known weight files, look into one, show where they are searched."""
+
+
+@weights.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_weights(as_json: bool) -> None:
+    """List the weights that --weights knows by name."""
+    from radtransfer.manifest import weights_cards
+    from radtransfer.weight_sources import found_files
+
+    found = found_files()
+    cards = weights_cards().values()
+    if as_json:
+        rows = [dataclasses.asdict(card) | {"found": _text(found.get(card.name))} for card in cards]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    click.echo(f"{'name':<32}{'preprocessing':<15}{'top-1':>6}  here")
+    for card in cards:
+        here = _text(found.get(card.name)) or ("Keras downloads it" if card.keras else "no")
+        click.echo(f"{card.name:<32}{card.preprocessing:<15}{_percent(card.top1):>6}  {here}")
+    for family, terms in {card.family: card.terms for card in cards}.items():
+        click.echo(f"\n{family}: {terms}")
+
+
+@weights.command()
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(file: str, as_json: bool) -> None:
+    """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K]."""
+    from radtransfer.weight_inspection import inspect_weights
+
+    found = inspect_weights(file)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        return
+    for title, line in _lines(found):
+        click.echo(f"{title:<15}{line}")
+
+
+@weights.command()
+def where() -> None:
+    """Show the folders that are searched and the known weights in them."""
+    from radtransfer.weight_sources import SEARCH_VARIABLE, found_files, keras_cache, search_folders
+
+    for folder in search_folders():
+        click.echo(f"searched  {folder.resolve()}")
+    click.echo(f"Keras     {keras_cache()}")
+    found = found_files()
+    for name, path in found.items():
+        click.echo(f"found     {name:<32}{path}")
+    if not found:
+        click.echo(f"found     none of the known files. Set {SEARCH_VARIABLE} to the folder that holds yours.")
+
+
+def _lines(found):
+    """The title and text of each line about an `Inspection`."""
+    writer = f", written by Keras {found.keras_version}" if found.keras_version else ""
+    yield "file", found.file
+    yield "format", f"{found.format}{writer}"
+    yield "holds", f"{found.layers} weighted layers, {found.parameters:,} parameters"
+    yield "sha256", found.sha256
+    if found.backbone is None:
+        yield "backbone", "none of those in `radtransfer backbones`"
+        return
+    channels = "" if found.channels == 3 else f", for images of {found.channels} channels"
+    yield "backbone", f"{found.backbone}: all {found.backbone_layers} layers found by {found.matched_by}{channels}"
+    shown = ", ".join(found.extra[:6]) + (", …" if len(found.extra) > 6 else "")
+    yield "head", f"{len(found.extra)} more layers: {shown}" if found.extra else "none"
+    sure = found.preprocessing_certainty or ("certain" if found.preprocessing_sure == "run" else "assumed")
+    yield "preprocessing", f"{found.preprocessing} ({sure}). {found.reason}"
+    if found.card:
+        yield "card", found.card
+        yield "terms", found.terms
+
+
+def _text(path) -> str | None:
+    return None if path is None else str(path)
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.1f} %"

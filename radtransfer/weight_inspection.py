@@ -1,0 +1,98 @@
+"""Everything that can be said about a weights file without training with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from radtransfer.recognition import recognize
+from radtransfer.weight_formats.reading import read_weight_file, sha256_of
+from radtransfer.weight_sources import Certainty, find_weights
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a weights file holds.
+
+    Attributes:
+        file: Its path.
+        format: Key in `weight_formats.FORMATS`.
+        keras_version: Of the writer, where recorded.
+        model_name: Of the saved model, where recorded.
+        layers: With weights.
+        parameters: All numbers in them.
+        sha256: Of the file.
+        backbone: The network whose every layer finds its weights here; None if it is none of ours.
+        backbone_layers: With weights, without a head.
+        channels: Of the images it takes.
+        matched_by: What the layers were matched by.
+        extra: Layers that are not the backbone's: a head, or another sub-model.
+        card: Name in the manifest, if the file's name and network are known there.
+        preprocessing: Mode it was trained with.
+        preprocessing_sure: How that is known.
+        preprocessing_certainty: Of the card.
+        reason: Why that mode.
+        terms: Of use.
+    """
+
+    file: str
+    format: str
+    keras_version: str | None
+    model_name: str | None
+    layers: int
+    parameters: int
+    sha256: str
+    backbone: str | None = None
+    backbone_layers: int | None = None
+    channels: int | None = None
+    matched_by: Literal["name", "order"] | None = None
+    extra: tuple[str, ...] = ()
+    card: str | None = None
+    preprocessing: str | None = None
+    preprocessing_sure: Certainty | None = None
+    preprocessing_certainty: str | None = None
+    reason: str | None = None
+    terms: str | None = None
+
+
+def inspect_weights(weights: str | Path) -> Inspection:
+    """What the file that `weights` means holds; opened as it is, nothing in it is run.
+
+    Raises:
+        WeightsError: Not found or not a weights file; says what it is instead.
+    """
+    source = find_weights(str(weights))
+    file = read_weight_file(source.file)
+    found = recognize(file)
+    known: dict = {}
+    if found is not None:
+        mode, sure = source.preprocessing_for(found.backbone)
+        card = source.card if sure == "card" else None
+        known = {
+            "backbone": found.backbone,
+            "backbone_layers": found.layers,
+            "channels": found.channels,
+            "matched_by": found.match.by,
+            "extra": found.match.extra,
+            "preprocessing": mode,
+            "preprocessing_sure": sure,
+            "card": card and card.name,
+            "preprocessing_certainty": card and card.certainty,
+            "reason": card.reason if card else _REASONS[sure],
+            "terms": card and card.terms,
+        }
+    return Inspection(
+        file=str(source.file),
+        format=file.format,
+        keras_version=file.keras_version,
+        model_name=file.model_name,
+        layers=len(file.layers),
+        parameters=file.parameters,
+        sha256=sha256_of(source.file),
+        **known,
+    )
+
+
+_REASONS = {
+    "run": "The run that made the file recorded it.",
+    "assumed": "The file is not in the manifest; this is the backbone's own mode. Override it with --preprocessing.",
+}
