@@ -57,8 +57,8 @@ def _png16(file: tf.Tensor) -> tf.Tensor:
 
 
 def _outside_graph(reader: Callable[[Path], np.ndarray], file: tf.Tensor) -> tf.Tensor:
-    def read(name: bytes) -> np.ndarray:
-        return reader(Path(name.decode()))
+    def read(name: bytes | np.ndarray) -> np.ndarray:  # an array of no dimensions outside a graph
+        return reader(Path(np.asarray(name).item().decode()))
 
     return tf.numpy_function(read, [file], tf.float32, stateful=False)
 

@@ -112,7 +112,7 @@ def _matrix(*rows: tuple) -> tf.Tensor:
 
 def _rotated(angle: tf.Tensor) -> tf.Tensor:
     sine, cosine = tf.sin(angle), tf.cos(angle)
-    return _matrix((cosine, sine, 0.0), (-sine, cosine, 0.0))
+    return _matrix((cosine, -sine, 0.0), (sine, cosine, 0.0))
 
 
 def _moved(across: tf.Tensor, down: tf.Tensor) -> tf.Tensor:
@@ -120,7 +120,7 @@ def _moved(across: tf.Tensor, down: tf.Tensor) -> tf.Tensor:
 
 
 def _sheared(angle: tf.Tensor) -> tf.Tensor:
-    return _matrix((tf.cos(angle), 0.0, 0.0), (-tf.sin(angle), 1.0, 0.0))
+    return _matrix((1.0, -tf.sin(angle), 0.0), (0.0, tf.cos(angle), 0.0))
 
 
 def _scaled(across: tf.Tensor, down: tf.Tensor) -> tf.Tensor:
