@@ -1,0 +1,93 @@
+"""Images and patients that stand in two splits of one fold."""
+
+import os
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import DataError
+
+_SHOWN = 6
+"""Overlaps named in one message."""
+
+
+def image_identities(table: ImageTable) -> list[Hashable]:
+    """What makes rows the same image: one file on disk, also by a link; the path where there is no file."""
+    return [_identity(path, file) for path, file in zip(table.paths, table.files, strict=True)]
+
+
+def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> None:
+    """Check that no image and no patient stands in two splits of a fold.
+
+    Args:
+        table: The images.
+        splits: Number and split of each fold.
+
+    Raises:
+        DataError: One does; names it and counts the others.
+    """
+    found = find_leaks(table, splits)
+    if found:
+        more = [f"and {len(found) - _SHOWN} more such overlaps"] if len(found) > _SHOWN else []
+        raise DataError(
+            "\n  ".join(found[:_SHOWN] + more)
+            + ". Results would be inflated. Fix the split, or pass --allow-leakage to go on."
+        )
+
+
+def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> list[str]:
+    """A phrase for each overlap of images or patients between two splits of a fold."""
+    images = _codes(image_identities(table))
+    patients = None if table.patients is None else _codes(table.patients)
+    found = []
+    for number, split in splits:
+        rows = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
+        for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
+            where = f"in both {one} and {other} of fold {number}"
+            found += _shared_images(table, _shared(images, rows[one], rows[other]), where)
+            if patients is not None:
+                found += _shared_patients(table, _shared(patients, rows[one], rows[other]), where)
+    return found
+
+
+def _identity(path: str, file: os.PathLike | None) -> Hashable:
+    try:
+        facts = os.stat(file) if file is not None else None  # noqa: PTH116
+    except OSError:
+        return path
+    # Windows file systems without inodes say 0 for all.
+    return (facts.st_dev, facts.st_ino) if facts is not None and facts.st_ino else path
+
+
+def _codes(keys: Sequence[Hashable]) -> np.ndarray:
+    """An integer for each key, equal where the keys are."""
+    codes: dict[Hashable, int] = {}
+    return np.array([codes.setdefault(key, len(codes)) for key in keys])
+
+
+def _shared(codes: np.ndarray, one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
+    """A row of `one` and a row of `other` for each code that both hold."""
+    first, in_one = np.unique(codes[one], return_index=True)
+    second, in_other = np.unique(codes[other], return_index=True)
+    _, i, j = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+    return list(zip(one[in_one[i]].tolist(), other[in_other[j]].tolist(), strict=True))
+
+
+def _shared_images(table: ImageTable, pairs: Sequence[tuple[int, int]], where: str) -> list[str]:
+    if not pairs:
+        return []
+    names = dict.fromkeys(repr(table.paths[row]) for row in pairs[0])
+    same = " are one file" if len(names) > 1 else ""
+    return [f"{_counted(len(pairs), 'image')} {where} (e.g. {' and '.join(names)}{same})"]
+
+
+def _shared_patients(table: ImageTable, pairs: Sequence[tuple[int, int]], where: str) -> list[str]:
+    if not pairs:
+        return []
+    images = ", ".join(dict.fromkeys(table.paths[row] for row in pairs[0]))
+    return [f"{_counted(len(pairs), 'patient')} {where} (e.g. {table.patients[pairs[0][0]]}: {images})"]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"1 {what} is" if number == 1 else f"{number} {what}s are"
