@@ -1,8 +1,8 @@
 """What the predictions on held-out images are worth: exact AUCs, and intervals over patients.
 
 The main AUC is the mean of the AUCs of the main questions of `scoring.py`, and so is the sensitivity at 90 %
-specificity. A class or label that lacks positive or negative images has no AUC: it is left out of the mean, and
-the reason is given.
+specificity. A class or label that lacks positive or negative images has no AUC: it is left out of the mean,
+and the reason is given.
 """
 
 from collections.abc import Sequence

@@ -2,13 +2,13 @@
 
 The main questions, by task:
 
-    ordered grades, `positive_from` K   is the grade K or more? Score: the outputs for these over the sum of all
+    ordered grades, `positive_from` K   is the grade K or more? Score: the share of the outputs for these
     two classes                         is it the last class? Score: its output as it is, also of sigmoids
     more classes                        is it this class? One question per class (macro one-versus-rest)
     several labels                      is this label present? One question per label (macro)
 
-Unknown targets (NaN) are never counted. `average="micro"` pools the outputs of all classes into one question, as
-Juodelyte et al. 2023 did; classes of unequal size flatter it, and it is only there to reproduce their numbers.
+Unknown targets (NaN) are never counted. `average="micro"` pools the outputs of all classes into one question,
+as Juodelyte et al. 2023 did; classes of unequal size flatter it, and it is there to reproduce their numbers.
 """
 
 from dataclasses import dataclass

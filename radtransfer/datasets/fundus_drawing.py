@@ -85,8 +85,8 @@ def patient_appearance(rng: np.random.Generator) -> Appearance:
 def fundus_image(rng: np.random.Generator, appearance: Appearance, grade: int, size: int) -> np.ndarray:
     """A photograph of a right eye: uint8, (size, size, 3), RGB."""
     x, y = _grid(size)
+    picture, light = _retina(rng, appearance, x, y), _light(rng, appearance, x, y)
     masks = _draw_masks(rng, appearance, grade, size)
-    picture = _retina(rng, appearance, x, y)
     picture = _blend(picture, _disc_light(appearance, x, y), np.array([1.0, 0.88, 0.62]))
     for coverage, transmitted in (
         (masks.veins, (0.62, 0.40, 0.42)),
@@ -95,7 +95,7 @@ def fundus_image(rng: np.random.Generator, appearance: Appearance, grade: int, s
     ):
         picture = picture * (1 - coverage[..., None] * (1 - np.array(transmitted)))
     picture = _blend(picture, 0.9 * masks.exudates, np.array([1.0, 0.93, 0.58]))
-    picture = picture * _light(rng, appearance, x, y)[..., None] + rng.normal(0.012, 0.010, picture.shape)
+    picture = picture * light[..., None] + rng.normal(0.012, 0.010, picture.shape)
     return (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
 
 
