@@ -74,19 +74,17 @@ def _table_text(cards: list[Backbone]) -> str:
 
 
 def _network_text(card: Backbone, stages: tuple["StageSummary", ...]) -> str:
-    rows = [
-        card.description,
-        f"parameters     {card.parameters:,} without a head",
+    rows = [card.description, f"parameters     {card.parameters:,} without a head"]
+    if card.paper_parameters is not None:
+        rule = "kernels after the first + 5 × last width"
+        rows.append(f"{'':<15}{card.paper_parameters:,} as the paper counts them: {rule}")
+    rows += [
         f"preprocessing  {card.preprocessing}",
         f"image size     {card.minimum_size} pixels or more; output sizes below for {IMAGE_SIZE}",
+        "",
     ]
-    if card.paper_parameters is not None:
-        rows.insert(
-            2,
-            f"{'':<15}{card.paper_parameters:,} as the paper counts them: kernels after the first + 5 × last width",
-        )
     width = max(len(stage.end) for stage in stages)
-    rows += ["", f"stage    layers  {'last layer':<{width}}  {'output':<14}  parameters"]
+    rows += [f"stage    layers  {'last layer':<{width}}  {'output':<14}  parameters"]
     rows += [
         f"{stage.name:<8} {len(stage.layers):>6}  {stage.end:<{width}}  "
         f"{'×'.join(map(str, stage.output_shape)):<14}  {stage.parameters:>10,}"

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     import keras
 
 
+_DEPTHS = (3, 3, 9, 3)
+_BLOCKS = [
+    f"convnext_tiny_stage_{stage}_block_{block}"
+    for stage, depth in enumerate(_DEPTHS)
+    for block in range(depth)
+]
+
+
 def build_convnext_tiny(image: "keras.KerasTensor", pooling: str | None) -> "keras.Model":
     from keras import applications
 
@@ -38,22 +46,22 @@ def channel_scale(
 def residual_sum(
     operation: "keras.Operation", inputs: tuple["keras.KerasTensor", ...], *, name: str, dtype: str
 ) -> "keras.KerasTensor":
-    """The sum of two tensors as a layer, so that a block has an end with a name."""
+    """The sum that ends a block, as a layer named after the block instead of an unnamed operation."""
     from keras import layers
 
-    return layers.Add(name=name, dtype=dtype)(list(inputs))
+    block = int(name.removeprefix("add").removeprefix("_") or 0)
+    return layers.Add(name=f"{_BLOCKS[block]}_add", dtype=dtype)(list(inputs))
 
 
 CONVNEXT_TINY = Backbone(
     name="convnext_tiny",
     build=build_convnext_tiny,
-    # Stages of 3, 3, 9 and 3 blocks; each block ends in an addition.
     stages={
         "stem": "convnext_tiny_stem_layernorm",
-        "stage1": "add_2",
-        "stage2": "add_5",
-        "stage3": "add_14",
-        "stage4": "add_17",
+        "stage1": "convnext_tiny_stage_0_block_2_add",
+        "stage2": "convnext_tiny_stage_1_block_2_add",
+        "stage3": "convnext_tiny_stage_2_block_8_add",
+        "stage4": "convnext_tiny_stage_3_block_2_add",
     },
     preprocessing="torch",
     parameters=27_820_128,

@@ -1,7 +1,9 @@
 """Which layer belongs to which stage: the ground that freezing, transfusion and analysis stand on."""
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -41,13 +43,34 @@ def layer_stages(model: keras.Model, card: Backbone) -> dict[str, str]:
         model: A flat model that holds the backbone's layers, alone or within a classifier.
         card: The backbone's.
     """
+    sources = _sources(model)
     stages: dict[str, str] = {}
     for stage, end in card.stages.items():
-        # A model that ends here holds exactly the layers this end depends on.
-        for layer in keras.Model(model.inputs, model.get_layer(end).output).layers:
-            stages.setdefault(layer.name, stage)
+        pending = [end]
+        while pending:
+            name = pending.pop()
+            if name not in stages:  # else it and all before it belong to this stage or an earlier one
+                stages[name] = stage
+                pending += sources[name]
     stages.update(dict.fromkeys(card.tail, list(card.stages)[-1]))
     return {layer.name: stages.get(layer.name, HEAD) for layer in model.layers}
+
+
+def _sources(model: keras.Model) -> dict[str, list[str]]:
+    """Each operation of the graph to those whose outputs it takes.
+
+    Read from the config, the public form of the graph, which holds only the calls made in this model:
+    the same layers may also be part of another.
+    """
+    return {entry["name"]: list(_origins(entry["inbound_nodes"])) for entry in model.get_config()["layers"]}
+
+
+def _origins(nodes: Any) -> Iterator[str]:
+    if isinstance(nodes, dict) and "keras_history" in nodes:
+        yield nodes["keras_history"][0]
+    elif isinstance(nodes, (dict, list, tuple)):
+        for part in nodes.values() if isinstance(nodes, dict) else nodes:
+            yield from _origins(part)
 
 
 def resolve_layer(model: keras.Model, card: Backbone, name: str) -> str:

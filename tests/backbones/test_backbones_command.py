@@ -1,0 +1,64 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from radtransfer.backbones import BACKBONES
+from radtransfer.cli.backbones import backbones
+from radtransfer.errors import UnknownNameError
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(backbones, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_the_list_has_one_line_per_backbone_with_its_numbers():
+    lines = run().splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *BACKBONES]
+    assert lines[1].split()[:4] == ["resnet50", "23,587,712", "5", "caffe"]
+
+
+def test_the_list_as_json_holds_every_card():
+    entries = json.loads(run("--json"))
+    assert [entry["name"] for entry in entries] == list(BACKBONES)
+    assert entries[0]["stages"] == ["stem", "stage1", "stage2", "stage3", "stage4"]
+
+
+def test_one_backbone_shows_its_stages():
+    text = run("cbr_tiny")
+    assert "1,079,520 without a head" in text
+    assert "1,076,480 as the paper counts them" in text
+    last = text.splitlines()[-1].split()
+    assert last == ["stage3", "4", "pool4", "14×14×256", "820,224"]
+
+
+def test_one_backbone_as_json_lists_the_layers_of_each_stage():
+    network = json.loads(run("cbr_tiny", "--json"))
+    assert network["image_size"] == 224
+    assert network["stages"][0] == {
+        "name": "stem",
+        "layers": ["conv1", "bn1", "relu1", "pool1"],
+        "end": "pool1",
+        "output_shape": [112, 112, 32],
+        "parameters": 2528,
+    }
+
+
+def test_an_unknown_backbone_is_an_error_with_the_closest_names():
+    with pytest.raises(UnknownNameError, match="Did you mean 'densenet121'"):
+        run("densenet")
+
+
+def test_listing_imports_neither_tensorflow_nor_numpy():
+    script = (
+        "import sys; from radtransfer.cli.backbones import backbones; "
+        "backbones([], standalone_mode=False); "
+        "sys.exit(str({'tensorflow', 'keras', 'numpy'} & set(sys.modules) or ''))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stderr.strip() == ""
+    assert "resnet50" in result.stdout

@@ -1,0 +1,195 @@
+"""What every entry of the backbone table promises."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from radtransfer.backbones import BACKBONES
+from radtransfer.backbones.architecture import build_architecture
+from radtransfer.backbones.backbone import Backbone
+from radtransfer.backbones.stages import HEAD, layer_stages, stage_summaries
+from radtransfer.errors import ConfigError
+from radtransfer.preprocessing import preprocess
+
+SIZE = 96
+LIGHT = ("cbr_tiny", "efficientnet_v2_b0", "convnext_tiny")
+"""One of each family; what takes long runs on these by default and on the others as `slow`."""
+
+by_weight = [
+    pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow, id=name) for name in BACKBONES
+]
+pretrained_by_weight = [param for param in by_weight if BACKBONES[param.values[0]].pretrained]
+
+
+# Two networks take seconds to build.
+HEAVY = ("densenet121", "inception_resnet_v2")
+by_size = [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in BACKBONES]
+
+
+@pytest.fixture(scope="module", params=by_size)
+def card(request: pytest.FixtureRequest) -> Backbone:
+    return BACKBONES[request.param]
+
+
+@pytest.fixture(scope="module")
+def model(card: Backbone) -> keras.Model:
+    return build_architecture(card, image_size=SIZE)
+
+
+def perturb(model: keras.Model, seed: int = 0) -> None:
+    """Give every weight its own values, so that two swapped ones show."""
+    rng = np.random.default_rng(seed)
+    model.set_weights([w + rng.uniform(0, 0.05, w.shape) for w in model.get_weights()])
+
+
+def images(count: int = 2, size: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(count, size, size, 3)).astype("float32")
+
+
+def config_entries(config: Any) -> Iterator[dict]:
+    """Every serialized object in a model's config."""
+    if isinstance(config, dict):
+        if "class_name" in config and config["class_name"] != "__keras_tensor__":
+            yield config
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        for part in config:
+            yield from config_entries(part)
+
+
+def test_the_card_has_the_name_it_has_in_the_table():
+    assert [BACKBONES[name].name for name in BACKBONES] == list(BACKBONES)
+
+
+def test_the_stages_are_named_from_the_stem_on(card):
+    assert list(card.stages) == ["stem", *(f"stage{i}" for i in range(1, len(card.stages)))]
+
+
+def test_the_card_counts_the_parameters_right(card, model):
+    assert model.count_params() == card.parameters
+
+
+def test_the_default_preprocessing_exists(card):
+    preprocess(keras.Input((SIZE, SIZE, 3)), card.preprocessing)
+
+
+def test_the_model_is_one_flat_graph_of_layers_each_called_once(model):
+    assert all(isinstance(operation, keras.layers.Layer) for operation in model.operations)
+    assert not any(isinstance(layer, keras.Model) for layer in model.layers)
+    assert len({layer.name for layer in model.layers}) == len(model.layers)
+
+
+def test_the_config_names_only_public_keras_classes(model):
+    for entry in config_entries(model.get_config()):
+        assert entry["module"] in ("keras", "keras.layers", "keras.initializers"), entry["class_name"]
+        assert entry["registered_name"] is None, entry["class_name"]
+
+
+def test_layer_names_do_not_depend_on_what_was_built_before(card, model):
+    for _ in range(3):
+        keras.layers.Conv2D(1, 1)  # moves Keras' global numbering on
+    again = build_architecture(card, image_size=SIZE)
+    assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
+    assert [weight.path for weight in again.weights] == [weight.path for weight in model.weights]
+
+
+def test_the_output_is_one_vector_per_image(card, model):
+    assert model.input_shape == (None, SIZE, SIZE, 3)
+    assert len(model.output_shape) == 2
+    feature_map = model.get_layer(list(card.stages.values())[-1]).output
+    assert model.output_shape[-1] == feature_map.shape[-1]
+
+
+def test_batch_norm_has_the_momentum_on_the_card(card, model):
+    momenta = {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
+    assert momenta == ({card.batch_norm_momentum} if card.batch_norm_momentum else set())
+
+
+def test_stage_ends_follow_one_another_and_never_grow(card, model):
+    names = [layer.name for layer in model.layers]
+    places = [names.index(end) for end in card.stages.values()]
+    assert places == sorted(places)
+    sides = [stage.output_shape[0] for stage in stage_summaries(model, card)]
+    assert sides == sorted(sides, reverse=True)
+
+
+def test_every_weight_belongs_to_a_stage(card, model):
+    stages = layer_stages(model, card)
+    assert list(stages) == [layer.name for layer in model.layers]
+    assert not any(layer.weights for layer in model.layers if stages[layer.name] == HEAD)
+    assert sum(stage.parameters for stage in stage_summaries(model, card)) == card.parameters
+    assert all(stages[end] == stage for stage, end in card.stages.items())
+
+
+def test_an_image_below_the_minimum_is_refused_with_the_minimum(card):
+    too_small = card.minimum_size - 1
+    with pytest.raises(
+        ConfigError, match=f"{too_small} is too small for {card.name} .minimum {card.minimum_size}"
+    ):
+        build_architecture(card, image_size=too_small)
+
+
+@pytest.mark.parametrize("name", by_weight)
+def test_the_smallest_image_leaves_a_feature_map(name):
+    small = build_architecture(name, image_size=BACKBONES[name].minimum_size, pooling=None)
+    assert len(small.output_shape) == 4
+    assert min(small.output_shape[1:]) >= 1
+
+
+@pytest.mark.parametrize("name", by_weight)
+def test_a_policy_is_set_on_every_layer_and_nowhere_else(name):
+    policy = keras.config.dtype_policy().name
+    model = build_architecture(name, image_size=SIZE, precision="mixed_bfloat16")
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    assert {layer.dtype_policy.name for layer in layers} == {"mixed_bfloat16"}
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert keras.ops.dtype(model(images(1))) == "bfloat16"
+    assert keras.config.dtype_policy().name == policy
+
+
+@pytest.mark.parametrize("name", by_weight)
+def test_any_image_size_and_one_channel_are_possible(name):
+    model = build_architecture(name, image_size=None, channels=1)
+    for size in (SIZE, SIZE + 17):
+        assert np.isfinite(model(images(1, size)[..., :1])).all()
+
+
+@pytest.mark.parametrize("name", pretrained_by_weight)
+@pytest.mark.parametrize("pooling", ["avg", None])
+def test_the_features_are_those_of_the_keras_application(name, pooling):
+    card = BACKBONES[name]
+    theirs = card.build(keras.Input((SIZE, SIZE, 3)), pooling)
+    theirs = keras.Model(theirs.inputs[0], theirs.outputs[0])  # some take a list of inputs
+    perturb(theirs)
+    ours = build_architecture(card, image_size=SIZE, pooling=pooling)
+    ours.set_weights(
+        [value.reshape(w.shape) for value, w in zip(theirs.get_weights(), ours.weights, strict=True)]
+    )
+    expected = np.asarray(theirs(images()))
+    np.testing.assert_allclose(ours(images()), expected, atol=1e-5 * np.abs(expected).max())
+
+
+FRESH_PROCESS = """
+import sys
+sys.modules["radtransfer"] = None  # any import of it fails
+import keras, numpy as np
+model = keras.models.load_model(sys.argv[1], safe_mode=True)
+np.save(sys.argv[3], model(np.load(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("name", by_weight)
+def test_a_saved_model_opens_in_plain_keras_in_safe_mode(name, tmp_path):
+    model = build_architecture(name, image_size=SIZE)
+    perturb(model)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images())
+    paths = [str(tmp_path / file) for file in ("model.keras", "images.npy", "features.npy")]
+    subprocess.run([sys.executable, "-c", FRESH_PROCESS, *paths], check=True, env=dict(os.environ))
+    np.testing.assert_array_equal(np.load(paths[2]), model(images()))
