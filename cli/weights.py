@@ -59,7 +59,7 @@ def where() -> None:
     for name, path in found.items():
         click.echo(f"found     {name:<32}{path}")
     if not found:
-        click.echo(f"found     none of the known files. Set {SEARCH_VARIABLE} to the folder that holds yours.")
+        click.echo(f"found     none of the known files; {SEARCH_VARIABLE} names the folder that holds yours")
 
 
 def _lines(found):
@@ -73,7 +73,8 @@ def _lines(found):
         yield "backbone", "none of those in `radtransfer backbones`"
         return
     channels = "" if found.channels == 3 else f", for images of {found.channels} channels"
-    yield "backbone", f"{found.backbone}: all {found.backbone_layers} layers found by {found.matched_by}{channels}"
+    layers = f"all {found.backbone_layers} layers found by {found.matched_by}"
+    yield "backbone", f"{found.backbone}: {layers}{channels}"
     shown = ", ".join(found.extra[:6]) + (", …" if len(found.extra) > 6 else "")
     yield "head", f"{len(found.extra)} more layers: {shown}" if found.extra else "none"
     sure = found.preprocessing_certainty or ("certain" if found.preprocessing_sure == "run" else "assumed")

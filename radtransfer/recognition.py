@@ -39,12 +39,15 @@ class Recognition:
 
 def recognize(file: WeightFile) -> Recognition | None:
     """The backbone whose layers `file` holds, all of them, or None."""
-    from radtransfer.backbones.architecture import build_architecture
-
     # A file holds its backbone and perhaps a head: the largest backbones it has room for come first.
     # A stem for other than three channels changes the total by little.
     room = file.parameters * 1.01
     fitting = [card for card in BACKBONES.values() if card.parameters <= room]
+    if not fitting:
+        return None
+    # Imported late: it brings TensorFlow.
+    from radtransfer.backbones.architecture import build_architecture
+
     for card in sorted(fitting, key=lambda card: -card.parameters)[:_MOST_TRIED]:
         targets = weighted_layers(build_architecture(card, image_size=None, pooling=None))
         match = match_targets(file, with_any_channels(targets))

@@ -94,5 +94,5 @@ def inspect_weights(weights: str | Path) -> Inspection:
 
 _REASONS = {
     "run": "The run that made the file recorded it.",
-    "assumed": "The file is not in the manifest; this is the backbone's own mode. Override it with --preprocessing.",
+    "assumed": "No card in the manifest; it is the backbone's own mode. --preprocessing overrides it.",
 }
