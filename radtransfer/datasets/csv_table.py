@@ -1,7 +1,7 @@
 """A delimited text file: a row per image, or a row per image and fold.
 
-`columns.py` finds the columns for path, label, patient, fold and split. A `split` column is one fixed split; a
-`fold` column alone says in which fold an image is test; both together are folds, as in the `folds.csv` of a run.
+`columns.py` finds the columns for path, label, patient, fold and split. A `split` column is one fixed split;
+a `fold` column alone says in which fold an image is test; both together are folds, as in a run's `folds.csv`.
 Several 0/1 label columns make a multi-label set.
 """
 
@@ -99,7 +99,8 @@ def _clash_message(
     values = {_cells(sheet, row, cells): row for row in reversed(rows)}
     sides = [f"{','.join(value) or 'nothing'} in {sheet.place(row)}" for value, row in values.items()]
     count = "1 image has" if len(clashes) == 1 else f"{len(clashes)} images have"
-    return f"{count} contradictory {what}, such as {path!r}: {', '.join(sides[::-1])}. Correct the wrong rows."
+    found = ", ".join(reversed(sides))
+    return f"{count} contradictory {what}, such as {path!r}: {found}. Correct the wrong rows."
 
 
 def _targets(
@@ -163,8 +164,8 @@ def _placed(
     index, splits, folds = place_images(entries)
     if columns.fold is not None and columns.split is None and len(folds) < 2:
         raise DataError(
-            f"Column {sheet.columns[columns.fold]!r} of {sheet.name} holds one fold only ({folds[0]}); it says "
-            "in which fold an image is tested, so two or more are needed. Correct or remove it."
+            f"Column {sheet.columns[columns.fold]!r} of {sheet.name} holds one fold only ({folds[0]}); it "
+            "says in which fold an image is tested, so two or more are needed. Correct or remove it."
         )
     return index, splits, (*notes, _split_note(folds))
 

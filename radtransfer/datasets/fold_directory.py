@@ -1,6 +1,6 @@
 """A folder of `train_fold1.csv, val_fold1.csv, test_fold1.csv, …`, or of `train.csv, val.csv, test.csv`.
 
-File names may share a prefix (`breast_train_fold1.csv`). A table without number (`test.csv`) belongs to all folds.
+File names may share a prefix (`breast_train_fold1.csv`). A table without number (`test.csv`) is in all folds.
 """
 
 import re
@@ -42,7 +42,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     folder = Path(location or "").expanduser()
     if not location or not folder.is_dir():
         found = location or "no folder given"
-        raise DataError(f"fold_directory: {found} is not a folder; expected one that holds train_fold1.csv ….")
+        raise DataError(f"fold_directory: {found} is not a folder; expected one with train_fold1.csv ….")
     tables = find_split_tables(folder)
     folds = _check_tables(folder, tables)
     table = table_from_sheet(_combined(tables, folds), settings, folder=folder)
@@ -71,10 +71,8 @@ def _check_tables(folder: Path, tables: Sequence[SplitTable]) -> list[int]:
         raise DataError(f"{folder} has no train_fold1.csv or train.csv.")
     prefixes = sorted({table.prefix for table in tables})
     if len(prefixes) > 1:
-        raise DataError(
-            f"{folder} holds tables of several data sets: {listed(prefix or '(no prefix)' for prefix in prefixes)}. "
-            "Put each into a folder of its own."
-        )
+        names = listed(prefix or "(no prefix)" for prefix in prefixes)
+        raise DataError(f"{folder} holds tables of several data sets: {names}. Give each a folder of its own.")
     folds = sorted({table.fold for table in tables if table.fold is not None}) or [1]
     splits = {table.split for table in tables}
     for fold in folds:
@@ -88,10 +86,11 @@ def _check_one(folder: Path, tables: Sequence[SplitTable], split: str, fold: int
     found = [table.file.name for table in tables if table.split == split and table.fold in (fold, None)]
     if not found:
         raise DataError(
-            f"{folder} has {split} tables, but none for fold {fold}. Add {split}_fold{fold}.csv, or remove the fold."
+            f"{folder} has {split} tables, but none for fold {fold}. "
+            f"Add {split}_fold{fold}.csv, or remove the fold."
         )
     if len(found) > 1:
-        raise DataError(f"{folder} has {len(found)} {split} tables for fold {fold}: {', '.join(found)}. Keep one.")
+        raise DataError(f"{folder} has several {split} tables for fold {fold}: {', '.join(found)}. Keep one.")
 
 
 def _combined(tables: Sequence[SplitTable], folds: Sequence[int]) -> Sheet:

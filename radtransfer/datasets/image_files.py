@@ -9,7 +9,10 @@ from pathlib import Path
 from radtransfer.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm", ".pbm"]
+    [
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
+        *(".pgm", ".ppm", ".pnm", ".pbm"),
+    ]
 )
 
 
@@ -64,7 +67,8 @@ class FileIndex:
         if not candidates:
             return None
         ranked = sorted(candidates, key=lambda file: (-_common_end(wanted, _parts(file)), file))
-        if len(ranked) > 1 and _common_end(wanted, _parts(ranked[0])) == _common_end(wanted, _parts(ranked[1])):
+        shared = [_common_end(wanted, _parts(file)) for file in ranked[:2]]
+        if len(shared) > 1 and shared[0] == shared[1]:
             raise DataError(
                 f"{path!r} is ambiguous: {ranked[0]!r} and {ranked[1]!r} in {self.root} both have that name. "
                 "Give an --image-root that holds one of them, or write more of the path into the table."
@@ -128,7 +132,7 @@ def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
 
 
 def _parts(path: str) -> list[str]:
-    """The names in a path of any system, in the one spelling of letters with accents (macOS writes another)."""
+    """The names in a path of any system; letters with accents in one spelling (macOS writes another)."""
     return [part for part in unicodedata.normalize("NFC", path).replace("\\", "/").split("/") if part]
 
 

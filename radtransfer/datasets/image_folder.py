@@ -1,6 +1,6 @@
-"""A folder with one sub-folder per class, or with `train`, `val` and `test` folders that hold such class folders.
+"""A folder with one sub-folder per class, or with `train`, `val` and `test` folders that hold class folders.
 
-Deeper sub-folders belong to their class; split folders are one fixed split; files that are not images are ignored.
+Deeper sub-folders belong to their class; split folders are one fixed split; other files are ignored.
 """
 
 from collections import Counter

@@ -1,0 +1,190 @@
+"""Every image of a data set, decoded once before training by the decoder that training will use.
+
+What single files hold is in `image_formats.py`, whose names belong to this module too.
+"""
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import DataError
+from radtransfer.image_formats import BadImageError, ImageFacts, decode_with_pillow, inspect_image
+from radtransfer.progress import Progress
+from radtransfer.runs import write_text
+
+__all__ = [
+    "BadImage",
+    "BadImageError",
+    "CheckedImages",
+    "ImageFacts",
+    "check_images",
+    "decode_with_pillow",
+    "inspect_image",
+]
+
+_BATCH = 16
+"""Images per task of a worker."""
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be read: its path in the table, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CheckedImages:
+    """The images that can be read, and those that cannot.
+
+    Attributes:
+        table: The readable images.
+        facts: How each of them is stored, in the order of `table`.
+        bad: The others.
+    """
+
+    table: ImageTable
+    facts: tuple[ImageFacts, ...]
+    bad: tuple[BadImage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What was found in one file: its facts or the reason, and the 16-bit values it spans, if any."""
+
+    facts: ImageFacts | None
+    reason: str = ""
+    values: tuple[int, int] | None = None
+
+
+def check_images(
+    table: ImageTable,
+    *,
+    workers: int,
+    on_bad_image: Literal["error", "skip"],
+    report_file: Path,
+    progress: Progress | None = None,
+) -> CheckedImages:
+    """Decode every image once; find all that are missing, empty, corrupt, truncated or too large.
+
+    Args:
+        table: The images.
+        workers: Images decoded at the same time.
+        on_bad_image: Raise, or go on without them and say so.
+        report_file: Gets a line of path, tab and reason for each bad image; removed if there are none.
+        progress: Hears the count and what was noticed.
+
+    Raises:
+        DataError: There are bad images and they are not to be skipped, or no image is left.
+    """
+    progress = progress or Progress()
+    findings = []
+    with closing(_in_parallel(table.files, workers)) as batches:
+        for batch in batches:
+            findings += batch
+            progress.count("images checked", len(findings), len(table))
+    bad = [
+        BadImage(path, finding.reason)
+        for path, finding in zip(table.paths, findings, strict=True)
+        if finding.facts is None
+    ]
+    _report(bad, report_file)
+    if bad and (on_bad_image == "error" or len(bad) == len(table)):
+        raise DataError(_message(bad, len(table), report_file))
+    if bad:
+        progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out; see {report_file}")
+    if note := _unused_depth(findings):
+        progress.note(note)
+    readable = np.array([finding.facts is not None for finding in findings])
+    facts = tuple(finding.facts for finding in findings if finding.facts is not None)
+    return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad))
+
+
+def _in_parallel(files: Sequence[Path | None], workers: int) -> Generator[list[_Finding], None, None]:
+    """The findings in order; what has not begun is dropped when the caller stops."""
+    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
+    executor = ThreadPoolExecutor(workers)
+    try:
+        yield from executor.map(lambda batch: [_check(file) for file in batch], batches)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _check(file: Path | None) -> _Finding:
+    if file is None:
+        return _Finding(None, "not found")
+    try:
+        facts = inspect_image(file)
+        pixels = _decode(file, facts.decoder)
+    except BadImageError as error:
+        return _Finding(None, error.reason)
+    if pixels.shape != (facts.height, facts.width, 3):
+        return _Finding(None, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
+    if facts.decoder == "png16":
+        return _Finding(facts, values=(int(pixels.min()), int(pixels.max())))
+    return _Finding(facts)
+
+
+def _decode(file: Path, decoder: str) -> np.ndarray:
+    """The pixels as training will read them; 16-bit values undivided."""
+    if decoder == "pillow":
+        return decode_with_pillow(file)
+    import tensorflow as tf
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise BadImageError(file, f"cannot be read ({error.strerror})") from None
+    # TensorFlow refuses such a file too, but its JPEG library then writes to the terminal.
+    if decoder == "jpeg" and b"\xff\xd9" not in data:
+        raise BadImageError(file, "truncated")
+    try:
+        if decoder == "jpeg":
+            return tf.io.decode_jpeg(data, channels=3).numpy()
+        return tf.io.decode_png(data, channels=3, dtype=tf.uint16 if decoder == "png16" else tf.uint8).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        end = b"\xff\xd9" if decoder == "jpeg" else b"IEND\xaeB`\x82"
+        whole = data.rstrip(b"\0").endswith(end)
+        raise BadImageError(file, "damaged" if whole else "truncated") from error
+
+
+def _report(bad: Sequence[BadImage], report_file: Path) -> None:
+    if bad:
+        report_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(report_file, "".join(f"{image.path}\t{image.reason}\n" for image in bad))
+    else:
+        report_file.unlink(missing_ok=True)
+
+
+def _message(bad: Sequence[BadImage], total: int, report_file: Path) -> str:
+    shown = ", ".join(f"{image.path!r} ({image.reason})" for image in bad[:3])
+    more = ", …" if len(bad) > 3 else ""
+    missing = sum(image.reason == "not found" for image in bad)
+    advice = "Repair or remove them" if missing < len(bad) else "Give their folder with --image-root"
+    some_missing = f" {missing} were not found: is --image-root right?" if 0 < missing < len(bad) else ""
+    skip = ", or go on without them with --on-bad-image skip" if len(bad) < total else ""
+    return (
+        f"{len(bad)} of {total} images cannot be read: {shown}{more}. Full list: {report_file}."
+        f"{some_missing} {advice}{skip}."
+    )
+
+
+def _unused_depth(findings: Sequence[_Finding]) -> str | None:
+    """A note where all 16-bit images together use less than an eighth of their range: 12-bit data, mostly."""
+    spans = [finding.values for finding in findings if finding.values is not None]
+    if not spans:
+        return None
+    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    if high - low >= 65536 // 8:
+        return None
+    return (
+        f"the {len(spans)} 16-bit PNGs use only the values {low} to {high} of 0 to 65535, so they have little "
+        "contrast; if they hold fewer bits, such as 12, store them scaled to 16"
+    )
