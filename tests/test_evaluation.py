@@ -83,6 +83,13 @@ def test_the_sensitivity_is_the_best_point_of_the_roc_curve(truth, seed, specifi
     assert sensitivity_at_specificity(truth, scores, specificity) == pytest.approx(best)
 
 
+def test_one_false_positive_of_ten_is_ninety_percent_specificity():
+    truth = np.array([False] * 10 + [True] * 2)
+    scores = np.array([0.1] * 9 + [0.8, 0.5, 0.9])
+    assert sensitivity_at_specificity(truth, scores, 0.9) == 1
+    assert sensitivity_at_specificity(truth[1:], scores[1:], 0.9) == 0.5
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_more_classes_are_macro_one_versus_rest(seed):
     targets, probabilities = softmax_case(np.random.default_rng(seed), 60, 3)
