@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import keras
 
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.backbones.backbone import Backbone
 from radtransfer.preprocessing import preprocess
 
 
@@ -27,10 +25,9 @@ class Classifier:
 
 
 def build_classifier(
-    card: Backbone,
+    backbone: keras.Model,
     *,
     classes: int,
-    image_size: int,
     activation: str,
     dropout: float,
     preprocessing: str,
@@ -41,12 +38,18 @@ def build_classifier(
     The graph holds plain Keras layers only, so that `keras.models.load_model` opens the saved model where this
     package is not installed. Preprocessing, activation and probabilities are float32 whatever the precision.
 
+    Args:
+        backbone: From `build_architecture` with `pooling=None`; its layers become part of the graph.
+        classes: Outputs.
+        activation: "softmax" or "sigmoid".
+        dropout: Fraction.
+        preprocessing: Key of `preprocessing.MODES`.
+        precision: Dtype policy of pooling, dropout and dense layer.
+
     Raises:
-        ConfigError: The images are too small for the network.
         UnknownNameError: No such preprocessing.
     """
-    backbone = build_architecture(card, image_size=image_size, pooling=None, precision=precision)
-    images = keras.Input((image_size, image_size, 3), name="image")
+    images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
     # `call` applies the backbone's own layers one by one: the graph stays flat, as Grad-CAM, freezing
     # and weight files of other tools expect it.
     features = backbone.call(preprocess(images, preprocessing))
@@ -55,8 +58,8 @@ def build_classifier(
     logits = keras.layers.Dense(classes, name="head", dtype=precision)(dropped)
     probabilities = keras.layers.Activation(activation, name="probabilities", dtype="float32")(logits)
     return Classifier(
-        model=keras.Model(images, probabilities, name=card.name),
-        logits=keras.Model(images, logits, name=f"{card.name}_logits"),
+        model=keras.Model(images, probabilities, name=backbone.name),
+        logits=keras.Model(images, logits, name=f"{backbone.name}_logits"),
         backbone=backbone,
         activation=activation,
     )

@@ -1,6 +1,8 @@
 """What a long job tells while it works. The library reports here and never prints."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -17,7 +19,30 @@ class Progress:
         """`done` of `total` pieces of `what` ("images checked", "fold 1/5 epoch 2/50") are ready."""
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
-        """An epoch ended; `row` is its line of `history.csv`."""
+        """An epoch ended; `row` is its line of `history.csv`, with `best` (so far) and `seconds`."""
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         """A fold ended with these test metrics."""
+
+
+@dataclass
+class EpochReporter:
+    """Tells `progress` of the steps and epochs of one fold."""
+
+    progress: Progress
+    fold: int
+    folds: int
+    epochs: int
+    _started: float = field(default_factory=time.monotonic)
+
+    def step(self, epoch: int, done: int, steps: int) -> None:
+        """`done` of `steps` steps of `epoch` are done."""
+        self.progress.count(f"fold {self.fold}/{self.folds} epoch {epoch}/{self.epochs}", done, steps)
+
+    def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """An epoch ended with this line of `history.csv`."""
+        now = time.monotonic()
+        self.progress.epoch(
+            self.fold, self.folds, self.epochs, {**row, "best": best, "seconds": now - self._started}
+        )
+        self._started = now

@@ -17,6 +17,8 @@ from radtransfer.batch_norm import reestimate_statistics
 from radtransfer.checkpoint import load_checkpoint, save_checkpoint
 from radtransfer.errors import TrainingError
 from radtransfer.learner import Learner
+from radtransfer.progress import EpochReporter
+from radtransfer.runs import write_rows
 from radtransfer.schedule import learning_rate
 from radtransfer.seeds import derive_seed
 from radtransfer.settings import TrainingSettings
@@ -34,7 +36,7 @@ class FoldData:
 
     Attributes:
         epoch: The training batches of an epoch (from 1), shuffled and augmented for it.
-        plain: Training batches as they are, for batch-norm statistics.
+        plain: Some training images as they are, for batch-norm statistics.
         validation: The validation batches, in table order.
         steps: Batches in an epoch.
         images: Training images.
@@ -71,8 +73,7 @@ def fit(
     seed: int,
     folder: Path,
     settled_after: int,
-    on_step: Callable[[int, int], None],
-    on_epoch: Callable[[dict[str, Any]], None],
+    reporter: EpochReporter,
 ) -> Progression:
     """Train until the last epoch or until patience runs out; leave the best epoch's weights in the learner.
 
@@ -85,14 +86,14 @@ def fit(
     """
     progression = _continue_from(learner, folder)
     while progression.epoch < settings.epochs and not progression.stopped:
-        row = _run_epoch(learner, data, settings, epoch=progression.epoch + 1, seed=seed, on_step=on_step)
+        row = _run_epoch(learner, data, settings, epoch=progression.epoch + 1, seed=seed, reporter=reporter)
         _check_finite(row["loss"], row, folder)
         progression.reestimated = row["step"] < settled_after
         if progression.reestimated:
             reestimate_statistics(learner, data.plain())
         probabilities, row["val_loss"] = predict(learner, data.validation())
-        row["val_auc"] = data.auc(probabilities)
         _check_finite(row["val_loss"], row, folder)
+        row["val_auc"] = data.auc(probabilities)
         _judge(progression, row, settings)
         if progression.best_epoch == row["epoch"]:
             save_checkpoint(
@@ -100,8 +101,13 @@ def fit(
                 learner.state(),
                 {"epoch": row["epoch"], "reestimated": progression.reestimated},
             )
+        write_rows(
+            folder / "history.csv",
+            HISTORY,
+            ([line[name] for name in HISTORY] for line in progression.history),
+        )
         save_checkpoint(folder / "checkpoint.npz", learner.state(), asdict(progression))
-        on_epoch(row)
+        reporter.epoch(row, best=progression.best_epoch == row["epoch"])
     best, record = load_checkpoint(folder / "best.npz")
     learner.restore(best)
     progression.reestimated = record["reestimated"]
@@ -135,7 +141,7 @@ def _run_epoch(
     *,
     epoch: int,
     seed: int,
-    on_step: Callable[[int, int], None],
+    reporter: EpochReporter,
 ) -> dict[str, Any]:
     learner.seed_epoch(derive_seed(seed, "dropout", epoch))
     total, step, rate = 0.0, (epoch - 1) * data.steps, 0.0
@@ -145,7 +151,7 @@ def _run_epoch(
             learner.optimizer.learning_rate = rate
             total += learner.train(*batch)
             step += 1
-            on_step(done, data.steps)
+            reporter.step(epoch, done, data.steps)
     except (tf.errors.ResourceExhaustedError, MemoryError):
         raise TrainingError(
             f"Out of memory at batch size {settings.batch_size}. Try --batch-size {max(settings.batch_size // 2, 1)}, a smaller "

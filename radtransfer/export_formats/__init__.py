@@ -1,0 +1,15 @@
+"""The file formats a trained model is taken home in.
+
+To add one, write an `ExportFormat` in a file of its own and a line here.
+"""
+
+from radtransfer.registry import Table
+
+EXPORT_FORMATS = Table(
+    "export format",
+    {
+        "keras": "radtransfer.export_formats.keras_archive:KERAS",
+        "savedmodel": "radtransfer.export_formats.saved_model:SAVED_MODEL",
+        "weights": "radtransfer.export_formats.weights_only:WEIGHTS",
+    },
+)

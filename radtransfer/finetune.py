@@ -1,0 +1,168 @@
+"""Fine-tune a network on medical images: the main job, read like the method section of a paper."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radtransfer.config import config_values
+from radtransfer.errors import FoldsFailedError, RunError, TrainingError
+from radtransfer.experiment import Experiment, prepare
+from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
+from radtransfer.folds import Fold, fold_rows
+from radtransfer.losses import class_weights
+from radtransfer.plan_block import plan_lines, run_record
+from radtransfer.progress import EpochReporter, Progress
+from radtransfer.runs import Run, now, open_run, whole_file, write_rows
+from radtransfer.settings import Config
+from radtransfer.training import fit
+from radtransfer.transfer import start
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder, and what its `metrics.json` holds."""
+
+    path: Path
+    metrics: dict[str, Any]
+
+
+def finetune(
+    config: Config,
+    *,
+    name: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Train, validate and test on every fold, and leave a run folder.
+
+    Args:
+        config: From `load_config`.
+        name: Of the run folder below `runs/`, where `config.out` is not given.
+        resume: Go on with the same run where it stopped, to the same result.
+        overwrite: Replace the run in `config.out`.
+        progress: Hears what happens.
+
+    Raises:
+        ConfigError: A setting cannot be used; RunError where it is the run folder.
+        DataError: The images, labels or splits cannot be used.
+        WeightsError: The weights cannot be used.
+        TrainingError: Every fold failed.
+        FoldsFailedError: Some folds failed; the others are kept and summarized.
+    """
+    progress = progress or Progress()
+    out = run_folder(config, name=name, reuse=resume or overwrite)
+    with open_run(out, config_values(config), resume=resume, overwrite=overwrite) as run:
+        if run.finished:
+            progress.note(f"{out} is finished; nothing is left to do.")
+            return Result(out, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
+        experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
+        _check_same_data(run, experiment)
+        run.begin(config_values(config) | {"out": str(out)})
+        run.update(**run_record(experiment))
+        write_rows(
+            out / "folds.csv",
+            ("path", "label", "patient", "fold", "split"),
+            fold_rows(experiment.table, experiment.folds),
+        )
+        progress.plan(plan_lines(experiment, out))
+        with _status_kept(run, progress):
+            results, failures = [], {}
+            for fold in experiment.folds:
+                try:
+                    results.append(_train_fold(experiment, fold, run, progress))
+                except TrainingError as error:
+                    failures[fold.number] = str(error)
+                    progress.note(f"fold {fold.number} failed: {error}")
+            return _conclude(experiment, run, results, failures)
+
+
+def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
+    """Where the run goes: `config.out`, or a folder below `runs/` that no run stands in yet."""
+    if config.out is not None:
+        return Path(config.out)
+    data, weights = Path(config.data.source or "data").stem, Path(config.model.weights).stem
+    base = Path("runs") / (name or f"{data}-{config.model.backbone}-{weights}")
+    number, out = 1, base
+    while not reuse and (out / "run.json").exists():
+        number += 1
+        out = base.with_name(f"{base.name}-{number}")
+    return out
+
+
+def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress) -> FoldResult:
+    """One fold, from its first weights to its test predictions."""
+    folder = run.fold(fold.number)
+    if (folder / "metrics.json").exists():
+        return read_fold_result(experiment, fold, folder)
+    started = time.monotonic()
+    learner, table, settings = experiment.learner, experiment.table, experiment.config.training
+    start(experiment.classifier.model, experiment.pretrained, seed=experiment.fold_seed(fold))
+    targets = table.targets[experiment.rows(fold, "train")]
+    learner.reset(class_weights(settings.class_weights, targets, classes=table.classes, task=table.task))
+    if not (folder / "initial.weights.h5").exists():
+        with whole_file(folder / "initial.weights.h5") as part:
+            experiment.classifier.model.save_weights(part)
+    progression = fit(
+        learner,
+        experiment.fold_data(fold),
+        settings,
+        seed=experiment.fold_seed(fold),
+        folder=folder,
+        settled_after=experiment.settled_after,
+        reporter=EpochReporter(
+            progress, fold=fold.number, folds=len(experiment.folds), epochs=settings.epochs
+        ),
+    )
+    result = write_fold_result(experiment, fold, progression, folder)
+    seconds = run.record.get("seconds_per_fold", {}) | {
+        str(fold.number): round(time.monotonic() - started, 1)
+    }
+    run.update(seconds_per_fold=seconds)
+    progress.fold(fold.number, len(experiment.folds), result.metrics)
+    return result
+
+
+def _conclude(
+    experiment: Experiment, run: Run, results: list[FoldResult], failures: dict[int, str]
+) -> Result:
+    """Summarize the finished folds; failed ones are named, and decide the exit code."""
+    if not results:
+        raise TrainingError(next(iter(failures.values())))
+    metrics = write_summary(experiment, results, run.path)
+    if failures:
+        raise FoldsFailedError(
+            f"{len(failures)} of {len(experiment.folds)} folds failed; {run.path / 'metrics.json'} holds the others. "
+            + " ".join(f"Fold {number}: {reason}" for number, reason in failures.items())
+        )
+    return Result(run.path, metrics)
+
+
+def _check_same_data(run: Run, experiment: Experiment) -> None:
+    before = run.record.get("data", {}).get("table_sha256")
+    if before not in (None, experiment.table_sha256):
+        raise RunError(
+            f"--resume: the image table or its splits changed since {run.path} was started (sha256 {before[:12]}… then, "
+            f"{experiment.table_sha256[:12]}… now). Restore the table, or start a new run with another --out."
+        )
+
+
+@contextmanager
+def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
+    """Keep `status` in `run.json` true, however the block ends short of a kill."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.update(status="interrupted", ended=now())
+        progress.note(
+            f"interrupted; go on with: radtransfer finetune {run.path / 'config.yaml'} --out {run.path} --resume"
+        )
+        raise
+    except BaseException as error:
+        run.update(status="failed", ended=now(), error=str(error))
+        raise
+    run.update(status="finished", ended=now(), error=None)

@@ -1,0 +1,107 @@
+"""What a run is about to do: as lines for the user, and as the record in `run.json`."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radtransfer.device import versions
+from radtransfer.experiment import Experiment
+from radtransfer.preprocessing import MODES
+
+
+def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
+    """A title and a line of text for each aspect of the run."""
+    config, training = experiment.config, experiment.config.training
+    lines = {
+        "data": _data_line(experiment),
+        "folds": _folds_line(experiment),
+        "network": f"{experiment.card.name}, {experiment.classifier.model.count_params():,} parameters, "
+        f"{config.model.image_size}×{config.model.image_size}×3, {experiment.classifier.activation} over {len(experiment.table.classes)}",
+        "weights": _weights_line(experiment),
+        "input": _input_line(experiment),
+        "train": f"{config.recipe}: {training.optimizer} {training.learning_rate:g} {training.schedule}, batch {training.batch_size}, "
+        f"≤ {training.epochs} epochs, best validation {training.monitor}, patience {training.patience or 'unlimited'}, "
+        f"augmentation {training.augmentation}, seed {config.seed}",
+        "system": f"{experiment.device.name}, {experiment.device.precision}, XLA {'on' if experiment.device.jit else 'off'}, "
+        f"{experiment.device.workers} decoding",
+    }
+    return lines if out is None else lines | {"run": str(out)}
+
+
+def run_record(experiment: Experiment) -> dict[str, Any]:
+    """What `run.json` says of how a run was made."""
+    pretrained, table = experiment.pretrained, experiment.table
+    return {
+        "versions": versions(),
+        "seed": experiment.config.seed,
+        "device": experiment.device.name,
+        "precision": experiment.device.precision,
+        "jit": experiment.device.jit,
+        "backbone": experiment.card.name,
+        "image_size": experiment.config.model.image_size,
+        "head": experiment.classifier.activation,
+        "weights": {
+            "source": experiment.config.model.weights,
+            "file": None if pretrained is None or pretrained.file is None else str(pretrained.file),
+            "sha256": None if pretrained is None else pretrained.sha256,
+            "preprocessing": None if pretrained is None else pretrained.preprocessing,
+            "preprocessing_from": None if pretrained is None else pretrained.preprocessing_sure,
+        },
+        "preprocessing": experiment.preprocessing,
+        "task": table.task,
+        "classes": list(table.classes),
+        "data": {
+            "source": experiment.config.data.source,
+            "images": len(table),
+            "table_sha256": experiment.table_sha256,
+        },
+        "batch_norm": {"reestimated_before_step": experiment.settled_after},
+        "notes": list(table.notes),
+    }
+
+
+def _data_line(experiment: Experiment) -> str:
+    table = experiment.table
+    counts = np.nansum(table.targets == 1, axis=0).astype(int)
+    classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, counts, strict=True))
+    patients = "patients unknown" if table.patients is None else f"{len(set(table.patients))} patients"
+    return f"{len(table)} images, {patients}, {len(table.classes)} {'labels' if table.task == 'multilabel' else 'classes'} ({classes})"
+
+
+def _folds_line(experiment: Experiment) -> str:
+    sizes = [Counter(fold.split.tolist()) for fold in experiment.folds]
+    mean = [round(np.mean([size[split] for size in sizes])) for split in ("train", "val", "test")]
+    drawn = "as given" if experiment.table.splits is not None else "patient-grouped, stratified"
+    if experiment.table.patients is None and experiment.table.splits is None:
+        drawn = "by image, stratified"
+    return f"{len(sizes)}, {drawn}; train/val/test ≈ {mean[0]}/{mean[1]}/{mean[2]} images"
+
+
+def _input_line(experiment: Experiment) -> str:
+    pretrained, mode = experiment.pretrained, MODES[experiment.preprocessing]
+    given = experiment.config.model.preprocessing != "auto"
+    origin = (
+        "as given"
+        if given
+        else "for random weights"
+        if pretrained is None
+        else f"from the {pretrained.preprocessing_sure}"
+    )
+    if not given and pretrained is not None and pretrained.preprocessing_sure == "assumed":
+        origin = "assumed from the network; the file does not say"
+    return f"{mode.name}: {mode.description} ({origin})"
+
+
+def _weights_line(experiment: Experiment) -> str:
+    pretrained = experiment.pretrained
+    if pretrained is None:
+        return "random"
+    sha256 = f"  sha256 {pretrained.sha256[:12]}…" if pretrained.sha256 else ""
+    report = pretrained.report
+    extra = f", {len(report.extra)} of the file's left out (head)" if report.extra else ""
+    loaded = f"{len(report.matched)} layers loaded, {report.changed} changed{extra}"
+    return f"{experiment.config.model.weights}{sha256}  {loaded}" + (
+        f"; {pretrained.terms}" if pretrained.terms else ""
+    )
