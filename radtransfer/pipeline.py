@@ -17,8 +17,8 @@ import tensorflow as tf
 from radtransfer.augmentations import AUGMENTATIONS
 from radtransfer.decoding import DECODERS, decode, resize, upright
 from radtransfer.epoch_order import epoch_order, filled_rows, image_seeds, path_keys
-from radtransfer.errors import DataError, RadtransferError
-from radtransfer.images import ImageFacts, decode_with_pillow
+from radtransfer.errors import DataError
+from radtransfer.images import BadImageError, ImageFacts, decode_with_pillow
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Images (batch, height, width, 3), RGB, 0–255; targets (batch, classes); weights (batch,); all float32."""
@@ -88,7 +88,7 @@ class Epoch:
         for row in self.rows[step]:
             try:
                 self.source.image(row)
-            except (tf.errors.OpError, RadtransferError, OSError, ValueError) as error:
+            except (tf.errors.OpError, BadImageError) as error:
                 file = self.source.files[row].numpy().decode()
                 raise DataError(
                     f"Expected an image that can be decoded. Received: {file} ({_reason(error)}). "
@@ -216,5 +216,7 @@ def _options() -> tf.data.Options:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of TensorFlow's message without the names of its graph nodes."""
+    """What is wrong with an image; of TensorFlow's message the first line, without names of graph nodes."""
+    if isinstance(error, BadImageError):
+        return error.reason
     return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", str(error)).strip().splitlines()[0].strip()
