@@ -67,7 +67,7 @@ OPTIONS = {
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Check everything, run one batch, estimate time and memory; write nothing.",
+    help="Check everything, run one batch, estimate time and memory; start no run.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def finetune(
@@ -91,15 +91,15 @@ def finetune(
         raise click.UsageError("--resume and --overwrite exclude each other.")
     settings = load_config(config, sets=sets, options=given_settings(given, OPTIONS))
     import_tensorflow()
-    from radtransfer import finetune as job
+    from radtransfer.dry_run import dry_run as estimate_run
+    from radtransfer.finetune import finetune as run
 
-    progress = TerminalProgress()
+    progress, name = TerminalProgress(), Path(config).stem if config else None
     if dry_run:
-        estimate = job.dry_run(settings, progress=progress)
+        estimate = vars(estimate_run(settings, name=name, progress=progress))
         click.echo(json.dumps(estimate, indent=2) if as_json else _estimate_text(estimate))
         return
-    name = Path(config).stem if config else None
-    result = job.finetune(settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
+    result = run(settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
     click.echo(json.dumps(result.metrics, indent=2) if as_json else _result_text(result))
 
 

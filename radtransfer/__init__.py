@@ -9,7 +9,6 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "build_backbone": "radtransfer.pretrained",
-    "finetune": "radtransfer.finetune",
     "load_config": "radtransfer.config",
 }
 

@@ -1,0 +1,84 @@
+"""Check everything a run needs, do one batch, and say what the whole will cost."""
+
+import time
+from dataclasses import dataclass
+
+from radtransfer.experiment import prepare
+from radtransfer.finetune import run_folder
+from radtransfer.plan_block import plan_lines
+from radtransfer.progress import Progress
+from radtransfer.settings import Config
+from radtransfer.transfer import start
+
+_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost on this machine, at most: early stopping makes it shorter.
+
+    Attributes:
+        images: Readable images.
+        folds: To train.
+        steps_per_epoch: Training steps of the first fold.
+        first_step_seconds: The first step, tracing included; paid once.
+        step_seconds: Every further step.
+        epoch_seconds: An epoch with its validation.
+        total_hours: All folds and epochs.
+        peak_memory_mb: Of this process so far, in megabytes; None where the system does not tell.
+    """
+
+    images: int
+    folds: int
+    steps_per_epoch: int
+    first_step_seconds: float
+    step_seconds: float
+    epoch_seconds: float
+    total_hours: float
+    peak_memory_mb: float | None
+
+
+def dry_run(config: Config, *, name: str | None = None, progress: Progress | None = None) -> Estimate:
+    """Everything `finetune` does up to its first steps, without a run folder.
+
+    Raises:
+        RadtransferError: Whatever `finetune` would raise before training.
+    """
+    progress = progress or Progress()
+    out = run_folder(config, name=name, reuse=False)
+    experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
+    progress.plan(plan_lines(experiment, None))
+    fold = experiment.folds[0]
+    start(experiment.classifier.model, experiment.pretrained, seed=experiment.fold_seed(fold))
+    data = experiment.fold_data(fold)
+    batch = next(iter(data.epoch(1)))
+    first = _seconds(lambda: experiment.learner.train(*batch).numpy())
+    step = min(_seconds(lambda: experiment.learner.train(*batch).numpy()) for _ in range(_STEPS))
+    experiment.learner.evaluate(*batch[:2])
+    validation = _seconds(lambda: experiment.learner.evaluate(*batch[:2])[1].numpy())
+    checked = len(experiment.rows(fold, "val"))
+    epoch = data.steps * step + validation * -(-checked // config.training.batch_size)
+    return Estimate(
+        images=len(experiment.table),
+        folds=len(experiment.folds),
+        steps_per_epoch=data.steps,
+        first_step_seconds=round(first, 2),
+        step_seconds=round(step, 4),
+        epoch_seconds=round(epoch, 1),
+        total_hours=round((first + epoch * config.training.epochs * len(experiment.folds)) / 3600, 2),
+        peak_memory_mb=_peak_memory(),
+    )
+
+
+def _seconds(work) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _peak_memory() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 0)
