@@ -76,8 +76,12 @@ def find_weights(weights: str, *, backbone: str | None = None) -> WeightSource:
     if card is not None:
         return WeightSource(weights, _file_of(card), card)
     path = Path(weights).expanduser()
+    for run, fold in ((path, None), (path.parent, path)):
+        if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
+            record = _finished_record(run)
+            return WeightSource(weights, _model_of(run, fold), record=record)
     if path.is_dir():
-        return _run_source(weights, path)
+        raise WeightsError(_not_a_run(path))
     if not path.exists():
         path = _in_search_folder(path)
     if path is None:
@@ -174,17 +178,6 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def _run_source(given: str, path: Path) -> WeightSource:
-    if path.name.startswith("fold_") and (path.parent / "run.json").is_file():
-        run, fold = path.parent, path
-    elif (path / "run.json").is_file():
-        run, fold = path, None
-    else:
-        raise WeightsError(_not_a_run(path))
-    record = _finished_record(run)
-    return WeightSource(given, (fold or _only_fold(run)) / "model.keras", record=record)
-
-
 def _finished_record(run: Path) -> dict:
     try:
         record = read_run(run)
@@ -198,12 +191,15 @@ def _finished_record(run: Path) -> dict:
     return record
 
 
-def _only_fold(run: Path) -> Path:
-    folds = finished_folds(run)
-    if len(folds) != 1:
-        listed = ", ".join(str(folder) for folder in folds.values()) or "none"
+def _model_of(run: Path, fold: Path | None) -> Path:
+    """The model of `fold`, or of the only fold there is."""
+    folds = list(finished_folds(run).values())
+    listed = ", ".join(map(str, folds)) or "none"
+    if fold is None and len(folds) != 1:
         raise WeightsError(f"run {run} has {len(folds)} finished folds; which one? Pass one of: {listed}.")
-    return next(iter(folds.values()))
+    if fold is not None and fold not in folds:
+        raise WeightsError(f"there is no finished fold {fold}. Pass one of: {listed}.")
+    return (fold or folds[0]) / "model.keras"
 
 
 def _not_a_run(path: Path) -> str:

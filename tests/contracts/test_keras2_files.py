@@ -183,7 +183,7 @@ def build_keras_2(application: str, numbering: str):
         weight.assign(weight.numpy() * factor + shift)
     image = rng.standard_normal((1, SIZE, SIZE, 3)).astype("float32")
     features = np.asarray(network(image, training=False))
-    return network, image, features.mean(axis=(1, 2)) if "ConvNeXt" not in application else pooled(network, image)
+    return network, image, pooled(network, image) if "ConvNeXt" in application else features.mean(axis=(1, 2))
 
 
 def pooled(network, image):
@@ -215,8 +215,8 @@ def sequential(backbone):
     import tf_keras
 
     layers = tf_keras.layers
-    head = [layers.Conv2D(4, 1), layers.BatchNormalization(), layers.GlobalAveragePooling2D(), layers.Dense(2)]
-    return tf_keras.Sequential([backbone, *head])
+    convolution = [layers.Conv2D(4, 1), layers.BatchNormalization(), layers.GlobalAveragePooling2D()]
+    return tf_keras.Sequential([backbone, *convolution, layers.Dense(2)])
 
 
 class half_frozen:  # noqa: N801
