@@ -185,6 +185,6 @@ def _unused_depth(findings: Sequence[_Finding]) -> str | None:
     if high - low >= 65536 // 8:
         return None
     return (
-        f"the {len(spans)} 16-bit PNGs use only the values {low} to {high} of 0 to 65535, so they have little "
-        "contrast; if they hold fewer bits, such as 12, store them scaled to 16"
+        f"the {len(spans)} 16-bit PNGs use only the values {low} to {high} of 0 to 65535, so they have "
+        "little contrast; if they hold fewer bits, such as 12, store them scaled to 16"
     )

@@ -4,8 +4,9 @@ To add one, write `datasets/<name>.py` with
 
     def read(settings: DataSettings, location: str | None = None) -> ImageTable
 
-and add one line to `DATASETS`; `--data <name>:<location>` then reads it. Errors are `DataError`s. Task, classes
-and `--positive-from` are checked here for every dataset; `--patient-regex` serves all that bring no patients.
+and add one line to `DATASETS`; `--data <name>:<location>` then reads it. Errors are `DataError`s. Task,
+classes and `--positive-from` are checked here for every dataset; `--patient-regex` serves all that bring no
+patients.
 """
 
 import re
@@ -63,7 +64,7 @@ def find_dataset(source: str | None) -> tuple[str, str | None]:
         DataError: Nothing is there, or a folder that cannot be looked into.
     """
     if not source:
-        raise ConfigError("No data given. Pass --data a folder with class sub-folders, a CSV or a built-in set.")
+        raise ConfigError("No data given. Pass --data with a folder of class folders, a CSV or a built-in set.")
     name, colon, location = source.partition(":")
     if name in DATASETS:
         return name, location or None

@@ -45,7 +45,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         raise DataError(f"fold_directory: {found} is not a folder; expected one with train_fold1.csv ….")
     tables = find_split_tables(folder)
     folds = _check_tables(folder, tables)
-    table = table_from_sheet(_combined(tables, folds), settings, folder=folder)
+    table = table_from_sheet(_combined(folder, tables, folds), settings, folder=folder)
     notes = _notes(folder, tables)
     return replace(table, notes=notes + table.notes)
 
@@ -72,7 +72,7 @@ def _check_tables(folder: Path, tables: Sequence[SplitTable]) -> list[int]:
     prefixes = sorted({table.prefix for table in tables})
     if len(prefixes) > 1:
         names = listed(prefix or "(no prefix)" for prefix in prefixes)
-        raise DataError(f"{folder} holds tables of several data sets: {names}. Give each a folder of its own.")
+        raise DataError(f"{folder} holds tables of several data sets: {names}. Give each its own folder.")
     folds = sorted({table.fold for table in tables if table.fold is not None}) or [1]
     splits = {table.split for table in tables}
     for fold in folds:
@@ -93,7 +93,7 @@ def _check_one(folder: Path, tables: Sequence[SplitTable], split: str, fold: int
         raise DataError(f"{folder} has several {split} tables for fold {fold}: {', '.join(found)}. Keep one.")
 
 
-def _combined(tables: Sequence[SplitTable], folds: Sequence[int]) -> Sheet:
+def _combined(folder: Path, tables: Sequence[SplitTable], folds: Sequence[int]) -> Sheet:
     """One sheet of the columns that all tables have, and a column each for fold and split."""
     sheets = [read_sheet(table.file) for table in tables]
     common = [name for name in sheets[0].columns if all(name in sheet.columns for sheet in sheets)]
@@ -104,7 +104,9 @@ def _combined(tables: Sequence[SplitTable], folds: Sequence[int]) -> Sheet:
         for fold in folds if table.fold is None else [table.fold]:
             rows += [[*(row[i] for i in positions), str(fold), table.split] for row in sheet.rows]
             places += sheet.places
-    return Sheet(sheets[0].name, (*common, "fold", "split"), rows, places)
+    alike = len({sheet.columns for sheet in sheets}) == 1
+    name = sheets[0].name if alike else f"what all tables in {folder} share"
+    return Sheet(name, (*common, "fold", "split"), rows, places)
 
 
 def _notes(folder: Path, tables: Sequence[SplitTable]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from radtransfer.datasets.splits import split_name
 from radtransfer.errors import DataError
 from radtransfer.settings import DataSettings
 
-_EXPECTED = "expected one sub-folder of images per class, or train/ val/ test/ folders that hold class folders"
+_EXPECTED = "expected one sub-folder of images per class, or train/ val/ test/ folders that hold such"
 
 
 def read(settings: DataSettings, location: str | None = None) -> ImageTable:
@@ -32,10 +32,13 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     _check_names(images)
     split_folders = _split_folders(images)
     depth = 1 if split_folders else 0
-    kept = [file for file in images if file.count("/") > depth and (not depth or file.split("/")[0] in split_folders)]
+    kept = [file for file in images if file.count("/") > depth]
+    splits = None
+    if split_folders:
+        kept = [file for file in kept if file.split("/")[0] in split_folders]
+        splits = np.array([[split_name(file.split("/")[0]) for file in kept]], dtype="U5")
     _check_classes(root, files, kept, depth)
     targets, classes = one_hot([file.split("/")[depth] for file in kept])
-    splits = np.array([[split_name(file.split("/")[0]) for file in kept]], dtype="U5") if split_folders else None
     return ImageTable(
         paths=tuple(kept),
         files=tuple(root / file for file in kept),
@@ -54,8 +57,8 @@ def _folder(settings: DataSettings, location: str | None) -> Path:
     for name in ("path_column", "label_column", "patient_column"):
         if getattr(settings, name):
             raise DataError(
-                f"--{name.replace('_', '-')} names a column, but {root} is a folder of images and has none: its "
-                "sub-folders are the classes, and --patient-regex finds the patient in the path."
+                f"--{name.replace('_', '-')} names a column, but {root} is a folder of images and has none: "
+                "its sub-folders are the classes, and --patient-regex finds the patient in the path."
             )
     return root
 

@@ -60,22 +60,24 @@ def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
     """
     if settings.task == "multilabel" and table.task != "multilabel":
         raise DataError(
-            "Task multilabel needs a 0/1 column for each label (--label-column A,B,…); this data has one label "
-            "per image."
+            "Task multilabel needs a 0/1 column for each label (--label-column A,B,…); this data has one "
+            "label per image."
         )
     if settings.task in ("binary", "multiclass") and table.task == "multilabel":
         raise DataError(
-            f"Task {settings.task} needs one label per image; this data has several: {listed(table.classes)}. "
+            f"Task {settings.task} needs one label per image; this data has {listed(table.classes)}. "
             "Name one column with --label-column, or use --task multilabel."
         )
     if settings.task == "binary" and len(table.classes) != 2:
-        raise DataError(f"Task binary needs two classes; found {len(table.classes)}: {listed(table.classes)}.")
+        found = f"{len(table.classes)}: {listed(table.classes)}"
+        raise DataError(f"Task binary needs two classes; found {found}.")
     if settings.positive_from is not None:
         _check_grades(table, settings.positive_from)
     if table.task == "multilabel":
         return _one_sided(table)
     if len(table.classes) < 2:
-        raise DataError(f"Expected images of two or more classes, found {len(table)} of one: {listed(table.classes)}.")
+        found = f"{len(table)} of one: {listed(table.classes)}"
+        raise DataError(f"Expected images of two or more classes, found {found}.")
     return ()
 
 

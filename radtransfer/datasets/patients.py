@@ -46,7 +46,7 @@ def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...]
     except re.error as error:
         raise ConfigError(f"--patient-regex {regex!r} is not a regular expression: {error}.") from None
     if not pattern.groups:
-        raise ConfigError(f"--patient-regex {regex!r} has no group: put the patient id's part in parentheses.")
+        raise ConfigError(f"--patient-regex {regex!r} has no group: put the patient id in parentheses.")
     names = [PurePosixPath(path.replace("\\", "/")).name for path in paths]
     for texts, what in ((paths, "path"), (names, "file name")):
         matches = [pattern.search(text) for text in texts]

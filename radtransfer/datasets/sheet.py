@@ -62,7 +62,7 @@ def _delimiter(file: Path) -> str:
 
     def score(delimiter: str) -> tuple[bool, int]:
         widths = [len(next(csv.reader([line], delimiter=delimiter))) for line in lines]
-        return len(set(widths)) == 1, widths[0] if widths else 0
+        return len(set(widths)) == 1 and widths[0] > 1, widths[0] if widths else 0
 
     return max(DELIMITERS, key=score)
 

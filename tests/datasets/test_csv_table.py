@@ -1,0 +1,262 @@
+"""Tables as users bring them."""
+
+import numpy as np
+import pytest
+
+from radtransfer.datasets import read_table
+from radtransfer.errors import ConfigError, DataError
+from radtransfer.settings import DataSettings
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write `text` as a CSV and read it."""
+
+    def read(text, *, encoding="utf-8", **settings):
+        file = tmp_path / "table.csv"
+        file.write_bytes(text.encode(encoding))
+        return read_table(DataSettings(source=str(file), **settings))
+
+    return read
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "path,class,pid",
+        "filename,acl_label,patient_id",
+        "img_dir,label,Subject",
+        "dir,Target,group",
+        "Image Path,Diagnosis,Patient ID",
+        "file,grade,patient",
+    ],
+)
+def test_columns_are_found_by_their_usual_names(table, header):
+    found = table(f"{header}\na.png,yes,7\nb.png,no,8\n")
+    assert found.paths == ("a.png", "b.png")
+    assert found.classes == ("no", "yes")
+    assert found.labels == ("yes", "no")
+    assert found.patients == ("7", "8")
+
+
+def test_of_several_label_columns_the_preferred_one_is_taken_and_the_others_named(table):
+    found = table(",filename,Target,label,Age\n0,a.png,1,yes,50\n1,b.png,0,no,60\n")
+    assert found.classes == ("no", "yes")
+    choice = "column 'label' taken as label (also possible: 'Target'; choose with --label-column NAME)"
+    assert choice in found.notes
+    assert "columns not used: Target, Age" in found.notes
+
+
+def test_a_named_column_wins(table):
+    text = "filename,other,label,Target,pid,who\na.png,x.png,yes,1,7,k\nb.png,y.png,no,0,7,l\n"
+    found = table(text, path_column="other", label_column=("target",), patient_column="who")
+    assert (found.paths, found.classes, found.patients) == (("x.png", "y.png"), ("0", "1"), ("k", "l"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"label_column": ("class",)},
+            r"Column 'class' \(--label-column\) is not in table.csv. Columns: filename, acl_label. "
+            "Use --label-column acl_label",
+        ),
+        ({"patient_column": "pid"}, r"'pid' \(--patient-column\) is not in table.csv"),
+        ({"path_column": "filenam"}, r"'filenam' \(--set data.path_column\).*Use --set data.path_column=filename"),
+    ],
+)
+def test_a_column_the_table_lacks_lists_those_it_has(table, settings, message):
+    with pytest.raises(DataError, match=message):
+        table("filename,acl_label\na.png,yes\nb.png,no\n", **settings)
+
+
+def test_a_table_without_path_or_label_says_how_to_name_them(table):
+    with pytest.raises(DataError, match="no column for the image path.*Columns: scan, label. Name it with --set"):
+        table("scan,label\na.png,yes\n")
+    with pytest.raises(DataError, match="no column for the label.*Name it with --label-column"):
+        table("path,finding\na.png,yes\n")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiter_byte_order_mark_quotes_and_unicode_are_understood(table, delimiter):
+    rows = [["path", "label"], ['"benign, left (1).png"', "gut"], ["Müller.png", "b"]]
+    text = "\r\n".join(delimiter.join(row) for row in rows) + "\r\n\r\n"
+    found = table(text, encoding="utf-8-sig")
+    assert found.paths[0] == "benign, left (1).png"
+    assert found.classes == ("b", "gut")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "message"),
+    [
+        ("path,label\na.png,ä\n", "latin-1", "not UTF-8"),
+        ("path,label\na,b.png,yes\n", "utf-8", "line 2 has 3 cells, the header has 2"),
+        ("path,label\na.png\n", "utf-8", "line 2 has 1 cells"),
+        ('path,label\n"a.png,yes\n', "utf-8", "not valid CSV"),
+        ("path,label\n", "utf-8", "holds no images"),
+        ("", "utf-8", "holds no images"),
+        ("path,label\na.png,yes\n,no\n", "utf-8", r"1 rows have no image path \(column 'path'\): table.csv line 3"),
+        ("path,label\na.png,\nb.png,no\nc.png,nan\n", "utf-8", "2 rows have no label.*line 2, table.csv line 4"),
+        ("path,label,pid\na.png,x,\nb.png,y,3\n", "utf-8", "1 rows have no patient.*line 2"),
+    ],
+)
+def test_a_broken_table_says_where(table, text, encoding, message):
+    with pytest.raises(DataError, match=message):
+        table(text, encoding=encoding)
+
+
+def test_integer_labels_written_as_floats_are_integers_sorted_by_value(table):
+    found = table("path,level\na,10.0\nb,2\nc,0.0\nd,10\n")
+    assert found.classes == ("0", "2", "10")
+    assert found.labels == ("10", "2", "0", "10")
+
+
+def test_one_class_is_refused(table):
+    with pytest.raises(DataError, match="two or more classes, found 2 of one: yes"):
+        table("path,label\na,yes\nb,yes\n")
+
+
+def test_repeated_rows_count_once_and_contradictory_ones_are_named(table):
+    found = table("path,label\na,yes\nb,no\na,yes\n")
+    assert found.paths == ("a", "b")
+    assert any("1 repeated rows" in note for note in found.notes)
+    with pytest.raises(DataError, match="1 image has contradictory labels, such as 'a': yes in .* line 2, no in"):
+        table("path,label\na,yes\nb,no\na,no\n")
+    with pytest.raises(DataError, match="contradictory patients, such as 'a': 1 in"):
+        table("path,label,pid\na,yes,1\nb,no,2\na,yes,2\n")
+
+
+def test_a_1_and_a_1_0_of_one_image_agree(table):
+    assert len(table("path,label\na,1\nb,0\na,1.0\n")) == 2
+
+
+# Several labels
+
+
+def test_without_a_label_column_the_columns_of_zeros_and_ones_are_labels(table):
+    found = table("Path,Sex,Age,Oedema,Atelectasis\na,M,60,1.0,\nb,F,0,-1.0,0.0\n")
+    assert found.task == "multilabel"
+    assert found.classes == ("Atelectasis", "Oedema")
+    np.testing.assert_array_equal(found.targets, np.array([[0, 1], [0, np.nan]], "float32"))
+    guess = "2 labels from the columns that hold only 0, 1, -1 or nothing: Oedema, Atelectasis"
+    assert guess in found.notes
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "unmentioned", "expected"),
+    [("zeros", "zeros", [0, 0]), ("ones", "ignore", [1, np.nan]), ("ignore", "zeros", [np.nan, 0])],
+)
+def test_uncertain_and_unmentioned_labels_count_as_asked(table, uncertain, unmentioned, expected):
+    text = "path,A,B\na,-1,\nb,1,0\nc,0,1\n"
+    found = table(text, label_column=("A", "B"), uncertain=uncertain, unmentioned=unmentioned)
+    np.testing.assert_array_equal(found.targets[0], np.array(expected, "float32"))
+
+
+def test_a_label_that_is_not_zero_or_one_is_named_by_row_and_column(table):
+    with pytest.raises(DataError, match="table.csv line 3, column 'B': expected 1, 0, -1.*received 'maybe'"):
+        table("path,A,B\na,1,0\nb,0,maybe\n", label_column=("A", "B"))
+
+
+def test_a_multilabel_task_takes_one_column_too(table):
+    found = table("path,A,B\na,1,x\nb,,y\n", label_column=("A",), task="multilabel")
+    assert (found.task, found.classes, found.targets.tolist()) == ("multilabel", ("A",), [[1.0], [0.0]])
+
+
+def test_a_label_with_one_value_only_is_noted(table):
+    notes = table("path,A,B\na,1,0\nb,1,1\n").notes
+    assert "label 'A' has only 1: its AUC will be undefined" in notes
+
+
+# Task and grades
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("path,label\na,1\nb,2\nc,3\n", {"task": "binary"}, "needs two classes; found 3: 1, 2, 3"),
+        ("path,label\na,x\nb,y\n", {"task": "multilabel"}, "no column for the label"),
+        ("path,A,B\na,1,0\nb,0,1\n", {"task": "multiclass"}, "one label per image; this data has A, B"),
+        ("path,label\na,x\nb,y\n", {"positive_from": 1}, "needs one integer grade per image; the labels are x, y"),
+        ("path,label\na,0\nb,1\n", {"positive_from": 2}, "no grade reaches it, of 0, 1. Choose one above 0 and up to 1"),
+        ("path,label\na,0\nb,1\n", {"positive_from": 0}, "no grade is below it"),
+    ],
+)
+def test_labels_that_do_not_fit_the_task_are_refused(table, text, settings, message):
+    with pytest.raises(DataError, match=message):
+        table(text, **settings)
+
+
+def test_grades_that_reach_positive_from_pass(table):
+    assert len(table("path,label\na,0\nb,1\nc,4\n", positive_from=2)) == 3
+
+
+# Patients
+
+
+def test_without_patients_a_note_says_so(table):
+    assert any(
+        note.startswith("no patient column; images of one patient may fall in both train and test.")
+        and r"--patient-regex '^(\d+)_'" in note
+        for note in table("path,label\na,0\nb,1\n").notes
+    )
+
+
+def test_the_first_group_of_the_expression_is_the_patient_in_path_or_file_name(table):
+    text = "path,label\nx/0448_1.png,0\nx/0448_2.png,1\nx/07_1.png,1\n"
+    assert table(text, patient_regex=r"x/(\d+)_").patients == ("0448", "0448", "07")
+    assert table(text, patient_regex=r"^(\d+)_").patients == ("0448", "0448", "07")
+
+
+def test_an_expression_beats_a_guessed_column_but_not_a_named_one(table):
+    text = "path,label,group\n1_a,0,g\n2_a,1,g\n"
+    assert table(text, patient_regex=r"^(\d)").patients == ("1", "2")
+    with pytest.raises(ConfigError, match="Leave one out"):
+        table(text, patient_regex=r"^(\d)", patient_column="group")
+
+
+@pytest.mark.parametrize(
+    ("regex", "error", "message"),
+    [
+        (r"(\d+)_", DataError, "no patient for 1 of 2 images, such as 'b.png'"),
+        (r"\d+_", ConfigError, "has no group"),
+        (r"(\d+", ConfigError, "is not a regular expression"),
+    ],
+)
+def test_an_expression_that_does_not_work_is_explained(table, regex, error, message):
+    with pytest.raises(error, match=message):
+        table("path,label\n1_a.png,0\nb.png,1\n", patient_regex=regex)
+
+
+# Given splits
+
+
+def test_a_split_column_is_one_fixed_split_in_any_usual_spelling(table):
+    found = table("path,label,Split\na,0,training\nb,1,Train\nc,0,valid\nd,1,Testing\n")
+    assert found.splits.tolist() == [["train", "train", "val", "test"]]
+    with pytest.raises(DataError, match="line 2, column 'split': expected train, val or test, received 'holdout'"):
+        table("path,label,split\na,0,holdout\nb,1,test\n")
+
+
+def test_a_fold_column_alone_says_where_an_image_is_test(table):
+    found = table("path,label,fold\na,0,0\nb,1,1.0\nc,1,0\n")
+    assert found.splits.tolist() == [["test", "train", "test"], ["train", "test", "train"]]
+    assert any("given with the data as 0, 1, numbered from 1" in note for note in found.notes)
+    with pytest.raises(DataError, match="holds one fold only"):
+        table("path,label,fold\na,0,1\nb,1,1\n")
+    with pytest.raises(DataError, match="line 3, column 'fold': no fold"):
+        table("path,label,fold\na,0,1\nb,1,\n")
+
+
+def test_rows_per_image_and_fold_are_folded_back(table):
+    found = table(
+        "path,label,patient,fold,split\na,0,,1,train\nb,1,,1,test\nc,1,,1,val\na,0,,2,test\nb,1,,2,train\n"
+    )
+    assert found.paths == ("a", "b", "c")
+    assert found.splits.tolist() == [["train", "test", "val"], ["test", "train", ""]]
+    assert found.patients is None
+
+
+def test_an_image_in_two_splits_keeps_a_row_for_each(table):
+    found = table("path,label,fold,split\na,0,1,train\na,0,1,test\nb,1,1,train\na,0,2,test\nb,1,2,test\n")
+    assert found.paths == ("a", "a", "b")
+    assert found.splits.tolist() == [["train", "test", "train"], ["test", "", "test"]]

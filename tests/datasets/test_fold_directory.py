@@ -1,0 +1,84 @@
+"""Folders of train_fold1.csv, val_fold1.csv …"""
+
+import pytest
+
+from radtransfer.datasets import read_table
+from radtransfer.errors import DataError
+from radtransfer.settings import DataSettings
+
+
+@pytest.fixture
+def folds(tmp_path):
+    """Write files, given as name to text or to (path, label) letters, and read the folder."""
+
+    def read(files, **settings):
+        for name, rows in files.items():
+            text = rows if "," in rows else "path,class\n" + "".join(f"{row},{row in 'ace'}\n" for row in rows)
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        return read_table(DataSettings(source=str(tmp_path), **settings))
+
+    return read
+
+
+def splits_of(table):
+    return [dict(zip(table.paths, row.tolist(), strict=True)) for row in table.splits]
+
+
+def test_numbered_tables_are_folds(folds):
+    found = folds(
+        {"train_fold1.csv": "ab", "val_fold1.csv": "c", "test_fold1.csv": "d"}
+        | {"train_fold2.csv": "dc", "val_fold2.csv": "b", "test_fold2.csv": "a"}
+    )
+    assert splits_of(found) == [
+        {"a": "train", "b": "train", "c": "val", "d": "test"},
+        {"a": "test", "b": "val", "c": "train", "d": "train"},
+    ]
+    assert "2 folds, given with the data" in found.notes
+
+
+@pytest.mark.parametrize("names", [("breast_train_fold1.csv", "breast_test_fold1.csv"), ("train.csv", "test.csv")])
+def test_prefixes_and_missing_numbers_and_missing_val_tables_are_fine(folds, names):
+    found = folds(dict(zip(names, ("ab", "cd"), strict=True)))
+    assert splits_of(found) == [{"a": "train", "b": "train", "c": "test", "d": "test"}]
+
+
+def test_a_shared_table_belongs_to_every_fold(folds):
+    found = folds({"train_fold1.csv": "ab", "train_fold2.csv": "ba", "val.csv": "e", "test.csv": "cd"})
+    assert [fold["d"] for fold in splits_of(found)] == ["test", "test"]
+    assert [fold["e"] for fold in splits_of(found)] == ["val", "val"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"train_fold1.csv": "ab", "train_fold2.csv": "a", "test_fold1.csv": "c"}, "for fold 2. Add test_fold2.csv"),
+        ({"a_train.csv": "ab", "b_train.csv": "c"}, "several data sets: a, b"),
+        ({"train.csv": "ab", "train_fold1.csv": "ab"}, "several train tables for fold 1: train.csv, train_fold"),
+        (
+            {"train.csv": "ab", "test.csv": "path,class\na,False\n"},
+            "contradictory labels, such as 'a': False in test.csv line 2, True in train.csv line 2",
+        ),
+        ({"train.csv": "ab", "test.csv": "path,label\nc,0\n"}, "what all tables in .* share has no column for the lab"),
+    ],
+)
+def test_tables_that_do_not_fit_together_are_explained(folds, files, message):
+    with pytest.raises(DataError, match=message):
+        folds(files)
+
+
+def test_tables_win_over_class_folders_of_the_same_name_and_say_so(folds, tmp_path):
+    (tmp_path / "train").mkdir()
+    notes = folds({"train.csv": "ab", "valid.csv": "cd"}).notes
+    assert any("read train.csv, valid.csv" in note and "--data image_folder:" in note for note in notes)
+
+
+def test_the_published_busi_folds_are_read_as_they_are(busi):
+    table = read_table(DataSettings(source=str(busi / "folds"), image_root=str(busi / "images")))
+    assert len(table) == 780
+    assert all(file.is_file() for file in table.files)
+    assert len(set(table.files)) == 780
+    assert table.classes == ("benign", "malignant")
+    for split in table.splits:
+        assert [(split == name).sum() for name in ("train", "val", "test")] == [624, 31, 125]
+    assert (table.splits == "test").any(axis=0).sum() == 625
+    assert table.paths[0].startswith("../../../data/breast/")

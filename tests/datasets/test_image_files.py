@@ -1,0 +1,87 @@
+"""Image paths from other machines."""
+
+import unicodedata
+
+import pytest
+
+from radtransfer.datasets import read_table
+from radtransfer.errors import DataError
+from radtransfer.settings import DataSettings
+
+
+@pytest.fixture
+def find(tmp_path):
+    """The files that a table's paths lead to, relative to the root, which holds `files`."""
+
+    def read(files, paths, *, outside=()):
+        root, tables = tmp_path / "root", tmp_path / "tables"
+        for folder, names in ((root, files), (tmp_path, outside)):
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(b"x")
+        tables.mkdir()
+        rows = "".join(f'"{path}",{i % 2}\n' for i, path in enumerate([*paths, "filler"]))
+        (tables / "t.csv").write_text("path,label\n" + rows, encoding="utf-8")
+        table = read_table(DataSettings(source=str(tables / "t.csv"), image_root=str(root)))
+        read.notes = table.notes
+        return [file and file.relative_to(root.absolute()).as_posix() for file in table.files[:-1]]
+
+    return read
+
+
+def test_a_path_that_exists_below_the_root_is_taken_as_written(find):
+    assert find(["a/1.png", "b/1.png"], ["b/1.png", "a/1.png"]) == ["b/1.png", "a/1.png"]
+
+
+@pytest.mark.parametrize(
+    "path", ["../../../data/breast/benign (268).png", "/home/x/benign (268).png", r"C:\data\benign (268).png"]
+)
+def test_a_foreign_path_goes_by_its_file_name(find, path):
+    assert find(["images/deep/benign (268).png", "images/notes.txt"], [path]) == ["images/deep/benign (268).png"]
+    assert any("1 images found by file name" in note and "ignored: 1" in note for note in find.notes)
+
+
+def test_of_several_files_the_longest_matching_end_wins(find):
+    files = ["x/p1/1.png", "x/p2/1.png", "y/p2/1.png"]
+    assert find(files, ["/far/y/p2/1.png", "/far/p1/1.png"]) == ["y/p2/1.png", "x/p1/1.png"]
+
+
+def test_an_ambiguous_name_names_both_candidates(find):
+    with pytest.raises(DataError, match="'/far/1.png' is ambiguous: 'a/1.png' and 'b/1.png'"):
+        find(["b/1.png", "a/1.png"], ["/far/1.png"])
+
+
+def test_two_paths_that_lead_to_one_file_by_name_are_refused(find):
+    with pytest.raises(DataError, match="'far/benign/1.png' and 'far/malignant/1.png' both lead to"):
+        find(["1.png"], ["far/benign/1.png", "far/malignant/1.png"])
+
+
+def test_a_name_without_suffix_finds_its_image(find):
+    assert find(["10_left.jpeg", "10_right.jpeg", "x/10_left.txt"], ["10_left"]) == ["10_left.jpeg"]
+
+
+def test_accents_written_in_two_ways_are_the_same_name(find):
+    composed, split = (unicodedata.normalize(form, "Müller.png") for form in ("NFC", "NFD"))
+    assert find([split], [composed]) == [split]
+
+
+def test_a_missing_image_is_none(find):
+    assert find(["a/1.png"], ["far/2.png"]) == [None]
+
+
+def test_a_path_that_leads_out_of_the_root_goes_by_its_name(find):
+    assert find(["in/1.png"], ["../1.png"], outside=["1.png"]) == ["in/1.png"]
+
+
+def test_without_a_root_paths_are_relative_to_the_table(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "1.png").write_bytes(b"x")
+    (tmp_path / "tables" / "t.csv").write_text("path,label\n../1.png,0\nb.png,1\n")
+    table = read_table(DataSettings(source=str(tmp_path / "tables" / "t.csv")))
+    assert table.files == (tmp_path / "1.png", None)
+
+
+def test_a_root_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\na,0\nb,1\n")
+    with pytest.raises(DataError, match="--image-root nowhere is not a folder"):
+        read_table(DataSettings(source=str(tmp_path / "t.csv"), image_root="nowhere"))
