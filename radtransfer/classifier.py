@@ -14,7 +14,7 @@ class Classifier:
     Attributes:
         model: float32 RGB images 0–255, (batch, height, width, 3) → float32 probabilities (batch, classes).
         logits: The same graph, ending before the activation.
-        backbone: The same layers, from preprocessed images to the feature map.
+        backbone: The same layers, from preprocessed images to pooled features.
         activation: "softmax" or "sigmoid".
     """
 
@@ -33,18 +33,18 @@ def build_classifier(
     preprocessing: str,
     precision: str = "float32",
 ) -> Classifier:
-    """Preprocessing, backbone, global average pooling, dropout and a dense layer, in one graph.
+    """Preprocessing, backbone, dropout and a dense layer, in one graph.
 
     The graph holds plain Keras layers only, so that `keras.models.load_model` opens the saved model where this
     package is not installed. Preprocessing, activation and probabilities are float32 whatever the precision.
 
     Args:
-        backbone: From `build_architecture` with `pooling=None`; its layers become part of the graph.
+        backbone: From `build_architecture`, pooled; its layers become part of the graph.
         classes: Outputs.
         activation: "softmax" or "sigmoid".
         dropout: Fraction.
         preprocessing: Key of `preprocessing.MODES`.
-        precision: Dtype policy of pooling, dropout and dense layer.
+        precision: Dtype policy of dropout and dense layer.
 
     Raises:
         UnknownNameError: No such preprocessing.
@@ -53,8 +53,7 @@ def build_classifier(
     # `call` applies the backbone's own layers one by one: the graph stays flat, as Grad-CAM, freezing
     # and weight files of other tools expect it.
     features = backbone.call(preprocess(images, preprocessing))
-    pooled = keras.layers.GlobalAveragePooling2D(name="head_pool", dtype=precision)(features)
-    dropped = keras.layers.Dropout(dropout, name="head_dropout", dtype=precision)(pooled)
+    dropped = keras.layers.Dropout(dropout, name="head_dropout", dtype=precision)(features)
     logits = keras.layers.Dense(classes, name="head", dtype=precision)(dropped)
     probabilities = keras.layers.Activation(activation, name="probabilities", dtype="float32")(logits)
     return Classifier(

@@ -121,7 +121,7 @@ class Experiment:
 
     @cached_property
     def _float32_learner(self) -> Learner:
-        backbone = build_architecture(self.card, image_size=self.config.model.image_size, pooling=None)
+        backbone = build_architecture(self.card, image_size=self.config.model.image_size)
         classifier = build_classifier(
             backbone,
             classes=len(self.table.classes),
@@ -137,9 +137,7 @@ class Experiment:
     def table_sha256(self) -> str:
         """Fingerprint of the rows: path, label, patient and split of each image in each fold."""
         rows = zip(self.table.paths, self.table.labels, self.table.groups, strict=True)
-        text = "\n".join("\t".join(row) for row in rows) + "\n".join(
-            "".join(fold.split) for fold in self.folds
-        )
+        text = "\n".join("\t".join(row) for row in rows) + "\n".join("".join(fold.split) for fold in self.folds)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -181,9 +179,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
         report_file=report_file,
         progress=progress,
     )
-    folds = assign_folds(
-        checked.table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage
-    )
+    folds = assign_folds(checked.table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
     for note in fold_notes(checked.table, config.splits, folds):
         progress.note(note)
     learner = Learner(classifier, config.training, batch_size=config.training.batch_size, jit=device.jit)
@@ -222,12 +218,8 @@ def _load_weights(
     config: Config, card: Backbone, device: Device, progress: Progress
 ) -> tuple[keras.Model, PretrainedWeights | None, str]:
     """The backbone, what it starts from, and the input scale that follows."""
-    backbone = build_architecture(
-        card, image_size=config.model.image_size, pooling=None, precision=device.precision
-    )
-    pretrained = load_pretrained(
-        config.model.weights, backbone=card.name, model=backbone, notify=progress.note
-    )
+    backbone = build_architecture(card, image_size=config.model.image_size, precision=device.precision)
+    pretrained = load_pretrained(config.model.weights, backbone=card.name, model=backbone, notify=progress.note)
     if config.model.preprocessing != "auto":
         return backbone, pretrained, config.model.preprocessing
     return backbone, pretrained, RANDOM_PREPROCESSING if pretrained is None else pretrained.preprocessing
@@ -235,9 +227,7 @@ def _load_weights(
 
 def _activation(config: Config, table: ImageTable) -> str:
     if table.task == "multilabel" and config.model.head == "softmax":
-        raise ConfigError(
-            "--head softmax needs one label per image; this table has several. Use sigmoid or auto."
-        )
+        raise ConfigError("--head softmax needs one label per image; this table has several. Use sigmoid or auto.")
     if config.model.head == "auto":
         return "sigmoid" if table.task == "multilabel" else "softmax"
     return config.model.head

@@ -12,8 +12,11 @@ HEAVY = {"tensorflow", "keras", "numpy", "sklearn", "h5py", "PIL", "keras_cv", "
 
 
 def modules_after(code):
-    script = f"import sys\n{code}\nprint("\n", *sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    listing = "print('modules:', *sorted({name.partition('.')[0] for name in sys.modules}))"
+    process = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\n{listing}"], capture_output=True, text=True, check=True
+    )
+    return set(process.stdout.rpartition("modules: ")[2].split())
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,9 @@ def test_the_top_level_holds_what_the_design_card_names():
 
 @pytest.mark.slow
 def test_a_wheel_installs_one_top_level_package_with_its_data(tmp_path):
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True
+    )
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"radtransfer"}

@@ -1,0 +1,171 @@
+import shutil
+
+import pytest
+
+
+def check(outcome, code, *words):
+    assert outcome.code == code, outcome.err
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+    for word in words:
+        assert word in outcome.err
+
+
+def test_an_unknown_option_is_usage(radtransfer):
+    check(radtransfer("finetune", "--epoch", "3"), 2, "--epochs")
+
+
+def test_no_data_is_usage(radtransfer):
+    check(radtransfer("finetune"), 2, "No images given", "quickstart")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--set", "training.learning_rat=1"), ("learning_rat", "training.learning_rate")),
+        (("--epochs", "0"), ("training.epochs", "from 1")),
+        (("--backbone", "resnet5"), ("resnet50",)),
+        (("--preprocessing", "cafe"), ("caffe",)),
+        (("--set", "training.augmentation=lihgt"), ("light",)),
+        (("--image-size", "20", "--backbone", "inception_v3"), ("too small", "75")),
+        (("--precision", "mixed_float16"), ("needs a GPU",)),
+        (("--fold", "9"), ("9",)),
+        (("--resume", "--overwrite"), ("exclude each other",)),
+        (("--recipe", "mei"), ()),
+        (("--head", "softmax", "--label-column", "a,b"), ()),
+    ],
+)
+def test_settings_that_cannot_be_used_exit_with_2_or_3(radtransfer, table_options, tmp_path, arguments, words):
+    outcome = radtransfer("finetune", *table_options, "--out", tmp_path / "run", "--dry-run", *arguments)
+    if arguments == ("--recipe", "mei"):  # the learning rate is given on the command line
+        assert outcome.code == 0
+    else:
+        check(outcome, 3 if "a,b" in arguments else 2, *words)
+
+
+def test_a_column_the_table_lacks_exits_with_3_and_lists_the_others(radtransfer, table_options, tmp_path):
+    outcome = radtransfer("finetune", *table_options, "--label-column", "diagnosis", "--out", tmp_path / "run")
+    check(outcome, 3, "diagnosis", "path", "label", "patient", "--label-column")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_missing_data_exits_with_3(radtransfer, tmp_path):
+    check(radtransfer("finetune", "--data", tmp_path / "nowhere", "--out", tmp_path / "run"), 3, "nowhere")
+
+
+def test_missing_and_corrupt_images_are_all_listed_before_training(radtransfer, tiny_images, table_options, tmp_path):
+    root = tmp_path / "images"
+    shutil.copytree(tiny_images / "images", root)
+    broken = sorted(root.rglob("*.png"))[:2]
+    broken[0].write_bytes(broken[0].read_bytes()[:60])
+    broken[1].unlink()
+    arguments = ("--image-root", root, "--out", tmp_path / "run", "--epochs", 1, "--folds", 1)
+    outcome = radtransfer("finetune", *table_options, *arguments)
+    check(outcome, 3, "2 of 48", broken[0].name, "bad_images.txt", "--on-bad-image skip")
+    listed = (tmp_path / "run" / "bad_images.txt").read_text()
+    assert all(path.name in listed for path in broken)
+    outcome = radtransfer("finetune", *table_options, *arguments, "--on-bad-image", "skip")
+    assert outcome.code == 0, outcome.err
+    assert "data      46 images" in outcome.err
+
+
+def test_a_leak_exits_with_3_and_names_the_patient(radtransfer, tiny_images, table_options, tmp_path):
+    lines = (tiny_images / "images.csv").read_text().splitlines()
+    splits = [("train", "test", "val")[i % 3] for i in range(len(lines) - 1)]
+    leaky = [lines[0] + ",split", *(f"{line},{split}" for line, split in zip(lines[1:], splits, strict=True))]
+    (tmp_path / "leaky.csv").write_text("\n".join(leaky))
+    arguments = ("--data", tmp_path / "leaky.csv", "--out", tmp_path / "run", "--epochs", 1)
+    check(radtransfer("finetune", *table_options, *arguments), 3, "p00", "--allow-leakage")
+    outcome = radtransfer("finetune", *table_options, *arguments, "--allow-leakage")
+    assert outcome.code == 0, outcome.err
+    assert "leak" in outcome.err
+
+
+def test_unusable_weights_exit_with_4(radtransfer, table_options, tmp_path):
+    (tmp_path / "page.h5").write_text("<!DOCTYPE html><html>virus scan</html>")
+    arguments = ("finetune", *table_options, "--out", tmp_path / "run", "--weights")
+    check(radtransfer(*arguments, tmp_path / "page.h5"), 4, "HTML", "page.h5")
+    check(radtransfer(*arguments, tmp_path / "none.h5"), 4, "none.h5")
+
+
+def test_weights_of_another_network_exit_with_4(radtransfer, finished_run, table_options, tmp_path):
+    arguments = ("--weights", finished_run.path / "fold_1" / "model.keras", "--backbone", "cbr_small")
+    check(radtransfer("finetune", *table_options, *arguments, "--out", tmp_path / "run"), 4, "cbr_tiny", "cbr_small")
+
+
+def test_a_run_with_several_folds_must_say_which(radtransfer, finished_run, table_options, tmp_path):
+    outcome = radtransfer("finetune", *table_options, "--weights", finished_run.path, "--out", tmp_path / "run")
+    check(outcome, 4, "fold_1", "fold_2")
+
+
+def test_a_loss_that_is_no_number_exits_with_5(radtransfer, table_options, tmp_path):
+    arguments = (
+        "--optimizer",
+        "sgd",
+        "--learning-rate",
+        90,
+        "--set",
+        "training.momentum=0.99",
+        "--schedule",
+        "constant",
+    )
+    outcome = radtransfer(
+        "finetune", *table_options, *arguments, "--epochs", 8, "--folds", 1, "--out", tmp_path / "run"
+    )
+    check_training_failed(outcome, tmp_path / "run")
+
+
+def check_training_failed(outcome, out):
+    import json
+
+    assert outcome.code == 5, outcome.err
+    assert "The loss became" in outcome.err
+    assert "--learning-rate" in outcome.err
+    assert json.loads((out / "run.json").read_text())["status"] == "failed"
+
+
+def test_an_existing_run_exits_with_2(radtransfer, finished_run, table_options):
+    check(
+        radtransfer("finetune", *table_options, "--out", finished_run.path),
+        2,
+        "exists (finished",
+        "--resume",
+        "--overwrite",
+    )
+
+
+def test_resuming_with_other_settings_exits_with_2(radtransfer, finished_run, table_options):
+    arguments = ("--folds", 2, "--epochs", 3, "--out", finished_run.path, "--resume")
+    check(radtransfer("finetune", *table_options, *arguments), 2, "training.epochs 2 → 3")
+
+
+def test_some_failed_folds_exit_with_6_and_keep_the_others(radtransfer, table_options, tmp_path, monkeypatch):
+    import json
+
+    from radtransfer import finetune
+    from radtransfer.errors import TrainingError
+
+    train = finetune._train_fold
+
+    def fail_in_fold_2(experiment, fold, run, progress):
+        if fold.number == 2:
+            raise TrainingError("made to fail.")
+        return train(experiment, fold, run, progress)
+
+    monkeypatch.setattr(finetune, "_train_fold", fail_in_fold_2)
+    outcome = radtransfer("finetune", *table_options, "--folds", 2, "--epochs", 1, "--out", tmp_path / "run")
+    assert outcome.code == 6, outcome.err
+    assert "Fold 2: made to fail." in outcome.err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["folds"] == [1]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+def test_a_bug_is_one_line_with_exit_code_1(radtransfer, table_options, monkeypatch, tmp_path):
+    from radtransfer import finetune
+
+    def explode(*_, **__):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(finetune, "prepare", explode)
+    outcome = radtransfer("finetune", *table_options, "--out", tmp_path / "run")
+    check(outcome, 1, "Unexpected RuntimeError: boom", "--debug")

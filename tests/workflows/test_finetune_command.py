@@ -1,0 +1,142 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def metrics_of(outcome):
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+def test_a_folder_of_class_folders_needs_no_table(radtransfer, tiny_images, tmp_path):
+    arguments = ("--data", tiny_images / "images", "--backbone", "cbr_tiny", "--image-size", 24, "--epochs", 1)
+    outcome = radtransfer("finetune", *arguments, "--folds", 1, "--out", tmp_path / "run", "--json")
+    assert metrics_of(outcome)["n_patients"] is None
+    assert "no patient column" in outcome.err
+
+
+def test_one_fold_of_several_can_run_alone(radtransfer, table_options, tmp_path):
+    arguments = ("--folds", 3, "--fold", 2, "--epochs", 1, "--out", tmp_path / "run", "--json")
+    assert metrics_of(radtransfer("finetune", *table_options, *arguments))["folds"] == [2]
+    assert (tmp_path / "run" / "fold_2" / "model.keras").exists()
+
+
+def test_repeats_run_over_seeds(radtransfer, table_options, tmp_path):
+    arguments = ("--folds", 1, "--repeats", 2, "--epochs", 1, "--out", tmp_path / "run", "--json")
+    metrics = metrics_of(radtransfer("finetune", *table_options, *arguments))
+    assert metrics["folds"] == [1, 2]
+    assert len(metrics["auc"]["per_fold"]) == 2
+    assert metrics["auc"]["sd"] is not None
+    seeds = [json.loads((tmp_path / "run" / f"fold_{k}" / "metrics.json").read_text())["seed"] for k in (1, 2)]
+    assert seeds == [0, 1]
+
+
+def test_several_labels_end_in_sigmoids_and_ignore_what_is_unknown(radtransfer, tiny_images, tmp_path):
+    lines = ["path,patient,edema,fracture"]
+    for i, path in enumerate(sorted((tiny_images / "images").rglob("*.png"))):
+        lines.append(
+            f"{path.parent.name}/{path.name},{path.stem[:3]},{int(path.parent.name == 'sick')},{(1, 0, -1, '')[i // 2 % 4]}"
+        )
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    arguments = (
+        "--data",
+        tmp_path / "labels.csv",
+        "--image-root",
+        tiny_images / "images",
+        "--label-column",
+        "edema,fracture",
+    )
+    arguments += (
+        "--backbone",
+        "cbr_tiny",
+        "--image-size",
+        24,
+        "--epochs",
+        1,
+        "--folds",
+        1,
+        "--out",
+        tmp_path / "run",
+        "--json",
+    )
+    metrics = metrics_of(radtransfer("finetune", *arguments))
+    assert set(metrics["auc"]["per_class"]) == {"edema", "fracture"}
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["head"] == "sigmoid"
+
+
+def test_ordered_grades_report_the_referable_auc(radtransfer, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        (tmp_path / "images" / str(i % 3)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (24, 24), np.uint8)).save(tmp_path / "images" / str(i % 3) / f"{i}.png")
+    arguments = (
+        "--data",
+        tmp_path / "images",
+        "--positive-from",
+        2,
+        "--recipe",
+        "raghu-retina",
+        "--backbone",
+        "cbr_tiny",
+    )
+    arguments += ("--image-size", 24, "--epochs", 1, "--folds", 1, "--out", tmp_path / "run", "--json")
+    metrics = metrics_of(radtransfer("finetune", *arguments))
+    assert set(metrics["auc"]["per_class"]) == {"0", "1", "2"}
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["head"] == "sigmoid"
+
+
+def test_a_finished_run_is_a_source_and_hands_on_its_preprocessing(radtransfer, finished_run, table_options, tmp_path):
+    source = finished_run.path / "fold_2"
+    arguments = ("--weights", source, "--folds", 1, "--epochs", 1, "--out", tmp_path / "run", "--json")
+    metrics_of(radtransfer("finetune", *table_options, *arguments))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["weights"]["sha256"]
+    assert record["preprocessing"] == "torch"
+    assert record["weights"]["preprocessing_from"] == "run"
+
+
+def test_mixed_precision_trains_and_saves_a_float32_model(radtransfer, table_options, tmp_path):
+    import keras
+
+    arguments = ("--precision", "mixed_bfloat16", "--folds", 1, "--epochs", 1, "--out", tmp_path / "run", "--json")
+    metrics_of(radtransfer("finetune", *table_options, *arguments))
+    model = keras.models.load_model(tmp_path / "run" / "fold_1" / "model.keras")
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+
+
+def test_xla_trains_to_nearly_the_same_weights(radtransfer, table_options, tmp_path):
+    from radtransfer.runs import read_rows
+
+    losses = []
+    for flag in ("--jit", "--no-jit"):
+        arguments = (flag, "--folds", 1, "--epochs", 1, "--dropout", 0, "--out", tmp_path / flag)
+        assert radtransfer("finetune", *table_options, *arguments).code == 0
+        losses.append(float(read_rows(tmp_path / flag / "fold_1" / "history.csv")[0]["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_same_command_gives_the_same_numbers(radtransfer, finished_run, table_options, tmp_path):
+    outcome = radtransfer("finetune", *table_options, "--folds", 2, "--epochs", 2, "--out", tmp_path / "again")
+    assert outcome.code == 0
+    for name in ("predictions.csv", "fold_1/history.csv", "metrics.json", "folds.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (finished_run.path / name).read_bytes()
+
+
+def test_a_dry_run_estimates_and_leaves_nothing(radtransfer, table_options, tmp_path):
+    outcome = radtransfer("finetune", *table_options, "--dry-run", "--out", tmp_path / "run", "--json")
+    assert metrics_of(outcome)["steps_per_epoch"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_resumes_to_its_result(radtransfer, finished_run, table_options):
+    arguments = ("--folds", 2, "--epochs", 2, "--out", finished_run.path, "--resume", "--json")
+    assert metrics_of(radtransfer("finetune", *table_options, *arguments)) == finished_run.metrics
+
+
+def test_early_stopping_waits_as_long_as_it_says(radtransfer, table_options, tmp_path):
+    arguments = ("--learning-rate", 0, "--patience", 2, "--epochs", 9, "--folds", 1, "--out", tmp_path / "run")
+    assert radtransfer("finetune", *table_options, *arguments).code == 0
+    metrics = json.loads((tmp_path / "run" / "fold_1" / "metrics.json").read_text())
+    assert (metrics["best_epoch"], metrics["epochs"]) == (1, 3)

@@ -1,0 +1,120 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from radtransfer.checkpoint import load_checkpoint
+
+EPOCHS = 4
+
+
+def command(table_options, out, *more):
+    arguments = ("finetune", *table_options, "--folds", 2, "--epochs", EPOCHS, "--out", out, *more)
+    code = "from radtransfer.cli.main import main; main()"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def stop_after_epoch(process, folder, epoch, how):
+    """Send a signal once the checkpoint of `epoch` is there, a moment into the next one."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "checkpoint.npz").exists() and load_checkpoint(folder / "checkpoint.npz")[1]["epoch"] >= epoch:
+            time.sleep(0.05)
+            process.send_signal(how)
+            break
+        time.sleep(0.005)
+    return process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, table_options):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    subprocess.run(command(table_options, out), check=True, capture_output=True)
+    return out
+
+
+def check_equal(resumed, whole):
+    import keras
+
+    for name in ("folds.csv", "predictions.csv", "metrics.json"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
+    for fold in ("fold_1", "fold_2"):
+        assert (resumed / fold / "history.csv").read_bytes() == (whole / fold / "history.csv").read_bytes()
+        models = [keras.models.load_model(run / fold / "model.keras") for run in (resumed, whole)]
+        for one, other in zip(*(model.get_weights() for model in models), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("how", "fold", "epoch"), [("SIGKILL", 1, 2), ("SIGINT", 1, 1), ("SIGTERM", 2, 3)])
+def test_a_killed_run_resumes_to_the_identical_result(table_options, uninterrupted, tmp_path, how, fold, epoch):
+    out = tmp_path / "run"
+    with subprocess.Popen(
+        command(table_options, out), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        code = stop_after_epoch(process, out / f"fold_{fold}", epoch, getattr(signal, how))
+        error = process.stderr.read()
+    status = json.loads((out / "run.json").read_text())["status"]
+    if how == "SIGKILL":
+        assert (code, status) == (-signal.SIGKILL, "running")
+    else:
+        assert (code, status) == (130, "interrupted")
+        assert f"radtransfer finetune {out / 'config.yaml'} --out {out} --resume" in error
+        assert "Traceback" not in error
+    assert not (out / "metrics.json").exists()
+    resumed = subprocess.run(command(table_options, out, "--resume"), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    check_equal(out, uninterrupted)
+
+
+def test_the_printed_line_resumes(table_options, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    with subprocess.Popen(command(table_options, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        stop_after_epoch(process, out / "fold_2", 1, signal.SIGKILL)
+    line = ("finetune", out / "config.yaml", "--out", out, "--resume")
+    code = "from radtransfer.cli.main import main; main()"
+    subprocess.run([sys.executable, "-c", code, *map(str, line)], check=True, capture_output=True)
+    check_equal(out, uninterrupted)
+
+
+def test_a_second_process_on_the_same_folder_is_refused(table_options, tmp_path):
+    out = tmp_path / "run"
+    with subprocess.Popen(command(table_options, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        while not (out / "run.json").exists() and process.poll() is None:
+            time.sleep(0.01)
+        second = subprocess.run(command(table_options, out, "--resume"), capture_output=True, text=True)
+        process.kill()
+    assert second.returncode == 2
+    assert f"in use by another process (process {process.pid}" in second.stderr
+
+
+def test_a_changed_table_is_noticed_on_resume(table_options, tiny_images, tmp_path):
+    import shutil
+
+    table = tmp_path / "images.csv"
+    shutil.copy(tiny_images / "images.csv", table)
+    options = list(table_options)
+    options[1] = table
+    out = tmp_path / "run"
+    with subprocess.Popen(command(options, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        stop_after_epoch(process, out / "fold_1", 1, signal.SIGKILL)
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(lines[:-2]) + "\n")
+    resumed = subprocess.run(command(options, out, "--resume"), capture_output=True, text=True)
+    assert resumed.returncode == 2
+    assert "changed since" in resumed.stderr
+
+
+def test_a_damaged_checkpoint_is_named(table_options, tmp_path):
+    out = tmp_path / "run"
+    with subprocess.Popen(command(table_options, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        stop_after_epoch(process, out / "fold_1", 1, signal.SIGKILL)
+    checkpoint = out / "fold_1" / "checkpoint.npz"
+    os.truncate(checkpoint, checkpoint.stat().st_size // 2)
+    resumed = subprocess.run(command(table_options, out, "--resume"), capture_output=True, text=True)
+    assert resumed.returncode == 2
+    assert "checkpoint.npz is damaged" in resumed.stderr
