@@ -2,7 +2,8 @@
 
 A packed array is `{"shape": [7, 7, 3, 64], "float32": "eAFsm…"}`: base64 of zlib of the four bytes of every
 little-endian float32, first all lowest bytes, then all second ones, and so on. Neighbouring weights share their high
-bytes, so these planes compress best: a sorted 3×3×512×512 kernel takes 4.3 MB where a list of numbers takes 28 MB.
+bytes, so these planes compress best: a sorted 3×3×512×512 kernel, 9.4 MB of float32,
+becomes 4.3 MB of text, and 53 MB as a list of numbers.
 """
 
 import base64

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import radtransfer.initializers
 from radtransfer.initializers import INITIALIZERS
 
 KERNEL = (5, 5, 3, 8)
@@ -51,6 +52,13 @@ def normalization(initializer):
 def test_every_entry_is_covered_here_and_named_like_its_file():
     assert list(MADE) == list(INITIALIZERS)
     assert all(cls.__module__ == f"radtransfer.initializers.{name}" for name, cls in INITIALIZERS.items())
+
+
+def test_every_class_is_a_public_name_of_the_package():
+    public = {name: getattr(radtransfer.initializers, name) for name in radtransfer.initializers.__all__}
+    assert set(INITIALIZERS.values()) == {value for value in public.values() if isinstance(value, type)}
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        radtransfer.initializers.Nothing  # noqa: B018
 
 
 def test_it_is_registered_with_keras(initializer):
