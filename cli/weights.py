@@ -5,6 +5,8 @@ import json
 
 import click
 
+from radtransfer.cli.tensorflow import import_tensorflow
+
 
 @click.group()
 def weights() -> None:
@@ -37,9 +39,15 @@ def list_weights(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(file: str, as_json: bool) -> None:
     """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K]."""
+    from radtransfer.weight_formats.reading import read_weight_file
+    from radtransfer.weight_sources import find_weights
+
+    source = find_weights(file)
+    content = read_weight_file(source.file)  # a bad file is refused before TensorFlow is imported
+    import_tensorflow()
     from radtransfer.weight_inspection import inspect_weights
 
-    found = inspect_weights(file)
+    found = inspect_weights(source, content)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
         return

@@ -1,12 +1,17 @@
 """Everything that can be said about a weights file without training with it."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from radtransfer.recognition import recognize
-from radtransfer.weight_formats.reading import read_weight_file, sha256_of
-from radtransfer.weight_sources import Certainty, find_weights
+from radtransfer.recognition import Recognition, recognize
+from radtransfer.weight_formats.reading import sha256_of
+from radtransfer.weight_formats.weight_file import WeightFile
+from radtransfer.weight_sources import Certainty, WeightSource
+
+_REASONS = {
+    "run": "The run that made the file recorded it.",
+    "assumed": "No card in the manifest; it is the backbone's own mode. --preprocessing overrides it.",
+}
 
 
 @dataclass(frozen=True)
@@ -54,45 +59,41 @@ class Inspection:
     terms: str | None = None
 
 
-def inspect_weights(weights: str | Path) -> Inspection:
-    """What the file that `weights` means holds; opened as it is, nothing in it is run.
-
-    Raises:
-        WeightsError: Not found or not a weights file; says what it is instead.
-    """
-    source = find_weights(str(weights))
-    file = read_weight_file(source.file)
-    found = recognize(file)
-    known: dict = {}
-    if found is not None:
-        mode, sure = source.preprocessing_for(found.backbone)
-        card = source.card if sure == "card" else None
-        known = {
-            "backbone": found.backbone,
-            "backbone_layers": found.layers,
-            "channels": found.channels,
-            "matched_by": found.match.by,
-            "extra": found.match.extra,
-            "preprocessing": mode,
-            "preprocessing_sure": sure,
-            "card": card and card.name,
-            "preprocessing_certainty": card and card.certainty,
-            "reason": card.reason if card else _REASONS[sure],
-            "terms": card and card.terms,
-        }
-    return Inspection(
-        file=str(source.file),
+def inspect_weights(source: WeightSource, file: WeightFile) -> Inspection:
+    """What `file`, which was read from `source`, holds. Builds networks to compare it with."""
+    inspection = Inspection(
+        file=str(file.path),
         format=file.format,
         keras_version=file.keras_version,
         model_name=file.model_name,
         layers=len(file.layers),
         parameters=file.parameters,
-        sha256=sha256_of(source.file),
-        **known,
+        sha256=sha256_of(file.path),
     )
+    found = recognize(file)
+    return inspection if found is None else _with_backbone(inspection, found, source)
 
 
-_REASONS = {
-    "run": "The run that made the file recorded it.",
-    "assumed": "No card in the manifest; it is the backbone's own mode. --preprocessing overrides it.",
-}
+def _with_backbone(inspection: Inspection, found: Recognition, source: WeightSource) -> Inspection:
+    mode, sure = source.preprocessing_for(found.backbone)
+    inspection = replace(
+        inspection,
+        backbone=found.backbone,
+        backbone_layers=found.layers,
+        channels=found.channels,
+        matched_by=found.match.by,
+        extra=found.match.extra,
+        preprocessing=mode,
+        preprocessing_sure=sure,
+        reason=_REASONS.get(sure),
+    )
+    if sure != "card":
+        return inspection
+    card = source.card
+    return replace(
+        inspection,
+        card=card.name,
+        preprocessing_certainty=card.certainty,
+        reason=card.reason,
+        terms=card.terms,
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from radtransfer.errors import WeightsError
+from radtransfer.errors import WeightsError, WeightsNotFoundError
 
 _AGAIN = "Download it again."
 _PYTORCH = "PyTorch files are not supported yet. Pass the Keras file (.h5, .weights.h5, .keras)"
@@ -31,6 +31,8 @@ def check_content(path: Path) -> None:
     try:
         with path.open("rb") as handle:
             head = handle.read(1024)
+    except FileNotFoundError:
+        raise WeightsNotFoundError(f"no weights file at {path}.") from None
     except OSError as error:
         raise WeightsError(f"cannot read weights file {path}: {error.strerror}.") from None
     if not head:

@@ -156,7 +156,10 @@ def _plan(file: WeightFile, targets: Sequence[Target], pairs: Pairs, by: Literal
 
 
 def _sub_models(file: WeightFile) -> list[list[SavedLayer]]:
-    """The layers of each sub-model with all that is nested in it, the smallest sub-model first."""
+    """The layers of each sub-model with all that is nested in it, the smallest sub-model first.
+
+    A layer around a sub-model may carry a number that one of its own layers has too, and a shape that fits.
+    """
     members: dict[str, list[SavedLayer]] = {"": list(file.layers)}
     for layer in file.layers:
         for part in accumulate(layer.part.split("/"), "{}/{}".format):

@@ -192,7 +192,7 @@ def pooled(network, image):
 
     *_, before, norm = network.layers
     feature_map = tf_keras.Model(network.input, before.output)(image, training=False)
-    return np.asarray(norm(np.asarray(feature_map).mean(axis=(1, 2))))
+    return np.asarray(norm(np.asarray(feature_map).mean(axis=(1, 2), keepdims=True)))[:, 0, 0]
 
 
 def headed(backbone, x):

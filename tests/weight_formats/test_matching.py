@@ -80,6 +80,12 @@ def test_numbers_of_the_sub_model_are_not_mixed_with_those_of_the_head():
     assert match.extra == ("conv2d", "conv2d_1")
 
 
+def test_a_layer_around_the_sub_model_cannot_take_a_place_in_it():
+    layers = [saved(t, t.name, value=rank, part="inception_v3") for rank, t in enumerate(NUMBERED)]
+    around = saved(conv("", 4, 4), "conv2d_5", value=99)
+    assert values(match_targets(file_of(around, *layers), NUMBERED)) == list(range(12))
+
+
 def test_frozen_layers_saved_last_still_find_their_place():
     layers = [saved(t, t.name, value=rank) for rank, t in enumerate(NUMBERED)]
     match = match_targets(file_of(*layers[6:], *layers[:6]), NUMBERED)
