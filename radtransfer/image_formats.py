@@ -80,8 +80,7 @@ def inspect_image(file: Path) -> ImageFacts:
     with _open(file) as image:
         width, height = image.size
         decoder = _decoder(file, image)
-        # Pillow turns TIFF images itself.
-        orientation = 1 if image.format == "TIFF" else _orientation(image)
+        orientation = _orientation(image)
     if width * height > PIXEL_LIMIT:
         limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
         raise BadImageError(file, f"its {width}×{height} pixels are above {limit}; store it smaller")
@@ -142,7 +141,7 @@ def _decoder(file: Path, image: Image.Image) -> str:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1 where there is none or none that means anything."""
-    # `getexif` of a PNG without EXIF reads all its pixels in search of one.
+    # `getexif` of a PNG without EXIF reads all its pixels in search of one; TIFF images Pillow turns itself.
     if "exif" not in image.info:
         return 1
     try:

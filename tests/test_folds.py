@@ -142,7 +142,11 @@ def test_links_to_one_file_stay_together(tmp_path):
                 paths[-1].write_bytes(b"x")
             else:
                 paths[-1].symlink_to(paths[-3])
-    for fold in draw(make_table(labels, files=tuple(paths)), folds=3):
+    names = tuple(f"{i:02}" for i in range(24))
+    folds = draw(make_table(labels, files=tuple(paths), paths=names), folds=3)
+    backwards = draw(make_table(labels[::-1], files=tuple(paths[::-1]), paths=names[::-1]), folds=3)
+    for fold, same in zip(folds, backwards, strict=True):
+        assert (fold.split == same.split[::-1]).all()
         for i in range(0, 24, 4):
             assert fold.split[i] == fold.split[i + 2]
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -307,13 +308,22 @@ def test_twelve_bit_data_in_sixteen_bits_is_noted(tmp_path, top, noted):
         assert heard.notes[0].startswith("the 2 16-bit PNGs use only the values 0 to 4095 of 0 to 65535")
 
 
-def test_an_interrupted_check_stops_its_workers(tmp_path):
+def test_an_interrupted_check_stops_its_workers(tmp_path, monkeypatch):
     class Interrupting(Progress):
         def count(self, what, done, total):
             raise KeyboardInterrupt
 
+    inspected = []
+
+    def slow(file):
+        inspected.append(file)
+        time.sleep(0.001)
+        return inspect_image(file)
+
+    monkeypatch.setattr("radtransfer.images.inspect_image", slow)
     with pytest.raises(KeyboardInterrupt):
-        check(good_files(tmp_path, 1) * 2000, tmp_path / "bad.txt", progress=Interrupting())
+        check(good_files(tmp_path, 1) * 1000, tmp_path / "bad.txt", progress=Interrupting())
+    assert len(inspected) < 200
 
 
 def test_busi_is_readable(busi, tmp_path):

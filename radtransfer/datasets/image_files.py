@@ -50,43 +50,46 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]
 
 @dataclass(frozen=True)
 class FileIndex:
-    """The files below a folder by their name, and images also by their name without suffix."""
+    """The files below a folder by every end of their paths.
+
+    Attributes:
+        root: The folder.
+        files: Their paths relative to it.
+        by_end: "c.png", "b/c.png" and "a/b/c.png" to the first two files that end so; images also without
+            suffix, as tables such as EyePACS' name them ("10_left").
+    """
 
     root: Path
     files: tuple[str, ...]
-    by_name: dict[str, list[str]]
+    by_end: dict[str, list[str]]
 
     def find(self, path: str) -> Path | None:
-        """The file whose path ends like `path` for longest, if there is one of that name.
+        """The file that shares the longest end with `path`, at least the file name.
 
         Raises:
-            DataError: Several end equally.
+            DataError: Several do.
         """
-        wanted = _parts(path)
-        candidates = self.by_name.get(wanted[-1], []) if wanted else []
-        if not candidates:
-            return None
-        ranked = sorted(candidates, key=lambda file: (-_common_end(wanted, _parts(file)), file))
-        shared = [_common_end(wanted, _parts(file)) for file in ranked[:2]]
-        if len(shared) > 1 and shared[0] == shared[1]:
+        ends = (self.by_end[end] for end in _ends(path) if end in self.by_end)
+        candidates = next(ends, [])
+        if len(candidates) > 1:
             raise DataError(
-                f"{path!r} is ambiguous: {ranked[0]!r} and {ranked[1]!r} in {self.root} both have that name. "
+                f"{path!r} is ambiguous: {candidates[0]!r} and {candidates[1]!r} in {self.root} both have that name. "
                 "Give an --image-root that holds one of them, or write more of the path into the table."
             )
-        return self.root / ranked[0]
+        return self.root / candidates[0] if candidates else None
 
 
 def index_files(root: Path) -> FileIndex:
     """The index of all files below `root`."""
     files = tuple(walk_files(root))
-    by_name: dict[str, list[str]] = {}
+    by_end: dict[str, list[str]] = {}
     for file in files:
-        name = _parts(file)[-1]
-        by_name.setdefault(name, []).append(file)
-        # Tables such as EyePACS' name images without suffix: "10_left".
-        if is_image_name(name):
-            by_name.setdefault(name.rpartition(".")[0], []).append(file)
-    return FileIndex(root, files, by_name)
+        names = [file, file.rpartition(".")[0]] if is_image_name(file.rpartition("/")[2]) else [file]
+        for end in (end for name in names for end in _ends(name)):
+            known = by_end.setdefault(end, [])
+            if len(known) < 2:
+                known.append(file)
+    return FileIndex(root, files, by_end)
 
 
 def find_files(
@@ -131,19 +134,10 @@ def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
     return None
 
 
-def _parts(path: str) -> list[str]:
-    """The names in a path of any system; letters with accents in one spelling (macOS writes another)."""
-    return [part for part in unicodedata.normalize("NFC", path).replace("\\", "/").split("/") if part]
-
-
-def _common_end(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many names two paths share at their ends, the last one aside, which may lack its suffix."""
-    count = 0
-    for one, other in zip(reversed(a[:-1]), reversed(b[:-1]), strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
+def _ends(path: str) -> Iterator[str]:
+    """The ends of a path of any system, the longest first; letters with accents in one spelling of two."""
+    parts = [part for part in unicodedata.normalize("NFC", path).replace("\\", "/").split("/") if part]
+    return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 def _check_distinct(paths: Sequence[str], files: Sequence[Path | None], foreign: Sequence[int]) -> None:

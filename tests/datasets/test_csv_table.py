@@ -177,7 +177,7 @@ def test_a_label_with_one_value_only_is_noted(table):
         ("path,label\na,x\nb,y\n", {"task": "multilabel"}, "no column for the label"),
         ("path,A,B\na,1,0\nb,0,1\n", {"task": "multiclass"}, "one label per image; this data has A, B"),
         ("path,label\na,x\nb,y\n", {"positive_from": 1}, "needs one integer grade per image; the labels are x, y"),
-        ("path,label\na,0\nb,1\n", {"positive_from": 2}, "no grade reaches it, of 0, 1. Choose one above 0 and up to 1"),
+        ("path,label\na,0\nb,1\n", {"positive_from": 2}, "no grade reaches it, of 0, 1. Choose one above 0"),
         ("path,label\na,0\nb,1\n", {"positive_from": 0}, "no grade is below it"),
     ],
 )
@@ -218,6 +218,7 @@ def test_an_expression_beats_a_guessed_column_but_not_a_named_one(table):
     ("regex", "error", "message"),
     [
         (r"(\d+)_", DataError, "no patient for 1 of 2 images, such as 'b.png'"),
+        (r"(\d+)?", DataError, "no patient for 1 of 2 images, such as 'b.png'"),
         (r"\d+_", ConfigError, "has no group"),
         (r"(\d+", ConfigError, "is not a regular expression"),
     ],

@@ -46,6 +46,11 @@ def test_of_several_files_the_longest_matching_end_wins(find):
     assert find(files, ["/far/y/p2/1.png", "/far/p1/1.png"]) == ["y/p2/1.png", "x/p1/1.png"]
 
 
+def test_many_files_of_one_name_are_told_apart_by_their_folders(find):
+    files = [f"train/patient{i}/study{j}/view1.jpg" for i in range(5) for j in range(2)]
+    assert find(files, [f"CheXpert/{file}" for file in files]) == files
+
+
 def test_an_ambiguous_name_names_both_candidates(find):
     with pytest.raises(DataError, match="'/far/1.png' is ambiguous: 'a/1.png' and 'b/1.png'"):
         find(["b/1.png", "a/1.png"], ["/far/1.png"])

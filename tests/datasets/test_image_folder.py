@@ -59,8 +59,9 @@ def test_split_folders_are_one_fixed_split(tmp_path):
     assert "images outside the class folders, ignored: 1, such as 'docs/c/5.png'" in table.notes
 
 
-def test_a_class_called_test_is_a_class(tmp_path):
-    make_images(tmp_path, "test/1.png", "control/2.png")
+@pytest.mark.parametrize("deeper", ["", "visit/"])
+def test_a_class_called_test_is_a_class(tmp_path, deeper):
+    make_images(tmp_path, f"test/{deeper}1.png", f"control/{deeper}2.png")
     assert read(tmp_path).classes == ("control", "test")
 
 
@@ -102,7 +103,7 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path):
 
 def test_a_name_that_is_not_unicode_is_refused(tmp_path):
     make_images(tmp_path, "a/1.png", "b/2.png")
-    os.rename(tmp_path / "a" / "1.png", os.fsencode(tmp_path / "a") + b"/\xff.png")
+    (tmp_path / "a" / "1.png").rename(tmp_path / "a" / os.fsdecode(b"\xff.png"))
     with pytest.raises(DataError, match="not valid Unicode"):
         read(tmp_path)
 
