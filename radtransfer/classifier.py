@@ -1,9 +1,12 @@
 """The network that is trained and taken home: RGB images 0–255 in, a probability per class out."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 
+from radtransfer.backbones.architecture import build_architecture
+from radtransfer.backbones.backbone import Backbone
 from radtransfer.preprocessing import preprocess
 
 
@@ -14,7 +17,7 @@ class Classifier:
     Attributes:
         model: float32 RGB images 0–255, (batch, height, width, 3) → float32 probabilities (batch, classes).
         logits: The same graph, ending before the activation.
-        backbone: The same layers, from preprocessed images to pooled features.
+        backbone: The same graph, ending before the head: pooled features.
         activation: "softmax" or "sigmoid".
     """
 
@@ -25,9 +28,10 @@ class Classifier:
 
 
 def build_classifier(
-    backbone: keras.Model,
+    card: Backbone,
     *,
     classes: int,
+    image_size: int,
     activation: str,
     dropout: float,
     preprocessing: str,
@@ -35,30 +39,32 @@ def build_classifier(
 ) -> Classifier:
     """Preprocessing, backbone, dropout and a dense layer, in one graph.
 
-    The graph holds plain Keras layers only, so that `keras.models.load_model` opens the saved model where this
-    package is not installed. Preprocessing, activation and probabilities are float32 whatever the precision.
+    The graph is flat, as Grad-CAM, freezing and weight files of other tools expect it, and holds plain Keras layers
+    only, so that `keras.models.load_model` opens the saved model where this package is not installed. Preprocessing,
+    activation and probabilities are float32 whatever the precision.
 
     Args:
-        backbone: From `build_architecture`, pooled; its layers become part of the graph.
+        card: The backbone.
         classes: Outputs.
+        image_size: In pixels.
         activation: "softmax" or "sigmoid".
         dropout: Fraction.
         preprocessing: Key of `preprocessing.MODES`.
-        precision: Dtype policy of dropout and dense layer.
+        precision: Dtype policy of the layers between.
 
     Raises:
+        ConfigError: The images are too small for the network.
         UnknownNameError: No such preprocessing.
     """
-    images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
-    # `call` applies the backbone's own layers one by one: the graph stays flat, as Grad-CAM, freezing
-    # and weight files of other tools expect it.
-    features = backbone.call(preprocess(images, preprocessing))
-    dropped = keras.layers.Dropout(dropout, name="head_dropout", dtype=precision)(features)
+    features = build_architecture(
+        card, image_size=image_size, precision=precision, prepare=partial(preprocess, mode=preprocessing)
+    )
+    dropped = keras.layers.Dropout(dropout, name="head_dropout", dtype=precision)(features.output)
     logits = keras.layers.Dense(classes, name="head", dtype=precision)(dropped)
     probabilities = keras.layers.Activation(activation, name="probabilities", dtype="float32")(logits)
     return Classifier(
-        model=keras.Model(images, probabilities, name=backbone.name),
-        logits=keras.Model(images, logits, name=f"{backbone.name}_logits"),
-        backbone=backbone,
+        model=keras.Model(features.input, probabilities, name=card.name),
+        logits=keras.Model(features.input, logits, name=f"{card.name}_logits"),
+        backbone=features,
         activation=activation,
     )

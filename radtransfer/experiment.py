@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from radtransfer.augmentations import AUGMENTATIONS
 from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.batch_norm import IMAGES, settled_after
 from radtransfer.classifier import Classifier, build_classifier
@@ -26,7 +24,7 @@ from radtransfer.images import ImageFacts, check_images
 from radtransfer.learner import Learner
 from radtransfer.pipeline import Batches, make_batches
 from radtransfer.preprocessing import preprocessing_mode
-from radtransfer.pretrained import PretrainedWeights, load_pretrained
+from radtransfer.pretrained import PretrainedWeights, load_pretrained, preprocessing_of
 from radtransfer.progress import Progress
 from radtransfer.scoring import Scoring
 from radtransfer.seeds import derive_seed
@@ -121,13 +119,8 @@ class Experiment:
 
     @cached_property
     def _float32_learner(self) -> Learner:
-        backbone = build_architecture(self.card, image_size=self.config.model.image_size)
-        classifier = build_classifier(
-            backbone,
-            classes=len(self.table.classes),
-            activation=self.classifier.activation,
-            dropout=self.config.model.dropout,
-            preprocessing=self.preprocessing,
+        classifier = _classifier(
+            self.config, self.card, self.table, preprocessing=self.preprocessing, precision="float32"
         )
         return Learner(
             classifier, self.config.training, batch_size=self.config.training.batch_size, jit=self.device.jit
@@ -163,14 +156,12 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
         progress.note(
             f"{card.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones."
         )
-    backbone, pretrained, preprocessing = _load_weights(config, card, device, progress)
-    classifier = build_classifier(
-        backbone,
-        classes=len(table.classes),
-        activation=_activation(config, table),
-        dropout=config.model.dropout,
-        preprocessing=preprocessing,
-        precision=device.precision,
+    preprocessing = config.model.preprocessing
+    if preprocessing == "auto":
+        preprocessing = preprocessing_of(config.model.weights, backbone=card.name) or RANDOM_PREPROCESSING
+    classifier = _classifier(config, card, table, preprocessing=preprocessing, precision=device.precision)
+    pretrained = load_pretrained(
+        config.model.weights, backbone=card.name, model=classifier.backbone, notify=progress.note
     )
     checked = check_images(
         table,
@@ -214,15 +205,16 @@ def check_names(config: Config) -> Backbone:
     return BACKBONES[config.model.backbone]
 
 
-def _load_weights(
-    config: Config, card: Backbone, device: Device, progress: Progress
-) -> tuple[keras.Model, PretrainedWeights | None, str]:
-    """The backbone, what it starts from, and the input scale that follows."""
-    backbone = build_architecture(card, image_size=config.model.image_size, precision=device.precision)
-    pretrained = load_pretrained(config.model.weights, backbone=card.name, model=backbone, notify=progress.note)
-    if config.model.preprocessing != "auto":
-        return backbone, pretrained, config.model.preprocessing
-    return backbone, pretrained, RANDOM_PREPROCESSING if pretrained is None else pretrained.preprocessing
+def _classifier(config: Config, card: Backbone, table: ImageTable, *, preprocessing: str, precision: str) -> Classifier:
+    return build_classifier(
+        card,
+        classes=len(table.classes),
+        image_size=config.model.image_size,
+        activation=_activation(config, table),
+        dropout=config.model.dropout,
+        preprocessing=preprocessing,
+        precision=precision,
+    )
 
 
 def _activation(config: Config, table: ImageTable) -> str:

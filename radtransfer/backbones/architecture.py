@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import keras
@@ -19,6 +19,7 @@ def build_architecture(
     pooling: Literal["avg"] | None = "avg",
     channels: int = 3,
     precision: str = "float32",
+    prepare: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None,
 ) -> keras.Model:
     """A flat functional model with random weights and without head.
 
@@ -33,6 +34,7 @@ def build_architecture(
         pooling: "avg" or None.
         channels: Of the input.
         precision: Keras dtype policy of every layer ("mixed_bfloat16"); the global one is not touched.
+        prepare: Becomes the beginning of the graph; the model's input is then what `prepare` takes.
 
     Raises:
         UnknownNameError: No backbone of this name.
@@ -43,26 +45,27 @@ def build_architecture(
     if pooling not in ("avg", None):
         raise ConfigError(f"pooling is 'avg' or None. Received: {pooling!r}.")
     image = keras.Input((image_size, image_size, channels), dtype="float32", name="image")
-    model = _rebuilt(card.build(image, pooling), card, precision)
-    # Some applications return a model of a list of inputs.
-    return keras.Model(model.inputs[0], model.outputs[0], name=card.name)
+    source = card.build(keras.Input(image.shape[1:], dtype="float32"), pooling)
+    features = _rebuilt(source, card, precision, image, prepare(image) if prepare else image)
+    return keras.Model(image, features, name=card.name)
 
 
 def check_input(card: Backbone, *, image_size: int | None, channels: int) -> None:
     """Raises ConfigError if `card`'s network cannot take such images."""
     if image_size is not None and image_size < card.minimum_size:
-        raise ConfigError(
-            f"Image size {image_size} is too small for {card.name} (minimum {card.minimum_size})."
-        )
+        raise ConfigError(f"Image size {image_size} is too small for {card.name} (minimum {card.minimum_size}).")
     if channels < 1:
         raise ConfigError(f"An image has at least one channel. Received: channels={channels}.")
 
 
-def _rebuilt(source: keras.Model, card: Backbone, precision: str) -> keras.Model:
-    """`source` from new, renamed layers of dtype policy `precision`."""
+def _rebuilt(
+    source: keras.Model, card: Backbone, precision: str, image: keras.KerasTensor, prepared: keras.KerasTensor
+) -> keras.KerasTensor:
+    """The output of `source`, from `prepared`, through new, renamed layers of dtype policy `precision`."""
     names = _stable_names(source)
 
     def call(operation: keras.Operation, *inputs, **_):  # the keywords are Keras' mask=None
+        inputs = tuple(prepared if x is image else x for x in inputs)
         if isinstance(operation, keras.Sequential):
             x = inputs[0]
             for layer in operation.layers:
@@ -73,8 +76,13 @@ def _rebuilt(source: keras.Model, card: Backbone, precision: str) -> keras.Model
             return replacement(operation, inputs, name=name, dtype=precision)
         return _renewed(operation, card, name, precision)(*inputs)
 
-    # Keras' own walk through the graph, with another call at each node.
-    return keras.models.clone_model(source, clone_function=lambda operation: operation, call_function=call)
+    # Keras' own walk through the graph, with another call at each node. Every new layer is called once, so that
+    # `layer.output` means one thing. Some applications return a model of a list of inputs.
+    inputs = [image] if isinstance(source.input, list) else image
+    rebuilt = keras.models.clone_model(
+        source, input_tensors=inputs, clone_function=lambda operation: operation, call_function=call
+    )
+    return rebuilt.outputs[0]
 
 
 def _renewed(layer: keras.layers.Layer, card: Backbone, name: str, precision: str) -> keras.layers.Layer:
