@@ -47,6 +47,7 @@ class Metrics:
         per_class: Each class' or label's one-versus-rest AUC.
         accuracy: Share of images whose largest output is their class (or exact grade); with several labels,
             share of the known labels on the right side of 0.5.
+        top5_accuracy: Share of images whose class is among the five largest outputs; None up to five classes.
         sensitivity_at_90_specificity: The largest at a specificity of at least 0.9, on the ROC curve itself.
         brier: Mean squared error of the main question's score, if there is one main question (0–1); with more
             classes, of all outputs, summed over the classes (Brier 1950; 0–2); with several labels, averaged
@@ -57,6 +58,7 @@ class Metrics:
     auc: float | None
     per_class: dict[str, float | None]
     accuracy: float | None
+    top5_accuracy: float | None
     sensitivity_at_90_specificity: float | None
     brier: float | None
     n_images: int
@@ -99,6 +101,7 @@ class Summary:
 
     auc: AucSummary
     accuracy: float | None
+    top5_accuracy: float | None
     sensitivity_at_90_specificity: float | None
     brier: float | None
     n_images: int
@@ -130,6 +133,7 @@ def evaluate(predictions: Predictions, scoring: Scoring) -> Metrics:
         auc=_mean(_areas(main)),
         per_class=dict(zip(scoring.classes, _areas(each), strict=True)),
         accuracy=_accuracy(targets, probabilities, scoring),
+        top5_accuracy=_top5_accuracy(targets, probabilities, scoring),
         sensitivity_at_90_specificity=_mean(
             [sensitivity_at_specificity(question.truth, question.scores, 0.9) for question in main]
         ),
@@ -154,6 +158,7 @@ def summarize(folds: Sequence[Predictions], scoring: Scoring, *, draws: int = 20
     return Summary(
         auc=AucSummary(_mean(areas), _sd(areas), areas, pooled, interval, per_class),
         accuracy=_mean([metrics.accuracy for metrics in each]),
+        top5_accuracy=_mean([metrics.top5_accuracy for metrics in each]),
         sensitivity_at_90_specificity=_mean([metrics.sensitivity_at_90_specificity for metrics in each]),
         brier=_mean([metrics.brier for metrics in each]),
         n_images=len({image for predictions in folds for image in predictions.images}),
@@ -171,6 +176,13 @@ def _accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) 
         return _mean(((probabilities > 0.5) == (targets > 0.5))[known])
     labelled = known.all(axis=1)
     return _mean((probabilities.argmax(axis=1) == targets.argmax(axis=1))[labelled])
+
+
+def _top5_accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
+    if scoring.task != "multiclass" or len(scoring.classes) <= 5 or len(targets) == 0:
+        return None
+    of_class = probabilities[targets == 1]
+    return float(np.mean((probabilities > of_class[:, None]).sum(axis=1) < 5))
 
 
 def _brier(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:

@@ -340,3 +340,14 @@ def test_the_interval_holds_the_true_area_about_as_often_as_it_says():
         low, high = summarize([binary(truth, scores, patients=patients)], TWO, draws=1000, seed=seed).auc.ci95
         held.append(low <= expected <= high)
     assert 0.91 <= np.mean(held) <= 0.98
+
+
+def test_the_top_five_of_many_classes_is_counted():
+    from sklearn.metrics import top_k_accuracy_score
+
+    rng = np.random.default_rng(0)
+    truth, probabilities = rng.integers(9, size=60), rng.dirichlet(np.ones(9), size=60)
+    scoring = Scoring("multiclass", tuple("abcdefghi"))
+    predictions = Predictions(np.eye(9)[truth], probabilities, [str(i) for i in range(60)])
+    expected = top_k_accuracy_score(truth, probabilities, k=5, labels=range(9))
+    assert evaluate(predictions, scoring).top5_accuracy == pytest.approx(expected)
