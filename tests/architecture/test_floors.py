@@ -1,0 +1,105 @@
+"""The house has floors, and imports go downwards only; the picture is in the README."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "radtransfer"
+
+# Modules of one floor do not import each other, except within a family (a tuple): each member may import those before it.
+FLOORS = {
+    "ground": [("errors", "seeds", "progress", "yaml_text", "settings", "recipes", "config", "registry", "runs")],
+    "tables": [
+        ("augmentations",),
+        ("backbones",),
+        ("datasets",),
+        ("export_formats",),
+        ("initializers",),
+        ("similarity",),
+        ("weight_formats",),
+        ("preprocessing",),
+        ("losses",),
+        ("schedule",),
+        ("epoch_order",),
+        ("checkpoint",),
+        ("device",),
+        ("decoding",),
+        ("image_formats",),
+        ("stratification",),
+        ("manifest",),
+        ("roc", "scoring", "evaluation"),
+    ],
+    "materials": [("images",), ("leaks", "folds"), ("weight_sources",), ("recognition",)],
+    "steps": [
+        ("pipeline",),
+        ("classifier", "learner", "batch_norm", "training"),
+        ("pretrained", "transfer", "weight_inspection"),
+    ],
+    "jobs": [("experiment", "plan_block", "fold_results", "finetune", "dry_run"), ("export",)],
+}
+
+PLACE = {
+    module: (floor, family, position)
+    for floor, (_, families) in enumerate(FLOORS.items())
+    for family, members in enumerate(families)
+    for position, module in enumerate(members)
+}
+NUMPY_ONLY = {
+    "numpy",
+    "collections",
+    "dataclasses",
+    "functools",
+    "itertools",
+    "math",
+    "typing",
+    "abc",
+    "importlib",
+    "contextlib",
+}
+
+
+def imports(path):
+    """The top-level names of this package that a file imports, and all others."""
+    own, others = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = (
+                [node.module] if node.module != "radtransfer" else [f"radtransfer.{alias.name}" for alias in node.names]
+            )
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "radtransfer":
+                own.add(parts[1])
+            else:
+                others.add(parts[0])
+    return own, others
+
+
+def files():
+    return [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+
+
+def test_every_module_has_a_floor():
+    rooms = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in files()}
+    assert rooms == set(PLACE)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_downwards(path):
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    floor, family, position = PLACE[room]
+    for name in imports(path)[0] - {room, "__version__"}:
+        other_floor, other_family, other_position = PLACE[name]
+        below = other_floor < floor
+        in_family = (other_floor, other_family) == (floor, family) and other_position < position
+        assert below or in_family, f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "similarity").glob("*.py")), ids=lambda path: path.stem)
+def test_similarity_needs_numpy_only(path):
+    assert imports(path)[1] <= NUMPY_ONLY
