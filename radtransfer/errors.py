@@ -5,6 +5,7 @@
     │   ├── UnknownNameError        2   a name that no table holds
     │   └── RunError                2   a run folder that cannot be used as asked
     ├── DataError                   3   the images, labels or splits are not usable
+    ├── SimilarityError             3   activations that cannot be compared
     ├── WeightsError                4   a weights file cannot be used
     │   ├── WeightsNotFoundError    4
     │   └── WeightsMismatchError    4   it holds another architecture
@@ -48,6 +49,12 @@ class RunError(ConfigError):
 
 class DataError(RadtransferError):
     """Images, labels or splits that cannot give a valid result."""
+
+    exit_code = 3
+
+
+class SimilarityError(RadtransferError):
+    """Activations that cannot be compared: too few, not finite, constant or of unequal length."""
 
     exit_code = 3
 

@@ -1,0 +1,80 @@
+"""What similarity unrelated layers have, in closed form: the null to print beside a score."""
+
+import math
+
+import numpy as np
+
+from radtransfer.errors import SimilarityError
+
+_NODES = 256
+
+
+def chance_cca(rows: int, rank_x: int, rank_y: int) -> float:
+    """The mean canonical correlation to expect of unrelated layers with independent Gaussian rows.
+
+    It is a lower bound where rows are neighbours in an image. Within 0.002 of simulation from 8 directions
+    and 100 rows on; exact where one layer has a single direction.
+
+    Args:
+        rows: More than `rank_x + rank_y`.
+        rank_x: Directions of x.
+        rank_y: Directions of y.
+
+    Raises:
+        SimilarityError: Too few rows.
+
+    References:
+        Wachter 1980, Annals of Statistics 8: limit of the squared canonical correlations;
+        Johnstone 2008, Annals of Statistics 36, section 2.
+    """
+    few, many, degrees = _degrees(rows, rank_x, rank_y)
+    if few == 1:
+        return _single(many, degrees)
+    # With cos² of the sum and of the difference of two angles the density's ends lose no digits.
+    sines = np.arcsin(np.sqrt([few / degrees, many / degrees]))
+    low, high = np.sin(sines[1] - sines[0]) ** 2, np.sin(sines[1] + sines[0]) ** 2
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    angles = np.pi / 2 * (nodes + 1)
+    squared = low + (high - low) * np.sin(angles / 2) ** 2
+    density = ((high - low) * np.sin(angles)) ** 2 / (squared * (1 - squared)) * weights
+    return float(density @ np.sqrt(squared) / density.sum())
+
+
+def chance_cca_squared(rows: int, rank_x: int, rank_y: int) -> float:
+    """The mean squared canonical correlation to expect of unrelated layers; exact for Gaussian rows.
+
+    Raises:
+        SimilarityError: As `chance_cca`.
+    """
+    _, many, degrees = _degrees(rows, rank_x, rank_y)
+    return many / degrees
+
+
+def chance_explained(rows: int, rank_x: int, rank_y: int) -> float:
+    """The share of y that x explains by chance: the dimension x spans over the dimension there is.
+
+    Raises:
+        SimilarityError: As `chance_cca`.
+    """
+    return rank_x / _degrees(rows, rank_x, rank_y)[2]
+
+
+def chance_debiased(rows: int, rank_x: int, rank_y: int) -> float:
+    """Debiased CKA of unrelated layers is 0 whatever their sizes."""
+    return 0.0
+
+
+def _degrees(rows: int, rank_x: int, rank_y: int) -> tuple[int, int, int]:
+    """The smaller rank, the larger, and the dimension of centred rows."""
+    if min(rank_x, rank_y) < 1 or rows - 1 <= rank_x + rank_y:
+        raise SimilarityError(
+            f"Expected ranks of at least 1 and more than {rank_x + rank_y + 1} rows, received ranks {rank_x} "
+            f"and {rank_y} with {rows} rows."
+        )
+    return min(rank_x, rank_y), max(rank_x, rank_y), rows - 1
+
+
+def _single(many: int, degrees: int) -> float:
+    """The mean multiple correlation: the root of a Beta(many/2, (degrees - many)/2) variable."""
+    logs = math.lgamma((many + 1) / 2) - math.lgamma(many / 2)
+    return math.exp(logs + math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2))
