@@ -18,6 +18,7 @@ SAVED_MODEL = ExportFormat(
     write=_write,
     read="""
 import tensorflow as tf
-probabilities = tf.saved_model.load(path).serve(images).numpy()
+model = tf.saved_model.load(path)
+probabilities = model.serve(images).numpy()
 """,
 )
