@@ -5,7 +5,7 @@ import numpy as np
 from radtransfer.similarity.canonical import canonical_coefficients
 from radtransfer.similarity.chance import chance_cca, chance_cca_squared
 from radtransfer.similarity.checks import check_choice, check_compat
-from radtransfer.similarity.google_compat import google_cca
+from radtransfer.similarity.google_compat import google_cca_of_rows
 from radtransfer.similarity.measure import Measure, Similarity, check_rows, similarity_of
 from radtransfer.similarity.pair_sums import PairSums
 from radtransfer.similarity.rows import refined, sums_of_rows
@@ -44,7 +44,7 @@ def cca(
     check_compat(compat, epsilon)
     pair = sums_of_rows(x, y)
     if compat:
-        google = google_cca(pair.x.scatter, pair.scatter, pair.y.scatter, epsilon or 0.0)
+        google = google_cca_of_rows(x, y, epsilon or 0.0)
         result = _mean(pair, google.coefficients, squared, normalize, google.ranks)
     else:
         better, _ = refined(x, y, pair)

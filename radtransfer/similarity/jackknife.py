@@ -37,7 +37,8 @@ def jackknife_interval(groups: Sequence[PairSums], of_sums: Callable[[PairSums],
 
     It covers the score to expect with as many rows of other images, not the score of infinitely many rows:
     CCA of few rows is too high, by more than its interval is wide. A bootstrap would be worse: the images it
-    draws twice make CCA higher still, and its percentile interval then misses both.
+    draws twice make CCA higher still, and its percentile interval then misses both. For PWCCA, whose weights
+    jump where coefficients are close, the interval is wider than it need be.
 
     Args:
         groups: The sums of disjoint groups of whole images (or patients) of about equal size, with common

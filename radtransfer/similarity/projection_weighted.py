@@ -7,7 +7,7 @@ import numpy as np
 from radtransfer.similarity.canonical import canonical_variates
 from radtransfer.similarity.chance import chance_cca
 from radtransfer.similarity.checks import check_choice, check_compat
-from radtransfer.similarity.google_compat import google_cca, google_projection_weights
+from radtransfer.similarity.google_compat import GoogleCCA, google_cca, google_cca_of_rows, google_projection_weights
 from radtransfer.similarity.measure import Measure, Similarity, check_rows, similarity_of
 from radtransfer.similarity.pair_sums import PairSums
 from radtransfer.similarity.rows import refined, sums_of_rows
@@ -46,7 +46,7 @@ def pwcca(
     check_compat(compat, epsilon)
     pair = sums_of_rows(x, y)
     if compat:
-        return google_pwcca_of_sums(pair, epsilon=epsilon or 0.0)
+        return _google(pair, google_cca_of_rows(x, y, epsilon or 0.0))
     result = _weighted(pair, *refined(x, y, pair))
     if not allow_few_rows:
         check_rows(result, pair)
@@ -65,7 +65,10 @@ def google_pwcca_of_sums(pair: PairSums, *, epsilon: float = 1e-10) -> Similarit
         pair: The sums.
         epsilon: As in `cca`; the default is that of google/svcca's examples.
     """
-    google = google_cca(pair.x.scatter, pair.scatter, pair.y.scatter, epsilon)
+    return _google(pair, google_cca(pair.x.scatter, pair.scatter, pair.y.scatter, epsilon))
+
+
+def _google(pair: PairSums, google: GoogleCCA) -> Similarity:
     value = google_projection_weights(pair, google) @ google.coefficients
     return similarity_of(pair, value, google.coefficients, ranks=google.ranks)
 
@@ -81,5 +84,5 @@ def _weighted(pair: PairSums, better: PairSums, coordinates: np.ndarray | None) 
 
 PWCCA = Measure("PWCCA", pwcca, pwcca_of_sums, chance_cca)
 PWCCA_GOOGLE = Measure(
-    "PWCCA as in google/svcca", partial(pwcca, weights="google"), google_pwcca_of_sums, None
+    "PWCCA as in google/svcca", partial(pwcca, weights="google", epsilon=1e-10), google_pwcca_of_sums
 )

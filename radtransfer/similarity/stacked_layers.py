@@ -83,10 +83,13 @@ class StackedLayers:
         return stacked
 
     def add(self, stacked: np.ndarray) -> np.ndarray | None:
-        """Add a chunk; gives the squared length of each row in each layer, float64 (rows, layers)."""
+        """Add a chunk; gives the squared length of each row in each layer, float64 (rows, layers).
+
+        Raises:
+            SimilarityError: Values that are not finite; names the layer.
+        """
         # A sum is finite only if all its terms are, so the rows need not be looked at again.
-        with np.errstate(invalid="ignore"):
-            total = stacked.sum(axis=0, dtype=np.float64)
+        total = stacked.sum(axis=0, dtype=np.float64)
         for name, part in zip(self.names, self.slices, strict=True):
             check_finite(name, total[part])
         self._total += total
@@ -96,14 +99,14 @@ class StackedLayers:
 
     def layer(self, index: int, rows: int) -> LayerSums:
         """The sums of one layer."""
-        name, part = self.names[index], self.slices[index]
-        return LayerSums(
-            name, rows, self.pivots[name], self._total[part], self._products[index], self._tolerance
-        )
+        name, part, products = self.names[index], self.slices[index], self._products[index].copy()
+        # Finite values can still be too large to square.
+        check_finite(name, products.diagonal())
+        return LayerSums(name, rows, self.pivots[name], self._total[part].copy(), products, self._tolerance)
 
     def own_norms(self, index: int) -> NormSums:
         """The norm sums of one layer with itself."""
-        cubic = self._cubic[self.slices[index]]
+        cubic = self._cubic[self.slices[index]].copy()
         return NormSums(self._quartic[index], cubic, cubic)
 
     def _add_products(self, stacked: np.ndarray, group: list[int]) -> None:

@@ -67,7 +67,8 @@ class StreamedSums:
         step = max(1, _CHUNK_BYTES // row_bytes)
         for start in range(0, rows, step):
             part = slice(start, start + step)
-            self._add_chunk(self._x.chunk(x, part), self._y.chunk(y, part))
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is an error, not a warning
+                self._add_chunk(self._x.chunk(x, part), self._y.chunk(y, part))
         self.rows += rows
         self._layers.clear()
 
@@ -134,5 +135,5 @@ class StreamedSums:
 
     def _pair_norms(self, i: int, j: int) -> tuple[NormSums, NormSums, NormSums]:
         cubic_x, cubic_y = self._cubic_x[self._x.slices[i], j], self._cubic_y[self._y.slices[j], i]
-        both = NormSums(self._both[i, j], cubic_x, cubic_y)
+        both = NormSums(self._both[i, j], cubic_x.copy(), cubic_y.copy())
         return both, self._x.own_norms(i), self._y.own_norms(j)
