@@ -27,9 +27,7 @@ def backbones(name: str | None, as_json: bool) -> None:
     """
     if name is None:
         cards = [BACKBONES[known] for known in BACKBONES]
-        click.echo(
-            json.dumps([_card_json(card) for card in cards], indent=2) if as_json else _table_text(cards)
-        )
+        click.echo(json.dumps([_card_json(card) for card in cards], indent=2) if as_json else _table_text(cards))
         return
     card = BACKBONES[name]
     stages = _built_stages(card)
@@ -52,6 +50,7 @@ def _card_json(card: Backbone) -> dict[str, Any]:
         "paper_parameters": card.paper_parameters,
         "preprocessing": card.preprocessing,
         "pretrained": card.pretrained,
+        "slim": card.build_slim is not None,
         "minimum_size": card.minimum_size,
         "batch_norm_momentum": card.batch_norm_momentum,
         "stages": list(card.stages),
@@ -78,8 +77,10 @@ def _network_text(card: Backbone, stages: tuple["StageSummary", ...]) -> str:
     if card.paper_parameters is not None:
         rule = "kernels after the first + 5 × last width"
         rows.append(f"{'':<15}{card.paper_parameters:,} as the paper counts them: {rule}")
+    widths = "each stage at any fraction of its width" if card.build_slim else "full width only"
     rows += [
         f"preprocessing  {card.preprocessing}",
+        f"slim           {widths}",
         f"image size     {card.minimum_size} pixels or more; output sizes below for {IMAGE_SIZE}",
         "",
     ]

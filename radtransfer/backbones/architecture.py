@@ -2,13 +2,14 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import keras
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.backbone import Backbone
+from radtransfer.backbones.widths import stage_widths
 from radtransfer.errors import ConfigError
 
 
@@ -18,6 +19,7 @@ def build_architecture(
     image_size: int | None = 224,
     pooling: Literal["avg"] | None = "avg",
     channels: int = 3,
+    widths: Mapping[str, float] | None = None,
     precision: str = "float32",
     prepare: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None,
 ) -> keras.Model:
@@ -33,19 +35,21 @@ def build_architecture(
         image_size: In pixels; None for images of any size.
         pooling: "avg" or None.
         channels: Of the input.
+        widths: Stage to the fraction of its channels that a slim network has, in (0, 1]; stages that
+            are not named have all. Fractions of a channel are rounded (see `widths.narrowed`).
         precision: Keras dtype policy of every layer ("mixed_bfloat16"); the global one is not touched.
         prepare: Becomes the beginning of the graph; the model's input is then what `prepare` takes.
 
     Raises:
-        UnknownNameError: No backbone of this name.
-        ConfigError: The image is too small for it, or another argument is out of range.
+        UnknownNameError: No backbone of this name, or it has no stage of a name in `widths`.
+        ConfigError: The image is too small for it, it cannot be slim, or another argument is out of range.
     """
     card = BACKBONES[backbone] if isinstance(backbone, str) else backbone
     check_input(card, image_size=image_size, channels=channels)
     if pooling not in ("avg", None):
         raise ConfigError(f"pooling is 'avg' or None. Received: {pooling!r}.")
     image = keras.Input((image_size, image_size, channels), dtype="float32", name="image")
-    source = card.build(keras.Input(image.shape[1:], dtype="float32"), pooling)
+    source = _source(card, keras.Input(image.shape[1:], dtype="float32"), pooling, stage_widths(card, widths or {}))
     features = _rebuilt(source, card, precision, image, prepare(image) if prepare else image)
     return keras.Model(image, features, name=card.name)
 
@@ -56,6 +60,13 @@ def check_input(card: Backbone, *, image_size: int | None, channels: int) -> Non
         raise ConfigError(f"Image size {image_size} is too small for {card.name} (minimum {card.minimum_size}).")
     if channels < 1:
         raise ConfigError(f"An image has at least one channel. Received: channels={channels}.")
+
+
+def _source(card: Backbone, image: keras.KerasTensor, pooling: str | None, widths: Mapping[str, float]) -> keras.Model:
+    """The network as its card builds it."""
+    if all(fraction == 1 for fraction in widths.values()):
+        return card.build(image, pooling)
+    return card.build_slim(image, pooling, widths)
 
 
 def _rebuilt(

@@ -30,6 +30,10 @@ class Backbone:
         application: Name of the class in `keras.applications`, if it comes from there.
         paper_parameters: The parameters as the network's paper counts them, where that differs.
         tail: Layers after the last stage's end that still belong to that stage.
+        build_slim: `build_slim(image, pooling, widths)` gives the same network with fewer channels;
+            `widths` names every stage and its fraction of the full width, in (0, 1]. Layer names and
+            their order are those of `build`, and so are the shapes up to the first narrower stage.
+            None for networks that are built at full width only.
         replacements: Class name of an operation that is no public Keras layer to
             `replacement(operation, inputs, name=…, dtype=…)`, which does the same with public ones.
     """
@@ -45,6 +49,7 @@ class Backbone:
     application: str | None = None
     paper_parameters: int | None = None
     tail: tuple[str, ...] = ()
+    build_slim: Callable[["keras.KerasTensor", str | None, Mapping[str, float]], "keras.Model"] | None = None
     replacements: Mapping[str, Callable[..., "keras.KerasTensor"]] = field(default_factory=dict)
 
     @property

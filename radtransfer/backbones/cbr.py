@@ -4,11 +4,13 @@ References:
     Raghu, Zhang, Kleinberg, Bengio 2019, Transfusion (arXiv 1902.07208), Table 1 and Appendix A.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from radtransfer.backbones.backbone import Backbone
+from radtransfer.backbones.widths import narrowed
 
 if TYPE_CHECKING:
     import keras
@@ -17,17 +19,21 @@ if TYPE_CHECKING:
 def build_cbr(
     image: "keras.KerasTensor",
     pooling: str | None,
+    widths: Mapping[str, float] | None = None,
     *,
     kernel: int,
     channels: tuple[int, ...],
     last_pool: bool = True,
 ) -> "keras.Model":
-    """A CBR network with one block per entry of `channels`.
+    """A CBR network with one block per entry of `channels`, of which `widths` takes a fraction by stage.
 
     The paper is silent about padding; ours is "same" throughout.
     """
     from keras import Model, layers
 
+    if widths:
+        stages = _stage_names(len(channels))
+        channels = tuple(narrowed(full, widths[stage]) for full, stage in zip(channels, stages, strict=True))
     x = image
     for block, width in enumerate(channels, start=1):
         x = layers.Conv2D(width, kernel, padding="same", use_bias=False, name=f"conv{block}")(x)
@@ -40,18 +46,23 @@ def build_cbr(
     return Model(image, x)
 
 
+def _stage_names(blocks: int) -> list[str]:
+    return ["stem", *(f"stage{block}" for block in range(1, blocks))]
+
+
 def _cbr_card(
     name: str, kernel: int, channels: tuple[int, ...], description: str, *, last_pool: bool = True
 ) -> Backbone:
-    names = ["stem", *(f"stage{block}" for block in range(1, len(channels)))]
     ends = [f"pool{block}" for block in range(1, len(channels) + 1)]
     if not last_pool:
         ends[-1] = f"relu{len(channels)}"
     later_kernels = sum(kernel**2 * before * after for before, after in pairwise(channels))
+    build = partial(build_cbr, kernel=kernel, channels=channels, last_pool=last_pool)
     return Backbone(
         name=name,
-        build=partial(build_cbr, kernel=kernel, channels=channels, last_pool=last_pool),
-        stages=dict(zip(names, ends, strict=True)),
+        build=build,
+        build_slim=build,
+        stages=dict(zip(_stage_names(len(channels)), ends, strict=True)),
         preprocessing="torch",
         parameters=kernel**2 * 3 * channels[0] + later_kernels + 4 * sum(channels),
         # Table 1 is, to the last digit, the kernels after the first plus a head of five classes

@@ -111,3 +111,26 @@ def stage_summaries(model: keras.Model, card: Backbone) -> tuple[StageSummary, .
             )
         )
     return tuple(summaries)
+
+
+def layers_up_to(model: keras.Model, card: Backbone, name: str) -> frozenset[str]:
+    """The layers of `model` up to and including `name`, a stage or a layer: all that its output depends on.
+
+    With a stage or a layer of a later stage, whole earlier stages are in it.
+
+    Raises:
+        UnknownNameError: Neither a stage nor a layer.
+    """
+    end = resolve_layer(model, card, name)
+    sources, stages = _sources(model), layer_stages(model, card)
+    order = [*card.stages, HEAD]
+    if name in card.stages:
+        return frozenset(layer for layer, stage in stages.items() if order.index(stage) <= order.index(name))
+    found, pending = set(), [end]
+    while pending:
+        layer = pending.pop()
+        if layer not in found:
+            found.add(layer)
+            pending += sources[layer]
+    earlier = {layer for layer, stage in stages.items() if order.index(stage) < order.index(stages[end])}
+    return frozenset(found & stages.keys() | earlier)

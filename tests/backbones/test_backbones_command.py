@@ -25,12 +25,19 @@ def test_the_list_has_one_line_per_backbone_with_its_numbers():
 def test_the_list_as_json_holds_every_card():
     entries = json.loads(run("--json"))
     assert [entry["name"] for entry in entries] == list(BACKBONES)
+    assert {entry["name"] for entry in entries if not entry["slim"]} == {
+        "inception_v3",
+        "inception_resnet_v2",
+        "efficientnet_v2_b0",
+        "convnext_tiny",
+    }
     assert entries[0]["stages"] == ["stem", "stage1", "stage2", "stage3", "stage4"]
 
 
 def test_one_backbone_shows_its_stages():
     text = run("cbr_tiny")
     assert "1,079,520 without a head" in text
+    assert "slim           each stage at any fraction of its width" in text
     assert "1,076,480 as the paper counts them" in text
     last = text.splitlines()[-1].split()
     assert last == ["stage3", "4", "pool4", "14×14×256", "820,224"]
@@ -46,6 +53,10 @@ def test_one_backbone_as_json_lists_the_layers_of_each_stage():
         "output_shape": [112, 112, 32],
         "parameters": 2528,
     }
+
+
+def test_a_backbone_that_cannot_be_slim_says_so():
+    assert "slim           full width only" in run("efficientnet_v2_b0")
 
 
 def test_an_unknown_backbone_is_an_error_with_the_closest_names():

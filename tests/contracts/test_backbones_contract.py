@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -186,10 +187,58 @@ np.save(sys.argv[3], model(np.load(sys.argv[2])))
 
 @pytest.mark.parametrize("name", by_weight)
 def test_a_saved_model_opens_in_plain_keras_in_safe_mode(name, tmp_path):
-    model = build_architecture(name, image_size=SIZE)
+    check_opens_in_plain_keras(build_architecture(name, image_size=SIZE), tmp_path)
+
+
+def check_opens_in_plain_keras(model: keras.Model, tmp_path: Path) -> None:
     perturb(model)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images())
     paths = [str(tmp_path / file) for file in ("model.keras", "images.npy", "features.npy")]
     subprocess.run([sys.executable, "-c", FRESH_PROCESS, *paths], check=True, env=dict(os.environ))
     np.testing.assert_array_equal(np.load(paths[2]), model(images()))
+
+
+slim_by_weight = [
+    pytest.param(name, marks=() if name in ("resnet50", "cbr_tiny") else pytest.mark.slow, id=name)
+    for name in BACKBONES
+    if BACKBONES[name].build_slim
+]
+
+
+def halved_after_stage1(card: Backbone) -> dict[str, float]:
+    return {stage: 0.5 for stage in card.stages if stage not in ("stem", "stage1")}
+
+
+@pytest.mark.parametrize("name", slim_by_weight)
+def test_a_slim_network_has_the_same_layers_in_the_same_stages(name):
+    card = BACKBONES[name]
+    full = build_architecture(card, image_size=SIZE)
+    slim = build_architecture(card, image_size=SIZE, widths=halved_after_stage1(card))
+    assert [weight.path for weight in slim.weights] == [weight.path for weight in full.weights]
+    assert layer_stages(slim, card) == layer_stages(full, card)
+    before, after = stage_summaries(full, card), stage_summaries(slim, card)
+    assert after[:2] == before[:2]
+    assert all(slim.parameters < full.parameters for slim, full in zip(after[2:], before[2:], strict=True))
+    assert all(slim.output_shape[:2] == full.output_shape[:2] for slim, full in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("name", slim_by_weight)
+def test_the_stages_before_the_first_slim_one_take_the_full_networks_weights(name):
+    card = BACKBONES[name]
+    full = build_architecture(card, image_size=SIZE)
+    slim = build_architecture(card, image_size=SIZE, widths=halved_after_stage1(card))
+    perturb(full)
+    for layer, stage in layer_stages(full, card).items():
+        if stage in ("stem", "stage1"):
+            slim.get_layer(layer).set_weights(full.get_layer(layer).get_weights())
+    until_there = [keras.Model(m.input, m.get_layer(card.stage_end("stage1")).output) for m in (full, slim)]
+    expected, found = (np.asarray(part(images())) for part in until_there)
+    np.testing.assert_array_equal(found, expected)
+    assert np.isfinite(slim(images())).all()
+
+
+@pytest.mark.parametrize("name", slim_by_weight)
+def test_a_saved_slim_model_opens_in_plain_keras_in_safe_mode(name, tmp_path):
+    card = BACKBONES[name]
+    check_opens_in_plain_keras(build_architecture(card, image_size=SIZE, widths=halved_after_stage1(card)), tmp_path)
