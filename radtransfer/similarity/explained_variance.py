@@ -42,6 +42,4 @@ def _explained(pair: PairSums) -> float:
     return np.sum((pair.x.whitening.basis.T @ pair.scatter) ** 2) / np.trace(pair.y.scatter)
 
 
-LINEAR_REGRESSION = Measure(
-    "linear regression R²", linear_regression, linear_regression_of_sums, chance_explained
-)
+LINEAR_REGRESSION = Measure("linear regression R²", linear_regression, linear_regression_of_sums, chance_explained)

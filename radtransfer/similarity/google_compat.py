@@ -79,9 +79,7 @@ def google_projection_weights(pair: PairSums, google: GoogleCCA) -> np.ndarray:
     google/svcca where x has more channels than y: that code then takes the rows of the wrong layer.
     """
     fewer_x = google.ranks[0] <= google.ranks[1]
-    layer, kept, vectors = (
-        (pair.x, google.kept_x, google.left) if fewer_x else (pair.y, google.kept_y, google.right)
-    )
+    layer, kept, vectors = (pair.x, google.kept_x, google.left) if fewer_x else (pair.y, google.kept_y, google.right)
     values, axes = np.linalg.eigh(layer.scatter[np.ix_(kept, kept)])
     root = (axes * np.sqrt(np.clip(values, 0, None))) @ axes.T
     mean = np.sqrt(layer.rows) * layer.mean[kept]

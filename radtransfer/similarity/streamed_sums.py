@@ -49,7 +49,7 @@ class StreamedSums:
         self._layers: dict[tuple[int, int], LayerSums] = {}
 
     def add(self, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]) -> None:
-        """Add a batch of rows.
+        """Add a batch of rows; after an error the sums are of no use.
 
         Args:
             x: Name of each layer of x to its activations, real (rows, channels); the same layers every time.
@@ -83,7 +83,10 @@ class StreamedSums:
 
         Raises:
             UnknownNameError: No such layer, or not a pair of these sums.
+            SimilarityError: No rows yet, or values too large to square.
         """
+        if self._x is None:
+            raise SimilarityError("Expected rows before a pair is asked for, received none. Call add() first.")
         i, j = self._x.index(x), self._y.index(y)
         if not self._every and i != j:
             raise UnknownNameError("pair", f"{x}, {y}", [", ".join(names) for names in self.names()])
@@ -103,9 +106,7 @@ class StreamedSums:
             raise SimilarityError(f"Expected as many layers of x as of y, received {len(x)} and {len(y)}.")
         pivots = (self._like._x.pivots, self._like._y.pivots) if self._like else (None, None)
         self._x, self._y = (
-            StackedLayers(
-                batch, dtype=self._dtype, tolerance=self._tolerance, norms=self._norms, pivots=pivot
-            )
+            StackedLayers(batch, dtype=self._dtype, tolerance=self._tolerance, norms=self._norms, pivots=pivot)
             for batch, pivot in zip((x, y), pivots, strict=True)
         )
         whole = (slice(0, self._x.width), slice(0, self._y.width))

@@ -64,6 +64,27 @@ def test_sums_give_what_the_function_of_arrays_gives(networks, name):
     assert measure.of_sums(pair).value == pytest.approx(measure.of_rows(x, y).value, abs=1e-12)
 
 
+def test_wide_networks_are_summed_whole():
+    rng = np.random.default_rng(0)
+    x, y = ({f"layer{i}": rng.normal(size=(40, 150)) + 5 for i in range(5)} for _ in "xy")
+    sums = fill(StreamedSums(), x, y, 15)
+    for a, b in sums.names():
+        expected = (x[a] - x[a].mean(axis=0)).T @ (y[b] - y[b].mean(axis=0))
+        np.testing.assert_allclose(sums.pair(a, b).scatter, expected, atol=1e-11)
+
+
+def test_a_constant_far_from_the_pivot_is_dead_although_rounding_leaves_a_rest(make_layers):
+    x, y = make_layers(0, 900, 40, 5)
+    first = StreamedSums()
+    first.add({"a": x[:100]}, {"a": y[:100]})
+    rest = x[100:].copy()
+    rest[:, :30] = np.random.default_rng(0).uniform(0.1, 9, 30)
+    sums = fill(StreamedSums(like=first), {"a": rest}, {"a": y[100:]}, 70)
+    layer = sums.pair("a", "a").x
+    assert (np.diag(layer.scatter)[:30] > 0).any()
+    assert layer.dead == tuple(range(30))
+
+
 def test_only_the_same_layers_are_paired_if_asked(networks):
     x, y = (dict(list(network.items())[:3]) for network in networks)
     same, every = (fill(StreamedSums(pairs=pairs), x, y, 700) for pairs in ("same", "all"))
@@ -183,6 +204,11 @@ def test_values_too_large_to_square_are_an_error(networks):
     sums.add(x, x)
     with pytest.raises(SimilarityError, match="a: expected finite"):
         sums.pair("a", "a")
+
+
+def test_a_pair_without_rows_is_an_error():
+    with pytest.raises(SimilarityError, match="received none"):
+        StreamedSums().pair("a", "b")
 
 
 def test_debiased_cka_needs_sums_with_norms(networks):
