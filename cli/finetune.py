@@ -107,13 +107,10 @@ def _result_text(result: Any) -> str:
     metrics = result.metrics
     auc = metrics["auc"]
     rows = [
-        f"fold {fold:<3} AUC {_number(value)}"
-        for fold, value in zip(metrics["folds"], auc["per_fold"], strict=True)
+        f"fold {fold:<3} AUC {_number(value)}" for fold, value in zip(metrics["folds"], auc["per_fold"], strict=True)
     ]
     if len(rows) > 1:
-        rows.append(
-            f"mean     AUC {_number(auc['mean'])} ± {_number(auc['sd'])} (sd over folds, not an interval)"
-        )
+        rows.append(f"mean     AUC {_number(auc['mean'])} ± {_number(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
     people = f"{metrics['n_patients']} patients" if metrics["n_patients"] is not None else "patients unknown"
     rows += [

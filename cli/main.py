@@ -64,7 +64,6 @@ def _bug_report(error: Exception, *, verbose: bool) -> str:
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
-        "auto_envvar_prefix": "RADTRANSFER",
     },
     epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed, 6 some folds failed, 130 interrupted.",
 )

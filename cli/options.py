@@ -35,7 +35,7 @@ def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, A
         if isinstance(value, tuple):
             value = ",".join(value)
         annotation = fields[setting][1]
-        given[setting] = value if isinstance(value, bool) or _is_text(annotation) else _parse(value)
+        given[setting] = value if isinstance(value, bool) or _is_text(annotation) else _parse(value, annotation)
     return given
 
 
@@ -66,15 +66,12 @@ def _members(annotation: Any) -> tuple:
 
 def _is_text(annotation: Any) -> bool:
     members = set(_members(annotation)) - {type(None), Ellipsis}
-    return (
-        members == {str}
-        or typing.get_origin(annotation) is typing.Literal
-        or typing.get_origin(annotation) is tuple
-    )
+    return members == {str} or typing.get_origin(annotation) is typing.Literal or typing.get_origin(annotation) is tuple
 
 
-def _parse(value: str) -> Any:
-    return None if value.lower() == "none" else parse_scalar(value)
+def _parse(value: str, annotation: Any) -> Any:
+    """`value` as YAML reads it; "none" is nothing where nothing is a value of the setting."""
+    return None if value.lower() == "none" and type(None) in _members(annotation) else parse_scalar(value)
 
 
 def _default_text(default: Any) -> str:

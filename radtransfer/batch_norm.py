@@ -35,24 +35,16 @@ def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, .
         _set(layers, [(0.0 * layer.moving_mean, 0.0 * layer.moving_variance) for layer in layers])
         learner.observe(images)
         means.append([np.array(layer.moving_mean, np.float64) / (1 - layer.momentum) for layer in layers])
-        variances.append(
-            [np.array(layer.moving_variance, np.float64) / (1 - layer.momentum) for layer in layers]
-        )
+        variances.append([np.array(layer.moving_variance, np.float64) / (1 - layer.momentum) for layer in layers])
     for i, layer in enumerate(layers):
         of_layer = np.stack([batch[i] for batch in means])
         layer.moving_mean.assign(of_layer.mean(axis=0))
-        layer.moving_variance.assign(
-            np.mean([batch[i] for batch in variances], axis=0) + of_layer.var(axis=0)
-        )
+        layer.moving_variance.assign(np.mean([batch[i] for batch in variances], axis=0) + of_layer.var(axis=0))
 
 
 def trainable_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The batch-norm layers whose statistics move."""
-    return [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    ]
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
 
 
 def _set(layers: list[keras.layers.BatchNormalization], values: list[tuple]) -> None:

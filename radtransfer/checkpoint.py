@@ -29,4 +29,6 @@ def load_checkpoint(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
             arrays = [file[name] for name in sorted(file.files) if name.startswith("array_")]
             return arrays, json.loads(str(file["record"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is damaged ({error}). Delete it to begin this fold again.") from None
+        raise RunError(
+            f"{path} is damaged ({error}). Delete the folder {path.parent} to begin this fold again."
+        ) from None

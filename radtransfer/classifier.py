@@ -40,8 +40,8 @@ def build_classifier(
     """Preprocessing, backbone, dropout and a dense layer, in one graph.
 
     The graph is flat, as Grad-CAM, freezing and weight files of other tools expect it, and holds plain Keras layers
-    only, so that `keras.models.load_model` opens the saved model where this package is not installed. Preprocessing,
-    activation and probabilities are float32 whatever the precision.
+    only, so that `keras.models.load_model` opens the saved model where this package is not installed. Preprocessing
+    and head are float32 whatever the precision.
 
     Args:
         card: The backbone.
@@ -60,7 +60,7 @@ def build_classifier(
         card, image_size=image_size, precision=precision, prepare=partial(preprocess, mode=preprocessing)
     )
     dropped = keras.layers.Dropout(dropout, name="head_dropout", dtype=precision)(features.output)
-    logits = keras.layers.Dense(classes, name="head", dtype=precision)(dropped)
+    logits = keras.layers.Dense(classes, name="head", dtype="float32")(dropped)
     probabilities = keras.layers.Activation(activation, name="probabilities", dtype="float32")(logits)
     return Classifier(
         model=keras.Model(features.input, probabilities, name=card.name),

@@ -81,9 +81,7 @@ def find_config(source: str) -> Path:
     shipped = shipped_configs()
     if source in shipped:
         return shipped[source]
-    raise ConfigError(
-        f"No config {source!r}: expected a YAML file or a shipped name. {closest_names(source, shipped)}"
-    )
+    raise ConfigError(f"No config {source!r}: expected a YAML file or a shipped name. {closest_names(source, shipped)}")
 
 
 def _parse_sets(sets: tuple[str, ...], mistakes: list[str]) -> list[tuple[str, Any]]:

@@ -1,8 +1,10 @@
 """Check everything a run needs, do one batch, and say what the whole will cost."""
 
+import sys
 import time
 from dataclasses import dataclass
 
+from radtransfer.batch_norm import IMAGES
 from radtransfer.experiment import prepare
 from radtransfer.finetune import run_folder
 from radtransfer.plan_block import plan_lines
@@ -22,7 +24,7 @@ class Estimate:
         folds: To train.
         steps_per_epoch: Training steps of the first fold.
         first_step_seconds: The first step, tracing included; paid once.
-        step_seconds: Every further step.
+        step_seconds: Every further step, its images decoded meanwhile.
         epoch_seconds: An epoch with its validation.
         total_hours: All folds and epochs.
         peak_memory_mb: Of this process so far, in megabytes; None where the system does not tell.
@@ -46,24 +48,28 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
     """
     progress = progress or Progress()
     out = run_folder(config, name=name, reuse=False)
+    if (out / "run.json").exists():
+        progress.note(f"{out} holds a run already: --resume, --overwrite or another --out will be needed")
     experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
     progress.plan(plan_lines(experiment, None))
     fold = experiment.folds[0]
     start(experiment.classifier.model, experiment.pretrained, seed=experiment.fold_seed(fold))
     data = experiment.fold_data(fold)
     batch = next(iter(data.epoch(1)))
+    decoding = _seconds(lambda: list(data.plain())) / max(-(-min(data.images, IMAGES) // len(batch[0])), 1)
     first = _seconds(lambda: experiment.learner.train(*batch).numpy())
     step = min(_seconds(lambda: experiment.learner.train(*batch).numpy()) for _ in range(_STEPS))
     experiment.learner.evaluate(*batch[:2])
     validation = _seconds(lambda: experiment.learner.evaluate(*batch[:2])[1].numpy())
-    checked = len(experiment.rows(fold, "val"))
-    epoch = data.steps * step + validation * -(-checked // config.training.batch_size)
+    checked = -(-len(experiment.rows(fold, "val")) // config.training.batch_size)
+    # Images are decoded while the step before is computed: the slower of the two sets the pace.
+    epoch = data.steps * max(step, decoding) + checked * max(validation, decoding)
     return Estimate(
         images=len(experiment.table),
         folds=len(experiment.folds),
         steps_per_epoch=data.steps,
         first_step_seconds=round(first, 2),
-        step_seconds=round(step, 4),
+        step_seconds=round(max(step, decoding), 4),
         epoch_seconds=round(epoch, 1),
         total_hours=round((first + epoch * config.training.epochs * len(experiment.folds)) / 3600, 2),
         peak_memory_mb=_peak_memory(),
@@ -81,4 +87,5 @@ def _peak_memory() -> float | None:
         import resource
     except ImportError:  # Windows
         return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 0)
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)

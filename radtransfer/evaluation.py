@@ -132,7 +132,7 @@ def evaluate(predictions: Predictions, scoring: Scoring) -> Metrics:
     return Metrics(
         auc=_mean(_areas(main)),
         per_class=dict(zip(scoring.classes, _areas(each), strict=True)),
-        accuracy=_accuracy(targets, probabilities, scoring),
+        accuracy=accuracy(targets, probabilities, scoring),
         top5_accuracy=_top5_accuracy(targets, probabilities, scoring),
         sensitivity_at_90_specificity=_mean(
             [sensitivity_at_specificity(question.truth, question.scores, 0.9) for question in main]
@@ -170,7 +170,8 @@ def _areas(questions: Sequence[Question]) -> list[float | None]:
     return [exact_area(question.truth, question.scores) for question in questions]
 
 
-def _accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
+def accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
+    """As `Metrics.accuracy`, for watching the validation images while training."""
     known = ~np.isnan(targets)
     if scoring.task == "multilabel":
         return _mean(((probabilities > 0.5) == (targets > 0.5))[known])

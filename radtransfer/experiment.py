@@ -1,7 +1,7 @@
 """Everything a run needs before its first step, read and checked: images, folds, network, weights."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,11 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import Device, resolve_device
 from radtransfer.epoch_order import epoch_order
 from radtransfer.errors import ConfigError
-from radtransfer.evaluation import exact_auc
+from radtransfer.evaluation import accuracy, exact_auc
 from radtransfer.folds import Fold, assign_folds, fold_notes
-from radtransfer.images import ImageFacts, check_images
-from radtransfer.learner import Learner
+from radtransfer.images import CheckedImages, check_images
+from radtransfer.learner import Evaluator, Learner
+from radtransfer.losses import class_weights
 from radtransfer.pipeline import Batches, make_batches
 from radtransfer.preprocessing import preprocessing_mode
 from radtransfer.pretrained import PretrainedWeights, load_pretrained, preprocessing_of
@@ -44,98 +45,85 @@ class Experiment:
         card: The backbone's card.
         device: The resolved device, precision and compilation.
         table: Every readable image.
-        facts: How each image is stored, in the table's order.
         folds: Who trains, validates and tests where.
+        scoring: Which questions the outputs answer.
         pretrained: What the backbone starts from; None for random.
         preprocessing: The resolved mode.
         classifier: The network that is trained.
         learner: Trains it.
+        batches: Of the table's images.
     """
 
     config: Config
     card: Backbone
     device: Device
     table: ImageTable
-    facts: Sequence[ImageFacts]
     folds: tuple[Fold, ...]
+    scoring: Scoring
     pretrained: PretrainedWeights | None
     preprocessing: str
     classifier: Classifier
     learner: Learner
+    batches: Batches
 
     def rows(self, fold: Fold, *splits: str) -> np.ndarray:
         """The table rows of `splits` in a fold, in table order."""
         return np.flatnonzero(np.isin(fold.split, splits))
 
-    def batches(self, fold: Fold, rows: np.ndarray) -> Batches:
-        """Batches of some rows; augmented where they are shuffled."""
-        return make_batches(
-            [self.table.paths[i] for i in rows],
-            [self.table.files[i] for i in rows],
-            [self.facts[i] for i in rows],
-            self.table.targets[rows],
-            image_size=self.config.model.image_size,
-            batch_size=self.config.training.batch_size,
-            workers=self.device.workers,
-            augmentation=self.config.training.augmentation,
-            seed=fold.seed,
-            fold=fold.number,
-        )
-
     def fold_data(self, fold: Fold) -> FoldData:
         """What `fold` trains and validates on."""
         training, validation = self.rows(fold, "train"), self.rows(fold, "val")
-        batches, checked = self.batches(fold, training), self.batches(fold, validation)
-        measured = epoch_order(len(training), seed=fold.seed, fold=fold.number, epoch=0)[:IMAGES]
+        # Epochs count from 1: the order of epoch 0 is free to choose the images for batch-norm statistics.
+        chosen = training[epoch_order(len(training), seed=fold.seed, fold=fold.number, epoch=0)[:IMAGES]]
+        targets = self.table.targets[validation]
         return FoldData(
-            epoch=batches.shuffled,
-            plain=lambda: batches.in_order(measured),
-            validation=checked.in_order,
+            epoch=lambda epoch: self.batches.shuffled(epoch, rows=training, seed=fold.seed, fold=fold.number),
+            plain=lambda: self.batches.in_order(chosen),
+            validation=lambda: self.batches.in_order(validation),
             steps=-(-len(training) // self.config.training.batch_size),
             images=len(training),
-            auc=lambda probabilities: exact_auc(self.table.targets[validation], probabilities, self.scoring),
+            auc=lambda probabilities: exact_auc(targets, probabilities, self.scoring),
+            accuracy=lambda probabilities: accuracy(targets, probabilities, self.scoring),
         )
-
-    @property
-    def scoring(self) -> Scoring:
-        """Which questions the outputs answer."""
-        return Scoring(self.table.task, self.table.classes, self.config.data.positive_from)
 
     def fold_seed(self, fold: Fold) -> int:
         """The seed of everything random in a fold that is not the data's."""
         return derive_seed(fold.seed, "fold", fold.number)
+
+    def class_weights(self, fold: Fold) -> np.ndarray:
+        """The factor of each class in the loss, from the training images of `fold`."""
+        return _class_weights(self.config, self.table, self.rows(fold, "train"))
 
     @property
     def settled_after(self) -> int:
         """Steps until which batch-norm statistics are re-estimated."""
         return settled_after(self.card.batch_norm_momentum)
 
-    def exact_learner(self) -> Learner:
-        """The learner in float32, with the trained weights: what is saved, predicted with and scored."""
+    def exact_evaluator(self) -> Evaluator:
+        """The trained network in float32: what is saved, predicted with and scored."""
         if self.device.precision == "float32":
             return self.learner
-        self._float32_learner.classifier.model.set_weights(self.classifier.model.get_weights())
-        return self._float32_learner
+        self._float32_evaluator.classifier.model.set_weights(self.classifier.model.get_weights())
+        return self._float32_evaluator
 
     @cached_property
-    def _float32_learner(self) -> Learner:
+    def _float32_evaluator(self) -> Evaluator:
         classifier = _classifier(
             self.config, self.card, self.table, preprocessing=self.preprocessing, precision="float32"
         )
-        return Learner(
-            classifier, self.config.training, batch_size=self.config.training.batch_size, jit=self.device.jit
-        )
+        training = self.config.training
+        return Evaluator(classifier, loss=training.loss, batch_size=training.batch_size, jit=self.device.jit)
 
     @property
     def table_sha256(self) -> str:
         """Fingerprint of the rows: path, label, patient and split of each image in each fold."""
         rows = zip(self.table.paths, self.table.labels, self.table.groups, strict=True)
-        text = "\n".join("\t".join(row) for row in rows) + "\n".join("".join(fold.split) for fold in self.folds)
-        return hashlib.sha256(text.encode()).hexdigest()
+        lines = ["\t".join(row) for row in rows] + [",".join(fold.split) for fold in self.folds]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experiment:
-    """Read and check everything, cheapest first.
+    """Read and check everything, cheapest first; images are decoded last.
 
     Args:
         config: The settings.
@@ -149,20 +137,14 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
     """
     card = check_names(config)
     device = resolve_device(config.system)
-    table = read_table(config.data)
-    for note in table.notes:
-        progress.note(note)
-    if config.model.weights == "random" and card.pretrained:
-        progress.note(
-            f"{card.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones."
-        )
-    preprocessing = config.model.preprocessing
-    if preprocessing == "auto":
-        preprocessing = preprocessing_of(config.model.weights, backbone=card.name) or RANDOM_PREPROCESSING
+    table, scoring = _read_table(config, progress)
+    folds = _folds(config, table)
+    preprocessing = _preprocessing(config, card, progress)
     classifier = _classifier(config, card, table, preprocessing=preprocessing, precision=device.precision)
     pretrained = load_pretrained(
         config.model.weights, backbone=card.name, model=classifier.backbone, notify=progress.note
     )
+    learner = Learner(classifier, config.training, batch_size=config.training.batch_size, jit=device.jit)
     checked = check_images(
         table,
         workers=device.workers,
@@ -170,21 +152,25 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
         report_file=report_file,
         progress=progress,
     )
-    folds = assign_folds(checked.table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
-    for note in fold_notes(checked.table, config.splits, folds):
+    if checked.bad:
+        folds = _folds(config, checked.table)
+    for note in (
+        *fold_notes(checked.table, config.splits, folds),
+        *_monitor_notes(config, checked.table, folds, scoring),
+    ):
         progress.note(note)
-    learner = Learner(classifier, config.training, batch_size=config.training.batch_size, jit=device.jit)
     return Experiment(
-        config,
-        card,
-        device,
-        checked.table,
-        checked.facts,
-        folds,
-        pretrained,
-        preprocessing,
-        classifier,
-        learner,
+        config=config,
+        card=card,
+        device=device,
+        table=checked.table,
+        folds=folds,
+        scoring=scoring,
+        pretrained=pretrained,
+        preprocessing=preprocessing,
+        classifier=classifier,
+        learner=learner,
+        batches=_batches(config, checked, device),
     )
 
 
@@ -198,11 +184,51 @@ def check_names(config: Config) -> Backbone:
         raise ConfigError(
             "No images given. Pass --data with a folder or a CSV, or a config; try `radtransfer finetune quickstart`."
         )
-    if config.training.augmentation not in AUGMENTATIONS:
-        AUGMENTATIONS[config.training.augmentation]
+    AUGMENTATIONS.check(config.training.augmentation)
     if config.model.preprocessing != "auto":
         preprocessing_mode(config.model.preprocessing)
     return BACKBONES[config.model.backbone]
+
+
+def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring]:
+    """The table, and what can be checked of labels and loss before anything else is read."""
+    table = read_table(config.data)
+    for note in table.notes:
+        progress.note(note)
+    _class_weights(config, table, np.arange(len(table)))
+    return table, Scoring(table.task, table.classes, config.data.positive_from)
+
+
+def _class_weights(config: Config, table: ImageTable, rows: np.ndarray) -> np.ndarray:
+    return class_weights(config.training.class_weights, table.targets[rows], classes=table.classes, task=table.task)
+
+
+def _folds(config: Config, table: ImageTable) -> tuple[Fold, ...]:
+    return assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
+
+
+def _monitor_notes(config: Config, table: ImageTable, folds: Sequence[Fold], scoring: Scoring) -> Iterator[str]:
+    """Says where the monitored AUC does not exist."""
+    if config.training.monitor != "auc":
+        return
+    for fold in folds:
+        targets = table.targets[fold.split == "val"]
+        if exact_auc(targets, np.nan_to_num(targets), scoring) is None:
+            yield f"fold {fold.number}: the AUC of its validation images is undefined; their loss picks the best epoch"
+
+
+def _preprocessing(config: Config, card: Backbone, progress: Progress) -> str:
+    """The input scale, and a word where it may surprise."""
+    if config.model.weights == "random" and card.pretrained:
+        progress.note(
+            f"{card.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones"
+        )
+    own = preprocessing_of(config.model.weights, backbone=card.name)
+    if config.model.preprocessing == "auto":
+        return own or RANDOM_PREPROCESSING
+    if own not in (None, config.model.preprocessing):
+        progress.note(f"the weights were trained with {own} input, {config.model.preprocessing} is used as asked")
+    return config.model.preprocessing
 
 
 def _classifier(config: Config, card: Backbone, table: ImageTable, *, preprocessing: str, precision: str) -> Classifier:
@@ -223,3 +249,16 @@ def _activation(config: Config, table: ImageTable) -> str:
     if config.model.head == "auto":
         return "sigmoid" if table.task == "multilabel" else "softmax"
     return config.model.head
+
+
+def _batches(config: Config, checked: CheckedImages, device: Device) -> Batches:
+    return make_batches(
+        checked.table.paths,
+        checked.table.files,
+        checked.facts,
+        checked.table.targets,
+        image_size=config.model.image_size,
+        batch_size=config.training.batch_size,
+        workers=device.workers,
+        augmentation=config.training.augmentation,
+    )

@@ -68,6 +68,8 @@ def export_run(run: str | Path, *, format: str, out: Path, fold: str | None = No
     kind = EXPORT_FORMATS[format]
     if fold == "all":
         read_run(Path(run))
+        if not finished_folds(Path(run)):
+            raise RunError(f"Run {run} has no finished fold yet; nothing to export.")
         return [_export_fold(Path(run), k, kind, out / f"fold_{k}{kind.suffix}") for k in finished_folds(Path(run))]
     if fold is not None and not fold.isdigit():
         raise ConfigError(f"--fold expects a number or all. Received: {fold!r}.")

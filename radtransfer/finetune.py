@@ -1,7 +1,9 @@
 """Fine-tune a network on medical images: the main job, read like the method section of a paper."""
 
 import json
-import time
+import os
+import shlex
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +14,16 @@ from radtransfer.config import config_values
 from radtransfer.errors import FoldsFailedError, RunError, TrainingError
 from radtransfer.experiment import Experiment, prepare
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
-from radtransfer.folds import Fold, fold_rows
-from radtransfer.losses import class_weights
+from radtransfer.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.plan_block import plan_lines, run_record
 from radtransfer.progress import EpochReporter, Progress
-from radtransfer.runs import Run, now, open_run, whole_file, write_rows
+from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows
 from radtransfer.settings import Config
-from radtransfer.training import fit
+from radtransfer.training import fit, memory_errors
 from radtransfer.transfer import start
+
+_DECISIVE = ("weights_sha256", "preprocessing", "precision", "jit", "classes", "head", "table_sha256")
+"""What of `run.json` must not change between the start of a run and its resumption."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +60,17 @@ def finetune(
     """
     progress = progress or Progress()
     out = run_folder(config, name=name, reuse=resume or overwrite)
-    with open_run(out, config_values(config), resume=resume, overwrite=overwrite) as run:
+    settings = config_values(config) | {"out": str(out)}
+    with open_run(out, settings, resume=resume, overwrite=overwrite) as run:
         if run.finished:
-            progress.note(f"{out} is finished; nothing is left to do.")
+            progress.note(f"{out} is finished; nothing is left to do")
             return Result(out, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
         experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
-        _check_same_data(run, experiment)
-        run.begin(config_values(config) | {"out": str(out)})
-        run.update(**run_record(experiment))
-        write_rows(
-            out / "folds.csv",
-            ("path", "label", "patient", "fold", "split"),
-            fold_rows(experiment.table, experiment.folds),
-        )
-        progress.plan(plan_lines(experiment, out))
+        _check_unchanged(run, run_record(experiment))
+        run.begin(settings)
         with _status_kept(run, progress):
+            _record_start(run, experiment)
+            progress.plan(plan_lines(experiment, out))
             results, failures = [], {}
             for fold in experiment.folds:
                 try:
@@ -94,42 +94,46 @@ def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
     return out
 
 
+def _record_start(run: Run, experiment: Experiment) -> None:
+    """What `run.json` says of the making; a resumed run keeps it and adds what it goes on with."""
+    record = run_record(experiment)
+    if "versions" in run.record:
+        again = {"at": now(), "versions": record["versions"], "device": record["device"]}
+        run.update(resumed=[*run.record.get("resumed", []), again])
+        return
+    run.update(**record)
+    write_rows(run.path / "folds.csv", FOLD_COLUMNS, fold_rows(experiment.table, experiment.folds))
+
+
 def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress) -> FoldResult:
     """One fold, from its first weights to its test predictions."""
     folder = run.fold(fold.number)
     if (folder / "metrics.json").exists():
         return read_fold_result(experiment, fold, folder)
-    started = time.monotonic()
-    learner, table, settings = experiment.learner, experiment.table, experiment.config.training
-    start(experiment.classifier.model, experiment.pretrained, seed=experiment.fold_seed(fold))
-    targets = table.targets[experiment.rows(fold, "train")]
-    learner.reset(class_weights(settings.class_weights, targets, classes=table.classes, task=table.task))
-    if not (folder / "initial.weights.h5").exists():
+    settings, seed = experiment.config.training, experiment.fold_seed(fold)
+    with memory_errors(settings):
+        start(experiment.classifier.model, experiment.pretrained, seed=seed)
+        experiment.learner.reset(experiment.class_weights(fold))
         with whole_file(folder / "initial.weights.h5") as part:
             experiment.classifier.model.save_weights(part)
-    progression = fit(
-        learner,
-        experiment.fold_data(fold),
-        settings,
-        seed=experiment.fold_seed(fold),
-        folder=folder,
-        settled_after=experiment.settled_after,
-        reporter=EpochReporter(
-            progress, fold=fold.number, folds=len(experiment.folds), epochs=settings.epochs
-        ),
-    )
-    result = write_fold_result(experiment, fold, progression, folder)
-    seconds = run.record.get("seconds_per_fold", {}) | {
-        str(fold.number): round(time.monotonic() - started, 1)
-    }
-    run.update(seconds_per_fold=seconds)
+        state = fit(
+            experiment.learner,
+            experiment.fold_data(fold),
+            settings,
+            seed=seed,
+            folder=folder,
+            settled_after=experiment.settled_after,
+            reporter=EpochReporter(progress, fold.number, len(experiment.folds), settings.epochs),
+        )
+        run.update(
+            seconds_per_fold=run.record.get("seconds_per_fold", {}) | {str(fold.number): round(state.seconds, 1)}
+        )
+        result = write_fold_result(experiment, fold, state, folder)
     progress.fold(fold.number, len(experiment.folds), result.metrics)
     return result
 
 
-def _conclude(
-    experiment: Experiment, run: Run, results: list[FoldResult], failures: dict[int, str]
-) -> Result:
+def _conclude(experiment: Experiment, run: Run, results: list[FoldResult], failures: dict[int, str]) -> Result:
     """Summarize the finished folds; failed ones are named, and decide the exit code."""
     if not results:
         raise TrainingError(next(iter(failures.values())))
@@ -142,12 +146,20 @@ def _conclude(
     return Result(run.path, metrics)
 
 
-def _check_same_data(run: Run, experiment: Experiment) -> None:
-    before = run.record.get("data", {}).get("table_sha256")
-    if before not in (None, experiment.table_sha256):
+def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
+    """What decides the numbers must be as it was when the run was started.
+
+    Raises:
+        RunError: The data, the weights' file or the arithmetic are other ones now.
+    """
+    before = {name: run.record.get(name) for name in _DECISIVE}
+    after = {name: record[name] for name in _DECISIVE}
+    changed = [] if "versions" not in run.record else list(differences(before, after))
+    if changed:
+        what = "; ".join(f"{name} was {old}, is {new}" for name, old, new in changed)
         raise RunError(
-            f"--resume: the image table or its splits changed since {run.path} was started (sha256 {before[:12]}… then, "
-            f"{experiment.table_sha256[:12]}… now). Restore the table, or start a new run with another --out."
+            f"--resume: this is not what {run.path} was started with: {what}. Restore it (arithmetic: with --precision "
+            "and --jit), or start a new run with another --out."
         )
 
 
@@ -158,11 +170,15 @@ def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         run.update(status="interrupted", ended=now())
-        progress.note(
-            f"interrupted; go on with: radtransfer finetune {run.path / 'config.yaml'} --out {run.path} --resume"
-        )
+        config, out = _quoted(run.path / "config.yaml"), _quoted(run.path)
+        progress.note(f"interrupted; go on with: radtransfer finetune {config} --out {out} --resume")
         raise
     except BaseException as error:
         run.update(status="failed", ended=now(), error=str(error))
         raise
     run.update(status="finished", ended=now(), error=None)
+
+
+def _quoted(path: Path) -> str:
+    """`path` as the shell takes it."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))

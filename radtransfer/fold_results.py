@@ -1,7 +1,7 @@
 """What a fold leaves behind: a model to take home, its predictions and its metrics; and their summary."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from radtransfer.evaluation import Predictions, evaluate, summarize
 from radtransfer.experiment import Experiment
 from radtransfer.folds import Fold
 from radtransfer.runs import read_rows, whole_file, write_json, write_rows
-from radtransfer.training import Progression, predict
+from radtransfer.training import FitState, predict
 
 
 @dataclass(frozen=True)
@@ -32,43 +32,39 @@ class FoldResult:
     metrics: dict[str, Any]
 
 
-def write_fold_result(
-    experiment: Experiment, fold: Fold, progression: Progression, folder: Path
-) -> FoldResult:
+def write_fold_result(experiment: Experiment, fold: Fold, state: FitState, folder: Path) -> FoldResult:
     """Save the model, predict validation and test images with it, score, and clear the checkpoints.
 
     `metrics.json` is written last: a fold that has it is finished.
     """
-    exact = experiment.exact_learner()
+    exact = experiment.exact_evaluator()
     with whole_file(folder / "model.keras") as part:
         exact.classifier.model.save(part)
     rows = experiment.rows(fold, "val", "test")
-    probabilities, _ = predict(exact, experiment.batches(fold, rows).in_order())
-    _write_predictions(folder / "predictions.csv", experiment, fold, rows, probabilities)
+    probabilities, _ = predict(exact, experiment.batches.in_order(rows))
+    write_rows(folder / "predictions.csv", _header(experiment), _prediction_rows(experiment, fold, rows, probabilities))
     in_test = fold.split[rows] == "test"
     metrics = {
         **_score(experiment, fold, rows[in_test], probabilities[in_test]),
         "fold": fold.number,
         "repeat": fold.repeat,
         "seed": fold.seed,
-        "best_epoch": progression.best_epoch,
-        "epochs": progression.epoch,
-        "batch_norm_reestimated": progression.reestimated,
+        "best_epoch": state.best_epoch,
+        "epochs": state.epoch,
+        "batch_norm_reestimated": state.reestimated,
         "val": _score(experiment, fold, rows[~in_test], probabilities[~in_test]),
     }
     write_json(folder / "metrics.json", metrics)
-    for checkpoint in ("checkpoint.npz", "best.npz"):
-        (folder / checkpoint).unlink(missing_ok=True)
+    _clear_checkpoints(folder)
     return FoldResult(fold, rows[in_test], probabilities[in_test], metrics)
 
 
 def read_fold_result(experiment: Experiment, fold: Fold, folder: Path) -> FoldResult:
     """What `write_fold_result` wrote."""
+    _clear_checkpoints(folder)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     lines = [line for line in read_rows(folder / "predictions.csv") if line["split"] == "test"]
-    probabilities = np.array(
-        [[line[f"p_{name}"] for name in experiment.table.classes] for line in lines], np.float32
-    )
+    probabilities = np.array([[line[f"p_{name}"] for name in experiment.table.classes] for line in lines], np.float32)
     return FoldResult(fold, experiment.rows(fold, "test"), probabilities, metrics)
 
 
@@ -79,23 +75,24 @@ def write_summary(experiment: Experiment, results: Sequence[FoldResult], folder:
         for result in results
         for line in _prediction_rows(experiment, result.fold, result.test, result.probabilities)
     ]
-    write_rows(folder / "predictions.csv", [*_prediction_header(experiment), "fold"], lines)
-    predictions = [
-        _predictions(experiment, result.fold, result.test, result.probabilities) for result in results
-    ]
+    write_rows(folder / "predictions.csv", [*_header(experiment), "fold"], lines)
+    predictions = [_predictions(experiment, result.fold, result.test, result.probabilities) for result in results]
     summary = summarize(predictions, experiment.scoring, seed=experiment.config.seed)
     metrics = summary.to_dict() | {"folds": [result.fold.number for result in results]}
     write_json(folder / "metrics.json", metrics)
     return metrics
 
 
+def _clear_checkpoints(folder: Path) -> None:
+    for checkpoint in ("checkpoint.npz", "best.npz"):
+        (folder / checkpoint).unlink(missing_ok=True)
+
+
 def _score(experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     return evaluate(_predictions(experiment, fold, rows, probabilities), experiment.scoring).to_dict()
 
 
-def _predictions(
-    experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray
-) -> Predictions:
+def _predictions(experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray) -> Predictions:
     table = experiment.table
     return Predictions(
         targets=table.targets[rows],
@@ -106,17 +103,13 @@ def _predictions(
     )
 
 
-def _write_predictions(
-    path: Path, experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray
-) -> None:
-    write_rows(path, _prediction_header(experiment), _prediction_rows(experiment, fold, rows, probabilities))
-
-
-def _prediction_header(experiment: Experiment) -> list[str]:
+def _header(experiment: Experiment) -> list[str]:
     return ["path", "patient", "label", "split", *(f"p_{name}" for name in experiment.table.classes)]
 
 
-def _prediction_rows(experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray):
+def _prediction_rows(
+    experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray
+) -> Iterator[list[Any]]:
     table, labels = experiment.table, experiment.table.labels
     patients = table.patients or [""] * len(table)
     for row, values in zip(rows, probabilities, strict=True):

@@ -39,9 +39,7 @@ class Fold:
     split: np.ndarray
 
 
-def assign_folds(
-    table: ImageTable, settings: SplitSettings, *, seed: int, allow_leakage: bool
-) -> tuple[Fold, ...]:
+def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow_leakage: bool) -> tuple[Fold, ...]:
     """The folds that are to run: those the data brings, else `settings.folds` drawn ones.
 
     The same images give the same folds in whatever order they stand, on every machine.

@@ -8,39 +8,71 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.classifier import Classifier
+from radtransfer.errors import RunError
 from radtransfer.losses import make_loss
 from radtransfer.settings import TrainingSettings
 
 
-class Learner:
-    """Trains and evaluates one classifier, a batch at a time.
+class Evaluator:
+    """Predicts with a network, a batch of one fixed shape at a time; traced once.
 
-    Every function takes batches of one fixed shape and is traced once.
+    Args:
+        classifier: The network.
+        loss: Key of `losses.make_loss`.
+        batch_size: Images per batch, always.
+        jit: Compile with XLA.
+    """
+
+    def __init__(self, classifier: Classifier, *, loss: str, batch_size: int, jit: bool):
+        self.classifier = classifier
+        self._loss = make_loss(loss, activation=classifier.activation)
+        self._activation = tf.nn.softmax if classifier.activation == "softmax" else tf.nn.sigmoid
+        network = classifier.logits
+        self._images = tf.TensorSpec((batch_size, *network.input_shape[1:]), tf.float32)
+        self._targets = tf.TensorSpec((batch_size, network.output_shape[-1]), tf.float32)
+        self.evaluate = tf.function(self._evaluate, input_signature=[self._images, self._targets], jit_compile=jit)
+
+    def _evaluate(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Probabilities (batch, classes) and unweighted loss (batch,), without dropout."""
+        logits = tf.cast(self.classifier.logits(images, training=False), tf.float32)
+        return self._activation(logits), self._loss(targets, logits, tf.ones([logits.shape[-1]]))
+
+
+class Learner(Evaluator):
+    """Trains a network as well: with its optimizer, the layers that are frozen, and the weight of each class.
 
     Args:
         classifier: The network.
         settings: Optimizer and loss.
         batch_size: Images per batch, always.
         jit: Compile with XLA.
+        frozen: Names of layers that do not train; their batch norm runs in inference mode.
     """
 
-    def __init__(self, classifier: Classifier, settings: TrainingSettings, *, batch_size: int, jit: bool):
-        self.classifier = classifier
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: TrainingSettings,
+        *,
+        batch_size: int,
+        jit: bool,
+        frozen: frozenset[str] = frozenset(),
+    ):
+        super().__init__(classifier, loss=settings.loss, batch_size=batch_size, jit=jit)
+        self._frozen = frozen
+        self._freeze()
         self.optimizer = _make_optimizer(settings, mixed_float16=_uses_float16(classifier.model))
+        # Without this the optimizer makes its variables in the first step, which is then traced twice.
         self.optimizer.build(classifier.model.trainable_variables)
         self._fresh_optimizer = [np.array(variable) for variable in self.optimizer.variables]
-        self._loss = make_loss(settings.loss, activation=classifier.activation)
-        classes = classifier.model.output_shape[-1]
-        self._class_weights = tf.Variable(tf.ones([classes]), trainable=False)
-        images = tf.TensorSpec((batch_size, *classifier.model.input_shape[1:]), tf.float32)
-        targets = tf.TensorSpec((batch_size, classes), tf.float32)
+        self._class_weights = tf.Variable(tf.ones([self._targets.shape[-1]]), trainable=False)
         weights = tf.TensorSpec((batch_size,), tf.float32)
-        self.train = tf.function(self._train, input_signature=[images, targets, weights], jit_compile=jit)
-        self.evaluate = tf.function(self._evaluate, input_signature=[images, targets], jit_compile=jit)
-        self.observe = tf.function(self._observe, input_signature=[images], jit_compile=jit)
+        self.train = tf.function(self._train, input_signature=[self._images, self._targets, weights], jit_compile=jit)
+        self.observe = tf.function(self._observe, input_signature=[self._images], jit_compile=jit)
 
     def reset(self, class_weights: np.ndarray) -> None:
         """A fresh optimizer and these class weights; the network's weights are the caller's to set."""
+        self._freeze()
         for variable, value in zip(self.optimizer.variables, self._fresh_optimizer, strict=True):
             variable.assign(value)
         self._class_weights.assign(class_weights)
@@ -55,9 +87,24 @@ class Learner:
         return [np.array(variable) for variable in self._variables()]
 
     def restore(self, state: list[np.ndarray]) -> None:
-        """Set what `state` gave."""
-        for variable, value in zip(self._variables(), state, strict=True):
+        """Set what `state` gave, or nothing.
+
+        Raises:
+            RunError: It is of another network, optimizer or precision.
+        """
+        variables = self._variables()
+        if [array.shape for array in state] != [tuple(variable.shape) for variable in variables]:
+            raise RunError(
+                "A checkpoint of another network, optimizer or precision: expected "
+                f"{len(variables)} arrays of its shapes, received {len(state)}. Delete the fold's folder to begin it again."
+            )
+        for variable, value in zip(variables, state, strict=True):
             variable.assign(value)
+
+    def _freeze(self) -> None:
+        """A step is traced with the layers as they are at its first call, so that this comes before it."""
+        for layer in self.classifier.model.layers:
+            layer.trainable = layer.name not in self._frozen
 
     def _variables(self) -> list[keras.Variable]:
         return [*self.classifier.model.weights, *self.optimizer.variables]
@@ -71,14 +118,6 @@ class Learner:
             loss = self.optimizer.scale_loss(total / tf.maximum(tf.reduce_sum(weights), 1.0))
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return total
-
-    def _evaluate(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Probabilities (batch, classes) and unweighted loss (batch,), without dropout."""
-        logits = self.classifier.logits(images, training=False)
-        activation = tf.nn.softmax if self.classifier.activation == "softmax" else tf.nn.sigmoid
-        return activation(tf.cast(logits, tf.float32)), self._loss(
-            targets, logits, tf.ones_like(self._class_weights)
-        )
 
     def _observe(self, images: tf.Tensor) -> None:
         """Let batch norm see a batch; nothing else changes."""

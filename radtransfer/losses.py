@@ -30,9 +30,7 @@ def make_loss(name: str, *, activation: str) -> Loss:
     if name == "auto":
         name = "categorical_crossentropy" if activation == "softmax" else "binary_crossentropy"
     if name == "categorical_crossentropy" and activation == "sigmoid":
-        raise ConfigError(
-            "training.loss: categorical_crossentropy needs model.head softmax. Received: sigmoid."
-        )
+        raise ConfigError("training.loss: categorical_crossentropy needs model.head softmax. Received: sigmoid.")
     log_probabilities = _log_softmax if activation == "softmax" else _log_sigmoid
     entropy = _categorical if name == "categorical_crossentropy" else _binary
 
@@ -69,9 +67,7 @@ def class_weights(
         )
     positives = np.maximum(np.nansum(targets, axis=0), 1)
     if task == "multilabel":
-        return ((np.sum(~np.isnan(targets), axis=0) - np.nansum(targets, axis=0)) / positives).astype(
-            np.float32
-        )
+        return ((np.sum(~np.isnan(targets), axis=0) - np.nansum(targets, axis=0)) / positives).astype(np.float32)
     return (len(targets) / (len(classes) * positives)).astype(np.float32)
 
 

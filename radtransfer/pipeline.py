@@ -91,7 +91,7 @@ class Epoch:
             except (tf.errors.OpError, BadImageError) as error:
                 file = self.source.files[row].numpy().decode()
                 raise DataError(
-                    f"Expected an image that can be decoded. Received: {file} ({_reason(error)}). "
+                    f"Expected an image that can be decoded. Received: {file} ({_reason(error, file)}). "
                     "Replace it, or run with --on-bad-image skip."
                 ) from error
 
@@ -111,12 +111,9 @@ class Batches:
         batch_size: int,
         workers: int,
         augmentation: str,
-        seed: int,
-        fold: int,
     ):
         self.source, self._keys = source, keys
         self._batch_size, self._workers = batch_size, workers
-        self._seed, self._fold = seed, fold
         self._augmented = _example_function(source, targets, augmentation)
         self._plain = _example_function(source, targets, "none")
 
@@ -124,14 +121,17 @@ class Batches:
         """How many images there are."""
         return len(self._keys)
 
-    def shuffled(self, epoch: int) -> Epoch:
-        """Training epoch number `epoch`: in an order of its own, augmented."""
-        order = epoch_order(len(self), seed=self._seed, fold=self._fold, epoch=epoch)
-        seeds = image_seeds(self._keys, seed=self._seed, fold=self._fold, epoch=epoch)
-        return self._epoch(order, seeds, self._augmented)
+    def shuffled(self, epoch: int, *, rows: np.ndarray | None = None, seed: int = 0, fold: int = 0) -> Epoch:
+        """Training epoch number `epoch` over all images or those numbered `rows`: in its own order, augmented.
+
+        An image's place and its augmentation follow from (seed, fold, epoch, image).
+        """
+        rows = np.arange(len(self)) if rows is None else rows
+        order = rows[epoch_order(len(rows), seed=seed, fold=fold, epoch=epoch)]
+        return self._epoch(order, image_seeds(self._keys, seed=seed, fold=fold, epoch=epoch), self._augmented)
 
     def in_order(self, rows: np.ndarray | None = None) -> Epoch:
-        """The images as they are, in table order, or those numbered `rows`."""
+        """The images as they are, in table order, or those numbered `rows` as these stand."""
         rows = np.arange(len(self)) if rows is None else rows
         return self._epoch(rows, np.zeros((len(self), 2), np.int32), self._plain)
 
@@ -158,8 +158,6 @@ def make_batches(
     batch_size: int,
     workers: int,
     augmentation: str = "none",
-    seed: int = 0,
-    fold: int = 0,
 ) -> Batches:
     """Epochs over one set of images.
 
@@ -172,8 +170,6 @@ def make_batches(
         batch_size: Images per batch, in every batch.
         workers: Images decoded at the same time.
         augmentation: Name in `AUGMENTATIONS`, for shuffled epochs.
-        seed: Of the run.
-        fold: Number of the fold.
 
     Raises:
         UnknownNameError: No such augmentation.
@@ -191,8 +187,6 @@ def make_batches(
         batch_size=batch_size,
         workers=workers,
         augmentation=augmentation,
-        seed=seed,
-        fold=fold,
     )
 
 
@@ -215,8 +209,9 @@ def _options() -> tf.data.Options:
     return options
 
 
-def _reason(error: Exception) -> str:
-    """What is wrong with an image; of TensorFlow's message the first line, without names of graph nodes."""
+def _reason(error: Exception, file: str) -> str:
+    """What is wrong with an image; of TensorFlow's message the first line, without file and names of graph nodes."""
     if isinstance(error, BadImageError):
         return error.reason
-    return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", str(error)).strip().splitlines()[0].strip()
+    text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]| name:.*", "", str(error)).strip().splitlines()[0]
+    return text.replace(file, "").strip(" ;:")

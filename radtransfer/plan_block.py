@@ -21,7 +21,7 @@ def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
         f"{config.model.image_size}×{config.model.image_size}×3, {experiment.classifier.activation} over {len(experiment.table.classes)}",
         "weights": _weights_line(experiment),
         "input": _input_line(experiment),
-        "train": f"{config.recipe}: {training.optimizer} {training.learning_rate:g} {training.schedule}, batch {training.batch_size}, "
+        "train": f"recipe {config.recipe}: {training.optimizer} {training.learning_rate:g} {training.schedule}, batch {training.batch_size}, "
         f"≤ {training.epochs} epochs, best validation {training.monitor}, patience {training.patience or 'unlimited'}, "
         f"augmentation {training.augmentation}, seed {config.seed}",
         "system": f"{experiment.device.name}, {experiment.device.precision}, XLA {'on' if experiment.device.jit else 'off'}, "
@@ -44,19 +44,17 @@ def run_record(experiment: Experiment) -> dict[str, Any]:
         "head": experiment.classifier.activation,
         "weights": {
             "source": experiment.config.model.weights,
-            "file": None if pretrained is None or pretrained.file is None else str(pretrained.file),
+            "file": None if pretrained is None else str(pretrained.file),
             "sha256": None if pretrained is None else pretrained.sha256,
             "preprocessing": None if pretrained is None else pretrained.preprocessing,
             "preprocessing_from": None if pretrained is None else pretrained.preprocessing_sure,
         },
+        "weights_sha256": None if pretrained is None else pretrained.sha256,
         "preprocessing": experiment.preprocessing,
         "task": table.task,
         "classes": list(table.classes),
-        "data": {
-            "source": experiment.config.data.source,
-            "images": len(table),
-            "table_sha256": experiment.table_sha256,
-        },
+        "data": {"source": experiment.config.data.source, "images": len(table)},
+        "table_sha256": experiment.table_sha256,
         "batch_norm": {"reestimated_before_step": experiment.settled_after},
         "notes": list(table.notes),
     }
@@ -67,7 +65,10 @@ def _data_line(experiment: Experiment) -> str:
     counts = np.nansum(table.targets == 1, axis=0).astype(int)
     classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, counts, strict=True))
     patients = "patients unknown" if table.patients is None else f"{len(set(table.patients))} patients"
-    return f"{len(table)} images, {patients}, {len(table.classes)} {'labels' if table.task == 'multilabel' else 'classes'} ({classes})"
+    kind = "labels" if table.task == "multilabel" else "classes"
+    grade = experiment.scoring.positive_from
+    positive = "" if grade is None else f"; AUC of {grade} or worse"
+    return f"{len(table)} images, {patients}, {len(table.classes)} {kind} ({classes}){positive}"
 
 
 def _folds_line(experiment: Experiment) -> str:
@@ -80,28 +81,26 @@ def _folds_line(experiment: Experiment) -> str:
 
 
 def _input_line(experiment: Experiment) -> str:
-    pretrained, mode = experiment.pretrained, MODES[experiment.preprocessing]
-    given = experiment.config.model.preprocessing != "auto"
-    origin = (
-        "as given"
-        if given
-        else "for random weights"
-        if pretrained is None
-        else f"from the {pretrained.preprocessing_sure}"
-    )
-    if not given and pretrained is not None and pretrained.preprocessing_sure == "assumed":
-        origin = "assumed from the network; the file does not say"
-    return f"{mode.name}: {mode.description} ({origin})"
+    mode = MODES[experiment.preprocessing]
+    return f"{mode.name}: {mode.description} ({_input_origin(experiment)})"
+
+
+def _input_origin(experiment: Experiment) -> str:
+    if experiment.config.model.preprocessing != "auto":
+        return "as asked"
+    if experiment.pretrained is None:
+        return "for random weights"
+    if experiment.pretrained.preprocessing_sure == "assumed":
+        return "assumed from the network; the file does not say"
+    return f"from the weights' {experiment.pretrained.preprocessing_sure}"
 
 
 def _weights_line(experiment: Experiment) -> str:
     pretrained = experiment.pretrained
     if pretrained is None:
         return "random"
-    sha256 = f"  sha256 {pretrained.sha256[:12]}…" if pretrained.sha256 else ""
     report = pretrained.report
-    extra = f", {len(report.extra)} of the file's left out (head)" if report.extra else ""
+    extra = f", {len(report.extra)} of the file left out (head)" if report.extra else ""
+    terms = f"; {pretrained.terms}" if pretrained.terms else ""
     loaded = f"{len(report.matched)} layers loaded, {report.changed} changed{extra}"
-    return f"{experiment.config.model.weights}{sha256}  {loaded}" + (
-        f"; {pretrained.terms}" if pretrained.terms else ""
-    )
+    return f"{experiment.config.model.weights}  sha256 {pretrained.sha256[:12]}…  {loaded}{terms}"

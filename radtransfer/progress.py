@@ -1,8 +1,7 @@
 """What a long job tells while it works. The library reports here and never prints."""
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -25,7 +24,7 @@ class Progress:
         """A fold ended with these test metrics."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class EpochReporter:
     """Tells `progress` of the steps and epochs of one fold."""
 
@@ -33,16 +32,11 @@ class EpochReporter:
     fold: int
     folds: int
     epochs: int
-    _started: float = field(default_factory=time.monotonic)
 
     def step(self, epoch: int, done: int, steps: int) -> None:
         """`done` of `steps` steps of `epoch` are done."""
         self.progress.count(f"fold {self.fold}/{self.folds} epoch {epoch}/{self.epochs}", done, steps)
 
-    def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
+    def epoch(self, row: Mapping[str, Any], *, best: bool, seconds: float) -> None:
         """An epoch ended with this line of `history.csv`."""
-        now = time.monotonic()
-        self.progress.epoch(
-            self.fold, self.folds, self.epochs, {**row, "best": best, "seconds": now - self._started}
-        )
-        self._started = now
+        self.progress.epoch(self.fold, self.folds, self.epochs, {**row, "best": best, "seconds": seconds})

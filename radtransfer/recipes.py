@@ -1,7 +1,8 @@
 """Recipes: the published training settings, number by number. The README prints this table.
 
 A recipe changes defaults; a config file, `--set` and options change it in turn. Keys are dotted
-setting names. Values the source does not state are ours and marked so.
+setting names. Values the source does not state are ours and marked so. The raghu recipes leave the preprocessing
+to the weights: random ones get the ImageNet mean and standard deviation of Transfusion's Appendix A.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Appendix A.
@@ -19,7 +20,6 @@ _RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "raghu-retina": {
         "model.image_size": 587,
-        "model.preprocessing": "torch",
         "model.head": "sigmoid",
         "training.optimizer": "adam",
         "training.learning_rate": 1e-3,
@@ -31,7 +31,6 @@ _RECIPES: dict[str, dict[str, Any]] = {
     },
     "raghu-chexpert": {
         "model.image_size": 224,
-        "model.preprocessing": "torch",
         "model.head": "sigmoid",
         "training.optimizer": "sgd",
         "training.momentum": 0.9,

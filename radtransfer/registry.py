@@ -27,10 +27,14 @@ class Table(Mapping[str, Any]):
         Raises:
             UnknownNameError: No such entry; names the closest ones.
         """
-        if name not in self._entries:
-            raise UnknownNameError(self.kind, name, self._entries)
+        self.check(name)
         module, attribute = self._entries[name].split(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def check(self, name: str) -> None:
+        """Raises UnknownNameError if there is no entry called `name`; imports nothing."""
+        if name not in self._entries:
+            raise UnknownNameError(self.kind, name, self._entries)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -11,17 +11,20 @@ import datetime
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
-from radtransfer.yaml_text import read_yaml, write_yaml
+from radtransfer.locking import LOCK, locked
+from radtransfer.yaml_text import write_yaml
 
 _PART = ".part-"
-_BEFORE_A_RUN = {".lock", "bad_images.txt", "config.yaml"}
+_BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
+# In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
+_OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
 
 
 @contextlib.contextmanager
@@ -71,11 +74,13 @@ class Run:
 
     Attributes:
         path: The folder.
-        record: What stands in `run.json`.
+        record: What stands in `run.json`; empty for a run that has not begun.
+        replaces: Whether an older run stands in the folder until this one begins.
     """
 
     path: Path
     record: dict[str, Any] = field(default_factory=dict)
+    replaces: bool = False
 
     def update(self, **values: Any) -> None:
         """Add to `run.json`, or change what stands there."""
@@ -89,8 +94,11 @@ class Run:
         return folder
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Write `config.yaml` and the first `run.json`: from now on the folder is a run."""
+        """Write `config.yaml` and the first `run.json`: from now on the folder is this run."""
+        if self.replaces:
+            _delete_run(self.path)
         write_text(self.path / "config.yaml", write_yaml(settings))
+        self.record = {name: value for name, value in self.record.items() if name not in ("ended", "error")}
         self.update(status="running", started=self.record.get("started", now()))
 
     @property
@@ -99,29 +107,27 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(
-    out: Path, settings: dict[str, Any], *, resume: bool = False, overwrite: bool = False
-) -> Iterator[Run]:
+def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overwrite: bool = False) -> Iterator[Run]:
     """Hold the lock of the run folder `out`; a new one becomes a run only with `Run.begin`.
 
     Args:
         out: The folder.
         settings: The resolved settings, compared with those of a run that is resumed.
         resume: Go on with a run of the same settings, or start one where there is none.
-        overwrite: Delete the run that stands there.
+        overwrite: Replace the run that stands there, once the new one begins.
 
     Raises:
         RunError: The folder holds a run and neither flag is given, holds something else, is in use
             by another process, or was made with other settings.
     """
     _make_folder(out)
-    with _locked(out):
+    with locked(out):
         existing = _existing_record(out)
         if existing is None:
             _check_is_free(out)
         elif overwrite:
-            _delete_run(out)
-            existing = None
+            yield Run(out, replaces=True)
+            return
         elif resume:
             _check_same_settings(out, settings)
         else:
@@ -149,9 +155,7 @@ def read_run(path: Path) -> dict[str, Any]:
 def finished_folds(path: Path) -> dict[int, Path]:
     """The folds of a run that hold a result, by number."""
     folders = {int(item.name[5:]): item for item in path.glob("fold_*") if item.name[5:].isdigit()}
-    return {
-        number: folders[number] for number in sorted(folders) if (folders[number] / "metrics.json").is_file()
-    }
+    return {number: folders[number] for number in sorted(folders) if (folders[number] / "metrics.json").is_file()}
 
 
 def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int]:
@@ -173,6 +177,15 @@ def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int
             f"Run {path}: {asked} Finished folds: {', '.join(map(str, folds)) or 'none'}. Name one with --fold K or as {path}/fold_K."
         )
     return path, fold
+
+
+def differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two nested values differ: dotted name, value before, value after."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            yield from differences(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else key)
+    elif before != after:
+        yield prefix, before, after
 
 
 def now() -> str:
@@ -203,9 +216,7 @@ def _existing_record(out: Path) -> dict[str, Any] | None:
 
 def _check_is_free(out: Path) -> None:
     others = sorted(
-        item.name
-        for item in out.iterdir()
-        if item.name not in _BEFORE_A_RUN and not item.name.startswith(_PART)
+        item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith(_PART)
     )
     if others:
         raise RunError(
@@ -214,61 +225,17 @@ def _check_is_free(out: Path) -> None:
 
 
 def _delete_run(out: Path) -> None:
-    for item in out.iterdir():
-        if item.name == ".lock":
-            continue
-        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+    """Delete what a run writes, and nothing else."""
+    for pattern in _OF_A_RUN:
+        for item in out.glob(pattern):
+            shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
 
 
 def _check_same_settings(out: Path, settings: dict[str, Any]) -> None:
-    before, _ = read_yaml(out / "config.yaml")
-    changed = [f"{name} {old} → {new}" for name, old, new in _differences(before, settings) if name != "out"]
+    # Read as settings, not as text: those that did not exist when the run was started have their defaults.
+    before = config_values(load_config(str(out / "config.yaml")))
+    changed = [f"{name} {old} → {new}" for name, old, new in differences(before, settings) if name != "out"]
     if changed:
         raise RunError(
             f"--resume: the settings differ from those {out} was made with: {'; '.join(changed)}. Use the same ones, or another --out."
         )
-
-
-def _differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in {**before, **after}:
-            yield from _differences(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else key)
-    elif before != after:
-        yield prefix, before, after
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold `out/.lock`; the system frees it when the process ends, however it ends."""
-    try:
-        handle = (out / ".lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from None
-    with handle:
-        if not _try_lock(handle):
-            handle.seek(0)
-            raise RunError(
-                f"Run folder {out} is in use by another process ({handle.read().strip() or 'unknown'}). Wait for it, or choose another --out."
-            )
-        handle.seek(0)
-        handle.truncate()
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        handle.flush()
-        yield
-
-
-def _try_lock(handle: IO[str]) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            # Far behind the text, so that another process can still read who holds it.
-            handle.seek(1 << 20)
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -38,9 +38,7 @@ class DataSettings:
         None,
         "For ordered integer grades: the lowest grade that counts as positive (referable); its AUC is then the one reported.",
     )
-    uncertain: Literal["zeros", "ones", "ignore"] = setting(
-        "ignore", "Multi-label: what a label of -1 counts as."
-    )
+    uncertain: Literal["zeros", "ones", "ignore"] = setting("ignore", "Multi-label: what a label of -1 counts as.")
     unmentioned: Literal["zeros", "ignore"] = setting("zeros", "Multi-label: what an empty label counts as.")
     on_bad_image: Literal["error", "skip"] = setting("error", "What to do about images that cannot be read.")
     allow_leakage: bool = setting(False, "Go on although an image or patient stands in two splits.")
@@ -54,9 +52,7 @@ class SplitSettings:
         5, "Cross-validation folds, grouped by patient and stratified; 1 is one fixed split.", low=1, high=100
     )
     fold: tuple[int, ...] = setting((), "Run only these folds (comma-separated).")
-    val_fraction: float = setting(
-        0.1, "Share of what is not test that validates, by patient.", low=0.01, high=0.5
-    )
+    val_fraction: float = setting(0.1, "Share of what is not test that validates, by patient.", low=0.01, high=0.5)
     repeats: int = setting(1, "Repeat everything over this many seeds.", low=1, high=1000)
 
 
@@ -92,9 +88,7 @@ class TrainingSettings:
     weight_decay: float = setting(0.0, "Decoupled weight decay.", low=0.0, high=1.0)
     schedule: Literal["constant", "cosine", "step"] = setting("cosine", "Learning rate after the warm-up.")
     warmup_epochs: float = setting(0.0, "Epochs of linear warm-up from 0.", low=0.0, high=1000.0)
-    step_epochs: tuple[int, ...] = setting(
-        (30, 60, 90), "Epochs at which the step schedule divides the rate by 10."
-    )
+    step_epochs: tuple[int, ...] = setting((30, 60, 90), "Epochs at which the step schedule divides the rate by 10.")
     augmentation: str = setting(
         "light",
         "Preset: none, light, fundus, chest, juodelyte, juodelyte_no_flip, or the name of a KerasCV layer.",
@@ -105,7 +99,7 @@ class TrainingSettings:
     class_weights: str | dict[str, float] = setting(
         "none", "none, balanced, or a weight per class; for several labels, the weight of a positive."
     )
-    monitor: Literal["auc", "loss"] = setting(
+    monitor: Literal["auc", "accuracy", "loss"] = setting(
         "auc", "Validation figure that picks the best epoch and stops early."
     )
     patience: int | None = setting(
@@ -120,9 +114,7 @@ class SystemSettings:
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = setting(
         "auto", "Arithmetic: auto is mixed precision on a GPU, float32 on a CPU."
     )
-    jit: bool | Literal["auto"] = setting(
-        "auto", "Compile the step with XLA: auto is on on a GPU, off on a CPU."
-    )
+    jit: bool | Literal["auto"] = setting("auto", "Compile the step with XLA: auto is on on a GPU, off on a CPU.")
     workers: int | Literal["auto"] = setting(
         "auto", "Images decoded in parallel; auto is the number of cores.", low=1, high=1024
     )
@@ -132,9 +124,7 @@ class SystemSettings:
 class Config:
     """A whole run."""
 
-    recipe: str = setting(
-        "default", "Set of training defaults: default, raghu-retina, raghu-chexpert, juodelyte, mei."
-    )
+    recipe: str = setting("default", "Set of training defaults: default, raghu-retina, raghu-chexpert, juodelyte, mei.")
     seed: int = setting(0, "Everything random follows from it.", low=0, high=2**31 - 1)
     out: str | None = setting(None, "Run folder; default: runs/<data>-<backbone>-<weights>.")
     data: DataSettings = DataSettings()

@@ -5,7 +5,9 @@ run goes on to the very result of an uninterrupted one.
 """
 
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,14 @@ import tensorflow as tf
 from radtransfer.batch_norm import reestimate_statistics
 from radtransfer.checkpoint import load_checkpoint, save_checkpoint
 from radtransfer.errors import TrainingError
-from radtransfer.learner import Learner
+from radtransfer.learner import Evaluator, Learner
 from radtransfer.progress import EpochReporter
 from radtransfer.runs import write_rows
 from radtransfer.schedule import learning_rate
 from radtransfer.seeds import derive_seed
 from radtransfer.settings import TrainingSettings
 
-HISTORY = ("epoch", "step", "learning_rate", "loss", "val_loss", "val_auc")
+HISTORY = ("epoch", "step", "learning_rate", "loss", "val_loss", "val_auc", "val_accuracy")
 """The columns of `history.csv`."""
 
 Batches = Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
@@ -41,6 +43,7 @@ class FoldData:
         steps: Batches in an epoch.
         images: Training images.
         auc: Exact AUC of validation probabilities (images, classes); None where it is not defined.
+        accuracy: Their accuracy.
     """
 
     epoch: Callable[[int], Batches]
@@ -49,19 +52,31 @@ class FoldData:
     steps: int
     images: int
     auc: Callable[[np.ndarray], float | None]
+    accuracy: Callable[[np.ndarray], float | None]
 
 
 @dataclass
-class Progression:
-    """How far a fold has come; what a checkpoint keeps beside the weights."""
+class FitState:
+    """How far a fold has come; what a checkpoint keeps beside the weights.
+
+    Attributes:
+        epoch: The last finished one; 0 before the first.
+        best_epoch: The one that `best` is the score of.
+        best: Of the best epoch, larger is better; compared in order, so that the second breaks ties of the first.
+        waited: Epochs since the best.
+        stopped: Whether patience ran out.
+        reestimated: Whether batch-norm statistics were re-estimated for the best epoch.
+        seconds: Spent on training and validation.
+        history: The rows of `history.csv`.
+    """
 
     epoch: int = 0
     best_epoch: int = 0
-    best_auc: float | None = None
-    best_loss: float | None = None
+    best: list[float] | None = None
     waited: int = 0
     stopped: bool = False
     reestimated: bool = False
+    seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -74,51 +89,38 @@ def fit(
     folder: Path,
     settled_after: int,
     reporter: EpochReporter,
-) -> Progression:
-    """Train until the last epoch or until patience runs out; leave the best epoch's weights in the learner.
+) -> FitState:
+    """Train until the last epoch or until patience runs out; leave the best epoch's weights in the network.
 
     Continues from the checkpoint in `folder` where there is one. `settled_after` is the number of steps up to which
     batch-norm statistics are re-estimated before each validation.
 
     Raises:
-        TrainingError: The loss is no longer a number, or memory ran out.
-        RunError: The checkpoint is damaged.
+        TrainingError: The loss is no longer a number.
+        RunError: The checkpoint is damaged, or of another network.
     """
-    progression = _continue_from(learner, folder)
-    while progression.epoch < settings.epochs and not progression.stopped:
-        row = _run_epoch(learner, data, settings, epoch=progression.epoch + 1, seed=seed, reporter=reporter)
-        _check_finite(row["loss"], row, folder)
-        progression.reestimated = row["step"] < settled_after
-        if progression.reestimated:
+    state = _continue_from(learner, folder)
+    while state.epoch < settings.epochs and not state.stopped:
+        started = time.monotonic()
+        row = _run_epoch(learner, data, settings, epoch=state.epoch + 1, seed=seed, reporter=reporter)
+        reestimated = row["step"] < settled_after
+        if reestimated:
             reestimate_statistics(learner, data.plain())
-        probabilities, row["val_loss"] = predict(learner, data.validation())
-        _check_finite(row["val_loss"], row, folder)
-        row["val_auc"] = data.auc(probabilities)
-        _judge(progression, row, settings)
-        if progression.best_epoch == row["epoch"]:
-            save_checkpoint(
-                folder / "best.npz",
-                learner.state(),
-                {"epoch": row["epoch"], "reestimated": progression.reestimated},
-            )
-        write_rows(
-            folder / "history.csv",
-            HISTORY,
-            ([line[name] for name in HISTORY] for line in progression.history),
-        )
-        save_checkpoint(folder / "checkpoint.npz", learner.state(), asdict(progression))
-        reporter.epoch(row, best=progression.best_epoch == row["epoch"])
-    best, record = load_checkpoint(folder / "best.npz")
-    learner.restore(best)
-    progression.reestimated = record["reestimated"]
-    return progression
+        row |= _validate(learner, data, row, folder)
+        _judge(state, row, settings, reestimated=reestimated)
+        state.seconds += time.monotonic() - started
+        _save(learner, state, folder)
+        reporter.epoch(row, best=state.best_epoch == row["epoch"], seconds=time.monotonic() - started)
+    best, _ = load_checkpoint(folder / "best.npz")
+    learner.classifier.model.set_weights(best)
+    return state
 
 
-def predict(learner: Learner, batches: Batches) -> tuple[np.ndarray, float]:
+def predict(evaluator: Evaluator, batches: Batches) -> tuple[np.ndarray, float]:
     """Probabilities of the rows that count, float32 (images, classes), and their mean loss."""
     parts, total, count = [], 0.0, 0
     for images, targets, weights in batches:
-        probabilities, losses = learner.evaluate(images, targets)
+        probabilities, losses = evaluator.evaluate(images, targets)
         counts = weights.numpy() > 0
         parts.append(probabilities.numpy()[counts])
         total += float(losses.numpy()[counts].sum(dtype=np.float64))
@@ -126,12 +128,24 @@ def predict(learner: Learner, batches: Batches) -> tuple[np.ndarray, float]:
     return np.concatenate(parts), total / count
 
 
-def _continue_from(learner: Learner, folder: Path) -> Progression:
+@contextmanager
+def memory_errors(settings: TrainingSettings) -> Iterator[None]:
+    """Turns running out of memory, of the device or of the machine, into a TrainingError that says what helps."""
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        raise TrainingError(
+            f"Out of memory at batch size {settings.batch_size}. Try --batch-size {max(settings.batch_size // 2, 1)}, "
+            "a smaller --image-size, or --precision mixed_bfloat16 on a GPU."
+        ) from None
+
+
+def _continue_from(learner: Learner, folder: Path) -> FitState:
     if not (folder / "checkpoint.npz").exists():
-        return Progression()
+        return FitState()
     arrays, record = load_checkpoint(folder / "checkpoint.npz")
     learner.restore(arrays)
-    return Progression(**record)
+    return FitState(**record)
 
 
 def _run_epoch(
@@ -145,47 +159,49 @@ def _run_epoch(
 ) -> dict[str, Any]:
     learner.seed_epoch(derive_seed(seed, "dropout", epoch))
     total, step, rate = 0.0, (epoch - 1) * data.steps, 0.0
-    try:
-        for done, batch in enumerate(data.epoch(epoch), start=1):
-            rate = learning_rate(settings, step=step, steps_per_epoch=data.steps)
-            learner.optimizer.learning_rate = rate
-            total += learner.train(*batch)
-            step += 1
-            reporter.step(epoch, done, data.steps)
-    except (tf.errors.ResourceExhaustedError, MemoryError):
-        raise TrainingError(
-            f"Out of memory at batch size {settings.batch_size}. Try --batch-size {max(settings.batch_size // 2, 1)}, a smaller "
-            "--image-size, or --precision mixed_bfloat16 on a GPU."
-        ) from None
+    for done, batch in enumerate(data.epoch(epoch), start=1):
+        rate = learning_rate(settings, step=step, steps_per_epoch=data.steps)
+        learner.optimizer.learning_rate = rate
+        total += learner.train(*batch)
+        step += 1
+        reporter.step(epoch, done, data.steps)
     return {"epoch": epoch, "step": step, "learning_rate": rate, "loss": float(total) / data.images}
 
 
-def _check_finite(value: float, row: dict[str, Any], folder: Path) -> None:
-    if not math.isfinite(value):
-        last = (
-            f" The last good state, of epoch {row['epoch'] - 1}, is in {folder}." if row["epoch"] > 1 else ""
-        )
-        raise TrainingError(
-            f"The loss became {value} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
-            f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"
-        )
+def _validate(learner: Learner, data: FoldData, row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The validation columns of a row of the history."""
+    _check_finite(row["loss"], row, folder)
+    probabilities, loss = predict(learner, data.validation())
+    _check_finite(loss, row, folder)
+    return {"val_loss": loss, "val_auc": data.auc(probabilities), "val_accuracy": data.accuracy(probabilities)}
 
 
-def _judge(progression: Progression, row: dict[str, Any], settings: TrainingSettings) -> None:
-    """Is this the best epoch so far? A tie in AUC goes to the lower loss."""
-    progression.epoch = row["epoch"]
-    progression.history.append(row)
-    auc, loss = row["val_auc"], row["val_loss"]
-    by_auc = settings.monitor == "auc" and auc is not None
-    if progression.best_loss is None or _key(auc, loss, by_auc) > _key(
-        progression.best_auc, progression.best_loss, by_auc
-    ):
-        progression.best_epoch, progression.best_auc, progression.best_loss = row["epoch"], auc, loss
-        progression.waited = 0
+def _check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:
+    if math.isfinite(loss):
         return
-    progression.waited += 1
-    progression.stopped = settings.patience is not None and progression.waited >= settings.patience
+    last = f" The last good state, of epoch {row['epoch'] - 1}, is in {folder}." if row["epoch"] > 1 else ""
+    raise TrainingError(
+        f"The loss became {loss} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
+        f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"
+    )
 
 
-def _key(auc: float | None, loss: float | None, by_auc: bool) -> tuple[float, ...]:
-    return (auc, -loss) if by_auc else (-loss,)
+def _judge(state: FitState, row: dict[str, Any], settings: TrainingSettings, *, reestimated: bool) -> None:
+    """Is this the best epoch so far? A tie in AUC or accuracy goes to the lower loss."""
+    state.epoch = row["epoch"]
+    state.history.append(row)
+    monitored = None if settings.monitor == "loss" else row[f"val_{settings.monitor}"]
+    score = [-row["val_loss"]] if monitored is None else [monitored, -row["val_loss"]]
+    if state.best is None or score > state.best:
+        state.best_epoch, state.best, state.waited, state.reestimated = row["epoch"], score, 0, reestimated
+        return
+    state.waited += 1
+    state.stopped = settings.patience is not None and state.waited >= settings.patience
+
+
+def _save(learner: Learner, state: FitState, folder: Path) -> None:
+    """Best weights, history, checkpoint, in this order: a kill in between repeats the epoch and writes the same."""
+    if state.best_epoch == state.epoch:
+        save_checkpoint(folder / "best.npz", learner.classifier.model.get_weights(), {})
+    write_rows(folder / "history.csv", HISTORY, ([row[name] for name in HISTORY] for row in state.history))
+    save_checkpoint(folder / "checkpoint.npz", learner.state(), asdict(state))

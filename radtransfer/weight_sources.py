@@ -93,9 +93,7 @@ def check_backbone(source: WeightSource, backbone: str) -> None:
     """Raises WeightsMismatchError if it is known without opening the file that it is for another network."""
     found = source.backbone
     if found not in (None, backbone):
-        raise WeightsMismatchError(
-            f"{source.given} is for {found}; --backbone is {backbone}. Use --backbone {found}."
-        )
+        raise WeightsMismatchError(f"{source.given} is for {found}; --backbone is {backbone}. Use --backbone {found}.")
 
 
 def search_folders() -> tuple[Path, ...]:

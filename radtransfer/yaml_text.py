@@ -1,7 +1,8 @@
 """Read YAML the way users mean it, and remember on which line each key stands.
 
 Differs from PyYAML's `safe_load` where that surprises: `1e-4` is a number, a repeated key is an
-error, and `no`, `off`, `yes`, `on` stay the words they are (only `true` and `false` are booleans).
+error, `no`, `off`, `yes`, `on` stay the words they are (only `true` and `false` are booleans), 010 is ten, and
+times and dates (1:30, 2024-01-01) are text.
 """
 
 import re
@@ -39,15 +40,21 @@ class _Dumper(yaml.SafeDumper):
 _NUMBER = re.compile(
     r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
 )
+_WHOLE_NUMBER = re.compile(r"^[-+]?[0-9]+$")
 _BOOLEAN = re.compile(r"^(?:true|false|True|False)$")
 
 for _kind in (_Loader, _Dumper):
     _kind.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+        first: [
+            (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int", ":timestamp"))
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     _kind.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("tfTF"))
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
+    _kind.add_implicit_resolver("tag:yaml.org,2002:int", _WHOLE_NUMBER, list("-+0123456789"))
+
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 def parse_scalar(text: str) -> Any:
@@ -100,9 +107,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
 
 def write_yaml(value: Any) -> str:
     """`value` as YAML in block style, keys in the given order."""
-    return yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
-    )
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
 def _key_lines(node: yaml.Node | None, prefix: tuple[str, ...]):

@@ -96,11 +96,7 @@ def test_settings_are_frozen():
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_is_valid_and_says_what_it_is_for(name):
     load_config(name)
-    head = [
-        line
-        for line in shipped_configs()[name].read_text(encoding="utf-8").splitlines()
-        if line.startswith("#")
-    ]
+    head = [line for line in shipped_configs()[name].read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     text = "\n".join(head)
     for word in ("Command:", "Needs:", "Expect:"):
         assert word in text

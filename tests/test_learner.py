@@ -147,3 +147,24 @@ def test_statistics_settle_after_five_time_constants():
     assert settled_after(0.9) == 50
     assert settled_after(0.99) == 500
     assert settled_after(None) == 0
+
+
+def test_frozen_layers_do_not_move_and_their_statistics_stay():
+    frozen = frozenset({"conv1", "bn1", "conv2", "bn2"})
+    learner = Learner(make_learner().classifier, TrainingSettings(), batch_size=BATCH, jit=False, frozen=frozen)
+    before = {variable.path: np.array(variable) for variable in learner.classifier.model.weights}
+    train(learner, seed=1)
+    for variable in learner.classifier.model.weights:
+        moved = (np.array(variable) != before[variable.path]).any()
+        assert moved == (variable.path.split("/")[0] not in frozen), variable.path
+    assert len(learner.optimizer.variables) < len(make_learner().optimizer.variables)
+
+
+def test_a_state_of_another_network_changes_nothing(shared_learner):
+    from radtransfer.errors import RunError
+
+    before = weights(shared_learner)
+    state = [np.zeros_like(array) for array in shared_learner.state()]
+    with pytest.raises(RunError, match="another network, optimizer or precision"):
+        shared_learner.restore([*state[:-1], np.zeros((3, 3))])
+    check_same(weights(shared_learner), before)

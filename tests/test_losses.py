@@ -73,9 +73,7 @@ def test_balanced_weights_give_every_class_the_same_total():
 
 def test_balanced_positives_are_negatives_over_positives_of_known_labels():
     targets = np.array([[1, 0], [0, np.nan], [0, 1]], np.float32)
-    np.testing.assert_allclose(
-        class_weights("balanced", targets, classes=("a", "b"), task="multilabel"), [2, 1]
-    )
+    np.testing.assert_allclose(class_weights("balanced", targets, classes=("a", "b"), task="multilabel"), [2, 1])
 
 
 def test_weights_must_name_every_class():

@@ -4,10 +4,11 @@ import sys
 
 import pytest
 
+from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
 from radtransfer.runs import find_fold, open_run, read_run, whole_file, write_json, write_text
 
-SETTINGS = {"seed": 0, "training": {"epochs": 5}}
+SETTINGS = config_values(load_config(sets=("training.epochs=5",)))
 
 
 @pytest.fixture
@@ -44,10 +45,13 @@ def test_an_existing_run_is_never_touched_without_a_flag(run_folder):
     assert (run_folder / "fold_2" / "metrics.json").exists()
 
 
-def test_overwrite_empties_the_run(run_folder):
+def test_overwrite_replaces_the_run_only_once_the_new_one_begins(run_folder):
+    (run_folder / "notes.txt").write_text("mine")
     with open_run(run_folder, SETTINGS, overwrite=True) as run:
         assert run.record == {}
-        assert {item.name for item in run_folder.iterdir()} == {".lock"}
+        assert (run_folder / "fold_2" / "metrics.json").exists()
+        run.begin(SETTINGS)
+        assert {item.name for item in run_folder.iterdir()} == {".lock", "config.yaml", "run.json", "notes.txt"}
 
 
 def test_overwrite_refuses_a_folder_that_is_not_a_run(tmp_path):
@@ -68,7 +72,7 @@ def test_resume_goes_on_and_starts_where_there_is_nothing(run_folder, tmp_path):
 
 
 def test_resume_with_other_settings_names_the_difference(run_folder):
-    changed = {"seed": 0, "training": {"epochs": 6}}
+    changed = config_values(load_config(sets=("training.epochs=6",)))
     with pytest.raises(RunError, match=r"training\.epochs 5 → 6"), open_run(run_folder, changed, resume=True):
         pass
 
@@ -79,9 +83,7 @@ def test_a_second_process_is_refused_and_the_lock_dies_with_its_process(tmp_path
         "import sys, pathlib; from radtransfer.runs import open_run\n"
         f"with open_run(pathlib.Path({str(out)!r}), {{}}): print('held', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
         with (
             pytest.raises(RunError, match=f"in use by another process .process {holder.pid}"),
@@ -121,3 +123,10 @@ def test_leftovers_of_a_killed_writer_are_removed(run_folder):
     with open_run(run_folder, SETTINGS, resume=True):
         assert not (run_folder / ".part-99-model.keras").exists()
     assert json.loads((run_folder / "run.json").read_text())["status"] == "running"
+
+
+def test_a_setting_that_came_later_does_not_block_resuming(run_folder):
+    config = run_folder / "config.yaml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "momentum" not in line))
+    with open_run(run_folder, SETTINGS, resume=True) as run:
+        assert run.record["status"] == "running"

@@ -26,6 +26,4 @@ def test_the_chexpert_recipe_follows_the_paper():
     values = rates(settings, 1000)
     assert values[0] == pytest.approx(0.0125 / 50)
     assert values[49] == pytest.approx(0.1 * 32 / 256)
-    assert [values[epoch * 10] for epoch in (29, 30, 60, 90)] == pytest.approx(
-        [0.0125, 0.00125, 0.000125, 0.0000125]
-    )
+    assert [values[epoch * 10] for epoch in (29, 30, 60, 90)] == pytest.approx([0.0125, 0.00125, 0.000125, 0.0000125])

@@ -6,15 +6,15 @@ from radtransfer.yaml_text import parse_scalar, parse_yaml, write_yaml
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-4", 1e-4), ("1.5E3", 1500.0), ("-2e5", -2e5), (".5", 0.5), ("3.", 3.0), ("7", 7), ("-1", -1)],
+    [("1e-4", 1e-4), ("1.5E3", 1500.0), ("-2e5", -2e5), (".5", 0.5), ("3.", 3.0), ("7", 7), ("-1", -1), ("010", 10)],
 )
 def test_numbers_are_numbers_however_they_are_written(text, value):
     assert parse_scalar(text) == value
     assert type(parse_scalar(text)) is type(value)
 
 
-@pytest.mark.parametrize("word", ["no", "off", "yes", "on", "none", "n"])
-def test_words_that_yaml_takes_for_booleans_stay_words(word):
+@pytest.mark.parametrize("word", ["no", "off", "yes", "on", "none", "n", "1:30", "2024-01-01", "0x10"])
+def test_words_that_yaml_takes_for_something_else_stay_words(word):
     assert parse_scalar(word) == word
 
 

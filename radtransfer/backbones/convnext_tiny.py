@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 _DEPTHS = (3, 3, 9, 3)
 _BLOCKS = [
-    f"convnext_tiny_stage_{stage}_block_{block}"
-    for stage, depth in enumerate(_DEPTHS)
-    for block in range(depth)
+    f"convnext_tiny_stage_{stage}_block_{block}" for stage, depth in enumerate(_DEPTHS) for block in range(depth)
 ]
 
 

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 def build_inception_resnet_v2(image: "keras.KerasTensor", pooling: str | None) -> "keras.Model":
     from keras import applications
 
-    return applications.InceptionResNetV2(
-        weights=None, include_top=False, input_tensor=image, pooling=pooling
-    )
+    return applications.InceptionResNetV2(weights=None, include_top=False, input_tensor=image, pooling=pooling)
 
 
 def residual_sum(

@@ -86,9 +86,7 @@ def resolve_layer(model: keras.Model, card: Backbone, name: str) -> str:
         return name
     # Without a close name the message lists all it is given: hundreds of layers would help nobody.
     known = [*card.stages, *difflib.get_close_matches(name, layers)]
-    raise UnknownNameError(
-        f"stage or layer of {card.name}", name, known, see=f"radtransfer backbones {card.name}"
-    )
+    raise UnknownNameError(f"stage or layer of {card.name}", name, known, see=f"radtransfer backbones {card.name}")
 
 
 def stage_summaries(model: keras.Model, card: Backbone) -> tuple[StageSummary, ...]:

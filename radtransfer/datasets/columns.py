@@ -125,9 +125,7 @@ def _squeezed(name: str) -> str:
 def _usual(sheet: Sheet, role: str, taken: set, notes: list[str]) -> int | None:
     """The column with the most preferred of the usual names."""
     free = [(i, _squeezed(name)) for i, name in _real_columns(sheet) if i not in taken]
-    candidates = [
-        i for usual in USUAL_NAMES[role] for i, name in free if name == usual or _ends_with(name, usual)
-    ]
+    candidates = [i for usual in USUAL_NAMES[role] for i, name in free if name == usual or _ends_with(name, usual)]
     if not candidates:
         return None
     first, *others = dict.fromkeys(candidates)
@@ -154,9 +152,7 @@ def _named(sheet: Sheet, role: str, name: str, position: int) -> int:
     guess = _usual(sheet, role, set(), []) if position == 0 else None
     advice = closest_names(name, columns) if guess is None else f"Use {OPTIONS[role]}{sheet.columns[guess]}."
     option = OPTIONS[role].strip(" =")
-    raise DataError(
-        f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {', '.join(columns)}. {advice}"
-    )
+    raise DataError(f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {', '.join(columns)}. {advice}")
 
 
 def _no_column(sheet: Sheet, role: str) -> str:

@@ -92,9 +92,7 @@ def _cells(sheet: Sheet, row: int, columns: Sequence[int]) -> tuple[str, ...]:
     return tuple(plain(sheet.rows[row][column]) for column in columns)
 
 
-def _clash_message(
-    sheet: Sheet, cells: Sequence[int], what: str, clashes: Sequence[tuple[str, list[int]]]
-) -> str:
+def _clash_message(sheet: Sheet, cells: Sequence[int], what: str, clashes: Sequence[tuple[str, list[int]]]) -> str:
     path, rows = clashes[0]
     values = {_cells(sheet, row, cells): row for row in reversed(rows)}
     sides = [f"{','.join(value) or 'nothing'} in {sheet.place(row)}" for value, row in values.items()]

@@ -86,8 +86,7 @@ def _check_one(folder: Path, tables: Sequence[SplitTable], split: str, fold: int
     found = [table.file.name for table in tables if table.split == split and table.fold in (fold, None)]
     if not found:
         raise DataError(
-            f"{folder} has {split} tables, but none for fold {fold}. "
-            f"Add {split}_fold{fold}.csv, or remove the fold."
+            f"{folder} has {split} tables, but none for fold {fold}. Add {split}_fold{fold}.csv, or remove the fold."
         )
     if len(found) > 1:
         raise DataError(f"{folder} has several {split} tables for fold {fold}: {', '.join(found)}. Keep one.")

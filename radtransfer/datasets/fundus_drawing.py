@@ -155,9 +155,7 @@ def _draw_masks(rng: np.random.Generator, appearance: Appearance, grade: int, si
     return Masks(veins.coverage(), arteries.coverage(), blood.coverage(0.008), exudates.coverage(0.006))
 
 
-def _vessels(
-    rng: np.random.Generator, appearance: Appearance, scale: float
-) -> Iterator[tuple[np.ndarray, float]]:
+def _vessels(rng: np.random.Generator, appearance: Appearance, scale: float) -> Iterator[tuple[np.ndarray, float]]:
     """Pieces of the vessel tree, as points and a width: four arcades from the optic disc, each branching."""
     start, width = np.array(appearance.disc[:2]), appearance.vessel_width * scale
     for side in (-1, 1):

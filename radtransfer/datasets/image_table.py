@@ -43,7 +43,9 @@ class ImageTable:
     @property
     def labels(self) -> tuple[str, ...]:
         """The label of each image as text; several labels are joined by ";"."""
-        return tuple(";".join(name for name, value in zip(self.classes, row, strict=True) if value == 1) for row in self.targets)
+        return tuple(
+            ";".join(name for name, value in zip(self.classes, row, strict=True) if value == 1) for row in self.targets
+        )
 
     def select(self, keep: np.ndarray) -> "ImageTable":
         """The rows where `keep`, a boolean array or indices, says so."""

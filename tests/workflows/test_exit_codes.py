@@ -28,9 +28,10 @@ def test_no_data_is_usage(radtransfer):
         (("--preprocessing", "cafe"), ("caffe",)),
         (("--set", "training.augmentation=lihgt"), ("light",)),
         (("--image-size", "20", "--backbone", "inception_v3"), ("too small", "75")),
-        (("--precision", "mixed_float16"), ("needs a GPU",)),
         (("--fold", "9"), ("9",)),
         (("--resume", "--overwrite"), ("exclude each other",)),
+        (("--class-weights", "{sick: 2}"), ("a factor for each of sick, well",)),
+        (("--set", "training.loss=categorical_crossentropy", "--head", "sigmoid"), ("needs model.head softmax",)),
         (("--recipe", "mei"), ()),
         (("--head", "softmax", "--label-column", "a,b"), ()),
     ],
@@ -169,3 +170,55 @@ def test_a_bug_is_one_line_with_exit_code_1(radtransfer, table_options, monkeypa
     monkeypatch.setattr(finetune, "prepare", explode)
     outcome = radtransfer("finetune", *table_options, "--out", tmp_path / "run")
     check(outcome, 1, "Unexpected RuntimeError: boom", "--debug")
+
+
+def test_a_typo_does_not_cost_the_run_that_was_to_be_overwritten(radtransfer, table_options, tmp_path):
+    out = tmp_path / "run"
+    assert radtransfer("finetune", *table_options, "--folds", 1, "--epochs", 1, "--out", out).code == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    check(radtransfer("finetune", *table_options, "--out", out, "--overwrite", "--weights", "none.h5"), 4, "none.h5")
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_memory_that_runs_out_exits_with_5_and_says_what_helps(radtransfer, table_options, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    from radtransfer import fold_results
+
+    def run_out(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(fold_results, "predict", run_out)
+    outcome = radtransfer("finetune", *table_options, "--folds", 1, "--epochs", 1, "--out", tmp_path / "run")
+    check(outcome, 5, "Out of memory at batch size 8", "--batch-size 4")
+
+
+def test_an_image_that_vanishes_during_training_is_named(
+    radtransfer, tiny_images, table_options, tmp_path, monkeypatch
+):
+    from radtransfer import finetune
+
+    root = tmp_path / "images"
+    shutil.copytree(tiny_images / "images", root)
+    begin = finetune._record_start
+
+    def begin_and_lose_an_image(run, experiment):
+        begin(run, experiment)
+        experiment.table.files[0].unlink()
+
+    monkeypatch.setattr(finetune, "_record_start", begin_and_lose_an_image)
+    arguments = ("--image-root", root, "--out", tmp_path / "run", "--epochs", 1, "--folds", 1)
+    check(radtransfer("finetune", *table_options, *arguments), 3, "p00_0.png", "No such file")
+
+
+def test_resuming_with_another_weights_file_is_refused(radtransfer, finished_run, table_options, tmp_path, monkeypatch):
+    from radtransfer import finetune
+
+    source = tmp_path / "source.keras"
+    shutil.copy(finished_run.path / "fold_1" / "model.keras", source)
+    arguments = ("--weights", source, "--folds", 1, "--epochs", 1, "--out", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "_train_fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert radtransfer("finetune", *table_options, *arguments).code == 130
+    shutil.copy(finished_run.path / "fold_2" / "model.keras", source)
+    check(radtransfer("finetune", *table_options, *arguments, "--resume"), 2, "weights_sha256")

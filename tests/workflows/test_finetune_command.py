@@ -97,10 +97,11 @@ def test_a_finished_run_is_a_source_and_hands_on_its_preprocessing(radtransfer, 
     assert record["weights"]["preprocessing_from"] == "run"
 
 
-def test_mixed_precision_trains_and_saves_a_float32_model(radtransfer, table_options, tmp_path):
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_saves_a_float32_model(radtransfer, table_options, tmp_path, precision):
     import keras
 
-    arguments = ("--precision", "mixed_bfloat16", "--folds", 1, "--epochs", 1, "--out", tmp_path / "run", "--json")
+    arguments = ("--precision", precision, "--folds", 1, "--epochs", 1, "--out", tmp_path / "run", "--json")
     metrics_of(radtransfer("finetune", *table_options, *arguments))
     model = keras.models.load_model(tmp_path / "run" / "fold_1" / "model.keras")
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
@@ -140,3 +141,14 @@ def test_early_stopping_waits_as_long_as_it_says(radtransfer, table_options, tmp
     assert radtransfer("finetune", *table_options, *arguments).code == 0
     metrics = json.loads((tmp_path / "run" / "fold_1" / "metrics.json").read_text())
     assert (metrics["best_epoch"], metrics["epochs"]) == (1, 3)
+
+
+def test_none_is_a_value_of_class_weights(radtransfer, table_options, tmp_path):
+    arguments = ("--class-weights", "none", "--patience", "none", "--dry-run", "--out", tmp_path / "run")
+    assert radtransfer("finetune", *table_options, *arguments).code == 0
+
+
+def test_accuracy_can_be_monitored(radtransfer, table_options, tmp_path):
+    arguments = ("--monitor", "accuracy", "--folds", 1, "--epochs", 1, "--out", tmp_path / "run")
+    assert radtransfer("finetune", *table_options, *arguments).code == 0
+    assert "val_accuracy" in (tmp_path / "run" / "fold_1" / "history.csv").read_text()

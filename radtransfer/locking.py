@@ -1,0 +1,53 @@
+"""One process at a time in a run folder; the lock dies with the process that holds it."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from radtransfer.errors import RunError
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold `out/.lock`; the system frees it when the process ends, however it ends.
+
+    Raises:
+        RunError: Another process holds it, or the folder cannot be written.
+    """
+    try:
+        handle = (out / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from None
+    with handle:
+        if not _try_lock(handle):
+            handle.seek(0)
+            raise RunError(
+                f"Run folder {out} is in use by another process ({handle.read().strip() or 'unknown'}). Wait for it, or choose another --out."
+            )
+        handle.seek(0)
+        handle.truncate()
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        handle.flush()
+        yield
+
+
+def _try_lock(handle: IO[str]) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            # Far behind the text, so that another process can still read who holds it.
+            handle.seek(1 << 20)
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
