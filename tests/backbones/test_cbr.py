@@ -24,9 +24,7 @@ TRAINABLE_WITH_HEAD = {
 @pytest.mark.parametrize(("name", "printed"), TABLE_1.items())
 def test_kernels_after_the_first_and_a_head_of_five_are_the_printed_count(name, printed):
     model = build_architecture(name, image_size=32)
-    kernels = [
-        int(np.prod(layer.kernel.shape)) for layer in model.layers if isinstance(layer, keras.layers.Conv2D)
-    ]
+    kernels = [int(np.prod(layer.kernel.shape)) for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert sum(kernels[1:]) + 5 * model.output_shape[-1] == printed
     assert BACKBONES[name].paper_parameters == printed
 

@@ -22,9 +22,7 @@ SIZE = 96
 LIGHT = ("cbr_tiny", "efficientnet_v2_b0", "convnext_tiny")
 """One of each family; what takes long runs on these by default and on the others as `slow`."""
 
-by_weight = [
-    pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow, id=name) for name in BACKBONES
-]
+by_weight = [pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow, id=name) for name in BACKBONES]
 pretrained_by_weight = [param for param in by_weight if BACKBONES[param.values[0]].pretrained]
 
 
@@ -130,9 +128,7 @@ def test_every_weight_belongs_to_a_stage(card, model):
 
 def test_an_image_below_the_minimum_is_refused_with_the_minimum(card):
     too_small = card.minimum_size - 1
-    with pytest.raises(
-        ConfigError, match=f"{too_small} is too small for {card.name} .minimum {card.minimum_size}"
-    ):
+    with pytest.raises(ConfigError, match=f"{too_small} is too small for {card.name} .minimum {card.minimum_size}"):
         build_architecture(card, image_size=too_small)
 
 
@@ -169,9 +165,7 @@ def test_the_features_are_those_of_the_keras_application(name, pooling):
     theirs = keras.Model(theirs.inputs[0], theirs.outputs[0])  # some take a list of inputs
     perturb(theirs)
     ours = build_architecture(card, image_size=SIZE, pooling=pooling)
-    ours.set_weights(
-        [value.reshape(w.shape) for value, w in zip(theirs.get_weights(), ours.weights, strict=True)]
-    )
+    ours.set_weights([value.reshape(w.shape) for value, w in zip(theirs.get_weights(), ours.weights, strict=True)])
     expected = np.asarray(theirs(images()))
     assert np.isfinite(expected).all()  # NaN would equal NaN
     np.testing.assert_allclose(ours(images()), expected, atol=1e-5 * np.abs(expected).max())

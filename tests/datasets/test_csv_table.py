@@ -249,9 +249,7 @@ def test_a_fold_column_alone_says_where_an_image_is_test(table):
 
 
 def test_rows_per_image_and_fold_are_folded_back(table):
-    found = table(
-        "path,label,patient,fold,split\na,0,,1,train\nb,1,,1,test\nc,1,,1,val\na,0,,2,test\nb,1,,2,train\n"
-    )
+    found = table("path,label,patient,fold,split\na,0,,1,train\nb,1,,1,test\nc,1,,1,val\na,0,,2,test\nb,1,,2,train\n")
     assert found.paths == ("a", "b", "c")
     assert found.splits.tolist() == [["train", "test", "val"], ["test", "train", ""]]
     assert found.patients is None

@@ -186,7 +186,5 @@ def test_mean_colour_does_not_give_the_grade_away():
     colours = pixels(table).mean(axis=(1, 2)) / 255
     referable = table.targets[:, 2:].sum(axis=1) > 0
     model, folds = LogisticRegression(C=100, max_iter=5000), GroupKFold(5, shuffle=True, random_state=0)
-    scores = cross_val_predict(
-        model, colours, referable, groups=table.patients, cv=folds, method="decision_function"
-    )
+    scores = cross_val_predict(model, colours, referable, groups=table.patients, cv=folds, method="decision_function")
     assert roc_auc_score(referable, scores) < 0.7

@@ -12,10 +12,7 @@ def simulated(name, rows, channels_x, channels_y, draws):
     rng = np.random.default_rng(rows + channels_x)
     of_rows = SIMILARITIES[name].of_rows
     return np.mean(
-        [
-            of_rows(rng.normal(size=(rows, channels_x)), rng.normal(size=(rows, channels_y))).value
-            for _ in range(draws)
-        ]
+        [of_rows(rng.normal(size=(rows, channels_x)), rng.normal(size=(rows, channels_y))).value for _ in range(draws)]
     )
 
 

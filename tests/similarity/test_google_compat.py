@@ -13,9 +13,7 @@ EPSILONS = [0.0, 1e-12, 1e-10, 1e-6]
 @pytest.mark.parametrize("epsilon", EPSILONS)
 def test_coefficients_agree_with_the_steps_of_the_package(layers, epsilon):
     result = similarity.cca(*layers, compat="google", epsilon=epsilon)
-    np.testing.assert_allclose(
-        result.coefficients, svd_reference.svcca_package(*layers, epsilon), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(result.coefficients, svd_reference.svcca_package(*layers, epsilon), rtol=0, atol=1e-12)
     assert result.value == result.coefficients.mean()
 
 

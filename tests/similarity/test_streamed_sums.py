@@ -25,8 +25,7 @@ def networks():
 
     def network(widths):
         return {
-            f"layer{i}": np.tanh(inputs @ rng.normal(size=(10, width)) + rng.normal(size=(1500, width)))
-            + rng.normal()
+            f"layer{i}": np.tanh(inputs @ rng.normal(size=(10, width)) + rng.normal(size=(1500, width))) + rng.normal()
             for i, width in enumerate(widths)
         }
 
