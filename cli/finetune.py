@@ -112,10 +112,12 @@ def _result_text(result: Any) -> str:
     if len(rows) > 1:
         rows.append(f"mean     AUC {_number(auc['mean'])} ± {_number(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
-    people = f"{metrics['n_patients']} patients" if metrics["n_patients"] is not None else "patients unknown"
+    patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
+    sensitivity = _number(metrics["sensitivity_at_90_specificity"])
     rows += [
-        f"pooled   AUC {_number(auc['pooled'])}  95 % interval {_number(low)} to {_number(high)}  ({metrics['n_images']} images, {people})",
-        f"accuracy {_number(metrics['accuracy'])}   sensitivity at 90 % specificity {_number(metrics['sensitivity_at_90_specificity'])}   "
+        f"pooled   AUC {_number(auc['pooled'])}  95 % interval {_number(low)} to {_number(high)}  "
+        f"({metrics['n_images']} images, {patients})",
+        f"accuracy {_number(metrics['accuracy'])}   sensitivity at 90 % specificity {sensitivity}   "
         f"Brier {_number(metrics['brier'])}",
         f"run      {result.path}",
     ]

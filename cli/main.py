@@ -56,7 +56,10 @@ def _failure(message: str, exit_code: int) -> click.ClickException:
 def _bug_report(error: Exception, *, verbose: bool) -> str:
     if verbose:
         return "".join(traceback.format_exception(error))
-    return f"Unexpected {type(error).__name__}: {error}. This is a bug in radtransfer; `radtransfer --debug …` prints where."
+    return (
+        f"Unexpected {type(error).__name__}: {error}. "
+        "This is a bug in radtransfer; `radtransfer --debug …` prints where."
+    )
 
 
 @click.group(
@@ -65,7 +68,8 @@ def _bug_report(error: Exception, *, verbose: bool) -> str:
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
     },
-    epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed, 6 some folds failed, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed, "
+    "6 some folds failed, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="radtransfer")
 @click.option("--debug", is_flag=True, help="Print where an unexpected error came from.")

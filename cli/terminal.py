@@ -41,8 +41,9 @@ class TerminalProgress(Progress):
         auc = "   n/a" if row["val_auc"] is None else f"{row['val_auc']:6.3f}"
         best = click.style("*", fg="green", bold=True) if row["best"] else " "
         self._line(
-            f"fold {fold}/{folds}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['loss']:.4f}  "
-            f"val_loss {row['val_loss']:.4f}  val_auc {auc} {best} lr {row['learning_rate']:.2e}  {row['seconds']:.1f} s"
+            f"fold {fold}/{folds}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
+            f"loss {row['loss']:.4f}  val_loss {row['val_loss']:.4f}  val_auc {auc} {best} "
+            f"lr {row['learning_rate']:.2e}  {row['seconds']:.1f} s"
         )
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:

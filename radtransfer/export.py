@@ -91,8 +91,8 @@ def _export_fold(run: Path, fold: int, kind: ExportFormat, out: Path) -> Exporte
         difference = float(np.abs(_predict_elsewhere(kind, part, original, images) - expected).max())
         if not difference <= LARGEST_DIFFERENCE:
             raise RadtransferError(
-                f"The reloaded export predicts differently: by {difference:.2g}, where {LARGEST_DIFFERENCE:g} is allowed. "
-                "Nothing was written."
+                f"The reloaded export predicts differently: by {difference:.2g}, "
+                f"where {LARGEST_DIFFERENCE:g} is allowed. Nothing was written."
             )
         part.replace(out)
     return Exported(out, _size(out), difference, real)

@@ -95,8 +95,9 @@ class Learner(Evaluator):
         variables = self._variables()
         if [array.shape for array in state] != [tuple(variable.shape) for variable in variables]:
             raise RunError(
-                "A checkpoint of another network, optimizer or precision: expected "
-                f"{len(variables)} arrays of its shapes, received {len(state)}. Delete the fold's folder to begin it again."
+                "A checkpoint of another network, optimizer or precision: "
+                f"expected {len(variables)} arrays of its shapes, received {len(state)}. "
+                "Delete the fold's folder to begin it again."
             )
         for variable, value in zip(variables, state, strict=True):
             variable.assign(value)

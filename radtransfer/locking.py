@@ -26,8 +26,9 @@ def locked(out: Path) -> Iterator[None]:
     with handle:
         if not _try_lock(handle):
             handle.seek(0)
+            holder = handle.read().strip() or "unknown"
             raise RunError(
-                f"Run folder {out} is in use by another process ({handle.read().strip() or 'unknown'}). Wait for it, or choose another --out."
+                f"Run folder {out} is in use by another process ({holder}). Wait for it, or choose another --out."
             )
         handle.seek(0)
         handle.truncate()

@@ -58,7 +58,8 @@ def class_weights(
     if isinstance(setting, dict):
         if set(setting) != set(classes):
             raise ConfigError(
-                f"training.class_weights: expected a factor for each of {', '.join(classes)}. Received: {', '.join(setting)}."
+                f"training.class_weights: expected a factor for each of {', '.join(classes)}. "
+                f"Received: {', '.join(setting)}."
             )
         return np.array([setting[name] for name in classes], np.float32)
     if setting != "balanced":

@@ -173,9 +173,8 @@ def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int
         fold = next(iter(folds))
     if fold is None or fold not in folds:
         asked = "which fold?" if fold is None else f"fold {fold} is not finished."
-        raise RunError(
-            f"Run {path}: {asked} Finished folds: {', '.join(map(str, folds)) or 'none'}. Name one with --fold K or as {path}/fold_K."
-        )
+        finished = ", ".join(map(str, folds)) or "none"
+        raise RunError(f"Run {path}: {asked} Finished folds: {finished}. Name one with --fold K or as {path}/fold_K.")
     return path, fold
 
 
@@ -220,7 +219,8 @@ def _check_is_free(out: Path) -> None:
     )
     if others:
         raise RunError(
-            f"{out} holds other files ({', '.join(others[:3])}) and is not a run folder; nothing was written. Choose another --out."
+            f"{out} holds other files ({', '.join(others[:3])}) and is not a run folder; nothing was written. "
+            "Choose another --out."
         )
 
 
@@ -237,5 +237,6 @@ def _check_same_settings(out: Path, settings: dict[str, Any]) -> None:
     changed = [f"{name} {old} → {new}" for name, old, new in differences(before, settings) if name != "out"]
     if changed:
         raise RunError(
-            f"--resume: the settings differ from those {out} was made with: {'; '.join(changed)}. Use the same ones, or another --out."
+            f"--resume: the settings differ from those {out} was made with: {'; '.join(changed)}. "
+            "Use the same ones, or another --out."
         )

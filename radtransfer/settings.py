@@ -19,7 +19,8 @@ class DataSettings:
 
     source: str | None = setting(
         None,
-        "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, or the name of a built-in set.",
+        "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, "
+        "or the name of a built-in set.",
     )
     image_root: str | None = setting(
         None, "Folder that the table's image paths are looked up in; default: the table's own folder."
@@ -36,7 +37,8 @@ class DataSettings:
     task: Literal["auto", "binary", "multiclass", "multilabel"] = setting("auto", "What the labels are.")
     positive_from: int | None = setting(
         None,
-        "For ordered integer grades: the lowest grade that counts as positive (referable); its AUC is then the one reported.",
+        "For ordered integer grades: the lowest grade that counts as positive (referable); "
+        "its AUC is then the one reported.",
     )
     uncertain: Literal["zeros", "ones", "ignore"] = setting("ignore", "Multi-label: what a label of -1 counts as.")
     unmentioned: Literal["zeros", "ignore"] = setting("zeros", "Multi-label: what an empty label counts as.")

@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "radtransfer"
 
-# Modules of one floor do not import each other, except within a family (a tuple): each member may import those before it.
+# Modules of one floor do not import each other, except within a family (a tuple):
+# each member may import those before it.
 FLOORS = {
     "ground": [
         ("errors", "seeds", "progress", "yaml_text", "settings", "recipes", "config", "registry", "locking", "runs")

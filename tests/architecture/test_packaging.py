@@ -23,7 +23,7 @@ def modules_after(code):
     "code",
     [
         "import radtransfer",
-        "import radtransfer.backbones; [radtransfer.backbones.BACKBONES[name] for name in radtransfer.backbones.BACKBONES]",
+        "from radtransfer.backbones import BACKBONES; [BACKBONES[name] for name in BACKBONES]",
         "from radtransfer.cli.main import application; application(['--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['finetune', '--help'], standalone_mode=False)",
         "from radtransfer.config import load_config; load_config('quickstart')",
