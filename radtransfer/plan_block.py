@@ -6,26 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from radtransfer.device import versions
+from radtransfer.device import Device, versions
 from radtransfer.experiment import Experiment
 from radtransfer.preprocessing import MODES
+from radtransfer.settings import Config
 
 
 def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
     """A title and a line of text for each aspect of the run."""
-    config, training = experiment.config, experiment.config.training
     lines = {
         "data": _data_line(experiment),
         "folds": _folds_line(experiment),
-        "network": f"{experiment.card.name}, {experiment.classifier.model.count_params():,} parameters, "
-        f"{config.model.image_size}×{config.model.image_size}×3, {experiment.classifier.activation} over {len(experiment.table.classes)}",
+        "network": _network_line(experiment),
         "weights": _weights_line(experiment),
         "input": _input_line(experiment),
-        "train": f"recipe {config.recipe}: {training.optimizer} {training.learning_rate:g} {training.schedule}, batch {training.batch_size}, "
-        f"≤ {training.epochs} epochs, best validation {training.monitor}, patience {training.patience or 'unlimited'}, "
-        f"augmentation {training.augmentation}, seed {config.seed}",
-        "system": f"{experiment.device.name}, {experiment.device.precision}, XLA {'on' if experiment.device.jit else 'off'}, "
-        f"{experiment.device.workers} decoding",
+        "train": _train_line(experiment.config),
+        "system": _system_line(experiment.device),
     }
     return lines if out is None else lines | {"run": str(out)}
 
@@ -78,6 +74,25 @@ def _folds_line(experiment: Experiment) -> str:
     if experiment.table.patients is None and experiment.table.splits is None:
         drawn = "by image, stratified"
     return f"{len(sizes)}, {drawn}; train/val/test ≈ {mean[0]}/{mean[1]}/{mean[2]} images"
+
+
+def _network_line(experiment: Experiment) -> str:
+    size, parameters = experiment.config.model.image_size, experiment.classifier.model.count_params()
+    head = f"{experiment.classifier.activation} over {len(experiment.table.classes)}"
+    return f"{experiment.card.name}, {parameters:,} parameters, {size}×{size}×3, {head}"
+
+
+def _train_line(config: Config) -> str:
+    training = config.training
+    return (
+        f"recipe {config.recipe}: {training.optimizer} {training.learning_rate:g} {training.schedule}, "
+        f"batch {training.batch_size}, ≤ {training.epochs} epochs, best validation {training.monitor}, "
+        f"patience {training.patience or 'unlimited'}, augmentation {training.augmentation}, seed {config.seed}"
+    )
+
+
+def _system_line(device: Device) -> str:
+    return f"{device.name}, {device.precision}, XLA {'on' if device.jit else 'off'}, {device.workers} decoding"
 
 
 def _input_line(experiment: Experiment) -> str:
