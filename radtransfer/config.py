@@ -118,6 +118,22 @@ def _flatten(document: Any, *, source: str, mistakes: list[str]) -> dict[str, An
 
 
 def _build(values: dict[str, Any], places: dict[str, str], mistakes: list[str]) -> Config:
+    sections = _checked_sections(values, places, mistakes)
+    if values.get("training.learning_rate", 0.0) is None:
+        mistakes.append(
+            "training.learning_rate must be given, with --learning-rate or in the config "
+            "(the source of recipe mei uses 1e-3 or 1e-4 for whole networks, 1e-2 or 1e-3 for frozen ones)"
+        )
+    if mistakes:
+        title = [f"{len(mistakes)} mistakes in the settings:"] if len(mistakes) > 1 else []
+        raise ConfigError("\n  ".join([*title, *mistakes]))
+    top, base = sections.pop("", {}), Config()
+    changed = {name: dataclasses.replace(getattr(base, name), **fields) for name, fields in sections.items()}
+    return dataclasses.replace(base, **top, **changed)
+
+
+def _checked_sections(values: dict[str, Any], places: dict[str, str], mistakes: list[str]) -> dict[str, dict[str, Any]]:
+    """The values as their settings' types, by section ("" is the top) and name."""
     known = setting_fields()
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
@@ -134,24 +150,7 @@ def _build(values: dict[str, Any], places: dict[str, str], mistakes: list[str]) 
             continue
         section, _, key = name.rpartition(".")
         sections.setdefault(section, {})[key] = checked
-    if values.get("training.learning_rate", 0.0) is None:
-        mistakes.append(
-            "training.learning_rate must be given, with --learning-rate or in the config "
-            "(the source of recipe mei uses 1e-3 or 1e-4 for whole networks, 1e-2 or 1e-3 for frozen ones)"
-        )
-    if mistakes:
-        raise ConfigError(
-            mistakes[0]
-            if len(mistakes) == 1
-            else "\n  ".join([f"{len(mistakes)} mistakes in the settings:", *mistakes])
-        )
-    top = sections.pop("", {})
-    base = Config()
-    return dataclasses.replace(
-        base,
-        **top,
-        **{name: dataclasses.replace(getattr(base, name), **fields) for name, fields in sections.items()},
-    )
+    return sections
 
 
 def _walk(kind: type, prefix: str = ""):
@@ -170,11 +169,9 @@ def _closest_setting(name: str, known: Mapping[str, Any]) -> str:
     same = [item for item in known if item.rpartition(".")[2] == last]
     if same:
         return f"Did you mean {same[0]!r}?"
-    return (
-        closest_names(name, known)
-        if "." in name
-        else closest_names(name, {**dict.fromkeys(item.rpartition(".")[2] for item in known), **known})
-    )
+    if "." in name:
+        return closest_names(name, known)
+    return closest_names(name, {**dict.fromkeys(item.rpartition(".")[2] for item in known), **known})
 
 
 def _convert(value: Any, annotation: Any) -> Any:
