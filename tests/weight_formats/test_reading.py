@@ -39,6 +39,12 @@ def legacy_file(path: Path, layers: dict[str, dict[str, np.ndarray]]) -> Path:
     return path
 
 
+def zip_holding(name: str, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, b"x")
+    return path
+
+
 def message(path: Path) -> str:
     with pytest.raises(WeightsError) as caught:
         read_weight_file(path)
@@ -150,21 +156,18 @@ def test_a_corrupted_archive_is_damaged(tmp_path):
 
 
 def test_a_zip_of_weight_files_says_what_to_unpack(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr("RadImageNet_models/RadImageNet-IRV2_notop.h5", b"x")
-    assert "holds RadImageNet_models/RadImageNet-IRV2_notop.h5. Unpack it" in message(tmp_path / "x.zip")
+    path = zip_holding("RadImageNet_models/RadImageNet-IRV2_notop.h5", tmp_path / "x.zip")
+    assert "holds RadImageNet_models/RadImageNet-IRV2_notop.h5. Unpack it" in message(path)
 
 
 def test_another_zip_is_not_a_keras_file(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
-        archive.writestr("readme.txt", b"x")
-    assert "zip but not a .keras file (it holds readme.txt)" in message(tmp_path / "x.keras")
+    path = zip_holding("readme.txt", tmp_path / "x.keras")
+    assert "zip but not a .keras file (it holds readme.txt)" in message(path)
 
 
 def test_a_pytorch_file_is_not_supported_yet(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
-        archive.writestr("archive/data.pkl", b"x")
-    assert "PyTorch files are not supported yet" in message(tmp_path / "x.pt")
+    path = zip_holding("archive/data.pkl", tmp_path / "x.pt")
+    assert "PyTorch files are not supported yet" in message(path)
 
 
 def test_a_pickle_is_never_opened(tmp_path):
