@@ -34,15 +34,14 @@ def resolve_device(settings: SystemSettings) -> Device:
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
-    precision = settings.precision
-    if precision == "auto":
-        precision = _gpu_precision(tf.config.experimental.get_device_details(gpus[0])) if gpus else "float32"
-    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        name, precision = f"{len(gpus)} GPU, {details.get('device_name', 'unknown')}", _gpu_precision(details)
+    else:
+        name, precision = f"CPU, {os.cpu_count()} cores, {platform.machine()}", "float32"
     return Device(
-        name=f"{len(gpus)} GPU, {details.get('device_name', 'unknown')}"
-        if gpus
-        else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
-        precision=precision,
+        name=name,
+        precision=precision if settings.precision == "auto" else settings.precision,
         jit=bool(gpus) if settings.jit == "auto" else settings.jit,
         workers=usable_cores() if settings.workers == "auto" else settings.workers,
     )
