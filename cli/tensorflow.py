@@ -23,7 +23,7 @@ def import_tensorflow() -> None:
 
             tf.config.list_physical_devices()
             tf.zeros([])
-        except BaseException:
+        except Exception:
             hidden.seek(0)
             os.write(shown, hidden.read())
             raise
