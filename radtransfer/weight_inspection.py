@@ -30,6 +30,8 @@ class Inspection:
         backbone_layers: With weights, without a head.
         channels: Of the images it takes.
         matched_by: What the layers were matched by.
+        matched: Layers of the backbone that find their weights.
+        missing: Layers of the backbone that do not.
         extra: Layers that are not the backbone's: a head, or another sub-model.
         card: Name in the manifest, if the file's name and network are known there.
         preprocessing: Mode it was trained with.
@@ -50,6 +52,8 @@ class Inspection:
     backbone_layers: int | None = None
     channels: int | None = None
     matched_by: Literal["name", "order"] | None = None
+    matched: int | None = None
+    missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     card: str | None = None
     preprocessing: str | None = None
@@ -82,6 +86,8 @@ def _with_backbone(inspection: Inspection, found: Recognition, source: WeightSou
         backbone_layers=found.layers,
         channels=found.channels,
         matched_by=found.match.by,
+        matched=found.layers - len(found.match.missing),
+        missing=found.match.missing,
         extra=found.match.extra,
         preprocessing=mode,
         preprocessing_sure=sure,

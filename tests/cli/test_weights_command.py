@@ -68,7 +68,7 @@ def test_inspect_as_json_tells_everything(cbr_file):
     found = json.loads(printed("inspect", "--json", cbr_file))
     assert (found["format"], found["backbone"], found["layers"]) == ("weights_h5", "cbr_tiny", 8)
     assert len(found["sha256"]) == 64
-    assert found["extra"] == []
+    assert (found["matched"], found["missing"], found["extra"]) == (8, [], [])
 
 
 def test_inspect_of_an_unknown_network_says_so(tmp_path):
