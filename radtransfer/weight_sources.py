@@ -127,7 +127,7 @@ def _existing(card: WeightsCard) -> Path | None:
 def _file_of(card: WeightsCard) -> Path:
     path = _existing(card)
     if path is None and not card.keras:
-        folders = " or ".join(map(str, search_folders()))
+        folders = " or ".join(str(folder.resolve()) for folder in search_folders())
         raise WeightsNotFoundError(f"no {card.files[0]} in {folders}. {_advice(card)}")
     return path or keras_cache() / card.files[0]
 

@@ -79,6 +79,10 @@ def test_missing_radimagenet_weights_say_where_to_get_them():
     assert "RADTRANSFER_WEIGHTS" in text
 
 
+def test_missing_weights_name_the_folder_that_was_searched_in_full(tmp_path):
+    assert f"_notop.h5 in {tmp_path / 'here'}. These" in refusal("radimagenet-resnet50", WeightsNotFoundError)
+
+
 def test_a_missing_radimagenet_file_says_where_to_get_it():
     assert "not bundled" in refusal("models/RadImageNet-IRV2_notop.h5", WeightsNotFoundError)
 
