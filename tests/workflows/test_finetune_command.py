@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+ONE_EPOCH = ("--backbone", "cbr_tiny", "--image-size", 24, "--epochs", 1, "--folds", 1)
+
 
 def metrics_of(outcome):
     assert outcome.code == 0, outcome.err
@@ -11,8 +13,8 @@ def metrics_of(outcome):
 
 
 def test_a_folder_of_class_folders_needs_no_table(radtransfer, tiny_images, tmp_path):
-    arguments = ("--data", tiny_images / "images", "--backbone", "cbr_tiny", "--image-size", 24, "--epochs", 1)
-    outcome = radtransfer("finetune", *arguments, "--folds", 1, "--out", tmp_path / "run", "--json")
+    arguments = ("--data", tiny_images / "images", *ONE_EPOCH, "--out", tmp_path / "run", "--json")
+    outcome = radtransfer("finetune", *arguments)
     assert metrics_of(outcome)["n_patients"] is None
     assert "no patient column" in outcome.err
 
@@ -36,31 +38,11 @@ def test_repeats_run_over_seeds(radtransfer, table_options, tmp_path):
 def test_several_labels_end_in_sigmoids_and_ignore_what_is_unknown(radtransfer, tiny_images, tmp_path):
     lines = ["path,patient,edema,fracture"]
     for i, path in enumerate(sorted((tiny_images / "images").rglob("*.png"))):
-        lines.append(
-            f"{path.parent.name}/{path.name},{path.stem[:3]},{int(path.parent.name == 'sick')},{(1, 0, -1, '')[i // 2 % 4]}"
-        )
+        edema, fracture = int(path.parent.name == "sick"), (1, 0, -1, "")[i // 2 % 4]
+        lines.append(f"{path.parent.name}/{path.name},{path.stem[:3]},{edema},{fracture}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    arguments = (
-        "--data",
-        tmp_path / "labels.csv",
-        "--image-root",
-        tiny_images / "images",
-        "--label-column",
-        "edema,fracture",
-    )
-    arguments += (
-        "--backbone",
-        "cbr_tiny",
-        "--image-size",
-        24,
-        "--epochs",
-        1,
-        "--folds",
-        1,
-        "--out",
-        tmp_path / "run",
-        "--json",
-    )
+    data = ("--data", tmp_path / "labels.csv", "--image-root", tiny_images / "images")
+    arguments = (*data, "--label-column", "edema,fracture", *ONE_EPOCH, "--out", tmp_path / "run", "--json")
     metrics = metrics_of(radtransfer("finetune", *arguments))
     assert set(metrics["auc"]["per_class"]) == {"edema", "fracture"}
     assert json.loads((tmp_path / "run" / "run.json").read_text())["head"] == "sigmoid"
@@ -71,18 +53,8 @@ def test_ordered_grades_report_the_referable_auc(radtransfer, tmp_path):
     for i in range(60):
         (tmp_path / "images" / str(i % 3)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (24, 24), np.uint8)).save(tmp_path / "images" / str(i % 3) / f"{i}.png")
-    arguments = (
-        "--data",
-        tmp_path / "images",
-        "--positive-from",
-        2,
-        "--recipe",
-        "raghu-retina",
-        "--backbone",
-        "cbr_tiny",
-    )
-    arguments += ("--image-size", 24, "--epochs", 1, "--folds", 1, "--out", tmp_path / "run", "--json")
-    metrics = metrics_of(radtransfer("finetune", *arguments))
+    data = ("--data", tmp_path / "images", "--positive-from", 2, "--recipe", "raghu-retina")
+    metrics = metrics_of(radtransfer("finetune", *data, *ONE_EPOCH, "--out", tmp_path / "run", "--json"))
     assert set(metrics["auc"]["per_class"]) == {"0", "1", "2"}
     assert json.loads((tmp_path / "run" / "run.json").read_text())["head"] == "sigmoid"
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,13 @@ from radtransfer.checkpoint import load_checkpoint
 EPOCHS = 4
 
 
-def command(table_options, out, *more):
-    arguments = ("finetune", *table_options, "--folds", 2, "--epochs", EPOCHS, "--out", out, *more)
+def radtransfer_command(*arguments):
     code = "from radtransfer.cli.main import main; main()"
     return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def command(table_options, out, *more):
+    return radtransfer_command("finetune", *table_options, "--folds", 2, "--epochs", EPOCHS, "--out", out, *more)
 
 
 def stop_after_epoch(process, folder, epoch, how):
@@ -29,6 +33,15 @@ def stop_after_epoch(process, folder, epoch, how):
             break
         time.sleep(0.005)
     return process.wait(timeout=60)
+
+
+def quiet_process(arguments):
+    return subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def run_killed_after_epoch_1(table_options, out, *, fold):
+    with quiet_process(command(table_options, out)) as process:
+        stop_after_epoch(process, out / f"fold_{fold}", 1, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +86,15 @@ def test_a_killed_run_resumes_to_the_identical_result(table_options, uninterrupt
 
 def test_the_printed_line_resumes(table_options, uninterrupted, tmp_path):
     out = tmp_path / "run"
-    with subprocess.Popen(command(table_options, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        stop_after_epoch(process, out / "fold_2", 1, signal.SIGKILL)
-    line = ("finetune", out / "config.yaml", "--out", out, "--resume")
-    code = "from radtransfer.cli.main import main; main()"
-    subprocess.run([sys.executable, "-c", code, *map(str, line)], check=True, capture_output=True)
+    run_killed_after_epoch_1(table_options, out, fold=2)
+    line = radtransfer_command("finetune", out / "config.yaml", "--out", out, "--resume")
+    subprocess.run(line, check=True, capture_output=True)
     check_equal(out, uninterrupted)
 
 
 def test_a_second_process_on_the_same_folder_is_refused(table_options, tmp_path):
     out = tmp_path / "run"
-    with subprocess.Popen(command(table_options, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    with quiet_process(command(table_options, out)) as process:
         while not (out / "run.json").exists() and process.poll() is None:
             time.sleep(0.01)
         second = subprocess.run(command(table_options, out, "--resume"), capture_output=True, text=True)
@@ -93,15 +104,12 @@ def test_a_second_process_on_the_same_folder_is_refused(table_options, tmp_path)
 
 
 def test_a_changed_table_is_noticed_on_resume(table_options, tiny_images, tmp_path):
-    import shutil
-
     table = tmp_path / "images.csv"
     shutil.copy(tiny_images / "images.csv", table)
     options = list(table_options)
     options[1] = table
     out = tmp_path / "run"
-    with subprocess.Popen(command(options, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        stop_after_epoch(process, out / "fold_1", 1, signal.SIGKILL)
+    run_killed_after_epoch_1(options, out, fold=1)
     lines = table.read_text().splitlines()
     table.write_text("\n".join(lines[:-2]) + "\n")
     resumed = subprocess.run(command(options, out, "--resume"), capture_output=True, text=True)
@@ -111,8 +119,7 @@ def test_a_changed_table_is_noticed_on_resume(table_options, tiny_images, tmp_pa
 
 def test_a_damaged_checkpoint_is_named(table_options, tmp_path):
     out = tmp_path / "run"
-    with subprocess.Popen(command(table_options, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        stop_after_epoch(process, out / "fold_1", 1, signal.SIGKILL)
+    run_killed_after_epoch_1(table_options, out, fold=1)
     checkpoint = out / "fold_1" / "checkpoint.npz"
     os.truncate(checkpoint, checkpoint.stat().st_size // 2)
     resumed = subprocess.run(command(table_options, out, "--resume"), capture_output=True, text=True)

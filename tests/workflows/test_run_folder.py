@@ -1,4 +1,3 @@
-import csv
 import json
 import subprocess
 import sys
@@ -10,11 +9,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from radtransfer.config import load_config
-
-
-def rows(path):
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
+from radtransfer.runs import read_rows
 
 
 def test_the_folder_holds_what_it_promises(finished_run):
@@ -37,10 +32,10 @@ def test_the_record_says_how_the_run_was_made(finished_run):
 
 
 def test_every_image_is_tested_once_and_no_patient_is_split(finished_run, tiny_images):
-    lines = rows(finished_run.path / "folds.csv")
+    lines = read_rows(finished_run.path / "folds.csv")
     assert list(lines[0]) == ["path", "label", "patient", "fold", "split"]
     tested = [line["path"] for line in lines if line["split"] == "test"]
-    assert sorted(tested) == sorted(line["path"] for line in rows(tiny_images / "images.csv"))
+    assert sorted(tested) == sorted(line["path"] for line in read_rows(tiny_images / "images.csv"))
     for fold in "12":
         of_patient = {}
         for line in lines:
@@ -50,7 +45,7 @@ def test_every_image_is_tested_once_and_no_patient_is_split(finished_run, tiny_i
 
 
 def test_metrics_follow_from_the_predictions(finished_run):
-    lines = rows(finished_run.path / "predictions.csv")
+    lines = read_rows(finished_run.path / "predictions.csv")
     assert list(lines[0])[:6] == ["path", "patient", "label", "split", "p_sick", "p_well"]
     auc = finished_run.metrics["auc"]
     for fold, value in zip(("1", "2"), auc["per_fold"], strict=True):
@@ -66,7 +61,7 @@ def test_metrics_follow_from_the_predictions(finished_run):
 
 
 def test_probabilities_sum_to_one(finished_run):
-    for line in rows(finished_run.path / "fold_1" / "predictions.csv"):
+    for line in read_rows(finished_run.path / "fold_1" / "predictions.csv"):
         assert float(line["p_sick"]) + float(line["p_well"]) == pytest.approx(1, abs=1e-6)
 
 
@@ -88,7 +83,7 @@ assert not any(isinstance(layer, keras.Model) for layer in model.layers), "neste
 
 
 def test_the_saved_model_is_plain_keras_and_takes_plain_images(finished_run, tiny_images, tmp_path):
-    line = next(line for line in rows(finished_run.path / "fold_1" / "predictions.csv") if line["split"] == "test")
+    line = next(line for line in read_rows(finished_run.path / "fold_1" / "predictions.csv") if line["split"] == "test")
     image = np.asarray(Image.open(tiny_images / "images" / line["path"]).convert("RGB"), np.float32)
     np.save(tmp_path / "image.npy", image[None])
     arguments = [finished_run.path / "fold_1" / "model.keras", tmp_path / "image.npy"]
