@@ -18,6 +18,7 @@ FLOORS = {
         ("backbones",),
         ("datasets",),
         ("export_formats",),
+        ("figures",),
         ("initializers",),
         ("similarity",),
         ("weight_formats",),

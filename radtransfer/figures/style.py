@@ -1,0 +1,86 @@
+"""What all figures share: colours that survive grey print and colour blindness, sizes, and saving whole files.
+
+References:
+    Okabe, Ito 2008, Color Universal Design (the eight colours).
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radtransfer.errors import ConfigError
+from radtransfer.runs import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+"""In order of use; lines take a marker and a dash of their own as well, so that colour is never needed."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":")
+
+FORMATS = (".png", ".svg", ".pdf")
+"""What a figure can be saved as."""
+
+COLUMN = 3.5
+"""Width of one column of a paper, inches."""
+
+_STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "radtransfer",  # and the same figure is the same file
+}
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, *, width: float = COLUMN, height: float = 2.5
+) -> tuple["Figure", list["Axes"]]:
+    """A figure of `width` × `height` inches and its axes, row by row.
+
+    Nothing global is touched: no backend, no current figure, no `rcParams` of the caller.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.flat)
+
+
+def line_style(number: int) -> dict[str, str]:
+    """Colour, marker and dash of line `number` (from 0), as keywords of `Axes.plot`."""
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+    }
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write `figure` in the format of the suffix, whole or not at all; a PNG has 200 dots per inch.
+
+    Raises:
+        ConfigError: No format of a figure.
+    """
+    import matplotlib
+
+    check_figure_path(path)
+    # Without a date the same values give the same bytes.
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_STYLE), whole_file(path) as part:
+        figure.savefig(part, format=path.suffix.lower()[1:], dpi=200, metadata=metadata)
+
+
+def check_figure_path(path: Path) -> None:
+    """Raises ConfigError unless a figure can be saved as `path`."""
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"A figure is saved as {', '.join(FORMATS)}. Received: {path}.")
