@@ -21,7 +21,8 @@ class TerminalProgress(Progress):
 
     def plan(self, rows: Mapping[str, str]) -> None:
         for title, text in rows.items():
-            self._line(f"{click.style(f'{title:<10}', bold=True)}{text}")
+            indented = text.replace("\n", f"\n{'':<10}")
+            self._line(f"{click.style(f'{title:<10}', bold=True)}{indented}")
         self._started = time.monotonic()
 
     def note(self, text: str) -> None:

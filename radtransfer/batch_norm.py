@@ -5,7 +5,8 @@ After s steps at momentum m, a share m^s of the initial moving mean and variance
 left, the statistics are therefore measured over training images before they are used.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -29,6 +30,8 @@ def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, .
     keep theirs.
     """
     layers = trainable_batch_norms(learner.classifier.model)
+    if not layers:
+        return
     means, variances = [], []
     for images, *_ in batches:
         # From zero, one update leaves (1 − momentum) times the statistics of the batch.
@@ -40,6 +43,17 @@ def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, .
         of_layer = np.stack([batch[i] for batch in means])
         layer.moving_mean.assign(of_layer.mean(axis=0))
         layer.moving_variance.assign(np.mean([batch[i] for batch in variances], axis=0) + of_layer.var(axis=0))
+
+
+@contextmanager
+def borrowed_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
+    """Statistics from `batches` inside the block, those of before after it; None changes nothing."""
+    layers = trainable_batch_norms(learner.classifier.model)
+    before = [(np.array(layer.moving_mean), np.array(layer.moving_variance)) for layer in layers]
+    if batches is not None:
+        reestimate_statistics(learner, batches)
+    yield
+    _set(layers, before)
 
 
 def trainable_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:

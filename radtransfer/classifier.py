@@ -1,5 +1,6 @@
 """The network that is trained and taken home: RGB images 0–255 in, a probability per class out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,6 +37,7 @@ def build_classifier(
     dropout: float,
     preprocessing: str,
     precision: str = "float32",
+    widths: Mapping[str, float] | None = None,
 ) -> Classifier:
     """Preprocessing, backbone, dropout and a dense layer, in one graph.
 
@@ -51,13 +53,18 @@ def build_classifier(
         dropout: Fraction.
         preprocessing: Key of `preprocessing.MODES`.
         precision: Dtype policy of the layers between.
+        widths: Stage to the fraction of its channels; those not named have all.
 
     Raises:
         ConfigError: The images are too small for the network.
         UnknownNameError: No such preprocessing.
     """
     features = build_architecture(
-        card, image_size=image_size, precision=precision, prepare=partial(preprocess, mode=preprocessing)
+        card,
+        image_size=image_size,
+        precision=precision,
+        widths=widths,
+        prepare=partial(preprocess, mode=preprocessing),
     )
     dropped = keras.layers.Dropout(dropout, name="head_dropout", dtype=precision)(features.output)
     logits = keras.layers.Dense(classes, name="head", dtype="float32")(dropped)

@@ -5,15 +5,13 @@ Later wins: defaults < recipe < YAML file < `--set` < options. All mistakes are 
 
 import dataclasses
 import importlib.resources
-import math
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from radtransfer.errors import ConfigError, UnknownNameError, closest_names
 from radtransfer.recipes import recipe_values
+from radtransfer.setting_values import check_range, converted, fields_of
 from radtransfer.settings import Config
 from radtransfer.yaml_text import parse_scalar, read_yaml, write_yaml
 
@@ -61,7 +59,7 @@ def config_text(config: Config) -> str:
 
 def setting_fields() -> dict[str, tuple[dataclasses.Field, Any]]:
     """Every setting by its dotted name, in order, with its type."""
-    return {name: (item, annotation) for name, item, annotation in _walk(Config)}
+    return {name: (item, annotation) for name, item, annotation in fields_of(Config)}
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -143,24 +141,15 @@ def _checked_sections(values: dict[str, Any], places: dict[str, str], mistakes: 
             continue
         item, annotation = known[name]
         try:
-            checked = _convert(value, annotation)
-            _check_range(checked, item)
+            checked = converted(value, annotation)
+            check_range(checked, item)
         except (TypeError, ValueError) as error:
-            mistakes.append(f"{name}{where}: {error}. Received: {value!r}")
+            stop = "" if str(error).endswith("?") else "."
+            mistakes.append(f"{name}{where}: {error}{stop} Received: {value!r}")
             continue
         section, _, key = name.rpartition(".")
         sections.setdefault(section, {})[key] = checked
     return sections
-
-
-def _walk(kind: type, prefix: str = ""):
-    hints = typing.get_type_hints(kind)
-    for item in dataclasses.fields(kind):
-        annotation = hints[item.name]
-        if dataclasses.is_dataclass(annotation):
-            yield from _walk(annotation, f"{prefix}{item.name}.")
-        else:
-            yield prefix + item.name, item, annotation
 
 
 def _closest_setting(name: str, known: Mapping[str, Any]) -> str:
@@ -172,73 +161,6 @@ def _closest_setting(name: str, known: Mapping[str, Any]) -> str:
     if "." in name:
         return closest_names(name, known)
     return closest_names(name, {**dict.fromkeys(item.rpartition(".")[2] for item in known), **known})
-
-
-def _convert(value: Any, annotation: Any) -> Any:
-    """`value` as the annotated type; the text of the error says what was expected."""
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, typing.get_args(annotation))
-    if origin is typing.Literal:
-        if value in typing.get_args(annotation):
-            return value
-        raise ValueError(f"expected one of {', '.join(map(str, typing.get_args(annotation)))}")
-    if origin is tuple:
-        return _convert_tuple(value, typing.get_args(annotation)[0])
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise TypeError("expected a mapping")
-        return {str(key): _convert(item, float) for key, item in value.items()}
-    return _convert_plain(value, annotation)
-
-
-def _convert_union(value: Any, members: tuple) -> Any:
-    expected = []
-    for member in members:
-        if member is type(None):
-            if value is None:
-                return None
-            continue
-        try:
-            return _convert(value, member)
-        except (TypeError, ValueError) as error:
-            expected.append(str(error))
-    raise ValueError(" or ".join(expected))
-
-
-def _convert_tuple(value: Any, member: type) -> tuple:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        parts = [part.strip() for part in value.split(",") if part.strip()]
-        value = [parse_scalar(part) for part in parts] if member is not str else parts
-    if not isinstance(value, list | tuple):
-        value = [value]
-    return tuple(_convert(item, member) for item in value)
-
-
-def _convert_plain(value: Any, kind: type) -> Any:
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        raise TypeError("expected true or false")
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-        return str(value)
-    raise TypeError(f"expected {({float: 'a number', int: 'a whole number', str: 'text'})[kind]}")
-
-
-def _check_range(value: Any, item: dataclasses.Field) -> None:
-    low, high = item.metadata["low"], item.metadata["high"]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("expected a finite number")
-    if low is None or not isinstance(value, int | float) or isinstance(value, bool):
-        return
-    if not low <= value <= high:
-        raise ValueError(f"expected a value from {low:g} to {high:g}")
 
 
 def _plain(value: Any) -> Any:

@@ -4,13 +4,16 @@ import sys
 import time
 from dataclasses import dataclass
 
+import tensorflow as tf
+
 from radtransfer.batch_norm import IMAGES
-from radtransfer.experiment import prepare
 from radtransfer.finetune import run_folder
+from radtransfer.initialization import start
+from radtransfer.learner import Learner
 from radtransfer.plan_block import plan_lines
+from radtransfer.preparation import prepare
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
-from radtransfer.transfer import start
 
 _STEPS = 3
 
@@ -53,17 +56,22 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
     experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
     progress.plan(plan_lines(experiment, None))
     fold = experiment.folds[0]
-    start(experiment.classifier.model, experiment.pretrained, seed=experiment.fold_seed(fold))
-    data = experiment.fold_data(fold)
-    batch = next(iter(data.epoch(1)))
-    decoding = _seconds(lambda: list(data.plain())) / max(-(-min(data.images, IMAGES) // len(batch[0])), 1)
-    first = _seconds(lambda: experiment.learner.train(*batch).numpy())
-    step = min(_seconds(lambda: experiment.learner.train(*batch).numpy()) for _ in range(_STEPS))
-    experiment.learner.evaluate(*batch[:2])
-    validation = _seconds(lambda: experiment.learner.evaluate(*batch[:2])[1].numpy())
+    start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=experiment.fold_seed(fold))
+    data, learner = experiment.fold_data(fold, experiment.batches), experiment.learner
+    images, targets, weights = next(iter(data.epoch(1)))
+    decoding = _seconds(lambda: list(data.plain())) / max(-(-min(data.images, IMAGES) // len(images)), 1)
+    inputs, once = images, 0.0
+    if learner.from_features:
+        inputs, seconds = _features(learner, images)
+        once, decoding = max(seconds, decoding) * -(-len(experiment.table) // len(images)), 0.0
+    first = _seconds(lambda: learner.train(inputs, targets, weights).numpy())
+    step = min(_seconds(lambda: learner.train(inputs, targets, weights).numpy()) for _ in range(_STEPS))
+    learner.evaluate(inputs, targets)
+    validation = _seconds(lambda: learner.evaluate(inputs, targets)[1].numpy())
     checked = -(-len(experiment.rows(fold, "val")) // config.training.batch_size)
     # Images are decoded while the step before is computed: the slower of the two sets the pace.
     epoch = data.steps * max(step, decoding) + checked * max(validation, decoding)
+    training = epoch * config.training.epochs * len(experiment.folds)
     return Estimate(
         images=len(experiment.table),
         folds=len(experiment.folds),
@@ -71,9 +79,18 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
         first_step_seconds=round(first, 2),
         step_seconds=round(max(step, decoding), 4),
         epoch_seconds=round(epoch, 1),
-        total_hours=round((first + epoch * config.training.epochs * len(experiment.folds)) / 3600, 2),
+        total_hours=round((first + once + training) / 3600, 2),
         peak_memory_mb=_peak_memory(),
     )
+
+
+def _features(learner: Learner, images: tf.Tensor) -> tuple[list[tf.Tensor], float]:
+    """What the frozen trunk makes of a batch, and the seconds it takes."""
+    trunk = tf.function(lambda batch: learner.cut.trunk(batch, training=False))
+    trunk(images)
+    started = time.perf_counter()
+    features = [tf.constant(x.numpy(), tf.float32) for x in trunk(images)]
+    return features, time.perf_counter() - started
 
 
 def _seconds(work) -> float:

@@ -179,6 +179,14 @@ def accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -
     return _mean((probabilities.argmax(axis=1) == targets.argmax(axis=1))[labelled])
 
 
+def curve_figures(
+    targets: np.ndarray, probabilities: np.ndarray, *, scoring: Scoring
+) -> tuple[float | None, dict[str, float | None]]:
+    """The main AUC and that of each class, for watching a network while it learns."""
+    each = _areas(class_questions(targets, probabilities, scoring))
+    return exact_auc(targets, probabilities, scoring), dict(zip(scoring.classes, each, strict=True))
+
+
 def _top5_accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
     if scoring.task != "multiclass" or len(scoring.classes) <= 5 or len(targets) == 0:
         return None

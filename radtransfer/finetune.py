@@ -12,15 +12,17 @@ from typing import Any
 
 from radtransfer.config import config_values
 from radtransfer.errors import FoldsFailedError, RunError, TrainingError
-from radtransfer.experiment import Experiment, prepare
+from radtransfer.experiment import Experiment
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
 from radtransfer.folds import FOLD_COLUMNS, Fold, fold_rows
+from radtransfer.initialization import start
+from radtransfer.learner import Learner
 from radtransfer.plan_block import plan_lines, run_record
+from radtransfer.preparation import head_phase, prepare
 from radtransfer.progress import EpochReporter, Progress
 from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows
-from radtransfer.settings import Config
-from radtransfer.training import fit, memory_errors
-from radtransfer.transfer import start
+from radtransfer.settings import Config, TrainingSettings
+from radtransfer.training import FitState, fit, memory_errors
 
 _DECISIVE = ("weights_sha256", "preprocessing", "precision", "jit", "classes", "head", "table_sha256")
 """What of `run.json` must not change between the start of a run and its resumption."""
@@ -112,25 +114,42 @@ def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress
         return read_fold_result(experiment, fold, folder)
     settings, seed = experiment.config.training, experiment.fold_seed(fold)
     with memory_errors(settings):
-        start(experiment.classifier.model, experiment.pretrained, seed=seed)
-        experiment.learner.reset(experiment.class_weights(fold))
+        start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=seed)
         with whole_file(folder / "initial.weights.h5") as part:
             experiment.classifier.model.save_weights(part)
-        state = fit(
-            experiment.learner,
-            experiment.fold_data(fold),
-            settings,
-            seed=seed,
-            folder=folder,
-            settled_after=experiment.settled_after,
-            reporter=EpochReporter(progress, fold.number, len(experiment.folds), settings.epochs),
-        )
+        if experiment.head_learner is not None:
+            progress.note(f"fold {fold.number}: the head trains alone first")
+            head_folder = run.head_phase(fold.number)
+            _fit(experiment, experiment.head_learner, head_phase(settings), fold, head_folder, progress)
+            progress.note(f"fold {fold.number}: now everything trains")
+        state = _fit(experiment, experiment.learner, settings, fold, folder, progress)
         run.update(
             seconds_per_fold=run.record.get("seconds_per_fold", {}) | {str(fold.number): round(state.seconds, 1)}
         )
         result = write_fold_result(experiment, fold, state, folder)
     progress.fold(fold.number, len(experiment.folds), result.metrics)
     return result
+
+
+def _fit(
+    experiment: Experiment,
+    learner: Learner,
+    settings: TrainingSettings,
+    fold: Fold,
+    folder: Path,
+    progress: Progress,
+) -> FitState:
+    """Train what `learner` trains, from the weights as they stand."""
+    learner.reset(experiment.class_weights(fold))
+    return fit(
+        learner,
+        experiment.fold_data(fold, experiment.inputs(learner, progress)),
+        settings,
+        seed=experiment.fold_seed(fold),
+        folder=folder,
+        settled_after=experiment.settled_after,
+        reporter=EpochReporter(progress, fold.number, len(experiment.folds), settings.epochs),
+    )
 
 
 def _conclude(experiment: Experiment, run: Run, results: list[FoldResult], failures: dict[int, str]) -> Result:

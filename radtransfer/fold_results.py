@@ -84,8 +84,9 @@ def write_summary(experiment: Experiment, results: Sequence[FoldResult], folder:
 
 
 def _clear_checkpoints(folder: Path) -> None:
-    for checkpoint in ("checkpoint.npz", "best.npz"):
-        (folder / checkpoint).unlink(missing_ok=True)
+    for phase in (folder, folder / "head_phase"):
+        for checkpoint in ("checkpoint.npz", "best.npz"):
+            (phase / checkpoint).unlink(missing_ok=True)
 
 
 def _score(experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

@@ -8,9 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.classifier import Classifier
+from radtransfer.cut import Cut, cut_network
 from radtransfer.errors import RunError
 from radtransfer.losses import make_loss
 from radtransfer.settings import TrainingSettings
+
+Inputs = tf.Tensor | list[tf.Tensor]
+"""Images, float32 (batch, height, width, 3), RGB, 0–255; or a frozen trunk's outputs for them, float32."""
 
 
 class Evaluator:
@@ -21,20 +25,40 @@ class Evaluator:
         loss: Key of `losses.make_loss`.
         batch_size: Images per batch, always.
         jit: Compile with XLA.
+        cut: Where freezing ends, if anything is frozen.
+        from_features: Whether a batch holds what the trunk of `cut` makes of images, and not images.
     """
 
-    def __init__(self, classifier: Classifier, *, loss: str, batch_size: int, jit: bool):
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        loss: str,
+        batch_size: int,
+        jit: bool,
+        cut: Cut | None = None,
+        from_features: bool = False,
+    ):
         self.classifier = classifier
         self._loss = make_loss(loss, activation=classifier.activation)
         self._activation = tf.nn.softmax if classifier.activation == "softmax" else tf.nn.sigmoid
-        network = classifier.logits
-        self._images = tf.TensorSpec((batch_size, *network.input_shape[1:]), tf.float32)
-        self._targets = tf.TensorSpec((batch_size, network.output_shape[-1]), tf.float32)
-        self.evaluate = tf.function(self._evaluate, input_signature=[self._images, self._targets], jit_compile=jit)
+        self._trunk = cut.trunk if cut and not from_features else None
+        self._rest = cut.rest if cut else classifier.logits
+        images = tf.TensorSpec((batch_size, *classifier.logits.input_shape[1:]), tf.float32)
+        features = [tf.TensorSpec((batch_size, *x.shape[1:]), tf.float32) for x in self._rest.inputs]
+        self._inputs = features if from_features else images
+        self._targets = tf.TensorSpec((batch_size, classifier.logits.output_shape[-1]), tf.float32)
+        self.evaluate = tf.function(self._evaluate, input_signature=[self._inputs, self._targets], jit_compile=jit)
 
-    def _evaluate(self, images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _logits(self, inputs: Inputs, *, training: bool) -> tf.Tensor:
+        """float32 (batch, classes)."""
+        if self._trunk is not None:
+            inputs = self._trunk(inputs, training=False)
+        return tf.cast(self._rest(inputs, training=training), tf.float32)
+
+    def _evaluate(self, inputs: Inputs, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Probabilities (batch, classes) and unweighted loss (batch,), without dropout."""
-        logits = tf.cast(self.classifier.logits(images, training=False), tf.float32)
+        logits = self._logits(inputs, training=False)
         return self._activation(logits), self._loss(targets, logits, tf.ones([logits.shape[-1]]))
 
 
@@ -47,6 +71,7 @@ class Learner(Evaluator):
         batch_size: Images per batch, always.
         jit: Compile with XLA.
         frozen: Names of layers that do not train; their batch norm runs in inference mode.
+        from_features: Whether a batch holds what the frozen trunk makes of images, and not images.
     """
 
     def __init__(
@@ -57,8 +82,17 @@ class Learner(Evaluator):
         batch_size: int,
         jit: bool,
         frozen: frozenset[str] = frozenset(),
+        from_features: bool = False,
     ):
-        super().__init__(classifier, loss=settings.loss, batch_size=batch_size, jit=jit)
+        self.cut, self.from_features = cut_network(classifier, frozen), from_features
+        super().__init__(
+            classifier,
+            loss=settings.loss,
+            batch_size=batch_size,
+            jit=jit,
+            cut=self.cut,
+            from_features=from_features,
+        )
         self._frozen = frozen
         self._freeze()
         self.optimizer = _make_optimizer(settings, mixed_float16=_uses_float16(classifier.model))
@@ -67,8 +101,8 @@ class Learner(Evaluator):
         self._fresh_optimizer = [np.array(variable) for variable in self.optimizer.variables]
         self._class_weights = tf.Variable(tf.ones([self._targets.shape[-1]]), trainable=False)
         weights = tf.TensorSpec((batch_size,), tf.float32)
-        self.train = tf.function(self._train, input_signature=[self._images, self._targets, weights], jit_compile=jit)
-        self.observe = tf.function(self._observe, input_signature=[self._images], jit_compile=jit)
+        self.train = tf.function(self._train, input_signature=[self._inputs, self._targets, weights], jit_compile=jit)
+        self.observe = tf.function(self._observe, input_signature=[self._inputs], jit_compile=jit)
 
     def reset(self, class_weights: np.ndarray) -> None:
         """A fresh optimizer and these class weights; the network's weights are the caller's to set."""
@@ -110,19 +144,21 @@ class Learner(Evaluator):
     def _variables(self) -> list[keras.Variable]:
         return [*self.classifier.model.weights, *self.optimizer.variables]
 
-    def _train(self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    def _train(self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """One step; gives the sum of the losses of the rows that count."""
         variables = self.classifier.model.trainable_variables
-        with tf.GradientTape() as tape:
-            losses = self._loss(targets, self.classifier.logits(images, training=True), self._class_weights)
+        # Only what trains is watched: the trunk is not recorded, and gradient work stops where it ends.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in variables])
+            losses = self._loss(targets, self._logits(inputs, training=True), self._class_weights)
             total = tf.reduce_sum(losses * weights)
             loss = self.optimizer.scale_loss(total / tf.maximum(tf.reduce_sum(weights), 1.0))
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return total
 
-    def _observe(self, images: tf.Tensor) -> None:
+    def _observe(self, inputs: Inputs) -> None:
         """Let batch norm see a batch; nothing else changes."""
-        self.classifier.logits(images, training=True)
+        self._logits(inputs, training=True)
 
 
 def seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:

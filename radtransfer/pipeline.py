@@ -121,6 +121,13 @@ class Batches:
         """How many images there are."""
         return len(self._keys)
 
+    def fingerprints(self) -> Iterator[str]:
+        """What identifies each image as it is read: place, size in bytes, time of change, orientation and side."""
+        orientations = self.source.orientations.numpy()
+        for file, orientation in zip(self.source.files.numpy(), orientations, strict=True):
+            status = Path(file.decode()).stat()
+            yield f"{file.decode()} {status.st_size} {status.st_mtime_ns} {orientation} {self.source.image_size}\n"
+
     def shuffled(self, epoch: int, *, rows: np.ndarray | None = None, seed: int = 0, fold: int = 0) -> Epoch:
         """Training epoch number `epoch` over all images or those numbered `rows`: in its own order, augmented.
 

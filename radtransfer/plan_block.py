@@ -4,12 +4,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from radtransfer.device import Device, versions
 from radtransfer.experiment import Experiment
 from radtransfer.preprocessing import MODES
 from radtransfer.settings import Config
+from radtransfer.transfer import TransferPlan
 
 
 def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
@@ -19,6 +21,7 @@ def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
         "folds": _folds_line(experiment),
         "network": _network_line(experiment),
         "weights": _weights_line(experiment),
+        "plan": plan_text(experiment.plan, head=experiment.classifier.model),
         "input": _input_line(experiment),
         "train": _train_line(experiment.config),
         "system": _system_line(experiment.device),
@@ -45,6 +48,8 @@ def run_record(experiment: Experiment) -> dict[str, Any]:
             "preprocessing": None if pretrained is None else pretrained.preprocessing,
             "preprocessing_from": None if pretrained is None else pretrained.preprocessing_sure,
         },
+        "plan": experiment.plan.record(),
+        "features_cached": experiment.learner.from_features,
         "weights_sha256": None if pretrained is None else pretrained.sha256,
         "preprocessing": experiment.preprocessing,
         "task": table.task,
@@ -108,6 +113,24 @@ def _input_origin(experiment: Experiment) -> str:
     if experiment.pretrained.preprocessing_sure == "assumed":
         return "assumed from the network; the file does not say"
     return f"from the weights' {experiment.pretrained.preprocessing_sure}"
+
+
+def plan_text(plan: TransferPlan, *, head: keras.Model | None = None) -> str:
+    """The plan as a table of its stages; with the classifier it is part of as `head`, its last layer too."""
+    through = f" through {plan.through}" if plan.through else ""
+    phases = ", the head alone first" if plan.head_first else ""
+    lines = [
+        f"{plan.scheme}{through}, batch norm {plan.batch_norm}{phases}",
+        f"{'stage':<8}{'layers':>7}{'parameters':>12}  {'starts from':<12}{'trains':<7}{'width':>6}",
+    ]
+    for part in plan.parts:
+        trains = "yes" if part.trains else "no"
+        sizes = f"{len(part.layers):>7}{part.parameters:>12,}"
+        lines.append(f"{part.stage:<8}{sizes}  {part.starts_from:<12}{trains:<7}{part.width:>6g}")
+    if head is not None:
+        lines.append(f"{'head':<8}{1:>7}{head.get_layer('head').count_params():>12,}  {'random':<12}{'yes':<7}{1:>6g}")
+    lines.append(f"{plan.trainable_parameters:,} of {plan.parameters:,} backbone parameters train")
+    return "\n".join(lines)
 
 
 def _weights_line(experiment: Experiment) -> str:

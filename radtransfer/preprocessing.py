@@ -78,6 +78,9 @@ _MODES = (
     Preprocessing("raw", "RGB, 0 to 255, for networks that scale their own input"),
 )
 
+LAYER = "preprocessing"
+"""Name of the layer that scales images inside a model."""
+
 MODES: Mapping[str, Preprocessing] = MappingProxyType({mode.name: mode for mode in _MODES})
 
 
@@ -112,4 +115,4 @@ def preprocess(images: "keras.KerasTensor", mode: str) -> "keras.KerasTensor":
         images = images[..., ::-1]
     scale = [card.scale / std for std in card.std]
     offset = [-mean / std for mean, std in zip(card.mean, card.std, strict=True)]
-    return keras.layers.Rescaling(scale, offset, dtype="float32", name="preprocessing")(images)
+    return keras.layers.Rescaling(scale, offset, dtype="float32", name=LAYER)(images)

@@ -93,6 +93,12 @@ class Run:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def head_phase(self, number: int) -> Path:
+        """The folder of what fold `number` does before everything trains, made if needed."""
+        folder = self.fold(number) / "head_phase"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def begin(self, settings: dict[str, Any]) -> None:
         """Write `config.yaml` and the first `run.json`: from now on the folder is this run."""
         if self.replaces:

@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 def setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
     """A dataclass field that knows its help text and its inclusive range."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high})
+    metadata = {"help": help, "low": low, "high": high}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,41 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class StageSettings:
+    """One stage of a plan that is written out."""
+
+    starts_from: Literal["random", "pretrained", "mean_var", "sampled", "shuffled", "gabor"] | None = setting(
+        None, "What it starts from; default: pretrained where there are weights, else random."
+    )
+    trains: bool = setting(True, "Whether it trains.")
+    width: float = setting(1.0, "The fraction of its channels that it has.", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """What each stage starts from, whether it trains, and how wide it is."""
+
+    scheme: str = setting(
+        "auto",
+        "How weights are reused: transfer, transfusion, mean_var, … (`radtransfer plan` lists them); "
+        "auto is transfer where there are weights, else scratch.",
+    )
+    through: str | None = setting(None, "Stage or layer up to which the scheme reuses or freezes.")
+    freeze_to: str | None = setting(
+        None, "Freeze everything up to and including this stage or layer; none, or all of the backbone."
+    )
+    slim: str | None = setting(
+        None, "STAGE:WIDTH gives every stage after STAGE this fraction of its channels; stage2:0.5 for slim and hybrid."
+    )
+    batch_norm: Literal["identity", "mean_var", "transfer"] = setting(
+        "identity", "What batch norm starts from where its stage does not start from pretrained."
+    )
+    stages: dict[str, StageSettings] = setting(
+        {}, "A plan written out: for each stage, starts_from, trains and width; in place of a scheme."
+    )
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """How it is trained."""
 
@@ -107,6 +145,9 @@ class TrainingSettings:
     patience: int | None = setting(
         10, "Epochs without improvement before stopping; null never stops.", low=1, high=100_000
     )
+    eval_every: int | None = setting(
+        None, "Steps between evaluations of validation and test images for curve.csv; default: none.", low=1, high=10**9
+    )
 
 
 @dataclass(frozen=True)
@@ -120,6 +161,11 @@ class SystemSettings:
     workers: int | Literal["auto"] = setting(
         "auto", "Images decoded in parallel; auto is the number of cores.", low=1, high=1024
     )
+    cache_features: bool | Literal["auto"] = setting(
+        "auto",
+        "Run the frozen part once per image and reuse its output, without augmentation; "
+        "auto does so where the plan freezes and augmentation is none.",
+    )
 
 
 @dataclass(frozen=True)
@@ -132,5 +178,6 @@ class Config:
     data: DataSettings = DataSettings()
     splits: SplitSettings = SplitSettings()
     model: ModelSettings = ModelSettings()
+    transfer: TransferSettings = TransferSettings()
     training: TrainingSettings = TrainingSettings()
     system: SystemSettings = SystemSettings()

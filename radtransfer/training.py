@@ -6,7 +6,7 @@ run goes on to the very result of an uninterrupted one.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from radtransfer.batch_norm import reestimate_statistics
+from radtransfer.batch_norm import borrowed_statistics, reestimate_statistics, trainable_batch_norms
 from radtransfer.checkpoint import load_checkpoint, save_checkpoint
+from radtransfer.curve import HeldOut, curve_rows
 from radtransfer.errors import TrainingError
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.progress import EpochReporter
@@ -44,6 +45,7 @@ class FoldData:
         images: Training images.
         auc: Exact AUC of validation probabilities (images, classes); None where it is not defined.
         accuracy: Their accuracy.
+        watched: What the curve is drawn on.
     """
 
     epoch: Callable[[int], Batches]
@@ -53,6 +55,7 @@ class FoldData:
     images: int
     auc: Callable[[np.ndarray], float | None]
     accuracy: Callable[[np.ndarray], float | None]
+    watched: Sequence[HeldOut] = ()
 
 
 @dataclass
@@ -68,6 +71,7 @@ class FitState:
         reestimated: Whether batch-norm statistics were re-estimated for the best epoch.
         seconds: Spent on training and validation.
         history: The rows of `history.csv`.
+        curve: The rows of `curve.csv`.
     """
 
     epoch: int = 0
@@ -78,6 +82,7 @@ class FitState:
     reestimated: bool = False
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
 
 
 def fit(
@@ -102,8 +107,9 @@ def fit(
     state = _continue_from(learner, folder)
     while state.epoch < settings.epochs and not state.stopped:
         started = time.monotonic()
-        row = _run_epoch(learner, data, settings, epoch=state.epoch + 1, seed=seed, reporter=reporter)
-        reestimated = row["step"] < settled_after
+        watch = _watcher(learner, data, settings, state, settled_after=settled_after)
+        row = _run_epoch(learner, data, settings, epoch=state.epoch + 1, seed=seed, reporter=reporter, watch=watch)
+        reestimated = row["step"] < settled_after and bool(trainable_batch_norms(learner.classifier.model))
         if reestimated:
             reestimate_statistics(learner, data.plain())
         row |= _validate(learner, data, row, folder)
@@ -156,6 +162,7 @@ def _run_epoch(
     epoch: int,
     seed: int,
     reporter: EpochReporter,
+    watch: Callable[[int, int], None],
 ) -> dict[str, Any]:
     learner.seed_epoch(derive_seed(seed, "dropout", epoch))
     total, step, rate = 0.0, (epoch - 1) * data.steps, 0.0
@@ -164,8 +171,23 @@ def _run_epoch(
         learner.optimizer.learning_rate = rate
         total += learner.train(*batch)
         step += 1
+        watch(step, epoch)
         reporter.step(epoch, done, data.steps)
     return {"epoch": epoch, "step": step, "learning_rate": rate, "loss": float(total) / data.images}
+
+
+def _watcher(
+    learner: Learner, data: FoldData, settings: TrainingSettings, state: FitState, *, settled_after: int
+) -> Callable[[int, int], None]:
+    """Adds to the curve when a step asks for it, and leaves the network as it was."""
+
+    def watch(step: int, epoch: int) -> None:
+        if settings.eval_every is None or step % settings.eval_every:
+            return
+        with borrowed_statistics(learner, data.plain() if step < settled_after else None):
+            state.curve += curve_rows(lambda batches: predict(learner, batches), data.watched, step=step, epoch=epoch)
+
+    return watch
 
 
 def _validate(learner: Learner, data: FoldData, row: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -204,4 +226,6 @@ def _save(learner: Learner, state: FitState, folder: Path) -> None:
     if state.best_epoch == state.epoch:
         save_checkpoint(folder / "best.npz", learner.classifier.model.get_weights(), {})
     write_rows(folder / "history.csv", HISTORY, ([row[name] for name in HISTORY] for row in state.history))
+    if state.curve:
+        write_rows(folder / "curve.csv", list(state.curve[0]), (row.values() for row in state.curve))
     save_checkpoint(folder / "checkpoint.npz", learner.state(), asdict(state))

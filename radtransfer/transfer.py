@@ -1,43 +1,218 @@
-"""What each part of a network starts from.
+"""The transfer plan: what each stage of a network starts from, whether it trains, and how wide it is.
 
-Every weight is drawn from its own stream, derived from the seed and the layer's name: the same seed gives the
-same network, whatever was built before it, and the head is the same whatever the backbone starts from.
+One idea covers every experiment of both papers. The settings name a scheme or write the stages out (`outline.py`);
+laid out over a network, that becomes a plan of its layers, which initialization, freezing, the printed table and the
+record of the run all follow.
+
+References:
+    Raghu et al. 2019, Transfusion (arXiv 1902.07208), sections 3 to 5, Appendices E and F.
+    Juodelyte et al. 2023, Revisiting Hidden Representations (arXiv 2302.08272), section 3.
 """
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import keras
 
-from radtransfer.pretrained import PretrainedWeights, assign
-from radtransfer.seeds import derive_seed
+from radtransfer.backbones.backbone import Backbone
+from radtransfer.backbones.stages import HEAD, layer_stages, layers_up_to
+from radtransfer.errors import ConfigError
+from radtransfer.outline import Outline
+from radtransfer.preprocessing import LAYER as PREPROCESSING
+from radtransfer.schemes import WITHOUT_WEIGHTS
+
+FEW = 0.01
+"""Of a backbone's parameters: a plan that trains fewer, but some, is pointed out."""
 
 
-def start(model: keras.Model, pretrained: PretrainedWeights | None, *, seed: int) -> None:
-    """Give every weight of `model` its value before the first step.
+@dataclass(frozen=True)
+class Part:
+    """Layers of one stage that start and train alike: a whole stage, unless the plan cuts within it.
 
-    All layers are drawn at random; those that `pretrained` holds are then set from it.
+    Attributes:
+        stage: Their stage.
+        layers: Their names, in the network's order.
+        parameters: Their weights.
+        trainable: Of these, those that train; moving statistics of batch norm do not count.
+        starts_from: One of `schemes.STARTS`.
+        trains: Whether they train.
+        width: The fraction of its channels that the stage has.
     """
-    draw_random(model, seed=seed)
-    if pretrained is not None:
-        assign(model, pretrained)
+
+    stage: str
+    layers: tuple[str, ...]
+    parameters: int
+    trainable: int
+    starts_from: str
+    trains: bool
+    width: float
 
 
-def draw_random(model: keras.Model, *, seed: int) -> None:
-    """Set every weight from its layer's own initializer, seeded by `seed`, layer name and weight name."""
-    for layer in model.layers:
-        for variable in layer.weights:
-            initializer = getattr(layer, f"{variable.name}_initializer", None) or _initializer_by_role(
-                layer, variable.name
+@dataclass(frozen=True)
+class TransferPlan:
+    """A plan, layer by layer.
+
+    Attributes:
+        scheme: Its name; "custom" if it was written out.
+        through: The stage or layer that the scheme is cut at; None if it is one piece.
+        parts: In the network's order, without the head.
+        batch_norm: What normalization layers start from whose part does not start from pretrained.
+        head_first: Whether the head trains alone before the rest does.
+    """
+
+    scheme: str
+    through: str | None
+    parts: tuple[Part, ...]
+    batch_norm: str
+    head_first: bool
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """Every layer of the backbone."""
+        return frozenset(layer for part in self.parts for layer in part.layers)
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The layers that do not train."""
+        return frozenset(layer for part in self.parts if not part.trains for layer in part.layers)
+
+    @property
+    def starts(self) -> dict[str, str]:
+        """What each layer starts from."""
+        return {layer: part.starts_from for part in self.parts for layer in part.layers}
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether it is nothing without pretrained weights."""
+        return self.batch_norm != "identity" or any(part.starts_from not in WITHOUT_WEIGHTS for part in self.parts)
+
+    @property
+    def parameters(self) -> int:
+        """Of the backbone."""
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Of the backbone, without moving statistics."""
+        return sum(part.trainable for part in self.parts)
+
+    def notes(self) -> Iterator[str]:
+        """What may surprise the user."""
+        if 0 < self.trainable_parameters < FEW * self.parameters:
+            yield (
+                f"scheme {self.scheme} trains only {self.trainable_parameters:,} of {self.parameters:,} backbone "
+                "parameters; --freeze-to STAGE freezes by stage"
             )
-            if initializer is not None:
-                stream = derive_seed(seed, layer.name, variable.name)
-                variable.assign(reseeded(initializer, stream)(variable.shape, dtype=variable.dtype))
+
+    def record(self) -> dict[str, Any]:
+        """The plan as plain values, for JSON."""
+        return {
+            "scheme": self.scheme,
+            "through": self.through,
+            "batch_norm": self.batch_norm,
+            "head_first": self.head_first,
+            "stages": [asdict(part) | {"layers": list(part.layers)} for part in self.parts],
+            "trainable_parameters": self.trainable_parameters,
+            "total_parameters": self.parameters,
+        }
 
 
-def reseeded(initializer: keras.initializers.Initializer, seed: int) -> keras.initializers.Initializer:
-    """The same initializer with another seed; constants have none and come back as they are."""
-    config = initializer.get_config()
-    return type(initializer).from_config({**config, "seed": seed}) if "seed" in config else initializer
+def lay_out(outline: Outline, model: keras.Model, card: Backbone, *, weights: bool) -> TransferPlan:
+    """`outline` over the layers of a network.
+
+    Args:
+        outline: From `outline_plan`.
+        model: Flat, with the backbone's layers, alone or within a classifier.
+        card: The backbone's.
+        weights: Whether there are pretrained weights.
+
+    Raises:
+        UnknownNameError: The network has no such stage or layer.
+        ConfigError: Something starts from weights that there are none of, or that do not fit a narrow stage.
+    """
+    stages = _backbone_stages(model, card)
+    starts, frozen = _starts(outline, model, card), _frozen(outline, model, card, stages)
+    members: dict[tuple[str, str, bool], list[str]] = {}
+    for layer, stage in stages.items():
+        members.setdefault((stage, starts(layer, stage), layer not in frozen), []).append(layer)
+    order = list(card.stages)
+    parts = [
+        _part(model, layers, stage=stage, starts_from=start, trains=trains, width=outline.widths[stage])
+        for (stage, start, trains), layers in sorted(members.items(), key=lambda item: order.index(item[0][0]))
+    ]
+    plan = TransferPlan(outline.scheme, outline.through, tuple(parts), outline.batch_norm, outline.head_first)
+    _check_weights(plan, weights=weights)
+    _check_widths(plan)
+    return plan
 
 
-def _initializer_by_role(layer: keras.Layer, name: str) -> keras.initializers.Initializer | None:
-    """Depthwise convolutions call their kernel's initializer by another name."""
-    return getattr(layer, "depthwise_initializer", None) if name == "kernel" else None
+def _backbone_stages(model: keras.Model, card: Backbone) -> dict[str, str]:
+    """The stage of every layer of the backbone itself, in the model's order."""
+    outside = {PREPROCESSING, *(layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer))}
+    stages = layer_stages(model, card)
+    return {layer: stage for layer, stage in stages.items() if stage != HEAD and layer not in outside}
+
+
+def _starts(outline: Outline, model: keras.Model, card: Backbone) -> Callable[[str, str], str]:
+    """What a layer, of a stage, starts from."""
+    if outline.stages:
+        return lambda _, stage: outline.stages[stage].starts_from
+    if outline.through is None:
+        return lambda *_: outline.start
+    reused = layers_up_to(model, card, outline.through)
+    return lambda layer, _: outline.start if layer in reused else outline.rest
+
+
+def _frozen(outline: Outline, model: keras.Model, card: Backbone, stages: dict[str, str]) -> frozenset[str]:
+    frozen = {layer for layer, stage in stages.items() if outline.stages and not outline.stages[stage].trains}
+    if outline.top is not None:
+        frozen |= set(stages) - _last_layers(model, stages, outline.top)
+    if outline.freeze_to == "all":
+        frozen |= set(stages)
+    elif outline.freeze_to != "none":
+        frozen |= layers_up_to(model, card, outline.freeze_to)
+    return frozenset(frozen)
+
+
+def _last_layers(model: keras.Model, stages: dict[str, str], count: int) -> set[str]:
+    """The last layers of the backbone, counted as in `keras.applications` with average pooling, which is the last.
+
+    What is one layer of InceptionResNetV2 there, a scaled sum, is a `Rescaling` and an `Add` in ours.
+    """
+    counted = [name for name in stages if not isinstance(model.get_layer(name), keras.layers.Rescaling)]
+    first = list(stages).index(counted[-count + 1])
+    return set(list(stages)[first:])
+
+
+def _part(model: keras.Model, layers: list[str], *, stage: str, starts_from: str, trains: bool, width: float) -> Part:
+    sizes = {
+        (layer, variable.name): variable.value.shape.num_elements()
+        for layer in layers
+        for variable in model.get_layer(layer).weights
+    }
+    learned = sum(size for (_, name), size in sizes.items() if not name.startswith("moving_"))
+    return Part(stage, tuple(layers), sum(sizes.values()), learned if trains else 0, starts_from, trains, width)
+
+
+def _check_weights(plan: TransferPlan, *, weights: bool) -> None:
+    if plan.needs_weights and not weights:
+        what = next((part.starts_from for part in plan.parts if part.starts_from not in WITHOUT_WEIGHTS), None)
+        asking = f"scheme {plan.scheme} starts from {what}" if what else f"--bn-init {plan.batch_norm}"
+        raise ConfigError(
+            f"{asking}: expected pretrained weights to take it from. Received: --weights random. "
+            "Give --weights imagenet, a file, or a run."
+        )
+
+
+def _check_widths(plan: TransferPlan) -> None:
+    """Pretrained tensors fit only layers of their own shape, which a narrow stage and the one after it lack."""
+    narrow = False
+    for part in plan.parts:
+        narrow = narrow or part.width < 1
+        if narrow and (part.starts_from in ("pretrained", "shuffled") or plan.batch_norm == "transfer"):
+            what = plan.batch_norm if plan.batch_norm == "transfer" else part.starts_from
+            raise ConfigError(
+                f"{part.stage} has another width than the pretrained network, or follows a stage that has: "
+                f"it cannot start from {what}. Use random, mean_var or sampled there."
+            )

@@ -6,9 +6,9 @@ import tensorflow as tf
 from radtransfer.backbones import BACKBONES
 from radtransfer.batch_norm import reestimate_statistics, settled_after, trainable_batch_norms
 from radtransfer.classifier import build_classifier
+from radtransfer.initialization import start
 from radtransfer.learner import Learner
 from radtransfer.settings import TrainingSettings
-from radtransfer.transfer import start
 
 BATCH, SIZE, CLASSES = 4, 16, 3
 
@@ -22,7 +22,7 @@ def make_learner(jit=False, dropout=0.5, **settings):
         dropout=dropout,
         preprocessing="torch",
     )
-    start(classifier.model, None, seed=1)
+    start(classifier.model, None, None, seed=1)
     return Learner(classifier, TrainingSettings(learning_rate=1e-2, **settings), batch_size=BATCH, jit=jit)
 
 
@@ -48,7 +48,7 @@ def shared_learner():
 
 
 def train(learner, steps=3, seed=5):
-    start(learner.classifier.model, None, seed=seed)
+    start(learner.classifier.model, None, None, seed=seed)
     learner.reset(np.ones(CLASSES, np.float32))
     learner.seed_epoch(seed)
     return [float(learner.train(*make_batch(step))) for step in range(steps)]

@@ -43,7 +43,7 @@ def layer_stages(model: keras.Model, card: Backbone) -> dict[str, str]:
         model: A flat model that holds the backbone's layers, alone or within a classifier.
         card: The backbone's.
     """
-    sources = _sources(model)
+    sources = layer_sources(model)
     stages: dict[str, str] = {}
     for stage, end in card.stages.items():
         pending = [end]
@@ -56,7 +56,7 @@ def layer_stages(model: keras.Model, card: Backbone) -> dict[str, str]:
     return {layer.name: stages.get(layer.name, HEAD) for layer in model.layers}
 
 
-def _sources(model: keras.Model) -> dict[str, list[str]]:
+def layer_sources(model: keras.Model) -> dict[str, list[str]]:
     """Each operation of the graph to those whose outputs it takes.
 
     Read from the config, the public form of the graph, which holds only the calls made in this model:
@@ -120,7 +120,7 @@ def layers_up_to(model: keras.Model, card: Backbone, name: str) -> frozenset[str
         UnknownNameError: Neither a stage nor a layer.
     """
     end = resolve_layer(model, card, name)
-    sources, stages = _sources(model), layer_stages(model, card)
+    sources, stages = layer_sources(model), layer_stages(model, card)
     order = [*card.stages, HEAD]
     if name in card.stages:
         return frozenset(layer for layer, stage in stages.items() if order.index(stage) <= order.index(name))

@@ -15,9 +15,7 @@ there afterwards. They are a toy: a network that grades them has learnt nothing 
 """
 
 import csv
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -26,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from radtransfer.cache import cache_folder
 from radtransfer.datasets.fundus_drawing import LESIONS_OF_GRADE, fundus_image, patient_appearance
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
@@ -116,15 +115,6 @@ def _check_settings(settings: DataSettings) -> None:
                 f"data.{name} is {getattr(settings, name)!r}, but synthetic_fundus brings its own images, "
                 f"labels and patients. Leave data.{name} out."
             )
-
-
-def cache_folder() -> Path:
-    """Where radtransfer keeps what it can make again: $RADTRANSFER_CACHE, or the user's cache folder."""
-    if chosen := os.environ.get("RADTRANSFER_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / "radtransfer"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radtransfer"
 
 
 def _write_whole(folder: Path, options: Options) -> None:

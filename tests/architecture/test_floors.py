@@ -11,7 +11,21 @@ ROOT = Path(__file__).parents[2] / "radtransfer"
 # each member may import those before it.
 FLOORS = {
     "ground": [
-        ("errors", "seeds", "progress", "yaml_text", "settings", "recipes", "config", "registry", "locking", "runs")
+        (
+            "errors",
+            "seeds",
+            "progress",
+            "yaml_text",
+            "schemes",
+            "setting_values",
+            "settings",
+            "recipes",
+            "config",
+            "registry",
+            "locking",
+            "cache",
+            "runs",
+        )
     ],
     "tables": [
         ("augmentations",),
@@ -34,13 +48,13 @@ FLOORS = {
         ("manifest",),
         ("roc", "scoring", "evaluation"),
     ],
-    "materials": [("images",), ("leaks", "folds"), ("weight_sources",), ("recognition",)],
+    "materials": [("images",), ("leaks", "folds"), ("weight_sources",), ("recognition",), ("outline",)],
     "steps": [
-        ("pipeline",),
-        ("classifier", "learner", "batch_norm", "training"),
-        ("pretrained", "transfer", "weight_inspection"),
+        ("pipeline", "classifier", "cut", "features", "learner", "batch_norm", "curve", "training"),
+        ("pretrained", "weight_inspection"),
+        ("transfer", "initialization"),
     ],
-    "jobs": [("experiment", "plan_block", "fold_results", "finetune", "dry_run"), ("export",)],
+    "jobs": [("experiment", "preparation", "plan_block", "fold_results", "finetune", "dry_run"), ("export",)],
 }
 
 PLACE = {

@@ -1,0 +1,234 @@
+"""Reads and checks everything that a run needs, before hours are spent on it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from radtransfer.augmentations import AUGMENTATIONS
+from radtransfer.backbones import BACKBONES
+from radtransfer.backbones.architecture import build_architecture
+from radtransfer.backbones.backbone import Backbone
+from radtransfer.classifier import Classifier
+from radtransfer.cut import cut_network
+from radtransfer.datasets import read_table
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.device import Device, resolve_device
+from radtransfer.errors import ConfigError
+from radtransfer.evaluation import exact_auc
+from radtransfer.experiment import Experiment, loss_weights, make_classifier
+from radtransfer.folds import Fold, assign_folds, fold_notes
+from radtransfer.images import CheckedImages, check_images
+from radtransfer.learner import Learner
+from radtransfer.outline import Outline, outline_plan
+from radtransfer.pipeline import Batches, make_batches
+from radtransfer.preprocessing import preprocessing_mode
+from radtransfer.pretrained import PretrainedWeights, load_pretrained, preprocessing_of
+from radtransfer.progress import Progress
+from radtransfer.scoring import Scoring
+from radtransfer.settings import Config, TrainingSettings
+from radtransfer.transfer import TransferPlan, lay_out
+
+RANDOM_PREPROCESSING = "torch"
+"""Input scale of networks that start from random weights (Transfusion, Appendix A)."""
+
+
+def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experiment:
+    """Read and check everything, cheapest first; images are decoded last.
+
+    Args:
+        config: The settings.
+        report_file: Where unreadable images are listed.
+        progress: Hears what is found.
+
+    Raises:
+        ConfigError: A setting names what does not exist, or does not fit the others.
+        WeightsError: The weights cannot be used.
+        DataError: The images, labels or splits cannot be used.
+    """
+    card, outline = check_names(config)
+    device = resolve_device(config.system)
+    table, scoring = _read_table(config, progress)
+    folds = _folds(config, table)
+    preprocessing = _preprocessing(config, card, progress)
+    classifier = make_classifier(
+        config,
+        card,
+        table,
+        widths=outline.widths,
+        activation=_activation(config, table),
+        preprocessing=preprocessing,
+        precision=device.precision,
+    )
+    plan = lay_out(outline, classifier.backbone, card, weights=has_weights(config))
+    pretrained = _pretrained(config, card, classifier, outline, progress)
+    learner, head_learner = _learners(config, classifier, plan, device, progress)
+    checked = check_images(
+        table,
+        workers=device.workers,
+        on_bad_image=config.data.on_bad_image,
+        report_file=report_file,
+        progress=progress,
+    )
+    if checked.bad:
+        folds = _folds(config, checked.table)
+    for note in (
+        *fold_notes(checked.table, config.splits, folds),
+        *_monitor_notes(config, checked.table, folds, scoring),
+        *plan.notes(),
+    ):
+        progress.note(note)
+    return Experiment(
+        config=config,
+        card=card,
+        device=device,
+        table=checked.table,
+        folds=folds,
+        scoring=scoring,
+        pretrained=pretrained,
+        plan=plan,
+        preprocessing=preprocessing,
+        classifier=classifier,
+        learner=learner,
+        head_learner=head_learner,
+        batches=_batches(config, checked, device),
+    )
+
+
+def check_names(config: Config) -> tuple[Backbone, Outline]:
+    """The backbone's card and the outline of the plan, after every name in the settings was looked up.
+
+    Raises:
+        ConfigError: No images are given, a table holds no such name, or the plan contradicts itself.
+    """
+    if config.data.source is None:
+        raise ConfigError(
+            "No images given. Pass --data with a folder or a CSV, or a config; try `radtransfer finetune quickstart`."
+        )
+    AUGMENTATIONS.check(config.training.augmentation)
+    if config.model.preprocessing != "auto":
+        preprocessing_mode(config.model.preprocessing)
+    card = BACKBONES[config.model.backbone]
+    return card, outline_plan(config.transfer, card, weights=has_weights(config))
+
+
+def has_weights(config: Config) -> bool:
+    """Whether there are pretrained weights to start from."""
+    return config.model.weights != "random"
+
+
+def head_phase(training: TrainingSettings) -> TrainingSettings:
+    """How the head trains alone, before everything does.
+
+    References:
+        Juodelyte et al. 2023 (arXiv 2302.08272), section 3 and code: Adam, 1e-3, validation accuracy, patience 10.
+    """
+    return replace(
+        training,
+        optimizer="adam",
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup_epochs=0.0,
+        monitor="accuracy",
+        patience=10,
+        eval_every=None,
+    )
+
+
+def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring]:
+    """The table, and what can be checked of labels and loss before anything else is read."""
+    table = read_table(config.data)
+    for note in table.notes:
+        progress.note(note)
+    loss_weights(config, table, np.arange(len(table)))
+    return table, Scoring(table.task, table.classes, config.data.positive_from)
+
+
+def _folds(config: Config, table: ImageTable) -> tuple[Fold, ...]:
+    return assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
+
+
+def _monitor_notes(config: Config, table: ImageTable, folds: Sequence[Fold], scoring: Scoring) -> Iterator[str]:
+    """Says where the monitored AUC does not exist."""
+    if config.training.monitor != "auc":
+        return
+    for fold in folds:
+        targets = table.targets[fold.split == "val"]
+        if exact_auc(targets, np.nan_to_num(targets), scoring) is None:
+            yield f"fold {fold.number}: the AUC of its validation images is undefined; their loss picks the best epoch"
+
+
+def _preprocessing(config: Config, card: Backbone, progress: Progress) -> str:
+    """The input scale, and a word where it may surprise."""
+    if not has_weights(config) and card.pretrained:
+        progress.note(
+            f"{card.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones"
+        )
+    own = preprocessing_of(config.model.weights, backbone=card.name)
+    if config.model.preprocessing == "auto":
+        return own or RANDOM_PREPROCESSING
+    if own not in (None, config.model.preprocessing):
+        progress.note(f"the weights were trained with {own} input, {config.model.preprocessing} is used as asked")
+    return config.model.preprocessing
+
+
+def _activation(config: Config, table: ImageTable) -> str:
+    if table.task == "multilabel" and config.model.head == "softmax":
+        raise ConfigError("--head softmax needs one label per image; this table has several. Use sigmoid or auto.")
+    if config.model.head == "auto":
+        return "sigmoid" if table.task == "multilabel" else "softmax"
+    return config.model.head
+
+
+def _pretrained(
+    config: Config, card: Backbone, classifier: Classifier, outline: Outline, progress: Progress
+) -> PretrainedWeights | None:
+    """The weights, for the network at full width: a slim one takes from them what it can."""
+    narrow = any(width < 1 for width in outline.widths.values())
+    full = build_architecture(card, image_size=config.model.image_size) if narrow else classifier.backbone
+    return load_pretrained(config.model.weights, backbone=card.name, model=full, notify=progress.note)
+
+
+def _learners(
+    config: Config, classifier: Classifier, plan: TransferPlan, device: Device, progress: Progress
+) -> tuple[Learner, Learner | None]:
+    """The one that trains what the plan trains; and before it the one of the head alone, if the plan has one."""
+    training, cache = config.training, config.system.cache_features
+
+    def learner(settings: TrainingSettings, frozen: frozenset[str]) -> Learner:
+        from_features = training.augmentation == "none" if cache == "auto" else cache
+        return Learner(
+            classifier,
+            settings,
+            batch_size=training.batch_size,
+            jit=device.jit,
+            frozen=frozen,
+            from_features=from_features and cut_network(classifier, frozen) is not None,
+        )
+
+    head = learner(head_phase(training), plan.layers) if plan.head_first else None
+    whole = learner(training, plan.frozen)
+    cached = [item for item in (head, whole) if item is not None and item.from_features]
+    if cache is True and not cached:
+        raise ConfigError(
+            "--cache-features: the plan freezes nothing from the first layer on, so there is nothing to keep. "
+            "Add --freeze-to STAGE or a scheme that freezes."
+        )
+    if cached and training.augmentation != "none":
+        progress.note(f"features of the frozen part are kept: there is no {training.augmentation} augmentation")
+    return whole, head
+
+
+def _batches(config: Config, checked: CheckedImages, device: Device) -> Batches:
+    return make_batches(
+        checked.table.paths,
+        checked.table.files,
+        checked.facts,
+        checked.table.targets,
+        image_size=config.model.image_size,
+        batch_size=config.training.batch_size,
+        workers=device.workers,
+        augmentation=config.training.augmentation,
+    )

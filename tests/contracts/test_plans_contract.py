@@ -1,0 +1,113 @@
+"""Every scheme over every backbone: the resolved plan."""
+
+import functools
+
+import pytest
+
+from radtransfer.backbones import BACKBONES
+from radtransfer.backbones.architecture import build_architecture
+from radtransfer.outline import outline_plan
+from radtransfer.schemes import SCHEMES
+from radtransfer.settings import StageSettings, TransferSettings
+from radtransfer.transfer import lay_out
+
+FAMILIES = ("resnet50", "inception_v3", "densenet121", "efficientnet_v2_b0", "convnext_tiny", "cbr_tiny")
+NAMES = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+THROUGH = "stage1"
+
+
+@functools.lru_cache(maxsize=4)
+def network(name, widths):
+    return build_architecture(name, image_size=96, widths=dict(widths))
+
+
+def plan_of(name, *, weights=True, **settings):
+    outline = outline_plan(TransferSettings(**settings), BACKBONES[name], weights=weights)
+    return lay_out(outline, network(name, tuple(outline.widths.items())), BACKBONES[name], weights=weights)
+
+
+def expected(scheme, stage, stages):
+    """(starts from, trains, width) of a stage, as the two papers define it."""
+    through = THROUGH if scheme not in ("hybrid", "slim") else "stage2"
+    before = stages.index(stage) <= stages.index(through)
+    return {
+        "scratch": ("random", True, 1),
+        "transfer": ("pretrained", True, 1),
+        "transfusion": ("pretrained" if before else "random", True, 1),
+        "mean_var": ("mean_var", True, 1),
+        "sampled": ("sampled", True, 1),
+        "shuffled": ("shuffled", True, 1),
+        "gabor": ("gabor" if stage == "stem" else "random", True, 1),
+        "hybrid": ("pretrained", True, 1) if before else ("random", True, 0.5),
+        "slim": ("random", True, 1 if before else 0.5),
+        "fixed_features": ("pretrained", not before, 1),
+        "fixed_features_reinit": ("pretrained" if before else "random", not before, 1),
+        "random_features": ("random", not before, 1),
+        "freeze_then_unfreeze": ("pretrained", True, 1),
+        "unfreezeall": ("pretrained", True, 1),
+        "freezeall": ("pretrained", False, 1),
+    }[scheme]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "unfreezetop10"])
+def test_the_plan_is_as_the_papers_define_it(name, scheme):
+    card, takes_through = BACKBONES[name], SCHEMES[scheme].through in ("named", "named or end")
+    if SCHEMES[scheme].slim and card.build_slim is None:
+        pytest.skip(f"{name} has no slim form")
+    plan = plan_of(name, scheme=scheme, through=THROUGH if takes_through else None)
+    stages = list(card.stages)
+    found = {part.stage: (part.starts_from, part.trains, part.width) for part in plan.parts}
+    assert found == {stage: expected(scheme, stage, stages) for stage in stages}
+    assert [part.stage for part in plan.parts] == stages
+    assert plan.head_first == (scheme == "freeze_then_unfreeze")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_layer_stands_in_one_part_and_every_weight_is_counted(name):
+    plan, model = plan_of(name, scheme="transfusion", through=THROUGH), network(name, ())
+    layers = [layer for part in plan.parts for layer in part.layers]
+    weighted = {layer.name for layer in model.layers if layer.weights}
+    assert len(layers) == len(set(layers))
+    assert weighted <= set(layers)
+    assert plan.parameters == model.count_params()
+    assert plan.trainable_parameters == sum(variable.value.shape.num_elements() for variable in model.trainable_weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "trainable"),
+    [
+        ("resnet50", 3_416_576),
+        ("inception_v3", 192),
+        ("densenet121", 168_128),
+        pytest.param("inception_resnet_v2", 4_130_592, marks=pytest.mark.slow),
+    ],
+)
+def test_the_top_ten_layers_are_those_of_keras_applications(name, trainable):
+    # Counted over model.layers[-10:] of keras.applications with include_top=False, pooling="avg".
+    plan = plan_of(name, scheme="unfreezetop10")
+    assert plan.trainable_parameters == trainable
+    assert bool(list(plan.notes())) == (name == "inception_v3")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_may_be_cut_at_a_layer_within_a_stage(name):
+    model = network(name, ())
+    layer = next(item.name for item in model.layers if item.name == BACKBONES[name].stages["stem"])
+    assert (
+        plan_of(name, scheme="transfusion", through=layer).parts
+        == plan_of(name, scheme="transfusion", through="stem").parts
+    )
+
+
+def test_a_cut_within_a_stage_makes_two_parts_of_it():
+    plan = plan_of("resnet50", freeze_to="conv3_block2_out")
+    of_stage = [(part.starts_from, part.trains) for part in plan.parts if part.stage == "stage2"]
+    assert of_stage == [("pretrained", False), ("pretrained", True)]
+    assert "conv3_block2_3_bn" in plan.frozen
+    assert "conv3_block3_1_conv" not in plan.frozen
+
+
+def test_a_plan_written_out_equals_its_scheme():
+    stages = {"stem": StageSettings("pretrained", trains=False), "stage1": StageSettings("pretrained", trains=False)}
+    assert plan_of("cbr_tiny", stages=stages).parts == plan_of("cbr_tiny", freeze_to="stage1").parts

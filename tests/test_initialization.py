@@ -1,0 +1,201 @@
+import zipfile
+
+import numpy as np
+import pytest
+
+from radtransfer.backbones import BACKBONES
+from radtransfer.classifier import build_classifier
+from radtransfer.initialization import draw_random, start
+from radtransfer.outline import outline_plan
+from radtransfer.schemes import SCHEMES
+from radtransfer.seeds import derive_seed
+from radtransfer.settings import StageSettings, TransferSettings
+from radtransfer.transfer import lay_out
+
+
+def build(name="cbr_tiny"):
+    return build_classifier(
+        BACKBONES[name], classes=3, image_size=32, activation="softmax", dropout=0.5, preprocessing="torch"
+    ).model
+
+
+def values(model):
+    return {variable.path: np.array(variable) for variable in model.weights}
+
+
+def test_one_seed_gives_one_network_whatever_was_built_before():
+    one = build()
+    draw_random(one, seed=3)
+    build("cbr_small")
+    other = build()
+    draw_random(other, seed=3)
+    for (_, a), (_, b) in zip(values(one).items(), values(other).items(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_layers_of_one_shape_draw_different_numbers():
+    model = build("efficientnet_v2_b0")
+    draw_random(model, seed=0)
+    kernels = [value.ravel()[:50].tobytes() for path, value in values(model).items() if value.ndim == 4]
+    assert len(set(kernels)) == len(kernels)
+
+
+@pytest.mark.parametrize("name", ["cbr_tiny", "efficientnet_v2_b0", "convnext_tiny"])
+def test_every_kernel_is_drawn_anew(name):
+    model = build(name)
+    before = values(model)
+    draw_random(model, seed=11)
+    for path, value in values(model).items():
+        if "kernel" in path and np.ptp(before[path]) > 0:
+            assert (value != before[path]).mean() > 0.99, path
+
+
+def test_drawn_kernels_keep_the_scale_of_their_initializer():
+    model = build()
+    draw_random(model, seed=0)
+    kernel = model.get_layer("conv3").get_weights()[0]
+    fan_in, fan_out = np.prod(kernel.shape[:3]), np.prod(kernel.shape[:2]) * kernel.shape[3]
+    assert kernel.std() == pytest.approx(np.sqrt(2 / (fan_in + fan_out)), rel=0.02)
+
+
+BASE = 7
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    """Weights of a network whose tensors all differ from any initializer's."""
+    model, rng = build(), np.random.default_rng(0)
+    return {
+        layer.name: tuple(
+            (0.5 + 0.3 * rng.standard_normal(weight.shape)).astype(np.float32)
+            ** (2 if "variance" in weight.name else 1)
+            for weight in layer.weights
+        )
+        for layer in model.layers
+        if layer.weights
+    }
+
+
+def started(scheme, pretrained, *, seed=BASE, name="cbr_tiny", **options):
+    card = BACKBONES[name]
+    outline = outline_plan(TransferSettings(scheme=scheme, **options), card, weights=pretrained is not None)
+    classifier = build_classifier(
+        card,
+        classes=3,
+        image_size=32,
+        activation="softmax",
+        dropout=0.5,
+        preprocessing="torch",
+        widths=outline.widths,
+    )
+    plan = lay_out(outline, classifier.backbone, card, weights=pretrained is not None)
+    start(classifier.model, plan, pretrained, seed=seed)
+    return classifier.model
+
+
+def kernel(model, layer):
+    return np.array(model.get_layer(layer).kernel)
+
+
+OPTIONS = {"transfusion": {"through": "stage1"}, "fixed_features_reinit": {"through": "stage1"}}
+
+
+@pytest.mark.parametrize("scheme", [name for name, scheme in SCHEMES.items() if not scheme.slim])
+def test_the_head_is_the_same_under_every_scheme(pretrained, scheme):
+    expected = kernel(started("scratch", pretrained), "head")
+    np.testing.assert_array_equal(kernel(started(scheme, pretrained, **OPTIONS.get(scheme, {})), "head"), expected)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_one_seed_gives_one_start_under_every_scheme(pretrained, scheme):
+    one, again, other = (
+        started(scheme, pretrained, seed=seed, **OPTIONS.get(scheme, {})).get_weights() for seed in (1, 1, 2)
+    )
+    assert all(map(np.array_equal, one, again))
+    assert not all(map(np.array_equal, one, other))
+
+
+def test_transfer_copies_every_tensor(pretrained):
+    model = started("transfer", pretrained)
+    for layer, arrays in pretrained.items():
+        if layer != "head":
+            assert all(map(np.array_equal, model.get_layer(layer).get_weights(), arrays)), layer
+
+
+def test_transfusion_copies_through_its_stage_and_draws_the_rest(pretrained):
+    model, scratch = started("transfusion", pretrained, through="stage1"), started("scratch", None)
+    for layer in ("conv1", "conv2"):
+        np.testing.assert_array_equal(kernel(model, layer), pretrained[layer][0])
+    for layer in ("conv3", "conv4"):
+        np.testing.assert_array_equal(kernel(model, layer), kernel(scratch, layer))
+    np.testing.assert_array_equal(model.get_layer("bn2").moving_variance, pretrained["bn2"][3])
+    np.testing.assert_array_equal(model.get_layer("bn3").moving_variance, np.ones(128))
+
+
+def test_mean_var_keeps_the_scale_and_not_the_values(pretrained):
+    model = started("mean_var", pretrained)
+    for layer in ("conv2", "conv3", "conv4"):
+        drawn, source = kernel(model, layer), pretrained[layer][0]
+        assert drawn.mean() == pytest.approx(source.mean(), abs=5 * source.std() / np.sqrt(source.size))
+        assert drawn.std() == pytest.approx(source.std(), rel=5 / np.sqrt(2 * source.size))
+        assert abs(np.corrcoef(drawn.ravel(), source.ravel())[0, 1]) < 5 / np.sqrt(source.size)
+
+
+def test_shuffled_is_a_permutation_and_sampled_draws_from_the_same_values(pretrained):
+    shuffled, sampled = (kernel(started(scheme, pretrained), "conv3") for scheme in ("shuffled", "sampled"))
+    source = pretrained["conv3"][0]
+    np.testing.assert_array_equal(np.sort(shuffled, axis=None), np.sort(source, axis=None))
+    assert (shuffled != source).mean() > 0.99
+    assert set(sampled.ravel()) < set(source.ravel())
+    assert not np.array_equal(np.sort(sampled, axis=None), np.sort(source, axis=None))
+
+
+@pytest.mark.parametrize("scheme", ["mean_var", "sampled", "shuffled", "transfusion"])
+def test_batch_norm_follows_its_policy(pretrained, scheme):
+    options = OPTIONS.get(scheme, {})
+    identity = started(scheme, pretrained, **options).get_layer("bn4").get_weights()
+    copied = started(scheme, pretrained, batch_norm="transfer", **options).get_layer("bn4").get_weights()
+    drawn = started(scheme, pretrained, batch_norm="mean_var", **options).get_layer("bn4").get_weights()
+    assert [float(vector.mean()) for vector in identity] == [1, 0, 0, 1]
+    assert all(map(np.array_equal, copied, pretrained["bn4"]))
+    for vector, source in zip(drawn, pretrained["bn4"], strict=True):
+        assert vector.mean() == pytest.approx(source.mean(), abs=5 * source.std() / np.sqrt(source.size))
+        assert not np.array_equal(vector, source)
+    assert (drawn[3] > 0).all()
+
+
+def test_gabor_fills_the_first_convolution_at_the_scale_of_the_pretrained_one(pretrained):
+    with_weights, without = started("gabor", pretrained), started("gabor", None)
+    for model, scale in ((with_weights, pretrained["conv1"][0].std()), (without, np.sqrt(2 / (25 * 3)))):
+        filters = kernel(model, "conv1")
+        assert filters.std() == pytest.approx(scale, rel=1e-5)
+        np.testing.assert_array_equal(filters[:, :, 0], filters[:, :, 2])
+    np.testing.assert_array_equal(kernel(with_weights, "conv2"), kernel(started("scratch", None), "conv2"))
+
+
+def test_a_hybrid_is_pretrained_up_to_its_stage_and_narrow_after_it(pretrained):
+    model = started("hybrid", pretrained, slim="stage1:0.5")
+    np.testing.assert_array_equal(kernel(model, "conv2"), pretrained["conv2"][0])
+    assert kernel(model, "conv3").shape == (5, 5, 64, 64)
+    assert kernel(model, "conv4").shape == (5, 5, 64, 128)
+
+
+def test_a_narrow_stage_may_start_from_the_scale_of_the_wide_one(pretrained):
+    stages = {"stage2": StageSettings("mean_var", width=0.5), "stage3": StageSettings("sampled", width=0.5)}
+    model = started("auto", pretrained, stages=stages)
+    source = pretrained["conv3"][0]
+    assert kernel(model, "conv3").std() == pytest.approx(source.std(), rel=0.02)
+    assert set(kernel(model, "conv4").ravel()) < set(pretrained["conv4"][0].ravel())
+
+
+def test_what_a_plan_starts_is_saved_without_our_initializers(pretrained, tmp_path):
+    model = started("sampled", pretrained)
+    model.save(tmp_path / "model.keras")
+    config = zipfile.ZipFile(tmp_path / "model.keras").read("config.json").decode()
+    assert "radtransfer" not in config
+    assert (tmp_path / "model.keras").stat().st_size < 1.2 * 4 * model.count_params()
+
+
+def test_derived_seeds_are_fixed_for_ever():
+    assert derive_seed(0, "conv1", "kernel") == 1867581419
+    assert derive_seed(0, "a", "b") != derive_seed(0, "b", "a")
