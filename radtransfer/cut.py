@@ -8,6 +8,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 import keras
+import tensorflow as tf
 
 from radtransfer.backbones.stages import layer_sources
 from radtransfer.classifier import Classifier
@@ -15,15 +16,24 @@ from radtransfer.classifier import Classifier
 
 @dataclass(frozen=True)
 class Cut:
-    """`rest(trunk(images))` is the network up to its logits; the layers are the network's own.
+    """The network up to its logits as two models that share its layers.
 
     Attributes:
-        trunk: Images to a list of the tensors that cross the cut.
-        rest: These tensors to logits (batch, classes).
+        trunk: Images to the tensors that cross the cut.
+        rest: These tensors to logits.
     """
 
     trunk: keras.Model
     rest: keras.Model
+
+    def features(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """The tensors that cross the cut, (batch, …) each, in inference mode."""
+        features = self.trunk(images, training=False)
+        return features if isinstance(features, list) else [features]  # Keras unpacks a list of one
+
+    def logits(self, features: list[tf.Tensor], *, training: bool) -> tf.Tensor:
+        """Logits (batch, classes) from the tensors that cross the cut."""
+        return self.rest(features if len(features) > 1 else features[0], training=training)
 
 
 def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
@@ -33,14 +43,15 @@ def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
         classifier: The network.
         frozen: Names of the layers that do not train. Those behind a trained layer are frozen, but not in the trunk.
     """
-    sources = layer_sources(classifier.logits)
+    sources, backbone = layer_sources(classifier.logits), {layer.name: layer for layer in classifier.backbone.layers}
     trunk = _trunk(classifier, sources, frozen)
-    if not any(layer.weights for layer in classifier.backbone.layers if layer.name in trunk):
+    if not any(backbone[name].weights for name in trunk & backbone.keys()):
         return None
-    crossing = [name for name in sources if name in trunk and _is_used_outside(name, trunk, sources)]
+    while (only := _only_user(trunk, sources)) in backbone and _is_fixed(backbone[only]):
+        trunk.add(only)  # pooling: what crosses the cut gets smaller
+    crossing = [name for name in sources if name in trunk and _users(name, sources) - trunk]
     outputs = {operation.name: operation.output for operation in classifier.logits.operations}
-    tensors = [outputs[name] for name in crossing]
-    name = classifier.model.name
+    tensors, name = [outputs[name] for name in crossing], classifier.model.name
     return Cut(
         trunk=keras.Model(classifier.logits.input, tensors, name=f"{name}_trunk"),
         rest=keras.Model(tensors, classifier.logits.output, name=f"{name}_rest"),
@@ -48,14 +59,29 @@ def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
 
 
 def _trunk(classifier: Classifier, sources: dict[str, list[str]], frozen: Set[str]) -> set[str]:
-    """Operations of the backbone that no trained weight comes before. The head, with its dropout, is not in it."""
+    """Frozen layers, and operations before them, that no trained weight comes before."""
     trained = {layer.name for layer in classifier.logits.layers if layer.weights and layer.name not in frozen}
-    backbone, trunk = {operation.name for operation in classifier.backbone.operations}, set()
-    for name, before in sources.items():  # every operation comes after those it takes from
-        if name in backbone and name not in trained and trunk.issuperset(before):
+    wanted = set(frozen)
+    for name in reversed(sources):  # every operation comes after those it takes from
+        if name in wanted:
+            wanted |= set(sources[name])
+    trunk: set[str] = set()
+    for name, before in sources.items():
+        if name in wanted and name not in trained and trunk.issuperset(before):
             trunk.add(name)
     return trunk
 
 
-def _is_used_outside(name: str, trunk: set[str], sources: dict[str, list[str]]) -> bool:
-    return any(name in before for other, before in sources.items() if other not in trunk)
+def _only_user(trunk: set[str], sources: dict[str, list[str]]) -> str | None:
+    """The operation that takes everything that crosses the cut, if it is a single one."""
+    users = {user for name in trunk for user in _users(name, sources) - trunk}
+    return users.pop() if len(users) == 1 else None
+
+
+def _users(name: str, sources: dict[str, list[str]]) -> set[str]:
+    return {other for other, before in sources.items() if name in before}
+
+
+def _is_fixed(layer: keras.Layer) -> bool:
+    """Whether a layer neither learns nor draws random numbers."""
+    return not layer.weights and not hasattr(layer, "seed_generator")

@@ -86,7 +86,7 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
 
 def _features(learner: Learner, images: tf.Tensor) -> tuple[list[tf.Tensor], float]:
     """What the frozen trunk makes of a batch, and the seconds it takes."""
-    trunk = tf.function(lambda batch: learner.cut.trunk(batch, training=False))
+    trunk = tf.function(learner.cut.features)
     trunk(images)
     started = time.perf_counter()
     features = [tf.constant(x.numpy(), tf.float32) for x in trunk(images)]

@@ -86,7 +86,7 @@ def features_once(
     folder = cache_folder() / "features" / _key(cut.trunk, batches)
     if not (folder / "0.npy").exists():
         _make_room(folder.parent, needed=_size(cut, len(batches)))
-        _compute(cut.trunk, batches, folder, batch_size=batch_size, count=count)
+        _compute(cut, batches, folder, batch_size=batch_size, count=count)
     folder.touch()
     features = [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(cut.rest.inputs))]
     return FeatureBatches(features, np.asarray(targets, np.float32), batch_size)
@@ -112,18 +112,15 @@ def _size(cut: Cut, images: int) -> int:
     return 4 * images * sum(int(np.prod(x.shape[1:])) for x in cut.rest.inputs)
 
 
-def _compute(
-    trunk: keras.Model, batches: Batches, folder: Path, *, batch_size: int, count: Callable[[int, int], None]
-) -> None:
+def _compute(cut: Cut, batches: Batches, folder: Path, *, batch_size: int, count: Callable[[int, int], None]) -> None:
     """Fill `folder`, which appears when it is whole."""
-    shape = (batch_size, *trunk.input_shape[1:])
-    predict = tf.function(lambda images: trunk(images, training=False), input_signature=[tf.TensorSpec(shape)])
+    predict = tf.function(cut.features, input_signature=[tf.TensorSpec((batch_size, *cut.trunk.input_shape[1:]))])
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part:
         arrays = [
             np.lib.format.open_memmap(
                 Path(part) / f"{i}.npy", mode="w+", dtype=np.float32, shape=(len(batches), *x.shape[1:])
             )
-            for i, x in enumerate(trunk.outputs)
+            for i, x in enumerate(cut.trunk.outputs)
         ]
         epoch = batches.in_order()
         for step, (images, _, weights) in enumerate(epoch):

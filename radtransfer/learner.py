@@ -42,19 +42,19 @@ class Evaluator:
         self.classifier = classifier
         self._loss = make_loss(loss, activation=classifier.activation)
         self._activation = tf.nn.softmax if classifier.activation == "softmax" else tf.nn.sigmoid
-        self._trunk = cut.trunk if cut and not from_features else None
-        self._rest = cut.rest if cut else classifier.logits
+        self.cut, self.from_features = cut, from_features
         images = tf.TensorSpec((batch_size, *classifier.logits.input_shape[1:]), tf.float32)
-        features = [tf.TensorSpec((batch_size, *x.shape[1:]), tf.float32) for x in self._rest.inputs]
+        features = [tf.TensorSpec((batch_size, *x.shape[1:]), tf.float32) for x in cut.rest.inputs] if cut else None
         self._inputs = features if from_features else images
         self._targets = tf.TensorSpec((batch_size, classifier.logits.output_shape[-1]), tf.float32)
         self.evaluate = tf.function(self._evaluate, input_signature=[self._inputs, self._targets], jit_compile=jit)
 
     def _logits(self, inputs: Inputs, *, training: bool) -> tf.Tensor:
         """float32 (batch, classes)."""
-        if self._trunk is not None:
-            inputs = self._trunk(inputs, training=False)
-        return tf.cast(self._rest(inputs, training=training), tf.float32)
+        if self.cut is None:
+            return tf.cast(self.classifier.logits(inputs, training=training), tf.float32)
+        features = inputs if self.from_features else self.cut.features(inputs)
+        return tf.cast(self.cut.logits(features, training=training), tf.float32)
 
     def _evaluate(self, inputs: Inputs, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Probabilities (batch, classes) and unweighted loss (batch,), without dropout."""
@@ -84,13 +84,12 @@ class Learner(Evaluator):
         frozen: frozenset[str] = frozenset(),
         from_features: bool = False,
     ):
-        self.cut, self.from_features = cut_network(classifier, frozen), from_features
         super().__init__(
             classifier,
             loss=settings.loss,
             batch_size=batch_size,
             jit=jit,
-            cut=self.cut,
+            cut=cut_network(classifier, frozen),
             from_features=from_features,
         )
         self._frozen = frozen

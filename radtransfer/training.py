@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,13 @@ def fit(
     state = _continue_from(learner, folder)
     while state.epoch < settings.epochs and not state.stopped:
         started = time.monotonic()
-        watch = _watcher(learner, data, settings, state, settled_after=settled_after)
-        row = _run_epoch(learner, data, settings, epoch=state.epoch + 1, seed=seed, reporter=reporter, watch=watch)
+        watch = _watcher(learner, data, settings, state)
+        inner = partial(watch, plain=lambda step: data.plain() if step < settled_after else None)
+        row = _run_epoch(learner, data, settings, epoch=state.epoch + 1, seed=seed, reporter=reporter, watch=inner)
         reestimated = row["step"] < settled_after and bool(trainable_batch_norms(learner.classifier.model))
         if reestimated:
             reestimate_statistics(learner, data.plain())
+        watch(row["step"], row["epoch"])
         row |= _validate(learner, data, row, folder)
         _judge(state, row, settings, reestimated=reestimated)
         state.seconds += time.monotonic() - started
@@ -171,20 +174,19 @@ def _run_epoch(
         learner.optimizer.learning_rate = rate
         total += learner.train(*batch)
         step += 1
-        watch(step, epoch)
+        if done < data.steps:  # the last step is watched after the epoch, whose end has statistics of its own
+            watch(step, epoch)
         reporter.step(epoch, done, data.steps)
     return {"epoch": epoch, "step": step, "learning_rate": rate, "loss": float(total) / data.images}
 
 
-def _watcher(
-    learner: Learner, data: FoldData, settings: TrainingSettings, state: FitState, *, settled_after: int
-) -> Callable[[int, int], None]:
+def _watcher(learner: Learner, data: FoldData, settings: TrainingSettings, state: FitState) -> Callable[..., None]:
     """Adds to the curve when a step asks for it, and leaves the network as it was."""
 
-    def watch(step: int, epoch: int) -> None:
+    def watch(step: int, epoch: int, plain: Callable[[int], Batches | None] = lambda _: None) -> None:
         if settings.eval_every is None or step % settings.eval_every:
             return
-        with borrowed_statistics(learner, data.plain() if step < settled_after else None):
+        with borrowed_statistics(learner, plain(step)):
             state.curve += curve_rows(lambda batches: predict(learner, batches), data.watched, step=step, epoch=epoch)
 
     return watch
