@@ -42,7 +42,8 @@ class FeatureEpoch:
 
     def __iter__(self) -> Iterator[Batch]:
         for rows, weights in zip(*filled_rows(self.order, self.batch_size), strict=True):
-            yield [tf.constant(array[rows]) for array in self.features], tf.constant(self.targets[rows]), weights
+            features = [tf.constant(array[rows]) for array in self.features]
+            yield features, tf.constant(self.targets[rows]), tf.constant(weights)
 
 
 @dataclass(frozen=True)

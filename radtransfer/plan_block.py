@@ -121,14 +121,14 @@ def plan_text(plan: TransferPlan, *, head: keras.Model | None = None) -> str:
     phases = ", the head alone first" if plan.head_first else ""
     lines = [
         f"{plan.scheme}{through}, batch norm {plan.batch_norm}{phases}",
-        f"{'stage':<8}{'layers':>7}{'parameters':>12}  {'starts from':<12}{'trains':<7}{'width':>6}",
+        f"{'stage':<8}{'layers':>7}{'parameters':>12}  {'starts from':<13}{'trains':<7}{'width':>6}",
     ]
     for part in plan.parts:
         trains = "yes" if part.trains else "no"
         sizes = f"{len(part.layers):>7}{part.parameters:>12,}"
-        lines.append(f"{part.stage:<8}{sizes}  {part.starts_from:<12}{trains:<7}{part.width:>6g}")
+        lines.append(f"{part.stage:<8}{sizes}  {part.starts_from:<13}{trains:<7}{part.width:>6g}")
     if head is not None:
-        lines.append(f"{'head':<8}{1:>7}{head.get_layer('head').count_params():>12,}  {'random':<12}{'yes':<7}{1:>6g}")
+        lines.append(f"{'head':<8}{1:>7}{head.get_layer('head').count_params():>12,}  {'random':<13}{'yes':<7}{1:>6g}")
     lines.append(f"{plan.trainable_parameters:,} of {plan.parameters:,} backbone parameters train")
     return "\n".join(lines)
 
