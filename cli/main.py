@@ -13,6 +13,9 @@ from radtransfer.errors import INTERRUPTED, RadtransferError
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
+    "freeze-sweep": "radtransfer.cli.sweep:freeze_sweep",
+    "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep",
+    "plan": "radtransfer.cli.plan:plan",
     "backbones": "radtransfer.cli.backbones:backbones",
     "weights": "radtransfer.cli.weights:weights",
     "configs": "radtransfer.cli.configs:configs",

@@ -47,6 +47,15 @@ def load_config(
     return _build(values, places, mistakes)
 
 
+def changed_config(config: Config, changes: Mapping[str, Any]) -> Config:
+    """`config` with other values for some dotted settings; they are of the settings' types, and not checked."""
+    for name, value in changes.items():
+        section, _, key = name.rpartition(".")
+        inner = dataclasses.replace(getattr(config, section), **{key: value}) if section else value
+        config = dataclasses.replace(config, **{section or key: inner})
+    return config
+
+
 def config_values(config: Config) -> dict[str, Any]:
     """The settings as nested plain values; as YAML they load back to an equal `Config`."""
     return _plain(dataclasses.asdict(config))

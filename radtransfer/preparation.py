@@ -1,9 +1,10 @@
 """Reads and checks everything that a run needs, before hours are spent on it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from radtransfer.augmentations import AUGMENTATIONS
@@ -51,7 +52,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
     device = resolve_device(config.system)
     table, scoring = _read_table(config, progress)
     folds = _folds(config, table)
-    preprocessing = _preprocessing(config, card, progress)
+    preprocessing = preprocessing_for(config, card, progress.note)
     classifier = make_classifier(
         config,
         card,
@@ -62,7 +63,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
         precision=device.precision,
     )
     plan = lay_out(outline, classifier.backbone, card, weights=has_weights(config))
-    pretrained = _pretrained(config, card, classifier, outline, progress)
+    pretrained = load_for(config, card, outline.widths, progress.note, model=classifier.backbone)
     learner, head_learner = _learners(config, classifier, plan, device, progress)
     checked = check_images(
         table,
@@ -160,18 +161,47 @@ def _monitor_notes(config: Config, table: ImageTable, folds: Sequence[Fold], sco
             yield f"fold {fold.number}: the AUC of its validation images is undefined; their loss picks the best epoch"
 
 
-def _preprocessing(config: Config, card: Backbone, progress: Progress) -> str:
-    """The input scale, and a word where it may surprise."""
+def preprocessing_for(config: Config, card: Backbone, notify: Callable[[str], None]) -> str:
+    """The input scale, and a word where it may surprise.
+
+    Raises:
+        WeightsError: The weights are not found, or known to be another network's.
+    """
     if not has_weights(config) and card.pretrained:
-        progress.note(
-            f"{card.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones"
-        )
+        notify(f"{card.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones")
     own = preprocessing_of(config.model.weights, backbone=card.name)
     if config.model.preprocessing == "auto":
         return own or RANDOM_PREPROCESSING
     if own not in (None, config.model.preprocessing):
-        progress.note(f"the weights were trained with {own} input, {config.model.preprocessing} is used as asked")
+        notify(f"the weights were trained with {own} input, {config.model.preprocessing} is used as asked")
     return config.model.preprocessing
+
+
+def load_for(
+    config: Config,
+    card: Backbone,
+    widths: Mapping[str, float],
+    notify: Callable[[str], None],
+    *,
+    model: keras.Model | None = None,
+) -> PretrainedWeights | None:
+    """The weights, for the network at full width: a slim one takes from them what it can.
+
+    Args:
+        config: Of which `model` counts.
+        card: Of the network.
+        widths: Of its stages.
+        notify: Hears of a download.
+        model: The network, if it stands already; used where it has full width.
+
+    Raises:
+        WeightsError: They cannot be used.
+    """
+    if not has_weights(config):
+        return None
+    if model is None or any(width < 1 for width in widths.values()):
+        model = build_architecture(card, image_size=config.model.image_size)
+    return load_pretrained(config.model.weights, backbone=card.name, model=model, notify=notify)
 
 
 def _activation(config: Config, table: ImageTable) -> str:
@@ -180,15 +210,6 @@ def _activation(config: Config, table: ImageTable) -> str:
     if config.model.head == "auto":
         return "sigmoid" if table.task == "multilabel" else "softmax"
     return config.model.head
-
-
-def _pretrained(
-    config: Config, card: Backbone, classifier: Classifier, outline: Outline, progress: Progress
-) -> PretrainedWeights | None:
-    """The weights, for the network at full width: a slim one takes from them what it can."""
-    narrow = any(width < 1 for width in outline.widths.values())
-    full = build_architecture(card, image_size=config.model.image_size) if narrow else classifier.backbone
-    return load_pretrained(config.model.weights, backbone=card.name, model=full, notify=progress.note)
 
 
 def _learners(

@@ -4,6 +4,7 @@ References:
     Okabe, Ito 2008, Color Universal Design (the eight colours).
 """
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,13 +47,19 @@ def new_figure(
 
     Nothing global is touched: no backend, no current figure, no `rcParams` of the caller.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with paper_style():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
+
+
+def paper_style() -> AbstractContextManager:
+    """Inside the block, axes are made in the house style; `new_figure` and `save_figure` do this by themselves."""
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
 
 
 def line_style(number: int) -> dict[str, str]:
@@ -70,13 +77,11 @@ def save_figure(figure: "Figure", path: Path) -> None:
     Raises:
         ConfigError: No format of a figure.
     """
-    import matplotlib
-
     check_figure_path(path)
     # Without a date the same values give the same bytes.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_STYLE), whole_file(path) as part:
+    with paper_style(), whole_file(path) as part:
         figure.savefig(part, format=path.suffix.lower()[1:], dpi=200, metadata=metadata)
 
 

@@ -50,11 +50,24 @@ FLOORS = {
     ],
     "materials": [("images",), ("leaks", "folds"), ("weight_sources",), ("recognition",), ("outline",)],
     "steps": [
-        ("pipeline", "classifier", "cut", "features", "learner", "batch_norm", "curve", "training"),
+        ("curve", "pipeline", "classifier", "cut", "features", "learner", "batch_norm", "training"),
         ("pretrained", "weight_inspection"),
         ("transfer", "initialization"),
     ],
-    "jobs": [("experiment", "preparation", "plan_block", "fold_results", "finetune", "dry_run"), ("export",)],
+    "jobs": [
+        (
+            "experiment",
+            "preparation",
+            "planning",
+            "plan_block",
+            "fold_results",
+            "finetune",
+            "dry_run",
+            "study",
+            "sweeps",
+        ),
+        ("export",),
+    ],
 }
 
 PLACE = {

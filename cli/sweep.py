@@ -1,0 +1,131 @@
+"""`radtransfer freeze-sweep` and `transfusion-sweep`: how deep should weights be reused?"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from radtransfer.backbones import BACKBONES
+from radtransfer.cli.finetune import OPTIONS
+from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.config import changed_config, load_config
+from radtransfer.errors import ConfigError
+from radtransfer.settings import Config
+
+SWEPT = ("scheme", "through", "freeze_to", "slim")
+SHARED = {name: setting for name, setting in OPTIONS.items() if name not in SWEPT}
+
+EVAL_EVERY = 20
+"""Steps between the points of a convergence curve, where the settings do not say."""
+
+
+def _sweep_options(command: Callable) -> Callable:
+    decorators = [
+        click.argument("config", required=False),
+        setting_options(**SHARED),
+        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting by its dotted name."),
+        click.option("--stages", metavar="STAGE,…", help="Only these stages.  [default: all]"),
+        click.option("--json", "as_json", is_flag=True, help="Print the table as JSON."),
+    ]
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+@click.command("freeze-sweep")
+@_sweep_options
+def freeze_sweep(config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, **given: Any) -> None:
+    """Freeze up to every stage: pretrained, pretrained with the rest random, and random features (App. E).
+
+    The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, a figure and the runs.
+
+    \b
+    Example: radtransfer freeze-sweep --data images.csv --backbone resnet50 --weights imagenet --out sweeps/freeze
+    """
+    settings, out = _settings(config, sets, given)
+    chosen = _stages(settings, stages)
+    import_tensorflow()
+    from radtransfer.study import check_complete, run_arms
+    from radtransfer.sweeps import freeze_arms, write_freeze_sweep
+
+    arms = freeze_arms(BACKBONES[settings.model.backbone], chosen)
+    results = run_arms(settings, arms, out=out, progress=TerminalProgress())
+    rows = write_freeze_sweep(results, out)
+    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows, ("variant", "through")))
+    check_complete(results)
+
+
+@click.command("transfusion-sweep")
+@_sweep_options
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="AUC to be reached.")
+def transfusion_sweep(
+    config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, threshold: float, **given: Any
+) -> None:
+    """Reuse weights up to every stage, train everything, and count the steps to an AUC (Fig. 7).
+
+    The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, two figures and the runs.
+
+    \b
+    Example: radtransfer transfusion-sweep --data images.csv --backbone resnet50 --weights imagenet
+                 --eval-every 10 --threshold 0.85 --out sweeps/transfusion
+    """
+    settings, out = _settings(config, sets, given)
+    if settings.training.eval_every is None:
+        settings = changed_config(settings, {"training.eval_every": EVAL_EVERY})
+    chosen = _stages(settings, stages)
+    import_tensorflow()
+    from radtransfer.study import check_complete, run_arms
+    from radtransfer.sweeps import transfusion_arms, write_transfusion_sweep
+
+    arms = transfusion_arms(BACKBONES[settings.model.backbone], chosen)
+    results = run_arms(settings, arms, out=out, progress=TerminalProgress())
+    rows = write_transfusion_sweep(results, out, threshold=threshold)
+    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows, ("through",)))
+    check_complete(results)
+
+
+def _settings(config: str | None, sets: tuple[str, ...], given: dict[str, Any]) -> tuple[Config, Path]:
+    settings = load_config(config, sets=sets, options=given_settings(given, SHARED))
+    if settings.out is None:
+        raise ConfigError("A sweep needs --out DIR: the folder of its runs, table and figures.")
+    if settings.model.weights == "random":
+        raise ConfigError("A sweep compares pretrained with random. Received: --weights random. Give --weights.")
+    return settings, Path(settings.out)
+
+
+def _stages(settings: Config, chosen: str | None) -> list[str]:
+    """The stages asked for, in the network's order."""
+    card = BACKBONES[settings.model.backbone]
+    asked = [name.strip() for name in chosen.split(",")] if chosen else list(card.stages)
+    for name in asked:
+        card.stage_end(name)  # raises if there is no such stage
+    return [name for name in card.stages if name in asked]
+
+
+def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> str:
+    header = "".join(f"{label:<{_width(rows, label)}}" for label in labels)
+    steps = "  steps (folds)" if "steps_mean" in rows[0] else ""
+    lines = [f"{header}AUC mean ± sd   pooled  95 % interval{steps}"]
+    for row in rows:
+        start = "".join(f"{row[label]:<{_width(rows, label)}}" for label in labels)
+        figures = f"{_number(row['auc_mean'])} ± {_number(row['auc_sd'])}   {_number(row['auc_pooled'])}  "
+        interval = f"{_number(row['ci95_low'])} to {_number(row['ci95_high'])}"
+        reached = f"  {_count(row['steps_mean'])} ({row['steps_reached']}/{row['folds']})" if steps else ""
+        lines.append(f"{start}{figures}{interval}{reached}")
+    return "\n".join(lines)
+
+
+def _width(rows: Sequence[dict[str, Any]], label: str) -> int:
+    return max(len(label), *(len(str(row[label])) for row in rows)) + 2
+
+
+def _number(value: float | None) -> str:
+    return "  n/a" if value is None else f"{value:.3f}"
+
+
+def _count(value: float | None) -> str:
+    return "never" if value is None else f"{value:.0f}"
