@@ -1,4 +1,4 @@
-"""`radtransfer freeze-sweep` and `transfusion-sweep`: how deep should weights be reused?"""
+"""`radtransfer freeze-sweep` and `transfusion-sweep`: how deep weights should be reused."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -35,7 +35,8 @@ def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float 
         axes.axhline(threshold, color="0.5", linewidth=0.8, linestyle=":")
     axes.set_xlabel("training steps")
     axes.set_ylabel("test AUC (mean ± sd)")
-    axes.legend()
+    if curves:
+        axes.legend()
     return figure
 
 
