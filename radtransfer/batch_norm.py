@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from radtransfer.learner import Learner
+from radtransfer.learner import Learner, seed_generators
 
 IMAGES = 512
 """Training images, at most, that the statistics are measured on."""
@@ -47,13 +47,22 @@ def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, .
 
 @contextmanager
 def borrowed_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
-    """Statistics from `batches` inside the block, those of before after it; None changes nothing."""
-    layers = trainable_batch_norms(learner.classifier.model)
+    """Statistics from `batches` inside the block, those of before after it; None changes nothing.
+
+    Measuring them draws dropout, too: its generators are put back as well.
+    """
+    if batches is None:
+        yield
+        return
+    model = learner.classifier.model
+    layers, generators = trainable_batch_norms(model), seed_generators(model)
     before = [(np.array(layer.moving_mean), np.array(layer.moving_variance)) for layer in layers]
-    if batches is not None:
-        reestimate_statistics(learner, batches)
+    states = [np.array(generator.state) for generator in generators]
+    reestimate_statistics(learner, batches)
     yield
     _set(layers, before)
+    for generator, state in zip(generators, states, strict=True):
+        generator.state.assign(state)
 
 
 def trainable_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
