@@ -14,7 +14,7 @@ from radtransfer.config import config_values
 from radtransfer.errors import FoldsFailedError, RunError, TrainingError
 from radtransfer.experiment import Experiment
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
-from radtransfer.folds import FOLD_COLUMNS, Fold, fold_rows
+from radtransfer.folds import FOLD_COLUMNS, Fold, fold_count, fold_rows
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
 from radtransfer.plan_block import plan_lines, run_record
@@ -113,6 +113,7 @@ def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress
     if (folder / "metrics.json").exists():
         return read_fold_result(experiment, fold, folder)
     settings, seed = experiment.config.training, experiment.fold_seed(fold)
+    count = fold_count(experiment.table, experiment.config.splits)
     with memory_errors(settings):
         start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=seed)
         with whole_file(folder / "initial.weights.h5") as part:
@@ -127,7 +128,7 @@ def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress
             seconds_per_fold=run.record.get("seconds_per_fold", {}) | {str(fold.number): round(state.seconds, 1)}
         )
         result = write_fold_result(experiment, fold, state, folder)
-    progress.fold(fold.number, len(experiment.folds), result.metrics)
+    progress.fold(fold.number, count, result.metrics)
     return result
 
 
@@ -148,7 +149,7 @@ def _fit(
         seed=experiment.fold_seed(fold),
         folder=folder,
         settled_after=experiment.settled_after,
-        reporter=EpochReporter(progress, fold.number, len(experiment.folds), settings.epochs),
+        reporter=EpochReporter(progress, fold.number, fold_count(experiment.table, experiment.config.splits), settings.epochs),
     )
 
 

@@ -76,6 +76,11 @@ def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow
     return _chosen(folds, settings.fold)
 
 
+def fold_count(table: ImageTable, settings: SplitSettings) -> int:
+    """Folds in all repeats, those that are not to run included."""
+    return settings.repeats * (settings.folds if table.splits is None else len(table.splits))
+
+
 def fold_notes(table: ImageTable, settings: SplitSettings, folds: Sequence[Fold]) -> tuple[str, ...]:
     """What the user should know about the folds, one sentence each."""
     notes = []

@@ -9,6 +9,7 @@ import numpy as np
 
 from radtransfer.device import Device, versions
 from radtransfer.experiment import Experiment
+from radtransfer.folds import fold_count
 from radtransfer.preprocessing import MODES
 from radtransfer.settings import Config
 from radtransfer.transfer import TransferPlan
@@ -78,7 +79,9 @@ def _folds_line(experiment: Experiment) -> str:
     drawn = "as given" if experiment.table.splits is not None else "patient-grouped, stratified"
     if experiment.table.patients is None and experiment.table.splits is None:
         drawn = "by image, stratified"
-    return f"{len(sizes)}, {drawn}; train/val/test ≈ {mean[0]}/{mean[1]}/{mean[2]} images"
+    count = fold_count(experiment.table, experiment.config.splits)
+    chosen = "" if len(sizes) == count else f"{', '.join(str(fold.number) for fold in experiment.folds)} of "
+    return f"{chosen}{count}, {drawn}; train/val/test ≈ {mean[0]}/{mean[1]}/{mean[2]} images"
 
 
 def _network_line(experiment: Experiment) -> str:
