@@ -16,7 +16,7 @@ from radtransfer.device import Device
 from radtransfer.epoch_order import epoch_order
 from radtransfer.evaluation import accuracy, curve_figures, exact_auc
 from radtransfer.features import FeatureBatches, features_once
-from radtransfer.folds import Fold
+from radtransfer.folds import Fold, fold_count
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.losses import class_weights
 from radtransfer.pipeline import Batches
@@ -99,6 +99,11 @@ class Experiment:
     def _held_out(self, rows: np.ndarray, split: str, batches: Batches | FeatureBatches) -> HeldOut:
         figures = partial(curve_figures, self.table.targets[rows], scoring=self.scoring)
         return HeldOut(split, lambda: batches.in_order(rows), figures)
+
+    @property
+    def fold_count(self) -> int:
+        """Folds of the whole cross-validation, those that are not run included."""
+        return fold_count(self.table, self.config.splits)
 
     def fold_seed(self, fold: Fold) -> int:
         """The seed of everything random in a fold that is not the data's."""

@@ -14,7 +14,7 @@ from radtransfer.config import config_values
 from radtransfer.errors import FoldsFailedError, RunError, TrainingError
 from radtransfer.experiment import Experiment
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
-from radtransfer.folds import FOLD_COLUMNS, Fold, fold_count, fold_rows
+from radtransfer.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
 from radtransfer.plan_block import plan_lines, run_record
@@ -113,7 +113,6 @@ def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress
     if (folder / "metrics.json").exists():
         return read_fold_result(experiment, fold, folder)
     settings, seed = experiment.config.training, experiment.fold_seed(fold)
-    count = fold_count(experiment.table, experiment.config.splits)
     with memory_errors(settings):
         start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=seed)
         with whole_file(folder / "initial.weights.h5") as part:
@@ -124,11 +123,9 @@ def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress
             _fit(experiment, experiment.head_learner, head_phase(settings), fold, head_folder, progress)
             progress.note(f"fold {fold.number}: now everything trains")
         state = _fit(experiment, experiment.learner, settings, fold, folder, progress)
-        run.update(
-            seconds_per_fold=run.record.get("seconds_per_fold", {}) | {str(fold.number): round(state.seconds, 1)}
-        )
+        _record_seconds(run, fold, state.seconds)
         result = write_fold_result(experiment, fold, state, folder)
-    progress.fold(fold.number, count, result.metrics)
+    progress.fold(fold.number, experiment.fold_count, result.metrics)
     return result
 
 
@@ -149,8 +146,14 @@ def _fit(
         seed=experiment.fold_seed(fold),
         folder=folder,
         settled_after=experiment.settled_after,
-        reporter=EpochReporter(progress, fold.number, fold_count(experiment.table, experiment.config.splits), settings.epochs),
+        reporter=EpochReporter(progress, fold.number, experiment.fold_count, settings.epochs),
     )
+
+
+def _record_seconds(run: Run, fold: Fold, seconds: float) -> None:
+    """Keep what training and validation of a fold took in `run.json`, over every resumption."""
+    per_fold = run.record.get("timings", {}).get("seconds_per_fold", {}) | {str(fold.number): round(seconds, 1)}
+    run.update(timings={"seconds": round(sum(per_fold.values()), 1), "seconds_per_fold": per_fold})
 
 
 def _conclude(experiment: Experiment, run: Run, results: list[FoldResult], failures: dict[int, str]) -> Result:

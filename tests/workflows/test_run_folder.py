@@ -28,7 +28,8 @@ def test_the_record_says_how_the_run_was_made(finished_run):
     assert record["preprocessing"] == "torch"
     assert record["weights"]["source"] == "random"
     assert {"radtransfer", "tensorflow", "keras", "numpy"} <= set(record["versions"])
-    assert set(record["seconds_per_fold"]) == {"1", "2"}
+    assert set(record["timings"]["seconds_per_fold"]) == {"1", "2"}
+    assert record["timings"]["seconds"] == pytest.approx(sum(record["timings"]["seconds_per_fold"].values()))
 
 
 def test_every_image_is_tested_once_and_no_patient_is_split(finished_run, tiny_images):
