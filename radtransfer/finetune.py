@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radtransfer.config import config_values
 from radtransfer.errors import FoldsFailedError, RunError, TrainingError
 from radtransfer.experiment import Experiment
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
 from radtransfer.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
-from radtransfer.plan_block import plan_lines, run_record
+from radtransfer.plan_block import plan_lines, run_record, run_settings
 from radtransfer.preparation import head_phase, prepare
 from radtransfer.progress import EpochReporter, Progress
 from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows
@@ -62,7 +61,7 @@ def finetune(
     """
     progress = progress or Progress()
     out = run_folder(config, name=name, reuse=resume or overwrite)
-    settings = config_values(config) | {"out": str(out)}
+    settings = run_settings(config, out=out)
     with open_run(out, settings, resume=resume, overwrite=overwrite) as run:
         if run.finished:
             progress.note(f"{out} is finished; nothing is left to do")

@@ -89,6 +89,13 @@ def find_weights(weights: str, *, backbone: str | None = None) -> WeightSource:
     return WeightSource(weights, path, card_of_file(path), _record_around(path))
 
 
+def absolute_weights(weights: str, *, backbone: str) -> str:
+    """`weights` as they mean the same from every folder; names stay names."""
+    path = Path(weights).expanduser()
+    is_name = weights == "random" or card_named(weights, backbone=backbone) is not None
+    return weights if is_name or not path.exists() else str(path.absolute())
+
+
 def check_backbone(source: WeightSource, backbone: str) -> None:
     """Raises WeightsMismatchError if it is known without opening the file that it is for another network."""
     found = source.backbone

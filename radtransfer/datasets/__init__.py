@@ -82,6 +82,20 @@ def find_dataset(source: str | None) -> tuple[str, str | None]:
     )
 
 
+def absolute_source(source: str) -> str:
+    """`source` as it reads the same data from every folder."""
+    name, _, location = source.partition(":")
+    if name in DATASETS:
+        return f"{name}:{_absolute(location)}" if location else source
+    return _absolute(source)
+
+
+def _absolute(location: str) -> str:
+    """The full path of what is there; anything else, such as options of a built-in set, stays as it is."""
+    path = Path(location).expanduser()
+    return str(path.absolute()) if path.exists() else location
+
+
 def _holds_split_tables(folder: Path) -> bool:
     from radtransfer.datasets.fold_directory import find_split_tables
 

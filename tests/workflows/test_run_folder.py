@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -70,6 +71,21 @@ def test_the_config_runs_again_as_it_is(finished_run):
     config = load_config(str(finished_run.path / "config.yaml"))
     assert config.out == str(finished_run.path)
     assert config.training.epochs == 2
+
+
+def test_the_config_of_a_run_with_relative_paths_runs_from_any_folder(
+    radtransfer, tiny_images, table_options, finished_run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tiny_images)
+    weights = os.path.relpath(finished_run.path / "fold_1")
+    arguments = ("--data", "images.csv", "--image-root", "images", "--weights", weights, *table_options[4:])
+    outcome = radtransfer("finetune", *arguments, "--folds", 1, "--epochs", 1, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    monkeypatch.chdir(tmp_path)
+    exported = radtransfer("export", "run", "--format", "keras", "--out", "m.keras")
+    assert "on 8 of the run's images" in exported.out
+    again = radtransfer("finetune", "run/config.yaml", "--out", "again", "--json")
+    assert json.loads(again.out) == json.loads((tmp_path / "run" / "metrics.json").read_text())
 
 
 PLAIN_KERAS = """
