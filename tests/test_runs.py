@@ -77,6 +77,12 @@ def test_resume_with_other_settings_names_the_difference(run_folder):
         pass
 
 
+def test_resume_may_decode_with_another_number_of_workers(run_folder):
+    changed = config_values(load_config(sets=("training.epochs=5", "system.workers=7")))
+    with open_run(run_folder, changed, resume=True) as run:
+        assert run.record["status"] == "running"
+
+
 def test_a_second_process_is_refused_and_the_lock_dies_with_its_process(tmp_path):
     out = tmp_path / "run"
     code = (
