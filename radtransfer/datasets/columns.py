@@ -4,13 +4,15 @@ Names are compared without case, spaces and punctuation ("Image Path" is `imagep
 several candidates, the one that stands first below is taken, and a note says so.
 """
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from radtransfer.datasets.image_files import is_image_name
 from radtransfer.datasets.labels import BINARY, listed, plain
 from radtransfer.datasets.sheet import Sheet
-from radtransfer.errors import DataError, closest_names
+from radtransfer.errors import DataError
 from radtransfer.settings import DataSettings
 
 USUAL_NAMES = {
@@ -150,7 +152,9 @@ def _named(sheet: Sheet, role: str, name: str, position: int) -> int:
             raise DataError(f"{sheet.name} has {len(found)} columns called {name!r}. Rename all but one.")
     columns = [column for _, column in _real_columns(sheet)]
     guess = _usual(sheet, role, set(), []) if position == 0 else None
-    advice = closest_names(name, columns) if guess is None else f"Use {OPTIONS[role]}{sheet.columns[guess]}."
+    near = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
+    use = near[0] if near else "NAME, one of these" if guess is None else sheet.columns[guess]
+    advice = f"Use {OPTIONS[role]}{use}."
     option = OPTIONS[role].strip(" =")
     raise DataError(f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {', '.join(columns)}. {advice}")
 
@@ -159,6 +163,12 @@ def _no_column(sheet: Sheet, role: str) -> str:
     columns: Sequence[str] = [column for _, column in _real_columns(sheet)]
     what = {"path": "the image path", "label": "the label (or 0/1 columns, one per label)"}[role]
     usual = ", ".join(USUAL_NAMES[role][:8])
+    image = next((column for column in columns if is_image_name(column)), None)
+    if image is not None:
+        return (
+            f"{sheet.name} has no header: expected a first line of column names, such as path,label,patient. "
+            f"Received: {image!r}, an image, in the first line. Add the line of names."
+        )
     return (
         f"{sheet.name} has no column for {what}: expected one called {usual} or so. "
         f"Columns: {', '.join(columns)}. Name it with {OPTIONS[role]}NAME."

@@ -111,7 +111,7 @@ def find_files(
     """
     root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()
     if not root.is_dir():
-        raise DataError(f"--image-root {image_root} is not a folder.")
+        raise DataError(f"--image-root {image_root} is not a folder. Give the one that holds the table's images.")
     files = [_as_written(path, root, inside=image_root is not None) for path in paths]
     foreign = [i for i, file in enumerate(files) if file is None]
     if not foreign:

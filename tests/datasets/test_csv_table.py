@@ -62,12 +62,19 @@ def test_a_named_column_wins(table):
             "Use --label-column acl_label",
         ),
         ({"patient_column": "pid"}, r"'pid' \(--patient-column\) is not in table.csv"),
+        ({"label_column": ("acl", "acl_labels")}, r"'acl' .* Use --label-column acl_label\."),
+        ({"label_column": ("acl_label", "edema")}, r"'edema' .* Use --label-column NAME, one of these\."),
         ({"path_column": "filenam"}, r"'filenam' \(--set data.path_column\).*Use --set data.path_column=filename"),
     ],
 )
 def test_a_column_the_table_lacks_lists_those_it_has(table, settings, message):
     with pytest.raises(DataError, match=message):
         table("filename,acl_label\na.png,yes\nb.png,no\n", **settings)
+
+
+def test_a_table_without_a_header_is_told_from_one_without_a_path(table):
+    with pytest.raises(DataError, match="table.csv has no header: .* Received: 'a.png', an image, in the first line"):
+        table("a.png,yes\nb.png,no\n")
 
 
 def test_a_table_without_path_or_label_says_how_to_name_them(table):

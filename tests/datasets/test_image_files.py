@@ -88,5 +88,5 @@ def test_without_a_root_paths_are_relative_to_the_table(tmp_path):
 
 def test_a_root_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,label\na,0\nb,1\n")
-    with pytest.raises(DataError, match="--image-root nowhere is not a folder"):
+    with pytest.raises(DataError, match="--image-root nowhere is not a folder. Give the one"):
         read_table(DataSettings(source=str(tmp_path / "t.csv"), image_root="nowhere"))
