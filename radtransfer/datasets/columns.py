@@ -28,7 +28,7 @@ USUAL_NAMES = {
 """In the order in which they are preferred; `*label` is any longer name that ends so, such as `acl_label`."""
 
 OPTIONS = {
-    "path": "--set data.path_column=",
+    "path": "--path-column ",
     "label": "--label-column ",
     "patient": "--patient-column ",
 }
@@ -155,7 +155,7 @@ def _named(sheet: Sheet, role: str, name: str, position: int) -> int:
     near = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
     use = near[0] if near else "NAME, one of these" if guess is None else sheet.columns[guess]
     advice = f"Use {OPTIONS[role]}{use}."
-    option = OPTIONS[role].strip(" =")
+    option = OPTIONS[role].strip()
     raise DataError(f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {', '.join(columns)}. {advice}")
 
 

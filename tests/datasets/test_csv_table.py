@@ -64,7 +64,7 @@ def test_a_named_column_wins(table):
         ({"patient_column": "pid"}, r"'pid' \(--patient-column\) is not in table.csv"),
         ({"label_column": ("acl", "acl_labels")}, r"'acl' .* Use --label-column acl_label\."),
         ({"label_column": ("acl_label", "edema")}, r"'edema' .* Use --label-column NAME, one of these\."),
-        ({"path_column": "filenam"}, r"'filenam' \(--set data.path_column\).*Use --set data.path_column=filename"),
+        ({"path_column": "filenam"}, r"'filenam' \(--path-column\).*Use --path-column filename"),
     ],
 )
 def test_a_column_the_table_lacks_lists_those_it_has(table, settings, message):
@@ -78,7 +78,9 @@ def test_a_table_without_a_header_is_told_from_one_without_a_path(table):
 
 
 def test_a_table_without_path_or_label_says_how_to_name_them(table):
-    with pytest.raises(DataError, match="no column for the image path.*Columns: scan, label. Name it with --set"):
+    with pytest.raises(
+        DataError, match="no column for the image path.*Columns: scan, label. Name it with --path-column"
+    ):
         table("scan,label\na.png,yes\n")
     with pytest.raises(DataError, match="no column for the label.*Name it with --label-column"):
         table("path,finding\na.png,yes\n")
