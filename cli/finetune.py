@@ -104,7 +104,7 @@ def finetune(
     progress, name = TerminalProgress(), Path(config).stem if config else None
     if dry_run:
         estimate = vars(estimate_run(settings, name=name, progress=progress))
-        click.echo(json.dumps(estimate, indent=2) if as_json else _estimate_text(estimate))
+        click.echo(json.dumps(estimate, indent=2) if as_json else estimate_text(estimate))
         return
     result = run(settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
     click.echo(json.dumps(result.metrics, indent=2) if as_json else _result_text(result))
@@ -131,8 +131,25 @@ def _result_text(result: Any) -> str:
     return "\n".join(rows)
 
 
-def _estimate_text(estimate: dict[str, Any]) -> str:
-    return "\n".join(f"{key.replace('_', ' '):<24}{value}" for key, value in estimate.items())
+def estimate_text(estimate: dict[str, Any]) -> str:
+    """What `--dry-run` prints of an `Estimate`."""
+    memory = estimate["peak_memory_mb"]
+    rows = {
+        "images": estimate["images"],
+        "folds": estimate["folds"],
+        "first step": _duration(estimate["first_step_seconds"]),
+        "further steps": f"{_duration(estimate['step_seconds'])} each, {estimate['steps_per_epoch']} an epoch",
+        "epoch": _duration(estimate["epoch_seconds"]),
+        "whole run": f"at most {_duration(3600 * estimate['total_hours'])}",
+        "memory so far": "unknown" if memory is None else f"{memory:,.0f} MB",
+    }
+    return "\n".join(f"{title:<15}{text}" for title, text in rows.items())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _number(value: float | None) -> str:

@@ -79,7 +79,7 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
         first_step_seconds=round(first, 2),
         step_seconds=round(max(step, decoding), 4),
         epoch_seconds=round(epoch, 1),
-        total_hours=round((first + once + training) / 3600, 2),
+        total_hours=round((first + once + training) / 3600, 5),
         peak_memory_mb=_peak_memory(),
     )
 

@@ -104,7 +104,18 @@ def test_the_same_command_gives_the_same_numbers(radtransfer, finished_run, tabl
 def test_a_dry_run_estimates_and_leaves_nothing(radtransfer, table_options, tmp_path):
     outcome = radtransfer("finetune", *table_options, "--dry-run", "--out", tmp_path / "run", "--json")
     assert metrics_of(outcome)["steps_per_epoch"] > 0
+    assert metrics_of(outcome)["total_hours"] > 0
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("hours", "text"), [(0.0025, "9 s"), (0.5, "30 min"), (31.24, "31.2 h")])
+def test_an_estimate_is_printed_in_fitting_units(hours, text):
+    from radtransfer.cli.finetune import estimate_text
+    from radtransfer.dry_run import Estimate
+
+    printed = estimate_text(vars(Estimate(60, 2, 4, 3.2, 0.41, 1.6, hours, 821.0)))
+    assert f"whole run      at most {text}" in printed
+    assert "memory so far  821 MB" in printed
 
 
 def test_a_finished_run_resumes_to_its_result(radtransfer, finished_run, table_options):
