@@ -121,10 +121,11 @@ def _result_text(result: Any) -> str:
     low, high = auc["ci95"] or (None, None)
     patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
     sensitivity = _number(metrics["sensitivity_at_90_specificity"])
+    top5 = "" if metrics["top5_accuracy"] is None else f"   top-5 {_number(metrics['top5_accuracy'])}"
     rows += [
         f"pooled   AUC {_number(auc['pooled'])}  95 % interval {_number(low)} to {_number(high)}  "
         f"({metrics['n_images']} images, {patients})",
-        f"accuracy {_number(metrics['accuracy'])}   sensitivity at 90 % specificity {sensitivity}   "
+        f"accuracy {_number(metrics['accuracy'])}{top5}   sensitivity at 90 % specificity {sensitivity}   "
         f"Brier {_number(metrics['brier'])}",
         f"run      {result.path}",
     ]

@@ -63,6 +63,19 @@ def test_ordered_grades_report_the_referable_auc(radtransfer, tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["head"] == "sigmoid"
 
 
+def test_pretraining_on_a_source_set_reports_the_top_1_and_top_5_accuracy(radtransfer, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        folder = tmp_path / "images" / f"class_{i % 6}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (24, 24), np.uint8)).save(folder / f"{i}.png")
+    source = ("pretrain-source", "--data", tmp_path / "images", *ONE_EPOCH, "--learning-rate", "1e-3")
+    outcome = radtransfer("finetune", *source, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert f"accuracy {metrics['accuracy']:.3f}   top-5 {metrics['top5_accuracy']:.3f}   " in outcome.out
+
+
 def test_a_finished_run_is_a_source_and_hands_on_its_preprocessing(radtransfer, finished_run, table_options, tmp_path):
     source = finished_run.path / "fold_2"
     arguments = ("--weights", source, "--folds", 1, "--epochs", 1, "--out", tmp_path / "run", "--json")
