@@ -9,7 +9,7 @@ import traceback
 import click
 
 from radtransfer import __version__
-from radtransfer.errors import INTERRUPTED, RadtransferError
+from radtransfer.errors import INTERRUPTED, RadtransferError, closest_names
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
@@ -34,6 +34,11 @@ class Application(click.Group):
             return None
         module, attribute = COMMANDS[name].split(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"No command {args[0]!r}. {closest_names(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context):
         try:
