@@ -10,6 +10,7 @@ from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
+from radtransfer.errors import FoldsFailedError
 
 OPTIONS = {
     "data": "data.source",
@@ -106,7 +107,15 @@ def finetune(
         estimate = vars(estimate_run(settings, name=name, progress=progress))
         click.echo(json.dumps(estimate, indent=2) if as_json else estimate_text(estimate))
         return
-    result = run(settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
+    try:
+        result = run(settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
+    except FoldsFailedError as error:
+        _print_result(error.result, as_json=as_json)
+        raise
+    _print_result(result, as_json=as_json)
+
+
+def _print_result(result: Any, *, as_json: bool) -> None:
     click.echo(json.dumps(result.metrics, indent=2) if as_json else _result_text(result))
 
 

@@ -17,6 +17,7 @@ A message says what was expected, what was received and what to do next.
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C or SIGTERM."""
@@ -80,9 +81,13 @@ class TrainingError(RadtransferError):
 
 
 class FoldsFailedError(RadtransferError):
-    """Some folds failed; the others are finished and kept."""
+    """Some folds failed; the others are finished and kept, and `result` holds what they gave."""
 
     exit_code = 6
+
+    def __init__(self, message: str, result: Any = None):
+        super().__init__(message)
+        self.result = result
 
 
 def closest_names(name: str, known: Iterable[str]) -> str:

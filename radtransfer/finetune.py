@@ -160,12 +160,14 @@ def _conclude(experiment: Experiment, run: Run, results: list[FoldResult], failu
     if not results:
         raise TrainingError(next(iter(failures.values())))
     metrics = write_summary(experiment, results, run.path)
+    result = Result(run.path, metrics)
     if failures:
         raise FoldsFailedError(
             f"{len(failures)} of {len(experiment.folds)} folds failed; {run.path / 'metrics.json'} holds the others. "
-            + " ".join(f"Fold {number}: {reason}" for number, reason in failures.items())
+            + " ".join(f"Fold {number}: {reason}" for number, reason in failures.items()),
+            result,
         )
-    return Result(run.path, metrics)
+    return result
 
 
 def _check_unchanged(run: Run, record: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from radtransfer.pretrained import PretrainedWeights, load_pretrained, preproces
 from radtransfer.progress import Progress
 from radtransfer.scoring import Scoring
 from radtransfer.settings import Config, TrainingSettings
+from radtransfer.source_leaks import source_leaks
 from radtransfer.transfer import TransferPlan, lay_out
 
 RANDOM_PREPROCESSING = "torch"
@@ -77,6 +78,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
     for note in (
         *fold_notes(checked.table, config.splits, folds),
         *_monitor_notes(config, checked.table, folds, scoring),
+        *source_leaks(config.model.weights, checked.table, folds),
         *plan.notes(),
     ):
         progress.note(note)

@@ -78,7 +78,7 @@ def find_weights(weights: str, *, backbone: str | None = None) -> WeightSource:
     path = Path(weights).expanduser()
     for run, fold in ((path, None), (path.parent, path)):
         if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
-            record = _finished_record(run)
+            record = _finished_record(run, fold)
             return WeightSource(weights, _model_of(run, fold), record=record)
     if path.is_dir():
         raise WeightsError(_not_a_run(path))
@@ -183,12 +183,13 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def _finished_record(run: Path) -> dict:
+def _finished_record(run: Path, fold: Path | None) -> dict:
+    """The record of a finished run, or of one whose `fold` is finished."""
     try:
         record = read_run(run)
     except RunError as error:
         raise WeightsError(str(error)) from None
-    if record.get("status") != "finished":
+    if record.get("status") != "finished" and fold not in finished_folds(run).values():
         raise WeightsError(
             f"run {run} is not finished (status: {record.get('status')}). Finish it with --resume, "
             "or pass one of its files."

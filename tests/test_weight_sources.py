@@ -149,6 +149,11 @@ def test_an_unfinished_run_is_refused(status, tmp_path):
     assert f"is not finished (status: {status})" in refusal(make_run(tmp_path / "run", status=status))
 
 
+def test_a_finished_fold_of_an_unfinished_run_can_be_named(tmp_path):
+    run = make_run(tmp_path / "run", status="failed")
+    assert find_weights(str(run / "fold_1")).file == run / "fold_1" / "model.keras"
+
+
 def test_a_fold_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     run = make_run(tmp_path / "run", folds=(1, 2))
     assert f"no finished fold {run}/fold_7" in refusal(run / "fold_7")

@@ -48,7 +48,7 @@ FLOORS = {
         ("manifest",),
         ("roc", "scoring", "evaluation"),
     ],
-    "materials": [("images",), ("leaks", "folds"), ("weight_sources",), ("recognition",), ("outline",)],
+    "materials": [("images",), ("leaks", "folds", "source_leaks"), ("weight_sources",), ("recognition",), ("outline",)],
     "steps": [
         ("curve", "pipeline", "classifier", "cut", "features", "learner", "batch_norm", "training"),
         ("pretrained", "weight_inspection"),

@@ -130,8 +130,10 @@ def test_some_failed_folds_exit_with_6_and_keep_the_others(radtransfer, table_op
         return train(experiment, fold, run, progress)
 
     monkeypatch.setattr(finetune, "_train_fold", fail_in_fold_2)
-    outcome = radtransfer("finetune", *table_options, "--folds", 2, "--epochs", 1, "--out", tmp_path / "run")
+    arguments = ("--folds", 2, "--epochs", 1, "--out", tmp_path / "run", "--json")
+    outcome = radtransfer("finetune", *table_options, *arguments)
     assert outcome.code == 6, outcome.err
+    assert json.loads(outcome.out)["folds"] == [1]
     assert "Fold 2: made to fail." in outcome.err
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["folds"] == [1]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"

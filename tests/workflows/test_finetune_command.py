@@ -152,3 +152,12 @@ def test_accuracy_can_be_monitored(radtransfer, table_options, tmp_path):
     arguments = ("--monitor", "accuracy", "--folds", 1, "--epochs", 1, "--out", tmp_path / "run")
     assert radtransfer("finetune", *table_options, *arguments).code == 0
     assert "val_accuracy" in (tmp_path / "run" / "fold_1" / "history.csv").read_text()
+
+
+def test_weights_that_have_seen_the_test_images_are_pointed_out(radtransfer, table_options, finished_run, tmp_path):
+    source = finished_run.path / "fold_2"  # trained on most of what fold 1 tests
+    arguments = ("--folds", 2, "--epochs", 1, "--weights", source, "--out", tmp_path / "run", "--dry-run")
+    outcome = radtransfer("finetune", *table_options, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert "fold 1: 24 of 24 test images trained or chose the weights" in outcome.err
+    assert "fold 2: " not in outcome.err

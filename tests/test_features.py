@@ -1,0 +1,115 @@
+import os
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from radtransfer import features
+from radtransfer.backbones import BACKBONES
+from radtransfer.classifier import build_classifier
+from radtransfer.cut import cut_network
+from radtransfer.errors import RunError
+from radtransfer.features import features_once
+from radtransfer.images import inspect_image
+from radtransfer.initialization import start
+from radtransfer.pipeline import make_batches
+
+IMAGES, SIZE, BATCH = 10, 24, 4
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """Batches of ten images, and their targets; features go to an empty cache."""
+    monkeypatch.setenv("RADTRANSFER_CACHE", str(tmp_path / "cache"))
+    rng, files = np.random.default_rng(0), []
+    for i in range(IMAGES):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(files[-1])
+    targets = np.eye(IMAGES, dtype=np.float32)
+    return SimpleNamespace(files=files, targets=targets, batches=make(files, targets))
+
+
+def make(files, targets):
+    facts = [inspect_image(file) for file in files]
+    names = [file.name for file in files]
+    return make_batches(names, files, facts, targets, image_size=SIZE, batch_size=BATCH, workers=2)
+
+
+def cut(seed=1, through=("conv1", "bn1")):
+    classifier = build_classifier(
+        BACKBONES["cbr_tiny"], classes=2, image_size=SIZE, activation="softmax", dropout=0.5, preprocessing="caffe"
+    )
+    start(classifier.model, None, None, seed=seed)
+    return cut_network(classifier, frozenset(through))
+
+
+def once(images, which, heard=None):
+    steps = [] if heard is None else heard
+    return features_once(
+        which, images.batches, images.targets, batch_size=BATCH, count=lambda done, total: steps.append((done, total))
+    )
+
+
+def entries(tmp_path):
+    return sorted(item.name for item in (tmp_path / "cache" / "features").iterdir())
+
+
+def test_each_image_has_the_features_that_the_trunk_gives_it(images):
+    which = cut()
+    found = once(images, which)
+    for (inputs, targets, weights), (pixels, expected, filled) in zip(
+        found.shuffled(3, rows=np.arange(IMAGES), seed=1, fold=2),
+        images.batches.shuffled(3, rows=np.arange(IMAGES), seed=1, fold=2),
+        strict=True,
+    ):
+        np.testing.assert_allclose(inputs[0], which.features(pixels)[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(targets, expected)
+        np.testing.assert_array_equal(weights, filled)
+
+
+def test_the_same_trunk_is_computed_once_even_after_other_networks_were_built(images, tmp_path):
+    first, second = [], []
+    once(images, cut(), first)
+    cut(seed=9)
+    once(images, cut(), second)
+    assert first == [(1, 3), (2, 3), (3, 3)]
+    assert second == []
+    assert len(entries(tmp_path)) == 1
+
+
+def test_other_weights_another_depth_or_changed_images_are_computed_anew(images, tmp_path):
+    once(images, cut())
+    once(images, cut(seed=2))
+    once(images, cut(through=("conv1", "bn1", "conv2", "bn2")))
+    Image.new("RGB", (SIZE, SIZE)).save(images.files[0])
+    os.utime(images.files[0], (1, 1))
+    once(images, cut())
+    assert len(entries(tmp_path)) == 4
+
+
+def test_the_least_recently_used_features_make_room(images, tmp_path, monkeypatch):
+    once(images, cut(seed=1))
+    (old,) = entries(tmp_path)
+    os.utime(tmp_path / "cache" / "features" / old, (1, 1))
+    size = (tmp_path / "cache" / "features" / old / "0.npy").stat().st_size
+    monkeypatch.setattr(features, "LIMIT", 2.5 * size)
+    once(images, cut(seed=2))
+    once(images, cut(seed=3))
+    assert old not in entries(tmp_path)
+    assert len(entries(tmp_path)) == 2
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(RunError, match=r"need 0\.0 GB in .*--no-cache-features"):
+        once(images, cut())
+    assert entries(tmp_path) == []
+
+
+def test_a_broken_computation_leaves_nothing(images, tmp_path):
+    images.files[5].write_bytes(b"not an image")
+    with pytest.raises(Exception, match=r"5\.png"):
+        once(images, cut())
+    assert entries(tmp_path) == []
