@@ -1,7 +1,6 @@
 """Reads and checks everything that a run needs, before hours are spent on it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -27,6 +26,7 @@ from radtransfer.pipeline import Batches, make_batches
 from radtransfer.preprocessing import preprocessing_mode
 from radtransfer.pretrained import PretrainedWeights, load_pretrained, preprocessing_of
 from radtransfer.progress import Progress
+from radtransfer.recipes import head_phase
 from radtransfer.scoring import Scoring
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.source_leaks import source_leaks
@@ -119,25 +119,6 @@ def check_names(config: Config) -> tuple[Backbone, Outline]:
 def has_weights(config: Config) -> bool:
     """Whether there are pretrained weights to start from."""
     return config.model.weights != "random"
-
-
-def head_phase(training: TrainingSettings) -> TrainingSettings:
-    """How the head trains alone, before everything does.
-
-    References:
-        Juodelyte et al. 2023 (arXiv 2302.08272), section 3 and code: Adam, 1e-3, validation accuracy, patience 10.
-    """
-    return replace(
-        training,
-        optimizer="adam",
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        schedule="constant",
-        warmup_epochs=0.0,
-        monitor="accuracy",
-        patience=10,
-        eval_every=None,
-    )
 
 
 def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring]:

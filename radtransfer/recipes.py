@@ -11,10 +11,12 @@ References:
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from radtransfer.errors import UnknownNameError
+from radtransfer.settings import TrainingSettings
 
 _RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -84,3 +86,22 @@ def recipe_values(name: str) -> dict[str, Any]:
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
     return RECIPES[name]
+
+
+def head_phase(training: TrainingSettings) -> TrainingSettings:
+    """How the head trains alone, before everything does.
+
+    References:
+        Juodelyte et al. 2023 (arXiv 2302.08272), section 3 and code: Adam, 1e-3, validation accuracy, patience 10.
+    """
+    return replace(
+        training,
+        optimizer="adam",
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup_epochs=0.0,
+        monitor="accuracy",
+        patience=10,
+        eval_every=None,
+    )
