@@ -33,14 +33,26 @@ FLOORS = {
         ("stratification",),
         ("manifest",),
         ("roc", "scoring", "evaluation"),
+        ("sampling",),
     ],
-    "materials": [("images",), ("leaks", "folds"), ("weight_sources",), ("recognition",)],
+    "materials": [
+        ("images",),
+        ("leaks", "folds"),
+        ("weight_sources",),
+        ("recognition",),
+        ("comparison_images",),
+        ("layer_scores",),
+    ],
     "steps": [
         ("pipeline",),
         ("classifier", "learner", "batch_norm", "training"),
         ("pretrained", "transfer", "weight_inspection"),
+        ("activations", "draws"),
     ],
-    "jobs": [("experiment", "plan_block", "fold_results", "finetune", "dry_run"), ("export",)],
+    "jobs": [
+        ("experiment", "plan_block", "fold_results", "finetune", "dry_run"),
+        ("export",),
+    ],
 }
 
 PLACE = {
