@@ -17,6 +17,7 @@ COMMANDS = {
     "weights": "radtransfer.cli.weights:weights",
     "configs": "radtransfer.cli.configs:configs",
     "export": "radtransfer.cli.export:export",
+    "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
 }
 
 

@@ -46,12 +46,13 @@ FLOORS = {
     "steps": [
         ("pipeline",),
         ("classifier", "learner", "batch_norm", "training"),
-        ("pretrained", "transfer", "weight_inspection"),
-        ("activations", "draws"),
+        ("pretrained", "transfer", "weight_inspection", "networks"),
+        ("activations", "draws", "layer_pairs"),
     ],
     "jobs": [
         ("experiment", "plan_block", "fold_results", "finetune", "dry_run"),
         ("export",),
+        ("layer_comparison", "compare", "comparison_files"),
     ],
 }
 

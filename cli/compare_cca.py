@@ -1,0 +1,128 @@
+"""`radtransfer compare-cca`: how alike every layer of two networks is."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.errors import ConfigError
+from radtransfer.settings import DataSettings
+from radtransfer.similarity import SIMILARITIES
+
+if TYPE_CHECKING:
+    from radtransfer.compare import Comparison, ComparisonSettings
+
+
+@click.command("compare-cca")
+@click.argument("a")
+@click.argument("b")
+@click.option("--layers", default="stages", show_default=True, metavar="stages|all|NAMES", help="Comma-separated.")
+@click.option("--rows", default=10_000, show_default=True, type=click.IntRange(4), help="Positions per layer.")
+@click.option("--dims", default=64, show_default=True, type=click.IntRange(1), help="Channels per layer.")
+@click.option(
+    "--repeats", default=5, show_default=True, type=click.IntRange(1), help="Draws of both, in one pass; averaged."
+)
+@click.option("--similarity", default="cca", show_default=True, metavar="KINDS", help=f"Of {', '.join(SIMILARITIES)}.")
+@click.option(
+    "--sampling",
+    type=click.Choice(["spread", "transfusion"]),
+    help="Positions spread over all images, or all of a few (Transfusion, App. C).  [default: spread]",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["auto", "paired", "independent", "all"]),
+    help="The same channels of both layers where they have as many; the same; others; every one.  [default: auto]",
+)
+@click.option("--cross", is_flag=True, help="Also every layer of A against every layer of B.")
+@click.option(
+    "--compat", type=click.Choice(["juodelyte"]), help="CCA as Juodelyte et al. 2023 computed it, with google/svcca."
+)
+@click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of the runs.")
+@click.option("--data", metavar="SOURCE", help="Images to compare on.  [default: the run's own test images]")
+@click.option("--image-root", metavar="DIR", help="Folder of the images that a table in --data names.")
+@click.option("--backbone", metavar="NAME", help="Network that a weights file is for.")
+@click.option("--image-size", type=click.IntRange(16), help="For random:, imagenet: and weights files.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
+@click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def compare_cca(a: str, b: str, out: str | None, as_json: bool, **given: object) -> None:
+    """Compare every layer of the networks A and B on the same images.
+
+    A and B are a run (fold k with fold k, on the test images of fold k), RUN/fold_K, RUN@initial, RUN@final,
+    a .keras file, a weights file with --backbone, random:NAME or imagenet:NAME.
+
+    The interval is over images; "chance" is what unrelated layers score: by formula, and with the images of B
+    exchanged. Compare scores of the same rows and dims only: fewer rows raise CCA.
+
+    \b
+    Example: radtransfer compare-cca runs/first@initial runs/first@final --out comparison
+             radtransfer compare-cca runs/first random:resnet50 --similarity cca,cka --cross
+    """
+    if given["compat"] and (given["sampling"] or given["channels"]):
+        raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
+    import_tensorflow()
+    from radtransfer.compare import compare
+    from radtransfer.comparison_files import check_out, write_comparison
+
+    if out:
+        check_out(Path(out))
+    comparison = compare(a, b, _settings(given), progress=TerminalProgress())
+    written = write_comparison(comparison, Path(out)) if out else []
+    click.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else _text(comparison))
+    for path in written:
+        click.echo(f"wrote {path}", err=True)
+
+
+def _settings(given: dict) -> "ComparisonSettings":
+    from radtransfer.compare import ComparisonSettings
+    from radtransfer.layer_pairs import Sampling
+
+    juodelyte = given["compat"] == "juodelyte"
+    return ComparisonSettings(
+        layers=_listed(given["layers"]),
+        similarity=_listed(given["similarity"]),
+        sampling=Sampling(
+            rows=given["rows"],
+            dims=given["dims"],
+            repeats=given["repeats"],
+            sampling="transfusion" if juodelyte else given["sampling"] or "spread",
+            channels="paired" if juodelyte else given["channels"] or "auto",
+            seed=given["seed"],
+        ),
+        cross=given["cross"],
+        compat=given["compat"],
+        data=DataSettings(source=given["data"], image_root=given["image_root"]),
+        backbone=given["backbone"],
+        image_size=given["image_size"],
+        folds=given["fold"],
+    )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _text(comparison: "Comparison") -> str:
+    width = max(len(name) for name in ("layer", *comparison.names)) + 2
+    lines = [
+        f"{'layer':<{width}}{'kind':<12}{'similarity':>10}  {'95 % interval':<16}{'chance':<15}"
+        f"{'ranks':<9}{'rows':>8}{'images':>8}"
+    ]
+    for item in comparison.layers:
+        interval = "n/a" if item.ci95 is None else f"{item.ci95[0]:.3f} to {item.ci95[1]:.3f}"
+        chance = f"{_number(item.null.closed_form)} / {_number(item.null.permuted)}"
+        lines.append(
+            f"{item.layer:<{width}}{item.kind:<12}{item.similarity:>10.3f}  {interval:<16}{chance:<15}"
+            f"{f'{item.rank_a}, {item.rank_b}':<9}{item.rows:>8}{item.images:>8}"
+        )
+    folds = comparison.settings["folds"]
+    over = f", mean over {len(folds)} folds" if len(folds) > 1 else ""
+    lines.append(f"mean of {comparison.settings['repeats']} draws{over}; chance: by formula / of exchanged images")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
