@@ -65,7 +65,8 @@ def compare_cca(a: str, b: str, out: str | None, as_json: bool, **given: object)
         raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
     import_tensorflow()
     from radtransfer.compare import compare
-    from radtransfer.comparison_files import check_out, write_comparison
+    from radtransfer.comparison_folder import check_out
+    from radtransfer.similarity_files import write_comparison
 
     if out:
         check_out(Path(out))

@@ -18,6 +18,7 @@ COMMANDS = {
     "configs": "radtransfer.cli.configs:configs",
     "export": "radtransfer.cli.export:export",
     "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
+    "compare-predictions": "radtransfer.cli.compare_predictions:compare_predictions",
 }
 
 

@@ -32,7 +32,9 @@ FLOORS = {
         ("image_formats",),
         ("stratification",),
         ("manifest",),
-        ("roc", "scoring", "evaluation"),
+        ("roc", "scoring", "evaluation", "auc_difference"),
+        ("agreement",),
+        ("comparison_folder",),
         ("sampling",),
     ],
     "materials": [
@@ -42,6 +44,7 @@ FLOORS = {
         ("recognition",),
         ("comparison_images",),
         ("layer_scores",),
+        ("run_predictions",),
     ],
     "steps": [
         ("pipeline",),
@@ -52,7 +55,8 @@ FLOORS = {
     "jobs": [
         ("experiment", "plan_block", "fold_results", "finetune", "dry_run"),
         ("export",),
-        ("layer_comparison", "compare", "comparison_files"),
+        ("layer_comparison", "compare", "similarity_files"),
+        ("compare_predictions", "prediction_files"),
     ],
 }
 

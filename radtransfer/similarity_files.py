@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from radtransfer.compare import Comparison
-from radtransfer.errors import RunError
+from radtransfer.comparison_folder import check_out
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
 from radtransfer.figures.similarity_heat_map import similarity_heat_map
 from radtransfer.figures.style import save_figure
@@ -28,16 +28,6 @@ CSV_COLUMNS = [
     "dims",
     "repeats",
 ]
-
-
-def check_out(out: Path) -> None:
-    """See that results can be written to a folder, before anything is computed.
-
-    Raises:
-        RunError: It is a run, or a file.
-    """
-    if (out / "run.json").exists() or out.is_file():
-        raise RunError(f"--out {out}: expected a folder for results, received a run or a file. Choose another.")
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
