@@ -1,51 +1,64 @@
 import csv
 import json
+from shutil import copytree
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from radtransfer.runs import read_rows
+from radtransfer.runs import read_rows, write_rows
 
 
 @pytest.fixture(scope="module")
-def other_run(radtransfer, finished_run, tiny_images, table_options, tmp_path_factory):
-    """The same folds from another seed."""
-    out = tmp_path_factory.mktemp("runs") / "other"
-    arguments = ("--data", finished_run.path / "folds.csv", "--seed", 5, "--epochs", 2, "--out", out)
-    outcome = radtransfer("finetune", *table_options, *arguments)
-    assert outcome.code == 0, outcome.err
-    return out
+def runs(finished_run, tmp_path_factory):
+    """Two copies of a run that are wrong about some images: tiny networks are not."""
+    folder = tmp_path_factory.mktemp("noisy")
+    for seed, name in enumerate("ab"):
+        rng = np.random.default_rng(seed)
+        copytree(finished_run.path, folder / name)
+        for path in sorted((folder / name).glob("fold_*/predictions.csv")):
+            lines = read_rows(path)
+            for line in lines:
+                well = float(np.clip((line["label"] == "well") * 0.3 + rng.normal(0.35, 0.3), 0.01, 0.99))
+                line.update(p_well=well, p_sick=1 - well)
+            write_rows(path, list(lines[0]), [line.values() for line in lines])
+    return folder / "a", folder / "b"
 
 
 @pytest.fixture(scope="module")
-def compared(radtransfer, finished_run, other_run, tmp_path_factory):
+def compared(radtransfer, runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared") / "out"
-    outcome = radtransfer("compare-predictions", finished_run.path, other_run, "--draws", 200, "--out", out, "--json")
+    outcome = radtransfer("compare-predictions", *runs, "--draws", 200, "--out", out, "--json")
     assert outcome.code == 0, outcome.err
     return json.loads(outcome.out), out
 
 
-def test_the_figures_follow_from_the_predictions_of_both_runs(compared, finished_run, other_run):
+def test_the_figures_follow_from_the_predictions_of_both_runs(compared, runs):
     result, _ = compared
-    lines = [
-        {(line["fold"], line["path"]): line for line in read_rows(run / "predictions.csv")}
-        for run in (finished_run.path, other_run)
+    tested = [
+        {
+            line["path"]: line
+            for k in (1, 2)
+            for line in read_rows(run / f"fold_{k}" / "predictions.csv")
+            if line["split"] == "test"
+        }
+        for run in runs
     ]
-    keys = list(lines[0])
-    scores = [np.array([float(run[key]["p_well"]) for key in keys]) for run in lines]
-    truth = np.array([lines[0][key]["label"] == "well" for key in keys])
+    keys = list(tested[0])
+    scores = [np.array([float(of_run[key]["p_well"]) for key in keys]) for of_run in tested]
+    truth = np.array([tested[0][key]["label"] == "well" for key in keys])
     right = [(score > 0.5) == truth for score in scores]
     a, b = right[0].mean(), right[1].mean()
+    assert 0.5 < min(a, b) < max(a, b) < 1
     assert (result["accuracy_a"], result["accuracy_b"]) == pytest.approx((a, b))
     assert result["errors"]["observed"] == pytest.approx(np.mean(right[0] == right[1]))
     assert result["errors"]["independent"] == pytest.approx(a * b + (1 - a) * (1 - b))
-    assert result["auc"]["a"] == pytest.approx(roc_auc_score(truth, scores[0]))
-    assert result["auc"]["difference"] == pytest.approx(
-        roc_auc_score(truth, scores[0]) - roc_auc_score(truth, scores[1])
-    )
-    assert result["auc"]["ci95"][0] <= result["auc"]["difference"] <= result["auc"]["ci95"][1]
+    areas = [roc_auc_score(truth, score) for score in scores]
+    assert [result["auc"]["a"], result["auc"]["b"]] == pytest.approx(areas)
+    assert result["auc"]["difference"] == pytest.approx(areas[0] - areas[1])
+    assert result["auc"]["ci95"][0] < result["auc"]["difference"] < result["auc"]["ci95"][1]
     assert result["delong"][0]["question"] == "well"
+    assert 0 < result["delong"][0]["p"] < 1
     assert (result["n_images"], result["n_patients"]) == (48, 24)
 
 
@@ -73,8 +86,6 @@ def test_what_is_no_run_exits_with_2(radtransfer, finished_run, tmp_path):
 
 
 def test_runs_of_other_images_or_classes_exit_with_3(radtransfer, finished_run, tmp_path):
-    from shutil import copytree
-
     other = copytree(finished_run.path, tmp_path / "other")
     for path in other.rglob("predictions.csv"):
         path.write_text(path.read_text().replace("/p", "/q"))
