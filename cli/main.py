@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "radtransfer.cli.export:export",
     "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
     "compare-predictions": "radtransfer.cli.compare_predictions:compare_predictions",
+    "compare-weights": "radtransfer.cli.compare_weights:compare_weights",
 }
 
 

@@ -35,6 +35,7 @@ FLOORS = {
         ("roc", "scoring", "evaluation", "auc_difference"),
         ("agreement",),
         ("comparison_folder",),
+        ("weight_change",),
         ("sampling",),
     ],
     "materials": [
@@ -57,6 +58,7 @@ FLOORS = {
         ("export",),
         ("layer_comparison", "compare", "similarity_files"),
         ("compare_predictions", "prediction_files"),
+        ("compare_weights", "weight_files"),
     ],
 }
 
