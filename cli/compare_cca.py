@@ -116,7 +116,7 @@ def _text(comparison: "Comparison") -> str:
         interval = "n/a" if item.ci95 is None else f"{item.ci95[0]:.3f} to {item.ci95[1]:.3f}"
         chance = f"{_number(item.null.closed_form)} / {_number(item.null.permuted)}"
         lines.append(
-            f"{item.layer:<{width}}{item.kind:<12}{item.similarity:>10.3f}  {interval:<16}{chance:<15}"
+            f"{item.layer:<{width}}{item.kind:<12}{_number(item.similarity):>10}  {interval:<16}{chance:<15}"
             f"{f'{item.rank_a}, {item.rank_b}':<9}{item.rows:>8}{item.images:>8}"
         )
     folds = comparison.settings["folds"]

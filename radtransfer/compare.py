@@ -9,7 +9,7 @@ import numpy as np
 
 from radtransfer.activations import FeatureMaps
 from radtransfer.comparison_images import ComparisonImages, data_images, tested_images
-from radtransfer.errors import ConfigError
+from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.layer_comparison import LayerScores, compare_layers
 from radtransfer.layer_pairs import CHANNELS, LayerPair, Sampling, layer_pairs
 from radtransfer.layer_scores import LayerSimilarity, combine, measures
@@ -21,6 +21,7 @@ from radtransfer.settings import DataSettings
 from radtransfer.similarity.checks import check_choice
 from radtransfer.similarity.measure import Measure
 
+_MOST_NOTES = 5
 Sources = tuple[NetworkSource, NetworkSource]
 
 
@@ -57,7 +58,8 @@ class Comparison:
 
     Attributes:
         layers: One entry per layer and kind, the layers in order.
-        cross: Kind to the mean similarity of every layer of A (rows) with every layer of B (columns), float64.
+        cross: Kind to the mean similarity of every layer of A (rows) with every layer of B (columns), float64;
+            NaN where it is not defined.
         settings: How it was found.
     """
 
@@ -72,7 +74,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in JSON."""
-        cross = {kind: matrix.tolist() for kind, matrix in self.cross.items()}
+        cross = {kind: np.where(np.isnan(matrix), None, matrix).tolist() for kind, matrix in self.cross.items()}
         plain = {"layers": [dataclasses.asdict(item) for item in self.layers], "settings": self.settings}
         return plain | ({"cross": {"layers": list(self.names), **cross}} if cross else {})
 
@@ -104,6 +106,7 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
             progress.note(f"fold {fold[0] or fold[1]}, {number} of {len(folds)}")
         found.append(_compare_fold(sources, fold, kinds, settings, progress))
     pairs, same_images = found[0].pairs, settings.data.source is not None
+    _note_undefined(found, progress)
     layers = tuple(
         combine(pair.name, kind, [each.scores.draws[pair.name, kind] for each in found], same_images=same_images)
         for pair in pairs
@@ -175,9 +178,27 @@ def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _note_undefined(found: Sequence[_FoldComparison], progress: Progress) -> None:
+    """Say which layers have no similarity.
+
+    Raises:
+        SimilarityError: None has.
+    """
+    scores = [draw for each in found for draws in each.scores.draws.values() for draw in draws]
+    reasons = list(dict.fromkeys(draw.undefined for draw in scores if draw.value is None))
+    if all(draw.value is None for draw in scores):
+        raise SimilarityError(reasons[0])
+    for reason in reasons[:_MOST_NOTES]:
+        progress.note(reason)
+    if len(reasons) > _MOST_NOTES:
+        progress.note(f"{len(reasons) - _MOST_NOTES} more layers have no similarity")
+
+
 def _crossed(pairs: Sequence[LayerPair], kinds: Sequence[str], found: Sequence[LayerScores]) -> dict[str, np.ndarray]:
     return {
-        kind: np.array([[np.mean([s.crossed[a.name, b.name, kind] for s in found]) for b in pairs] for a in pairs])
+        kind: np.array(
+            [[np.mean(np.array([s.crossed[a.name, b.name, kind] for s in found], float)) for b in pairs] for a in pairs]
+        )
         for kind in kinds
     }
 

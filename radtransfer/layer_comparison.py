@@ -11,7 +11,7 @@ from radtransfer.comparison_images import ComparisonImages
 from radtransfer.draws import CrossedSums, GroupedSums, MismatchedSums, PairedReadings
 from radtransfer.errors import SimilarityError
 from radtransfer.layer_pairs import LayerPair, Sampling, crossed_readings, paired_readings
-from radtransfer.layer_scores import DrawScore, score_draw
+from radtransfer.layer_scores import DrawScore, score_draw, similarity_value
 from radtransfer.pipeline import make_batches
 from radtransfer.progress import Progress
 from radtransfer.sampling import image_order
@@ -118,9 +118,13 @@ def _note_few_rows(draw: Sequence[PairedReadings], sampling: Sampling, progress:
     for readings in draw:
         if readings.positions.rows < sampling.rows and sampling.sampling == "spread":
             progress.note(
-                f"{', '.join(readings.a)}: {readings.positions.rows:,} rows instead of {sampling.rows:,}; "
+                f"{_shortened(list(readings.a))}: {readings.positions.rows:,} rows instead of {sampling.rows:,}; "
                 "there are no more positions"
             )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _groups(draws: Sequence[Sequence[PairedReadings]]) -> int:
@@ -171,5 +175,5 @@ def _scores(
                     scores.draws.setdefault((name, kind), []).append(score)
     for mine, its, pair in (item for sums in crossed for item in sums.pairs()):
         for kind, measure in kinds.items():
-            scores.crossed.setdefault((mine, its, kind), []).append(measure.of_sums(pair).value)
+            scores.crossed.setdefault((mine, its, kind), []).append(similarity_value(measure, pair))
     return scores

@@ -1,6 +1,6 @@
 """From sums to what is reported of a layer: its similarity, an interval over images, and what chance gives."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,7 +43,8 @@ class LayerSimilarity:
     Attributes:
         layer: The stage or layer.
         kind: Key of `SIMILARITIES`.
-        similarity: The mean over draws, and over folds.
+        similarity: The mean over draws, and over folds; None where it is not defined in one of them, as of
+            channels that are all constant.
         ci95: Jackknife interval over images; None where a draw reads fewer than five groups of them.
         null: What chance gives.
         rank_a, rank_b: Independent directions, the fewest of all draws.
@@ -55,7 +56,7 @@ class LayerSimilarity:
 
     layer: str
     kind: str
-    similarity: float
+    similarity: float | None
     ci95: tuple[float, float] | None
     null: Null
     rank_a: int
@@ -68,9 +69,15 @@ class LayerSimilarity:
 
 @dataclass(frozen=True, eq=False)
 class DrawScore:
-    """The same of a single draw; `left_out` are the similarities without each group, float64 (groups,)."""
+    """The same of a single draw.
 
-    value: float
+    Attributes:
+        value: The similarity; None where it is not defined.
+        left_out: The similarities without each group, float64 (groups,); None where not defined.
+        undefined: Why the value is None.
+    """
+
+    value: float | None
     left_out: np.ndarray | None
     null: Null
     rank_a: int
@@ -78,6 +85,7 @@ class DrawScore:
     rows: int
     images: int
     dims: int
+    undefined: str = ""
 
 
 def measures(kinds: Sequence[str], *, compat: str | None) -> dict[str, Measure]:
@@ -105,21 +113,22 @@ def measures(kinds: Sequence[str], *, compat: str | None) -> dict[str, Measure]:
 def score_draw(
     groups: Sequence[PairSums], mismatched: PairSums | None, kinds: Mapping[str, Measure], *, images: int
 ) -> dict[str, DrawScore]:
-    """What one draw says of a layer, by kind.
-
-    Raises:
-        SimilarityError: The layer is constant, or a measure is not defined on it.
-    """
+    """What one draw says of a layer, by kind; rests without a group are formed once for all kinds."""
     total = total_sums(groups)
     rest = list(leaving_one_out(groups)) if len(groups) >= FEWEST_GROUPS else []
     dims = min(total.x.channels, total.y.channels)
     scores = {}
     for kind, measure in kinds.items():
-        found = measure.of_sums(total)
+        try:
+            found = measure.of_sums(total)
+        except SimilarityError as error:
+            scores[kind] = DrawScore(None, None, Null(None, None), 0, 0, total.rows, images, dims, str(error))
+            continue
+        left_out = [similarity_value(measure, part) for part in rest]
         scores[kind] = DrawScore(
             found.value,
-            np.array([measure.of_sums(part).value for part in rest]) if rest else None,
-            Null(_chance(measure, found), _value(measure.of_sums, mismatched)),
+            None if None in left_out or not left_out else np.array(left_out),
+            Null(_chance(measure, found), similarity_value(measure, mismatched)),
             found.rank_x,
             found.rank_y,
             found.rows,
@@ -129,12 +138,22 @@ def score_draw(
     return scores
 
 
+def similarity_value(measure: Measure, pair: PairSums | None) -> float | None:
+    """The similarity; None where it is not defined, as of a layer that is constant but for one group of images."""
+    if pair is None:
+        return None
+    try:
+        return measure.of_sums(pair).value
+    except SimilarityError:
+        return None
+
+
 def combine(
     layer: str, kind: str, folds: Sequence[Sequence[DrawScore]], *, same_images: bool = False
 ) -> LayerSimilarity:
     """One result from the draws of each fold; `same_images`: the folds saw the same ones, in the same groups."""
     draws = [draw for fold in folds for draw in fold]
-    value = float(np.mean([draw.value for draw in draws]))
+    value = _mean([draw.value for draw in draws])
     fewest = min(draws, key=lambda draw: draw.rows)
     return LayerSimilarity(
         layer,
@@ -164,15 +183,6 @@ def _chance(measure: Measure, found: Similarity) -> float | None:
     if measure.chance is None or found.rows - 1 <= found.rank_x + found.rank_y:
         return None
     return measure.chance(found.rows, found.rank_x, found.rank_y)
-
-
-def _value(of_sums: Callable[[PairSums], Similarity], pair: PairSums | None) -> float | None:
-    if pair is None:
-        return None
-    try:
-        return of_sums(pair).value
-    except SimilarityError:  # a measure that is not defined on unrelated rows, such as debiased CKA of few
-        return None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

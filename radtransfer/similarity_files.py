@@ -64,9 +64,9 @@ def _heat_maps(comparison: Comparison, out: Path) -> Iterator[Path]:
 
 def _row(item: LayerSimilarity) -> list:
     interval = item.ci95 or ("", "")
-    nulls = ["" if value is None else value for value in (item.null.closed_form, item.null.permuted)]
+    figures = [item.similarity, *interval, item.null.closed_form, item.null.permuted]
     counts = [item.rank_a, item.rank_b, item.rows, item.images, item.dims, item.repeats]
-    return [item.layer, item.kind, item.similarity, *interval, *nulls, *counts]
+    return [item.layer, item.kind, *("" if value is None else value for value in figures), *counts]
 
 
 def _curve(items: list[LayerSimilarity]) -> Curve:
@@ -75,7 +75,7 @@ def _curve(items: list[LayerSimilarity]) -> Curve:
     nulls = np.where(np.isnan(nulls), nulls[:, ::-1], nulls)
     intervals = np.array([item.ci95 or (np.nan, np.nan) for item in items])
     return Curve(
-        values=[item.similarity for item in items],
+        values=[np.nan if item.similarity is None else item.similarity for item in items],
         low=intervals[:, 0].tolist(),
         high=intervals[:, 1].tolist(),
         chance_low=nulls.min(axis=1).tolist(),

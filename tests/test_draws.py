@@ -6,6 +6,7 @@ from radtransfer import similarity
 from radtransfer.activations import Reading
 from radtransfer.draws import CrossedSums, GroupedSums, MismatchedSums, PairedReadings
 from radtransfer.errors import SimilarityError
+from radtransfer.layer_scores import combine, score_draw
 from radtransfer.sampling import spread_positions
 from radtransfer.similarity import SIMILARITIES
 from radtransfer.similarity.jackknife import total_sums
@@ -82,3 +83,35 @@ def test_activations_that_are_not_finite_name_network_and_layer(maps, readings):
     maps[1]["other"][5] = np.nan
     with pytest.raises(SimilarityError, match=r"stem of B \(other\)"):
         feed(GroupedSums(readings, GROUPS, norms=False), maps, 4)
+
+
+def test_a_layer_that_is_constant_but_for_one_group_of_images_has_a_score_but_no_interval(maps, readings):
+    maps[1]["other"][2:] = 0.5
+    ((_, groups),) = feed(GroupedSums(readings, GROUPS, norms=False), maps, 4).pairs()
+    score = score_draw(groups, None, {"cca": SIMILARITIES["cca"]}, images=IMAGES)["cca"]
+    assert score.value > 0
+    assert score.left_out is None
+    assert combine("stem", "cca", [[score]]).ci95 is None
+
+
+def test_a_constant_layer_has_no_score_and_says_why(maps, readings):
+    maps[1]["other"][:] = 0.5
+    ((_, groups),) = feed(GroupedSums(readings, GROUPS, norms=False), maps, 4).pairs()
+    score = score_draw(groups, None, {"cca": SIMILARITIES["cca"]}, images=IMAGES)["cca"]
+    assert score.value is None
+    assert "stem of B (other): expected at least one channel that varies" in score.undefined
+    assert combine("stem", "cca", [[score]]).similarity is None
+
+
+def test_the_error_of_folds_with_other_images_is_that_of_a_mean_of_independent_ones(maps, readings):
+    ((_, groups),) = feed(GroupedSums(readings, GROUPS, norms=False), maps, 4).pairs()
+    score = score_draw(groups, None, {"cca": SIMILARITIES["cca"]}, images=IMAGES)["cca"]
+
+    def width(folds, **options):
+        low, high = combine("stem", "cca", folds, **options).ci95
+        return high - low
+
+    assert width([[score], [score]]) == pytest.approx(width([[score]]) / np.sqrt(2))
+    assert width([[score], [score]], same_images=True) == pytest.approx(width([[score]]))
+    interval = similarity.jackknife_interval(groups, CCA)
+    assert combine("stem", "cca", [[score]]).ci95 == pytest.approx((interval.low, interval.high))
