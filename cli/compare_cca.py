@@ -14,11 +14,14 @@ from radtransfer.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
     from radtransfer.compare import Comparison, ComparisonSettings
+    from radtransfer.compare_population import Population
 
 
 @click.command("compare-cca")
-@click.argument("a")
-@click.argument("b")
+@click.argument("networks", nargs=-1, required=True, metavar="A B | --pairs RUN RUN…")
+@click.option(
+    "--pairs", is_flag=True, help="Every pair of several runs, before and after training, by what they started from."
+)
 @click.option("--layers", default="stages", show_default=True, metavar="stages|all|NAMES", help="Comma-separated.")
 @click.option("--rows", default=10_000, show_default=True, type=click.IntRange(4), help="Positions per layer.")
 @click.option("--dims", default=64, show_default=True, type=click.IntRange(1), help="Channels per layer.")
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def compare_cca(a: str, b: str, out: str | None, as_json: bool, **given: object) -> None:
+def compare_cca(networks: tuple[str, ...], pairs: bool, out: str | None, as_json: bool, **given: object) -> None:
     """Compare every layer of the networks A and B on the same images.
 
     A and B are a run (fold k with fold k, on the test images of fold k), RUN/fold_K, RUN@initial, RUN@final,
@@ -60,19 +63,29 @@ def compare_cca(a: str, b: str, out: str | None, as_json: bool, **given: object)
     \b
     Example: radtransfer compare-cca runs/first@initial runs/first@final --out comparison
              radtransfer compare-cca runs/first random:resnet50 --similarity cca,cka --cross
+             radtransfer compare-cca --pairs runs/imagenet_1 runs/imagenet_2 runs/random_1 runs/random_2
     """
+    if not pairs and len(networks) != 2:
+        raise click.UsageError(f"Expected two networks, A and B. Received {len(networks)}; several runs need --pairs.")
     if given["compat"] and (given["sampling"] or given["channels"]):
         raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
     import_tensorflow()
     from radtransfer.compare import compare
+    from radtransfer.compare_population import compare_population
     from radtransfer.comparison_folder import check_out
+    from radtransfer.population_files import write_population
     from radtransfer.similarity_files import write_comparison
 
     if out:
         check_out(Path(out))
-    comparison = compare(a, b, _settings(given), progress=TerminalProgress())
-    written = write_comparison(comparison, Path(out)) if out else []
-    click.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else _text(comparison))
+    settings, progress = _settings(given), TerminalProgress()
+    if pairs:
+        found = compare_population(networks, settings, progress=progress)
+        written, text = write_population(found, Path(out)) if out else [], _population_text
+    else:
+        found = compare(*networks, settings, progress=progress)
+        written, text = write_comparison(found, Path(out)) if out else [], _text
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else text(found))
     for path in written:
         click.echo(f"wrote {path}", err=True)
 
@@ -122,6 +135,21 @@ def _text(comparison: "Comparison") -> str:
     folds = comparison.settings["folds"]
     over = f", mean over {len(folds)} folds" if len(folds) > 1 else ""
     lines.append(f"mean of {comparison.settings['repeats']} draws{over}; chance: by formula / of exchanged images")
+    return "\n".join(lines)
+
+
+def _population_text(population: "Population") -> str:
+    columns = ("started from", *(group.starts for group in population.groups))
+    width, wide = max(map(len, columns)) + 2, max(len(group.layer) for group in population.groups) + 2
+    lines = [f"{'started from':<{width}}{'layer':<{wide}}{'kind':<12}{'pairs':>5}{'before':>9}{'after':>9}{'sd':>9}"]
+    for group in population.groups:
+        lines.append(
+            f"{group.starts:<{width}}{group.layer:<{wide}}{group.kind:<12}{group.pairs:>5}"
+            f"{_number(group.initial):>9}{_number(group.final):>9}{_number(group.sd):>9}"
+        )
+    for kind, of_starts in population.r_squared.items():
+        for starts, value in of_starts.items():
+            lines.append(f"R² of {kind} before and after training, {starts}: {_number(value)}")
     return "\n".join(lines)
 
 

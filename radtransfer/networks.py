@@ -92,7 +92,7 @@ def find_network(
     if moment is not None:
         raise RunError(f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.")
     if path.suffix == ".keras" and backbone is None:
-        return _of_file(given, path)
+        return _of_file(given, path, notify or (lambda _: None))
     if backbone is None:
         raise _unknown(given)
     BACKBONES.check(backbone)
@@ -184,7 +184,7 @@ def _built(
     return Network(model, BACKBONES[backbone], mode)
 
 
-def _of_file(given: str, path: Path) -> NetworkSource:
+def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSource:
     if not path.is_file():
         raise WeightsNotFoundError(f"No file {path}. Expected a run, a Keras file, random:NAME or imagenet:NAME.")
     try:
@@ -195,14 +195,21 @@ def _of_file(given: str, path: Path) -> NetworkSource:
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
     card = _card_of(model)
+    if not _scales_itself(model):
+        scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
+        notify(f"{given} has no preprocessing inside; it is given {scale}")
     return NetworkSource(given, "file", partial(_from_file, model, card), image_size=model.inputs[0].shape[1])
 
 
 def _from_file(model: keras.Model, card: Backbone | None, _: int | None, image_size: int) -> Network:
     """A model with its own scaling as it is; one without gets that of its backbone, if it is known."""
-    if card is None or any(type(layer).__name__ in _SCALING for layer in model.layers):
+    if card is None or _scales_itself(model):
         return Network(model, card, None)
     return Network(_with_preprocessing(model, card.preprocessing, image_size), card, card.preprocessing)
+
+
+def _scales_itself(model: keras.Model) -> bool:
+    return any(type(layer).__name__ in _SCALING for layer in model.layers)
 
 
 def _with_preprocessing(model: keras.Model, mode: str, image_size: int) -> keras.Model:

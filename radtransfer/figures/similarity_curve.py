@@ -22,7 +22,7 @@ class Curve:
 
     Attributes:
         values: The similarity.
-        low, high: Ends of its 95 % interval.
+        low, high: Ends of its 95 % interval, or of another range that is said elsewhere.
         chance_low, chance_high: Ends of the band of unrelated layers.
     """
 
@@ -54,7 +54,8 @@ def _draw(axes: "Axes", number: int, name: str, curve: Curve, *, single: bool) -
     x, style = np.arange(len(curve.values)), line_style(number)
     chance = COLORS[-1] if single else style["color"]
     label = "chance" if single else f"chance, {name}"
-    axes.fill_between(x, curve.chance_low, curve.chance_high, color=chance, alpha=0.3, linewidth=0, label=label)
+    if not np.isnan(np.array(curve.chance_low, float)).all():
+        axes.fill_between(x, curve.chance_low, curve.chance_high, color=chance, alpha=0.3, linewidth=0, label=label)
     axes.fill_between(x, curve.low, curve.high, color=style["color"], alpha=0.2, linewidth=0)
     errors = np.abs(np.array([curve.low, curve.high]) - np.array(curve.values))
     axes.errorbar(x, curve.values, yerr=np.nan_to_num(errors), capsize=2, elinewidth=0.8, label=name, **style)

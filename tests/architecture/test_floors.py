@@ -56,7 +56,7 @@ FLOORS = {
     "jobs": [
         ("experiment", "plan_block", "fold_results", "finetune", "dry_run"),
         ("export",),
-        ("layer_comparison", "compare", "similarity_files"),
+        ("layer_comparison", "compare", "similarity_files", "compare_population", "population_files"),
         ("compare_predictions", "prediction_files"),
         ("compare_weights", "weight_files"),
     ],

@@ -1,5 +1,6 @@
 import csv
 import json
+from shutil import copytree
 
 import keras
 import numpy as np
@@ -174,3 +175,38 @@ def test_too_few_rows_say_how_many_images_would_do(radtransfer, finished_run):
     assert outcome.code == 3
     assert "stage2: expected at least 256 rows for 128 channels, received 216 from 24 images" in outcome.err
     assert "29 images would do" in outcome.err
+
+
+def test_pairs_of_runs_are_grouped_by_what_they_started_from(radtransfer, finished_run, tmp_path):
+    other = copytree(finished_run.path, tmp_path / "other")
+    record = json.loads((other / "run.json").read_text())
+    record["weights"]["source"] = "weights/source.h5"
+    (other / "run.json").write_text(json.dumps(record))
+    runs = [finished_run.path / "fold_1", finished_run.path / "fold_2", other / "fold_1"]
+    out = tmp_path / "out"
+    arguments = ("--pairs", *runs, *SMALL, "--layers", "stem,stage1,stage2", "--out", out)
+    outcome = radtransfer("compare-cca", *arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert [pair["starts"] for pair in result["pairs"]] == ["random × random"] * 3 + ["random × source"] * 6
+    groups = {(group["starts"], group["layer"]): group for group in result["groups"]}
+    layers = ["stem", "stage1", "stage2", "top two"]
+    assert list(groups) == [(starts, layer) for starts in ("random × random", "random × source") for layer in layers]
+    mixed = np.array([[p["initial"], p["final"]] for p in result["pairs"][3:]])
+    assert mixed[:3] == pytest.approx(1, abs=1e-6)
+    assert groups["random × source", "stem"]["pairs"] == 2
+    assert groups["random × source", "stem"]["final"] == pytest.approx(mixed[[0, 3], 1].mean())
+    assert groups["random × source", "stem"]["sd"] == pytest.approx(mixed[[0, 3], 1].std(ddof=1))
+    assert groups["random × source", "top two"]["final"] == pytest.approx(mixed[[1, 2, 4, 5], 1].mean())
+    assert result["r_squared"]["cca"]["random × source"] == pytest.approx(np.corrcoef(mixed.T)[0, 1] ** 2)
+    names = {"pairs.csv", "groups.csv", "population.json", "groups_cca.png", "training_cca.png"}
+    assert {path.name for path in out.iterdir()} == names
+
+
+def test_two_networks_or_pairs_are_asked_for(radtransfer, finished_run):
+    outcome = radtransfer("compare-cca", *[finished_run.path] * 3)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--pairs" in outcome.err
+    outcome = radtransfer("compare-cca", "--pairs", finished_run.path)
+    assert outcome.code == 2
+    assert "at least two different runs" in outcome.err
