@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.activations import FeatureMaps
-from radtransfer.comparison_images import ComparisonImages, data_images, tested_images
+from radtransfer.comparison_images import ComparisonImages, data_images, tested_images, tested_paths
 from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.layer_comparison import LayerScores, compare_layers
 from radtransfer.layer_pairs import CHANNELS, LayerPair, Sampling, layer_pairs
@@ -139,7 +139,7 @@ def _compare_fold(
     settings: ComparisonSettings,
     progress: Progress,
 ) -> _FoldComparison:
-    images = _images(sources, fold, settings)
+    images = _images(sources, fold, settings, progress)
     sizes = _image_sizes(sources, settings)
     a, b = (source.load(k, size) for source, k, size in zip(sources, fold, sizes, strict=True))
     pairs = layer_pairs(a.model, b.model, (a.card, b.card), settings.layers)
@@ -157,14 +157,23 @@ def _compare_fold(
     return _FoldComparison((a, b), pairs, scores)
 
 
-def _images(sources: Sources, fold: tuple[int | None, int | None], settings: ComparisonSettings) -> ComparisonImages:
+def _images(
+    sources: Sources, fold: tuple[int | None, int | None], settings: ComparisonSettings, progress: Progress
+) -> ComparisonImages:
     """The images that were given, or the test images of the first run's fold."""
     if settings.data.source is not None:
         return data_images(settings.data)
-    for source, k in zip(sources, fold, strict=True):
-        if source.run is not None:
-            return tested_images(source.run, k)
-    raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
+    runs = [(source.run, k) for source, k in zip(sources, fold, strict=True) if source.run is not None]
+    if not runs:
+        raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
+    images = tested_images(*runs[0])
+    unseen = set(tested_paths(*runs[-1]))
+    seen = sum(path not in unseen for path in images.paths)
+    if seen:
+        progress.note(
+            f"{seen} of {len(images)} test images of A were not test images of B: it may have trained on them"
+        )
+    return images
 
 
 def _image_sizes(sources: Sources, settings: ComparisonSettings) -> tuple[int, int]:

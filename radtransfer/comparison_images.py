@@ -11,6 +11,7 @@ from radtransfer.errors import DataError, RunError
 from radtransfer.image_formats import ImageFacts, inspect_image
 from radtransfer.runs import read_rows
 from radtransfer.settings import DataSettings
+from radtransfer.yaml_text import read_yaml
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,35 @@ def tested_images(run: Path, fold: int) -> ComparisonImages:
         RunError: The run has no such fold.
         DataError: They are not there.
     """
-    tested = [
-        row["path"] for row in read_rows(run / "folds.csv") if int(row["fold"]) == fold and row["split"] == "test"
-    ]
-    if not tested:
-        raise RunError(f"Run {run} has no test images in fold {fold}. Name another fold, or give --data.")
+    tested = tested_paths(run, fold)
     try:
-        table = read_table(load_config(str(run / "config.yaml")).data)
+        table = read_table(run_data(run))
     except DataError as error:
         raise DataError(f"The images of run {run} are not there any more; give --data. {error}") from None
     return _of_table(table, tested)
+
+
+def run_data(run: Path) -> DataSettings:
+    """Where the images of a run come from; its other settings may be those of another version.
+
+    Raises:
+        ConfigError: They cannot be read.
+    """
+    document, _ = read_yaml(run / "config.yaml")
+    return load_config(options={f"data.{name}": value for name, value in document["data"].items()}).data
+
+
+def tested_paths(run: Path, fold: int) -> list[str]:
+    """The paths of the test images of a fold, as the run's table writes them.
+
+    Raises:
+        RunError: The run has no such fold.
+    """
+    lines = read_rows(run / "folds.csv")
+    tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
+    if not tested:
+        raise RunError(f"Run {run} has no test images in fold {fold}. Name another fold, or give --data.")
+    return tested
 
 
 def _of_table(table: ImageTable, paths: Sequence[str]) -> ComparisonImages:

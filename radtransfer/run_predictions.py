@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.config import load_config
+from radtransfer.comparison_images import run_data
 from radtransfer.datasets import read_table
 from radtransfer.errors import DataError, RunError
 from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
@@ -90,7 +90,7 @@ def read_predictions(given: str) -> RunPredictions:
     run, folds = _run_and_folds(given)
     record = read_run(run)
     classes = tuple(record["classes"])
-    scoring = Scoring(record["task"], classes, load_config(str(run / "config.yaml")).data.positive_from)
+    scoring = Scoring(record["task"], classes, run_data(run).positive_from)
     lines, repeats = [], []
     for number in folds:
         folder = run / f"fold_{number}"
@@ -127,7 +127,7 @@ def _one_hot(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
 
 
 def _of_table(run: Path, paths: Sequence[str]) -> np.ndarray:
-    table = read_table(load_config(str(run / "config.yaml")).data)
+    table = read_table(run_data(run))
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows]
     if missing:

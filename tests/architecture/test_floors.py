@@ -43,9 +43,8 @@ FLOORS = {
         ("leaks", "folds"),
         ("weight_sources",),
         ("recognition",),
-        ("comparison_images",),
+        ("comparison_images", "run_predictions"),
         ("layer_scores",),
-        ("run_predictions",),
     ],
     "steps": [
         ("pipeline",),
