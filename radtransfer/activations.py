@@ -1,6 +1,7 @@
 """Activations of any functional Keras model: every layer that is asked for, in one forward pass, in float32."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.errors import SimilarityError, UnknownNameError
+from radtransfer.flat_model import flat_model, is_flat
 from radtransfer.sampling import Grid, Positions, image_order, places, sample_channels, spread_positions
 
 _MAP_BYTES = 256 << 20
@@ -25,8 +27,8 @@ class Reading:
 class FeatureMaps:
     """Gives the outputs of some layers of a network as maps, float32 (images, height, width, channels).
 
-    Vectors are maps of one position, and sequences maps of one column. The network is run as it is saved but in
-    float32, whatever precision it was trained with, and never compiled with XLA.
+    Vectors are maps of one position, and sequences maps of one column. The network is run in float32, whatever
+    precision it was trained with, and never compiled with XLA; layers of sub-models are found like all others.
 
     Args:
         model: Functional; its input is a batch of images, (images, height, width, channels).
@@ -39,7 +41,7 @@ class FeatureMaps:
     """
 
     def __init__(self, model: keras.Model, layers: Sequence[str], *, image_size: int | None = None):
-        model = float32_model(model)
+        model = model if is_flat(model) else flat_model(model)
         known = [layer.name for layer in model.layers]
         for name in layers:
             if name not in known:
@@ -70,7 +72,8 @@ class FeatureMaps:
 
     def of(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The maps of a batch of images, by layer."""
-        outputs = self._function(images)
+        with _exact_float32():
+            outputs = self._function(images)
         return {
             name: tf.reshape(output, (-1, *self._shapes[name]))
             for name, output in zip(self.layers, outputs, strict=True)
@@ -130,15 +133,16 @@ def collect_rows(
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def float32_model(model: keras.Model) -> keras.Model:
-    """The model itself, or a copy that computes in float32."""
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
-        return model
-    copy = keras.models.clone_model(
-        model, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-    )
-    copy.set_weights(model.get_weights())
-    return copy
+@contextmanager
+def _exact_float32() -> Iterator[None]:
+    """No TensorFloat-32, with which a GPU rounds the factors of a product to three digits."""
+    switch = tf.config.experimental
+    before = switch.tensor_float_32_execution_enabled()
+    switch.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        switch.enable_tensor_float_32_execution(before)
 
 
 def _spread(grid: Grid, images: int, rows: int, seed: int) -> Positions:

@@ -19,7 +19,8 @@ from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError
-from radtransfer.preprocessing import preprocess, preprocessing_mode
+from radtransfer.flat_model import flat_model, is_flat
+from radtransfer.preprocessing import preprocess
 from radtransfer.pretrained import assign, load_pretrained, preprocessing_of
 from radtransfer.runs import find_fold, finished_folds, read_run
 from radtransfer.transfer import draw_random
@@ -91,7 +92,7 @@ def find_network(
         return _of_run(given, path, moment)
     if moment is not None:
         raise RunError(f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.")
-    if path.suffix == ".keras" and backbone is None:
+    if path.suffix == ".keras":
         return _of_file(given, path, notify or (lambda _: None))
     if backbone is None:
         raise _unknown(given)
@@ -194,6 +195,7 @@ def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSo
         raise WeightsError(f"{path} is not a model that Keras can load: {reason}") from error
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
+    model = model if is_flat(model) else flat_model(model)
     card = _card_of(model)
     if not _scales_itself(model):
         scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
@@ -201,22 +203,16 @@ def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSo
     return NetworkSource(given, "file", partial(_from_file, model, card), image_size=model.inputs[0].shape[1])
 
 
-def _from_file(model: keras.Model, card: Backbone | None, _: int | None, image_size: int) -> Network:
+def _from_file(model: keras.Model, card: Backbone | None, _: int | None, __: int) -> Network:
     """A model with its own scaling as it is; one without gets that of its backbone, if it is known."""
     if card is None or _scales_itself(model):
         return Network(model, card, None)
-    return Network(_with_preprocessing(model, card.preprocessing, image_size), card, card.preprocessing)
+    prepared = flat_model(model, prepare=partial(preprocess, mode=card.preprocessing))
+    return Network(prepared, card, card.preprocessing)
 
 
 def _scales_itself(model: keras.Model) -> bool:
     return any(type(layer).__name__ in _SCALING for layer in model.layers)
-
-
-def _with_preprocessing(model: keras.Model, mode: str, image_size: int) -> keras.Model:
-    preprocessing_mode(mode)
-    image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
-    inner = keras.models.clone_model(model, input_tensors=preprocess(image, mode), clone_function=lambda layer: layer)
-    return keras.Model(image, inner.outputs[0], name=model.name)
 
 
 def _card_of(model: keras.Model) -> Backbone | None:

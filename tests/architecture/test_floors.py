@@ -36,6 +36,7 @@ FLOORS = {
         ("agreement",),
         ("comparison_folder",),
         ("weight_change",),
+        ("flat_model",),
         ("sampling",),
     ],
     "materials": [
