@@ -18,6 +18,8 @@ from radtransfer.sampling import image_order
 from radtransfer.similarity.measure import ROWS_PER_DIRECTION, Measure
 
 _MOST_GROUPS, _FEWEST_GROUPS = 20, 5
+# Raghu, Gilmer, Yosinski and Sohl-Dickstein advise 5 to 10 rows per direction.
+_AMPLE_ROWS = 5
 _STATE_BYTES = 1 << 30
 
 
@@ -70,6 +72,7 @@ def compare_layers(
     ]
     check_rows(draws[0], kinds, images=len(images))
     _note_few_rows(draws[0], sampling, progress)
+    _note_high_scores(draws[0], kinds, progress)
     order, groups = image_order(images.clusters, groups=_groups(draws), seed=sampling.seed)
     grouped = [[GroupedSums(readings, groups, norms=norms) for readings in draw] for draw in draws]
     mismatched = [
@@ -120,6 +123,17 @@ def _note_few_rows(draw: Sequence[PairedReadings], sampling: Sampling, progress:
             progress.note(
                 f"{_shortened(list(readings.a))}: {readings.positions.rows:,} rows instead of {sampling.rows:,}; "
                 "there are no more positions"
+            )
+
+
+def _note_high_scores(draw: Sequence[PairedReadings], kinds: dict[str, Measure], progress: Progress) -> None:
+    """Warn where so few rows are fitted that unrelated layers look alike."""
+    for readings in draw if any(measure.fits for measure in kinds.values()) else ():
+        dims = max(reading.channels.size + readings.b[name].channels.size for name, reading in readings.a.items())
+        if readings.positions.rows < _AMPLE_ROWS * dims:
+            progress.note(
+                f"{_shortened(list(readings.a))}: {readings.positions.rows:,} rows for {dims} channels make any layers "
+                f"look alike; {_AMPLE_ROWS * dims:,} would be ample. Read the scores against chance"
             )
 
 

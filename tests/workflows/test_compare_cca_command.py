@@ -39,6 +39,27 @@ def test_a_layer_with_few_positions_reports_the_true_number_and_says_so(compared
     assert "stage2: 216 rows instead of 300" in compared[2]
 
 
+def test_rows_that_make_any_layers_look_alike_are_warned_of(radtransfer, finished_run):
+    names = (f"{finished_run.path}/fold_1@initial", finished_run.path)
+    outcome = radtransfer("compare-cca", *names, *SMALL, "--dims", 12, "--layers", "stem,stage3")
+    assert outcome.code == 0, outcome.err
+    assert "stage3: 96 rows for 24 channels make any layers look alike; 120 would be ample" in outcome.err
+    assert "stem: 300 rows" not in outcome.err
+
+
+def test_what_is_found_does_not_depend_on_the_batch_size(radtransfer, finished_run, compared, monkeypatch):
+    from radtransfer.activations import FeatureMaps
+
+    monkeypatch.setattr(FeatureMaps, "batch_size", 5)
+    names = (f"{finished_run.path}/fold_1@initial", f"{finished_run.path}/fold_1@final")
+    outcome = radtransfer("compare-cca", *names, *SMALL, "--similarity", "cca,cka", "--json")
+    for entry, whole in zip(json.loads(outcome.out)["layers"], compared[0]["layers"], strict=True):
+        # Float32 convolutions of other batches differ in their last digit; the sums do not.
+        assert entry["similarity"] == pytest.approx(whole["similarity"], abs=1e-5)
+        assert entry["ci95"] == pytest.approx(whole["ci95"], abs=1e-4)
+        assert entry["null"]["permuted"] == pytest.approx(whole["null"]["permuted"], abs=1e-5)
+
+
 def test_the_diagonal_of_the_cross_is_what_the_layers_say(compared):
     result = compared[0]
     for kind in ("cca", "cka"):
