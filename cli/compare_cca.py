@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from radtransfer.compare import Comparison, ComparisonSettings
     from radtransfer.compare_population import Population
 
+STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
+"""The others compare rows with rows and need them all at once."""
+
 
 @click.command("compare-cca")
 @click.argument("networks", nargs=-1, required=True, metavar="A B | --pairs RUN RUN…")
@@ -28,7 +31,13 @@ if TYPE_CHECKING:
 @click.option(
     "--repeats", default=5, show_default=True, type=click.IntRange(1), help="Draws of both, in one pass; averaged."
 )
-@click.option("--similarity", default="cca", show_default=True, metavar="KINDS", help=f"Of {', '.join(SIMILARITIES)}.")
+@click.option(
+    "--similarity",
+    default="cca",
+    show_default=True,
+    metavar="KINDS",
+    help=f"Of {', '.join(STREAMED)}; comma-separated.",
+)
 @click.option(
     "--sampling",
     type=click.Choice(["spread", "transfusion"]),
@@ -40,6 +49,13 @@ if TYPE_CHECKING:
     help="The same channels of both layers where they have as many; the same; others; every one.  [default: auto]",
 )
 @click.option("--cross", is_flag=True, help="Also every layer of A against every layer of B.")
+@click.option(
+    "--batch-norm",
+    type=click.Choice(["own", "shared"]),
+    default="own",
+    show_default=True,
+    help="shared: B computes with the batch-norm statistics of A; what is left was changed by weights.",
+)
 @click.option(
     "--compat", type=click.Choice(["juodelyte"]), help="CCA as Juodelyte et al. 2023 computed it, with google/svcca."
 )
@@ -107,6 +123,7 @@ def _settings(given: dict) -> "ComparisonSettings":
             seed=given["seed"],
         ),
         cross=given["cross"],
+        batch_norm=given["batch_norm"],
         compat=given["compat"],
         data=DataSettings(source=given["data"], image_root=given["image_root"]),
         backbone=given["backbone"],

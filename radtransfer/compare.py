@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.activations import FeatureMaps
+from radtransfer.batch_norm_statistics import share_statistics
 from radtransfer.comparison_images import ComparisonImages, data_images, tested_images, tested_paths
 from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.layer_comparison import LayerScores, compare_layers
@@ -34,6 +35,7 @@ class ComparisonSettings:
         similarity: Keys of `SIMILARITIES`.
         sampling: Of rows and channels.
         cross: Also every layer of A against every layer of B.
+        batch_norm: "own", or "shared": B computes with the batch-norm statistics of A.
         compat: "juodelyte" computes CCA as Juodelyte et al. 2023 did; None exactly.
         data: Images to compare on; without a source the test images of the runs.
         backbone: Of weights files.
@@ -45,6 +47,7 @@ class ComparisonSettings:
     similarity: tuple[str, ...] = ("cca",)
     sampling: Sampling = Sampling()
     cross: bool = False
+    batch_norm: str = "own"
     compat: str | None = None
     data: DataSettings = DataSettings()
     backbone: str | None = None
@@ -97,6 +100,7 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
     progress = progress or Progress()
     check_choice("sampling", settings.sampling.sampling, SAMPLINGS)
     check_choice("channels", settings.sampling.channels, CHANNELS)
+    check_choice("batch norm", settings.batch_norm, ("own", "shared"))
     kinds = measures(settings.similarity, compat=settings.compat)
     sources = _sources((a, b), settings, progress)
     folds = folds_of(sources, settings.folds)
@@ -142,6 +146,8 @@ def _compare_fold(
     images = _images(sources, fold, settings, progress)
     sizes = _image_sizes(sources, settings)
     a, b = (source.load(k, size) for source, k, size in zip(sources, fold, sizes, strict=True))
+    if settings.batch_norm == "shared":
+        share_statistics(a.model, b.model)
     pairs = layer_pairs(a.model, b.model, (a.card, b.card), settings.layers)
     scores = compare_layers(
         FeatureMaps(a.model, _unique(pair.a for pair in pairs), image_size=sizes[0]),
@@ -229,6 +235,7 @@ def _record(
         **dataclasses.asdict(sampling),
         "seeds": [sampling.seed_of(repeat) for repeat in range(sampling.repeats)],
         "cross": settings.cross,
+        "batch_norm": settings.batch_norm,
         "compat": settings.compat,
         "images": settings.data.source or "test images of the run",
         "image_size": list(_image_sizes(sources, settings)),

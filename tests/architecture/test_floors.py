@@ -37,6 +37,7 @@ FLOORS = {
         ("comparison_folder",),
         ("weight_change",),
         ("flat_model",),
+        ("batch_norm_statistics",),
         ("sampling",),
     ],
     "materials": [

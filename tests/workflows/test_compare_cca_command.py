@@ -60,6 +60,22 @@ def test_what_is_found_does_not_depend_on_the_batch_size(radtransfer, finished_r
         assert entry["null"]["permuted"] == pytest.approx(whole["null"]["permuted"], abs=1e-5)
 
 
+def test_shared_statistics_leave_what_the_weights_changed(radtransfer, finished_run, tmp_path):
+    model = keras.models.load_model(finished_run.path / "fold_1" / "model.keras")
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(layer.moving_mean + 0.7)
+    model.save(tmp_path / "shifted.keras")
+    arguments = (finished_run.path / "fold_1", tmp_path / "shifted.keras", *SMALL, "--layers", "stage1", "--json")
+    values = []
+    for choice in ("own", "shared"):
+        outcome = radtransfer("compare-cca", *arguments, "--batch-norm", choice)
+        assert outcome.code == 0, outcome.err
+        values.append(json.loads(outcome.out)["layers"][0]["similarity"])
+    assert values[0] < 0.99
+    assert values[1] == pytest.approx(1, abs=1e-6)
+
+
 def test_the_diagonal_of_the_cross_is_what_the_layers_say(compared):
     result = compared[0]
     for kind in ("cca", "cka"):
