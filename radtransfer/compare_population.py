@@ -15,6 +15,8 @@ from radtransfer.progress import Progress
 from radtransfer.runs import find_fold, read_run
 
 _FEWEST_POINTS = 3
+# Networks that started from the same weights are identical but for rounding.
+_LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class PairSimilarity:
 
     Attributes:
         a, b: The runs.
-        starts: What the two started from, such as "imagenet × random".
+        starts: What the two started from, such as "pretrained × random".
         layer: The stage or layer.
         kind: Key of `SIMILARITIES`.
         initial: Similarity before training; None where it is not defined.
@@ -71,7 +73,7 @@ class Population:
         pairs: Every pair and layer.
         groups: Their means by what they started from.
         r_squared: Kind, then starts: squared correlation of similarity before and after training over
-            pairs and layers; None with fewer than three points.
+            pairs and layers; None with fewer than three points, or where all are the same.
         settings: How each pair was compared.
     """
 
@@ -106,7 +108,7 @@ def compare_population(
     progress = progress or Progress()
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise ConfigError(f"--pairs expects at least two different runs. Received: {', '.join(runs) or 'none'}.")
-    starts, found, record = {run: _start_of(run) for run in runs}, [], {}
+    starts, found, record = _starts_of(runs), [], {}
     every = list(combinations(runs, 2))
     for number, (a, b) in enumerate(every, start=1):
         progress.note(f"pair {number} of {len(every)}: {a} and {b}")
@@ -119,11 +121,16 @@ def compare_population(
     return Population(tuple(found), tuple(groups), _r_squared(found), {"runs": list(runs), "starts": starts, **record})
 
 
-def _start_of(run: str) -> str:
-    """What a run started from, in a word: "random", a known name, or the stem of a file."""
-    path = Path(run)
-    record = read_run(path if (path / "run.json").is_file() else find_fold(path)[0])
-    return Path(record["weights"]["source"]).stem
+def _starts_of(runs: Sequence[str]) -> dict[str, str]:
+    """What each run started from: "random" or "pretrained"; where several weights differ, their names."""
+    names = {}
+    for run in runs:
+        path = Path(run)
+        record = read_run(path if (path / "run.json").is_file() else find_fold(path)[0])
+        names[run] = Path(record["weights"]["source"]).stem
+    if len({*names.values()} - {"random"}) > 1:
+        return names
+    return {run: name if name == "random" else "pretrained" for run, name in names.items()}
 
 
 def _pairs(a: str, b: str, starts: str, before: Comparison, after: Comparison) -> list[PairSimilarity]:
@@ -176,6 +183,6 @@ def _r_squared(pairs: Sequence[PairSimilarity]) -> dict[str, dict[str, float | N
 def _squared_correlation(pairs: Sequence[PairSimilarity]) -> float | None:
     points = np.array([(pair.initial, pair.final) for pair in pairs], float)
     points = points[~np.isnan(points).any(axis=1)]
-    if len(points) < _FEWEST_POINTS or np.ptp(points, axis=0).min() == 0:
+    if len(points) < _FEWEST_POINTS or np.ptp(points, axis=0).min() < _LEAST_SPREAD:
         return None
     return float(np.corrcoef(points.T)[0, 1] ** 2)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _WIDE = 12
 _MOST_LABELS = 24
+_LONG = 24
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ def similarity_curve(layers: Sequence[str], curves: Mapping[str, Curve]) -> "Fig
     values = np.array([[*curve.values, *curve.low, *curve.chance_low] for curve in curves.values()], float)
     axes.set_ylim(min(0.0, np.nanmin(values)), 1.02)
     axes.set_ylabel("similarity")
-    figure.legend(loc="outside upper center", ncols=2, fontsize=7, frameon=False)
+    figure.legend(
+        loc="outside upper center", ncols=2 if max(map(len, curves)) < _LONG else 1, fontsize=7, frameon=False
+    )
     return figure
 
 

@@ -225,17 +225,20 @@ def test_pairs_of_runs_are_grouped_by_what_they_started_from(radtransfer, finish
     outcome = radtransfer("compare-cca", *arguments, "--json")
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
-    assert [pair["starts"] for pair in result["pairs"]] == ["random × random"] * 3 + ["random × source"] * 6
+    assert [pair["starts"] for pair in result["pairs"]] == ["random × random"] * 3 + ["pretrained × random"] * 6
     groups = {(group["starts"], group["layer"]): group for group in result["groups"]}
     layers = ["stem", "stage1", "stage2", "top two"]
-    assert list(groups) == [(starts, layer) for starts in ("random × random", "random × source") for layer in layers]
+    assert list(groups) == [
+        (starts, layer) for starts in ("random × random", "pretrained × random") for layer in layers
+    ]
     mixed = np.array([[p["initial"], p["final"]] for p in result["pairs"][3:]])
     assert mixed[:3] == pytest.approx(1, abs=1e-6)
-    assert groups["random × source", "stem"]["pairs"] == 2
-    assert groups["random × source", "stem"]["final"] == pytest.approx(mixed[[0, 3], 1].mean())
-    assert groups["random × source", "stem"]["sd"] == pytest.approx(mixed[[0, 3], 1].std(ddof=1))
-    assert groups["random × source", "top two"]["final"] == pytest.approx(mixed[[1, 2, 4, 5], 1].mean())
-    assert result["r_squared"]["cca"]["random × source"] == pytest.approx(np.corrcoef(mixed.T)[0, 1] ** 2)
+    assert groups["pretrained × random", "stem"]["pairs"] == 2
+    assert groups["pretrained × random", "stem"]["final"] == pytest.approx(mixed[[0, 3], 1].mean())
+    assert groups["pretrained × random", "stem"]["sd"] == pytest.approx(mixed[[0, 3], 1].std(ddof=1))
+    assert groups["pretrained × random", "top two"]["final"] == pytest.approx(mixed[[1, 2, 4, 5], 1].mean())
+    assert result["r_squared"]["cca"]["random × random"] is not None
+    assert result["r_squared"]["cca"]["pretrained × random"] == pytest.approx(np.corrcoef(mixed.T)[0, 1] ** 2)
     names = {"pairs.csv", "groups.csv", "population.json", "groups_cca.png", "training_cca.png"}
     assert {path.name for path in out.iterdir()} == names
 
