@@ -45,7 +45,8 @@ class LayerSimilarity:
         kind: Key of `SIMILARITIES`.
         similarity: The mean over draws, and over folds; None where it is not defined in one of them, as of
             channels that are all constant.
-        ci95: Jackknife interval over images; None where a draw reads fewer than five groups of them.
+        ci95: Jackknife interval over images; None where a draw reads fewer than five groups of them, or draws
+            read different numbers of groups, as whole-image sampling may.
         null: What chance gives.
         rank_a, rank_b: Independent directions, the fewest of all draws.
         rows: Of one draw; in the fold that has the fewest.
