@@ -20,6 +20,9 @@ COMMANDS = {
     "weights": "radtransfer.cli.weights:weights",
     "configs": "radtransfer.cli.configs:configs",
     "export": "radtransfer.cli.export:export",
+    "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
+    "compare-predictions": "radtransfer.cli.compare_predictions:compare_predictions",
+    "compare-weights": "radtransfer.cli.compare_weights:compare_weights",
 }
 
 

@@ -23,7 +23,7 @@ from radtransfer.images import CheckedImages, check_images
 from radtransfer.learner import Learner
 from radtransfer.outline import Outline, outline_plan
 from radtransfer.pipeline import Batches, make_batches
-from radtransfer.preprocessing import preprocessing_mode
+from radtransfer.preprocessing import RANDOM_PREPROCESSING, preprocessing_mode
 from radtransfer.pretrained import PretrainedWeights, load_pretrained, preprocessing_of
 from radtransfer.progress import Progress
 from radtransfer.recipes import head_phase
@@ -31,9 +31,6 @@ from radtransfer.scoring import Scoring
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.source_leaks import source_leaks
 from radtransfer.transfer import TransferPlan, lay_out
-
-RANDOM_PREPROCESSING = "torch"
-"""Input scale of networks that start from random weights (Transfusion, Appendix A)."""
 
 
 def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experiment:

@@ -78,6 +78,9 @@ _MODES = (
     Preprocessing("raw", "RGB, 0 to 255, for networks that scale their own input"),
 )
 
+RANDOM_PREPROCESSING = "torch"
+"""Mode of networks that start from random weights (Transfusion, Appendix A)."""
+
 LAYER = "preprocessing"
 """Name of the layer that scales images inside a model."""
 

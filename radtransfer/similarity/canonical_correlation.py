@@ -5,7 +5,7 @@ import numpy as np
 from radtransfer.similarity.canonical import canonical_coefficients
 from radtransfer.similarity.chance import chance_cca, chance_cca_squared
 from radtransfer.similarity.checks import check_choice, check_compat
-from radtransfer.similarity.google_compat import google_cca_of_rows
+from radtransfer.similarity.google_compat import google_cca, google_cca_of_rows
 from radtransfer.similarity.measure import Measure, Similarity, check_rows, similarity_of
 from radtransfer.similarity.pair_sums import PairSums
 from radtransfer.similarity.rows import refined, sums_of_rows
@@ -57,6 +57,16 @@ def cca(
 def cca_of_sums(pair: PairSums) -> Similarity:
     """The mean canonical correlation, from sums."""
     return _mean(pair, canonical_coefficients(pair))
+
+
+def google_cca_of_sums(pair: PairSums, *, epsilon: float) -> Similarity:
+    """The mean canonical correlation as google/svcca finds it, from sums.
+
+    Raises:
+        SimilarityError: google/svcca fails on these layers.
+    """
+    google = google_cca(pair.x.scatter, pair.scatter, pair.y.scatter, epsilon)
+    return _mean(pair, google.coefficients, ranks=google.ranks)
 
 
 def cca_squared_of_sums(pair: PairSums) -> Similarity:

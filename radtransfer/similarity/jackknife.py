@@ -10,7 +10,7 @@ from radtransfer.errors import SimilarityError
 from radtransfer.similarity.measure import Similarity
 from radtransfer.similarity.pair_sums import PairSums
 
-_FEWEST_GROUPS = 5
+FEWEST_GROUPS = 5
 _NORMAL_95 = 1.959963984540054
 
 
@@ -52,23 +52,35 @@ def jackknife_interval(groups: Sequence[PairSums], of_sums: Callable[[PairSums],
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 11, equation 11.5.
     """
     count = len(groups)
-    if count < _FEWEST_GROUPS:
+    if count < FEWEST_GROUPS:
         raise SimilarityError(
-            f"Expected at least {_FEWEST_GROUPS} groups of images for an interval, received {count}. "
+            f"Expected at least {FEWEST_GROUPS} groups of images for an interval, received {count}. "
             "Use more images or smaller groups."
         )
-    values = np.array([of_sums(rest).value for rest in _leaving_one_out(groups)])
-    value = of_sums(_total(groups)).value
-    error = float(np.sqrt((count - 1) / count * np.sum((values - values.mean()) ** 2)))
-    return Interval(value, error, value - _NORMAL_95 * error, value + _NORMAL_95 * error, count)
+    values = np.array([of_sums(rest).value for rest in leaving_one_out(groups)])
+    value = of_sums(total_sums(groups)).value
+    error = jackknife_error(values)
+    return Interval(value, error, *normal_interval(value, error), count)
 
 
-def _total(groups: Sequence[PairSums]) -> PairSums:
+def jackknife_error(left_out: np.ndarray) -> float:
+    """The standard error of a score, from its values with each group left out in turn, float64 (groups,)."""
+    count = left_out.size
+    return float(np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean()) ** 2)))
+
+
+def normal_interval(value: float, error: float) -> tuple[float, float]:
+    """The ends of the 95 % interval; they may lie outside 0–1."""
+    return value - _NORMAL_95 * error, value + _NORMAL_95 * error
+
+
+def total_sums(groups: Sequence[PairSums]) -> PairSums:
+    """The sums of all groups together."""
     *_, total = accumulate(groups)
     return total
 
 
-def _leaving_one_out(groups: Sequence[PairSums]) -> Iterator[PairSums]:
+def leaving_one_out(groups: Sequence[PairSums]) -> Iterator[PairSums]:
     """The sums of all groups but one, leaving out each in turn."""
     # Added up, not subtracted from the total: a channel that lives in one group alone must be dead without
     # it, not left with rounding errors.

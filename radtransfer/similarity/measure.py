@@ -89,7 +89,8 @@ def check_rows(result: Similarity, pair: PairSums) -> None:
         raise SimilarityError(
             f"{pair.x.name} and {pair.y.name}: expected at least {ROWS_PER_DIRECTION * directions} rows for "
             f"{directions} directions ({ROWS_PER_DIRECTION} rows each), received {pair.rows}. "
-            "Use more images or positions, sample fewer channels, or take debiased CKA."
+            f"Use {ROWS_PER_DIRECTION * directions} images (fewer with several positions each), sample fewer channels, "
+            "or take debiased CKA."
         )
 
 

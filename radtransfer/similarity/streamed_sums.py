@@ -113,9 +113,10 @@ class StreamedSums:
         parts = [whole] if self._every else list(zip(self._x.slices, self._y.slices, strict=True))
         self._products = [np.zeros((mine.stop - mine.start, its.stop - its.start)) for mine, its in parts]
         self._parts = parts
-        self._both = np.zeros((len(x), len(y)))
-        self._cubic_x = np.zeros((self._x.width, len(y)))
-        self._cubic_y = np.zeros((self._y.width, len(x)))
+        # Of the same layers only, a single column each; of all pairs, one for every layer of the other network.
+        columns = (len(y), len(x)) if self._every else (1, 1)
+        shapes = ((len(x), columns[0]), (self._x.width, columns[0]), (self._y.width, columns[1]))
+        self._both, self._cubic_x, self._cubic_y = (np.zeros(shape if self._norms else 0) for shape in shapes)
 
     def _add_chunk(self, x: np.ndarray, y: np.ndarray) -> None:
         lengths_x, lengths_y = self._x.add(x), self._y.add(y)
@@ -125,9 +126,19 @@ class StreamedSums:
                 band = slice(start, start + _BAND)
                 products[band] += x[:, mine][:, band].T @ y[:, its]
         if self._norms:
+            self._add_norms(x, y, lengths_x, lengths_y)
+
+    def _add_norms(self, x: np.ndarray, y: np.ndarray, lengths_x: np.ndarray, lengths_y: np.ndarray) -> None:
+        weights_x, weights_y = (lengths.astype(self._dtype, copy=False) for lengths in (lengths_x, lengths_y))
+        if self._every:
             self._both += lengths_x.T @ lengths_y
-            self._cubic_x += x.T @ lengths_y.astype(self._dtype, copy=False)
-            self._cubic_y += y.T @ lengths_x.astype(self._dtype, copy=False)
+            self._cubic_x += x.T @ weights_y
+            self._cubic_y += y.T @ weights_x
+            return
+        self._both[:, 0] += np.einsum("ij,ij->j", lengths_x, lengths_y)
+        for index, (mine, its) in enumerate(self._parts):
+            self._cubic_x[mine, 0] += weights_y[:, index] @ x[:, mine]
+            self._cubic_y[its, 0] += weights_x[:, index] @ y[:, its]
 
     def _layer(self, side: int, index: int) -> LayerSums:
         if (side, index) not in self._layers:
@@ -135,6 +146,8 @@ class StreamedSums:
         return self._layers[side, index]
 
     def _pair_norms(self, i: int, j: int) -> tuple[NormSums, NormSums, NormSums]:
-        cubic_x, cubic_y = self._cubic_x[self._x.slices[i], j], self._cubic_y[self._y.slices[j], i]
-        both = NormSums(self._both[i, j], cubic_x.copy(), cubic_y.copy())
+        column_x, column_y = (j, i) if self._every else (0, 0)
+        cubic_x = self._cubic_x[self._x.slices[i], column_x].copy()
+        cubic_y = self._cubic_y[self._y.slices[j], column_y].copy()
+        both = NormSums(self._both[i, column_x], cubic_x, cubic_y)
         return both, self._x.own_norms(i), self._y.own_norms(j)

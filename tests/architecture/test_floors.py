@@ -46,13 +46,27 @@ FLOORS = {
         ("image_formats",),
         ("stratification",),
         ("manifest",),
-        ("roc", "scoring", "evaluation"),
+        ("roc", "scoring", "evaluation", "auc_difference"),
+        ("agreement",),
+        ("comparison_folder",),
+        ("weight_change",),
+        ("flat_model",),
+        ("batch_norm_statistics",),
+        ("sampling",),
     ],
-    "materials": [("images",), ("leaks", "folds", "source_leaks"), ("weight_sources",), ("recognition",), ("outline",)],
+    "materials": [
+        ("images",),
+        ("leaks", "folds", "source_leaks"),
+        ("weight_sources",),
+        ("recognition",),
+        ("outline",),
+        ("comparison_images", "run_predictions"),
+        ("layer_scores",),
+    ],
     "steps": [
         ("curve", "pipeline", "classifier", "cut", "features", "learner", "batch_norm", "training"),
-        ("pretrained", "weight_inspection"),
-        ("transfer", "initialization"),
+        ("pretrained", "weight_inspection", "transfer", "initialization", "networks"),
+        ("activations", "draws", "layer_pairs"),
     ],
     "jobs": [
         (
@@ -67,6 +81,9 @@ FLOORS = {
             "sweeps",
         ),
         ("export",),
+        ("layer_comparison", "compare", "similarity_files", "compare_population", "population_files"),
+        ("compare_predictions", "prediction_files"),
+        ("compare_weights", "weight_files"),
     ],
 }
 

@@ -27,7 +27,8 @@ def main():
         spread = f"({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
         print(
             f"{row['frozen through']:<8} epoch on images {row['images_s']:6.2f} s, "
-            f"on features {row['features_s']:6.2f} s: ratio {row['ratio']:6.2f} {spread}; the first pass takes {row['first_s']:.2f} s"
+            f"on features {row['features_s']:6.2f} s: ratio {row['ratio']:6.2f} {spread}; "
+            f"the first pass takes {row['first_s']:.2f} s"
         )
     if options.json:
         options.json.write_text(json.dumps({"settings": {**vars(options), "json": None}, "rows": rows}, indent=2))

@@ -1,0 +1,174 @@
+"""`radtransfer compare-cca`: how alike every layer of two networks is."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.errors import ConfigError
+from radtransfer.settings import DataSettings
+from radtransfer.similarity import SIMILARITIES
+
+if TYPE_CHECKING:
+    from radtransfer.compare import Comparison, ComparisonSettings
+    from radtransfer.compare_population import Population
+
+STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
+"""The others compare rows with rows and need them all at once."""
+
+
+@click.command("compare-cca")
+@click.argument("networks", nargs=-1, required=True, metavar="A B | --pairs RUN RUN…")
+@click.option(
+    "--pairs", is_flag=True, help="Every pair of several runs, before and after training, by what they started from."
+)
+@click.option("--layers", default="stages", show_default=True, metavar="stages|all|NAMES", help="Comma-separated.")
+@click.option("--rows", default=10_000, show_default=True, type=click.IntRange(4), help="Positions per layer.")
+@click.option("--dims", default=64, show_default=True, type=click.IntRange(1), help="Channels per layer.")
+@click.option(
+    "--repeats", default=5, show_default=True, type=click.IntRange(1), help="Draws of both, in one pass; averaged."
+)
+@click.option(
+    "--similarity",
+    default="cca",
+    show_default=True,
+    metavar="KINDS",
+    help=f"Of {', '.join(STREAMED)}; comma-separated.",
+)
+@click.option(
+    "--sampling",
+    type=click.Choice(["spread", "transfusion"]),
+    help="Positions spread over all images, or all of a few (Transfusion, App. C).  [default: spread]",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["auto", "paired", "independent", "all"]),
+    help="The same channels of both layers where they have as many; the same; others; every one.  [default: auto]",
+)
+@click.option("--cross", is_flag=True, help="Also every layer of A against every layer of B.")
+@click.option(
+    "--batch-norm",
+    type=click.Choice(["own", "shared"]),
+    default="own",
+    show_default=True,
+    help="shared: B computes with the batch-norm statistics of A; what is left was changed by weights.",
+)
+@click.option(
+    "--compat", type=click.Choice(["juodelyte"]), help="CCA as Juodelyte et al. 2023 computed it, with google/svcca."
+)
+@click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of the runs.")
+@click.option("--data", metavar="SOURCE", help="Images to compare on.  [default: the run's own test images]")
+@click.option("--image-root", metavar="DIR", help="Folder of the images that a table in --data names.")
+@click.option("--backbone", metavar="NAME", help="Network that a weights file is for.")
+@click.option("--image-size", type=click.IntRange(16), help="For random:, imagenet: and weights files.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
+@click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def compare_cca(networks: tuple[str, ...], pairs: bool, out: str | None, as_json: bool, **given: object) -> None:
+    """Compare every layer of the networks A and B on the same images.
+
+    A and B are a run (fold k with fold k, on the test images of fold k), RUN/fold_K, RUN@initial, RUN@final,
+    a .keras file, a weights file with --backbone, random:NAME or imagenet:NAME.
+
+    The interval is over images; "chance" is what unrelated layers score: by formula, and with the images of B
+    exchanged. Compare scores of the same rows and dims only: fewer rows raise CCA.
+
+    \b
+    Example: radtransfer compare-cca runs/first@initial runs/first@final --out comparison
+             radtransfer compare-cca runs/first random:resnet50 --similarity cca,cka --cross
+             radtransfer compare-cca --pairs runs/imagenet_1 runs/imagenet_2 runs/random_1 runs/random_2
+    """
+    if not pairs and len(networks) != 2:
+        raise click.UsageError(f"Expected two networks, A and B. Received {len(networks)}; several runs need --pairs.")
+    if given["compat"] and (given["sampling"] or given["channels"]):
+        raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
+    import_tensorflow()
+    from radtransfer.compare import compare
+    from radtransfer.compare_population import compare_population
+    from radtransfer.comparison_folder import check_out
+    from radtransfer.population_files import write_population
+    from radtransfer.similarity_files import write_comparison
+
+    if out:
+        check_out(Path(out))
+    settings, progress = _settings(given), TerminalProgress()
+    if pairs:
+        found = compare_population(networks, settings, progress=progress)
+        written, text = write_population(found, Path(out)) if out else [], _population_text
+    else:
+        found = compare(*networks, settings, progress=progress)
+        written, text = write_comparison(found, Path(out)) if out else [], _text
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else text(found))
+    for path in written:
+        click.echo(f"wrote {path}", err=True)
+
+
+def _settings(given: dict) -> "ComparisonSettings":
+    from radtransfer.compare import ComparisonSettings
+    from radtransfer.layer_pairs import Sampling
+
+    juodelyte = given["compat"] == "juodelyte"
+    return ComparisonSettings(
+        layers=_listed(given["layers"]),
+        similarity=_listed(given["similarity"]),
+        sampling=Sampling(
+            rows=given["rows"],
+            dims=given["dims"],
+            repeats=given["repeats"],
+            sampling="transfusion" if juodelyte else given["sampling"] or "spread",
+            channels="paired" if juodelyte else given["channels"] or "auto",
+            seed=given["seed"],
+        ),
+        cross=given["cross"],
+        batch_norm=given["batch_norm"],
+        compat=given["compat"],
+        data=DataSettings(source=given["data"], image_root=given["image_root"]),
+        backbone=given["backbone"],
+        image_size=given["image_size"],
+        folds=given["fold"],
+    )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _text(comparison: "Comparison") -> str:
+    width = max(len(name) for name in ("layer", *comparison.names)) + 2
+    lines = [
+        f"{'layer':<{width}}{'kind':<12}{'similarity':>10}  {'95 % interval':<16}{'chance':<15}"
+        f"{'ranks':<9}{'rows':>8}{'images':>8}"
+    ]
+    for item in comparison.layers:
+        interval = "n/a" if item.ci95 is None else f"{item.ci95[0]:.3f} to {item.ci95[1]:.3f}"
+        chance = f"{_number(item.null.closed_form)} / {_number(item.null.permuted)}"
+        lines.append(
+            f"{item.layer:<{width}}{item.kind:<12}{_number(item.similarity):>10}  {interval:<16}{chance:<15}"
+            f"{f'{item.rank_a}, {item.rank_b}':<9}{item.rows:>8}{item.images:>8}"
+        )
+    folds = comparison.settings["folds"]
+    over = f", mean over {len(folds)} folds" if len(folds) > 1 else ""
+    lines.append(f"mean of {comparison.settings['repeats']} draws{over}; chance: by formula / of exchanged images")
+    return "\n".join(lines)
+
+
+def _population_text(population: "Population") -> str:
+    columns = ("started from", *(group.starts for group in population.groups))
+    width, wide = max(map(len, columns)) + 2, max(len(group.layer) for group in population.groups) + 2
+    lines = [f"{'started from':<{width}}{'layer':<{wide}}{'kind':<12}{'pairs':>5}{'before':>9}{'after':>9}{'sd':>9}"]
+    for group in population.groups:
+        lines.append(
+            f"{group.starts:<{width}}{group.layer:<{wide}}{group.kind:<12}{group.pairs:>5}"
+            f"{_number(group.initial):>9}{_number(group.final):>9}{_number(group.sd):>9}"
+        )
+    for kind, of_starts in population.r_squared.items():
+        for starts, value in of_starts.items():
+            lines.append(f"R² of {kind} before and after training, {starts}: {_number(value)}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"

@@ -1,0 +1,54 @@
+"""Whether two networks are right and wrong about the same images, more often than independent ones would be."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often two networks agree, against how often they would by chance.
+
+    Attributes:
+        observed: Share, 0–1.
+        independent: The same for networks of the same accuracies whose errors have nothing to do with each other.
+        kappa: (observed - independent) / (1 - independent), Cohen's; None where agreement is certain by chance.
+    """
+
+    observed: float
+    independent: float
+    kappa: float | None
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
+    """The agreement of two networks about the same questions: both right, or both wrong.
+
+    With accuracies a and b, independent networks agree on a·b + (1 - a)(1 - b). Probabilities of the truth may
+    stand for right and wrong: then it is the agreement to expect when each network draws its answer from them.
+
+    Differs from the code of Juodelyte et al., which took one network's accuracy twice.
+
+    Args:
+        a: 0–1 or bool (questions,): how right one network is.
+        b: The same of the other.
+
+    References:
+        Juodelyte, Jiménez-Sánchez and Cheplygina 2023, prediction similarity;
+        Cohen 1960, Educational and Psychological Measurement 20 (kappa).
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    observed = float(np.mean(a * b + (1 - a) * (1 - b)))
+    independent = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
+    return Agreement(observed, independent, _kappa(observed, independent))
+
+
+def decision_agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
+    """How often two networks decide for the same class, whatever the truth; a and b are classes, int (images,)."""
+    classes = np.arange(max(a.max(), b.max()) + 1)
+    shares = [(choices[:, None] == classes).mean(axis=0) for choices in (a, b)]
+    observed, independent = float(np.mean(a == b)), float(shares[0] @ shares[1])
+    return Agreement(observed, independent, _kappa(observed, independent))
+
+
+def _kappa(observed: float, independent: float) -> float | None:
+    return None if independent >= 1 else (observed - independent) / (1 - independent)

@@ -1,0 +1,142 @@
+"""Compare the weights of two networks layer by layer, and the filters of their first convolution."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from radtransfer.errors import WeightsMismatchError
+from radtransfer.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
+from radtransfer.preprocessing import preprocessing_mode
+from radtransfer.progress import Progress
+from radtransfer.seeds import derive_seed
+from radtransfer.weight_change import WeightChange, mean_change, weight_change
+
+
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """The kernels of a first convolution in both networks, float32 (height, width, RGB or other, filters)."""
+
+    layer: str
+    a: np.ndarray
+    b: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class WeightComparison:
+    """What was found.
+
+    Attributes:
+        layers: The layers of A, in order, whose weights are of the same shapes in B; means over folds.
+        left_out: Layers with weights that are not, by name.
+        filters: Of the first fold; None where the first convolutions differ in shape.
+        settings: Which networks and folds.
+    """
+
+    layers: tuple[WeightChange, ...]
+    left_out: tuple[str, ...]
+    filters: Filters | None
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in JSON, without the filters."""
+        return {
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "left_out": list(self.left_out),
+            "settings": self.settings,
+        }
+
+
+def compare_weights(
+    a: str,
+    b: str,
+    *,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    folds: Sequence[int] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> WeightComparison:
+    """Compare the weights of two networks.
+
+    Args:
+        a: As for `compare.compare`; the one to start from.
+        b: Another, of the same architecture at least in part.
+        backbone: Of weights files.
+        image_size: For networks that are built for any size; it decides no weight.
+        folds: Of the runs; empty for all that both have.
+        seed: Of random networks.
+        progress: Hears what happens.
+
+    Raises:
+        ConfigError: A name or fold cannot be used.
+        WeightsError: A network cannot be loaded, or its weights are not finite.
+        WeightsMismatchError: The networks have no layer of one name and shape.
+    """
+    progress = progress or Progress()
+    sources = tuple(
+        find_network(name, backbone=backbone, seed=derive_seed(seed, "network", side), notify=progress.note)
+        for side, name in (("a", a), ("b", b))
+    )
+    chosen, networks, per_fold = folds_of(sources, folds), None, []
+    for number, fold in enumerate(chosen, start=1):
+        pair = tuple(_load(source, k, image_size) for source, k in zip(sources, fold, strict=True))
+        networks = networks or pair
+        per_fold.append(_changes(*(network.model for network in pair)))
+        progress.count("folds", number, len(chosen))
+    layers = tuple(mean_change([changes[name] for changes in per_fold]) for name in per_fold[0])
+    if not layers:
+        raise WeightsMismatchError(f"{a} and {b} have no layer of one name and shape; nothing to compare.")
+    return WeightComparison(
+        layers=layers,
+        left_out=tuple(sorted(_left_out(networks, per_fold[0]))),
+        filters=_filters(*networks),
+        settings={"a": a, "b": b, "folds": [k for k in (x or y for x, y in chosen) if k is not None], "seed": seed},
+    )
+
+
+def _load(source: NetworkSource, fold: int | None, image_size: int | None) -> Network:
+    return source.load(fold, source.image_size or image_size or DEFAULT_SIZE)
+
+
+def _arrays(layer: keras.Layer) -> list[np.ndarray]:
+    """What trains, frozen or not: all but moving statistics and seeds."""
+    return [np.array(weight) for weight in layer.weights if weight.name not in _NOT_TRAINED]
+
+
+_NOT_TRAINED = ("moving_mean", "moving_variance", "seed_generator_state")
+
+
+def _changes(a: keras.Model, b: keras.Model) -> dict[str, WeightChange]:
+    others, changes = {layer.name: layer for layer in b.layers}, {}
+    for layer in a.layers:
+        if layer.name in others:
+            mine, its = _arrays(layer), _arrays(others[layer.name])
+            if mine and [array.shape for array in mine] == [array.shape for array in its]:
+                changes[layer.name] = weight_change(layer.name, type(layer).__name__, mine, its)
+    return changes
+
+
+def _left_out(networks: tuple[Network, Network], compared: dict[str, WeightChange]) -> set[str]:
+    names = {layer.name for network in networks for layer in network.model.layers if _arrays(layer)}
+    return names - compared.keys()
+
+
+def _filters(a: Network, b: Network) -> Filters | None:
+    (name, mine), (_, its) = _first_kernel(a), _first_kernel(b)
+    if mine is None or its is None or mine.shape != its.shape:
+        return None
+    return Filters(name, mine, its)
+
+
+def _first_kernel(network: Network) -> tuple[str, np.ndarray | None]:
+    """The first convolution's kernel, its channels in the order of the image."""
+    for layer in network.model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel = np.array(layer.kernel)
+            reverse = network.preprocessing and preprocessing_mode(network.preprocessing).order == "BGR"
+            return layer.name, kernel[:, :, ::-1] if reverse else kernel
+    return "", None
