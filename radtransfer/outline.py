@@ -138,9 +138,14 @@ def _written_out(settings: TransferSettings, card: Backbone, *, weights: bool) -
         both.append("scheme")
     if both:
         raise ConfigError(f"transfer.stages write the plan out; leave transfer.{both[0]} away, or the stages.")
-    for stage in settings.stages:
-        if stage not in card.stages:
-            raise UnknownNameError(f"stage of {card.name}", stage, card.stages)
+    for name, stage in settings.stages.items():
+        if name not in card.stages:
+            raise UnknownNameError(f"stage of {card.name}", name, card.stages)
+        if stage.starts_from == "gabor" and name != "stem":
+            raise ConfigError(
+                f"Gabor filters are for the first convolution, which is in the stem. Received: {name}, "
+                "starts_from gabor. Use random, mean_var, sampled or shuffled there."
+            )
     default = "pretrained" if weights else "random"
     stages = {name: settings.stages.get(name, StageSettings()) for name in card.stages}
     filled = {

@@ -77,6 +77,7 @@ def test_stages_that_are_not_written_out_have_their_defaults():
         ({"stages": {"stem": StageSettings()}, "scheme": "transfer"}, r"leave transfer.scheme away"),
         ({"stages": {"stem": StageSettings()}, "slim": "stem:0.5"}, r"leave transfer.slim away"),
         ({"stages": {"stem": StageSettings(width=0.0)}}, r"width of stem is a fraction above 0"),
+        ({"stages": {"stage1": StageSettings("gabor")}}, r"first convolution.*Received: stage1, starts_from gabor"),
     ],
 )
 def test_contradictions_are_named(settings, message):
