@@ -81,10 +81,10 @@ def _scheme_name(settings: TransferSettings, *, weights: bool) -> str:
             f"--through {settings.through} says where, not what: add --scheme transfusion, fixed_features, "
             "fixed_features_reinit or random_features, or use --freeze-to."
         )
+    if settings.slim:  # frozen or not: pretrained weights do not fit the narrow stages
+        return "hybrid" if weights else "slim"
     if settings.freeze_to not in (None, "none"):
         return "fixed_features" if weights else "random_features"
-    if settings.slim:
-        return "hybrid" if weights else "slim"
     return "transfer" if weights else "scratch"
 
 

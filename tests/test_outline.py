@@ -22,6 +22,8 @@ def outline(*, weights=True, card=CARD, **settings):
         (True, {"freeze_to": "none"}, "transfer"),
         (True, {"slim": "stage2:0.5"}, "hybrid"),
         (False, {"slim": "stage2:0.5"}, "slim"),
+        (True, {"slim": "stage2:0.5", "freeze_to": "stage1"}, "hybrid"),
+        (False, {"slim": "stage2:0.5", "freeze_to": "stage1"}, "slim"),
     ],
 )
 def test_auto_means_what_the_options_say(weights, settings, scheme):
