@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from radtransfer.backbones.backbone import Backbone
-from radtransfer.backbones.stages import HEAD, layer_stages, layers_up_to
+from radtransfer.backbones.stages import HEAD, layer_stages, layers_up_to, resolve_layer
 from radtransfer.errors import ConfigError
 from radtransfer.outline import Outline
 from radtransfer.preprocessing import LAYER as PREPROCESSING
@@ -129,9 +129,12 @@ def lay_out(outline: Outline, model: keras.Model, card: Backbone, *, weights: bo
 
     Raises:
         UnknownNameError: The network has no such stage or layer.
-        ConfigError: Something starts from weights that there are none of, or that do not fit a narrow stage.
+        ConfigError: A layer to cut at is not the backbone's; something starts from weights that there are none of,
+            or that do not fit a narrow stage.
     """
     stages = _backbone_stages(model, card)
+    for boundary in (outline.through, outline.freeze_to):
+        _check_boundary(boundary, model, card, stages)
     starts, frozen = _starts(outline, model, card), _frozen(outline, model, card, stages)
     members: dict[tuple[str, str, bool], list[str]] = {}
     for layer, stage in stages.items():
@@ -152,6 +155,18 @@ def _backbone_stages(model: keras.Model, card: Backbone) -> dict[str, str]:
     outside = {PREPROCESSING, *(layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer))}
     stages = layer_stages(model, card)
     return {layer: stage for layer, stage in stages.items() if stage != HEAD and layer not in outside}
+
+
+def _check_boundary(name: str | None, model: keras.Model, card: Backbone, stages: dict[str, str]) -> None:
+    """Up to the input, the preprocessing or the head, a plan would start and freeze nothing, or all, unnoticed."""
+    if name in (None, "none", "all", *card.stages):
+        return
+    layer = resolve_layer(model, card, name)  # raises if there is none
+    if layer not in stages:
+        raise ConfigError(
+            f"--through and --freeze-to take a stage or a layer of {card.name} itself. Received: {name}, which stands "
+            f"before or after all stages. Use one of {', '.join(card.stages)}; --freeze-to also takes none and all."
+        )
 
 
 def _starts(outline: Outline, model: keras.Model, card: Backbone) -> Callable[[str, str], str]:

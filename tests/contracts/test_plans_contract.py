@@ -6,6 +6,8 @@ import pytest
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
+from radtransfer.classifier import build_classifier
+from radtransfer.errors import ConfigError
 from radtransfer.outline import outline_plan
 from radtransfer.schemes import SCHEMES
 from radtransfer.settings import StageSettings, TransferSettings
@@ -106,6 +108,17 @@ def test_a_cut_within_a_stage_makes_two_parts_of_it():
     assert of_stage == [("pretrained", False), ("pretrained", True)]
     assert "conv3_block2_3_bn" in plan.frozen
     assert "conv3_block3_1_conv" not in plan.frozen
+
+
+@pytest.mark.parametrize("layer", ["image", "preprocessing", "avg_pool", "head_dropout", "head"])
+def test_a_plan_is_not_cut_outside_the_backbone(layer):
+    card = BACKBONES["cbr_tiny"]
+    classifier = build_classifier(
+        card, classes=2, image_size=24, activation="softmax", dropout=0.5, preprocessing="torch"
+    )
+    for settings in (TransferSettings(freeze_to=layer), TransferSettings(scheme="transfusion", through=layer)):
+        with pytest.raises(ConfigError, match=f"Received: {layer}, which stands before or after all stages"):
+            lay_out(outline_plan(settings, card, weights=True), classifier.model, card, weights=True)
 
 
 def test_a_plan_written_out_equals_its_scheme():
