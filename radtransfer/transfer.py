@@ -225,9 +225,12 @@ def _check_widths(plan: TransferPlan) -> None:
     narrow = False
     for part in plan.parts:
         narrow = narrow or part.width < 1
-        if narrow and (part.starts_from in ("pretrained", "shuffled") or plan.batch_norm == "transfer"):
-            what = plan.batch_norm if plan.batch_norm == "transfer" else part.starts_from
+        if not narrow:
+            continue
+        reason = f"{part.stage} has another width than the pretrained network, or follows a stage that has"
+        if part.starts_from in ("pretrained", "shuffled"):
             raise ConfigError(
-                f"{part.stage} has another width than the pretrained network, or follows a stage that has: "
-                f"it cannot start from {what}. Use random, mean_var or sampled there."
+                f"{reason}: it cannot start from {part.starts_from}. Use random, mean_var or sampled there."
             )
+        if plan.batch_norm == "transfer":
+            raise ConfigError(f"{reason}: its batch norm cannot be copied. Use --bn-init identity or mean_var.")

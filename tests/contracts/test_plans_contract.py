@@ -121,6 +121,19 @@ def test_a_plan_is_not_cut_outside_the_backbone(layer):
             lay_out(outline_plan(settings, card, weights=True), classifier.model, card, weights=True)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stages": {"stage2": StageSettings(width=0.5)}}, r"stage2 has another width.*cannot start from pretrained"),
+        ({"stages": {"stage2": StageSettings("random", width=0.5)}}, r"stage3 .* follows a stage that has: it cannot"),
+        ({"scheme": "hybrid", "batch_norm": "transfer"}, r"batch norm cannot be copied. Use --bn-init identity or"),
+    ],
+)
+def test_what_does_not_fit_a_narrow_stage_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_of("cbr_tiny", **settings)
+
+
 def test_a_plan_written_out_equals_its_scheme():
     stages = {"stem": StageSettings("pretrained", trains=False), "stage1": StageSettings("pretrained", trains=False)}
     assert plan_of("cbr_tiny", stages=stages).parts == plan_of("cbr_tiny", freeze_to="stage1").parts
