@@ -49,7 +49,9 @@ def plan(
              radtransfer plan cbr_tiny --scheme gabor --filters conv1.png --out start.keras
     """
     if backbone is None:
-        click.echo(_schemes_text())
+        if any(value not in (None, ()) for value in (sets, classes, out, filters, *given.values())):
+            raise ConfigError("A plan is that of a network: name one first, such as `radtransfer plan resnet50 …`.")
+        click.echo(json.dumps(_schemes_json(), indent=2) if as_json else _schemes_text())
         return
     config = load_config(sets=sets, options={**given_settings(given, OPTIONS), "model.backbone": backbone})
     if filters is not None:
@@ -74,7 +76,15 @@ def plan(
         click.echo(f"filters   {filters}", err=True)
 
 
+def _schemes_json() -> list[dict[str, str]]:
+    return [
+        {"scheme": name, "description": scheme.description, "reference": scheme.reference}
+        for name, scheme in SCHEMES.items()
+    ]
+
+
 def _schemes_text() -> str:
-    rows = [f"{'scheme':<23}{'what it does':<54}where"]
-    rows += [f"{name:<23}{scheme.description:<54}{scheme.reference}" for name, scheme in SCHEMES.items()]
+    width = max(len(scheme.description) for scheme in SCHEMES.values()) + 2
+    rows = [f"{'scheme':<23}{'what it does':<{width}}where"]
+    rows += [f"{name:<23}{scheme.description:<{width}}{scheme.reference}" for name, scheme in SCHEMES.items()]
     return "\n".join(rows)

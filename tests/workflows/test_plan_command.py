@@ -30,7 +30,11 @@ def test_json_holds_the_plan_and_nothing_else_is_printed(radtransfer, finished_r
 def test_without_a_network_the_schemes_are_listed(radtransfer):
     outcome = radtransfer("plan")
     assert outcome.code == 0
-    assert "freeze_then_unfreeze" in outcome.out
+    lines = outcome.out.splitlines()
+    where = lines[0].index("where")
+    assert all(line[where - 2 : where] == "  " and line[where] != " " for line in lines)
+    schemes = json.loads(radtransfer("plan", "--json").out)
+    assert [scheme["scheme"] for scheme in schemes] == [line.split()[0] for line in lines[1:]]
 
 
 def test_the_model_that_is_written_starts_as_finetune_starts(radtransfer, tmp_path):
@@ -55,6 +59,7 @@ def test_filters_are_drawn(radtransfer, tmp_path):
     ("options", "message"),
     [
         (("resnet5",), "Did you mean 'resnet50'"),
+        (("--scheme", "gabor", "--out", "start.keras"), "name one first"),
         (("cbr_tiny", "--out", "model.h5"), "ends in .keras. Received: model.h5"),
         (("cbr_tiny", "--filters", "filters.jpg"), "saved as .png, .svg, .pdf"),
         (("cbr_tiny", "--scheme", "transfusion"), "needs --through"),
