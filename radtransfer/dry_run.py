@@ -57,31 +57,59 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
     progress.plan(plan_lines(experiment, None))
     fold = experiment.folds[0]
     start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=experiment.fold_seed(fold))
-    data, learner = experiment.fold_data(fold, experiment.batches), experiment.learner
-    images, targets, weights = next(iter(data.epoch(1)))
-    decoding = _seconds(lambda: list(data.plain())) / max(-(-min(data.images, IMAGES) // len(images)), 1)
-    inputs, once = images, 0.0
-    if learner.from_features:
-        inputs, seconds = _features(learner, images)
-        once, decoding = max(seconds, decoding) * -(-len(experiment.table) // len(images)), 0.0
-    first = _seconds(lambda: learner.train(inputs, targets, weights).numpy())
-    step = min(_seconds(lambda: learner.train(inputs, targets, weights).numpy()) for _ in range(_STEPS))
-    learner.evaluate(inputs, targets)
-    validation = _seconds(lambda: learner.evaluate(inputs, targets)[1].numpy())
-    checked = -(-len(experiment.rows(fold, "val")) // config.training.batch_size)
-    # Images are decoded while the step before is computed: the slower of the two sets the pace.
-    epoch = data.steps * max(step, decoding) + checked * max(validation, decoding)
-    training = epoch * config.training.epochs * len(experiment.folds)
+    data, size = experiment.fold_data(fold, experiment.batches), config.training.batch_size
+    batch = next(iter(data.epoch(1)))
+    decoding = _seconds(lambda: list(data.plain())) / -(-min(data.images, IMAGES) // size)
+    checked = -(-len(experiment.rows(fold, "val")) // size)
+    phases = []
+    for learner in filter(None, (experiment.head_learner, experiment.learner)):
+        learner.reset(experiment.class_weights(fold))
+        phases.append(_measured(learner, batch, decoding, batches=-(-len(experiment.table) // size)))
+    epochs = [data.steps * phase.step + checked * phase.validation for phase in phases]
+    training = sum(epochs) * config.training.epochs * len(experiment.folds)
     return Estimate(
         images=len(experiment.table),
         folds=len(experiment.folds),
         steps_per_epoch=data.steps,
-        first_step_seconds=round(first, 2),
-        step_seconds=round(max(step, decoding), 4),
-        epoch_seconds=round(epoch, 1),
-        total_hours=round((first + once + training) / 3600, 5),
+        first_step_seconds=round(phases[-1].first, 2),
+        step_seconds=round(phases[-1].step, 4),
+        epoch_seconds=round(epochs[-1], 1),
+        total_hours=round((sum(phase.once + phase.first for phase in phases) + training) / 3600, 5),
         peak_memory_mb=_peak_memory(),
     )
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Seconds that one learner takes: the head's alone, or the one that trains what the plan trains.
+
+    Attributes:
+        once: For the features of all images, if they are kept.
+        first: The first step, tracing included.
+        step: Every further one.
+        validation: A batch of validation images.
+    """
+
+    once: float
+    first: float
+    step: float
+    validation: float
+
+
+def _measured(
+    learner: Learner, batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor], decoding: float, *, batches: int
+) -> _Phase:
+    """Time `learner` on one batch, of which decoding takes `decoding` seconds; all images are `batches` of them."""
+    (inputs, targets, weights), once = batch, 0.0
+    if learner.from_features:
+        inputs, seconds = _features(learner, inputs)
+        once, decoding = max(seconds, decoding) * batches, 0.0
+    first = _seconds(lambda: learner.train(inputs, targets, weights).numpy())
+    step = min(_seconds(lambda: learner.train(inputs, targets, weights).numpy()) for _ in range(_STEPS))
+    learner.evaluate(inputs, targets)
+    validation = _seconds(lambda: learner.evaluate(inputs, targets)[1].numpy())
+    # Images are decoded while the step before is computed: the slower of the two sets the pace.
+    return _Phase(once, first, max(step, decoding), max(validation, decoding))
 
 
 def _features(learner: Learner, images: tf.Tensor) -> tuple[list[tf.Tensor], float]:

@@ -161,3 +161,14 @@ def test_weights_that_have_seen_the_test_images_are_pointed_out(radtransfer, tab
     assert outcome.code == 0, outcome.err
     assert "fold 1: 24 of 24 test images trained or chose the weights" in outcome.err
     assert "fold 2: " not in outcome.err
+
+
+def test_the_time_of_the_head_phase_is_part_of_the_estimate(radtransfer, table_options, finished_run, monkeypatch):
+    from radtransfer import dry_run
+
+    phases = iter([dry_run._Phase(100, 10, 0, 0), dry_run._Phase(0, 20, 0, 0)])
+    monkeypatch.setattr(dry_run, "_measured", lambda *_, **__: next(phases))
+    options = ("--weights", finished_run.path / "fold_1", "--scheme", "freeze_then_unfreeze", "--dry-run", "--json")
+    estimate = json.loads(radtransfer("finetune", *table_options, *options).out)
+    assert estimate["first_step_seconds"] == 20
+    assert estimate["total_hours"] == pytest.approx(130 / 3600, abs=1e-5)
