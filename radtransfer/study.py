@@ -39,8 +39,8 @@ class ArmResult:
     Attributes:
         arm: Which.
         path: Its run folder.
-        metrics: What its `metrics.json` holds; None if it failed.
-        error: Why it failed; None if it did not.
+        metrics: What its `metrics.json` holds, if only of some folds; None if no fold was finished.
+        error: Why it, or a fold of it, failed; None if all is well.
     """
 
     arm: Arm
@@ -110,7 +110,9 @@ def check_complete(results: Sequence[ArmResult]) -> None:
 def _run_arm(config: Config, arm: Arm, path: Path, progress: Progress) -> ArmResult:
     try:
         return ArmResult(arm, path, finetune(config, resume=True, progress=progress).metrics)
-    except (TrainingError, FoldsFailedError) as error:
+    except FoldsFailedError as error:
+        return ArmResult(arm, path, error.result.metrics, str(error))
+    except TrainingError as error:
         return ArmResult(arm, path, None, str(error))
     except RadtransferError as error:
         raise type(error)(f"arm {arm.name}: {error}") from error
