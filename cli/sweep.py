@@ -94,6 +94,8 @@ def _settings(config: str | None, sets: tuple[str, ...], given: dict[str, Any]) 
         raise ConfigError("A sweep needs --out DIR: the folder of its runs, table and figures.")
     if settings.model.weights == "random":
         raise ConfigError("A sweep compares pretrained with random. Received: --weights random. Give --weights.")
+    if settings.transfer.stages:
+        raise ConfigError("A sweep sets the plan of every run itself. Received: transfer.stages. Leave them away.")
     return settings, Path(settings.out)
 
 

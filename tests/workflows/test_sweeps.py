@@ -89,6 +89,7 @@ def test_an_arm_of_which_a_fold_fails_keeps_the_others(tmp_path, monkeypatch):
         ((), "A sweep needs --out"),
         (("--out", "sweep", "--weights", "random"), "Give --weights"),
         (("--out", "sweep", "--stages", "stage8"), "Unknown stage of cbr_tiny"),
+        (("--out", "sweep", "--set", "transfer.stages={stem: {trains: false}}"), "Received: transfer.stages"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(radtransfer, sweep_options, options, message):
