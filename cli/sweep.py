@@ -81,9 +81,12 @@ def transfusion_sweep(
     from radtransfer.study import check_complete, run_arms
     from radtransfer.sweeps import transfusion_arms, write_transfusion_sweep
 
-    arms = transfusion_arms(BACKBONES[settings.model.backbone], chosen)
-    results = run_arms(settings, arms, out=out, progress=TerminalProgress())
+    arms, progress = transfusion_arms(BACKBONES[settings.model.backbone], chosen), TerminalProgress()
+    results = run_arms(settings, arms, out=out, progress=progress)
     rows = write_transfusion_sweep(results, out, threshold=threshold)
+    if not any(row["steps_watched"] for row in rows):
+        every = settings.training.eval_every
+        progress.note(f"no fold takes as many steps as --eval-every {every}: there are no curves. Give a smaller one")
     click.echo(json.dumps(rows, indent=2) if as_json else _table(rows, ("through",)))
     check_complete(results)
 
@@ -116,7 +119,7 @@ def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> str:
         start = "".join(f"{row[label]:<{_width(rows, label)}}" for label in labels)
         figures = f"{_number(row['auc_mean'])} ± {_number(row['auc_sd'])}   {_number(row['auc_pooled'])}  "
         interval = f"{_number(row['ci95_low'])} to {_number(row['ci95_high'])}"
-        reached = f"  {_count(row['steps_mean'])} ({row['steps_reached']}/{row['folds']})" if steps else ""
+        reached = f"  {_reached(row)}" if steps else ""
         lines.append(f"{start}{figures}{interval}{reached}")
     return "\n".join(lines)
 
@@ -129,5 +132,9 @@ def _number(value: float | None) -> str:
     return "  n/a" if value is None else f"{value:.3f}"
 
 
-def _count(value: float | None) -> str:
-    return "never" if value is None else f"{value:.0f}"
+def _reached(row: dict[str, Any]) -> str:
+    """Mean steps to the threshold, and in how many of the folds that were watched."""
+    mean = "never" if row["steps_watched"] else "n/a"
+    if row["steps_mean"] is not None:
+        mean = f"{row['steps_mean']:.0f}"
+    return f"{mean} ({row['steps_reached']}/{row['steps_watched']})"

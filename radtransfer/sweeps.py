@@ -83,7 +83,7 @@ def write_transfusion_sweep(results: Sequence[ArmResult], out: Path, *, threshol
 
 
 def _steps(result: ArmResult, threshold: float) -> dict[str, Any]:
-    """Steps to the threshold: mean and sd over the folds that reach it, and how many do."""
+    """Steps to the threshold: mean and sd over the folds that reach it, and how many of how many watched ones do."""
     found = [steps_to(curve, threshold) for curve in result.curves()]
     reached = [step for step in found if step is not None]
     return {
@@ -91,6 +91,7 @@ def _steps(result: ArmResult, threshold: float) -> dict[str, Any]:
         "steps_mean": float(np.mean(reached)) if reached else None,
         "steps_sd": float(np.std(reached, ddof=1)) if len(reached) > 1 else None,
         "steps_reached": len(reached),
+        "steps_watched": len(found),
     }
 
 

@@ -44,6 +44,14 @@ def test_a_transfusion_sweep_counts_the_steps_to_a_threshold(radtransfer, sweep_
     assert (out / "steps_to_threshold.png").exists()
 
 
+def test_steps_that_were_never_watched_are_not_called_never(radtransfer, sweep_options, tmp_path):
+    options = ("--stages", "stage3", "--eval-every", 1000, "--out", tmp_path / "sweep")
+    outcome = radtransfer("transfusion-sweep", *sweep_options, *options)
+    assert outcome.code == 0, outcome.err
+    assert "no fold takes as many steps as --eval-every 1000" in outcome.err
+    assert outcome.out.count("n/a (0/0)") == 2
+
+
 def test_an_arm_that_fails_is_kept_and_told(radtransfer, sweep_options, tmp_path, monkeypatch):
     from radtransfer import study
     from radtransfer.errors import TrainingError
