@@ -82,7 +82,7 @@ def features_once(
         count: Hears how many of how many batches are done.
 
     Raises:
-        RunError: There is no room for them.
+        RunError: There is no room for them, or no folder.
     """
     folder = cache_folder() / "features" / _key(cut.trunk, batches)
     if not (folder / "0.npy").exists():
@@ -138,7 +138,13 @@ def _compute(cut: Cut, batches: Batches, folder: Path, *, batch_size: int, count
 
 def _make_room(folder: Path, *, needed: int) -> None:
     """Delete the least recently used features until `needed` bytes fit below `LIMIT` and on the disk."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"The frozen part's features cannot be kept in {folder}: {error.strerror}. "
+            "Name another folder in RADTRANSFER_CACHE, or run with --no-cache-features."
+        ) from None
     kept = sorted((item for item in folder.iterdir() if item.is_dir()), key=lambda item: item.stat().st_mtime)
     sizes = {item: sum(file.stat().st_size for file in item.glob("*.npy")) for item in kept}
     while kept and sum(sizes[item] for item in kept) + needed > LIMIT:

@@ -108,6 +108,12 @@ def test_a_full_disk_is_said_before_anything_is_computed(images, tmp_path, monke
     assert entries(tmp_path) == []
 
 
+def test_a_cache_that_cannot_be_written_is_named(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("RADTRANSFER_CACHE", str(images.files[0]))
+    with pytest.raises(RunError, match=r"cannot be kept in .*RADTRANSFER_CACHE"):
+        once(images, cut())
+
+
 def test_a_broken_computation_leaves_nothing(images, tmp_path):
     images.files[5].write_bytes(b"not an image")
     with pytest.raises(Exception, match=r"5\.png"):
