@@ -1,6 +1,7 @@
 """A network as a transfer plan starts it, without data and without training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,20 +79,21 @@ def save_planned(network: PlannedNetwork, path: Path) -> None:
     """The model as plain Keras, whole or not at all.
 
     Raises:
-        ConfigError: `path` exists, or does not end in .keras.
+        ConfigError: `path` exists, cannot be written, or does not end in .keras.
     """
     if path.suffix != ".keras" or path.exists():
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {path}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        network.model.save(part)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            network.model.save(part)
 
 
 def save_filters(network: PlannedNetwork, path: Path) -> None:
     """The first convolution's filters and the weights' histograms by stage, beside the pretrained ones.
 
     Raises:
-        ConfigError: `path` has no suffix of a figure.
+        ConfigError: `path` has no suffix of a figure, or cannot be written.
     """
     kernels = {name: layer.kernel.numpy() for name, layer in _convolutions(network).items()}
     source = network.starting_weights or {}
@@ -103,7 +105,17 @@ def save_filters(network: PlannedNetwork, path: Path) -> None:
         pretrained=_by_stage(pretrained, network.plan),
         title=f"{network.card.name}, {network.plan.scheme}",
     )
-    save_figure(figure, path)
+    with _writing(path):
+        save_figure(figure, path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses into a message."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path}: {error.strerror or error}. Choose another place.") from None
 
 
 def _built(

@@ -71,6 +71,14 @@ def test_wrong_options_are_answered(radtransfer, options, message):
     assert message in outcome.err
 
 
+@pytest.mark.parametrize(("option", "name"), [("--out", "start.keras"), ("--filters", "filters.png")])
+def test_a_place_that_cannot_be_written_is_named(radtransfer, tmp_path, option, name):
+    (tmp_path / "file").touch()
+    outcome = radtransfer("plan", "cbr_tiny", "--image-size", 32, option, tmp_path / "file" / name)
+    assert outcome.code == 2
+    assert f"Cannot write {tmp_path / 'file' / name}" in outcome.err
+
+
 def test_a_plan_that_trains_almost_nothing_warns(radtransfer, shared_data):
     weights = shared_data / "weights" / "inception_v3_imagenet_8bit_notop.h5"
     options = ("--weights", weights, "--scheme", "unfreezetop10", "--image-size", 75)
