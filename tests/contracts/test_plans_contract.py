@@ -1,8 +1,11 @@
 """Every scheme over every backbone: the resolved plan."""
 
 import functools
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
@@ -137,3 +140,19 @@ def test_what_does_not_fit_a_narrow_stage_is_refused(settings, message):
 def test_a_plan_written_out_equals_its_scheme():
     stages = {"stem": StageSettings("pretrained", trains=False), "stage1": StageSettings("pretrained", trains=False)}
     assert plan_of("cbr_tiny", stages=stages).parts == plan_of("cbr_tiny", freeze_to="stage1").parts
+
+
+def test_the_plan_that_the_readme_writes_out_is_one():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(transfer:\n  stages:\n.*?)```", readme, re.DOTALL)
+    stages = {name: StageSettings(**values) for name, values in yaml.safe_load(text)["transfer"]["stages"].items()}
+    found = [
+        (part.stage, part.starts_from, part.trains, part.width) for part in plan_of("resnet50", stages=stages).parts
+    ]
+    assert found == [
+        ("stem", "gabor", False, 1),
+        ("stage1", "pretrained", True, 1),
+        ("stage2", "mean_var", True, 1),
+        ("stage3", "random", True, 0.5),
+        ("stage4", "random", True, 0.5),
+    ]
