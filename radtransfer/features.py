@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from radtransfer.pipeline import Batches
 
 Batch = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
 """Features, each float32 (batch, …); targets (batch, classes); weights (batch,)."""
+
+_PART = ".part-"
+_ABANDONED = 24 * 3600  # seconds after which an unfinished folder is that of a killed process
 
 LIMIT = 20_000_000_000
 """Bytes that the features of all trunks may take; the least recently used ones make room."""
@@ -116,7 +120,7 @@ def _size(cut: Cut, images: int) -> int:
 def _compute(cut: Cut, batches: Batches, folder: Path, *, batch_size: int, count: Callable[[int, int], None]) -> None:
     """Fill `folder`, which appears when it is whole."""
     predict = tf.function(cut.features, input_signature=[tf.TensorSpec((batch_size, *cut.trunk.input_shape[1:]))])
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_PART) as part:
         arrays = [
             np.lib.format.open_memmap(
                 Path(part) / f"{i}.npy", mode="w+", dtype=np.float32, shape=(len(batches), *x.shape[1:])
@@ -145,7 +149,7 @@ def _make_room(folder: Path, *, needed: int) -> None:
             f"The frozen part's features cannot be kept in {folder}: {error.strerror}. "
             "Name another folder in RADTRANSFER_CACHE, or run with --no-cache-features."
         ) from None
-    kept = sorted((item for item in folder.iterdir() if item.is_dir()), key=lambda item: item.stat().st_mtime)
+    kept = sorted((item for item in folder.iterdir() if _may_go(item)), key=lambda item: item.stat().st_mtime)
     sizes = {item: sum(file.stat().st_size for file in item.glob("*.npy")) for item in kept}
     while kept and sum(sizes[item] for item in kept) + needed > LIMIT:
         shutil.rmtree(kept.pop(0), ignore_errors=True)
@@ -154,3 +158,8 @@ def _make_room(folder: Path, *, needed: int) -> None:
             f"The frozen part's features need {needed / 1e9:.1f} GB in {folder}, which has not that much free. "
             "Free some space, name another folder in RADTRANSFER_CACHE, or run with --no-cache-features."
         )
+
+
+def _may_go(item: Path) -> bool:
+    """Whether `item` holds features that no other process is computing at the moment."""
+    return item.is_dir() and not (item.name.startswith(_PART) and time.time() - item.stat().st_mtime < _ABANDONED)

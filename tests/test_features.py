@@ -101,6 +101,18 @@ def test_the_least_recently_used_features_make_room(images, tmp_path, monkeypatc
     assert len(entries(tmp_path)) == 2
 
 
+def test_what_another_process_is_computing_stays_and_what_a_killed_one_left_goes(images, tmp_path, monkeypatch):
+    folder = tmp_path / "cache" / "features"
+    for name in (".part-running", ".part-killed"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0.npy").write_bytes(b"features")
+    os.utime(folder / ".part-killed", (1, 1))
+    monkeypatch.setattr(features, "LIMIT", 1)
+    once(images, cut())
+    assert ".part-running" in entries(tmp_path)
+    assert ".part-killed" not in entries(tmp_path)
+
+
 def test_a_full_disk_is_said_before_anything_is_computed(images, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(RunError, match=r"need 0\.0 GB in .*--no-cache-features"):
