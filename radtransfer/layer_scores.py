@@ -94,8 +94,10 @@ def measures(kinds: Sequence[str], *, compat: str | None) -> dict[str, Measure]:
 
     Raises:
         UnknownNameError: No such similarity.
-        ConfigError: One needs all rows at once, or `compat` knows another one only.
+        ConfigError: None is named, one needs all rows at once, or `compat` knows another one only.
     """
+    if not kinds:
+        raise ConfigError(f"Expected at least one --similarity of {', '.join(SIMILARITIES)}. Received none.")
     found = {kind: SIMILARITIES[kind] for kind in kinds}
     whole = [kind for kind, measure in found.items() if measure.of_sums is None]
     if whole:
