@@ -210,6 +210,27 @@ def test_what_cannot_be_compared_is_said_with_its_exit_code(radtransfer, finishe
         assert word in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [("fold_1/model.keras", ""), ("fold_1/initial.weights.h5", "@initial"), ("folds.csv", ""), ("config.yaml", "")],
+)
+def test_a_run_that_lacks_a_file_is_an_error_that_names_it(radtransfer, finished_run, tmp_path, name, moment):
+    part = copytree(finished_run.path, tmp_path / "part")
+    (part / name).unlink()
+    outcome = radtransfer("compare-cca", f"{part}{moment}", finished_run.path, *SMALL)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"lacks {name}" in outcome.err
+
+
+@pytest.mark.parametrize("shape", [(24, 24, 1), (24, 30, 3)])
+def test_a_network_that_cannot_be_given_the_images_is_an_error(radtransfer, finished_run, tmp_path, shape):
+    image = keras.Input(shape)
+    keras.Model(image, keras.layers.Conv2D(8, 3, name="conv1")(image)).save(tmp_path / "other.keras")
+    outcome = radtransfer("compare-cca", f"{finished_run.path}/fold_1", tmp_path / "other.keras", "--layers", "conv1")
+    assert outcome.code == 4, outcome.err
+    assert f"24 x {shape[1]} x {shape[2]}" in outcome.err
+
+
 def test_too_few_rows_say_how_many_images_would_do(radtransfer, finished_run):
     outcome = radtransfer("compare-cca", f"{finished_run.path}@initial", finished_run.path, "--dims", 64)
     assert outcome.code == 3
