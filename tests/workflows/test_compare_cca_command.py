@@ -267,6 +267,20 @@ def test_pairs_of_runs_are_grouped_by_what_they_started_from(radtransfer, finish
     assert {path.name for path in out.iterdir()} == names
 
 
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        (("RUN", "RUN/fold_2"), "share a fold"),
+        (("RUN", "RUN/"), "share a fold"),
+        (("RUN", "RUN", "--cross"), "--cross"),
+    ],
+)
+def test_pairs_that_make_no_sense_are_refused(radtransfer, finished_run, runs, words):
+    outcome = radtransfer("compare-cca", "--pairs", *(item.replace("RUN", str(finished_run.path)) for item in runs))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert words in outcome.err
+
+
 def test_two_networks_or_pairs_are_asked_for(radtransfer, finished_run):
     outcome = radtransfer("compare-cca", *[finished_run.path] * 3)
     assert (outcome.code, outcome.out) == (2, "")
