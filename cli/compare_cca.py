@@ -90,9 +90,7 @@ def compare_cca(networks: tuple[str, ...], pairs: bool, out: str | None, as_json
     import_tensorflow()
     from radtransfer.compare import compare
     from radtransfer.compare_population import compare_population
-    from radtransfer.comparison_folder import check_out
-    from radtransfer.population_files import write_population
-    from radtransfer.similarity_files import write_comparison
+    from radtransfer.comparison_files import check_out, write_comparison, write_population
 
     if out:
         check_out(Path(out))
