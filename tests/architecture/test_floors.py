@@ -48,7 +48,6 @@ FLOORS = {
         ("manifest",),
         ("roc", "scoring", "evaluation", "auc_difference"),
         ("agreement",),
-        ("weight_change",),
         ("flat_model",),
         ("batch_norm_statistics",),
         ("sampling",),
