@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.activations import FeatureMaps
-from radtransfer.batch_norm_statistics import share_statistics
+from radtransfer.batch_norm import share_statistics
 from radtransfer.comparison_images import ComparisonImages, check_input, data_images, tested_images, tested_paths
 from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.layer_comparison import LayerScores, compare_layers

@@ -49,7 +49,6 @@ FLOORS = {
         ("roc", "scoring", "evaluation", "auc_difference"),
         ("agreement",),
         ("flat_model",),
-        ("batch_norm_statistics",),
         ("sampling",),
     ],
     "materials": [
