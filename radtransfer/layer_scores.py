@@ -183,7 +183,7 @@ def _interval(value: float, folds: Sequence[Sequence[DrawScore]]) -> tuple[float
 
 
 def _chance(measure: Measure, found: Similarity) -> float | None:
-    if measure.chance is None or found.rows - 1 <= found.rank_x + found.rank_y:
+    if measure.chance is None or (measure.fits and found.rows - 1 <= found.rank_x + found.rank_y):
         return None
     return measure.chance(found.rows, found.rank_x, found.rank_y)
 
