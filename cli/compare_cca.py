@@ -83,14 +83,14 @@ def compare_cca(networks: tuple[str, ...], pairs: bool, out: str | None, as_json
     """
     if not pairs and len(networks) != 2:
         raise click.UsageError(f"Expected two networks, A and B. Received {len(networks)}; several runs need --pairs.")
+    if pairs and given["cross"]:
+        raise click.UsageError("--pairs compares the same layers of both networks; leave --cross out.")
     if given["compat"] and (given["sampling"] or given["channels"]):
         raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
     import_tensorflow()
     from radtransfer.compare import compare
     from radtransfer.compare_population import compare_population
-    from radtransfer.comparison_folder import check_out
-    from radtransfer.population_files import write_population
-    from radtransfer.similarity_files import write_comparison
+    from radtransfer.comparison_files import check_out, write_comparison, write_population
 
     if out:
         check_out(Path(out))

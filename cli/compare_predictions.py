@@ -29,8 +29,7 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     Example: radtransfer compare-predictions runs/imagenet runs/random --out comparison
     """
     from radtransfer.compare_predictions import compare_predictions as compare
-    from radtransfer.comparison_folder import check_out
-    from radtransfer.prediction_files import write_predictions
+    from radtransfer.comparison_files import check_out, write_predictions
 
     if out:
         check_out(Path(out))

@@ -41,8 +41,7 @@ def compare_weights(
     """
     import_tensorflow()
     from radtransfer.compare_weights import compare_weights as compare
-    from radtransfer.comparison_folder import check_out
-    from radtransfer.weight_files import write_weights
+    from radtransfer.comparison_files import check_out, write_weights
 
     if out:
         check_out(Path(out))

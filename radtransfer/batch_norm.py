@@ -1,4 +1,4 @@
-"""Moving statistics of batch norm for networks that trained too briefly to have any.
+"""Moving statistics of batch norm: measured anew after brief training, or taken over from another network.
 
 After s steps at momentum m, a share m^s of the initial moving mean and variance is still there: at Keras' 0.99 and
 85 steps 43 %, which made a network of AUC 0.988 look like one of 0.655. Until 5/(1 − m) steps, when less than 1 % is
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from radtransfer.errors import ConfigError
 from radtransfer.learner import Learner, seed_generators
 
 IMAGES = 512
@@ -65,9 +66,39 @@ def borrowed_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...
         generator.state.assign(state)
 
 
+def share_statistics(source: keras.Model, target: keras.Model) -> int:
+    """Set the moving mean and variance of the batch-norm layers of `target` from those of the same name in `source`.
+
+    A comparison then sees what weights changed: fine-tuning on other images changes the statistics at once, whatever
+    the learning rate, and with them which rectified channels live.
+
+    Returns:
+        How many layers were set.
+
+    Raises:
+        ConfigError: None has a counterpart of its name and width.
+    """
+    theirs = {layer.name: layer for layer in batch_norms(source)}
+    count = 0
+    for layer in batch_norms(target):
+        other = theirs.get(layer.name)
+        if other is not None and other.moving_mean.shape == layer.moving_mean.shape:
+            layer.moving_mean.assign(other.moving_mean)
+            layer.moving_variance.assign(other.moving_variance)
+            count += 1
+    if not count:
+        raise ConfigError("--batch-norm shared: the networks have no batch-norm layer of one name and width in common.")
+    return count
+
+
+def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """The batch-norm layers of a model."""
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
 def trainable_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """The batch-norm layers whose statistics move."""
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
+    """Those whose statistics move."""
+    return [layer for layer in batch_norms(model) if layer.trainable]
 
 
 def _set(layers: list[keras.layers.BatchNormalization], values: list[tuple]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from radtransfer.activations import FeatureMaps
-from radtransfer.batch_norm_statistics import share_statistics
-from radtransfer.comparison_images import ComparisonImages, data_images, tested_images, tested_paths
+from radtransfer.batch_norm import share_statistics
+from radtransfer.comparison_images import ComparisonImages, check_input, data_images, tested_images, tested_paths
 from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.layer_comparison import LayerScores, compare_layers
 from radtransfer.layer_pairs import CHANNELS, LayerPair, Sampling, layer_pairs
@@ -146,6 +146,8 @@ def _compare_fold(
     images = _images(sources, fold, settings, progress)
     sizes = _image_sizes(sources, settings)
     a, b = (source.load(k, size) for source, k, size in zip(sources, fold, sizes, strict=True))
+    for source, network in zip(sources, (a, b), strict=True):
+        check_input(source.given, network.model.inputs[0].shape[1:])
     if settings.batch_norm == "shared":
         share_statistics(a.model, b.model)
     pairs = layer_pairs(a.model, b.model, (a.card, b.card), settings.layers)

@@ -12,7 +12,7 @@ import numpy as np
 from radtransfer.compare import Comparison, ComparisonSettings, compare
 from radtransfer.errors import ConfigError
 from radtransfer.progress import Progress
-from radtransfer.runs import find_fold, read_run
+from radtransfer.runs import find_fold, finished_folds, read_run
 
 _FEWEST_POINTS = 3
 # Networks that started from the same weights are identical but for rounding.
@@ -98,7 +98,7 @@ def compare_population(
         progress: Hears what happens.
 
     Raises:
-        ConfigError: Fewer than two runs, or one twice.
+        ConfigError: Fewer than two runs, or a fold twice.
         RadtransferError: As `compare`.
 
     References:
@@ -108,8 +108,9 @@ def compare_population(
     progress = progress or Progress()
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise ConfigError(f"--pairs expects at least two different runs. Received: {', '.join(runs) or 'none'}.")
-    starts, found, record = _starts_of(runs), [], {}
     every = list(combinations(runs, 2))
+    _check_different(every)
+    starts, found, record = _starts_of(runs), [], {}
     for number, (a, b) in enumerate(every, start=1):
         progress.note(f"pair {number} of {len(every)}: {a} and {b}")
         before = compare(f"{a}@initial", f"{b}@initial", settings, progress=progress)
@@ -119,6 +120,21 @@ def compare_population(
     groups = [group for kind in settings.similarity for group in _groups([p for p in found if p.kind == kind])]
     record = {name: value for name, value in record.items() if name not in ("a", "b")}
     return Population(tuple(found), tuple(groups), _r_squared(found), {"runs": list(runs), "starts": starts, **record})
+
+
+def _check_different(pairs: Sequence[tuple[str, str]]) -> None:
+    """See that no fold would be compared with itself, as of RUN and RUN/fold_1."""
+    for a, b in pairs:
+        if _folds(a) & _folds(b):
+            raise ConfigError(f"--pairs expects different runs. Received: {a} and {b}, which share a fold. Name one.")
+
+
+def _folds(run: str) -> set[tuple[Path, int]]:
+    path = Path(run)
+    if (path / "run.json").is_file():
+        return {(path.resolve(), number) for number in finished_folds(path)}
+    folder, fold = find_fold(path)
+    return {(folder.resolve(), fold)}
 
 
 def _starts_of(runs: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.errors import DataError, RunError
+from radtransfer.errors import DataError, RunError, WeightsError
 from radtransfer.image_formats import ImageFacts, inspect_image
 from radtransfer.runs import read_rows
 from radtransfer.settings import DataSettings
@@ -60,13 +60,39 @@ def tested_images(run: Path, fold: int) -> ComparisonImages:
     return _of_table(table, tested)
 
 
+def check_input(given: str, shape: Sequence[int | None]) -> None:
+    """See that a network takes square RGB images; `shape` is its input's (height, width, channels).
+
+    Raises:
+        WeightsError: It takes something else.
+    """
+    height, width, channels = shape
+    if channels != 3 or height != width:
+        raise WeightsError(
+            f"{given}: expected a network of square images of 3 channels, received an input of {height} x {width} "
+            f"x {channels}. Collect its activations with radtransfer.activations and compare the arrays in Python."
+        )
+
+
+def run_file(run: Path, name: str) -> Path:
+    """A file of a run.
+
+    Raises:
+        RunError: It is not there, as in a copy of a part of the run.
+    """
+    if not (run / name).is_file():
+        raise RunError(f"Run {run} lacks {name}, which the comparison needs. Restore it, or compare the original run.")
+    return run / name
+
+
 def run_data(run: Path) -> DataSettings:
     """Where the images of a run come from; its other settings may be those of another version.
 
     Raises:
         ConfigError: They cannot be read.
+        RunError: They are not there.
     """
-    document, _ = read_yaml(run / "config.yaml")
+    document, _ = read_yaml(run_file(run, "config.yaml"))
     return load_config(options={f"data.{name}": value for name, value in document["data"].items()}).data
 
 
@@ -76,7 +102,7 @@ def tested_paths(run: Path, fold: int) -> list[str]:
     Raises:
         RunError: The run has no such fold.
     """
-    lines = read_rows(run / "folds.csv")
+    lines = read_rows(run_file(run, "folds.csv"))
     tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
     if not tested:
         raise RunError(f"Run {run} has no test images in fold {fold}. Name another fold, or give --data.")

@@ -71,9 +71,11 @@ def layer_pairs(
         layers: "stages", "all" (every feature map that both have under one name), or names of stages or layers.
 
     Raises:
-        ConfigError: Stages of an unknown backbone, or nothing that both have.
+        ConfigError: No layers, stages of an unknown backbone, or nothing that both have.
         UnknownNameError: A name that is neither a stage nor a layer.
     """
+    if not layers:
+        raise ConfigError("Expected --layers stages, all or names. Received none.")
     if tuple(layers) == ("stages",):
         return _stages(cards)
     if tuple(layers) == ("all",):

@@ -94,8 +94,10 @@ def measures(kinds: Sequence[str], *, compat: str | None) -> dict[str, Measure]:
 
     Raises:
         UnknownNameError: No such similarity.
-        ConfigError: One needs all rows at once, or `compat` knows another one only.
+        ConfigError: None is named, one needs all rows at once, or `compat` knows another one only.
     """
+    if not kinds:
+        raise ConfigError(f"Expected at least one --similarity of {', '.join(SIMILARITIES)}. Received none.")
     found = {kind: SIMILARITIES[kind] for kind in kinds}
     whole = [kind for kind, measure in found.items() if measure.of_sums is None]
     if whole:
@@ -181,7 +183,7 @@ def _interval(value: float, folds: Sequence[Sequence[DrawScore]]) -> tuple[float
 
 
 def _chance(measure: Measure, found: Similarity) -> float | None:
-    if measure.chance is None or found.rows - 1 <= found.rank_x + found.rank_y:
+    if measure.chance is None or (measure.fits and found.rows - 1 <= found.rank_x + found.rank_y):
         return None
     return measure.chance(found.rows, found.rank_x, found.rank_y)
 

@@ -18,6 +18,7 @@ import keras
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
+from radtransfer.comparison_images import run_file
 from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError
 from radtransfer.flat_model import flat_model, is_flat
 from radtransfer.initialization import draw_random
@@ -155,10 +156,9 @@ def _of_run(given: str, path: Path, moment: str | None) -> NetworkSource:
 
 
 def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> Network:
-    folder = run / f"fold_{fold}"
-    model = keras.models.load_model(folder / "model.keras", compile=False)
+    model = keras.models.load_model(run_file(run, f"fold_{fold}/model.keras"), compile=False)
     if initial:
-        model.load_weights(folder / "initial.weights.h5")
+        model.load_weights(run_file(run, f"fold_{fold}/initial.weights.h5"))
     return Network(model, BACKBONES[record["backbone"]], record["preprocessing"])
 
 

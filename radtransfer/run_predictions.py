@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.comparison_images import run_data
+from radtransfer.comparison_images import run_data, run_file
 from radtransfer.datasets import read_table
 from radtransfer.errors import DataError, RunError
 from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
@@ -84,7 +84,7 @@ def read_predictions(given: str) -> RunPredictions:
     """The test predictions of a run's finished folds, or of RUN/fold_K.
 
     Raises:
-        RunError: Not a run, or no fold of it is finished.
+        RunError: Not a run, no fold of it is finished, or its predictions are gone.
         DataError: With several labels, the data set is not there any more; it alone tells which are not known.
     """
     run, folds = _run_and_folds(given)
@@ -93,10 +93,11 @@ def read_predictions(given: str) -> RunPredictions:
     scoring = Scoring(record["task"], classes, run_data(run).positive_from)
     lines, repeats = [], []
     for number in folds:
-        folder = run / f"fold_{number}"
-        tested = [row | {"fold": number} for row in read_rows(folder / "predictions.csv") if row["split"] == "test"]
+        predictions = read_rows(run_file(run, f"fold_{number}/predictions.csv"))
+        tested = [row | {"fold": number} for row in predictions if row["split"] == "test"]
         lines += tested
-        repeats += [json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["repeat"]] * len(tested)
+        metrics = json.loads((run / f"fold_{number}" / "metrics.json").read_text(encoding="utf-8"))
+        repeats += [metrics["repeat"]] * len(tested)
     labels, paths = tuple(line["label"] for line in lines), tuple(line["path"] for line in lines)
     return RunPredictions(
         given=given,

@@ -8,7 +8,7 @@ from radtransfer.draws import CrossedSums, GroupedSums, MismatchedSums, PairedRe
 from radtransfer.errors import SimilarityError
 from radtransfer.layer_scores import combine, score_draw
 from radtransfer.sampling import spread_positions
-from radtransfer.similarity import SIMILARITIES
+from radtransfer.similarity import SIMILARITIES, StreamedSums
 from radtransfer.similarity.jackknife import total_sums
 
 IMAGES, GROUPS = 11, np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4])
@@ -101,6 +101,14 @@ def test_a_constant_layer_has_no_score_and_says_why(maps, readings):
     assert score.value is None
     assert "stem of B (other): expected at least one channel that varies" in score.undefined
     assert combine("stem", "cca", [[score]]).similarity is None
+
+
+def test_debiased_cka_of_unrelated_layers_is_0_also_where_rows_are_few():
+    make_rows = np.random.default_rng(0).normal
+    sums = StreamedSums(pairs="same")
+    sums.add({"x": make_rows(size=(30, 40))}, {"y": make_rows(size=(30, 40))})
+    score = score_draw([sums.pair("x", "y")], None, {"cka": SIMILARITIES["cka"]}, images=30)["cka"]
+    assert score.null.closed_form == 0
 
 
 def test_the_error_of_folds_with_other_images_is_that_of_a_mean_of_independent_ones(maps, readings):

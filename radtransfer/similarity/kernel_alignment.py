@@ -47,7 +47,7 @@ def cka_of_sums(pair: PairSums, *, debiased: bool = True) -> Similarity:
             f"{pair.x.name} and {pair.y.name}: debiased CKA is not defined on {pair.rows} rows this noisy. "
             "Use more rows, or biased CKA."
         )
-    return similarity_of(pair, dependence(pair) / np.sqrt(own[0] * own[1]))
+    return similarity_of(pair, dependence(pair) / np.sqrt(own[0]) / np.sqrt(own[1]))
 
 
 def _dependence(pair: PairSums) -> float:

@@ -41,6 +41,7 @@ class LayerSums:
         total: Sum of the shifted rows, float64 (channels,).
         products: Sum of their outer products, float64 (channels, channels).
         tolerance: Below this share of the largest, an eigenvalue is rounding error.
+        constant: The constant channels of a layer whose columns are mixtures of its channels; else None.
     """
 
     name: str
@@ -49,6 +50,7 @@ class LayerSums:
     total: np.ndarray
     products: np.ndarray
     tolerance: float
+    constant: tuple[int, ...] | None = None
 
     def __add__(self, other: "LayerSums") -> "LayerSums":
         """The sums over the rows of both, which must share their pivot."""
@@ -84,6 +86,8 @@ class LayerSums:
     @property
     def dead(self) -> tuple[int, ...]:
         """Indices of the constant channels."""
+        if self.constant is not None:
+            return self.constant
         return tuple(np.flatnonzero(~self.live).tolist())
 
     @cached_property

@@ -1,5 +1,7 @@
 """The sums of two arrays, and better ones where a layer is nearly dependent."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from radtransfer.similarity.checks import check_array, check_finite
@@ -66,14 +68,27 @@ def compact_sums(x: np.ndarray, y: np.ndarray, *, norms: bool = False) -> PairSu
     """As `sums_of_rows`, for measures that a rotation does not change.
 
     Layers with more channels than rows are rotated into as many coordinates as rows, so that flattened
-    feature maps need no (channels, channels) sums. Names of dead channels are lost by that.
+    feature maps need no (channels, channels) sums.
     """
-    arrays = [_compact(name, check_array(name, rows)) for name, rows in (("x", x), ("y", y))]
-    return sums_of_rows(*arrays, norms=norms)
+    arrays = [check_array(name, rows) for name, rows in (("x", x), ("y", y))]
+    pair = sums_of_rows(*map(_compact, ("x", "y"), arrays), norms=norms)
+    mine, its = (
+        replace(layer, constant=_constant(rows)) if _is_wide(rows) else layer
+        for layer, rows in zip((pair.x, pair.y), arrays, strict=True)
+    )
+    return replace(pair, x=mine, y=its)
+
+
+def _is_wide(rows: np.ndarray) -> bool:
+    return rows.shape[1] > rows.shape[0]
+
+
+def _constant(rows: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.flatnonzero((rows == rows[0]).all(axis=0)).tolist())
 
 
 def _compact(name: str, rows: np.ndarray) -> np.ndarray:
-    if rows.shape[1] <= rows.shape[0]:
+    if not _is_wide(rows):
         return rows
     with np.errstate(invalid="ignore"):
         mean = rows.mean(axis=0, dtype=np.float64)

@@ -48,10 +48,7 @@ FLOORS = {
         ("manifest",),
         ("roc", "scoring", "evaluation", "auc_difference"),
         ("agreement",),
-        ("comparison_folder",),
-        ("weight_change",),
         ("flat_model",),
-        ("batch_norm_statistics",),
         ("sampling",),
     ],
     "materials": [
@@ -81,9 +78,14 @@ FLOORS = {
             "sweeps",
         ),
         ("export",),
-        ("layer_comparison", "compare", "similarity_files", "compare_population", "population_files"),
-        ("compare_predictions", "prediction_files"),
-        ("compare_weights", "weight_files"),
+        (
+            "layer_comparison",
+            "compare",
+            "compare_population",
+            "compare_predictions",
+            "compare_weights",
+            "comparison_files",
+        ),
     ],
 }
 

@@ -125,6 +125,15 @@ def test_dead_channels_are_named_by_index(make_layers):
     assert similarity.cca(x, y).dead_x == (2, 5)
 
 
+@pytest.mark.parametrize("name", ["cka", "procrustes", "rbf_cka", "rsa"])
+def test_dead_channels_are_named_where_there_are_more_channels_than_rows(name):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 70)), rng.normal(size=(20, 50))
+    x[:, [3, 40]] = 0.1
+    result = SIMILARITIES[name].of_rows(x, y)
+    assert (result.dead_x, result.dead_y, result.rank_x) == ((3, 40), (), 19)
+
+
 def test_dead_channels_can_count_as_unlike(make_layers):
     x, y = make_layers(0, 500, 8, 8)
     x[:, [2, 5]] = 0

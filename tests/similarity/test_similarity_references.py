@@ -58,6 +58,13 @@ def test_debiased_cka_survives_large_offsets(layers):
 
 
 @pytest.mark.parametrize("debiased", [True, False])
+def test_cka_survives_activations_as_large_as_float32_holds(layers, debiased):
+    x, y = layers
+    large = similarity.cka(x * 1e37, y * 1e36, debiased=debiased)
+    assert large.value == pytest.approx(similarity.cka(x, y, debiased=debiased).value, abs=1e-12)
+
+
+@pytest.mark.parametrize("debiased", [True, False])
 def test_cka_of_more_channels_than_rows_agrees_with_kernels(debiased):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 300)) + 3, rng.normal(size=(60, 20))

@@ -188,13 +188,16 @@ def test_the_table_shows_similarity_interval_chance_ranks_rows_and_images(radtra
         (("RUN/fold_7", "RUN"), 2, ("fold 7 is not finished", "1, 2")),
         (("RUN", "RUN@initial", "--fold", 9), 2, ("fold 9", "1, 2")),
         (("RUN", "RUN", "--similarity", "pcca"), 2, ("pwcca",)),
+        (("RUN", "RUN", "--similarity", ""), 2, ("at least one --similarity", "pwcca")),
         (("RUN", "RUN", "--similarity", "rsa"), 2, ("rsa", "cannot be streamed")),
+        (("RUN", "RUN", "--layers", ","), 2, ("--layers", "stages")),
         (("RUN", "RUN", "--layers", "stage9"), 2, ("stage9", "stage3")),
         (("RUN", "random:cbr_large_w", "--channels", "paired"), 3, ("stem", "32 and 64 channels")),
         (("random:cbr_tiny", "random:cbr_tiny"), 2, ("--data",)),
         (("RUN", "RUN", "--compat", "juodelyte", "--similarity", "cka"), 2, ("cca only",)),
         (("RUN", "RUN", "--compat", "juodelyte", "--channels", "all"), 2, ("leave them out",)),
         (("RUN", "RUN", "--out", "RUN"), 2, ("Choose another",)),
+        (("RUN", "RUN", "--out", "RUN/config.yaml/out"), 2, ("no folder can be made in", "config.yaml")),
     ],
 )
 def test_what_cannot_be_compared_is_said_with_its_exit_code(radtransfer, finished_run, arguments, code, words):
@@ -205,6 +208,27 @@ def test_what_cannot_be_compared_is_said_with_its_exit_code(radtransfer, finishe
     assert outcome.out == ""
     for word in words:
         assert word in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [("fold_1/model.keras", ""), ("fold_1/initial.weights.h5", "@initial"), ("folds.csv", ""), ("config.yaml", "")],
+)
+def test_a_run_that_lacks_a_file_is_an_error_that_names_it(radtransfer, finished_run, tmp_path, name, moment):
+    part = copytree(finished_run.path, tmp_path / "part")
+    (part / name).unlink()
+    outcome = radtransfer("compare-cca", f"{part}{moment}", finished_run.path, *SMALL)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"lacks {name}" in outcome.err
+
+
+@pytest.mark.parametrize("shape", [(24, 24, 1), (24, 30, 3)])
+def test_a_network_that_cannot_be_given_the_images_is_an_error(radtransfer, finished_run, tmp_path, shape):
+    image = keras.Input(shape)
+    keras.Model(image, keras.layers.Conv2D(8, 3, name="conv1")(image)).save(tmp_path / "other.keras")
+    outcome = radtransfer("compare-cca", f"{finished_run.path}/fold_1", tmp_path / "other.keras", "--layers", "conv1")
+    assert outcome.code == 4, outcome.err
+    assert f"24 x {shape[1]} x {shape[2]}" in outcome.err
 
 
 def test_too_few_rows_say_how_many_images_would_do(radtransfer, finished_run):
@@ -241,6 +265,20 @@ def test_pairs_of_runs_are_grouped_by_what_they_started_from(radtransfer, finish
     assert result["r_squared"]["cca"]["pretrained × random"] == pytest.approx(np.corrcoef(mixed.T)[0, 1] ** 2)
     names = {"pairs.csv", "groups.csv", "population.json", "groups_cca.png", "training_cca.png"}
     assert {path.name for path in out.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        (("RUN", "RUN/fold_2"), "share a fold"),
+        (("RUN", "RUN/"), "share a fold"),
+        (("RUN", "RUN", "--cross"), "--cross"),
+    ],
+)
+def test_pairs_that_make_no_sense_are_refused(radtransfer, finished_run, runs, words):
+    outcome = radtransfer("compare-cca", "--pairs", *(item.replace("RUN", str(finished_run.path)) for item in runs))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert words in outcome.err
 
 
 def test_two_networks_or_pairs_are_asked_for(radtransfer, finished_run):

@@ -85,6 +85,14 @@ def test_what_is_no_run_exits_with_2(radtransfer, finished_run, tmp_path):
     assert "expected a run.json" in outcome.err
 
 
+def test_a_run_without_its_predictions_exits_with_2(radtransfer, finished_run, tmp_path):
+    part = copytree(finished_run.path, tmp_path / "part")
+    (part / "fold_1" / "predictions.csv").unlink()
+    outcome = radtransfer("compare-predictions", finished_run.path, part)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "lacks fold_1/predictions.csv" in outcome.err
+
+
 def test_runs_of_other_images_or_classes_exit_with_3(radtransfer, finished_run, tmp_path):
     other = copytree(finished_run.path, tmp_path / "other")
     for path in other.rglob("predictions.csv"):
