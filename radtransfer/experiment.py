@@ -67,6 +67,11 @@ class Experiment:
         """The table rows of `splits` in a fold, in table order."""
         return np.flatnonzero(np.isin(fold.split, splits))
 
+    @property
+    def learners(self) -> tuple[Learner, ...]:
+        """Those that train, in turn."""
+        return (self.learner,) if self.head_learner is None else (self.head_learner, self.learner)
+
     def inputs(self, learner: Learner, progress: Progress) -> Batches | FeatureBatches:
         """What `learner` trains on: the images, or what its frozen trunk, as it stands, makes of them.
 

@@ -65,7 +65,7 @@ def run_record(experiment: Experiment) -> dict[str, Any]:
             "preprocessing_from": None if pretrained is None else pretrained.preprocessing_sure,
         },
         "plan": experiment.plan.record(),
-        "features_cached": experiment.learner.from_features,
+        "features_cached": any(learner.from_features for learner in experiment.learners),
         "weights_sha256": None if pretrained is None else pretrained.sha256,
         "preprocessing": experiment.preprocessing,
         "task": table.task,

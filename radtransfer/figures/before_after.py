@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from radtransfer.figures.style import COLORS, COLUMN, line_style, new_figure
+from radtransfer.figures.style import COLORS, COLUMN, in_paper_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +19,7 @@ class Points:
     r_squared: float | None
 
 
+@in_paper_style
 def before_after(groups: Mapping[str, Points]) -> "Figure":
     """A scatter with a colour and a marker per name in `groups`.
 

@@ -7,12 +7,13 @@ References:
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from radtransfer.figures.style import line_style, new_figure
+from radtransfer.figures.style import in_paper_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@in_paper_style
 def draw_by_stage(
     stages: Sequence[str], series: Mapping[str, Sequence[tuple[float, float] | None]], *, x: str, y: str
 ) -> "Figure":

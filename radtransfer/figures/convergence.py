@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import line_style, new_figure
+from radtransfer.figures.style import in_paper_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +18,7 @@ Curve = Sequence[tuple[int, float]]
 """Step and AUC, in order of steps."""
 
 
+@in_paper_style
 def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float | None = None) -> "Figure":
     """A line for each arm.
 

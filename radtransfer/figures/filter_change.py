@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import COLUMN, line_style, new_figure
+from radtransfer.figures.style import COLUMN, in_paper_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,6 +13,7 @@ _MOST_FILTERS = 64
 _BINS = 60
 
 
+@in_paper_style
 def filter_change(a: np.ndarray, b: np.ndarray, *, title_a: str, title_b: str) -> "Figure":
     """Two grids of filters in the same order and a histogram of all weights of both.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import COLORS, paper_style
+from radtransfer.figures.style import COLORS, in_paper_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +25,7 @@ WIDTH = 7.0
 """Of the figure: two columns of a paper, inches."""
 
 
+@in_paper_style
 def draw_filters(
     kernel: np.ndarray,
     weights: Mapping[str, np.ndarray],
@@ -44,16 +45,15 @@ def draw_filters(
 
     pictures = filter_grid(kernel)
     heights = WIDTH * pictures.shape[0] / pictures.shape[1] + 0.3, 1.4
-    with paper_style():
-        figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-        grid = figure.add_gridspec(2, len(weights), height_ratios=heights)
-        top = figure.add_subplot(grid[0, :])
-        top.imshow(pictures, interpolation="nearest")
-        top.set_axis_off()
-        size = f"{kernel.shape[0]}×{kernel.shape[1]}"
-        top.set_title(f"{title}: {kernel.shape[3]} filters of {size}, each to its own range")
-        for place, (stage, values) in enumerate(weights.items()):
-            _histogram(figure.add_subplot(grid[1, place]), stage, values, (pretrained or {}).get(stage))
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(2, len(weights), height_ratios=heights)
+    top = figure.add_subplot(grid[0, :])
+    top.imshow(pictures, interpolation="nearest")
+    top.set_axis_off()
+    size = f"{kernel.shape[0]}×{kernel.shape[1]}"
+    top.set_title(f"{title}: {kernel.shape[3]} filters of {size}, each to its own range")
+    for place, (stage, values) in enumerate(weights.items()):
+        _histogram(figure.add_subplot(grid[1, place]), stage, values, (pretrained or {}).get(stage))
     return figure
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from radtransfer.figures.style import COLUMN, line_style, new_figure
+from radtransfer.figures.style import COLUMN, in_paper_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 _MOST_LABELS = 40
 
 
+@in_paper_style
 def layer_change(layers: Sequence[str], kinds: Sequence[str], changes: Sequence[float | None]) -> "Figure":
     """A point per layer, a line per kind of layer.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import COLORS, COLUMN, MARKERS, new_figure
+from radtransfer.figures.style import COLORS, COLUMN, MARKERS, in_paper_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,6 +14,7 @@ _GROUPS = ("both right", "A only", "B only", "both wrong")
 _COLORS = (COLORS[2], COLORS[0], COLORS[4], COLORS[1])
 
 
+@in_paper_style
 def prediction_agreement(
     truth_a: Sequence[float],
     truth_b: Sequence[float],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import COLORS, COLUMN, line_style, new_figure
+from radtransfer.figures.style import COLORS, COLUMN, in_paper_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +34,7 @@ class Curve:
     chance_high: Sequence[float]
 
 
+@in_paper_style
 def similarity_curve(layers: Sequence[str], curves: Mapping[str, Curve]) -> "Figure":
     """A line per name in `curves` over the layers.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import COLUMN, new_figure
+from radtransfer.figures.style import COLUMN, in_paper_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,6 +14,7 @@ _MOST_NUMBERS = 8
 _MOST_LABELS = 40
 
 
+@in_paper_style
 def similarity_heat_map(
     matrix: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], row_title: str, column_title: str, title: str
 ) -> "Figure":

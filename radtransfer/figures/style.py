@@ -4,7 +4,8 @@ References:
     Okabe, Ito 2008, Color Universal Design (the eight colours).
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,19 +48,26 @@ def new_figure(
 
     Nothing global is touched: no backend, no current figure, no `rcParams` of the caller.
     """
+    import matplotlib
     from matplotlib.figure import Figure
 
-    with paper_style():
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
 
 
-def paper_style() -> AbstractContextManager:
-    """Inside the block, axes are made in the house style; `new_figure` and `save_figure` do this by themselves."""
-    import matplotlib
+def in_paper_style(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
+    """A function that draws a figure, drawing all of it in the house style."""
 
-    return matplotlib.rc_context(_STYLE)
+    @wraps(draw)
+    def styled(*args, **keywords) -> "Figure":
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **keywords)
+
+    return styled
 
 
 def line_style(number: int) -> dict[str, str]:
@@ -77,11 +85,13 @@ def save_figure(figure: "Figure", path: Path) -> None:
     Raises:
         ConfigError: No format of a figure.
     """
+    import matplotlib
+
     check_figure_path(path)
     # Without a date the same values give the same bytes.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with paper_style(), whole_file(path) as part:
+    with matplotlib.rc_context(_STYLE), whole_file(path) as part:
         figure.savefig(part, format=path.suffix.lower()[1:], dpi=200, metadata=metadata)
 
 
