@@ -91,11 +91,12 @@ def _scheme_name(settings: TransferSettings, *, weights: bool) -> str:
 def _boundaries(name: str, scheme: Scheme, settings: TransferSettings, slim: str | None) -> tuple[str | None, str]:
     """Where the scheme is cut (None: at the end), and through where it freezes."""
     through, freeze_to = settings.through, settings.freeze_to
-    if scheme.freezes and freeze_to is not None:
+    by_freezing = scheme.freezes and freeze_to is not None  # `freezeall --freeze-to STAGE`: fixed features through it
+    if by_freezing:
         if freeze_to == "none" or (through or freeze_to) != freeze_to:
             raise ConfigError(f"Scheme {name} freezes what it reuses. Received: --freeze-to {freeze_to} beside it.")
         through = None if freeze_to == "all" else freeze_to
-    if through is not None and scheme.through not in ("named", "named or end") and not _freezes_all(scheme, freeze_to):
+    if through is not None and scheme.through not in ("named", "named or end") and not by_freezing:
         raise ConfigError(
             f"Scheme {name} takes no --through ({scheme.description}). Use transfusion, fixed_features, "
             "fixed_features_reinit or random_features, or write the stages out under transfer.stages."
@@ -107,11 +108,6 @@ def _boundaries(name: str, scheme: Scheme, settings: TransferSettings, slim: str
     if scheme.through == "slim":
         through = slim.partition(":")[0]
     return through, (through or "all") if scheme.freezes else (freeze_to or "none")
-
-
-def _freezes_all(scheme: Scheme, freeze_to: str | None) -> bool:
-    """`freezeall --freeze-to STAGE` is fixed features through it."""
-    return scheme.freezes and freeze_to is not None
 
 
 def _slim_widths(slim: str, card: Backbone) -> dict[str, float]:
