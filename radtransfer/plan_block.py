@@ -70,6 +70,7 @@ def run_record(experiment: Experiment) -> dict[str, Any]:
         "preprocessing": experiment.preprocessing,
         "task": table.task,
         "classes": list(table.classes),
+        "positive_from": experiment.scoring.positive_from,
         "data": {"source": experiment.config.data.source, "images": len(table)},
         "table_sha256": experiment.table_sha256,
         "batch_norm": {"reestimated_before_step": experiment.settled_after},

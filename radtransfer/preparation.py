@@ -124,7 +124,8 @@ def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring
     for note in table.notes:
         progress.note(note)
     loss_weights(config, table, np.arange(len(table)))
-    return table, Scoring(table.task, table.classes, config.data.positive_from)
+    asked = config.data.positive_from
+    return table, Scoring(table.task, table.classes, table.positive_from if asked is None else asked)
 
 
 def _folds(config: Config, table: ImageTable) -> tuple[Fold, ...]:

@@ -90,7 +90,9 @@ def read_predictions(given: str) -> RunPredictions:
     run, folds = _run_and_folds(given)
     record = read_run(run)
     classes = tuple(record["classes"])
-    scoring = Scoring(record["task"], classes, run_data(run).positive_from)
+    # Earlier runs did not record it, and took it from their settings alone.
+    positive_from = record["positive_from"] if "positive_from" in record else run_data(run).positive_from
+    scoring = Scoring(record["task"], classes, positive_from)
     lines, repeats = [], []
     for number in folds:
         predictions = read_rows(run_file(run, f"fold_{number}/predictions.csv"))

@@ -28,6 +28,19 @@ DATASETS = Table(
         "csv_table": "radtransfer.datasets.csv_table:read",
         "fold_directory": "radtransfer.datasets.fold_directory:read",
         "synthetic_fundus": "radtransfer.datasets.synthetic_fundus:read",
+        "chest_xray": "radtransfer.datasets.chest_xray:read",
+        "busi": "radtransfer.datasets.busi:read",
+        "ddti": "radtransfer.datasets.ddti:read",
+        "cbis_ddsm": "radtransfer.datasets.cbis_ddsm:read",
+        "mrnet": "radtransfer.datasets.mrnet:read",
+        "pcam": "radtransfer.datasets.pcam:read",
+        "isic2018": "radtransfer.datasets.isic2018:read",
+        "ham10000": "radtransfer.datasets.ham10000:read",
+        "kvasir": "radtransfer.datasets.kvasir:read",
+        "chexpert": "radtransfer.datasets.chexpert:read",
+        "eyepacs": "radtransfer.datasets.eyepacs:read",
+        "aptos2019": "radtransfer.datasets.aptos2019:read",
+        "radimagenet_task": "radtransfer.datasets.radimagenet_task:read",
     },
 )
 
@@ -84,16 +97,12 @@ def find_dataset(source: str | None) -> tuple[str, str | None]:
 
 def absolute_source(source: str) -> str:
     """`source` as it reads the same data from every folder."""
+    from radtransfer.datasets.location import absolute_location
+
     name, _, location = source.partition(":")
     if name in DATASETS:
-        return f"{name}:{_absolute(location)}" if location else source
-    return _absolute(source)
-
-
-def _absolute(location: str) -> str:
-    """The full path of what is there; anything else, such as options of a built-in set, stays as it is."""
-    path = Path(location).expanduser()
-    return str(path.absolute()) if path.exists() else location
+        return f"{name}:{absolute_location(location)}" if location else source
+    return absolute_location(source)
 
 
 def _holds_split_tables(folder: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from radtransfer.datasets.columns import Columns, find_columns
 from radtransfer.datasets.image_files import find_files
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.datasets.labels import label_values, listed, one_hot, plain
+from radtransfer.datasets.labels import listed, multilabel_targets, one_hot, plain
 from radtransfer.datasets.sheet import Sheet, read_sheet
 from radtransfer.datasets.splits import place_images, split_name
 from radtransfer.errors import DataError
@@ -105,7 +105,9 @@ def _targets(
     sheet: Sheet, columns: Columns, rows: Sequence[int], settings: DataSettings
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     if columns.multilabel:
-        return _multilabel_targets(sheet, columns, rows, settings)
+        names = [sheet.columns[column] for column in columns.labels]
+        cells = [[sheet.rows[row][column] for column in columns.labels] for row in rows]
+        return multilabel_targets(names, cells, settings, place=lambda i: sheet.place(rows[i]))
     labels = [plain(sheet.rows[row][columns.labels[0]]) for row in rows]
     empty = [row for row, label in zip(rows, labels, strict=True) if not label]
     if empty:
@@ -114,25 +116,6 @@ def _targets(
             + " In 0/1 columns of --task multilabel they may be empty."
         )
     return one_hot(labels)
-
-
-def _multilabel_targets(
-    sheet: Sheet, columns: Columns, rows: Sequence[int], settings: DataSettings
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Sorted columns, as everywhere."""
-    values = label_values(settings)
-    ordered = sorted(columns.labels, key=lambda column: sheet.columns[column])
-    targets = np.empty((len(rows), len(ordered)), dtype="float32")
-    for j, column in enumerate(ordered):
-        for i, row in enumerate(rows):
-            value = values.get(plain(sheet.rows[row][column]))
-            if value is None:
-                raise DataError(
-                    f"{sheet.place(row)}, column {sheet.columns[column]!r}: expected 1, 0, -1 (uncertain) or "
-                    f"nothing, received {sheet.rows[row][column]!r}."
-                )
-            targets[i, j] = value
-    return targets, tuple(sheet.columns[column] for column in ordered)
 
 
 def _patients(

@@ -20,6 +20,8 @@ class ImageTable:
         patients: Patient id of each image; None where the source has none.
         splits: (folds, images) of "train", "val", "test" or "" (not used in that fold), where the
             source brings its own; None where they are to be drawn.
+        positive_from: The lowest of the grades that counts as positive where the user names none; None where the
+            set has no such grade.
         notes: What was ignored, guessed or counted, one sentence each, shown to the user.
     """
 
@@ -30,6 +32,7 @@ class ImageTable:
     task: str
     patients: tuple[str, ...] | None = None
     splits: np.ndarray | None = None
+    positive_from: int | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -58,5 +61,6 @@ class ImageTable:
             task=self.task,
             patients=None if self.patients is None else tuple(self.patients[i] for i in index),
             splits=None if self.splits is None else self.splits[:, index],
+            positive_from=self.positive_from,
             notes=self.notes,
         )

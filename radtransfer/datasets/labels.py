@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -50,6 +50,35 @@ def label_values(settings: DataSettings) -> dict[str, float]:
     uncertain = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[settings.uncertain]
     unmentioned = {"zeros": 0.0, "ignore": np.nan}[settings.unmentioned]
     return {"0": 0.0, "1": 1.0, "-1": uncertain, "": unmentioned}
+
+
+def multilabel_targets(
+    names: Sequence[str], rows: Sequence[Sequence[str]], settings: DataSettings, *, place: Callable[[int], str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Targets of several labels, float32 (images, labels) with NaN where not known, and the sorted labels.
+
+    Args:
+        names: Of the labels.
+        rows: The cells of each image, in the order of the names.
+        settings: What uncertain and unmentioned labels count as.
+        place: Where the row of that number stands, for the message.
+
+    Raises:
+        DataError: A cell holds something else.
+    """
+    values = label_values(settings)
+    order = sorted(range(len(names)), key=lambda i: names[i])
+    targets = np.empty((len(rows), len(order)), dtype="float32")
+    for j, column in enumerate(order):
+        for i, row in enumerate(rows):
+            value = values.get(plain(row[column]))
+            if value is None:
+                raise DataError(
+                    f"{place(i)}, column {names[column]!r}: expected 1, 0, -1 (uncertain) or "
+                    f"nothing, received {row[column]!r}."
+                )
+            targets[i, j] = value
+    return targets, tuple(names[column] for column in order)
 
 
 def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:

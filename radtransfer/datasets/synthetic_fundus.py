@@ -15,8 +15,6 @@ there afterwards. They are a toy: a network that grades them has learnt nothing 
 """
 
 import csv
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,9 +23,10 @@ import numpy as np
 from PIL import Image
 
 from radtransfer.cache import cache_folder
+from radtransfer.datasets.cached_images import write_once
 from radtransfer.datasets.fundus_drawing import LESIONS_OF_GRADE, fundus_image, patient_appearance
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.errors import ConfigError, DataError, UnknownNameError
+from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.settings import DataSettings
 
 VERSION = 1
@@ -77,8 +76,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     options = parse_options(location)
     name = f"v{VERSION}-{options.images}-images-{options.size}px-seed{options.seed}"
     folder = cache_folder() / "synthetic_fundus" / name
-    if not folder.is_dir():
-        _write_whole(folder, options)
+    write_once(folder, lambda draft: _write(draft, options), what="The synthetic images")
     return _table(folder, options)
 
 
@@ -115,37 +113,6 @@ def _check_settings(settings: DataSettings) -> None:
                 f"data.{name} is {getattr(settings, name)!r}, but synthetic_fundus brings its own images, "
                 f"labels and patients. Leave data.{name} out."
             )
-
-
-def _write_whole(folder: Path, options: Options) -> None:
-    """Draw into a temporary neighbour, then rename, so that a half-written set is never read.
-
-    Raises:
-        DataError: The folder cannot be written.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-        try:
-            _write(draft, options)
-            _publish(draft, folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    except OSError as error:
-        raise DataError(
-            f"The synthetic images could not be written to {folder} ({error}). "
-            "Free some space, or name another folder in the environment variable RADTRANSFER_CACHE."
-        ) from error
-
-
-def _publish(draft: Path, folder: Path) -> None:
-    """Rename; where another process has drawn the same set meanwhile, its copy stays."""
-    draft.chmod(0o755)
-    try:
-        draft.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
 
 
 def _write(folder: Path, options: Options) -> None:
