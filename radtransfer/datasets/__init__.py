@@ -4,7 +4,8 @@ To add one, write `datasets/<name>.py` with
 
     def read(settings: DataSettings, location: str | None = None) -> ImageTable
 
-and add one line to `DATASETS`; `--data <name>:<location>` then reads it. Errors are `DataError`s. Task,
+and add one line to `DATASETS`; `--data <name>:<location>` then reads it. `public_set.py` holds what the readers of
+public downloads share. Errors are `DataError`s. Task,
 classes and `--positive-from` are checked here for every dataset; `--patient-regex` serves all that bring no
 patients.
 """

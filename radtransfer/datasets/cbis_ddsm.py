@@ -4,7 +4,7 @@ The four tables, in the folder itself or in `csv/`, and the whole mammograms in 
 
     {mass,calc}_case_description_{train,test}_set.csv     (patient_id,pathology,image file path,…)
     jpeg/<series UID>/1-249.jpg                           Kaggle's awsaf49/cbis-ddsm-breast-cancer-image-dataset
-    Mass-Training_P_00001_LEFT_CC/…/…/1-1.dcm, .png       The Cancer Imaging Archive; converted in place
+    Mass-Training_P_00001_LEFT_CC/…/…/1-1.png             The Cancer Imaging Archive's 1-1.dcm, converted in place
     images/Mass-Training_P_00001_LEFT_CC.png              one file per mammogram, as Juodelyte et al. 2023
 
 A table's `image file path` is `Mass-Training_P_00001_LEFT_CC/<study UID>/<series UID>/000000.dcm`: a mammogram is the
@@ -71,14 +71,17 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         _collect(_table(root, kind, split), split, mammograms) for kind in kinds for split in ("train", "test")
     )
     places = Places(root)
+    found = {case: places.find(mammogram) for case, mammogram in mammograms.items()}
+    if not any(found.values()):
+        raise CBIS_DDSM.error(root, f"has none of the {len(found)} mammograms in its tables")
     rows = [
         Row(
-            places.find(mammogram) or f"{mammogram.case}.png",
+            found[case] or f"{case}.png",
             "MALIGNANT" if "MALIGNANT" in mammogram.labels else "BENIGN",
             mammogram.patient,
             mammogram.split if options["split"] == "official" else "",
         )
-        for mammogram in mammograms.values()
+        for case, mammogram in mammograms.items()
     ]
     both = sum(len(mammogram.labels) > 1 for mammogram in mammograms.values())
     notes = [

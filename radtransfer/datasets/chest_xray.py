@@ -8,7 +8,9 @@ Kaggle's `paultimothymooney/chest-xray-pneumonia`, or `chest_xray` of the origin
 
 Kaggle's archive holds everything a second time in `chest_xray/chest_xray`; that copy is not read.
 
-Patients: in the file names. Juodelyte et al. 2023 take `person1` and `0115` whatever stands beside them; so does
+Classes: NORMAL, PNEUMONIA (bacteria and virus together, as Juodelyte et al. 2023).
+
+Patients: in the file names. Juodelyte et al. take `person1` and `0115` whatever stands beside them; so does
 `split=drawn`. These are too few: `person1_bacteria` and `person1_virus`, `IM-0115` and `NORMAL2-IM-0115` are
 numbered apart (taken together, 264 of the 2,790 would stand in both train and test of the official split, taken
 apart none of 4,097), but merging two patients leaks nothing. `split=official` takes them apart.

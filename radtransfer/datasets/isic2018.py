@@ -57,7 +57,10 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     lesions, notes = _lesions(root)
     rows, without = [], 0
     for part, split in _PARTS.items() if official else [("Training", "")]:
-        for image, *cells in read_columns(_table(root, f"ISIC2018_Task3_{part}_GroundTruth"), "image", *CLASSES):
+        truth = _find_table(root, f"ISIC2018_Task3_{part}_GroundTruth")
+        if truth is None:
+            raise ISIC2018.error(root, f"has no ISIC2018_Task3_{part}_GroundTruth.csv")
+        for image, *cells in read_columns(truth, "image", *CLASSES):
             lesion = None if lesions is None else lesions.get(image, image)
             without += lesions is not None and part == "Training" and image not in lesions
             rows.append(Row(f"ISIC2018_Task3_{part}_Input/{image}.jpg", diagnosis(image, cells), lesion, split))
@@ -78,17 +81,14 @@ def diagnosis(image: str, cells: list[str]) -> str:
     return found[0]
 
 
-def _table(root: Path, name: str) -> Path:
-    for file in (root / f"{name}.csv", root / name / f"{name}.csv"):
-        if file.is_file():
-            return file
-    raise ISIC2018.error(root, f"has no {name}.csv")
+def _find_table(root: Path, name: str) -> Path | None:
+    places = (root / f"{name}.csv", root / name / f"{name}.csv")
+    return next((file for file in places if file.is_file()), None)
 
 
 def _lesions(root: Path) -> tuple[dict[str, str] | None, list[str]]:
-    try:
-        file = _table(root, "ISIC2018_Task3_Training_LesionGroupings")
-    except DataError:
+    file = _find_table(root, "ISIC2018_Task3_Training_LesionGroupings")
+    if file is None:
         return None, ["no ISIC2018_Task3_Training_LesionGroupings.csv, so images of one lesion are not kept together"]
     lesions = dict(read_columns(file, "image", "lesion_id"))
     return lesions, [f"patients are lesions ({len(set(lesions.values()))})"]

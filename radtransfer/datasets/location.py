@@ -3,16 +3,19 @@
 import re
 from pathlib import Path
 
-_OPTIONS = re.compile(r"(?P<folder>.*?)(?P<options>(?:,\s*\w+=[^,/\\]*)*)", re.DOTALL)
+_OPTION = re.compile(r"\s*(\w+)\s*=([^,/\\]*)")
 
 
 def split_location(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """The folder, and the (name, value) pairs after it; a folder that is there is never cut."""
-    if Path(text).expanduser().exists():
-        return text, ()
-    match = _OPTIONS.fullmatch(text)
-    pairs = (part.partition("=") for part in match["options"].split(",") if part)
-    return match["folder"], tuple((name.strip(), value.strip()) for name, _, value in pairs)
+    folder, options = text, []
+    while not (folder and Path(folder).expanduser().exists()):
+        start, comma, end = folder.rpartition(",")
+        option = _OPTION.fullmatch(end)
+        if not comma or option is None:
+            break
+        folder, options = start, [(option[1], option[2].strip()), *options]
+    return folder, tuple(options)
 
 
 def absolute_location(text: str) -> str:

@@ -145,12 +145,14 @@ def table_of_rows(
         notes: To be shown before those that are made here.
 
     Raises:
-        DataError: There are no images, or rows of one image contradict each other.
+        DataError: There are no images, none is on disk, or rows of one image contradict each other.
     """
     unique = list(dict.fromkeys(rows))
     _check_rows(unique, root)
     files = [root / row.path for row in unique]
     files = [file if file.is_file() else None for file in files]
+    if not any(files):
+        raise DataError(f"None of the {len(files)} images is on disk; expected, for example, {root / unique[0].path}.")
     if labels:
         cells = [row.label for row in unique]
         targets, classes = multilabel_targets(labels, cells, settings, place=lambda i: unique[i].path)

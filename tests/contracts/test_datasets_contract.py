@@ -1,0 +1,74 @@
+"""Every reader of a public set says what it expects, and refuses what it would have to ignore."""
+
+import importlib
+
+import pytest
+
+from radtransfer.datasets import DATASETS, read_table
+from radtransfer.datasets.public_set import PublicSet
+from radtransfer.errors import DataError, UnknownNameError
+from radtransfer.settings import DataSettings
+
+
+def public_sets():
+    """Name and `PublicSet` of the datasets that have one."""
+    for name in DATASETS:
+        module = importlib.import_module(DATASETS[name].__module__)
+        yield from ((name, value) for value in vars(module).values() if isinstance(value, PublicSet))
+
+
+SETS = dict(public_sets())
+
+
+def read(name, location, **settings):
+    return read_table(DataSettings(source=f"{name}:{location}", **settings))
+
+
+def test_there_are_public_sets():
+    assert {"busi", "chexpert", "pcam"} <= set(SETS)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_name_is_that_of_the_table_and_of_the_file(name):
+    assert SETS[name].name == name
+    assert DATASETS[name].__module__ == f"radtransfer.datasets.{name}"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_docstring_says_classes_patients_and_split(name):
+    text = importlib.import_module(DATASETS[name].__module__).__doc__
+    assert all(word in text for word in ("Patients", "Split:")), text
+    assert "Classes:" in text or "Labels:" in text
+    assert all(f"`{option}=" in text for option in SETS[name].options)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_an_empty_folder_gets_the_expected_tree_and_what_was_found(name, tmp_path):
+    with pytest.raises(DataError) as caught:
+        read(name, tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{name}: {tmp_path} has ")
+    assert message.endswith("\nFound: nothing.")
+    assert all(line in message for line in SETS[name].tree.strip().splitlines())
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_folder_that_is_not_there_is_an_error(name, tmp_path):
+    with pytest.raises(DataError, match=f"{name}: .*nowhere is not a folder. Expected:"):
+        read(name, tmp_path / "nowhere")
+    with pytest.raises(DataError, match=f"{name}: no folder given"):
+        read_table(DataSettings(source=name))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_an_unknown_option_is_an_error(name, tmp_path):
+    with pytest.raises(UnknownNameError, match=f"option of {name}"):
+        read(name, f"{tmp_path},colour=red")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_columns_that_make_no_sense_are_refused(name, tmp_path):
+    for setting in {"path_column", "label_column", "patient_column", "image_root"} - set(SETS[name].columns):
+        value = ("x",) if setting == "label_column" else "x"
+        with pytest.raises(DataError, match=f"--{setting.replace('_', '-')} makes no sense for {name}"):
+            read(name, tmp_path, **{setting: value})

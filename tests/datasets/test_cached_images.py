@@ -1,0 +1,42 @@
+"""Folders of the cache appear whole or not at all."""
+
+import os
+
+import pytest
+
+from radtransfer.datasets.cached_images import fingerprint, write_once
+from radtransfer.errors import DataError
+
+
+def test_a_folder_is_made_once(tmp_path):
+    folder, made = tmp_path / "a" / "b", []
+
+    def write(draft):
+        made.append(draft)
+        (draft / "1.png").write_bytes(b"x")
+
+    write_once(folder, write, what="It")
+    write_once(folder, write, what="It")
+    assert len(made) == 1 and made[0] != folder
+    assert [file.name for file in folder.iterdir()] == ["1.png"]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DataError("a damaged volume")])
+def test_a_half_written_folder_is_left_by_no_error(tmp_path, error):
+    def write(draft):
+        (draft / "1.png").write_bytes(b"x")
+        raise error
+
+    with pytest.raises(DataError, match=r"damaged volume|The slices could not be written .*No space left.*_CACHE"):
+        write_once(tmp_path / "a" / "b", write, what="The slices")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_the_fingerprint_changes_with_files_and_words(tmp_path):
+    file = tmp_path / "x.npy"
+    file.write_bytes(b"1")
+    first = fingerprint([file], "axial")
+    assert fingerprint([file], "axial") == first != fingerprint([file], "coronal")
+    os.utime(file, ns=(0, 1))
+    assert fingerprint([file], "axial") != first
