@@ -37,12 +37,12 @@ def write_once(folder: Path, write: Callable[[Path], None], *, what: str) -> Non
         ) from error
 
 
-def fingerprint(files: Iterable[Path], *words: str) -> str:
-    """Sixteen hexadecimal digits that change with the words, and with the path, size or time of any file."""
-    digest = hashlib.sha256("\n".join(words).encode())
+def fingerprint(files: Iterable[Path]) -> str:
+    """Sixteen hexadecimal digits that change with the path, size or time of any file."""
+    digest = hashlib.sha256()
     for file in files:
         facts = file.stat()
-        digest.update(f"\n{file} {facts.st_size} {facts.st_mtime_ns}".encode())
+        digest.update(f"{file} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -85,7 +85,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     there = [examination for examination in examinations if examination.file is not None]
     if not there:
         raise MRNET.error(root, f"has no {plane} volume of the {len(examinations)} examinations in its tables")
-    key = fingerprint((examination.file for examination in there), plane, slices)
+    key = fingerprint(examination.file for examination in there)
     folder = cache_folder() / "mrnet" / f"{plane}-{slices}-{key}"
     write_once(folder, lambda draft: _write(draft, there), what="The slices of MRNet")
     splits = {"train": "train", "valid": "test"} if options["split"] == "official" else {"train": "", "valid": ""}

@@ -71,9 +71,8 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     index = index_files(root)
     parts = [_part(root, index, name) for name in _SPLITS]
     chosen = _chosen(parts, options["images"])
-    folder = (
-        cache_folder() / "pcam" / f"{options['images']}-{fingerprint((part.file for part in parts), options['images'])}"
-    )
+    key = fingerprint(part.file for part in parts)
+    folder = cache_folder() / "pcam" / f"{options['images']}-{key}"
     write_once(folder, lambda draft: _write(draft, parts, chosen), what="The patches of PCam")
     known = all(part.slides is not None for part in parts)
     rows = [

@@ -33,10 +33,14 @@ def test_a_half_written_folder_is_left_by_no_error(tmp_path, error):
     assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_the_fingerprint_changes_with_files_and_words(tmp_path):
+def test_the_fingerprint_changes_with_the_files(tmp_path):
     file = tmp_path / "x.npy"
     file.write_bytes(b"1")
-    first = fingerprint([file], "axial")
-    assert fingerprint([file], "axial") == first != fingerprint([file], "coronal")
+    os.utime(file, ns=(0, 0))
+    first = fingerprint([file])
+    assert fingerprint([file]) == first != fingerprint([file, file])
     os.utime(file, ns=(0, 1))
-    assert fingerprint([file], "axial") != first
+    assert fingerprint([file]) != first
+    file.write_bytes(b"12")
+    os.utime(file, ns=(0, 0))
+    assert fingerprint([file]) != first
