@@ -19,7 +19,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from radtransfer.errors import DataError
+from radtransfer.errors import BadImageError
 
 PIXEL_LIMIT = 200_000_000
 """Larger images are refused from their header alone: a small file can unpack to any size."""
@@ -43,14 +43,6 @@ _NOT_IMAGES = {
 }
 
 _ORIENTATION_TAG = 0x0112
-
-
-class BadImageError(DataError):
-    """An image that cannot be used, and the `reason` without its name."""
-
-    def __init__(self, file: Path, reason: str):
-        self.reason = reason
-        super().__init__(f"{file}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,13 @@ from typing import Literal
 import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.errors import DataError
-from radtransfer.image_formats import BadImageError, ImageFacts, decode_with_pillow, inspect_image
+from radtransfer.errors import BadImageError, DataError
+from radtransfer.image_formats import ImageFacts, decode_with_pillow, inspect_image
 from radtransfer.progress import Progress
 from radtransfer.runs import write_text
 
 __all__ = [
     "BadImage",
-    "BadImageError",
     "CheckedImages",
     "ImageFacts",
     "check_images",

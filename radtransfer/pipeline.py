@@ -17,8 +17,8 @@ import tensorflow as tf
 from radtransfer.augmentations import AUGMENTATIONS
 from radtransfer.decoding import DECODERS, decode, resize, upright
 from radtransfer.epoch_order import epoch_order, filled_rows, image_seeds, path_keys
-from radtransfer.errors import DataError
-from radtransfer.images import BadImageError, ImageFacts, decode_with_pillow
+from radtransfer.errors import BadImageError, DataError
+from radtransfer.images import ImageFacts, decode_with_pillow
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Images (batch, height, width, 3), RGB, 0–255; targets (batch, classes); weights (batch,); all float32."""

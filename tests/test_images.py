@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.errors import DataError
-from radtransfer.images import BadImage, BadImageError, ImageFacts, check_images, decode_with_pillow, inspect_image
+from radtransfer.errors import BadImageError, DataError
+from radtransfer.images import BadImage, ImageFacts, check_images, decode_with_pillow, inspect_image
 from radtransfer.progress import Progress
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")

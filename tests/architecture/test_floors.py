@@ -14,6 +14,7 @@ FLOORS = {
         (
             "errors",
             "seeds",
+            "image_place",
             "progress",
             "yaml_text",
             "schemes",
@@ -30,7 +31,6 @@ FLOORS = {
     "tables": [
         ("augmentations",),
         ("backbones",),
-        ("datasets",),
         ("export_formats",),
         ("figures",),
         ("initializers",),
@@ -43,7 +43,7 @@ FLOORS = {
         ("checkpoint",),
         ("device",),
         ("decoding",),
-        ("image_formats",),
+        ("dicom", "image_formats", "datasets"),
         ("stratification",),
         ("manifest",),
         ("roc", "scoring", "evaluation", "auc_difference"),

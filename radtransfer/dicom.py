@@ -1,0 +1,1 @@
+"""DICOM files as images, through pydicom (extra `dicom`)."""
