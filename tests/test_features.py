@@ -12,7 +12,7 @@ from radtransfer.classifier import build_classifier
 from radtransfer.cut import cut_network
 from radtransfer.errors import RunError
 from radtransfer.features import features_once
-from radtransfer.images import inspect_image
+from radtransfer.image_formats import inspect_image
 from radtransfer.initialization import start
 from radtransfer.pipeline import make_batches
 
