@@ -3,9 +3,9 @@
 To add a format, add its first bytes and its reader to `_READERS`.
 """
 
+import io
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import (
@@ -20,6 +20,7 @@ from PIL import (
 )
 
 from radtransfer.errors import BadImageError
+from radtransfer.image_place import FilePart, ImagePlace, as_part, read_contents
 
 PIXEL_LIMIT = 200_000_000
 """Larger images are refused from their header alone: a small file can unpack to any size."""
@@ -50,85 +51,136 @@ class ImageFacts:
     """How one image is stored.
 
     Attributes:
-        decoder: What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pillow" is
-            `decode_with_pillow`.
+        decoder: What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pixels" are plain bytes,
+            "pillow" is `decode_with_pillow`.
         height: Pixels, as decoded, before `orientation` is applied.
         width: Pixels, likewise.
         orientation: EXIF, 1–8: how the decoded image has yet to be turned.
+        deep: Whether a value has more than 8 bits.
+        levels: The values of a 16-bit image that become 0 and 255.
+        disc: Top, left, height and width of what is seen of it, before `orientation`; None: everything.
     """
 
     decoder: str
     height: int
     width: int
-    orientation: int
+    orientation: int = 1
+    deep: bool = False
+    levels: tuple[float, float] = (0.0, 65535.0)
+    disc: tuple[int, int, int, int] | None = None
 
 
-def inspect_image(file: Path) -> ImageFacts:
-    """What the header of `file` says; the pixels are not read.
+def inspect_image(place: ImagePlace) -> ImageFacts:
+    """What the header of an image says; the pixels are not read.
 
     Raises:
         BadImageError: Empty, not an image, damaged, or above `PIXEL_LIMIT`.
     """
-    with _open(file) as image:
+    if isinstance(place, FilePart) and place.pixels is not None:
+        return ImageFacts("pixels", *place.pixels)
+    with _opened(place) as image:
         width, height = image.size
-        decoder = _decoder(file, image)
-        orientation = _orientation(image)
+        decoder = _decoder(image, place)
+        facts = ImageFacts(decoder, height, width, _orientation(image), deep=decoder == "png16" or _is_deep(image))
+    check_size(place, height, width)
+    return facts
+
+
+def check_size(place: ImagePlace, height: int, width: int) -> None:
+    """See that an image has pixels, and not too many of them.
+
+    Raises:
+        BadImageError: It has none, or more than `PIXEL_LIMIT`.
+    """
     if width * height > PIXEL_LIMIT:
         limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
-        raise BadImageError(file, f"its {width}×{height} pixels are above {limit}; store it smaller")
+        raise BadImageError(place, f"its {width}×{height} pixels are above {limit}; store it smaller")
     if not width * height:
-        raise BadImageError(file, f"it has no pixels ({width}×{height})")
-    return ImageFacts(decoder, height, width, orientation)
+        raise BadImageError(place, f"it has no pixels ({width}×{height})")
 
 
-def decode_with_pillow(file: Path) -> np.ndarray:
-    """The pixels of `file` as they are stored, float32 (height, width, 3), RGB, 0–255, not turned by EXIF.
+def decode_outside(place: ImagePlace, facts: ImageFacts, window: str) -> np.ndarray:
+    """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
 
-    Grey is repeated, transparency dropped, of several frames the first is taken. 16-bit grey is divided by
-    257 (65535 becomes 255) and so are 32-bit integers, never clipped; floats are taken as they are.
+    Args:
+        place: Where it lies.
+        facts: From `inspect_image`.
+        window: The setting `images.window`, for DICOM; other images have their `facts.levels`.
+
+    Raises:
+        BadImageError: Damaged.
+    """
+    return decode_with_pillow(place, levels=facts.levels)
+
+
+def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] = (0.0, 65535.0)) -> np.ndarray:
+    """The pixels of an image as they are stored, float32 (height, width, 3), RGB, 0–255, not turned by EXIF.
+
+    Grey is repeated, transparency dropped. Grey of 16 or 32 bits becomes 0–255 as `levels` say, clipped there; floats
+    are taken as they are.
 
     Raises:
         BadImageError: Not an image, damaged, or not finite numbers.
     """
-    with _open(file) as image:
+    with _opened(place) as image:
         try:
-            pixels = _pixels(image)
+            if isinstance(place, FilePart) and place.frame:
+                image.seek(place.frame)
+            pixels = _pixels(image, levels)
         # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
         except Exception as error:
-            raise BadImageError(file, f"damaged or truncated ({error})") from error
+            raise BadImageError(place, f"damaged or truncated ({error})") from error
     if not np.isfinite(pixels).all():
-        raise BadImageError(file, "it holds values that are not finite numbers")
+        raise BadImageError(place, "it holds values that are not finite numbers")
     return pixels
 
 
-def _open(file: Path) -> Image.Image:
+def _opened(place: ImagePlace) -> Image.Image:
     """The image, its header read and its pixels not."""
-    try:
-        with file.open("rb") as handle:
-            start = handle.read(64)
-    except FileNotFoundError:
-        raise BadImageError(file, "not found") from None
-    except OSError as error:
-        raise BadImageError(file, f"cannot be opened ({error.strerror})") from None
-    if not start:
-        raise BadImageError(file, "an empty file")
+    start = first_bytes(place)
     reader = next((reader for magic, reader in _READERS.items() if start.startswith(magic)), None)
     if reader is None:
         known = (words for magic, words in _NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
-        raise BadImageError(file, next(known, "not an image of a known format"))
+        raise BadImageError(place, next(known, "not an image of a known format"))
+    part = as_part(place)
     try:
-        return reader(str(file))
+        return reader(str(part.path) if part.length is None else io.BytesIO(read_contents(part)))
     except Exception as error:  # as in `decode_with_pillow`
-        raise BadImageError(file, f"damaged or truncated in its header ({error})") from error
+        raise BadImageError(place, f"damaged or truncated in its header ({error})") from error
 
 
-def _decoder(file: Path, image: Image.Image) -> str:
+def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
+    """The beginning of an image's bytes.
+
+    Raises:
+        BadImageError: There are none, or they may not be read.
+    """
+    part = as_part(place)
+    try:
+        with part.path.open("rb") as file:
+            file.seek(part.offset)
+            start = file.read(count if part.length is None else min(count, part.length))
+    except FileNotFoundError:
+        raise BadImageError(place, "not found") from None
+    except OSError as error:
+        raise BadImageError(place, f"cannot be opened ({error.strerror})") from None
+    if not start:
+        raise BadImageError(place, "an empty file")
+    return start
+
+
+def _decoder(image: Image.Image, place: ImagePlace) -> str:
+    if isinstance(place, FilePart) and place.frame:
+        return "pillow"
     if image.format == "PNG":
-        with file.open("rb") as handle:
-            depth = handle.read(25)[24]
-        return "png16" if depth == 16 else "png8"
+        return "png16" if first_bytes(place)[24] == 16 else "png8"
     # TensorFlow reads CMYK with its colours inverted.
     return "jpeg" if image.format == "JPEG" and image.mode in ("L", "RGB") else "pillow"
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a value has more than 8 bits."""
+    return image.mode == "F" or image.mode.startswith("I")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -143,9 +195,12 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
-    if image.mode == "F" or image.mode.startswith("I"):
-        grey = np.asarray(image).astype("float32") / (1 if image.mode == "F" else 257)
+def _pixels(image: Image.Image, levels: tuple[float, float]) -> np.ndarray:
+    if _is_deep(image):
+        grey = np.asarray(image).astype("float32")
+        if image.mode != "F":
+            low, high = levels
+            grey = np.clip((grey - low) * (255.0 / (high - low)), 0.0, 255.0)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("P", "PA"):
         # A palette entry may carry transparency, which a direct conversion warns about.

@@ -1,12 +1,12 @@
 """Every image of a data set, decoded once before training by the decoder that training will use.
 
-What single files hold is in `image_formats.py`, whose names belong to this module too.
+What single files hold is in `image_formats.py`.
 """
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,18 +14,12 @@ import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError, DataError
-from radtransfer.image_formats import ImageFacts, decode_with_pillow, inspect_image
+from radtransfer.image_formats import ImageFacts, decode_outside, inspect_image
+from radtransfer.image_place import ImagePlace, read_contents
 from radtransfer.progress import Progress
+from radtransfer.retina import retina_box
 from radtransfer.runs import write_text
-
-__all__ = [
-    "BadImage",
-    "CheckedImages",
-    "ImageFacts",
-    "check_images",
-    "decode_with_pillow",
-    "inspect_image",
-]
+from radtransfer.settings import ImageSettings
 
 _BATCH = 16
 """Images per task of a worker."""
@@ -56,7 +50,7 @@ class CheckedImages:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """What was found in one file: its facts or the reason, and the 16-bit values it spans, if any."""
+    """What was found in one image: its facts or the reason, and the 16-bit values it spans, if any."""
 
     facts: ImageFacts | None
     reason: str = ""
@@ -69,6 +63,7 @@ def check_images(
     workers: int,
     on_bad_image: Literal["error", "skip"],
     report_file: Path,
+    reading: ImageSettings | None = None,
     progress: Progress | None = None,
 ) -> CheckedImages:
     """Decode every image once; find all that are missing, empty, corrupt, truncated or too large.
@@ -77,6 +72,7 @@ def check_images(
         table: The images.
         workers: Images decoded at the same time.
         on_bad_image: Raise, or go on without them and say so.
+        reading: How they are read; default: stretched.
         report_file: Gets a line of path, tab and reason for each bad image; removed if there are none.
         progress: Hears the count and what was noticed.
 
@@ -85,7 +81,7 @@ def check_images(
     """
     progress = progress or Progress()
     findings = []
-    with closing(_in_parallel(table.files, workers)) as batches:
+    with closing(_in_parallel(table.files, reading or ImageSettings(), workers)) as batches:
         for batch in batches:
             findings += batch
             progress.count("images checked", len(findings), len(table))
@@ -106,52 +102,99 @@ def check_images(
     return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad))
 
 
-def _in_parallel(files: Sequence[Path | None], workers: int) -> Generator[list[_Finding], None, None]:
+def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tuple[ImageFacts, ...]:
+    """How images that were checked before are stored; they are decoded only where the way of reading asks for it.
+
+    Raises:
+        BadImageError: One cannot be read.
+    """
+    if reading.fundus_crop or reading.window != "auto":
+        return tuple(_examined(place, reading)[0] for place in places)
+    return tuple(map(inspect_image, places))
+
+
+def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", ratio: int = 1) -> np.ndarray:
+    """The pixels of an image by the decoder that training uses, not turned.
+
+    Args:
+        place: Where it lies.
+        facts: From `inspect_image`.
+        window: The setting `images.window`.
+        ratio: A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8.
+
+    Returns:
+        (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for what TensorFlow does not read.
+
+    Raises:
+        BadImageError: Damaged or truncated.
+    """
+    if facts.decoder == "pixels":
+        return np.frombuffer(_contents(place), np.uint8).reshape(facts.height, facts.width, 3)
+    if facts.decoder not in ("jpeg", "png8", "png16"):
+        return decode_outside(place, facts, window)
+    import tensorflow as tf
+
+    data = _contents(place)
+    # TensorFlow refuses such a file too, but its JPEG library then writes to the terminal.
+    if facts.decoder == "jpeg" and b"\xff\xd9" not in data:
+        raise BadImageError(place, "truncated")
+    try:
+        if facts.decoder == "jpeg":
+            return tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
+        return tf.io.decode_png(data, channels=3, dtype=tf.uint16 if facts.decoder == "png16" else tf.uint8).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        end = b"\xff\xd9" if facts.decoder == "jpeg" else b"IEND\xaeB`\x82"
+        whole = data.rstrip(b"\0").endswith(end)
+        raise BadImageError(place, "damaged" if whole else "truncated") from error
+
+
+def _in_parallel(
+    places: Sequence[ImagePlace | None], reading: ImageSettings, workers: int
+) -> Generator[list[_Finding], None, None]:
     """The findings in order; what has not begun is dropped when the caller stops."""
-    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
+    batches = [places[start : start + _BATCH] for start in range(0, len(places), _BATCH)]
     executor = ThreadPoolExecutor(workers)
     try:
-        yield from executor.map(lambda batch: [_check(file) for file in batch], batches)
+        yield from executor.map(lambda batch: [_check(place, reading) for place in batch], batches)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _check(file: Path | None) -> _Finding:
-    if file is None:
+def _check(place: ImagePlace | None, reading: ImageSettings) -> _Finding:
+    if place is None:
         return _Finding(None, "not found")
     try:
-        facts = inspect_image(file)
-        pixels = _decode(file, facts.decoder)
+        return _Finding(*_examined(place, reading))
     except BadImageError as error:
         return _Finding(None, error.reason)
-    if pixels.shape != (facts.height, facts.width, 3):
-        return _Finding(None, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
-    if facts.decoder == "png16":
-        return _Finding(facts, values=(int(pixels.min()), int(pixels.max())))
-    return _Finding(facts)
 
 
-def _decode(file: Path, decoder: str) -> np.ndarray:
-    """The pixels as training will read them; 16-bit values undivided."""
-    if decoder == "pillow":
-        return decode_with_pillow(file)
-    import tensorflow as tf
+def _examined(place: ImagePlace, reading: ImageSettings) -> tuple[ImageFacts, str, tuple[int, int] | None]:
+    """The facts of an image that was decoded once; a JPEG at an eighth, which reads all of the file as well."""
+    facts = inspect_image(place)
+    if facts.decoder == "pixels" and not reading.fundus_crop:
+        return facts, "", None  # a prepared set, checked when it was written
+    ratio = 8 if facts.decoder == "jpeg" else 1
+    pixels = read_pixels(place, facts, window=reading.window, ratio=ratio)
+    if pixels.shape != (-(-facts.height // ratio), -(-facts.width // ratio), 3):
+        raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
+    values = (int(pixels.min()), int(pixels.max())) if facts.decoder == "png16" else None
+    if reading.fundus_crop and (box := retina_box(pixels)):
+        facts = replace(facts, disc=_scaled(box, ratio, facts))
+    return facts, "", values
 
+
+def _scaled(box: tuple[int, int, int, int], ratio: int, facts: ImageFacts) -> tuple[int, int, int, int]:
+    """A box in an image decoded at 1/ratio, in pixels of the whole."""
+    top, left, height, width = (ratio * value for value in box)
+    return top, left, min(height, facts.height - top), min(width, facts.width - left)
+
+
+def _contents(place: ImagePlace) -> bytes:
     try:
-        data = file.read_bytes()
+        return read_contents(place)
     except OSError as error:
-        raise BadImageError(file, f"cannot be read ({error.strerror})") from None
-    # TensorFlow refuses such a file too, but its JPEG library then writes to the terminal.
-    if decoder == "jpeg" and b"\xff\xd9" not in data:
-        raise BadImageError(file, "truncated")
-    try:
-        if decoder == "jpeg":
-            return tf.io.decode_jpeg(data, channels=3).numpy()
-        return tf.io.decode_png(data, channels=3, dtype=tf.uint16 if decoder == "png16" else tf.uint8).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        end = b"\xff\xd9" if decoder == "jpeg" else b"IEND\xaeB`\x82"
-        whole = data.rstrip(b"\0").endswith(end)
-        raise BadImageError(file, "damaged" if whole else "truncated") from error
+        raise BadImageError(place, f"cannot be read ({error.strerror})") from None
 
 
 def _report(bad: Sequence[BadImage], report_file: Path) -> None:

@@ -1,6 +1,6 @@
 """From image files to batches of one fixed shape, in an order that can be repeated exactly.
 
-    file -> decode -> EXIF orientation -> antialiased resize -> (augmentation) -> batch
+    place -> decode what is seen -> averaging resize -> EXIF orientation -> (augmentation) -> batch
 
 Everything random is a pure function of (seed, fold, epoch, image): an epoch is the same whatever the
 number of workers, whether the run was resumed, and whichever epochs came before.
@@ -9,43 +9,22 @@ number of workers, whether the run was resumed, and whichever epochs came before
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from radtransfer.augmentations import AUGMENTATIONS
-from radtransfer.decoding import DECODERS, decode, resize, upright
 from radtransfer.epoch_order import epoch_order, filled_rows, image_seeds, path_keys
 from radtransfer.errors import BadImageError, DataError
-from radtransfer.images import ImageFacts, decode_with_pillow
+from radtransfer.image_formats import ImageFacts
+from radtransfer.image_place import ImagePlace
+from radtransfer.image_source import ImageSource
+from radtransfer.settings import ImageSettings
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Images (batch, height, width, 3), RGB, 0–255; targets (batch, classes); weights (batch,); all float32."""
 
 _PREFETCHED_BATCHES = 2
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """The images of one set as tensors, and how one of them becomes a square of `image_size`.
-
-    Attributes:
-        files: string (images,).
-        decoders: int32 (images,), index into `DECODERS`.
-        orientations: int32 (images,), EXIF, 1–8.
-        image_size: Side in pixels.
-    """
-
-    files: tf.Tensor
-    decoders: tf.Tensor
-    orientations: tf.Tensor
-    image_size: int
-
-    def image(self, row: tf.Tensor) -> tf.Tensor:
-        """Image number `row`, float32 (image_size, image_size, 3), RGB, 0–255."""
-        image = decode(self.files[row], self.decoders[row], with_pillow=decode_with_pillow)
-        return resize(upright(image, self.orientations[row]), self.image_size)
 
 
 @dataclass(frozen=True)
@@ -89,9 +68,9 @@ class Epoch:
             try:
                 self.source.image(row)
             except (tf.errors.OpError, BadImageError) as error:
-                file = self.source.files[row].numpy().decode()
+                place = self.source.places[row]
                 raise DataError(
-                    f"Expected an image that can be decoded. Received: {file} ({_reason(error, file)}). "
+                    f"Expected an image that can be decoded. Received: {place} ({_reason(error, str(place))}). "
                     "Replace it, or run with --on-bad-image skip."
                 ) from error
 
@@ -112,8 +91,8 @@ class Batches:
         workers: int,
         augmentation: str,
     ):
-        self.source, self._keys = source, keys
-        self._batch_size, self._workers = batch_size, workers
+        self.source, self._targets, self._keys = source, targets, keys
+        self._batch_size, self._workers, self._augmentation = batch_size, workers, augmentation
         self._augmented = _example_function(source, targets, augmentation)
         self._plain = _example_function(source, targets, "none")
 
@@ -122,11 +101,19 @@ class Batches:
         return len(self._keys)
 
     def fingerprints(self) -> Iterator[str]:
-        """What identifies each image as it is read: place, size in bytes, time of change, orientation and side."""
-        orientations = self.source.orientations.numpy()
-        for file, orientation in zip(self.source.files.numpy(), orientations, strict=True):
-            status = Path(file.decode()).stat()
-            yield f"{file.decode()} {status.st_size} {status.st_mtime_ns} {orientation} {self.source.image_size}\n"
+        """What identifies each image as it is read; see `ImageSource.fingerprint`."""
+        return map(self.source.fingerprint, range(len(self)))
+
+    def reading_from(self, source: ImageSource) -> "Batches":
+        """The same batches of the same images, taken from another place."""
+        return Batches(
+            source,
+            self._targets,
+            self._keys,
+            batch_size=self._batch_size,
+            workers=self._workers,
+            augmentation=self._augmentation,
+        )
 
     def shuffled(self, epoch: int, *, rows: np.ndarray | None = None, seed: int = 0, fold: int = 0) -> Epoch:
         """Training epoch number `epoch` over all images or those numbered `rows`: in its own order, augmented.
@@ -157,11 +144,12 @@ class Batches:
 
 def make_batches(
     paths: Sequence[str],
-    files: Sequence[Path],
+    places: Sequence[ImagePlace],
     facts: Sequence[ImageFacts],
     targets: np.ndarray,
     *,
     image_size: int,
+    reading: ImageSettings | None = None,
     batch_size: int,
     workers: int,
     augmentation: str = "none",
@@ -170,10 +158,11 @@ def make_batches(
 
     Args:
         paths: The identity of each image, from which its augmentation follows; not where it lies.
-        files: Where each image lies.
+        places: Where each image lies.
         facts: How each is decoded.
         targets: float32 (images, classes).
-        image_size: Side of the square every image is stretched to, pixels.
+        image_size: Side of the square that every image becomes, pixels.
+        reading: How it becomes one; default: stretched.
         batch_size: Images per batch, in every batch.
         workers: Images decoded at the same time.
         augmentation: Name in `AUGMENTATIONS`, for shuffled epochs.
@@ -181,12 +170,7 @@ def make_batches(
     Raises:
         UnknownNameError: No such augmentation.
     """
-    source = ImageSource(
-        files=tf.constant([str(file) for file in files]),
-        decoders=tf.constant([DECODERS.index(fact.decoder) for fact in facts], tf.int32),
-        orientations=tf.constant([fact.orientation for fact in facts], tf.int32),
-        image_size=image_size,
-    )
+    source = ImageSource(places, facts, image_size=image_size, reading=reading or ImageSettings())
     return Batches(
         source,
         targets,
@@ -216,9 +200,9 @@ def _options() -> tf.data.Options:
     return options
 
 
-def _reason(error: Exception, file: str) -> str:
-    """What is wrong with an image; of TensorFlow's message the first line, without file and names of graph nodes."""
+def _reason(error: Exception, place: str) -> str:
+    """What is wrong with an image; of TensorFlow's message the first line, without place and names of graph nodes."""
     if isinstance(error, BadImageError):
         return error.reason
     text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]| name:.*", "", str(error)).strip().splitlines()[0]
-    return text.replace(file, "").strip(" ;:")
+    return text.replace(place, "").strip(" ;:")

@@ -68,6 +68,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
         workers=device.workers,
         on_bad_image=config.data.on_bad_image,
         report_file=report_file,
+        reading=config.images,
         progress=progress,
     )
     if checked.bad:
@@ -229,6 +230,7 @@ def _batches(config: Config, checked: CheckedImages, device: Device) -> Batches:
         checked.facts,
         checked.table.targets,
         image_size=config.model.image_size,
+        reading=config.images,
         batch_size=config.training.batch_size,
         workers=device.workers,
         augmentation=config.training.augmentation,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.comparison_images import run_data, run_file
+from radtransfer.comparison_images import run_file, run_images
 from radtransfer.datasets import read_table
 from radtransfer.errors import DataError, RunError
 from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
@@ -90,7 +90,7 @@ def read_predictions(given: str) -> RunPredictions:
     run, folds = _run_and_folds(given)
     record = read_run(run)
     classes = tuple(record["classes"])
-    scoring = Scoring(record["task"], classes, run_data(run).positive_from)
+    scoring = Scoring(record["task"], classes, run_images(run).data.positive_from)
     lines, repeats = [], []
     for number in folds:
         predictions = read_rows(run_file(run, f"fold_{number}/predictions.csv"))
@@ -128,7 +128,7 @@ def _one_hot(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
 
 
 def _of_table(run: Path, paths: Sequence[str]) -> np.ndarray:
-    table = read_table(run_data(run))
+    table = read_table(run_images(run).data)
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows]
     if missing:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError, DataError
-from radtransfer.images import BadImage, ImageFacts, check_images, decode_with_pillow, inspect_image
+from radtransfer.image_formats import ImageFacts, decode_with_pillow, inspect_image
+from radtransfer.images import BadImage, check_images
 from radtransfer.progress import Progress
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")
@@ -75,12 +76,12 @@ def rotated(value):
 )
 def test_the_header_decides_the_decoder_and_gives_the_size(tmp_path, name, mode, decoder):
     image = Image.new(mode, (9, 6)) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
-    assert inspect_image(save(tmp_path / name, image)) == ImageFacts(decoder, 6, 9, 1)
+    assert inspect_image(save(tmp_path / name, image)) == ImageFacts(decoder, 6, 9, deep=decoder == "png16")
 
 
 def test_colour_of_16_bits_is_seen_although_pillow_hides_it(tmp_path):
     pixels = np.zeros((3, 4, 3), "uint16")
-    assert inspect_image(png16(tmp_path / "a.png", pixels)) == ImageFacts("png16", 3, 4, 1)
+    assert inspect_image(png16(tmp_path / "a.png", pixels)) == ImageFacts("png16", 3, 4, deep=True)
 
 
 def test_the_content_decides_not_the_suffix(tmp_path):
