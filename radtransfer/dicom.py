@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.dicom_file import frames_in, load_header, reading, stored_frame
+from radtransfer.dicom_file import DicomFile, open_dicom, stored_frame
 from radtransfer.dicom_grey import grey_image
+from radtransfer.dicom_guard import reading
 from radtransfer.errors import BadImageError
 from radtransfer.image_place import ImagePlace, as_part
 from radtransfer.intensity_window import parse_window
@@ -64,14 +65,24 @@ def read_header(path: Path) -> DicomHeader:
             its compression is missing.
     """
     with reading(path):
-        return _facts(path, load_header(path))
+        file = open_dicom(path)
+        header = file.header
+        return DicomHeader(
+            height=int(header.Rows),
+            width=int(header.Columns),
+            frames=file.frames,
+            patient_id=str(header.get("PatientID") or "").strip().strip("\0") or None,
+            transfer_syntax=file.syntax.name,
+            photometric=_photometric(file),
+            bits=_bits(header),
+        )
 
 
 def decode_dicom(place: ImagePlace, window: str) -> np.ndarray:
-    """What a viewer shows of a frame, float32 (height, width, 3), RGB, 0–255, unrounded.
+    """What a viewer shows of a frame, float32 (height, width, 3), RGB, 0–255.
 
     Grey images go through their modality LUT, the window, and the inversion of MONOCHROME1 (see
-    `dicom_grey.grey_image`); the others have no window.
+    `dicom_grey.grey_image`); others have no window. Images of more than 8 bits are not rounded.
 
     Args:
         place: The file, or a frame in it.
@@ -83,36 +94,31 @@ def decode_dicom(place: ImagePlace, window: str) -> np.ndarray:
     """
     part, asked = as_part(place), parse_window(window)
     with reading(place):
-        header = load_header(part.path)
-        if part.frame >= frames_in(header):
-            raise BadImageError(place, f"there is no frame {part.frame + 1}: the file has {frames_in(header)}")
-        photometric = _photometric(part.path, header)
-        stored = stored_frame(part.path, header, part.frame)
+        file = open_dicom(part.path)
+        if part.frame >= file.frames:
+            raise BadImageError(place, f"there is no frame {part.frame + 1}: the file has {file.frames}")
+        photometric = _photometric(file)
+        stored = stored_frame(file, part.frame)
         if not np.isfinite(stored).all():
             raise BadImageError(place, "it holds values that are not finite numbers")
         if photometric in _GREY:
-            return np.repeat(grey_image(stored, header, part.frame, asked)[:, :, None], 3, axis=2)
-        return _coloured(stored, header, photometric)
+            grey = grey_image(stored, file.header, part.frame, asked)
+            image = np.repeat(grey[:, :, None], 3, axis=2)
+        else:
+            image = _coloured(stored, file.header, photometric)
+        return image if _bits(file.header) > 8 else np.rint(image)
 
 
-def _facts(path: Path, header: "Dataset") -> DicomHeader:
-    return DicomHeader(
-        height=int(header.Rows),
-        width=int(header.Columns),
-        frames=frames_in(header),
-        patient_id=str(header.get("PatientID") or "").strip().strip("\0") or None,
-        transfer_syntax=header.file_meta.TransferSyntaxUID.name,
-        photometric=_photometric(path, header),
-        bits=int(header.get("BitsStored") or header.BitsAllocated),
-    )
-
-
-def _photometric(path: Path, header: "Dataset") -> str:
-    name = str(header.get("PhotometricInterpretation") or "")
+def _photometric(file: DicomFile) -> str:
+    name = str(file.header.get("PhotometricInterpretation") or "")
     known = (*_GREY, "PALETTE COLOR", *_COLOURS)
     if name not in known:
-        raise BadImageError(path, f"its pixels are {name or 'of no stated kind'}; read are {', '.join(known)}")
+        raise BadImageError(file.path, f"its pixels are {name or 'of no stated kind'}; read are {', '.join(known)}")
     return name
+
+
+def _bits(header: "Dataset") -> int:
+    return int(header.get("BitsStored") or header.BitsAllocated)
 
 
 def _coloured(stored: np.ndarray, header: "Dataset", photometric: str) -> np.ndarray:

@@ -1,30 +1,23 @@
 """A DICOM file through pydicom (extra `dicom`): its header, and the values of one frame as they are stored.
 
-Whatever pydicom and its plugins raise becomes a `BadImageError` here, and what they warn of reaches nobody.
+The pixels are decoded frame by frame, straight from the file.
 """
 
-import logging
 import re
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from radtransfer.dicom_guard import INSTALL, reading, reason_of
 from radtransfer.errors import BadImageError
-from radtransfer.image_place import ImagePlace
 
 if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.uid import UID
 
-INSTALL = "pip install 'radtransfer[dicom]'"
-
-_LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
 _PLUGINS = {
     "JPEG 2000": ("openjpeg", "pylibjpeg-openjpeg"),
     "High-Throughput JPEG 2000": ("openjpeg", "pylibjpeg-openjpeg"),
@@ -36,71 +29,99 @@ _PLUGINS = {
 """The module and the package that read a transfer syntax whose name begins so."""
 
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+_PIXEL_TYPES = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
-_UNKNOWN_LENGTH = 0xFFFFFFFF
 
 
-def load_header(file: Path) -> "Dataset":
-    """Everything in `file` before its pixels, which are known to be there in full, in a syntax that can be read.
+@dataclass(frozen=True, slots=True)
+class DicomFile:
+    """A DICOM image whose pixels are known to be there in full, in a syntax that can be read.
+
+    Attributes:
+        path: The file.
+        header: Everything before the pixels.
+        syntax: How they are stored.
+        offset: Where they begin, bytes; 0 in a deflated file, which has to be unpacked first.
+        options: What pydicom's decoder has to know about them apart from the header.
+    """
+
+    path: Path
+    header: "Dataset"
+    syntax: "UID"
+    offset: int
+    options: dict[str, str]
+
+    @property
+    def frames(self) -> int:
+        """How many images it holds."""
+        return max(1, int(self.header.get("NumberOfFrames") or 1))
+
+
+def open_dicom(path: Path) -> DicomFile:
+    """The DICOM image `path`, its header read and its pixels not.
 
     Raises:
         BadImageError: Not DICOM, no image in it, cut off, or compressed in a way that nothing here reads.
     """
-    with reading(file), file.open("rb") as handle:
-        header = _parsed(file, handle)
-        _check_image(file, header)
-        _check_syntax(file, header.file_meta.TransferSyntaxUID)
-        if not _is_deflated(header):
-            _check_length(file, header, handle)
-    return header
+    with reading(path), path.open("rb") as handle:
+        from pydicom import dcmread
+
+        header = dcmread(handle, stop_before_pixels=True, force=True)
+        _check_image(path, header)
+        syntax = _syntax(header)
+        _check_syntax(path, syntax)
+        if syntax.is_deflated:
+            return DicomFile(path, header, syntax, 0, {})
+        options, length = _pixel_element(path, handle, syntax)
+        file = DicomFile(path, header, syntax, handle.tell(), options)
+        _check_length(file, handle, length)
+        return file
 
 
-def stored_frame(file: Path, header: "Dataset", frame: int) -> np.ndarray:
+def stored_frame(file: DicomFile, frame: int) -> np.ndarray:
     """The stored values of frame number `frame`, (height, width) or (height, width, 3), colours as RGB.
 
     Raises:
         BadImageError: The frame cannot be decoded.
     """
-    with reading(file), file.open("rb") as handle:
+    with reading(file.path), file.path.open("rb") as handle:
         from pydicom import dcmread
-        from pydicom.pixels import pixel_array
+        from pydicom.pixels import as_pixel_options, get_decoder, pixel_array
 
-        syntax = header.file_meta.TransferSyntaxUID
+        if file.syntax.is_deflated:
+            return pixel_array(dcmread(handle, force=True), index=frame)
+        handle.seek(file.offset)
+        options = as_pixel_options(file.header, **file.options)
         try:
-            if _is_deflated(header):
-                return pixel_array(dcmread(handle, force=True), index=frame)
-            return pixel_array(handle, index=frame, transfer_syntax_uid=syntax)
-        # Of compressed pixels only.
-        except RuntimeError as error:
-            advice = _plugin_advice(syntax.name)
-            raise BadImageError(file, advice or f"damaged pixel data ({_last_line(error)})") from error
+            return get_decoder(file.syntax).as_array(handle, index=frame, **options)[0]
+        except RuntimeError as error:  # all decoders of a compressed syntax failed
+            advice = _plugin_advice(file.syntax.name)
+            raise BadImageError(file.path, advice or f"damaged pixel data ({reason_of(error)})") from error
 
 
-def _parsed(file: Path, handle: BinaryIO) -> "Dataset":
-    """The header; `handle` is left at the first byte of the pixel data."""
-    from pydicom import dcmread
+def _syntax(header: "Dataset") -> "UID":
+    """The transfer syntax, of old files that do not name it from how they are written."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    header = dcmread(handle, stop_before_pixels=True, force=True)
-    if not any(tag >> 16 == 8 for tag in header.keys()):  # noqa: SIM118
-        raise BadImageError(file, "not a DICOM file")
-    if "TransferSyntaxUID" not in header.file_meta:
-        implicit, little = header.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return header
+    if "TransferSyntaxUID" in header.file_meta:
+        return header.file_meta.TransferSyntaxUID
+    implicit, little = header.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    return ImplicitVRLittleEndian if implicit else explicit
 
 
-def _check_image(file: Path, header: "Dataset") -> None:
+def _check_image(path: Path, header: "Dataset") -> None:
     if header.get("Rows") and header.get("Columns"):
         return
+    if not header.file_meta and not any(tag >> 16 == 8 for tag in header.keys()):  # noqa: SIM118
+        raise BadImageError(path, "not a DICOM file")
     from pydicom.uid import UID
 
     name = UID(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "").name
-    raise BadImageError(file, f"a DICOM file without an image ({name or 'of no stated kind'})")
+    raise BadImageError(path, f"a DICOM file without an image ({name or 'of no stated kind'})")
 
 
-def _check_syntax(file: Path, syntax: "UID") -> None:
+def _check_syntax(path: Path, syntax: "UID") -> None:
     from pydicom.pixels import get_decoder
 
     try:
@@ -108,10 +129,10 @@ def _check_syntax(file: Path, syntax: "UID") -> None:
     except NotImplementedError:
         what = "video" if re.search("MPEG|HEVC|H.264|H.265", syntax.name) else "pixels"
         raise BadImageError(
-            file, f"its {what} ({syntax.name}) cannot be read; convert it to uncompressed DICOM or PNG"
+            path, f"its {what} ({syntax.name}) cannot be read; convert it to uncompressed DICOM or PNG"
         ) from None
     if not available:
-        raise BadImageError(file, _plugin_advice(syntax.name) or f"its pixels ({syntax.name}) cannot be read")
+        raise BadImageError(path, _plugin_advice(syntax.name) or f"its pixels ({syntax.name}) cannot be read")
 
 
 def _plugin_advice(syntax: str) -> str | None:
@@ -122,28 +143,29 @@ def _plugin_advice(syntax: str) -> str | None:
     return f"its pixels are compressed ({syntax}), which pylibjpeg and {package} read; install them: {INSTALL}"
 
 
-def _is_deflated(header: "Dataset") -> bool:
-    return header.file_meta.TransferSyntaxUID.is_deflated
-
-
-def _check_length(file: Path, header: "Dataset", handle: BinaryIO) -> None:
-    """That the pixel data is in the file to its last byte; `handle` stands before it."""
-    syntax = header.file_meta.TransferSyntaxUID
+def _pixel_element(path: Path, handle: BinaryIO, syntax: "UID") -> tuple[dict[str, str], int]:
+    """What kind of pixel data begins at `handle`, and its length in bytes; `handle` is left at its first value."""
     order = "little" if syntax.is_little_endian else "big"
-    tag = handle.read(4)
-    number = int.from_bytes(tag[:2], order) << 16 | int.from_bytes(tag[2:], order)
-    if len(tag) < 4 or number not in _PIXELS:
-        raise BadImageError(file, "it has no pixel data, or is cut off before it")
-    handle.seek(0 if syntax.is_implicit_VR else 4, 1)
-    length = int.from_bytes(handle.read(4), order)
-    size = file.stat().st_size
-    if syntax.is_compressed:
+    start = handle.read(8)
+    tag = int.from_bytes(start[:2], order) << 16 | int.from_bytes(start[2:4], order)
+    if len(start) < 8 or tag not in _PIXELS:
+        raise BadImageError(path, "it has no pixel data, or is cut off before it")
+    kind = {"pixel_keyword": _PIXELS[tag]}
+    # Not what the syntax says: there are compressed files whose elements are implicit.
+    if start[4:6] in _PIXEL_TYPES and start[6:8] == b"\0\0":
+        return kind | {"pixel_vr": start[4:6].decode()}, int.from_bytes(handle.read(4), order)
+    return kind, int.from_bytes(start[4:8], order)
+
+
+def _check_length(file: DicomFile, handle: BinaryIO, length: int) -> None:
+    """That the pixel data, at whose first value `handle` is, is there to its last byte."""
+    size = file.path.stat().st_size
+    if file.syntax.is_encapsulated:
         whole = _items_are_whole(handle, size)
     else:
-        needed = _native_bytes(header)
-        whole = min(length, size - handle.tell()) >= needed
+        whole = min(length, size - file.offset) >= _native_bytes(file)
     if not whole:
-        raise BadImageError(file, "truncated: its pixel data is not all there")
+        raise BadImageError(file.path, "truncated: its pixel data is not all there")
 
 
 def _items_are_whole(handle: BinaryIO, size: int) -> bool:
@@ -160,70 +182,8 @@ def _items_are_whole(handle: BinaryIO, size: int) -> bool:
     return not head and fragments > 1
 
 
-def _native_bytes(header: "Dataset") -> int:
+def _native_bytes(file: DicomFile) -> int:
+    header = file.header
     # Two pixels of YBR_FULL_422 share their colour.
     samples = 2 if header.get("PhotometricInterpretation") == "YBR_FULL_422" else header.get("SamplesPerPixel", 1)
-    bits = header.Rows * header.Columns * samples * header.BitsAllocated * frames_in(header)
-    return -(-bits // 8)
-
-
-def frames_in(header: "Dataset") -> int:
-    """How many frames there are, at least 1."""
-    return max(1, int(header.get("NumberOfFrames") or 1))
-
-
-@contextmanager
-def reading(file: ImagePlace) -> Iterator[None]:
-    """Work on `file`, its header's elements included: in silence, and every error a `BadImageError`."""
-    if not find_spec("pydicom"):
-        raise BadImageError(file, f"a DICOM file, which pydicom reads; install it: {INSTALL}")
-    try:
-        with _SILENCE:
-            yield
-    except BadImageError:
-        raise
-    except FileNotFoundError:
-        raise BadImageError(file, "not found") from None
-    except PermissionError as error:
-        raise BadImageError(file, f"cannot be opened ({error.strerror})") from None
-    # pydicom raises what it meets in a damaged file: KeyError, struct.error, AssertionError and more.
-    except Exception as error:
-        raise BadImageError(file, f"damaged ({_last_line(error)})") from error
-
-
-def _last_line(error: Exception) -> str:
-    """Of the message of pydicom, whose first line names no reason where there are several."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".:") if lines else type(error).__name__
-
-
-class _Silence:
-    """While any thread is inside, what pydicom and its plugins warn of or log goes nowhere.
-
-    One for all threads: the list of warning filters is the process', and threads that each set and restore it
-    would leave it changed.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-        self._outer = ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside > 1:
-                return
-            self._outer.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module="|".join(_LIBRARIES))
-            for logger in map(logging.getLogger, _LIBRARIES):
-                self._outer.callback(setattr, logger, "propagate", logger.propagate)
-                logger.propagate = False
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._outer.close()
-
-
-_SILENCE = _Silence()
+    return -(-header.Rows * header.Columns * samples * header.BitsAllocated * file.frames // 8)
