@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from radtransfer.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
 from radtransfer.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
     [
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
         *(".pgm", ".ppm", ".pnm", ".pbm"),
+        *DICOM_SUFFIXES,
     ]
 )
 
@@ -19,6 +21,23 @@ IMAGE_SUFFIXES = frozenset(
 def is_image_name(name: str) -> bool:
     """Whether a file name looks like an image; hidden files (macOS writes `._1.png`) do not."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def is_dicom_file(file: Path) -> bool:
+    """Whether `file` is DICOM by its name, or by its first bytes where its name has no suffix or a number for one.
+
+    Scanners call their files `IM-0001-0001` or `1.2.840.113619.2.55`. DICOMDIR is the index of a disc, no image.
+    """
+    suffix = file.suffix.lower()
+    if suffix in DICOM_SUFFIXES:
+        return True
+    if file.name.startswith((".", "DICOMDIR")) or not (suffix == "" or suffix[1:].isdigit()):
+        return False
+    try:
+        with file.open("rb") as handle:
+            return is_dicom(handle.read(PREAMBLE))
+    except OSError:
+        return False
 
 
 def walk_files(folder: Path) -> list[str]:
