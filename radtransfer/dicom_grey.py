@@ -38,7 +38,7 @@ def _modality_values(stored: np.ndarray, header: "Dataset", frame: int) -> np.nd
     """The values in their unit, such as HU; floating point."""
     values = stored.astype("float32" if stored.dtype.itemsize <= 2 else "float64")
     if table := header.get("ModalityLUTSequence"):
-        return _looked_up(values, table[0])[0]
+        return _looked_up(values, table[0], header)[0]
     source = _source(header, frame, "PixelValueTransformationSequence")
     slope, intercept = _number(source, "RescaleSlope"), _number(source, "RescaleIntercept")
     return values * (1.0 if slope is None else slope) + (intercept or 0.0)
@@ -48,7 +48,7 @@ def _tagged(values: np.ndarray, header: "Dataset", frame: int) -> np.ndarray | N
     """The image through the VOI LUT or the first window of the header, None where it has neither."""
     source = _source(header, frame, "FrameVOILUTSequence")
     if table := source.get("VOILUTSequence"):
-        looked_up, bits = _looked_up(values, table[0])
+        looked_up, bits = _looked_up(values, table[0], header)
         return scaled(looked_up, (0, 2**bits - 1))
     centre, width = _number(source, "WindowCenter"), _number(source, "WindowWidth")
     if centre is None or width is None or width <= 0:
@@ -68,7 +68,7 @@ def _windowed(values: np.ndarray, centre: float, width: float, function: str) ->
     return scaled(values, (centre - width / 2, centre + width / 2 - 1))
 
 
-def _looked_up(values: np.ndarray, item: "Dataset") -> tuple[np.ndarray, int]:
+def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset") -> tuple[np.ndarray, int]:
     """The entries of a LUT at `values`, float32, and how many bits they have; the ends stand for all beyond them."""
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
     # The header cannot say whether the values it counts from are signed.
@@ -76,7 +76,7 @@ def _looked_up(values: np.ndarray, item: "Dataset") -> tuple[np.ndarray, int]:
         first -= 0x10000
     data = item.LUTData
     if isinstance(data, bytes):
-        order = "<" if item.get_item("LUTData").is_little_endian is not False else ">"
+        order = "<" if header.original_encoding[1] else ">"
         data = np.frombuffer(data, f"{order}u2" if bits > 8 or len(data) >= 2 * entries else "u1")
     table = np.atleast_1d(np.asarray(data))[: entries or 0x10000].astype("float32")
     index = np.clip(np.rint(values) - first, 0, table.size - 1).astype("int64")
