@@ -11,7 +11,7 @@ import numpy as np
 
 from radtransfer.dicom_file import DicomFile, open_dicom, stored_frame
 from radtransfer.dicom_grey import grey_image
-from radtransfer.dicom_guard import reading
+from radtransfer.dicom_guard import printable, reading
 from radtransfer.errors import BadImageError
 from radtransfer.image_place import ImagePlace, as_part
 from radtransfer.intensity_window import parse_window
@@ -113,7 +113,8 @@ def _photometric(file: DicomFile) -> str:
     name = str(file.header.get("PhotometricInterpretation") or "")
     known = (*_GREY, "PALETTE COLOR", *_COLOURS)
     if name not in known:
-        raise BadImageError(file.path, f"its pixels are {name or 'of no stated kind'}; read are {', '.join(known)}")
+        found = printable(name) or "of no stated kind"
+        raise BadImageError(file.path, f"its pixels are {found}; read are {', '.join(known)}")
     return name
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from radtransfer.dicom_guard import INSTALL, reading, reason_of
+from radtransfer.dicom_guard import INSTALL, printable, reading, reason_of
 from radtransfer.errors import BadImageError
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def _check_image(path: Path, header: "Dataset") -> None:
     from pydicom.uid import UID
 
     name = UID(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "").name
-    raise BadImageError(path, f"a DICOM file without an image ({name or 'of no stated kind'})")
+    what = "cut off or damaged before its image" if "Image Storage" in name else "a DICOM file without an image"
+    raise BadImageError(path, f"{what} ({printable(name) or 'of no stated kind'})")
 
 
 def _check_syntax(path: Path, syntax: "UID") -> None:
@@ -129,7 +130,7 @@ def _check_syntax(path: Path, syntax: "UID") -> None:
     except NotImplementedError:
         what = "video" if re.search("MPEG|HEVC|H.264|H.265", syntax.name) else "pixels"
         raise BadImageError(
-            path, f"its {what} ({syntax.name}) cannot be read; convert it to uncompressed DICOM or PNG"
+            path, f"its {what} ({printable(syntax.name)}) cannot be read; convert it to uncompressed DICOM or PNG"
         ) from None
     if not available:
         raise BadImageError(path, _plugin_advice(syntax.name) or f"its pixels ({syntax.name}) cannot be read")

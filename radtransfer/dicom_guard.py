@@ -37,7 +37,12 @@ def reading(place: ImagePlace) -> Iterator[None]:
 def reason_of(error: Exception) -> str:
     """The first line of the message, or the second of those that only announce reasons with the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[min(1, len(lines) - 1)].rstrip(".:") if lines else type(error).__name__
+    return printable(lines[min(1, len(lines) - 1)].rstrip(".:") if lines else type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """`text` from a header, fit for one line of a report: a damaged one may hold any character."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class _Silence:

@@ -317,6 +317,18 @@ def test_a_document_says_what_it_is(tmp_path):
     assert reason(save(tmp_path / "a.dcm", data)) == "a DICOM file without an image (Encapsulated PDF Storage)"
 
 
+def test_an_image_cut_off_in_its_header(tmp_path):
+    file = write(tmp_path / "a.dcm", blob())
+    file.write_bytes(file.read_bytes()[:450])
+    assert reason(file) == "cut off or damaged before its image (Secondary Capture Image Storage)"
+
+
+def test_a_reason_is_one_line_that_can_be_printed(tmp_path):
+    file = write(tmp_path / "a.dcm", RGB, PhotometricInterpretation="CMYK")
+    file.write_bytes(file.read_bytes().replace(b"CMYK", b"A\x07\x1bB"))
+    assert reason(file).startswith("its pixels are A??B;")
+
+
 def test_a_frame_that_is_not_there(tmp_path):
     file = write(tmp_path / "a.dcm", np.stack([blob(), blob()]), NumberOfFrames=2)
     assert reason(file, frame=2) == "there is no frame 3: the file has 2"
