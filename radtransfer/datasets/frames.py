@@ -32,7 +32,7 @@ def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
     counts = _counts(table.files)
     several = counts > 1
     if not several.any():
-        return replace(table, notes=(*table.notes, "--frames all: no file holds several frames"))
+        return replace(table, notes=(*table.notes, "--frames all: no file holds further frames"))
     rows = np.repeat(np.arange(len(table)), counts)
     frames = np.concatenate([np.arange(count) for count in counts])
     note = f"{several.sum()} files with several frames give {counts[several].sum()} images"

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from radtransfer.datasets.image_files import is_dicom_file
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.dicom import DicomHeader, read_header
 from radtransfer.errors import BadImageError
-from radtransfer.image_place import ImagePlace
+from radtransfer.image_place import ImagePlace, as_part, file_of
 from radtransfer.settings import DataSettings
 
 _READERS = 4
@@ -35,18 +34,18 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
 
 
 def _is_dicom(place: ImagePlace | None) -> bool:
-    return isinstance(place, Path) and is_dicom_file(place)
+    return place is not None and as_part(place).length is None and is_dicom_file(file_of(place))
 
 
-def _headers(files: Sequence[ImagePlace | None]) -> list[DicomHeader | None]:
+def _headers(places: Sequence[ImagePlace | None]) -> list[DicomHeader | None]:
     """The header of each file, None where it cannot be read."""
     with ThreadPoolExecutor(_READERS) as executor:
-        return list(executor.map(_header, files))
+        return list(executor.map(_header, places))
 
 
-def _header(file: Path | None) -> DicomHeader | None:
+def _header(place: ImagePlace | None) -> DicomHeader | None:
     try:
-        return None if file is None else read_header(file)
+        return None if place is None else read_header(file_of(place))
     except BadImageError:
         return None
 

@@ -106,12 +106,28 @@ def test_given_splits_hold_for_all_frames(data):
     assert table.splits.tolist() == [["train", "train", "train", "train", "test", "test"]]
 
 
+@pytest.mark.parametrize("frames", ["first", "all"])
+@pytest.mark.parametrize("prefix", ["", "/elsewhere/"])
+def test_a_table_may_name_frames_as_the_folds_of_a_run_do(data, frames, prefix):
+    (data / "t.csv").write_text(f"path,label\n{prefix}a/1.dcm#3,x\n{prefix}a/1.dcm#1,x\n{prefix}a/2.dcm,y\n")
+    table = read(data / "t.csv", frames=frames)
+    first = data / "a" / "1.dcm"
+    assert table.files == (FilePart(first, frame=2), FilePart(first, frame=0), data / "a" / "2.dcm")
+    assert table.patients == ("p1", "p1", "p2")
+
+
+def test_a_file_whose_name_ends_like_a_frame_is_itself(data):
+    cine(data / "a" / "1.dcm#2", 1)
+    (data / "t.csv").write_text("path,label\na/1.dcm#2,x\na/2.dcm,y\n")
+    assert read(data / "t.csv").files[0] == data / "a" / "1.dcm#2"
+
+
 def test_a_note_says_that_no_file_has_frames(tmp_path):
     cine(tmp_path / "a" / "1.dcm", 1)
     cine(tmp_path / "b" / "2.dcm", 1)
     table = read(tmp_path)
     assert table.paths == ("a/1.dcm", "b/2.dcm")
-    assert "--frames all: no file holds several frames" in table.notes
+    assert "--frames all: no file holds further frames" in table.notes
 
 
 def test_files_that_cannot_be_read_stay_one_row(data):
