@@ -377,17 +377,16 @@ def test_a_missing_plugin_is_named_with_the_compression(tmp_path, monkeypatch, s
 # What pydicom says
 
 
-def test_what_pydicom_warns_of_reaches_nobody(tmp_path, caplog):
+def test_what_pydicom_warns_of_and_logs_reaches_nobody(tmp_path, caplog):
     data = dicom(blob())
-    data.add_new("NumberOfFrames", "IS", "1")
-    data.PixelData += bytes(64)
+    data.compress(JPEG2000Lossless)
     file = save(tmp_path / "a.dcm", data)
     contents = file.read_bytes()
-    file.write_bytes(contents.replace(b"P1", b"P\xe9"))
+    half = contents.index(b"\xff\x4f\xff\x51") + 8
+    file.write_bytes(contents[:half].replace(b"OT", b"o\t") + bytes(200) + contents[half + 200 :])
     before = list(warnings.filters)
     with caplog.at_level(logging.DEBUG):
-        read_header(file)
-        decode_dicom(file, "auto")
+        assert "damaged pixel data" in reason(file)
     assert not caplog.records
     assert warnings.filters == before
     assert logging.getLogger("pydicom").propagate
