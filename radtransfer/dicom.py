@@ -115,6 +115,9 @@ def _photometric(file: DicomFile) -> str:
     if name not in known:
         found = printable(name) or "of no stated kind"
         raise BadImageError(file.path, f"its pixels are {found}; read are {', '.join(known)}")
+    samples, expected = file.header.get("SamplesPerPixel") or 1, 3 if name in _COLOURS else 1
+    if samples != expected:
+        raise BadImageError(file.path, f"damaged: {name} pixels have {expected} values each, the header says {samples}")
     return name
 
 

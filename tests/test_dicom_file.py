@@ -342,6 +342,14 @@ def test_colours_of_an_unknown_kind(tmp_path, photometric):
         read_header(file)
 
 
+@pytest.mark.parametrize(
+    ("photometric", "pixels"), [("MONOCHROME2", RGB), ("PALETTE COLOR", RGB), ("RGB", RGB[:, :, 0])]
+)
+def test_as_many_values_in_each_pixel_as_its_kind_has(tmp_path, photometric, pixels):
+    file = write(tmp_path / "a.dcm", pixels, PhotometricInterpretation=photometric)
+    assert reason(file).startswith(f"damaged: {photometric} pixels have")
+
+
 def test_video_is_refused(tmp_path):
     data = dicom(RGB)
     data.file_meta.TransferSyntaxUID = MPEG2MPML
