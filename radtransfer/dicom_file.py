@@ -118,7 +118,7 @@ def _check_image(path: Path, header: "Dataset") -> None:
     from pydicom.uid import UID
 
     name = UID(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "").name
-    what = "cut off or damaged before its image" if "Image Storage" in name else "a DICOM file without an image"
+    what = "its image is missing, or cut off" if "Image Storage" in name else "a DICOM file without an image"
     raise BadImageError(path, f"{what} ({printable(name) or 'of no stated kind'})")
 
 

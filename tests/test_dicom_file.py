@@ -320,7 +320,7 @@ def test_a_document_says_what_it_is(tmp_path):
 def test_an_image_cut_off_in_its_header(tmp_path):
     file = write(tmp_path / "a.dcm", blob())
     file.write_bytes(file.read_bytes()[:450])
-    assert reason(file) == "cut off or damaged before its image (Secondary Capture Image Storage)"
+    assert reason(file) == "its image is missing, or cut off (Secondary Capture Image Storage)"
 
 
 def test_a_reason_is_one_line_that_can_be_printed(tmp_path):
