@@ -8,9 +8,9 @@ from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import DataError, RunError, WeightsError
+from radtransfer.image_examination import examine_images
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
-from radtransfer.images import examine_images
 from radtransfer.runs import read_rows
 from radtransfer.settings import Config, DataSettings, ImageSettings
 from radtransfer.yaml_text import read_yaml

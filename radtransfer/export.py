@@ -14,7 +14,7 @@ from radtransfer.datasets import read_table
 from radtransfer.errors import ConfigError, RadtransferError, RunError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.export_format import ExportFormat
-from radtransfer.images import examine_images
+from radtransfer.image_examination import examine_images
 from radtransfer.pipeline import make_batches
 from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
 from radtransfer.settings import ImageSettings

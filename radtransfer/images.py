@@ -1,12 +1,12 @@
 """Every image of a data set, decoded once before training by the decoder that training will use.
 
-What single files hold is in `image_formats.py`.
+What is found out about one is in `image_examination.py`.
 """
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +15,10 @@ import numpy as np
 from radtransfer.checked_images import recall, remember
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError, DataError
-from radtransfer.image_formats import ImageFacts, decode_outside, inspect_image
-from radtransfer.image_place import ImagePlace, read_contents
+from radtransfer.image_examination import examine_image
+from radtransfer.image_formats import ImageFacts
+from radtransfer.image_place import ImagePlace
 from radtransfer.progress import Progress
-from radtransfer.retina import retina_box
 from radtransfer.runs import write_text
 from radtransfer.settings import ImageSettings
 
@@ -55,7 +55,7 @@ class _Finding:
 
     facts: ImageFacts | None
     reason: str = ""
-    values: tuple[int, int] | None = None
+    values: tuple[float, float] | None = None
 
 
 def check_images(
@@ -113,52 +113,6 @@ def check_images(
     return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad))
 
 
-def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tuple[ImageFacts, ...]:
-    """How images that were checked before are stored; they are decoded only where the way of reading asks for it.
-
-    Raises:
-        BadImageError: One cannot be read.
-    """
-    if reading.fundus_crop or reading.window != "auto":
-        return tuple(_examined(place, reading)[0] for place in places)
-    return tuple(map(inspect_image, places))
-
-
-def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", ratio: int = 1) -> np.ndarray:
-    """The pixels of an image by the decoder that training uses, not turned.
-
-    Args:
-        place: Where it lies.
-        facts: From `inspect_image`.
-        window: The setting `images.window`.
-        ratio: A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8.
-
-    Returns:
-        (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for what TensorFlow does not read.
-
-    Raises:
-        BadImageError: Damaged or truncated.
-    """
-    if facts.decoder == "pixels":
-        return np.frombuffer(_contents(place), np.uint8).reshape(facts.height, facts.width, 3)
-    if facts.decoder not in ("jpeg", "png8", "png16"):
-        return decode_outside(place, facts, window)
-    import tensorflow as tf
-
-    data = _contents(place)
-    # TensorFlow refuses such a file too, but its JPEG library then writes to the terminal.
-    if facts.decoder == "jpeg" and b"\xff\xd9" not in data:
-        raise BadImageError(place, "truncated")
-    try:
-        if facts.decoder == "jpeg":
-            return tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
-        return tf.io.decode_png(data, channels=3, dtype=tf.uint16 if facts.decoder == "png16" else tf.uint8).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        end = b"\xff\xd9" if facts.decoder == "jpeg" else b"IEND\xaeB`\x82"
-        whole = data.rstrip(b"\0").endswith(end)
-        raise BadImageError(place, "damaged" if whole else "truncated") from error
-
-
 def _in_parallel(
     places: Sequence[ImagePlace | None], reading: ImageSettings, workers: int
 ) -> Generator[list[_Finding], None, None]:
@@ -175,37 +129,10 @@ def _check(place: ImagePlace | None, reading: ImageSettings) -> _Finding:
     if place is None:
         return _Finding(None, "not found")
     try:
-        return _Finding(*_examined(place, reading))
+        facts, values = examine_image(place, reading)
     except BadImageError as error:
         return _Finding(None, error.reason)
-
-
-def _examined(place: ImagePlace, reading: ImageSettings) -> tuple[ImageFacts, str, tuple[int, int] | None]:
-    """The facts of an image that was decoded once; a JPEG at an eighth, which reads all of the file as well."""
-    facts = inspect_image(place)
-    if facts.decoder == "pixels" and not reading.fundus_crop:
-        return facts, "", None  # a prepared set, checked when it was written
-    ratio = 8 if facts.decoder == "jpeg" else 1
-    pixels = read_pixels(place, facts, window=reading.window, ratio=ratio)
-    if pixels.shape != (-(-facts.height // ratio), -(-facts.width // ratio), 3):
-        raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
-    values = (int(pixels.min()), int(pixels.max())) if facts.decoder == "png16" else None
-    if reading.fundus_crop and (box := retina_box(pixels)):
-        facts = replace(facts, disc=_scaled(box, ratio, facts))
-    return facts, "", values
-
-
-def _scaled(box: tuple[int, int, int, int], ratio: int, facts: ImageFacts) -> tuple[int, int, int, int]:
-    """A box in an image decoded at 1/ratio, in pixels of the whole."""
-    top, left, height, width = (ratio * value for value in box)
-    return top, left, min(height, facts.height - top), min(width, facts.width - left)
-
-
-def _contents(place: ImagePlace) -> bytes:
-    try:
-        return read_contents(place)
-    except OSError as error:
-        raise BadImageError(place, f"cannot be read ({error.strerror})") from None
+    return _Finding(facts, values=values)
 
 
 def _report(bad: Sequence[BadImage], report_file: Path) -> None:
@@ -238,6 +165,6 @@ def _unused_depth(findings: Sequence[_Finding]) -> str | None:
     if high - low >= 65536 // 8:
         return None
     return (
-        f"the {len(spans)} 16-bit PNGs use only the values {low} to {high} of 0 to 65535, so they have "
-        "little contrast; if they hold fewer bits, such as 12, store them scaled to 16"
+        f"the {len(spans)} 16-bit images use only the values {low:g} to {high:g} of 0 to 65535, so they have "
+        "little contrast; --window minmax or --window CENTRE,WIDTH gives them more"
     )

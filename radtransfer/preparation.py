@@ -20,6 +20,7 @@ from radtransfer.evaluation import exact_auc
 from radtransfer.experiment import Experiment, loss_weights, make_classifier
 from radtransfer.folds import Fold, assign_folds, fold_notes
 from radtransfer.images import CheckedImages, check_images
+from radtransfer.intensity_window import parse_window
 from radtransfer.learner import Learner
 from radtransfer.outline import Outline, outline_plan
 from radtransfer.pipeline import Batches, make_batches
@@ -110,6 +111,7 @@ def check_names(config: Config) -> tuple[Backbone, Outline]:
     AUGMENTATIONS.check(config.training.augmentation)
     if config.model.preprocessing != "auto":
         preprocessing_mode(config.model.preprocessing)
+    parse_window(config.images.window)
     card = BACKBONES[config.model.backbone]
     return card, outline_plan(config.transfer, card, weights=has_weights(config))
 

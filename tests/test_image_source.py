@@ -8,10 +8,10 @@ from PIL import Image
 
 from radtransfer.datasets.fundus_drawing import fundus_image, patient_appearance
 from radtransfer.errors import BadImageError
+from radtransfer.image_examination import examine_images
 from radtransfer.image_formats import inspect_image
 from radtransfer.image_place import FilePart
 from radtransfer.image_source import ImageSource
-from radtransfer.images import examine_images
 from radtransfer.settings import ImageSettings
 
 
@@ -168,3 +168,33 @@ def test_the_fingerprint_follows_file_size_and_reading(jpeg):
     assert len(prints) == 3
     assert source(jpeg).fingerprint(0) in prints
     assert inspect_image(jpeg).decoder == "jpeg"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ("auto", [1000 / 257, 3000 / 257, 5000 / 257]),
+        ("minmax", [0, 127.5, 255]),
+        ("4000,4000", [0, 63.75, 191.25]),
+        ("1000,1000", [127.5, 255, 255]),
+    ],
+)
+def test_a_window_says_which_16_bit_values_become_black_and_white(tmp_path, suffix, window, expected):
+    pixels = np.repeat(np.array([[1000], [3000], [5000]], np.uint16), 3, axis=1)
+    Image.fromarray(pixels).save(tmp_path / f"deep{suffix}")
+    image = source(tmp_path / f"deep{suffix}", size=3, window=window).image(0).numpy()
+    np.testing.assert_allclose(image[:, 0, 0], expected, atol=0.01)
+
+
+def test_values_of_32_bits_are_seen_from_the_smallest_to_the_largest(tmp_path):
+    Image.fromarray(np.array([[-100, 0], [100_000, 200_000]], np.int32)).save(tmp_path / "deep.tif")
+    image = source(tmp_path / "deep.tif", size=2).image(0).numpy()[..., 0]
+    np.testing.assert_allclose(image, [[0, 0.127], [127.56, 255]], atol=0.01)
+
+
+def test_floats_are_taken_as_they_are_or_through_the_window(tmp_path):
+    Image.fromarray(np.array([[0.0, 0.5], [1.0, 200.0]], np.float32)).save(tmp_path / "deep.tif")
+    np.testing.assert_allclose(source(tmp_path / "deep.tif", size=2).image(0)[..., 0], [[0, 0.5], [1, 200]])
+    windowed = source(tmp_path / "deep.tif", size=2, window="0.5,1").image(0)[..., 0]
+    np.testing.assert_allclose(windowed, [[0, 127.5], [255, 255]])

@@ -14,8 +14,10 @@ from PIL import Image
 from radtransfer import images
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError, DataError
-from radtransfer.image_formats import ImageFacts, decode_with_pillow, inspect_image
+from radtransfer.image_examination import examine_image
+from radtransfer.image_formats import ImageFacts, inspect_image
 from radtransfer.images import BadImage, check_images
+from radtransfer.pillow_images import decode_with_pillow
 from radtransfer.progress import Progress
 from radtransfer.settings import ImageSettings
 
@@ -309,7 +311,7 @@ def test_twelve_bit_data_in_sixteen_bits_is_noted(tmp_path, top, noted):
     check(files, tmp_path / "bad.txt", progress=heard)
     assert bool(heard.notes) == noted
     if noted:
-        assert heard.notes[0].startswith("the 2 16-bit PNGs use only the values 0 to 4095 of 0 to 65535")
+        assert heard.notes[0].startswith("the 2 16-bit images use only the values 0 to 4095 of 0 to 65535")
 
 
 def test_an_interrupted_check_stops_its_workers(tmp_path, monkeypatch):
@@ -319,12 +321,12 @@ def test_an_interrupted_check_stops_its_workers(tmp_path, monkeypatch):
 
     inspected = []
 
-    def slow(file):
+    def slow(file, reading):
         inspected.append(file)
         time.sleep(0.001)
-        return inspect_image(file)
+        return examine_image(file, reading)
 
-    monkeypatch.setattr("radtransfer.images.inspect_image", slow)
+    monkeypatch.setattr("radtransfer.images.examine_image", slow)
     with pytest.raises(KeyboardInterrupt):
         check(good_files(tmp_path, 1) * 1000, tmp_path / "bad.txt", progress=Interrupting())
     assert len(inspected) < 200
@@ -346,8 +348,8 @@ def decoded(files, monkeypatch, **reading) -> int:
     """How many images a check decodes."""
     seen = []
     with monkeypatch.context() as patch:
-        whole = images._examined
-        patch.setattr(images, "_examined", lambda place, how: seen.append(place) or whole(place, how))
+        whole = images.examine_image
+        patch.setattr(images, "examine_image", lambda place, how: seen.append(place) or whole(place, how))
         checked = check(files, files[0].parent / "bad.txt", reading=ImageSettings(**reading))
     assert checked.facts == tuple(inspect_image(file) for file in files)
     return len(seen)

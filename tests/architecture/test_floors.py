@@ -45,7 +45,7 @@ FLOORS = {
         ("checkpoint",),
         ("device",),
         ("decoding",),
-        ("dicom_guard", "dicom_file", "dicom_grey", "dicom", "image_formats", "datasets", "framing"),
+        ("dicom_guard", "dicom_file", "dicom_grey", "dicom", "pillow_images", "image_formats", "datasets", "framing"),
         ("retina",),
         ("stratification",),
         ("manifest",),
@@ -59,7 +59,7 @@ FLOORS = {
         ("weight_sources",),
         ("recognition",),
         ("outline",),
-        ("checked_images", "images", "comparison_images", "run_predictions"),
+        ("checked_images", "image_examination", "images", "comparison_images", "run_predictions"),
         ("layer_scores",),
     ],
     "steps": [
