@@ -78,6 +78,7 @@ FLOORS = {
             "sweeps",
         ),
         ("export",),
+        ("prepared_shards", "prepared_folder", "prepared_provenance", "prepared_set"),
         (
             "layer_comparison",
             "compare",
