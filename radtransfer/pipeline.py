@@ -91,8 +91,8 @@ class Batches:
         workers: int,
         augmentation: str,
     ):
-        self.source, self._keys = source, keys
-        self._batch_size, self._workers = batch_size, workers
+        self.source, self._targets, self._keys = source, targets, keys
+        self._batch_size, self._workers, self._augmentation = batch_size, workers, augmentation
         self._augmented = _example_function(source, targets, augmentation)
         self._plain = _example_function(source, targets, "none")
 
@@ -103,6 +103,17 @@ class Batches:
     def fingerprints(self) -> Iterator[str]:
         """What identifies each image as it is read; see `ImageSource.fingerprint`."""
         return map(self.source.fingerprint, range(len(self)))
+
+    def reading_from(self, source: ImageSource) -> "Batches":
+        """The same batches of the same images, taken from another place."""
+        return Batches(
+            source,
+            self._targets,
+            self._keys,
+            batch_size=self._batch_size,
+            workers=self._workers,
+            augmentation=self._augmentation,
+        )
 
     def shuffled(self, epoch: int, *, rows: np.ndarray | None = None, seed: int = 0, fold: int = 0) -> Epoch:
         """Training epoch number `epoch` over all images or those numbered `rows`: in its own order, augmented.

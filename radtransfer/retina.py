@@ -30,10 +30,11 @@ def retina_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
     if not count:
         return None
     largest = int(np.argmax(np.bincount(areas.ravel())[1:])) + 1
-    rows, columns = ndimage.find_objects(areas == largest)[0]
-    if (areas == largest).sum() < _LEAST * grey.size or (areas == 0).sum() == 0:
+    rows, columns = ndimage.find_objects((areas == largest).astype(np.int32))[0]
+    if (areas == largest).sum() < _LEAST * grey.size:
         return None
     top, left = max(0, (rows.start - 1) * step), max(0, (columns.start - 1) * step)
     bottom = min(pixels.shape[0], (rows.stop + 1) * step)
     right = min(pixels.shape[1], (columns.stop + 1) * step)
-    return top, left, bottom - top, right - left
+    box = (top, left, bottom - top, right - left)
+    return None if box == (0, 0, *pixels.shape[:2]) else box

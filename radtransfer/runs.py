@@ -23,7 +23,7 @@ from radtransfer.yaml_text import write_yaml
 
 _PART = ".part-"
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
-_FREE = {"out", "system.workers"}  # settings that change no number
+_FREE = {"out", "system.workers", "system.cache"}  # settings that change no number
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
 _OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
 

@@ -25,6 +25,7 @@ FLOORS = {
             "registry",
             "locking",
             "cache",
+            "kept_arrays",
             "runs",
         )
     ],
@@ -61,7 +62,18 @@ FLOORS = {
         ("layer_scores",),
     ],
     "steps": [
-        ("curve", "image_source", "pipeline", "classifier", "cut", "features", "learner", "batch_norm", "training"),
+        (
+            "curve",
+            "image_source",
+            "pipeline",
+            "kept_images",
+            "classifier",
+            "cut",
+            "features",
+            "learner",
+            "batch_norm",
+            "training",
+        ),
         ("pretrained", "weight_inspection", "transfer", "initialization", "networks"),
         ("activations", "draws", "layer_pairs"),
     ],
