@@ -46,14 +46,23 @@ def read_examples(file: Path, *, image: str) -> Iterator[tuple[Span, dict[str, l
     """
     with _mapped(file) as buffer:
         for number, record in enumerate(record_spans(buffer, file)):
-            try:
-                example = parse_example(buffer, record)
-            except (IndexError, ValueError, struct.error):
-                raise DataError(f"{file}: record {number} is damaged. Prepare the data set again.") from None
-            spans = example.pop(image, [])
-            if len(spans) != 1 or not isinstance(spans[0], Span):
-                raise DataError(f"{file}: record {number} has no image called {image!r}. Prepare the data set again.")
-            yield spans[0], {name: [_contents(buffer, value) for value in values] for name, values in example.items()}
+            yield example_parts(buffer, record, image=image, where=f"{file}, record {number}")
+
+
+def example_parts(buffer: Buffer, span: Span, *, image: str, where: str) -> tuple[Span, dict[str, list[Value]]]:
+    """Where the bytes of feature `image` of the example at `span` stand in `buffer`, and the values of all others.
+
+    Raises:
+        DataError: No example, or none with such a feature; says that it stands `where`.
+    """
+    try:
+        example = parse_example(buffer, span)
+    except (IndexError, ValueError, struct.error):
+        raise DataError(f"{where} is damaged. Prepare the data set again.") from None
+    spans = example.pop(image, [])
+    if len(spans) != 1 or not isinstance(spans[0], Span):
+        raise DataError(f"{where} has no image called {image!r}. Prepare the data set again.")
+    return spans[0], {name: [_contents(buffer, value) for value in values] for name, values in example.items()}
 
 
 def record_spans(buffer: Buffer, file: Path) -> Iterator[Span]:

@@ -1,9 +1,10 @@
 """Finds a TFDS data set on this machine; nothing is ever downloaded or prepared without being asked for."""
 
 import contextlib
+import importlib.util
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,25 +130,21 @@ def _not_prepared(builder: "tfds.core.DatasetBuilder", location: str, data_dir: 
     root, known = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser(), KNOWN_SETS.get(builder.name)
     where = f", data_dir={str(root)!r}" if data_dir else ""
     # Not `tfds build`: that command also needs Apache Beam.
-    command = (
-        f'python -c "import tensorflow_datasets as tfds; tfds.builder({location!r}{where}).download_and_prepare()"'
-    )
-    if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        return f"tfds:{location} is not prepared in {root}. Prepare it once, which downloads it: {command}"
-    terms = f" ({builder.info.homepage})" if builder.info.homepage else ""
-    lines = [
-        f"tfds:{location} is not prepared in {root}, and its images must be downloaded by hand{terms}. "
-        "Put them exactly there:",
-        *_tree(root / _MANUAL, known.tree if known else ()),
-    ]
-    if not known:
-        lines += [f"  {line.strip()}" for line in builder.MANUAL_DOWNLOAD_INSTRUCTIONS.strip().splitlines()]
-    lines.append(f"Then prepare it once: {command}")
+    command = f"import tensorflow_datasets as tfds; tfds.builder({location!r}{where}).download_and_prepare()"
+    lines = [f"tfds:{location} is not prepared in {root}"]
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        terms = f" ({builder.info.homepage})" if builder.info.homepage else ""
+        lines[0] += f", and its images must be downloaded by hand{terms}. Put them exactly there:"
+        lines.append(f"  {root / _MANUAL}/")
+        # What a builder says of itself, where nothing better is known.
+        instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS.strip().splitlines()
+        lines += [f"    {entry.strip()}" for entry in (known.tree if known else instructions)]
+        lines.append("Then prepare it once:")
+    else:
+        lines[0] += ". Prepare it once, which downloads it:"
+    lines.append(f'  python -c "{command}"')
     if known and known.advice:
         lines.append(known.advice)
+    if importlib.util.find_spec("importlib_resources") is None:
+        lines.append("TFDS needs `pip install importlib_resources` for that, which it does not say.")
     return "\n".join(lines)
-
-
-def _tree(folder: Path, entries: Sequence[str]) -> Iterator[str]:
-    yield f"  {folder}/"
-    yield from (f"    {entry}" for entry in entries)

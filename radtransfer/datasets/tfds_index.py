@@ -7,13 +7,14 @@ are encoded, one after the other in one file.
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radtransfer.cache import cache_folder, new_folder
-from radtransfer.datasets.tf_records import read_examples
+from radtransfer.datasets.tf_records import Span, example_parts, read_examples
 from radtransfer.datasets.tfds_builder import quiet, read_split
 from radtransfer.errors import DataError
 from radtransfer.image_place import FilePart
@@ -138,22 +139,39 @@ def _examples(source: Source) -> Iterator[tuple[str, bytes, list[Any]]]:
     """Split, encoded image and values of every example, as TFDS reads them."""
     with quiet():
         for split in source.splits:
-            examples = read_split(
-                source.builder, split, image=source.image, location=source.location, data_dir=source.data_dir
-            )
-            for example in examples.as_numpy_iterator():
-                values = [_plain(_listed(example[name]), name in _lists(source)) for name in source.features]
-                yield split, example[source.image], values
+            if source.builder.info.splits and source.builder.info.file_format.value == "array_record":
+                examples = _by_number(source, split)
+            else:
+                examples = _in_turn(source, split)
+            for image, example in examples:
+                yield split, image, [_plain(example[name], name in _lists(source)) for name in source.features]
+
+
+def _in_turn(source: Source, split: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    examples = read_split(source.builder, split, image=source.image, location=source.location, data_dir=source.data_dir)
+    for example in examples.as_numpy_iterator():
+        image = example.pop(source.image)
+        yield (
+            image,
+            {name: value.tolist() if getattr(value, "shape", ()) else [value] for name, value in example.items()},
+        )
+
+
+def _by_number(source: Source, split: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The examples of a format that `tf.data` does not read."""
+    import tensorflow_datasets as tfds
+
+    records = source.builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    for number in range(len(records)):
+        record, where = records[number], f"tfds:{source.location}, example {number} of {split}"
+        span, values = example_parts(record, Span(0, len(record)), image=source.image, where=where)
+        yield record[span.offset : span.offset + span.length], defaultdict(list, values)
 
 
 def _lists(source: Source) -> frozenset[str]:
     """The features that hold a list per example."""
     features = source.builder.info.features
     return frozenset(name for name in source.features if features[name].shape != ())
-
-
-def _listed(value: Any) -> list[Any]:
-    return value.tolist() if getattr(value, "shape", ()) else [value]
 
 
 def _plain(values: Sequence[Any], is_list: bool) -> Any:
