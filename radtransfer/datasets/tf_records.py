@@ -10,6 +10,7 @@ data is a `tf.train.Example`, a protocol buffer:
 Formats: https://www.tensorflow.org/tutorials/load_data/tfrecord and https://protobuf.dev/programming-guides/encoding
 """
 
+import contextlib
 import functools
 import mmap
 import struct
@@ -128,15 +129,21 @@ def _crc_table() -> tuple[int, ...]:
     return tuple(table)
 
 
-def _mapped(file: Path) -> mmap.mmap:
+@contextlib.contextmanager
+def _mapped(file: Path) -> Iterator[Buffer]:
     """The file as a buffer of which only what is looked at is read."""
     try:
         with file.open("rb") as handle:
-            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:
-        raise DataError(f"{file} is empty. Prepare the data set again.") from None
+            # An empty file, which is a shard without examples, cannot be mapped.
+            empty = handle.seek(0, 2) == 0
+            buffer = None if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}. Prepare the data set again.") from None
+    if buffer is None:
+        yield b""
+        return
+    with buffer:
+        yield buffer
 
 
 def _truncated(file: Path, at: int) -> str:

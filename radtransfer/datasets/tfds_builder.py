@@ -43,9 +43,7 @@ def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuild
             raise DataError(_unknown(location)) from None
         except (AssertionError, ValueError, RuntimeError, FileNotFoundError) as error:
             reason = re.sub(r'^Failed to construct dataset .*?}": ', "", str(error)).strip().splitlines()[0]
-            configs = list(tfds.builder_cls(re.split("[/:]", location)[0]).builder_configs)
-            known = f" Its configs: {', '.join(configs)}." if configs else ""
-            raise DataError(f"tfds:{location}: {reason}{known}") from None
+            raise DataError(f"tfds:{location}: {reason}{_configs(location)}") from None
 
 
 def set_folder(folder: Path) -> Path:
@@ -122,6 +120,17 @@ def _unknown(location: str) -> str:
     # Hundreds of names help nobody.
     hint = hint if hint.startswith("Did") else "A prepared set is also found by its folder."
     return f"tfds:{location} is neither a folder nor a data set that TFDS knows. {hint}"
+
+
+def _configs(location: str) -> str:
+    """A sentence with the configs of the set, if there is one and it has some."""
+    import tensorflow_datasets as tfds
+
+    try:
+        configs = list(tfds.builder_cls(re.split("[/:]", location)[0]).builder_configs)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError):
+        return ""
+    return f" Its configs: {', '.join(configs)}." if configs else ""
 
 
 def _not_prepared(builder: "tfds.core.DatasetBuilder", location: str, data_dir: str | None) -> str:

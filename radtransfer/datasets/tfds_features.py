@@ -69,7 +69,7 @@ def choose_features(
         notes.append(f"patients from feature {patient!r}")
     labels, findings = _labels(features, settings, known, [value for value in values if value not in (name, patient)])
     used = {image, name, patient, *labels}
-    if unused := [feature for feature in features if feature not in used]:
+    if unused := [feature for feature in sorted(features) if feature not in used]:
         notes.append(f"features not used: {listed(unused)}")
     return ChosenFeatures(image, name, patient, labels, findings, tuple(notes))
 
@@ -81,7 +81,7 @@ def _image(features: "tfds.features.FeaturesDict") -> str:
     images = [name for name in images if np.dtype(features[name].np_dtype).name in ("uint8", "uint16")]
     if len(images) == 1 or "image" in images:
         return "image" if "image" in images else images[0]
-    found = listed(images) if images else f"none among {listed(features)}"
+    found = listed(images) if images else f"none among {listed(sorted(features))}"
     raise DataError(f"Expected a TFDS data set with one Image feature of 8 or 16 bits. Received: {found}.")
 
 
@@ -103,7 +103,7 @@ def _labels(
     if label is None:
         raise DataError(
             f"Expected a TFDS data set with one ClassLabel. Received: {listed(classes) or 'none'}; its features are "
-            f"{listed(features)}. Name the label with --label-column NAME."
+            f"{listed(sorted(features))}. Name the label with --label-column NAME."
         )
     return (label,), ()
 
