@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from radtransfer.checked_images import recall, remember
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError, DataError
 from radtransfer.image_formats import ImageFacts, decode_outside, inspect_image
@@ -68,6 +69,8 @@ def check_images(
 ) -> CheckedImages:
     """Decode every image once; find all that are missing, empty, corrupt, truncated or too large.
 
+    Images that were all found good before are not decoded again as long as no file has changed.
+
     Args:
         table: The images.
         workers: Images decoded at the same time.
@@ -79,9 +82,14 @@ def check_images(
     Raises:
         DataError: There are bad images and they are not to be skipped, or no image is left.
     """
-    progress = progress or Progress()
+    progress, reading = progress or Progress(), reading or ImageSettings()
+    known = recall(table.files, reading)
+    if known is not None:
+        _report([], report_file)
+        progress.note(f"all {len(table)} images were checked before, and no file has changed since")
+        return CheckedImages(table, known, ())
     findings = []
-    with closing(_in_parallel(table.files, reading or ImageSettings(), workers)) as batches:
+    with closing(_in_parallel(table.files, reading, workers)) as batches:
         for batch in batches:
             findings += batch
             progress.count("images checked", len(findings), len(table))
@@ -95,10 +103,13 @@ def check_images(
         raise DataError(_message(bad, len(table), report_file))
     if bad:
         progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out; see {report_file}")
-    if note := _unused_depth(findings):
+    note = _unused_depth(findings)
+    if note:
         progress.note(note)
     readable = np.array([finding.facts is not None for finding in findings])
     facts = tuple(finding.facts for finding in findings if finding.facts is not None)
+    if not bad and not note:
+        remember(table.files, reading, facts)
     return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad))
 
 

@@ -1,6 +1,7 @@
 """Images on disk: read by the right decoder, and checked before training."""
 
 import io
+import os
 import struct
 import time
 import zlib
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radtransfer import images
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError, DataError
 from radtransfer.image_formats import ImageFacts, decode_with_pillow, inspect_image
 from radtransfer.images import BadImage, check_images
 from radtransfer.progress import Progress
+from radtransfer.settings import ImageSettings
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")
 
@@ -331,3 +334,45 @@ def test_busi_is_readable(busi, tmp_path):
     files = sorted((busi / "images").rglob("*.png"))[::26]
     checked = check(files, tmp_path / "bad.txt")
     assert set(checked.facts) == {ImageFacts("png8", 256, 256, 1)}
+
+
+@pytest.fixture
+def three_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("RADTRANSFER_CACHE", str(tmp_path / "cache"))
+    return [save(tmp_path / f"{number}.png", Image.fromarray(RGB)) for number in range(3)]
+
+
+def decoded(files, monkeypatch, **reading) -> int:
+    """How many images a check decodes."""
+    seen = []
+    with monkeypatch.context() as patch:
+        whole = images._examined
+        patch.setattr(images, "_examined", lambda place, how: seen.append(place) or whole(place, how))
+        checked = check(files, files[0].parent / "bad.txt", reading=ImageSettings(**reading))
+    assert checked.facts == tuple(inspect_image(file) for file in files)
+    return len(seen)
+
+
+def test_images_that_have_not_changed_are_not_decoded_again(three_images, monkeypatch):
+    assert decoded(three_images, monkeypatch) == 3
+    assert decoded(three_images, monkeypatch) == 0
+
+
+def test_after_a_change_of_one_all_are_decoded_again(three_images, monkeypatch):
+    decoded(three_images, monkeypatch)
+    status = three_images[1].stat()
+    three_images[1].write_bytes(three_images[0].read_bytes())  # of the same size, and of the same time
+    os.utime(three_images[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert decoded(three_images, monkeypatch) == 3
+
+
+def test_another_way_of_reading_decodes_again(three_images, monkeypatch):
+    decoded(three_images, monkeypatch)
+    assert decoded(three_images, monkeypatch, window="minmax") == 3
+
+
+def test_bad_images_are_found_again(three_images, tmp_path):
+    three_images[1].write_bytes(b"nothing")
+    for _ in range(2):
+        with pytest.raises(DataError, match="1 of 3"):
+            check(three_images, tmp_path / "bad.txt")

@@ -58,7 +58,7 @@ FLOORS = {
         ("weight_sources",),
         ("recognition",),
         ("outline",),
-        ("images", "comparison_images", "run_predictions"),
+        ("checked_images", "images", "comparison_images", "run_predictions"),
         ("layer_scores",),
     ],
     "steps": [
