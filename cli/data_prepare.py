@@ -39,7 +39,7 @@ OPTIONS = {
     type=click.Choice(("raw", "jpeg")),
     default="raw",
     show_default=True,
-    help="raw: uint8 pixels, the fastest to read; jpeg: quality 95, about a tenth of the space.",
+    help="raw: uint8 pixels, the fastest to read; jpeg: quality 95, about a quarter of the space.",
 )
 @setting_options(**OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace what was prepared in --out.")
