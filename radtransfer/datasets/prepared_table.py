@@ -66,16 +66,17 @@ def read_prepared(folder: Path, settings: DataSettings) -> ImageTable:
         DataError: It is not finished, a shard is missing or has another size, or the table is damaged.
     """
     provenance = _provenance(folder)
-    _check_shards(folder, provenance["shards"])
     try:
-        columns = _columns(folder / TABLE)
-        table = _table(folder, columns, provenance)
-    except (OSError, KeyError, ValueError, StopIteration) as error:
-        raise DataError(f"{folder / TABLE} is damaged ({error}). Prepare the data set again.") from None
-    if len(table) != provenance["rows"]:
+        _check_shards(folder, provenance["shards"])
+        table = _table(folder, _columns(folder / TABLE), provenance)
+        rows = provenance["rows"]
+    except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
         raise DataError(
-            f"{folder / TABLE} has {len(table)} rows, {PROVENANCE} says {provenance['rows']}. Prepare it again."
-        )
+            f"{folder}: {TABLE} or {PROVENANCE} is damaged ({type(error).__name__}: {error}). "
+            "Copy it again, or prepare the data set again with --overwrite."
+        ) from None
+    if len(table) != rows:
+        raise DataError(f"{folder / TABLE} has {len(table)} rows, {PROVENANCE} says {rows}. Copy it again.")
     return _as_asked(table, settings, provenance)
 
 

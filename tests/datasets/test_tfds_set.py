@@ -346,7 +346,8 @@ def test_settings_that_would_be_ignored_are_refused(tmp_path):
         table("tfds")
 
 
-def test_reading_leaves_the_loggers_as_they_were(tmp_path, capfd):
-    level = logging.getLogger("absl").level
+def test_reading_leaves_the_loggers_as_they_were(tmp_path, monkeypatch):
+    logger = logging.getLogger("absl")
+    monkeypatch.setattr(logger, "level", logging.INFO)
     table(f"tfds:{retina(tmp_path / 'set')}")
-    assert logging.getLogger("absl").level == level
+    assert logger.level == logging.INFO
