@@ -6,6 +6,7 @@ To add a format, add its first bytes and its reader to `_READERS`.
 import io
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import (
@@ -19,6 +20,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from radtransfer.dicom import DICOM_SUFFIXES, PREAMBLE, decode_dicom, is_dicom, read_header
 from radtransfer.errors import BadImageError
 from radtransfer.image_place import FilePart, ImagePlace, as_part, read_contents
 
@@ -52,7 +54,7 @@ class ImageFacts:
 
     Attributes:
         decoder: What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pixels" are plain bytes,
-            "pillow" is `decode_with_pillow`.
+            "pillow" is `decode_with_pillow`, "dicom" is `decode_dicom`.
         height: Pixels, as decoded, before `orientation` is applied.
         width: Pixels, likewise.
         orientation: EXIF, 1–8: how the decoded image has yet to be turned.
@@ -78,6 +80,10 @@ def inspect_image(place: ImagePlace) -> ImageFacts:
     """
     if isinstance(place, FilePart) and place.pixels is not None:
         return ImageFacts("pixels", *place.pixels)
+    if _holds_dicom(place):
+        header = read_header(as_part(place).path)
+        check_size(place, header.height, header.width)
+        return ImageFacts("dicom", header.height, header.width, deep=header.bits > 8)
     with _opened(place) as image:
         width, height = image.size
         decoder = _decoder(image, place)
@@ -99,6 +105,21 @@ def check_size(place: ImagePlace, height: int, width: int) -> None:
         raise BadImageError(place, f"it has no pixels ({width}×{height})")
 
 
+def count_frames(file: Path) -> int:
+    """How many images `file` holds: frames of a DICOM file or a GIF, pages of a TIFF.
+
+    Raises:
+        BadImageError: It is not an image, or damaged.
+    """
+    if _holds_dicom(file):
+        return read_header(file).frames
+    with _opened(file) as image:
+        try:
+            return getattr(image, "n_frames", 1)
+        except Exception as error:  # as in `decode_with_pillow`
+            raise BadImageError(file, f"damaged or truncated ({error})") from error
+
+
 def decode_outside(place: ImagePlace, facts: ImageFacts, window: str) -> np.ndarray:
     """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
 
@@ -110,6 +131,8 @@ def decode_outside(place: ImagePlace, facts: ImageFacts, window: str) -> np.ndar
     Raises:
         BadImageError: Damaged.
     """
+    if facts.decoder == "dicom":
+        return decode_dicom(place, window)
     return decode_with_pillow(place, levels=facts.levels)
 
 
@@ -124,8 +147,6 @@ def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] = (0.0,
     """
     with _opened(place) as image:
         try:
-            if isinstance(place, FilePart) and place.frame:
-                image.seek(place.frame)
             pixels = _pixels(image, levels)
         # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
         except Exception as error:
@@ -133,6 +154,15 @@ def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] = (0.0,
     if not np.isfinite(pixels).all():
         raise BadImageError(place, "it holds values that are not finite numbers")
     return pixels
+
+
+def _holds_dicom(place: ImagePlace) -> bool:
+    """Whether `place` is DICOM by its first bytes, or by its name where these say nothing."""
+    part = as_part(place)
+    start = first_bytes(place, PREAMBLE)
+    other = any(start.lstrip().lower().startswith(magic.lower()) for magic in (*_READERS, *_NOT_IMAGES))
+    named = part.path.suffix.lower() in DICOM_SUFFIXES and not other
+    return part.length is None and (is_dicom(start) or named)
 
 
 def _opened(place: ImagePlace) -> Image.Image:
@@ -144,9 +174,15 @@ def _opened(place: ImagePlace) -> Image.Image:
         raise BadImageError(place, next(known, "not an image of a known format"))
     part = as_part(place)
     try:
-        return reader(str(part.path) if part.length is None else io.BytesIO(read_contents(part)))
+        image = reader(str(part.path) if part.length is None else io.BytesIO(read_contents(part)))
     except Exception as error:  # as in `decode_with_pillow`
         raise BadImageError(place, f"damaged or truncated in its header ({error})") from error
+    try:
+        image.seek(part.frame)
+    except Exception as error:
+        image.close()
+        raise BadImageError(place, f"it has no frame {part.frame + 1}, or is damaged ({error})") from error
+    return image
 
 
 def first_bytes(place: ImagePlace, count: int = 64) -> bytes:

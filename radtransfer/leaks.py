@@ -1,9 +1,7 @@
 """Images and patients that stand in two splits of one fold."""
 
-import functools
 import os
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -16,9 +14,11 @@ _SHOWN = 6
 
 
 def image_identities(table: ImageTable) -> list[Hashable]:
-    """What makes rows the same image: one place on disk, also by a link; the path where there is no file."""
-    stat = functools.cache(os.stat)  # thousands of images may lie in one file
-    return [_identity(path, place, stat) for path, place in zip(table.paths, table.files, strict=True)]
+    """What makes rows the same image: one place on disk, also by a link; the path where there is no file.
+
+    All frames of a file count as the same image.
+    """
+    return [_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
 
 
 def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> None:
@@ -55,16 +55,16 @@ def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> l
     return found
 
 
-def _identity(path: str, place: ImagePlace | None, stat: Callable[[Path], os.stat_result]) -> Hashable:
+def _identity(path: str, place: ImagePlace | None) -> Hashable:
     if place is None:
         return path
     part = as_part(place)
     try:
-        facts = stat(part.path)
+        facts = os.stat(part.path)  # noqa: PTH116
     except OSError:
         return path
     # Windows file systems without inodes say 0 for all.
-    return (facts.st_dev, facts.st_ino, part.offset, part.frame) if facts.st_ino else path
+    return (facts.st_dev, facts.st_ino, part.offset) if facts.st_ino else path
 
 
 def _codes(keys: Sequence[Hashable]) -> np.ndarray:

@@ -5,8 +5,8 @@ To add one, write `datasets/<name>.py` with
     def read(settings: DataSettings, location: str | None = None) -> ImageTable
 
 and add one line to `DATASETS`; `--data <name>:<location>` then reads it. Errors are `DataError`s. Task,
-classes and `--positive-from` are checked here for every dataset; `--patient-regex` serves all that bring no
-patients.
+classes and `--positive-from` are checked here for every dataset; `--patient-regex` and DICOM headers serve all that
+bring no patients, and `--frames` all.
 """
 
 import re
@@ -43,6 +43,8 @@ def read_table(settings: DataSettings) -> "ImageTable":
         ConfigError: No source, or settings that contradict each other.
         DataError: Nothing usable is there; says what was expected and found.
     """
+    from radtransfer.datasets.frames import with_frames
+    from radtransfer.datasets.header_patients import with_header_patients
     from radtransfer.datasets.labels import check_labels
     from radtransfer.datasets.patients import with_patients
 
@@ -54,7 +56,8 @@ def read_table(settings: DataSettings) -> "ImageTable":
     name, location = find_dataset(settings.source)
     table = DATASETS[name](settings, location)
     notes = check_labels(table, settings)
-    return with_patients(replace(table, notes=table.notes + notes), settings)
+    table = with_header_patients(replace(table, notes=table.notes + notes), settings)
+    return with_frames(with_patients(table, settings), settings)
 
 
 def find_dataset(source: str | None) -> tuple[str, str | None]:

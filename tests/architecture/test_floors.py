@@ -13,6 +13,7 @@ FLOORS = {
     "ground": [
         (
             "errors",
+            "intensity_window",
             "seeds",
             "image_place",
             "progress",
@@ -44,7 +45,7 @@ FLOORS = {
         ("checkpoint",),
         ("device",),
         ("decoding",),
-        ("dicom", "image_formats", "datasets", "framing"),
+        ("dicom_guard", "dicom_file", "dicom_grey", "dicom", "image_formats", "datasets", "framing"),
         ("retina",),
         ("stratification",),
         ("manifest",),
