@@ -34,6 +34,7 @@ from radtransfer.prepared_shards import (
     plan_shards,
     same_images,
     stored_images,
+    with_files_together,
     write_metadata,
     write_shard,
 )
@@ -87,7 +88,7 @@ def prepare_set(
         RunError: `out` is in use, holds something else or a set of other settings, or the disk is too small.
     """
     progress = progress or Progress()
-    table = read_table(config.data)
+    table = with_files_together(read_table(config.data))
     for note in table.notes:
         progress.note(note)
     _check_apart(table, out)

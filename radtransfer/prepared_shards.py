@@ -7,7 +7,7 @@ as they are, so that it can also be read on its own.
 import hashlib
 import io
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ import tensorflow as tf
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.prepared_table import StoredImage
 from radtransfer.datasets.tf_records import read_examples
-from radtransfer.image_place import read_contents
+from radtransfer.image_place import as_part, read_contents
 from radtransfer.leaks import image_identities
 from radtransfer.pipeline import Batches
 from radtransfer.runs import whole_file
@@ -79,9 +79,27 @@ def plan_shards(table: ImageTable, *, size: int, encoding: Literal["raw", "jpeg"
 
 
 def same_images(table: ImageTable) -> np.ndarray:
-    """The first row that is the same image as each row, int (rows,)."""
+    """The first row that is the same image as each row, int (rows,); frames of one file are images of their own."""
+    frames = [as_part(place).frame if place else 0 for place in table.files]
     first: dict[Hashable, int] = {}
-    return np.array([first.setdefault(key, row) for row, key in enumerate(image_identities(table))])
+    keys = zip(image_identities(table), frames, strict=True)
+    return np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
+
+
+def with_files_together(table: ImageTable) -> ImageTable:
+    """`table`, whose files become the patients if several frames of one are images and patients are not known.
+
+    Frames of one file are never split between sets; in the prepared set, where each lies on its own, nothing else
+    could tell.
+    """
+    identities = image_identities(table)
+    if table.patients is not None or len(set(same_images(table).tolist())) == len(set(identities)):
+        return table
+    names: dict[Hashable, str] = {}
+    for identity, path in zip(identities, table.paths, strict=True):
+        names[identity] = min(path, names.get(identity, path))
+    note = "frames of one file stay together in the prepared set: the file is the patient"
+    return replace(table, patients=tuple(names[identity] for identity in identities), notes=(*table.notes, note))
 
 
 def make_features(table: ImageTable, *, size: int, encoding: Literal["raw", "jpeg"]) -> "tfds.features.FeaturesDict":

@@ -184,6 +184,25 @@ def test_a_row_repeated_in_two_splits_stays_one_image(images, tmp_path):
     assert identities[table.paths.index(names(images)[0])] == identities[1]
 
 
+def test_frames_of_one_file_stay_together(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(12):
+        pages = [Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)) for _ in range(3)]
+        pages[0].save(tmp_path / f"{number}.tif", save_all=True, append_images=pages[1:])
+        rows += [[f"{number}.tif#{frame + 1}", "ab"[number % 2]] for frame in range(3)]
+    source = write_csv(tmp_path / "frames.csv", ["path", "label"], rows)
+    prepare(source, tmp_path, tmp_path / "out")
+    original = read_table(DataSettings(**data_options(source, tmp_path)))
+    prepared = read_table(DataSettings(source=f"tfds:{tmp_path / 'out'}"))
+    assert len(set(image_identities(prepared))) == 36
+    np.testing.assert_array_equal(pipeline_pixels(prepared, tmp_path), pipeline_pixels(original, tmp_path))
+    one, other = (
+        assign_folds(table, SplitSettings(folds=3), seed=1, allow_leakage=False) for table in (original, prepared)
+    )
+    assert [fold.split.tolist() for fold in one] == [fold.split.tolist() for fold in other]
+
+
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_tensorflow_datasets_reads_what_is_written(images, tmp_path, encoding, small_shards):
     source = one_split(images)
