@@ -44,6 +44,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Delete what killed processes left of files that were to be written whole below `folder`, which is locked."""
+    for part in folder.rglob(f"{_PART}*"):
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """`text` as UTF-8, whole or not at all."""
     with whole_file(path) as part:
@@ -142,8 +148,7 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
                 f"Run folder {out} exists ({existing.get('status')}, started {existing.get('started', '?')}). "
                 "Use --resume to go on, --overwrite to replace it, or another --out."
             )
-        for part in out.rglob(f"{_PART}*"):
-            part.unlink(missing_ok=True)
+        remove_parts(out)
         yield Run(out, existing or {})
 
 

@@ -28,6 +28,7 @@ DATASETS = Table(
         "csv_table": "radtransfer.datasets.csv_table:read",
         "fold_directory": "radtransfer.datasets.fold_directory:read",
         "synthetic_fundus": "radtransfer.datasets.synthetic_fundus:read",
+        "tfds": "radtransfer.datasets.tfds_set:read",
     },
 )
 
@@ -36,7 +37,7 @@ def read_table(settings: DataSettings) -> "ImageTable":
     """Every image of the data set that `settings.source` names, with labels, patients and given splits.
 
     The source is NAME or NAME:LOCATION of a dataset in the table; otherwise a folder of images, a folder of
-    `train_fold1.csv …`, or a CSV, whichever stands there.
+    `train_fold1.csv …`, a prepared data set, or a CSV, whichever stands there.
 
     Raises:
         ConfigError: No source, or settings that contradict each other.
@@ -73,6 +74,8 @@ def find_dataset(source: str | None) -> tuple[str, str | None]:
         return name, location or None
     path = Path(source).expanduser()
     if path.is_dir():
+        if _holds_prepared_set(path):
+            return "tfds", str(path)
         return ("fold_directory" if _holds_split_tables(path) else "image_folder"), str(path)
     if path.exists():
         return "csv_table", str(path)
@@ -96,7 +99,17 @@ def absolute_source(source: str) -> str:
 def _absolute(location: str) -> str:
     """The full path of what is there; anything else, such as options of a built-in set, stays as it is."""
     path = Path(location).expanduser()
-    return str(path.absolute()) if path.exists() else location
+    if path.exists():
+        return str(path.absolute())
+    before, mark, options = location.partition("?")
+    return f"{_absolute(before)}?{options}" if mark else location
+
+
+def _holds_prepared_set(folder: Path) -> bool:
+    from radtransfer.datasets.prepared_table import is_prepared
+    from radtransfer.datasets.tfds_builder import METADATA
+
+    return is_prepared(folder) or (folder / METADATA).is_file()
 
 
 def _holds_split_tables(folder: Path) -> bool:

@@ -15,8 +15,6 @@ there afterwards. They are a toy: a network that grades them has learnt nothing 
 """
 
 import csv
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from radtransfer.cache import cache_folder
+from radtransfer.cache import cache_folder, new_folder
 from radtransfer.datasets.fundus_drawing import LESIONS_OF_GRADE, fundus_image, patient_appearance
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
@@ -118,34 +116,19 @@ def _check_settings(settings: DataSettings) -> None:
 
 
 def _write_whole(folder: Path, options: Options) -> None:
-    """Draw into a temporary neighbour, then rename, so that a half-written set is never read.
+    """Draw the images, all or none.
 
     Raises:
         DataError: The folder cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-        try:
+        with new_folder(folder) as draft:
             _write(draft, options)
-            _publish(draft, folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise DataError(
             f"The synthetic images could not be written to {folder} ({error}). "
             "Free some space, or name another folder in the environment variable RADTRANSFER_CACHE."
         ) from error
-
-
-def _publish(draft: Path, folder: Path) -> None:
-    """Rename; where another process has drawn the same set meanwhile, its copy stays."""
-    draft.chmod(0o755)
-    try:
-        draft.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
 
 
 def _write(folder: Path, options: Options) -> None:

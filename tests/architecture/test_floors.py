@@ -91,6 +91,7 @@ FLOORS = {
             "sweeps",
         ),
         ("export",),
+        ("prepared_shards", "prepared_folder", "prepared_provenance", "prepared_set"),
         (
             "layer_comparison",
             "compare",
