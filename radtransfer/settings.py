@@ -77,7 +77,10 @@ class SplitSettings:
     fold: tuple[int, ...] = setting((), "Run only these folds (comma-separated).")
     val_fraction: float = setting(0.1, "Share of what is not test that validates, by patient.", low=0.01, high=0.5)
     train_size: int | None = setting(
-        None, "Train on about this many images of each training set, whole patients, stratified.", low=2, high=10**9
+        None,
+        "Train on this many images of each training set: whole patients, stratified, never more.",
+        low=2,
+        high=10**9,
     )
     repeats: int = setting(1, "Repeat everything over this many seeds.", low=1, high=1000)
 

@@ -47,7 +47,7 @@ FLOORS = {
         ("decoding",),
         ("dicom_guard", "dicom_file", "dicom_grey", "dicom", "pillow_images", "image_formats", "datasets", "framing"),
         ("retina",),
-        ("stratification",),
+        ("stratification", "train_size"),
         ("manifest",),
         ("roc", "scoring", "evaluation", "auc_difference"),
         ("agreement",),
