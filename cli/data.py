@@ -2,7 +2,10 @@
 
 import click
 
+from radtransfer.cli.data_check import check
 from radtransfer.cli.data_prepare import prepare
+from radtransfer.cli.data_preview import preview
+from radtransfer.cli.data_split import split
 
 
 @click.group()
@@ -13,4 +16,5 @@ def data() -> None:
     """
 
 
-data.add_command(prepare)
+for command in (check, split, preview, prepare):
+    data.add_command(command)

@@ -48,16 +48,21 @@ def read_table(settings: DataSettings) -> "ImageTable":
     from radtransfer.datasets.labels import check_labels
     from radtransfer.datasets.patients import with_patients
 
-    if settings.patient_column and settings.patient_regex:
-        raise ConfigError(
-            f"The patient comes from one place: got --patient-column {settings.patient_column} and "
-            f"--patient-regex {settings.patient_regex}. Leave one out."
-        )
+    check_patient_settings(settings)
     name, location = find_dataset(settings.source)
     table = DATASETS[name](settings, location)
     notes = check_labels(table, settings)
     table = with_header_patients(replace(table, notes=table.notes + notes), settings)
     return with_frames(with_patients(table, settings), settings)
+
+
+def check_patient_settings(settings: DataSettings) -> None:
+    """Raises ConfigError if two settings say where the patient comes from."""
+    if settings.patient_column and settings.patient_regex:
+        raise ConfigError(
+            f"The patient comes from one place: got --patient-column {settings.patient_column} and "
+            f"--patient-regex {settings.patient_regex}. Leave one out."
+        )
 
 
 def find_dataset(source: str | None) -> tuple[str, str | None]:

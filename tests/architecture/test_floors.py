@@ -77,6 +77,7 @@ FLOORS = {
         ),
         ("pretrained", "weight_inspection", "transfer", "initialization", "networks"),
         ("activations", "draws", "layer_pairs"),
+        ("checks",),
     ],
     "jobs": [
         (
@@ -90,6 +91,7 @@ FLOORS = {
             "study",
             "sweeps",
         ),
+        ("thumbnails", "data_summary", "data_check", "check_page", "data_split", "data_preview"),
         ("export",),
         ("prepared_shards", "prepared_folder", "prepared_provenance", "prepared_set"),
         (

@@ -1,0 +1,87 @@
+"""Read what can be read of a data set whose table has mistakes, and say what they are.
+
+`read_table` stops at the first mistake, as training must; a check wants them all.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from radtransfer.datasets import DATASETS, check_patient_settings, csv_table, find_dataset, fold_directory
+from radtransfer.datasets.columns import find_columns
+from radtransfer.datasets.csv_table import table_from_sheet
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.labels import check_labels
+from radtransfer.datasets.patients import with_patients
+from radtransfer.datasets.sheet import RowsError, Sheet
+from radtransfer.errors import DataError
+from radtransfer.settings import DataSettings
+
+_SHEETS: dict[str, Callable[[str | None], tuple[Sheet, Path]]] = {
+    "csv_table": csv_table.open_sheet,
+    "fold_directory": fold_directory.open_sheet,
+}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What `read_table` would refuse.
+
+    Attributes:
+        message: In words.
+        kind: "table", or more exactly "contradictory_labels" or "contradictory_patients".
+        paths: Of the images it is about, if it is about some.
+    """
+
+    message: str
+    kind: str = "table"
+    paths: tuple[str, ...] = ()
+
+
+def read_leniently(settings: DataSettings) -> tuple[ImageTable | None, list[Mistake]]:
+    """The images of a data set without the rows that are mistaken; None where nothing can be made of it.
+
+    Raises:
+        ConfigError: No source, or settings that contradict each other.
+    """
+    check_patient_settings(settings)
+    mistakes: list[Mistake] = []
+    try:
+        name, location = find_dataset(settings.source)
+        if name in _SHEETS:
+            table = _without_mistaken_rows(*_SHEETS[name](location), settings, mistakes)
+        else:
+            table = DATASETS[name](settings, location)
+    except DataError as error:
+        return None, [*mistakes, Mistake(str(error))]
+    try:
+        table = replace(table, notes=table.notes + check_labels(table, settings))
+    except DataError as error:
+        mistakes.append(Mistake(str(error)))
+    try:
+        table = with_patients(table, settings)
+    except DataError as error:
+        mistakes.append(Mistake(str(error)))
+    return table, mistakes
+
+
+def _without_mistaken_rows(sheet: Sheet, folder: Path, settings: DataSettings, mistakes: list[Mistake]) -> ImageTable:
+    """The table of the other rows; adds to `mistakes`.
+
+    Raises:
+        DataError: It is the table that is mistaken, or all of its rows.
+    """
+    while True:
+        try:
+            return table_from_sheet(sheet, settings, folder=folder)
+        except RowsError as error:
+            paths = dict.fromkeys(_paths(sheet, settings, error.rows))
+            mistakes.append(Mistake(str(error), error.kind, tuple(path for path in paths if path)))
+            sheet = sheet.without(set(error.rows))
+            if not sheet.rows:
+                raise DataError(f"No row of {sheet.name} is left: each has a mistake.") from None
+
+
+def _paths(sheet: Sheet, settings: DataSettings, rows: tuple[int, ...]) -> Iterator[str]:
+    column = find_columns(sheet, settings).path
+    return (sheet.rows[row][column].strip() for row in rows)

@@ -1,0 +1,185 @@
+"""One pass over all images that remembers of each what the checks ask for, and no pixels.
+
+The decoder is the one that training uses, at full size: two files are the same image when their pixels are.
+"""
+
+import hashlib
+import io
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import BadImageError
+from radtransfer.image_formats import ImageFacts, inspect_image
+from radtransfer.image_place import FilePart, ImagePlace, read_contents
+from radtransfer.images import read_pixels
+from radtransfer.progress import Progress
+
+LOOK = (8, 9)
+"""Rows and columns of the miniature by which images are compared."""
+
+_BATCH = 16
+"""Images per task of a worker."""
+
+_MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with alpha",
+    "P": "palette",
+    "PA": "palette",
+    "RGB": "RGB",
+    "RGBA": "RGB with alpha",
+    "I": "32-bit grey",
+    "F": "float grey",
+}
+
+_REASONS = {
+    "not found": "missing",
+    "an empty file": "empty_file",
+    "an HTML page": "not_an_image",
+    "a Git LFS pointer": "not_an_image",
+    "not an image": "not_an_image",
+    "cannot be": "unreadable",
+    "truncated": "truncated",
+    "its ": "too_large",
+}
+"""How the reason of a `BadImageError` begins, and the kind of finding that it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """What one image is like.
+
+    Attributes:
+        problem: Kind of finding that keeps it from being read, such as "truncated"; "" if it can be read, and only then
+            the rest is known.
+        reason: The same in words.
+        facts: How it is stored.
+        mode: How it is coloured: "RGB", "grey", "16-bit grey", …; "" where that is not known.
+        contents: Hash of its bytes; b"" for one of several frames of a file.
+        pixels: Hash of its pixels as training reads them, upright or not.
+        look: Miniature in grey, uint8 (8, 9); None where there is hardly anything in it.
+        low: Least pixel value, 0–255 for all that are not floats.
+        high: Greatest.
+        spread: Standard deviation of a sample of its pixels, in the same unit.
+    """
+
+    problem: str = ""
+    reason: str = ""
+    facts: ImageFacts | None = None
+    mode: str = ""
+    contents: bytes = b""
+    pixels: bytes = b""
+    look: np.ndarray | None = None
+    low: float = 0.0
+    high: float = 0.0
+    spread: float = 0.0
+
+
+def survey_images(table: ImageTable, *, workers: int, window: str, progress: Progress) -> tuple[ImageRecord, ...]:
+    """Decode every image once.
+
+    Args:
+        table: The images.
+        workers: Images decoded at the same time.
+        window: The setting `images.window`.
+        progress: Hears the count.
+    """
+    records: list[ImageRecord] = []
+    with closing(_in_parallel(table.files, window, workers)) as batches:
+        for batch in batches:
+            records += batch
+            progress.count("images checked", len(records), len(table))
+    return tuple(records)
+
+
+def _in_parallel(
+    places: Sequence[ImagePlace | None], window: str, workers: int
+) -> Generator[list[ImageRecord], None, None]:
+    """The records in order; what has not begun is dropped when the caller stops."""
+    batches = [places[start : start + _BATCH] for start in range(0, len(places), _BATCH)]
+    executor = ThreadPoolExecutor(workers)
+    try:
+        yield from executor.map(lambda batch: [survey_image(place, window=window) for place in batch], batches)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageRecord:
+    """The record of one image; what cannot be read has a `problem`."""
+    if place is None:
+        return ImageRecord("missing", "not found")
+    try:
+        facts = inspect_image(place)
+        pixels = read_pixels(place, facts, window=window)
+        if pixels.shape != (facts.height, facts.width, 3):
+            raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
+    except BadImageError as error:
+        return ImageRecord(_problem(error.reason), error.reason)
+    data = b"" if isinstance(place, FilePart) and place.length is None else read_contents(place)
+    pixels = _plain(pixels)
+    low, high = float(pixels.min()), float(pixels.max())
+    step = 1 + max(pixels.shape) // 256
+    return ImageRecord(
+        facts=facts,
+        mode=_mode(facts, data),
+        contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
+        pixels=_pixel_hash(pixels, facts.orientation),
+        look=_look(pixels, low, high),
+        low=low,
+        high=high,
+        spread=float(pixels[::step, ::step].std()),
+    )
+
+
+def _problem(reason: str) -> str:
+    if "is truncated" in reason or "Truncated" in reason:  # Pillow's words
+        return "truncated"
+    return next((kind for start, kind in _REASONS.items() if reason.startswith(start)), "corrupt")
+
+
+def _plain(pixels: np.ndarray) -> np.ndarray:
+    """The pixels in one form whatever the decoder: uint8 where that loses nothing, else float32, 0–255."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16:
+        pixels = pixels.astype("float32") * np.float32(255.0 / 65535.0)
+    if pixels.min() < 0 or pixels.max() > 255 or (pixels != np.rint(pixels)).any():
+        return pixels
+    return pixels.astype(np.uint8)
+
+
+def _pixel_hash(pixels: np.ndarray, orientation: int) -> bytes:
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype} {orientation} ".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
+
+
+def _look(pixels: np.ndarray, low: float, high: float) -> np.ndarray | None:
+    """The miniature; None where its grey values are nearly one, so that it would look like any other such image."""
+    if pixels.dtype != np.uint8:
+        pixels = ((pixels - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
+    grey = Image.fromarray(pixels).convert("L").resize(LOOK[::-1], Image.Resampling.BOX)
+    look = np.asarray(grey)
+    return look if int(look.max()) - int(look.min()) >= 16 else None
+
+
+def _mode(facts: ImageFacts, data: bytes) -> str:
+    if facts.decoder == "pixels":
+        return "RGB"
+    # Above that many pixels Pillow warns.
+    if not data or facts.height * facts.width > 80_000_000:
+        return ""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")) as image:
+            mode = image.mode
+    except Exception:  # DICOM and others that Pillow does not know, whose decoder says enough
+        return facts.decoder
+    if facts.decoder == "png16":
+        return "16-bit grey" if mode.startswith("I") or mode == "L" else "16-bit RGB"
+    return "16-bit grey" if mode.startswith("I;") else _MODES.get(mode, mode)
