@@ -34,7 +34,7 @@ FINDINGS_SHOWN = 3
 _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
-@click.command()
+@click.command(short_help="Find what would make results wrong.")
 @click.argument("data")
 @setting_options(**OPTIONS)
 @click.option("--out", metavar="DIR", help="Write check.json and check.html, a page with pictures, here.")

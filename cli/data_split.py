@@ -26,7 +26,7 @@ OPTIONS = TABLE_OPTIONS | {
 }
 
 
-@click.command()
+@click.command(short_help="Draw the folds and write them as a CSV.")
 @click.argument("data")
 @setting_options(**OPTIONS)
 @click.option("--out", metavar="FILE.csv", default="folds.csv", show_default=True, help="Where the table goes.")
