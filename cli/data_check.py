@@ -117,4 +117,4 @@ def _text(finding: "Finding") -> str:
     if not finding.files:
         return finding.message
     more = f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else ""
-    return f"{finding.message}: {', '.join(finding.files[:3])}{more}"
+    return f"{', '.join(finding.files[:3])}{more}: {finding.message}"

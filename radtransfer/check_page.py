@@ -1,11 +1,12 @@
 """The report of a data check as one HTML page that needs nothing else: no scripts, no files, no network."""
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from radtransfer.checks.evidence import Evidence, Finding, counted
+from radtransfer.checks.evidence import Finding, counted
 from radtransfer.data_check import DataReport
 from radtransfer.data_summary import SPLITS
+from radtransfer.image_survey import survey_image
 from radtransfer.thumbnails import thumbnail
 
 FINDINGS_SHOWN = 40
@@ -67,7 +68,7 @@ th { color: var(--soft); font-size: 13px; } th:first-child, td:first-child, .lef
 .bar { display: inline-block; height: 10px; border-radius: 2px; background: var(--bar); vertical-align: baseline; }
 summary { cursor: pointer; display: flex; gap: 12px; align-items: baseline; } summary .count { color: var(--soft); }
 .tag { font-size: 12px; font-weight: 600; border: 1px solid currentColor; border-radius: 4px; padding: 0 6px; }
-.finding { border-top: 1px solid var(--line); margin-top: 14px; padding-top: 12px; }
+.finding { border-top: 1px solid var(--line); margin-top: 12px; padding-top: 12px; }
 .finding p, .more { margin: 0; overflow-wrap: anywhere; } .more { color: var(--soft); margin-top: 12px; }
 .images { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 10px; }
 figure { margin: 0; width: 144px; } figure img, .blank { width: 144px; height: 144px; object-fit: contain;
@@ -88,7 +89,7 @@ def check_page(report: DataReport, *, count: Callable[[int, int], None] = lambda
     kinds = report.kinds
     sections = []
     for number, ((severity, kind), findings) in enumerate(kinds.items(), start=1):
-        sections.append(_kind(severity, kind, findings, report.evidence))
+        sections.append(_kind(severity, kind, findings, report))
         count(number, len(kinds))
     body = "\n".join([_header(report), _facts(report), _classes(report), _splits(report), *sections])
     return (
@@ -168,36 +169,44 @@ def _splits(report: DataReport) -> str:
     )
 
 
-def _kind(severity: str, kind: str, findings: Sequence[Finding], evidence: Evidence | None) -> str:
-    shown = "".join(_finding(finding, evidence) for finding in findings[:FINDINGS_SHOWN])
-    left = len(findings) - FINDINGS_SHOWN
+def _kind(severity: str, kind: str, findings: Sequence[Finding], report: DataReport) -> str:
+    shown = findings[:FINDINGS_SHOWN]
+    if all(len(finding.files) == 1 for finding in shown):
+        figures = "".join(_figure(finding.files[0], report, finding.message) for finding in shown)
+        body = f'<div class="finding images">{figures}</div>'
+    else:
+        body = "".join(_finding(finding, report) for finding in shown)
+    left = len(findings) - len(shown)
     more = f'<p class="more">and {left:,} more; all are in check.json</p>' if left > 0 else ""
     is_open = " open" if severity != "note" else ""
     return (
         f"<section><details{is_open}><summary><h2>{html.escape(_TITLES.get(kind, kind))}</h2>"
         f'<span class="tag {severity}">{severity}</span><span class="count">{kind}, {len(findings):,}</span></summary>'
-        f"{shown}{more}</details></section>"
+        f"{body}{more}</details></section>"
     )
 
 
-def _finding(finding: Finding, evidence: Evidence | None) -> str:
-    figures = "".join(_figures(finding.files[:IMAGES_SHOWN], evidence))
+def _finding(finding: Finding, report: DataReport) -> str:
+    figures = "".join(_figure(path, report) for path in finding.files[:IMAGES_SHOWN])
     left = len(finding.files) - IMAGES_SHOWN
     more = f'<p class="more">and {left:,} more of them</p>' if left > 0 else ""
     images = f'<div class="images">{figures}</div>' if figures else ""
     return f'<div class="finding"><p>{html.escape(finding.message)}</p>{images}{more}</div>'
 
 
-def _figures(files: Sequence[str], evidence: Evidence | None) -> Iterator[str]:
-    for path in files:
-        label, picture = "", None
-        if evidence is not None and path in evidence.row_of:
-            row = evidence.row_of[path]
-            label = evidence.labels[row]
-            picture = thumbnail(evidence.table.files[row], evidence.records[row].facts, window=evidence.window)
-        image = f'<img src="{picture}" alt="">' if picture else '<div class="blank"></div>'
-        caption = f"<b>{html.escape(label)}</b> {html.escape(path)}" if label else html.escape(path)
-        yield f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+def _figure(path: str, report: DataReport, message: str = "") -> str:
+    label, picture, evidence = "", None, report.evidence
+    if evidence is not None and path in evidence.row_of:
+        row = evidence.row_of[path]
+        label = evidence.labels[row]
+        picture = thumbnail(evidence.table.files[row], evidence.records[row].facts, window=evidence.window)
+    elif report.left_out.get(path) is not None:
+        place = report.left_out[path]
+        picture = thumbnail(place, survey_image(place).facts)
+    image = f'<img src="{picture}" alt="">' if picture else '<div class="blank"></div>'
+    caption = f"<b>{html.escape(label)}</b> {html.escape(path)}" if label else html.escape(path)
+    caption += f"<br>{html.escape(message)}" if message else ""
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 def _number(value: int | None) -> str:

@@ -4,7 +4,7 @@ Reads the table leniently, decodes every image once, lays out the folds that tra
 of `checks/` over what was found.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from radtransfer.datasets.patients import NO_PATIENTS
 from radtransfer.device import usable_cores
 from radtransfer.errors import DataError
 from radtransfer.folds import Fold, assign_folds
+from radtransfer.image_place import ImagePlace
 from radtransfer.image_survey import survey_images
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
@@ -36,6 +37,7 @@ class DataReport:
         modes: Mode to images.
         findings: The worst first, then by kind.
         evidence: What the checks looked at; None where no table could be read.
+        left_out: Images whose rows in the table are mistaken: path and place.
     """
 
     data: str
@@ -47,6 +49,7 @@ class DataReport:
     modes: dict[str, int] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     evidence: Evidence | None = None
+    left_out: Mapping[str, ImagePlace | None] = field(default_factory=dict)
 
     @property
     def valid(self) -> bool:
@@ -122,6 +125,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         modes=mode_counts(records),
         findings=_in_order(findings),
         evidence=evidence,
+        left_out=dict(pair for mistake in mistakes for pair in zip(mistake.paths, mistake.places, strict=True)),
     )
 
 

@@ -1,10 +1,11 @@
 """Small pictures of images for a page, of damaged ones what can still be seen."""
 
 import base64
+import contextlib
 import io
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 from radtransfer.errors import BadImageError
 from radtransfer.image_formats import ImageFacts
@@ -54,19 +55,14 @@ def thumbnail(place: ImagePlace | None, facts: ImageFacts | None, *, window: str
 
 def _remains(place: ImagePlace) -> Image.Image | None:
     """What Pillow decodes of a damaged PNG or JPEG before it meets the damage."""
-    parser = ImageFile.Parser()
     try:
-        data = read_contents(place)
-        if not data.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+        image = Image.open(io.BytesIO(read_contents(place)), formats=("PNG", "JPEG"))
+        if image.width * image.height > _PIXELS:
             return None
-        for start in range(0, len(data), 4096):
-            parser.feed(data[start : start + 4096])
-            if parser.image is not None and parser.image.width * parser.image.height > _PIXELS:
-                return None
-    except Exception:  # whatever a damaged file makes Pillow raise; what was decoded before stands
-        pass
-    try:
-        return None if parser.image is None else parser.image.convert("RGB")
+        with contextlib.suppress(Exception):  # whatever a damaged file makes Pillow raise
+            image.load()
+        image.tile = []  # nothing left to load: what was decoded stands
+        return image.convert("RGB")
     except Exception:
         return None
 

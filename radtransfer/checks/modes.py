@@ -24,5 +24,5 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     turned = [row for row in evidence.readable if records[row].facts.orientation != 1]
     if turned:
         tags = shortened((str(records[row].facts.orientation) for row in turned), 8)
-        message = f"{counted(len(turned), 'image')} turned as their EXIF orientation says ({tags})"
+        message = f"{counted(len(turned), 'image')} turned by EXIF orientation ({tags})"
         yield Finding("orientation", "note", message, evidence.files(turned))
