@@ -59,7 +59,14 @@ FLOORS = {
         ("weight_sources",),
         ("recognition",),
         ("outline",),
-        ("checked_images", "image_examination", "images", "comparison_images", "run_predictions"),
+        (
+            "checked_images",
+            "image_examination",
+            "images",
+            "image_survey",
+            "comparison_images",
+            "run_predictions",
+        ),
         ("layer_scores",),
     ],
     "steps": [
