@@ -1,8 +1,10 @@
 """Which images a preview shows."""
 
 import numpy as np
+from PIL import Image
 
-from radtransfer.data_preview import chosen_rows
+from radtransfer.config import load_config
+from radtransfer.data_preview import chosen_rows, preview_data
 from radtransfer.datasets.image_table import ImageTable
 
 
@@ -28,3 +30,22 @@ def test_another_seed_chooses_others_and_the_same_one_the_same():
 def test_images_without_or_with_several_labels_are_shown_once():
     table = make_table([[0, 0], [1, 1], [1, 0]])
     assert sorted(chosen_rows(table, 10, 0).tolist()) == [0, 1, 2]
+
+
+def test_each_variation_stands_in_the_row_of_its_image(tmp_path):
+    for i in range(8):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.new("L", (24, 24), 20 + 25 * i).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    options = {"data.source": str(tmp_path), "model.image_size": 24, "training.augmentation": "random_rotation"}
+    figure = preview_data(load_config(options=options), images=8, copies=3)
+    means = np.array([axes.images[0].get_array().mean() for axes in figure.axes]).reshape(8, 4)
+    assert sorted(means[:, 0].round().tolist()) == [20 + 25 * i for i in range(8)]
+    np.testing.assert_allclose(means, np.repeat(means[:, :1], 4, axis=1), atol=10)
+
+
+def test_without_augmentation_there_are_no_variations(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (24, 24), 90).save(tmp_path / name / "1.png")
+    options = {"data.source": str(tmp_path), "model.image_size": 24, "training.augmentation": "none"}
+    assert len(preview_data(load_config(options=options), images=8, copies=3).axes) == 2
