@@ -13,7 +13,7 @@ from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError
 from radtransfer.folds import FOLD_COLUMNS, Fold, assign_folds, fold_notes, fold_rows
-from radtransfer.image_place import file_of
+from radtransfer.image_place import FilePart, ImagePlace, file_of
 from radtransfer.progress import Progress
 from radtransfer.runs import write_rows
 from radtransfer.settings import Config
@@ -104,9 +104,11 @@ def _label_rows(split: DataSplit) -> Iterator[tuple[Any, ...]]:
                 yield path, *values, patient, fold.number, str(name)
 
 
-def _root(path: str, place: Any) -> Path | None:
+def _root(path: str, place: ImagePlace | None) -> Path | None:
     if place is None:
         return None
+    if isinstance(place, FilePart) and place.length is None:
+        path = path.rpartition("#")[0] or path  # the number of a frame
     file, end = str(file_of(place)), os.path.normpath(path)
     if os.path.isabs(path) or not file.endswith(os.sep + end):  # noqa: PTH117
         return None

@@ -5,10 +5,12 @@ The decoder is the one that training uses, at full size: two files are the same 
 
 import hashlib
 import io
+import re
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -16,7 +18,7 @@ from PIL import Image
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.image_formats import ImageFacts, inspect_image
-from radtransfer.image_place import FilePart, ImagePlace, read_contents
+from radtransfer.image_place import FilePart, ImagePlace, as_part, read_contents
 from radtransfer.images import read_pixels
 from radtransfer.progress import Progress
 
@@ -39,16 +41,14 @@ _MODES = {
 }
 
 _REASONS = {
-    "not found": "missing",
-    "an empty file": "empty_file",
-    "an HTML page": "not_an_image",
-    "a Git LFS pointer": "not_an_image",
-    "not an image": "not_an_image",
-    "cannot be": "unreadable",
-    "truncated": "truncated",
-    "its ": "too_large",
+    r"not found": "missing",
+    r"an empty file": "empty_file",
+    r"an HTML page|a Git LFS pointer|not an? ": "not_an_image",
+    r"its .* are above": "too_large",
+    r"cannot be |a DICOM file, which|its ": "unreadable",
+    r"truncated|.*(is truncated|Truncated|cut off)": "truncated",  # the middle two are Pillow's words
 }
-"""How the reason of a `BadImageError` begins, and the kind of finding that it is."""
+"""How the reason of a `BadImageError` begins, and the kind of finding that it is; any other is "corrupt"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
     step = 1 + max(pixels.shape) // 256
     return ImageRecord(
         facts=facts,
-        mode=_mode(facts, data),
+        mode=_mode(facts, io.BytesIO(data) if data else as_part(place).path),
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=_pixel_hash(pixels, facts.orientation),
         look=_look(pixels, low, high),
@@ -138,9 +138,7 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
 
 
 def _problem(reason: str) -> str:
-    if "is truncated" in reason or "Truncated" in reason:  # Pillow's words
-        return "truncated"
-    return next((kind for start, kind in _REASONS.items() if reason.startswith(start)), "corrupt")
+    return next((kind for pattern, kind in _REASONS.items() if re.match(pattern, reason)), "corrupt")
 
 
 def _plain(pixels: np.ndarray) -> np.ndarray:
@@ -169,17 +167,17 @@ def _look(pixels: np.ndarray, low: float, high: float) -> np.ndarray | None:
     return look if int(look.max()) - int(look.min()) >= 16 else None
 
 
-def _mode(facts: ImageFacts, data: bytes) -> str:
-    if facts.decoder == "pixels":
-        return "RGB"
+def _mode(facts: ImageFacts, source: io.BytesIO | Path) -> str:
+    if facts.decoder in ("pixels", "dicom"):
+        return {"pixels": "RGB", "dicom": "DICOM"}[facts.decoder]
     # Above that many pixels Pillow warns.
-    if not data or facts.height * facts.width > 80_000_000:
+    if facts.height * facts.width > 80_000_000:
         return ""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")) as image:
+        with Image.open(source, formats=("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")) as image:
             mode = image.mode
-    except Exception:  # DICOM and others that Pillow does not know, whose decoder says enough
-        return facts.decoder
+    except Exception:  # a format that Pillow does not know
+        return ""
     if facts.decoder == "png16":
         return "16-bit grey" if mode.startswith("I") or mode == "L" else "16-bit RGB"
     return "16-bit grey" if mode.startswith("I;") else _MODES.get(mode, mode)

@@ -1,6 +1,8 @@
 """Folds of several labels, which the columns of a run's `folds.csv` cannot hold."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from radtransfer.config import load_config
 from radtransfer.data_split import split_data, write_split
@@ -49,3 +51,20 @@ def test_the_folder_of_all_images_is_told(tmp_path):
         load_config(options={"data.source": str(tmp_path), "splits.folds": 3, "splits.val_fraction": 0.5})
     )
     assert split.image_root == tmp_path
+
+
+def test_frames_of_a_file_lie_where_the_file_does(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        frames = [Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)) for _ in range(2)]
+        file = tmp_path / "ab"[i % 2] / f"{i}.tif"
+        file.parent.mkdir(exist_ok=True)
+        frames[0].save(file, save_all=True, append_images=frames[1:])
+    options = {"data.source": str(tmp_path), "data.frames": "all", "splits.folds": 3, "splits.val_fraction": 0.5}
+    split = split_data(load_config(options=options))
+    assert split.image_root == tmp_path
+    write_split(split, tmp_path / "folds.csv")
+    table = read_table(DataSettings(source=str(tmp_path / "folds.csv"), image_root=str(tmp_path)))
+    assert dict(zip(table.paths, table.files, strict=True)) == dict(
+        zip(split.table.paths, split.table.files, strict=True)
+    )

@@ -4,11 +4,13 @@ import io
 
 import numpy as np
 import pytest
+from dicom_files import blob, write
 from PIL import Image
 
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import BadImageError
 from radtransfer.image_place import FilePart
-from radtransfer.image_survey import survey_image, survey_images
+from radtransfer.image_survey import ImageRecord, survey_image, survey_images
 from radtransfer.progress import Progress
 
 RGB = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype="uint8")
@@ -123,3 +125,31 @@ def test_all_images_are_surveyed_in_order_and_an_interrupt_ends_it(saved):
     assert [record.facts.height for record in records] == list(range(10, 50))
     with pytest.raises(KeyboardInterrupt):
         survey_images(table, workers=2, window="auto", progress=Stopping())
+
+
+def test_dicom_is_surveyed_as_it_is_read(tmp_path):
+    record = survey_image(write(tmp_path / "a.dcm", blob()))
+    assert (record.problem, record.mode, record.facts.decoder) == ("", "DICOM", "dicom")
+    data = (tmp_path / "a.dcm").read_bytes()
+    (tmp_path / "a.dcm").write_bytes(data[:-900])
+    assert survey_image(tmp_path / "a.dcm").problem == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("reason", "problem"),
+    [
+        ("its 90000×90000 pixels are above the limit of 200 megapixels; store it smaller", "too_large"),
+        ("cannot be opened (Permission denied)", "unreadable"),
+        ("its pixels (JPEG 2000) cannot be read", "unreadable"),
+        ("it has no pixel data, or is cut off before it", "truncated"),
+        ("damaged or truncated (image file is truncated (3 bytes not processed))", "truncated"),
+        ("damaged or truncated (broken PNG file)", "corrupt"),
+        ("it holds values that are not finite numbers", "corrupt"),
+    ],
+)
+def test_the_reason_decides_the_kind(monkeypatch, tmp_path, reason, problem):
+    def refuse(place):
+        raise BadImageError(place, reason)
+
+    monkeypatch.setattr("radtransfer.image_survey.inspect_image", refuse)
+    assert survey_image(tmp_path / "a.png") == ImageRecord(problem, reason)

@@ -6,6 +6,7 @@ A label on an image without content cannot be learnt, and any figure that counts
 from collections.abc import Iterator
 
 from radtransfer.checks.evidence import Evidence, Finding
+from radtransfer.checks.value_range import DEEP
 
 LEVELS = 8
 """An image whose values span fewer of the 256 levels is nearly constant."""
@@ -15,11 +16,11 @@ SPREAD = 1.0
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """A finding for each image; those with more than 8 bits and little range belong to `value_range`."""
+    """A finding for each image; those of more than 8 bits and with little range belong to `value_range`."""
     for row in evidence.readable:
         record, files = evidence.records[row], (evidence.table.paths[row],)
         if record.low == record.high:
             yield Finding("constant", "error", f"every pixel is {record.low:g}; remove the image", files)
-        elif not record.facts.deep and (record.high - record.low < LEVELS or record.spread < SPREAD):
+        elif record.mode not in DEEP and (record.high - record.low < LEVELS or record.spread < SPREAD):
             span = f"its values lie from {record.low:g} to {record.high:g}, sd {record.spread:.2g}"
             yield Finding("nearly_constant", "warning", f"{span}; look at it", files)

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 
 from radtransfer.checks.evidence import Evidence, Finding, counted
 
+DEEP = ("16-bit grey", "16-bit RGB", "32-bit grey", "float grey")
+"""Modes of more than 8 bits whose values are taken as they are; DICOM has a window in its header."""
+
 LEVELS = 32
 """Of 256, below which all images with more than 8 bits together use a fraction: 12-bit data, mostly."""
 
@@ -12,7 +15,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """A finding for all images of more than 8 bits, and one each for floats outside 0–255 and floats from 0 to 1."""
     records = evidence.records
     floats = [row for row in evidence.readable if records[row].mode == "float grey"]
-    deep = [row for row in evidence.readable if records[row].facts.deep and records[row].mode != "float grey"]
+    deep = [row for row in evidence.readable if records[row].mode in DEEP and records[row].mode != "float grey"]
     low, high = _span(evidence, deep)
     if deep and evidence.window == "auto" and high - low < LEVELS:
         yield Finding(

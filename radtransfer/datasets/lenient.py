@@ -10,6 +10,8 @@ from pathlib import Path
 from radtransfer.datasets import DATASETS, check_patient_settings, csv_table, find_dataset, fold_directory
 from radtransfer.datasets.columns import find_columns
 from radtransfer.datasets.csv_table import table_from_sheet
+from radtransfer.datasets.frames import with_frames
+from radtransfer.datasets.header_patients import with_header_patients
 from radtransfer.datasets.image_files import find_files
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import check_labels
@@ -62,11 +64,12 @@ def read_leniently(settings: DataSettings) -> tuple[ImageTable | None, list[Mist
         table = replace(table, notes=table.notes + check_labels(table, settings))
     except DataError as error:
         mistakes.append(Mistake(str(error)))
+    table = with_header_patients(table, settings)
     try:
         table = with_patients(table, settings)
     except DataError as error:
         mistakes.append(Mistake(str(error)))
-    return table, mistakes
+    return with_frames(table, settings), mistakes
 
 
 def _without_mistaken_rows(sheet: Sheet, folder: Path, settings: DataSettings, mistakes: list[Mistake]) -> ImageTable:

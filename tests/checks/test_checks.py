@@ -87,7 +87,8 @@ def test_constant_images_are_not_copies_of_each_other(make_evidence, make_record
     [
         ({"low": 100.0, "high": 104.0, "spread": 1.5}, "nearly_constant"),
         ({"low": 0.0, "high": 255.0, "spread": 0.3}, "nearly_constant"),
-        ({"low": 0.0, "high": 4.0, "spread": 1.5, "deep": True}, None),
+        ({"low": 0.0, "high": 4.0, "spread": 1.5, "mode": "16-bit grey"}, None),
+        ({"low": 0.0, "high": 4.0, "spread": 1.5, "mode": "DICOM"}, "nearly_constant"),
         ({"low": 0.0, "high": 30.0, "spread": 5.0}, None),
     ],
 )
