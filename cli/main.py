@@ -17,7 +17,6 @@ COMMANDS = {
     "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep",
     "data": "radtransfer.cli.data:data",
     "plan": "radtransfer.cli.plan:plan",
-    "data": "radtransfer.cli.data:data",
     "backbones": "radtransfer.cli.backbones:backbones",
     "weights": "radtransfer.cli.weights:weights",
     "configs": "radtransfer.cli.configs:configs",

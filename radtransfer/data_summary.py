@@ -44,7 +44,7 @@ def size_figures(records: Sequence[ImageRecord]) -> dict[str, Any]:
 
 def mode_counts(records: Sequence[ImageRecord]) -> dict[str, int]:
     """How many images are stored in which mode, the commonest first."""
-    counts = Counter(record.mode or "unknown" for record in records if not record.problem)
+    counts = Counter(record.mode for record in records if not record.problem)
     return dict(counts.most_common())
 
 

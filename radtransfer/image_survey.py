@@ -4,22 +4,21 @@ The decoder is the one that training uses, at full size: two files are the same 
 """
 
 import hashlib
-import io
 import re
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError
+from radtransfer.image_examination import read_pixels
 from radtransfer.image_formats import ImageFacts, inspect_image
-from radtransfer.image_place import FilePart, ImagePlace, as_part, read_contents
-from radtransfer.images import read_pixels
+from radtransfer.image_place import FilePart, ImagePlace, read_contents
+from radtransfer.pillow_images import open_image, stored_values
 from radtransfer.progress import Progress
 
 LOOK = (8, 9)
@@ -27,6 +26,12 @@ LOOK = (8, 9)
 
 _BATCH = 16
 """Images per task of a worker."""
+
+WHOLE_NUMBERS = ("16-bit grey", "16-bit RGB", "32-bit grey")
+"""Modes of more than 8 bits whose values count from 0 to 65535; DICOM has a window in its header."""
+
+FLOATS = "float grey"
+"""The mode whose values are 0–255 already."""
 
 _MODES = {
     "1": "black and white",
@@ -37,7 +42,7 @@ _MODES = {
     "RGB": "RGB",
     "RGBA": "RGB with alpha",
     "I": "32-bit grey",
-    "F": "float grey",
+    "F": FLOATS,
 }
 
 _REASONS = {
@@ -60,11 +65,11 @@ class ImageRecord:
             the rest is known.
         reason: The same in words.
         facts: How it is stored.
-        mode: How it is coloured: "RGB", "grey", "16-bit grey", …; "" where that is not known.
+        mode: How it is coloured: "RGB", "grey", "16-bit grey", "DICOM", ….
         contents: Hash of its bytes; b"" for one of several frames of a file.
-        pixels: Hash of its pixels as training reads them, upright or not.
+        pixels: Hash of its pixels at full size, upright or not.
         look: Miniature in grey, uint8 (8, 9); None where there is hardly anything in it.
-        low: Least pixel value, 0–255 for all that are not floats.
+        low: Least pixel value before any window, 0–255; outside it for floats and 32 bits that leave their range.
         high: Greatest.
         spread: Standard deviation of a sample of its pixels, in the same unit.
     """
@@ -116,18 +121,20 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
         return ImageRecord("missing", "not found")
     try:
         facts = inspect_image(place)
-        pixels = read_pixels(place, facts, window=window)
+        stored = facts.deep and facts.decoder == "pillow"
+        pixels = stored_values(place) if stored else read_pixels(place, facts, window=window)
         if pixels.shape != (facts.height, facts.width, 3):
             raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
     except BadImageError as error:
         return ImageRecord(_problem(error.reason), error.reason)
     data = b"" if isinstance(place, FilePart) and place.length is None else read_contents(place)
-    pixels = _plain(pixels)
+    mode = _mode(place, facts)
+    pixels = _plain(pixels, sixteen_bits=facts.deep and mode in WHOLE_NUMBERS)
     low, high = float(pixels.min()), float(pixels.max())
     step = 1 + max(pixels.shape) // 256
     return ImageRecord(
         facts=facts,
-        mode=_mode(facts, io.BytesIO(data) if data else as_part(place).path),
+        mode=mode,
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=_pixel_hash(pixels, facts.orientation),
         look=_look(pixels, low, high),
@@ -141,11 +148,11 @@ def _problem(reason: str) -> str:
     return next((kind for pattern, kind in _REASONS.items() if re.match(pattern, reason)), "corrupt")
 
 
-def _plain(pixels: np.ndarray) -> np.ndarray:
-    """The pixels in one form whatever the decoder: uint8 where that loses nothing, else float32, 0–255."""
+def _plain(pixels: np.ndarray, *, sixteen_bits: bool) -> np.ndarray:
+    """The pixels in one form whatever the decoder: uint8 where that loses nothing, else float32, 65535 as 255."""
     if pixels.dtype == np.uint8:
         return pixels
-    if pixels.dtype == np.uint16:
+    if sixteen_bits:
         pixels = pixels.astype("float32") * np.float32(255.0 / 65535.0)
     if pixels.min() < 0 or pixels.max() > 255 or (pixels != np.rint(pixels)).any():
         return pixels
@@ -167,17 +174,11 @@ def _look(pixels: np.ndarray, low: float, high: float) -> np.ndarray | None:
     return look if int(look.max()) - int(look.min()) >= 16 else None
 
 
-def _mode(facts: ImageFacts, source: io.BytesIO | Path) -> str:
+def _mode(place: ImagePlace, facts: ImageFacts) -> str:
     if facts.decoder in ("pixels", "dicom"):
         return {"pixels": "RGB", "dicom": "DICOM"}[facts.decoder]
-    # Above that many pixels Pillow warns.
-    if facts.height * facts.width > 80_000_000:
-        return ""
-    try:
-        with Image.open(source, formats=("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")) as image:
-            mode = image.mode
-    except Exception:  # a format that Pillow does not know
-        return ""
+    with open_image(place) as image:
+        mode = image.mode
     if facts.decoder == "png16":
         return "16-bit grey" if mode.startswith("I") or mode == "L" else "16-bit RGB"
     return "16-bit grey" if mode.startswith("I;") else _MODES.get(mode, mode)

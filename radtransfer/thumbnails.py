@@ -8,9 +8,11 @@ import numpy as np
 from PIL import Image
 
 from radtransfer.errors import BadImageError
+from radtransfer.image_examination import examine_image, read_pixels
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace, read_contents
-from radtransfer.images import read_pixels
+from radtransfer.intensity_window import scaled
+from radtransfer.settings import ImageSettings
 
 SIDE = 144
 """Longer side of a thumbnail, pixels."""
@@ -44,11 +46,13 @@ def thumbnail(place: ImagePlace | None, facts: ImageFacts | None, *, window: str
         image = _remains(place)
         return None if image is None else _data_uri(image)
     try:
+        if facts.deep:
+            facts, _ = examine_image(place, ImageSettings(window=window))
         pixels = read_pixels(place, facts, window=window)
     except BadImageError:
         return None
     if pixels.dtype == np.uint16:
-        pixels = pixels / 257.0
+        pixels = scaled(pixels.astype("float32"), facts.levels)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     return _data_uri(image, turn=_TURNS.get(facts.orientation))
 

@@ -6,7 +6,7 @@ A label on an image without content cannot be learnt, and any figure that counts
 from collections.abc import Iterator
 
 from radtransfer.checks.evidence import Evidence, Finding
-from radtransfer.checks.value_range import DEEP
+from radtransfer.image_survey import FLOATS, WHOLE_NUMBERS
 
 LEVELS = 8
 """An image whose values span fewer of the 256 levels is nearly constant."""
@@ -21,6 +21,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         record, files = evidence.records[row], (evidence.table.paths[row],)
         if record.low == record.high:
             yield Finding("constant", "error", f"every pixel is {record.low:g}; remove the image", files)
-        elif record.mode not in DEEP and (record.high - record.low < LEVELS or record.spread < SPREAD):
+        elif record.mode not in (FLOATS, *WHOLE_NUMBERS) and (
+            record.high - record.low < LEVELS or record.spread < SPREAD
+        ):
             span = f"its values lie from {record.low:g} to {record.high:g}, sd {record.spread:.2g}"
             yield Finding("nearly_constant", "warning", f"{span}; look at it", files)

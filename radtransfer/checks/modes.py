@@ -17,7 +17,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for mode, count in others:
         rows = [row for row in evidence.readable if records[row].mode == mode]
         labels = sorted({evidence.labels[row] for row in rows}) if count >= _FEW else []
-        message = f"{counted(count, 'image')} stored as {mode or 'unknown'}, {most} as {usual}"
+        message = f"{counted(count, 'image')} stored as {mode}, {most} as {usual}"
         if len(labels) == 1 and len(evidence.table.classes) > 1:
             message += f"; all are {labels[0]}, which a network may learn instead"
         yield Finding("mixed_modes", "warning" if len(labels) == 1 else "note", message, evidence.files(rows))

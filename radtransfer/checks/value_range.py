@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 
 from radtransfer.checks.evidence import Evidence, Finding, counted
-
-DEEP = ("16-bit grey", "16-bit RGB", "32-bit grey", "float grey")
-"""Modes of more than 8 bits whose values are taken as they are; DICOM has a window in its header."""
+from radtransfer.image_survey import FLOATS, WHOLE_NUMBERS
 
 LEVELS = 32
 """Of 256, below which all images with more than 8 bits together use a fraction: 12-bit data, mostly."""
@@ -13,11 +11,12 @@ LEVELS = 32
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """A finding for all images of more than 8 bits, and one each for floats outside 0–255 and floats from 0 to 1."""
+    if evidence.window != "auto":
+        return
     records = evidence.records
-    floats = [row for row in evidence.readable if records[row].mode == "float grey"]
-    deep = [row for row in evidence.readable if records[row].mode in DEEP and records[row].mode != "float grey"]
+    deep = [row for row in evidence.readable if records[row].mode in WHOLE_NUMBERS]
     low, high = _span(evidence, deep)
-    if deep and evidence.window == "auto" and high - low < LEVELS:
+    if deep and high - low < LEVELS:
         yield Finding(
             "range",
             "warning",
@@ -25,16 +24,21 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             f"{257 * high:.0f} only, which leaves little contrast; give --window minmax or CENTRE,WIDTH",
             evidence.files(deep),
         )
+    floats = [row for row in evidence.readable if records[row].mode == FLOATS]
     outside = [row for row in floats if records[row].low < 0 or records[row].high > 255]
     if outside:
         low, high = _span(evidence, outside)
         message = (
-            f"{counted(len(outside), 'image')} of floats from {low:g} to {high:g}, expected 0 to 255; rescale them"
+            f"{counted(len(outside), 'image')} of floats from {low:g} to {high:g}, outside 0 to 255, so each is stretched "
+            "to its own extremes; give --window CENTRE,WIDTH"
         )
         yield Finding("range", "warning", message, evidence.files(outside))
     unit = [row for row in floats if records[row].low >= 0 and records[row].high <= 1]
     if unit:
-        message = f"{counted(len(unit), 'image')} of floats from 0 to 1, expected 0 to 255: nearly black; rescale them"
+        message = (
+            f"{counted(len(unit), 'image')} of floats from 0 to 1, which count from 0 to 255 and are nearly black; give "
+            "--window 0.5,1"
+        )
         yield Finding("range", "warning", message, evidence.files(unit))
 
 
