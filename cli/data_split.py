@@ -65,5 +65,6 @@ def _next_line(found: "DataSplit", path: Path, image_root: str | None) -> str:
     root = image_root or found.image_root
     words = ["radtransfer", "finetune", "--data", str(path)]
     words += ["--image-root", str(root)] if root else []
+    words += ["--image-root", "FOLDER"] if not root and found.in_records else []
     words += ["--task", "multilabel"] if found.table.task == "multilabel" else []
     return f"{shlex.join(words)} …"

@@ -37,6 +37,11 @@ class DataSplit:
         roots = {_root(path, place) for path, place in zip(self.table.paths, self.table.files, strict=True)}
         return roots.pop() if len(roots) == 1 else None
 
+    @property
+    def in_records(self) -> bool:
+        """Whether images are parts of larger files, which no path leads to: a CSV needs the files they were made of."""
+        return any(isinstance(place, FilePart) and place.length is not None for place in self.table.files)
+
     def to_dict(self) -> dict[str, Any]:
         """`images`, `patients`, `classes` and `folds`, as in the report of a data check."""
         patients = None if self.table.patients is None else len(set(self.table.patients))

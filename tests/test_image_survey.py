@@ -42,7 +42,13 @@ def test_sixteen_bits_are_one_image_in_png_and_tiff(saved):
     one, other = survey_image(saved("a.png", deep)), survey_image(saved("a.tif", deep))
     assert one.mode == other.mode == "16-bit grey"
     assert one.high == pytest.approx(deep.max() / 257, abs=1e-3)
-    assert one.spread == pytest.approx(other.spread, rel=1e-4)
+    assert one.pixels == other.pixels
+    assert survey_image(saved("b.png", deep // 2)).pixels != one.pixels
+
+
+def test_floats_keep_their_values(saved):
+    record = survey_image(saved("a.tif", np.linspace(-50, 400, 600, dtype="float32").reshape(20, 30)))
+    assert (record.mode, record.low, record.high) == ("float grey", -50.0, 400.0)
 
 
 def test_a_turned_image_is_not_the_same_as_one_that_is_not(saved):

@@ -21,8 +21,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         record, files = evidence.records[row], (evidence.table.paths[row],)
         if record.low == record.high:
             yield Finding("constant", "error", f"every pixel is {record.low:g}; remove the image", files)
-        elif record.mode not in (FLOATS, *WHOLE_NUMBERS) and (
-            record.high - record.low < LEVELS or record.spread < SPREAD
-        ):
+        elif record.mode in (FLOATS, *WHOLE_NUMBERS):
+            continue
+        elif record.high - record.low < LEVELS or record.spread < SPREAD:
             span = f"its values lie from {record.low:g} to {record.high:g}, sd {record.spread:.2g}"
             yield Finding("nearly_constant", "warning", f"{span}; look at it", files)

@@ -29,15 +29,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if outside:
         low, high = _span(evidence, outside)
         message = (
-            f"{counted(len(outside), 'image')} of floats from {low:g} to {high:g}, outside 0 to 255, so each is stretched "
-            "to its own extremes; give --window CENTRE,WIDTH"
+            f"{counted(len(outside), 'image')} of floats from {low:g} to {high:g}, outside 0 to 255, so each is "
+            "stretched to its own extremes; give --window CENTRE,WIDTH"
         )
         yield Finding("range", "warning", message, evidence.files(outside))
     unit = [row for row in floats if records[row].low >= 0 and records[row].high <= 1]
     if unit:
         message = (
-            f"{counted(len(unit), 'image')} of floats from 0 to 1, which count from 0 to 255 and are nearly black; give "
-            "--window 0.5,1"
+            f"{counted(len(unit), 'image')} of floats from 0 to 1, which count from 0 to 255 and are nearly black; "
+            "give --window 0.5,1"
         )
         yield Finding("range", "warning", message, evidence.files(unit))
 
