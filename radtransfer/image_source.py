@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.decoding import cut, decode_deep_png, decode_jpeg, decode_png, outside_graph, padded, resized, upright
-from radtransfer.errors import BadImageError
 from radtransfer.framing import Framing, frame_image
 from radtransfer.image_formats import ImageFacts, decode_outside
 from radtransfer.image_place import FilePart, ImagePlace, as_part, read_contents
 from radtransfer.settings import ImageSettings
+from radtransfer.stored_pixels import StoredPixels, lie_ready, pixels_of_files, read_pixels_into
 
 
 class ImageSource:
@@ -46,6 +46,12 @@ class ImageSource:
     def deep(self) -> bool:
         """Whether an image has more than 8 bits; values of all others are whole numbers."""
         return any(fact.deep for fact in self.facts)
+
+    @property
+    def ready(self) -> StoredPixels | None:
+        """The images as plain pixels, where nothing is left to do but to read them; else None."""
+        whole = lie_ready(self.facts, image_size=self.image_size)
+        return pixels_of_files(self.places, image_size=self.image_size) if whole else None
 
     def image(self, row: tf.Tensor) -> tf.Tensor:
         """Image number `row`, float32 (image_size, image_size, 3), RGB, 0–255.
@@ -101,11 +107,9 @@ class ImageSource:
         return decode_outside(self.places[row], self.facts[row], self.reading.window)
 
     def _read_pixels(self, row: int) -> np.ndarray:
-        place, facts = self.places[row], self.facts[row]
-        values = np.fromfile(place.path, np.uint8, count=place.length, offset=place.offset)
-        if values.size != facts.height * facts.width * 3:
-            raise BadImageError(place, "the file ends before it")
-        return values.reshape(facts.height, facts.width, 3)
+        image = np.empty((self.facts[row].height, self.facts[row].width, 3), np.uint8)
+        read_pixels_into(image, self.places[row])
+        return image
 
 
 def _way(facts: ImageFacts, framing: Framing) -> tuple:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tensorflow as tf
 
-from radtransfer.decoding import outside_graph
 from radtransfer.errors import ConfigError
 from radtransfer.image_source import ImageSource
 from radtransfer.kept_arrays import KeptArrays
 from radtransfer.pipeline import Batches
+from radtransfer.stored_pixels import pixels_of_array
 
 IMAGES = KeptArrays("images", limit=200_000_000_000, title="The decoded images", instead="--cache none")
 
@@ -21,24 +20,12 @@ _SHARE = 0.8
 
 
 class KeptSource:
-    """The images of `source`, taken from an array instead.
-
-    Attributes:
-        array: (images, size, size, 3), 0–255: uint8, or float32 where an image has more than 8 bits.
-    """
+    """The images of `source`, taken from an array instead: (images, size, size, 3), 0–255, uint8 or float32."""
 
     def __init__(self, source: ImageSource, array: np.ndarray):
-        self.places, self.image_size, self.fingerprint, self.array = (
-            source.places,
-            source.image_size,
-            source.fingerprint,
-            array,
-        )
-
-    def image(self, row: tf.Tensor) -> tf.Tensor:
-        """Image number `row`, float32 (image_size, image_size, 3), RGB, 0–255."""
-        image = outside_graph(self.array.__getitem__, row, dtype=tf.as_dtype(self.array.dtype))
-        return tf.ensure_shape(tf.cast(image, tf.float32), (self.image_size, self.image_size, 3))
+        self.places, self.image_size, self.fingerprint = source.places, source.image_size, source.fingerprint
+        self.ready = pixels_of_array(array)
+        self.image = self.ready.image
 
 
 def keep_images(batches: Batches, where: Literal["ram", "disk"], *, count: Callable[[int, int], None]) -> Batches:

@@ -20,6 +20,7 @@ from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
 from radtransfer.image_source import ImageSource
 from radtransfer.settings import ImageSettings
+from radtransfer.stored_pixels import StoredPixels
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Images (batch, height, width, 3), RGB, 0–255; targets (batch, classes); weights (batch,); all float32."""
@@ -95,6 +96,7 @@ class Batches:
         self._batch_size, self._workers, self._augmentation = batch_size, workers, augmentation
         self._augmented = _example_function(source, targets, augmentation)
         self._plain = _example_function(source, targets, "none")
+        self._at_once = source.ready and _batch_function(source.ready, targets, batch_size)
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -122,24 +124,28 @@ class Batches:
         """
         rows = np.arange(len(self)) if rows is None else rows
         order = rows[epoch_order(len(rows), seed=seed, fold=fold, epoch=epoch)]
-        return self._epoch(order, image_seeds(self._keys, seed=seed, fold=fold, epoch=epoch), self._augmented)
+        if self._augmentation == "none":
+            return self.in_order(order)
+        return self._epoch(order, image_seeds(self._keys, seed=seed, fold=fold, epoch=epoch))
 
     def in_order(self, rows: np.ndarray | None = None) -> Epoch:
         """The images as they are, in table order, or those numbered `rows` as these stand."""
         rows = np.arange(len(self)) if rows is None else rows
-        return self._epoch(rows, np.zeros((len(self), 2), np.int32), self._plain)
+        return self._epoch(rows)
 
-    def _epoch(self, order: np.ndarray, seeds: np.ndarray, example: Callable) -> Epoch:
+    def _epoch(self, order: np.ndarray, seeds: np.ndarray | None = None) -> Epoch:
+        """The images in `order`; with a seed for each image of the set they are augmented."""
         rows, weights = filled_rows(order, self._batch_size)
-        places = (rows.ravel(), seeds[rows.ravel()], weights.ravel())
-        dataset = (
-            tf.data.Dataset.from_tensor_slices(places)
-            .map(example, num_parallel_calls=self._workers, deterministic=True)
-            .batch(self._batch_size, drop_remainder=True)
-            .prefetch(_PREFETCHED_BATCHES)
-            .with_options(_options())
-        )
-        return Epoch(dataset, rows, self.source)
+        if seeds is None and self._at_once is not None:
+            dataset = tf.data.Dataset.from_tensor_slices((rows, weights))
+            dataset = dataset.map(self._at_once, num_parallel_calls=self._workers, deterministic=True)
+        else:
+            example = self._plain if seeds is None else self._augmented
+            seeds = np.zeros((len(self), 2), np.int32) if seeds is None else seeds
+            dataset = tf.data.Dataset.from_tensor_slices((rows.ravel(), seeds[rows.ravel()], weights.ravel()))
+            dataset = dataset.map(example, num_parallel_calls=self._workers, deterministic=True)
+            dataset = dataset.batch(self._batch_size, drop_remainder=True)
+        return Epoch(dataset.prefetch(_PREFETCHED_BATCHES).with_options(_options()), rows, self.source)
 
 
 def make_batches(
@@ -190,6 +196,17 @@ def _example_function(source: ImageSource, targets: np.ndarray, augmentation: st
         return augment(source.image(row), seed), targets[row], weight
 
     return example
+
+
+def _batch_function(pixels: StoredPixels, targets: np.ndarray, batch_size: int) -> Callable:
+    targets = tf.constant(targets, tf.float32)
+    place = [tf.TensorSpec((batch_size,), tf.int32), tf.TensorSpec((batch_size,), tf.float32)]
+
+    @tf.function(input_signature=place)
+    def batch(rows: tf.Tensor, weights: tf.Tensor) -> Batch:
+        return pixels.images(rows), tf.gather(targets, rows), weights
+
+    return batch
 
 
 def _options() -> tf.data.Options:

@@ -72,6 +72,7 @@ FLOORS = {
     "steps": [
         (
             "curve",
+            "stored_pixels",
             "image_source",
             "pipeline",
             "kept_images",

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/bench_images.py [--torch-python PYTHON] [--rounds 7] [--prepared FOLDER] [--json FILE]
 
-Drawn JPEGs of 2196×1958 (of two qualities) and 4000×3000 pixels become 587×587, antialiased, in batches of 8, two at a time, by
+Drawn JPEGs of 2196×1958 (of two qualities) and 4000×3000 pixels become 587×587, antialiased, in batches of 8, two at
+a time, by
 
     ours            the pipeline that `finetune` reads through
     decode only     tf.data, full-size decoding and nothing else: the limit of any full decoding
