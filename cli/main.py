@@ -15,6 +15,7 @@ COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
     "freeze-sweep": "radtransfer.cli.sweep:freeze_sweep",
     "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep",
+    "data": "radtransfer.cli.data:data",
     "plan": "radtransfer.cli.plan:plan",
     "backbones": "radtransfer.cli.backbones:backbones",
     "weights": "radtransfer.cli.weights:weights",

@@ -53,8 +53,12 @@ class TerminalProgress(Progress):
             f"fold {fold}/{folds}  test AUC {auc} on {metrics['n_images']} images, best epoch {metrics['best_epoch']}"
         )
 
-    def _line(self, text: str) -> None:
+    def clear(self) -> None:
+        """Take the bar away, before a result is printed."""
         if self._bar_shown:
             click.echo("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r", err=True, nl=False)
             self._bar_shown = False
+
+    def _line(self, text: str) -> None:
+        self.clear()
         click.echo(text, err=True)

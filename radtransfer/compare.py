@@ -9,7 +9,14 @@ import numpy as np
 
 from radtransfer.activations import FeatureMaps
 from radtransfer.batch_norm import share_statistics
-from radtransfer.comparison_images import ComparisonImages, check_input, data_images, tested_images, tested_paths
+from radtransfer.comparison_images import (
+    ComparisonImages,
+    check_input,
+    data_images,
+    run_images,
+    tested_images,
+    tested_paths,
+)
 from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.layer_comparison import LayerScores, compare_layers
 from radtransfer.layer_pairs import CHANNELS, LayerPair, Sampling, layer_pairs
@@ -18,7 +25,7 @@ from radtransfer.networks import DEFAULT_SIZE, Network, NetworkSource, find_netw
 from radtransfer.progress import Progress
 from radtransfer.sampling import SAMPLINGS
 from radtransfer.seeds import derive_seed
-from radtransfer.settings import DataSettings
+from radtransfer.settings import DataSettings, ImageSettings
 from radtransfer.similarity.checks import check_choice
 from radtransfer.similarity.measure import Measure
 
@@ -168,10 +175,10 @@ def _compare_fold(
 def _images(
     sources: Sources, fold: tuple[int | None, int | None], settings: ComparisonSettings, progress: Progress
 ) -> ComparisonImages:
-    """The images that were given, or the test images of the first run's fold."""
-    if settings.data.source is not None:
-        return data_images(settings.data)
+    """The images that were given, read as the first run reads its own, or the test images of that run's fold."""
     runs = [(source.run, k) for source, k in zip(sources, fold, strict=True) if source.run is not None]
+    if settings.data.source is not None:
+        return data_images(settings.data, run_images(runs[0][0]).images if runs else ImageSettings())
     if not runs:
         raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
     images = tested_images(*runs[0])

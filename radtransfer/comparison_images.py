@@ -8,9 +8,11 @@ from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import DataError, RunError, WeightsError
-from radtransfer.image_formats import ImageFacts, inspect_image
+from radtransfer.image_examination import examine_images
+from radtransfer.image_formats import ImageFacts
+from radtransfer.image_place import ImagePlace
 from radtransfer.runs import read_rows
-from radtransfer.settings import DataSettings
+from radtransfer.settings import Config, DataSettings, ImageSettings
 from radtransfer.yaml_text import read_yaml
 
 
@@ -20,29 +22,31 @@ class ComparisonImages:
 
     Attributes:
         paths: The identity of each.
-        files: Where each lies.
+        places: Where each lies.
         facts: How each is decoded.
+        reading: How it becomes a square.
         clusters: Patient of each, or the image itself where patients are not known.
     """
 
     paths: tuple[str, ...]
-    files: tuple[Path, ...]
+    places: tuple[ImagePlace, ...]
     facts: tuple[ImageFacts, ...]
+    reading: ImageSettings
     clusters: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
-def data_images(data: DataSettings) -> ComparisonImages:
-    """Every image of a data set.
+def data_images(data: DataSettings, reading: ImageSettings) -> ComparisonImages:
+    """Every image of a data set, read as `reading` says.
 
     Raises:
         ConfigError: No data given.
         DataError: Nothing usable is there, or an image is missing or unreadable.
     """
     table = read_table(data)
-    return _of_table(table, table.paths)
+    return _of_table(table, table.paths, reading)
 
 
 def tested_images(run: Path, fold: int) -> ComparisonImages:
@@ -54,10 +58,11 @@ def tested_images(run: Path, fold: int) -> ComparisonImages:
     """
     tested = tested_paths(run, fold)
     try:
-        table = read_table(run_data(run))
+        settings = run_images(run)
+        table = read_table(settings.data)
     except DataError as error:
         raise DataError(f"The images of run {run} are not there any more; give --data. {error}") from None
-    return _of_table(table, tested)
+    return _of_table(table, tested, settings.images)
 
 
 def check_input(given: str, shape: Sequence[int | None]) -> None:
@@ -85,15 +90,18 @@ def run_file(run: Path, name: str) -> Path:
     return run / name
 
 
-def run_data(run: Path) -> DataSettings:
-    """Where the images of a run come from; its other settings may be those of another version.
+def run_images(run: Path) -> Config:
+    """Where the images of a run come from and how they are read; its other settings may be those of another version.
 
     Raises:
         ConfigError: They cannot be read.
         RunError: They are not there.
     """
     document, _ = read_yaml(run_file(run, "config.yaml"))
-    return load_config(options={f"data.{name}": value for name, value in document["data"].items()}).data
+    sections = {section: document.get(section) or {} for section in ("data", "images")}
+    return load_config(
+        options={f"{section}.{name}": value for section, items in sections.items() for name, value in items.items()}
+    )
 
 
 def tested_paths(run: Path, fold: int) -> list[str]:
@@ -109,7 +117,7 @@ def tested_paths(run: Path, fold: int) -> list[str]:
     return tested
 
 
-def _of_table(table: ImageTable, paths: Sequence[str]) -> ComparisonImages:
+def _of_table(table: ImageTable, paths: Sequence[str], reading: ImageSettings) -> ComparisonImages:
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows or table.files[rows[path]] is None]
     if missing:
@@ -117,7 +125,6 @@ def _of_table(table: ImageTable, paths: Sequence[str]) -> ComparisonImages:
             f"{len(missing)} of {len(paths)} images were not found, first {missing[0]!r}. Give their folder "
             "with --image-root, or other images with --data."
         )
-    files = tuple(table.files[rows[path]] for path in paths)
-    return ComparisonImages(
-        tuple(paths), files, tuple(map(inspect_image, files)), tuple(table.groups[rows[path]] for path in paths)
-    )
+    places = tuple(table.files[rows[path]] for path in paths)
+    clusters = tuple(table.groups[rows[path]] for path in paths)
+    return ComparisonImages(tuple(paths), places, examine_images(places, reading), reading, clusters)

@@ -1,31 +1,55 @@
-"""An image file as a tensor, inside the TensorFlow graph: decoded, upright, resized."""
+"""A stored image as a tensor, inside the TensorFlow graph: what is seen of it is decoded, resized and turned."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-DECODERS = ("jpeg", "png8", "png16", "pillow")
-"""How a file is read, the values of `ImageFacts.decoder`; their place is the index that `decode` takes."""
 
-
-def decode(file: tf.Tensor, decoder: tf.Tensor, *, with_pillow: Callable[[Path], np.ndarray]) -> tf.Tensor:
-    """The image in `file` as it is stored, float32 (height, width, 3), RGB, 0–255.
+def decode_jpeg(contents: tf.Tensor, window: tf.Tensor, *, ratio: int) -> tf.Tensor:
+    """The part of a JPEG in `window`, uint8 (height, width, 3), RGB; no more of it is computed.
 
     Args:
-        file: Path, a string scalar.
-        decoder: Index into `DECODERS`, int32.
-        with_pillow: Reads the files of the decoder "pillow", float32 (height, width, 3).
+        contents: The file, a string scalar.
+        window: Top, left, height and width, int32, in pixels of the decoding.
+        ratio: 1, 2, 4 or 8: the image is decoded at 1/ratio of its size, each pixel the mean of those it stands for.
     """
-    branches = {
-        "jpeg": lambda: _jpeg(file),
-        "png8": lambda: _png8(file),
-        "png16": lambda: _png16(file),
-        "pillow": lambda: _outside_graph(with_pillow, file),
-    }
-    image = tf.switch_case(decoder, [branches[name] for name in DECODERS])
+    return tf.io.decode_and_crop_jpeg(contents, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+
+def decode_png(contents: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """The part of a PNG of up to 8 bits in `window`, uint8 (height, width, 3), RGB."""
+    return cut(tf.io.decode_png(contents, channels=3), window)
+
+
+def decode_deep_png(contents: tf.Tensor, window: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
+    """The part of a 16-bit PNG in `window`, float32 (height, width, 3), RGB, 0–255.
+
+    Args:
+        contents: The file, a string scalar.
+        window: Top, left, height and width, int32.
+        levels: The values that become 0 and 255, float32 (2,); what lies outside becomes the nearer of them.
+    """
+    image = tf.cast(cut(tf.io.decode_png(contents, channels=3, dtype=tf.uint16), window), tf.float32)
+    return tf.clip_by_value((image - levels[0]) * (255.0 / (levels[1] - levels[0])), 0.0, 255.0)
+
+
+def outside_graph(read: Callable[[int], np.ndarray], row: tf.Tensor, *, dtype: tf.DType) -> tf.Tensor:
+    """What `read` gives for `row`, `dtype` (height, width, 3): NumPy inside a graph."""
+    image = tf.numpy_function(lambda number: read(int(number)), [row], dtype, stateful=False)
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """The part of `image` in `window`: top, left, height and width, int32."""
+    return tf.slice(image, [window[0], window[1], 0], [window[2], window[3], 3])
+
+
+def resized(image: tf.Tensor, size: tf.Tensor, *, by_area: bool) -> tf.Tensor:
+    """`image` stretched to `size`, (height, width), float32 in the range of the image; see `framing.Framing`."""
+    if by_area:
+        return tf.image.resize(image, size, method="area")
+    return tf.image.resize(image, size, method="bilinear", antialias=True)
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -33,34 +57,10 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.cond(orientation == 1, lambda: image, lambda: _turned(image, orientation))
 
 
-def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """`image` stretched to (size, size, 3).
-
-    Bilinear and antialiased, on 0–255 values: a small lesion is averaged, not skipped.
-    """
-    resized = tf.image.resize(image, (size, size), method="bilinear", antialias=True)
-    return tf.ensure_shape(resized, (size, size, 3))
-
-
-def _jpeg(file: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_jpeg(tf.io.read_file(file), channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.cast(image, tf.float32)
-
-
-def _png8(file: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.io.decode_png(tf.io.read_file(file), channels=3), tf.float32)
-
-
-def _png16(file: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_png(tf.io.read_file(file), channels=3, dtype=tf.uint16)
-    return tf.cast(image, tf.float32) / 257.0  # 65535 becomes 255; nothing is clipped
-
-
-def _outside_graph(reader: Callable[[Path], np.ndarray], file: tf.Tensor) -> tf.Tensor:
-    def read(name: bytes | np.ndarray) -> np.ndarray:  # an array of no dimensions outside a graph
-        return reader(Path(np.asarray(name).item().decode()))
-
-    return tf.numpy_function(read, [file], tf.float32, stateful=False)
+def padded(image: tf.Tensor, size: int) -> tf.Tensor:
+    """`image` in the middle of a black square of `size` pixels."""
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    return tf.image.pad_to_bounding_box(image, (size - height) // 2, (size - width) // 2, size, size)
 
 
 def _turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

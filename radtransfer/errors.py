@@ -5,6 +5,7 @@
     │   ├── UnknownNameError        2   a name that no table holds
     │   └── RunError                2   a run folder that cannot be used as asked
     ├── DataError                   3   the images, labels or splits are not usable
+    │   └── BadImageError           3   one image cannot be used
     ├── SimilarityError             3   activations that cannot be compared
     ├── WeightsError                4   a weights file cannot be used
     │   ├── WeightsNotFoundError    4
@@ -52,6 +53,14 @@ class DataError(RadtransferError):
     """Images, labels or splits that cannot give a valid result."""
 
     exit_code = 3
+
+
+class BadImageError(DataError):
+    """An image that cannot be used; `reason` says why, without its name."""
+
+    def __init__(self, place: Any, reason: str):
+        self.reason = reason
+        super().__init__(f"{place}: {reason}")
 
 
 class SimilarityError(RadtransferError):

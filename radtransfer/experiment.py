@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from radtransfer.epoch_order import epoch_order
 from radtransfer.evaluation import accuracy, curve_figures, exact_auc
 from radtransfer.features import FeatureBatches, features_once
 from radtransfer.folds import Fold, fold_count
+from radtransfer.kept_images import keep_images
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.losses import class_weights
 from radtransfer.pipeline import Batches
@@ -162,6 +163,20 @@ class Experiment:
         rows = zip(self.table.paths, self.table.labels, self.table.groups, strict=True)
         lines = ["\t".join(row) for row in rows] + [",".join(fold.split) for fold in self.folds]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def with_kept_images(experiment: Experiment, progress: Progress) -> Experiment:
+    """The experiment, its images decoded once for all if the settings say so.
+
+    Raises:
+        RadtransferError: There is no room for them, or one cannot be decoded.
+    """
+    where = experiment.config.system.cache
+    learners = experiment.learners
+    if where == "none" or all(learner.from_features for learner in learners):
+        return experiment
+    batches = keep_images(experiment.batches, where, count=partial(progress.count, "images decoded"))
+    return replace(experiment, batches=batches)
 
 
 def loss_weights(config: Config, table: ImageTable, rows: np.ndarray) -> np.ndarray:

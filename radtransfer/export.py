@@ -14,9 +14,10 @@ from radtransfer.datasets import read_table
 from radtransfer.errors import ConfigError, RadtransferError, RunError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.export_format import ExportFormat
-from radtransfer.images import inspect_image
+from radtransfer.image_examination import examine_images
 from radtransfer.pipeline import make_batches
 from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
+from radtransfer.settings import ImageSettings
 
 LARGEST_DIFFERENCE = 1e-5
 """Largest difference of a probability, after export, that is let pass."""
@@ -117,9 +118,10 @@ def _sample_images(run: Path, fold: int, size: int) -> tuple[np.ndarray, int]:
     """Some of the fold's test images as the network gets them, float32 (images, size, size, 3), and their number."""
     tested = [row["path"] for row in read_rows(run / f"fold_{fold}" / "predictions.csv") if row["split"] == "test"]
     try:
-        table = read_table(load_config(str(run / "config.yaml")).data)
+        settings = load_config(str(run / "config.yaml"))
+        table, reading = read_table(settings.data), settings.images
     except RadtransferError:
-        table = None
+        table, reading = None, ImageSettings()
     where = dict(zip(table.paths, table.files, strict=True)) if table else {}
     files = [where[path] for path in tested if where.get(path)][:_IMAGES]
     if not files:
@@ -127,9 +129,10 @@ def _sample_images(run: Path, fold: int, size: int) -> tuple[np.ndarray, int]:
     batches = make_batches(
         [str(file) for file in files],
         files,
-        [inspect_image(file) for file in files],
+        examine_images(files, reading),
         np.zeros((len(files), 1), np.float32),
         image_size=size,
+        reading=reading,
         batch_size=len(files),
         workers=1,
     )

@@ -5,34 +5,29 @@ every fold, seed and scheme that shares its weights. They are memory-mapped file
 only what a batch needs is in memory.
 """
 
-import contextlib
 import hashlib
 import json
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from radtransfer.cache import cache_folder
 from radtransfer.cut import Cut
 from radtransfer.epoch_order import epoch_order, filled_rows
-from radtransfer.errors import RunError
+from radtransfer.kept_arrays import KeptArrays
 from radtransfer.pipeline import Batches
 
 Batch = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
 """Features, each float32 (batch, …); targets (batch, classes); weights (batch,)."""
 
-_PART = ".part-"
-_ABANDONED = 24 * 3600  # seconds after which an unfinished folder is that of a killed process
-
-LIMIT = 20_000_000_000
-"""Bytes that the features of all trunks may take; the least recently used ones make room."""
+FEATURES = KeptArrays(
+    "features",
+    limit=20_000_000_000,
+    title="The frozen part's features",
+    instead="--no-cache-features",
+)
 
 
 @dataclass(frozen=True)
@@ -88,12 +83,13 @@ def features_once(
     Raises:
         RunError: There is no room for them, or no folder.
     """
-    folder = cache_folder() / "features" / _key(cut.trunk, batches)
-    if not (folder / "0.npy").exists():
-        _make_room(folder.parent, needed=_size(cut, len(batches)))
-        _compute(cut, batches, folder, batch_size=batch_size, count=count)
-    folder.touch()
-    features = [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(cut.rest.inputs))]
+    shapes = [(len(batches), *x.shape[1:]) for x in cut.trunk.outputs]
+    features = FEATURES.get(
+        _key(cut.trunk, batches),
+        shapes,
+        dtype=np.float32,
+        fill=lambda arrays: _compute(cut, batches, arrays, batch_size=batch_size, count=count),
+    )
     return FeatureBatches(features, np.asarray(targets, np.float32), batch_size)
 
 
@@ -112,54 +108,19 @@ def _key(trunk: keras.Model, batches: Batches) -> str:
     return digest.hexdigest()[:32]
 
 
-def _size(cut: Cut, images: int) -> int:
-    """Bytes."""
-    return 4 * images * sum(int(np.prod(x.shape[1:])) for x in cut.rest.inputs)
-
-
-def _compute(cut: Cut, batches: Batches, folder: Path, *, batch_size: int, count: Callable[[int, int], None]) -> None:
-    """Fill `folder`, which appears when it is whole."""
+def _compute(
+    cut: Cut,
+    batches: Batches,
+    arrays: Sequence[np.ndarray],
+    *,
+    batch_size: int,
+    count: Callable[[int, int], None],
+) -> None:
+    """Fill the arrays, one for each output of the trunk."""
     predict = tf.function(cut.features, input_signature=[tf.TensorSpec((batch_size, *cut.trunk.input_shape[1:]))])
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_PART) as part:
-        arrays = [
-            np.lib.format.open_memmap(
-                Path(part) / f"{i}.npy", mode="w+", dtype=np.float32, shape=(len(batches), *x.shape[1:])
-            )
-            for i, x in enumerate(cut.trunk.outputs)
-        ]
-        epoch = batches.in_order()
-        for step, (images, _, weights) in enumerate(epoch):
-            kept, start = int(weights.numpy().sum()), step * batch_size
-            for array, x in zip(arrays, predict(images), strict=True):
-                array[start : start + kept] = tf.cast(x[:kept], tf.float32).numpy()
-            count(step + 1, len(epoch))
-        for array in arrays:
-            array.flush()
-        with contextlib.suppress(OSError):  # another process was first, with the same features
-            Path(part).replace(folder)
-            Path(part).mkdir()  # for the context to delete
-
-
-def _make_room(folder: Path, *, needed: int) -> None:
-    """Delete the least recently used features until `needed` bytes fit below `LIMIT` and on the disk."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"The frozen part's features cannot be kept in {folder}: {error.strerror}. "
-            "Name another folder in RADTRANSFER_CACHE, or run with --no-cache-features."
-        ) from None
-    kept = sorted((item for item in folder.iterdir() if _may_go(item)), key=lambda item: item.stat().st_mtime)
-    sizes = {item: sum(file.stat().st_size for file in item.glob("*.npy")) for item in kept}
-    while kept and sum(sizes[item] for item in kept) + needed > LIMIT:
-        shutil.rmtree(kept.pop(0), ignore_errors=True)
-    if needed > shutil.disk_usage(folder).free:
-        raise RunError(
-            f"The frozen part's features need {needed / 1e9:.1f} GB in {folder}, which has not that much free. "
-            "Free some space, name another folder in RADTRANSFER_CACHE, or run with --no-cache-features."
-        )
-
-
-def _may_go(item: Path) -> bool:
-    """Whether `item` holds features that no other process is computing at the moment."""
-    return item.is_dir() and not (item.name.startswith(_PART) and time.time() - item.stat().st_mtime < _ABANDONED)
+    epoch = batches.in_order()
+    for step, (images, _, weights) in enumerate(epoch):
+        kept, start = int(weights.numpy().sum()), step * batch_size
+        for array, x in zip(arrays, predict(images), strict=True):
+            array[start : start + kept] = tf.cast(x[:kept], tf.float32).numpy()
+        count(step + 1, len(epoch))

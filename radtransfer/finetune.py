@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.errors import FoldsFailedError, RunError, TrainingError
-from radtransfer.experiment import Experiment
+from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
 from radtransfer.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.initialization import start
@@ -73,6 +73,7 @@ def finetune(
         with _status_kept(run, progress):
             _record_start(run, experiment)
             progress.plan(plan_lines(experiment, out))
+            experiment = with_kept_images(experiment, progress)
             results, failures = [], {}
             for fold in experiment.folds:
                 try:

@@ -13,7 +13,8 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.leaks import check_leaks, find_leaks, image_identities
 from radtransfer.settings import SplitSettings
-from radtransfer.stratification import stratified_parts
+from radtransfer.stratification import group_counts, stratified_parts
+from radtransfer.train_size import cut_training
 
 TEST_FRACTION = 0.2
 """Share of the images that is test where there is one fixed split."""
@@ -47,13 +48,14 @@ def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow
     Args:
         table: The images; patients stay together, and so do rows that are one file.
         settings: Number of folds (1 is one fixed split with a fifth for test), which of them to run, share of
-            validation images, repeats.
+            validation images, images that train, repeats.
         seed: The run's seed.
         allow_leakage: Go on although an image or patient stands in two splits.
 
     Raises:
         DataError: Too few patients of a class, a set without images or with one class, or a leak.
-        ConfigError: `settings.fold` names a fold that does not exist.
+        ConfigError: `settings.fold` names a fold that does not exist, or `settings.train_size` asks for more images
+            than there are.
     """
     groups = _group_codes(table)
     given = table.splits is not None
@@ -67,10 +69,13 @@ def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow
         repeat_seed = seed + repeat - 1
         tests = table.splits if given else _draw_tests(table, groups, settings.folds, repeat_seed)
         for k, split in enumerate(tests, start=1):
-            whole = _with_validation(table, groups, split, settings.val_fraction, (repeat_seed, k))
-            folds.append(Fold((repeat - 1) * count + k, repeat, repeat_seed, whole))
+            number, words = (repeat - 1) * count + k, (repeat_seed, k)
+            whole = _with_validation(table, groups, split, settings.val_fraction, words)
+            if settings.train_size is not None:
+                whole = cut_training(whole, table.targets, groups, settings.train_size, number=number, words=words)
+            folds.append(Fold(number, repeat, repeat_seed, whole))
     for fold in folds:
-        _check_classes(table, fold, given=given)
+        _check_classes(table, fold, given=given, cut=settings.train_size is not None)
     if not allow_leakage:
         check_leaks(table, [(fold.number, fold.split) for fold in folds])
     return _chosen(folds, settings.fold)
@@ -86,12 +91,20 @@ def fold_notes(table: ImageTable, settings: SplitSettings, folds: Sequence[Fold]
     notes = []
     if table.splits is not None:
         notes += _given_notes(table, settings)
+    if settings.train_size is not None:
+        sizes = [int((fold.split == "train").sum()) for fold in folds]
+        held = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
+        whole = "" if table.patients is None else "whole patients, "
+        notes.append(f"--train-size {settings.train_size}: training sets of {held} images, {whole}stratified")
     for fold in folds:
+        untrained = [name for name, n in zip(table.classes, _images_of(table, fold, "train"), strict=True) if not n]
+        if untrained:
+            notes.append(f"fold {fold.number}: no image trains {', '.join(untrained)}")
         for name in ("val", "test"):
             if not _has_auc(table.targets[fold.split == name], table.task):
                 notes.append(f"fold {fold.number}: {name} holds one class only, its AUC is undefined")
-    tested = _tested_everywhere(table, folds)
-    absent = [name for name, always in zip(table.classes, tested, strict=True) if not always]
+    tested = np.min([_images_of(table, fold, "test") for fold in folds], axis=0)
+    absent = [name for name, least in zip(table.classes, tested, strict=True) if not least]
     if absent:
         notes.append(f"not in the test set of every fold: {', '.join(absent)}; no AUC of theirs there")
     leaks = find_leaks(table, [(fold.number, fold.split) for fold in folds])
@@ -143,9 +156,7 @@ def _draw(
     table: ImageTable, groups: np.ndarray, rows: np.ndarray, shares: Sequence[float], words: tuple[int, int]
 ) -> np.ndarray:
     """The part of each of the rows: whole groups, stratified by class or label."""
-    _, codes = np.unique(groups[rows], return_inverse=True)
-    quantities = [*(table.targets[rows] == 1).T, np.ones(len(rows))]
-    counts = np.stack([np.bincount(codes, weights=values) for values in quantities], axis=1)
+    counts, codes = group_counts(table.targets[rows], groups[rows])
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
     return stratified_parts(counts, shares, rng)[codes]
 
@@ -178,10 +189,10 @@ def _check_given(splits: np.ndarray) -> None:
             )
 
 
-def _check_classes(table: ImageTable, fold: Fold, *, given: bool) -> None:
+def _check_classes(table: ImageTable, fold: Fold, *, given: bool, cut: bool) -> None:
     """Two classes to learn from; in drawn folds also two to validate and test on."""
     advice = {
-        "train": "It needs two to learn from: change the split.",
+        "train": f"It needs two to learn from: {'raise --train-size' if cut else 'change the split'}.",
         "val": "Its AUC would be undefined. Raise --val-fraction or use fewer --folds.",
         "test": "Its AUC would be undefined. Use fewer --folds.",
     }
@@ -199,9 +210,9 @@ def _has_auc(targets: np.ndarray, task: str) -> bool:
     return bool((positive & negative).any())
 
 
-def _tested_everywhere(table: ImageTable, folds: Sequence[Fold]) -> np.ndarray:
-    """Whether every test set holds the class, bool (classes,)."""
-    return np.all([(table.targets[fold.split == "test"] == 1).any(axis=0) for fold in folds], axis=0)
+def _images_of(table: ImageTable, fold: Fold, name: str) -> np.ndarray:
+    """How many images of each class stand in one of its splits, int (classes,)."""
+    return (table.targets[fold.split == name] == 1).sum(axis=0)
 
 
 def _given_notes(table: ImageTable, settings: SplitSettings) -> list[str]:

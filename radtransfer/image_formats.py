@@ -1,56 +1,22 @@
-"""Image files: what their headers say, and how Pillow reads those that TensorFlow does not.
-
-To add a format, add its first bytes and its reader to `_READERS`.
-"""
+"""Images on disk: what their headers say, and who reads those that TensorFlow does not."""
 
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image
 
-from radtransfer.errors import DataError
+from radtransfer.dicom import DICOM_SUFFIXES, PREAMBLE, decode_dicom, is_dicom, read_header
+from radtransfer.errors import BadImageError
+from radtransfer.image_place import FilePart, ImagePlace, as_part
+from radtransfer.intensity_window import SIXTEEN_BITS
+from radtransfer.pillow_images import NOT_IMAGES, READERS, decode_with_pillow, first_bytes, is_deep, open_image
 
 PIXEL_LIMIT = 200_000_000
 """Larger images are refused from their header alone: a small file can unpack to any size."""
 
-# Not `Image.open`: it also tries formats that start other programs, and warns from 89 megapixels on.
-_READERS = {
-    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
-    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
-    b"BM": BmpImagePlugin.BmpImageFile,
-    b"GIF8": GifImagePlugin.GifImageFile,
-    b"II*\0": TiffImagePlugin.TiffImageFile,
-    b"MM\0*": TiffImagePlugin.TiffImageFile,
-    b"RIFF": WebPImagePlugin.WebPImageFile,
-    **{b"P%d" % number: PpmImagePlugin.PpmImageFile for number in range(1, 7)},
-}
-
-_NOT_IMAGES = {
-    b"<!doctype html": "an HTML page, not an image; download it again",
-    b"<html": "an HTML page, not an image; download it again",
-    b"version https://git-lfs": "a Git LFS pointer, not an image; run `git lfs pull`",
-}
-
 _ORIENTATION_TAG = 0x0112
-
-
-class BadImageError(DataError):
-    """An image that cannot be used, and the `reason` without its name."""
-
-    def __init__(self, file: Path, reason: str):
-        self.reason = reason
-        super().__init__(f"{file}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,83 +24,105 @@ class ImageFacts:
     """How one image is stored.
 
     Attributes:
-        decoder: What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pillow" is
-            `decode_with_pillow`.
+        decoder: What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pixels" are plain bytes,
+            "pillow" is `decode_with_pillow`, "dicom" is `decode_dicom`.
         height: Pixels, as decoded, before `orientation` is applied.
         width: Pixels, likewise.
         orientation: EXIF, 1–8: how the decoded image has yet to be turned.
+        deep: Whether a value has more than 8 bits.
+        levels: The values of an image of more than 8 bits that become 0 and 255; DICOM has its own.
+        disc: Top, left, height and width of what is seen of it, before `orientation`; None: everything.
     """
 
     decoder: str
     height: int
     width: int
-    orientation: int
+    orientation: int = 1
+    deep: bool = False
+    levels: tuple[float, float] = SIXTEEN_BITS
+    disc: tuple[int, int, int, int] | None = None
 
 
-def inspect_image(file: Path) -> ImageFacts:
-    """What the header of `file` says; the pixels are not read.
+def inspect_image(place: ImagePlace) -> ImageFacts:
+    """What the header of an image says; the pixels are not read.
 
     Raises:
         BadImageError: Empty, not an image, damaged, or above `PIXEL_LIMIT`.
     """
-    with _open(file) as image:
+    if isinstance(place, FilePart) and place.pixels is not None:
+        return ImageFacts("pixels", *place.pixels)
+    if _holds_dicom(place):
+        header = read_header(as_part(place).path)
+        check_size(place, header.height, header.width)
+        return ImageFacts("dicom", header.height, header.width, deep=header.bits > 8)
+    with open_image(place) as image:
         width, height = image.size
-        decoder = _decoder(file, image)
-        orientation = _orientation(image)
-    if width * height > PIXEL_LIMIT:
-        limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
-        raise BadImageError(file, f"its {width}×{height} pixels are above {limit}; store it smaller")
-    if not width * height:
-        raise BadImageError(file, f"it has no pixels ({width}×{height})")
-    return ImageFacts(decoder, height, width, orientation)
+        decoder = _decoder(image, place)
+        deep = decoder == "png16" or is_deep(image)
+        levels = (0.0, 255.0) if image.mode == "F" else SIXTEEN_BITS
+        facts = ImageFacts(decoder, height, width, _orientation(image), deep, levels)
+    check_size(place, height, width)
+    return facts
 
 
-def decode_with_pillow(file: Path) -> np.ndarray:
-    """The pixels of `file` as they are stored, float32 (height, width, 3), RGB, 0–255, not turned by EXIF.
-
-    Grey is repeated, transparency dropped, of several frames the first is taken. 16-bit grey is divided by
-    257 (65535 becomes 255) and so are 32-bit integers, never clipped; floats are taken as they are.
+def check_size(place: ImagePlace, height: int, width: int) -> None:
+    """See that an image has pixels, and not too many of them.
 
     Raises:
-        BadImageError: Not an image, damaged, or not finite numbers.
+        BadImageError: It has none, or more than `PIXEL_LIMIT`.
     """
-    with _open(file) as image:
+    if width * height > PIXEL_LIMIT:
+        limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
+        raise BadImageError(place, f"its {width}×{height} pixels are above {limit}; store it smaller")
+    if not width * height:
+        raise BadImageError(place, f"it has no pixels ({width}×{height})")
+
+
+def count_frames(file: Path) -> int:
+    """How many images `file` holds: frames of a DICOM file or a GIF, pages of a TIFF.
+
+    Raises:
+        BadImageError: It is not an image, or damaged.
+    """
+    if _holds_dicom(file):
+        return read_header(file).frames
+    with open_image(file) as image:
         try:
-            pixels = _pixels(image)
-        # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
-        except Exception as error:
+            return getattr(image, "n_frames", 1)
+        except Exception as error:  # as in `decode_with_pillow`
             raise BadImageError(file, f"damaged or truncated ({error})") from error
-    if not np.isfinite(pixels).all():
-        raise BadImageError(file, "it holds values that are not finite numbers")
-    return pixels
 
 
-def _open(file: Path) -> Image.Image:
-    """The image, its header read and its pixels not."""
-    try:
-        with file.open("rb") as handle:
-            start = handle.read(64)
-    except FileNotFoundError:
-        raise BadImageError(file, "not found") from None
-    except OSError as error:
-        raise BadImageError(file, f"cannot be opened ({error.strerror})") from None
-    if not start:
-        raise BadImageError(file, "an empty file")
-    reader = next((reader for magic, reader in _READERS.items() if start.startswith(magic)), None)
-    if reader is None:
-        known = (words for magic, words in _NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
-        raise BadImageError(file, next(known, "not an image of a known format"))
-    try:
-        return reader(str(file))
-    except Exception as error:  # as in `decode_with_pillow`
-        raise BadImageError(file, f"damaged or truncated in its header ({error})") from error
+def decode_outside(place: ImagePlace, facts: ImageFacts, window: str) -> np.ndarray:
+    """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
+
+    Args:
+        place: Where it lies.
+        facts: From `inspect_image`.
+        window: The setting `images.window`, for DICOM; other images have their `facts.levels`.
+
+    Raises:
+        BadImageError: Damaged.
+    """
+    if facts.decoder == "dicom":
+        return decode_dicom(place, window)
+    return decode_with_pillow(place, levels=facts.levels)
 
 
-def _decoder(file: Path, image: Image.Image) -> str:
+def _holds_dicom(place: ImagePlace) -> bool:
+    """Whether `place` is DICOM by its first bytes, or by its name where these say nothing."""
+    part = as_part(place)
+    start = first_bytes(place, PREAMBLE)
+    other = any(start.lstrip().lower().startswith(magic.lower()) for magic in (*READERS, *NOT_IMAGES))
+    named = part.path.suffix.lower() in DICOM_SUFFIXES and not other
+    return part.length is None and (is_dicom(start) or named)
+
+
+def _decoder(image: Image.Image, place: ImagePlace) -> str:
+    if isinstance(place, FilePart) and place.frame:
+        return "pillow"
     if image.format == "PNG":
-        with file.open("rb") as handle:
-            depth = handle.read(25)[24]
-        return "png16" if depth == 16 else "png8"
+        return "png16" if first_bytes(place)[24] == 16 else "png8"
     # TensorFlow reads CMYK with its colours inverted.
     return "jpeg" if image.format == "JPEG" and image.mode in ("L", "RGB") else "pillow"
 
@@ -149,13 +137,3 @@ def _orientation(image: Image.Image) -> int:
     except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    if image.mode == "F" or image.mode.startswith("I"):
-        grey = np.asarray(image).astype("float32") / (1 if image.mode == "F" else 257)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("P", "PA"):
-        # A palette entry may carry transparency, which a direct conversion warns about.
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB")).astype("float32")

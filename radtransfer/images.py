@@ -1,6 +1,6 @@
 """Every image of a data set, decoded once before training by the decoder that training will use.
 
-What single files hold is in `image_formats.py`, whose names belong to this module too.
+What is found out about one is in `image_examination.py`.
 """
 
 from collections.abc import Generator, Sequence
@@ -12,21 +12,15 @@ from typing import Literal
 
 import numpy as np
 
+from radtransfer.checked_images import recall, remember
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.errors import DataError
-from radtransfer.image_formats import BadImageError, ImageFacts, decode_with_pillow, inspect_image
+from radtransfer.errors import BadImageError, DataError
+from radtransfer.image_examination import examine_image
+from radtransfer.image_formats import ImageFacts
+from radtransfer.image_place import ImagePlace
 from radtransfer.progress import Progress
 from radtransfer.runs import write_text
-
-__all__ = [
-    "BadImage",
-    "BadImageError",
-    "CheckedImages",
-    "ImageFacts",
-    "check_images",
-    "decode_with_pillow",
-    "inspect_image",
-]
+from radtransfer.settings import ImageSettings
 
 _BATCH = 16
 """Images per task of a worker."""
@@ -57,11 +51,11 @@ class CheckedImages:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """What was found in one file: its facts or the reason, and the 16-bit values it spans, if any."""
+    """What was found in one image: its facts or the reason, and the 16-bit values it spans, if any."""
 
     facts: ImageFacts | None
     reason: str = ""
-    values: tuple[int, int] | None = None
+    values: tuple[float, float] | None = None
 
 
 def check_images(
@@ -70,23 +64,32 @@ def check_images(
     workers: int,
     on_bad_image: Literal["error", "skip"],
     report_file: Path,
+    reading: ImageSettings | None = None,
     progress: Progress | None = None,
 ) -> CheckedImages:
     """Decode every image once; find all that are missing, empty, corrupt, truncated or too large.
+
+    Images that were all found good before are not decoded again as long as no file has changed.
 
     Args:
         table: The images.
         workers: Images decoded at the same time.
         on_bad_image: Raise, or go on without them and say so.
+        reading: How they are read; default: stretched.
         report_file: Gets a line of path, tab and reason for each bad image; removed if there are none.
         progress: Hears the count and what was noticed.
 
     Raises:
         DataError: There are bad images and they are not to be skipped, or no image is left.
     """
-    progress = progress or Progress()
+    progress, reading = progress or Progress(), reading or ImageSettings()
+    known = recall(table.files, reading)
+    if known is not None:
+        _report([], report_file)
+        progress.note(f"all {len(table)} images were checked before, and no file has changed since")
+        return CheckedImages(table, known, ())
     findings = []
-    with closing(_in_parallel(table.files, workers)) as batches:
+    with closing(_in_parallel(table.files, reading, workers)) as batches:
         for batch in batches:
             findings += batch
             progress.count("images checked", len(findings), len(table))
@@ -100,59 +103,36 @@ def check_images(
         raise DataError(_message(bad, len(table), report_file))
     if bad:
         progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out; see {report_file}")
-    if note := _unused_depth(findings):
+    note = _unused_depth(findings)
+    if note:
         progress.note(note)
     readable = np.array([finding.facts is not None for finding in findings])
     facts = tuple(finding.facts for finding in findings if finding.facts is not None)
+    if not bad and not note:
+        remember(table.files, reading, facts)
     return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad))
 
 
-def _in_parallel(files: Sequence[Path | None], workers: int) -> Generator[list[_Finding], None, None]:
+def _in_parallel(
+    places: Sequence[ImagePlace | None], reading: ImageSettings, workers: int
+) -> Generator[list[_Finding], None, None]:
     """The findings in order; what has not begun is dropped when the caller stops."""
-    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
+    batches = [places[start : start + _BATCH] for start in range(0, len(places), _BATCH)]
     executor = ThreadPoolExecutor(workers)
     try:
-        yield from executor.map(lambda batch: [_check(file) for file in batch], batches)
+        yield from executor.map(lambda batch: [_check(place, reading) for place in batch], batches)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _check(file: Path | None) -> _Finding:
-    if file is None:
+def _check(place: ImagePlace | None, reading: ImageSettings) -> _Finding:
+    if place is None:
         return _Finding(None, "not found")
     try:
-        facts = inspect_image(file)
-        pixels = _decode(file, facts.decoder)
+        facts, values = examine_image(place, reading)
     except BadImageError as error:
         return _Finding(None, error.reason)
-    if pixels.shape != (facts.height, facts.width, 3):
-        return _Finding(None, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
-    if facts.decoder == "png16":
-        return _Finding(facts, values=(int(pixels.min()), int(pixels.max())))
-    return _Finding(facts)
-
-
-def _decode(file: Path, decoder: str) -> np.ndarray:
-    """The pixels as training will read them; 16-bit values undivided."""
-    if decoder == "pillow":
-        return decode_with_pillow(file)
-    import tensorflow as tf
-
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise BadImageError(file, f"cannot be read ({error.strerror})") from None
-    # TensorFlow refuses such a file too, but its JPEG library then writes to the terminal.
-    if decoder == "jpeg" and b"\xff\xd9" not in data:
-        raise BadImageError(file, "truncated")
-    try:
-        if decoder == "jpeg":
-            return tf.io.decode_jpeg(data, channels=3).numpy()
-        return tf.io.decode_png(data, channels=3, dtype=tf.uint16 if decoder == "png16" else tf.uint8).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        end = b"\xff\xd9" if decoder == "jpeg" else b"IEND\xaeB`\x82"
-        whole = data.rstrip(b"\0").endswith(end)
-        raise BadImageError(file, "damaged" if whole else "truncated") from error
+    return _Finding(facts, values=values)
 
 
 def _report(bad: Sequence[BadImage], report_file: Path) -> None:
@@ -185,6 +165,6 @@ def _unused_depth(findings: Sequence[_Finding]) -> str | None:
     if high - low >= 65536 // 8:
         return None
     return (
-        f"the {len(spans)} 16-bit PNGs use only the values {low} to {high} of 0 to 65535, so they have "
-        "little contrast; if they hold fewer bits, such as 12, store them scaled to 16"
+        f"the {len(spans)} 16-bit images use only the values {low:g} to {high:g} of 0 to 65535, so they have "
+        "little contrast; --window minmax or --window CENTRE,WIDTH gives them more"
     )

@@ -158,10 +158,11 @@ def _batches(
     epochs = {
         size: make_batches(
             images.paths,
-            images.files,
+            images.places,
             images.facts,
             np.zeros((len(images), 1), np.float32),
             image_size=size,
+            reading=images.reading,
             batch_size=batch_size,
             workers=1,
         ).in_order(order)

@@ -7,14 +7,18 @@ import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import DataError
+from radtransfer.image_place import ImagePlace, as_part
 
 _SHOWN = 6
 """Overlaps named in one message."""
 
 
 def image_identities(table: ImageTable) -> list[Hashable]:
-    """What makes rows the same image: one file on disk, also by a link; the path where there is no file."""
-    return [_identity(path, file) for path, file in zip(table.paths, table.files, strict=True)]
+    """What makes rows the same image: one place on disk, also by a link; the path where there is no file.
+
+    All frames of a file count as the same image.
+    """
+    return [_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
 
 
 def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> None:
@@ -51,13 +55,16 @@ def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> l
     return found
 
 
-def _identity(path: str, file: os.PathLike | None) -> Hashable:
+def _identity(path: str, place: ImagePlace | None) -> Hashable:
+    if place is None:
+        return path
+    part = as_part(place)
     try:
-        facts = os.stat(file) if file is not None else None  # noqa: PTH116
+        facts = os.stat(part.path)  # noqa: PTH116
     except OSError:
         return path
     # Windows file systems without inodes say 0 for all.
-    return (facts.st_dev, facts.st_ino) if facts is not None and facts.st_ino else path
+    return (facts.st_dev, facts.st_ino, part.offset) if facts.st_ino else path
 
 
 def _codes(keys: Sequence[Hashable]) -> np.ndarray:

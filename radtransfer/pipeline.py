@@ -1,6 +1,6 @@
 """From image files to batches of one fixed shape, in an order that can be repeated exactly.
 
-    file -> decode -> EXIF orientation -> antialiased resize -> (augmentation) -> batch
+    place -> decode what is seen -> averaging resize -> EXIF orientation -> (augmentation) -> batch
 
 Everything random is a pure function of (seed, fold, epoch, image): an epoch is the same whatever the
 number of workers, whether the run was resumed, and whichever epochs came before.
@@ -9,43 +9,23 @@ number of workers, whether the run was resumed, and whichever epochs came before
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from radtransfer.augmentations import AUGMENTATIONS
-from radtransfer.decoding import DECODERS, decode, resize, upright
 from radtransfer.epoch_order import epoch_order, filled_rows, image_seeds, path_keys
-from radtransfer.errors import DataError
-from radtransfer.images import BadImageError, ImageFacts, decode_with_pillow
+from radtransfer.errors import BadImageError, DataError
+from radtransfer.image_formats import ImageFacts
+from radtransfer.image_place import ImagePlace
+from radtransfer.image_source import ImageSource
+from radtransfer.settings import ImageSettings
+from radtransfer.stored_pixels import StoredPixels
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Images (batch, height, width, 3), RGB, 0–255; targets (batch, classes); weights (batch,); all float32."""
 
 _PREFETCHED_BATCHES = 2
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """The images of one set as tensors, and how one of them becomes a square of `image_size`.
-
-    Attributes:
-        files: string (images,).
-        decoders: int32 (images,), index into `DECODERS`.
-        orientations: int32 (images,), EXIF, 1–8.
-        image_size: Side in pixels.
-    """
-
-    files: tf.Tensor
-    decoders: tf.Tensor
-    orientations: tf.Tensor
-    image_size: int
-
-    def image(self, row: tf.Tensor) -> tf.Tensor:
-        """Image number `row`, float32 (image_size, image_size, 3), RGB, 0–255."""
-        image = decode(self.files[row], self.decoders[row], with_pillow=decode_with_pillow)
-        return resize(upright(image, self.orientations[row]), self.image_size)
 
 
 @dataclass(frozen=True)
@@ -89,9 +69,9 @@ class Epoch:
             try:
                 self.source.image(row)
             except (tf.errors.OpError, BadImageError) as error:
-                file = self.source.files[row].numpy().decode()
+                place = self.source.places[row]
                 raise DataError(
-                    f"Expected an image that can be decoded. Received: {file} ({_reason(error, file)}). "
+                    f"Expected an image that can be decoded. Received: {place} ({_reason(error, str(place))}). "
                     "Replace it, or run with --on-bad-image skip."
                 ) from error
 
@@ -112,21 +92,30 @@ class Batches:
         workers: int,
         augmentation: str,
     ):
-        self.source, self._keys = source, keys
-        self._batch_size, self._workers = batch_size, workers
+        self.source, self._targets, self._keys = source, targets, keys
+        self._batch_size, self._workers, self._augmentation = batch_size, workers, augmentation
         self._augmented = _example_function(source, targets, augmentation)
         self._plain = _example_function(source, targets, "none")
+        self._at_once = source.ready and _batch_function(source.ready, targets, batch_size)
 
     def __len__(self) -> int:
         """How many images there are."""
         return len(self._keys)
 
     def fingerprints(self) -> Iterator[str]:
-        """What identifies each image as it is read: place, size in bytes, time of change, orientation and side."""
-        orientations = self.source.orientations.numpy()
-        for file, orientation in zip(self.source.files.numpy(), orientations, strict=True):
-            status = Path(file.decode()).stat()
-            yield f"{file.decode()} {status.st_size} {status.st_mtime_ns} {orientation} {self.source.image_size}\n"
+        """What identifies each image as it is read; see `ImageSource.fingerprint`."""
+        return map(self.source.fingerprint, range(len(self)))
+
+    def reading_from(self, source: ImageSource) -> "Batches":
+        """The same batches of the same images, taken from another place."""
+        return Batches(
+            source,
+            self._targets,
+            self._keys,
+            batch_size=self._batch_size,
+            workers=self._workers,
+            augmentation=self._augmentation,
+        )
 
     def shuffled(self, epoch: int, *, rows: np.ndarray | None = None, seed: int = 0, fold: int = 0) -> Epoch:
         """Training epoch number `epoch` over all images or those numbered `rows`: in its own order, augmented.
@@ -135,33 +124,38 @@ class Batches:
         """
         rows = np.arange(len(self)) if rows is None else rows
         order = rows[epoch_order(len(rows), seed=seed, fold=fold, epoch=epoch)]
-        return self._epoch(order, image_seeds(self._keys, seed=seed, fold=fold, epoch=epoch), self._augmented)
+        if self._augmentation == "none":
+            return self.in_order(order)
+        return self._epoch(order, image_seeds(self._keys, seed=seed, fold=fold, epoch=epoch))
 
     def in_order(self, rows: np.ndarray | None = None) -> Epoch:
         """The images as they are, in table order, or those numbered `rows` as these stand."""
         rows = np.arange(len(self)) if rows is None else rows
-        return self._epoch(rows, np.zeros((len(self), 2), np.int32), self._plain)
+        return self._epoch(rows)
 
-    def _epoch(self, order: np.ndarray, seeds: np.ndarray, example: Callable) -> Epoch:
+    def _epoch(self, order: np.ndarray, seeds: np.ndarray | None = None) -> Epoch:
+        """The images in `order`; with a seed for each image of the set they are augmented."""
         rows, weights = filled_rows(order, self._batch_size)
-        places = (rows.ravel(), seeds[rows.ravel()], weights.ravel())
-        dataset = (
-            tf.data.Dataset.from_tensor_slices(places)
-            .map(example, num_parallel_calls=self._workers, deterministic=True)
-            .batch(self._batch_size, drop_remainder=True)
-            .prefetch(_PREFETCHED_BATCHES)
-            .with_options(_options())
-        )
-        return Epoch(dataset, rows, self.source)
+        if seeds is None and self._at_once is not None:
+            dataset = tf.data.Dataset.from_tensor_slices((rows, weights))
+            dataset = dataset.map(self._at_once, num_parallel_calls=self._workers, deterministic=True)
+        else:
+            example = self._plain if seeds is None else self._augmented
+            seeds = np.zeros((len(self), 2), np.int32) if seeds is None else seeds
+            dataset = tf.data.Dataset.from_tensor_slices((rows.ravel(), seeds[rows.ravel()], weights.ravel()))
+            dataset = dataset.map(example, num_parallel_calls=self._workers, deterministic=True)
+            dataset = dataset.batch(self._batch_size, drop_remainder=True)
+        return Epoch(dataset.prefetch(_PREFETCHED_BATCHES).with_options(_options()), rows, self.source)
 
 
 def make_batches(
     paths: Sequence[str],
-    files: Sequence[Path],
+    places: Sequence[ImagePlace],
     facts: Sequence[ImageFacts],
     targets: np.ndarray,
     *,
     image_size: int,
+    reading: ImageSettings | None = None,
     batch_size: int,
     workers: int,
     augmentation: str = "none",
@@ -170,10 +164,11 @@ def make_batches(
 
     Args:
         paths: The identity of each image, from which its augmentation follows; not where it lies.
-        files: Where each image lies.
+        places: Where each image lies.
         facts: How each is decoded.
         targets: float32 (images, classes).
-        image_size: Side of the square every image is stretched to, pixels.
+        image_size: Side of the square that every image becomes, pixels.
+        reading: How it becomes one; default: stretched.
         batch_size: Images per batch, in every batch.
         workers: Images decoded at the same time.
         augmentation: Name in `AUGMENTATIONS`, for shuffled epochs.
@@ -181,12 +176,7 @@ def make_batches(
     Raises:
         UnknownNameError: No such augmentation.
     """
-    source = ImageSource(
-        files=tf.constant([str(file) for file in files]),
-        decoders=tf.constant([DECODERS.index(fact.decoder) for fact in facts], tf.int32),
-        orientations=tf.constant([fact.orientation for fact in facts], tf.int32),
-        image_size=image_size,
-    )
+    source = ImageSource(places, facts, image_size=image_size, reading=reading or ImageSettings())
     return Batches(
         source,
         targets,
@@ -208,6 +198,17 @@ def _example_function(source: ImageSource, targets: np.ndarray, augmentation: st
     return example
 
 
+def _batch_function(pixels: StoredPixels, targets: np.ndarray, batch_size: int) -> Callable:
+    targets = tf.constant(targets, tf.float32)
+    place = [tf.TensorSpec((batch_size,), tf.int32), tf.TensorSpec((batch_size,), tf.float32)]
+
+    @tf.function(input_signature=place)
+    def batch(rows: tf.Tensor, weights: tf.Tensor) -> Batch:
+        return pixels.images(rows), tf.gather(targets, rows), weights
+
+    return batch
+
+
 def _options() -> tf.data.Options:
     """Autotune off: freeing an autotuned iterator was seen to block for seconds."""
     options = tf.data.Options()
@@ -216,9 +217,9 @@ def _options() -> tf.data.Options:
     return options
 
 
-def _reason(error: Exception, file: str) -> str:
-    """What is wrong with an image; of TensorFlow's message the first line, without file and names of graph nodes."""
+def _reason(error: Exception, place: str) -> str:
+    """What is wrong with an image; of TensorFlow's message the first line, without place and names of graph nodes."""
     if isinstance(error, BadImageError):
         return error.reason
     text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]| name:.*", "", str(error)).strip().splitlines()[0]
-    return text.replace(file, "").strip(" ;:")
+    return text.replace(place, "").strip(" ;:")

@@ -1,5 +1,6 @@
 """What a run is about to do: as lines for the user, as `config.yaml` and as the record in `run.json`."""
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
     """A title and a line of text for each aspect of the run."""
     lines = {
         "data": _data_line(experiment),
+        "images": _images_line(experiment),
         "folds": _folds_line(experiment),
         "network": _network_line(experiment),
         "weights": _weights_line(experiment),
@@ -87,6 +89,19 @@ def _data_line(experiment: Experiment) -> str:
     grade = experiment.scoring.positive_from
     positive = "" if grade is None else f"; AUC of {grade} or worse"
     return f"{len(table)} images, {patients}, {len(table.classes)} {kind} ({classes}){positive}"
+
+
+def _images_line(experiment: Experiment) -> str:
+    """How large the images are, and what becomes of them."""
+    config, facts = experiment.config, experiment.batches.source.facts
+    sizes = sorted({(fact.width, fact.height) for fact in facts}, key=math.prod)
+    largest = f" to {sizes[-1][0]}×{sizes[-1][1]}" if len(sizes) > 1 else ""
+    discs = sum(fact.disc is not None for fact in facts)
+    disc = f", cut to the disc ({discs} of {len(facts)})" if config.images.fundus_crop else ""
+    done = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}[config.images.aspect]
+    square, cache = f"{config.model.image_size}×{config.model.image_size}", config.system.cache
+    kept = {"none": "", "ram": "; kept in memory", "disk": "; kept on disk"}[cache]
+    return f"{sizes[0][0]}×{sizes[0][1]}{largest} pixels{disc}, {done} to {square}{kept}"
 
 
 def _folds_line(experiment: Experiment) -> str:

@@ -20,6 +20,7 @@ from radtransfer.evaluation import exact_auc
 from radtransfer.experiment import Experiment, loss_weights, make_classifier
 from radtransfer.folds import Fold, assign_folds, fold_notes
 from radtransfer.images import CheckedImages, check_images
+from radtransfer.intensity_window import parse_window
 from radtransfer.learner import Learner
 from radtransfer.outline import Outline, outline_plan
 from radtransfer.pipeline import Batches, make_batches
@@ -68,6 +69,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
         workers=device.workers,
         on_bad_image=config.data.on_bad_image,
         report_file=report_file,
+        reading=config.images,
         progress=progress,
     )
     if checked.bad:
@@ -109,6 +111,7 @@ def check_names(config: Config) -> tuple[Backbone, Outline]:
     AUGMENTATIONS.check(config.training.augmentation)
     if config.model.preprocessing != "auto":
         preprocessing_mode(config.model.preprocessing)
+    parse_window(config.images.window)
     card = BACKBONES[config.model.backbone]
     return card, outline_plan(config.transfer, card, weights=has_weights(config))
 
@@ -230,6 +233,7 @@ def _batches(config: Config, checked: CheckedImages, device: Device) -> Batches:
         checked.facts,
         checked.table.targets,
         image_size=config.model.image_size,
+        reading=config.images,
         batch_size=config.training.batch_size,
         workers=device.workers,
         augmentation=config.training.augmentation,

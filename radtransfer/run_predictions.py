@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.comparison_images import run_data, run_file
+from radtransfer.comparison_images import run_file, run_images
 from radtransfer.datasets import read_table
 from radtransfer.errors import DataError, RunError
 from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
@@ -91,7 +91,7 @@ def read_predictions(given: str) -> RunPredictions:
     record = read_run(run)
     classes = tuple(record["classes"])
     # Earlier runs did not record it, and took it from their settings alone.
-    positive_from = record["positive_from"] if "positive_from" in record else run_data(run).positive_from
+    positive_from = record["positive_from"] if "positive_from" in record else run_images(run).data.positive_from
     scoring = Scoring(record["task"], classes, positive_from)
     lines, repeats = [], []
     for number in folds:
@@ -130,7 +130,7 @@ def _one_hot(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
 
 
 def _of_table(run: Path, paths: Sequence[str]) -> np.ndarray:
-    table = read_table(run_data(run))
+    table = read_table(run_images(run).data)
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows]
     if missing:

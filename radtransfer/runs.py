@@ -23,7 +23,7 @@ from radtransfer.yaml_text import write_yaml
 
 _PART = ".part-"
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
-_FREE = {"out", "system.workers"}  # settings that change no number
+_FREE = {"out", "system.workers", "system.cache"}  # settings that change no number
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
 _OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
 
@@ -41,6 +41,12 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         part.replace(path)
     finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what killed processes left of files that were to be written whole below `folder`, which is locked."""
+    for part in folder.rglob(f"{_PART}*"):
         part.unlink(missing_ok=True)
 
 
@@ -142,8 +148,7 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
                 f"Run folder {out} exists ({existing.get('status')}, started {existing.get('started', '?')}). "
                 "Use --resume to go on, --overwrite to replace it, or another --out."
             )
-        for part in out.rglob(f"{_PART}*"):
-            part.unlink(missing_ok=True)
+        remove_parts(out)
         yield Run(out, existing or {})
 
 

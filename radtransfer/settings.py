@@ -23,7 +23,7 @@ class DataSettings:
     source: str | None = setting(
         None,
         "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, "
-        "or the name of a built-in set.",
+        "tfds:NAME or tfds:FOLDER, or the name of a built-in set.",
     )
     image_root: str | None = setting(
         None, "Folder that the table's image paths are looked up in; default: the table's own folder."
@@ -45,8 +45,26 @@ class DataSettings:
     )
     uncertain: Literal["zeros", "ones", "ignore"] = setting("ignore", "Multi-label: what a label of -1 counts as.")
     unmentioned: Literal["zeros", "ignore"] = setting("zeros", "Multi-label: what an empty label counts as.")
+    frames: Literal["first", "all"] = setting(
+        "first", "Of a file with several frames: take the first, or each as an image."
+    )
     on_bad_image: Literal["error", "skip"] = setting("error", "What to do about images that cannot be read.")
     allow_leakage: bool = setting(False, "Go on although an image or patient stands in two splits.")
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How a stored image becomes the square that the network sees."""
+
+    aspect: Literal["stretch", "pad", "crop"] = setting(
+        "stretch", "An image that is not square is stretched, padded with black, or cropped to its central square."
+    )
+    fundus_crop: bool = setting(False, "Cut each fundus photograph down to the disc of the retina first.")
+    window: str = setting(
+        "auto",
+        "Values of 16-bit images and DICOM that become 0-255: auto (the window in the header; else all the format's "
+        "values), minmax (each image's own), or CENTRE,WIDTH.",
+    )
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,12 @@ class SplitSettings:
     )
     fold: tuple[int, ...] = setting((), "Run only these folds (comma-separated).")
     val_fraction: float = setting(0.1, "Share of what is not test that validates, by patient.", low=0.01, high=0.5)
+    train_size: int | None = setting(
+        None,
+        "Train on this many images of each training set: whole patients, stratified, never more.",
+        low=2,
+        high=10**9,
+    )
     repeats: int = setting(1, "Repeat everything over this many seeds.", low=1, high=1000)
 
 
@@ -161,6 +185,9 @@ class SystemSettings:
     workers: int | Literal["auto"] = setting(
         "auto", "Images decoded in parallel; auto is the number of cores.", low=1, high=1024
     )
+    cache: Literal["none", "ram", "disk"] = setting(
+        "none", "Where images stay after they were first decoded and resized: nowhere, in memory, or on disk."
+    )
     cache_features: bool | Literal["auto"] = setting(
         "auto",
         "Run the frozen part once per image and reuse its output, without augmentation; "
@@ -176,6 +203,7 @@ class Config:
     seed: int = setting(0, "Everything random follows from it.", low=0, high=2**31 - 1)
     out: str | None = setting(None, "Run folder; default: runs/<data>-<backbone>-<weights>.")
     data: DataSettings = DataSettings()
+    images: ImageSettings = ImageSettings()
     splits: SplitSettings = SplitSettings()
     model: ModelSettings = ModelSettings()
     transfer: TransferSettings = TransferSettings()

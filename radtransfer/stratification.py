@@ -72,3 +72,18 @@ def _fill_gaps(has: np.ndarray, sizes: np.ndarray, parts: np.ndarray, number: in
             if not held[part]:
                 donors = groups[parts[groups] == np.argmax(held)]
                 parts[donors[np.argmin(sizes[donors])]] = part
+
+
+def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `stratified_parts` takes: images of each class or label, and at all, of each group.
+
+    Args:
+        targets: (images, classes), 1 for what an image is.
+        groups: The group of each image, (images,).
+
+    Returns:
+        (groups, classes + 1), the groups sorted, and the place of each image's group among them.
+    """
+    _, codes = np.unique(groups, return_inverse=True)
+    quantities = [*(targets == 1).T, np.ones(len(codes))]
+    return np.stack([np.bincount(codes, weights=values) for values in quantities], axis=1), codes

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from radtransfer.augmentations import AUGMENTATIONS
-from radtransfer.augmentations.preset import Preset, affine
+from radtransfer.augmentations.preset import Preset, affine, window
 from radtransfer.augmentations.presets import JUODELYTE
 from radtransfer.errors import UnknownNameError
 
@@ -115,6 +115,17 @@ def test_a_crop_shows_a_window_that_lies_inside_the_image():
     assert (right - left).min() < 63 * 0.84 and (right - left).max() > 63 * 0.96
     assert (right - left).min() >= 63 * 0.8 - 1e-3
     assert np.std(left + right) > 1  # the window is not always in the middle
+
+
+@pytest.mark.parametrize("name", ["fundus", "chest"])
+def test_the_quick_way_of_moving_pixels_is_the_affine_map(name):
+    preset = AUGMENTATIONS[name]
+    assert preset.stays_inside and not AUGMENTATIONS["light"].stays_inside
+    image = tf.constant(np.random.default_rng(0).uniform(0, 255, (60, 80, 3)).astype(np.float32))
+    for seed in range(20):
+        draws = tf.random.stateless_uniform([11], [seed, 1], -1.0, 1.0)
+        matrix = preset._source_matrix(draws, tf.shape(image))
+        np.testing.assert_allclose(window(image, matrix), affine(image, matrix), atol=0.02)
 
 
 @pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")

@@ -1,5 +1,6 @@
 import os
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from radtransfer.classifier import build_classifier
 from radtransfer.cut import cut_network
 from radtransfer.errors import RunError
 from radtransfer.features import features_once
-from radtransfer.images import inspect_image
+from radtransfer.image_formats import inspect_image
 from radtransfer.initialization import start
 from radtransfer.pipeline import make_batches
 
@@ -94,7 +95,7 @@ def test_the_least_recently_used_features_make_room(images, tmp_path, monkeypatc
     (old,) = entries(tmp_path)
     os.utime(tmp_path / "cache" / "features" / old, (1, 1))
     size = (tmp_path / "cache" / "features" / old / "0.npy").stat().st_size
-    monkeypatch.setattr(features, "LIMIT", 2.5 * size)
+    monkeypatch.setattr(features, "FEATURES", replace(features.FEATURES, limit=2.5 * size))
     once(images, cut(seed=2))
     once(images, cut(seed=3))
     assert old not in entries(tmp_path)
@@ -107,7 +108,7 @@ def test_what_another_process_is_computing_stays_and_what_a_killed_one_left_goes
         (folder / name).mkdir(parents=True)
         (folder / name / "0.npy").write_bytes(b"features")
     os.utime(folder / ".part-killed", (1, 1))
-    monkeypatch.setattr(features, "LIMIT", 1)
+    monkeypatch.setattr(features, "FEATURES", replace(features.FEATURES, limit=1))
     once(images, cut())
     assert ".part-running" in entries(tmp_path)
     assert ".part-killed" not in entries(tmp_path)

@@ -1,6 +1,7 @@
 """Images on disk: read by the right decoder, and checked before training."""
 
 import io
+import os
 import struct
 import time
 import zlib
@@ -10,10 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radtransfer import images
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.errors import DataError
-from radtransfer.images import BadImage, BadImageError, ImageFacts, check_images, decode_with_pillow, inspect_image
+from radtransfer.errors import BadImageError, DataError
+from radtransfer.image_examination import examine_image
+from radtransfer.image_formats import ImageFacts, inspect_image
+from radtransfer.images import BadImage, check_images
+from radtransfer.pillow_images import decode_with_pillow
 from radtransfer.progress import Progress
+from radtransfer.settings import ImageSettings
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")
 
@@ -75,12 +81,12 @@ def rotated(value):
 )
 def test_the_header_decides_the_decoder_and_gives_the_size(tmp_path, name, mode, decoder):
     image = Image.new(mode, (9, 6)) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
-    assert inspect_image(save(tmp_path / name, image)) == ImageFacts(decoder, 6, 9, 1)
+    assert inspect_image(save(tmp_path / name, image)) == ImageFacts(decoder, 6, 9, deep=decoder == "png16")
 
 
 def test_colour_of_16_bits_is_seen_although_pillow_hides_it(tmp_path):
     pixels = np.zeros((3, 4, 3), "uint16")
-    assert inspect_image(png16(tmp_path / "a.png", pixels)) == ImageFacts("png16", 3, 4, 1)
+    assert inspect_image(png16(tmp_path / "a.png", pixels)) == ImageFacts("png16", 3, 4, deep=True)
 
 
 def test_the_content_decides_not_the_suffix(tmp_path):
@@ -305,7 +311,7 @@ def test_twelve_bit_data_in_sixteen_bits_is_noted(tmp_path, top, noted):
     check(files, tmp_path / "bad.txt", progress=heard)
     assert bool(heard.notes) == noted
     if noted:
-        assert heard.notes[0].startswith("the 2 16-bit PNGs use only the values 0 to 4095 of 0 to 65535")
+        assert heard.notes[0].startswith("the 2 16-bit images use only the values 0 to 4095 of 0 to 65535")
 
 
 def test_an_interrupted_check_stops_its_workers(tmp_path, monkeypatch):
@@ -315,12 +321,12 @@ def test_an_interrupted_check_stops_its_workers(tmp_path, monkeypatch):
 
     inspected = []
 
-    def slow(file):
+    def slow(file, reading):
         inspected.append(file)
         time.sleep(0.001)
-        return inspect_image(file)
+        return examine_image(file, reading)
 
-    monkeypatch.setattr("radtransfer.images.inspect_image", slow)
+    monkeypatch.setattr("radtransfer.images.examine_image", slow)
     with pytest.raises(KeyboardInterrupt):
         check(good_files(tmp_path, 1) * 1000, tmp_path / "bad.txt", progress=Interrupting())
     assert len(inspected) < 200
@@ -330,3 +336,45 @@ def test_busi_is_readable(busi, tmp_path):
     files = sorted((busi / "images").rglob("*.png"))[::26]
     checked = check(files, tmp_path / "bad.txt")
     assert set(checked.facts) == {ImageFacts("png8", 256, 256, 1)}
+
+
+@pytest.fixture
+def three_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("RADTRANSFER_CACHE", str(tmp_path / "cache"))
+    return [save(tmp_path / f"{number}.png", Image.fromarray(RGB)) for number in range(3)]
+
+
+def decoded(files, monkeypatch, **reading) -> int:
+    """How many images a check decodes."""
+    seen = []
+    with monkeypatch.context() as patch:
+        whole = images.examine_image
+        patch.setattr(images, "examine_image", lambda place, how: seen.append(place) or whole(place, how))
+        checked = check(files, files[0].parent / "bad.txt", reading=ImageSettings(**reading))
+    assert checked.facts == tuple(inspect_image(file) for file in files)
+    return len(seen)
+
+
+def test_images_that_have_not_changed_are_not_decoded_again(three_images, monkeypatch):
+    assert decoded(three_images, monkeypatch) == 3
+    assert decoded(three_images, monkeypatch) == 0
+
+
+def test_after_a_change_of_one_all_are_decoded_again(three_images, monkeypatch):
+    decoded(three_images, monkeypatch)
+    status = three_images[1].stat()
+    three_images[1].write_bytes(three_images[0].read_bytes())  # of the same size, and of the same time
+    os.utime(three_images[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert decoded(three_images, monkeypatch) == 3
+
+
+def test_another_way_of_reading_decodes_again(three_images, monkeypatch):
+    decoded(three_images, monkeypatch)
+    assert decoded(three_images, monkeypatch, window="minmax") == 3
+
+
+def test_bad_images_are_found_again(three_images, tmp_path):
+    three_images[1].write_bytes(b"nothing")
+    for _ in range(2):
+        with pytest.raises(DataError, match="1 of 3"):
+            check(three_images, tmp_path / "bad.txt")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from radtransfer.errors import DataError, UnknownNameError
-from radtransfer.images import inspect_image
+from radtransfer.image_formats import inspect_image
 from radtransfer.pipeline import Batches, make_batches
 
 

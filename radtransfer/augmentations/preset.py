@@ -50,6 +50,11 @@ class Preset:
         ranges = (self.rotation, self.shift, self.shear, self.zoom, self.crop)
         return any(ranges) or self.flip_horizontal or self.flip_vertical
 
+    @property
+    def stays_inside(self) -> bool:
+        """Whether every image is a window of itself, mirrored perhaps: the quick way to move pixels."""
+        return not any((self.rotation, self.shift, self.shear, self.zoom))
+
     def build(self) -> Augment:
         """The preset as a function of one image and its seed."""
         return self._augment if self.moves or self.hue or self.contrast else lambda image, seed: image
@@ -57,7 +62,8 @@ class Preset:
     def _augment(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         draws = tf.random.stateless_uniform([_DRAWS], seed, -1.0, 1.0)
         if self.moves:
-            image = affine(image, self._source_matrix(draws[:11], tf.shape(image)))
+            move = window if self.stays_inside else affine
+            image = move(image, self._source_matrix(draws[:11], tf.shape(image)))
         if self.hue:
             image = tf.image.adjust_hue(image, self.hue * draws[11])
         if self.contrast:
@@ -104,6 +110,20 @@ def affine(image: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         fill_mode="NEAREST",
     )[0]
     return tf.ensure_shape(moved, image.shape)
+
+
+def window(image: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    """What `affine` gives, three times as fast, for a matrix that scales, mirrors and moves within the image."""
+    size = tf.shape(image)[:2]
+    ends = tf.stack([-1.0, 1.0])
+    rows, columns = (
+        0.5 + matrix[i, i] * ends / 2 + matrix[i, 2] / tf.cast(size[1 - i] - 1, tf.float32) for i in (1, 0)
+    )
+    box = tf.stack([rows[0], columns[0], rows[1], columns[1]])
+    # Rounding may put an end a trace outside of the image, where there is only black.
+    box = tf.clip_by_value(box, 0.0, 1.0)
+    seen = tf.image.crop_and_resize(image[tf.newaxis], box[tf.newaxis], [0], size)[0]
+    return tf.ensure_shape(seen, image.shape)
 
 
 def _matrix(*rows: tuple) -> tf.Tensor:

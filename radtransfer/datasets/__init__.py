@@ -5,9 +5,8 @@ To add one, write `datasets/<name>.py` with
     def read(settings: DataSettings, location: str | None = None) -> ImageTable
 
 and add one line to `DATASETS`; `--data <name>:<location>` then reads it. `public_set.py` holds what the readers of
-public downloads share. Errors are `DataError`s. Task,
-classes and `--positive-from` are checked here for every dataset; `--patient-regex` serves all that bring no
-patients.
+public downloads share. Errors are `DataError`s. Task, classes and `--positive-from` are checked here for every dataset;
+`--patient-regex` and DICOM headers serve all that bring no patients, and `--frames` all.
 """
 
 import re
@@ -29,6 +28,7 @@ DATASETS = Table(
         "csv_table": "radtransfer.datasets.csv_table:read",
         "fold_directory": "radtransfer.datasets.fold_directory:read",
         "synthetic_fundus": "radtransfer.datasets.synthetic_fundus:read",
+        "tfds": "radtransfer.datasets.tfds_set:read",
         "chest_xray": "radtransfer.datasets.chest_xray:read",
         "busi": "radtransfer.datasets.busi:read",
         "ddti": "radtransfer.datasets.ddti:read",
@@ -50,24 +50,32 @@ def read_table(settings: DataSettings) -> "ImageTable":
     """Every image of the data set that `settings.source` names, with labels, patients and given splits.
 
     The source is NAME or NAME:LOCATION of a dataset in the table; otherwise a folder of images, a folder of
-    `train_fold1.csv …`, or a CSV, whichever stands there.
+    `train_fold1.csv …`, a prepared data set, or a CSV, whichever stands there.
 
     Raises:
         ConfigError: No source, or settings that contradict each other.
         DataError: Nothing usable is there; says what was expected and found.
     """
+    from radtransfer.datasets.frames import with_frames
+    from radtransfer.datasets.header_patients import with_header_patients
     from radtransfer.datasets.labels import check_labels
     from radtransfer.datasets.patients import with_patients
 
+    check_patient_settings(settings)
+    name, location = find_dataset(settings.source)
+    table = DATASETS[name](settings, location)
+    notes = check_labels(table, settings)
+    table = with_header_patients(replace(table, notes=table.notes + notes), settings)
+    return with_frames(with_patients(table, settings), settings)
+
+
+def check_patient_settings(settings: DataSettings) -> None:
+    """Raises ConfigError if two settings say where the patient comes from."""
     if settings.patient_column and settings.patient_regex:
         raise ConfigError(
             f"The patient comes from one place: got --patient-column {settings.patient_column} and "
             f"--patient-regex {settings.patient_regex}. Leave one out."
         )
-    name, location = find_dataset(settings.source)
-    table = DATASETS[name](settings, location)
-    notes = check_labels(table, settings)
-    return with_patients(replace(table, notes=table.notes + notes), settings)
 
 
 def find_dataset(source: str | None) -> tuple[str, str | None]:
@@ -84,6 +92,8 @@ def find_dataset(source: str | None) -> tuple[str, str | None]:
         return name, location or None
     path = Path(source).expanduser()
     if path.is_dir():
+        if _holds_prepared_set(path):
+            return "tfds", str(path)
         return ("fold_directory" if _holds_split_tables(path) else "image_folder"), str(path)
     if path.exists():
         return "csv_table", str(path)
@@ -104,6 +114,13 @@ def absolute_source(source: str) -> str:
     if name in DATASETS:
         return f"{name}:{absolute_location(location)}" if location else source
     return absolute_location(source)
+
+
+def _holds_prepared_set(folder: Path) -> bool:
+    from radtransfer.datasets.prepared_table import is_prepared
+    from radtransfer.datasets.tfds_builder import METADATA
+
+    return is_prepared(folder) or (folder / METADATA).is_file()
 
 
 def _holds_split_tables(folder: Path) -> bool:

@@ -1,11 +1,10 @@
 """Image files that are made once, in a folder of the cache that appears whole or not at all."""
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from radtransfer.cache import new_folder
 from radtransfer.errors import DataError
 
 
@@ -23,13 +22,8 @@ def write_once(folder: Path, write: Callable[[Path], None], *, what: str) -> Non
     if folder.is_dir():
         return
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-        try:
+        with new_folder(folder) as draft:
             write(draft)
-            _publish(draft, folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise DataError(
             f"{what} could not be written to {folder} ({error}). "
@@ -44,13 +38,3 @@ def fingerprint(files: Iterable[Path]) -> str:
         facts = file.stat()
         digest.update(f"{file} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _publish(draft: Path, folder: Path) -> None:
-    """Rename; where another process has made the same folder meanwhile, its copy stays."""
-    draft.chmod(0o755)
-    try:
-        draft.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise

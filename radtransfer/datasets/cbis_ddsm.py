@@ -4,7 +4,7 @@ The four tables, in the folder itself or in `csv/`, and the whole mammograms in 
 
     {mass,calc}_case_description_{train,test}_set.csv     (patient_id,pathology,image file path,…)
     jpeg/<series UID>/1-249.jpg                           Kaggle's awsaf49/cbis-ddsm-breast-cancer-image-dataset
-    Mass-Training_P_00001_LEFT_CC/…/…/1-1.png             The Cancer Imaging Archive's 1-1.dcm, converted in place
+    Mass-Training_P_00001_LEFT_CC/…/…/1-1.dcm             The Cancer Imaging Archive; converted in place (1-1.png) too
     images/Mass-Training_P_00001_LEFT_CC.png              one file per mammogram, as Juodelyte et al. 2023
 
 A table's `image file path` is `Mass-Training_P_00001_LEFT_CC/<study UID>/<series UID>/000000.dcm`: a mammogram is the
@@ -37,7 +37,7 @@ CBIS_DDSM = PublicSet(
     tree="""
 {mass,calc}_case_description_{train,test}_set.csv, here or in csv/
 jpeg/<series UID>/1-249.jpg …                           (Kaggle), or
-Mass-Training_P_00001_LEFT_CC/<study>/<series>/1-1.png  (The Cancer Imaging Archive), or
+Mass-Training_P_00001_LEFT_CC/<study>/<series>/1-1.dcm  (The Cancer Imaging Archive), or
 images/Mass-Training_P_00001_LEFT_CC.png …
 """,
     options={"split": SPLIT, "cases": Option(("all", "mass", "calc"))},
@@ -126,7 +126,7 @@ class Places:
         self._files: dict[str, list[str]] = defaultdict(list)
         for file in walk_files(root):
             *folders, name = file.split("/")
-            if is_image_name(name) or (name.endswith(".dcm") and not name.startswith(".")):
+            if is_image_name(name):
                 for key in dict.fromkeys((*folders, name.rpartition(".")[0])):
                     self._files[key].append(file)
 

@@ -14,7 +14,7 @@ from radtransfer.datasets.columns import Columns, find_columns
 from radtransfer.datasets.image_files import find_files
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed, multilabel_targets, one_hot, plain
-from radtransfer.datasets.sheet import Sheet, read_sheet
+from radtransfer.datasets.sheet import RowsError, Sheet, read_sheet
 from radtransfer.datasets.splits import place_images, split_name
 from radtransfer.errors import DataError
 from radtransfer.settings import DataSettings
@@ -26,11 +26,21 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     Raises:
         DataError: Not a table of images; says in which line and column.
     """
+    sheet, folder = open_sheet(location)
+    return table_from_sheet(sheet, settings, folder=folder)
+
+
+def open_sheet(location: str | None) -> tuple[Sheet, Path]:
+    """The rows of the file `location`, and the folder it stands in.
+
+    Raises:
+        DataError: Not a table.
+    """
     if not location or not Path(location).expanduser().is_file():
         found = location or "no file given"
         raise DataError(f"csv_table: {found} is not a file; expected a CSV with a row per image.")
     file = Path(location).expanduser()
-    return table_from_sheet(read_sheet(file), settings, folder=file.parent)
+    return read_sheet(file), file.parent
 
 
 def table_from_sheet(sheet: Sheet, settings: DataSettings, *, folder: Path) -> ImageTable:
@@ -64,7 +74,7 @@ def _rows_by_path(sheet: Sheet, columns: Columns) -> dict[str, list[int]]:
     for number, row in enumerate(sheet.rows):
         rows_of.setdefault(row[columns.path].strip(), []).append(number)
     if "" in rows_of:
-        raise DataError(_rows_message(sheet, rows_of[""], "have no image path", columns.path))
+        raise RowsError(_rows_message(sheet, rows_of[""], "have no image path", columns.path), rows_of[""])
     return rows_of
 
 
@@ -85,7 +95,8 @@ def _check_agreement(sheet: Sheet, columns: Columns, rows_of: dict[str, list[int
             if len(rows) > 1 and len({_cells(sheet, row, cells) for row in rows}) > 1:
                 clashes.append((path, rows))
         if clashes:
-            raise DataError(_clash_message(sheet, cells, what, clashes))
+            rows = [row for _, rows in clashes for row in rows]
+            raise RowsError(_clash_message(sheet, cells, what, clashes), rows, kind=f"contradictory_{what}")
 
 
 def _cells(sheet: Sheet, row: int, columns: Sequence[int]) -> tuple[str, ...]:
@@ -107,13 +118,16 @@ def _targets(
     if columns.multilabel:
         names = [sheet.columns[column] for column in columns.labels]
         cells = [[sheet.rows[row][column] for column in columns.labels] for row in rows]
-        return multilabel_targets(names, cells, settings, place=lambda i: sheet.place(rows[i]))
+        return multilabel_targets(
+            names, cells, settings, error=lambda i, what: RowsError(f"{sheet.place(rows[i])}, {what}", [rows[i]])
+        )
     labels = [plain(sheet.rows[row][columns.labels[0]]) for row in rows]
     empty = [row for row, label in zip(rows, labels, strict=True) if not label]
     if empty:
-        raise DataError(
+        raise RowsError(
             _rows_message(sheet, empty, "have no label", columns.labels[0])
-            + " In 0/1 columns of --task multilabel they may be empty."
+            + " In 0/1 columns of --task multilabel they may be empty.",
+            empty,
         )
     return one_hot(labels)
 
@@ -129,7 +143,7 @@ def _patients(
     if len(empty) == len(rows) and not named:
         return None, (f"column {sheet.columns[columns.patient]!r} is empty and not used",)
     if empty:
-        raise DataError(_rows_message(sheet, empty, "have no patient", columns.patient))
+        raise RowsError(_rows_message(sheet, empty, "have no patient", columns.patient), empty)
     return patients, ()
 
 
@@ -155,15 +169,16 @@ def _entry(sheet: Sheet, columns: Columns, row: int) -> tuple[str, str]:
     """The fold and split that a row names, "" for what it has no column for."""
     fold = plain(sheet.rows[row][columns.fold]) if columns.fold is not None else ""
     if columns.fold is not None and not fold:
-        raise DataError(f"{sheet.place(row)}, column {sheet.columns[columns.fold]!r}: no fold. Fill it in.")
+        raise RowsError(f"{sheet.place(row)}, column {sheet.columns[columns.fold]!r}: no fold. Fill it in.", [row])
     if columns.split is None:
         return fold, ""
     text = sheet.rows[row][columns.split]
     split = split_name(text)
     if split is None:
-        raise DataError(
+        raise RowsError(
             f"{sheet.place(row)}, column {sheet.columns[columns.split]!r}: expected train, val or test, "
-            f"received {text!r}."
+            f"received {text!r}.",
+            [row],
         )
     return fold, split
 

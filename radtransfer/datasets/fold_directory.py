@@ -39,15 +39,23 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     Raises:
         DataError: No such tables, one is missing, or they contradict each other.
     """
+    sheet, folder = open_sheet(location)
+    table = table_from_sheet(sheet, settings, folder=folder)
+    return replace(table, notes=_notes(folder, find_split_tables(folder)) + table.notes)
+
+
+def open_sheet(location: str | None) -> tuple[Sheet, Path]:
+    """The rows of all tables in the folder `location`, with their fold and split, and the folder.
+
+    Raises:
+        DataError: No such tables, or one is missing.
+    """
     folder = Path(location or "").expanduser()
     if not location or not folder.is_dir():
         found = location or "no folder given"
         raise DataError(f"fold_directory: {found} is not a folder; expected one with train_fold1.csv ….")
     tables = find_split_tables(folder)
-    folds = _check_tables(folder, tables)
-    table = table_from_sheet(_combined(folder, tables, folds), settings, folder=folder)
-    notes = _notes(folder, tables)
-    return replace(table, notes=notes + table.notes)
+    return _combined(folder, tables, _check_tables(folder, tables)), folder
 
 
 def find_split_tables(folder: Path) -> list[SplitTable]:

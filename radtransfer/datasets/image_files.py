@@ -1,17 +1,24 @@
 """Find images on disk: walk a folder, and resolve the paths that tables bring from other machines."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from radtransfer.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
 from radtransfer.errors import DataError
+from radtransfer.image_place import FilePart, ImagePlace, file_of
+
+_FRAME = re.compile(r"(?P<file>.+)#(?P<frame>[1-9]\d*)")
+"""The name that `--frames all` gives a frame."""
 
 IMAGE_SUFFIXES = frozenset(
     [
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
         *(".pgm", ".ppm", ".pnm", ".pbm"),
+        *DICOM_SUFFIXES,
     ]
 )
 
@@ -19,6 +26,23 @@ IMAGE_SUFFIXES = frozenset(
 def is_image_name(name: str) -> bool:
     """Whether a file name looks like an image; hidden files (macOS writes `._1.png`) do not."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def is_dicom_file(file: Path) -> bool:
+    """Whether `file` is DICOM by its name, or by its first bytes where its name has no suffix or a number for one.
+
+    Scanners call their files `IM-0001-0001` or `1.2.840.113619.2.55`. DICOMDIR is the index of a disc, no image.
+    """
+    suffix = file.suffix.lower()
+    if suffix in DICOM_SUFFIXES:
+        return True
+    if file.name.startswith((".", "DICOMDIR")) or not (suffix == "" or suffix[1:].isdigit()):
+        return False
+    try:
+        with file.open("rb") as handle:
+            return is_dicom(handle.read(PREAMBLE))
+    except OSError:
+        return False
 
 
 def walk_files(folder: Path) -> list[str]:
@@ -94,12 +118,12 @@ def index_files(root: Path) -> FileIndex:
 
 def find_files(
     paths: Sequence[str], *, image_root: str | None, table_folder: Path
-) -> tuple[list[Path | None], tuple[str, ...]]:
+) -> tuple[list[ImagePlace | None], tuple[str, ...]]:
     """Where each of the paths is on disk, None where it is nowhere, and notes on how they were found.
 
     A path is taken as it is written if a file is there: absolute, or relative to `image_root` (default: the
     table's folder). Otherwise it comes from another machine and goes by its longest matching end, at least by
-    its file name, anywhere below the root.
+    its file name, anywhere below the root. `x.dcm#3`, where no file is called so, is frame 3 of `x.dcm`.
 
     Args:
         paths: Unique paths, as the table writes them.
@@ -112,16 +136,25 @@ def find_files(
     root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()
     if not root.is_dir():
         raise DataError(f"--image-root {image_root} is not a folder. Give the one that holds the table's images.")
-    files = [_as_written(path, root, inside=image_root is not None) for path in paths]
-    foreign = [i for i, file in enumerate(files) if file is None]
+    files: list[ImagePlace | None] = [_as_written(path, root, inside=image_root is not None) for path in paths]
+    frames = {i: _FRAME.fullmatch(path) for i, path in enumerate(paths) if files[i] is None}
+    for i, match in frames.items():
+        files[i] = match and _frame(_as_written(match["file"], root, inside=image_root is not None), match)
+    foreign = [i for i in frames if files[i] is None]
     if not foreign:
         return files, ()
     index = index_files(root)
     for i in foreign:
-        files[i] = index.find(paths[i])
+        match = frames[i]
+        files[i] = _frame(index.find(match["file"]), match) if match else index.find(paths[i])
     _check_distinct(paths, files, foreign)
     found = sum(files[i] is not None for i in foreign)
     return files, _notes(index, found) if found else ()
+
+
+def _frame(file: Path | None, match: re.Match) -> FilePart | None:
+    """The frame of `file` that a name ends with, None where there is no such file."""
+    return None if file is None else FilePart(file, frame=int(match["frame"]) - 1)
 
 
 def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
@@ -140,7 +173,7 @@ def _ends(path: str) -> Iterator[str]:
     return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
-def _check_distinct(paths: Sequence[str], files: Sequence[Path | None], foreign: Sequence[int]) -> None:
+def _check_distinct(paths: Sequence[str], files: Sequence[ImagePlace | None], foreign: Sequence[int]) -> None:
     """A file name found for two different images is not the image of both."""
     guessed, owner = set(foreign), {}
     for i, file in enumerate(files):
@@ -149,7 +182,7 @@ def _check_distinct(paths: Sequence[str], files: Sequence[Path | None], foreign:
         other = owner.setdefault(file, i)
         if other != i and (i in guessed or other in guessed):
             raise DataError(
-                f"{paths[other]!r} and {paths[i]!r} both lead to {file}, found by its name. "
+                f"{paths[other]!r} and {paths[i]!r} both lead to {file_of(file)}, found by its name. "
                 "Give the --image-root that holds both, or correct the paths in the table."
             )
 

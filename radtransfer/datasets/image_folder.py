@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.datasets.image_files import is_image_name, walk_files
+from radtransfer.datasets.image_files import is_dicom_file, is_image_name, walk_files
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed, one_hot
 from radtransfer.datasets.splits import split_name
@@ -28,7 +28,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     """
     root = _folder(settings, location)
     files = walk_files(root)
-    images = [file for file in files if is_image_name(file.rpartition("/")[2])]
+    images = [file for file in files if is_image_name(file.rpartition("/")[2]) or is_dicom_file(root / file)]
     _check_names(images)
     split_folders = _split_folders(images)
     depth = 1 if split_folders else 0

@@ -1,9 +1,10 @@
 """What a dataset gives: one row per image, its labels, its patient, and splits if it brings them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+
+from radtransfer.image_place import ImagePlace
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class ImageTable:
 
     Attributes:
         paths: As the source writes them; the identity of an image in every output.
-        files: Where each image is on disk, or None where it was not found.
+        files: Where each image is on disk, its own file or a part of one, or None where it was not found.
         targets: float32 (images, classes), 0 or 1; one label per image is one-hot. NaN: not known,
             takes no part in loss or metrics (only with several labels).
         classes: Class or label names, sorted (integers by value).
@@ -26,7 +27,7 @@ class ImageTable:
     """
 
     paths: tuple[str, ...]
-    files: tuple[Path | None, ...]
+    files: tuple[ImagePlace | None, ...]
     targets: np.ndarray
     classes: tuple[str, ...]
     task: str

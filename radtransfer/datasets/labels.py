@@ -53,7 +53,11 @@ def label_values(settings: DataSettings) -> dict[str, float]:
 
 
 def multilabel_targets(
-    names: Sequence[str], rows: Sequence[Sequence[str]], settings: DataSettings, *, place: Callable[[int], str]
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    settings: DataSettings,
+    *,
+    error: Callable[[int, str], DataError],
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Targets of several labels, float32 (images, labels) with NaN where not known, and the sorted labels.
 
@@ -61,7 +65,7 @@ def multilabel_targets(
         names: Of the labels.
         rows: The cells of each image, in the order of the names.
         settings: What uncertain and unmentioned labels count as.
-        place: Where the row of that number stands, for the message.
+        error: The error of the row of that number, from what is wrong with it.
 
     Raises:
         DataError: A cell holds something else.
@@ -73,9 +77,9 @@ def multilabel_targets(
         for i, row in enumerate(rows):
             value = values.get(plain(row[column]))
             if value is None:
-                raise DataError(
-                    f"{place(i)}, column {names[column]!r}: expected 1, 0, -1 (uncertain) or "
-                    f"nothing, received {row[column]!r}."
+                raise error(
+                    i,
+                    f"column {names[column]!r}: expected 1, 0, -1 (uncertain) or nothing, received {row[column]!r}.",
                 )
             targets[i, j] = value
     return targets, tuple(names[column] for column in order)

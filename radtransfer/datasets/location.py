@@ -1,4 +1,4 @@
-"""Locations with options: `FOLDER,name=value,…`."""
+"""Locations with options: `FOLDER,name=value,…`, or `FOLDER?…` as TFDS writes them."""
 
 import re
 from pathlib import Path
@@ -22,6 +22,7 @@ def absolute_location(text: str) -> str:
     """`text` with the full path of the folder that is there; where none is, `text` as it stands."""
     folder, options = split_location(text)
     path = Path(folder).expanduser()
-    if not folder or not path.exists():
-        return text
-    return ",".join([str(path.absolute()), *(f"{name}={value}" for name, value in options)])
+    if folder and path.exists():
+        return ",".join([str(path.absolute()), *(f"{name}={value}" for name, value in options)])
+    before, mark, after = text.partition("?")
+    return f"{absolute_location(before)}?{after}" if mark else text

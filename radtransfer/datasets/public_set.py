@@ -155,7 +155,9 @@ def table_of_rows(
         raise DataError(f"None of the {len(files)} images is on disk; expected, for example, {root / unique[0].path}.")
     if labels:
         cells = [row.label for row in unique]
-        targets, classes = multilabel_targets(labels, cells, settings, place=lambda i: unique[i].path)
+        targets, classes = multilabel_targets(
+            labels, cells, settings, error=lambda i, what: DataError(f"{unique[i].path}, {what}")
+        )
     else:
         targets, classes = one_hot([row.label for row in unique])
     known = settings.patient_regex is None and all(row.patient is not None for row in unique)

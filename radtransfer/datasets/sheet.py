@@ -1,6 +1,7 @@
 """Read delimited text as users have it: comma, semicolon, tab or bar; with or without a byte-order mark."""
 
 import csv
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,25 @@ class Sheet:
     def place(self, row: int) -> str:
         """Where a row stands, as messages call it: "train.csv line 3"."""
         return "{} line {}".format(*self.places[row])
+
+    def without(self, rows: Collection[int]) -> "Sheet":
+        """The table less some of its rows."""
+        kept = [row for row in range(len(self.rows)) if row not in rows]
+        return Sheet(self.name, self.columns, [self.rows[row] for row in kept], [self.places[row] for row in kept])
+
+
+class RowsError(DataError):
+    """Rows of a table that are mistaken; without them the others may be right.
+
+    Args:
+        message: What is wrong.
+        rows: Numbers of the rows, from 0.
+        kind: What it is called in a report.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int], *, kind: str = "table"):
+        self.rows, self.kind = tuple(rows), kind
+        super().__init__(message)
 
 
 def read_sheet(file: Path) -> Sheet:

@@ -27,6 +27,7 @@ def modules_after(code):
         "from radtransfer.cli.main import application; application(['--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['finetune', '--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['compare-cca', '--help'], standalone_mode=False)",
+        "from radtransfer.cli.main import application; application(['data', 'check', '--help'], standalone_mode=False)",
         "from radtransfer.config import load_config; load_config('quickstart')",
     ],
 )

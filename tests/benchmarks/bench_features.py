@@ -103,7 +103,7 @@ def measure(options, depth, folder):
 
 
 def batches(options, folder):
-    from radtransfer.images import inspect_image
+    from radtransfer.image_formats import inspect_image
     from radtransfer.pipeline import make_batches
 
     rng, files = np.random.default_rng(0), []

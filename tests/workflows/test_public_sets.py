@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radtransfer.datasets import read_table
 from radtransfer.run_predictions import read_predictions
+from radtransfer.settings import DataSettings
 
 TRAINING = ("--backbone", "cbr_tiny", "--image-size", 24, "--epochs", 1, "--folds", 1)
 
@@ -53,3 +55,10 @@ def test_another_tree_ends_with_the_expected_one_and_exit_code_3(radtransfer, tm
     outcome = radtransfer("finetune", "--data", f"eyepacs:{tmp_path}", *TRAINING, "--out", tmp_path / "run")
     assert outcome.code == 3
     assert "has no trainLabels.csv and no train. Expected:\n  trainLabels.csv" in outcome.err
+
+
+def test_a_prepared_set_keeps_what_is_positive(radtransfer, eyes, tmp_path):
+    outcome = radtransfer("data", "prepare", f"eyepacs:{eyes}", "--image-size", 24, "--out", tmp_path / "prepared")
+    assert outcome.code == 0, outcome.err
+    table = read_table(DataSettings(source=str(tmp_path / "prepared")))
+    assert table.positive_from == 2 and len(set(table.patients)) == 40

@@ -1,0 +1,48 @@
+"""What the commands on a data set share: the options that say how it is read, and how its splits are shown."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+TABLE_OPTIONS = {
+    "image_root": "data.image_root",
+    "path_column": "data.path_column",
+    "label_column": "data.label_column",
+    "patient_column": "data.patient_column",
+    "patient_regex": "data.patient_regex",
+    "task": "data.task",
+    "uncertain": "data.uncertain",
+    "unmentioned": "data.unmentioned",
+    "frames": "data.frames",
+}
+
+FOLDS_SHOWN = 10
+
+_SPLITS = ("train", "val", "test")
+
+
+def split_lines(folds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A table of images, patients and classes in each split of each fold, as `split_counts` gives them."""
+    if not folds:
+        return
+    classes = list(folds[0]["train"]["classes"])
+    widths = [max(len(name), 6) + 2 for name in classes]
+    heads = "".join(f"{name:>{width}}" for name, width in zip(classes, widths, strict=True))
+    yield f"{'fold':<6}{'split':<7}{'images':>8}{'patients':>10}{heads}"
+    for fold in folds[:FOLDS_SHOWN]:
+        for name in _SPLITS:
+            counts = fold[name]
+            patients = "–" if counts["patients"] is None else counts["patients"]
+            numbers = zip(counts["classes"].values(), widths, strict=True)
+            cells = "".join(f"{number:>{width}}" for number, width in numbers)
+            number = fold["fold"] if name == "train" else ""
+            yield f"{number:<6}{name:<7}{counts['images']:>8}{patients:>10}{cells}"
+    if len(folds) > FOLDS_SHOWN:
+        yield f"and {len(folds) - FOLDS_SHOWN} more folds, alike"
+
+
+def images_text(images: int, patients: int | None, classes: Mapping[str, Mapping[str, int | None]]) -> str:
+    """How many images, patients and classes there are, in one line."""
+    known = "patients not known" if patients is None else f"{patients} patients"
+    names = [f"{name} {counts['images']}" for name, counts in list(classes.items())[:12]]
+    names += ["…"] if len(classes) > 12 else []
+    return f"{images} images, {known}, {len(classes)} classes ({', '.join(names)})"

@@ -1,0 +1,73 @@
+"""`radtransfer data prepare`: write a data set once, at working resolution."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.config import load_config
+
+OPTIONS = {
+    "image_root": "data.image_root",
+    "path_column": "data.path_column",
+    "label_column": "data.label_column",
+    "patient_column": "data.patient_column",
+    "patient_regex": "data.patient_regex",
+    "task": "data.task",
+    "uncertain": "data.uncertain",
+    "unmentioned": "data.unmentioned",
+    "frames": "data.frames",
+    "on_bad_image": "data.on_bad_image",
+    "image_size": "model.image_size",
+    "aspect": "images.aspect",
+    "fundus_crop": "images.fundus_crop",
+    "window": "images.window",
+    "workers": "system.workers",
+}
+
+
+@click.command()
+@click.argument("data")
+@click.option("--out", required=True, metavar="FOLDER", help="Folder of the prepared data set.")
+@click.option(
+    "--encoding",
+    type=click.Choice(("raw", "jpeg")),
+    default="raw",
+    show_default=True,
+    help="raw: uint8 pixels, the fastest to read; jpeg: quality 95, about a quarter of the space.",
+)
+@setting_options(**OPTIONS)
+@click.option("--overwrite", is_flag=True, help="Replace what was prepared in --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, **given: Any) -> None:
+    """Write DATA once at working resolution, as a TFDS data set that trains many times faster.
+
+    DATA is what `finetune --data` takes; afterwards give it `--data tfds:FOLDER`. The same command goes on where it
+    was stopped.
+
+    \b
+    Example: radtransfer data prepare images.csv --image-root images/ --image-size 224 --out prepared
+             radtransfer finetune --data tfds:prepared --backbone resnet50 --weights imagenet
+    """
+    config = load_config(options={**given_settings(given, OPTIONS), "data.source": data})
+    import_tensorflow()
+    from radtransfer.prepared_set import prepare_set
+
+    result = prepare_set(
+        config, out=Path(out).expanduser(), encoding=encoding, overwrite=overwrite, progress=TerminalProgress()
+    )
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result) | {"path": str(result.path)}, indent=2))
+        return
+    splits = ", ".join(f"{name} {count}" for name, count in result.splits.items())
+    skipped = f", {result.skipped} left out" if result.skipped else ""
+    click.echo(
+        f"prepared  {result.images} images ({splits}){skipped}\n"
+        f"stored    {result.bytes / 1e6:,.0f} MB in {result.shards} shards, {encoding}\n"
+        f"use it    radtransfer finetune --data tfds:{result.path}"
+    )

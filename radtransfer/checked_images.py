@@ -1,0 +1,67 @@
+"""What was found in the images of a data set before: files that have not changed are not decoded again."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from radtransfer.cache import cache_folder
+from radtransfer.image_formats import ImageFacts
+from radtransfer.image_place import ImagePlace, as_part
+from radtransfer.runs import write_text
+from radtransfer.settings import ImageSettings
+
+_VERSION = 1
+"""Raised whenever more is found out about an image, or more is objected to."""
+
+_MOST = 100
+"""Data sets that are remembered."""
+
+
+def recall(places: Sequence[ImagePlace | None], reading: ImageSettings) -> tuple[ImageFacts, ...] | None:
+    """The facts of these images, if all of them were found good before and none has changed since."""
+    file = _file(places, reading)
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8")) if file is not None else None
+    except (OSError, ValueError):
+        return None
+    if rows is None:
+        return None
+    with contextlib.suppress(OSError):
+        file.touch()
+    return tuple(_facts(row) for row in rows)
+
+
+def remember(places: Sequence[ImagePlace], reading: ImageSettings, facts: Sequence[ImageFacts]) -> None:
+    """Keep what was found; a cache that cannot be written keeps nothing."""
+    file = _file(places, reading)
+    if file is None:
+        return
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps([list(asdict(fact).values()) for fact in facts]))
+        kept = sorted(file.parent.glob("*.json"), key=lambda item: item.stat().st_mtime)
+        for old in kept[:-_MOST]:
+            old.unlink(missing_ok=True)
+
+
+def _file(places: Sequence[ImagePlace | None], reading: ImageSettings) -> Path | None:
+    """Named after every file's place, number, size and times; None where one is missing."""
+    digest = hashlib.sha256(f"{_VERSION} {reading.window} {reading.fundus_crop}".encode())
+    for place in places:
+        if place is None:
+            return None
+        try:
+            status = as_part(place).path.stat()
+        except OSError:
+            return None
+        times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        digest.update(f"{place} {times}\n".encode())
+    return cache_folder() / "checked" / f"{digest.hexdigest()[:32]}.json"
+
+
+def _facts(row: list) -> ImageFacts:
+    decoder, height, width, orientation, deep, levels, disc = row
+    return ImageFacts(decoder, height, width, orientation, deep, tuple(levels), None if disc is None else tuple(disc))

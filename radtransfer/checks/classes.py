@@ -1,0 +1,56 @@
+"""Classes and their numbers: one_class (error, or warning in a split), few_patients (warning), imbalance (note)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from radtransfer.checks.evidence import Evidence, Finding, counted, shortened
+
+FEW = 5
+"""Patients of a class in a test set below which its AUC hangs on single ones."""
+
+RATIO = 10
+"""Images of the largest class to those of the smallest from which on a note is due."""
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Findings about the whole, then about validation and test sets."""
+    table = evidence.table
+    known = [column[~np.isnan(column)] for column in table.targets.T]
+    varied = [bool(len(values)) and values.min() < values.max() for values in known]
+    if not any(varied):
+        yield Finding("one_class", "error", f"all images are alike in their labels: {shortened(table.classes)}")
+        return
+    yield from _imbalance(evidence)
+    for fold in evidence.folds:
+        for name in ("val", "test"):
+            targets = table.targets[fold.split == name]
+            if not ((targets == 1).any(axis=0) & (targets == 0).any(axis=0)).any():
+                message = f"{name} of fold {fold.number} has images of one class only, or none: its AUC is undefined"
+                yield Finding("one_class", "warning", message)
+    yield from _few_patients(evidence)
+
+
+def _imbalance(evidence: Evidence) -> Iterator[Finding]:
+    table = evidence.table
+    counts = (table.targets == 1).sum(axis=0)
+    if table.task != "multilabel" and counts.max() >= RATIO * counts.min():
+        most, least = table.classes[counts.argmax()], table.classes[counts.argmin()]
+        yield Finding(
+            "imbalance",
+            "note",
+            f"{counts.max()} images of {most} and {counts.min()} of {least}; consider --class-weights balanced",
+        )
+
+
+def _few_patients(evidence: Evidence) -> Iterator[Finding]:
+    """A finding for each class of which a test set has few: the fold with fewest, and how many."""
+    table = evidence.table
+    what = "image" if table.patients is None else "patient"
+    groups = np.unique(np.array(table.groups, dtype=object), return_inverse=True)[1]
+    for column, name in zip(table.targets.T, table.classes, strict=True):
+        held = {fold.number: len(np.unique(groups[(fold.split == "test") & (column == 1)])) for fold in evidence.folds}
+        if held and min(held.values()) < FEW:
+            fold = min(held, key=held.get)
+            message = f"the test set of fold {fold} has {counted(held[fold], what)} of {name}: its AUC rests on them"
+            yield Finding("few_patients", "warning", message)

@@ -1,0 +1,69 @@
+"""`--frames all`: every frame of a file with several becomes an image of its own."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from radtransfer.datasets.image_files import is_dicom_file
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import BadImageError
+from radtransfer.image_formats import count_frames
+from radtransfer.image_place import FilePart, ImagePlace
+from radtransfer.settings import DataSettings
+
+_READERS = 4
+"""Files opened at the same time."""
+
+_SEVERAL = frozenset([".tif", ".tiff", ".gif"])
+"""Names of files that hold several images at times, DICOM apart."""
+
+
+def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
+    """`table` with a row per frame, if the settings ask for it.
+
+    Frame 3 of `x.dcm` is called `x.dcm#3`, from 1. It has the label, the splits and the patient of its file; where
+    there are no patients, the file is the patient, so that its frames are never split between sets.
+    """
+    if settings.frames == "first":
+        return table
+    counts = _counts(table.files)
+    several = counts > 1
+    if not several.any():
+        return replace(table, notes=(*table.notes, "--frames all: no file holds further frames"))
+    rows = np.repeat(np.arange(len(table)), counts)
+    frames = np.concatenate([np.arange(count) for count in counts])
+    note = f"{several.sum()} files with several frames give {counts[several].sum()} images"
+    if table.patients is None:
+        note += "; frames of one file stay together"
+    wide = table.select(rows)
+    return replace(
+        wide,
+        paths=tuple(
+            f"{path}#{frame + 1}" if several[row] else path
+            for path, row, frame in zip(wide.paths, rows, frames, strict=True)
+        ),
+        files=tuple(
+            FilePart(file, frame=int(frame)) if several[row] else file
+            for file, row, frame in zip(wide.files, rows, frames, strict=True)
+        ),
+        patients=wide.patients or wide.paths,
+        notes=(*table.notes, note),
+    )
+
+
+def _counts(files: Sequence[ImagePlace | None]) -> np.ndarray:
+    """Frames of each file, int; 1 for one that is not there or cannot be read, which is found later."""
+    with ThreadPoolExecutor(_READERS) as executor:
+        return np.array(list(executor.map(_count, files)), int)
+
+
+def _count(file: ImagePlace | None) -> int:
+    if not isinstance(file, Path) or not (file.suffix.lower() in _SEVERAL or is_dicom_file(file)):
+        return 1
+    try:
+        return count_frames(file)
+    except BadImageError:
+        return 1

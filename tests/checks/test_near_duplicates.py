@@ -1,0 +1,55 @@
+"""Images that look alike: all such pairs, without comparing each with each."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radtransfer.checks import CHECKS
+from radtransfer.checks.near_duplicates import BITS, DIFFERENCE, similar_pairs
+
+
+def looks_of(seed, count):
+    """Miniatures of which some are others with a little noise."""
+    rng = np.random.default_rng(seed)
+    bases = rng.integers(0, 256, (4, 8, 9))
+    noisy = bases[rng.integers(0, 4, count)] + rng.integers(-5, 6, (count, 8, 9)) * rng.integers(0, 2, (count, 1, 1))
+    return list(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(0, 25))
+def test_the_pairs_are_those_that_comparing_each_with_each_finds(seed, count):
+    looks = looks_of(seed, count)
+    images = [look.astype(int) for look in looks]
+    bits = [image[:, 1:] > image[:, :-1] for image in images]
+    expected = [
+        (i, j)
+        for i in range(count)
+        for j in range(i + 1, count)
+        if (bits[i] != bits[j]).sum() <= BITS and np.abs(images[i] - images[j]).mean() <= DIFFERENCE
+    ]
+    assert similar_pairs(looks) == expected
+
+
+def alike(make_record, number, noise):
+    look = np.random.default_rng(0).integers(0, 256, (8, 9)).astype(np.uint8)
+    look[0, 0] ^= noise
+    return make_record(number, look=look)
+
+
+def test_images_that_look_alike_in_two_splits_or_classes_are_a_warning(make_evidence, make_record):
+    records = [alike(make_record, i, i) for i in range(2)]
+    for labels, fold in (("aa", "te"), ("ab", "tt")):
+        (finding,) = CHECKS["near_duplicates"](make_evidence(labels, records, folds=[fold]))
+        assert (finding.kind, finding.severity) == ("near_duplicate", "warning")
+        assert finding.files == ("0.png", "1.png")
+    assert list(CHECKS["near_duplicates"](make_evidence("aa", records, folds=["tt"]))) == []
+
+
+def test_copies_are_left_to_their_own_check(make_evidence, make_record):
+    records = [alike(make_record, i, 0) for i in range(2)]
+    records = [make_record(i, look=item.look, pixels=b"same") for i, item in enumerate(records)]
+    assert list(CHECKS["near_duplicates"](make_evidence("ab", records, folds=["te"]))) == []
+
+
+def test_images_without_a_look_are_like_none(make_evidence, make_record):
+    assert list(CHECKS["near_duplicates"](make_evidence("ab", [make_record(0), make_record(1)], folds=["te"]))) == []

@@ -1,0 +1,240 @@
+"""`radtransfer data …`: exit codes, what is printed and what is written."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from radtransfer.datasets import read_table
+from radtransfer.errors import INTERRUPTED
+from radtransfer.folds import assign_folds
+from radtransfer.settings import DataSettings, SplitSettings
+
+HOSTILE = "cut <script>alert(1)<&.png"
+
+
+@pytest.fixture(scope="module")
+def bad_images(tmp_path_factory, tiny_images):
+    """The tiny images with one of everything that can be wrong, and a table with a split and two mistakes."""
+    folder = tmp_path_factory.mktemp("bad")
+    shutil.copytree(tiny_images / "images", folder, dirs_exist_ok=True)
+    with (tiny_images / "images.csv").open(newline="") as handle:
+        rows = list(csv.reader(handle))[1:]
+    splits = ("train", "train", "train", "val", "test")
+    rows = [[*row, splits[int(row[2][1:]) // 2 % 5]] for row in rows]
+    with Image.open(folder / rows[0][0]) as image:
+        first = image.copy()
+    assert rows[0][1:] == ["well", "p00", "train"]
+
+    def add(name, image=None, *, label="well", patient="x", split="train", data=None, **options):
+        if image is not None:
+            image.save(folder / name, **options)
+        elif data is not None:
+            (folder / name).write_bytes(data)
+        rows.append([name, label, patient, split])
+
+    png = (folder / rows[3][0]).read_bytes()
+    add("copy.bmp", first, split="test", patient="c")
+    add("copy.tif", first, label="sick")
+    add(HOSTILE, data=png[: len(png) // 2])
+    add("corrupt.png", data=png[:60] + bytes(40) + png[100:])
+    add("empty.png", data=b"")
+    add("page.png", data=b"<!doctype html>")
+    add("gone.png")
+    add("black.png", Image.new("L", (24, 24)))
+    add("dull.png", Image.fromarray(np.arange(576, dtype=np.uint8).reshape(24, 24) % 5 + 90))
+    add("deep.png", Image.fromarray(np.arange(576, dtype=np.uint16).reshape(24, 24)))
+    add("float.tif", Image.fromarray(np.arange(576, dtype="float32").reshape(24, 24)))
+    rng = np.random.default_rng(1)
+    add("wide.png", Image.fromarray(rng.integers(0, 255, (24, 90), np.uint8)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise = Image.fromarray(rng.integers(0, 255, (24, 24, 3), np.uint8))
+    add("turned.png", noise, exif=exif)
+    near = np.asarray(noise).copy()
+    near[0, 0] += 1
+    add("near.png", Image.fromarray(near), split="test", patient="y")
+    rows[9][3] = "test"
+    rows.append([rows[20][0], "well" if rows[20][1] == "sick" else "sick", rows[20][2], rows[20][3]])
+    rows.append(["", "well", "p01", "train"])
+    with (folder / "images.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([["path", "label", "patient", "split"], *rows])
+    return folder
+
+
+def test_a_sound_set_exits_with_0_and_a_readable_table(radtransfer, tiny_images):
+    options = ("--image-root", tiny_images / "images", "--image-size", 24)
+    outcome = radtransfer("data", "check", tiny_images / "images.csv", *options, "--folds", 2)
+    assert outcome.code == 0, outcome.err
+    assert "48 images, 24 patients, 2 classes (sick 24, well 24)" in outcome.out
+    assert "24×24 px; grey 48" in outcome.out
+    assert re.search(r"1\s+train\s+\d+\s+\d+\s+\d+\s+\d+", outcome.out)
+    assert outcome.out.rstrip().endswith("valid     yes")
+    assert "error" not in outcome.out and "warning" not in outcome.out
+
+
+def test_every_kind_is_found_and_json_alone_is_printed(radtransfer, bad_images):
+    outcome = radtransfer("data", "check", bad_images / "images.csv", "--json")
+    assert outcome.code == 3
+    assert "results would be invalid" in outcome.err and "leak" in outcome.err
+    report = json.loads(outcome.out)
+    assert list(report) == [*("data", "valid", "images", "patients", "classes", "splits", "sizes", "modes", "findings")]
+    assert report["valid"] is False
+    kinds = {(finding["severity"], finding["kind"]) for finding in report["findings"]}
+    errors = {"table", "contradictory_labels", "leak", "truncated", "corrupt", "empty_file", "not_an_image"}
+    assert {kind for severity, kind in kinds if severity == "error"} == {*errors, "missing", "constant"}
+    warnings = {kind for severity, kind in kinds if severity == "warning"}
+    assert warnings == {"few_patients", "nearly_constant", "near_duplicate", "range"}
+    notes = {kind for severity, kind in kinds if severity == "note"}
+    assert notes == {"table", "small_image", "unusual_size", "mixed_modes", "orientation"}
+    for finding in report["findings"]:
+        assert set(finding) == {"kind", "severity", "files", "patients", "message"}
+        assert finding["message"]
+    leaks = [finding for finding in report["findings"] if finding["kind"] == "leak"]
+    assert [finding["patients"] for finding in leaks if finding["patients"]] == [["p04"]]
+    assert report["splits"]["folds"][0]["train"]["classes"].keys() == {"sick", "well"}
+
+
+def test_errors_of_reading_are_warnings_if_bad_images_are_skipped(radtransfer, bad_images):
+    outcome = radtransfer("data", "check", bad_images / "images.csv", "--on-bad-image", "skip", "--json")
+    severities = {finding["kind"]: finding["severity"] for finding in json.loads(outcome.out)["findings"]}
+    assert severities["truncated"] == severities["missing"] == "warning"
+    assert severities["leak"] == "error" and outcome.code == 3
+
+
+def test_the_page_is_whole_escaped_and_needs_nothing_else(radtransfer, bad_images, tmp_path):
+    outcome = radtransfer("data", "check", bad_images / "images.csv", "--out", tmp_path / "out")
+    assert outcome.code == 3
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"check.json", "check.html"}
+    page = (tmp_path / "out" / "check.html").read_text()
+    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
+    assert "<script" not in page and "&lt;script&gt;alert(1)&lt;&amp;.png" in page
+    assert not re.search(r"(src|href)=\"(?!data:image/jpeg;base64,)", page)
+    assert page.count("<img ") > 10
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["valid"] is False
+
+
+def test_a_duplicate_in_drawn_folds_is_a_leak_and_one_in_a_patient_is_not(radtransfer, tiny_images, tmp_path):
+    root = tmp_path / "images"
+    shutil.copytree(tiny_images / "images", root)
+    shutil.copy(root / "well" / "p00_0.png", root / "well" / "z99_0.png")
+    arguments = ("data", "check", root, "--image-size", 24, "--folds", 3, "--json")
+    outcome = radtransfer(*arguments)
+    findings = json.loads(outcome.out)["findings"]
+    assert outcome.code == 3
+    assert [f["files"] for f in findings if f["kind"] == "leak"] == [["well/p00_0.png", "well/z99_0.png"]]
+    (root / "well" / "z99_0.png").rename(root / "well" / "p00_2.png")
+    outcome = radtransfer(*arguments, "--patient-regex", r"(p\d+)_")
+    assert outcome.code == 0, outcome.err
+    assert [f["severity"] for f in json.loads(outcome.out)["findings"] if f["kind"] == "duplicate"] == ["warning"]
+
+
+def test_too_few_patients_and_missing_data_exit_with_3_and_json(radtransfer, tiny_images, tmp_path):
+    outcome = radtransfer("data", "check", tiny_images / "images", "--folds", 60, "--json")
+    assert outcome.code == 3
+    assert ("few_patients", "error") in {(f["kind"], f["severity"]) for f in json.loads(outcome.out)["findings"]}
+    outcome = radtransfer("data", "check", tmp_path / "nowhere", "--json")
+    assert outcome.code == 3
+    assert [f["kind"] for f in json.loads(outcome.out)["findings"]] == ["table"]
+
+
+def test_an_out_that_is_no_folder_is_refused_before_anything_is_read(radtransfer, tiny_images, tmp_path):
+    (tmp_path / "file").touch()
+    assert radtransfer("data", "check", tiny_images / "images", "--out", tmp_path / "file").code == 2
+
+
+def test_an_interrupt_exits_with_130(radtransfer, tiny_images, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("radtransfer.cli.terminal.TerminalProgress.count", interrupt)
+    assert radtransfer("data", "check", tiny_images / "images").code == INTERRUPTED
+
+
+def folds_of(source, root, **settings):
+    table = read_table(DataSettings(source=str(source), image_root=str(root)))
+    return [
+        {path: split for path, split in zip(table.paths, fold.split.tolist(), strict=True) if split}
+        for fold in assign_folds(table, SplitSettings(**settings), seed=5, allow_leakage=False)
+    ]
+
+
+@pytest.mark.parametrize("size", [(), ("--train-size", 10)])
+def test_split_writes_what_finetune_draws_and_reads_back(radtransfer, tiny_images, tmp_path, size):
+    out, root = tmp_path / "folds.csv", tiny_images / "images"
+    arguments = ("data", "split", tiny_images / "images.csv", "--image-root", root, "--folds", 3, "--repeats", 2)
+    outcome = radtransfer(*arguments, "--seed", 5, "--out", out, *size)
+    assert outcome.code == 0, outcome.err
+    assert "48 images, 24 patients" in outcome.out
+    assert f"--data {out} --image-root {root}" in outcome.err
+    settings = {"folds": 3, "repeats": 2, "train_size": size[1] if size else None}
+    drawn = folds_of(tiny_images / "images.csv", root, **settings)
+    assert folds_of(out, root) == drawn and len(drawn) == 6
+    assert out.read_text().splitlines()[0] == "path,label,patient,fold,split"
+    for fold in drawn:
+        assert not size or 7 <= list(fold.values()).count("train") <= 10
+
+
+def test_split_counts_are_json_and_nothing_is_overwritten(radtransfer, tiny_images, tmp_path):
+    arguments = ("data", "split", tiny_images / "images", "--folds", 2, "--out", tmp_path / "folds.csv")
+    outcome = radtransfer(*arguments, "--json")
+    folds = json.loads(outcome.out)["folds"]
+    assert [fold["test"]["classes"] for fold in folds] == [{"sick": 12, "well": 12}] * 2
+    before = (tmp_path / "folds.csv").read_text()
+    outcome = radtransfer(*arguments, "--seed", 1)
+    assert outcome.code == 2 and "--overwrite" in outcome.err
+    assert (tmp_path / "folds.csv").read_text() == before
+    assert radtransfer(*arguments, "--seed", 1, "--overwrite").code == 0
+    assert (tmp_path / "folds.csv").read_text() != before
+    assert radtransfer("data", "split", tiny_images / "images", "--out", tmp_path / "folds.txt").code == 2
+
+
+def test_too_large_a_training_set_exits_with_2_and_both_numbers(radtransfer, tiny_images, tmp_path):
+    arguments = ("data", "split", tiny_images / "images", "--train-size", 40, "--folds", 2)
+    outcome = radtransfer(*arguments, "--out", tmp_path / "folds.csv")
+    assert outcome.code == 2
+    assert re.search(r"--train-size 40: fold 1 has 2\d training images", outcome.err)
+    assert not (tmp_path / "folds.csv").exists()
+
+
+def test_finetune_trains_on_the_size_that_was_asked_for(radtransfer, table_options, tmp_path):
+    options = ("--folds", 1, "--epochs", 1, "--train-size", 8, "--out", tmp_path / "run")
+    outcome = radtransfer("finetune", *table_options, *options)
+    assert outcome.code == 0, outcome.err
+    assert "--train-size 8: training sets of 8 images, whole patients, stratified" in outcome.err
+    with (tmp_path / "run" / "folds.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    trained = [row for row in rows if row["split"] == "train"]
+    assert sorted(row["label"] for row in trained) == ["sick"] * 4 + ["well"] * 4
+    assert len({row["patient"] for row in trained}) == 4
+
+
+def test_preview_draws_a_sheet_of_rows_and_copies(radtransfer, tiny_images, tmp_path):
+    sizes = []
+    for images, copies in ((2, 1), (4, 3)):
+        out = tmp_path / f"{images}.png"
+        options = ("--image-size", 24, "--images", images, "--copies", copies, "--out", out)
+        outcome = radtransfer("data", "preview", tiny_images / "images", *options)
+        assert outcome.code == 0, outcome.err
+        with Image.open(out) as sheet:
+            sizes.append(sheet.size)
+    assert sizes[1][0] - sizes[0][0] == pytest.approx(2 * 1.26 * 200, abs=2)
+    assert sizes[1][1] - sizes[0][1] == pytest.approx(2 * 1.26 * 200, abs=2)
+    assert radtransfer("data", "preview", tiny_images / "images", *options).code == 2
+    assert radtransfer("data", "preview", tiny_images / "images", "--augmentation", "lihgt").code == 2
+    assert radtransfer("data", "preview", tiny_images / "images", "--out", tmp_path / "a.txt").code == 2
+
+
+def test_preview_names_images_that_cannot_be_read(radtransfer, tiny_images, tmp_path):
+    root = tmp_path / "images"
+    shutil.copytree(tiny_images / "images", root)
+    for file in sorted(root.rglob("*.png"))[2:]:
+        file.write_bytes(b"")
+    options = ("--image-size", 24, "--images", 48, "--out", tmp_path / "preview.png")
+    outcome = radtransfer("data", "preview", root, *options)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("is left out (an empty file)") == 46
