@@ -6,9 +6,10 @@ The HDF5 files of github.com/basveeling/pcam, unpacked (`gunzip`), anywhere belo
     camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5
     camelyonpatch_level_2_split_{train,valid,test}_meta.csv     (wsi,…; may be missing)
 
-The patches are written once as PNG files to the cache, 6 GB in all; `images=10000` draws so many of the three files
-together (as they come, by a fixed seed). Juodelyte et al. 2023 use 10,000 as well, in five drawn folds, but not the
-same: their PNG files of the three parts had the same names, so that later parts replaced some of the earlier ones.
+The patches are written once as PNG files to the cache (some minutes, 6 GB). `images=10000` draws so many of the three
+files together (as they come, by a fixed seed), and writes only those. Juodelyte et al. 2023 use 10,000 as well, in five
+drawn folds, but not the same: their PNG files of the three parts had the same names, so that later parts replaced some
+of the earlier ones.
 
 Classes: no, yes (a tumour in the centre). Patients: the slide, where the meta tables are there. Split:
 `split=official` (default) is that of the files, `split=drawn` pools them for drawn folds.
