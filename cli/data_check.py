@@ -12,7 +12,7 @@ from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
-from radtransfer.errors import DataError
+from radtransfer.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from radtransfer.checks.evidence import Finding
@@ -71,12 +71,17 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
 
 def _write(report: "DataReport", out: Path, progress: TerminalProgress) -> list[Path]:
     from radtransfer.check_page import check_page
+    from radtransfer.comparison_files import make_out
     from radtransfer.runs import write_json, write_text
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_out(out)
     files = [out / "check.json", out / "check.html"]
-    write_json(files[0], report.to_dict())
-    write_text(files[1], check_page(report, count=lambda done, total: progress.count("pictures", done, total)))
+    page = check_page(report, count=lambda done, total: progress.count("pictures", done, total))
+    try:
+        write_json(files[0], report.to_dict())
+        write_text(files[1], page)
+    except OSError as error:
+        raise RunError(f"Cannot write to {out}: {error.strerror or error}. Choose another --out.") from None
     return files
 
 

@@ -62,13 +62,26 @@ def check_out(out: Path) -> None:
         raise RunError(f"--out {out}: no folder can be made in {existing}. Choose another.")
 
 
+def make_out(out: Path) -> None:
+    """Make the folder for results.
+
+    Raises:
+        RunError: As `check_out`.
+    """
+    check_out(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {out}: no folder can be made there ({error.strerror}). Choose another.") from None
+
+
 def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
     """Write `similarity.csv`, `similarity.json`, `similarity.png` and, for crossed layers, a heat-map per kind.
 
     Raises:
         RunError: As `check_out`.
     """
-    _make_folder(out)
+    make_out(out)
     write_rows(out / "similarity.csv", _SIMILARITY_COLUMNS, (_row(item) for item in comparison.layers))
     write_json(out / "similarity.json", comparison.to_dict())
     kinds = comparison.settings["similarity"]
@@ -120,7 +133,7 @@ def write_population(population: "Population", out: Path) -> list[Path]:
     Raises:
         RunError: As `check_out`.
     """
-    _make_folder(out)
+    make_out(out)
     written = [out / "pairs.csv", out / "groups.csv", out / "population.json"]
     _write_records(written[0], population.pairs)
     _write_records(written[1], population.groups)
@@ -157,7 +170,7 @@ def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]
     Raises:
         RunError: As `check_out`.
     """
-    _make_folder(out)
+    make_out(out)
     written = [out / f"predictions.{suffix}" for suffix in ("csv", "json", "png")]
     write_rows(written[0], ROW_COLUMNS, comparison.rows)
     write_json(written[1], comparison.to_dict())
@@ -182,7 +195,7 @@ def write_weights(comparison: "WeightComparison", out: Path) -> list[Path]:
     Raises:
         RunError: As `check_out`.
     """
-    _make_folder(out)
+    make_out(out)
     written = [out / f"weights.{suffix}" for suffix in ("csv", "json", "png")]
     _write_records(written[0], comparison.layers)
     write_json(written[1], comparison.to_dict())
@@ -194,11 +207,6 @@ def write_weights(comparison: "WeightComparison", out: Path) -> list[Path]:
         written.append(out / "filters.png")
         save_figure(filter_change(comparison.filters.a, comparison.filters.b, **titles), written[-1])
     return written
-
-
-def _make_folder(out: Path) -> None:
-    check_out(out)
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _write_records(path: Path, records: Sequence[Any]) -> None:

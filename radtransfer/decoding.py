@@ -45,11 +45,22 @@ def cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     return tf.slice(image, [window[0], window[1], 0], [window[2], window[3], 3])
 
 
-def resized(image: tf.Tensor, size: tf.Tensor, *, by_area: bool) -> tf.Tensor:
-    """`image` stretched to `size`, (height, width), float32 in the range of the image; see `framing.Framing`."""
+def resized(image: tf.Tensor, seen: tf.Tensor, size: tf.Tensor, *, by_area: bool) -> tf.Tensor:
+    """What is seen of `image`, stretched to `size`, float32 in the range of the image.
+
+    Args:
+        image: (height, width, 3).
+        seen: Top, left, height and width, float32, in pixels and parts of them; taken for all where `by_area`.
+        size: Height and width, int32.
+        by_area: See `framing.Framing`.
+    """
     if by_area:
         return tf.image.resize(image, size, method="area")
-    return tf.image.resize(image, size, method="bilinear", antialias=True)
+    # What `tf.image.resize` does with antialias, of a window that need not begin or end with a pixel.
+    scale = tf.cast(size, tf.float32) / seen[2:]
+    return tf.raw_ops.ScaleAndTranslate(
+        images=image[tf.newaxis], size=size, scale=scale, translation=-seen[:2] * scale, kernel_type="triangle"
+    )[0]
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

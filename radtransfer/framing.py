@@ -14,7 +14,13 @@ JPEG_RATIOS = (1, 2, 4, 8)
 """Sizes at which a JPEG can be decoded, as divisors."""
 
 LARGE = 1_000_000
-"""Pixels from which an image is averaged by area where it is made smaller."""
+"""Pixels from which an image is large."""
+
+_FACTOR = 3
+"""Up to how much smaller averaging by area makes a side: beyond, it aliases, and saves no time."""
+
+_DISPLACED = 0.0008
+"""Of a side, by which averaging by area may displace an edge: it knows whole pixels only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +28,16 @@ class Framing:
     """How one stored image, before it is turned upright, becomes a picture.
 
     Attributes:
-        top: First row that is seen, in pixels as decoded.
+        top: First row that is decoded, in pixels as decoded.
         left: First column, likewise.
-        height: Rows that are seen.
+        height: Rows that are decoded.
         width: Columns.
         ratio: A JPEG is decoded at 1/ratio of its size; `top` to `width` count these pixels.
+        seen: Top, left, height and width of what is seen of them: at 1/ratio an edge may lie within a pixel.
         rows: Height after the resize, pixels.
         columns: Width after it.
-        by_area: Whether the resize averages areas. Otherwise it is bilinear and antialiased: sharper by a trace, and
-            slower. Both average over every pixel, so that a small lesion is never skipped.
+        by_area: Whether the resize averages areas, of whole pixels. Otherwise it is bilinear and antialiased: slower,
+            and exact to parts of a pixel. Both average over every pixel, so that a small lesion is never skipped.
     """
 
     top: int
@@ -38,6 +45,7 @@ class Framing:
     height: int
     width: int
     ratio: int
+    seen: tuple[float, float, float, float]
     rows: int
     columns: int
     by_area: bool
@@ -59,11 +67,12 @@ def frame_image(facts: ImageFacts, *, size: int, aspect: Literal["stretch", "pad
         rows, columns = (max(1, round(size * side / max(height, width))) for side in (height, width))
     large = height * width > LARGE
     ratio = _ratio(height, width, rows, columns, large=large) if facts.decoder == "jpeg" else 1
-    first_row, last_row = _span(top, height, facts.height, ratio)
-    first_column, last_column = _span(left, width, facts.width, ratio)
-    height, width = last_row - first_row, last_column - first_column
-    shrinks = rows <= height and columns <= width
-    return Framing(first_row, first_column, height, width, ratio, rows, columns, by_area=large and shrinks)
+    first_row, decoded_rows = _covering(top, height, ratio)
+    first_column, decoded_columns = _covering(left, width, ratio)
+    seen = top / ratio - first_row, left / ratio - first_column, height / ratio, width / ratio
+    sides = ((seen[0], seen[2], decoded_rows, rows), (seen[1], seen[3], decoded_columns, columns))
+    by_area = large and all(_fits_area(*side) for side in sides)
+    return Framing(first_row, first_column, decoded_rows, decoded_columns, ratio, seen, rows, columns, by_area=by_area)
 
 
 def _ratio(height: int, width: int, rows: int, columns: int, *, large: bool) -> int:
@@ -77,9 +86,13 @@ def _ratio(height: int, width: int, rows: int, columns: int, *, large: bool) -> 
     return max(fitting, default=1)
 
 
-def _span(start: int, length: int, whole: int, ratio: int) -> tuple[int, int]:
-    """First pixel and end in the decoding at 1/ratio; the last pixel of an image may be a part of one."""
-    end = start + length
-    return round(start / ratio), -(-whole // ratio) if end == whole else max(
-        round(end / ratio), round(start / ratio) + 1
-    )
+def _covering(start: int, length: int, ratio: int) -> tuple[int, int]:
+    """First pixel, and how many, of the decoding at 1/ratio that hold everything from `start` on."""
+    first = start // ratio
+    return first, -(-(start + length) // ratio) - first
+
+
+def _fits_area(start: float, length: float, decoded: int, pixels: int) -> bool:
+    """Whether `decoded` pixels averaged by area are near to what is seen of them, becoming `pixels`."""
+    displaced = max(start, decoded - start - length) / decoded
+    return pixels <= decoded <= _FACTOR * pixels and displaced <= _DISPLACED

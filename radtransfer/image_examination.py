@@ -42,12 +42,12 @@ def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", r
         BadImageError: Damaged or truncated.
     """
     if facts.decoder == "pixels":
-        return np.frombuffer(_contents(place), np.uint8).reshape(facts.height, facts.width, 3)
+        return np.frombuffer(image_contents(place), np.uint8).reshape(facts.height, facts.width, 3)
     if facts.decoder not in ("jpeg", "png8", "png16"):
         return decode_outside(place, facts, window)
     import tensorflow as tf
 
-    data = _contents(place)
+    data = image_contents(place)
     # TensorFlow refuses such a file too, but its JPEG library then writes to the terminal.
     if facts.decoder == "jpeg" and b"\xff\xd9" not in data:
         raise BadImageError(place, "truncated")
@@ -101,7 +101,12 @@ def _whole_box(box: tuple[int, int, int, int], ratio: int, facts: ImageFacts) ->
     return top, left, min(height, facts.height - top), min(width, facts.width - left)
 
 
-def _contents(place: ImagePlace) -> bytes:
+def image_contents(place: ImagePlace) -> bytes:
+    """The bytes of an image.
+
+    Raises:
+        BadImageError: They cannot be read, or not any more.
+    """
     try:
         return read_contents(place)
     except OSError as error:

@@ -15,6 +15,9 @@ from radtransfer.image_place import FilePart, ImagePlace, as_part, read_contents
 from radtransfer.settings import ImageSettings
 from radtransfer.stored_pixels import StoredPixels, lie_ready, pixels_of_files, read_pixels_into
 
+_VERSION = 2
+"""Raised whenever an image is decoded or resized otherwise, so that no older pixels are taken for it."""
+
 
 class ImageSource:
     """The images of one set, and how one of them becomes a square of `image_size` pixels."""
@@ -32,6 +35,7 @@ class ImageSource:
         ways = [_way(fact, framing) for fact, framing in zip(facts, framings, strict=True)]
         self._ways = sorted(set(ways))
         self._framed = tf.constant([_numbers(framing) for framing in framings], tf.int32)
+        self._seen = tf.constant([framing.seen for framing in framings], tf.float32)
         self._orientations = tf.constant([fact.orientation for fact in facts], tf.int32)
         self._levels = tf.constant([fact.levels for fact in facts], tf.float32)
         self._way_of = tf.constant([self._ways.index(way) for way in ways], tf.int32)
@@ -71,7 +75,7 @@ class ImageSource:
         place, facts = self.places[row], self.facts[row]
         status = as_part(place).path.stat()
         how = f"{facts.orientation} {facts.disc} {facts.levels} {self.reading} {self.image_size}"
-        return f"{place} {status.st_size} {status.st_mtime_ns} {how}\n"
+        return f"{_VERSION} {place} {status.st_size} {status.st_mtime_ns} {how}\n"
 
     def _branch(self, way: tuple, row: tf.Tensor) -> Callable[[], tf.Tensor]:
         """A function that gives image number `row`, of which it is known that it is decoded in this `way`."""
@@ -80,7 +84,7 @@ class ImageSource:
         def branch() -> tf.Tensor:
             window, size = self._framed[row, :4], self._framed[row, 4:]
             image = self._decoded(decoder, ratio, row, window)
-            image = resized(image, size, by_area=by_area) if resizes else tf.cast(image, tf.float32)
+            image = resized(image, self._seen[row], size, by_area=by_area) if resizes else tf.cast(image, tf.float32)
             return image if deep or not resizes else tf.round(image)
 
         return branch

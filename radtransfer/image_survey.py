@@ -15,9 +15,9 @@ from PIL import Image
 
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError
-from radtransfer.image_examination import read_pixels
+from radtransfer.image_examination import image_contents, read_pixels
 from radtransfer.image_formats import ImageFacts, inspect_image
-from radtransfer.image_place import FilePart, ImagePlace, read_contents
+from radtransfer.image_place import FilePart, ImagePlace
 from radtransfer.pillow_images import open_image, stored_values
 from radtransfer.progress import Progress
 
@@ -125,10 +125,10 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
         pixels = stored_values(place) if stored else read_pixels(place, facts, window=window)
         if pixels.shape != (facts.height, facts.width, 3):
             raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
+        data = b"" if isinstance(place, FilePart) and place.length is None else image_contents(place)
+        mode = _mode(place, facts)
     except BadImageError as error:
         return ImageRecord(_problem(error.reason), error.reason)
-    data = b"" if isinstance(place, FilePart) and place.length is None else read_contents(place)
-    mode = _mode(place, facts)
     pixels = _plain(pixels, sixteen_bits=facts.deep and mode in WHOLE_NUMBERS)
     low, high = float(pixels.min()), float(pixels.max())
     step = 1 + max(pixels.shape) // 256

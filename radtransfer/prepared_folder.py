@@ -52,10 +52,10 @@ class PreparedFolder:
         """Whether everything is written and still there."""
         try:
             provenance = json.loads((self.path / PROVENANCE).read_text(encoding="utf-8"))
-            sizes = [(self.path / shard["name"]).stat().st_size for shard in provenance["shards"]]
-        except (OSError, ValueError):
+            shards = [((self.path / shard["name"]).stat().st_size, shard["bytes"]) for shard in provenance["shards"]]
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        return sizes == [shard["bytes"] for shard in provenance["shards"]] and (self.path / TABLE).is_file()
+        return all(size == expected for size, expected in shards) and (self.path / TABLE).is_file()
 
 
 @contextlib.contextmanager

@@ -66,10 +66,24 @@ def test_a_window_stays_within_the_decoding():
         assert framing.left + framing.width <= 2000 / framing.ratio
 
 
-def test_large_images_are_averaged_by_area_and_only_where_both_sides_shrink():
-    assert framed(2000, 2000).by_area
-    assert not framed(999, 1000).by_area
-    assert not framed(20, 60_000).by_area
+def test_large_images_are_averaged_by_area_where_both_sides_shrink_a_little():
+    assert framed(2000, 2000, size=200).by_area
+    assert framed(1200, 1200, size=400, decoder="png8").by_area
+    assert not framed(1201, 1201, size=400, decoder="png8").by_area
+    assert not framed(999, 1000, size=400, decoder="png8").by_area
+    assert not framed(20, 60_000, size=30_000, decoder="png8").by_area
+
+
+def test_what_is_seen_may_begin_and_end_within_a_pixel():
+    framing = framed(2001, 2003, size=200, disc=(4, 10, 1997, 1985))
+    assert framing.ratio == 8
+    assert framing.seen == (0.5, 0.25, 1997 / 8, 1985 / 8)
+    assert (framing.top, framing.left) == (0, 1)
+
+
+def test_averaging_by_area_displaces_no_edge_by_a_thousandth():
+    assert framed(4003, 4003, size=587).by_area
+    assert not framed(1003, 1003, size=100).by_area  # five eighths of the last of 126 pixels lie outside
 
 
 def test_an_image_of_the_right_size_is_not_resized():

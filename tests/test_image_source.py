@@ -1,5 +1,6 @@
 """Images as tensors: against a full decoding with an antialiased resize, in every way of framing and storing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,24 @@ def test_scaled_decoding_is_close_to_a_full_one(jpeg, size):
     with Image.open(jpeg) as image:
         expected = averaged(image, (size, size))
     assert np.abs(source(jpeg, size=size).image(0).numpy() - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize(("width", "height"), [(1001, 1001), (1003, 1005), (517, 301), (1497, 1401)])
+@pytest.mark.parametrize("size", [40, 96, 175])
+def test_sides_that_are_no_multiple_of_the_scale_lose_nothing(photograph, tmp_path, width, height, size):
+    photograph.resize((width, height), Image.Resampling.BICUBIC).save(tmp_path / "odd.jpg", quality=92)
+    with Image.open(tmp_path / "odd.jpg") as image:
+        expected = averaged(image, (size, size))
+    assert np.abs(source(tmp_path / "odd.jpg", size=size).image(0).numpy() - expected).mean() < 0.8
+
+
+def test_a_part_that_begins_within_a_pixel_of_the_decoding_is_the_right_one(jpeg):
+    box = (30, 21, 1330, 1321)
+    with Image.open(jpeg) as image:
+        expected = averaged(image.crop(box), (100, 100))
+    facts = replace(inspect_image(jpeg), disc=(21, 30, 1300, 1300))
+    found = ImageSource([jpeg], [facts], image_size=100, reading=ImageSettings()).image(0).numpy()
+    assert np.abs(found - expected).mean() < 0.8
 
 
 def test_a_lesion_of_a_few_pixels_is_averaged_not_skipped(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from dicom_files import blob, write
 from PIL import Image
 
+from radtransfer import image_survey
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.image_place import FilePart
@@ -83,6 +84,18 @@ def test_damaged_and_missing_files_have_their_problems(saved, tmp_path):
     file.write_bytes(data)
     assert survey_image(file).problem == "corrupt"
     assert survey_image(tmp_path / "none.png").problem == survey_image(None).problem == "missing"
+
+
+def test_an_image_that_vanishes_while_it_is_looked_at_is_a_problem(saved, monkeypatch):
+    file, decode = saved("a.png"), image_survey.read_pixels
+
+    def decode_and_delete(place, facts, **options):
+        pixels = decode(place, facts, **options)
+        place.unlink()
+        return pixels
+
+    monkeypatch.setattr(image_survey, "read_pixels", decode_and_delete)
+    assert survey_image(file).problem == "unreadable"
 
 
 def test_nearly_constant_images_have_no_look(saved):

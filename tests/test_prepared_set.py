@@ -294,6 +294,15 @@ def test_a_finished_set_is_left_alone(images, tmp_path):
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"shards": [{}]}', "{"])
+def test_a_damaged_provenance_is_written_again(images, tmp_path, text):
+    source = single_label(images)
+    prepare(source, images, tmp_path / "out")
+    (tmp_path / "out/provenance.json").write_text(text)
+    prepare(source, images, tmp_path / "out")
+    assert json.loads((tmp_path / "out/provenance.json").read_text())["shards"]
+
+
 def test_a_missing_or_damaged_shard_is_named_and_written_again(images, tmp_path, small_shards):
     source, out = single_label(images), tmp_path / "out"
     prepare(source, images, out)

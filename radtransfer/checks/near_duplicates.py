@@ -35,13 +35,11 @@ _SPREAD = np.arange(64) * 27 % 64
 def check(evidence: Evidence) -> Iterator[Finding]:
     """A finding for each set of images that look alike and are not all one image."""
     rows = [row for row in evidence.readable if evidence.records[row].look is not None]
+    same = {row: number for number, found in enumerate(same_images(evidence), start=1) for row in found}
     pairs = similar_pairs([evidence.records[row].look for row in rows])
-    same = {row: number for number, found in enumerate(same_images(evidence)) for row in found}
-    links = []
-    for one, other in ((rows[i], rows[j]) for i, j in pairs):
-        if same.get(one, -1) != same.get(other, -2):
-            links += [(one, (one, other)), (other, (one, other))]
-    for found in linked(links):
+    for found in linked((rows[member], pair) for pair in pairs for member in pair):
+        if len({same.get(row, -row) for row in found}) == 1:
+            continue
         labels, crossed = evidence.contradiction(found), evidence.crossed(found)
         where = [f"in {crossed}"] if crossed else []
         where += [labels] if labels else []
@@ -52,7 +50,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 
 def similar_pairs(looks: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Pairs of miniatures that look alike, each pair once, the smaller number first.
+    """Pairs of miniatures that look alike, as many as it takes to join all those that hang together.
 
     Hashes that differ in two bits are equal in at least two of their four bands of 16 bits: only images that share two
     bands are compared.
@@ -68,9 +66,19 @@ def similar_pairs(looks: Sequence[np.ndarray]) -> list[tuple[int, int]]:
         key = bands[:, first] << 16 | bands[:, second]
         order = np.argsort(key, kind="stable")
         for bucket in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
-            for place, row in enumerate(bucket[:-1].tolist()):
-                others = bucket[place + 1 :]
-                others = others[np.bitwise_count(hashes[others] ^ hashes[row]).sum(axis=1) <= BITS]
-                close = np.abs(images[others] - images[row]).mean(axis=(1, 2)) <= DIFFERENCE
-                found.update((row, other) for other in others[close].tolist())
+            found.update(_joining_pairs(bucket, hashes, images))
     return sorted(found)
+
+
+def _joining_pairs(bucket: np.ndarray, hashes: np.ndarray, images: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The pairs within `bucket`; whoever has been joined is not compared again, however many are alike."""
+    left = bucket
+    while len(left) > 1:
+        waiting, left = [int(left[0])], left[1:]
+        while waiting and len(left):
+            row = waiting.pop()
+            near = np.bitwise_count(hashes[left] ^ hashes[row]).sum(axis=1) <= BITS
+            near[near] = np.abs(images[left[near]] - images[row]).mean(axis=(1, 2)) <= DIFFERENCE
+            joined, left = left[near].tolist(), left[~near]
+            yield from ((min(row, other), max(row, other)) for other in joined)
+            waiting += joined

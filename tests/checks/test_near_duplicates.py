@@ -1,10 +1,11 @@
-"""Images that look alike: all such pairs, without comparing each with each."""
+"""Images that look alike: all sets of them, without comparing each with each."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from radtransfer.checks import CHECKS
+from radtransfer.checks.duplicates import linked
 from radtransfer.checks.near_duplicates import BITS, DIFFERENCE, similar_pairs
 
 
@@ -16,18 +17,29 @@ def looks_of(seed, count):
     return list(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
+def joined(pairs):
+    return linked((member, pair) for pair in pairs for member in pair)
+
+
 @given(seed=st.integers(0, 10_000), count=st.integers(0, 25))
-def test_the_pairs_are_those_that_comparing_each_with_each_finds(seed, count):
+def test_the_sets_are_those_that_comparing_each_with_each_finds(seed, count):
     looks = looks_of(seed, count)
     images = [look.astype(int) for look in looks]
     bits = [image[:, 1:] > image[:, :-1] for image in images]
-    expected = [
+    expected = {
         (i, j)
         for i in range(count)
         for j in range(i + 1, count)
         if (bits[i] != bits[j]).sum() <= BITS and np.abs(images[i] - images[j]).mean() <= DIFFERENCE
-    ]
-    assert similar_pairs(looks) == expected
+    }
+    pairs = similar_pairs(looks)
+    assert set(pairs) <= expected
+    assert joined(pairs) == joined(expected)
+
+
+def test_of_many_images_that_are_all_alike_few_are_compared():
+    look = np.random.default_rng(0).integers(0, 256, (8, 9)).astype(np.uint8)
+    assert len(similar_pairs([look] * 3000)) == 2999
 
 
 def alike(make_record, number, noise):
@@ -49,6 +61,13 @@ def test_copies_are_left_to_their_own_check(make_evidence, make_record):
     records = [alike(make_record, i, 0) for i in range(2)]
     records = [make_record(i, look=item.look, pixels=b"same") for i, item in enumerate(records)]
     assert list(CHECKS["near_duplicates"](make_evidence("ab", records, folds=["te"]))) == []
+
+
+def test_a_copy_among_images_that_look_alike_is_named_with_them(make_evidence, make_record):
+    records = [alike(make_record, i, i // 2) for i in range(3)]
+    records[:2] = [make_record(i, look=records[i].look, pixels=b"same") for i in range(2)]
+    (finding,) = CHECKS["near_duplicates"](make_evidence("aaa", records, folds=["tte"]))
+    assert finding.files == ("0.png", "1.png", "2.png")
 
 
 def test_images_without_a_look_are_like_none(make_evidence, make_record):

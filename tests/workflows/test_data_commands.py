@@ -147,6 +147,13 @@ def test_an_out_that_is_no_folder_is_refused_before_anything_is_read(radtransfer
     assert radtransfer("data", "check", tiny_images / "images", "--out", tmp_path / "file").code == 2
 
 
+def test_an_out_that_cannot_be_made_exits_with_2(radtransfer, tiny_images, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    outcome = radtransfer("data", "check", tiny_images / "images", "--out", tmp_path / "link" / "checked")
+    assert outcome.code == 2
+    assert "Choose another" in outcome.err
+
+
 def test_an_interrupt_exits_with_130(radtransfer, tiny_images, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
