@@ -7,21 +7,13 @@ from typing import Any
 
 import click
 
+from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
 
-OPTIONS = {
-    "image_root": "data.image_root",
-    "path_column": "data.path_column",
-    "label_column": "data.label_column",
-    "patient_column": "data.patient_column",
-    "patient_regex": "data.patient_regex",
-    "task": "data.task",
-    "uncertain": "data.uncertain",
-    "unmentioned": "data.unmentioned",
-    "frames": "data.frames",
+OPTIONS = TABLE_OPTIONS | {
     "on_bad_image": "data.on_bad_image",
     "image_size": "model.image_size",
     "aspect": "images.aspect",

@@ -5,10 +5,9 @@ The decoder is the one that training uses, at full size: two files are the same 
 
 import hashlib
 import re
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -18,14 +17,12 @@ from radtransfer.errors import BadImageError
 from radtransfer.image_examination import image_contents, read_pixels
 from radtransfer.image_formats import ImageFacts, inspect_image
 from radtransfer.image_place import FilePart, ImagePlace
+from radtransfer.parallel import in_parallel
 from radtransfer.pillow_images import open_image, stored_values
 from radtransfer.progress import Progress
 
 LOOK = (8, 9)
 """Rows and columns of the miniature by which images are compared."""
-
-_BATCH = 16
-"""Images per task of a worker."""
 
 WHOLE_NUMBERS = ("16-bit grey", "16-bit RGB", "32-bit grey")
 """Modes of more than 8 bits whose values count from 0 to 65535; DICOM has a window in its header."""
@@ -96,23 +93,12 @@ def survey_images(table: ImageTable, *, workers: int, window: str, progress: Pro
         progress: Hears the count.
     """
     records: list[ImageRecord] = []
-    with closing(_in_parallel(table.files, window, workers)) as batches:
+    look = partial(survey_image, window=window)
+    with closing(in_parallel(look, table.files, workers=workers)) as batches:
         for batch in batches:
             records += batch
             progress.count("images checked", len(records), len(table))
     return tuple(records)
-
-
-def _in_parallel(
-    places: Sequence[ImagePlace | None], window: str, workers: int
-) -> Generator[list[ImageRecord], None, None]:
-    """The records in order; what has not begun is dropped when the caller stops."""
-    batches = [places[start : start + _BATCH] for start in range(0, len(places), _BATCH)]
-    executor = ThreadPoolExecutor(workers)
-    try:
-        yield from executor.map(lambda batch: [survey_image(place, window=window) for place in batch], batches)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageRecord:

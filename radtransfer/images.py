@@ -3,10 +3,10 @@
 What is found out about one is in `image_examination.py`.
 """
 
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +18,10 @@ from radtransfer.errors import BadImageError, DataError
 from radtransfer.image_examination import examine_image
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
+from radtransfer.parallel import in_parallel
 from radtransfer.progress import Progress
 from radtransfer.runs import write_text
 from radtransfer.settings import ImageSettings
-
-_BATCH = 16
-"""Images per task of a worker."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,8 @@ def check_images(
         progress.note(f"all {len(table)} images were checked before, and no file has changed since")
         return CheckedImages(table, known, ())
     findings = []
-    with closing(_in_parallel(table.files, reading, workers)) as batches:
+    look = partial(_check, reading=reading)
+    with closing(in_parallel(look, table.files, workers=workers)) as batches:
         for batch in batches:
             findings += batch
             progress.count("images checked", len(findings), len(table))
@@ -111,18 +110,6 @@ def check_images(
     if not bad and not note:
         remember(table.files, reading, facts)
     return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad))
-
-
-def _in_parallel(
-    places: Sequence[ImagePlace | None], reading: ImageSettings, workers: int
-) -> Generator[list[_Finding], None, None]:
-    """The findings in order; what has not begun is dropped when the caller stops."""
-    batches = [places[start : start + _BATCH] for start in range(0, len(places), _BATCH)]
-    executor = ThreadPoolExecutor(workers)
-    try:
-        yield from executor.map(lambda batch: [_check(place, reading) for place in batch], batches)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _check(place: ImagePlace | None, reading: ImageSettings) -> _Finding:

@@ -21,6 +21,12 @@ def image_identities(table: ImageTable) -> list[Hashable]:
     return [_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
 
 
+def frame_identities(table: ImageTable) -> list[Hashable]:
+    """The same, and the frames of a file are images of their own."""
+    frames = [as_part(place).frame if place else 0 for place in table.files]
+    return list(zip(image_identities(table), frames, strict=True))
+
+
 def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> None:
     """Check that no image and no patient stands in two splits of a fold.
 

@@ -17,8 +17,8 @@ import tensorflow as tf
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.prepared_table import StoredImage
 from radtransfer.datasets.tf_records import read_examples
-from radtransfer.image_place import as_part, read_contents
-from radtransfer.leaks import image_identities
+from radtransfer.image_place import read_contents
+from radtransfer.leaks import frame_identities, image_identities
 from radtransfer.pipeline import Batches
 from radtransfer.runs import whole_file
 
@@ -80,10 +80,8 @@ def plan_shards(table: ImageTable, *, size: int, encoding: Literal["raw", "jpeg"
 
 def same_images(table: ImageTable) -> np.ndarray:
     """The first row that is the same image as each row, int (rows,); frames of one file are images of their own."""
-    frames = [as_part(place).frame if place else 0 for place in table.files]
     first: dict[Hashable, int] = {}
-    keys = zip(image_identities(table), frames, strict=True)
-    return np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
+    return np.array([first.setdefault(key, row) for row, key in enumerate(frame_identities(table))])
 
 
 def with_files_together(table: ImageTable) -> ImageTable:

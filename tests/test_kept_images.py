@@ -74,6 +74,16 @@ def test_another_run_finds_them_on_disk_and_a_changed_image_is_decoded_anew(file
     assert len(list((cache / "images").iterdir())) == 3
 
 
+def test_a_cache_that_others_wrote_and_nobody_may_touch_is_read(files, monkeypatch):
+    keep_images(batches_of(files), "disk", count=lambda *_: None)
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    keep_images(batches_of(files), "disk", count=lambda *_: pytest.fail("decoded again"))
+
+
 def test_too_little_memory_is_said_before_anything_is_decoded(files, monkeypatch):
     monkeypatch.setattr(kept_images, "_free_memory", lambda: 1000)
     with pytest.raises(ConfigError, match=r"need 0\.0 GB.*--cache disk"):

@@ -16,7 +16,7 @@ from itertools import combinations
 
 import numpy as np
 
-from radtransfer.checks.duplicates import linked, same_images
+from radtransfer.checks.duplicates import linked, same_images_or_files
 from radtransfer.checks.evidence import Evidence, Finding, counted
 
 BITS = 2
@@ -35,7 +35,7 @@ _SPREAD = np.arange(64) * 27 % 64
 def check(evidence: Evidence) -> Iterator[Finding]:
     """A finding for each set of images that look alike and are not all one image."""
     rows = [row for row in evidence.readable if evidence.records[row].look is not None]
-    same = {row: number for number, found in enumerate(same_images(evidence), start=1) for row in found}
+    same = {row: number for number, found in enumerate(same_images_or_files(evidence), start=1) for row in found}
     pairs = similar_pairs([evidence.records[row].look for row in rows])
     for found in linked((rows[member], pair) for pair in pairs for member in pair):
         if len({same.get(row, -row) for row in found}) == 1:

@@ -1,7 +1,6 @@
 """`--frames all`: every frame of a file with several becomes an image of its own."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.image_formats import count_frames
 from radtransfer.image_place import FilePart, ImagePlace
+from radtransfer.parallel import all_in_parallel
 from radtransfer.settings import DataSettings
 
 _READERS = 4
@@ -56,8 +56,7 @@ def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
 
 def _counts(files: Sequence[ImagePlace | None]) -> np.ndarray:
     """Frames of each file, int; 1 for one that is not there or cannot be read, which is found later."""
-    with ThreadPoolExecutor(_READERS) as executor:
-        return np.array(list(executor.map(_count, files)), int)
+    return np.array(all_in_parallel(_count, files, workers=_READERS), int)
 
 
 def _count(file: ImagePlace | None) -> int:

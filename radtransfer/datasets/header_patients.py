@@ -1,7 +1,6 @@
 """Patient ids from DICOM headers, where the table has none."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from radtransfer.datasets.image_files import is_dicom_file
@@ -9,6 +8,7 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.dicom import DicomHeader, read_header
 from radtransfer.errors import BadImageError
 from radtransfer.image_place import ImagePlace, as_part, file_of
+from radtransfer.parallel import all_in_parallel
 from radtransfer.settings import DataSettings
 
 _READERS = 4
@@ -39,8 +39,7 @@ def _is_dicom(place: ImagePlace | None) -> bool:
 
 def _headers(places: Sequence[ImagePlace | None]) -> list[DicomHeader | None]:
     """The header of each file, None where it cannot be read."""
-    with ThreadPoolExecutor(_READERS) as executor:
-        return list(executor.map(_header, places))
+    return all_in_parallel(_header, places, workers=_READERS)
 
 
 def _header(place: ImagePlace | None) -> DicomHeader | None:

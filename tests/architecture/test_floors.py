@@ -17,6 +17,7 @@ FLOORS = {
             "seeds",
             "image_place",
             "progress",
+            "parallel",
             "yaml_text",
             "schemes",
             "setting_values",

@@ -1,8 +1,12 @@
 """Every check finds what it is for, and nothing in a sound set."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from radtransfer.checks import CHECKS
+from radtransfer.image_place import FilePart
 from radtransfer.image_survey import ImageRecord
 
 
@@ -73,6 +77,33 @@ def test_one_path_in_two_splits_is_a_leak_even_if_it_cannot_be_read(make_evidenc
     records = [ImageRecord("missing", "not found")] * 2
     evidence = make_evidence("aa", records, paths=("a.png", "a.png"), folds=["te"], given=True)
     assert found("duplicates", evidence) == [("leak", "error", ("a.png",))]
+
+
+@pytest.fixture
+def frames(make_evidence, make_record, tmp_path):
+    """Evidence of a file with three frames and of one with one; the looks of the frames are alike."""
+
+    def make(labels, fold):
+        (tmp_path / "x.tif").touch()
+        (tmp_path / "y.tif").touch()
+        look = np.random.default_rng(0).integers(0, 256, (8, 9)).astype(np.uint8)
+        records = [make_record(i, contents=b"", look=look) for i in range(3)] + [make_record(3)]
+        evidence = make_evidence(labels, records, folds=[fold])
+        places = [*(FilePart(tmp_path / "x.tif", frame=i) for i in range(3)), tmp_path / "y.tif"]
+        return replace(evidence, table=replace(evidence.table, files=tuple(places)))
+
+    return make
+
+
+def test_frames_of_one_file_are_no_copies_and_may_have_labels_of_their_own(frames):
+    for name in ("duplicates", "near_duplicates"):
+        assert found(name, frames("abab", "ttte")) == []
+
+
+def test_frames_of_one_file_in_two_splits_are_a_leak(frames):
+    finding = only("duplicates", frames("abab", "ttee"))
+    assert (finding.kind, finding.severity, finding.files) == ("leak", "error", ("0.png", "1.png", "2.png"))
+    assert "train and test of fold 1" in finding.message
 
 
 def test_constant_images_are_not_copies_of_each_other(make_evidence, make_record):
