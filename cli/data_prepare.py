@@ -57,9 +57,10 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
         click.echo(json.dumps(dataclasses.asdict(result) | {"path": str(result.path)}, indent=2))
         return
     splits = ", ".join(f"{name} {count}" for name, count in result.splits.items())
+    shards = "1 shard" if result.shards == 1 else f"{result.shards} shards"
     skipped = f", {result.skipped} left out" if result.skipped else ""
     click.echo(
         f"prepared  {result.images} images ({splits}){skipped}\n"
-        f"stored    {result.bytes / 1e6:,.0f} MB in {result.shards} shards, {encoding}\n"
+        f"stored    {result.bytes / 1e6:,.0f} MB in {shards}, {encoding}\n"
         f"use it    radtransfer finetune --data tfds:{result.path}"
     )

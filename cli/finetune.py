@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
@@ -14,16 +15,8 @@ from radtransfer.errors import FoldsFailedError
 
 OPTIONS = {
     "data": "data.source",
-    "image_root": "data.image_root",
-    "path_column": "data.path_column",
-    "label_column": "data.label_column",
-    "patient_column": "data.patient_column",
-    "patient_regex": "data.patient_regex",
-    "task": "data.task",
+    **TABLE_OPTIONS,
     "positive_from": "data.positive_from",
-    "uncertain": "data.uncertain",
-    "unmentioned": "data.unmentioned",
-    "frames": "data.frames",
     "on_bad_image": "data.on_bad_image",
     "allow_leakage": "data.allow_leakage",
     "aspect": "images.aspect",

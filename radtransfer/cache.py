@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+PART = ".part-"
+"""How the name of anything begins that is still being written; nobody reads it."""
+
 
 def cache_folder() -> Path:
     """Where radtransfer keeps what it can make again: $RADTRANSFER_CACHE, or the user's cache folder."""
@@ -28,7 +31,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         OSError: The folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    draft = Path(tempfile.mkdtemp(prefix=PART, dir=folder.parent))
     try:
         yield draft
         draft.chmod(0o755)

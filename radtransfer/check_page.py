@@ -66,7 +66,8 @@ th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--li
 th { color: var(--soft); font-size: 13px; } th:first-child, td:first-child, .left { text-align: left; }
 .scroll { overflow-x: auto; }
 .bar { display: inline-block; height: 10px; border-radius: 2px; background: var(--bar); vertical-align: baseline; }
-summary { cursor: pointer; display: flex; gap: 12px; align-items: baseline; } summary .count { color: var(--soft); }
+summary { cursor: pointer; display: flex; flex-wrap: wrap; gap: 4px 12px; align-items: baseline; }
+summary .count { color: var(--soft); }
 .tag { font-size: 12px; font-weight: 600; border: 1px solid currentColor; border-radius: 4px; padding: 0 6px; }
 .finding { border-top: 1px solid var(--line); margin-top: 12px; padding-top: 12px; }
 .finding p, .more { margin: 0; overflow-wrap: anywhere; } .more { color: var(--soft); margin-top: 12px; }

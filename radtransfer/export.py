@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from radtransfer.cache import PART
 from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.errors import ConfigError, RadtransferError, RunError
@@ -86,7 +87,7 @@ def _export_fold(run: Path, fold: int, kind: ExportFormat, out: Path) -> Exporte
     images, real = _sample_images(run, fold, model.input_shape[1])
     expected = model.predict(images, verbose=0)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as folder:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=PART) as folder:
         part = Path(folder) / out.name
         kind.write(model, part)
         difference = float(np.abs(_predict_elsewhere(kind, part, original, images) - expected).max())

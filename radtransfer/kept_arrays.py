@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.cache import cache_folder
+from radtransfer.cache import PART, cache_folder, new_folder
 from radtransfer.errors import RunError
 
-_PART = ".part-"
 _ABANDONED = 24 * 3600  # seconds after which an unfinished folder is that of a killed process
 
 
@@ -79,19 +77,16 @@ def _write(
     folder: Path, shapes: Sequence[tuple[int, ...]], dtype: type, fill: Callable[[list[np.ndarray]], None]
 ) -> None:
     """Fill `folder`, which appears when it is whole."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_PART) as part:
+    with new_folder(folder) as part:
         arrays = [
-            np.lib.format.open_memmap(Path(part) / f"{i}.npy", mode="w+", dtype=dtype, shape=shape)
+            np.lib.format.open_memmap(part / f"{i}.npy", mode="w+", dtype=dtype, shape=shape)
             for i, shape in enumerate(shapes)
         ]
         fill(arrays)
         for array in arrays:
             array.flush()
-        with contextlib.suppress(OSError):  # another process was first, with the same arrays
-            Path(part).replace(folder)
-            Path(part).mkdir()  # for the context to delete
 
 
 def _may_go(item: Path) -> bool:
     """Whether `item` holds arrays that no other process is computing at the moment."""
-    return item.is_dir() and not (item.name.startswith(_PART) and time.time() - item.stat().st_mtime < _ABANDONED)
+    return item.is_dir() and not (item.name.startswith(PART) and time.time() - item.stat().st_mtime < _ABANDONED)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radtransfer.cache import PART
 from radtransfer.datasets.prepared_table import PROVENANCE, STATE, TABLE
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
@@ -103,7 +104,7 @@ def _read_state(path: Path) -> dict[str, Any] | None:
 
 def _check_free(path: Path) -> None:
     others = sorted(item.name for item in path.iterdir() if item.name not in (LOCK, BAD_IMAGES))
-    if others := [name for name in others if not name.startswith(".part-")]:
+    if others := [name for name in others if not name.startswith(PART)]:
         raise RunError(
             f"{path} holds other files ({', '.join(others[:3])}) and no prepared data set; nothing was written. "
             "Choose another --out."

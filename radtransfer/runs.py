@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radtransfer.cache import PART
 from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
 from radtransfer.yaml_text import write_yaml
 
-_PART = ".part-"
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
 _FREE = {"out", "system.workers", "system.cache"}  # settings that change no number
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
@@ -34,7 +34,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the new one, never a part; a failure leaves the old one.
     """
-    part = path.with_name(f"{_PART}{os.getpid()}-{path.name}")
+    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
     try:
         yield part
         with part.open("rb+") as handle:
@@ -46,7 +46,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def remove_parts(folder: Path) -> None:
     """Delete what killed processes left of files that were to be written whole below `folder`, which is locked."""
-    for part in folder.rglob(f"{_PART}*"):
+    for part in folder.rglob(f"{PART}*"):
         part.unlink(missing_ok=True)
 
 
@@ -227,7 +227,7 @@ def _existing_record(out: Path) -> dict[str, Any] | None:
 
 def _check_is_free(out: Path) -> None:
     others = sorted(
-        item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith(_PART)
+        item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith(PART)
     )
     if others:
         raise RunError(

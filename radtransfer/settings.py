@@ -23,7 +23,7 @@ class DataSettings:
     source: str | None = setting(
         None,
         "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, "
-        "tfds:NAME or tfds:FOLDER, or the name of a built-in set.",
+        "tfds:NAME or tfds:FOLDER, or a data set by NAME:FOLDER, such as busi:FOLDER, or synthetic_fundus.",
     )
     image_root: str | None = setting(
         None, "Folder that the table's image paths are looked up in; default: the table's own folder."

@@ -72,11 +72,12 @@ def repeated(folder):
     return files * (PASS // len(files))
 
 
-def batches(places):
+def batches(places, augmentation="none"):
     facts = [inspect_image(place) for place in places]
     names = [str(number) for number in range(len(places))]
     targets = np.zeros((len(places), 2), np.float32)
-    return make_batches(names, places, facts, targets, image_size=SIZE, batch_size=BATCH, workers=PARALLEL)
+    sizes = {"image_size": SIZE, "batch_size": BATCH, "workers": PARALLEL}
+    return make_batches(names, places, facts, targets, augmentation=augmentation, **sizes)
 
 
 def plain(files, function):
@@ -173,6 +174,42 @@ def resident():
     return pages * resource.getpagesize() / 1e6
 
 
+def waiting(folder):
+    """The share of a CBR-Tiny's second epoch, its images augmented, in which it waits for a batch."""
+    import keras
+
+    from radtransfer.backbones import BACKBONES
+    from radtransfer.classifier import build_classifier
+    from radtransfer.learner import Learner
+    from radtransfer.settings import TrainingSettings
+
+    classifier = build_classifier(
+        BACKBONES["cbr_tiny"],
+        classes=2,
+        image_size=SIZE,
+        activation="softmax",
+        dropout=0.5,
+        preprocessing="torch",
+        precision="float32",
+        widths=dict.fromkeys(BACKBONES["cbr_tiny"].stages, 1.0),
+    )
+    learner = Learner(
+        classifier, TrainingSettings(), batch_size=BATCH, jit=False, frozen=frozenset(), from_features=False
+    )
+    keras.utils.set_random_seed(0)
+    learner.reset(np.ones(2, np.float32))
+    images, waited, worked = batches(repeated(folder)[:64], augmentation="fundus"), 0.0, 0.0
+    for epoch in (1, 2):
+        steps, waited, worked = iter(images.shuffled(epoch)), 0.0, 0.0
+        for _ in range(64 // BATCH):
+            start = time.perf_counter()
+            batch = next(steps)
+            ready = time.perf_counter()
+            learner.train(*batch).numpy()
+            waited, worked = waited + ready - start, worked + time.perf_counter() - ready
+    return waited / (waited + worked)
+
+
 def prepared_places(folder):
     """The images of a prepared set, as `finetune --data tfds:FOLDER` reads them."""
     from radtransfer.datasets import read_table
@@ -187,6 +224,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--prepared", action="append", default=[], metavar="FOLDER")
     parser.add_argument("--memory", action="store_true", help="read 10,000 small images and tell the memory")
+    parser.add_argument("--training", action="store_true", help="train CBR-Tiny on them and tell how much it waits")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     prepared = {Path(folder).name: prepared_places(folder) for folder in given.prepared}
@@ -200,6 +238,9 @@ def main():
         if given.memory:
             results["memory"] = memory(draw(Path(scratch) / "small", 500, 600, 90, 8))
             print("megabytes after so many images:", results["memory"])
+        if given.training:
+            results["waiting"] = waiting(Path(scratch) / "2196x1958")
+            print("share of an epoch that a CBR-Tiny waits for images:", results["waiting"])
     if given.json:
         given.json.write_text(json.dumps(results, indent=2))
 
