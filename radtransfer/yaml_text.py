@@ -67,7 +67,7 @@ def parse_scalar(text: str) -> Any:
 
 
 def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[str, int]]:
-    """The value of a YAML text and the line (from 1) of each dotted key.
+    """The value of a YAML text and the line (from 1) of each dotted key; items of a list count from 0.
 
     Args:
         text: The YAML document.
@@ -111,6 +111,9 @@ def write_yaml(value: Any) -> str:
 
 
 def _key_lines(node: yaml.Node | None, prefix: tuple[str, ...]):
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _key_lines(item, (*prefix, str(number)))
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:

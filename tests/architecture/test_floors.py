@@ -28,6 +28,11 @@ FLOORS = {
             "cache",
             "kept_arrays",
             "runs",
+            "study",
+            "study_reader",
+            "study_file",
+            "study_cells",
+            "study_pairs",
         )
     ],
     "tables": [
@@ -89,6 +94,8 @@ FLOORS = {
     ],
     "jobs": [
         (
+            "run_names",
+            "run_address",
             "experiment",
             "preparation",
             "planning",
@@ -96,7 +103,12 @@ FLOORS = {
             "fold_results",
             "finetune",
             "dry_run",
-            "study",
+            "run_cell",
+            "run_workers",
+            "study_plan",
+            "study_estimate",
+            "study_runs",
+            "study_tables",
             "sweeps",
         ),
         ("thumbnails", "data_summary", "data_check", "check_page", "data_split", "data_preview"),
