@@ -3,6 +3,7 @@
 import click
 
 from radtransfer.config import find_config, load_config, shipped_configs
+from radtransfer.study_file import is_study, load_study
 
 
 @click.group()
@@ -29,8 +30,14 @@ def show(config: str) -> None:
 
 @configs.command()
 @click.argument("config")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, as finetune does.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, as finetune or study does.")
 def validate(config: str, sets: tuple[str, ...]) -> None:
     """Check the settings in CONFIG without running anything."""
+    if is_study(config):
+        from radtransfer.study_plan import check_study
+
+        cells = check_study(load_study(config, sets=sets))
+        click.echo(f"{config}: a valid study of {len(cells)} runs.")
+        return
     load_config(config, sets=sets)
     click.echo(f"{config}: every setting is valid.")

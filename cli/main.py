@@ -13,6 +13,7 @@ from radtransfer.errors import INTERRUPTED, RadtransferError, closest_names
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
+    "study": "radtransfer.cli.study:study",
     "freeze-sweep": "radtransfer.cli.sweep:freeze_sweep_command",
     "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep_command",
     "data": "radtransfer.cli.data:data",

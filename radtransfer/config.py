@@ -33,6 +33,8 @@ def load_config(
     if source is not None:
         path = find_config(source)
         document, lines = read_yaml(path)
+        if isinstance(document, dict) and "arms" in document:
+            raise ConfigError(f"{path.name} is a study of many runs. Use: radtransfer study {source}")
         values |= flat_settings(document, source=str(path), mistakes=mistakes)
         places |= {key: f"{path.name} line {line}" for key, line in lines.items()}
     for key, value in parse_sets(sets, mistakes):

@@ -24,7 +24,9 @@ from radtransfer.yaml_text import write_yaml
 FREE = frozenset({"out", "system.workers", "system.cache"})
 """Settings that change no number."""
 
-_PART = ".part-"
+PART = ".part-"
+"""What the name of a file begins with that is being written."""
+
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
 _OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
@@ -36,7 +38,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the new one, never a part; a failure leaves the old one.
     """
-    part = path.with_name(f"{_PART}{os.getpid()}-{path.name}")
+    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
     try:
         yield part
         with part.open("rb+") as handle:
@@ -48,7 +50,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def remove_parts(folder: Path) -> None:
     """Delete what killed processes left of files that were to be written whole below `folder`, which is locked."""
-    for part in folder.rglob(f"{_PART}*"):
+    for part in folder.rglob(f"{PART}*"):
         part.unlink(missing_ok=True)
 
 
@@ -229,7 +231,7 @@ def _existing_record(out: Path) -> dict[str, Any] | None:
 
 def _check_is_free(out: Path) -> None:
     others = sorted(
-        item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith(_PART)
+        item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith(PART)
     )
     if others:
         raise RunError(

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radtransfer.config import changed_config
 from radtransfer.runs import finished_folds
+from radtransfer.settings import Config, TransferSettings
 from radtransfer.study_plan import PlannedRun, StudyPlan
 
 _NETWORK = ("model.backbone", "model.image_size")
@@ -64,6 +66,12 @@ def untimed_runs(plan: StudyPlan, speeds: Speeds) -> Iterator[PlannedRun]:
         if not run.done and network not in seen and network not in speeds.rough:
             seen.add(network)
             yield run
+
+
+def rehearsal(run: PlannedRun) -> Config:
+    """What to time in place of `run`, whose weights may not be there yet: the same network, all of it trained."""
+    plain = {"model.weights": "random", "transfer": TransferSettings(), "training.eval_every": None}
+    return changed_config(run.config, plain)
 
 
 def _values(identity: Mapping[str, Any], names: tuple[str, ...]) -> tuple:

@@ -42,6 +42,8 @@ def load_study(
     reader = Reader(path.name, lines, [])
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a study with arms. Received: {type(document).__name__}")
+    if "arms" not in document and not set(document) & {"study", "base", "grid"}:
+        raise ConfigError(f"{path.name} holds the settings of one run. Use: radtransfer finetune {source}")
     parts = Parts.of(document, reader)
     for key, value in [*parse_sets(sets, reader.mistakes), *(options or {}).items()]:
         parts.put(key, value, reader)

@@ -109,6 +109,7 @@ FLOORS = {
             "study_estimate",
             "study_runs",
             "study_tables",
+            "study_folder",
             "sweeps",
         ),
         ("thumbnails", "data_summary", "data_check", "check_page", "data_split", "data_preview"),
