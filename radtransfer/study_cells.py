@@ -7,6 +7,7 @@ from typing import Any
 
 from radtransfer.config import build_config, raise_mistakes, setting_value
 from radtransfer.errors import ConfigError
+from radtransfer.run_names import look_up
 from radtransfer.settings import Config
 from radtransfer.study import SOURCE, Study, StudyArm
 
@@ -36,38 +37,45 @@ class Cell:
     @property
     def name(self) -> str:
         """The arm and what distinguishes the run within it: "transfer, backbone cbr_tiny, seed 0"."""
-        parts = (f"{name.rpartition('.')[2]} {_text(value)}" for name, value in self.combination.items())
-        return ", ".join([self.arm, *parts])
+        return _name(self.arm, self.combination)
 
 
 def study_cells(study: Study) -> tuple[Cell, ...]:
     """Every run of the arms, in the order of the file: arms, then the grid, its last setting fastest.
 
+    Every name in their settings is looked up; data and weights may still be missing.
+
     Raises:
-        ConfigError: Settings that do not go together, all listed; an exclusion that excludes nothing or all.
+        ConfigError: Settings that cannot be or do not go together, all listed; or every run is excluded.
     """
-    mistakes: list[str] = []
-    cells: list[Cell] = []
-    used = [False] * len(study.exclude)
+    mistakes: dict[str, str] = {}
+    cells = []
     for name, arm in study.arms.items():
         for combination in _combinations(study, arm):
             try:
                 cell = _cell(study, name, arm, combination)
+                if not any(_matches(rule, cell) for rule in study.exclude):
+                    for made in filter(None, (cell.source, cell)):
+                        look_up(made.config)
+                    cells.append(cell)
             except ConfigError as error:
-                mistakes.append(f"{Cell(name, {}, Config(), None, combination).name}: {error}")
-                continue
-            matching = [number for number, rule in enumerate(study.exclude) if _matches(rule, cell)]
-            for number in matching:
-                used[number] = True
-            if not matching:
-                cells.append(cell)
-    for rule, excludes in zip(study.exclude, used, strict=True):
-        if not excludes and not mistakes:
-            mistakes.append(f"exclude {_rule_text(rule)}: no run is like that; correct it, or leave it away")
-    if not cells and not mistakes:
-        mistakes.append("every run is excluded")
-    raise_mistakes(list(dict.fromkeys(mistakes)), "study")
+                mistakes.setdefault(str(error), _name(name, combination))
+    raise_mistakes([f"{name}: {error}" for error, name in mistakes.items()], "study")
+    if not cells:
+        raise ConfigError(f"Study {study.name}: every run is excluded.")
     return tuple(cells)
+
+
+def idle_exclusions(study: Study) -> Iterator[str]:
+    """A sentence for each exclusion that excludes nothing."""
+    cells = [
+        _cell(study, name, arm, combination)
+        for name, arm in study.arms.items()
+        for combination in _combinations(study, arm)
+    ]
+    for rule in study.exclude:
+        if not any(_matches(rule, cell) for cell in cells):
+            yield f"exclude {_rule_text(rule)}: no run is like that; correct it, or leave it away"
 
 
 def source_cells(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
@@ -101,6 +109,10 @@ def _source(study: Study, config: Config) -> Cell | None:
     made = build_config({"splits.folds": 1, **source.settings, **shared})
     labels = {axis: setting_value(made, axis) for axis in study.axes}
     return Cell(weights, labels, made, None, {name: value for name, value in shared.items() if name in study.axes})
+
+
+def _name(arm: str, combination: Mapping[str, Any]) -> str:
+    return ", ".join([arm, *(f"{name.rpartition('.')[2]} {_text(value)}" for name, value in combination.items())])
 
 
 def _matches(rule: Mapping[str, tuple], cell: Cell) -> bool:

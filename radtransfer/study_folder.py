@@ -38,8 +38,8 @@ class StudyFolder:
         self._written = 0.0
 
     def begin(self, plan: StudyPlan) -> list[str]:
-        """Write `study.yaml`; gives a sentence for each data set that has changed."""
-        notes = list(changed_data(plan, self._before().get("data", {})))
+        """Write `study.yaml`; gives what the user should know, of data that have changed above all."""
+        notes = [*plan.notes, *changed_data(plan, self._before().get("data", {}))]
         write_text(self.path / "study.yaml", study_text(with_full_paths(plan.study)))
         return notes
 

@@ -12,11 +12,11 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError, DataError, RadtransferError, RunError, WeightsError
 from radtransfer.folds import fold_count
 from radtransfer.run_address import address, files_fingerprint, run_identity, table_fingerprint
-from radtransfer.run_names import check_names, look_up
+from radtransfer.run_names import check_names
 from radtransfer.runs import read_run, write_json
 from radtransfer.settings import Config, DataSettings
 from radtransfer.study import Study
-from radtransfer.study_cells import Cell, source_cells, study_cells
+from radtransfer.study_cells import Cell, idle_exclusions, source_cells, study_cells
 
 LENGTH = 12
 """Digits of the address that name a run's folder."""
@@ -89,28 +89,24 @@ class StudyPlan:
         cells: Each with the key of its run; several may be the same run.
         runs: By key.
         store: The folder of the runs.
+        notes: What the user should know, one sentence each.
     """
 
     study: Study
     cells: tuple[tuple[Cell, str], ...]
     runs: Mapping[str, PlannedRun]
     store: Path
+    notes: tuple[str, ...] = ()
 
 
 def check_study(study: Study) -> tuple[Cell, ...]:
-    """The cells, after every name in their settings was looked up; data and weights may still be missing.
+    """The cells of a study that was not narrowed on the command line.
 
     Raises:
-        ConfigError: All that is wrong.
+        ConfigError: Settings, or exclusions that exclude nothing.
     """
     cells = study_cells(study)
-    mistakes: dict[str, str] = {}
-    for cell in (*source_cells(cells), *cells):
-        try:
-            look_up(cell.config)
-        except ConfigError as error:
-            mistakes.setdefault(str(error), cell.name)
-    raise_mistakes([f"{name}: {error}" for error, name in mistakes.items()], "study")
+    raise_mistakes(list(idle_exclusions(study)), "study")
     return cells
 
 
@@ -122,11 +118,11 @@ def plan_study(study: Study, *, store: Path) -> StudyPlan:
         DataError: A table cannot be used.
         WeightsError: Weights are not found.
     """
-    cells = check_study(study)
+    cells = study_cells(study)
     planner = _Planner(store)
     for cell in (*source_cells(cells), *cells):
         planner.add(cell)
-    return StudyPlan(study, tuple(planner.cells), planner.runs, store)
+    return StudyPlan(study, tuple(planner.cells), planner.runs, store, tuple(idle_exclusions(study)))
 
 
 def changed_data(plan: StudyPlan, cards: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,8 @@ from radtransfer.run_workers import Runner
 from radtransfer.study_estimate import Speeds, store_speeds
 from radtransfer.study_plan import PlannedRun, StudyPlan
 
-_BUSY_SECONDS = 1.0
+BUSY_SECONDS = 1.0
+"""Until a run that another process was computing is tried again."""
 
 
 @dataclass
@@ -106,7 +107,7 @@ def run_study(
     plan.store.mkdir(parents=True, exist_ok=True)
     loop.listener.changed(state)
     while loop.start() or state.running:
-        for key, outcome in runner.wait(loop.hear, 1.0):
+        for key, outcome in runner.wait(loop.hear, 1.0) if state.running else ():
             loop.end(key, outcome)
         loop.listener.changed(state)
     return state
@@ -163,7 +164,7 @@ class _Loop:
                 self.listener.started(self.state, run)
                 self.runner.submit(key, run.config, run.path)
         if self.state.waiting and not self.state.running:
-            time.sleep(_BUSY_SECONDS)  # another process computes what this one waits for
+            time.sleep(BUSY_SECONDS)  # another process computes what this one waits for
         return bool(self.state.waiting)
 
     def hear(self, key: str, name: str, arguments: tuple) -> None:
@@ -183,7 +184,7 @@ class _Loop:
         if outcome.status == "busy":
             if key not in self._not_before:
                 self.listener.note(f"{run.cell.name} ({run.path}) is being computed by another process; waiting for it")
-            self._not_before[key] = time.monotonic() + _BUSY_SECONDS
+            self._not_before[key] = time.monotonic() + BUSY_SECONDS
             self.state.waiting.append(key)
             return
         if outcome.exit_code == DataError.exit_code:

@@ -31,8 +31,6 @@ FLOORS = {
             "study",
             "study_reader",
             "study_file",
-            "study_cells",
-            "study_pairs",
         )
     ],
     "tables": [
@@ -105,6 +103,8 @@ FLOORS = {
             "dry_run",
             "run_cell",
             "run_workers",
+            "study_cells",
+            "study_pairs",
             "study_plan",
             "study_estimate",
             "study_runs",
