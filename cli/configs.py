@@ -1,4 +1,4 @@
-"""`radtransfer configs`: the shipped settings files."""
+"""`radtransfer configs`: the shipped settings of runs, and studies."""
 
 import click
 
@@ -8,7 +8,7 @@ from radtransfer.study_file import is_study, load_study
 
 @click.group()
 def configs() -> None:
-    """List, show or check settings files.
+    """List, show or check settings of runs, and studies.
 
     Example: radtransfer configs show quickstart
     """
@@ -16,7 +16,7 @@ def configs() -> None:
 
 @configs.command("list")
 def list_configs() -> None:
-    """Names of the shipped configs, with what each is for."""
+    """Names of the shipped configs and studies, with what each is for."""
     for name, path in shipped_configs().items():
         click.echo(f"{name:<24}{path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
 

@@ -28,6 +28,11 @@ _PATIENCE = 30.0
 """Seconds that a worker has to end an epoch's bookkeeping when it is told to stop."""
 
 
+_RUNS, _GROWTH = 50, 1.5
+"""Of a worker before a fresh one takes its place: runs, and memory by that after its first run. TensorFlow gives back
+only part of what a network took: measured, 3.5 times the size of its weights stay with each run."""
+
+
 class Runner(Protocol):
     """Computes runs, at most `places` at a time."""
 
@@ -78,15 +83,16 @@ class Workers:
     Args:
         jobs: How many.
         prepare: Called first in each; a function of a module, such as one that imports TensorFlow quietly.
+        runs: That each computes, at most.
     """
 
-    def __init__(self, jobs: int, *, prepare: Callable[[], None] | None = None) -> None:
-        self.places, self._prepare = jobs, prepare
+    def __init__(self, jobs: int, *, prepare: Callable[[], None] | None = None, runs: int = _RUNS) -> None:
+        self.places, self._prepare, self._runs = jobs, prepare, runs
         self._idle: list[_Worker] = []
         self._busy: dict[str, _Worker] = {}
 
     def submit(self, key: str, config: Config, path: Path) -> None:
-        worker = self._idle.pop() if self._idle else _start_worker(self._prepare)
+        worker = self._idle.pop() if self._idle else _start_worker(self._prepare, self._runs)
         self._busy[key] = worker
         with contextlib.suppress(OSError):  # it died idle; `wait` sees that
             worker.pipe.send((config, path))
@@ -113,16 +119,21 @@ class Workers:
                 worker.process.join()
         self._idle, self._busy = [], {}
 
+    def _dismiss(self, worker: "_Worker") -> None:
+        worker.pipe.close()
+        worker.process.join(_PATIENCE)
+
     def _hear_out(self, key: str, hear: Hear) -> Outcome | None:
         """Everything that the worker of `key` has said by now; the outcome, if it has come to one."""
         worker = self._busy[key]
         try:
             while worker.pipe.poll():
-                message = worker.pipe.recv()
-                if isinstance(message, Outcome):
-                    self._idle.append(self._busy.pop(key))
-                    return message
-                hear(key, *message)
+                what, value = worker.pipe.recv()
+                if isinstance(what, Outcome):
+                    del self._busy[key]
+                    self._dismiss(worker) if value else self._idle.append(worker)
+                    return what
+                hear(key, what, value)
         except (EOFError, OSError):
             worker.process.join()
         if worker.process.is_alive():
@@ -161,17 +172,17 @@ class Relay(Progress):
         self._tell("fold", (fold, folds, dict(metrics)))
 
 
-def _start_worker(prepare: Callable[[], None] | None) -> _Worker:
+def _start_worker(prepare: Callable[[], None] | None, runs: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
-    process = context.Process(target=_work, args=(its, prepare), daemon=True)
+    process = context.Process(target=_work, args=(its, prepare, runs), daemon=True)
     process.start()
     its.close()
     return _Worker(process, mine)
 
 
-def _work(pipe: Connection, prepare: Callable[[], None] | None) -> None:
-    """The life of a worker: until the pipe is closed, or it is told to stop."""
+def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> None:
+    """The life of a worker: until it has done enough, the pipe is closed, or it is told to stop."""
     # Ctrl-C reaches the whole group; the parent alone says when to stop, once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -181,11 +192,23 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None) -> None:
     try:
         if prepare is not None:
             prepare()
-        while True:
+        first, last = 0, False
+        while not last:
             config, path = pipe.recv()
-            pipe.send(run_cell(config, path, progress=Relay(lambda name, arguments: pipe.send((name, arguments)))))
+            outcome = run_cell(config, path, progress=Relay(lambda name, arguments: pipe.send((name, arguments))))
+            first, runs = first or _memory(), runs - 1
+            last = runs == 0 or _memory() > _GROWTH * first
+            pipe.send((outcome, last))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
+
+
+def _memory() -> int:
+    """Of this process, in pages; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -9,7 +9,7 @@ from radtransfer.config import find_config, parse_sets, raise_mistakes, setting_
 from radtransfer.errors import ConfigError, closest_names
 from radtransfer.study import SOURCE, Comparisons, Study, StudyArm, StudySource, only_arms, side_arm
 from radtransfer.study_reader import Parts, Reader
-from radtransfer.yaml_text import read_yaml, write_yaml
+from radtransfer.yaml_text import read_yaml, write_blocks
 
 _WORDS = ("title", "follows", "needs", "published")
 ABOUT = ("name", *_WORDS, "reference", "threshold")
@@ -66,9 +66,9 @@ def study_text(study: Study) -> str:
         "arms": arms,
         "grid": _lists(study.grid),
         "exclude": [_lists(rule) for rule in study.exclude],
-        "compare": {kind: [list(pair) for pair in getattr(study.compare, kind)] for kind in ("cca", "predictions")},
+        "compare": {kind: list(map(list, pairs)) for kind, pairs in vars(study.compare).items() if pairs},
     }
-    return write_yaml(_plain({name: value for name, value in document.items() if value}))
+    return write_blocks(_plain({name: value for name, value in document.items() if value}))
 
 
 def _read(parts: Parts, reader: Reader, *, name: str) -> Study:

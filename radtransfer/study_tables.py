@@ -54,7 +54,7 @@ def write_study_table(plan: StudyPlan, out: Path) -> dict[str, Any]:
     """`table.json` and `table.csv` in `out`; gives what `table.json` holds."""
     table = study_table(plan)
     axes = plan.study.axes
-    columns = [*_FIRST, *axes, *_SETTINGS, *_FIGURES, *_STEPS, *_LAST, *_END]
+    columns = list(dict.fromkeys([*_FIRST, *axes, *_SETTINGS, *_FIGURES, *_STEPS, *_LAST, *_END]))
     rows = [line for row in table["runs"] for line in _lines(row)]
     columns += dict.fromkeys(name for line in rows for name in line if name.startswith(_BY_CLASS))
     write_rows(out / "table.csv", columns, ([row.get(name) for name in columns] for row in rows))

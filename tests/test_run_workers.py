@@ -38,3 +38,16 @@ def test_a_worker_that_dies_takes_only_its_run_with_it(tmp_path):
         assert "No data at 'nowhere'" in outcome.error
     finally:
         runner.close()
+
+
+def test_a_worker_that_has_done_enough_is_replaced(tmp_path):
+    runner, workers = Workers(1, runs=1), []
+    try:
+        for name in ("one", "two"):
+            runner.submit(name, load_config(sets=("data.source=nowhere",)), tmp_path / name)
+            workers.append(runner._busy[name].process)
+            assert outcome_of(runner, name).status == "failed"
+        assert workers[0].pid != workers[1].pid
+        assert [worker.exitcode for worker in workers] == [0, 0]
+    finally:
+        runner.close()
