@@ -20,7 +20,7 @@ from radtransfer.image_place import file_of
 from radtransfer.runs import FREE
 from radtransfer.settings import Config
 from radtransfer.weight_formats.reading import sha256_of
-from radtransfer.weight_sources import absolute_weights, check_backbone, find_weights
+from radtransfer.weight_sources import absolute_weights, check_backbone, check_imagenet_exists, find_weights
 
 _LABELS = FREE | {"recipe"}
 """Settings that are no part of the address; what a recipe sets is."""
@@ -70,6 +70,7 @@ def weights_identity(config: Config) -> dict[str, Any]:
     given, backbone = config.model.weights, config.model.backbone
     if given == "random":
         return {"random": True}
+    check_imagenet_exists(given, backbone)
     source = find_weights(given, backbone=backbone)
     check_backbone(source, backbone)
     scale = {"preprocessing": source.preprocessing_for(backbone)[0]}

@@ -39,14 +39,16 @@ def load_study(
     """
     path = find_config(source)
     document, lines = read_yaml(path)
-    reader = Reader(path.name, lines, [])
+    reader = Reader(path.name, dict(lines), [])
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a study with arms. Received: {type(document).__name__}")
     if "arms" not in document and not set(document) & {"study", "base", "grid"}:
         raise ConfigError(f"{path.name} holds the settings of one run. Use: radtransfer finetune {source}")
     parts = Parts.of(document, reader)
-    for key, value in [*parse_sets(sets, reader.mistakes), *(options or {}).items()]:
-        parts.put(key, value, reader)
+    for key, value in parse_sets(sets, reader.mistakes):
+        parts.put(key, value, reader, origin=f"--set {key}")
+    for key, value in (options or {}).items():
+        parts.put(key, value, reader, origin="the command line")
     study = _read(parts, reader, name=path.stem)
     _check_names(study, reader)
     raise_mistakes(reader.mistakes, "study")

@@ -15,7 +15,7 @@ from radtransfer.run_address import address, files_fingerprint, run_identity, ta
 from radtransfer.run_names import check_names
 from radtransfer.runs import read_run, write_json
 from radtransfer.settings import Config, DataSettings
-from radtransfer.study import Study
+from radtransfer.study import SOURCE, Study
 from radtransfer.study_cells import Cell, idle_exclusions, source_cells, study_cells
 
 LENGTH = 12
@@ -175,6 +175,9 @@ class _Planner:
         self.cells.append((cell, run.key))
 
     def _planned(self, cell: Cell) -> PlannedRun:
+        if cell.is_source and cell.config.data.source is None:
+            name = cell.arm.removeprefix(SOURCE)
+            raise ConfigError(f"Name its images with --set sources.{name}.data.source=…, or choose --arms without it.")
         check_names(cell.config)
         source = None if cell.source is None else self.runs[self._key(cell.source)]
         weights = {} if source is None else {"model.weights": str(source.path.absolute())}

@@ -16,12 +16,13 @@ class Reader:
     """Where things stand, and what is wrong with them."""
 
     file: str
-    lines: Mapping[str, int]
+    lines: dict[str, int | str]
     mistakes: list[str]
 
     def place(self, *parts: str) -> str:
         name = ".".join(parts)
-        return f"{self.file} line {self.lines[name]}" if name in self.lines else f"{self.file}, {name}"
+        line = self.lines.get(name)
+        return line if isinstance(line, str) else f"{self.file}, {name}" if line is None else f"{self.file} line {line}"
 
     def wrong(self, text: str, *parts: str) -> None:
         self.mistakes.append(f"{self.place(*parts)}: {text}")
@@ -99,21 +100,21 @@ class Parts:
             compare=document.get("compare"),
         )
 
-    def put(self, key: str, value: Any, reader: Reader) -> None:
-        """Change one value, as `--set` does."""
+    def put(self, key: str, value: Any, reader: Reader, *, origin: str) -> None:
+        """Change one value, as `--set` does; `origin` says where it comes from."""
         section, _, rest = key.partition(".")
         if section in ("arms", "sources"):
             named = getattr(self, section)
             name = next((name for name in named if rest.startswith(f"{name}.")), None)
             if name is None:
-                reader.mistakes.append(f"--set {key}: {closest_names(rest.partition('.')[0], named)}")
+                reader.mistakes.append(f"{origin}: {closest_names(rest.partition('.')[0], named)}")
                 return
-            inner = rest[len(name) + 1 :]
-            in_grid = section == "arms" and inner.startswith("grid.")
-            (self.arm_grids[name] if in_grid else named[name])[inner.removeprefix("grid.") if in_grid else inner] = (
-                value
-            )
+            rest = rest[len(name) + 1 :]
+            in_grid = section == "arms" and rest.startswith("grid.")
+            (self.arm_grids if in_grid else named)[name][rest.removeprefix("grid.") if in_grid else rest] = value
         elif section in ("base", "grid", "study"):
             {"base": self.base, "grid": self.grid, "study": self.about}[section][rest] = value
         else:
             self.base[key] = value
+            key = f"base.{key}"
+        reader.lines[key] = origin

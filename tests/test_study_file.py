@@ -106,6 +106,19 @@ def test_the_command_line_changes_every_part(study_file):
     assert by_arm["depth"].source.config.data.source == "other"
 
 
+def test_a_mistake_on_the_command_line_is_told_as_such(study_file):
+    sets = ("positive_from=2", "arms.depht.seed=1", "arms.depth.grid.seed=1", "grid.seed=[x]")
+    with pytest.raises(ConfigError) as caught:
+        load_study(study_file(SMALL), sets=sets)
+    for part in (
+        "unknown key 'positive_from' (--set positive_from). Did you mean 'data.positive_from'?",
+        "--set arms.depht.seed: Did you mean 'depth'?",
+        "--set arms.depth.grid.seed: seed needs a list",
+        "seed (--set grid.seed): expected a whole number",
+    ):
+        assert part in str(caught.value), part
+
+
 def test_some_arms_are_a_study_of_their_own(study_file):
     study = load_study(study_file(SMALL), arms=("depth",))
     assert (list(study.arms), study.reference, study.exclude) == (["depth"], None, ())
