@@ -1,13 +1,14 @@
-"""`radtransfer configs`: the shipped settings files."""
+"""`radtransfer configs`: the shipped settings of runs, and studies."""
 
 import click
 
 from radtransfer.config import find_config, load_config, shipped_configs
+from radtransfer.study_file import is_study, load_study
 
 
 @click.group()
 def configs() -> None:
-    """List, show or check settings files.
+    """List, show or check settings of runs, and studies.
 
     Example: radtransfer configs show quickstart
     """
@@ -15,7 +16,7 @@ def configs() -> None:
 
 @configs.command("list")
 def list_configs() -> None:
-    """Names of the shipped configs, with what each is for."""
+    """Names of the shipped configs and studies, with what each is for."""
     for name, path in shipped_configs().items():
         click.echo(f"{name:<24}{path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
 
@@ -29,8 +30,14 @@ def show(config: str) -> None:
 
 @configs.command()
 @click.argument("config")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, as finetune does.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, as finetune or study does.")
 def validate(config: str, sets: tuple[str, ...]) -> None:
     """Check the settings in CONFIG without running anything."""
+    if is_study(config):
+        from radtransfer.study_plan import check_study
+
+        cells = check_study(load_study(config, sets=sets))
+        click.echo(f"{config}: a valid study of {len(cells)} runs.")
+        return
     load_config(config, sets=sets)
     click.echo(f"{config}: every setting is valid.")

@@ -13,8 +13,9 @@ from radtransfer.errors import INTERRUPTED, RadtransferError, closest_names
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
-    "freeze-sweep": "radtransfer.cli.sweep:freeze_sweep",
-    "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep",
+    "study": "radtransfer.cli.study:study",
+    "freeze-sweep": "radtransfer.cli.sweep:freeze_sweep_command",
+    "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep_command",
     "data": "radtransfer.cli.data:data",
     "plan": "radtransfer.cli.plan:plan",
     "backbones": "radtransfer.cli.backbones:backbones",

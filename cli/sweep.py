@@ -38,7 +38,9 @@ def _sweep_options(command: Callable) -> Callable:
 
 @click.command("freeze-sweep")
 @_sweep_options
-def freeze_sweep(config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, **given: Any) -> None:
+def freeze_sweep_command(
+    config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, **given: Any
+) -> None:
     """Freeze up to every stage: pretrained, pretrained with the rest random, and random features (App. E).
 
     The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, a figure and the runs.
@@ -49,20 +51,20 @@ def freeze_sweep(config: str | None, sets: tuple[str, ...], stages: str | None, 
     settings, out = _settings(config, sets, given)
     chosen = _stages(settings, stages)
     import_tensorflow()
-    from radtransfer.study import check_complete, run_arms
-    from radtransfer.sweeps import freeze_arms, write_freeze_sweep
+    from radtransfer.study_runs import check_complete
+    from radtransfer.sweeps import freeze_sweep, write_freeze_sweep
 
-    arms = freeze_arms(BACKBONES[settings.model.backbone], chosen)
-    results = run_arms(settings, arms, out=out, progress=TerminalProgress())
-    rows = write_freeze_sweep(results, out)
+    sweep = freeze_sweep(settings, chosen)
+    plan, state = _run(sweep.study, out, TerminalProgress())
+    rows = write_freeze_sweep(sweep, plan, out)
     click.echo(json.dumps(rows, indent=2) if as_json else _table(rows, ("variant", "through")))
-    check_complete(results)
+    check_complete(state, what="arms")
 
 
 @click.command("transfusion-sweep")
 @_sweep_options
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="AUC to be reached.")
-def transfusion_sweep(
+def transfusion_sweep_command(
     config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, threshold: float, **given: Any
 ) -> None:
     """Reuse weights up to every stage, train everything, and count the steps to an AUC (Fig. 7).
@@ -78,17 +80,33 @@ def transfusion_sweep(
         settings = changed_config(settings, {"training.eval_every": EVAL_EVERY})
     chosen = _stages(settings, stages)
     import_tensorflow()
-    from radtransfer.study import check_complete, run_arms
-    from radtransfer.sweeps import transfusion_arms, write_transfusion_sweep
+    from radtransfer.study_runs import check_complete
+    from radtransfer.sweeps import transfusion_sweep, write_transfusion_sweep
 
-    arms, progress = transfusion_arms(BACKBONES[settings.model.backbone], chosen), TerminalProgress()
-    results = run_arms(settings, arms, out=out, progress=progress)
-    rows = write_transfusion_sweep(results, out, threshold=threshold)
+    sweep, progress = transfusion_sweep(settings, chosen, threshold=threshold), TerminalProgress()
+    plan, state = _run(sweep.study, out, progress)
+    rows = write_transfusion_sweep(sweep, plan, out)
     if not any(row["steps_watched"] for row in rows):
         every = settings.training.eval_every
         progress.note(f"no fold takes as many steps as --eval-every {every}: there are no curves. Give a smaller one")
     click.echo(json.dumps(rows, indent=2) if as_json else _table(rows, ("through",)))
-    check_complete(results)
+    check_complete(state, what="arms")
+
+
+def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
+    """The study's plan, and how far it has come; its runs go below OUT/runs."""
+    from radtransfer.run_workers import InProcess
+    from radtransfer.study_plan import plan_study
+    from radtransfer.study_runs import StudyListener, run_study
+
+    plan = plan_study(study, store=out / "runs")
+    for run in plan.runs.values():
+        if run.done:
+            progress.note(f"{run.path} is finished; nothing is left to do")
+    listener = StudyListener()
+    listener.note = progress.note
+    listener.started = lambda _, run: progress.note(f"arm {run.cell.arm}: {run.path}")
+    return plan, run_study(plan, InProcess(progress), listener=listener)
 
 
 def _settings(config: str | None, sets: tuple[str, ...], given: dict[str, Any]) -> tuple[Config, Path]:

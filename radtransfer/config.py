@@ -5,7 +5,7 @@ Later wins: defaults < recipe < YAML file < `--set` < options. All mistakes are 
 
 import dataclasses
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,76 @@ def load_config(
     if source is not None:
         path = find_config(source)
         document, lines = read_yaml(path)
-        values |= _flatten(document, source=str(path), mistakes=mistakes)
+        if isinstance(document, dict) and "arms" in document:
+            raise ConfigError(f"{path.name} is a study of many runs. Use: radtransfer study {source}")
+        values |= flat_settings(document, source=str(path), mistakes=mistakes)
         places |= {key: f"{path.name} line {line}" for key, line in lines.items()}
-    for key, value in _parse_sets(sets, mistakes):
+    for key, value in parse_sets(sets, mistakes):
         values[key], places[key] = value, f"--set {key}"
     for key, value in (options or {}).items():
         values[key], places[key] = value, "the command line"
-    recipe = values.get("recipe", Config.recipe)
+    return build_config(values, places=places, mistakes=mistakes)
+
+
+def build_config(
+    values: Mapping[str, Any], *, places: Mapping[str, str] | None = None, mistakes: Sequence[str] = ()
+) -> Config:
+    """The settings that dotted names and values make, over those of their recipe and the defaults.
+
+    Args:
+        values: Dotted names and what YAML gives for them.
+        places: Where each stands, for messages.
+        mistakes: Already found.
+
+    Raises:
+        ConfigError: One or more mistakes, all listed.
+    """
+    mistakes, places = list(mistakes), places or {}
     try:
-        values = {**recipe_values(recipe), **values}
+        values = {**recipe_values(values.get("recipe", Config.recipe)), **values}
     except UnknownNameError as error:
         mistakes.append(str(error))
-    return _build(values, places, mistakes)
+    sections = checked_settings(values, places, mistakes)
+    if values.get("training.learning_rate", 0.0) is None:
+        mistakes.append(
+            "training.learning_rate must be given, with --learning-rate or in the config "
+            "(the source of recipe mei uses 1e-3 or 1e-4 for whole networks, 1e-2 or 1e-3 for frozen ones)"
+        )
+    raise_mistakes(mistakes, "settings")
+    top, base = sections.pop("", {}), Config()
+    changed = {name: dataclasses.replace(getattr(base, name), **fields) for name, fields in sections.items()}
+    return dataclasses.replace(base, **top, **changed)
+
+
+def raise_mistakes(mistakes: Sequence[str], where: str) -> None:
+    """Raises ConfigError with all `mistakes`, if there are any."""
+    if mistakes:
+        title = [f"{len(mistakes)} mistakes in the {where}:"] if len(mistakes) > 1 else []
+        raise ConfigError("\n  ".join([*title, *mistakes]))
+
+
+def checked_settings(
+    values: Mapping[str, Any], places: Mapping[str, str], mistakes: list[str]
+) -> dict[str, dict[str, Any]]:
+    """The values as their settings' types, by section ("" is the top) and name. Adds to `mistakes`."""
+    known = setting_fields()
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        where = f" ({places[name]})" if name in places else ""
+        if name not in known:
+            mistakes.append(f"unknown key {name!r}{where}. {_closest_setting(name, known)}")
+            continue
+        item, annotation = known[name]
+        try:
+            checked = converted(value, annotation)
+            check_range(checked, item)
+        except (TypeError, ValueError) as error:
+            stop = "" if str(error).endswith("?") else "."
+            mistakes.append(f"{name}{where}: {error}{stop} Received: {value!r}")
+            continue
+        section, _, key = name.rpartition(".")
+        sections.setdefault(section, {})[key] = checked
+    return sections
 
 
 def changed_config(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -54,6 +112,12 @@ def changed_config(config: Config, changes: Mapping[str, Any]) -> Config:
         inner = dataclasses.replace(getattr(config, section), **{key: value}) if section else value
         config = dataclasses.replace(config, **{section or key: inner})
     return config
+
+
+def setting_value(config: Config, name: str) -> Any:
+    """The value of the setting with this dotted name."""
+    section, _, key = name.rpartition(".")
+    return getattr(getattr(config, section) if section else config, key)
 
 
 def config_values(config: Config) -> dict[str, Any]:
@@ -78,7 +142,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(source: str) -> Path:
-    """The file behind a shipped name or a path.
+    """The file behind a shipped name or a path, of a run or of a study.
 
     Raises:
         ConfigError: Neither a shipped config nor a file.
@@ -91,7 +155,8 @@ def find_config(source: str) -> Path:
     raise ConfigError(f"No config {source!r}: expected a YAML file or a shipped name. {closest_names(source, shipped)}")
 
 
-def _parse_sets(sets: tuple[str, ...], mistakes: list[str]) -> list[tuple[str, Any]]:
+def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]]:
+    """Texts like `"training.epochs=5"` as names and values, read as YAML. Adds to `mistakes`."""
     parsed = []
     for text in sets:
         key, equals, value = text.partition("=")
@@ -105,8 +170,8 @@ def _parse_sets(sets: tuple[str, ...], mistakes: list[str]) -> list[tuple[str, A
     return parsed
 
 
-def _flatten(document: Any, *, source: str, mistakes: list[str]) -> dict[str, Any]:
-    """Nested sections as dotted names; a setting that is itself a mapping stays whole."""
+def flat_settings(document: Any, *, source: str, mistakes: list[str]) -> dict[str, Any]:
+    """Nested sections as dotted names; a setting that is itself a mapping stays whole. Adds to `mistakes`."""
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -122,43 +187,6 @@ def _flatten(document: Any, *, source: str, mistakes: list[str]) -> dict[str, An
         elif value is not None:
             mistakes.append(f"{source}: {key} is a section and holds settings. Received: {value!r}")
     return flat
-
-
-def _build(values: dict[str, Any], places: dict[str, str], mistakes: list[str]) -> Config:
-    sections = _checked_sections(values, places, mistakes)
-    if values.get("training.learning_rate", 0.0) is None:
-        mistakes.append(
-            "training.learning_rate must be given, with --learning-rate or in the config "
-            "(the source of recipe mei uses 1e-3 or 1e-4 for whole networks, 1e-2 or 1e-3 for frozen ones)"
-        )
-    if mistakes:
-        title = [f"{len(mistakes)} mistakes in the settings:"] if len(mistakes) > 1 else []
-        raise ConfigError("\n  ".join([*title, *mistakes]))
-    top, base = sections.pop("", {}), Config()
-    changed = {name: dataclasses.replace(getattr(base, name), **fields) for name, fields in sections.items()}
-    return dataclasses.replace(base, **top, **changed)
-
-
-def _checked_sections(values: dict[str, Any], places: dict[str, str], mistakes: list[str]) -> dict[str, dict[str, Any]]:
-    """The values as their settings' types, by section ("" is the top) and name."""
-    known = setting_fields()
-    sections: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
-        where = f" ({places[name]})" if name in places else ""
-        if name not in known:
-            mistakes.append(f"unknown key {name!r}{where}. {_closest_setting(name, known)}")
-            continue
-        item, annotation = known[name]
-        try:
-            checked = converted(value, annotation)
-            check_range(checked, item)
-        except (TypeError, ValueError) as error:
-            stop = "" if str(error).endswith("?") else "."
-            mistakes.append(f"{name}{where}: {error}{stop} Received: {value!r}")
-            continue
-        section, _, key = name.rpartition(".")
-        sections.setdefault(section, {})[key] = checked
-    return sections
 
 
 def _closest_setting(name: str, known: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@
     ├── ConfigError                 2   a setting is unknown, missing or out of range
     │   ├── UnknownNameError        2   a name that no table holds
     │   └── RunError                2   a run folder that cannot be used as asked
+    │       └── RunInUseError       2   another process is using it
     ├── DataError                   3   the images, labels or splits are not usable
     │   └── BadImageError           3   one image cannot be used
     ├── SimilarityError             3   activations that cannot be compared
@@ -47,6 +48,10 @@ class UnknownNameError(ConfigError):
 
 class RunError(ConfigError):
     """A run folder exists, is in use, is unfinished or was made with other settings."""
+
+
+class RunInUseError(RunError):
+    """Another process holds the lock of a folder."""
 
 
 class DataError(RadtransferError):

@@ -16,10 +16,11 @@ from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_re
 from radtransfer.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
-from radtransfer.plan_block import plan_lines, run_record, run_settings
+from radtransfer.plan_block import plan_lines, run_record
 from radtransfer.preparation import prepare
 from radtransfer.progress import EpochReporter, Progress
 from radtransfer.recipes import head_phase
+from radtransfer.run_address import run_settings
 from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.training import FitState, fit, memory_errors

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from radtransfer.errors import RunError
+from radtransfer.errors import RunError, RunInUseError
 
 LOCK = ".lock"
 
@@ -17,7 +17,8 @@ def locked(out: Path) -> Iterator[None]:
     """Hold `out/.lock`; the system frees it when the process ends, however it ends.
 
     Raises:
-        RunError: Another process holds it, or the folder cannot be written.
+        RunInUseError: Another process holds it.
+        RunError: The folder cannot be written.
     """
     try:
         handle = (out / LOCK).open("a+", encoding="utf-8")
@@ -27,7 +28,7 @@ def locked(out: Path) -> Iterator[None]:
         if not _try_lock(handle):
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
-            raise RunError(
+            raise RunInUseError(
                 f"Run folder {out} is in use by another process ({holder}). Wait for it, or choose another --out."
             )
         handle.seek(0)

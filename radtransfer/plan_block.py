@@ -1,4 +1,4 @@
-"""What a run is about to do: as lines for the user, as `config.yaml` and as the record in `run.json`."""
+"""What a run is about to do: as lines for the user, and as the record in `run.json`."""
 
 import math
 from collections import Counter
@@ -8,15 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from radtransfer.config import config_values
-from radtransfer.datasets import absolute_source
 from radtransfer.device import Device, versions
 from radtransfer.experiment import Experiment
 from radtransfer.folds import fold_count
 from radtransfer.preprocessing import MODES
 from radtransfer.settings import Config
 from radtransfer.transfer import TransferPlan
-from radtransfer.weight_sources import absolute_weights
 
 
 def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
@@ -33,18 +30,6 @@ def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
         "system": _system_line(experiment.device),
     }
     return lines if out is None else lines | {"run": str(out)}
-
-
-def run_settings(config: Config, *, out: Path) -> dict[str, Any]:
-    """What `config.yaml` says: the settings with full paths, so that they run from every folder."""
-    values, data, model = config_values(config), config.data, config.model
-    values["out"] = str(out.absolute())
-    if data.source is not None:
-        values["data"]["source"] = absolute_source(data.source)
-    if data.image_root is not None:
-        values["data"]["image_root"] = str(Path(data.image_root).expanduser().absolute())
-    values["model"]["weights"] = absolute_weights(model.weights, backbone=model.backbone)
-    return values
 
 
 def run_record(experiment: Experiment) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from radtransfer.figures.filters import draw_filters
 from radtransfer.figures.style import save_figure
 from radtransfer.initialization import start
 from radtransfer.outline import outline_plan
-from radtransfer.preparation import has_weights, load_for, preprocessing_for
+from radtransfer.preparation import load_for, preprocessing_for
 from radtransfer.pretrained import PretrainedWeights
+from radtransfer.run_names import has_weights
 from radtransfer.runs import whole_file
 from radtransfer.settings import Config
 from radtransfer.transfer import TransferPlan, lay_out

@@ -6,8 +6,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from radtransfer.augmentations import AUGMENTATIONS
-from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.classifier import Classifier
@@ -20,14 +18,13 @@ from radtransfer.evaluation import exact_auc
 from radtransfer.experiment import Experiment, loss_weights, make_classifier
 from radtransfer.folds import Fold, assign_folds, fold_notes
 from radtransfer.images import CheckedImages, check_images
-from radtransfer.intensity_window import parse_window
 from radtransfer.learner import Learner
-from radtransfer.outline import Outline, outline_plan
 from radtransfer.pipeline import Batches, make_batches
-from radtransfer.preprocessing import RANDOM_PREPROCESSING, preprocessing_mode
+from radtransfer.preprocessing import RANDOM_PREPROCESSING
 from radtransfer.pretrained import PretrainedWeights, load_pretrained, preprocessing_of
 from radtransfer.progress import Progress
 from radtransfer.recipes import head_phase
+from radtransfer.run_names import check_names, has_weights
 from radtransfer.scoring import Scoring
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.source_leaks import source_leaks
@@ -96,29 +93,6 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
         head_learner=head_learner,
         batches=_batches(config, checked, device),
     )
-
-
-def check_names(config: Config) -> tuple[Backbone, Outline]:
-    """The backbone's card and the outline of the plan, after every name in the settings was looked up.
-
-    Raises:
-        ConfigError: No images are given, a table holds no such name, or the plan contradicts itself.
-    """
-    if config.data.source is None:
-        raise ConfigError(
-            "No images given. Pass --data with a folder or a CSV, or a config; try `radtransfer finetune quickstart`."
-        )
-    AUGMENTATIONS.check(config.training.augmentation)
-    if config.model.preprocessing != "auto":
-        preprocessing_mode(config.model.preprocessing)
-    parse_window(config.images.window)
-    card = BACKBONES[config.model.backbone]
-    return card, outline_plan(config.transfer, card, weights=has_weights(config))
-
-
-def has_weights(config: Config) -> bool:
-    """Whether there are pretrained weights to start from."""
-    return config.model.weights != "random"
 
 
 def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring]:

@@ -16,7 +16,7 @@ from radtransfer.errors import WeightsError, WeightsMismatchError
 from radtransfer.recognition import mismatch
 from radtransfer.weight_formats.matching import Match, match_layers
 from radtransfer.weight_formats.reading import read_weight_file, sha256_of
-from radtransfer.weight_sources import Certainty, WeightSource, check_backbone, find_weights
+from radtransfer.weight_sources import Certainty, WeightSource, check_backbone, check_imagenet_exists, find_weights
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def preprocessing_of(weights: str, *, backbone: str) -> str | None:
     """
     if weights == "random":
         return None
-    _check_imagenet_exists(weights, backbone)
+    check_imagenet_exists(weights, backbone)
     source = find_weights(weights, backbone=backbone)
     check_backbone(source, backbone)
     return source.preprocessing_for(backbone)[0]
@@ -126,7 +126,7 @@ def load_pretrained(
     """
     if weights is None or str(weights) == "random":
         return None
-    _check_imagenet_exists(str(weights), backbone)
+    check_imagenet_exists(str(weights), backbone)
     source = find_weights(str(weights), backbone=backbone)
     check_backbone(source, backbone)
     if not source.file.exists():
@@ -153,14 +153,6 @@ def assign(model: keras.Model, pretrained: PretrainedWeights) -> None:
     """Set the layers of `model`, or of a classifier around it, frozen or not."""
     for name, arrays in pretrained.layers.items():
         model.get_layer(name).set_weights(arrays)
-
-
-def _check_imagenet_exists(weights: str, backbone: str) -> None:
-    if weights == "imagenet" and not BACKBONES[backbone].pretrained:
-        having = ", ".join(name for name, card in BACKBONES.items() if card.pretrained)
-        raise WeightsError(
-            f"there are no ImageNet weights of {backbone}. Use --weights random, or a --backbone of {having}."
-        )
 
 
 def _download(source: WeightSource, notify: Callable[[str], None]) -> None:

@@ -22,8 +22,10 @@ from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
 from radtransfer.yaml_text import write_yaml
 
+FREE = frozenset({"out", "system.workers", "system.cache"})
+"""Settings that change no number."""
+
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
-_FREE = {"out", "system.workers", "system.cache"}  # settings that change no number
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
 _OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
 
@@ -246,7 +248,7 @@ def _delete_run(out: Path) -> None:
 def _check_same_settings(out: Path, settings: dict[str, Any]) -> None:
     # Read as settings, not as text: those that did not exist when the run was started have their defaults.
     before = config_values(load_config(str(out / "config.yaml")))
-    changed = [f"{name} {old} → {new}" for name, old, new in differences(before, settings) if name not in _FREE]
+    changed = [f"{name} {old} → {new}" for name, old, new in differences(before, settings) if name not in FREE]
     if changed:
         raise RunError(
             f"--resume: the settings differ from those {out} was made with: {'; '.join(changed)}. "

@@ -36,7 +36,7 @@ def converted(value: Any, annotation: Any) -> Any:
     if origin is dict:
         return _convert_mapping(value, typing.get_args(annotation)[1])
     if dataclasses.is_dataclass(annotation):
-        return _convert_fields(value, annotation)
+        return value if isinstance(value, annotation) else _convert_fields(value, annotation)
     return _convert_plain(value, annotation)
 
 

@@ -1,118 +1,155 @@
-"""Many runs that differ in named settings: the one engine behind every sweep.
+"""A study: named arms and lists of values whose combinations are runs, and what is to be compared among them.
 
-Each arm is a normal run folder below `runs/`; finished ones are kept, a killed one goes on, and one that fails does
-not stop the others.
+study:                 what it is about, in words
+  name: depth
+  title: How deep should ImageNet weights be reused?
+  reference: scratch   the arm that gains are measured against
+  threshold: 0.9       the AUC that steps are counted to
+base:                  settings of every run, as in any config
+  data: {source: images.csv}
+arms:                  what is compared: each a few settings more
+  scratch: {}
+  transfer: {model.weights: imagenet}
+  transfusion:
+    model.weights: imagenet
+    transfer.scheme: transfusion
+    grid: {transfer.through: [stem, stage1]}
+grid:                  every arm is run with every combination of these
+  seed: [0, 1, 2]
+exclude:               but not these
+  - {arm: scratch, seed: 2}
+sources:               runs to start from, as the weights `source:NAME`; a source has the backbone of the run
+  natural:             that starts from it, or what else is listed under `same`
+    data: {source: photographs}
+    same: [model.backbone]
+compare:               for the report: pairs of arms, before (@initial) or after training
+  cca: [[transfer@initial, transfer]]
+  predictions: [[transfer, scratch]]
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from radtransfer.config import changed_config
-from radtransfer.errors import FoldsFailedError, RadtransferError, TrainingError
-from radtransfer.finetune import finetune
-from radtransfer.progress import Progress
-from radtransfer.runs import finished_folds, read_rows, read_run
-from radtransfer.settings import Config
+from radtransfer.errors import ConfigError, closest_names
+
+SOURCE = "source:"
+"""What weights begin with that a source run of the study makes."""
+
+Values = Mapping[str, Any]
+"""Dotted settings and their values, of the settings' types."""
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One setting of a study.
+class StudyArm:
+    """One thing that is compared with others.
 
     Attributes:
-        name: Of its run folder.
-        settings: Dotted settings in which it differs.
-        labels: What it is, as columns of the study's table.
+        settings: In which it differs from the base; they also win over the study's grid.
+        grid: Dotted settings of this arm alone, each with its values; they win over the study's grid.
+    """
+
+    settings: Values = field(default_factory=dict)
+    grid: Mapping[str, tuple] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudySource:
+    """A run that others start from.
+
+    Attributes:
+        settings: All that differs from the defaults of a run; the study's base is not part of it.
+        same: Settings that it has in common with the run that starts from it.
+    """
+
+    settings: Values = field(default_factory=dict)
+    same: tuple[str, ...] = ("model.backbone",)
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Pairs of arms that a report compares, run by run; each side is ARM or ARM@initial.
+
+    Attributes:
+        cca: By their representations.
+        predictions: By their decisions on the test images.
+    """
+
+    cca: tuple[tuple[str, str], ...] = ()
+    predictions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file says it.
+
+    Attributes:
+        name: Of its folder.
+        title: One line.
+        arms: By name, in order.
+        base: Settings of every run.
+        grid: Dotted settings, each with the values that every arm is run with.
+        exclude: Combinations that are not run: `arm` and dotted settings, each with the values that match.
+        sources: By name.
+        reference: The arm that gains are measured against.
+        threshold: AUC that steps are counted to, 0 to 1.
+        compare: What a report compares.
+        follows: Where it comes from.
+        needs: What it needs.
+        published: Numbers to compare with.
     """
 
     name: str
-    settings: Mapping[str, Any]
-    labels: Mapping[str, Any] = field(default_factory=dict)
+    arms: Mapping[str, StudyArm]
+    title: str = ""
+    base: Values = field(default_factory=dict)
+    grid: Mapping[str, tuple] = field(default_factory=dict)
+    exclude: tuple[Mapping[str, tuple], ...] = ()
+    sources: Mapping[str, StudySource] = field(default_factory=dict)
+    reference: str | None = None
+    threshold: float | None = None
+    compare: Comparisons = Comparisons()
+    follows: str = ""
+    needs: str = ""
+    published: str = ""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Every setting that some arm is run with several values of, in order."""
+        own = (name for arm in self.arms.values() for name in arm.grid)
+        return tuple(dict.fromkeys([*self.grid, *own]))
 
 
-@dataclass(frozen=True)
-class ArmResult:
-    """What became of an arm.
-
-    Attributes:
-        arm: Which.
-        path: Its run folder.
-        metrics: What its `metrics.json` holds, if only of some folds; None if no fold was finished.
-        error: Why it, or a fold of it, failed; None if all is well.
-    """
-
-    arm: Arm
-    path: Path
-    metrics: dict[str, Any] | None
-    error: str | None = None
-
-    def curves(self) -> list[list[dict[str, str]]]:
-        """The rows of each finished fold's `curve.csv`."""
-        files = [folder / "curve.csv" for folder in finished_folds(self.path).values()]
-        return [read_rows(file) for file in files if file.exists()]
-
-    def row(self) -> dict[str, Any]:
-        """Its line in the study's table: labels, AUC over folds, the pooled AUC with its interval, and the run."""
-        auc = (self.metrics or {}).get("auc") or {}
-        low, high = auc.get("ci95") or (None, None)
-        return {
-            **self.arm.labels,
-            "auc_mean": auc.get("mean"),
-            "auc_sd": auc.get("sd"),
-            "auc_pooled": auc.get("pooled"),
-            "ci95_low": low,
-            "ci95_high": high,
-            "folds": len(auc.get("per_fold", [])),
-            "trainable_parameters": self._trainable(),
-            "run": str(self.path),
-            "error": self.error,
-        }
-
-    def _trainable(self) -> int | None:
-        if not (self.path / "run.json").exists():
-            return None
-        return read_run(self.path).get("plan", {}).get("trainable_parameters")
+def side_arm(side: str) -> str:
+    """The arm that one side of a comparison, ARM or ARM@initial, names."""
+    return side.partition("@")[0]
 
 
-def run_arms(config: Config, arms: Sequence[Arm], *, out: Path, progress: Progress) -> list[ArmResult]:
-    """Run every arm, or go on with it.
-
-    Args:
-        config: What the arms have in common.
-        arms: In order; arms of one name are one run.
-        out: Folder of the study.
-        progress: Hears what happens.
+def only_arms(study: Study, names: tuple[str, ...]) -> Study:
+    """The study of some of its arms; of all of them if none is named.
 
     Raises:
-        RadtransferError: Something that no arm could do better: settings, data or weights cannot be used.
-        TrainingError: Every arm failed.
+        ConfigError: There is no such arm.
     """
-    results: dict[str, ArmResult] = {}
-    for number, arm in enumerate({arm.name: arm for arm in arms}.values(), start=1):
-        progress.note(f"arm {number}: {arm.name}")
-        path = out / "runs" / arm.name
-        results[arm.name] = _run_arm(replace(changed_config(config, arm.settings), out=str(path)), arm, path, progress)
-    if all(result.metrics is None for result in results.values()):
-        raise TrainingError(next(iter(results.values())).error)
-    return [replace(results[arm.name], arm=arm) for arm in arms]
+    for name in names:
+        if name not in study.arms:
+            raise ConfigError(f"No arm {name!r} in study {study.name}. {closest_names(name, study.arms)}")
+    if not names:
+        return study
+    pairs = {
+        kind: tuple(pair for pair in getattr(study.compare, kind) if {side_arm(side) for side in pair} <= set(names))
+        for kind in ("cca", "predictions")
+    }
+    return replace(
+        study,
+        arms={name: arm for name, arm in study.arms.items() if name in names},
+        exclude=tuple(rule for rule in study.exclude if set(rule.get("arm", names)) & set(names)),
+        reference=study.reference if study.reference in names else None,
+        compare=Comparisons(**pairs),
+    )
 
 
-def check_complete(results: Sequence[ArmResult]) -> None:
-    """Raises FoldsFailedError if an arm failed; for after the table is written."""
-    failed = {result.arm.name: result.error for result in results if result.error}
-    if failed:
-        reasons = " ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise FoldsFailedError(f"{len(failed)} of {len(results)} arms failed; the others are kept. {reasons}")
-
-
-def _run_arm(config: Config, arm: Arm, path: Path, progress: Progress) -> ArmResult:
-    try:
-        return ArmResult(arm, path, finetune(config, resume=True, progress=progress).metrics)
-    except FoldsFailedError as error:
-        return ArmResult(arm, path, error.result.metrics, str(error))
-    except TrainingError as error:
-        return ArmResult(arm, path, None, str(error))
-    except RadtransferError as error:
-        raise type(error)(f"arm {arm.name}: {error}") from error
+def study_folder(study: Study, out: str | None) -> Path:
+    """The study's folder: `out`, or `studies/<name>`."""
+    return Path(out) if out is not None else Path("studies") / study.name

@@ -5,18 +5,20 @@ References:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from radtransfer.backbones.backbone import Backbone
-from radtransfer.curve import steps_to
+from radtransfer.backbones import BACKBONES
+from radtransfer.config import setting_fields, setting_value
 from radtransfer.figures.by_stage import draw_by_stage
 from radtransfer.figures.convergence import draw_convergence
 from radtransfer.figures.style import save_figure
-from radtransfer.runs import write_json, write_rows
-from radtransfer.study import Arm, ArmResult
+from radtransfer.runs import read_rows, write_json, write_rows
+from radtransfer.settings import Config
+from radtransfer.study import Study, StudyArm
+from radtransfer.study_plan import StudyPlan
+from radtransfer.study_tables import study_table
 
 VARIANTS = {
     "fixed_features": "pretrained, frozen through L",
@@ -26,37 +28,49 @@ VARIANTS = {
 """Scheme of each variant of a freeze sweep, and how the figure calls it: App. E's variants 1 and 2, its baseline."""
 
 
-def freeze_arms(card: Backbone, stages: Sequence[str]) -> list[Arm]:
+@dataclass(frozen=True)
+class Sweep:
+    """A study of one network over its stages.
+
+    Attributes:
+        study: The study.
+        labels: Of each arm, as columns of the sweep's table.
+    """
+
+    study: Study
+    labels: Mapping[str, Mapping[str, str]]
+
+
+def freeze_sweep(config: Config, stages: Sequence[str]) -> Sweep:
     """Every variant frozen through each of `stages`.
 
     Frozen through the last stage the first two variants are the same run.
     """
-    last = list(card.stages)[-1]
-    arms = []
+    last = list(BACKBONES[config.model.backbone].stages)[-1]
+    arms, labels = {}, {}
     for scheme in VARIANTS:
         for stage in stages:
             same = "fixed_features" if stage == last and scheme == "fixed_features_reinit" else scheme
-            settings = {"transfer.scheme": same, "transfer.through": stage}
-            arms.append(Arm(f"{same}-{stage}", settings, {"variant": scheme, "through": stage}))
-    return arms
+            arms[f"{scheme}-{stage}"] = StudyArm({"transfer.scheme": same, "transfer.through": stage})
+            labels[f"{scheme}-{stage}"] = {"variant": scheme, "through": stage}
+    return Sweep(Study("freeze-sweep", arms, base=_base(config)), labels)
 
 
-def transfusion_arms(card: Backbone, stages: Sequence[str]) -> list[Arm]:
+def transfusion_sweep(config: Config, stages: Sequence[str], *, threshold: float) -> Sweep:
     """All random, pretrained through each of `stages`, and, through the last, all pretrained."""
-    last = list(card.stages)[-1]
-    arms = [Arm("scratch", {"transfer.scheme": "scratch"}, {"through": "none"})]
+    last = list(BACKBONES[config.model.backbone].stages)[-1]
+    arms, labels = {"scratch": StudyArm({"transfer.scheme": "scratch"})}, {"scratch": {"through": "none"}}
     for stage in stages:
-        if stage == last:
-            arms.append(Arm("transfer", {"transfer.scheme": "transfer"}, {"through": stage}))
-        else:
-            settings = {"transfer.scheme": "transfusion", "transfer.through": stage}
-            arms.append(Arm(f"transfusion-{stage}", settings, {"through": stage}))
-    return arms
+        plan = {"transfer.scheme": "transfusion", "transfer.through": stage}
+        name = "transfer" if stage == last else f"transfusion-{stage}"
+        arms[name] = StudyArm({"transfer.scheme": "transfer"} if stage == last else plan)
+        labels[name] = {"through": stage}
+    return Sweep(Study("transfusion-sweep", arms, base=_base(config), threshold=threshold), labels)
 
 
-def write_freeze_sweep(results: Sequence[ArmResult], out: Path) -> list[dict[str, Any]]:
+def write_freeze_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[dict[str, Any]]:
     """`sweep.csv`, `sweep.json` and `auc_by_stage.png` and `.svg`; gives the table's rows."""
-    rows = [result.row() for result in results]
+    rows = [_row(sweep, row) for row in study_table(plan)["runs"]]
     _write_table(rows, out)
     stages = list(dict.fromkeys(row["through"] for row in rows))
     points = {(row["variant"], row["through"]): _point(row, "auc") for row in rows}
@@ -65,11 +79,12 @@ def write_freeze_sweep(results: Sequence[ArmResult], out: Path) -> list[dict[str
     return rows
 
 
-def write_transfusion_sweep(results: Sequence[ArmResult], out: Path, *, threshold: float) -> list[dict[str, Any]]:
+def write_transfusion_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[dict[str, Any]]:
     """`sweep.csv`, `sweep.json`, `convergence` and `steps_to_threshold` as PNG and SVG; gives the table's rows."""
-    rows = [result.row() | _steps(result, threshold) for result in results]
+    runs, threshold = study_table(plan)["runs"], sweep.study.threshold
+    rows = [_row(sweep, run) | _steps(run) for run in runs]
     _write_table(rows, out)
-    curves = {f"through {result.arm.labels['through']}": list(_test_curves(result)) for result in results}
+    curves = {f"through {row['through']}": list(_test_curves(run)) for row, run in zip(rows, runs, strict=True)}
     _save(
         draw_convergence({name: folds for name, folds in curves.items() if folds}, threshold=threshold),
         out,
@@ -82,22 +97,42 @@ def write_transfusion_sweep(results: Sequence[ArmResult], out: Path, *, threshol
     return rows
 
 
-def _steps(result: ArmResult, threshold: float) -> dict[str, Any]:
-    """Steps to the threshold: mean and sd over the folds that reach it, and how many of how many watched ones do."""
-    found = [steps_to(curve, threshold) for curve in result.curves()]
-    reached = [step for step in found if step is not None]
+def _base(config: Config) -> dict[str, Any]:
+    """Every setting; the arms set the plan, and the store the folder."""
+    return {name: setting_value(config, name) for name in setting_fields() if name != "out"}
+
+
+def _row(sweep: Sweep, run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's line in the sweep's table: labels, AUC over folds, the pooled AUC with its interval, and the run."""
     return {
-        "threshold": threshold,
-        "steps_mean": float(np.mean(reached)) if reached else None,
-        "steps_sd": float(np.std(reached, ddof=1)) if len(reached) > 1 else None,
-        "steps_reached": len(reached),
-        "steps_watched": len(found),
+        **sweep.labels[run["arm"]],
+        "auc_mean": run["auc"],
+        "auc_sd": run["auc_sd"],
+        "auc_pooled": run["auc_pooled"],
+        "ci95_low": run["ci95_low"],
+        "ci95_high": run["ci95_high"],
+        "folds": len(run["folds"]),
+        "trainable_parameters": run["trainable_parameters"],
+        "run": run["path"],
+        "error": run["error"],
     }
 
 
-def _test_curves(result: ArmResult) -> Iterator[list[tuple[int, float]]]:
-    for curve in result.curves():
-        yield [(int(row["step"]), float(row["auc"])) for row in curve if row["split"] == "test" and row["auc"]]
+def _steps(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps to the threshold: mean and sd over the folds that reach it, and how many of how many watched ones do."""
+    names = {"threshold": "threshold", "steps": "steps_mean", "steps_sd": "steps_sd"}
+    names |= {name: name for name in ("steps_reached", "steps_watched")}
+    return {column: run[name] for name, column in names.items()}
+
+
+def _test_curves(run: Mapping[str, Any]) -> Iterator[list[tuple[int, float]]]:
+    for file in (Path(fold["path"]) / "curve.csv" for fold in run["folds"]):
+        if file.exists():
+            yield [
+                (int(row["step"]), float(row["auc"]))
+                for row in read_rows(file)
+                if row["split"] == "test" and row["auc"]
+            ]
 
 
 def _point(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:

@@ -103,6 +103,15 @@ def check_backbone(source: WeightSource, backbone: str) -> None:
         raise WeightsMismatchError(f"{source.given} is for {found}; --backbone is {backbone}. Use --backbone {found}.")
 
 
+def check_imagenet_exists(weights: str, backbone: str) -> None:
+    """Raises WeightsError if there are no ImageNet weights of `backbone`, and they are asked for."""
+    if weights == "imagenet" and not BACKBONES[backbone].pretrained:
+        having = ", ".join(name for name, card in BACKBONES.items() if card.pretrained)
+        raise WeightsError(
+            f"there are no ImageNet weights of {backbone}. Use --weights random, or a --backbone of {having}."
+        )
+
+
 def search_folders() -> tuple[Path, ...]:
     """Where a known file that was not given with its path is looked for."""
     named = os.environ.get(SEARCH_VARIABLE)

@@ -67,7 +67,7 @@ def parse_scalar(text: str) -> Any:
 
 
 def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[str, int]]:
-    """The value of a YAML text and the line (from 1) of each dotted key.
+    """The value of a YAML text and the line (from 1) of each dotted key; items of a list count from 0.
 
     Args:
         text: The YAML document.
@@ -110,7 +110,30 @@ def write_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
+class _BlockDumper(_Dumper):
+    """One line per key, whatever it holds, and texts of several lines as they are."""
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        return super().represent_mapping(tag, mapping, flow_style=not mapping)
+
+
+_BlockDumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
+def write_blocks(value: Any) -> str:
+    """`value` as YAML with a line for each key, keys in the given order; lists of plain values stay on theirs."""
+    return yaml.dump(
+        value, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
+
+
 def _key_lines(node: yaml.Node | None, prefix: tuple[str, ...]):
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _key_lines(item, (*prefix, str(number)))
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:

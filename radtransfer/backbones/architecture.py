@@ -56,8 +56,8 @@ def build_architecture(
 
 def check_input(card: Backbone, *, image_size: int | None, channels: int) -> None:
     """Raises ConfigError if `card`'s network cannot take such images."""
-    if image_size is not None and image_size < card.minimum_size:
-        raise ConfigError(f"Image size {image_size} is too small for {card.name} (minimum {card.minimum_size}).")
+    if image_size is not None:
+        card.check_image_size(image_size)
     if channels < 1:
         raise ConfigError(f"An image has at least one channel. Received: channels={channels}.")
 

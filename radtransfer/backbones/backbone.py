@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from radtransfer.errors import UnknownNameError
+from radtransfer.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     import keras
@@ -56,6 +56,11 @@ class Backbone:
     def pretrained(self) -> bool:
         """Whether ImageNet weights exist for it."""
         return self.application is not None
+
+    def check_image_size(self, size: int) -> None:
+        """Raises ConfigError if images of `size` pixels are too small."""
+        if size < self.minimum_size:
+            raise ConfigError(f"Image size {size} is too small for {self.name} (minimum {self.minimum_size}).")
 
     def stage_end(self, stage: str) -> str:
         """The last layer of `stage`.

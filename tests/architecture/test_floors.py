@@ -29,6 +29,9 @@ FLOORS = {
             "cache",
             "kept_arrays",
             "runs",
+            "study",
+            "study_reader",
+            "study_file",
         )
     ],
     "tables": [
@@ -90,6 +93,8 @@ FLOORS = {
     ],
     "jobs": [
         (
+            "run_names",
+            "run_address",
             "experiment",
             "preparation",
             "planning",
@@ -97,7 +102,15 @@ FLOORS = {
             "fold_results",
             "finetune",
             "dry_run",
-            "study",
+            "run_cell",
+            "run_workers",
+            "study_cells",
+            "study_pairs",
+            "study_plan",
+            "study_estimate",
+            "study_runs",
+            "study_tables",
+            "study_folder",
             "sweeps",
         ),
         ("thumbnails", "data_summary", "data_check", "check_page", "data_split", "data_preview"),

@@ -53,7 +53,7 @@ def test_steps_that_were_never_watched_are_not_called_never(radtransfer, sweep_o
 
 
 def test_an_arm_that_fails_is_kept_and_told(radtransfer, sweep_options, tmp_path, monkeypatch):
-    from radtransfer import study
+    from radtransfer import finetune as job
     from radtransfer.errors import TrainingError
 
     def failing(config, **options):
@@ -61,8 +61,8 @@ def test_an_arm_that_fails_is_kept_and_told(radtransfer, sweep_options, tmp_path
             raise TrainingError("The loss became nan")
         return original(config, **options)
 
-    original = study.finetune
-    monkeypatch.setattr(study, "finetune", failing)
+    original = job.finetune
+    monkeypatch.setattr(job, "finetune", failing)
     out = tmp_path / "sweep"
     outcome = radtransfer("transfusion-sweep", *sweep_options, "--stages", "stage3", "--out", out)
     assert outcome.code == 6, outcome.err
@@ -70,25 +70,6 @@ def test_an_arm_that_fails_is_kept_and_told(radtransfer, sweep_options, tmp_path
     rows = read_rows(out / "sweep.csv")
     assert rows[0]["error"] == "The loss became nan"
     assert float(rows[1]["auc_mean"]) >= 0
-
-
-def test_an_arm_of_which_a_fold_fails_keeps_the_others(tmp_path, monkeypatch):
-    from radtransfer import study
-    from radtransfer.config import load_config
-    from radtransfer.errors import FoldsFailedError
-    from radtransfer.finetune import Result
-    from radtransfer.progress import Progress
-
-    def half_failing(config, **_):
-        metrics = {"auc": {"mean": 0.8, "per_fold": [0.8]}}
-        raise FoldsFailedError("1 of 2 folds failed", Result(tmp_path, metrics))
-
-    monkeypatch.setattr(study, "finetune", half_failing)
-    (result,) = study.run_arms(load_config(), [study.Arm("only", {})], out=tmp_path, progress=Progress())
-    assert (result.row()["auc_mean"], result.row()["folds"]) == (0.8, 1)
-    assert result.row()["error"] == "1 of 2 folds failed"
-    with pytest.raises(FoldsFailedError, match="1 of 1 arms failed"):
-        study.check_complete([result])
 
 
 @pytest.mark.parametrize(

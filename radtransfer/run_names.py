@@ -1,0 +1,39 @@
+"""Looks up every name in the settings of a run, before anything is read or built."""
+
+from radtransfer.augmentations import AUGMENTATIONS
+from radtransfer.backbones import BACKBONES
+from radtransfer.backbones.backbone import Backbone
+from radtransfer.errors import ConfigError
+from radtransfer.intensity_window import parse_window
+from radtransfer.outline import Outline, outline_plan
+from radtransfer.preprocessing import preprocessing_mode
+from radtransfer.settings import Config
+
+
+def check_names(config: Config) -> tuple[Backbone, Outline]:
+    """The backbone's card and the outline of the plan, after every name in the settings was looked up.
+
+    Raises:
+        ConfigError: No images are given, a table holds no such name, or the plan contradicts itself.
+    """
+    if config.data.source is None:
+        raise ConfigError(
+            "No images given. Pass --data with a folder or a CSV, or a config; try `radtransfer finetune quickstart`."
+        )
+    return look_up(config)
+
+
+def look_up(config: Config) -> tuple[Backbone, Outline]:
+    """`check_names` of settings whose images may still be missing."""
+    AUGMENTATIONS.check(config.training.augmentation)
+    if config.model.preprocessing != "auto":
+        preprocessing_mode(config.model.preprocessing)
+    parse_window(config.images.window)
+    card = BACKBONES[config.model.backbone]
+    card.check_image_size(config.model.image_size)
+    return card, outline_plan(config.transfer, card, weights=has_weights(config))
+
+
+def has_weights(config: Config) -> bool:
+    """Whether there are pretrained weights to start from."""
+    return config.model.weights != "random"
