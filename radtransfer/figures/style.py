@@ -79,6 +79,12 @@ def line_style(number: int) -> dict[str, str]:
     }
 
 
+def plain(text: str) -> str:
+    """`text` as matplotlib draws it letter by letter: no formula at a dollar sign, no label hidden by an underscore."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text).replace("$", "\\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def save_figure(figure: "Figure", path: Path) -> None:
     """Write `figure` in the format of the suffix, whole or not at all; a PNG has 200 dots per inch.
 

@@ -53,6 +53,10 @@ FLOORS = {
         ("agreement",),
         ("flat_model",),
         ("sampling",),
+        ("gain",),
+        ("fold_statistics",),
+        ("report_style", "report_page"),
+        ("report_numbers",),
     ],
     "materials": [
         ("leaks", "folds", "source_leaks"),
@@ -68,6 +72,7 @@ FLOORS = {
             "run_predictions",
         ),
         ("layer_scores",),
+        ("published_results", "published_tables", "published_advice"),
     ],
     "steps": [
         (
@@ -110,6 +115,7 @@ FLOORS = {
             "compare_weights",
             "comparison_files",
         ),
+        ("report_folder", "published_report"),
     ],
 }
 
