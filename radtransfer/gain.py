@@ -65,7 +65,8 @@ def fit_line(x: Sequence[float], y: Sequence[float], *, groups: int = 1) -> Line
     """The least-squares line of y on x.
 
     Args:
-        x, y: Finite values, equally many.
+        x: Finite values (n,).
+        y: The same.
         groups: How many means were taken away from x and y beforehand; each costs a degree of freedom.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)

@@ -76,7 +76,7 @@ def lost_when_frozen(differences: Sequence[Row]) -> Iterator[Point]:
 
 
 def similarity_and_gain(gains: Sequence[Row]) -> Iterator[Point]:
-    """The paper's question: does more similarity to the start go with more or less gain?"""
+    """Whether networks that stay like their start gain more or less from it: the question of the paper."""
     for source in dict.fromkeys(row["source"] for row in gains):
         rows = [row for row in gains if row["source"] == source]
         known = [row for row in rows if row["ci95"]]
@@ -94,8 +94,10 @@ def similarity_and_gain(gains: Sequence[Row]) -> Iterator[Point]:
         if not texts:
             yield Point("undecided", f"{source}: no layer's slope can be told from zero.", evidence)
             continue
-        text = f"{source}: similarity to the start goes with gain {' and '.join(texts)}."
-        yield Point("similarity and gain", text + _caution(known), evidence)
+        caution = _caution(known)
+        text = f"{source}: similarity to the start goes with gain {' and '.join(texts)}.{caution}"
+        yield Point("not robust" if caution else "similarity and gain", text, evidence)
+    yield from _sources_disagree(gains)
 
 
 def predictions_alike(predictions: Sequence[Row]) -> Iterator[Point]:
@@ -115,6 +117,20 @@ def predictions_alike(predictions: Sequence[Row]) -> Iterator[Point]:
         yield Point("predictions" if above else "undecided", f"{text}.", _evidence(rows, "observed less expected"))
 
 
+def _sources_disagree(gains: Sequence[Row]) -> Iterator[Point]:
+    """Layers at which the interval of one source lies above zero and that of another below."""
+    told = [row for row in gains if row["ci95"] and (row["ci95"][0] > 0 or row["ci95"][1] < 0)]
+    rising, falling = ([row for row in told if row["slope"] * sign > 0] for sign in (1, -1))
+    layers = [layer for layer in dict.fromkeys(r["layer"] for r in rising) if layer in {r["layer"] for r in falling}]
+    if layers:
+        rows = [row for row in told if row["layer"] in layers]
+        yield Point(
+            "no common rule",
+            f"The sources disagree at {listed(layers)}: similarity to the start does not tell the gain in general.",
+            "; ".join(f"{row['source']}, {row['layer']} {_slope(row)}" for row in rows),
+        )
+
+
 def _by_sources(differences: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """The rows that compare two sources, all trained, by their names."""
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -128,7 +144,7 @@ def _verdict(row: Row) -> str:
     if row["ci95"] is None:
         return "undecided"
     low, high = row["ci95"]
-    if -SAME < low and high < SAME:
+    if low > -SAME and high < SAME:
         return "equal"
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
 

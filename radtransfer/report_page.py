@@ -15,6 +15,9 @@ from radtransfer.report_style import STYLE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LONG = 20
+"""Rows from which a table scrolls on the screen; on paper it is whole."""
+
 
 @dataclass(frozen=True)
 class Prose:
@@ -167,18 +170,27 @@ def _point(point: Point) -> str:
 
 
 def _table(table: Table, number: int) -> str:
-    kinds = ['class="name"' if column < table.text_columns else "" for column in range(len(table.header))]
-    head = "".join(f'<th scope="col" {kind}>{_e(name)}</th>' for name, kind in zip(table.header, kinds, strict=True))
-    rows = "".join(_row(cells, kinds) for cells in table.cells)
+    columns = range(len(table.header))
+    head = "".join(f'<th scope="col"{_kind(table, column)}>{_e(table.header[column])}</th>' for column in columns)
+    rows, above = [], ""
+    for cells in table.cells:
+        # A name that stands in the row above is kept for screen readers and copies, not shown.
+        again = table.text_columns > 1 and cells[0] == above
+        shown = (f"<td{_kind(table, column, again and column == 0)}>{_e(cells[column])}</td>" for column in columns)
+        rows.append(f"<tr>{''.join(shown)}</tr>")
+        above = cells[0]
+    size = "scroll long" if len(table.cells) > LONG else "scroll"
     return (
         f'<figure class="table"><figcaption><b>Table {number}.</b> {_e(table.caption)}</figcaption>'
-        f'<div class="scroll" tabindex="0" role="group" aria-label="Table {number}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></figure>"
+        f'<div class="{size}" tabindex="0" role="group" aria-label="Table {number}"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></figure>"
     )
 
 
-def _row(cells: Sequence[str], kinds: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<td {kind}>{_e(c)}</td>" for c, kind in zip(cells, kinds, strict=True)) + "</tr>"
+def _kind(table: Table, column: int, again: bool = False) -> str:
+    if column >= table.text_columns:
+        return ""
+    return ' class="name again"' if again else ' class="name"'
 
 
 def _e(text: str) -> str:

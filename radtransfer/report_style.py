@@ -41,9 +41,12 @@ table { border-collapse: collapse; font-size: .86rem; line-height: 1.4; font-var
   width: 100%;
   border-block: 2px solid var(--ink); }
 th, td { text-align: right; padding: .32rem .7rem; vertical-align: top; white-space: nowrap; }
-th { font-weight: 600; border-bottom: 1px solid var(--ink); vertical-align: bottom; }
+th { font-weight: 600; box-shadow: inset 0 -1px var(--ink); vertical-align: bottom; white-space: normal;
+  position: sticky; top: 0; background: #fff; }
 td { border-bottom: 1px solid var(--line); }
-th.name, td.name { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
+th.name, td.name { text-align: left; white-space: normal; overflow-wrap: break-word; max-width: 24rem; }
+.long { max-height: 34rem; overflow-y: auto; border-block: 1px solid var(--line); } .long table { border-block: 0; }
+td.again { color: transparent; border-bottom-color: transparent; }
 tbody tr:last-child td { border-bottom: 0; }
 tbody tr:hover td { background: var(--tint); }
 footer { font-size: .8rem; color: var(--soft); border-top: 1px solid var(--line); padding-top: .8rem; }
@@ -55,6 +58,7 @@ footer { font-size: .8rem; color: var(--soft); border-top: 1px solid var(--line)
   @page { margin: 18mm 15mm; }
   body { max-width: none; padding: 0; font-size: 10.5pt; } nav { display: none; } a { color: inherit; }
   h2 { break-after: avoid; } figure.wide, figure.narrow, .points li, tr { break-inside: avoid; }
-  .scroll { overflow: visible; } table { font-size: 8pt; } th, td { padding: 2pt 4pt; }
+  .scroll { overflow: visible; max-height: none; } th { position: static; }
+  table { font-size: 8pt; } th, td { padding: 2pt 4pt; }
 }
 """

@@ -25,7 +25,8 @@ def draw_gain(
     """A row of panels per source, a column per layer.
 
     Args:
-        sources, layers: Titles.
+        sources: Titles of the rows.
+        layers: Titles of the columns.
         points: Of a source and layer.
         lines: Slope and intercept of a source and layer; None where there is none.
 

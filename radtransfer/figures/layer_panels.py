@@ -31,7 +31,7 @@ def draw_layer_panels(layers: Sequence[str], panels: Mapping[str, Mapping[str, B
     across = min(_ACROSS, len(panels))
     rows = -(-len(panels) // across)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    figure, axes = new_figure(rows, across, width=max(2 * COLUMN, COLUMN), height=0.5 + 0.13 * len(names) + 1.75 * rows)
+    figure, axes = new_figure(rows, across, width=2 * COLUMN, height=0.5 + 0.13 * len(names) + 1.75 * rows)
     top = max((mean for lines in panels.values() for line in lines.values() for mean, _ in line.values()), default=1)
     handles = {}
     for panel, (title, lines) in zip(axes, panels.items(), strict=False):
@@ -42,7 +42,9 @@ def draw_layer_panels(layers: Sequence[str], panels: Mapping[str, Mapping[str, B
             sd = [(line[layer][1] or 0.0) if layer in line else 0.0 for layer in layers]
             handles[name] = panel.errorbar(x, mean, yerr=sd, capsize=1.5, elinewidth=0.7, **line_style(number))
         panel.set_title(plain(title))
-        panel.set_xticks(range(len(layers)), [plain(layer) for layer in layers], rotation=45)
+        panel.set_xticks(
+            range(len(layers)), [plain(layer) for layer in layers], rotation=45, ha="right", rotation_mode="anchor"
+        )
         panel.set_ylim(0, min(max(1.1 * top, 0.1), 1.05))
     for panel in axes[len(panels) :]:
         panel.set_visible(False)

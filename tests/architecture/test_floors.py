@@ -115,7 +115,7 @@ FLOORS = {
             "compare_weights",
             "comparison_files",
         ),
-        ("report_folder", "published_report"),
+        ("report_folder", "published_sections", "published_report"),
     ],
 }
 
