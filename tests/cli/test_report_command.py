@@ -1,0 +1,125 @@
+"""`radtransfer report --published`, from the command line to the page."""
+
+import json
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+from page_checks import check_page
+from published_files import change, write_published
+
+from radtransfer.cli.main import application
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def report(*arguments):
+    outcome = CliRunner().invoke(application, ["report", *map(str, arguments)], prog_name="radtransfer")
+    return SimpleNamespace(code=outcome.exit_code, out=outcome.stdout, err=outcome.stderr)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_published(tmp_path / "published", targets=("lung", "<script>x", "$a_b^", "_hidden"), folds=3)
+
+
+def test_a_folder_becomes_a_report(folder, tmp_path):
+    out = tmp_path / "out"
+    outcome = report("--published", folder, "--out", out)
+    assert outcome.code == 0, outcome.err
+    values = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert {"gain", "auc", "cca", "predictions", "ignored", "notes"} <= set(values)
+    assert {"source", "layer", "slope", "r", "ci95", "n"} <= set(values["gain"][0])
+    assert {"target", "source", "freeze", "mean", "sd", "n"} <= set(values["auc"][0])
+    assert {row["n"] for row in values["gain"]} == {4 * 3}
+    assert all((out / name).is_file() for name in values["files"])
+    page = check_page((out / "report.html").read_text(encoding="utf-8"))
+    assert len(page.images) == 5
+    for words in ("<script>x", "Similarity against gain", "a² + (1 − a)²", "flattened", "cover only part"):
+        assert words in page.text
+
+
+def test_every_part_of_the_folder_makes_a_report(folder, tmp_path):
+    for pattern, missing in (("CCA_*", "gain"), ("similarity.csv", "predictions"), ("AUC.csv", None)):
+        part = tmp_path / "part"
+        shutil.copytree(folder, part)
+        for path in part.glob(pattern):
+            path.unlink()
+        assert report("--published", part, "--out", tmp_path / "out").code == 0
+        values = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+        if missing:
+            assert values[missing] == []
+        else:
+            assert {row["n"] for row in values["gain"]} == {0}
+            assert values["gain"][0]["slope"] is None
+        check_page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+        shutil.rmtree(part)
+
+
+def test_one_fold_of_one_target_gives_null_and_a_note(tmp_path):
+    folder = write_published(tmp_path / "published", targets=("lung",), folds=1)
+    assert report("--published", folder, "--out", tmp_path / "out").code == 0
+    values = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    assert values["auc"][0]["sd"] is None
+    row = values["gain"][0]
+    assert (row["slope"], row["r"], row["ci95"], row["n"]) == (None, None, None, 1)
+    assert any("too few" in note for note in values["notes"])
+
+
+def test_a_malformed_value_is_exit_code_3_and_writes_nothing(folder, tmp_path):
+    change(folder / "CCA_lung.csv", ",0.99,", ",high,")
+    outcome = report("--published", folder, "--out", tmp_path / "out")
+    assert outcome.code == 3
+    assert "CCA_lung.csv, line 3" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_read_is_exit_code_3(tmp_path):
+    assert report("--published", tmp_path / "gone", "--out", tmp_path / "out").code == 3
+    (tmp_path / "empty").mkdir()
+    assert report("--published", tmp_path / "empty", "--out", tmp_path / "out").code == 3
+
+
+def test_usage_is_exit_code_2(folder, tmp_path):
+    assert report("--out", tmp_path / "out").code == 2
+    assert report("--published", folder).code == 2
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert report("--published", folder, "--out", tmp_path / "file").code == 2
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [1280, 420])
+def test_the_page_opens_in_a_browser(folder, tmp_path, width):
+    out = tmp_path / "out"
+    assert report("--published", folder, "--out", out).code == 0
+    # Only this copy may run a script; it writes down what a reader would see.
+    text = (out / "report.html").read_text(encoding="utf-8")
+    policy = text[text.index("<meta http-equiv") : text.index("<title>")]
+    probe = (
+        "<script>addEventListener('load',()=>{const w=document.documentElement;"
+        "const images=[...document.images].map(i=>i.naturalWidth>0&&i.getBoundingClientRect().width>200);"
+        "document.title=JSON.stringify({images,overflow:w.scrollWidth-w.clientWidth})})</script>"
+    )
+    (tmp_path / "probe.html").write_text(text.replace(policy, probe), encoding="utf-8")
+    shown = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},900",
+            "--dump-dom",
+            (tmp_path / "probe.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    title = shown.stdout.split("<title>")[1].split("</title>")[0]
+    assert json.loads(title) == {"images": [True] * 5, "overflow": 0}
+    assert "CONSOLE" not in shown.stderr
