@@ -10,11 +10,9 @@ from typing import Any
 from radtransfer.published_tables import FROZEN, RANDOM, UNFROZEN
 from radtransfer.report_numbers import interval, listed, signed
 from radtransfer.report_page import Point
+from radtransfer.verdicts import SAME, verdict
 
 Row = dict[str, Any]
-
-SAME = 0.02
-"""Differences of AUC below this are called equal when their whole interval is."""
 
 
 def sources_compared(differences: Sequence[Row]) -> Iterator[Point]:
@@ -32,8 +30,8 @@ def sources_compared(differences: Sequence[Row]) -> Iterator[Point]:
             texts.append(f"they differ by less than {SAME} on {listed(parts['equal'])}")
         if parts["undecided"]:
             texts.append(f"these folds cannot decide {listed(parts['undecided'])}")
-        verdict = "undecided" if len(parts["undecided"]) == len(rows) else "which start"
-        yield Point(verdict, f"{a} against {b}: {'; '.join(texts)}.", _evidence(rows, f"{a} less {b}"))
+        word = "undecided" if len(parts["undecided"]) == len(rows) else "which start"
+        yield Point(word, f"{a} against {b}: {'; '.join(texts)}.", _evidence(rows, f"{a} less {b}"))
 
 
 def pretraining_against_random(differences: Sequence[Row]) -> Iterator[Point]:
@@ -50,8 +48,8 @@ def pretraining_against_random(differences: Sequence[Row]) -> Iterator[Point]:
         ]
         if parts["undecided"]:
             texts.append(f"not to be told from it on {listed(parts['undecided'])}")
-        verdict = "undecided" if len(parts["undecided"]) == len(rows) else "pretraining"
-        yield Point(verdict, f"{source} is {'; '.join(texts)}.", _evidence(rows, f"{source} less random"))
+        word = "undecided" if len(parts["undecided"]) == len(rows) else "pretraining"
+        yield Point(word, f"{source} is {'; '.join(texts)}.", _evidence(rows, f"{source} less random"))
 
 
 def lost_when_frozen(differences: Sequence[Row]) -> Iterator[Point]:
@@ -59,7 +57,7 @@ def lost_when_frozen(differences: Sequence[Row]) -> Iterator[Point]:
     rows = [row for row in differences if (row["freeze_a"], row["freeze_b"]) == (UNFROZEN, FROZEN)]
     if not rows:
         return
-    lost = [row for row in rows if _verdict(row) == "better"]
+    lost = [row for row in rows if verdict(row["ci95"]) == "better"]
     if not lost:
         yield Point(
             "frozen first",
@@ -140,19 +138,10 @@ def _by_sources(differences: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return groups
 
 
-def _verdict(row: Row) -> str:
-    if row["ci95"] is None:
-        return "undecided"
-    low, high = row["ci95"]
-    if low > -SAME and high < SAME:
-        return "equal"
-    return "better" if low > 0 else "worse" if high < 0 else "undecided"
-
-
 def _sorted(rows: Sequence[Row]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"better": [], "worse": [], "equal": [], "undecided": []}
     for row in rows:
-        found[_verdict(row)].append(row["target"])
+        found[verdict(row["ci95"])].append(row["target"])
     return found
 
 

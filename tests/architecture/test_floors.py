@@ -55,8 +55,7 @@ FLOORS = {
         ("sampling",),
         ("gain",),
         ("fold_statistics",),
-        ("report_style", "report_page"),
-        ("report_numbers",),
+        ("report_style", "report_page", "report_numbers", "verdicts", "arm_results", "run_advice"),
     ],
     "materials": [
         ("leaks", "folds", "source_leaks"),
@@ -114,8 +113,14 @@ FLOORS = {
             "compare_predictions",
             "compare_weights",
             "comparison_files",
+            "run_arms",
+            "arm_comparison",
+            "run_sections",
+            "report_folder",
+            "published_sections",
+            "published_report",
+            "run_report",
         ),
-        ("report_folder", "published_sections", "published_report"),
     ],
 }
 
