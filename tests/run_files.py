@@ -11,7 +11,7 @@ from radtransfer.evaluation import Predictions, evaluate, summarize
 from radtransfer.scoring import Scoring
 
 STAGES = ("stem", "stage1", "stage2")
-SCORING = Scoring("binary", ("well", "sick"))
+SCORING = Scoring("multiclass", ("well", "sick"))
 
 
 def write_run(
