@@ -56,7 +56,7 @@ class LayerPair:
 
 @dataclass(frozen=True)
 class PredictionPair:
-    """How often two networks are right or wrong together; `prob` is "real" (observed) or "rand" (by chance)."""
+    """How often two networks are right or wrong together: `prob` is "real" (observed) or "rand" (by chance)."""
 
     target: str
     model1: str

@@ -6,7 +6,7 @@ is read from the resolved plan that each run records, so that equal plans of dif
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class ArmRun:
         record: Its run.json.
         metrics: Its metrics.json; empty while folds are missing.
         folds: What is finished.
+        called: Its arm in the study that it belongs to; empty outside of one.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class ArmRun:
     record: Mapping[str, Any]
     metrics: Mapping[str, Any]
     folds: Sequence[TrainedFold]
+    called: str = ""
 
     @property
     def seed(self) -> int:
@@ -94,15 +96,17 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[ArmRun], list[str]]:
     Raises:
         RunError: A path holds no run, or none of the runs has a finished fold.
     """
-    runs, notes = [], []
-    for folder in dict.fromkeys(run for path in paths for run in _folders(path)):
+    runs, notes, called = [], [], {}
+    for path in paths:
+        called = _folders(path) | called
+    for folder, name in called.items():
         record, folds = read_run(folder), finished_folds(folder)
         if not folds:
             notes.append(f"{folder.name}: no finished fold ({record.get('status', 'status unknown')}); left out")
             continue
         if record.get("status") != "finished":
             notes.append(f"{folder.name}: {record.get('status')}; only fold {', '.join(map(str, folds))} counted")
-        runs.append(_read(folder, record, folds))
+        runs.append(replace(_read(folder, record, folds), called=name))
     if not runs:
         raise RunError(f"Expected runs with a finished fold. Received: {', '.join(map(str, paths))}.")
     return runs, notes
@@ -126,25 +130,26 @@ def sort_arms(runs: Sequence[ArmRun]) -> list[Arm]:
     ]
 
 
-def _folders(path: Path) -> list[Path]:
+def _folders(path: Path) -> dict[Path, str]:
+    """The run folders that `path` stands for, and what a study calls each."""
     if (path / "run.json").is_file():
-        return [path]
+        return {path: ""}
+    study = _of_study(path)
     found = sorted(file.parent for pattern in ("*/run.json", "runs/*/run.json") for file in path.glob(pattern))
-    listed = _of_study(path)
-    if not found and not listed:
+    if not found and not study:
         raise RunError(f"{path}: expected a run folder, a study, or a folder of runs; there is no run.json in it.")
-    return listed or found
+    return study or dict.fromkeys(found, "")
 
 
-def _of_study(path: Path) -> list[Path]:
-    """The run folders that a study's `table.json` names, sources left out."""
+def _of_study(path: Path) -> dict[Path, str]:
+    """The run folders that a study's `table.json` names, with their arms; sources are left out."""
     try:
         rows = json.loads((path / "table.json").read_text(encoding="utf-8"))["runs"]
-        places = [Path(row["path"]) for row in rows if row.get("kind") != "source" and row.get("path")]
+        arms = {Path(row["path"]): row["arm"] for row in reversed(rows) if row["kind"] != "source" and row["path"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-    tried = [place if place.is_absolute() or place.exists() else path / place for place in places]
-    return [place for place in dict.fromkeys(tried) if (place / "run.json").is_file()]
+        return {}
+    places = {place if place.is_absolute() or place.exists() else path / place: arm for place, arm in arms.items()}
+    return {place: arm for place, arm in reversed(places.items()) if (place / "run.json").is_file()}
 
 
 def _read(folder: Path, record: Mapping[str, Any], folds: Mapping[int, Path]) -> ArmRun:
@@ -209,14 +214,19 @@ def _backbone(run: ArmRun) -> str:
 
 
 def _names(arms: Sequence[Arm]) -> list[str]:
-    """Folder names where each arm is one run; else what arms differ in, made unique."""
-    if all(len(arm.runs) == 1 for arm in arms):
+    """What a study calls them, folder names where each arm is one run, else what arms differ in; made unique."""
+    shown = [key for key in ("backbone", "start", "depth", "context") if len({getattr(arm, key) for arm in arms}) > 1]
+    said = [", ".join(filter(None, (getattr(arm, key) for key in shown))) or arm.start for arm in arms]
+    if all(arm.runs[0].called for arm in arms):
+        names = [arm.runs[0].called for arm in arms]
+        more = [arm.context or text for arm, text in zip(arms, said, strict=True)]
+        names = [f"{name}, {text}" if names.count(name) > 1 else name for name, text in zip(names, more, strict=True)]
+    elif all(len(arm.runs) == 1 for arm in arms):
         names = [arm.runs[0].path.resolve().name for arm in arms]
         if len(set(names)) < len(names):
             names = [f"{arm.runs[0].path.resolve().parent.name}/{name}" for arm, name in zip(arms, names, strict=True)]
     else:
-        shown = [key for key in ("backbone", "start", "depth", "context") if len({getattr(a, key) for a in arms}) > 1]
-        names = [", ".join(filter(None, (getattr(arm, key) for key in shown))) or arm.start for arm in arms]
+        names = said
     return [name if names.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(names, start=1)]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from radtransfer import run_sections as sections
+from radtransfer import training_sections as training
 from radtransfer.arm_comparison import PredictionShelf, compare_arms, summarize_arms
 from radtransfer.arm_results import ArmResults, LayerChange
 from radtransfer.errors import RadtransferError
@@ -43,9 +44,9 @@ def report_runs(
     differences = compare_arms(arms, summaries, predictions, progress)
     changes = _changes(arms, notes, progress) if cca else {}
     found = ArmResults(summaries, differences, changes)
-    curves = sections.test_curves(arms)
-    reached = sections.usual_threshold(curves) if threshold is None else threshold
-    steps = sections.step_rows(arms, reached) if reached is not None else []
+    curves = training.watched_curves(arms)
+    reached = training.usual_threshold(curves) if threshold is None else threshold
+    steps = training.step_rows(arms, reached) if reached is not None else []
     points = advice(found)
     report = Report(
         title="What did transfer learning bring?",
@@ -55,9 +56,9 @@ def report_runs(
             Section("advice", "Advice", [Points(points)] if points else []),
             Section("auc", "AUC", sections.auc_parts(found, arms)),
             Section("differences", "Differences", sections.difference_parts(found)),
-            Section("convergence", "Convergence", sections.convergence_parts(curves, steps)),
-            Section("size", "Is a small network enough?", sections.size_parts(found)),
-            Section("cca", "What did training change?", sections.change_parts(found)),
+            Section("convergence", "Convergence", training.convergence_parts(curves, steps)),
+            Section("size", "Is a small network enough?", training.size_parts(found)),
+            Section("cca", "What did training change?", training.change_parts(found)),
             Section("predictions", "Do they err on the same images?", sections.agreement_parts(found)),
             Section("sources", "What was read, and what was left out", sections.source_parts(arms, notes)),
         ],

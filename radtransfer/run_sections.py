@@ -1,18 +1,11 @@
-"""The sections of a report on runs: what each figure and table shows, and how it is captioned."""
+"""The sections of a report on runs that tell what each arm scores and how arms differ."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from radtransfer.arm_results import ArmDifference, ArmResults
-from radtransfer.curve import steps_to
-from radtransfer.figures.auc_by_size import draw_auc_by_size
-from radtransfer.figures.convergence import draw_convergence, mean_curve
 from radtransfer.figures.forest import draw_forest
-from radtransfer.figures.similarity_curve import Curve, similarity_curve
-from radtransfer.fold_statistics import spread
 from radtransfer.report_numbers import interval, mean_sd, number, signed
 from radtransfer.report_page import Picture, Prose, Table
 from radtransfer.run_arms import Arm
@@ -41,24 +34,27 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
             )
         )
     order = [*scored, *(arm for arm in found.arms if arm.mean is None)]
+    what = [", ".join(filter(None, (arm.backbone, arm.start, arm.depth, arm.context))) for arm in order]
+    named = all(arm.name == text for arm, text in zip(order, what, strict=True))
     cells = [
         [
             arm.name,
-            ", ".join(filter(None, (arm.backbone, arm.start, arm.depth, arm.context))),
+            *([] if named else [text]),
             mean_sd(arm.mean, arm.sd),
             str(arm.trainings),
             number(arm.pooled),
             "–" if arm.ci95 is None else f"{number(arm.ci95[0])} to {number(arm.ci95[1])}",
         ]
-        for arm in order
+        for arm, text in zip(order, what, strict=True)
     ]
     caption = (
         "Test AUC. Mean ± sd over trainings (each a seed and a fold; ddof 1), which is no interval; pooled: all "
         "out-of-fold predictions of a repeat together, averaged over repeats and seeds, with its 95 % interval by "
         "bootstrap over patients. The interval takes the trained networks as they are."
     )
-    header = ["arm", "what it is", "AUC, mean ± sd", "trainings", "pooled", "95 % interval"]
-    return [*parts, Table("auc", caption, header, cells, [dataclasses.asdict(a) for a in order], text_columns=2)]
+    header = ["arm", *([] if named else ["what it is"]), "AUC, mean ± sd", "trainings", "pooled", "95 % interval"]
+    records = [dataclasses.asdict(arm) for arm in order]
+    return [*parts, Table("auc", caption, header, cells, records, text_columns=1 if named else 2)]
 
 
 def difference_parts(found: ArmResults) -> list[Any]:
@@ -84,13 +80,15 @@ def difference_parts(found: ArmResults) -> list[Any]:
                 ),
             )
         )
+    counts = {f"{difference.patients:,} {difference.unit}" for difference in found.differences}
     caption = (
-        "Paired differences of AUC, A less B, on the images that both tested, with the 95 % interval by bootstrap over "
+        f"Paired differences of AUC, A less B, on the images that both tested (n = {', '.join(sorted(counts))}), "
+        "with the 95 % interval by bootstrap over "
         "patients; then training by training on the same seed and fold, mean ± sd (ddof 1), with Student's 95 % "
         "interval corrected for shared training images (Nadeau and Bengio 2003). p: DeLong's test, images counted as "
         "independent, where each arm is a single run without repeats."
     )
-    header = ["A", "B", "A − B", "95 % interval", "n", "by training", "95 % interval", "A better", "p"]
+    header = ["A", "B", "A − B", "95 % interval", "by training", "95 % interval", "A better", "p"]
     cells = [_difference_cells(difference) for difference in found.differences]
     records = [dataclasses.asdict(difference) for difference in found.differences]
     return [*parts, Table("differences", caption, header, cells, records, text_columns=2)]
@@ -102,12 +100,15 @@ def _difference_cells(difference: ArmDifference) -> list[str]:
         difference.b,
         signed(difference.value),
         interval(difference.ci95),
-        f"{difference.patients:,} {difference.unit}",
-        "–" if difference.fold_mean is None else mean_sd(difference.fold_mean, difference.fold_sd),
+        _signed_sd(difference.fold_mean, difference.fold_sd),
         interval(difference.fold_ci95),
         f"{difference.better} of {difference.trainings}",
         "–" if difference.p is None else f"{difference.p:.2g}",
     ]
+
+
+def _signed_sd(mean: float | None, sd: float | None) -> str:
+    return signed(mean) if mean is None or sd is None else f"{signed(mean)} ± {number(sd)}"
 
 
 def agreement_parts(found: ArmResults) -> list[Any]:
@@ -133,121 +134,6 @@ def agreement_parts(found: ArmResults) -> list[Any]:
     return [Table("predictions", caption, header, cells, records, text_columns=2)]
 
 
-def test_curves(arms: Sequence[Arm]) -> dict[str, list[list[tuple[int, float]]]]:
-    """Steps and test AUC of every training that was watched, by arm."""
-    curves = {}
-    for arm in arms:
-        watched = [
-            [(int(row["step"]), float(row["auc"])) for row in fold.curve if row["split"] == "test" and row["auc"]]
-            for fold in arm.folds
-        ]
-        if any(watched):
-            curves[arm.name] = [curve for curve in watched if curve]
-    return curves
-
-
-def usual_threshold(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]]) -> float | None:
-    """An AUC that every arm reaches on average: the lowest of the arms' highest means, down to two places."""
-    highest = [mean.max() for folds in curves.values() if (mean := mean_curve(folds)[1]).size]
-    return float(np.floor(100 * min(highest)) / 100) if highest else None
-
-
-def step_rows(arms: Sequence[Arm], threshold: float) -> list[dict[str, Any]]:
-    """Steps to the threshold: mean and sd over the trainings that reach it, and how many of how many do."""
-    rows = []
-    for arm in arms:
-        watched = [fold.curve for fold in arm.folds if fold.curve]
-        reached = [step for curve in watched if (step := steps_to(curve, threshold)) is not None]
-        found = spread(reached)
-        if watched:
-            row = {"arm": arm.name, "threshold": threshold, "steps_mean": found.mean, "steps_sd": found.sd}
-            rows.append(row | {"reached": len(reached), "watched": len(watched)})
-    return rows
-
-
-def convergence_parts(
-    curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], rows: Sequence[Mapping[str, Any]]
-) -> list[Any]:
-    """AUC against steps, and steps to the threshold."""
-    if not curves or not rows:
-        return []
-    threshold = rows[0]["threshold"]
-    cells = [
-        [row["arm"], mean_sd(row["steps_mean"], row["steps_sd"], 0), f"{row['reached']} of {row['watched']}"]
-        for row in rows
-    ]
-    counts = sorted({len(folds) for folds in curves.values()})
-    return [
-        Picture(
-            "convergence",
-            f"Test AUC against training steps of {', '.join(curves)}.",
-            f"Test AUC against training steps: mean over n = {' or '.join(map(str, counts))} trainings, band ± sd "
-            f"(ddof 1). Dotted: the threshold of the table, {threshold:g}.",
-            draw_convergence(curves, threshold=threshold),
-        ),
-        Table(
-            "steps",
-            f"Training steps to a test AUC of {threshold:g}: mean ± sd (ddof 1) over the trainings that reach it; "
-            "where some do not, the mean is of the faster ones.",
-            ["arm", "steps", "reached"],
-            cells,
-            rows,
-        ),
-    ]
-
-
-def size_parts(found: ArmResults) -> list[Any]:
-    """AUC against parameters, where arms differ in size."""
-    known = [arm for arm in found.scored if arm.parameters and arm.pooled is not None]
-    if len({arm.parameters for arm in known}) < 2:
-        return []
-    groups: dict[str, list] = {}
-    for arm in known:
-        name = ", ".join(filter(None, (arm.start, arm.depth, arm.context)))
-        point = (arm.backbone, arm.parameters, arm.pooled, *(arm.ci95 or (_NAN, _NAN)))
-        groups.setdefault(name, []).append(point)
-    return [
-        Picture(
-            "size",
-            f"AUC against parameters of {', '.join(arm.name for arm in known)}; the figures are in the first table.",
-            "Pooled test AUC against the parameters of the backbone; bars: 95 % interval by bootstrap over patients.",
-            draw_auc_by_size(groups),
-        )
-    ]
-
-
-def change_parts(found: ArmResults) -> list[Any]:
-    """Similarity of every layer before and after training, a figure per set of layers."""
-    groups: dict[tuple[str, ...], dict[str, Sequence]] = {}
-    for name, changes in found.changes.items():
-        if changes:
-            groups.setdefault(tuple(change.layer for change in changes), {})[name] = changes
-    parts: list[Any] = []
-    for place, (layers, arms) in enumerate(groups.items(), start=1):
-        curves = {name: _curve(changes) for name, changes in arms.items()}
-        parts.append(
-            Picture(
-                f"cca_before_after_{place}",
-                f"Similarity before and after training of {', '.join(arms)} over {', '.join(layers)}; see the table.",
-                "CCA of each layer before and after training, first run of each arm, averaged over its folds; bars: "
-                "95 % interval, jackknife over images; bands: what unrelated layers score.",
-                similarity_curve(layers, curves),
-            )
-        )
-    rows = [(name, change) for arms in groups.values() for name, changes in arms.items() for change in changes]
-    if not rows:
-        return []
-    cells = [
-        [name, c.layer, number(c.similarity), "–" if c.ci95 is None else f"{number(c.ci95[0])} to {number(c.ci95[1])}"]
-        + [number(c.chance)]
-        for name, c in rows
-    ]
-    caption = "CCA before and after training, 95 % interval (jackknife over images), and what unrelated layers score."
-    records = [{"arm": name} | dataclasses.asdict(change) for name, change in rows]
-    header = ["arm", "layer", "similarity", "95 % interval", "chance"]
-    return [*parts, Table("cca_before_after", caption, header, cells, records, text_columns=2)]
-
-
 def source_parts(arms: Sequence[Arm], notes: Sequence[str]) -> list[Any]:
     """Which runs were read, and what was left out."""
     rows = [
@@ -268,13 +154,6 @@ def facts(found: ArmResults, arms: Sequence[Arm]) -> list[tuple[str, str]]:
     if len(images) == 1:
         shown.append((f"{found.differences[0].unit} tested", f"{images.pop():,}"))
     return shown
-
-
-def _curve(changes: Sequence[Any]) -> Curve:
-    chance = [_nan(change.chance) for change in changes]
-    ends = [change.ci95 or (_NAN, _NAN) for change in changes]
-    values = [_nan(change.similarity) for change in changes]
-    return Curve(values, [low for low, _ in ends], [high for _, high in ends], [0.0] * len(chance), chance)
 
 
 def _nan(value: float | None) -> float:

@@ -97,7 +97,9 @@ def write_run(
         metrics = evaluate(results[-1], SCORING).to_dict()
         _json(place / "metrics.json", metrics | {"fold": number + 1, "repeat": 0, "seed": seed})
         if curve:
-            points = [[step, 1, "test", 0.5, 0.5 + (metrics["auc"] - 0.5) * min(step / 80, 1)] for step in range(0, 101, 10)]
+            points = [
+                [step, 1, "test", 0.5, 0.5 + (metrics["auc"] - 0.5) * min(step / 80, 1)] for step in range(0, 101, 10)
+            ]
             _csv(place / "curve.csv", ["step", "epoch", "split", "loss", "auc"], points)
     _json(folder / "metrics.json", summarize(results, SCORING, draws=500).to_dict())
     return folder

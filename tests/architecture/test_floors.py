@@ -116,6 +116,7 @@ FLOORS = {
             "run_arms",
             "arm_comparison",
             "run_sections",
+            "training_sections",
             "report_folder",
             "published_sections",
             "published_report",

@@ -1,0 +1,145 @@
+"""The sections of a report on runs that tell how networks learned, how large they are and what training changed."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from radtransfer.arm_results import ArmResults
+from radtransfer.curve import steps_to
+from radtransfer.figures.auc_by_size import draw_auc_by_size
+from radtransfer.figures.convergence import draw_convergence, mean_curve
+from radtransfer.figures.similarity_curve import Curve, similarity_curve
+from radtransfer.fold_statistics import spread
+from radtransfer.report_numbers import mean_sd, number
+from radtransfer.report_page import Picture, Table
+from radtransfer.run_arms import Arm
+
+_NAN = float("nan")
+
+
+def watched_curves(arms: Sequence[Arm]) -> dict[str, list[list[tuple[int, float]]]]:
+    """Steps and test AUC of every training that was watched, by arm."""
+    curves = {}
+    for arm in arms:
+        watched = [
+            [(int(row["step"]), float(row["auc"])) for row in fold.curve if row["split"] == "test" and row["auc"]]
+            for fold in arm.folds
+        ]
+        if any(watched):
+            curves[arm.name] = [curve for curve in watched if curve]
+    return curves
+
+
+def usual_threshold(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]]) -> float | None:
+    """An AUC that every arm reaches on average: the lowest of the arms' highest means, down to two places."""
+    highest = [mean.max() for folds in curves.values() if (mean := mean_curve(folds)[1]).size]
+    return float(np.floor(100 * min(highest)) / 100) if highest else None
+
+
+def step_rows(arms: Sequence[Arm], threshold: float) -> list[dict[str, Any]]:
+    """Steps to the threshold: mean and sd over the trainings that reach it, and how many of how many do."""
+    rows = []
+    for arm in arms:
+        watched = [fold.curve for fold in arm.folds if fold.curve]
+        reached = [step for curve in watched if (step := steps_to(curve, threshold)) is not None]
+        found = spread(reached)
+        if watched:
+            row = {"arm": arm.name, "threshold": threshold, "steps_mean": found.mean, "steps_sd": found.sd}
+            rows.append(row | {"reached": len(reached), "watched": len(watched)})
+    return rows
+
+
+def convergence_parts(
+    curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], rows: Sequence[Mapping[str, Any]]
+) -> list[Any]:
+    """AUC against steps, and steps to the threshold."""
+    if not curves or not rows:
+        return []
+    threshold = rows[0]["threshold"]
+    cells = [
+        [row["arm"], mean_sd(row["steps_mean"], row["steps_sd"], 0), f"{row['reached']} of {row['watched']}"]
+        for row in rows
+    ]
+    counts = sorted({len(folds) for folds in curves.values()})
+    return [
+        Picture(
+            "convergence",
+            f"Test AUC against training steps of {', '.join(curves)}.",
+            f"Test AUC against training steps: mean over n = {' or '.join(map(str, counts))} trainings, band ± sd "
+            f"(ddof 1). Dotted: the threshold of the table, {threshold:g}.",
+            draw_convergence(curves, threshold=threshold),
+        ),
+        Table(
+            "steps",
+            f"Training steps to a test AUC of {threshold:g}: mean ± sd (ddof 1) over the trainings that reach it; "
+            "where some do not, the mean is of the faster ones.",
+            ["arm", "steps", "reached"],
+            cells,
+            rows,
+        ),
+    ]
+
+
+def size_parts(found: ArmResults) -> list[Any]:
+    """AUC against parameters, where arms differ in size."""
+    known = [arm for arm in found.scored if arm.parameters and arm.pooled is not None]
+    if len({arm.parameters for arm in known}) < 2:
+        return []
+    groups: dict[str, list] = {}
+    for arm in known:
+        name = ", ".join(filter(None, (arm.start, arm.depth, arm.context)))
+        point = (arm.backbone, arm.parameters, arm.pooled, *(arm.ci95 or (_NAN, _NAN)))
+        groups.setdefault(name, []).append(point)
+    return [
+        Picture(
+            "size",
+            f"AUC against parameters of {', '.join(arm.name for arm in known)}; the figures are in the first table.",
+            "Pooled test AUC against the parameters of the backbone; bars: 95 % interval by bootstrap over patients.",
+            draw_auc_by_size(groups),
+        )
+    ]
+
+
+def change_parts(found: ArmResults) -> list[Any]:
+    """Similarity of every layer before and after training, a figure per set of layers."""
+    groups: dict[tuple[str, ...], dict[str, Sequence]] = {}
+    for name, changes in found.changes.items():
+        if changes:
+            groups.setdefault(tuple(change.layer for change in changes), {})[name] = changes
+    parts: list[Any] = []
+    for place, (layers, arms) in enumerate(groups.items(), start=1):
+        curves = {name: _curve(changes) for name, changes in arms.items()}
+        parts.append(
+            Picture(
+                f"cca_before_after_{place}",
+                f"Similarity before and after training of {', '.join(arms)} over {', '.join(layers)}; see the table.",
+                "CCA of each layer before and after training, first run of each arm, averaged over its folds; bars: "
+                "95 % interval, jackknife over images; bands: what unrelated layers score.",
+                similarity_curve(layers, curves),
+            )
+        )
+    rows = [(name, change) for arms in groups.values() for name, changes in arms.items() for change in changes]
+    if not rows:
+        return []
+    cells = [
+        [name, c.layer, number(c.similarity), "–" if c.ci95 is None else f"{number(c.ci95[0])} to {number(c.ci95[1])}"]
+        + [number(c.chance)]
+        for name, c in rows
+    ]
+    caption = "CCA before and after training, 95 % interval (jackknife over images), and what unrelated layers score."
+    records = [{"arm": name} | dataclasses.asdict(change) for name, change in rows]
+    header = ["arm", "layer", "similarity", "95 % interval", "chance"]
+    return [*parts, Table("cca_before_after", caption, header, cells, records, text_columns=2)]
+
+
+def _curve(changes: Sequence[Any]) -> Curve:
+    chance = [_nan(change.chance) for change in changes]
+    ends = [change.ci95 or (_NAN, _NAN) for change in changes]
+    values = [_nan(change.similarity) for change in changes]
+    return Curve(values, [low for low, _ in ends], [high for _, high in ends], [0.0] * len(chance), chance)
+
+
+def _nan(value: float | None) -> float:
+    return _NAN if value is None else value
