@@ -23,6 +23,6 @@ def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
     return "–" if ends is None else f"{signed(ends[0], digits)} to {signed(ends[1], digits)}"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence: a, b and c."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def listed(names: Sequence[str], word: str = "and") -> str:
+    """One or more names in a sentence: a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"

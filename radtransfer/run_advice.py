@@ -147,11 +147,12 @@ def _ranked(
         return
     equal = [name(arm) for arm in rivals if verdicts[arm] == "equal"]
     open_ones = [arm for arm in rivals if verdicts[arm] == "undecided"]
-    text = f"{do} {name(best)} or {listed(equal)}{where}: they are equal within {SAME:g}"
     if open_ones:
         joined = listed([name(arm) for arm in open_ones])
         text = f"{name(best)} scores highest{where}, but the data cannot tell it from {joined}"
-        text += f"; {listed(equal)} is equal within {SAME:g}" if equal else ""
+        text += f"; it is equal within {SAME:g} to {listed(equal)}" if equal else ""
+    else:
+        text = f"{do} {listed([name(best), *equal], 'or')}{where}: they are equal within {SAME:g}"
     text += f"; {listed(beaten)} {'is' if len(beaten) == 1 else 'are'} worse" if beaten else ""
     text += "".join(f". {_more(compared[arm], name(arm))}" for arm in open_ones)
     yield Point("undecided" if open_ones else title, f"{text}.", evidence)

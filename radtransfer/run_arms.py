@@ -98,7 +98,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[ArmRun], list[str]]:
     """
     runs, notes, called = [], [], {}
     for path in paths:
-        called = _folders(path) | called
+        called |= {folder: name for folder, name in _folders(path).items() if folder not in called}
     for folder, name in called.items():
         record, folds = read_run(folder), finished_folds(folder)
         if not folds:

@@ -143,7 +143,7 @@ def source_parts(arms: Sequence[Arm], notes: Sequence[str]) -> list[Any]:
     ]
     cells = [[row["arm"], row["run"], str(row["seed"]), ", ".join(map(str, row["folds"]))] for row in rows]
     table = Table("runs", "The runs behind each arm.", ["arm", "run", "seed", "folds"], cells, rows, text_columns=2)
-    return [table, *(Prose(f"Left out: {note}.") for note in notes)]
+    return [table, *(Prose(f"Left out: {note.rstrip('.')}.") for note in notes)]
 
 
 def facts(found: ArmResults, arms: Sequence[Arm]) -> list[tuple[str, str]]:

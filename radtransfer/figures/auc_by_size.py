@@ -7,7 +7,7 @@ References:
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from radtransfer.figures.style import COLUMN, in_paper_style, line_style, new_figure, plain
+from radtransfer.figures.style import COLUMN, in_paper_style, line_style, name_above, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,5 +33,5 @@ def draw_auc_by_size(arms: Mapping[str, Sized]) -> "Figure":
     axes.minorticks_off()
     axes.margins(x=0.15)
     axes.set_ylabel("AUC (95 % interval)")
-    figure.legend(loc="outside upper center", ncols=2, fontsize=7)
+    name_above(figure, list(arms))
     return figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import COLORS, COLUMN, in_paper_style, line_style, new_figure, plain
+from radtransfer.figures.style import COLORS, COLUMN, in_paper_style, line_style, name_above, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,5 +50,5 @@ def draw_by_group(
     axes.set_yticks(range(len(groups)), [plain(name) for name in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlabel(label)
-    figure.legend(loc="outside upper center", ncols=3, fontsize=7)
+    name_above(figure, list(arms))
     return figure

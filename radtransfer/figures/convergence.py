@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import COLUMN, in_paper_style, line_style, new_figure, plain
+from radtransfer.figures.style import COLUMN, in_paper_style, line_style, name_above, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float 
     axes.set_xlabel("training steps")
     axes.set_ylabel("test AUC (mean ± sd)")
     if curves:
-        figure.legend(loc="outside upper center", ncols=2, fontsize=7, frameon=False)
+        name_above(figure, list(curves))
     return figure
 
 

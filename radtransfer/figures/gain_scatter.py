@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import COLUMN, MARKERS, in_paper_style, line_style, new_figure, plain
+from radtransfer.figures.style import COLUMN, MARKERS, in_paper_style, line_style, name_above, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def draw_gain(
         axes[0].plot([], [], linestyle="", **_mark(number, 4.5), label=plain(target))[0]
         for number, target in enumerate(targets)
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(targets), 7), fontsize=7)
+    name_above(figure, targets, handles)
     return figure
 
 

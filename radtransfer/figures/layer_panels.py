@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import COLUMN, in_paper_style, line_style, new_figure, plain
+from radtransfer.figures.style import COLUMN, in_paper_style, line_style, name_above, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,11 +51,5 @@ def draw_layer_panels(layers: Sequence[str], panels: Mapping[str, Mapping[str, B
     for panel in axes[::across]:
         panel.set_ylabel(label)
     ordered = [name for name in names if name in handles]
-    figure.legend(
-        [handles[name] for name in ordered],
-        [plain(n) for n in ordered],
-        loc="outside upper center",
-        ncols=3,
-        fontsize=7,
-    )
+    name_above(figure, ordered, [handles[name] for name in ordered])
     return figure

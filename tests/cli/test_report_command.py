@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from page_checks import check_page
 from published_files import change, write_published
+from run_files import write_run
 
 from radtransfer.cli.main import application
 
@@ -123,3 +124,39 @@ def test_the_page_opens_in_a_browser(folder, tmp_path, width):
     title = shown.stdout.split("<title>")[1].split("</title>")[0]
     assert json.loads(title) == {"images": [True] * 5, "overflow": 0}
     assert "CONSOLE" not in shown.stderr
+
+
+def test_runs_become_a_report_with_advice(tmp_path):
+    runs = tmp_path / "runs"
+    for seed in range(2):
+        write_run(runs / f"i{seed}", shift=3, seed=seed)
+        write_run(runs / f"h{seed}", shift=2, seed=seed, noise=1, frozen=3)
+        write_run(runs / f"s{seed}", shift=0.5, seed=seed, noise=2, starts_from="random")
+        write_run(runs / f"c{seed}", shift=2.9, seed=seed, noise=3, backbone="<b>cbr", parameters=1_000_000)
+    out = tmp_path / "out"
+    outcome = report(runs, "--no-cca", "--out", out, "--threshold", 0.7)
+    assert outcome.code == 0, outcome.err
+    values = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert [row["seeds"] for row in values["auc"]] == [2] * 4
+    assert len(values["differences"]) == 6
+    assert {row["threshold"] for row in values["steps"]} == {0.7}
+    assert {point["verdict"] for point in values["advice"]} >= {"which start", "how deep"}
+    page = check_page((out / "report.html").read_text(encoding="utf-8"))
+    assert len(page.images) == 4
+    assert "better than random" in page.text
+    assert "<b>cbr" in page.text
+
+
+def test_one_run_is_a_report_that_says_what_it_cannot_say(tmp_path):
+    outcome = report(write_run(tmp_path / "run", folds=1, curve=False), "--no-cca", "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    page = check_page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    assert "trained once" in page.text
+    assert "Convergence" not in page.text
+
+
+def test_what_is_no_run_is_exit_code_2(tmp_path):
+    outcome = report(tmp_path, "--no-cca", "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "there is no run.json in it" in outcome.err
+    assert report(tmp_path, "--published", tmp_path, "--out", tmp_path / "out").code == 2
