@@ -89,12 +89,22 @@ class ArmDifference:
 
 @dataclass(frozen=True)
 class LayerChange:
-    """How alike a layer is before and after training, with its 95 % interval over images and what chance gives."""
+    """How alike a layer is before and after training.
+
+    Attributes:
+        layer: Which.
+        similarity: CCA, 0–1; None where it is not defined.
+        ci95: 95 % interval over images.
+        chance: What unrelated layers score.
+        dims, rows: Channels and positions that it was computed of; only scores of the same compare.
+    """
 
     layer: str
     similarity: float | None
     ci95: Interval | None = None
     chance: float | None = None
+    dims: int | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from radtransfer.arm_results import ArmDifference, ArmResults, ArmSummary
 from radtransfer.report_numbers import interval, listed, mean_sd, number, signed
 from radtransfer.report_page import Point
-from radtransfer.verdicts import SAME, how_many, verdict
+from radtransfer.verdicts import SAME, how_many, more_trainings, verdict
 
 HIGH_SIMILARITY = 0.8
 """Mean similarity of the layers to their start from which a network is said to have stayed like it."""
@@ -97,6 +97,24 @@ def alike_without_gain(found: ArmResults) -> Iterator[Point]:
                 )
 
 
+def few_trainings(found: ArmResults) -> Iterator[Point]:
+    """Differences from the best that hold for the patients, but not for training again."""
+    for arm in found.scored[1:]:
+        difference = found.difference(found.scored[0].name, arm.name)
+        if difference is None or verdict(difference.ci95) != "better" or difference.fold_ci95 is None:
+            continue
+        if difference.fold_ci95[0] <= 0:
+            half = (difference.fold_ci95[1] - difference.fold_ci95[0]) / 2
+            needed = f"; {more_trainings(difference.fold_mean, half, difference.trainings)}"
+            yield Point(
+                "few trainings",
+                f"{difference.a} is better than {difference.b} as trained, but over trainings the interval of the "
+                f"difference contains zero{needed}.",
+                f"by training {signed(difference.fold_mean)} ({interval(difference.fold_ci95)}), better in "
+                f"{difference.better} of {difference.trainings}; {_evidence(difference)}",
+            )
+
+
 def equal_but_different(found: ArmResults) -> Iterator[Point]:
     """A failure signature: equal AUCs, errors on different images."""
     for difference in found.differences:
@@ -117,6 +135,7 @@ RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
     lost_when_frozen,
     alike_without_gain,
     equal_but_different,
+    few_trainings,
     one_training,
 )
 

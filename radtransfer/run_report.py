@@ -3,17 +3,21 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from radtransfer import run_sections as sections
 from radtransfer import training_sections as training
 from radtransfer.arm_comparison import PredictionShelf, compare_arms, summarize_arms
 from radtransfer.arm_results import ArmResults, LayerChange
-from radtransfer.errors import RadtransferError
+from radtransfer.errors import RadtransferError, SimilarityError
 from radtransfer.progress import Progress
 from radtransfer.report_folder import write_report
 from radtransfer.report_page import Points, Report, Section
 from radtransfer.run_advice import advice
 from radtransfer.run_arms import Arm, find_runs, sort_arms
+
+CHANNELS = (64, 16)
+"""Channels of a layer that CCA is computed of: fewer for all arms where images are too few for one of them."""
 
 
 def report_runs(
@@ -77,23 +81,31 @@ def report_runs(
 
 
 def _changes(arms: Sequence[Arm], notes: list[str], progress: Progress) -> dict[str, list[LayerChange]]:
-    """Each arm's first run before and after training; what cannot be compared is noted."""
+    """Each arm's first run before and after training, all arms in as many channels; what cannot be done is noted."""
     from radtransfer.compare import ComparisonSettings, compare
+    from radtransfer.layer_pairs import Sampling
 
-    found = {}
-    for number, arm in enumerate(arms, start=1):
-        progress.count("arms compared before and after", number, len(arms))
-        path = arm.runs[0].path
-        try:
-            comparison = compare(f"{path}@initial", f"{path}@final", ComparisonSettings(), progress=progress)
-        except (RadtransferError, OSError) as error:
-            notes.append(f"{arm.name} is not compared before and after training: {error}")
-            continue
-        found[arm.name] = [
-            LayerChange(item.layer, item.similarity, item.ci95, _largest(item.null.closed_form, item.null.permuted))
-            for item in comparison.layers
-        ]
+    for dims in CHANNELS:
+        settings, found, failed = ComparisonSettings(sampling=Sampling(dims=dims)), {}, []
+        too_few = False
+        for number, arm in enumerate(arms, start=1):
+            progress.count("arms compared before and after", number, len(arms))
+            path = arm.runs[0].path
+            try:
+                comparison = compare(f"{path}@initial", f"{path}@final", settings, progress=progress)
+                found[arm.name] = [_layer_change(item) for item in comparison.layers]
+            except (RadtransferError, OSError) as error:
+                failed.append(f"{arm.name} is not compared before and after training: {error}")
+                too_few = too_few or isinstance(error, SimilarityError)
+        if not too_few:
+            break
+    notes += failed
     return found
+
+
+def _layer_change(item: Any) -> LayerChange:
+    chance = _largest(item.null.closed_form, item.null.permuted)
+    return LayerChange(item.layer, item.similarity, item.ci95, chance, item.dims, item.rows)
 
 
 def _largest(*values: float | None) -> float | None:

@@ -128,10 +128,19 @@ def change_parts(found: ArmResults) -> list[Any]:
         + [number(c.chance)]
         for name, c in rows
     ]
-    caption = "CCA before and after training, 95 % interval (jackknife over images), and what unrelated layers score."
+    caption = (
+        f"CCA before and after training of {_range([c.dims for _, c in rows])} channels at "
+        f"{_range([c.rows for _, c in rows])} positions, 95 % interval (jackknife over images), and what unrelated "
+        "layers score, which fewer positions or more channels raise."
+    )
     records = [{"arm": name} | dataclasses.asdict(change) for name, change in rows]
     header = ["arm", "layer", "similarity", "95 % interval", "chance"]
     return [*parts, Table("cca_before_after", caption, header, cells, records, text_columns=2)]
+
+
+def _range(counts: Sequence[int | None]) -> str:
+    known = [count for count in counts if count is not None]
+    return "–" if not known else f"{min(known):,}" if min(known) == max(known) else f"{min(known):,} to {max(known):,}"
 
 
 def _curve(changes: Sequence[Any]) -> Curve:

@@ -41,6 +41,14 @@ def how_many(value: float, ci95: Sequence[float] | None, n: int, *, unit: str = 
     return f"about {_rounded(factor * n):,} {unit} instead of {n:,} would {what}, if the difference stays as it is"
 
 
+def more_trainings(value: float, half: float, n: int) -> str:
+    """How many trainings of each would take zero out of an interval of ± `half`, if the difference stayed as it is."""
+    factor = _factor(half, abs(value))
+    if factor > _MOST:
+        return f"more than {_MOST} times the {n} trainings would be needed"
+    return f"about {_rounded(factor * n):,} trainings of each instead of {n:,} would decide, if it stays as it is"
+
+
 def _factor(half: float, room: float) -> float:
     return math.inf if room <= 0 else max((half / room) ** 2, 1.0)
 

@@ -9,6 +9,7 @@ from radtransfer.run_advice import (
     advice,
     alike_without_gain,
     equal_but_different,
+    few_trainings,
     how_deep,
     lost_when_frozen,
     one_training,
@@ -153,6 +154,16 @@ def test_equal_networks_that_err_differently_are_named():
     assert "kappa 0.20 (+0.10 to +0.30)" in point.evidence
     assert not list(equal_but_different(results(*arms, kappa=0.3, kappa_ci95=(0.1, 0.5))))
     assert not list(equal_but_different(results(*arms, half=0.05, kappa=0.2, kappa_ci95=(0.1, 0.3))))
+
+
+def test_a_difference_that_training_again_may_turn_is_named():
+    starts = arm("i", 0.9), arm("s", 0.86, start="random")
+    point = only(few_trainings(results(*starts, fold_mean=0.04, fold_ci95=(-0.04, 0.12))))
+    assert point.verdict == "few trainings"
+    assert "about 36 trainings of each instead of 9 would decide" in point.text
+    assert "by training +0.040 (−0.040 to +0.120), better in 9 of 9" in point.evidence
+    assert not list(few_trainings(results(*starts, fold_mean=0.04, fold_ci95=(0.01, 0.07))))
+    assert not list(few_trainings(results(*starts, half=0.1, fold_mean=0.04, fold_ci95=(-0.04, 0.12))))
 
 
 def test_nothing_is_claimed_without_an_interval():

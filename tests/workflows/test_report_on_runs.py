@@ -1,0 +1,33 @@
+"""A report on a run that was really trained: layers before and after, with TensorFlow."""
+
+import json
+
+from page_checks import check_page
+
+
+def test_layers_before_and_after_are_part_of_the_report(finished_run, radtransfer, tmp_path):
+    out = tmp_path / "report"
+    outcome = radtransfer("report", finished_run.path, "--out", out)
+    assert outcome.code == 0, outcome.err
+    values = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert [row["layer"] for row in values["cca"]] == ["stem", "stage1", "stage2", "stage3"]
+    assert all(0 < row["similarity"] <= 1 and row["dims"] == 16 for row in values["cca"])
+    assert values["auc"][0]["mean"] == finished_run.metrics["auc"]["mean"]
+    assert values["auc"][0]["ci95"] == finished_run.metrics["auc"]["ci95"]
+    page = check_page((out / "report.html").read_text(encoding="utf-8"))
+    assert "What did training change?" in page.text
+    assert "of 16 channels" in page.text
+
+
+def test_a_run_without_its_images_is_reported_without_them(finished_run, radtransfer, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run.path, copy)
+    text = (copy / "config.yaml").read_text(encoding="utf-8")
+    (copy / "config.yaml").write_text(text.replace("images.csv", "gone.csv"), encoding="utf-8")
+    outcome = radtransfer("report", copy, "--out", tmp_path / "report")
+    assert outcome.code == 0, outcome.err
+    values = json.loads((tmp_path / "report/report.json").read_text(encoding="utf-8"))
+    assert values["cca"] == []
+    assert "is not compared before and after training" in values["notes"][0]
