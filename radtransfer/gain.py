@@ -72,7 +72,7 @@ def fit_line(x: Sequence[float], y: Sequence[float], *, groups: int = 1) -> Line
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     n, df = x.size, x.size - groups - 1
     if df < 1:
-        return _undefined(n, df, f"{n} points are too few for a line with an interval")
+        return _undefined(n, df, f"too few points for a line with an interval ({n})")
     if _constant(x):
         return _undefined(n, df, "the similarity is the same at every point")
     dx, dy = x - x.mean(), y - y.mean()

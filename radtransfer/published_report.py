@@ -63,6 +63,11 @@ CHOICES = (
 def report_published(folder: Path, out: Path) -> list[Path]:
     """Read `folder` and write its report to `out`; gives the files, the page first.
 
+    `report.json` holds `gain` (a row per source and layer: slope and r of relative gain on CCA, `ci95` of the slope
+    by Student's t on n - 2 degrees of freedom, `r_ci95`, the same within targets, and the slope without each target),
+    `auc`, `differences`, `cca`, `predictions`, `findings`, and what was `read`, `ignored` and left out (`notes`).
+    What is not defined is null.
+
     Raises:
         DataError: As `read_published`.
         RunError: As `write_report`.

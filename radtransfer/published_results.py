@@ -241,6 +241,8 @@ def _lines(
     unknown = [name for name in header if name not in (*columns, *also) and not (also and _LAYER.fullmatch(name))]
     if any(unknown):
         found.notes.append(f"{path.name}: columns not used: {', '.join(filter(None, unknown))}")
+    if not any(text.strip() for _, row in rows for text in row):
+        found.notes.append(f"{path.name}: no line below the header")
     return _checked(path, header, rows), header
 
 

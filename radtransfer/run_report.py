@@ -3,21 +3,17 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from radtransfer import run_sections as sections
 from radtransfer import training_sections as training
 from radtransfer.arm_comparison import PredictionShelf, compare_arms, summarize_arms
-from radtransfer.arm_results import ArmResults, LayerChange
-from radtransfer.errors import RadtransferError, SimilarityError
+from radtransfer.arm_results import ArmResults
 from radtransfer.progress import Progress
 from radtransfer.report_folder import write_report
 from radtransfer.report_page import Points, Report, Section
 from radtransfer.run_advice import advice
-from radtransfer.run_arms import Arm, find_runs, sort_arms
-
-CHANNELS = (64, 16)
-"""Channels of a layer that CCA is computed of: fewer for all arms where images are too few for one of them."""
+from radtransfer.run_arms import find_runs, sort_arms
+from radtransfer.run_changes import filter_changes, layer_changes
 
 
 def report_runs(
@@ -34,7 +30,8 @@ def report_runs(
         paths: Where the runs are.
         out: The folder of the report.
         threshold: AUC that training steps are counted to; None chooses one that every arm reaches.
-        cca: Also compare each arm's layers before and after training, which needs its images and TensorFlow.
+        cca: Also compare each arm's layers and filters before and after training, which needs its images and
+            TensorFlow.
         progress: Hears what happens.
 
     Raises:
@@ -46,7 +43,8 @@ def report_runs(
     predictions = PredictionShelf(notes)
     summaries = summarize_arms(arms, predictions)
     differences = compare_arms(arms, summaries, predictions, progress)
-    changes = _changes(arms, notes, progress) if cca else {}
+    changes = layer_changes(arms, notes, progress) if cca else {}
+    filters = filter_changes(arms, notes) if cca else {}
     found = ArmResults(summaries, differences, changes)
     curves = training.watched_curves(arms)
     reached = training.usual_threshold(curves) if threshold is None else threshold
@@ -62,7 +60,9 @@ def report_runs(
             Section("differences", "Differences", sections.difference_parts(found)),
             Section("convergence", "Convergence", training.convergence_parts(curves, steps)),
             Section("size", "Is a small network enough?", training.size_parts(found)),
-            Section("cca", "What did training change?", training.change_parts(found)),
+            Section(
+                "cca", "What did training change?", [*training.change_parts(found), *training.filter_parts(filters)]
+            ),
             Section("predictions", "Do they err on the same images?", sections.agreement_parts(found)),
             Section("sources", "What was read, and what was left out", sections.source_parts(arms, notes)),
         ],
@@ -78,35 +78,3 @@ def report_runs(
         "notes": notes,
     }
     return write_report(report, values, out)
-
-
-def _changes(arms: Sequence[Arm], notes: list[str], progress: Progress) -> dict[str, list[LayerChange]]:
-    """Each arm's first run before and after training, all arms in as many channels; what cannot be done is noted."""
-    from radtransfer.compare import ComparisonSettings, compare
-    from radtransfer.layer_pairs import Sampling
-
-    for dims in CHANNELS:
-        settings, found, failed = ComparisonSettings(sampling=Sampling(dims=dims)), {}, []
-        too_few = False
-        for number, arm in enumerate(arms, start=1):
-            progress.count("arms compared before and after", number, len(arms))
-            path = arm.runs[0].path
-            try:
-                comparison = compare(f"{path}@initial", f"{path}@final", settings, progress=progress)
-                found[arm.name] = [_layer_change(item) for item in comparison.layers]
-            except (RadtransferError, OSError) as error:
-                failed.append(f"{arm.name} is not compared before and after training: {error}")
-                too_few = too_few or isinstance(error, SimilarityError)
-        if not too_few:
-            break
-    notes += failed
-    return found
-
-
-def _layer_change(item: Any) -> LayerChange:
-    chance = _largest(item.null.closed_form, item.null.permuted)
-    return LayerChange(item.layer, item.similarity, item.ci95, chance, item.dims, item.rows)
-
-
-def _largest(*values: float | None) -> float | None:
-    return max((value for value in values if value is not None), default=None)

@@ -10,6 +10,7 @@ from radtransfer.arm_results import ArmResults
 from radtransfer.curve import steps_to
 from radtransfer.figures.auc_by_size import draw_auc_by_size
 from radtransfer.figures.convergence import draw_convergence, mean_curve
+from radtransfer.figures.filter_change import filter_change
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
 from radtransfer.fold_statistics import spread
 from radtransfer.report_numbers import mean_sd, number
@@ -136,6 +137,20 @@ def change_parts(found: ArmResults) -> list[Any]:
     records = [{"arm": name} | dataclasses.asdict(change) for name, change in rows]
     header = ["arm", "layer", "similarity", "95 % interval", "chance"]
     return [*parts, Table("cca_before_after", caption, header, cells, records, text_columns=2)]
+
+
+def filter_parts(filters: Mapping[str, Any]) -> list[Picture]:
+    """The filters of each arm's first convolution, before and after training."""
+    return [
+        Picture(
+            f"filters_{place}",
+            f"Filters of the first convolution of {name} before and after training, and histograms of their weights.",
+            f"{name}: filters of {change.layer} before and after training in the first network of the arm, and all "
+            "their weights. A filter and its counterpart share one scale.",
+            filter_change(change.a, change.b, title_a="before", title_b="after"),
+        )
+        for place, (name, change) in enumerate(filters.items(), start=1)
+    ]
 
 
 def _range(counts: Sequence[int | None]) -> str:

@@ -146,3 +146,10 @@ def test_a_cca_file_needs_a_layer(tmp_path):
     write_csv(tmp_path / "CCA_x.csv", ["model1", "model2", "fold", "p"], [])
     with pytest.raises(DataError, match="expected columns of layers such as conv1"):
         read_published(tmp_path)
+
+
+def test_a_file_without_lines_is_noted(folder):
+    (folder / "AUC.csv").write_text(",".join(AUC) + "\n", encoding="utf-8")
+    found = read_published(folder)
+    assert found.auc == []
+    assert found.notes == ["AUC.csv: no line below the header"]

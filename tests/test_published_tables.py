@@ -94,7 +94,7 @@ def test_without_random_networks_there_is_no_gain(folder):
     rows, notes = gain(folder)
     assert {(row["n"], row["slope"], row["r"], row["ci95"]) for row in rows.values()} == {(0, None, None, None)}
     assert any("no AUC of random initialization in fold1, fold2, fold3, fold4" in note for note in notes)
-    assert any("0 points are too few" in note for note in notes)
+    assert any("too few points for a line with an interval (0)" in note for note in notes)
 
 
 def test_without_cca_files_there_is_nothing_to_regress(folder):

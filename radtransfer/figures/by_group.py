@@ -23,7 +23,7 @@ def draw_by_group(
         label: Of the axis.
         reference: Drawn as a line, if given.
     """
-    height = 0.9 + len(groups) * (0.16 * len(arms) + 0.14)
+    height = 0.9 + len(groups) * (0.13 * len(arms) + 0.12)
     figure, (axes,) = new_figure(width=2 * COLUMN, height=max(height, 1.8))
     for number, (name, values) in enumerate(arms.items()):
         style = line_style(number)

@@ -115,6 +115,7 @@ FLOORS = {
             "comparison_files",
             "run_arms",
             "arm_comparison",
+            "run_changes",
             "run_sections",
             "training_sections",
             "report_folder",

@@ -17,6 +17,7 @@ def test_layers_before_and_after_are_part_of_the_report(finished_run, radtransfe
     page = check_page((out / "report.html").read_text(encoding="utf-8"))
     assert "What did training change?" in page.text
     assert "of 16 channels" in page.text
+    assert (out / "figures" / "filters_1.svg").is_file()
 
 
 def test_a_run_without_its_images_is_reported_without_them(finished_run, radtransfer, tmp_path):
@@ -31,3 +32,4 @@ def test_a_run_without_its_images_is_reported_without_them(finished_run, radtran
     values = json.loads((tmp_path / "report/report.json").read_text(encoding="utf-8"))
     assert values["cca"] == []
     assert "is not compared before and after training" in values["notes"][0]
+    assert (tmp_path / "report/figures/filters_1.png").is_file()
