@@ -11,17 +11,14 @@ References:
     Juodelyte, Jiménez-Sánchez and Cheplygina 2023 (arXiv 2302.08272), results/ of DovileDo/revisiting-transfer.
 """
 
-import csv
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from radtransfer.errors import DataError
+from radtransfer.published_lines import LAYER, Once, read_lines
 
 _CCA_FILE = re.compile(r"CCA_(.+)\.csv")
-_LAYER = re.compile(r"(conv|block|stem|stage|layer|mixed)[_-]?\d*|conv\d_\w+")
-_MISSING = {"", "nan", "na", "n/a", "null", "none", "-"}
 
 
 @dataclass(frozen=True)
@@ -122,38 +119,9 @@ def read_published(folder: Path) -> Published:
     return found
 
 
-@dataclass(frozen=True)
-class _Line:
-    path: Path
-    number: int
-    fields: dict[str, str]
-
-    def text(self, column: str) -> str:
-        """A name; raises DataError where there is none."""
-        if not self.fields[column]:
-            raise self.error(f"column {column!r} is empty")
-        return self.fields[column]
-
-    def share(self, column: str) -> float | None:
-        """A number from 0 to 1; None where it is missing."""
-        text = self.fields[column]
-        if text.lower() in _MISSING:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("inf")
-        if not -1e-6 <= value <= 1 + 1e-6:
-            raise self.error(f"expected a number from 0 to 1 in column {column!r}, received {text!r}")
-        return min(max(value, 0.0), 1.0)
-
-    def error(self, what: str) -> DataError:
-        return DataError(f"{self.path}, line {self.number}: {what}. Correct the line.")
-
-
 def _read_auc(path: Path, found: Published) -> None:
-    lines, _ = _lines(path, ("target", "source", "freeze", "fold", "AUC"), found)
-    once = _Once(path, found.notes)
+    lines, _ = read_lines(path, ("target", "source", "freeze", "fold", "AUC"), found.notes)
+    once = Once(path, found.notes)
     for line in lines:
         key = tuple(line.text(name) for name in ("target", "source", "freeze", "fold"))
         value = line.share("AUC")
@@ -163,8 +131,8 @@ def _read_auc(path: Path, found: Published) -> None:
 
 def _read_predictions(path: Path, found: Published) -> None:
     names = ("target", "model1", "model2", "freeze", "fold", "prob")
-    lines, _ = _lines(path, (*names, "value"), found)
-    once = _Once(path, found.notes)
+    lines, _ = read_lines(path, (*names, "value"), found.notes)
+    once = Once(path, found.notes)
     for line in lines:
         key = tuple(line.text(name) for name in names)
         if key[-1] not in ("real", "rand"):
@@ -175,12 +143,12 @@ def _read_predictions(path: Path, found: Published) -> None:
 
 
 def _read_pairs(path: Path, target: str, found: Published) -> None:
-    lines, header = _lines(path, ("model1", "model2", "fold"), found, also=("stimuli",))
-    layers = [name for name in header if _LAYER.fullmatch(name)]
+    lines, header = read_lines(path, ("model1", "model2", "fold"), found.notes, also=("stimuli",))
+    layers = [name for name in header if LAYER.fullmatch(name)]
     if not layers:
         raise DataError(f"{path}: expected columns of layers such as conv1, block1. Received: {', '.join(header)}.")
     found.layers += [name for name in layers if name not in found.layers]
-    once = _Once(path, found.notes)
+    once = Once(path, found.notes)
     for line in lines:
         key = (line.text("model1"), line.text("model2"), line.text("fold"), line.fields.get("stimuli", ""))
         values = {layer: line.share(layer) for layer in layers}
@@ -190,69 +158,3 @@ def _read_pairs(path: Path, target: str, found: Published) -> None:
             found.notes.append(f"{path.name}, line {line.number}: no value of {', '.join(missing)}; left out")
         if once.new(line, key, tuple(values.items()) if kept else None):
             found.pairs.append(LayerPair(target, *key, kept))
-
-
-class _Once:
-    """Sees to it that each line counts once."""
-
-    def __init__(self, path: Path, notes: list[str]):
-        self.path, self.notes, self.seen = path, notes, {}
-
-    def new(self, line: _Line, key: tuple, value: object) -> bool:
-        """Whether the line has a value and its key is met for the first time.
-
-        Raises:
-            DataError: The key was met with another value.
-        """
-        where = f"{self.path.name}, line {line.number} ({', '.join(filter(None, key))})"
-        if value is None:
-            self.notes.append(f"{where}: no value; left out")
-            return False
-        if key not in self.seen:
-            self.seen[key] = (line.number, value)
-            return True
-        first, before = self.seen[key]
-        if before != value:
-            raise line.error(f"{', '.join(filter(None, key))} stands in line {first} already, with another value")
-        self.notes.append(f"{where}: repeats line {first}; counted once")
-        return False
-
-
-def _lines(
-    path: Path, columns: Sequence[str], found: Published, *, also: Sequence[str] = ()
-) -> tuple[Iterator[_Line], list[str]]:
-    """The lines of a CSV file that are not blank, and its header; notes the columns that say nothing to us."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.reader(handle)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV file in UTF-8; it cannot be read ({error}).") from None
-    missing = [name for name in columns if name not in header]
-    if missing:
-        has = ", ".join(filter(None, header)) or "nothing"
-        raise DataError(
-            f"{path}: expected the columns {', '.join(columns)}; {', '.join(missing)} missing. It has {has}."
-        )
-    twice = sorted({name for name in header if name and header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: the column {', '.join(twice)} stands there twice. Name each column once.")
-    unknown = [name for name in header if name not in (*columns, *also) and not (also and _LAYER.fullmatch(name))]
-    if any(unknown):
-        found.notes.append(f"{path.name}: columns not used: {', '.join(filter(None, unknown))}")
-    if not any(text.strip() for _, row in rows for text in row):
-        found.notes.append(f"{path.name}: no line below the header")
-    return _checked(path, header, rows), header
-
-
-def _checked(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> Iterator[_Line]:
-    for number, row in rows:
-        if not any(text.strip() for text in row):
-            continue
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}, line {number}: expected {len(header)} fields, as the header has, received {len(row)}. "
-                "Correct the line."
-            )
-        yield _Line(path, number, dict(zip(header, (text.strip() for text in row), strict=True)))

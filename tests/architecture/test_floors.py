@@ -71,7 +71,7 @@ FLOORS = {
             "run_predictions",
         ),
         ("layer_scores",),
-        ("published_results", "published_tables", "published_advice"),
+        ("published_lines", "published_results", "published_tables", "published_advice"),
     ],
     "steps": [
         (
