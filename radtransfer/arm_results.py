@@ -97,6 +97,7 @@ class LayerChange:
         ci95: 95 % interval over images.
         chance: What unrelated layers score.
         dims, rows: Channels and positions that it was computed of; only scores of the same compare.
+        by_training: Similarity of each fold, by what `TrainedFold.key` calls it.
     """
 
     layer: str
@@ -105,6 +106,7 @@ class LayerChange:
     chance: float | None = None
     dims: int | None = None
     rows: int | None = None
+    by_training: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
 """What training changed in each arm of a report: its layers by CCA, and the filters of its first convolution."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from radtransfer.arm_results import LayerChange
 from radtransfer.errors import RadtransferError, SimilarityError
+from radtransfer.gain import GainPoint, relative_gain
 from radtransfer.progress import Progress
 from radtransfer.run_arms import Arm
 
@@ -29,10 +34,15 @@ def layer_changes(arms: Sequence[Arm], notes: list[str], progress: Progress) -> 
         too_few = False
         for number, arm in enumerate(arms, start=1):
             progress.count("arms compared before and after", number, len(arms))
-            path = arm.runs[0].path
+            path, folds = arm.runs[0].path, arm.runs[0].folds
             try:
-                comparison = compare(f"{path}@initial", f"{path}@final", settings, progress=progress)
-                found[arm.name] = [_layer_change(item) for item in comparison.layers]
+                compared = [
+                    compare(
+                        f"{path}@initial", f"{path}@final", replace(settings, folds=(fold.fold,)), progress=progress
+                    )
+                    for fold in folds
+                ]
+                found[arm.name] = _layer_changes([fold.key for fold in folds], [each.layers for each in compared])
             except (RadtransferError, OSError) as error:
                 failed.append(f"{arm.name} is not compared before and after training: {error}")
                 too_few = too_few or isinstance(error, SimilarityError)
@@ -42,9 +52,45 @@ def layer_changes(arms: Sequence[Arm], notes: list[str], progress: Progress) -> 
     return found
 
 
-def _layer_change(item: Any) -> LayerChange:
-    chance = _largest(item.null.closed_form, item.null.permuted)
-    return LayerChange(item.layer, item.similarity, item.ci95, chance, item.dims, item.rows)
+def _layer_changes(keys: Sequence[str], folds: Sequence[Sequence[Any]]) -> list[LayerChange]:
+    """The mean over folds, whose images are different ones, and each fold's value."""
+    changes = []
+    for items in zip(*folds, strict=True):
+        by_training = {k: item.similarity for k, item in zip(keys, items, strict=True) if item.similarity is not None}
+        value = float(np.mean(list(by_training.values()))) if len(by_training) == len(items) else None
+        ends, interval = [item.ci95 for item in items], None
+        if value is not None and None not in ends:
+            half = float(np.sqrt(sum(((high - low) / 2) ** 2 for low, high in ends))) / len(items)
+            interval = (value - half, value + half)
+        chance = _largest(*(end for item in items for end in (item.null.closed_form, item.null.permuted)))
+        fewest = min(items, key=lambda item: item.rows)
+        changes.append(
+            LayerChange(items[0].layer, value, interval, chance, fewest.dims, fewest.rows, by_training=by_training)
+        )
+    return changes
+
+
+def gain_points(arms: Sequence[Arm], changes: Mapping[str, Sequence[LayerChange]]) -> dict[tuple[str, str], list]:
+    """Similarity and gain of each training, by arm and layer.
+
+    The gain is relative to the arm that differs in nothing but that it starts at random, on the same seed and fold;
+    arms without such a one are left out.
+    """
+    points: dict[tuple[str, str], list] = {}
+    for arm in arms:
+        alike = [o for o in arms if (o.backbone, o.depth, o.context) == (arm.backbone, arm.depth, arm.context)]
+        baseline = next((other for other in alike if other.start == "random"), None)
+        if baseline is None or baseline is arm:
+            continue
+        aucs, of_random = ({fold.key: fold.auc for fold in each.folds} for each in (arm, baseline))
+        target = Path(str(arm.runs[0].settings.get("data.source") or "the data")).name
+        for change in changes.get(arm.name, ()):
+            points[arm.name, change.layer] = [
+                GainPoint(target, key, similarity, relative_gain(aucs[key], of_random[key]))
+                for key, similarity in change.by_training.items()
+                if aucs.get(key) is not None and of_random.get(key)
+            ]
+    return points
 
 
 def filter_changes(arms: Sequence[Arm], notes: list[str]) -> "dict[str, Filters]":

@@ -13,7 +13,7 @@ from radtransfer.report_folder import write_report
 from radtransfer.report_page import Points, Report, Section
 from radtransfer.run_advice import advice
 from radtransfer.run_arms import find_runs, sort_arms
-from radtransfer.run_changes import filter_changes, layer_changes
+from radtransfer.run_changes import filter_changes, gain_points, layer_changes
 
 
 def report_runs(
@@ -45,6 +45,8 @@ def report_runs(
     differences = compare_arms(arms, summaries, predictions, progress)
     changes = layer_changes(arms, notes, progress) if cca else {}
     filters = filter_changes(arms, notes) if cca else {}
+    gains = gain_points(arms, changes)
+    lines = training.gain_rows(gains)
     found = ArmResults(summaries, differences, changes)
     curves = training.watched_curves(arms)
     reached = training.usual_threshold(curves) if threshold is None else threshold
@@ -63,6 +65,7 @@ def report_runs(
             Section(
                 "cca", "What did training change?", [*training.change_parts(found), *training.filter_parts(filters)]
             ),
+            Section("gain", "Similarity against gain", training.gain_parts(gains, lines)),
             Section("predictions", "Do they err on the same images?", sections.agreement_parts(found)),
             Section("sources", "What was read, and what was left out", sections.source_parts(arms, notes)),
         ],
@@ -74,6 +77,7 @@ def report_runs(
         "differences": [dataclasses.asdict(difference) for difference in differences],
         "steps": steps,
         "cca": [{"arm": name} | dataclasses.asdict(c) for name, items in changes.items() for c in items],
+        "gain": lines,
         "runs": [{"arm": arm.name, "path": str(run.path), "seed": run.seed} for arm in arms for run in arm.runs],
         "notes": notes,
     }

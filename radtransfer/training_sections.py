@@ -1,6 +1,5 @@
 """The sections of a report on runs that tell how networks learned, how large they are and what training changed."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +10,16 @@ from radtransfer.curve import steps_to
 from radtransfer.figures.auc_by_size import draw_auc_by_size
 from radtransfer.figures.convergence import draw_convergence, mean_curve
 from radtransfer.figures.filter_change import filter_change
+from radtransfer.figures.gain_scatter import draw_gain
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
 from radtransfer.fold_statistics import spread
-from radtransfer.report_numbers import mean_sd, number
+from radtransfer.gain import GainPoint, fit_line
+from radtransfer.report_numbers import interval, mean_sd, number, signed
 from radtransfer.report_page import Picture, Table
 from radtransfer.run_arms import Arm
 
 _NAN = float("nan")
+_CHANGE = ("layer", "similarity", "ci95", "chance", "dims", "rows")
 
 
 def watched_curves(arms: Sequence[Arm]) -> dict[str, list[list[tuple[int, float]]]]:
@@ -134,7 +136,7 @@ def change_parts(found: ArmResults) -> list[Any]:
         f"{_range([c.rows for _, c in rows])} positions, 95 % interval (jackknife over images), and what unrelated "
         "layers score, which fewer positions or more channels raise."
     )
-    records = [{"arm": name} | dataclasses.asdict(change) for name, change in rows]
+    records = [{"arm": name} | {key: getattr(c, key) for key in _CHANGE} for name, c in rows]
     header = ["arm", "layer", "similarity", "95 % interval", "chance"]
     return [*parts, Table("cca_before_after", caption, header, cells, records, text_columns=2)]
 
@@ -150,6 +152,48 @@ def filter_parts(filters: Mapping[str, Any]) -> list[Picture]:
             filter_change(change.a, change.b, title_a="before", title_b="after"),
         )
         for place, (name, change) in enumerate(filters.items(), start=1)
+    ]
+
+
+def gain_rows(points: Mapping[tuple[str, str], Sequence[GainPoint]]) -> list[dict[str, Any]]:
+    """Least squares of gain on similarity, by arm and layer."""
+    rows = []
+    for (arm, layer), members in points.items():
+        line = fit_line([point.similarity for point in members], [point.gain for point in members])
+        figures = {"slope": line.slope, "intercept": line.intercept, "r": line.r, "ci95": line.ci95, "n": line.n}
+        rows.append({"arm": arm, "layer": layer} | figures)
+    return rows
+
+
+def gain_parts(
+    points: Mapping[tuple[str, str], Sequence[GainPoint]], rows: Sequence[Mapping[str, Any]]
+) -> list[Picture | Table]:
+    """Similarity against gain, where there is an arm that starts at random to gain over."""
+    if not any(points.values()):
+        return []
+    arms, layers = (list(dict.fromkeys(key[place] for key in points)) for place in (0, 1))
+    cells = [
+        [r["arm"], r["layer"], signed(r["slope"], 2), interval(r["ci95"], 2), signed(r["r"], 2), str(r["n"])]
+        for r in rows
+    ]
+    caption = (
+        "Least squares of relative gain over random initialization, (AUC − AUC of random) / AUC of random on the same "
+        "fold and seed, on CCA before and after; first run of each arm, n = its folds. 95 % interval of the slope: "
+        "Student's t on n − 2 degrees of freedom, folds taken as independent."
+    )
+    return [
+        Picture(
+            "gain",
+            f"Gain against similarity of {', '.join(arms)} at {', '.join(layers)}, a point per fold; see the table.",
+            "Similarity against gain, a row per arm and a column per layer, a point per fold. Line: least squares.",
+            draw_gain(
+                arms,
+                layers,
+                {key: [(p.target, p.similarity, p.gain) for p in members] for key, members in points.items()},
+                {(r["arm"], r["layer"]): None if r["slope"] is None else (r["slope"], r["intercept"]) for r in rows},
+            ),
+        ),
+        Table("gain", caption, ["arm", "layer", "slope", "95 % interval", "r", "n"], cells, rows, text_columns=2),
     ]
 
 
