@@ -70,6 +70,38 @@ def _layer_changes(keys: Sequence[str], folds: Sequence[Sequence[Any]]) -> list[
     return changes
 
 
+def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    """The arm that differs from `arm` in nothing but that it starts at random; None where there is none."""
+    if arm.start == "random":
+        return None
+    key = (arm.backbone, arm.depth, arm.context, "random")
+    return next((other for other in arms if (other.backbone, other.depth, other.context, other.start) == key), None)
+
+
+def change_differences(arms: Sequence[Arm], changes: Mapping[str, Sequence[LayerChange]]) -> list[dict[str, Any]]:
+    """How much more alike to its start each layer stayed than where it started at random, by arm and layer.
+
+    Each row has the difference and its 95 % interval, the errors of both taken as independent.
+
+    References:
+        Raghu et al. 2019, Transfusion (arXiv 1902.07208), Table 5.
+    """
+    rows = []
+    for arm in arms:
+        baseline = baseline_of(arm, arms)
+        of_random = {} if baseline is None else {c.layer: c for c in changes.get(baseline.name, ())}
+        for change in changes.get(arm.name, ()):
+            other = of_random.get(change.layer)
+            if other is None or change.similarity is None or other.similarity is None:
+                continue
+            value, interval = change.similarity - other.similarity, None
+            if change.ci95 is not None and other.ci95 is not None:
+                half = float(np.hypot(np.ptp(change.ci95), np.ptp(other.ci95))) / 2
+                interval = (value - half, value + half)
+            rows.append({"arm": arm.name, "layer": change.layer, "difference": value, "ci95": interval})
+    return rows
+
+
 def gain_points(arms: Sequence[Arm], changes: Mapping[str, Sequence[LayerChange]]) -> dict[tuple[str, str], list]:
     """Similarity and gain of each training, by arm and layer.
 
@@ -78,9 +110,8 @@ def gain_points(arms: Sequence[Arm], changes: Mapping[str, Sequence[LayerChange]
     """
     points: dict[tuple[str, str], list] = {}
     for arm in arms:
-        alike = [o for o in arms if (o.backbone, o.depth, o.context) == (arm.backbone, arm.depth, arm.context)]
-        baseline = next((other for other in alike if other.start == "random"), None)
-        if baseline is None or baseline is arm:
+        baseline = baseline_of(arm, arms)
+        if baseline is None:
             continue
         aucs, of_random = ({fold.key: fold.auc for fold in each.folds} for each in (arm, baseline))
         target = Path(str(arm.runs[0].settings.get("data.source") or "the data")).name

@@ -13,7 +13,7 @@ from radtransfer.report_folder import write_report
 from radtransfer.report_page import Points, Report, Section
 from radtransfer.run_advice import advice
 from radtransfer.run_arms import find_runs, sort_arms
-from radtransfer.run_changes import filter_changes, gain_points, layer_changes
+from radtransfer.run_changes import change_differences, filter_changes, gain_points, layer_changes
 
 
 def report_runs(
@@ -52,6 +52,12 @@ def report_runs(
     reached = training.usual_threshold(curves) if threshold is None else threshold
     steps = training.step_rows(arms, reached) if reached is not None else []
     points = advice(found)
+    reused = change_differences(arms, changes)
+    changed = [
+        *training.change_parts(found),
+        *training.change_difference_parts(reused),
+        *training.filter_parts(filters),
+    ]
     report = Report(
         title="What did transfer learning bring?",
         subtitle=", ".join(dict.fromkeys(str(path) for path in paths)),
@@ -62,9 +68,7 @@ def report_runs(
             Section("differences", "Differences", sections.difference_parts(found)),
             Section("convergence", "Convergence", training.convergence_parts(curves, steps)),
             Section("size", "Is a small network enough?", training.size_parts(found)),
-            Section(
-                "cca", "What did training change?", [*training.change_parts(found), *training.filter_parts(filters)]
-            ),
+            Section("cca", "What did training change?", changed),
             Section("gain", "Similarity against gain", training.gain_parts(gains, lines)),
             Section("predictions", "Do they err on the same images?", sections.agreement_parts(found)),
             Section("sources", "What was read, and what was left out", sections.source_parts(arms, notes)),
@@ -77,6 +81,7 @@ def report_runs(
         "differences": [dataclasses.asdict(difference) for difference in differences],
         "steps": steps,
         "cca": [{"arm": name} | dataclasses.asdict(c) for name, items in changes.items() for c in items],
+        "cca_difference": reused,
         "gain": lines,
         "runs": [{"arm": arm.name, "path": str(run.path), "seed": run.seed} for arm in arms for run in arm.runs],
         "notes": notes,

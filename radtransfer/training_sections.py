@@ -141,6 +141,19 @@ def change_parts(found: ArmResults) -> list[Any]:
     return [*parts, Table("cca_before_after", caption, header, cells, records, text_columns=2)]
 
 
+def change_difference_parts(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Similarity to the start, less that of networks that started at random."""
+    if not rows:
+        return []
+    cells = [[row["arm"], row["layer"], signed(row["difference"]), interval(row["ci95"])] for row in rows]
+    caption = (
+        "How much more alike to its start each layer stayed than in the arm that differs in nothing but that it starts "
+        "at random: difference of CCA with its 95 % interval, the errors of both taken as independent."
+    )
+    header = ["arm", "layer", "pretrained − random", "95 % interval"]
+    return [Table("cca_difference", caption, header, cells, rows, text_columns=2)]
+
+
 def filter_parts(filters: Mapping[str, Any]) -> list[Picture]:
     """The filters of each arm's first convolution, before and after training."""
     return [

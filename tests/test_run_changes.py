@@ -3,8 +3,8 @@ from run_files import write_run
 
 from radtransfer.arm_results import LayerChange
 from radtransfer.run_arms import find_runs, sort_arms
-from radtransfer.run_changes import gain_points
-from radtransfer.training_sections import gain_parts, gain_rows
+from radtransfer.run_changes import change_differences, gain_points
+from radtransfer.training_sections import change_difference_parts, gain_parts, gain_rows
 
 
 def changes(values):
@@ -31,6 +31,20 @@ def test_gain_is_over_the_arm_that_starts_at_random_on_the_same_fold(arms):
     picture, table = gain_parts(points, [row])
     assert table.cells[0][-1] == "3"
     assert picture.name == "gain"
+
+
+def test_what_is_reused_is_more_alike_than_where_the_start_is_random(arms):
+    found = {
+        "i": [LayerChange("stem", 0.9, (0.86, 0.94)), LayerChange("stage1", 0.5)],
+        "s": [LayerChange("stem", 0.6, (0.57, 0.63)), LayerChange("stage1", 0.5)],
+    }
+    first, second = change_differences(arms, found)
+    assert (first["arm"], first["layer"], second["ci95"]) == ("i", "stem", None)
+    assert first["difference"] == pytest.approx(0.3)
+    assert first["ci95"] == pytest.approx((0.25, 0.35))
+    (table,) = change_difference_parts([first, second])
+    assert table.cells[0][2:] == ["+0.300", "+0.250 to +0.350"]
+    assert change_differences(arms, {"i": found["i"]}) == []
 
 
 def test_an_arm_that_differs_in_more_than_its_start_has_no_gain(arms):
