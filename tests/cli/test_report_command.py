@@ -1,5 +1,6 @@
 """`radtransfer report --published`, from the command line to the page."""
 
+import html
 import json
 import shutil
 import subprocess
@@ -92,38 +93,37 @@ def test_usage_is_exit_code_2(folder, tmp_path):
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [1280, 420])
-def test_the_page_opens_in_a_browser(folder, tmp_path, width):
+@pytest.mark.parametrize("kind", ["published", "runs"])
+def test_the_page_opens_in_a_browser(folder, tmp_path, kind, width):
     out = tmp_path / "out"
-    assert report("--published", folder, "--out", out).code == 0
+    if kind == "published":
+        given, images = ["--published", folder], 5
+    else:
+        given = [write_run(tmp_path / "i", shift=2), write_run(tmp_path / "<s>", starts_from="random"), "--no-cca"]
+        images = 3
+    assert report(*given, "--out", out).code == 0
+    seen, console = open_in_browser(out / "report.html", tmp_path, width)
+    assert seen == {"images": [True] * images, "overflow": 0}
+    assert console == []
+
+
+def open_in_browser(page, tmp_path, width):
+    """Whether each image of a page is drawn, how far it is wider than the window, and the browser's complaints."""
+    text = page.read_text(encoding="utf-8")
     # Only this copy may run a script; it writes down what a reader would see.
-    text = (out / "report.html").read_text(encoding="utf-8")
     policy = text[text.index("<meta http-equiv") : text.index("<title>")]
     probe = (
         "<script>addEventListener('load',()=>{const w=document.documentElement;"
         "const images=[...document.images].map(i=>i.naturalWidth>0&&i.getBoundingClientRect().width>200);"
         "document.title=JSON.stringify({images,overflow:w.scrollWidth-w.clientWidth})})</script>"
     )
-    (tmp_path / "probe.html").write_text(text.replace(policy, probe), encoding="utf-8")
-    shown = subprocess.run(
-        [
-            BROWSER,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},900",
-            "--dump-dom",
-            (tmp_path / "probe.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    title = shown.stdout.split("<title>")[1].split("</title>")[0]
-    assert json.loads(title) == {"images": [True] * 5, "overflow": 0}
-    assert "CONSOLE" not in shown.stderr
+    copy = tmp_path / "probe.html"
+    copy.write_text(text.replace(policy, probe), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
+    shown = subprocess.run([BROWSER, *options, copy.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    title = html.unescape(shown.stdout.split("<title>")[1].split("</title>")[0])
+    return json.loads(title), [line for line in shown.stderr.splitlines() if "CONSOLE" in line]
 
 
 def test_runs_become_a_report_with_advice(tmp_path):
