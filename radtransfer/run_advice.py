@@ -200,12 +200,12 @@ def _smallest(
         text = f"{do} {name(best)}{where}: no larger choice scores higher"
         text += f", though the data cannot tell it from {listed([name(arm) for arm in unclear])}" if unclear else ""
     elif unclear:
-        text = f"Whether {name(unclear[0])} is enough{where} cannot be decided: {name(best)} scores highest"
+        text = f"Whether “{name(unclear[0])}” is enough{where} cannot be decided: {name(best)} scores highest"
     else:
         loses = "loses" if len(smaller) == 1 else "lose"
         text = f"{do} {name(best)}{where}: {listed([name(arm) for arm in smaller])} {loses} AUC"
     if unclear and enough is None:
-        text += f". {_more(compared[unclear[0]], name(unclear[0]))}"
+        text += f". {_more(compared[unclear[0]], name(best if smaller else unclear[0]))}"
     yield Point("undecided" if unclear and enough is None else title, f"{text}.", evidence)
 
 
@@ -235,4 +235,4 @@ def _evidence(difference: ArmDifference) -> str:
 def _more(difference: ArmDifference | None, name: str) -> str:
     if difference is None:
         return f"{name} was not compared on the same images"
-    return f"{name}: {how_many(difference.value, difference.ci95, difference.patients, unit=difference.unit)}"
+    return f"Against {name}, {how_many(difference.value, difference.ci95, difference.patients, unit=difference.unit)}"

@@ -183,11 +183,12 @@ def _start(run: ArmRun) -> str:
     """What the stages start from, weights named: "imagenet", "random", or "imagenet through stage1, then random"."""
     stages = run.record.get("plan", {}).get("stages", [])
     weights = str(run.record.get("weights", {}).get("source") or run.settings.get("model.weights") or "pretrained")
-    names = {"pretrained": Path(weights).name, "random": "random"}
+    origin = _origin(weights)
+    names = {"pretrained": origin, "random": "random"}
     parts: list[tuple[str, str]] = []
     for stage in stages:
         kind = stage["starts_from"]
-        text = names.get(kind, f"{kind} of {Path(weights).name}" if kind != "gabor" else kind)
+        text = names.get(kind, f"{kind} of {origin}" if kind != "gabor" else kind)
         parts = (
             [*parts[:-1], (text, stage["stage"])]
             if parts and parts[-1][0] == text
@@ -196,6 +197,15 @@ def _start(run: ArmRun) -> str:
     if not parts:
         return str(run.settings.get("transfer.scheme") or weights)
     return ", then ".join([*(f"{text} through {stage}" for text, stage in parts[:-1]), parts[-1][0]])
+
+
+def _origin(weights: str) -> str:
+    """What weights are called: a run by its folder, whichever fold and file of it is named."""
+    path = Path(weights)
+    for part in (path, path.parent):
+        if part.name.startswith("fold_"):
+            return part.parent.name or weights
+    return path.name
 
 
 def _depth(run: ArmRun) -> str:

@@ -96,7 +96,7 @@ def test_an_undecided_depth_says_so():
     found = results(arm("all", 0.9), arm("head", 0.88, depth="the head alone", trainable=0), half=0.05)
     point = only(how_deep(found))
     assert point.verdict == "undecided"
-    assert "Whether the head alone is enough (resnet50) cannot be decided" in point.text
+    assert "Whether “the head alone” is enough (resnet50) cannot be decided" in point.text
     assert "would tell them apart" in point.text
 
 
@@ -110,7 +110,7 @@ def test_an_undecided_depth_says_so():
             "which size",
             "Take resnet50 (23.0 million parameters): cbr_tiny (1.1 million parameters) loses AUC.",
         ),
-        (0.87, 0.05, "undecided", "Whether cbr_tiny (1.1 million parameters) is enough cannot be decided"),
+        (0.87, 0.05, "undecided", "Whether “cbr_tiny (1.1 million parameters)” is enough cannot be decided"),
         (0.95, 0.01, "which size", "Take cbr_tiny (1.1 million parameters): no larger choice scores higher."),
         (
             0.91,

@@ -36,6 +36,8 @@ def test_single_runs_are_called_by_their_folders(tmp_path):
         ({"starts_from": "mean_var"}, "mean_var of imagenet", "all stages"),
         ({"weights": "/runs/source", "frozen": 1}, "source", "from stage1 up"),
         ({"frozen": 3}, "imagenet", "the head alone"),
+        ({"weights": "runs/source/fold_2"}, "source", "all stages"),
+        ({"weights": "runs/source/fold_2/model.keras"}, "source", "all stages"),
     ],
 )
 def test_start_and_depth_are_read_from_the_plan(tmp_path, options, start, depth):
