@@ -25,6 +25,7 @@ COMMANDS = {
     "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
     "compare-predictions": "radtransfer.cli.compare_predictions:compare_predictions",
     "compare-weights": "radtransfer.cli.compare_weights:compare_weights",
+    "report": "radtransfer.cli.report:report",
 }
 
 

@@ -1,7 +1,7 @@
 """Compare what two runs predict about the same test images: whether they err on the same, and which is better."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,8 +83,7 @@ def compare_predictions(
         DataError: Other classes, other labels, or no image in common.
     """
     first, second = read_predictions(a), read_predictions(b)
-    _check_same_task(first, second)
-    first, second = _common(first, second, progress or Progress())
+    first, second = common_predictions(first, second, progress or Progress())
     known = ~np.isnan(first.targets) if first.scoring.task == "multilabel" else np.ones((len(first.paths), 1), bool)
     right, truth = ([getattr(run, name)[known] for run in (first, second)] for name in ("right", "of_truth"))
     return PredictionComparison(
@@ -94,7 +93,7 @@ def compare_predictions(
         probabilities=agreement(*truth),
         decisions=_decisions(first, second),
         correlation=_correlation(*truth),
-        auc=_aucs(first, second, seed=seed, draws=draws),
+        auc=compare_aucs([(first, second)], seed=seed, draws=draws),
         delong=() if first.repeated else tuple(_tests(first, second)),
         n_images=len(set(first.paths)),
         n_patients=None if first.patients is None else len(set(first.patients)),
@@ -111,12 +110,15 @@ def _check_same_task(a: RunPredictions, b: RunPredictions) -> None:
         )
 
 
-def _common(a: RunPredictions, b: RunPredictions, progress: Progress) -> tuple[RunPredictions, RunPredictions]:
+def common_predictions(
+    a: RunPredictions, b: RunPredictions, progress: Progress
+) -> tuple[RunPredictions, RunPredictions]:
     """The predictions of the images that both tested, in the order of A.
 
     Raises:
-        DataError: There are none, or their labels differ.
+        DataError: Other classes, no image in common, or their labels differ.
     """
+    _check_same_task(a, b)
     keys = [run.keys(by_fold=a.repeated or b.repeated) for run in (a, b)]
     place = {key: row for row, key in enumerate(keys[1])}
     mine = [row for row, key in enumerate(keys[0]) if key in place]
@@ -158,13 +160,24 @@ def _tests(a: RunPredictions, b: RunPredictions) -> Iterator[DeLong]:
             yield test
 
 
-def _aucs(a: RunPredictions, b: RunPredictions, *, seed: int, draws: int) -> AucComparison:
-    """The pooled AUC of each, averaged over repeats."""
-    names, clusters = np.unique(np.array(a.clusters, dtype=object), return_inverse=True)
-    repeats = []
-    for repeat in sorted(set(a.repeats)):
-        rows = [row for row, member in enumerate(a.repeats) if member == repeat]
-        repeats.append(tuple(_rankings(run.select(rows), clusters[rows]) for run in (a, b)))
+def compare_aucs(
+    pairs: Sequence[tuple[RunPredictions, RunPredictions]], *, seed: int = 0, draws: int = 2000
+) -> AucComparison:
+    """The pooled AUC of A and of B, averaged over repeats and pairs, and the interval of their difference.
+
+    Args:
+        pairs: Each as `common_predictions` gives it; of one data set, such as the runs of one seed each.
+        seed: Of the bootstrap.
+        draws: Of the bootstrap.
+    """
+    names, numbers = np.unique(np.concatenate([np.array(a.clusters, object) for a, _ in pairs]), return_inverse=True)
+    repeats, start = [], 0
+    for a, b in pairs:
+        clusters = numbers[start : start + len(a.paths)]
+        start += len(a.paths)
+        for repeat in sorted(set(a.repeats)):
+            rows = [row for row, member in enumerate(a.repeats) if member == repeat]
+            repeats.append(tuple(_rankings(run.select(rows), clusters[rows]) for run in (a, b)))
     once = np.ones(len(names), dtype=int)
     areas = [float(np.mean([mean_area(pair[side], once) for pair in repeats])) for side in (0, 1)]
     if np.isnan(areas).any():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.style import in_paper_style, line_style, new_figure
+from radtransfer.figures.style import COLUMN, in_paper_style, line_style, name_above, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,18 +26,18 @@ def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float 
         curves: Name of the arm to the curve of each of its folds.
         threshold: Drawn across, if given.
     """
-    figure, (axes,) = new_figure()
+    figure, (axes,) = new_figure(width=1.4 * COLUMN, height=2.6 + 0.09 * len(curves))
     for number, (name, folds) in enumerate(curves.items()):
         steps, mean, sd = mean_curve(folds)
         style = line_style(number)
-        axes.plot(steps, mean, label=name, markevery=max(len(steps) // 8, 1), **style)
+        axes.plot(steps, mean, label=plain(name), markevery=max(len(steps) // 8, 1), **style)
         axes.fill_between(steps, mean - sd, mean + sd, color=style["color"], alpha=0.15, linewidth=0)
     if threshold is not None:
         axes.axhline(threshold, color="0.5", linewidth=0.8, linestyle=":")
     axes.set_xlabel("training steps")
     axes.set_ylabel("test AUC (mean ± sd)")
     if curves:
-        axes.legend()
+        name_above(figure, list(curves))
     return figure
 
 

@@ -4,7 +4,7 @@ References:
     Okabe, Ito 2008, Color Universal Design (the eight colours).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +77,23 @@ def line_style(number: int) -> dict[str, str]:
         "marker": MARKERS[number % len(MARKERS)],
         "linestyle": DASHES[number % len(DASHES)],
     }
+
+
+def plain(text: str) -> str:
+    """`text` as matplotlib draws it letter by letter: no formula at a dollar sign, no label hidden by an underscore."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text).replace("$", "\\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def name_above(figure: "Figure", names: Sequence[str], handles: Sequence | None = None) -> None:
+    """A legend above the axes, in as many columns as names of that length leave room for."""
+    room = 22 * figure.get_size_inches()[0]
+    columns = int(room // (max(map(len, names), default=1) + 12))
+    labels = [plain(name if len(name) <= room - 12 else f"{name[: int(room) - 13]}…") for name in names]
+    if handles is None:
+        handles = figure.axes[0].get_legend_handles_labels()[0]
+    columns = min(max(columns, 1), 4, max(len(labels), 1))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, fontsize=7, frameon=False)
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

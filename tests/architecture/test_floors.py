@@ -57,6 +57,9 @@ FLOORS = {
         ("agreement",),
         ("flat_model",),
         ("sampling",),
+        ("gain",),
+        ("fold_statistics",),
+        ("report_style", "report_page", "report_numbers", "verdicts", "arm_results", "run_advice"),
     ],
     "materials": [
         ("leaks", "folds", "source_leaks"),
@@ -72,6 +75,7 @@ FLOORS = {
             "run_predictions",
         ),
         ("layer_scores",),
+        ("published_lines", "published_results", "published_tables", "published_advice"),
     ],
     "steps": [
         (
@@ -123,6 +127,15 @@ FLOORS = {
             "compare_predictions",
             "compare_weights",
             "comparison_files",
+            "run_arms",
+            "arm_comparison",
+            "run_changes",
+            "run_sections",
+            "training_sections",
+            "report_folder",
+            "published_sections",
+            "published_report",
+            "run_report",
         ),
     ],
 }

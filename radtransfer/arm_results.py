@@ -1,0 +1,146 @@
+"""What a comparison of arms found, as plain values: the table from which a report is drawn and its advice is worded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """Networks that were trained alike but for chance: runs that differ in their seed, and their folds.
+
+    Attributes:
+        name: Unique.
+        start: What it starts from, such as "imagenet" or "random".
+        depth: What trains, such as "all" or "above stage1".
+        backbone: Of the network, and its width.
+        context: All other settings in which arms of the report differ; empty where there are none.
+        parameters, trainable: Of the backbone.
+        trainings: Networks trained, each a seed and a fold.
+        seeds: Different seeds.
+        mean, sd: AUC over trainings, sd with ddof 1.
+        pooled: AUC of the out-of-fold predictions taken together, averaged over repeats and seeds.
+        ci95: Its 95 % interval by bootstrap over patients.
+    """
+
+    name: str
+    start: str
+    depth: str
+    backbone: str
+    context: str = ""
+    parameters: int | None = None
+    trainable: int | None = None
+    trainings: int = 1
+    seeds: int = 1
+    mean: float | None = None
+    sd: float | None = None
+    pooled: float | None = None
+    ci95: Interval | None = None
+
+
+@dataclass(frozen=True)
+class ArmDifference:
+    """Arm A less arm B on the same images and folds.
+
+    Attributes:
+        a, b: Names.
+        value: Difference of the pooled AUCs.
+        ci95: 95 % interval by bootstrap over patients, the trained networks taken as they are.
+        patients: How many; images where patients are not known.
+        unit: What `patients` counts: "patients" or "images".
+        fold_mean, fold_sd, fold_ci95: Of the differences training by training, on the same fold and seed.
+        trainings, better: How many such differences, and in how many A is better.
+        p: Of DeLong's test, where each arm is one run of one question; None otherwise.
+        kappa: Cohen's, of being right or wrong about the same images.
+        kappa_ci95: Its 95 % interval by bootstrap over patients.
+        agreement: Share of images on which both are right or both wrong, and that of independent networks.
+    """
+
+    a: str
+    b: str
+    value: float
+    ci95: Interval | None
+    patients: int
+    unit: str = "patients"
+    fold_mean: float | None = None
+    fold_sd: float | None = None
+    fold_ci95: Interval | None = None
+    trainings: int = 1
+    better: int = 0
+    p: float | None = None
+    kappa: float | None = None
+    kappa_ci95: Interval | None = None
+    agreement: tuple[float, float] | None = None
+
+    def turned(self) -> "ArmDifference":
+        """B less A."""
+        return replace(
+            self,
+            a=self.b,
+            b=self.a,
+            value=-self.value,
+            ci95=_turned(self.ci95),
+            fold_mean=None if self.fold_mean is None else -self.fold_mean,
+            fold_ci95=_turned(self.fold_ci95),
+            better=self.trainings - self.better,
+        )
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """How alike a layer is before and after training.
+
+    Attributes:
+        layer: Which.
+        similarity: CCA, 0–1; None where it is not defined.
+        ci95: 95 % interval over images.
+        chance: What unrelated layers score.
+        dims, rows: Channels and positions that it was computed of; only scores of the same compare.
+        by_training: Similarity of each fold, by what `TrainedFold.key` calls it.
+    """
+
+    layer: str
+    similarity: float | None
+    ci95: Interval | None = None
+    chance: float | None = None
+    dims: int | None = None
+    rows: int | None = None
+    by_training: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArmResults:
+    """The whole table.
+
+    Attributes:
+        arms: In the order given.
+        differences: Of the pairs that were compared.
+        changes: Arm to the layers before and after training, lowest first; empty where it was not compared.
+    """
+
+    arms: Sequence[ArmSummary]
+    differences: Sequence[ArmDifference] = ()
+    changes: Mapping[str, Sequence[LayerChange]] = field(default_factory=dict)
+
+    def difference(self, a: str, b: str) -> ArmDifference | None:
+        """A less B; None where they were not compared."""
+        for found in self.differences:
+            if (found.a, found.b) == (a, b):
+                return found
+            if (found.a, found.b) == (b, a):
+                return found.turned()
+        return None
+
+    @property
+    def scored(self) -> list[ArmSummary]:
+        """The arms that have an AUC, best first: by the pooled one, else by the mean."""
+        return sorted((arm for arm in self.arms if arm.mean is not None), key=lambda arm: -_score(arm))
+
+
+def _score(arm: ArmSummary) -> float:
+    return arm.mean if arm.pooled is None else arm.pooled
+
+
+def _turned(interval: Interval | None) -> Interval | None:
+    return None if interval is None else (-interval[1], -interval[0])
