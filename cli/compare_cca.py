@@ -13,8 +13,8 @@ from radtransfer.settings import DataSettings
 from radtransfer.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
-    from radtransfer.compare import Comparison, ComparisonSettings
-    from radtransfer.compare_population import Population
+    from radtransfer.comparisons.compare import Comparison, ComparisonSettings
+    from radtransfer.comparisons.population import Population
 
 STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 """The others compare rows with rows and need them all at once."""
@@ -88,9 +88,9 @@ def compare_cca(networks: tuple[str, ...], pairs: bool, out: str | None, as_json
     if given["compat"] and (given["sampling"] or given["channels"]):
         raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
     import_tensorflow()
-    from radtransfer.compare import compare
-    from radtransfer.compare_population import compare_population
-    from radtransfer.comparison_files import check_out, write_comparison, write_population
+    from radtransfer.comparisons.compare import compare
+    from radtransfer.comparisons.comparison_files import check_out, write_comparison, write_population
+    from radtransfer.comparisons.population import compare_population
 
     if out:
         check_out(Path(out))
@@ -107,8 +107,8 @@ def compare_cca(networks: tuple[str, ...], pairs: bool, out: str | None, as_json
 
 
 def _settings(given: dict) -> "ComparisonSettings":
-    from radtransfer.compare import ComparisonSettings
-    from radtransfer.layer_pairs import Sampling
+    from radtransfer.comparisons.compare import ComparisonSettings
+    from radtransfer.comparisons.layer_pairs import Sampling
 
     juodelyte = given["compat"] == "juodelyte"
     return ComparisonSettings(

@@ -9,7 +9,7 @@ import click
 from radtransfer.cli.terminal import TerminalProgress
 
 if TYPE_CHECKING:
-    from radtransfer.compare_predictions import PredictionComparison
+    from radtransfer.comparisons.predictions import PredictionComparison
 
 
 @click.command("compare-predictions")
@@ -28,8 +28,8 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     \b
     Example: radtransfer compare-predictions runs/imagenet runs/random --out comparison
     """
-    from radtransfer.compare_predictions import compare_predictions as compare
-    from radtransfer.comparison_files import check_out, write_predictions
+    from radtransfer.comparisons.comparison_files import check_out, write_predictions
+    from radtransfer.comparisons.predictions import compare_predictions as compare
 
     if out:
         check_out(Path(out))

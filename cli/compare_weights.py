@@ -10,7 +10,7 @@ from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 
 if TYPE_CHECKING:
-    from radtransfer.compare_weights import WeightComparison
+    from radtransfer.comparisons.weights import WeightComparison
 
 
 @click.command("compare-weights")
@@ -40,8 +40,8 @@ def compare_weights(
     Example: radtransfer compare-weights runs/first@initial runs/first@final --out comparison
     """
     import_tensorflow()
-    from radtransfer.compare_weights import compare_weights as compare
-    from radtransfer.comparison_files import check_out, write_weights
+    from radtransfer.comparisons.comparison_files import check_out, write_weights
+    from radtransfer.comparisons.weights import compare_weights as compare
 
     if out:
         check_out(Path(out))

@@ -3,7 +3,7 @@
 import click
 
 from radtransfer.config import find_config, load_config, shipped_configs
-from radtransfer.study_file import is_study, load_study
+from radtransfer.studies.study_file import is_study, load_study
 
 
 @click.group()
@@ -34,7 +34,7 @@ def show(config: str) -> None:
 def validate(config: str, sets: tuple[str, ...]) -> None:
     """Check the settings in CONFIG without running anything."""
     if is_study(config):
-        from radtransfer.study_plan import check_study
+        from radtransfer.studies.plan import check_study
 
         cells = check_study(load_study(config, sets=sets))
         click.echo(f"{config}: a valid study of {len(cells)} runs.")

@@ -16,7 +16,7 @@ from radtransfer.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from radtransfer.checks.evidence import Finding
-    from radtransfer.data_check import DataReport
+    from radtransfer.data.check import DataReport
 
 OPTIONS = TABLE_OPTIONS | {
     "on_bad_image": "data.on_bad_image",
@@ -51,11 +51,11 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     """
     settings = load_config(options={**given_settings(given, OPTIONS), "data.source": data})
     if out:
-        from radtransfer.comparison_files import check_out
+        from radtransfer.comparisons.comparison_files import check_out
 
         check_out(Path(out))
     import_tensorflow()
-    from radtransfer.data_check import check_data
+    from radtransfer.data.check import check_data
 
     progress = TerminalProgress()
     report = check_data(settings, progress=progress)
@@ -70,8 +70,8 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
 
 
 def _write(report: "DataReport", out: Path, progress: TerminalProgress) -> list[Path]:
-    from radtransfer.check_page import check_page
-    from radtransfer.comparison_files import make_out
+    from radtransfer.comparisons.comparison_files import make_out
+    from radtransfer.data.check_page import check_page
     from radtransfer.runs import write_json, write_text
 
     make_out(out)

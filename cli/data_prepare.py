@@ -48,7 +48,7 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     """
     config = load_config(options={**given_settings(given, OPTIONS), "data.source": data})
     import_tensorflow()
-    from radtransfer.prepared_set import prepare_set
+    from radtransfer.prepared.prepared_set import prepare_set
 
     result = prepare_set(
         config, out=Path(out).expanduser(), encoding=encoding, overwrite=overwrite, progress=TerminalProgress()

@@ -42,7 +42,7 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     if path.exists() and not overwrite:
         raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another --out.")
     import_tensorflow()
-    from radtransfer.data_preview import preview_data
+    from radtransfer.data.preview import preview_data
 
     figure = preview_data(settings, images=images, copies=copies, progress=TerminalProgress())
     try:

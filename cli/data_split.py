@@ -14,7 +14,7 @@ from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from radtransfer.data_split import DataSplit
+    from radtransfer.data.split import DataSplit
 
 OPTIONS = TABLE_OPTIONS | {
     "allow_leakage": "data.allow_leakage",
@@ -46,7 +46,7 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
         raise ConfigError(f"--out takes a file that ends in .csv. Received: {out}.")
     if path.exists() and not overwrite:
         raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another --out.")
-    from radtransfer.data_split import split_data, write_split
+    from radtransfer.data.split import split_data, write_split
 
     found = split_data(settings, progress=TerminalProgress())
     write_split(found, path)

@@ -32,11 +32,11 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     """
     if bool(runs) == (published is not None):
         raise click.UsageError("Expected RUNS or --published DIR, and not both.")
-    from radtransfer.comparison_files import check_out
+    from radtransfer.comparisons.comparison_files import check_out
 
     check_out(out)
     if published is not None:
-        from radtransfer.published_report import report_published
+        from radtransfer.reports.published_report import report_published
 
         written = report_published(published, out)
     else:
@@ -44,7 +44,7 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
             from radtransfer.cli.tensorflow import import_tensorflow
 
             import_tensorflow()
-        from radtransfer.run_report import report_runs
+        from radtransfer.reports.run_report import report_runs
 
         progress = TerminalProgress()
         written = report_runs(runs, out, threshold=threshold, cca=cca, progress=progress)

@@ -11,12 +11,12 @@ import click
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
-from radtransfer.study import Study, study_folder
-from radtransfer.study_file import load_study
+from radtransfer.studies.study import Study, study_folder
+from radtransfer.studies.study_file import load_study
 
 if TYPE_CHECKING:
-    from radtransfer.study_plan import PlannedRun, StudyPlan
-    from radtransfer.study_runs import StudyState
+    from radtransfer.studies.plan import PlannedRun, StudyPlan
+    from radtransfer.studies.study_runs import StudyState
 
 OPTIONS = {"data": "data.source", "image_root": "data.image_root"}
 STORE = "runs/studies"
@@ -69,7 +69,7 @@ def study(
     """
     chosen = [name.strip() for name in arms.split(",")] if arms else []
     asked = load_study(config, sets=sets, options=given_settings(given, OPTIONS), arms=chosen)
-    from radtransfer.study_plan import plan_study
+    from radtransfer.studies.plan import plan_study
 
     plan = plan_study(asked, store=Path(store))
     if dry_run:
@@ -79,7 +79,7 @@ def study(
     state = _compute(plan, path, jobs=jobs, limit=limit)
     table = json.loads((path / "table.json").read_text(encoding="utf-8"))
     click.echo(json.dumps(table, indent=2) if as_json else "\n".join(_result_lines(table, path)))
-    from radtransfer.study_runs import check_complete
+    from radtransfer.studies.study_runs import check_complete
 
     check_complete(state)
 
@@ -87,9 +87,9 @@ def study(
 def _compute(plan: "StudyPlan", path: Path, *, jobs: int, limit: int | None) -> "StudyState":
     """Run what is to be run, with its progress on the terminal and in the study's folder."""
     from radtransfer.cli.study_board import StudyBoard
-    from radtransfer.run_workers import InProcess, Workers
-    from radtransfer.study_folder import open_study_folder
-    from radtransfer.study_runs import run_study
+    from radtransfer.studies.study_folder import open_study_folder
+    from radtransfer.studies.study_runs import run_study
+    from radtransfer.studies.workers import InProcess, Workers
 
     if jobs == 0:
         import_tensorflow()
@@ -139,7 +139,7 @@ def _estimate(plan: "StudyPlan", *, jobs: int, as_json: bool) -> None:
 
 def _speeds(plan: "StudyPlan") -> Any:
     """What is known of how fast networks train here; one run of each that nothing is known about is timed."""
-    from radtransfer.study_estimate import rehearsal, store_speeds, untimed_runs
+    from radtransfer.studies.estimate import rehearsal, store_speeds, untimed_runs
 
     speeds, progress = store_speeds(plan.store), TerminalProgress()
     for run in untimed_runs(plan, speeds):

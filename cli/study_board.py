@@ -6,11 +6,11 @@ import time
 
 import click
 
-from radtransfer.run_cell import Outcome
-from radtransfer.study_folder import StudyFolder
-from radtransfer.study_plan import PlannedRun
-from radtransfer.study_runs import RunningRun, StudyListener, StudyState
-from radtransfer.study_tables import run_row
+from radtransfer.studies.plan import PlannedRun
+from radtransfer.studies.run_cell import Outcome
+from radtransfer.studies.study_folder import StudyFolder
+from radtransfer.studies.study_runs import RunningRun, StudyListener, StudyState
+from radtransfer.studies.tables import run_row
 
 _COLORS = {"finished": "green", "partly": "yellow", "failed": "red"}
 

@@ -51,8 +51,8 @@ def freeze_sweep_command(
     settings, out = _settings(config, sets, given)
     chosen = _stages(settings, stages)
     import_tensorflow()
-    from radtransfer.study_runs import check_complete
-    from radtransfer.sweeps import freeze_sweep, write_freeze_sweep
+    from radtransfer.studies.study_runs import check_complete
+    from radtransfer.studies.sweeps import freeze_sweep, write_freeze_sweep
 
     sweep = freeze_sweep(settings, chosen)
     plan, state = _run(sweep.study, out, TerminalProgress())
@@ -80,8 +80,8 @@ def transfusion_sweep_command(
         settings = changed_config(settings, {"training.eval_every": EVAL_EVERY})
     chosen = _stages(settings, stages)
     import_tensorflow()
-    from radtransfer.study_runs import check_complete
-    from radtransfer.sweeps import transfusion_sweep, write_transfusion_sweep
+    from radtransfer.studies.study_runs import check_complete
+    from radtransfer.studies.sweeps import transfusion_sweep, write_transfusion_sweep
 
     sweep, progress = transfusion_sweep(settings, chosen, threshold=threshold), TerminalProgress()
     plan, state = _run(sweep.study, out, progress)
@@ -95,9 +95,9 @@ def transfusion_sweep_command(
 
 def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
     """The study's plan, and how far it has come; its runs go below OUT/runs."""
-    from radtransfer.run_workers import InProcess
-    from radtransfer.study_plan import plan_study
-    from radtransfer.study_runs import StudyListener, run_study
+    from radtransfer.studies.plan import plan_study
+    from radtransfer.studies.study_runs import StudyListener, run_study
+    from radtransfer.studies.workers import InProcess
 
     plan = plan_study(study, store=out / "runs")
     for run in plan.runs.values():

@@ -17,8 +17,8 @@ def weights() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_weights(as_json: bool) -> None:
     """List the weights that --weights knows by name."""
-    from radtransfer.manifest import weights_cards
-    from radtransfer.weight_sources import found_files
+    from radtransfer.pretrained.manifest import weights_cards
+    from radtransfer.pretrained.weight_sources import found_files
 
     found = found_files()
     cards = weights_cards().values()
@@ -39,13 +39,13 @@ def list_weights(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(file: str, as_json: bool) -> None:
     """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K]."""
+    from radtransfer.pretrained.weight_sources import find_weights
     from radtransfer.weight_formats.reading import read_weight_file
-    from radtransfer.weight_sources import find_weights
 
     source = find_weights(file)
     content = read_weight_file(source.file)  # a bad file is refused before TensorFlow is imported
     import_tensorflow()
-    from radtransfer.weight_inspection import inspect_weights
+    from radtransfer.pretrained.weight_inspection import inspect_weights
 
     found = inspect_weights(source, content)
     if as_json:
@@ -58,7 +58,7 @@ def inspect(file: str, as_json: bool) -> None:
 @weights.command()
 def where() -> None:
     """Show the folders that are searched and the known weights in them."""
-    from radtransfer.weight_sources import SEARCH_VARIABLE, found_files, keras_cache, search_folders
+    from radtransfer.pretrained.weight_sources import SEARCH_VARIABLE, found_files, keras_cache, search_folders
 
     for folder in search_folders():
         click.echo(f"searched  {folder.resolve()}")

@@ -14,18 +14,18 @@ from radtransfer.curve import HeldOut
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import Device
 from radtransfer.epoch_order import epoch_order
-from radtransfer.evaluation import accuracy, curve_figures, exact_auc
 from radtransfer.features import FeatureBatches, features_once
-from radtransfer.folds import Fold, fold_count
-from radtransfer.kept_images import keep_images
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.losses import class_weights
-from radtransfer.pipeline import Batches
-from radtransfer.pretrained import PretrainedWeights
+from radtransfer.metrics.evaluation import accuracy, curve_figures, exact_auc
+from radtransfer.metrics.scoring import Scoring
+from radtransfer.pipeline.batches import Batches
+from radtransfer.pipeline.kept_images import keep_images
+from radtransfer.pretrained.loading import PretrainedWeights
 from radtransfer.progress import Progress
-from radtransfer.scoring import Scoring
 from radtransfer.seeds import derive_seed
 from radtransfer.settings import Config
+from radtransfer.splits.folds import Fold, fold_count
 from radtransfer.training import FoldData
 from radtransfer.transfer import TransferPlan
 

@@ -13,10 +13,10 @@ from radtransfer.cache import PART
 from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.errors import ConfigError, RadtransferError, RunError
+from radtransfer.examination.image_examination import examine_images
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.export_format import ExportFormat
-from radtransfer.image_examination import examine_images
-from radtransfer.pipeline import make_batches
+from radtransfer.pipeline.batches import make_batches
 from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
 from radtransfer.settings import ImageSettings
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from radtransfer.cut import Cut
 from radtransfer.epoch_order import epoch_order, filled_rows
 from radtransfer.kept_arrays import KeptArrays
-from radtransfer.pipeline import Batches
+from radtransfer.pipeline.batches import Batches
 
 Batch = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
 """Features, each float32 (batch, …); targets (batch, classes); weights (batch,)."""

@@ -13,7 +13,6 @@ from typing import Any
 from radtransfer.errors import FoldsFailedError, RunError, TrainingError
 from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
-from radtransfer.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
 from radtransfer.plan_block import plan_lines, run_record
@@ -23,6 +22,7 @@ from radtransfer.recipes import head_phase
 from radtransfer.run_address import run_settings
 from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows
 from radtransfer.settings import Config, TrainingSettings
+from radtransfer.splits.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.training import FitState, fit, memory_errors
 
 _DECISIVE = ("weights_sha256", "preprocessing", "precision", "jit", "classes", "head", "table_sha256")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from radtransfer.evaluation import Predictions, evaluate, summarize
 from radtransfer.experiment import Experiment
-from radtransfer.folds import Fold
+from radtransfer.metrics.evaluation import Predictions, evaluate, summarize
 from radtransfer.runs import read_rows, whole_file, write_json, write_rows
+from radtransfer.splits.folds import Fold
 from radtransfer.training import FitState, predict
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from radtransfer.device import Device, versions
 from radtransfer.experiment import Experiment
-from radtransfer.folds import fold_count
 from radtransfer.preprocessing import MODES
 from radtransfer.settings import Config
+from radtransfer.splits.folds import fold_count
 from radtransfer.transfer import TransferPlan
 
 

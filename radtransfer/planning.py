@@ -18,7 +18,7 @@ from radtransfer.figures.style import save_figure
 from radtransfer.initialization import start
 from radtransfer.outline import outline_plan
 from radtransfer.preparation import load_for, preprocessing_for
-from radtransfer.pretrained import PretrainedWeights
+from radtransfer.pretrained.loading import PretrainedWeights
 from radtransfer.run_names import has_weights
 from radtransfer.runs import whole_file
 from radtransfer.settings import Config

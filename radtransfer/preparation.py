@@ -14,20 +14,20 @@ from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import Device, resolve_device
 from radtransfer.errors import ConfigError
-from radtransfer.evaluation import exact_auc
+from radtransfer.examination.image_check import CheckedImages, check_images
 from radtransfer.experiment import Experiment, loss_weights, make_classifier
-from radtransfer.folds import Fold, assign_folds, fold_notes
-from radtransfer.images import CheckedImages, check_images
 from radtransfer.learner import Learner
-from radtransfer.pipeline import Batches, make_batches
+from radtransfer.metrics.evaluation import exact_auc
+from radtransfer.metrics.scoring import Scoring
+from radtransfer.pipeline.batches import Batches, make_batches
 from radtransfer.preprocessing import RANDOM_PREPROCESSING
-from radtransfer.pretrained import PretrainedWeights, load_pretrained, preprocessing_of
+from radtransfer.pretrained.loading import PretrainedWeights, load_pretrained, preprocessing_of
 from radtransfer.progress import Progress
 from radtransfer.recipes import head_phase
 from radtransfer.run_names import check_names, has_weights
-from radtransfer.scoring import Scoring
 from radtransfer.settings import Config, TrainingSettings
-from radtransfer.source_leaks import source_leaks
+from radtransfer.splits.folds import Fold, assign_folds, fold_notes
+from radtransfer.splits.source_leaks import source_leaks
 from radtransfer.transfer import TransferPlan, lay_out
 
 

@@ -17,10 +17,10 @@ from radtransfer.config import config_values
 from radtransfer.datasets import absolute_source
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.image_place import file_of
+from radtransfer.pretrained.weight_sources import absolute_weights, check_backbone, check_imagenet_exists, find_weights
 from radtransfer.runs import FREE
 from radtransfer.settings import Config
 from radtransfer.weight_formats.reading import sha256_of
-from radtransfer.weight_sources import absolute_weights, check_backbone, check_imagenet_exists, find_weights
 
 _LABELS = FREE | {"recipe"}
 """Settings that are no part of the address; what a recipe sets is."""

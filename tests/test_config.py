@@ -6,7 +6,7 @@ from radtransfer.config import config_text, load_config, setting_fields, shipped
 from radtransfer.errors import ConfigError
 from radtransfer.recipes import RECIPES
 from radtransfer.settings import Config
-from radtransfer.study_file import is_study
+from radtransfer.studies.study_file import is_study
 
 
 @pytest.fixture

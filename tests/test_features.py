@@ -15,7 +15,7 @@ from radtransfer.errors import RunError
 from radtransfer.features import features_once
 from radtransfer.image_formats import inspect_image
 from radtransfer.initialization import start
-from radtransfer.pipeline import make_batches
+from radtransfer.pipeline.batches import make_batches
 
 IMAGES, SIZE, BATCH = 10, 24, 4
 

@@ -6,7 +6,7 @@ A label on an image without content cannot be learnt, and any figure that counts
 from collections.abc import Iterator
 
 from radtransfer.checks.evidence import Evidence, Finding
-from radtransfer.image_survey import FLOATS, WHOLE_NUMBERS
+from radtransfer.examination.image_survey import FLOATS, WHOLE_NUMBERS
 
 LEVELS = 8
 """An image whose values span fewer of the 256 levels is nearly constant."""

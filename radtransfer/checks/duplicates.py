@@ -8,7 +8,7 @@ are different images, of one patient.
 from collections.abc import Hashable, Iterable, Iterator
 
 from radtransfer.checks.evidence import Evidence, Finding, counted
-from radtransfer.leaks import frame_identities, image_identities
+from radtransfer.splits.leaks import frame_identities, image_identities
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:

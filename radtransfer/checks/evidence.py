@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.folds import Fold
-from radtransfer.image_survey import ImageRecord
+from radtransfer.examination.image_survey import ImageRecord
+from radtransfer.splits.folds import Fold
 
 SEVERITIES = ("error", "warning", "note")
 """An error makes results invalid or stops training, a warning may mislead, a note is good to know."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from radtransfer.checks.evidence import Evidence, Finding, counted
-from radtransfer.image_survey import FLOATS, WHOLE_NUMBERS
+from radtransfer.examination.image_survey import FLOATS, WHOLE_NUMBERS
 
 LEVELS = 32
 """Of 256, below which all images with more than 8 bits together use a fraction: 12-bit data, mostly."""

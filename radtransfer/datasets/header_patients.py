@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from radtransfer.datasets.image_files import is_dicom_file
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.dicom import DicomHeader, read_header
 from radtransfer.errors import BadImageError
+from radtransfer.image_formats.dicom import DicomHeader, read_header
 from radtransfer.image_place import ImagePlace, as_part, file_of
 from radtransfer.parallel import all_in_parallel
 from radtransfer.settings import DataSettings

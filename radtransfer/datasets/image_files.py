@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from radtransfer.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
 from radtransfer.errors import DataError
+from radtransfer.image_formats.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
 from radtransfer.image_place import FilePart, ImagePlace, file_of
 
 _FRAME = re.compile(r"(?P<file>.+)#(?P<frame>[1-9]\d*)")

@@ -30,7 +30,7 @@ def modules_after(code):
         "from radtransfer.cli.main import application; application(['data', 'check', '--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['study', '--help'], standalone_mode=False)",
         "from radtransfer.config import load_config; load_config('quickstart')",
-        "from radtransfer.study_file import load_study; load_study('quick-advice')",
+        "from radtransfer.studies.study_file import load_study; load_study('quick-advice')",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code):

@@ -104,7 +104,7 @@ def measure(options, depth, folder):
 
 def batches(options, folder):
     from radtransfer.image_formats import inspect_image
-    from radtransfer.pipeline import make_batches
+    from radtransfer.pipeline.batches import make_batches
 
     rng, files = np.random.default_rng(0), []
     for i in range(options.images):

@@ -34,7 +34,7 @@ import tensorflow as tf
 from PIL import Image
 
 from radtransfer.image_formats import inspect_image
-from radtransfer.pipeline import make_batches
+from radtransfer.pipeline.batches import make_batches
 
 SIZE, BATCH, PARALLEL = 587, 8, 2
 SETS = {"2196x1958": (1958, 2196, 90, 24), "2196x1958 fine": (1958, 2196, 95, 24), "4000x3000": (3000, 4000, 90, 8)}

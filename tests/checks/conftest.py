@@ -5,9 +5,9 @@ import pytest
 
 from radtransfer.checks.evidence import Evidence
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.folds import Fold
+from radtransfer.examination.image_survey import ImageRecord
 from radtransfer.image_formats import ImageFacts
-from radtransfer.image_survey import ImageRecord
+from radtransfer.splits.folds import Fold
 
 
 def record(number=0, *, height=64, width=64, orientation=1, decoder="png8", deep=False, **values):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from radtransfer.checks import CHECKS
+from radtransfer.examination.image_survey import ImageRecord
 from radtransfer.image_place import FilePart
-from radtransfer.image_survey import ImageRecord
 
 
 def found(name, evidence):

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.cli.weights import weights
 from radtransfer.errors import WeightsError, WeightsNotFoundError
-from radtransfer.manifest import weights_cards
+from radtransfer.pretrained.manifest import weights_cards
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radtransfer.backbones.architecture import build_architecture
-from radtransfer.pretrained import assign, load_pretrained
+from radtransfer.pretrained.loading import assign, load_pretrained
 
 SIZE = 80
 NETWORKS = {

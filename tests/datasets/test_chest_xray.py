@@ -4,8 +4,8 @@ import pytest
 
 from radtransfer.datasets.chest_xray import patient_of
 from radtransfer.errors import DataError
-from radtransfer.folds import assign_folds
 from radtransfer.settings import SplitSettings
+from radtransfer.splits.folds import assign_folds
 
 IMAGES = (
     *("train/NORMAL/IM-0115-0001.jpeg", "train/NORMAL/NORMAL2-IM-1427-0001-0002.jpeg"),

@@ -5,8 +5,8 @@ import pytest
 
 from radtransfer.datasets.chexpert import LABELS
 from radtransfer.errors import DataError
-from radtransfer.folds import assign_folds
 from radtransfer.settings import SplitSettings
+from radtransfer.splits.folds import assign_folds
 
 OBSERVATIONS = (
     *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),

@@ -6,11 +6,11 @@ from dicom_files import blob, write
 from PIL import Image
 
 from radtransfer.datasets import read_table
-from radtransfer.folds import assign_folds
 from radtransfer.image_formats import decode_outside, inspect_image
 from radtransfer.image_place import FilePart
-from radtransfer.leaks import find_leaks
 from radtransfer.settings import DataSettings, SplitSettings
+from radtransfer.splits.folds import assign_folds
+from radtransfer.splits.leaks import find_leaks
 
 
 def cine(file, frames, **options):

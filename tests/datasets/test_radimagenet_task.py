@@ -3,8 +3,8 @@
 import pytest
 
 from radtransfer.errors import DataError
-from radtransfer.folds import assign_folds
 from radtransfer.settings import SplitSettings
+from radtransfer.splits.folds import assign_folds
 
 
 def tables(header, lines, *, prefix="", folds=(1, 2)):

@@ -11,8 +11,8 @@ from PIL import Image
 
 from radtransfer.datasets import read_table
 from radtransfer.errors import INTERRUPTED
-from radtransfer.folds import assign_folds
 from radtransfer.settings import DataSettings, SplitSettings
+from radtransfer.splits.folds import assign_folds
 
 HOSTILE = "cut <script>alert(1)<&.png"
 

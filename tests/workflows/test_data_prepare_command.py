@@ -49,7 +49,8 @@ SLOWLY = """
 import time
 from radtransfer.cli.tensorflow import import_tensorflow
 import_tensorflow()
-from radtransfer import prepared_set, prepared_shards
+from radtransfer.prepared import prepared_set
+from radtransfer.prepared import shards as prepared_shards
 from radtransfer.cli.main import main
 from radtransfer.cli.terminal import TerminalProgress
 prepared_shards.SHARD_BYTES, prepared_set._BATCH_BYTES = 24 * 24 * 3 * 2, 24 * 24 * 12

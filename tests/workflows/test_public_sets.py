@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radtransfer.comparisons.run_predictions import read_predictions
 from radtransfer.datasets import read_table
-from radtransfer.run_predictions import read_predictions
 from radtransfer.settings import DataSettings
 
 TRAINING = ("--backbone", "cbr_tiny", "--image-size", 24, "--epochs", 1, "--folds", 1)

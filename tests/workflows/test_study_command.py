@@ -278,7 +278,7 @@ def test_a_dry_run_lists_the_runs_and_computes_none(radtransfer, study_file, tmp
 
 
 def test_a_run_that_another_process_computes_is_waited_for(radtransfer, study_file, finished, tmp_path, monkeypatch):
-    from radtransfer import study_runs
+    from radtransfer.studies import study_runs
 
     key = runs_by_name(finished.table)["scratch", 0]["run"]
     folder = tmp_path / "store" / key

@@ -1,0 +1,1 @@
+"""Comparisons of two networks or two runs: layers, predictions, weights."""

@@ -1,0 +1,252 @@
+"""Compare every layer of two networks: load both, read the same rows of each, and say how alike they are."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from radtransfer.batch_norm import share_statistics
+from radtransfer.comparisons.activations import FeatureMaps
+from radtransfer.comparisons.comparison_images import (
+    ComparisonImages,
+    check_input,
+    data_images,
+    run_images,
+    tested_images,
+    tested_paths,
+)
+from radtransfer.comparisons.layer_comparison import LayerScores, compare_layers
+from radtransfer.comparisons.layer_pairs import CHANNELS, LayerPair, Sampling, layer_pairs
+from radtransfer.comparisons.layer_scores import LayerSimilarity, combine, measures
+from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
+from radtransfer.comparisons.sampling import SAMPLINGS
+from radtransfer.errors import ConfigError, SimilarityError
+from radtransfer.progress import Progress
+from radtransfer.seeds import derive_seed
+from radtransfer.settings import DataSettings, ImageSettings
+from radtransfer.similarity.checks import check_choice
+from radtransfer.similarity.measure import Measure
+
+_MOST_NOTES = 5
+Sources = tuple[NetworkSource, NetworkSource]
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """How two networks are compared.
+
+    Attributes:
+        layers: "stages", "all", or names of stages or layers.
+        similarity: Keys of `SIMILARITIES`.
+        sampling: Of rows and channels.
+        cross: Also every layer of A against every layer of B.
+        batch_norm: "own", or "shared": B computes with the batch-norm statistics of A.
+        compat: "juodelyte" computes CCA as Juodelyte et al. 2023 did; None exactly.
+        data: Images to compare on; without a source the test images of the runs.
+        backbone: Of weights files.
+        image_size: For networks that are built for any size.
+        folds: Which folds of the runs; empty for all that both have.
+    """
+
+    layers: tuple[str, ...] = ("stages",)
+    similarity: tuple[str, ...] = ("cca",)
+    sampling: Sampling = Sampling()
+    cross: bool = False
+    batch_norm: str = "own"
+    compat: str | None = None
+    data: DataSettings = DataSettings()
+    backbone: str | None = None
+    image_size: int | None = None
+    folds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found.
+
+    Attributes:
+        layers: One entry per layer and kind, the layers in order.
+        cross: Kind to the mean similarity of every layer of A (rows) with every layer of B (columns), float64;
+            NaN where it is not defined.
+        settings: How it was found.
+    """
+
+    layers: tuple[LayerSimilarity, ...]
+    settings: dict[str, Any]
+    cross: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers, in order."""
+        return tuple(dict.fromkeys(item.layer for item in self.layers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in JSON."""
+        cross = {kind: np.where(np.isnan(matrix), None, matrix).tolist() for kind, matrix in self.cross.items()}
+        plain = {"layers": [dataclasses.asdict(item) for item in self.layers], "settings": self.settings}
+        return plain | ({"cross": {"layers": list(self.names), **cross}} if cross else {})
+
+
+def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress | None = None) -> Comparison:
+    """Compare two networks layer by layer.
+
+    Args:
+        a: A run, `RUN/fold_K`, `RUN@initial`, `RUN@final`, a Keras file, weights, `random:NAME` or `imagenet:NAME`.
+        b: Another; fold k of one run is compared with fold k of the other.
+        settings: How.
+        progress: Hears what happens.
+
+    Raises:
+        ConfigError: A setting or name cannot be used.
+        WeightsError: A network cannot be loaded.
+        DataError: The images cannot be used.
+        SimilarityError: The layers cannot be compared.
+    """
+    progress = progress or Progress()
+    check_choice("sampling", settings.sampling.sampling, SAMPLINGS)
+    check_choice("channels", settings.sampling.channels, CHANNELS)
+    check_choice("batch norm", settings.batch_norm, ("own", "shared"))
+    kinds = measures(settings.similarity, compat=settings.compat)
+    sources = _sources((a, b), settings, progress)
+    folds = folds_of(sources, settings.folds)
+    found = []
+    for number, fold in enumerate(folds, start=1):
+        if len(folds) > 1:
+            progress.note(f"fold {fold[0] or fold[1]}, {number} of {len(folds)}")
+        found.append(_compare_fold(sources, fold, kinds, settings, progress))
+    pairs, same_images = found[0].pairs, settings.data.source is not None
+    _note_undefined(found, progress)
+    layers = tuple(
+        combine(pair.name, kind, [each.scores.draws[pair.name, kind] for each in found], same_images=same_images)
+        for pair in pairs
+        for kind in kinds
+    )
+    cross = _crossed(pairs, kinds, [each.scores for each in found]) if settings.cross else {}
+    return Comparison(layers, _record(sources, folds, found[0], settings), cross)
+
+
+@dataclass(frozen=True)
+class _FoldComparison:
+    networks: tuple[Network, Network]
+    pairs: tuple[LayerPair, ...]
+    scores: LayerScores
+
+
+def _sources(given: tuple[str, str], settings: ComparisonSettings, progress: Progress) -> Sources:
+    """The two networks; what is random about one is not random in the same way about the other."""
+    seeds = [derive_seed(settings.sampling.seed, "network", side) for side in ("a", "b")]
+    return tuple(
+        find_network(name, backbone=settings.backbone, seed=seed, notify=progress.note)
+        for name, seed in zip(given, seeds, strict=True)
+    )
+
+
+def _compare_fold(
+    sources: Sources,
+    fold: tuple[int | None, int | None],
+    kinds: dict[str, Measure],
+    settings: ComparisonSettings,
+    progress: Progress,
+) -> _FoldComparison:
+    images = _images(sources, fold, settings, progress)
+    sizes = _image_sizes(sources, settings)
+    a, b = (source.load(k, size) for source, k, size in zip(sources, fold, sizes, strict=True))
+    for source, network in zip(sources, (a, b), strict=True):
+        check_input(source.given, network.model.inputs[0].shape[1:])
+    if settings.batch_norm == "shared":
+        share_statistics(a.model, b.model)
+    pairs = layer_pairs(a.model, b.model, (a.card, b.card), settings.layers)
+    scores = compare_layers(
+        FeatureMaps(a.model, _unique(pair.a for pair in pairs), image_size=sizes[0]),
+        FeatureMaps(b.model, _unique(pair.b for pair in pairs), image_size=sizes[1]),
+        pairs,
+        images,
+        sizes=sizes,
+        kinds=kinds,
+        sampling=settings.sampling,
+        cross=settings.cross,
+        progress=progress,
+    )
+    return _FoldComparison((a, b), pairs, scores)
+
+
+def _images(
+    sources: Sources, fold: tuple[int | None, int | None], settings: ComparisonSettings, progress: Progress
+) -> ComparisonImages:
+    """The images that were given, read as the first run reads its own, or the test images of that run's fold."""
+    runs = [(source.run, k) for source, k in zip(sources, fold, strict=True) if source.run is not None]
+    if settings.data.source is not None:
+        return data_images(settings.data, run_images(runs[0][0]).images if runs else ImageSettings())
+    if not runs:
+        raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
+    images = tested_images(*runs[0])
+    unseen = set(tested_paths(*runs[-1]))
+    seen = sum(path not in unseen for path in images.paths)
+    if seen:
+        progress.note(
+            f"{seen} of {len(images)} test images of A were not test images of B: it may have trained on them"
+        )
+    return images
+
+
+def _image_sizes(sources: Sources, settings: ComparisonSettings) -> tuple[int, int]:
+    """Of each network its own; else the one that was asked for, that of the other network, or the default."""
+    fixed = [source.image_size for source in sources if source.image_size]
+    free = settings.image_size or (fixed or [DEFAULT_SIZE])[0]
+    return tuple(source.image_size or free for source in sources)
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _note_undefined(found: Sequence[_FoldComparison], progress: Progress) -> None:
+    """Say which layers have no similarity.
+
+    Raises:
+        SimilarityError: None has.
+    """
+    scores = [draw for each in found for draws in each.scores.draws.values() for draw in draws]
+    reasons = list(dict.fromkeys(draw.undefined for draw in scores if draw.value is None))
+    if all(draw.value is None for draw in scores):
+        raise SimilarityError(reasons[0])
+    for reason in reasons[:_MOST_NOTES]:
+        progress.note(reason)
+    if len(reasons) > _MOST_NOTES:
+        progress.note(f"{len(reasons) - _MOST_NOTES} more layers have no similarity")
+
+
+def _crossed(pairs: Sequence[LayerPair], kinds: Sequence[str], found: Sequence[LayerScores]) -> dict[str, np.ndarray]:
+    return {
+        kind: np.array(
+            [[np.mean(np.array([s.crossed[a.name, b.name, kind] for s in found], float)) for b in pairs] for a in pairs]
+        )
+        for kind in kinds
+    }
+
+
+def _record(
+    sources: Sources,
+    folds: Sequence[tuple[int | None, int | None]],
+    found: _FoldComparison,
+    settings: ComparisonSettings,
+) -> dict[str, Any]:
+    """Everything that decides the numbers, as plain values."""
+    sampling = settings.sampling
+    return {
+        "a": sources[0].given,
+        "b": sources[1].given,
+        "folds": [k for k in (a or b for a, b in folds) if k is not None],
+        "layers": {pair.name: [pair.a, pair.b] for pair in found.pairs},
+        "similarity": list(settings.similarity),
+        **dataclasses.asdict(sampling),
+        "seeds": [sampling.seed_of(repeat) for repeat in range(sampling.repeats)],
+        "cross": settings.cross,
+        "batch_norm": settings.batch_norm,
+        "compat": settings.compat,
+        "images": settings.data.source or "test images of the run",
+        "image_size": list(_image_sizes(sources, settings)),
+        "preprocessing": [network.preprocessing for network in found.networks],
+    }

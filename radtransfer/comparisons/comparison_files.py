@@ -1,0 +1,215 @@
+"""What comparisons leave in a folder: a table, everything as JSON, and figures.
+
+compare-cca A B         similarity.csv .json .png, and cross_KIND.png for crossed layers
+compare-cca --pairs     pairs.csv groups.csv population.json, and groups_KIND.png training_KIND.png
+compare-predictions     predictions.csv .json .png
+compare-weights         weights.csv .json .png, and filters.png
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radtransfer.comparisons.predictions import ROW_COLUMNS, PredictionComparison
+from radtransfer.errors import RunError
+from radtransfer.figures.before_after import Points, before_after
+from radtransfer.figures.filter_change import filter_change
+from radtransfer.figures.layer_change import layer_change
+from radtransfer.figures.prediction_agreement import prediction_agreement
+from radtransfer.figures.similarity_curve import Curve, similarity_curve
+from radtransfer.figures.similarity_heat_map import similarity_heat_map
+from radtransfer.figures.style import save_figure
+from radtransfer.runs import write_json, write_rows
+
+# These modules import TensorFlow, which the comparison of predictions does without.
+if TYPE_CHECKING:
+    from radtransfer.comparisons.compare import Comparison
+    from radtransfer.comparisons.layer_scores import LayerSimilarity
+    from radtransfer.comparisons.population import Group, PairSimilarity, Population
+    from radtransfer.comparisons.weights import WeightComparison
+
+_SIMILARITY_COLUMNS = [
+    "layer",
+    "kind",
+    "similarity",
+    "ci95_low",
+    "ci95_high",
+    "null_closed_form",
+    "null_permuted",
+    "rank_a",
+    "rank_b",
+    "rows",
+    "images",
+    "dims",
+    "repeats",
+]
+
+
+def check_out(out: Path) -> None:
+    """See that results can be written to a folder, before anything is computed.
+
+    Raises:
+        RunError: It is a run or a file, or no folder can be made there.
+    """
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if (out / "run.json").exists() or out.is_file():
+        raise RunError(f"--out {out}: expected a folder for results, received a run or a file. Choose another.")
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise RunError(f"--out {out}: no folder can be made in {existing}. Choose another.")
+
+
+def make_out(out: Path) -> None:
+    """Make the folder for results.
+
+    Raises:
+        RunError: As `check_out`.
+    """
+    check_out(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {out}: no folder can be made there ({error.strerror}). Choose another.") from None
+
+
+def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
+    """Write `similarity.csv`, `similarity.json`, `similarity.png` and, for crossed layers, a heat-map per kind.
+
+    Raises:
+        RunError: As `check_out`.
+    """
+    make_out(out)
+    write_rows(out / "similarity.csv", _SIMILARITY_COLUMNS, (_row(item) for item in comparison.layers))
+    write_json(out / "similarity.json", comparison.to_dict())
+    kinds = comparison.settings["similarity"]
+    curves = {kind: _curve([item for item in comparison.layers if item.kind == kind]) for kind in kinds}
+    save_figure(similarity_curve(comparison.names, curves), out / "similarity.png")
+    written = [out / f"similarity.{suffix}" for suffix in ("csv", "json", "png")]
+    return [*written, *_heat_maps(comparison, out)]
+
+
+def _heat_maps(comparison: "Comparison", out: Path) -> Iterator[Path]:
+    for kind, matrix in comparison.cross.items():
+        figure = similarity_heat_map(
+            matrix,
+            rows=comparison.names,
+            columns=comparison.names,
+            row_title=Path(comparison.settings["a"]).name,
+            column_title=Path(comparison.settings["b"]).name,
+            title=kind,
+        )
+        path = out / f"cross_{kind}.png"
+        save_figure(figure, path)
+        yield path
+
+
+def _row(item: "LayerSimilarity") -> list:
+    interval = item.ci95 or ("", "")
+    figures = [item.similarity, *interval, item.null.closed_form, item.null.permuted]
+    counts = [item.rank_a, item.rank_b, item.rows, item.images, item.dims, item.repeats]
+    return [item.layer, item.kind, *("" if value is None else value for value in figures), *counts]
+
+
+def _curve(items: list["LayerSimilarity"]) -> Curve:
+    nulls = np.array([[item.null.closed_form, item.null.permuted] for item in items], float)
+    # Where only one of the two is known it is the whole band; NaN where none is.
+    nulls = np.where(np.isnan(nulls), nulls[:, ::-1], nulls)
+    intervals = np.array([item.ci95 or (np.nan, np.nan) for item in items])
+    return Curve(
+        values=[np.nan if item.similarity is None else item.similarity for item in items],
+        low=intervals[:, 0].tolist(),
+        high=intervals[:, 1].tolist(),
+        chance_low=nulls.min(axis=1).tolist(),
+        chance_high=nulls.max(axis=1).tolist(),
+    )
+
+
+def write_population(population: "Population", out: Path) -> list[Path]:
+    """Write `pairs.csv`, `groups.csv`, `population.json` and for each kind `groups_KIND.png` and `training_KIND.png`.
+
+    Raises:
+        RunError: As `check_out`.
+    """
+    make_out(out)
+    written = [out / "pairs.csv", out / "groups.csv", out / "population.json"]
+    _write_records(written[0], population.pairs)
+    _write_records(written[1], population.groups)
+    write_json(written[2], population.to_dict())
+    for kind, r_squared in population.r_squared.items():
+        groups = [group for group in population.groups if group.kind == kind and group.layer != "top two"]
+        names = list(dict.fromkeys(group.layer for group in groups))
+        curves = {starts: _population_curve([g for g in groups if g.starts == starts]) for starts in r_squared}
+        pairs = [pair for pair in population.pairs if pair.kind == kind]
+        points = {s: _points([p for p in pairs if p.starts == s], r) for s, r in r_squared.items()}
+        figures = {f"groups_{kind}.png": similarity_curve(names, curves), f"training_{kind}.png": before_after(points)}
+        for name, figure in figures.items():
+            save_figure(figure, out / name)
+            written.append(out / name)
+    return written
+
+
+def _population_curve(groups: Sequence["Group"]) -> Curve:
+    """The mean after training, give or take the standard deviation over pairs."""
+    values = np.array([group.final for group in groups], float)
+    sd = np.array([group.sd for group in groups], float)
+    nothing = [np.nan] * len(groups)
+    return Curve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing, nothing)
+
+
+def _points(pairs: Sequence["PairSimilarity"], r_squared: float | None) -> Points:
+    values = np.array([(pair.initial, pair.final) for pair in pairs], float)
+    return Points(values[:, 0].tolist(), values[:, 1].tolist(), r_squared)
+
+
+def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]:
+    """Write `predictions.csv` (a line per image), `predictions.json` and `predictions.png`.
+
+    Raises:
+        RunError: As `check_out`.
+    """
+    make_out(out)
+    written = [out / f"predictions.{suffix}" for suffix in ("csv", "json", "png")]
+    write_rows(written[0], ROW_COLUMNS, comparison.rows)
+    write_json(written[1], comparison.to_dict())
+    columns = dict(zip(ROW_COLUMNS, zip(*comparison.rows, strict=True), strict=True))
+    a, b = comparison.accuracy_a, comparison.accuracy_b
+    figure = prediction_agreement(
+        columns["p_truth_a"],
+        columns["p_truth_b"],
+        right_a=columns["right_a"],
+        right_b=columns["right_b"],
+        independent=[a * b, a * (1 - b), (1 - a) * b, (1 - a) * (1 - b)],
+        title_a=Path(comparison.settings["a"]).name,
+        title_b=Path(comparison.settings["b"]).name,
+    )
+    save_figure(figure, written[2])
+    return written
+
+
+def write_weights(comparison: "WeightComparison", out: Path) -> list[Path]:
+    """Write `weights.csv`, `weights.json`, `weights.png` and, where both have them, `filters.png`.
+
+    Raises:
+        RunError: As `check_out`.
+    """
+    make_out(out)
+    written = [out / f"weights.{suffix}" for suffix in ("csv", "json", "png")]
+    _write_records(written[0], comparison.layers)
+    write_json(written[1], comparison.to_dict())
+    layers = comparison.layers
+    changes = [layer.relative_change for layer in layers]
+    save_figure(layer_change([layer.layer for layer in layers], [layer.kind for layer in layers], changes), written[2])
+    if comparison.filters is not None:
+        titles = {f"title_{side}": f"{side.upper()}: {Path(comparison.settings[side]).name}" for side in "ab"}
+        written.append(out / "filters.png")
+        save_figure(filter_change(comparison.filters.a, comparison.filters.b, **titles), written[-1])
+    return written
+
+
+def _write_records(path: Path, records: Sequence[Any]) -> None:
+    """A line per record, a dataclass whose fields are the columns."""
+    columns = [field.name for field in dataclasses.fields(records[0])]
+    write_rows(path, columns, map(dataclasses.astuple, records))

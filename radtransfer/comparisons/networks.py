@@ -1,0 +1,229 @@
+"""The networks that can be compared, by what they are called on the command line.
+
+RUN, RUN/fold_K          what a run trained; RUN@initial what it started from, RUN@final the same as RUN
+random:NAME              a backbone with random weights
+imagenet:NAME            a backbone with Keras' ImageNet weights
+FILE.keras               any functional Keras model
+FILE, or a known name    weights of the backbone that --backbone names
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import keras
+
+from radtransfer.backbones import BACKBONES
+from radtransfer.backbones.architecture import build_architecture
+from radtransfer.backbones.backbone import Backbone
+from radtransfer.comparisons.comparison_images import run_file
+from radtransfer.comparisons.flat_model import flat_model, is_flat
+from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError
+from radtransfer.initialization import draw_random
+from radtransfer.preprocessing import RANDOM_PREPROCESSING, preprocess
+from radtransfer.pretrained.loading import assign, load_pretrained, preprocessing_of
+from radtransfer.runs import find_fold, finished_folds, read_run
+
+DEFAULT_SIZE = 224
+_SCALING = ("Rescaling", "Normalization")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that takes RGB images 0–255 of one size.
+
+    Attributes:
+        model: Functional, preprocessing inside.
+        card: Its backbone, where known.
+        preprocessing: Mode of its input; None where the file brings its own.
+    """
+
+    model: keras.Model
+    card: Backbone | None
+    preprocessing: str | None
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """A network that can be loaded.
+
+    Attributes:
+        given: What the user said.
+        kind: Of source.
+        load: `load(fold, image_size)` gives the `Network`; both are ignored where they decide nothing.
+        run: The run it is of.
+        folds: The finished folds, or the one that was named; empty where there are none.
+        image_size: Of the images it takes; None where it can be built for any.
+    """
+
+    given: str
+    kind: Literal["run", "random", "imagenet", "file", "weights"]
+    load: Callable[[int | None, int], Network]
+    run: Path | None = None
+    folds: tuple[int, ...] = ()
+    image_size: int | None = None
+
+
+def find_network(
+    given: str, *, backbone: str | None, seed: int, notify: Callable[[str], None] | None = None
+) -> NetworkSource:
+    """The network that `given` means; nothing is loaded yet.
+
+    Args:
+        given: As in the module.
+        backbone: Name of the network a weights file is for.
+        seed: Of random weights.
+        notify: Hears one sentence before something is downloaded.
+
+    Raises:
+        ConfigError: No such backbone or run, or weights without a backbone.
+        WeightsError: No such file.
+    """
+    kind, _, name = given.partition(":")
+    if kind in ("random", "imagenet") and name:
+        BACKBONES.check(name)
+        return NetworkSource(given, kind, partial(_built, name, kind, seed, notify))
+    path, moment = _split_moment(given)
+    if (path / "run.json").is_file() or (path.name.startswith("fold_") and (path.parent / "run.json").is_file()):
+        return _of_run(given, path, moment)
+    if moment is not None:
+        raise RunError(f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.")
+    if path.suffix == ".keras":
+        return _of_file(given, path, notify or (lambda _: None))
+    if backbone is None:
+        raise _unknown(given)
+    BACKBONES.check(backbone)
+    return NetworkSource(given, "weights", partial(_built, backbone, given, seed, notify))
+
+
+def folds_of(
+    sources: tuple[NetworkSource, NetworkSource], chosen: Sequence[int] = ()
+) -> list[tuple[int | None, int | None]]:
+    """Which fold of each network is compared with which of the other: the same ones, if both have several.
+
+    Args:
+        sources: Two networks.
+        chosen: Numbers of folds; empty for all.
+
+    Raises:
+        RunError: They have no fold in common, or not the chosen ones.
+    """
+    a, b = (source.folds for source in sources)
+    if not chosen and (len(a) == 1 or len(b) == 1) and a and b and not {*a} & {*b}:
+        return _all_with_one(a, b)
+    common = [k for k in a or b if k in (b or a)]
+    missing = [k for k in chosen if k not in common]
+    if missing or (a and b and not common):
+        raise RunError(
+            f"Expected fold {missing[0] if missing else 'numbers'} in both runs. {sources[0].given} has finished "
+            f"{_listed(a)}, {sources[1].given} {_listed(b)}. Name one of each, as RUN/fold_K."
+        )
+    kept = [k for k in common if not chosen or k in chosen]
+    return [(k if a else None, k if b else None) for k in kept] or [(None, None)]
+
+
+def _all_with_one(a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
+    """Two folds that were named, of different numbers."""
+    if len(a) > 1 or len(b) > 1:
+        raise RunError(f"Expected the same folds, received {_listed(a)} and {_listed(b)}. Name one of each.")
+    return [(a[0], b[0])]
+
+
+def _listed(folds: Sequence[int]) -> str:
+    return ", ".join(map(str, folds)) or "none"
+
+
+def _split_moment(given: str) -> tuple[Path, str | None]:
+    path, at, moment = given.rpartition("@")
+    if at and moment in ("initial", "final"):
+        return Path(path), moment
+    return Path(given), None
+
+
+def _of_run(given: str, path: Path, moment: str | None) -> NetworkSource:
+    if (path / "run.json").is_file():
+        run, folds = path, tuple(finished_folds(path))
+        if not folds:
+            raise RunError(f"Run {run} has no finished fold yet; nothing to compare.")
+    else:
+        run, fold = find_fold(path)
+        folds = (fold,)
+    record = read_run(run)
+    load = partial(_trained, run, record, moment == "initial")
+    return NetworkSource(given, "run", load, run, folds, record["image_size"])
+
+
+def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> Network:
+    model = keras.models.load_model(run_file(run, f"fold_{fold}/model.keras"), compile=False)
+    if initial:
+        model.load_weights(run_file(run, f"fold_{fold}/initial.weights.h5"))
+    return Network(model, BACKBONES[record["backbone"]], record["preprocessing"])
+
+
+def _built(
+    backbone: str,
+    weights: str,
+    seed: int,
+    notify: Callable[[str], None] | None,
+    _: int | None,
+    image_size: int,
+) -> Network:
+    """A backbone with random or pretrained weights, and the preprocessing that belongs to them."""
+    mode = preprocessing_of(weights, backbone=backbone) or RANDOM_PREPROCESSING
+    prepare = partial(preprocess, mode=mode)
+    model = build_architecture(backbone, image_size=image_size, prepare=prepare)
+    pretrained = load_pretrained(weights, backbone=backbone, model=model, notify=notify)
+    if pretrained is None:
+        draw_random(model, seed=seed)
+    else:
+        assign(model, pretrained)
+    return Network(model, BACKBONES[backbone], mode)
+
+
+def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSource:
+    if not path.is_file():
+        raise WeightsNotFoundError(f"No file {path}. Expected a run, a Keras file, random:NAME or imagenet:NAME.")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"{path} is not a model that Keras can load: {reason}") from error
+    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
+    model = model if is_flat(model) else flat_model(model)
+    card = _card_of(model)
+    if not _scales_itself(model):
+        scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
+        notify(f"{given} has no preprocessing inside; it is given {scale}")
+    return NetworkSource(given, "file", partial(_from_file, model, card), image_size=model.inputs[0].shape[1])
+
+
+def _from_file(model: keras.Model, card: Backbone | None, _: int | None, __: int) -> Network:
+    """A model with its own scaling as it is; one without gets that of its backbone, if it is known."""
+    if card is None or _scales_itself(model):
+        return Network(model, card, None)
+    prepared = flat_model(model, prepare=partial(preprocess, mode=card.preprocessing))
+    return Network(prepared, card, card.preprocessing)
+
+
+def _scales_itself(model: keras.Model) -> bool:
+    return any(type(layer).__name__ in _SCALING for layer in model.layers)
+
+
+def _card_of(model: keras.Model) -> Backbone | None:
+    """The backbone whose stages the model has, by the names of their last layers."""
+    names = {layer.name for layer in model.layers}
+    cards = [card for card in BACKBONES.values() if {*card.stages.values()} <= names]
+    named = [card for card in cards if card.name == model.name]
+    return named[0] if named else cards[0] if len(cards) == 1 else None
+
+
+def _unknown(given: str) -> ConfigError | WeightsNotFoundError:
+    if Path(given).is_file():
+        return ConfigError(f"{given} is a weights file: name its network with --backbone.")
+    return WeightsNotFoundError(
+        f"Nothing to compare at {given}. Expected a run (RUN, RUN/fold_K, RUN@initial, RUN@final), a Keras file, "
+        "a weights file with --backbone, random:NAME or imagenet:NAME."
+    )

@@ -1,0 +1,196 @@
+"""Compare what two runs predict about the same test images: whether they err on the same, and which is better."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions
+from radtransfer.errors import DataError
+from radtransfer.metrics.agreement import Agreement, agreement, decision_agreement
+from radtransfer.metrics.auc_difference import DeLong, delong, difference_interval
+from radtransfer.metrics.roc import Ranking, mean_area, rank_scores
+from radtransfer.metrics.scoring import Question, main_questions
+from radtransfer.progress import Progress
+
+ROW_COLUMNS = ("path", "patient", "label", "fold", "right_a", "right_b", "p_truth_a", "p_truth_b")
+"""Right or wrong as 1 or 0, and the probability that each network gave to the truth."""
+
+
+@dataclass(frozen=True)
+class AucComparison:
+    """The main AUC of both runs, all folds pooled; `ci95` is that of the difference, over patients."""
+
+    a: float | None
+    b: float | None
+    difference: float | None
+    ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionComparison:
+    """What was found.
+
+    Attributes:
+        accuracy_a, accuracy_b: Share of right answers.
+        errors: Both right or both wrong.
+        probabilities: The same when each answer is drawn from the network's probabilities.
+        decisions: The same class, right or wrong; None with several labels.
+        correlation: Pearson's, of the probabilities of the truth.
+        auc: Of both, and the difference.
+        delong: A test per main question; empty where images are repeated.
+        n_images: Different images.
+        n_patients: Different patients; None where not known.
+        settings: Which runs and folds.
+        rows: A line per image, as `ROW_COLUMNS`: with several labels, their mean.
+    """
+
+    accuracy_a: float
+    accuracy_b: float
+    errors: Agreement
+    probabilities: Agreement
+    decisions: Agreement | None
+    correlation: float | None
+    auc: AucComparison
+    delong: tuple[DeLong, ...]
+    n_images: int
+    n_patients: int | None
+    settings: dict[str, Any]
+    rows: tuple[tuple, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in JSON, without the rows."""
+        plain = dataclasses.asdict(dataclasses.replace(self, rows=()))
+        return {name: value for name, value in plain.items() if name != "rows"}
+
+
+def compare_predictions(
+    a: str, b: str, *, seed: int = 0, draws: int = 2000, progress: Progress | None = None
+) -> PredictionComparison:
+    """Compare the test predictions of two runs.
+
+    Args:
+        a: A run or RUN/fold_K.
+        b: Another, of the same task and images.
+        seed: Of the bootstrap.
+        draws: Of the bootstrap.
+        progress: Hears what is left out.
+
+    Raises:
+        RunError: Not a run, or not finished.
+        DataError: Other classes, other labels, or no image in common.
+    """
+    first, second = read_predictions(a), read_predictions(b)
+    first, second = common_predictions(first, second, progress or Progress())
+    known = ~np.isnan(first.targets) if first.scoring.task == "multilabel" else np.ones((len(first.paths), 1), bool)
+    right, truth = ([getattr(run, name)[known] for run in (first, second)] for name in ("right", "of_truth"))
+    return PredictionComparison(
+        accuracy_a=float(right[0].mean()),
+        accuracy_b=float(right[1].mean()),
+        errors=agreement(*right),
+        probabilities=agreement(*truth),
+        decisions=_decisions(first, second),
+        correlation=_correlation(*truth),
+        auc=compare_aucs([(first, second)], seed=seed, draws=draws),
+        delong=() if first.repeated else tuple(_tests(first, second)),
+        n_images=len(set(first.paths)),
+        n_patients=None if first.patients is None else len(set(first.patients)),
+        settings={"a": a, "b": b, "folds": sorted(set(first.folds)), "seed": seed, "draws": draws},
+        rows=tuple(_rows(first, second)),
+    )
+
+
+def _check_same_task(a: RunPredictions, b: RunPredictions) -> None:
+    if a.scoring != b.scoring:
+        raise DataError(
+            f"Expected runs of one task. {a.given}: {a.scoring.task}, classes {', '.join(a.scoring.classes)}; "
+            f"{b.given}: {b.scoring.task}, classes {', '.join(b.scoring.classes)}."
+        )
+
+
+def common_predictions(
+    a: RunPredictions, b: RunPredictions, progress: Progress
+) -> tuple[RunPredictions, RunPredictions]:
+    """The predictions of the images that both tested, in the order of A.
+
+    Raises:
+        DataError: Other classes, no image in common, or their labels differ.
+    """
+    _check_same_task(a, b)
+    keys = [run.keys(by_fold=a.repeated or b.repeated) for run in (a, b)]
+    place = {key: row for row, key in enumerate(keys[1])}
+    mine = [row for row, key in enumerate(keys[0]) if key in place]
+    if not mine:
+        raise DataError(f"{a.given} and {b.given} have no test image in common. Compare runs of one data set.")
+    if len(mine) < max(len(keys[0]), len(keys[1])):
+        progress.note(
+            f"{len(mine)} test images in common; {a.given} has {len(keys[0])}, {b.given} {len(keys[1])}. "
+            "The others are left out"
+        )
+    first, second = a.select(mine), b.select([place[keys[0][row]] for row in mine])
+    if first.labels != second.labels:
+        bad = next(i for i, pair in enumerate(zip(first.labels, second.labels, strict=True)) if pair[0] != pair[1])
+        raise DataError(
+            f"The runs disagree on the label of {first.paths[bad]!r}: {first.labels[bad]!r} in {a.given}, "
+            f"{second.labels[bad]!r} in {b.given}. Compare runs of one data set."
+        )
+    return first, second
+
+
+def _decisions(a: RunPredictions, b: RunPredictions) -> Agreement | None:
+    if a.scoring.task == "multilabel":
+        return None
+    return decision_agreement(a.probabilities.argmax(axis=1), b.probabilities.argmax(axis=1))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    return float(np.corrcoef(a, b)[0, 1]) if min(np.ptp(a), np.ptp(b)) > 0 else None
+
+
+def _questions(run: RunPredictions) -> list[Question]:
+    return main_questions(run.targets, run.probabilities, run.scoring)
+
+
+def _tests(a: RunPredictions, b: RunPredictions) -> Iterator[DeLong]:
+    for mine, its in zip(_questions(a), _questions(b), strict=True):
+        test = delong(mine.name, mine.truth, mine.scores, its.scores)
+        if test is not None:
+            yield test
+
+
+def compare_aucs(
+    pairs: Sequence[tuple[RunPredictions, RunPredictions]], *, seed: int = 0, draws: int = 2000
+) -> AucComparison:
+    """The pooled AUC of A and of B, averaged over repeats and pairs, and the interval of their difference.
+
+    Args:
+        pairs: Each as `common_predictions` gives it; of one data set, such as the runs of one seed each.
+        seed: Of the bootstrap.
+        draws: Of the bootstrap.
+    """
+    names, numbers = np.unique(np.concatenate([np.array(a.clusters, object) for a, _ in pairs]), return_inverse=True)
+    repeats, start = [], 0
+    for a, b in pairs:
+        clusters = numbers[start : start + len(a.paths)]
+        start += len(a.paths)
+        for repeat in sorted(set(a.repeats)):
+            rows = [row for row, member in enumerate(a.repeats) if member == repeat]
+            repeats.append(tuple(_rankings(run.select(rows), clusters[rows]) for run in (a, b)))
+    once = np.ones(len(names), dtype=int)
+    areas = [float(np.mean([mean_area(pair[side], once) for pair in repeats])) for side in (0, 1)]
+    if np.isnan(areas).any():
+        return AucComparison(None, None, None, None)
+    return AucComparison(*areas, areas[0] - areas[1], difference_interval(repeats, len(names), draws=draws, seed=seed))
+
+
+def _rankings(run: RunPredictions, clusters: np.ndarray) -> list[Ranking]:
+    return [rank_scores(question.truth, question.scores, clusters[question.images]) for question in _questions(run)]
+
+
+def _rows(a: RunPredictions, b: RunPredictions) -> Iterator[tuple]:
+    """A line per image, as `ROW_COLUMNS`; several labels are averaged."""
+    figures = [np.nanmean(values, axis=1).tolist() for values in (a.right, b.right, a.of_truth, b.of_truth)]
+    patients = a.patients or ("",) * len(a.paths)
+    return zip(a.paths, patients, a.labels, a.folds, *figures, strict=True)

@@ -1,0 +1,138 @@
+"""What a run predicted about its test images, read back from its folder."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from radtransfer.comparisons.comparison_images import run_file, run_images
+from radtransfer.datasets import read_table
+from radtransfer.errors import DataError, RunError
+from radtransfer.metrics.scoring import Scoring
+from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
+
+
+@dataclass(frozen=True, eq=False)
+class RunPredictions:
+    """The test predictions of a run, fold after fold.
+
+    Attributes:
+        given: What the user called the run.
+        scoring: What the outputs mean.
+        paths: Of the images.
+        labels: Of the images, as text.
+        patients: Of the images; None where not known.
+        folds: In which each was tested.
+        repeats: To which the fold belongs.
+        probabilities: float32 (images, classes).
+        targets: float32 (images, classes), 0 or 1, NaN where not known.
+    """
+
+    given: str
+    scoring: Scoring
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    patients: tuple[str, ...] | None
+    folds: tuple[int, ...]
+    repeats: tuple[int, ...]
+    probabilities: np.ndarray
+    targets: np.ndarray
+
+    @property
+    def repeated(self) -> bool:
+        """Whether an image was tested more than once."""
+        return len(set(self.paths)) < len(self.paths)
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """What is drawn together: patients, or images where patients are not known."""
+        return self.paths if self.patients is None else self.patients
+
+    def keys(self, *, by_fold: bool) -> list[tuple]:
+        """What identifies each prediction: the image, or the image in its fold."""
+        return list(zip(self.paths, self.folds, strict=True)) if by_fold else [(path,) for path in self.paths]
+
+    def select(self, rows: Sequence[int]) -> "RunPredictions":
+        """Some of them, in the order of `rows`."""
+        lists = {
+            name: tuple(getattr(self, name)[row] for row in rows) for name in ("paths", "labels", "folds", "repeats")
+        }
+        patients = None if self.patients is None else tuple(self.patients[row] for row in rows)
+        arrays = {"probabilities": self.probabilities[rows], "targets": self.targets[rows]}
+        return replace(self, patients=patients, **lists, **arrays)
+
+    @property
+    def right(self) -> np.ndarray:
+        """1 where right, 0 where wrong, NaN where not known: float64 (images, 1), or (images, labels)."""
+        if self.scoring.task == "multilabel":
+            return np.where(np.isnan(self.targets), np.nan, (self.probabilities > 0.5) == (self.targets > 0.5))
+        return (self.probabilities.argmax(axis=1) == self.targets.argmax(axis=1)).astype(np.float64)[:, None]
+
+    @property
+    def of_truth(self) -> np.ndarray:
+        """The probability that was given to the truth, of the shape of `right`."""
+        probabilities = self.probabilities.astype(np.float64)
+        if self.scoring.task == "multilabel":
+            known = np.where(self.targets > 0.5, probabilities, 1 - probabilities)
+            return np.where(np.isnan(self.targets), np.nan, known)
+        return (probabilities * self.targets).sum(axis=1, keepdims=True)
+
+
+def read_predictions(given: str) -> RunPredictions:
+    """The test predictions of a run's finished folds, or of RUN/fold_K.
+
+    Raises:
+        RunError: Not a run, no fold of it is finished, or its predictions are gone.
+        DataError: With several labels, the data set is not there any more; it alone tells which are not known.
+    """
+    run, folds = _run_and_folds(given)
+    record = read_run(run)
+    classes = tuple(record["classes"])
+    # Earlier runs did not record it, and took it from their settings alone.
+    positive_from = record["positive_from"] if "positive_from" in record else run_images(run).data.positive_from
+    scoring = Scoring(record["task"], classes, positive_from)
+    lines, repeats = [], []
+    for number in folds:
+        predictions = read_rows(run_file(run, f"fold_{number}/predictions.csv"))
+        tested = [row | {"fold": number} for row in predictions if row["split"] == "test"]
+        lines += tested
+        metrics = json.loads((run / f"fold_{number}" / "metrics.json").read_text(encoding="utf-8"))
+        repeats += [metrics["repeat"]] * len(tested)
+    labels, paths = tuple(line["label"] for line in lines), tuple(line["path"] for line in lines)
+    return RunPredictions(
+        given=given,
+        scoring=scoring,
+        paths=paths,
+        labels=labels,
+        patients=tuple(line["patient"] for line in lines) if lines[0]["patient"] else None,
+        folds=tuple(line["fold"] for line in lines),
+        repeats=tuple(repeats),
+        probabilities=np.array([[line[f"p_{name}"] for name in classes] for line in lines], np.float32),
+        targets=_of_table(run, paths) if scoring.task == "multilabel" else _one_hot(labels, classes),
+    )
+
+
+def _run_and_folds(given: str) -> tuple[Path, tuple[int, ...]]:
+    path = Path(given)
+    if not (path / "run.json").is_file():
+        run, fold = find_fold(path)
+        return run, (fold,)
+    folds = tuple(finished_folds(path))
+    if not folds:
+        raise RunError(f"Run {path} has no finished fold yet; nothing to compare.")
+    return path, folds
+
+
+def _one_hot(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    return np.array([[label == name for name in classes] for label in labels], np.float32)
+
+
+def _of_table(run: Path, paths: Sequence[str]) -> np.ndarray:
+    table = read_table(run_images(run).data)
+    rows = {path: row for row, path in enumerate(table.paths)}
+    missing = [path for path in paths if path not in rows]
+    if missing:
+        raise DataError(f"The data of run {run} has changed: {missing[0]!r} is not in it any more. Restore it.")
+    return table.targets[[rows[path] for path in paths]]

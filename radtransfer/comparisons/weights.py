@@ -1,0 +1,194 @@
+"""Compare the weights of two networks layer by layer, and the filters of their first convolution."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
+from radtransfer.errors import WeightsError, WeightsMismatchError
+from radtransfer.preprocessing import preprocessing_mode
+from radtransfer.progress import Progress
+from radtransfer.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class WeightChange:
+    """The way from the weights of one layer to those of the same layer in another network.
+
+    Attributes:
+        layer: Its name.
+        kind: Its class in Keras.
+        parameters: Numbers in it that train; moving statistics are left out.
+        relative_change: Length of the difference over the length of the first; None where that is 0.
+        cosine: Of the angle between both, -1–1; None where one is 0.
+        norm_a, norm_b: Their lengths.
+    """
+
+    layer: str
+    kind: str
+    parameters: int
+    relative_change: float | None
+    cosine: float | None
+    norm_a: float
+    norm_b: float
+
+
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """The kernels of a first convolution in both networks, float32 (height, width, RGB or other, filters)."""
+
+    layer: str
+    a: np.ndarray
+    b: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class WeightComparison:
+    """What was found.
+
+    Attributes:
+        layers: The layers of A, in order, whose weights are of the same shapes in B; means over folds.
+        left_out: Layers with weights that are not, by name.
+        filters: Of the first fold; None where the first convolutions differ in shape.
+        settings: Which networks and folds.
+    """
+
+    layers: tuple[WeightChange, ...]
+    left_out: tuple[str, ...]
+    filters: Filters | None
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in JSON, without the filters."""
+        return {
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "left_out": list(self.left_out),
+            "settings": self.settings,
+        }
+
+
+def compare_weights(
+    a: str,
+    b: str,
+    *,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    folds: Sequence[int] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> WeightComparison:
+    """Compare the weights of two networks.
+
+    Args:
+        a: As for `compare.compare`; the one to start from.
+        b: Another, of the same architecture at least in part.
+        backbone: Of weights files.
+        image_size: For networks that are built for any size; it decides no weight.
+        folds: Of the runs; empty for all that both have.
+        seed: Of random networks.
+        progress: Hears what happens.
+
+    Raises:
+        ConfigError: A name or fold cannot be used.
+        WeightsError: A network cannot be loaded, or its weights are not finite.
+        WeightsMismatchError: The networks have no layer of one name and shape.
+    """
+    progress = progress or Progress()
+    sources = tuple(
+        find_network(name, backbone=backbone, seed=derive_seed(seed, "network", side), notify=progress.note)
+        for side, name in (("a", a), ("b", b))
+    )
+    chosen, networks, per_fold = folds_of(sources, folds), None, []
+    for number, fold in enumerate(chosen, start=1):
+        pair = tuple(_load(source, k, image_size) for source, k in zip(sources, fold, strict=True))
+        networks = networks or pair
+        per_fold.append(_changes(*(network.model for network in pair)))
+        progress.count("folds", number, len(chosen))
+    layers = tuple(mean_change([changes[name] for changes in per_fold]) for name in per_fold[0])
+    if not layers:
+        raise WeightsMismatchError(f"{a} and {b} have no layer of one name and shape; nothing to compare.")
+    return WeightComparison(
+        layers=layers,
+        left_out=tuple(sorted(_left_out(networks, per_fold[0]))),
+        filters=_filters(*networks),
+        settings={"a": a, "b": b, "folds": [k for k in (x or y for x, y in chosen) if k is not None], "seed": seed},
+    )
+
+
+def weight_change(layer: str, kind: str, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> WeightChange:
+    """The change from arrays `a` to arrays `b` of the same shapes, taken as one vector each.
+
+    Raises:
+        WeightsError: Values that are not finite.
+    """
+    x, y = (np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64) for arrays in (a, b))
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise WeightsError(f"{layer} holds weights that are not finite: its training diverged. Use another checkpoint.")
+    norms = float(np.linalg.norm(x)), float(np.linalg.norm(y))
+    return WeightChange(
+        layer,
+        kind,
+        x.size,
+        float(np.linalg.norm(y - x)) / norms[0] if norms[0] else None,
+        float(np.clip(x @ y / (norms[0] * norms[1]), -1, 1)) if all(norms) else None,
+        *norms,
+    )
+
+
+def mean_change(changes: Sequence[WeightChange]) -> WeightChange:
+    """The mean over folds of one layer's changes; None where it is not defined in one of them."""
+
+    def mean(name: str) -> float | None:
+        values = [getattr(change, name) for change in changes]
+        return None if None in values else float(np.mean(values))
+
+    names = ("relative_change", "cosine", "norm_a", "norm_b")
+    return WeightChange(changes[0].layer, changes[0].kind, changes[0].parameters, *map(mean, names))
+
+
+def _load(source: NetworkSource, fold: int | None, image_size: int | None) -> Network:
+    return source.load(fold, source.image_size or image_size or DEFAULT_SIZE)
+
+
+def _arrays(layer: keras.Layer) -> list[np.ndarray]:
+    """What trains, frozen or not: all but moving statistics and seeds."""
+    return [np.array(weight) for weight in layer.weights if weight.name not in _NOT_TRAINED]
+
+
+_NOT_TRAINED = ("moving_mean", "moving_variance", "seed_generator_state")
+
+
+def _changes(a: keras.Model, b: keras.Model) -> dict[str, WeightChange]:
+    others, changes = {layer.name: layer for layer in b.layers}, {}
+    for layer in a.layers:
+        if layer.name in others:
+            mine, its = _arrays(layer), _arrays(others[layer.name])
+            if mine and [array.shape for array in mine] == [array.shape for array in its]:
+                changes[layer.name] = weight_change(layer.name, type(layer).__name__, mine, its)
+    return changes
+
+
+def _left_out(networks: tuple[Network, Network], compared: dict[str, WeightChange]) -> set[str]:
+    names = {layer.name for network in networks for layer in network.model.layers if _arrays(layer)}
+    return names - compared.keys()
+
+
+def _filters(a: Network, b: Network) -> Filters | None:
+    (name, mine), (_, its) = _first_kernel(a), _first_kernel(b)
+    if mine is None or its is None or mine.shape != its.shape:
+        return None
+    return Filters(name, mine, its)
+
+
+def _first_kernel(network: Network) -> tuple[str, np.ndarray | None]:
+    """The first convolution's kernel, its channels in the order of the image."""
+    for layer in network.model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel = np.array(layer.kernel)
+            reverse = network.preprocessing and preprocessing_mode(network.preprocessing).order == "BGR"
+            return layer.name, kernel[:, :, ::-1] if reverse else kernel
+    return "", None

@@ -1,0 +1,157 @@
+"""Every image of a data set, decoded once before training by the decoder that training will use.
+
+What is found out about one is in `image_examination.py`.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import BadImageError, DataError
+from radtransfer.examination.checked_images import recall, remember
+from radtransfer.examination.image_examination import examine_image
+from radtransfer.image_formats import ImageFacts
+from radtransfer.image_place import ImagePlace
+from radtransfer.parallel import in_parallel
+from radtransfer.progress import Progress
+from radtransfer.runs import write_text
+from radtransfer.settings import ImageSettings
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be read: its path in the table, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CheckedImages:
+    """The images that can be read, and those that cannot.
+
+    Attributes:
+        table: The readable images.
+        facts: How each of them is stored, in the order of `table`.
+        bad: The others.
+    """
+
+    table: ImageTable
+    facts: tuple[ImageFacts, ...]
+    bad: tuple[BadImage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What was found in one image: its facts or the reason, and the 16-bit values it spans, if any."""
+
+    facts: ImageFacts | None
+    reason: str = ""
+    values: tuple[float, float] | None = None
+
+
+def check_images(
+    table: ImageTable,
+    *,
+    workers: int,
+    on_bad_image: Literal["error", "skip"],
+    report_file: Path,
+    reading: ImageSettings | None = None,
+    progress: Progress | None = None,
+) -> CheckedImages:
+    """Decode every image once; find all that are missing, empty, corrupt, truncated or too large.
+
+    Images that were all found good before are not decoded again as long as no file has changed.
+
+    Args:
+        table: The images.
+        workers: Images decoded at the same time.
+        on_bad_image: Raise, or go on without them and say so.
+        reading: How they are read; default: stretched.
+        report_file: Gets a line of path, tab and reason for each bad image; removed if there are none.
+        progress: Hears the count and what was noticed.
+
+    Raises:
+        DataError: There are bad images and they are not to be skipped, or no image is left.
+    """
+    progress, reading = progress or Progress(), reading or ImageSettings()
+    known = recall(table.files, reading)
+    if known is not None:
+        _report([], report_file)
+        progress.note(f"all {len(table)} images were checked before, and no file has changed since")
+        return CheckedImages(table, known, ())
+    findings = []
+    look = partial(_check, reading=reading)
+    with closing(in_parallel(look, table.files, workers=workers)) as batches:
+        for batch in batches:
+            findings += batch
+            progress.count("images checked", len(findings), len(table))
+    bad = [
+        BadImage(path, finding.reason)
+        for path, finding in zip(table.paths, findings, strict=True)
+        if finding.facts is None
+    ]
+    _report(bad, report_file)
+    if bad and (on_bad_image == "error" or len(bad) == len(table)):
+        raise DataError(_message(bad, len(table), report_file))
+    if bad:
+        progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out; see {report_file}")
+    note = _unused_depth(findings)
+    if note:
+        progress.note(note)
+    readable = np.array([finding.facts is not None for finding in findings])
+    facts = tuple(finding.facts for finding in findings if finding.facts is not None)
+    if not bad and not note:
+        remember(table.files, reading, facts)
+    return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad))
+
+
+def _check(place: ImagePlace | None, reading: ImageSettings) -> _Finding:
+    if place is None:
+        return _Finding(None, "not found")
+    try:
+        facts, values = examine_image(place, reading)
+    except BadImageError as error:
+        return _Finding(None, error.reason)
+    return _Finding(facts, values=values)
+
+
+def _report(bad: Sequence[BadImage], report_file: Path) -> None:
+    if bad:
+        report_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(report_file, "".join(f"{image.path}\t{image.reason}\n" for image in bad))
+    else:
+        report_file.unlink(missing_ok=True)
+
+
+def _message(bad: Sequence[BadImage], total: int, report_file: Path) -> str:
+    shown = ", ".join(f"{image.path!r} ({image.reason})" for image in bad[:3])
+    more = ", …" if len(bad) > 3 else ""
+    missing = sum(image.reason == "not found" for image in bad)
+    advice = "Repair or remove them" if missing < len(bad) else "Give their folder with --image-root"
+    some_missing = f" {missing} were not found: is --image-root right?" if 0 < missing < len(bad) else ""
+    skip = ", or go on without them with --on-bad-image skip" if len(bad) < total else ""
+    return (
+        f"{len(bad)} of {total} images cannot be read: {shown}{more}. Full list: {report_file}."
+        f"{some_missing} {advice}{skip}."
+    )
+
+
+def _unused_depth(findings: Sequence[_Finding]) -> str | None:
+    """A note where all 16-bit images together use less than an eighth of their range: 12-bit data, mostly."""
+    spans = [finding.values for finding in findings if finding.values is not None]
+    if not spans:
+        return None
+    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    if high - low >= 65536 // 8:
+        return None
+    return (
+        f"the {len(spans)} 16-bit images use only the values {low:g} to {high:g} of 0 to 65535, so they have "
+        "little contrast; --window minmax or --window CENTRE,WIDTH gives them more"
+    )

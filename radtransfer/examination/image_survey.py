@@ -1,0 +1,170 @@
+"""One pass over all images that remembers of each what the checks ask for, and no pixels.
+
+The decoder is the one that training uses, at full size: two files are the same image when their pixels are.
+"""
+
+import hashlib
+import re
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import BadImageError
+from radtransfer.examination.image_examination import image_contents, read_pixels
+from radtransfer.image_formats import ImageFacts, inspect_image
+from radtransfer.image_formats.pillow_images import open_image, stored_values
+from radtransfer.image_place import FilePart, ImagePlace
+from radtransfer.parallel import in_parallel
+from radtransfer.progress import Progress
+
+LOOK = (8, 9)
+"""Rows and columns of the miniature by which images are compared."""
+
+WHOLE_NUMBERS = ("16-bit grey", "16-bit RGB", "32-bit grey")
+"""Modes of more than 8 bits whose values count from 0 to 65535; DICOM has a window in its header."""
+
+FLOATS = "float grey"
+"""The mode whose values are 0–255 already."""
+
+_MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with alpha",
+    "P": "palette",
+    "PA": "palette",
+    "RGB": "RGB",
+    "RGBA": "RGB with alpha",
+    "I": "32-bit grey",
+    "F": FLOATS,
+}
+
+_REASONS = {
+    r"not found": "missing",
+    r"an empty file": "empty_file",
+    r"an HTML page|a Git LFS pointer|not an? ": "not_an_image",
+    r"its .* are above": "too_large",
+    r"cannot be |a DICOM file, which|its ": "unreadable",
+    r"truncated|.*(is truncated|Truncated|cut off)": "truncated",  # the middle two are Pillow's words
+}
+"""How the reason of a `BadImageError` begins, and the kind of finding that it is; any other is "corrupt"."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """What one image is like.
+
+    Attributes:
+        problem: Kind of finding that keeps it from being read, such as "truncated"; "" if it can be read, and only then
+            the rest is known.
+        reason: The same in words.
+        facts: How it is stored.
+        mode: How it is coloured: "RGB", "grey", "16-bit grey", "DICOM", ….
+        contents: Hash of its bytes; b"" for one of several frames of a file.
+        pixels: Hash of its pixels at full size, upright or not.
+        look: Miniature in grey, uint8 (8, 9); None where there is hardly anything in it.
+        low: Least pixel value before any window, 0–255; outside it for floats and 32 bits that leave their range.
+        high: Greatest.
+        spread: Standard deviation of a sample of its pixels, in the same unit.
+    """
+
+    problem: str = ""
+    reason: str = ""
+    facts: ImageFacts | None = None
+    mode: str = ""
+    contents: bytes = b""
+    pixels: bytes = b""
+    look: np.ndarray | None = None
+    low: float = 0.0
+    high: float = 0.0
+    spread: float = 0.0
+
+
+def survey_images(table: ImageTable, *, workers: int, window: str, progress: Progress) -> tuple[ImageRecord, ...]:
+    """Decode every image once.
+
+    Args:
+        table: The images.
+        workers: Images decoded at the same time.
+        window: The setting `images.window`.
+        progress: Hears the count.
+    """
+    records: list[ImageRecord] = []
+    look = partial(survey_image, window=window)
+    with closing(in_parallel(look, table.files, workers=workers)) as batches:
+        for batch in batches:
+            records += batch
+            progress.count("images checked", len(records), len(table))
+    return tuple(records)
+
+
+def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageRecord:
+    """The record of one image; what cannot be read has a `problem`."""
+    if place is None:
+        return ImageRecord("missing", "not found")
+    try:
+        facts = inspect_image(place)
+        stored = facts.deep and facts.decoder == "pillow"
+        pixels = stored_values(place) if stored else read_pixels(place, facts, window=window)
+        if pixels.shape != (facts.height, facts.width, 3):
+            raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
+        data = b"" if isinstance(place, FilePart) and place.length is None else image_contents(place)
+        mode = _mode(place, facts)
+    except BadImageError as error:
+        return ImageRecord(_problem(error.reason), error.reason)
+    pixels = _plain(pixels, sixteen_bits=facts.deep and mode in WHOLE_NUMBERS)
+    low, high = float(pixels.min()), float(pixels.max())
+    step = 1 + max(pixels.shape) // 256
+    return ImageRecord(
+        facts=facts,
+        mode=mode,
+        contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
+        pixels=_pixel_hash(pixels, facts.orientation),
+        look=_look(pixels, low, high),
+        low=low,
+        high=high,
+        spread=float(pixels[::step, ::step].std()),
+    )
+
+
+def _problem(reason: str) -> str:
+    return next((kind for pattern, kind in _REASONS.items() if re.match(pattern, reason)), "corrupt")
+
+
+def _plain(pixels: np.ndarray, *, sixteen_bits: bool) -> np.ndarray:
+    """The pixels in one form whatever the decoder: uint8 where that loses nothing, else float32, 65535 as 255."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if sixteen_bits:
+        pixels = pixels.astype("float32") * np.float32(255.0 / 65535.0)
+    if pixels.min() < 0 or pixels.max() > 255 or (pixels != np.rint(pixels)).any():
+        return pixels
+    return pixels.astype(np.uint8)
+
+
+def _pixel_hash(pixels: np.ndarray, orientation: int) -> bytes:
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype} {orientation} ".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
+
+
+def _look(pixels: np.ndarray, low: float, high: float) -> np.ndarray | None:
+    """The miniature; None where its grey values are nearly one, so that it would look like any other such image."""
+    if pixels.dtype != np.uint8:
+        pixels = ((pixels - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
+    grey = Image.fromarray(pixels).convert("L").resize(LOOK[::-1], Image.Resampling.BOX)
+    look = np.asarray(grey)
+    return look if int(look.max()) - int(look.min()) >= 16 else None
+
+
+def _mode(place: ImagePlace, facts: ImageFacts) -> str:
+    if facts.decoder in ("pixels", "dicom"):
+        return {"pixels": "RGB", "dicom": "DICOM"}[facts.decoder]
+    with open_image(place) as image:
+        mode = image.mode
+    if facts.decoder == "png16":
+        return "16-bit grey" if mode.startswith("I") or mode == "L" else "16-bit RGB"
+    return "16-bit grey" if mode.startswith("I;") else _MODES.get(mode, mode)

@@ -1,0 +1,146 @@
+"""Images on disk: what their headers say, and who reads those that TensorFlow does not."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from radtransfer.errors import BadImageError
+from radtransfer.image_formats.dicom import DICOM_SUFFIXES, PREAMBLE, decode_dicom, is_dicom, read_header
+from radtransfer.image_formats.pillow_images import (
+    NOT_IMAGES,
+    READERS,
+    decode_with_pillow,
+    first_bytes,
+    is_deep,
+    open_image,
+)
+from radtransfer.image_place import FilePart, ImagePlace, as_part
+from radtransfer.intensity_window import SIXTEEN_BITS
+
+PIXEL_LIMIT = 200_000_000
+"""Larger images are refused from their header alone: a small file can unpack to any size."""
+
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """How one image is stored.
+
+    Attributes:
+        decoder: What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pixels" are plain bytes,
+            "pillow" is `decode_with_pillow`, "dicom" is `decode_dicom`.
+        height: Pixels, as decoded, before `orientation` is applied.
+        width: Pixels, likewise.
+        orientation: EXIF, 1–8: how the decoded image has yet to be turned.
+        deep: Whether a value has more than 8 bits.
+        levels: The values of an image of more than 8 bits that become 0 and 255; DICOM has its own.
+        disc: Top, left, height and width of what is seen of it, before `orientation`; None: everything.
+    """
+
+    decoder: str
+    height: int
+    width: int
+    orientation: int = 1
+    deep: bool = False
+    levels: tuple[float, float] = SIXTEEN_BITS
+    disc: tuple[int, int, int, int] | None = None
+
+
+def inspect_image(place: ImagePlace) -> ImageFacts:
+    """What the header of an image says; the pixels are not read.
+
+    Raises:
+        BadImageError: Empty, not an image, damaged, or above `PIXEL_LIMIT`.
+    """
+    if isinstance(place, FilePart) and place.pixels is not None:
+        return ImageFacts("pixels", *place.pixels)
+    if _holds_dicom(place):
+        header = read_header(as_part(place).path)
+        check_size(place, header.height, header.width)
+        return ImageFacts("dicom", header.height, header.width, deep=header.bits > 8)
+    with open_image(place) as image:
+        width, height = image.size
+        decoder = _decoder(image, place)
+        deep = decoder == "png16" or is_deep(image)
+        levels = (0.0, 255.0) if image.mode == "F" else SIXTEEN_BITS
+        facts = ImageFacts(decoder, height, width, _orientation(image), deep, levels)
+    check_size(place, height, width)
+    return facts
+
+
+def check_size(place: ImagePlace, height: int, width: int) -> None:
+    """See that an image has pixels, and not too many of them.
+
+    Raises:
+        BadImageError: It has none, or more than `PIXEL_LIMIT`.
+    """
+    if width * height > PIXEL_LIMIT:
+        limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
+        raise BadImageError(place, f"its {width}×{height} pixels are above {limit}; store it smaller")
+    if not width * height:
+        raise BadImageError(place, f"it has no pixels ({width}×{height})")
+
+
+def count_frames(file: Path) -> int:
+    """How many images `file` holds: frames of a DICOM file or a GIF, pages of a TIFF.
+
+    Raises:
+        BadImageError: It is not an image, or damaged.
+    """
+    if _holds_dicom(file):
+        return read_header(file).frames
+    with open_image(file) as image:
+        try:
+            return getattr(image, "n_frames", 1)
+        except Exception as error:  # as in `decode_with_pillow`
+            raise BadImageError(file, f"damaged or truncated ({error})") from error
+
+
+def decode_outside(place: ImagePlace, facts: ImageFacts, window: str) -> np.ndarray:
+    """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
+
+    Args:
+        place: Where it lies.
+        facts: From `inspect_image`.
+        window: The setting `images.window`, for DICOM; other images have their `facts.levels`.
+
+    Raises:
+        BadImageError: Damaged.
+    """
+    if facts.decoder == "dicom":
+        return decode_dicom(place, window)
+    return decode_with_pillow(place, levels=facts.levels)
+
+
+def _holds_dicom(place: ImagePlace) -> bool:
+    """Whether `place` is DICOM by its first bytes, or by its name where these say nothing."""
+    part = as_part(place)
+    start = first_bytes(place, PREAMBLE)
+    other = any(start.lstrip().lower().startswith(magic.lower()) for magic in (*READERS, *NOT_IMAGES))
+    named = part.path.suffix.lower() in DICOM_SUFFIXES and not other
+    return part.length is None and (is_dicom(start) or named)
+
+
+def _decoder(image: Image.Image, place: ImagePlace) -> str:
+    if isinstance(place, FilePart) and place.frame:
+        return "pillow"
+    if image.format == "PNG":
+        return "png16" if first_bytes(place)[24] == 16 else "png8"
+    # TensorFlow reads CMYK with its colours inverted.
+    return "jpeg" if image.format == "JPEG" and image.mode in ("L", "RGB") else "pillow"
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 where there is none or none that means anything."""
+    # `getexif` of a PNG without EXIF reads all its pixels in search of one; TIFF images Pillow turns itself.
+    if "exif" not in image.info:
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

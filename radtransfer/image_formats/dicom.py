@@ -1,0 +1,137 @@
+"""DICOM files as images, through pydicom (extra `dicom`).
+
+Reading the file is in `dicom_file.py`, what a viewer shows of grey values in `dicom_grey.py`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from radtransfer.errors import BadImageError
+from radtransfer.image_formats.dicom_file import DicomFile, open_dicom, stored_frame
+from radtransfer.image_formats.dicom_grey import grey_image
+from radtransfer.image_formats.dicom_guard import printable, reading
+from radtransfer.image_place import ImagePlace, as_part
+from radtransfer.intensity_window import parse_window
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+DICOM_SUFFIXES = frozenset([".dcm", ".dicom", ".ima"])
+"""File names that say DICOM, in small letters; of files called so, even the old ones without preamble are read."""
+
+PREAMBLE = 132
+"""Bytes that tell whether a file is DICOM."""
+
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+
+
+@dataclass(frozen=True, slots=True)
+class DicomHeader:
+    """What the header of a DICOM image says.
+
+    Attributes:
+        height: Pixels.
+        width: Pixels.
+        frames: How many images the file holds.
+        patient_id: None where it is empty or missing.
+        transfer_syntax: How the pixels are stored, by its name in the standard.
+        photometric: What the values mean: "MONOCHROME2", "RGB", ….
+        bits: Per value.
+    """
+
+    height: int
+    width: int
+    frames: int
+    patient_id: str | None
+    transfer_syntax: str
+    photometric: str
+    bits: int
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file that begins with `start`, its first `PREAMBLE` bytes, is DICOM with a preamble."""
+    return start[128:PREAMBLE] == b"DICM"
+
+
+def read_header(path: Path) -> DicomHeader:
+    """What the header of `path` says; the pixels are not read.
+
+    Raises:
+        BadImageError: Not DICOM, no image in it, cut off, of a kind that is not read, or pydicom or the plugin for
+            its compression is missing.
+    """
+    with reading(path):
+        file = open_dicom(path)
+        header = file.header
+        return DicomHeader(
+            height=int(header.Rows),
+            width=int(header.Columns),
+            frames=file.frames,
+            patient_id=str(header.get("PatientID") or "").strip().strip("\0") or None,
+            transfer_syntax=file.syntax.name,
+            photometric=_photometric(file),
+            bits=_bits(header),
+        )
+
+
+def decode_dicom(place: ImagePlace, window: str) -> np.ndarray:
+    """What a viewer shows of a frame, float32 (height, width, 3), RGB, 0–255.
+
+    Grey images go through their modality LUT, the window, and the inversion of MONOCHROME1 (see
+    `dicom_grey.grey_image`); others have no window. Images of more than 8 bits are not rounded.
+
+    Args:
+        place: The file, or a frame in it.
+        window: The setting `images.window`: auto, minmax or CENTRE,WIDTH.
+
+    Raises:
+        BadImageError: As in `read_header`, or the pixels are damaged, or not finite numbers.
+        ConfigError: No such window.
+    """
+    part, asked = as_part(place), parse_window(window)
+    with reading(place):
+        file = open_dicom(part.path)
+        if part.frame >= file.frames:
+            raise BadImageError(place, f"there is no frame {part.frame + 1}: the file has {file.frames}")
+        photometric = _photometric(file)
+        stored = stored_frame(file, part.frame)
+        if not np.isfinite(stored).all():
+            raise BadImageError(place, "it holds values that are not finite numbers")
+        if photometric in _GREY:
+            grey = grey_image(stored, file.header, part.frame, asked)
+            image = np.repeat(grey[:, :, None], 3, axis=2)
+        else:
+            image = _coloured(stored, file.header, photometric)
+        return image if _bits(file.header) > 8 else np.rint(image)
+
+
+def _photometric(file: DicomFile) -> str:
+    name = str(file.header.get("PhotometricInterpretation") or "")
+    known = (*_GREY, "PALETTE COLOR", *_COLOURS)
+    if name not in known:
+        found = printable(name) or "of no stated kind"
+        raise BadImageError(file.path, f"its pixels are {found}; read are {', '.join(known)}")
+    samples, expected = file.header.get("SamplesPerPixel") or 1, 3 if name in _COLOURS else 1
+    if samples != expected:
+        raise BadImageError(file.path, f"damaged: {name} pixels have {expected} values each, the header says {samples}")
+    return name
+
+
+def _bits(header: "Dataset") -> int:
+    return int(header.get("BitsStored") or header.BitsAllocated)
+
+
+def _coloured(stored: np.ndarray, header: "Dataset", photometric: str) -> np.ndarray:
+    """RGB, 0–255, of a palette's indices or of colours."""
+    if photometric != "PALETTE COLOR":
+        return stored.astype("float32") * (255 / (2**header.BitsStored - 1))
+    from pydicom.pixels import apply_color_lut
+
+    colours = apply_color_lut(stored, header)[:, :, :3]
+    # Some palettes of 8 bits are stored in 16.
+    deep = colours.dtype.itemsize > 1 and colours.max() > 255
+    return colours.astype("float32") / (257 if deep else 1)

@@ -1,0 +1,1 @@
+"""Data sets prepared once: decoded, resized, written in shards."""

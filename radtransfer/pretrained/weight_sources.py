@@ -1,0 +1,237 @@
+"""Finds the file that `--weights` means: a known name, a path or a finished run."""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from radtransfer.backbones import BACKBONES
+from radtransfer.errors import (
+    RunError,
+    UnknownNameError,
+    WeightsError,
+    WeightsMismatchError,
+    WeightsNotFoundError,
+)
+from radtransfer.pretrained.manifest import WeightsCard, card_named, card_of_file, weights_cards
+from radtransfer.runs import finished_folds, read_run
+
+SEARCH_VARIABLE = "RADTRANSFER_WEIGHTS"
+"""Environment variable that names a folder of weight files."""
+
+WAYS = "a name from `radtransfer weights list`, a Keras file, or RUN[/fold_K]"
+
+Certainty = Literal["card", "run", "assumed"]
+"""Known from the manifest, from the run that made the weights, or the backbone's own, for want of better."""
+
+_SUFFIXES = (".h5", ".hdf5", ".keras")
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where weights come from.
+
+    Attributes:
+        given: What the user said.
+        file: The file; for Keras' own weights it may still have to be downloaded.
+        card: From the manifest, if the file is known.
+        record: What `run.json` says, if the file is a run's.
+    """
+
+    given: str
+    file: Path
+    card: WeightsCard | None = None
+    record: dict | None = None
+
+    @property
+    def backbone(self) -> str | None:
+        """The network it is for, where that is known without opening the file; a file's name is no proof."""
+        if self.record:
+            return self.record.get("backbone")
+        return self.card.backbone if self.card and self.given == self.card.name else None
+
+    def preprocessing_for(self, backbone: str) -> tuple[str, Certainty]:
+        """The mode that the weights, found to be for `backbone`, were trained with, and how that is known."""
+        if self.record and self.record.get("preprocessing"):
+            return self.record["preprocessing"], "run"
+        # A file that turns out to be another network's has lost its card.
+        if self.card and self.card.backbone == backbone:
+            return self.card.preprocessing, "card"
+        return BACKBONES[backbone].preprocessing, "assumed"
+
+    @property
+    def terms(self) -> str | None:
+        return self.card.terms if self.card else None
+
+
+def find_weights(weights: str, *, backbone: str | None = None) -> WeightSource:
+    """The source that `weights` means; a family ("imagenet") means its weights for `backbone`.
+
+    Raises:
+        WeightsNotFoundError: No such file; says what is there instead and where to get known ones.
+        WeightsError: A folder that is no finished run, or a run of several folds and none is named.
+    """
+    card = card_named(weights, backbone=backbone)
+    if card is not None:
+        return WeightSource(weights, _file_of(card), card)
+    path = Path(weights).expanduser()
+    for run, fold in ((path, None), (path.parent, path)):
+        if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
+            record = _finished_record(run, fold)
+            return WeightSource(weights, _model_of(run, fold), record=record)
+    if path.is_dir():
+        raise WeightsError(_not_a_run(path))
+    if not path.exists():
+        path = _in_search_folder(path)
+    if path is None:
+        raise WeightsNotFoundError(_not_found(weights))
+    return WeightSource(weights, path, card_of_file(path), _record_around(path))
+
+
+def absolute_weights(weights: str, *, backbone: str) -> str:
+    """`weights` as they mean the same from every folder; names stay names."""
+    path = Path(weights).expanduser()
+    is_name = weights == "random" or card_named(weights, backbone=backbone) is not None
+    return weights if is_name or not path.exists() else str(path.absolute())
+
+
+def check_backbone(source: WeightSource, backbone: str) -> None:
+    """Raises WeightsMismatchError if it is known without opening the file that it is for another network."""
+    found = source.backbone
+    if found not in (None, backbone):
+        raise WeightsMismatchError(f"{source.given} is for {found}; --backbone is {backbone}. Use --backbone {found}.")
+
+
+def check_imagenet_exists(weights: str, backbone: str) -> None:
+    """Raises WeightsError if there are no ImageNet weights of `backbone`, and they are asked for."""
+    if weights == "imagenet" and not BACKBONES[backbone].pretrained:
+        having = ", ".join(name for name, card in BACKBONES.items() if card.pretrained)
+        raise WeightsError(
+            f"there are no ImageNet weights of {backbone}. Use --weights random, or a --backbone of {having}."
+        )
+
+
+def search_folders() -> tuple[Path, ...]:
+    """Where a known file that was not given with its path is looked for."""
+    named = os.environ.get(SEARCH_VARIABLE)
+    return tuple(Path(folder).expanduser() for folder in ([named] if named else []) + ["."])
+
+
+def keras_cache() -> Path:
+    """Where Keras keeps what it downloads."""
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+
+
+def found_files() -> dict[str, Path]:
+    """The known weights that are on this machine, by name."""
+    found = {card.name: _existing(card) for card in weights_cards().values()}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _folders(card: WeightsCard) -> tuple[Path, ...]:
+    # RadImageNet's zip unpacks into a folder of this name.
+    folders = tuple(inner for folder in search_folders() for inner in (folder, folder / "RadImageNet_models"))
+    return (*folders, keras_cache()) if card.keras else folders
+
+
+def _existing(card: WeightsCard) -> Path | None:
+    paths = (folder / name for folder in _folders(card) for name in card.files)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _file_of(card: WeightsCard) -> Path:
+    path = _existing(card)
+    if path is None and not card.keras:
+        folders = " or ".join(str(folder.resolve()) for folder in search_folders())
+        raise WeightsNotFoundError(f"no {card.files[0]} in {folders}. {_advice(card)}")
+    return path or keras_cache() / card.files[0]
+
+
+def _advice(card: WeightsCard) -> str:
+    return (
+        f"These weights are not bundled (data-use terms). Get them from {card.origin} "
+        f"and pass --weights PATH, or set {SEARCH_VARIABLE} to their folder."
+    )
+
+
+def _in_search_folder(path: Path) -> Path | None:
+    """A bare file name is also looked for where known files are."""
+    if path.name != str(path):
+        return None
+    return next((folder / path for folder in search_folders() if (folder / path).is_file()), None)
+
+
+def _not_found(weights: str) -> str:
+    path = Path(weights).expanduser()
+    if sibling := _sibling(path):
+        return f"no weights at {path}. Found {sibling} in the same folder; did you mean that?"
+    for folder in search_folders() if path.name == weights else ():
+        if sibling := _sibling(folder / path):
+            return f"no weights at {path}. Found {folder / sibling}; did you mean that?"
+    if not path.suffix and path.name == weights:
+        unknown = UnknownNameError("weights", weights, ["random", "imagenet", *weights_cards()])
+        return f"{unknown} Expected {WAYS}."
+    if "radimagenet" in weights.lower():
+        card = card_of_file(path) or weights_cards()["radimagenet-resnet50"]
+        return f"no weights at {path}. {_advice(card)}"
+    missing = "" if path.parent.is_dir() else f" There is no folder {path.parent}."
+    return f"no weights at {path}.{missing} Expected {WAYS}."
+
+
+def _sibling(path: Path) -> str | None:
+    """The file beside a missing one that is meant: - for _, other case, or a slip of the finger."""
+    if not path.parent.is_dir():
+        return None
+    names = {_plain(item.name): item.name for item in path.parent.iterdir() if item.suffix in _SUFFIXES}
+    close = difflib.get_close_matches(_plain(path.name), names, n=1, cutoff=0.8)
+    return names[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _finished_record(run: Path, fold: Path | None) -> dict:
+    """The record of a finished run, or of one whose `fold` is finished."""
+    try:
+        record = read_run(run)
+    except RunError as error:
+        raise WeightsError(str(error)) from None
+    if record.get("status") != "finished" and fold not in finished_folds(run).values():
+        raise WeightsError(
+            f"run {run} is not finished (status: {record.get('status')}). Finish it with --resume, "
+            "or pass one of its files."
+        )
+    return record
+
+
+def _model_of(run: Path, fold: Path | None) -> Path:
+    """The model of `fold`, or of the only fold there is."""
+    folds = list(finished_folds(run).values())
+    listed = ", ".join(map(str, folds)) or "none"
+    if fold is None and len(folds) != 1:
+        raise WeightsError(f"run {run} has {len(folds)} finished folds; which one? Pass one of: {listed}.")
+    if fold is not None and fold not in folds:
+        raise WeightsError(f"there is no finished fold {fold}. Pass one of: {listed}.")
+    return (fold or folds[0]) / "model.keras"
+
+
+def _not_a_run(path: Path) -> str:
+    files = sorted(item.name for item in path.iterdir() if item.suffix in _SUFFIXES)
+    if (path / "saved_model.pb").is_file():
+        return f"{path} is a SavedModel folder, which is not supported yet. Pass a Keras file (.keras, .h5)."
+    if files:
+        return f"{path} is a folder, not a run. It holds {', '.join(files[:5])}; pass one of them."
+    return f"{path} is a folder, not a run: expected a run.json in it. Pass {WAYS}."
+
+
+def _record_around(path: Path) -> dict | None:
+    """The record of the run whose fold holds `path`: its files share the run's preprocessing."""
+    run = path.resolve().parent.parent
+    if not path.resolve().parent.name.startswith("fold_") or not (run / "run.json").is_file():
+        return None
+    try:
+        return read_run(run)
+    except RunError as error:
+        raise WeightsError(str(error)) from None

@@ -1,0 +1,1 @@
+"""Reports: pages, figures, tables and advice, from runs or from published results."""

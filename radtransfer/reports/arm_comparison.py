@@ -1,0 +1,187 @@
+"""Arms as a table: what each scores, and how pairs of them differ on the same images, folds and seeds."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from radtransfer.comparisons.predictions import common_predictions, compare_aucs
+from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions
+from radtransfer.errors import DataError, RadtransferError
+from radtransfer.metrics.agreement import agreement
+from radtransfer.metrics.auc_difference import delong
+from radtransfer.metrics.scoring import main_questions
+from radtransfer.progress import Progress
+from radtransfer.reports.arm_results import ArmDifference, ArmSummary, Interval
+from radtransfer.reports.fold_statistics import fold_difference, spread
+from radtransfer.reports.run_arms import Arm, ArmRun
+
+MOST_ARMS = 10
+"""Up to so many arms every pair is compared; beyond, those that a rule of the advice needs."""
+
+_DRAWS = 2000
+
+Pair = tuple[RunPredictions, RunPredictions]
+
+
+def summarize_arms(arms: Sequence[Arm], predictions: "PredictionShelf") -> list[ArmSummary]:
+    """Each arm's row; AUCs that are not defined are None."""
+    return [_summary(arm, predictions) for arm in arms]
+
+
+class PredictionShelf:
+    """The test predictions of runs, each read once; what cannot be read is noted."""
+
+    def __init__(self, notes: list[str]):
+        self.notes, self._read = notes, {}
+
+    def of(self, run: ArmRun) -> RunPredictions | None:
+        if run.path not in self._read:
+            try:
+                self._read[run.path] = read_predictions(str(run.path))
+            except (RadtransferError, OSError, KeyError) as error:
+                self._read[run.path] = None
+                self.notes.append(f"{run.path.name}: predictions cannot be read ({error}); not compared")
+        return self._read[run.path]
+
+
+def compare_arms(
+    arms: Sequence[Arm], summaries: Sequence[ArmSummary], predictions: PredictionShelf, progress: Progress
+) -> list[ArmDifference]:
+    """The differences of pairs of arms; what cannot be compared is noted."""
+    by_name = {arm.name: arm for arm in arms}
+    chosen = list(_pairs(summaries))
+    found = []
+    for number, (a, b) in enumerate(chosen, start=1):
+        progress.count("arms compared", number, len(chosen))
+        try:
+            found.append(_difference(by_name[a], by_name[b], predictions))
+        except DataError as error:
+            predictions.notes.append(f"{a} and {b} are not compared: {error}")
+    return [difference for difference in found if difference is not None]
+
+
+def _summary(arm: Arm, predictions: PredictionShelf) -> ArmSummary:
+    aucs = [fold.auc for fold in arm.folds if fold.auc is not None]
+    found = spread(aucs)
+    pooled, interval = _pooled(arm, predictions)
+    plan: dict[str, Any] = arm.runs[0].record.get("plan", {})
+    return ArmSummary(
+        name=arm.name,
+        start=arm.start,
+        depth=arm.depth,
+        backbone=arm.backbone,
+        context=arm.context,
+        parameters=plan.get("total_parameters"),
+        trainable=plan.get("trainable_parameters"),
+        trainings=len(aucs),
+        seeds=len({fold.seed for fold in arm.folds}),
+        mean=found.mean,
+        sd=found.sd,
+        pooled=pooled,
+        ci95=interval,
+    )
+
+
+def _pooled(arm: Arm, predictions: PredictionShelf) -> tuple[float | None, Interval | None]:
+    """Of one run as its metrics.json says; of several averaged, patients drawn for all of them at once."""
+    if len(arm.runs) == 1:
+        auc = arm.runs[0].metrics.get("auc") or {}
+        return auc.get("pooled"), tuple(auc["ci95"]) if auc.get("ci95") else None
+    read = [found for run in arm.runs if (found := predictions.of(run)) is not None]
+    if not read:
+        return None, None
+    nothing = [_coin(found) for found in read]
+    compared = compare_aucs(list(zip(read, nothing, strict=True)), draws=_DRAWS)
+    interval = None if compared.ci95 is None else (compared.ci95[0] + 0.5, compared.ci95[1] + 0.5)
+    return compared.a, interval
+
+
+def _coin(found: RunPredictions) -> RunPredictions:
+    """A network that says the same of every image: its AUC is exactly one half in every draw."""
+    return replace(found, probabilities=np.full_like(found.probabilities, 1 / found.probabilities.shape[1]))
+
+
+def _pairs(arms: Sequence[ArmSummary]) -> Iterator[tuple[str, str]]:
+    """All pairs of few arms; of many, those that differ in one thing, and each with the best."""
+    scored = [arm for arm in arms if arm.mean is not None]
+    best = max(scored, key=lambda arm: arm.mean, default=None)
+    for place, a in enumerate(scored):
+        for b in scored[place + 1 :]:
+            changed = sum(getattr(a, key) != getattr(b, key) for key in ("start", "depth", "backbone", "context"))
+            if len(scored) <= MOST_ARMS or changed <= 1 or best in (a, b):
+                yield a.name, b.name
+
+
+def _difference(a: Arm, b: Arm, predictions: PredictionShelf) -> ArmDifference | None:
+    pairs = list(_read_pairs(a, b, predictions))
+    if not pairs:
+        return None
+    compared = compare_aucs(pairs, draws=_DRAWS)
+    if compared.difference is None:
+        return None
+    folds = fold_difference(*({fold.key: fold.auc for fold in arm.folds if fold.auc is not None} for arm in (a, b)))
+    kappa, kappa_interval, shares = _agreement(pairs)
+    first = pairs[0][0]
+    clusters = {name for pair, _ in pairs for name in pair.clusters}
+    return ArmDifference(
+        a=a.name,
+        b=b.name,
+        value=compared.difference,
+        ci95=compared.ci95,
+        patients=len(clusters),
+        unit="images" if first.patients is None else "patients",
+        fold_mean=folds and folds.mean,
+        fold_sd=folds and folds.sd,
+        fold_ci95=folds and folds.ci95,
+        trainings=folds.n if folds else 0,
+        better=folds.positive if folds else 0,
+        p=_delong(pairs),
+        kappa=kappa,
+        kappa_ci95=kappa_interval,
+        agreement=shares,
+    )
+
+
+def _read_pairs(a: Arm, b: Arm, predictions: PredictionShelf) -> Iterator[Pair]:
+    """Runs of the same seed; where no seed is shared, in their order."""
+    seeds = {run.seed: run for run in b.runs}
+    runs = [(run, seeds[run.seed]) for run in a.runs if run.seed in seeds] or list(zip(a.runs, b.runs, strict=False))
+    for one, other in runs:
+        read = predictions.of(one), predictions.of(other)
+        if None not in read:
+            yield common_predictions(*read, Progress())
+
+
+def _delong(pairs: Sequence[Pair]) -> float | None:
+    if len(pairs) > 1 or pairs[0][0].repeated:
+        return None
+    one, other = ([*main_questions(run.targets, run.probabilities, run.scoring)] for run in pairs[0])
+    test = delong(one[0].name, one[0].truth, one[0].scores, other[0].scores) if len(one) == 1 else None
+    return test and test.p
+
+
+def _agreement(pairs: Sequence[Pair]) -> tuple[float | None, Interval | None, tuple[float, float]]:
+    """Kappa of being right together, its interval over patients, and the shares it comes from."""
+    right = [[np.nanmean(run.right, axis=1) for run in pair] for pair in pairs]
+    a, b = (np.concatenate([sides[side] for sides in right]) for side in (0, 1))
+    known = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[known], b[known]
+    names = np.concatenate([np.array(one.clusters, object) for one, _ in pairs])[known]
+    _, numbers = np.unique(names, return_inverse=True)
+    # Of each patient: images, sums of a and b, and images that agree.
+    columns = (np.ones(a.size), a, b, a * b + (1 - a) * (1 - b))
+    sums = np.stack([np.bincount(numbers, weights=column) for column in columns])
+    found = agreement(a, b)
+    rng = np.random.default_rng(0)
+    clusters = sums.shape[1]
+    weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=_DRAWS)
+    n, in_a, in_b, same = sums @ weights.T
+    expected = in_a / n * in_b / n + (1 - in_a / n) * (1 - in_b / n)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kappas = (same / n - expected) / (1 - expected)
+    kappas = kappas[np.isfinite(kappas)]
+    enough = clusters > 1 and kappas.size > _DRAWS / 2 and found.kappa is not None
+    ends = tuple(np.percentile(kappas, [2.5, 97.5]).tolist()) if enough else None
+    return found.kappa, ends, (found.observed, found.independent)

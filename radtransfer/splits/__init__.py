@@ -1,0 +1,1 @@
+"""Splitting images: patients kept together, classes kept even, leaks found."""

@@ -1,0 +1,36 @@
+"""Test images that the weights have seen: a run that starts from another run on the same images."""
+
+from collections.abc import Iterator, Sequence
+
+from radtransfer.config import load_config
+from radtransfer.datasets import read_table
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import RadtransferError, RunError
+from radtransfer.runs import find_fold, read_rows
+from radtransfer.splits.folds import Fold
+from radtransfer.splits.leaks import image_identities
+
+
+def source_leaks(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iterator[str]:
+    """A sentence for each fold some of whose test images trained the run that `weights` names.
+
+    Weights that are no run, and runs whose images cannot be found any more, give none.
+    """
+    try:
+        run, number = find_fold(weights)
+        source = read_table(load_config(str(run / "config.yaml")).data)
+    except (RunError, RadtransferError):
+        return
+    rows = [row for row in read_rows(run / "folds.csv") if int(row["fold"]) == number]
+    trained = {row["path"] for row in rows if row["split"] != "test"}
+    identities = zip(source.paths, image_identities(source), strict=True)
+    seen = {identity for path, identity in identities if path in trained}
+    mine = image_identities(table)
+    for fold in folds:
+        tested = [row for row, split in enumerate(fold.split) if split == "test"]
+        leaked = [row for row in tested if mine[row] in seen]
+        if leaked:
+            yield (
+                f"fold {fold.number}: {len(leaked)} of {len(tested)} test images trained or chose the weights of "
+                f"{weights} (e.g. {table.paths[leaked[0]]}); its AUC is too high. Start from a run on other images"
+            )

@@ -1,0 +1,212 @@
+"""A study's runs with their places: checked, addressed, and what of them is done."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radtransfer.config import changed_config, raise_mistakes
+from radtransfer.datasets import read_table
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import ConfigError, DataError, RadtransferError, RunError, WeightsError
+from radtransfer.run_address import address, files_fingerprint, run_identity, table_fingerprint
+from radtransfer.run_names import check_names
+from radtransfer.runs import read_run, write_json
+from radtransfer.settings import Config, DataSettings
+from radtransfer.splits.folds import fold_count
+from radtransfer.studies.cells import Cell, idle_exclusions, source_cells, study_cells
+from radtransfer.studies.study import SOURCE, Study
+
+LENGTH = 12
+"""Digits of the address that name a run's folder."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run with its place in the store.
+
+    Attributes:
+        cell: What it is in the study; the first one, where several are the same run.
+        config: Its settings, with the folder of the run that it starts from as its weights.
+        path: Its folder.
+        address: The hash of what determines it.
+        identity: What determines it.
+        images: In its table.
+        folds: That it has.
+        files: Fingerprint of the image files' sizes and times.
+        source: Key of the run that it starts from.
+    """
+
+    cell: Cell
+    config: Config
+    path: Path
+    address: str
+    identity: Mapping[str, Any]
+    images: int
+    folds: int
+    files: str
+    source: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its address, shortened."""
+        return self.path.name
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "run.json").is_file() and read_run(self.path).get("status") == "finished"
+
+    @property
+    def card(self) -> Path:
+        """The file beside the folder that says what determines the run, and why it last failed."""
+        return self.path.with_suffix(".json")
+
+    def failure(self) -> str | None:
+        """Why it failed when it was last tried."""
+        return _read_card(self.card).get("failure") if not self.done else None
+
+    def keep_card(self, *, failure: str | None) -> None:
+        """Write the card; `files` stays as it was when the run was made.
+
+        Raises:
+            RunError: Another run has the same short address.
+        """
+        before = _read_card(self.card)
+        if before and before["identity"] != json.loads(json.dumps(self.identity)):
+            raise RunError(f"{self.card} is the card of another run. Use another --runs.")
+        made = before.get("files") if self.path.exists() else None
+        values = {"identity": self.identity, "files": made or self.files, "failure": failure}
+        write_json(self.card, values)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """Every run of a study, those that others start from first.
+
+    Attributes:
+        study: The study.
+        cells: Each with the key of its run; several may be the same run.
+        runs: By key.
+        store: The folder of the runs.
+        notes: What the user should know, one sentence each.
+    """
+
+    study: Study
+    cells: tuple[tuple[Cell, str], ...]
+    runs: Mapping[str, PlannedRun]
+    store: Path
+    notes: tuple[str, ...] = ()
+
+
+def check_study(study: Study) -> tuple[Cell, ...]:
+    """The cells of a study that was not narrowed on the command line.
+
+    Raises:
+        ConfigError: Settings, or exclusions that exclude nothing.
+    """
+    cells = study_cells(study)
+    raise_mistakes(list(idle_exclusions(study)), "study")
+    return cells
+
+
+def plan_study(study: Study, *, store: Path) -> StudyPlan:
+    """Read the tables, find the weights, and give every run its place.
+
+    Raises:
+        ConfigError: Settings, or no data.
+        DataError: A table cannot be used.
+        WeightsError: Weights are not found.
+    """
+    cells = study_cells(study)
+    planner = _Planner(store)
+    for cell in (*source_cells(cells), *cells):
+        planner.add(cell)
+    return StudyPlan(study, tuple(planner.cells), planner.runs, store, tuple(idle_exclusions(study)))
+
+
+def changed_data(plan: StudyPlan, cards: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each data set that is not what it was.
+
+    Args:
+        plan: As it is now.
+        cards: Source to table fingerprint, from when the study was last run.
+    """
+    for source, table in data_tables(plan).items():
+        if cards.get(source, table) != table:
+            yield (
+                f"the table of {source} has changed since this study was last run: its runs are computed anew, those "
+                f"of the old table stay in {plan.store}"
+            )
+    replaced = [
+        run
+        for run in plan.runs.values()
+        if run.path.exists() and _read_card(run.card).get("files", run.files) != run.files
+    ]
+    for source in dict.fromkeys(str(run.config.data.source) for run in replaced):
+        keys = ", ".join(run.key for run in replaced if str(run.config.data.source) == source)
+        yield (
+            f"image files of {source} were changed after runs on them were made: {keys}. They are kept as they are; "
+            "where pixels changed, delete them or use another --runs"
+        )
+
+
+def data_tables(plan: StudyPlan) -> dict[str, str]:
+    """Data source to the fingerprint of its table."""
+    return {str(run.config.data.source): run.identity["table"] for run in plan.runs.values()}
+
+
+class _Planner:
+    """Adds cell after cell, sources before what starts from them."""
+
+    def __init__(self, store: Path) -> None:
+        self.runs: dict[str, PlannedRun] = {}
+        self.cells: list[tuple[Cell, str]] = []
+        self._store = store
+        self._data: dict[DataSettings, tuple[ImageTable, str, str]] = {}
+
+    def add(self, cell: Cell) -> None:
+        try:
+            run = self._planned(cell)
+        except RadtransferError as error:
+            kind = next((kind for kind in (DataError, WeightsError) if isinstance(error, kind)), ConfigError)
+            raise kind(f"{cell.name}: {error}") from error
+        self.runs.setdefault(run.key, run)
+        self.cells.append((cell, run.key))
+
+    def _planned(self, cell: Cell) -> PlannedRun:
+        if cell.is_source and cell.config.data.source is None:
+            name = cell.arm.removeprefix(SOURCE)
+            raise ConfigError(f"Name its images with --set sources.{name}.data.source=…, or choose --arms without it.")
+        check_names(cell.config)
+        source = None if cell.source is None else self.runs[self._key(cell.source)]
+        weights = {} if source is None else {"model.weights": str(source.path.absolute())}
+        config = changed_config(cell.config, weights)
+        table, rows, files = self._read(config.data)
+        identity = run_identity(config, table=rows, source=source and source.address)
+        found = address(identity)
+        return PlannedRun(
+            cell=cell,
+            config=config,
+            path=self._store / found[:LENGTH],
+            address=found,
+            identity=identity,
+            images=len(table),
+            folds=len(config.splits.fold) or fold_count(table, config.splits),
+            files=files,
+            source=source and source.key,
+        )
+
+    def _read(self, settings: DataSettings) -> tuple[ImageTable, str, str]:
+        """The table, and the fingerprints of its rows and of its files."""
+        if settings not in self._data:
+            table = read_table(settings)
+            self._data[settings] = table, table_fingerprint(table), files_fingerprint(table)
+        return self._data[settings]
+
+    def _key(self, cell: Cell) -> str:
+        return next(key for known, key in self.cells if known == cell)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

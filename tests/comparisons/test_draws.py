@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from radtransfer import similarity
+from radtransfer.comparisons.activations import Reading
+from radtransfer.comparisons.draws import CrossedSums, GroupedSums, MismatchedSums, PairedReadings
+from radtransfer.comparisons.layer_scores import combine, score_draw
+from radtransfer.comparisons.sampling import spread_positions
+from radtransfer.errors import SimilarityError
+from radtransfer.similarity import SIMILARITIES, StreamedSums
+from radtransfer.similarity.jackknife import total_sums
+
+IMAGES, GROUPS = 11, np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4])
+CCA = SIMILARITIES["cca"].of_sums
+
+
+@pytest.fixture
+def maps():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(IMAGES, 6, 6, 5))
+    b = a @ rng.normal(size=(5, 7)) + rng.normal(size=(IMAGES, 6, 6, 7))
+    return {"low": a.astype(np.float32)}, {"other": b.astype(np.float32)}
+
+
+@pytest.fixture
+def readings():
+    positions = spread_positions((6, 6), images=IMAGES, rows=290, rng=np.random.default_rng(1))
+    return PairedReadings(positions, {"stem": Reading("low", np.arange(5))}, {"stem": Reading("other", np.arange(7))})
+
+
+def feed(sums, maps, batch_size):
+    for first in range(0, IMAGES, batch_size):
+        last = min(first + batch_size, IMAGES)
+        parts = ({name: tf.constant(values[first:last]) for name, values in side.items()} for side in maps)
+        sums.add(first, last, *parts)
+    return sums
+
+
+def rows_of(values, positions, shift=0):
+    flat = values.reshape(IMAGES, 36, -1)
+    parts = [flat[(i - shift) % IMAGES][positions.between(i, i + 1)[0]] for i in range(IMAGES)]
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11])
+def test_grouped_sums_are_those_of_all_rows(maps, readings, batch_size):
+    sums = feed(GroupedSums(readings, GROUPS, norms=True), maps, batch_size)
+    ((name, groups),) = sums.pairs()
+    x, y = rows_of(maps[0]["low"], readings.positions), rows_of(maps[1]["other"], readings.positions)
+    assert (name, len(groups), sums.images) == ("stem", 5, IMAGES)
+    assert total_sums(groups).rows == 290
+    assert CCA(total_sums(groups)).value == pytest.approx(similarity.cca(x, y).value, abs=1e-12)
+    debiased = SIMILARITIES["cka"].of_sums(total_sums(groups)).value
+    assert debiased == pytest.approx(similarity.cka(x, y).value, abs=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11])
+def test_mismatched_sums_pair_an_image_with_the_one_before_at_the_same_positions(maps, readings, batch_size):
+    ((name, pair),) = feed(MismatchedSums(readings, norms=False), maps, batch_size).pairs()
+    x, y = rows_of(maps[0]["low"], readings.positions), rows_of(maps[1]["other"], readings.positions, shift=1)
+    assert pair.rows == 290
+    assert CCA(pair).value == pytest.approx(similarity.cca(x, y).value, abs=1e-12)
+    assert CCA(pair).value < 0.3
+
+
+def test_crossed_sums_hold_every_pair(maps, readings):
+    positions = readings.positions
+    both = PairedReadings(
+        positions,
+        {"stem": Reading("low", np.arange(5)), "next": Reading("low", np.array([1, 3]))},
+        {"stem": Reading("other", np.arange(7))},
+    )
+    found = {(a, b): CCA(pair).value for a, b, pair in feed(CrossedSums(both, norms=False), maps, 4).pairs()}
+    x, y = rows_of(maps[0]["low"], positions), rows_of(maps[1]["other"], positions)
+    assert found == {
+        ("stem", "stem"): pytest.approx(similarity.cca(x, y).value, abs=1e-12),
+        ("next", "stem"): pytest.approx(similarity.cca(x[:, [1, 3]], y).value, abs=1e-12),
+    }
+
+
+def test_activations_that_are_not_finite_name_network_and_layer(maps, readings):
+    maps[1]["other"][5] = np.nan
+    with pytest.raises(SimilarityError, match=r"stem of B \(other\)"):
+        feed(GroupedSums(readings, GROUPS, norms=False), maps, 4)
+
+
+def test_a_layer_that_is_constant_but_for_one_group_of_images_has_a_score_but_no_interval(maps, readings):
+    maps[1]["other"][2:] = 0.5
+    ((_, groups),) = feed(GroupedSums(readings, GROUPS, norms=False), maps, 4).pairs()
+    score = score_draw(groups, None, {"cca": SIMILARITIES["cca"]}, images=IMAGES)["cca"]
+    assert score.value > 0
+    assert score.left_out is None
+    assert combine("stem", "cca", [[score]]).ci95 is None
+
+
+def test_a_constant_layer_has_no_score_and_says_why(maps, readings):
+    maps[1]["other"][:] = 0.5
+    ((_, groups),) = feed(GroupedSums(readings, GROUPS, norms=False), maps, 4).pairs()
+    score = score_draw(groups, None, {"cca": SIMILARITIES["cca"]}, images=IMAGES)["cca"]
+    assert score.value is None
+    assert "stem of B (other): expected at least one channel that varies" in score.undefined
+    assert combine("stem", "cca", [[score]]).similarity is None
+
+
+def test_debiased_cka_of_unrelated_layers_is_0_also_where_rows_are_few():
+    make_rows = np.random.default_rng(0).normal
+    sums = StreamedSums(pairs="same")
+    sums.add({"x": make_rows(size=(30, 40))}, {"y": make_rows(size=(30, 40))})
+    score = score_draw([sums.pair("x", "y")], None, {"cka": SIMILARITIES["cka"]}, images=30)["cka"]
+    assert score.null.closed_form == 0
+
+
+def test_the_error_of_folds_with_other_images_is_that_of_a_mean_of_independent_ones(maps, readings):
+    ((_, groups),) = feed(GroupedSums(readings, GROUPS, norms=False), maps, 4).pairs()
+    score = score_draw(groups, None, {"cca": SIMILARITIES["cca"]}, images=IMAGES)["cca"]
+
+    def width(folds, **options):
+        low, high = combine("stem", "cca", folds, **options).ci95
+        return high - low
+
+    assert width([[score], [score]]) == pytest.approx(width([[score]]) / np.sqrt(2))
+    assert width([[score], [score]], same_images=True) == pytest.approx(width([[score]]))
+    interval = similarity.jackknife_interval(groups, CCA)
+    assert combine("stem", "cca", [[score]]).ci95 == pytest.approx((interval.low, interval.high))

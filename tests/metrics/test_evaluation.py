@@ -1,0 +1,353 @@
+"""The figures agree with scikit-learn and with hand calculations."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
+
+from radtransfer.errors import ConfigError, TrainingError
+from radtransfer.metrics.evaluation import Predictions, evaluate, exact_auc, summarize
+from radtransfer.metrics.roc import (
+    bootstrap_interval,
+    exact_area,
+    rank_scores,
+    sensitivity_at_specificity,
+    weighted_area,
+)
+from radtransfer.metrics.scoring import Scoring
+
+TWO = Scoring("multiclass", ("benign", "malignant"))
+THREE = Scoring("multiclass", ("a", "b", "c"))
+GRADES = Scoring("multiclass", ("0", "1", "2"), positive_from=1)
+LABELS = Scoring("multilabel", ("edema", "effusion"))
+
+
+def names(n, start=0):
+    return [f"image_{start + i}" for i in range(n)]
+
+
+def softmax_case(rng, n, classes, digits=1):
+    """One-hot targets and rounded, hence tied, probabilities that sum to one or nearly so."""
+    truth = np.concatenate([np.arange(classes), rng.integers(classes, size=n - classes)])
+    targets = np.eye(classes)[truth]
+    scores = rng.random((n, classes)) + 0.7 * targets
+    return targets, np.round(scores / scores.sum(1, keepdims=True), digits)
+
+
+def fold(targets, probabilities, start=0, patients=None, repeat=0):
+    targets, probabilities = np.asarray(targets, float), np.asarray(probabilities, float)
+    return Predictions(targets, probabilities, names(len(targets), start), patients, repeat)
+
+
+def binary(truth, scores, **keywords):
+    truth, scores = np.asarray(truth), np.asarray(scores)
+    return fold(np.stack([1 - truth, truth], 1), np.stack([1 - scores, scores], 1), **keywords)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=40))
+def test_the_area_is_scikit_learns_also_with_ties(pairs):
+    truth, scores = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs], float)
+    if truth.all() or not truth.any():
+        assert exact_area(truth, scores) is None
+    else:
+        assert exact_area(truth, scores) == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=40))
+def test_the_weighted_area_is_that_of_the_repeated_images(rows):
+    truth, scores, weights = (np.array(column) for column in zip(*rows, strict=True))
+    ranking = rank_scores(truth.astype(bool), scores.astype(float), np.arange(len(rows)))
+    repeated = exact_area(np.repeat(truth.astype(bool), weights), np.repeat(scores.astype(float), weights))
+    area = weighted_area(ranking, weights)
+    assert np.isnan(area) if repeated is None else area == pytest.approx(repeated, abs=1e-12)
+
+
+@given(
+    st.lists(st.booleans(), min_size=2, max_size=45),
+    st.integers(0, 2**31),
+    st.sampled_from([0.5, 0.8, 0.9, 0.95]),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_sensitivity_is_the_best_point_of_the_roc_curve(truth, seed, specificity):
+    truth, scores = np.array(truth), np.random.default_rng(seed).integers(0, 12, len(truth)).astype(float)
+    if truth.all() or not truth.any():
+        assert sensitivity_at_specificity(truth, scores, specificity) is None
+        return
+    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
+    best = true[1 - false >= specificity - 1e-9].max()
+    assert sensitivity_at_specificity(truth, scores, specificity) == pytest.approx(best)
+
+
+def test_one_false_positive_of_ten_is_ninety_percent_specificity():
+    truth = np.array([False] * 10 + [True] * 2)
+    scores = np.array([0.1] * 9 + [0.8, 0.5, 0.9])
+    assert sensitivity_at_specificity(truth, scores, 0.9) == 1
+    assert sensitivity_at_specificity(truth[1:], scores[1:], 0.9) == 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_more_classes_are_macro_one_versus_rest(seed):
+    targets, probabilities = softmax_case(np.random.default_rng(seed), 60, 3)
+    expected = roc_auc_score(targets, probabilities, average="macro")
+    assert exact_auc(targets, probabilities, THREE) == pytest.approx(expected, abs=1e-12)
+
+
+def test_two_classes_are_scored_by_the_last_one():
+    targets, probabilities = softmax_case(np.random.default_rng(0), 60, 2)
+    expected = roc_auc_score(targets[:, 1], probabilities[:, 1])
+    assert exact_auc(targets, probabilities, TWO) == pytest.approx(expected, abs=1e-12)
+
+
+def test_two_sigmoids_are_scored_by_the_last_one_as_it_is():
+    metrics = evaluate(fold([[1, 0], [0, 1]], [[0.1, 0.4], [0.9, 0.5]]), TWO)
+    assert metrics.auc == 1
+    assert metrics.per_class == {"benign": 0.0, "malignant": 1.0}
+
+
+def test_float32_outputs_are_not_compared_after_rounding():
+    close = np.nextafter(np.float32(0.5), np.float32(1))
+    targets, probabilities = np.eye(2), np.array([[0.5, 0.5], [0.5, close]], np.float32)
+    assert exact_auc(targets, probabilities, TWO) == 1
+
+
+def test_micro_pools_the_outputs_and_differs_from_macro():
+    targets = np.eye(3)[[0] * 8 + [1, 2]]
+    probabilities = np.tile([0.8, 0.1, 0.1], (10, 1))
+    micro = Scoring("multiclass", ("a", "b", "c"), average="micro")
+    assert exact_auc(targets, probabilities, THREE) == 0.5
+    assert exact_auc(targets, probabilities, micro) == pytest.approx(
+        roc_auc_score(targets, probabilities, average="micro")
+    )
+    assert exact_auc(targets, probabilities, micro) > 0.8
+
+
+def test_the_referable_score_is_the_share_of_the_grades_from_k_on():
+    targets = np.eye(3)[[0, 0, 1, 2]]
+    # Shares of grades 1 and 2: 0.2, 0.5, 0.4, 0.9; sums alone would be 0.2, 1.0, 0.2, 0.9.
+    sigmoids = [[0.8, 0.1, 0.1], [1.0, 0.5, 0.5], [0.3, 0.1, 0.1], [0.1, 0.4, 0.5]]
+    metrics = evaluate(fold(targets, sigmoids), GRADES)
+    assert metrics.auc == 0.75
+    assert metrics.brier == pytest.approx((0.2**2 + 0.5**2 + 0.6**2 + 0.1**2) / 4)
+    assert metrics.per_class == {"0": 1.0, "1": pytest.approx(1 / 6), "2": pytest.approx(5 / 6)}
+    assert metrics.accuracy == 0.75
+
+
+def test_a_referable_score_exists_where_every_output_is_zero():
+    metrics = evaluate(fold(np.eye(3)[[0, 2]], [[0, 0, 0], [0, 0, 1]]), GRADES)
+    assert metrics.auc == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "grade", "average"),
+    [
+        ("multiclass", ("a", "b"), 1, "macro"),
+        ("multiclass", ("0", "1"), 0, "macro"),
+        ("multiclass", ("0", "1"), 2, "macro"),
+        ("multilabel", ("0", "1"), 1, "macro"),
+        ("multiclass", ("0", "1"), 1, "micro"),
+        ("multiclass", ("0", "1"), None, "weighted"),
+    ],
+)
+def test_a_scoring_that_cannot_be_is_refused(task, classes, grade, average):
+    with pytest.raises(ConfigError):
+        Scoring(task, classes, grade, average)
+
+
+def test_unknown_labels_are_never_counted():
+    targets = np.array([[1, 0], [0, np.nan], [np.nan, 1], [0, 0]])
+    probabilities = np.array([[0.9, 0.2], [0.1, 0.99], [0.99, 0.6], [0.4, 0.7]])
+    metrics = evaluate(fold(targets, probabilities), LABELS)
+    assert metrics.per_class == {"edema": 1.0, "effusion": 0.5}
+    assert metrics.auc == 0.75
+    assert metrics.accuracy == pytest.approx(5 / 6)
+    assert metrics.brier == pytest.approx(np.mean([0.01, 0.01, 0.16, 0.04, 0.16, 0.49]))
+
+
+def test_a_label_with_one_value_is_left_out_with_a_reason():
+    metrics = evaluate(fold([[1, 0], [0, 0], [0, np.nan]], [[0.9, 0.2], [0.1, 0.9], [0.2, 0.1]]), LABELS)
+    assert metrics.auc == 1
+    assert metrics.per_class == {"edema": 1.0, "effusion": None}
+    assert metrics.undefined == {"effusion": "all 2 images are negative"}
+
+
+def test_one_class_alone_gives_no_auc_but_a_reason():
+    metrics = evaluate(binary([1, 1], [0.2, 0.7]), TWO)
+    assert (metrics.auc, metrics.sensitivity_at_90_specificity) == (None, None)
+    assert metrics.accuracy == 0.5
+    assert metrics.undefined["auc"] == "malignant: all 2 images are positive"
+
+
+def test_labels_that_are_all_unknown_give_no_figure():
+    metrics = evaluate(fold(np.full((2, 2), np.nan), np.full((2, 2), 0.5)), LABELS)
+    assert (metrics.auc, metrics.accuracy, metrics.brier) == (None, None, None)
+    assert metrics.undefined["edema"] == "no image with a known label"
+
+
+def test_outputs_that_are_not_finite_are_an_error():
+    with pytest.raises(TrainingError, match="1 of 4 outputs are not finite"):
+        exact_auc(np.eye(2), np.array([[0.5, np.nan], [0.5, 0.5]]), TWO)
+
+
+def test_arrays_that_do_not_fit_the_classes_are_an_error():
+    with pytest.raises(ValueError, match="probabilities must be of shape"):
+        exact_auc(np.eye(2), np.ones((2, 3)), TWO)
+
+
+def test_the_brier_score_is_scikit_learns():
+    targets, probabilities = softmax_case(np.random.default_rng(1), 50, 2, digits=3)
+    probabilities[:, 0] = 1 - probabilities[:, 1]
+    expected = brier_score_loss(targets[:, 1], probabilities[:, 1])
+    assert evaluate(fold(targets, probabilities), TWO).brier == pytest.approx(expected)
+
+
+def test_the_brier_score_of_more_classes_is_summed_over_them():
+    metrics = evaluate(fold(np.eye(3), [[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0]]), THREE)
+    assert metrics.brier == pytest.approx((0.25 + 0.25 + 1) / 3)
+
+
+def test_folds_are_summarized_with_the_sample_standard_deviation():
+    folds = [
+        binary([0, 1], [0.1, 0.2]),
+        binary([0, 1], [0.2, 0.1], start=2),
+        binary([0, 0, 1], [0.6, 0.4, 0.5], start=4),
+    ]
+    summary = summarize(folds, TWO, draws=20)
+    assert summary.auc.per_fold == [1.0, 0.0, 0.5]
+    assert summary.auc.mean == pytest.approx(0.5)
+    assert summary.auc.sd == pytest.approx(np.std([1, 0, 0.5], ddof=1)) == pytest.approx(0.5)
+    assert summary.n_images == 7
+    assert summary.n_patients is None
+
+
+def test_one_fold_has_no_standard_deviation():
+    assert summarize([binary([0, 1], [0.1, 0.2])], TWO, draws=20).auc.sd is None
+
+
+def test_an_undefined_fold_keeps_its_place_and_still_counts_in_the_pool():
+    folds = [binary([0, 1], [0.3, 0.4]), binary([1, 1], [0.1, 0.9], start=2)]
+    summary = summarize(folds, TWO, draws=20)
+    assert summary.auc.per_fold == [1.0, None]
+    assert summary.auc.mean == 1
+    assert summary.auc.pooled == pytest.approx(2 / 3)
+
+
+def test_the_pool_is_per_repeat_and_averaged_over_repeats():
+    folds = [
+        binary([0, 1], [0.1, 0.4]),
+        binary([0, 1], [0.5, 0.9], start=2),
+        binary([0, 1], [0.4, 0.1], repeat=1),
+        binary([0, 1], [0.9, 0.5], start=2, repeat=1),
+    ]
+    summary = summarize(folds, TWO, draws=20)
+    assert summary.auc.pooled == pytest.approx((3 / 4 + 1 / 4) / 2)
+    assert summary.n_images == 4
+
+
+def test_figures_are_means_over_folds():
+    folds = [binary([0, 1], [0.1, 0.2]), binary([0, 1, 1, 1], [0.1, 0.9, 0.9, 0.9], start=2)]
+    assert summarize(folds, TWO, draws=20).accuracy == pytest.approx((0.5 + 1) / 2)
+
+
+def test_patients_are_counted_once():
+    summary = summarize([binary([0, 1, 1], [0.1, 0.2, 0.3], patients=["p", "q", "q"])], TWO, draws=20)
+    assert summary.n_patients == 2
+
+
+def test_everything_can_be_written_as_json():
+    folds = [binary([0, 1], np.array([0.3, 0.4], np.float32)), binary([1, 1], [0.1, 0.9], start=2)]
+    for result in (summarize(folds, TWO, draws=20), evaluate(folds[1], TWO)):
+        assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
+
+
+def naive_interval(targets, probabilities, patients, *, draws, seed, columns):
+    """Draw patients, copy their images, ask scikit-learn."""
+    rng, unique = np.random.default_rng(seed), np.unique(patients)
+    areas = []
+    for _ in range(draws):
+        drawn = unique[rng.integers(len(unique), size=len(unique))]
+        rows = np.concatenate([np.flatnonzero(patients == patient) for patient in drawn])
+        each = [
+            roc_auc_score(targets[rows, column], probabilities[rows, column])
+            for column in columns
+            if 0 < targets[rows, column].sum() < len(rows)
+        ]
+        areas.append(np.mean(each))
+    return np.percentile(areas, [2.5, 97.5])
+
+
+@pytest.mark.parametrize(("classes", "columns"), [(2, [1]), (3, [0, 1, 2])])
+def test_the_interval_is_that_of_a_plain_loop_over_the_same_draws(classes, columns):
+    rng = np.random.default_rng(3)
+    targets, probabilities = softmax_case(rng, 40, classes)
+    patients = np.array([f"p{number:02d}" for number in rng.integers(15, size=40)])
+    scoring = Scoring("multiclass", tuple("abc"[:classes]))
+    summary = summarize([fold(targets, probabilities, patients=list(patients))], scoring, draws=200, seed=5)
+    expected = naive_interval(targets, probabilities, patients, draws=200, seed=5, columns=columns)
+    assert summary.auc.ci95 == pytest.approx(expected.tolist(), abs=1e-12)
+
+
+def clustered(rng, patients, images):
+    """Images of one patient share their label and most of their score."""
+    truth = np.repeat(rng.integers(2, size=patients), images)
+    scores = np.repeat(rng.normal(size=patients), images) + 0.2 * rng.normal(size=patients * images) + truth
+    return truth, 1 / (1 + np.exp(-scores)), [f"p{i}" for i in np.repeat(np.arange(patients), images)]
+
+
+def width(summary):
+    return summary.auc.ci95[1] - summary.auc.ci95[0]
+
+
+def test_the_interval_over_patients_is_wider_than_over_images_where_these_are_alike():
+    truth, scores, patients = clustered(np.random.default_rng(0), 40, 8)
+    over_patients = summarize([binary(truth, scores, patients=patients)], TWO)
+    over_images = summarize([binary(truth, scores)], TWO)
+    assert over_patients.auc.pooled == over_images.auc.pooled
+    assert width(over_patients) > 1.8 * width(over_images)
+
+
+def test_patients_that_stand_in_two_repeats_are_drawn_together():
+    truth, scores, patients = clustered(np.random.default_rng(0), 40, 2)
+    once = summarize([binary(truth, scores, patients=patients)], TWO)
+    twice = summarize([binary(truth, scores, patients=patients, repeat=repeat) for repeat in (0, 1)], TWO)
+    assert twice.auc.ci95 == pytest.approx(once.auc.ci95)
+
+
+def test_the_interval_depends_on_the_seed_alone():
+    truth, scores, _ = clustered(np.random.default_rng(0), 20, 1)
+    first, again, other = (summarize([binary(truth, scores)], TWO, seed=seed).auc.ci95 for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_one_patient_or_one_class_has_no_interval():
+    assert summarize([binary([0, 1], [0.1, 0.2], patients=["p", "p"])], TWO, draws=20).auc.ci95 is None
+    assert summarize([binary([1, 1], [0.1, 0.2])], TWO, draws=20).auc.ci95 is None
+    assert bootstrap_interval([[]], 5, draws=3, seed=0) is None
+
+
+@pytest.mark.slow
+def test_the_interval_holds_the_true_area_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    truth, scores, _ = clustered(rng, 200_000, 1)
+    expected = exact_area(truth.astype(bool), scores)
+    held = []
+    for seed in range(400):
+        truth, scores, patients = clustered(rng, 60, 3)
+        low, high = summarize([binary(truth, scores, patients=patients)], TWO, draws=1000, seed=seed).auc.ci95
+        held.append(low <= expected <= high)
+    assert 0.91 <= np.mean(held) <= 0.98
+
+
+def test_the_top_five_of_many_classes_is_counted():
+    from sklearn.metrics import top_k_accuracy_score
+
+    rng = np.random.default_rng(0)
+    truth, probabilities = rng.integers(9, size=60), rng.dirichlet(np.ones(9), size=60)
+    scoring = Scoring("multiclass", tuple("abcdefghi"))
+    predictions = Predictions(np.eye(9)[truth], probabilities, [str(i) for i in range(60)])
+    expected = top_k_accuracy_score(truth, probabilities, k=5, labels=range(9))
+    assert evaluate(predictions, scoring).top5_accuracy == pytest.approx(expected)

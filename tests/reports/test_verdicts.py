@@ -1,0 +1,38 @@
+import pytest
+
+from radtransfer.reports.verdicts import how_many, verdict
+
+
+@pytest.mark.parametrize(
+    ("ci95", "word"),
+    [
+        ((0.01, 0.05), "better"),
+        ((-0.05, -0.01), "worse"),
+        ((-0.01, 0.05), "undecided"),
+        ((-0.01, 0.01), "equal"),
+        ((0.005, 0.015), "equal"),
+        ((-0.02, 0.01), "undecided"),
+        (None, "undecided"),
+    ],
+)
+def test_an_interval_allows_one_word(ci95, word):
+    assert verdict(ci95) == word
+
+
+def test_more_patients_narrow_the_interval_by_the_square_root():
+    # Half as wide at four times as many: ±0.08 of 100 patients becomes ±0.04 of 400.
+    assert how_many(0.04, (-0.04, 0.12), 100).startswith("about 400 patients instead of 100 would tell them apart")
+
+
+def test_a_difference_about_zero_needs_patients_to_be_called_equal():
+    # ±0.04 must become ±0.02.
+    text = how_many(0.0, (-0.04, 0.04), 100, unit="images")
+    assert text.startswith("about 400 images instead of 100 would show them equal within 0.02")
+
+
+def test_what_is_out_of_reach_is_not_counted():
+    assert how_many(0.0199, (-0.38, 0.42), 10) == "more than 100 times the 10 patients would be needed"
+
+
+def test_without_an_interval_nothing_is_promised():
+    assert how_many(0.1, None, 1) == "no interval can be given from 1 patients"
