@@ -211,6 +211,7 @@ def test_the_promised_studies_are_shipped():
         "revisiting",
         "radimagenet-24",
         "quick-advice",
+        "busi-advice",
     } == STUDIES
 
 
