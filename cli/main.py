@@ -10,6 +10,7 @@ import click
 
 from radtransfer import __version__
 from radtransfer.errors import INTERRUPTED, RadtransferError, closest_names
+from radtransfer.system_errors import system_error
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
@@ -58,6 +59,9 @@ class Application(click.Group):
         except BrokenPipeError:
             raise click.exceptions.Exit(0) from None
         except Exception as error:
+            known = system_error(error)
+            if known is not None and not ctx.params["debug"]:
+                raise _failure(str(known), known.exit_code) from error
             raise _failure(_bug_report(error, verbose=ctx.params["debug"]), 1) from error
 
 

@@ -11,6 +11,7 @@ import click
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.errors import DiskError
 from radtransfer.studies.study import Study, study_folder
 from radtransfer.studies.study_file import load_study
 
@@ -101,7 +102,7 @@ def _compute(plan: "StudyPlan", path: Path, *, jobs: int, limit: int | None) -> 
         try:
             state = run_study(plan, runner, limit=limit, listener=board)
             folder.write_progress(state, now=True)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DiskError):
             board.note(f"stopping; go on with: {_again(path, plan.store, jobs)}")
             raise
         finally:

@@ -12,6 +12,7 @@
     │   ├── WeightsNotFoundError    4
     │   └── WeightsMismatchError    4   it holds another architecture
     ├── TrainingError               5   training diverged or ran out of memory
+    ├── DiskError                   5   the disk is full, or fails
     └── FoldsFailedError            6   some folds failed, the others are finished
 
 A message says what was expected, what was received and what to do next.
@@ -90,6 +91,12 @@ class WeightsMismatchError(WeightsError):
 
 class TrainingError(RadtransferError):
     """Training diverged or ran out of memory."""
+
+    exit_code = 5
+
+
+class DiskError(RadtransferError):
+    """The disk is full or fails: nothing that was asked for is wrong, and the same command goes on later."""
 
     exit_code = 5
 

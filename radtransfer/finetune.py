@@ -5,12 +5,12 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radtransfer.errors import FoldsFailedError, RunError, TrainingError
+from radtransfer.errors import DiskError, FoldsFailedError, RadtransferError, RunError, TrainingError
 from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
 from radtransfer.initialization import start
@@ -20,10 +20,11 @@ from radtransfer.preparation import prepare
 from radtransfer.progress import EpochReporter, Progress
 from radtransfer.recipes import head_phase
 from radtransfer.run_address import run_settings
-from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows
+from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows, write_text
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.splits.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.training import FitState, fit, memory_errors
+from radtransfer.yaml_text import write_yaml
 
 _DECISIVE = ("weights_sha256", "preprocessing", "precision", "jit", "classes", "head", "table_sha256")
 """What of `run.json` must not change between the start of a run and its resumption."""
@@ -68,9 +69,10 @@ def finetune(
         if run.finished:
             progress.note(f"{out} is finished; nothing is left to do")
             return Result(out, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
-        experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
-        _check_unchanged(run, run_record(experiment))
-        run.begin(settings)
+        with _beginning(run, settings, progress):
+            experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
+            _check_unchanged(run, run_record(experiment))
+            run.begin(settings)
         with _status_kept(run, progress):
             _record_start(run, experiment)
             progress.plan(plan_lines(experiment, out))
@@ -191,19 +193,40 @@ def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
 
 
 @contextmanager
+def _beginning(run: Run, settings: dict[str, Any], progress: Progress) -> Iterator[None]:
+    """Where the images are looked at for long, an interrupt finds the line that goes on, too."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run.replaces:
+            progress.note(f"interrupted before the new run began; the one in {run.path} still stands")
+        else:
+            write_text(run.path / "config.yaml", write_yaml(settings))
+            progress.note(f"interrupted before the first epoch; go on with: {_again(run)}")
+        raise
+
+
+@contextmanager
 def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
     """Keep `status` in `run.json` true, however the block ends short of a kill."""
     try:
         yield
     except KeyboardInterrupt:
+        progress.note(f"interrupted; go on with: {_again(run)}")
         run.update(status="interrupted", ended=now())
-        config, out = _quoted(run.path / "config.yaml"), _quoted(run.path)
-        progress.note(f"interrupted; go on with: radtransfer finetune {config} --out {out} --resume")
         raise
     except BaseException as error:
-        run.update(status="failed", ended=now(), error=str(error))
+        if isinstance(error, DiskError):
+            progress.note(f"stopped by the disk; when there is space, go on with: {_again(run)}")
+        with suppress(RadtransferError):  # the disk may be full
+            run.update(status="failed", ended=now(), error=str(error))
         raise
     run.update(status="finished", ended=now(), error=None)
+
+
+def _again(run: Run) -> str:
+    """The command that goes on with the run."""
+    return f"radtransfer finetune {_quoted(run.path / 'config.yaml')} --out {_quoted(run.path)} --resume"
 
 
 def _quoted(path: Path) -> str:

@@ -9,7 +9,6 @@ import contextlib
 import csv
 import datetime
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from radtransfer.cache import PART
 from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
+from radtransfer.system_errors import write_error
+from radtransfer.whole_file import whole_file
 from radtransfer.yaml_text import write_yaml
 
 FREE = frozenset({"out", "system.workers", "system.cache"})
@@ -28,22 +29,6 @@ FREE = frozenset({"out", "system.workers", "system.cache"})
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
 _OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` when the block succeeds.
-
-    Readers see the old file or the new one, never a part; a failure leaves the old one.
-    """
-    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
-    try:
-        yield part
-        with part.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path) -> None:
@@ -98,15 +83,11 @@ class Run:
 
     def fold(self, number: int) -> Path:
         """The folder of fold `number`, made if needed."""
-        folder = self.path / f"fold_{number}"
-        folder.mkdir(exist_ok=True)
-        return folder
+        return _made(self.path / f"fold_{number}")
 
     def head_phase(self, number: int) -> Path:
         """The folder of what fold `number` does before everything trains, made if needed."""
-        folder = self.fold(number) / "head_phase"
-        folder.mkdir(exist_ok=True)
-        return folder
+        return _made(self.fold(number) / "head_phase")
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Write `config.yaml` and the first `run.json`: from now on the folder is this run."""
@@ -204,6 +185,15 @@ def differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str
 def now() -> str:
     """The time, UTC, to the second, ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _made(folder: Path) -> Path:
+    """The folder, made if needed."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) or error from None
+    return folder
 
 
 def _make_folder(out: Path) -> None:

@@ -203,7 +203,12 @@ def _validate(learner: Learner, data: FoldData, row: dict[str, Any], folder: Pat
 def _check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:
     if math.isfinite(loss):
         return
-    last = f" The last good state, of epoch {row['epoch'] - 1}, is in {folder}." if row["epoch"] > 1 else ""
+    good = folder / "checkpoint.npz"
+    last = (
+        f" The last good checkpoint, of epoch {row['epoch'] - 1}, is {good}."
+        if good.is_file()
+        else " No epoch was finished before it."
+    )
     raise TrainingError(
         f"The loss became {loss} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
         f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"

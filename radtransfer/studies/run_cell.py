@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from radtransfer.config import load_config
-from radtransfer.errors import FoldsFailedError, RadtransferError, RunInUseError, TrainingError
+from radtransfer.errors import FoldsFailedError, RadtransferError, RunInUseError
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
+from radtransfer.system_errors import system_error
 
 Status = Literal["finished", "partly", "failed", "busy"]
 
@@ -59,9 +60,10 @@ def _outcome(config: Config, path: Path, progress: Progress | None) -> Outcome:
         return Outcome("partly", str(error), error.exit_code)
     except RadtransferError as error:
         return Outcome("failed", str(error), error.exit_code)
-    except MemoryError:
-        return Outcome("failed", "The machine has too little memory.", TrainingError.exit_code)
     except Exception as error:  # a bug in one run must not stop the others
+        known = system_error(error)
+        if known is not None:
+            return Outcome("failed", str(known), known.exit_code)
         return Outcome("failed", f"Unexpected {type(error).__name__}: {error}", RadtransferError.exit_code)
     return Outcome("finished")
 

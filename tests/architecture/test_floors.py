@@ -14,6 +14,7 @@ FLOORS = {
     "ground": [
         (
             "errors",
+            "system_errors",
             "intensity_window",
             "seeds",
             "image_place",
@@ -29,6 +30,7 @@ FLOORS = {
             "locking",
             "cache",
             "kept_arrays",
+            "whole_file",
             "runs",
         )
     ],
