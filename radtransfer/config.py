@@ -59,7 +59,9 @@ def build_config(
     """
     mistakes, places = list(mistakes), places or {}
     try:
-        values = {**recipe_values(values.get("recipe", Config.recipe)), **values}
+        recipe = values.get("recipe", Config.recipe)
+        # Anything but a name is told below, with its place.
+        values = {**recipe_values(recipe if isinstance(recipe, str) else Config.recipe), **values}
     except UnknownNameError as error:
         mistakes.append(str(error))
     sections = checked_settings(values, places, mistakes)

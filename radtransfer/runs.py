@@ -23,7 +23,7 @@ from radtransfer.system_errors import write_error
 from radtransfer.whole_file import whole_file
 from radtransfer.yaml_text import write_yaml
 
-FREE = frozenset({"out", "system.workers", "system.cache"})
+FREE = frozenset({"out", "system.workers", "system.cache", "data.outside_root"})
 """Settings that change no number."""
 
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}

@@ -33,10 +33,12 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 DEADLINE = 900
 """Seconds after which a process that does not end counts as hanging."""
 
-_MOST_IN_A_ROW = 5
+_MOST_IN_A_ROW = 6
 """Kills of one run before it is left alone."""
 
-_TABLES = ("*.csv", "metrics.json", "table.json", "best_epoch")
+_EVENTS = 170
+"""File operations of a run of two folds and three epochs, about."""
+
 _FREE_TABLES = ("table.csv", "table.json")
 """They hold times, which differ; what they say of results is compared through the runs themselves."""
 
@@ -78,8 +80,8 @@ class Tally:
         return f"{sum(self.kills.values())} kills ({kinds}) of {self.runs} runs, all continued to the identical result"
 
 
-def jobs(data: Path, *, epochs: int = 3, size: int = 32) -> dict[str, Job]:
-    """The jobs on the images of `data`, a folder with images.csv and images/, by name."""
+def jobs(data: Path, *, source: Path, epochs: int = 3, size: int = 32) -> dict[str, Job]:
+    """The jobs on the images of `data`, a folder with images.csv and images/, by name; one starts from run `source`."""
     network = ["--backbone", "cbr_tiny", "--image-size", str(size), "--batch-size", "8", "--learning-rate", "1e-3"]
     where = ["--data", str(data / "images.csv"), "--image-root", str(data / "images")]
     common = ["finetune", *where, *network, "--epochs", str(epochs), "--folds", "2", "--eval-every", "2"]
@@ -94,8 +96,8 @@ def jobs(data: Path, *, epochs: int = 3, size: int = 32) -> dict[str, Job]:
         folders = ["--out", str(out / "study"), "--runs", str(out / "store"), "--jobs", "2"]
         return ["study", str(data / "study.yaml"), *folders]
 
-    (data / "study.yaml").write_text(_study(data, epochs=epochs, size=size), encoding="utf-8")
-    frozen = ("--weights", str(data / "source"), "--scheme", "freeze_then_unfreeze", "--augmentation", "none")
+    (data / "study.yaml").write_text(_study(data, size=size), encoding="utf-8")
+    frozen = ("--weights", str(source / "fold_1"), "--scheme", "freeze_then_unfreeze", "--augmentation", "none")
     return {
         "finetune": Job("finetune", *finetune()),
         "head": Job("head", *finetune(*frozen)),
@@ -206,6 +208,7 @@ def count(event, arguments):
 
 if moment:
     sys.addaudithook(count)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 del sys.argv[1:4]
 from radtransfer.cli.main import main
 
@@ -269,14 +272,14 @@ def _wait(pid: int, wait: Callable, kill: Kill | None, output) -> tuple[int, str
 
 
 def drawn_kills(chance: random.Random, *, events: int, seconds: float) -> list[Kill]:
-    """Some kills in a row: of a run that takes so many file operations and seconds."""
+    """Some kills in a row: of a run that takes so many file operations and seconds, and less whenever it goes on."""
     kills = []
-    for _ in range(chance.randint(1, _MOST_IN_A_ROW)):
+    for number in range(chance.randint(2, _MOST_IN_A_ROW)):
         how = chance.choice(SIGNALS)
         if chance.random() < 0.6 and events:
-            kills.append(Kill(how, event=chance.randint(1, events)))
+            kills.append(Kill(how, event=chance.randint(1, max(events // (number + 1), 3))))
         else:
-            kills.append(Kill(how, seconds=chance.uniform(0.2 * seconds, seconds)))
+            kills.append(Kill(how, seconds=seconds * chance.uniform(0.2, 0.9)))
     return kills
 
 
@@ -296,18 +299,17 @@ def write_images(folder: Path, *, count: int = 24, size: int = 32) -> None:
         csv.writer(handle).writerows(rows)
 
 
-def _study(data: Path, *, epochs: int, size: int) -> str:
+def _study(data: Path, *, size: int) -> str:
     return f"""
 study: {{name: killed, title: Killed and continued}}
 base:
   data: {{source: {data / "images.csv"}, image_root: {data / "images"}}}
   splits: {{folds: 1}}
   model: {{backbone: cbr_tiny, image_size: {size}}}
-  training: {{epochs: {epochs}, batch_size: 8, learning_rate: 0.001}}
+  training: {{epochs: 2, batch_size: 8, learning_rate: 0.001}}
 arms:
   scratch: {{}}
   transfer: {{model.weights: "source:natural"}}
-grid: {{seed: [0, 1]}}
 sources:
   natural:
     data: {{source: {data / "images.csv"}, image_root: {data / "images"}}}
@@ -335,20 +337,22 @@ def main() -> None:
         work = Path(name)
         os.environ["RADTRANSFER_CACHE"] = str(work / "cache")
         write_images(work / "data")
-        known, measured = jobs(work / "data"), {}
+        known, measured = jobs(work / "data", source=work / "source"), {}
         chosen = [known[name] for name in given.job or known]
         if any(job.name == "head" for job in chosen):
             run_undisturbed(Job("source", known["finetune"].begin, known["finetune"].again), work / "source", start)
-            (work / "data" / "source").symlink_to(work / "source" / "fold_1")
         for job in chosen:
             began = time.monotonic()
             run_undisturbed(job, work / f"whole-{job.name}", start)
             measured[job.name] = time.monotonic() - began
             print(f"{job.name}: undisturbed in {measured[job.name]:.0f} s", flush=True)
         while sum(tally.kills.values()) < given.kills:
-            job = chosen[tally.runs % len(chosen)]
-            kills = drawn_kills(chance, events=0 if job.name == "study" else 45, seconds=measured[job.name])
+            job = chosen[(0, 1, 0, 2)[tally.runs % 4] % len(chosen)]  # a study takes long
+            began, before = time.monotonic(), tally.processes
+            kills = drawn_kills(chance, events=0 if job.name == "study" else _EVENTS, seconds=measured[job.name])
             survive(job, work / f"whole-{job.name}", work, kills, tally, start=start)
+            # A busy machine becomes idle, and then kills would come too late.
+            measured[job.name] = min(measured[job.name], 2 * (time.monotonic() - began) / (tally.processes - before))
             print(tally, flush=True)
 
 
