@@ -6,7 +6,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from radtransfer.cache import PART
@@ -17,8 +16,11 @@ from radtransfer.examination.image_examination import examine_images
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.export_format import ExportFormat
 from radtransfer.pipeline.batches import make_batches
-from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
+from radtransfer.run_reading import read_rows
+from radtransfer.run_reading import reading as reading_run
+from radtransfer.runs import find_fold, finished_folds, read_run
 from radtransfer.settings import ImageSettings
+from radtransfer.weight_formats.keras_models import open_model
 
 LARGEST_DIFFERENCE = 1e-5
 """Largest difference of a probability, after export, that is let pass."""
@@ -83,7 +85,9 @@ def _export_fold(run: Path, fold: int, kind: ExportFormat, out: Path) -> Exporte
     if out.exists():
         raise RunError(f"{out} exists; nothing was written. Choose another --out.")
     original = run / f"fold_{fold}" / "model.keras"
-    model = keras.models.load_model(original, compile=False)
+    if not original.is_file():
+        raise RunError(f"Run {run} lacks fold_{fold}/model.keras, which is what is exported. Restore it.")
+    model = open_model(original)
     images, real = _sample_images(run, fold, model.input_shape[1])
     expected = model.predict(images, verbose=0)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +121,9 @@ def _predict_elsewhere(kind: ExportFormat, path: Path, original: Path, images: n
 
 def _sample_images(run: Path, fold: int, size: int) -> tuple[np.ndarray, int]:
     """Some of the fold's test images as the network gets them, float32 (images, size, size, 3), and their number."""
-    tested = [row["path"] for row in read_rows(run / f"fold_{fold}" / "predictions.csv") if row["split"] == "test"]
+    with reading_run(run):
+        rows = read_rows(run / f"fold_{fold}" / "predictions.csv")
+        tested = [row["path"] for row in rows if row["split"] == "test"]
     try:
         settings = load_config(str(run / "config.yaml"))
         table, reading = read_table(settings.data), settings.images

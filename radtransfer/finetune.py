@@ -1,6 +1,5 @@
 """Fine-tune a network on medical images: the main job, read like the method section of a paper."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -20,6 +19,7 @@ from radtransfer.preparation import prepare
 from radtransfer.progress import EpochReporter, Progress
 from radtransfer.recipes import head_phase
 from radtransfer.run_address import run_settings
+from radtransfer.run_reading import read_record, reading
 from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows, write_text
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.splits.folds import FOLD_COLUMNS, Fold, fold_rows
@@ -68,7 +68,7 @@ def finetune(
     with open_run(out, settings, resume=resume, overwrite=overwrite) as run:
         if run.finished:
             progress.note(f"{out} is finished; nothing is left to do")
-            return Result(out, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
+            return Result(out, _finished_metrics(out))
         with _beginning(run, settings, progress):
             experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
             _check_unchanged(run, run_record(experiment))
@@ -85,6 +85,11 @@ def finetune(
                     failures[fold.number] = str(error)
                     progress.note(f"fold {fold.number} failed: {error}")
             return _conclude(experiment, run, results, failures)
+
+
+def _finished_metrics(out: Path) -> dict[str, Any]:
+    with reading(out):
+        return read_record(out / "metrics.json")
 
 
 def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:

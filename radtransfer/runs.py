@@ -19,6 +19,8 @@ from radtransfer.cache import PART
 from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
+from radtransfer.run_reading import read_record
+from radtransfer.run_reading import read_rows as read_rows  # for whoever knows runs alone
 from radtransfer.system_errors import write_error
 from radtransfer.whole_file import whole_file
 from radtransfer.yaml_text import write_yaml
@@ -54,12 +56,6 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV with a header."""
-    with path.open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))
 
 
 @dataclass
@@ -205,16 +201,9 @@ def _make_folder(out: Path) -> None:
 
 def _existing_record(out: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        return read_record(out / "run.json")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{out / 'run.json'} cannot be read ({error}). Restore it, or use --overwrite on a folder of your own."
-        ) from None
-    if not isinstance(record, dict):
-        raise RunError(f"{out / 'run.json'} does not hold a run's record.")
-    return record
 
 
 def _check_is_free(out: Path) -> None:

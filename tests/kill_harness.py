@@ -199,8 +199,8 @@ seen = 0
 
 def count(event, arguments):
     global seen
-    writes = event in ("os.rename", "os.remove", "os.mkdir") or (event == "open" and arguments[1] not in (None, "r", "rb"))
-    if writes and str(arguments[0]).startswith(folder):
+    opens = event == "open" and arguments[1] not in (None, "r", "rb")
+    if (opens or event in ("os.rename", "os.remove", "os.mkdir")) and str(arguments[0]).startswith(folder):
         seen += 1
         if seen == moment:
             os.kill(os.getpid(), how)

@@ -11,7 +11,7 @@ from radtransfer.errors import DataError, RunError, WeightsError
 from radtransfer.examination.image_examination import examine_images
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
-from radtransfer.runs import read_rows
+from radtransfer.run_reading import read_rows, reading
 from radtransfer.settings import Config, DataSettings, ImageSettings
 from radtransfer.yaml_text import read_yaml
 
@@ -99,7 +99,8 @@ def run_images(run: Path) -> Config:
         RunError: They are not there.
     """
     document, _ = read_yaml(run_file(run, "config.yaml"))
-    sections = {section: document.get(section) or {} for section in ("data", "images")}
+    with reading(run):
+        sections = {section: dict(document.get(section) or {}) for section in ("data", "images")}
     return load_config(
         options={f"{section}.{name}": value for section, items in sections.items() for name, value in items.items()}
     )
@@ -111,8 +112,9 @@ def tested_paths(run: Path, fold: int) -> list[str]:
     Raises:
         RunError: The run has no such fold.
     """
-    lines = read_rows(run_file(run, "folds.csv"))
-    tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
+    with reading(run):
+        lines = read_rows(run_file(run, "folds.csv"))
+        tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
     if not tested:
         raise RunError(f"Run {run} has no test images in fold {fold}. Name another fold, or give --data.")
     return tested

@@ -1,6 +1,5 @@
 """What a run predicted about its test images, read back from its folder."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,8 @@ from radtransfer.comparisons.comparison_images import run_file, run_images
 from radtransfer.datasets import read_table
 from radtransfer.errors import DataError, RunError
 from radtransfer.metrics.scoring import Scoring
-from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
+from radtransfer.run_reading import read_record, read_rows, reading
+from radtransfer.runs import find_fold, finished_folds, read_run
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,11 @@ def read_predictions(given: str) -> RunPredictions:
         DataError: With several labels, the data set is not there any more; it alone tells which are not known.
     """
     run, folds = _run_and_folds(given)
+    with reading(run):
+        return _read(given, run, folds)
+
+
+def _read(given: str, run: Path, folds: Sequence[int]) -> RunPredictions:
     record = read_run(run)
     classes = tuple(record["classes"])
     # Earlier runs did not record it, and took it from their settings alone.
@@ -98,7 +103,8 @@ def read_predictions(given: str) -> RunPredictions:
         predictions = read_rows(run_file(run, f"fold_{number}/predictions.csv"))
         tested = [row | {"fold": number} for row in predictions if row["split"] == "test"]
         lines += tested
-        metrics = json.loads((run / f"fold_{number}" / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_record(run / f"fold_{number}" / "metrics.json")
+        _check_count(run, number, len(tested), metrics.get("n_images"))
         repeats += [metrics["repeat"]] * len(tested)
     labels, paths = tuple(line["label"] for line in lines), tuple(line["path"] for line in lines)
     return RunPredictions(
@@ -109,7 +115,7 @@ def read_predictions(given: str) -> RunPredictions:
         patients=tuple(line["patient"] for line in lines) if lines[0]["patient"] else None,
         folds=tuple(line["fold"] for line in lines),
         repeats=tuple(repeats),
-        probabilities=np.array([[line[f"p_{name}"] for name in classes] for line in lines], np.float32),
+        probabilities=_probabilities(run, lines, classes),
         targets=_of_table(run, paths) if scoring.task == "multilabel" else _one_hot(labels, classes),
     )
 
@@ -125,7 +131,27 @@ def _run_and_folds(given: str) -> tuple[Path, tuple[int, ...]]:
     return path, folds
 
 
+def _check_count(run: Path, fold: int, found: int, tested: int | None) -> None:
+    """Raises RunError if predictions were lost, or added, since they were scored."""
+    if found == 0 or tested not in (None, found):
+        raise RunError(
+            f"Run {run}: fold_{fold}/predictions.csv holds {found} test images, and its metrics.json is of {tested}. "
+            "Restore the files."
+        )
+
+
+def _probabilities(run: Path, lines: Sequence[dict], classes: Sequence[str]) -> np.ndarray:
+    """float32 (images, classes)."""
+    values = np.array([[line[f"p_{name}"] for name in classes] for line in lines], np.float32)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise RunError(f"Run {run}: its predictions are not all from 0 to 1; the files were changed. Restore them.")
+    return values
+
+
 def _one_hot(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    unknown = set(labels) - set(classes)
+    if unknown:
+        raise ValueError(f"label {min(unknown)!r} is none of its classes")
     return np.array([[label == name for name in classes] for label in labels], np.float32)
 
 

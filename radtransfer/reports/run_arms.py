@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.errors import RunError
-from radtransfer.runs import finished_folds, read_rows, read_run
+from radtransfer.run_reading import read_record, read_rows, reading
+from radtransfer.runs import finished_folds, read_run
 from radtransfer.yaml_text import read_yaml
 
 _CHANCE = ("seed", "out", "system.", "splits.fold", "recipe")
@@ -106,7 +107,8 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[ArmRun], list[str]]:
             continue
         if record.get("status") != "finished":
             notes.append(f"{folder.name}: {record.get('status')}; only fold {', '.join(map(str, folds))} counted")
-        runs.append(replace(_read(folder, record, folds), called=name))
+        with reading(folder):
+            runs.append(replace(_read(folder, record, folds), called=name))
     if not runs:
         raise RunError(f"Expected runs with a finished fold. Received: {', '.join(map(str, paths))}.")
     return runs, notes
@@ -156,13 +158,21 @@ def _read(folder: Path, record: Mapping[str, Any], folds: Mapping[int, Path]) ->
     document, _ = read_yaml(folder / "config.yaml")
     trained = []
     for number, place in folds.items():
-        metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-        curve = read_rows(place / "curve.csv") if (place / "curve.csv").is_file() else []
+        metrics = read_record(place / "metrics.json")
+        curve = _curve(place / "curve.csv")
         seed = document.get("seed", 0)
         trained.append(TrainedFold(number, metrics.get("repeat", 1), seed, metrics.get("auc"), curve))
     whole = folder / "metrics.json"
-    metrics = json.loads(whole.read_text(encoding="utf-8")) if whole.is_file() else {}
+    metrics = read_record(whole) if whole.is_file() else {}
     return ArmRun(folder, dict(_flat(document)), record, metrics, trained)
+
+
+def _curve(file: Path) -> list[dict[str, str]]:
+    """The rows of a curve.csv, whose figures are numbers; none where there is no file."""
+    rows = read_rows(file) if file.is_file() else []
+    for row in rows:
+        int(row["step"]), row["split"], float(row["auc"] or "nan")
+    return rows
 
 
 def _flat(document: Mapping[str, Any], prefix: str = ""):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from radtransfer.errors import WeightsError
 from radtransfer.weight_formats import FORMATS
+from radtransfer.weight_formats.carried_code import check_carries_no_code
 from radtransfer.weight_formats.diagnosis import check_content, damage, no_weights
 from radtransfer.weight_formats.weight_file import WeightFile
 
@@ -35,9 +36,11 @@ def read_weight_file(path: Path) -> WeightFile:
     try:
         for card in FORMATS.values():
             if card.recognizes(path):
+                check_carries_no_code(path)
                 return _with_layers(card.read(path))
     except WeightsError as error:
-        raise WeightsError(f"weights file {path} {error}") from None
+        told = str(error)
+        raise WeightsError(told if str(path) in told else f"weights file {path} {told}") from None
     except _DAMAGED as error:
         raise WeightsError(damage(path, error)) from None
     raise WeightsError(no_weights(path))

@@ -30,6 +30,7 @@ FLOORS = {
             "locking",
             "cache",
             "kept_arrays",
+            "run_reading",
             "whole_file",
             "runs",
         )

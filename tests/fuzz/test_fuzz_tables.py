@@ -132,6 +132,6 @@ def test_a_name_that_is_not_text_is_refused_by_name(tmp_path):
     for label in ("well", "sick"):
         (tmp_path / label).mkdir()
         Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / label / "a.png")
-    os.rename(tmp_path / "well" / "a.png", os.fsencode(tmp_path / "well") + b"/\xff\xfe.png")
+    (tmp_path / "well" / "a.png").rename(tmp_path / "well" / os.fsdecode(b"\xff\xfe.png"))
     error = answer(read_table, DataSettings(source=str(tmp_path)), names="not valid Unicode", codes=(3,))
     assert isinstance(error, RadtransferError)
