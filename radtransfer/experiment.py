@@ -14,6 +14,8 @@ from radtransfer.curve import HeldOut
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import Device
 from radtransfer.epoch_order import epoch_order
+from radtransfer.errors import DataError
+from radtransfer.examination.data_changes import images_digest
 from radtransfer.features import FeatureBatches, features_once
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.losses import class_weights
@@ -163,6 +165,19 @@ class Experiment:
         rows = zip(self.table.paths, self.table.labels, self.table.groups, strict=True)
         lines = ["\t".join(row) for row in rows] + [",".join(fold.split) for fold in self.folds]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    @cached_property
+    def images_sha256(self) -> str:
+        """Fingerprint of the files of the images that take part, in the order of `folds.csv`.
+
+        Raises:
+            DataError: One cannot be read any more.
+        """
+        rows = dict.fromkeys(row for fold in self.folds for row in np.flatnonzero(fold.split != "").tolist())
+        try:
+            return images_digest((self.table.files[row] for row in rows), workers=self.device.workers)
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be read any more: {error.strerror}. Restore it.") from None
 
 
 def with_kept_images(experiment: Experiment, progress: Progress) -> Experiment:

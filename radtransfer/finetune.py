@@ -26,7 +26,7 @@ from radtransfer.splits.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.training import FitState, fit, memory_errors
 from radtransfer.yaml_text import write_yaml
 
-_DECISIVE = ("weights_sha256", "preprocessing", "precision", "jit", "classes", "head", "table_sha256")
+_DECISIVE = ("weights_sha256", "preprocessing", "precision", "jit", "classes", "head", "table_sha256", "images_sha256")
 """What of `run.json` must not change between the start of a run and its resumption."""
 
 
@@ -186,11 +186,15 @@ def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
     Raises:
         RunError: The data, the weights' file or the arithmetic are other ones now.
     """
-    before = {name: run.record.get(name) for name in _DECISIVE}
-    after = {name: record[name] for name in _DECISIVE}
+    # Runs of earlier versions recorded less.
+    before = {name: run.record[name] for name in _DECISIVE if name in run.record}
+    after = {name: record[name] for name in before}
     changed = [] if "versions" not in run.record else list(differences(before, after))
     if changed:
-        what = "; ".join(f"{name} was {old}, is {new}" for name, old, new in changed)
+        what = "; ".join(
+            f"{name} was {old}, is {new}" + (" (image files have other contents)" if name == "images_sha256" else "")
+            for name, old, new in changed
+        )
         raise RunError(
             f"--resume: this is not what {run.path} was started with: {what}. Restore it (arithmetic: with --precision "
             "and --jit), or start a new run with another --out."

@@ -8,9 +8,11 @@ from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import DataError, RunError, WeightsError
+from radtransfer.examination.data_changes import data_changes
 from radtransfer.examination.image_examination import examine_images
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
+from radtransfer.progress import Progress
 from radtransfer.run_reading import read_rows, reading
 from radtransfer.settings import Config, DataSettings, ImageSettings
 from radtransfer.yaml_text import read_yaml
@@ -63,6 +65,13 @@ def tested_images(run: Path, fold: int) -> ComparisonImages:
     except DataError as error:
         raise DataError(f"The images of run {run} are not there any more; give --data. {error}") from None
     return _of_table(table, tested, settings.images)
+
+
+def note_changes(runs: Sequence[Path], progress: Progress) -> None:
+    """Tell of each run whose images or labels are not what they were."""
+    for run in dict.fromkeys(runs):
+        for change in data_changes(run, run_images(run).data):
+            progress.note(change)
 
 
 def check_input(given: str, shape: Sequence[int | None]) -> None:

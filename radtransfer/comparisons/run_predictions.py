@@ -120,6 +120,11 @@ def _read(given: str, run: Path, folds: Sequence[int]) -> RunPredictions:
     )
 
 
+def run_of(given: str) -> Path:
+    """The folder of the run that RUN or RUN/fold_K names."""
+    return _run_and_folds(given)[0]
+
+
 def _run_and_folds(given: str) -> tuple[Path, tuple[int, ...]]:
     path = Path(given)
     if not (path / "run.json").is_file():

@@ -31,7 +31,7 @@ def check_carries_no_code(path: Path) -> None:
             where = f" ({name!r})" if name else ""
             raise WeightsError(
                 f"weights file {path} carries code, {what}{where}, which is never run: whatever it did to the images "
-                "would be lost. Save the network without it, or only its weights with save_weights, where you trust the file."
+                "would be lost. Where you trust the file, save its weights alone with save_weights."
             )
 
 
@@ -42,7 +42,7 @@ def check_is_plain_keras(path: Path) -> None:
         module = part.get("module")
         if "class_name" in part and module is not None and str(module).partition(".")[0] not in _HARMLESS:
             raise WeightsError(
-                f"{path} needs {module}.{part['class_name']}, which is not of Keras; nothing outside of it is imported. "
+                f"{path} needs {module}.{part['class_name']}, which is not of Keras; nothing else is imported. "
                 "Build the network in Python and compare it there."
             )
 

@@ -53,10 +53,12 @@ def test_a_disk_that_is_full_stops_the_run_which_goes_on_later(
 
 
 def test_a_study_on_a_full_disk_says_how_to_go_on(radtransfer, table_options, tmp_path, monkeypatch):
-    text = "base: {data: {source: %s}, splits: {folds: 1}}\narms: {scratch: {}}\n" % table_options[1]
+    text = f"base: {{data: {{source: {table_options[1]}}}, splits: {{folds: 1}}}}\narms: {{scratch: {{}}}}\n"
     (tmp_path / "s.yaml").write_text(text)
     full_disk_after(monkeypatch, 0)
-    outcome = radtransfer("study", tmp_path / "s.yaml", "--out", tmp_path / "s", "--runs", tmp_path / "runs", "--jobs", 0)
+    outcome = radtransfer(
+        "study", tmp_path / "s.yaml", "--out", tmp_path / "s", "--runs", tmp_path / "runs", "--jobs", 0
+    )
     assert outcome.code == 5, outcome.err
     assert f"Cannot write {tmp_path / 's' / 'study.yaml'}" in outcome.err
 
