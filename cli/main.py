@@ -9,6 +9,7 @@ import traceback
 import click
 
 from radtransfer import __version__
+from radtransfer.cli.terminal import safe_text
 from radtransfer.errors import INTERRUPTED, RadtransferError, closest_names
 from radtransfer.system_errors import system_error
 
@@ -66,7 +67,7 @@ class Application(click.Group):
 
 
 def _failure(message: str, exit_code: int) -> click.ClickException:
-    failure = click.ClickException(message)
+    failure = click.ClickException(safe_text(message))
     failure.exit_code = exit_code
     return failure
 
