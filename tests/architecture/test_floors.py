@@ -33,6 +33,7 @@ FLOORS = {
             "run_reading",
             "whole_file",
             "runs",
+            "result_folder",
         )
     ],
     "tables": [
