@@ -65,14 +65,13 @@ def finetune(
     progress = progress or Progress()
     out = run_folder(config, name=name, reuse=resume or overwrite)
     settings = run_settings(config, out=out)
-    with open_run(out, settings, resume=resume, overwrite=overwrite) as run:
+    with open_run(out, settings, resume=resume, overwrite=overwrite) as run, _interrupts(run, settings, progress):
         if run.finished:
             progress.note(f"{out} is finished; nothing is left to do")
             return Result(out, _finished_metrics(out))
-        with _beginning(run, settings, progress):
-            experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
-            _check_unchanged(run, run_record(experiment))
-            run.begin(settings)
+        experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
+        _check_unchanged(run, run_record(experiment))
+        run.begin(settings)
         with _status_kept(run, progress):
             _record_start(run, experiment)
             progress.plan(plan_lines(experiment, out))
@@ -202,16 +201,18 @@ def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _beginning(run: Run, settings: dict[str, Any], progress: Progress) -> Iterator[None]:
-    """Where the images are looked at for long, an interrupt finds the line that goes on, too."""
+def _interrupts(run: Run, settings: dict[str, Any], progress: Progress) -> Iterator[None]:
+    """Say how to go on after an interrupt: also while the images are looked at, which may take long."""
     try:
         yield
     except KeyboardInterrupt:
-        if run.replaces:
+        if run.replaces and not run.record:
             progress.note(f"interrupted before the new run began; the one in {run.path} still stands")
         else:
-            write_text(run.path / "config.yaml", write_yaml(settings))
-            progress.note(f"interrupted before the first epoch; go on with: {_again(run)}")
+            with suppress(RadtransferError):  # the disk may be full
+                if not run.record:
+                    write_text(run.path / "config.yaml", write_yaml(settings))
+            progress.note(f"interrupted; go on with: {_again(run)}")
         raise
 
 
@@ -221,13 +222,12 @@ def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        progress.note(f"interrupted; go on with: {_again(run)}")
         run.update(status="interrupted", ended=now())
         raise
     except BaseException as error:
         if isinstance(error, DiskError):
             progress.note(f"stopped by the disk; when there is space, go on with: {_again(run)}")
-        with suppress(RadtransferError):  # the disk may be full
+        with suppress(RadtransferError):  # as above
             run.update(status="failed", ended=now(), error=str(error))
         raise
     run.update(status="finished", ended=now(), error=None)

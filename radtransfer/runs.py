@@ -28,6 +28,9 @@ from radtransfer.yaml_text import write_yaml
 FREE = frozenset({"out", "system.workers", "system.cache", "data.outside_root"})
 """Settings that change no number."""
 
+_REPLACED = "replaced"
+"""The status of a run of which another, begun with --overwrite, has deleted a part."""
+
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
 _OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
@@ -88,6 +91,9 @@ class Run:
     def begin(self, settings: dict[str, Any]) -> None:
         """Write `config.yaml` and the first `run.json`: from now on the folder is this run."""
         if self.replaces:
+            # Killed while it deletes, it must not leave what calls itself finished.
+            write_json(self.path / "run.json", {"status": _REPLACED})
+            self.replaces = False
             _delete_run(self.path)
         write_text(self.path / "config.yaml", write_yaml(settings))
         self.record = {name: value for name, value in self.record.items() if name not in ("ended", "error")}
@@ -117,7 +123,7 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
         existing = _existing_record(out)
         if existing is None:
             _check_is_free(out)
-        elif overwrite:
+        elif overwrite or existing.get("status") == _REPLACED:
             yield Run(out, replaces=True)
             return
         elif resume:

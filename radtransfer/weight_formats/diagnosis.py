@@ -60,7 +60,7 @@ def no_weights(path: Path) -> str:
         return _no_weights_in_zip(path)
     if h5py.is_hdf5(path):
         with h5py.File(path) as file:
-            held = ", ".join(sorted(file)[:5]) or "nothing"
+            held = ", ".join(sorted(map(str, file))[:5]) or "nothing"
         return (
             f"{path} is HDF5 but holds no Keras weights (it holds {held}). "
             "Expected a file that Keras wrote with save or save_weights."
