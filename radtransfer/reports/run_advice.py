@@ -7,9 +7,10 @@ the whole interval lies within ±0.02, and says otherwise what would decide.
 
 from collections.abc import Callable, Iterator, Sequence
 
-from radtransfer.reports.arm_results import ArmDifference, ArmResults, ArmSummary
+from radtransfer.reports.arm_results import ArmDifference, ArmResults, ArmSummary, groups_of
 from radtransfer.reports.numbers import interval, listed, mean_sd, number, signed
 from radtransfer.reports.page import Point
+from radtransfer.reports.step_advice import sooner
 from radtransfer.reports.verdicts import SAME, how_many, more_trainings, verdict
 
 HIGH_SIMILARITY = 0.8
@@ -40,21 +41,21 @@ def one_training(found: ArmResults) -> Iterator[Point]:
 
 def which_start(found: ArmResults) -> Iterator[Point]:
     """The best start among arms that differ in nothing else."""
-    for arms in _groups(found, lambda arm: (arm.backbone, arm.depth, arm.context), by="start"):
+    for arms in groups_of(found, ("backbone", "depth", "recipe", "context"), by="start"):
         yield from _ranked("which start", "Start from", arms, found, lambda arm: arm.start)
 
 
 def how_deep(found: ArmResults) -> Iterator[Point]:
     """The fewest trained parameters that lose nothing, among arms that differ in nothing else."""
-    for arms in _groups(found, lambda arm: (arm.backbone, arm.start, arm.context), by="depth"):
+    for arms in groups_of(found, ("backbone", "start", "recipe", "context"), by="depth"):
         known = [arm for arm in arms if arm.trainable is not None]
         if len(known) > 1:
             yield from _smallest("how deep", "Train", known, found, lambda arm: arm.trainable, lambda arm: arm.depth)
 
 
 def which_size(found: ArmResults) -> Iterator[Point]:
-    """The smallest network that loses nothing, each with its best arm."""
-    for arms in _groups(found, lambda arm: arm.context, by="backbone"):
+    """The smallest network that loses nothing, each with its best arm, whatever it starts from and how it learns."""
+    for arms in groups_of(found, ("context",), by="backbone"):
         best = {}
         for arm in arms:
             best.setdefault(arm.backbone, arm)
@@ -65,7 +66,7 @@ def which_size(found: ArmResults) -> Iterator[Point]:
 
 def lost_when_frozen(found: ArmResults) -> Iterator[Point]:
     """A failure signature: less AUC the less is trained."""
-    for arms in _groups(found, lambda arm: (arm.backbone, arm.start, arm.context), by="depth"):
+    for arms in groups_of(found, ("backbone", "start", "recipe", "context"), by="depth"):
         known = sorted((arm for arm in arms if arm.trainable is not None), key=lambda arm: -arm.trainable)
         for arm in known[1:]:
             difference = found.difference(known[0].name, arm.name)
@@ -85,7 +86,7 @@ def alike_without_gain(found: ArmResults) -> Iterator[Point]:
         if arm.start == "random" or not values or sum(values) / len(values) < HIGH_SIMILARITY:
             continue
         for other in found.scored:
-            alike = (other.backbone, other.depth, other.context) == (arm.backbone, arm.depth, arm.context)
+            alike = all(getattr(arm, key) == getattr(other, key) for key in ("backbone", "depth", "recipe", "context"))
             difference = found.difference(arm.name, other.name) if alike and other.start == "random" else None
             if difference is not None and verdict(difference.ci95) != "better":
                 mean = number(sum(values) / len(values), 2)
@@ -132,22 +133,13 @@ RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
     which_start,
     how_deep,
     which_size,
+    sooner,
     lost_when_frozen,
     alike_without_gain,
     equal_but_different,
     few_trainings,
     one_training,
 )
-
-
-def _groups(found: ArmResults, key: Callable, *, by: str) -> Iterator[list[ArmSummary]]:
-    """Arms, best first, that agree in `key` and have at least two values of `by`."""
-    groups: dict = {}
-    for arm in found.scored:
-        groups.setdefault(key(arm), []).append(arm)
-    for arms in groups.values():
-        if len({getattr(arm, by) for arm in arms}) > 1:
-            yield arms
 
 
 def _ranked(
@@ -210,11 +202,11 @@ def _smallest(
 
 
 def _where(arm: ArmSummary) -> str:
-    return f" ({', '.join(filter(None, (arm.backbone, arm.context)))})"
+    return f" ({', '.join(filter(None, (arm.backbone, arm.recipe, arm.context)))})"
 
 
 def _size(arm: ArmSummary) -> str:
-    return f"{arm.backbone} ({arm.parameters / 1e6:.1f} million parameters)"
+    return f"{arm.backbone} ({arm.parameters / 1e6:.1f} million parameters, started from {arm.start})"
 
 
 def _auc(arm: ArmSummary) -> str:
