@@ -16,6 +16,9 @@ _PLAN = ("model.weights", "model.backbone", "model.preprocessing", "transfer.")
 
 _RECIPE = "training."
 
+_FILES = (".h5", ".keras", ".npz", ".safetensors")
+_DRAWN = {"mean_var": "mean and variance", "sampled": "sampled weights", "shuffled": "shuffled weights"}
+
 
 def sort_arms(runs: Sequence[ArmRun]) -> list[Arm]:
     """Runs that differ only by chance belong to one arm; arms are named by what they differ in."""
@@ -59,10 +62,10 @@ def _start(run: ArmRun) -> str:
     plan = run.record.get("plan", {})
     weights = str(run.record.get("weights", {}).get("source") or run.settings.get("model.weights") or "pretrained")
     origin = _origin(run.weights or weights)
-    names = {"pretrained": origin, "random": "random", "gabor": "gabor"}
+    names = {"pretrained": origin, "random": "random", "gabor": "Gabor filters"}
     parts: list[tuple[str, str]] = []
     for stage in plan.get("stages", []):
-        text = names.get(stage["starts_from"], f"{stage['starts_from']} of {origin}")
+        text = names.get(stage["starts_from"], f"{_DRAWN.get(stage['starts_from'], stage['starts_from'])} of {origin}")
         parts = [*(parts[:-1] if parts and parts[-1][0] == text else parts), (text, stage["stage"])]
     if not parts:
         return str(run.settings.get("transfer.scheme") or weights)
@@ -74,11 +77,13 @@ def _start(run: ArmRun) -> str:
 
 def _origin(weights: str) -> str:
     """What weights are called: a source by its name, a run by its folder, whichever fold and file of it is named."""
-    path = Path(weights.removeprefix("source:"))
+    if weights.startswith("source:"):
+        return f"source run “{weights.removeprefix('source:')}”"
+    path = Path(weights)
     for part in (path, path.parent):
         if part.name.startswith("fold_"):
             return part.parent.name or weights
-    return path.name
+    return path.stem if path.suffix in _FILES else path.name
 
 
 def _depth(run: ArmRun) -> str:

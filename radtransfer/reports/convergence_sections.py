@@ -28,8 +28,8 @@ def convergence_parts(
         Picture(
             "convergence",
             f"Test AUC against training steps of {', '.join(curves)}.",
-            f"Test AUC against training steps: mean over n = {' or '.join(map(str, counts))} trainings, band ± sd "
-            f"(ddof 1). Dotted: the threshold of the table, {threshold:g}.",
+            f"Test AUC against training steps: mean over n = {' or '.join(map(str, counts))} trainings, band or bars ± "
+            f"sd (ddof 1). Dotted: the threshold of the table, {threshold:g}.",
             draw_convergence(curves, threshold=threshold),
         ),
         Table(

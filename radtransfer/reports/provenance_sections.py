@@ -48,12 +48,12 @@ def _unfinished_table(subject: Subject) -> list[Table]:
         return []
     rows = [
         {"arm": row["arm"], **row["labels"], "run": row["run"], "status": row["status"]}
-        | {"folds": len(row["folds"]), "error": row["error"]}
+        | {"folds": row["folds"], "error": row["error"]}
         for row in subject.unfinished
     ]
     cells = [
         [row["arm"], ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in row["labels"].items())]
-        + [row["run"], _STATUS[row["status"]], row["error"] or "–", str(len(row["folds"]))]
+        + [row["run"], _STATUS[row["status"]], _short(row["error"]), str(row["folds"])]
         for row in subject.unfinished
     ]
     caption = (
@@ -64,4 +64,11 @@ def _unfinished_table(subject: Subject) -> list[Table]:
     return [Table("unfinished", caption, header, cells, rows, text_columns=5)]
 
 
-_STATUS = {"partly": "partly failed", "failed": "failed", "waiting": "not yet run"}
+def _short(error: str | None) -> str:
+    """The first line of a message; the whole is in the table's file."""
+    lines = (error or "–").splitlines()
+    return lines[0] if len(lines[0]) <= _LONG else f"{lines[0][:_LONG]}…"
+
+
+_LONG = 160
+_STATUS = {"partly": "partly done", "failed": "failed", "waiting": "not yet run", "gone": "no longer there"}

@@ -5,7 +5,7 @@ about; it claims a difference only where the 95 % interval over patients leaves 
 the whole interval lies within ±0.02, and says otherwise what would decide.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from radtransfer.reports.arm_results import ArmDifference, ArmResults, ArmSummary, groups_of
 from radtransfer.reports.numbers import interval, listed, mean_sd, number, signed
@@ -99,21 +99,35 @@ def alike_without_gain(found: ArmResults) -> Iterator[Point]:
 
 
 def few_trainings(found: ArmResults) -> Iterator[Point]:
-    """Differences from the best that hold for the patients, but not for training again."""
-    for arm in found.scored[1:]:
-        difference = found.difference(found.scored[0].name, arm.name)
-        if difference is None or verdict(difference.ci95) != "better" or difference.fold_ci95 is None:
-            continue
-        if difference.fold_ci95[0] <= 0:
-            half = (difference.fold_ci95[1] - difference.fold_ci95[0]) / 2
-            needed = f"; {more_trainings(difference.fold_mean, half, difference.trainings)}"
-            yield Point(
-                "few trainings",
-                f"{difference.a} is better than {difference.b} as trained, but over trainings the interval of the "
-                f"difference contains zero{needed}.",
-                f"by training {signed(difference.fold_mean)} ({interval(difference.fold_ci95)}), better in "
-                f"{difference.better} of {difference.trainings}; {_evidence(difference)}",
-            )
+    """Better arms whose lead holds for the patients, but not for training again."""
+    groups = [found.scored, *groups_of(found, ("backbone", "depth", "recipe", "context"), by="start")]
+    leads: dict[str, dict[str, ArmDifference]] = {}
+    for best, *others in filter(None, groups):
+        for arm in others:
+            difference = found.difference(best.name, arm.name)
+            if difference is not None and verdict(difference.ci95) == "better" and _may_turn(difference):
+                leads.setdefault(best.name, {})[arm.name] = difference
+    for best, beaten in leads.items():
+        n = listed(sorted({str(difference.trainings) for difference in beaten.values()}, key=int), "or")
+        yield Point(
+            "few trainings",
+            f"{best} is better than {listed(list(beaten))} as trained, but over {n} trainings of each the interval of "
+            "the difference contains zero: training again may turn it round.",
+            "; ".join(map(_by_training, beaten.values())),
+        )
+
+
+def _may_turn(difference: ArmDifference) -> bool:
+    return difference.fold_ci95 is not None and difference.fold_ci95[0] <= 0
+
+
+def _by_training(difference: ArmDifference) -> str:
+    half = (difference.fold_ci95[1] - difference.fold_ci95[0]) / 2
+    return (
+        f"{difference.a} − {difference.b} {signed(difference.fold_mean)} ({interval(difference.fold_ci95)} over "
+        f"trainings, better in {difference.better} of {difference.trainings}); "
+        f"{more_trainings(difference.fold_mean, half, difference.trainings)}"
+    )
 
 
 def equal_but_different(found: ArmResults) -> Iterator[Point]:
@@ -160,12 +174,12 @@ def _ranked(
     open_ones = [arm for arm in rivals if verdicts[arm] == "undecided"]
     if open_ones:
         joined = listed([name(arm) for arm in open_ones])
-        text = f"{name(best)} scores highest{where}, but the data cannot tell it from {joined}"
+        text = f"From {name(best)} AUC is highest{where}, but the data cannot tell it from {joined}"
         text += f"; it is equal within {SAME:g} to {listed(equal)}" if equal else ""
     else:
         text = f"{do} {listed([name(best), *equal], 'or')}{where}: they are equal within {SAME:g}"
     text += f"; {listed(beaten)} {'is' if len(beaten) == 1 else 'are'} worse" if beaten else ""
-    text += "".join(f". {_more(compared[arm], name(arm))}" for arm in open_ones)
+    text += "".join(f". {more}" for more in _reasons({name(arm): compared[arm] for arm in open_ones}))
     yield Point("undecided" if open_ones else title, f"{text}.", evidence)
 
 
@@ -197,7 +211,7 @@ def _smallest(
         loses = "loses" if len(smaller) == 1 else "lose"
         text = f"{do} {name(best)}{where}: {listed([name(arm) for arm in smaller])} {loses} AUC"
     if unclear and enough is None:
-        text += f". {_more(compared[unclear[0]], name(best if smaller else unclear[0]))}"
+        text += f". {_more(compared[unclear[0]])}"
     yield Point("undecided" if unclear and enough is None else title, f"{text}.", evidence)
 
 
@@ -206,14 +220,15 @@ def _where(arm: ArmSummary) -> str:
 
 
 def _size(arm: ArmSummary) -> str:
-    return f"{arm.backbone} ({arm.parameters / 1e6:.1f} million parameters, started from {arm.start})"
+    return f"{arm.backbone} ({arm.parameters / 1e6:.1f} million parameters)"
 
 
 def _auc(arm: ArmSummary) -> str:
     pooled = (
         "" if arm.ci95 is None else f", pooled {number(arm.pooled)} ({number(arm.ci95[0])} to {number(arm.ci95[1])})"
     )
-    return f"{arm.name} {mean_sd(arm.mean, arm.sd)} over {arm.trainings} trainings{pooled}"
+    times = "trained once" if arm.trainings == 1 else f"over {arm.trainings} trainings"
+    return f"{arm.name} {mean_sd(arm.mean, arm.sd)} {times}{pooled}"
 
 
 def _evidence(difference: ArmDifference) -> str:
@@ -224,7 +239,17 @@ def _evidence(difference: ArmDifference) -> str:
     return text
 
 
-def _more(difference: ArmDifference | None, name: str) -> str:
+def _reasons(compared: Mapping[str, ArmDifference | None]) -> Iterator[str]:
+    """What would decide against the nearest of undecided arms, and which were not compared at all."""
+    known = {name: difference for name, difference in compared.items() if difference is not None}
+    if known:
+        nearest = min(known, key=lambda name: abs(known[name].value))
+        yield f"Against {nearest}, {_more(known[nearest])}"
+    for name in compared.keys() - known.keys():
+        yield f"{name} was not compared on the same images"
+
+
+def _more(difference: ArmDifference | None) -> str:
     if difference is None:
-        return f"{name} was not compared on the same images"
-    return f"Against {name}, {how_many(difference.value, difference.ci95, difference.patients, unit=difference.unit)}"
+        return "they were not compared on the same images"
+    return how_many(difference.value, difference.ci95, difference.patients, unit=difference.unit)

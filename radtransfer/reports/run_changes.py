@@ -25,7 +25,7 @@ CHANNELS = (64, 16)
 MOST_RUNS = 3
 """Runs of an arm that are compared."""
 
-MOST_FILTERS = 6
+MOST_FILTERS = 4
 """Arms whose filters are shown."""
 
 _T = TypeVar("_T")
@@ -154,7 +154,7 @@ def change_differences(subject: Subject, changes: Mapping[str, Sequence[LayerCha
     """
     rows, by_name = [], {arm.name: arm for arm in subject.arms}
     for name, baseline in subject.references.items():
-        if by_name.keys() < {name, baseline} or by_name[name].backbone != by_name[baseline].backbone:
+        if by_name[name].backbone != by_name[baseline].backbone:
             continue
         of_random = {change.layer: change for change in changes.get(baseline, ())}
         for change in changes.get(name, ()):
@@ -178,9 +178,7 @@ def gain_points(subject: Subject, changes: Mapping[str, Sequence[LayerChange]]) 
     points: dict[tuple[str, str], list] = {}
     by_name = {arm.name: arm for arm in subject.arms}
     for name, baseline in subject.references.items():
-        arm, other = by_name.get(name), by_name.get(baseline)
-        if arm is None or other is None:
-            continue
+        arm, other = by_name[name], by_name[baseline]
         aucs, of_random = ({fold.key: fold.auc for fold in each.folds} for each in (arm, other))
         target = Path(str(arm.runs[0].settings.get("data.source") or "the data")).name
         for change in changes.get(name, ()):

@@ -58,11 +58,21 @@ def report_runs(
     Raises:
         RunError: No run, none with a result, or the folder cannot be written.
     """
-    progress = progress or Progress()
+    progress = _Counts(progress or Progress())
     subject = find_subject(paths)
     results = _results(subject, threshold if threshold is not None else subject.threshold, cca, progress)
     points = advice(results.found)
     return write_report(_page(results, points), _values(results, points), out)
+
+
+class _Counts(Progress):
+    """Passes on how far the work is; what each of many comparisons notes would be said many times over."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+
+    def count(self, what: str, done: int, total: int) -> None:
+        self._progress.count(what, done, total)
 
 
 @dataclass(frozen=True)
@@ -151,8 +161,6 @@ def _values(results: _Results, points: Sequence[Point]) -> dict[str, Any]:
         "runs": [
             {"arm": arm.name, "path": str(run.path), "seed": run.seed} for arm in subject.arms for run in arm.runs
         ],
-        "unfinished": [
-            {key: row[key] for key in ("run", "arm", "labels", "status", "error")} for row in subject.unfinished
-        ],
+        "unfinished": list(subject.unfinished),
         "notes": list(subject.notes),
     }

@@ -75,8 +75,11 @@ def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[A
         "independent, where each arm is a single run without repeats."
     )
     header = ["A", "B", "A − B", "95 % interval", "by training", "95 % interval", "A better", "p"]
-    cells = [_difference_cells(difference) for difference in found.differences]
-    records = [dataclasses.asdict(difference) for difference in found.differences]
+    place = {name: number for number, name in enumerate(scored)}
+    rows = [d if place[d.a] < place[d.b] else d.turned() for d in found.differences]
+    rows.sort(key=lambda difference: (place[difference.a], place[difference.b]))
+    cells = [_difference_cells(difference) for difference in rows]
+    records = [dataclasses.asdict(difference) for difference in rows]
     return [*parts, Table("differences", caption, header, cells, records, text_columns=2)]
 
 

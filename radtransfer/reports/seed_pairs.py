@@ -35,8 +35,8 @@ def seed_pairs(subject: Subject, progress: Progress) -> "dict[str, Population]":
 def _runs_by_arm(subject: Subject) -> Iterator[tuple[str, list[str]]]:
     by_name = {arm.name: arm for arm in subject.arms}
     for name, baseline in subject.references.items():
-        arms = by_name.get(name), by_name.get(baseline)
-        if None in arms or arms[0].backbone != arms[1].backbone:
+        arms = by_name[name], by_name[baseline]
+        if arms[0].backbone != arms[1].backbone:
             continue
         starts = [{stage["starts_from"] for stage in arm.runs[0].record["plan"]["stages"]} for arm in arms]
         runs = [_first_folds(arm) for arm in arms]

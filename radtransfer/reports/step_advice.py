@@ -24,9 +24,11 @@ def sooner(found: ArmResults) -> Iterator[Point]:
         if unclear and beaten:
             text += f"; against {listed(unclear)} it cannot be decided"
         elif unclear:
-            text = f"Which start reaches {what} sooner cannot be decided: {first.start} is first on average, but the "
-            text += f"data cannot tell it from {listed(unclear)}"
-        text += "".join(f". {more}" for start in unclear if (more := _more(compared[start], start)))
+            text = f"Which start reaches {what} sooner cannot be decided; {first.start} does on average"
+        reasons: dict[str, list[str]] = {}
+        for start in unclear:
+            reasons.setdefault(_reason(compared[start]), []).append(start)
+        text += "".join(f". Against {listed(starts)}: {reason}" for reason, starts in reasons.items())
         evidence = "; ".join(map(step_evidence, compared.values()))
         yield Point("undecided" if unclear and not beaten else "sooner", f"{text}.", evidence)
 
@@ -64,12 +66,13 @@ def _first(arms: Sequence[ArmSummary], found: ArmResults) -> ArmSummary | None:
     return max(ahead, key=ahead.get, default=None)
 
 
-def _more(difference: StepDifference, name: str) -> str:
-    if difference.ci95 is None:
-        return f"Against {name} there is one training; run more folds or seeds"
+def _reason(difference: StepDifference) -> str:
+    """Why a difference is undecided, and what would decide it."""
     if difference.only_a and difference.only_b:
-        return f"Against {name}, each gets there where the other does not"
+        return "each gets there where the other does not"
+    if difference.ci95 is None:
+        return "there is one training to compare; run more folds or seeds"
     half = (difference.ci95[1] - difference.ci95[0]) / 2
     if half <= difference.spacing:
-        return f"Against {name}, look at the AUC more often than every {difference.spacing} steps (training.eval_every)"
-    return f"Against {name}, {more_trainings(difference.mean, half, difference.trainings)}"
+        return f"look at the AUC more often than every {difference.spacing} steps (training.eval_every)"
+    return more_trainings(difference.mean, half, difference.trainings)

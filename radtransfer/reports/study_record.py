@@ -1,6 +1,7 @@
 """A study's folder as a report reads it: its words, its runs, and what it asks to be compared.
 
-The file is `table.json`, as `radtransfer.studies.tables` writes it; this module reads nothing else of a study.
+The file is `table.json`, as `radtransfer.studies.tables` writes it. What has been computed since is seen in the runs'
+folders.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.errors import RunError
+from radtransfer.runs import finished_folds, read_run
 
 CHANCE = ("seed", "splits.fold")
 """Settings whose values are repeats of one arm, not other arms."""
@@ -49,12 +51,24 @@ class StudyRecord:
         tries = [place, *(parent / place for parent in (self.path, *self.path.resolve().parents))]
         return next((path for path in tries if (path / "run.json").is_file()), place)
 
+    def state(self, row: Row) -> dict[str, Any]:
+        """Its `run`, `arm`, `labels`, `status`, `error` and how many `folds` it has, by its folder as it is now."""
+        folder, status, folds = self.folder(row), row["status"], 0
+        if (folder / "run.json").is_file():
+            folds = len(finished_folds(folder))
+            finished = read_run(folder).get("status") == "finished"
+            status = "finished" if finished else "partly" if folds else status
+        elif row["status"] == "finished":
+            status = "gone"
+        return {key: row[key] for key in ("run", "arm", "labels", "error")} | {"status": status, "folds": folds}
+
     def arm_name(self, row: Row) -> str:
-        """The arm, and its values of the settings that the arm is run with several values of."""
+        """The arm, and in brackets its values of the settings that it is run with several values of."""
         axes = [name for name in self.about.get("axes", ()) if name not in CHANCE]
         mine = [other["labels"] for other in self.arms if other["arm"] == row["arm"]]
         varied = [name for name in axes if len({_text(labels.get(name)) for labels in mine}) > 1]
-        return ", ".join([row["arm"], *(_label(name, row["labels"].get(name)) for name in varied)])
+        values = ", ".join(_label(name, row["labels"].get(name)) for name in varied)
+        return f"{row['arm']} ({values})" if values else row["arm"]
 
     def by_name(self) -> dict[str, list[Row]]:
         """The rows of each arm, repeats together, in the order of the table."""

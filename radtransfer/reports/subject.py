@@ -30,7 +30,7 @@ class Subject:
         cca: Pairs of sides to compare layer by layer, each with its pairs of runs; None for each arm and its start.
         predictions: Pairs of arms whose errors are compared; None for all.
         sources: Rows of the runs that arms start from.
-        unfinished: Rows of runs that are not finished, as the study's table has them.
+        unfinished: What is known of runs that are not finished; see `StudyRecord.state`.
     """
 
     title: str
@@ -62,7 +62,7 @@ def find_subject(paths: Sequence[Path]) -> Subject:
 
 def _of_study(study: StudyRecord) -> Subject:
     notes: list[str] = []
-    runs = _read_runs(study, notes)
+    runs = _read_runs(study)
     check_any(list(runs.values()), [study.path])
     named = {name: [runs[row["run"]] for row in rows if row["run"] in runs] for name, rows in study.by_name().items()}
     same = _same_runs(named, notes)
@@ -76,23 +76,21 @@ def _of_study(study: StudyRecord) -> Subject:
         notes=notes,
         about=study.about,
         threshold=study.about.get("threshold"),
-        references=_references(study, same) or _random_starts(arms),
+        references=_references(study, same, kept) or _random_starts(arms),
         cca=_cca_pairs(study, runs, same),
         predictions=frozenset(map(frozenset, pairs)) or None,
         sources=study.sources,
-        unfinished=[row for row in study.rows if row["status"] != "finished"],
+        unfinished=[now for row in study.rows if (now := study.state(row))["status"] != "finished"],
     )
 
 
-def _read_runs(study: StudyRecord, notes: list[str]) -> dict[str, ArmRun]:
+def _read_runs(study: StudyRecord) -> dict[str, ArmRun]:
     """The runs of arms that have a finished fold, by key."""
     runs = {}
     for row in study.arms:
         folder = study.folder(row)
         if (folder / "run.json").is_file() and finished_folds(folder):
             runs[row["run"]] = read_arm_run(folder, weights=row["weights"])
-        elif row["folds"]:
-            notes.append(f"{study.arm_name(row)}, run {row['run']}: finished, but it is no longer at {row['path']}")
     return runs
 
 
@@ -107,13 +105,13 @@ def _same_runs(named: Mapping[str, Sequence[ArmRun]], notes: list[str]) -> dict[
     return same
 
 
-def _references(study: StudyRecord, same: Mapping[str, str]) -> dict[str, str]:
-    """Arm to the arm of the runs that the study measures it against."""
+def _references(study: StudyRecord, same: Mapping[str, str], kept: Mapping[str, Any]) -> dict[str, str]:
+    """Arm to the arm of the runs that the study measures it against, where both have a result."""
     arm_of = {row["run"]: study.arm_name(row) for row in study.arms if row["arm"] == study.about.get("reference")}
     found = {}
     for row in study.arms:
         name, other = same[study.arm_name(row)], arm_of.get(row["reference"])
-        if other is not None and same[other] != name:
+        if other is not None and same[other] != name and {name, same[other]} <= kept.keys():
             found[name] = same[other]
     return found
 

@@ -113,4 +113,4 @@ def test_of_many_arms_those_that_the_advice_needs_are_compared():
     pairs = {frozenset(pair) for pair in _pairs(arms, [frozenset(("00", "33"))])}
     assert frozenset(("00", "01")) in pairs and frozenset(("00", "33")) in pairs
     assert frozenset(("00", "11")) not in pairs
-    assert len(list(_pairs(arms[:4]))) == 6
+    assert len(list(_pairs(arms[:4], []))) == 6

@@ -34,7 +34,7 @@ def test_single_runs_are_called_by_their_folders(tmp_path):
     [
         ({}, "imagenet", "all stages"),
         ({"starts_from": "random"}, "random", "all stages"),
-        ({"starts_from": "mean_var"}, "mean_var of imagenet", "all stages"),
+        ({"starts_from": "mean_var"}, "mean and variance of imagenet", "all stages"),
         ({"weights": "/runs/source", "frozen": 1}, "source", "from stage1 up"),
         ({"frozen": 3}, "imagenet", "the head alone"),
         ({"weights": "runs/source/fold_2"}, "source", "all stages"),
