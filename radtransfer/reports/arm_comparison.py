@@ -88,6 +88,7 @@ def _summary(arm: Arm, predictions: PredictionShelf) -> ArmSummary:
         sd=found.sd,
         pooled=pooled,
         ci95=interval,
+        of_study=arm.of_study,
     )
 
 

@@ -24,6 +24,7 @@ class ArmSummary:
         mean, sd: AUC over trainings, sd with ddof 1.
         pooled: AUC of the out-of-fold predictions taken together, averaged over repeats and seeds.
         ci95: Its 95 % interval by bootstrap over patients.
+        of_study: Whether its name is that of a study's arm.
     """
 
     name: str
@@ -40,6 +41,12 @@ class ArmSummary:
     sd: float | None = None
     pooled: float | None = None
     ci95: Interval | None = None
+    of_study: bool = False
+
+    @property
+    def origin(self) -> str:
+        """What it starts from, in a sentence: the arm itself, where a study gave it a name."""
+        return f"“{self.name}”" if self.of_study else self.start
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The parts of a report that tell what it was made from: facts, published figures, the runs, and what is missing."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from radtransfer.reports.arm_results import ArmResults
@@ -51,17 +52,22 @@ def _unfinished_table(subject: Subject) -> list[Table]:
         | {"folds": row["folds"], "error": row["error"]}
         for row in subject.unfinished
     ]
+    labels = any(row["labels"] for row in subject.unfinished)
     cells = [
-        [row["arm"], ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in row["labels"].items())]
-        + [row["run"], _STATUS[row["status"]], _short(row["error"]), str(row["folds"])]
+        [row["arm"], *([_labels(row["labels"])] if labels else []), row["run"]]
+        + [_STATUS[row["status"]], _short(row["error"]), str(row["folds"])]
         for row in subject.unfinished
     ]
     caption = (
         "Runs of the study that are not finished. Folds that are count in this report; the rest is missing from it, "
         "and an arm without any is not in it."
     )
-    header = ["arm", "with", "run", "state", "why", "folds done"]
-    return [Table("unfinished", caption, header, cells, rows, text_columns=5)]
+    header = ["arm", *(["with"] if labels else []), "run", "state", "why", "folds done"]
+    return [Table("unfinished", caption, header, cells, rows, text_columns=len(header) - 1)]
+
+
+def _labels(labels: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in labels.items())
 
 
 def _short(error: str | None) -> str:

@@ -42,7 +42,7 @@ def one_training(found: ArmResults) -> Iterator[Point]:
 def which_start(found: ArmResults) -> Iterator[Point]:
     """The best start among arms that differ in nothing else."""
     for arms in groups_of(found, ("backbone", "depth", "recipe", "context"), by="start"):
-        yield from _ranked("which start", "Start from", arms, found, lambda arm: arm.start)
+        yield from _ranked(arms, found)
 
 
 def how_deep(found: ArmResults) -> Iterator[Point]:
@@ -156,30 +156,28 @@ RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
 )
 
 
-def _ranked(
-    title: str, do: str, arms: Sequence[ArmSummary], found: ArmResults, name: Callable[[ArmSummary], str]
-) -> Iterator[Point]:
-    """The best of `arms` and what the others are to it; every other is mentioned with its interval."""
-    best = arms[0]
+def _ranked(arms: Sequence[ArmSummary], found: ArmResults) -> Iterator[Point]:
+    """The best start of `arms` and what the others are to it; every other is mentioned with its interval."""
+    best, title = arms[0], "which start"
+    do, where = ("Start as in", "") if best.of_study else ("Start from", _where(best))
     compared = {arm: found.difference(best.name, arm.name) for arm in arms[1:]}
     verdicts = {arm: "undecided" if d is None else verdict(d.ci95) for arm, d in compared.items()}
     rivals = [arm for arm, word in verdicts.items() if word in ("equal", "undecided")]
-    beaten = [name(arm) for arm, word in verdicts.items() if word == "better"]
-    where = _where(best)
+    beaten = [arm.origin for arm, word in verdicts.items() if word == "better"]
     evidence = "; ".join([_auc(best), *(_evidence(d) for d in compared.values() if d is not None)])
     if not rivals:
-        yield Point(title, f"{do} {name(best)}{where}: better than {listed(beaten)}.", evidence)
+        yield Point(title, f"{do} {best.origin}{where}: better than {listed(beaten)}.", evidence)
         return
-    equal = [name(arm) for arm in rivals if verdicts[arm] == "equal"]
+    equal = [arm.origin for arm in rivals if verdicts[arm] == "equal"]
     open_ones = [arm for arm in rivals if verdicts[arm] == "undecided"]
     if open_ones:
-        joined = listed([name(arm) for arm in open_ones])
-        text = f"From {name(best)} AUC is highest{where}, but the data cannot tell it from {joined}"
+        joined = listed([arm.origin for arm in open_ones])
+        text = f"{best.origin} scores highest{where}, but the data cannot tell it from {joined}"
         text += f"; it is equal within {SAME:g} to {listed(equal)}" if equal else ""
     else:
-        text = f"{do} {listed([name(best), *equal], 'or')}{where}: they are equal within {SAME:g}"
+        text = f"{do} {listed([best.origin, *equal], 'or')}{where}: they are equal within {SAME:g}"
     text += f"; {listed(beaten)} {'is' if len(beaten) == 1 else 'are'} worse" if beaten else ""
-    text += "".join(f". {more}" for more in _reasons({name(arm): compared[arm] for arm in open_ones}))
+    text += "".join(f". {more}" for more in _reasons({arm.origin: compared[arm] for arm in open_ones}))
     yield Point("undecided" if open_ones else title, f"{text}.", evidence)
 
 

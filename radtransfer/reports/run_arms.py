@@ -70,6 +70,7 @@ class Arm:
         name: Unique in the report.
         start, depth, backbone, recipe, context: As in `ArmSummary`.
         runs: One per seed.
+        of_study: Whether a study gave the name.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Arm:
     recipe: str = ""
     context: str = ""
     runs: Sequence[ArmRun] = field(default_factory=tuple)
+    of_study: bool = False
 
     @property
     def folds(self) -> list[TrainedFold]:

@@ -62,17 +62,18 @@ def layer_changes(subject: Subject, progress: Progress) -> LayerChanges:
 
 
 def in_enough_channels(
-    compare_all: "Callable[[ComparisonSettings], tuple[_T, list[str], bool]]",
+    compare_all: "Callable[[ComparisonSettings], tuple[_T, list[str], bool]]", most: int = CHANNELS[0]
 ) -> tuple[_T, int, list[str]]:
     """What `compare_all` finds of as many channels as its images allow for, how many these are, and its notes.
 
     Args:
         compare_all: Gives what it found, what it could not, and whether there were too few images for something.
+        most: Channels to begin with.
     """
     from radtransfer.comparisons.compare import ComparisonSettings
     from radtransfer.comparisons.layer_pairs import Sampling
 
-    for dims in CHANNELS:
+    for dims in (dims for dims in CHANNELS if dims <= most):
         found, notes, too_few = compare_all(ComparisonSettings(sampling=Sampling(dims=dims)))
         if not too_few:
             break

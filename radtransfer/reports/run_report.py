@@ -105,7 +105,7 @@ def _results(subject: Subject, threshold: float | None, cca: bool, progress: Pro
         steps=[] if threshold is None else step_rows(arms, threshold),
         changes=changes,
         gains=gain_points(subject, changes.own),
-        seeds=seed_pairs(subject, progress) if cca else {},
+        seeds=seed_pairs(subject, progress, channels=changes.channels) if cca else {},
         filters=filter_changes(arms, subject.notes) if cca else {},
     )
 

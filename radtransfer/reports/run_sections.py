@@ -142,7 +142,7 @@ def agreement_parts(found: ArmResults, named: Collection[frozenset[str]] | None)
     if not known:
         return []
     cells = [
-        [d.a, d.b, number(d.agreement[0]), number(d.agreement[1]), number(d.kappa), interval(d.kappa_ci95)]
+        [d.a, d.b, number(d.agreement[0]), number(d.agreement[1]), number(d.kappa), plain_interval(d.kappa_ci95)]
         for d in known
     ]
     records = [

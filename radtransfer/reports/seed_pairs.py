@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from radtransfer.errors import RadtransferError, SimilarityError
 from radtransfer.progress import Progress
 from radtransfer.reports.run_arms import Arm
-from radtransfer.reports.run_changes import MOST_RUNS, in_enough_channels
+from radtransfer.reports.run_changes import CHANNELS, MOST_RUNS, in_enough_channels
 from radtransfer.reports.subject import Subject
 
 if TYPE_CHECKING:
@@ -18,16 +18,21 @@ if TYPE_CHECKING:
     from radtransfer.comparisons.population import Population
 
 
-def seed_pairs(subject: Subject, progress: Progress) -> "dict[str, Population]":
+def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS[0]) -> "dict[str, Population]":
     """Every pair of the first runs of an arm and of its random reference, by the arm's name.
 
-    Only arms that start from pretrained weights throughout, have a reference of the same backbone that starts at
-    random, and at least two seeds, as it has; each with its first fold. What cannot be compared is noted.
+    Only arms that start from pretrained weights throughout, have a reference that differs in nothing but that it
+    starts at random, and at least two seeds, as it has; each with its first fold. What cannot be compared is noted.
+
+    Args:
+        subject: What the report is about.
+        progress: Hears how far it is.
+        channels: To begin with, as `in_enough_channels`.
     """
     wanted = dict(_runs_by_arm(subject))
     if not wanted:
         return {}
-    found, _, notes = in_enough_channels(lambda settings: _compare(wanted, settings, progress))
+    found, _, notes = in_enough_channels(lambda settings: _compare(wanted, settings, progress), channels)
     subject.notes.extend(notes)
     return found
 
@@ -36,7 +41,7 @@ def _runs_by_arm(subject: Subject) -> Iterator[tuple[str, list[str]]]:
     by_name = {arm.name: arm for arm in subject.arms}
     for name, baseline in subject.references.items():
         arms = by_name[name], by_name[baseline]
-        if arms[0].backbone != arms[1].backbone:
+        if any(getattr(arms[0], key) != getattr(arms[1], key) for key in ("backbone", "depth", "recipe", "context")):
             continue
         starts = [{stage["starts_from"] for stage in arm.runs[0].record["plan"]["stages"]} for arm in arms]
         runs = [_first_folds(arm) for arm in arms]

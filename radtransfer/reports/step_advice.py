@@ -15,16 +15,18 @@ def sooner(found: ArmResults) -> Iterator[Point]:
         first = _first(arms, found)
         if first is None:
             continue
-        compared = {arm.start: d for arm in arms if arm != first and (d := found.step_difference(first.name, arm.name))}
+        compared = {
+            arm.origin: d for arm in arms if arm != first and (d := found.step_difference(first.name, arm.name))
+        }
         verdicts = {start: sooner_or_later(difference) for start, difference in compared.items()}
         beaten = [start for start, word in verdicts.items() if word == "sooner"]
         unclear = [start for start, word in verdicts.items() if word != "sooner"]
-        what = f"AUC {found.threshold:g} ({first.backbone})"
-        text = f"{first.start} reaches {what} sooner than {listed(beaten)}" if beaten else ""
+        what = f"AUC {found.threshold:g}" + ("" if first.of_study else f" ({first.backbone})")
+        text = f"{first.origin} reaches {what} sooner than {listed(beaten)}" if beaten else ""
         if unclear and beaten:
             text += f"; against {listed(unclear)} it cannot be decided"
         elif unclear:
-            text = f"Which start reaches {what} sooner cannot be decided; {first.start} does on average"
+            text = f"Which start reaches {what} sooner cannot be decided; {first.origin} does on average"
         reasons: dict[str, list[str]] = {}
         for start in unclear:
             reasons.setdefault(_reason(compared[start]), []).append(start)

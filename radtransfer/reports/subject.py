@@ -67,7 +67,10 @@ def _of_study(study: StudyRecord) -> Subject:
     named = {name: [runs[row["run"]] for row in rows if row["run"] in runs] for name, rows in study.by_name().items()}
     same = _same_runs(named, notes)
     kept = {name: members for name, members in named.items() if members and same[name] == name}
-    arms = [replace(arm, name=name) for name, arm in zip(kept, describe_arms(list(kept.values())), strict=True)]
+    arms = [
+        replace(arm, name=name, of_study=True)
+        for name, arm in zip(kept, describe_arms(list(kept.values())), strict=True)
+    ]
     pairs = [(same[a], same[b]) for a, b, *_ in study.pairs("predictions")]
     return Subject(
         title=study.about.get("title") or TITLE,

@@ -55,7 +55,7 @@ def test_starts_that_are_equal_are_both_named():
 def test_a_start_that_cannot_be_told_apart_is_undecided_and_says_what_would_decide():
     point = only(which_start(results(arm("i", 0.9), arm("r", 0.86, start="radimagenet"), half=0.08)))
     assert point.verdict == "undecided"
-    assert "From imagenet AUC is highest (resnet50), but the data cannot tell it from radimagenet" in point.text
+    assert "imagenet scores highest (resnet50), but the data cannot tell it from radimagenet" in point.text
     assert "about 800 patients instead of 200 would tell them apart" in point.text
 
 
@@ -177,7 +177,7 @@ def test_a_difference_that_training_again_may_turn_is_named():
     assert point.verdict == "few trainings"
     assert "over 9 trainings of each the interval of the difference contains zero" in point.text
     assert "+0.040 (−0.040 to +0.120 over trainings, better in 9 of 9)" in point.evidence
-    assert "about 36 trainings of each instead of 9 would decide" in point.evidence
+    assert "about 36 trainings instead of 9 would decide" in point.evidence
     assert not list(few_trainings(results(*starts, fold_mean=0.04, fold_ci95=(0.01, 0.07))))
     assert not list(few_trainings(results(*starts, half=0.1, fold_mean=0.04, fold_ci95=(-0.04, 0.12))))
 

@@ -63,7 +63,7 @@ def test_an_interval_that_contains_zero_is_undecided_and_says_what_would_decide(
     (point,) = advised(arm("imagenet", [20, 90, 20, 60]), arm("random", [60, 60, 50, 70]))
     assert point.verdict == "undecided"
     assert "Which start reaches AUC 0.8 (resnet50) sooner cannot be decided; imagenet does on average" in point.text
-    assert "trainings of each instead of 4 would decide" in point.text
+    assert "trainings instead of 4 would decide" in point.text
     assert "imagenet − random −12 steps (" in point.evidence
 
 
