@@ -99,34 +99,37 @@ def alike_without_gain(found: ArmResults) -> Iterator[Point]:
 
 
 def few_trainings(found: ArmResults) -> Iterator[Point]:
-    """Better arms whose lead holds for the patients, but not for training again."""
-    groups = [found.scored, *groups_of(found, ("backbone", "depth", "recipe", "context"), by="start")]
-    leads: dict[str, dict[str, ArmDifference]] = {}
-    for best, *others in filter(None, groups):
-        for arm in others:
-            difference = found.difference(best.name, arm.name)
-            if difference is not None and verdict(difference.ci95) == "better" and _may_turn(difference):
-                leads.setdefault(best.name, {})[arm.name] = difference
-    for best, beaten in leads.items():
-        n = listed(sorted({str(difference.trainings) for difference in beaten.values()}, key=int), "or")
-        yield Point(
-            "few trainings",
-            f"{best} is better than {listed(list(beaten))} as trained, but over {n} trainings of each the interval of "
-            "the difference contains zero: training again may turn it round.",
-            "; ".join(map(_by_training, beaten.values())),
-        )
+    """The best start or depth, where its lead holds for the patients but not for training again."""
+    for by, others in (("start", "depth"), ("depth", "start")):
+        for best, *arms in groups_of(found, ("backbone", others, "recipe", "context"), by=by):
+            leads = [difference for arm in arms if (difference := found.difference(best.name, arm.name)) is not None]
+            leads = [
+                difference for difference in leads if verdict(difference.ci95) == "better" and _may_turn(difference)
+            ]
+            if leads:
+                closest = max(leads, key=lambda difference: difference.fold_mean / _half(difference))
+                needed = more_trainings(closest.fold_mean, _half(closest), closest.trainings)
+                yield Point(
+                    "few trainings",
+                    f"{best.name} is better than {listed([lead.b for lead in leads])} as trained, but over trainings "
+                    f"the interval of the difference contains zero: training again may turn it round. Against "
+                    f"{closest.b}, {needed}.",
+                    "; ".join(map(_by_training, leads)),
+                )
 
 
 def _may_turn(difference: ArmDifference) -> bool:
     return difference.fold_ci95 is not None and difference.fold_ci95[0] <= 0
 
 
+def _half(difference: ArmDifference) -> float:
+    return (difference.fold_ci95[1] - difference.fold_ci95[0]) / 2
+
+
 def _by_training(difference: ArmDifference) -> str:
-    half = (difference.fold_ci95[1] - difference.fold_ci95[0]) / 2
     return (
         f"{difference.a} − {difference.b} {signed(difference.fold_mean)} ({interval(difference.fold_ci95)} over "
-        f"trainings, better in {difference.better} of {difference.trainings}); "
-        f"{more_trainings(difference.fold_mean, half, difference.trainings)}"
+        f"{difference.trainings} trainings, better in {difference.better})"
     )
 
 
@@ -146,12 +149,12 @@ def equal_but_different(found: ArmResults) -> Iterator[Point]:
 RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
     which_start,
     how_deep,
+    few_trainings,
     which_size,
     sooner,
     lost_when_frozen,
     alike_without_gain,
     equal_but_different,
-    few_trainings,
     one_training,
 )
 
@@ -209,7 +212,7 @@ def _smallest(
         loses = "loses" if len(smaller) == 1 else "lose"
         text = f"{do} {name(best)}{where}: {listed([name(arm) for arm in smaller])} {loses} AUC"
     if unclear and enough is None:
-        text += f". {_more(compared[unclear[0]])}"
+        text += f"; {_more(compared[unclear[0]])}"
     yield Point("undecided" if unclear and enough is None else title, f"{text}.", evidence)
 
 

@@ -53,7 +53,7 @@ tbody tr:hover td { background: var(--tint); }
 footer { font-size: .8rem; color: var(--soft); border-top: 1px solid var(--line); padding-top: .8rem; }
 @media (max-width: 40rem) {
   body { padding: 1.4rem 1rem 2.5rem; font-size: 1rem; } h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; }
-  figure.wide img { min-width: 40rem; } th, td { padding: .3rem .5rem; }
+  figure.wide img { min-width: 32rem; } th, td { padding: .3rem .5rem; }
 }
 @media print {
   @page { margin: 18mm 15mm; }
