@@ -29,7 +29,7 @@ def convergence_parts(
             "convergence",
             f"Test AUC against training steps of {', '.join(curves)}.",
             f"Test AUC against training steps: mean over n = {' or '.join(map(str, counts))} trainings, band or bars ± "
-            f"sd (ddof 1). Dotted: the threshold of the table, {threshold:g}.",
+            f"sd (ddof 1); bars stand beside their step. Dotted: the threshold of the table, {threshold:g}.",
             draw_convergence(curves, threshold=threshold),
         ),
         Table(

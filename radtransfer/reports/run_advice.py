@@ -7,36 +7,19 @@ the whole interval lies within ±0.02, and says otherwise what would decide.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from radtransfer.reports.advice_evidence import auc_evidence, difference_evidence
 from radtransfer.reports.arm_results import ArmDifference, ArmResults, ArmSummary, groups_of
-from radtransfer.reports.numbers import interval, listed, mean_sd, number, signed
+from radtransfer.reports.failure_signatures import alike_without_gain, equal_but_different, lost_when_frozen
+from radtransfer.reports.numbers import listed
 from radtransfer.reports.page import Point
 from radtransfer.reports.step_advice import sooner
-from radtransfer.reports.verdicts import SAME, how_many, more_trainings, verdict
-
-HIGH_SIMILARITY = 0.8
-"""Mean similarity of the layers to their start from which a network is said to have stayed like it."""
-
-LOW_KAPPA = 0.4
-"""Kappa below which two networks are said to err on different images (fair at best: Landis and Koch 1977)."""
+from radtransfer.reports.training_advice import few_trainings, one_training
+from radtransfer.reports.verdicts import SAME, how_many, verdict
 
 
 def advice(found: ArmResults) -> list[Point]:
     """Every sentence that a rule has to say."""
     return [point for rule in RULES for point in rule(found)]
-
-
-def one_training(found: ArmResults) -> Iterator[Point]:
-    """Arms trained once, of which nothing is known about training again."""
-    once = [arm.name for arm in found.scored if arm.trainings == 1]
-    seeded = {arm.seeds for arm in found.scored}
-    if once:
-        yield Point(
-            "one training",
-            f"{listed(once)}: trained once. The intervals hold for these networks on other patients, not for training "
-            "them again; run more folds or seeds.",
-        )
-    elif seeded == {1}:
-        yield Point("one seed", "Every arm has one seed: folds differ in their images, not in the seed alone.")
 
 
 def which_start(found: ArmResults) -> Iterator[Point]:
@@ -64,88 +47,6 @@ def which_size(found: ArmResults) -> Iterator[Point]:
             yield from _smallest("which size", "Take", known, found, lambda arm: arm.parameters, _size)
 
 
-def lost_when_frozen(found: ArmResults) -> Iterator[Point]:
-    """A failure signature: less AUC the less is trained."""
-    for arms in groups_of(found, ("backbone", "start", "recipe", "context"), by="depth"):
-        known = sorted((arm for arm in arms if arm.trainable is not None), key=lambda arm: -arm.trainable)
-        for arm in known[1:]:
-            difference = found.difference(known[0].name, arm.name)
-            if difference is not None and verdict(difference.ci95) == "better":
-                yield Point(
-                    "AUC lost when frozen",
-                    f"{arm.name}: training {arm.depth} instead of {known[0].depth} costs AUC; the features of "
-                    f"{arm.start} do not fit as they are.",
-                    _evidence(difference),
-                )
-
-
-def alike_without_gain(found: ArmResults) -> Iterator[Point]:
-    """A failure signature: a network that stayed like its start and gains little over random initialization."""
-    for arm in found.scored:
-        values = [change.similarity for change in found.changes.get(arm.name, ()) if change.similarity is not None]
-        if arm.start == "random" or not values or sum(values) / len(values) < HIGH_SIMILARITY:
-            continue
-        for other in found.scored:
-            alike = all(getattr(arm, key) == getattr(other, key) for key in ("backbone", "depth", "recipe", "context"))
-            difference = found.difference(arm.name, other.name) if alike and other.start == "random" else None
-            if difference is not None and verdict(difference.ci95) != "better":
-                mean = number(sum(values) / len(values), 2)
-                yield Point(
-                    "high similarity, little gain",
-                    f"{arm.name} stayed like its start (mean similarity {mean} over {len(values)} layers) and is not "
-                    "better than random initialization: its features may be reused without serving the task.",
-                    _evidence(difference),
-                )
-
-
-def few_trainings(found: ArmResults) -> Iterator[Point]:
-    """The best start or depth, where its lead holds for the patients but not for training again."""
-    for by, others in (("start", "depth"), ("depth", "start")):
-        for best, *arms in groups_of(found, ("backbone", others, "recipe", "context"), by=by):
-            leads = [difference for arm in arms if (difference := found.difference(best.name, arm.name)) is not None]
-            leads = [
-                difference for difference in leads if verdict(difference.ci95) == "better" and _may_turn(difference)
-            ]
-            if leads:
-                closest = max(leads, key=lambda difference: difference.fold_mean / _half(difference))
-                needed = more_trainings(closest.fold_mean, _half(closest), closest.trainings)
-                yield Point(
-                    "few trainings",
-                    f"{best.name} is better than {listed([lead.b for lead in leads])} as trained, but over trainings "
-                    f"the interval of the difference contains zero: training again may turn it round. Against "
-                    f"{closest.b}, {needed}.",
-                    "; ".join(map(_by_training, leads)),
-                )
-
-
-def _may_turn(difference: ArmDifference) -> bool:
-    return difference.fold_ci95 is not None and difference.fold_ci95[0] <= 0
-
-
-def _half(difference: ArmDifference) -> float:
-    return (difference.fold_ci95[1] - difference.fold_ci95[0]) / 2
-
-
-def _by_training(difference: ArmDifference) -> str:
-    return (
-        f"{difference.a} − {difference.b} {signed(difference.fold_mean)} ({interval(difference.fold_ci95)} over "
-        f"{difference.trainings} trainings, better in {difference.better})"
-    )
-
-
-def equal_but_different(found: ArmResults) -> Iterator[Point]:
-    """A failure signature: equal AUCs, errors on different images."""
-    for difference in found.differences:
-        unlike = difference.kappa_ci95 is not None and difference.kappa_ci95[1] < LOW_KAPPA
-        if verdict(difference.ci95) == "equal" and unlike:
-            yield Point(
-                "equal AUC, other errors",
-                f"{difference.a} and {difference.b} are equally good and err on different images; averaging them may "
-                "be better than either.",
-                f"kappa {number(difference.kappa, 2)} ({interval(difference.kappa_ci95, 2)}); {_evidence(difference)}",
-            )
-
-
 RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
     which_start,
     how_deep,
@@ -167,7 +68,7 @@ def _ranked(arms: Sequence[ArmSummary], found: ArmResults) -> Iterator[Point]:
     verdicts = {arm: "undecided" if d is None else verdict(d.ci95) for arm, d in compared.items()}
     rivals = [arm for arm, word in verdicts.items() if word in ("equal", "undecided")]
     beaten = [arm.origin for arm, word in verdicts.items() if word == "better"]
-    evidence = "; ".join([_auc(best), *(_evidence(d) for d in compared.values() if d is not None)])
+    evidence = "; ".join([auc_evidence(best), *(difference_evidence(d) for d in compared.values() if d is not None)])
     if not rivals:
         yield Point(title, f"{do} {best.origin}{where}: better than {listed(beaten)}.", evidence)
         return
@@ -198,7 +99,7 @@ def _smallest(
     against = smaller or arms[1:]
     compared = {arm: found.difference(arm.name, best.name) for arm in against}
     verdicts = {arm: "undecided" if d is None else verdict(d.ci95) for arm, d in compared.items()}
-    evidence = "; ".join([_auc(best), *(_evidence(d) for d in compared.values() if d is not None)])
+    evidence = "; ".join([auc_evidence(best), *(difference_evidence(d) for d in compared.values() if d is not None)])
     enough = next((arm for arm in smaller if verdicts[arm] in ("equal", "better")), None)
     unclear = [arm for arm in against if verdicts[arm] == "undecided"]
     if enough is not None:
@@ -222,22 +123,6 @@ def _where(arm: ArmSummary) -> str:
 
 def _size(arm: ArmSummary) -> str:
     return f"{arm.backbone} ({arm.parameters / 1e6:.1f} million parameters)"
-
-
-def _auc(arm: ArmSummary) -> str:
-    pooled = (
-        "" if arm.ci95 is None else f", pooled {number(arm.pooled)} ({number(arm.ci95[0])} to {number(arm.ci95[1])})"
-    )
-    times = "trained once" if arm.trainings == 1 else f"over {arm.trainings} trainings"
-    return f"{arm.name} {mean_sd(arm.mean, arm.sd)} {times}{pooled}"
-
-
-def _evidence(difference: ArmDifference) -> str:
-    text = f"{difference.a} − {difference.b} {signed(difference.value)} ({interval(difference.ci95)}, "
-    text += f"{difference.patients:,} {difference.unit})"
-    if difference.trainings > 1:
-        text += f", better in {difference.better} of {difference.trainings} trainings"
-    return text
 
 
 def _reasons(compared: Mapping[str, ArmDifference | None]) -> Iterator[str]:

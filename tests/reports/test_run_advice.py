@@ -5,17 +5,9 @@ from itertools import combinations
 import pytest
 
 from radtransfer.reports.arm_results import ArmDifference, ArmResults, ArmSummary, LayerChange
-from radtransfer.reports.run_advice import (
-    advice,
-    alike_without_gain,
-    equal_but_different,
-    few_trainings,
-    how_deep,
-    lost_when_frozen,
-    one_training,
-    which_size,
-    which_start,
-)
+from radtransfer.reports.failure_signatures import alike_without_gain, equal_but_different, lost_when_frozen
+from radtransfer.reports.run_advice import advice, how_deep, which_size, which_start
+from radtransfer.reports.training_advice import few_trainings, one_training
 
 
 def arm(name, auc, *, start="imagenet", depth="all stages", backbone="resnet50", **more):
@@ -166,7 +158,7 @@ def test_equal_networks_that_err_differently_are_named():
     arms = arm("i", 0.9), arm("r", 0.899, start="radimagenet")
     point = only(equal_but_different(results(*arms, kappa=0.2, kappa_ci95=(0.1, 0.3))))
     assert point.verdict == "equal AUC, other errors"
-    assert "kappa 0.20 (+0.10 to +0.30)" in point.evidence
+    assert "kappa 0.20 (0.10 to 0.30)" in point.evidence
     assert not list(equal_but_different(results(*arms, kappa=0.3, kappa_ci95=(0.1, 0.5))))
     assert not list(equal_but_different(results(*arms, half=0.05, kappa=0.2, kappa_ci95=(0.1, 0.3))))
 
