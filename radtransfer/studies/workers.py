@@ -185,13 +185,14 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
     """The life of a worker: until it has done enough, the pipe is closed, or it is told to stop."""
     # Ctrl-C reaches the whole group; the parent alone says when to stop, once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # Several processes share a GPU only if none takes all its memory at once.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         if prepare is not None:
             prepare()
+        # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
+        signal.signal(signal.SIGTERM, _interrupt)
         first, last = 0, False
         while not last:
             config, path = pipe.recv()
