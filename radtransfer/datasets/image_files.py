@@ -48,6 +48,8 @@ def is_dicom_file(file: Path) -> bool:
 def walk_files(folder: Path) -> list[str]:
     """Every file below `folder`, sorted, relative to it with "/"; linked folders are followed, each once.
 
+    Hidden folders are left out: what `.ipynb_checkpoints` and the like hold are copies.
+
     Raises:
         DataError: A folder may not be read.
     """
@@ -67,6 +69,8 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]
         entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_dir():
+            if entry.name.startswith("."):
+                continue
             yield from _walk(entry.path, f"{prefix}{entry.name}/", seen)
         elif entry.is_file():
             yield prefix + entry.name
