@@ -60,8 +60,9 @@ def build_config(
     mistakes, places = list(mistakes), places or {}
     try:
         recipe = values.get("recipe", Config.recipe)
-        # Anything but a name is told below, with its place.
-        values = {**recipe_values(recipe if isinstance(recipe, str) else Config.recipe), **values}
+        # What cannot be a name is told below, with its place.
+        name = str(recipe) if isinstance(recipe, str | int | float) else Config.recipe
+        values = {**recipe_values(name), **values}
     except UnknownNameError as error:
         mistakes.append(str(error))
     sections = checked_settings(values, places, mistakes)
