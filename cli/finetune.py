@@ -56,6 +56,7 @@ OPTIONS = {
     "workers": "system.workers",
     "seed": "seed",
     "out": "out",
+    "track": "track",
 }
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from radtransfer.studies.plan import PlannedRun, StudyPlan
     from radtransfer.studies.study_runs import StudyState
 
-OPTIONS = {"data": "data.source", "image_root": "data.image_root"}
+OPTIONS = {"data": "data.source", "image_root": "data.image_root", "track": "track"}
 STORE = "runs/studies"
 
 

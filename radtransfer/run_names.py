@@ -8,24 +8,29 @@ from radtransfer.intensity_window import parse_window
 from radtransfer.outline import Outline, outline_plan
 from radtransfer.preprocessing import preprocessing_mode
 from radtransfer.settings import Config
+from radtransfer.trackers import TRACKERS, check_trackers
 
 
 def check_names(config: Config) -> tuple[Backbone, Outline]:
     """The backbone's card and the outline of the plan, after every name in the settings was looked up.
 
     Raises:
-        ConfigError: No images are given, a table holds no such name, or the plan contradicts itself.
+        ConfigError: No images are given, a table holds no such name, the package of a tracker is missing, or the plan
+            contradicts itself.
     """
     if config.data.source is None:
         raise ConfigError(
             "No images given. Pass --data with a folder or a CSV, or a config; try `radtransfer finetune quickstart`."
         )
+    check_trackers(config.track)
     return look_up(config)
 
 
 def look_up(config: Config) -> tuple[Backbone, Outline]:
     """`check_names` of settings whose images may still be missing."""
     AUGMENTATIONS.check(config.training.augmentation)
+    for name in config.track:
+        TRACKERS.check(name)
     if config.model.preprocessing != "auto":
         preprocessing_mode(config.model.preprocessing)
     parse_window(config.images.window)

@@ -14,7 +14,7 @@ from radtransfer.errors import RunError
 from radtransfer.runs import finished_folds, read_rows, read_run
 from radtransfer.yaml_text import read_yaml
 
-_CHANCE = ("seed", "out", "system.", "splits.fold", "recipe")
+_CHANCE = ("seed", "out", "track", "system.", "splits.fold", "recipe")
 """Settings that do not make another arm."""
 
 _PLAN = ("model.weights", "model.backbone", "model.preprocessing", "transfer.")

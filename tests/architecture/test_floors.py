@@ -43,6 +43,7 @@ FLOORS = {
         ("preprocessing",),
         ("losses",),
         ("schedule",),
+        ("trackers",),
         ("epoch_order",),
         ("checkpoint",),
         ("device",),
@@ -68,6 +69,7 @@ FLOORS = {
         ),
         ("transfer", "initialization"),
         ("checks",),
+        ("tracking",),
     ],
     "jobs": [
         (
