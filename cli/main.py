@@ -21,6 +21,7 @@ COMMANDS = {
     "backbones": "radtransfer.cli.backbones:backbones",
     "weights": "radtransfer.cli.weights:weights",
     "configs": "radtransfer.cli.configs:configs",
+    "doctor": "radtransfer.cli.doctor:doctor",
     "export": "radtransfer.cli.export:export",
     "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
     "compare-predictions": "radtransfer.cli.compare_predictions:compare_predictions",

@@ -85,6 +85,7 @@ FLOORS = {
             "studies",
         ),
         ("data",),
+        ("doctor",),
         ("export",),
         ("prepared",),
         ("comparisons", "reports"),
