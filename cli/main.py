@@ -9,7 +9,8 @@ import traceback
 import click
 
 from radtransfer import __version__
-from radtransfer.errors import INTERRUPTED, RadtransferError, closest_names
+from radtransfer.cli.groups import Group
+from radtransfer.errors import INTERRUPTED, RadtransferError
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
@@ -30,7 +31,7 @@ COMMANDS = {
 }
 
 
-class Application(click.Group):
+class Application(Group):
     """Imports a command when it is used, and turns errors into one message and a documented exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -41,11 +42,6 @@ class Application(click.Group):
             return None
         module, attribute = COMMANDS[name].split(":")
         return getattr(importlib.import_module(module), attribute)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]):
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"No command {args[0]!r}. {closest_names(args[0], COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context):
         try:
@@ -89,7 +85,15 @@ def _bug_report(error: Exception, *, verbose: bool) -> str:
 @click.version_option(__version__, prog_name="radtransfer")
 @click.option("--debug", is_flag=True, help="Print where an unexpected error came from.")
 def application(debug: bool) -> None:
-    """Fine-tune pretrained networks on medical images, and measure what transfer did."""
+    """Fine-tune pretrained networks on medical images, and measure what transfer did.
+
+    Every command explains itself: `radtransfer COMMAND --help`. Set NO_COLOR for output without colours.
+
+    \b
+    Example: radtransfer finetune quickstart
+    """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def main() -> None:

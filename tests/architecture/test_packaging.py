@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"tensorflow", "keras", "numpy", "sklearn", "h5py", "PIL", "keras_cv", "tensorflow_datasets"}
+HEAVY |= {"mlflow", "wandb", "tensorboard"}
 
 
 def modules_after(code):
