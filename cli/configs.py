@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from radtransfer.cli.completions import complete_assignment, complete_config
 from radtransfer.cli.groups import Group
 from radtransfer.config import config_text, find_config, load_config, shipped_configs
 from radtransfer.studies.study_file import is_study, load_study
@@ -39,7 +40,7 @@ def list_configs(as_json: bool) -> None:
 
 
 @configs.command()
-@click.argument("config")
+@click.argument("config", shell_complete=complete_config)
 @click.option("--full", is_flag=True, help="Every setting of a run with its value, those of its recipe included.")
 def show(config: str, full: bool) -> None:
     """Print CONFIG, a shipped name or a YAML file.
@@ -52,8 +53,15 @@ def show(config: str, full: bool) -> None:
 
 
 @configs.command()
-@click.argument("config")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, as finetune or study does.")
+@click.argument("config", shell_complete=complete_config)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=complete_assignment,
+    help="Change a setting, as finetune or study does.",
+)
 def validate(config: str, sets: tuple[str, ...]) -> None:
     """Check the settings in CONFIG, of a run or a study, without running anything; all mistakes are listed.
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "backbones": "radtransfer.cli.backbones:backbones",
     "weights": "radtransfer.cli.weights:weights",
     "configs": "radtransfer.cli.configs:configs",
+    "completion": "radtransfer.cli.completion:completion",
     "doctor": "radtransfer.cli.doctor:doctor",
     "export": "radtransfer.cli.export:export",
     "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
@@ -29,6 +30,9 @@ COMMANDS = {
     "compare-weights": "radtransfer.cli.compare_weights:compare_weights",
     "report": "radtransfer.cli.report:report",
 }
+
+COMPLETING = "_RADTRANSFER_COMPLETE"
+"""Environment variable in which a shell asks for completions."""
 
 
 class Application(Group):
@@ -102,6 +106,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     signal.signal(signal.SIGTERM, _interrupt)
+    if COMPLETING in os.environ:
+        importlib.import_module("radtransfer.cli.completions")
     sys.exit(application(prog_name="radtransfer"))
 
 

@@ -5,6 +5,7 @@ import json
 
 import click
 
+from radtransfer.cli.completions import complete_weights
 from radtransfer.cli.groups import Group
 from radtransfer.cli.tensorflow import import_tensorflow
 
@@ -44,7 +45,7 @@ def list_weights(as_json: bool) -> None:
 
 
 @weights.command()
-@click.argument("file")
+@click.argument("file", shell_complete=complete_weights)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(file: str, as_json: bool) -> None:
     """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K].
