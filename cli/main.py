@@ -17,6 +17,7 @@ COMMANDS = {
     "study": "radtransfer.cli.study:study",
     "freeze-sweep": "radtransfer.cli.sweep:freeze_sweep_command",
     "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep_command",
+    "lr-find": "radtransfer.cli.lr_find:lr_find",
     "data": "radtransfer.cli.data:data",
     "plan": "radtransfer.cli.plan:plan",
     "backbones": "radtransfer.cli.backbones:backbones",

@@ -28,11 +28,10 @@ class MLflow(Tracker):
     def start(self, run: TrackedRun, kept: Mapping[str, str]) -> dict[str, str]:
         # Read by MLflow: it sends statistics of use otherwise, and refuses folders of files, which need no database.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         # A server that does not answer would hold a training up for four minutes each time.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         uri = kept.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
-        if not uri:
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri or run.folder.absolute().as_uri())

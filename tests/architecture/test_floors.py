@@ -83,6 +83,7 @@ FLOORS = {
             "fold_results",
             "finetune",
             "dry_run",
+            "rate_search",
             "studies",
         ),
         ("data",),

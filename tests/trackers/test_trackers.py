@@ -121,7 +121,6 @@ def test_a_run_that_goes_on_is_one_run_with_every_point(tracker_class, run):
 
 def test_mlflow_goes_where_its_variables_say(run, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "server").as_uri())
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "breast")
     tracker = TRACKERS["mlflow"]()
