@@ -21,7 +21,7 @@ from radtransfer.trackers.tracker import TrackedRun, Tracker
 FOLDER = "trackers"
 """Of a run folder: what trackers write, and `state.json`, which says how far they have come."""
 
-_NAMES_A_FOLD = ("fold", "repeat", "seed")
+_NO_TEST_SCORE = ("fold", "repeat", "seed", "best_epoch", "epochs", "val")
 
 
 @contextlib.contextmanager
@@ -79,8 +79,10 @@ def points(path: Path) -> Iterator[Point]:
                 yield Point(str(phase.relative_to(path)), int(row["epoch"]), step, named)
         if (folder / "metrics.json").is_file():
             scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            shown = {key: item for key, item in scores.items() if key not in _NAMES_A_FOLD}
-            yield Point(f"{folder.name}/test", 1, step, figures(shown, prefix="test_", suffix=f"/{folder.name}"))
+            of_test = {key: item for key, item in scores.items() if key not in _NO_TEST_SCORE}
+            named = figures(of_test, prefix="test_", suffix=f"/{folder.name}")
+            named |= figures(scores.get("val", {}), prefix="best_val_", suffix=f"/{folder.name}")
+            yield Point(f"{folder.name}/test", 1, step, named)
 
 
 def figures(values: Mapping[str, Any], *, prefix: str = "", suffix: str = "") -> dict[str, float]:

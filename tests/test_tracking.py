@@ -82,7 +82,8 @@ def test_every_epoch_test_and_result_is_shown_once(recorder, tmp_path):
         write_history(tmp_path, (1, 6, 0.7, 0.5), (2, 12, 0.6, ""))
         tell_epoch(progress)
         write_json(
-            tmp_path / "fold_1" / "metrics.json", {"auc": 0.9, "per_class": {"a,b": 0.8}, "seed": 3, "none": None}
+            tmp_path / "fold_1" / "metrics.json",
+            {"auc": 0.9, "per_class": {"a,b": 0.8}, "seed": 3, "none": None, "val": {"auc": 0.7}},
         )
         progress.fold(1, 1, {})
         write_json(tmp_path / "metrics.json", {"auc": {"mean": 0.9, "ci95": [0.1, 0.2]}, "n_images": 48})
@@ -92,7 +93,7 @@ def test_every_epoch_test_and_result_is_shown_once(recorder, tmp_path):
         ("start", {}),
         ("log", 6, {"epoch/fold_1": 1, "loss/fold_1": 0.7, "val_auc/fold_1": 0.5}),
         ("log", 12, {"epoch/fold_1": 2, "loss/fold_1": 0.6}),
-        ("log", 12, {"test_auc/fold_1": 0.9, "test_per_class_a_b/fold_1": 0.8}),
+        ("log", 12, {"test_auc/fold_1": 0.9, "test_per_class_a_b/fold_1": 0.8, "best_val_auc/fold_1": 0.7}),
         ("conclude", {"run/auc_mean": 0.9, "run/n_images": 48}),
         ("end", "finished"),
     ]
