@@ -36,6 +36,7 @@ class WeightsAndBiases(Tracker):
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
         )
+        self._step = 0
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
         offline = f"offline; upload with: wandb sync {shlex.quote(str(run.folder / 'wandb'))}/offline-run-*"
@@ -44,9 +45,11 @@ class WeightsAndBiases(Tracker):
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         self._run.log({**metrics, "step": step})
+        self._step = step
 
     def conclude(self, metrics: Mapping[str, float]) -> None:
-        self._run.summary.update(dict(metrics))
+        # W&B takes the last value of a figure as its summary.
+        self.log(metrics, step=self._step)
 
     def end(self, status: str) -> None:
         self._run.finish(exit_code=0 if status == "finished" else 1)
