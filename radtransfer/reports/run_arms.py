@@ -11,7 +11,7 @@ from radtransfer.reports.study_record import read_study
 from radtransfer.runs import finished_folds, read_rows, read_run
 from radtransfer.yaml_text import read_yaml
 
-CHANCE = ("seed", "out", "system.", "splits.fold", "recipe")
+CHANCE = ("seed", "out", "track", "system.", "splits.fold", "recipe")
 """Settings that do not make another arm."""
 
 

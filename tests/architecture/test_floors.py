@@ -44,6 +44,7 @@ FLOORS = {
         ("preprocessing",),
         ("losses",),
         ("schedule",),
+        ("trackers",),
         ("epoch_order",),
         ("checkpoint",),
         ("device",),
@@ -69,6 +70,7 @@ FLOORS = {
         ),
         ("transfer", "initialization"),
         ("checks",),
+        ("tracking",),
     ],
     "jobs": [
         (
@@ -81,9 +83,11 @@ FLOORS = {
             "fold_results",
             "finetune",
             "dry_run",
+            "rate_search",
             "studies",
         ),
         ("data",),
+        ("doctor",),
         ("export",),
         ("prepared",),
         ("comparisons", "reports"),

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"tensorflow", "keras", "numpy", "sklearn", "h5py", "PIL", "keras_cv", "tensorflow_datasets"}
+HEAVY |= {"mlflow", "wandb", "tensorboard"}
 
 
 def modules_after(code):
@@ -29,6 +30,8 @@ def modules_after(code):
         "from radtransfer.cli.main import application; application(['compare-cca', '--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['data', 'check', '--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['study', '--help'], standalone_mode=False)",
+        "from radtransfer.cli.main import application; application(['doctor', '--help'], standalone_mode=False)",
+        "from radtransfer.cli.main import application; application(['completion', 'zsh'], standalone_mode=False)",
         "from radtransfer.config import load_config; load_config('quickstart')",
         "from radtransfer.studies.study_file import load_study; load_study('quick-advice')",
     ],
