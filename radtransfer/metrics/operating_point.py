@@ -44,7 +44,8 @@ def check_rule(rule: str) -> str:
     match = _RULE.fullmatch(rule.replace(" ", "").lower())
     if not match or (match[2] and not 0 < float(match[2]) <= 1):
         raise ConfigError(
-            f"--operating-point expects youden, sensitivity=X or specificity=X, X above 0 and up to 1. Received: {rule}."
+            "--operating-point expects youden, sensitivity=X or specificity=X, X above 0 and up to 1. "
+            f"Received: {rule}."
         )
     return f"{match[1]}={float(match[2]):g}" if match[1] else "youden"
 
@@ -57,8 +58,8 @@ def check_questions(scoring: Scoring) -> None:
     """
     if scoring.task == "multiclass" and len(scoring.classes) > 2 and scoring.positive_from is None:
         raise ConfigError(
-            f"--operating-point needs a yes-or-no question: two classes, several labels, or grades with --positive-from. "
-            f"This model tells {len(scoring.classes)} classes apart: {', '.join(scoring.classes)}."
+            "--operating-point needs a yes-or-no question: two classes, several labels, or grades with "
+            f"--positive-from. This model tells {len(scoring.classes)} classes apart: {', '.join(scoring.classes)}."
         )
 
 
@@ -88,8 +89,8 @@ def choose_point(rule: str, targets: np.ndarray, probabilities: np.ndarray, scor
         if not question.truth.any() or question.truth.all():
             known = f"{question.truth.sum()} positive and {(~question.truth).sum()} negative"
             raise DataError(
-                f"--operating-point {rule}: the validation images have {known} ones of {question.name}; expected some of "
-                "both. Train with a larger --val-fraction."
+                f"--operating-point {rule}: the validation images have {known} ones of {question.name}; expected some "
+                "of both. Train with a larger --val-fraction."
             )
         name, (cut, sensitivity, specificity) = question.name, _choose(rule, question)
         thresholds[name], sensitivities[name], specificities[name] = cut, sensitivity, specificity

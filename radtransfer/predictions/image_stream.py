@@ -1,4 +1,4 @@
-"""Any number of images as batches, a few hundred looked at and decoded at a time; those that cannot be read set aside."""
+"""Any number of images as batches, a few hundred decoded at a time; those that cannot be read are set aside."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

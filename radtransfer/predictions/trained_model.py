@@ -170,7 +170,7 @@ def _of_run(given: str, run: Path, folds: tuple[int, ...]) -> TrainedModel:
         which = f"fold {missing[0]} is not finished" if missing else "no fold is finished yet"
         raise RunError(f"Run {run}: {which}. Finished folds: {listed}.")
     settings = run_images(run)
-    positive_from = record["positive_from"] if "positive_from" in record else settings.data.positive_from
+    positive_from = record.get("positive_from", settings.data.positive_from)
     return TrainedModel(
         given=given,
         kind="run",

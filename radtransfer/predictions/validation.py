@@ -13,7 +13,7 @@ from radtransfer.comparisons.run_predictions import RunPredictions, read_predict
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.metrics.calibration import fit_temperature
 from radtransfer.metrics.operating_point import OperatingPoint, check_questions, check_rule, choose_point
-from radtransfer.predictions.trained_model import TrainedModel
+from radtransfer.predictions.trained_model import TrainedModel, find_model
 
 
 def validation_predictions(model: TrainedModel) -> RunPredictions | None:
@@ -30,10 +30,17 @@ def validation_predictions(model: TrainedModel) -> RunPredictions | None:
 
 
 def temperatures_of(model: TrainedModel) -> tuple[float | None, ...]:
-    """The temperature of each network; None where it is not known. Errors as of `validation_predictions`."""
+    """The temperature of each network; None where there are no validation predictions, or no truth of theirs any more.
+
+    Raises:
+        RunError: The run lacks its predictions.
+    """
     if model.kind != "run":
         return model.temperatures
-    found = validation_predictions(model)
+    try:
+        found = validation_predictions(model)
+    except DataError:
+        found = None
     if found is None:
         return (None,) * len(model.folds)
     folds = np.array(found.folds)
@@ -89,12 +96,7 @@ def point_of(model: TrainedModel, rule: str | None) -> OperatingPoint | None:
 
 def export_values(run: Path, fold: int, rule: str | None) -> dict[str, object]:
     """The temperature and operating point of one fold, as an export carries them; None where not known."""
-    from radtransfer.predictions.trained_model import find_model
-
     model = find_model(str(run), folds=[fold])
     point = point_of(model, rule)
-    try:
-        (temperature,) = temperatures_of(model)
-    except DataError:
-        temperature = None
+    (temperature,) = temperatures_of(model)
     return {"temperature": temperature, "operating_point": None if point is None else point.to_dict()}
