@@ -11,6 +11,7 @@ from radtransfer.cli.options import setting_options
 from radtransfer.cli.prediction_options import (
     LIST_OPTIONS,
     batch_option,
+    check_file,
     fold_option,
     list_settings,
     skip_option,
@@ -18,7 +19,6 @@ from radtransfer.cli.prediction_options import (
 )
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
-from radtransfer.errors import ConfigError, RunError
 
 
 @click.command(short_help="Predict images with a trained model.")
@@ -106,23 +106,6 @@ def predict(
     progress.clear()
     kept = "The others are predicted."
     tell_bad_images(stream.bad, len(listed), on_bad_image, kept=kept)
-
-
-def check_file(out: str | None, *, overwrite: bool) -> None:
-    """See that a file can be written, before anything is computed.
-
-    Raises:
-        ConfigError: It stands there already, or cannot be made there.
-    """
-    if out is None:
-        return
-    path = Path(out)
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise ConfigError(f"{out} exists. Use --overwrite to replace a file, or another --out.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {out}: its folder cannot be made ({error.strerror}). Choose another.") from None
 
 
 def _format_of(out: str | None) -> str:

@@ -1,11 +1,12 @@
 """What predict, extract and evaluate share: their options, and how unreadable images are told of."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.errors import DataError
+from radtransfer.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from radtransfer.examination.image_check import BadImage
@@ -62,6 +63,23 @@ def tell_bad_images(bad: Sequence["BadImage"], total: int, on_bad_image: str, *,
         )
     if bad:
         click.echo(f"{len(bad)} of {total} images cannot be read and are left out", err=True)
+
+
+def check_file(out: str | None, *, overwrite: bool) -> None:
+    """See that a file can be written, before anything is computed.
+
+    Raises:
+        ConfigError: It stands there already, or cannot be made there.
+    """
+    if out is None:
+        return
+    path = Path(out)
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ConfigError(f"{out} exists. Use --overwrite to replace a file, or another --out.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {out}: its folder cannot be made ({error.strerror}). Choose another.") from None
 
 
 def list_settings(given: dict[str, Any]) -> tuple["DataSettings", int]:

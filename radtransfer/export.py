@@ -3,20 +3,25 @@
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from radtransfer import __version__
 from radtransfer.cache import PART
+from radtransfer.comparisons.comparison_images import run_images
 from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.errors import ConfigError, RadtransferError, RunError
 from radtransfer.examination.image_examination import examine_images
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.export_format import ExportFormat
+from radtransfer.export_formats.metadata import write_metadata
 from radtransfer.pipeline.batches import make_batches
+from radtransfer.predictions.validation import export_values
 from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
 from radtransfer.settings import ImageSettings
 
@@ -53,7 +58,9 @@ class Exported:
     images: int
 
 
-def export_run(run: str | Path, *, format: str, out: Path, fold: str | None = None) -> list[Exported]:
+def export_run(
+    run: str | Path, *, format: str, out: Path, fold: str | None = None, operating_point: str | None = None
+) -> list[Exported]:
     """Export one fold of a run, or all of them, each checked before it appears at its place.
 
     Args:
@@ -61,6 +68,7 @@ def export_run(run: str | Path, *, format: str, out: Path, fold: str | None = No
         format: Key of `EXPORT_FORMATS`.
         out: File or folder to write; for all folds, a folder that gets `fold_K` for each.
         fold: A number, "all", or None where the run has one fold.
+        operating_point: Rule of a threshold, chosen on the fold's validation images, that the export carries.
 
     Raises:
         UnknownNameError: No such format.
@@ -72,16 +80,18 @@ def export_run(run: str | Path, *, format: str, out: Path, fold: str | None = No
         read_run(Path(run))
         if not finished_folds(Path(run)):
             raise RunError(f"Run {run} has no finished fold yet; nothing to export.")
-        return [_export_fold(Path(run), k, kind, out / f"fold_{k}{kind.suffix}") for k in finished_folds(Path(run))]
+        folds = {k: out / f"fold_{k}{kind.suffix}" for k in finished_folds(Path(run))}
+        return [_export_fold(Path(run), k, kind, target, operating_point) for k, target in folds.items()]
     if fold is not None and not fold.isdigit():
         raise ConfigError(f"--fold expects a number or all. Received: {fold!r}.")
     path, number = find_fold(run, fold=None if fold is None else int(fold))
-    return [_export_fold(path, number, kind, _with_suffix(out, kind.suffix))]
+    return [_export_fold(path, number, kind, _with_suffix(out, kind.suffix), operating_point)]
 
 
-def _export_fold(run: Path, fold: int, kind: ExportFormat, out: Path) -> Exported:
+def _export_fold(run: Path, fold: int, kind: ExportFormat, out: Path, operating_point: str | None) -> Exported:
     if out.exists():
         raise RunError(f"{out} exists; nothing was written. Choose another --out.")
+    metadata = _metadata(run, fold) | export_values(run, fold, operating_point)
     original = run / f"fold_{fold}" / "model.keras"
     model = keras.models.load_model(original, compile=False)
     images, real = _sample_images(run, fold, model.input_shape[1])
@@ -90,6 +100,7 @@ def _export_fold(run: Path, fold: int, kind: ExportFormat, out: Path) -> Exporte
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=PART) as folder:
         part = Path(folder) / out.name
         kind.write(model, part)
+        write_metadata(part, metadata)
         difference = float(np.abs(_predict_elsewhere(kind, part, original, images) - expected).max())
         if not difference <= LARGEST_DIFFERENCE:
             raise RadtransferError(
@@ -98,6 +109,21 @@ def _export_fold(run: Path, fold: int, kind: ExportFormat, out: Path) -> Exporte
             )
         part.replace(out)
     return Exported(out, _size(out), difference, real)
+
+
+def _metadata(run: Path, fold: int) -> dict[str, Any]:
+    record, reading = read_run(run), run_images(run).images
+    size = record["image_size"]
+    return {
+        "format": 1,
+        "written_by": f"radtransfer {__version__}",
+        "task": record["task"],
+        "classes": record["classes"],
+        "activation": record["head"],
+        "positive_from": record.get("positive_from"),
+        "input": {"shape": [None, size, size, 3], "preprocessing": record["preprocessing"], **asdict(reading)},
+        "provenance": {"run": run.name, "fold": fold, "backbone": record["backbone"]},
+    }
 
 
 def _predict_elsewhere(kind: ExportFormat, path: Path, original: Path, images: np.ndarray) -> np.ndarray:

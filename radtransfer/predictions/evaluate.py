@@ -11,6 +11,7 @@ import numpy as np
 from radtransfer.comparisons.comparison_images import run_images
 from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.patients import NO_PATIENTS
 from radtransfer.errors import ConfigError
 from radtransfer.examination.image_check import check_images
 from radtransfer.metrics.calibration import BINS, mean_with_temperatures
@@ -25,6 +26,8 @@ from radtransfer.predictions.validation import point_of, temperatures_of
 from radtransfer.progress import Progress
 from radtransfer.settings import DataSettings
 from radtransfer.splits.trained_images import seen_before
+
+_UNKNOWN = "no patient column, so that intervals are over images; give --patient-column or --patient-regex"
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def evaluate_on(
     point, temperatures = point_of(model, judging.rule), temperatures_of(model)
     table = read_test_set(data, model.scoring, model=model.given, split=split, class_map=class_map)
     for note in (*model.notes, *table.notes):
-        progress.note(note)
+        progress.note(_UNKNOWN if note == NO_PATIENTS else note)
     checked = check_images(
         table,
         workers=workers,

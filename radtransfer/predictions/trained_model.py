@@ -8,7 +8,7 @@ FOLDER              an exported SavedModel
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.settings import ImageSettings
+
+_READING = tuple(field.name for field in fields(ImageSettings))
 
 Member = Callable[[tf.Tensor], tf.Tensor]
 """float32 images (batch, height, width, 3), RGB, 0–255, to probabilities (batch, classes)."""
@@ -135,31 +137,38 @@ def keras_member(model: Any) -> Member:
     return tf.function(lambda images: model(images, training=False), input_signature=[shape])
 
 
-def saved_member(path: Path) -> tuple[Member, int | None, int]:
-    """The function of float images in a SavedModel, the image size that it takes, and how many classes it gives.
+def image_signature(path: Path) -> tuple[Any, Any, str]:
+    """A SavedModel, its function of float images that gives one output, and the name of that function's input.
 
     Raises:
-        WeightsError: It has none.
+        WeightsError: It cannot be loaded, or has no such function.
     """
     try:
         loaded = tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: {error}") from error
     for function in loaded.signatures.values():
-        (inputs,) = function.structured_input_signature[1:]
-        outputs = list(function.structured_outputs.values())
-        specs = list(inputs.values())
+        inputs = function.structured_input_signature[1]
+        specs, outputs = list(inputs.values()), function.structured_outputs
         if len(specs) == 1 and specs[0].dtype == tf.float32 and specs[0].shape.rank == 4 and len(outputs) == 1:
-            name = next(iter(inputs))
-            size = specs[0].shape[1]
-            classes = outputs[0].shape[-1]
-
-            # The loaded object must outlive its functions, whose variables it holds.
-            def member(images: tf.Tensor, loaded: Any = loaded, function: Any = function, name: str = name):
-                return next(iter(function(**{name: images}).values()))
-
-            return member, size, classes
+            return loaded, function, next(iter(inputs))
     raise WeightsError(f"{path}: expected a signature that takes float images (batch, height, width, 3); it has none.")
+
+
+def saved_member(path: Path) -> tuple[Member, int | None, int]:
+    """The network in a SavedModel, the image size that it takes, and how many classes it gives.
+
+    Raises:
+        WeightsError: As `image_signature`.
+    """
+    loaded, function, name = image_signature(path)
+
+    # The loaded object must outlive its functions, whose variables it holds.
+    def member(images: tf.Tensor, loaded: Any = loaded) -> tf.Tensor:
+        return next(iter(function(**{name: images}).values()))
+
+    (output,) = function.structured_outputs.values()
+    return member, function.structured_input_signature[1][name].shape[1], output.shape[-1]
 
 
 def _of_run(given: str, run: Path, folds: tuple[int, ...]) -> TrainedModel:
@@ -216,10 +225,11 @@ def _described(given: str, kind: str, path: Path, *, classes: int, image_size: i
     names = tuple(values.get("classes") or map(str, range(classes)))
     if len(names) != classes:
         raise WeightsError(f"{given} has {classes} outputs, but names {len(names)} classes. Export it again.")
-    size = image_size or values.get("image_size")
+    given_input = values.get("input") or {}
+    size = image_size or (given_input.get("shape") or [None, None])[1]
     if size is None:
         raise WeightsError(f"{given} takes images of any size and does not say which. Export it from a run.")
-    activation = values.get("head", "softmax")
+    activation = values.get("activation", "softmax")
     task = values.get("task") or ("multilabel" if activation == "sigmoid" else "multiclass")
     point = values.get("operating_point")
     return TrainedModel(
@@ -230,8 +240,8 @@ def _described(given: str, kind: str, path: Path, *, classes: int, image_size: i
         scoring=Scoring(task, names, values.get("positive_from")),
         activation=activation,
         image_size=size,
-        reading=ImageSettings(**values.get("images", {})),
-        backbone=values.get("backbone"),
+        reading=ImageSettings(**{name: given_input[name] for name in _READING if name in given_input}),
+        backbone=(values.get("provenance") or {}).get("backbone"),
         temperatures=(values.get("temperature"),),
         point=None if point is None else OperatingPoint(**point),
         notes=notes,

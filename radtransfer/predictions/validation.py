@@ -95,7 +95,10 @@ def point_of(model: TrainedModel, rule: str | None) -> OperatingPoint | None:
 
 
 def export_values(run: Path, fold: int, rule: str | None) -> dict[str, object]:
-    """The temperature and operating point of one fold, as an export carries them; None where not known."""
+    """The temperature and operating point of one fold, as an export carries them in its metadata; None where not known.
+
+    Errors as of `point_of`.
+    """
     model = find_model(str(run), folds=[fold])
     point = point_of(model, rule)
     (temperature,) = temperatures_of(model)
