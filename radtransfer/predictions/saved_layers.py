@@ -3,6 +3,7 @@
 Keras gives the operations of a layer its name as scope; the graph is laid flat, and the last in that scope is taken.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,9 @@ import tensorflow as tf
 
 from radtransfer.errors import UnknownNameError, WeightsError
 from radtransfer.predictions.trained_model import image_signature
+
+_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
+"""Operations that compute nothing."""
 
 
 def saved_layer(
@@ -30,8 +34,9 @@ def saved_layer(
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    _, function, _ = image_signature(path)
-    flat = convert_variables_to_constants_v2(function)
+    loaded, function, _ = image_signature(path)
+    flat = convert_variables_to_constants_v2(function)  # reads the variables that `loaded` holds
+    del loaded
     scopes = _scopes(flat.graph)
     if layer not in scopes:
         raise UnknownNameError("stage or layer", layer, [*known, *scopes])
@@ -43,13 +48,16 @@ def saved_layer(
 
 
 def _scopes(graph: Any) -> dict[str, tf.Tensor]:
-    """Layer to its last output, in order; Keras numbers the scopes of a graph that it traces again (`name_1`)."""
-    found: dict[str, tf.Tensor] = {}
-    for operation in graph.get_operations():
-        parts = operation.name.split("/")
-        if len(parts) < 2 or not operation.outputs or operation.type in ("Const", "Identity", "ReadVariableOp"):
-            continue
-        for part in parts[:-1]:
-            found[part] = operation.outputs[0]
-            found[re.sub(r"_\d+$", "", part)] = operation.outputs[0]
-    return found
+    """Layer to its last output, in order.
+
+    Keras traces a model that it has called before, so that every layer's scope is its name with a number (`conv1_1`).
+    """
+    operations = [
+        (operation.name.split("/"), operation.outputs[0])
+        for operation in graph.get_operations()
+        if operation.outputs and operation.type not in _NO_LAYER and operation.name.count("/") > 1
+    ]
+    start = len(os.path.commonprefix([parts[:-1] for parts, _ in operations]))
+    scopes = {parts[start]: output for parts, output in operations if len(parts) > start + 1}
+    numbered = all(re.search(r"_\d+$", scope) for scope in scopes)
+    return {re.sub(r"_\d+$", "", scope) if numbered else scope: output for scope, output in scopes.items()}
