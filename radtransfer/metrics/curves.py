@@ -103,10 +103,9 @@ def _bands(answers: _Sorted, clusters: int, draws: int, seed: int) -> list[list[
 
 
 def _sensitivity(true: np.ndarray, false: np.ndarray) -> np.ndarray:
-    """At `GRID`: the highest on the curve's vertical steps."""
-    x, y = np.append(0, false / false[-1]), np.append(0, true / true[-1])
-    keep = np.append(np.diff(x) > 0, True)  # of each false-positive rate the last, which is the highest
-    return np.interp(GRID, x[keep], y[keep])
+    """At `GRID`: the top of the curve where it is vertical."""
+    # A little to the right, since a rate such as 3/60 may be the least bit above 0.05.
+    return np.interp(GRID + 1e-9, np.append(0, false / false[-1]), np.append(0, true / true[-1]))
 
 
 def _precision(true: np.ndarray, false: np.ndarray) -> np.ndarray:
