@@ -1,9 +1,10 @@
 """`radtransfer predict`: what a trained model says about images."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -97,12 +98,10 @@ def predict(
         count=lambda done, total: progress.count("images", done, total),
     )
     header, line = line_writer(format_ or _format_of(out), found.scoring, pointed=point is not None)
-    with _target(out) as handle:
-        handle.write(header)
+    with _writer(out) as write:
+        write(header)
         for prediction in predictor(stream):
-            handle.write(line(prediction))
-            if out is None:
-                handle.flush()
+            write(line(prediction))
     progress.clear()
     kept = "The others are predicted."
     tell_bad_images(stream.bad, len(listed), on_bad_image, kept=kept)
@@ -113,11 +112,12 @@ def _format_of(out: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _target(out: str | None) -> Iterator[IO[str]]:
+def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
+    """Writes text to the file that appears when the block succeeds, or at once to standard output."""
     from radtransfer.runs import whole_file
 
     if out is None:
-        yield click.get_text_stream("stdout")
+        yield partial(click.echo, nl=False)
         return
     with whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
-        yield handle
+        yield handle.write
