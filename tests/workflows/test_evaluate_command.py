@@ -47,19 +47,19 @@ def evaluated(radtransfer, finished_run, elsewhere, tmp_path_factory):
 def test_the_figures_are_scikit_learns_on_the_mean_of_the_folds(evaluated, radtransfer, finished_run, elsewhere):
     result, out, _ = evaluated
     lines = read_rows(out / "predictions.csv")
-    assert list(lines[0]) == ["path", "patient", "label", "predicted", "positive", "p_well", "p_sick"]
-    truth = np.array([line["label"] == "sick" for line in lines])
-    scores = np.array([float(line["p_sick"]) for line in lines])
+    assert list(lines[0]) == ["path", "patient", "label", "predicted", "positive", "p_sick", "p_well"]
+    truth = np.array([line["label"] == "well" for line in lines])
+    scores = np.array([float(line["p_well"]) for line in lines])
     predicted = csv.DictReader(radtransfer("predict", finished_run.path, elsewhere).out.splitlines())
-    assert scores == pytest.approx([float(row["p_sick"]) for row in predicted], abs=1e-6)
+    assert scores == pytest.approx([float(row["p_well"]) for row in predicted], abs=1e-6)
     assert 0.5 < result["auc"] < 1
     assert result["auc"] == pytest.approx(roc_auc_score(truth, scores))
     assert result["ci95"][0] < result["auc"] < result["ci95"][1]
     assert result["brier"] == pytest.approx(brier_score_loss(truth, scores))
     assert result["accuracy"] == pytest.approx(np.mean((scores > 0.5) == truth))
     assert (result["n_images"], result["n_patients"], result["judged"]) == (40, 20, "ensemble")
-    assert result["per_class"]["sick"]["auc"] == pytest.approx(result["auc"])
-    assert result["per_class"]["sick"]["n_positive"] == 20
+    assert result["per_class"]["well"]["auc"] == pytest.approx(result["auc"])
+    assert result["per_class"]["well"]["n_positive"] == 20
     assert result["seen"] == {"images": 0, "patients": 0, "compared": True}
 
 
@@ -70,7 +70,7 @@ def test_each_fold_is_judged_as_well(evaluated):
     for name, found in result["members"].items():
         mine = [line for line in lines if line["network"] == name]
         assert len(mine) == found["n_images"] == 40
-        truth, scores = zip(*((line["label"] == "sick", float(line["p_sick"])) for line in mine), strict=True)
+        truth, scores = zip(*((line["label"] == "well", float(line["p_well"])) for line in mine), strict=True)
         assert found["auc"] == pytest.approx(roc_auc_score(truth, scores))
 
 
@@ -84,19 +84,17 @@ def test_the_operating_point_comes_from_validation_and_is_judged_on_the_test_ima
         if line["split"] == "val"
     ]
     assert point["chosen_on_images"] == len(valid)
-    found = point["questions"]["sick"]
+    found = point["questions"]["well"]
     lines = read_rows(out / "predictions.csv")
-    truth = [line["label"] == "sick" for line in lines]
-    says = [float(line["p_sick"]) >= found["threshold"] for line in lines]
+    truth = [line["label"] == "well" for line in lines]
+    says = [float(line["p_well"]) >= found["threshold"] for line in lines]
     tn, fp, fn, tp = confusion_matrix(truth, says).ravel()
     assert [found[name] for name in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
     assert found["sensitivity"] == pytest.approx(tp / (tp + fn))
-    assert result["confusion"] == {"classes": ["well", "sick"], "counts": [[tn, fp], [fn, tp]]} or result["confusion"][
-        "classes"
-    ] == ["sick", "well"]
-    there = [float(line["p_sick"]) >= found["threshold"] for line in valid]
-    sick = [line["label"] == "sick" for line in valid]
-    assert found["validation"]["sensitivity"] == pytest.approx(np.mean(np.array(there)[sick]))
+    assert result["confusion"] == {"classes": ["sick", "well"], "counts": [[tn, fp], [fn, tp]]}
+    there = [float(line["p_well"]) >= found["threshold"] for line in valid]
+    well = [line["label"] == "well" for line in valid]
+    assert found["validation"]["sensitivity"] == pytest.approx(np.mean(np.array(there)[well]))
 
 
 def test_the_folder_holds_tables_json_and_figures(evaluated):

