@@ -14,6 +14,7 @@ from radtransfer.cli.prediction_options import (
     list_settings,
     skip_option,
     tell_bad_images,
+    writing,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
@@ -79,7 +80,7 @@ def extract(
         workers=workers,
         count=lambda done, total: progress.count("images", done, total),
     )
-    with feature_file(Path(out), layer=extractor.layer, shape=extractor.shape) as write:
+    with writing(out), feature_file(Path(out), layer=extractor.layer, shape=extractor.shape) as write:
         for paths, features in extractor(stream, batch_size=batch_size, notify=progress.note):
             write(paths, features)
     progress.clear()

@@ -17,6 +17,7 @@ from radtransfer.cli.prediction_options import (
     list_settings,
     skip_option,
     tell_bad_images,
+    writing,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
@@ -119,5 +120,5 @@ def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
     if out is None:
         yield partial(click.echo, nl=False)
         return
-    with whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
+    with writing(out), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
         yield handle.write

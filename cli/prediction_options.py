@@ -1,6 +1,8 @@
 """What predict, extract and evaluate share: their options, and how unreadable images are told of."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +82,21 @@ def check_file(out: str | None, *, overwrite: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out {out}: its folder cannot be made ({error.strerror}). Choose another.") from None
+    if not os.access(path.parent, os.W_OK):
+        raise RunError(f"--out {out}: its folder may not be written. Choose another.")
+
+
+@contextmanager
+def writing(out: str) -> Iterator[None]:
+    """Turns a disk that is full, or gone, into one sentence: nothing else in the block reads or writes files unguarded.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"--out {out}: cannot be written ({error.strerror or error}). Nothing was left there.") from None
 
 
 def list_settings(given: dict[str, Any]) -> tuple["DataSettings", int]:

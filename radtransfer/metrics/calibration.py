@@ -94,6 +94,8 @@ def expected_error(
 def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activation: str) -> float | None:
     """The temperature that makes the known targets most likely; None without any known target.
 
+    It is 1 where there is no such temperature: where all are right with room to spare, colder is always likelier.
+
     A softmax keeps its ranking of the classes, sigmoids keep their side of 0.5. Above 1 the network was too sure.
 
     Args:
@@ -117,7 +119,8 @@ def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activatio
         return float(-np.where(targets == 1, np.log(p), np.log(other))[known].mean())
 
     found = minimize_scalar(loss, bounds=tuple(np.log(_RANGE)), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    at_an_end = np.min(np.abs(found.x - np.log(_RANGE))) < 0.01
+    return 1.0 if at_an_end else float(np.exp(found.x))
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float, *, activation: str) -> np.ndarray:

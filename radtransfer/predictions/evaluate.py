@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from radtransfer.comparisons.comparison_images import run_images
 from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.patients import NO_PATIENTS
@@ -20,12 +19,12 @@ from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.pipeline.batches import make_batches
 from radtransfer.predictions.forward import Forward, run_all
 from radtransfer.predictions.judgement import Judged, judge
+from radtransfer.predictions.leak_warnings import warn_of_leaks
 from radtransfer.predictions.test_set import read_test_set
 from radtransfer.predictions.trained_model import TrainedModel
 from radtransfer.predictions.validation import point_of, temperatures_of
 from radtransfer.progress import Progress
 from radtransfer.settings import DataSettings
-from radtransfer.splits.trained_images import seen_before
 
 _UNKNOWN = "no patient column, so that intervals are over images; give --patient-column or --patient-regex"
 
@@ -115,7 +114,7 @@ def evaluate_on(
         progress=progress,
     )
     table = checked.table
-    seen = _seen(model, table, progress)
+    seen = warn_of_leaks(model, table, progress)
     batches = make_batches(
         table.paths,
         table.files,
@@ -210,28 +209,3 @@ def _evaluation(
         "members": {item.name: value for item, value in zip(judged[1:], each, strict=True)},
     }
     return Evaluation(model, data, tuple(judged), tuple(labels), point, judging, figures)
-
-
-def _seen(model: TrainedModel, table: ImageTable, progress: Progress) -> dict[str, Any] | None:
-    """Counts of the test images and patients that the run has trained or validated on, with a warning each."""
-    if model.kind != "run":
-        progress.note(
-            f"{model.given} does not know its training images; evaluate the run to see whether they are tested"
-        )
-        return None
-    seen = seen_before(table, model.path, model.folds, run_images(model.path).data)
-    if seen.images:
-        progress.note(
-            f"leak: {len(seen.images)} of {len(table)} test images trained or validated {model.given} (e.g. "
-            f"{table.paths[seen.images[0]]}); its figures are too high. Leave them out"
-        )
-    if seen.patients:
-        progress.note(
-            f"leak: {len(seen.patients)} of {len(set(table.patients))} patients have names that stand in the training "
-            f"of {model.given} too (e.g. {seen.patients[0]}); if they are the same people, its figures are too high"
-        )
-    if not seen.compared:
-        progress.note(
-            f"the images of {model.given} are not there any more: only the paths of test images were compared"
-        )
-    return {"images": len(seen.images), "patients": len(seen.patients), "compared": seen.compared}

@@ -1,6 +1,6 @@
 """The images that a command names one by one, by folders or by tables, without labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,9 +52,19 @@ def list_images(names: Sequence[str], settings: DataSettings) -> ImageList:
     for name in names:
         for path, place in _images_of(name, settings, notes):
             found.setdefault(path, place)
+    _check_names(found)
     table = ImageTable(tuple(found), tuple(found.values()), np.zeros((len(found), 1), "float32"), ("",), "multiclass")
     table = with_frames(replace(table, notes=tuple(notes)), settings)
     return ImageList(table.paths, table.files, table.notes)
+
+
+def _check_names(paths: Iterable[str]) -> None:
+    """Every output is UTF-8 and holds the path."""
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"The file name {path!r} is not valid Unicode. Rename it.") from None
 
 
 def _images_of(name: str, settings: DataSettings, notes: list[str]) -> Iterator[tuple[str, ImagePlace | None]]:

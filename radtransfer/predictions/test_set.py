@@ -121,10 +121,10 @@ def _mismatch(
 
 
 def _like(name: str, classes: Sequence[str]) -> str:
-    """The class that is spelt like `name`, or the first."""
+    """The class that is spelt like `name`; where there is none it is not for us to guess."""
     squeezed = name.lower().replace("_", " ").strip()
     alike = [item for item in classes if item.lower().replace("_", " ").strip() == squeezed]
-    return _quoted((alike or list(classes))[0])
+    return _quoted(alike[0]) if alike else "CLASS"
 
 
 def _quoted(name: str) -> str:

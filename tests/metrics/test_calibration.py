@@ -95,6 +95,11 @@ def test_sigmoids_have_a_temperature_too_and_unknown_labels_do_not_count():
     assert fit_temperature(np.full((2, 2), np.nan), said[:2], activation="sigmoid") is None
 
 
+def test_where_all_are_right_the_network_stays_as_it_is():
+    targets = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert fit_temperature(targets, 0.1 + 0.8 * targets, activation="softmax") == 1
+
+
 def test_certainty_has_a_temperature_as_well():
     targets, said = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
     found = with_temperature(said, fit_temperature(targets, said, activation="softmax"), activation="softmax")

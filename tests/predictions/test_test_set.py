@@ -32,7 +32,7 @@ def test_a_class_that_the_model_does_not_know_is_explained():
     text = str(caught.value)
     assert "It knows benign, malignant. The data has all of them." in text
     assert "normal (2 images)" in text
-    assert "--class-map normal=benign" in text
+    assert "--class-map normal=CLASS" in text
 
 
 def test_another_spelling_is_suggested():

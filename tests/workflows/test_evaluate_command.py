@@ -160,11 +160,29 @@ def test_images_and_patients_of_the_training_are_warned_of(radtransfer, finished
     assert "leak: 24 of 24 patients" in outcome.err
 
 
+def test_images_that_trained_the_runs_weights_are_warned_of(
+    radtransfer, finished_run, tiny_images, elsewhere, tmp_path
+):
+    network = ("--backbone", "cbr_tiny", "--image-size", 24, "--batch-size", 8, "--epochs", 1, "--folds", 1)
+    arguments = ("--weights", finished_run.path / "fold_1", *network, "--out", tmp_path / "run")
+    assert radtransfer("finetune", "--data", elsewhere, *arguments).code == 0
+    data = ("--data", tiny_images / "images.csv", "--image-root", tiny_images / "images")
+    outcome = radtransfer("evaluate", tmp_path / "run", *data, "--draws", 100)
+    assert outcome.code == 0, outcome.err
+    assert "of 48 test images trained or chose the weights of" in outcome.err
+    assert "trained or validated" not in outcome.err
+
+
 def test_classes_that_do_not_match_exit_with_3_and_can_be_mapped(radtransfer, finished_run, tmp_path):
     table = draw_images(tmp_path / "other", ("well", "Sick", "normal"))
     outcome = radtransfer("evaluate", finished_run.path, "--data", table)
     assert (outcome.code, outcome.out) == (3, "")
-    for words in ("It knows sick, well", "lacks sick", "Sick (6 images)", "--class-map Sick=sick", "normal"):
+    for words in (
+        "It knows sick, well",
+        "lacks sick",
+        "Sick (6 images)",
+        "--class-map Sick=sick --class-map normal=CLASS",
+    ):
         assert words in outcome.err
     options = ("--class-map", "Sick=sick", "--class-map", "normal=")
     outcome = radtransfer("evaluate", finished_run.path, "--data", table, *options, "--draws", 100, "--json")
