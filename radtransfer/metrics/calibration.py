@@ -119,7 +119,7 @@ def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activatio
         return float(-np.where(targets == 1, np.log(p), np.log(other))[known].mean())
 
     found = minimize_scalar(loss, bounds=tuple(np.log(_RANGE)), method="bounded", options={"xatol": 1e-6})
-    at_an_end = np.min(np.abs(found.x - np.log(_RANGE))) < 0.01
+    at_an_end = min(map(loss, np.log(_RANGE))) <= found.fun + 1e-9
     return 1.0 if at_an_end else float(np.exp(found.x))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_pydicoms_own_files_are_predicted(radtransfer, run, tmp_path):
     data = pytest.importorskip("pydicom.data")
     names = ("CT_small.dcm", "MR_small.dcm", "examples_palette.dcm")
     files = [data.get_testdata_file(name, download=False) for name in names]
-    (tmp_path / "rtplan.dcm").write_bytes(open(data.get_testdata_file("rtplan.dcm", download=False), "rb").read())  # noqa: PTH123, SIM115
+    shutil.copy(data.get_testdata_file("rtplan.dcm", download=False), tmp_path)
     outcome = radtransfer("predict", run, *(file for file in files if file), tmp_path / "rtplan.dcm")
     assert outcome.code == 3
     rows = list(csv.DictReader(outcome.out.splitlines()))
