@@ -82,7 +82,7 @@ def evaluate(
     mapped = _class_map(class_map)
     _check_options(given, split, mapped)
     if out:
-        from radtransfer.comparisons.comparison_files import check_out
+        from radtransfer.result_folder import check_out
 
         check_out(Path(out))
     import_tensorflow()

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from radtransfer.comparisons.comparison_files import make_out
 from radtransfer.figures.confusion_matrix import draw_confusion
 from radtransfer.figures.precision_recall import draw_precision_recall
 from radtransfer.figures.reliability import draw_reliability
@@ -27,6 +26,7 @@ from radtransfer.predictions.evaluate import Evaluation
 from radtransfer.predictions.judgement import Judged
 from radtransfer.predictions.predict import Prediction, positives, predicted_names
 from radtransfer.predictions.prediction_rows import csv_header, csv_line
+from radtransfer.result_folder import make_out
 from radtransfer.runs import write_json, write_rows
 
 _MOST = 8
