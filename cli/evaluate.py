@@ -182,8 +182,10 @@ def _calibration_lines(found: dict[str, Any], activation: str) -> Iterator[str]:
     yield f"calibration    ECE {_number(item['ece'])} in {item['bins']} bins of equal width"
     if "ece_after" in item:
         temperatures = ", ".join(f"{value:.2f}" for value in found["temperatures"])
+        number = found["validation_images"]
+        images = "validation images" if number is None else f"{number} validation images"
         yield (
-            f"               temperature {temperatures}, fitted on validation images: ECE {_number(item['ece'])} to "
+            f"               temperature {temperatures}, fitted on {images}: ECE {_number(item['ece'])} to "
             f"{_number(item['ece_after'])}, Brier {_number(item['brier_before'])} to {_number(item['brier_after'])}"
         )
 

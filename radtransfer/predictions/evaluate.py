@@ -22,7 +22,7 @@ from radtransfer.predictions.judgement import Judged, judge
 from radtransfer.predictions.leak_warnings import warn_of_leaks
 from radtransfer.predictions.test_set import read_test_set
 from radtransfer.predictions.trained_model import TrainedModel
-from radtransfer.predictions.validation import point_of, temperatures_of
+from radtransfer.predictions.validation import point_of, temperatures_of, validation_count
 from radtransfer.progress import Progress
 from radtransfer.settings import DataSettings
 
@@ -202,6 +202,7 @@ def _evaluation(
         "classes": list(model.scoring.classes),
         "positive_from": model.scoring.positive_from,
         "temperatures": None if None in temperatures else list(temperatures),
+        "validation_images": validation_count(model),
         "draws": judging.draws,
         "seed": judging.seed,
         **more,

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from radtransfer.comparisons.comparison_images import run_file
 from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.metrics.calibration import fit_temperature
 from radtransfer.metrics.operating_point import OperatingPoint, check_questions, check_rule, choose_point
 from radtransfer.predictions.trained_model import TrainedModel, find_model
+from radtransfer.runs import read_rows
 
 
 def validation_predictions(model: TrainedModel) -> RunPredictions | None:
@@ -48,6 +50,14 @@ def temperatures_of(model: TrainedModel) -> tuple[float | None, ...]:
         fit_temperature(found.targets[folds == fold], found.probabilities[folds == fold], activation=model.activation)
         for fold in model.folds
     )
+
+
+def validation_count(model: TrainedModel) -> int | None:
+    """How many validation images decide in a run; None for an export, which does not say."""
+    if model.kind != "run":
+        return None
+    lines = [read_rows(run_file(model.path, f"fold_{fold}/predictions.csv")) for fold in model.folds]
+    return sum(row["split"] == "val" for rows in lines for row in rows)
 
 
 def known_temperatures(model: TrainedModel) -> tuple[float, ...]:
