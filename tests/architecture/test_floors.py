@@ -83,9 +83,8 @@ FLOORS = {
             "studies",
         ),
         ("data",),
-        ("export",),
         ("prepared",),
-        ("comparisons", "reports"),
+        ("comparisons", "reports", "exports", "explanations"),
     ],
 }
 
