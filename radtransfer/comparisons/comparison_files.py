@@ -7,7 +7,6 @@ compare-weights         weights.csv .json .png, and filters.png
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radtransfer.comparisons.predictions import ROW_COLUMNS, PredictionComparison
-from radtransfer.errors import RunError
 from radtransfer.figures.before_after import Points, before_after
 from radtransfer.figures.filter_change import filter_change
 from radtransfer.figures.layer_change import layer_change
@@ -23,6 +21,7 @@ from radtransfer.figures.prediction_agreement import prediction_agreement
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
 from radtransfer.figures.similarity_heat_map import similarity_heat_map
 from radtransfer.figures.style import save_figure
+from radtransfer.result_folder import make_out
 from radtransfer.runs import write_json, write_rows
 
 # These modules import TensorFlow, which the comparison of predictions does without.
@@ -47,32 +46,6 @@ _SIMILARITY_COLUMNS = [
     "dims",
     "repeats",
 ]
-
-
-def check_out(out: Path) -> None:
-    """See that results can be written to a folder, before anything is computed.
-
-    Raises:
-        RunError: It is a run or a file, or no folder can be made there.
-    """
-    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if (out / "run.json").exists() or out.is_file():
-        raise RunError(f"--out {out}: expected a folder for results, received a run or a file. Choose another.")
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise RunError(f"--out {out}: no folder can be made in {existing}. Choose another.")
-
-
-def make_out(out: Path) -> None:
-    """Make the folder for results.
-
-    Raises:
-        RunError: As `check_out`.
-    """
-    check_out(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {out}: no folder can be made there ({error.strerror}). Choose another.") from None
 
 
 def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
