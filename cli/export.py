@@ -37,7 +37,9 @@ def export(run: str, format_: str, out: str, fold: str | None, as_json: bool) ->
     for item in exported:
         images = f"{item.images} of the run's images" if item.images else "drawn images (the run's are not there)"
         files = "" if item.bytes_difference is None else f", {item.bytes_difference:.2g} from the files"
-        click.echo(f"{item.path}  {item.size / 1e6:.1f} MB  largest difference {item.difference:.2g}{files} on {images}")
+        click.echo(
+            f"{item.path}  {item.size / 1e6:.1f} MB  largest difference {item.difference:.2g}{files} on {images}"
+        )
     click.echo(f"checked   in a fresh process; more than {LARGEST_DIFFERENCE:g} is refused")
     click.echo(f"inside    {exported[0].inside}")
     inside = "" if exported[0].bytes_difference is None else " (serve_bytes does all of it)"

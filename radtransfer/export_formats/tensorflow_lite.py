@@ -24,7 +24,9 @@ def _write(exported: Exportable, path: Path) -> None:
     archive = keras.export.ExportArchive()
     archive.track(model)
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")
-    archive.add_endpoint("serve", lambda image: {"probabilities": model(image, training=False)}, input_signature=[images])
+    archive.add_endpoint(
+        "serve", lambda image: {"probabilities": model(image, training=False)}, input_signature=[images]
+    )
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         archive.write_out(folder, verbose=False)
         run_python(_CONVERT, [folder, path], failure="The model cannot be converted to TensorFlow Lite")

@@ -106,8 +106,7 @@ class RunFacts:
                 patients[row["split"]].add(row["patient"])
         known = all(patient for split in patients.values() for patient in split)
         return {
-            split: SplitCount(images[split], len(patients[split]) if known else None, labels[split])
-            for split in SPLITS
+            split: SplitCount(images[split], len(patients[split]) if known else None, labels[split]) for split in SPLITS
         }
 
     @cached_property
