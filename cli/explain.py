@@ -13,7 +13,7 @@ from radtransfer.settings import DataSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from radtransfer.explanations.explain import Explained
+    from radtransfer.explanations.explained import Explained
 
 
 @click.command(short_help="Draw where in images a network finds what it says.")
@@ -48,8 +48,8 @@ def explain(model: str, images: tuple[Path, ...], out: str, as_json: bool, **giv
 
     check_out(Path(out))
     import_tensorflow()
-    from radtransfer.explanations.explain import ExplainSettings
     from radtransfer.explanations.explain import explain as explain_images
+    from radtransfer.explanations.explained import ExplainSettings
     from radtransfer.explanations.explanation_files import explained_record, write_explanations
 
     settings = ExplainSettings(
@@ -67,7 +67,8 @@ def explain(model: str, images: tuple[Path, ...], out: str, as_json: bool, **giv
     written = write_explanations(explained, Path(out))
     progress.clear()
     click.echo(json.dumps(explained_record(explained), indent=2) if as_json else "\n".join(_lines(explained)))
-    click.echo(f"wrote {written[0]}, {len(explained.explanations)} overlays, {written[1].name}, {written[2].name}", err=True)
+    others = f"{len(explained.explanations)} overlays, {written[1].name}, {written[2].name}"
+    click.echo(f"wrote {written[0]}, {others}", err=True)
 
 
 def _lines(explained: "Explained") -> "Iterator[str]":
@@ -85,7 +86,7 @@ def _lines(explained: "Explained") -> "Iterator[str]":
     yield f"sanity    rank correlation with the maps of random weights: {steps}"
     last = explained.randomized[-1].correlation
     depends = last is None or abs(last) <= PASSED
-    yield f"          {'the maps depend on the weights' if depends else 'the maps hardly depend on the weights: do not rely on them'}"
+    yield f"{'':<10}the maps {'depend' if depends else 'hardly depend'} on the weights"
     for item in explained.explanations[:5]:
         state = {True: "wrong", False: "right", None: ""}[item.verdict.wrong]
         yield f"{state:<10}{item.verdict.name} {item.verdict.probability:.3f}  {item.path}"

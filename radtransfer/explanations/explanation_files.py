@@ -12,7 +12,7 @@ from typing import Any
 
 from radtransfer.cache import PART
 from radtransfer.errors import RunError
-from radtransfer.explanations.explain import Explained, Explanation
+from radtransfer.explanations.explained import Explained, Explanation
 from radtransfer.explanations.pictures import overlay, picture, side_by_side
 from radtransfer.explanations.sheet import explanation_sheet
 from radtransfer.result_folder import make_out

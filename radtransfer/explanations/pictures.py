@@ -1,4 +1,7 @@
-"""Maps laid over images: colours of a perceptually uniform map, the more opaque the higher, and half of the peak outlined."""
+"""Maps laid over images: colours of a perceptually uniform map, the more opaque the higher.
+
+A white line encloses half of the peak and more.
+"""
 
 import base64
 import io

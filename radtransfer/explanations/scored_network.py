@@ -113,8 +113,8 @@ def _before_activation(model: keras.Model) -> tuple[keras.KerasTensor, str]:
     outputs = model.outputs[0].shape
     if activation not in ("softmax", "sigmoid") or len(outputs) != 2 or (activation == "softmax" and outputs[1] < 2):
         raise WeightsError(
-            f"Expected a model that ends in a softmax or sigmoid over its classes. Received: {model.name}, which ends in "
-            f"{last.name}, {type(last).__name__} with {activation or 'no activation'} and the output {outputs[1:]}."
+            f"Expected a model that ends in a softmax or sigmoid over its classes. Received: {model.name}, which ends "
+            f"in {last.name}, {type(last).__name__} with {activation or 'no activation'}, of outputs {outputs[1:]}."
         )
     if isinstance(last, keras.layers.Softmax | keras.layers.Activation):
         return last.input, activation

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from radtransfer.explanations.explain import Explained, Explanation
+from radtransfer.explanations.explained import Explained, Explanation
 from radtransfer.explanations.pictures import color_stops, data_uri, overlay, picture
 from radtransfer.explanations.randomization import PASSED
 from radtransfer.reports.numbers import number
@@ -11,6 +11,8 @@ from radtransfer.reports.style import STYLE
 
 _STYLE = """
 body { max-width: 70rem; }
+.intro { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: 0 3rem; }
+.intro figure { margin-top: .6rem; } .intro p { font-size: 1rem; }
 .cases { display: grid; grid-template-columns: repeat(auto-fill, minmax(31rem, 1fr)); gap: 2rem 2.4rem; }
 .cases.two { grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); }
 .case { margin: 0; break-inside: avoid; }
@@ -22,7 +24,7 @@ body { max-width: 70rem; }
 .case.wrong .verdict { border-color: #a1260d; color: #a1260d; }
 .bar { display: inline-block; width: 9rem; height: .8rem; border-radius: 2px; vertical-align: -.08rem; margin: 0 .5em; }
 table.small { width: auto; }
-@media (max-width: 40rem) { .cases, .cases.two { grid-template-columns: 1fr; } }
+@media (max-width: 40rem) { .intro, .cases, .cases.two { grid-template-columns: 1fr; } }
 @media print { .cases { grid-template-columns: 1fr 1fr; gap: 6mm; } }
 """
 
@@ -30,7 +32,7 @@ table.small { width: auto; }
 def explanation_sheet(explained: Explained) -> str:
     """The page as text."""
     title = f"What {explained.given} looks at"
-    body = "\n".join([_how_to_read(explained), _checks(explained), _cases(explained)])
+    body = f'<div class="intro">{_how_to_read(explained)}{_checks(explained)}</div>\n{_cases(explained)}'
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -57,7 +59,7 @@ def _facts(explained: Explained) -> str:
     facts["shown"] = f"{len(explained.explanations):,}"
     if explained.explanations[0].occlusion is not None:
         facts["agreement with occlusion, median"] = number(explained.agreement, 2)
-    facts["with random weights"] = number(explained.randomized[-1].correlation, 2)
+    facts["agreement with random weights, median"] = number(explained.randomized[-1].correlation, 2)
     rows = "".join(f"<div><dt>{_e(name)}</dt><dd>{_e(value)}</dd></div>" for name, value in facts.items())
     return f'<dl class="facts">{rows}</dl>'
 
@@ -67,14 +69,16 @@ def _how_to_read(explained: Explained) -> str:
     occlusion = ""
     if (covered := explained.explanations[0].occlusion) is not None:
         occlusion = (
-            f" Beside it, by how much the same log odds fall when each of {len(covered)}×{len(covered)} squares is covered "
-            "with the image's mean colour: another way to ask the same, which shares nothing with the first but the network."
+            f" Beside it, by how much the same log odds fall when each of {len(covered)}×{len(covered)} squares is "
+            "covered with the image's mean colour: another way to ask the same, which shares nothing with the first "
+            "but the network."
         )
     stops = ", ".join(color_stops())
     return (
         '<section id="reading"><h2>How to read it</h2>'
-        f"<p>Colour marks where the layer holds what raises the log odds of {_e(about)}; each picture has its own scale."
-        f"{occlusion} A map is no outline of a lesion and no proof: a place can matter for a reason that is not medical.</p>"
+        f"<p>Colour marks where the layer holds what raises the log odds of {_e(about)}; each picture has its own "
+        f"scale.{occlusion} A map is no outline of a lesion and no proof: a place can matter for a reason that is not "
+        "medical.</p>"
         f'<p><small>nothing<span class="bar" style="background: linear-gradient(to right, {stops})"></span>'
         "the most in this image; the white line encloses half of that and more</small></p></section>"
     )
@@ -100,8 +104,8 @@ def _checks(explained: Explained) -> str:
         )
     return (
         f'<section id="checks"><h2>Can the maps be trusted?</h2>{agreement}<p>{verdict}</p>'
-        '<figure class="table"><figcaption>Median rank correlation with the maps of the trained network, from the output '
-        'down one more part with random weights</figcaption><table class="small"><thead><tr>'
+        '<figure class="table"><figcaption>Median rank correlation with the maps of the trained network, from the '
+        'output down one more part with random weights</figcaption><table class="small"><thead><tr>'
         '<th scope="col" class="name">random</th><th scope="col">correlation</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></figure></section>"
     )

@@ -25,7 +25,7 @@ def _limits(facts: RunFacts) -> Iterator[str]:
             "good; the interval takes the images for independent and may be too narrow."
         )
     if (facts.settings.get("data") or {}).get("allow_leakage"):
-        yield "The split was used although images or patients stand in several of its sets; the figures may be too good."
+        yield "The split was used though images or patients stand in several of its sets; the figures may be too good."
     few = [f"{name} ({test.classes.get(name, 0)})" for name in facts.classes if test.classes.get(name, 0) < FEW]
     if few:
         yield f"Fewer than {FEW} test images of {', '.join(few)}: its figures on them are uncertain."
@@ -35,8 +35,8 @@ def _limits(facts: RunFacts) -> Iterator[str]:
     if not record.get("calibration"):
         yield "Its probabilities were not calibrated: 0.9 does not mean nine in ten."
     yield (
-        "It gives probabilities for any image, also for one that shows something else or a class it never saw, and does "
-        "not say that it cannot tell."
+        "It gives probabilities for any image, also for one that shows something else or a class it never saw, and "
+        "does not say that it cannot tell."
     )
     failed = record.get("status") not in (None, "finished")
     if failed:

@@ -177,8 +177,8 @@ def _weights(facts: RunFacts) -> list[str]:
     hashed = f" sha256 `{found.sha256}`." if found.sha256 else ""
     return [
         f"{_text(found.source)}.{hashed} {_text(found.terms)}",
-        "The terms of these weights, and of the images it was trained on, go with the model; the licence of radtransfer "
-        "covers neither.",
+        "The terms of these weights, and of the images it was trained on, go with the model; the licence of "
+        "radtransfer covers neither.",
     ]
 
 
@@ -194,8 +194,8 @@ def _check(check: ExportCheck) -> list[str]:
     images = f"{check.images} of the run's images" if check.images else "drawn images (the run's are not there)"
     files = "" if check.bytes_difference is None else f"; decoding the files itself, by {check.bytes_difference:.2g}"
     return [
-        f"Reloaded in a fresh process, its probabilities on {images} differ from the run's model by {check.difference:.2g} "
-        f"at most{files}; more than {check.allowed:g} is refused. {check.size / 1e6:.1f} MB.",
+        f"Reloaded in a fresh process, its probabilities on {images} differ from the run's model by "
+        f"{check.difference:.2g} at most{files}; more than {check.allowed:g} is refused. {check.size / 1e6:.1f} MB.",
         f"Use: `{check.usage}`",
     ]
 
