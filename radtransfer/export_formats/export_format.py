@@ -36,8 +36,8 @@ class ExportFormat:
         read_metadata: What was written about the model at a path.
         read: Python, without this package, that makes `probabilities` of `images` (both NumPy arrays) from the
             export at `path`; `original` is the run's model.keras, for formats that hold no architecture.
-        read_bytes: The same from `encoded`, a list of the bytes of JPEGs and PNGs; None where images have to be
-            decoded by the caller.
+        read_bytes: Goes on from there with the same of `encoded`, a list of the bytes of JPEGs and PNGs; None where
+            images have to be decoded by the caller.
         usage: One sentence: how it is used.
         needs: Packages of the extra `export` that it takes.
     """

@@ -54,8 +54,6 @@ model = tf.saved_model.load(path)
 probabilities = model.serve(images).numpy()
 """,
     read_bytes="""
-import tensorflow as tf
-model = tf.saved_model.load(path)
 probabilities = model.serve_bytes(tf.constant(encoded)).numpy()
 """,
     usage="tf.saved_model.load(path).serve(images), or .serve_bytes(encoded JPEGs and PNGs)",

@@ -4,7 +4,7 @@ import importlib.util
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,9 @@ with np.load(inputs) as arrays:
     images, *encoded = arrays.values()
 encoded = [contents.tobytes() for contents in encoded]
 {read}
-np.save(outputs, np.asarray(probabilities))
+of_images = np.asarray(probabilities)
+{read_bytes}
+np.savez(outputs, of_images, np.asarray(probabilities))
 """
 
 
@@ -149,13 +151,14 @@ def _export_fold(run: Path, fold: int, kind: ExportFormat, target: Path, staging
     if kind.read_bytes and can_read_encoded(facts.reading):
         from_bytes = partial(encoded_image, image_size=size, reading=facts.reading)
     part = staging / target.name
+    expected = model.predict(samples.images, verbose=0)  # first: a writer that changes the model is found out
     kind.write(Exportable(model, metadata, from_bytes), part)
-    expected = model.predict(samples.images, verbose=0)
-    difference = _difference(kind.read, part, original, samples, expected)
-    bytes_difference = None
-    if from_bytes is not None and samples.encoded:
-        of_encoded = expected[samples.encoded_rows]
-        bytes_difference = _difference(kind.read_bytes, part, original, samples, of_encoded)
+    if from_bytes is None:
+        samples = replace(samples, encoded=[], encoded_rows=[])
+    of_images, of_files = predict_elsewhere(kind, part, original, samples)
+    difference, bytes_difference = _difference(of_images, expected), None
+    if samples.encoded:
+        bytes_difference = _difference(of_files, expected[samples.encoded_rows])
     check = ExportCheck(kind.usage, _size(part), difference, bytes_difference, samples.real, LARGEST_DIFFERENCE)
     write_text(staging / card_place(target).name, model_card(facts, size=size, check=check))
     rules = metadata["input"]
@@ -172,13 +175,40 @@ def _export_fold(run: Path, fold: int, kind: ExportFormat, target: Path, staging
     )
 
 
-def _difference(read: str, path: Path, original: Path, samples: Samples, expected: np.ndarray) -> float:
-    """How far what a fresh Python, without this package, predicts from the export is from `expected`, at most.
+def predict_elsewhere(
+    kind: ExportFormat, path: Path, original: Path, samples: Samples
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a fresh Python, without this package, predicts from an export.
+
+    Args:
+        kind: Its format.
+        path: The export.
+        original: The run's model.keras.
+        samples: Images, as tensors and as files.
+
+    Returns:
+        Of the images, and of the files; the same again where it does not decode files or there are none.
 
     Raises:
-        ExportError: It is too far, or nothing.
+        ExportError: It cannot be read.
     """
-    found = _predict_elsewhere(read, path, original, samples)
+    read_bytes = kind.read_bytes if samples.encoded and kind.read_bytes else ""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "probabilities.npz"
+        np.savez(inputs, samples.images, *(np.frombuffer(contents, np.uint8) for contents in samples.encoded))
+        code = _CHECK.format(read=kind.read, read_bytes=read_bytes)
+        run_python(code, [path, original, inputs, outputs], failure="The export cannot be read back")
+        with np.load(outputs) as arrays:
+            of_images, of_files = arrays.values()
+    return of_images, of_files
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """How far two arrays of probabilities are apart, at most.
+
+    Raises:
+        ExportError: Too far.
+    """
     if found.shape != expected.shape:
         raise ExportError(f"The reloaded export predicts {found.shape}, not {expected.shape}. Nothing was written.")
     difference = float(np.abs(found - expected).max())
@@ -188,15 +218,6 @@ def _difference(read: str, path: Path, original: Path, samples: Samples, expecte
             f"where {LARGEST_DIFFERENCE:g} is allowed. Nothing was written."
         )
     return difference
-
-
-def _predict_elsewhere(read: str, path: Path, original: Path, samples: Samples) -> np.ndarray:
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "probabilities.npy"
-        np.savez(inputs, samples.images, *(np.frombuffer(contents, np.uint8) for contents in samples.encoded))
-        arguments = [path, original, inputs, outputs]
-        run_python(_CHECK.format(read=read), arguments, failure="The export cannot be read back")
-        return np.load(outputs)
 
 
 def _size(path: Path) -> int:
