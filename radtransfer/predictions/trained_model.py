@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from radtransfer.comparisons.comparison_images import check_input, run_file, run_images
 from radtransfer.errors import RunError, WeightsError, WeightsNotFoundError
-from radtransfer.export_formats.metadata import read_metadata
+from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring
 from radtransfer.runs import finished_folds, read_run
@@ -215,9 +215,8 @@ def _of_saved(given: str, path: Path) -> TrainedModel:
 
 def _described(given: str, kind: str, path: Path, *, classes: int, image_size: int | None) -> TrainedModel:
     """An export by what its metadata say; without them its classes are numbers."""
-    values, notes = read_metadata(path), ()
-    if values is None:
-        values = {}
+    values, notes = EXPORT_FORMATS[kind].read_metadata(path), ()
+    if not values:
         notes = (
             f"{given} does not say what its classes are or how its images were read: classes are numbers, images are "
             "stretched. Export it again with radtransfer export",

@@ -85,7 +85,7 @@ FLOORS = {
         ),
         ("data",),
         ("prepared",),
-        ("comparisons", "reports", "predictions", "export"),
+        ("comparisons", "reports", "predictions", "exports", "explanations"),
     ],
 }
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -76,16 +77,12 @@ def test_another_operating_point_of_an_export_is_refused(radtransfer, exports, t
 
 
 def test_calibration_takes_the_temperature_that_an_export_carries(radtransfer, exports, tiny_images, tmp_path):
-    import zipfile
-
-    from radtransfer.export_formats.metadata import read_metadata, write_metadata
-
-    values = read_metadata(exports / "m.keras") | {"temperature": 40.0}
     with zipfile.ZipFile(exports / "m.keras") as old, zipfile.ZipFile(tmp_path / "m.keras", "w") as new:
         for name in old.namelist():
-            if name != "radtransfer.json":
-                new.writestr(name, old.read(name))
-    write_metadata(tmp_path / "m.keras", values)
+            text = old.read(name)
+            if name == "radtransfer.json":
+                text = json.dumps(json.loads(text) | {"temperature": 40.0})
+            new.writestr(name, text)
     arguments = ("predict", tmp_path / "m.keras", tiny_images / "images", "--format", "jsonl")
     outcomes = [radtransfer(*arguments), radtransfer(*arguments, "--calibration", "temperature")]
     plain, scaled = ([json.loads(line) for line in outcome.out.splitlines()] for outcome in outcomes)
