@@ -25,7 +25,12 @@ COMMANDS = {
     "configs": "radtransfer.cli.configs:configs",
     "completion": "radtransfer.cli.completion:completion",
     "doctor": "radtransfer.cli.doctor:doctor",
+    "evaluate": "radtransfer.cli.evaluate:evaluate",
+    "predict": "radtransfer.cli.predict:predict",
+    "extract": "radtransfer.cli.extract:extract",
     "export": "radtransfer.cli.export:export",
+    "card": "radtransfer.cli.card:card",
+    "explain": "radtransfer.cli.explain:explain",
     "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
     "compare-predictions": "radtransfer.cli.compare_predictions:compare_predictions",
     "compare-weights": "radtransfer.cli.compare_weights:compare_weights",
@@ -85,7 +90,7 @@ def _bug_report(error: Exception, *, verbose: bool) -> str:
         "max_content_width": 110,
     },
     epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed, "
-    "6 some folds failed, 130 interrupted.",
+    "6 some folds failed, 7 export failed its check, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="radtransfer")
 @click.option("--debug", is_flag=True, help="Print where an unexpected error came from.")

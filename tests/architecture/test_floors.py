@@ -88,9 +88,8 @@ FLOORS = {
         ),
         ("data",),
         ("doctor",),
-        ("export",),
         ("prepared",),
-        ("comparisons", "reports"),
+        ("comparisons", "reports", "predictions", "exports", "explanations"),
     ],
 }
 
