@@ -65,6 +65,8 @@ def explain(given: str, settings: ExplainSettings, *, progress: Progress | None 
     progress = progress or Progress()
     subject = _subject(given, settings, progress)
     network = ScoredNetwork(subject.network.model, subject.network.card, settings.layer)
+    if settings.layer is None and network.card and network.stage != list(network.card.stages)[-1]:
+        progress.note(f"the map is that of {network.stage}: later stages have one position for images of this size")
     images = _images(subject, settings)
     logits = _all_logits(network, images, progress)
     classes = _classes(subject, network, images)

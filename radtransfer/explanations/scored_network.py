@@ -31,7 +31,8 @@ class ScoredNetwork:
     Args:
         model: RGB images 0–255, float32 (batch, size, size, 3) → probabilities (batch, outputs).
         card: Its backbone, where known.
-        layer: A stage or a layer; None for the last stage, or without a card the last layer that has a map.
+        layer: A stage or a layer; None for the last stage, or without a card the last layer, whose map has several
+            positions.
 
     Raises:
         UnknownNameError: No such stage or layer.
@@ -44,7 +45,7 @@ class ScoredNetwork:
         logits, self.activation = _before_activation(model)
         self.card, self.layer = card, _layer_name(model, card, layer)
         output = model.get_layer(self.layer).output
-        if len(output.shape) != 4 or output.shape[1] * output.shape[2] < 2:
+        if not _has_map(output):
             raise ConfigError(
                 f"--layer {self.layer}: expected a layer with a map of several positions, received an output of "
                 f"{tuple(output.shape[1:])}. Take an earlier stage, or a model of larger images."
@@ -125,12 +126,18 @@ def _before_activation(model: keras.Model) -> tuple[keras.KerasTensor, str]:
 
 
 def _layer_name(model: keras.Model, card: Backbone | None, given: str | None) -> str:
+    if given is None:
+        ends = list(card.stages.values()) if card else [layer.name for layer in model.layers]
+        with_map = [name for name in ends if _has_map(model.get_layer(name).output)]
+        return (with_map or ends)[-1]
     if card is not None:
-        return resolve_layer(model, card, given or list(card.stages)[-1])
+        return resolve_layer(model, card, given)
     names = [layer.name for layer in model.layers]
-    if given is not None:
-        if given not in names:
-            raise UnknownNameError("layer", given, names)
-        return given
-    with_map = [layer.name for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4]
-    return with_map[-1]
+    if given not in names:
+        raise UnknownNameError("layer", given, names)
+    return given
+
+
+def _has_map(output: keras.KerasTensor) -> bool:
+    shape = getattr(output, "shape", ())
+    return len(shape) == 4 and shape[1] * shape[2] > 1

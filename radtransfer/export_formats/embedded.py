@@ -25,10 +25,11 @@ def as_lines(metadata: Mapping[str, Any]) -> str:
 
 def add_to_zip(path: Path, metadata: Mapping[str, Any], *, labels: bool = False) -> None:
     """Add the description to a ZIP; a file that is none gets one at its end, which its own readers do not see."""
+    members = {NAME: as_json(metadata)} | ({LABELS: as_lines(metadata)} if labels else {})
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(NAME, as_json(metadata))
-        if labels:
-            archive.writestr(LABELS, as_lines(metadata))
+        for name, text in members.items():
+            # A fixed date, as Keras' own members have, so that the same model is the same file.
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
 
 
 def read_from_zip(path: Path) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _export_fold(
     if samples.encoded:
         bytes_difference = _difference(of_files, expected[samples.encoded_rows])
     check = ExportCheck(kind.usage, _size(part), difference, bytes_difference, samples.real, LARGEST_DIFFERENCE)
-    write_text(staging / card_place(target).name, model_card(facts, size=size, check=check))
+    write_text(staging / card_place(target).name, model_card(facts, size=size, check=check, values=metadata))
     rules = metadata["input"]
     return Exported(
         path=target,

@@ -6,7 +6,7 @@ References:
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,14 +34,19 @@ class ExportCheck:
     allowed: float
 
 
-def model_card(facts: RunFacts, *, size: int, check: ExportCheck | None = None) -> str:
+def model_card(
+    facts: RunFacts, *, size: int, check: ExportCheck | None = None, values: Mapping[str, Any] | None = None
+) -> str:
     """The card as text.
 
     Args:
         facts: Of the fold.
         size: Side of the images that the model takes, pixels.
         check: Of the export that the card stands beside, if it does.
+        values: What more stands in its metadata: `temperature` and `operating_point`, where they were chosen.
     """
+    values = values or {}
+    limits = card_limits(facts, calibrated=bool(values.get("temperature")))
     of = f"fold {facts.fold}" if len(facts.folds) > 1 else "its only fold"
     parts = [
         f"# Model card: {_text(facts.record['backbone'])}, run {_text(facts.name)}, {of}",
@@ -49,10 +54,11 @@ def model_card(facts: RunFacts, *, size: int, check: ExportCheck | None = None) 
         *_section("Model", _model(facts, size)),
         *_section("Training and test data", _data(facts)),
         *_section("Results on test images", _results(facts)),
+        *_section("How its probabilities are used", _use(values)),
         *_section("How it was trained", _training(facts)),
         *_section("Weights it started from, and their terms", _weights(facts)),
         *_section("Input", _input(facts, size)),
-        *_section("Limits", [f"* {_text(limit)}" for limit in card_limits(facts)]),
+        *_section("Limits", [f"* {_text(limit)}" for limit in limits]),
     ]
     if check is not None:
         parts += _section("Check of this export", _check(check))
@@ -149,6 +155,22 @@ def _results(facts: RunFacts) -> list[str]:
             f"{number(overall['pooled'])}, 95 % interval {_between(overall['ci95'])}."
         )
     return lines
+
+
+def _use(values: Mapping[str, Any]) -> list[str]:
+    temperature, point = values.get("temperature"), values.get("operating_point")
+    lines = ["The model gives its probabilities as they are; the metadata of the export says what to do with them."]
+    if temperature:
+        lines.append(f"Temperature, fitted on the validation images: divide the logits by {temperature:.4g}.")
+    if point:
+        rows = [
+            (name, f"{threshold:.4g}", number(point["sensitivity"].get(name)), number(point["specificity"].get(name)))
+            for name, threshold in point["thresholds"].items()
+        ]
+        header = ("positive from", "threshold", "sensitivity", "specificity")
+        lines.append(f"Operating point {_text(point['rule'])}, chosen on {point['n_images']:,} validation images:")
+        lines.append(_table(header, rows, figures=3))
+    return lines if len(lines) > 1 else ["No threshold was chosen and no temperature fitted: that is left to the user."]
 
 
 def _training(facts: RunFacts) -> list[str]:

@@ -79,9 +79,11 @@ def test_a_layer_without_a_map_is_refused(layer):
         ScoredNetwork(tiny(), BACKBONES["cbr_tiny"], layer)
 
 
-def test_a_map_of_one_position_is_refused():
+def test_a_map_of_one_position_is_refused_and_never_the_default():
+    model, card = tiny(size=16), BACKBONES["cbr_tiny"]
     with pytest.raises(ConfigError, match="larger images"):
-        ScoredNetwork(tiny(size=16), BACKBONES["cbr_tiny"])
+        ScoredNetwork(model, card, "stage3")
+    assert ScoredNetwork(model, card).stage == "stage2"
 
 
 def test_what_is_no_classifier_is_refused():

@@ -100,6 +100,17 @@ def test_the_check_of_an_export_stands_at_the_end(tmp_path):
     assert card.rstrip().endswith("Use: `load(path)`")
 
 
+def test_temperature_and_operating_point_of_the_metadata_stand_in_the_card(tmp_path):
+    run = make_run(tmp_path / "run")
+    assert "were not calibrated" in card_of(run)
+    point = {"rule": "youden", "thresholds": {"sick": 0.31}, "sensitivity": {"sick": 0.9}, "specificity": {"sick": 0.8}}
+    card = card_of(run, values={"temperature": 1.5, "operating_point": point | {"n_images": 31}})
+    assert "divide the logits by 1.5" in card
+    assert "| sick | 0.31 | 0.900 | 0.800 |" in card
+    assert "chosen on 31 validation images" in card
+    assert "were not calibrated" not in card
+
+
 def test_the_terms_are_those_of_what_the_run_really_started_from(tmp_path):
     first = make_run(tmp_path / "first", record={"weights": {"source": "radimagenet", "file": "x.h5"}})
     again = {"source": "first/fold_1", "file": str(first / "fold_1" / "model.keras"), "sha256": "ab" * 32}

@@ -1,10 +1,11 @@
-import csv
 import json
 import shutil
 
 import pytest
 from page_checks import check_page
 from PIL import Image
+
+from radtransfer.runs import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +23,8 @@ def test_the_runs_own_test_images_are_explained_mistakes_first(explained, finish
     assert "median of" in outcome.out
     assert "head" in outcome.out
     record = json.loads((out / "explanations.json").read_text())
-    tested = [row for row in csv.DictReader((finished_run.path / "fold_1" / "predictions.csv").open())
-              if row["split"] == "test"]  # fmt: skip
+    lines = read_rows(finished_run.path / "fold_1" / "predictions.csv")
+    tested = [row for row in lines if row["split"] == "test"]
     wrong = [row for row in tested if row["label"] != max(("sick", "well"), key=lambda name: float(row[f"p_{name}"]))]
     assert (record["images"], record["mistakes"]) == (len(tested), len(wrong))
     states = [item["wrong"] for item in record["explanations"]]
@@ -42,7 +43,7 @@ def test_the_page_needs_nothing_else_and_the_overlays_are_there(explained):
     overlays = sorted((out / "overlays").iterdir())
     assert len(overlays) == 5
     assert Image.open(overlays[0]).size == (3 * 288 + 16, 288)
-    rows = list(csv.DictReader((out / "explanations.csv").open()))
+    rows = read_rows(out / "explanations.csv")
     assert [row["overlay"] for row in rows] == [f"overlays/{item.name}" for item in overlays]
 
 
