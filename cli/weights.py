@@ -6,11 +6,15 @@ import json
 import click
 
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.weights_check import check
 
 
 @click.group()
 def weights() -> None:
-    """List known weight files, look into one, show where they are searched."""
+    """List known weight files, look into one, find its preprocessing, show where they are searched."""
+
+
+weights.add_command(check)
 
 
 @weights.command("list")

@@ -102,10 +102,16 @@ def _compared(
         mode = group[0]
         before = done * len(images)
         given = _heard(probe, images, mode, progress, before, len(groups) * len(images))
-        implied_by_sample = {other: _implied(probe, stored[0], given[0], images, other, size, weights) for other in group}
+        implied_by_sample = {
+            other: _implied(probe, stored[0], given[0], images, other, size, weights) for other in group
+        }
         if any(found is None for found in implied_by_sample.values()):
-            return (), Verdict("undecided", (), "What the first batch norm is given is not a linear function of the image.")
-        evidence += [[log_evidence(item, yours, mode_scale(other)) for item in implied_by_sample[other]] for other in group]
+            return (), Verdict(
+                "undecided", (), "What the first batch norm is given is not a linear function of the image."
+            )
+        evidence += [
+            [log_evidence(item, yours, mode_scale(other)) for item in implied_by_sample[other]] for other in group
+        ]
         implied += [implied_by_sample[other][0] for other in group]
         fits += [_fits(stored, given, weights)] * len(group)
     names = [mode for group in groups for mode in group]

@@ -102,7 +102,12 @@ def decide(modes: Sequence[ModeEvidence]) -> Verdict:
             (best.mode, rival.mode),
             f"The first layer speaks for {best.mode}, but {rival.mode} fits {rival.best_at} of {layers} layers best.",
         )
-    return Verdict("fits", (best.mode, *best.same_as), "The other modes imply training images unlike any.")
+    reason = (
+        "The other modes imply training images unlike any."
+        if best.probability >= SURE
+        else f"The first layer speaks for it, and it fits {best.best_at} of {layers} layers best."
+    )
+    return Verdict("fits", (best.mode, *best.same_as), reason)
 
 
 def _named(modes: Sequence[ModeEvidence]) -> tuple[str, ...]:

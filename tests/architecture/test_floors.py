@@ -82,7 +82,7 @@ FLOORS = {
             "dry_run",
             "studies",
         ),
-        ("data",),
+        ("data", "input_scale"),
         ("export",),
         ("prepared",),
         ("comparisons", "reports"),
