@@ -7,6 +7,7 @@ import click
 
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.weights_check import check
+from radtransfer.cli.weights_convert import convert
 
 
 @click.group()
@@ -14,7 +15,8 @@ def weights() -> None:
     """List known weight files, look into one, find its preprocessing, show where they are searched."""
 
 
-weights.add_command(check)
+for command in (check, convert):
+    weights.add_command(command)
 
 
 @weights.command("list")

@@ -86,7 +86,8 @@ def _lines(found: "FileCheck", data: str) -> Iterator[str]:
     yield f"          {checked.verdict.reason}"
     if checked.verdict.certainty == "fits" and found.used not in checked.verdict.modes:
         how = {"card": "from the manifest", "run": "from the run", "assumed": "assumed"}[found.used_sure]
-        yield f"          radtransfer would use {found.used} ({how}); --preprocessing {checked.verdict.modes[0]} overrides it."
+        mode = checked.verdict.modes[0]
+        yield f"          radtransfer would use {found.used} ({how}); --preprocessing {mode} overrides it."
 
 
 def _mode_line(mode: "ModeEvidence") -> str:
@@ -113,7 +114,8 @@ def _verdict_text(found: "FileCheck") -> str:
     verdict = found.check.verdict
     if verdict.certainty == "fits":
         same = f" (on these grey images the same as {', '.join(verdict.modes[1:])})" if verdict.modes[1:] else ""
-        return f"{verdict.modes[0]} fits{same}, probability {found.check.modes[0].probability:.3f} among the modes known here."
+        probability = found.check.modes[0].probability
+        return f"{verdict.modes[0]} fits{same}, probability {probability:.3f} among the modes known here."
     if verdict.certainty == "none":
         return "none of the modes fits."
     among = f": {' or '.join(verdict.modes)}" if verdict.modes else ""

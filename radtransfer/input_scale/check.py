@@ -26,7 +26,7 @@ SAMPLES = 100
 """Bootstrap samples of the images."""
 
 GREY = 0.5
-"""Mean difference between the colours of a pixel up to which images count as grey, of 255; some carry a coloured mark."""
+"""Mean difference between a pixel's colours up to which images count as grey, of 255; some carry a coloured mark."""
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def _log_normal(ratio: float, spread: float) -> float:
 
 
 def possible(implied: TrainingImages) -> bool:
-    """Whether there can be such images: none are darker than black, brighter than white or of more than full contrast."""
+    """Whether there can be such images: not darker than black, brighter than white or of more than full contrast."""
     inside = 0.0 < implied.brightness < 1.0
     largest = math.sqrt(implied.brightness * (1 - implied.brightness)) if inside else 0.0
     spread = math.hypot(implied.contrast_error, _DETAIL_ERROR)

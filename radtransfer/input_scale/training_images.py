@@ -1,8 +1,8 @@
 """What the images that a network was trained on looked like, if its input was prepared in a given way.
 
-The first convolution is linear, so the moving mean of the batch norm after it tells the mean colour of the training images, and
-the moving variance their contrast: in the scale of the network. Each preprocessing mode translates both into grey
-levels; a wrong one gives images that cannot be, or that are unlike any.
+The first convolution is linear, so the moving mean of the batch norm after it tells the mean colour of the training
+images, and the moving variance their contrast: in the scale of the network. Each preprocessing mode translates both
+into grey levels; a wrong one gives images that cannot be, or that are unlike any.
 """
 
 from dataclasses import dataclass
