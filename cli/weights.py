@@ -1,4 +1,4 @@
-"""radtransfer weights: the known weight files, what is in one, and where they are looked for."""
+"""`radtransfer weights`: the known weight files, what is in one, what it expects, and where they are looked for."""
 
 import dataclasses
 import json
@@ -8,14 +8,15 @@ import click
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.weights_check import check
 from radtransfer.cli.weights_convert import convert
+from radtransfer.cli.weights_verify import fetch, verify
 
 
 @click.group()
 def weights() -> None:
-    """List known weight files, look into one, find its preprocessing, show where they are searched."""
+    """List known weight files, look into one, find its preprocessing, convert and verify it."""
 
 
-for command in (check, convert):
+for command in (check, convert, verify, fetch):
     weights.add_command(command)
 
 

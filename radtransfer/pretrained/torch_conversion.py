@@ -192,7 +192,7 @@ def _check_numbers(file: StateDict, pair: TorchLayer, module: Module) -> None:
     for leaf, array in module.items():
         if array.dtype.kind != "f":
             raise WeightsError(
-                f"{file.path} holds whole numbers ({array.dtype}) in {pair.module}.{leaf}, as a quantised network does. "
+                f"{file.path} holds whole numbers ({array.dtype}) in {pair.module}.{leaf}, as a quantised network. "
                 "Convert the float network instead."
             )
         if not np.isfinite(array).all():

@@ -8,7 +8,9 @@ and `.safetensors`: a length, a header in JSON, the numbers.
 
 import json
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +28,18 @@ LARGEST_FILE = 16 * 2**30
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "backbone")
 _SAFE_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
 _SAFE_DTYPES |= {"I8": "i1", "U8": "u1", "BOOL": "?"}
-_DAMAGED = (OSError, KeyError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, RuntimeError)
+_DAMAGED = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +58,11 @@ class StateDict:
 def is_pytorch(path: Path) -> bool:
     """Whether the content is a PyTorch zip or safetensors."""
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") or name == "data.pkl" for name in archive.namelist())
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+        except _DAMAGED:
+            return False  # another reader says what is wrong with it
     return _safetensors_header_size(path) is not None
 
 
@@ -58,7 +74,7 @@ def read_pytorch(path: Path) -> StateDict:
     """
     check_content(path)
     if not is_pytorch(path):
-        raise WeightsError(f"{path} is neither a PyTorch file (zip with data.pkl) nor safetensors.")
+        raise WeightsError(f"{path} is neither a PyTorch file (a whole zip with data.pkl) nor safetensors.")
     try:
         tensors = _read_zip(path) if zipfile.is_zipfile(path) else _read_safetensors(path)
     except WeightsError as error:

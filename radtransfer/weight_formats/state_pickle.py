@@ -114,7 +114,9 @@ class _Machine:
             raise WeightsError(f"holds the pickle instruction {name}, which no state dict needs; it is not followed.")
 
     def since_mark(self) -> list[Any]:
-        place = len(self.stack) - 1 - next(i for i, item in enumerate(reversed(self.stack)) if item is _MARK)
+        place = max((number for number, item in enumerate(self.stack) if item is _MARK), default=None)
+        if place is None:
+            raise IndexError("no mark")
         items = self.stack[place + 1 :]
         del self.stack[place:]
         return items
