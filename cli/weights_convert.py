@@ -27,9 +27,12 @@ def convert(source: str, out: str, backbone: str | None, overwrite: bool, as_jso
     import_tensorflow()
     from radtransfer.backbones import BACKBONES
     from radtransfer.pretrained.conversion import convert_weights
+    from radtransfer.pretrained.hub import HUB, cached_hub_file
 
     if backbone is not None:
         BACKBONES.check(backbone)
+    if source.startswith(HUB):
+        source = str(cached_hub_file(source))
     done = convert_weights(Path(source), Path(out), backbone=backbone, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(done), indent=2))

@@ -51,9 +51,8 @@ def fetch(file: str, download: bool) -> None:
         click.echo(f"here      {path}")
         return
     size = hub.size_of(wanted)
-    click.echo(
-        f"file      {wanted.name} of {wanted.repo}, {'size not known' if size is None else f'{size / 1e6:,.1f} MB'}"
-    )
+    shown = "size not known" if size is None else f"{size / 1e6:,.1f} MB"
+    click.echo(f"file      {wanted.name} of {wanted.repo}, {shown}")
     if not download:
         click.echo(f"next      {wanted.fetch_line}")
         return

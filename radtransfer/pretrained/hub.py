@@ -105,9 +105,7 @@ def _hub() -> ModuleType:
     try:
         import huggingface_hub
     except ImportError:
-        raise WeightsError(
-            "hf: needs the package huggingface_hub. Install it: pip install 'radtransfer[hub]'."
-        ) from None
+        raise WeightsError("hf: needs huggingface_hub. Install it: pip install 'radtransfer[hub]'.") from None
     return huggingface_hub
 
 

@@ -1,4 +1,4 @@
-"""Is this file the one that was published, whole, and what is it?"""
+"""Whether a file is whole and the one that was published, and what it is."""
 
 import hashlib
 from dataclasses import dataclass

@@ -26,6 +26,7 @@ def read_saved_model(path: Path) -> WeightFile:
         WeightsError: It is damaged, or names none of its variables.
     """
     import tensorflow as tf
+    from google.protobuf.message import DecodeError
 
     prefix = path / "variables" / "variables"
     stored = sum(item.stat().st_size for item in prefix.parent.glob("variables.data-*"))
@@ -41,7 +42,7 @@ def read_saved_model(path: Path) -> WeightFile:
                 "Nothing was read."
             )
         arrays = {name: np.asarray(checkpoint.get_tensor(key), np.float32) for name, key in keys.items()}
-    except (tf.errors.OpError, ValueError, KeyError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"weights of {path} are damaged ({reason}). Export it again.") from None
     layers: dict[str, dict[str, np.ndarray]] = {}
