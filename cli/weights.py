@@ -1,4 +1,4 @@
-"""radtransfer weights: the known weight files, what is in one, and where they are looked for."""
+"""`radtransfer weights`: the known weight files, what is in one, what it expects, and where they are looked for."""
 
 import dataclasses
 import json
@@ -8,15 +8,22 @@ import click
 from radtransfer.cli.completions import complete_weights
 from radtransfer.cli.groups import Group
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.weights_check import check
+from radtransfer.cli.weights_convert import convert
+from radtransfer.cli.weights_verify import fetch, verify
 
 
 @click.group(cls=Group)
 def weights() -> None:
-    """List known weight files, look into one, show where they are searched.
+    """List known weight files, look into one, find its preprocessing, convert and verify it.
 
     \b
     Example: radtransfer weights list
     """
+
+
+for command in (check, convert, verify, fetch):
+    weights.add_command(command)
 
 
 @weights.command("list")

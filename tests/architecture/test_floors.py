@@ -86,7 +86,7 @@ FLOORS = {
             "rate_search",
             "studies",
         ),
-        ("data",),
+        ("data", "input_scale"),
         ("doctor",),
         ("prepared",),
         ("comparisons", "reports", "predictions", "exports", "explanations"),
