@@ -36,7 +36,7 @@ def names(*words):
         (("finetune", "--backbone", ""), list(BACKBONES)),
         (("backbones", ""), list(BACKBONES)),
         (("plan", ""), list(BACKBONES)),
-        (("compare-cca", "a", "b", "--backbone", "resn"), ["resnet50"]),
+        (("compare-cca", "a", "b", "--backbone", "densenet"), ["densenet121"]),
         (("finetune", "--scheme", ""), ["auto", *SCHEMES]),
         (("finetune", "--recipe", ""), list(RECIPES)),
         (("finetune", "--augmentation", ""), list(AUGMENTATIONS)),
@@ -92,11 +92,11 @@ def test_bash_itself_completes(tmp_path):
     program.chmod(0o755)
     script = (
         'eval "$(radtransfer completion bash)"\n'
-        "COMP_WORDS=(radtransfer finetune --backbone resn) COMP_CWORD=3\n"
+        "COMP_WORDS=(radtransfer finetune --backbone dense) COMP_CWORD=3\n"
         '_radtransfer_completion radtransfer\necho "${COMPREPLY[@]}"\ncomplete -p radtransfer'
     )
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     outcome = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=True)
     first, second = outcome.stdout.splitlines()
-    assert first == "resnet50"
+    assert first == "densenet121"
     assert "_radtransfer_completion" in second
