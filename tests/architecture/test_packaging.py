@@ -3,6 +3,7 @@ import configparser
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,8 @@ def test_the_library_never_prints_imports_click_or_asserts(path):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
             assert not any(name.partition(".")[0] == "click" for name in names)
             assert not any("keras.src" in name for name in names)
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    names = Counter(path.name for path in Path(__file__).parents[1].rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
