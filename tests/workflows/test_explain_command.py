@@ -42,7 +42,8 @@ def test_the_page_needs_nothing_else_and_the_overlays_are_there(explained):
     assert "not a medical device" in page.text
     overlays = sorted((out / "overlays").iterdir())
     assert len(overlays) == 5
-    assert Image.open(overlays[0]).size == (3 * 288 + 16, 288)
+    with Image.open(overlays[0]) as overlay:
+        assert overlay.size == (3 * 288 + 16, 288)
     rows = read_rows(out / "explanations.csv")
     assert [row["overlay"] for row in rows] == [f"overlays/{item.name}" for item in overlays]
 
