@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
-from radtransfer.settings import DataSettings
+from radtransfer.config import load_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,11 +17,19 @@ if TYPE_CHECKING:
     from radtransfer.explanations.explained import Explained
 
 
+TABLE = {
+    "image_root": "data.image_root",
+    "path_column": "data.path_column",
+    "label_column": "data.label_column",
+    "unmentioned": "data.unmentioned",
+}
+
+
 @click.command(short_help="Draw where in images a network finds what it says.")
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--data", metavar="SOURCE", help="Images with labels.  [default: the run's own test images]")
-@click.option("--image-root", metavar="DIR", help="Folder of the images that a table in --data names.")
+@setting_options(**TABLE)
 @click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
 @click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
 @click.option("--class", "target", metavar="NAME", help="Explain this class.  [default: what was predicted]")
@@ -54,7 +63,7 @@ def explain(model: str, images: tuple[Path, ...], out: str, as_json: bool, **giv
 
     settings = ExplainSettings(
         files=images,
-        data=DataSettings(source=given["data"], image_root=given["image_root"]),
+        data=load_config(options={**given_settings(given, TABLE), "data.source": given["data"]}).data,
         fold=given["fold"],
         layer=given["layer"],
         target=given["target"],

@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from page_checks import check_page
 from PIL import Image
@@ -42,8 +43,8 @@ def test_the_page_needs_nothing_else_and_the_overlays_are_there(explained):
     assert "not a medical device" in page.text
     overlays = sorted((out / "overlays").iterdir())
     assert len(overlays) == 5
-    with Image.open(overlays[0]) as overlay:
-        assert overlay.size == (3 * 288 + 16, 288)
+    with Image.open(overlays[0]) as panel:
+        assert panel.size == (3 * 288 + 16, 288)
     rows = read_rows(out / "explanations.csv")
     assert [row["overlay"] for row in rows] == [f"overlays/{item.name}" for item in overlays]
 
@@ -80,6 +81,34 @@ def test_data_with_labels_is_matched_by_name(radtransfer, finished_run, tiny_ima
     assert outcome.code == 3
     assert "knows the classes sick, well" in outcome.err
     assert "cyst" in outcome.err
+
+
+def test_a_model_of_several_labels_is_explained_by_the_label_it_is_most_wrong_about(radtransfer, tiny_images, tmp_path):
+    from radtransfer.backbones import BACKBONES
+    from radtransfer.classifier import build_classifier
+    from radtransfer.export_formats.embedded import add_to_zip
+
+    labels, path, out = ["edema", "mass", "node"], tmp_path / "m.keras", tmp_path / "sheet"
+    model = build_classifier(
+        BACKBONES["cbr_tiny"], classes=3, image_size=24, activation="sigmoid", dropout=0.5, preprocessing="torch"
+    ).model
+    kernel, _ = model.get_layer("head").get_weights()
+    model.get_layer("head").set_weights([1e-6 * kernel, np.array([2.0, -3.0, 0.5], np.float32)])
+    model.save(path)
+    add_to_zip(path, {"classes": labels, "task": "multilabel"})
+    files = sorted((tiny_images / "images").rglob("*.png"))[:3]
+    lines = [f"{file},{edema},{mass}," for file, (edema, mass) in zip(files, [(0, 0), (1, 1), (1, 0)], strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,edema,mass,node", *lines]) + "\n")
+    table = ("--data", tmp_path / "table.csv", "--label-column", ",".join(labels), "--unmentioned", "ignore")
+    outcome = radtransfer("explain", path, *table, "--layer", "stage1", "--occlusion", 2, "--out", out, "--json")
+    assert outcome.code == 0, outcome.err
+    found = {item["path"]: item for item in json.loads(outcome.out)["explanations"]}
+    said = [(found[str(file)]["predicted"], found[str(file)]["wrong"], found[str(file)]["label"]) for file in files]
+    assert said == [
+        ("edema", True, "none of the labels"),
+        ("not mass", True, "edema; mass"),
+        ("edema", False, "edema"),
+    ]
 
 
 @pytest.mark.parametrize(
