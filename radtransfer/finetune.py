@@ -23,6 +23,7 @@ from radtransfer.run_reading import read_record, reading
 from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows, write_text
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.splits.folds import FOLD_COLUMNS, Fold, fold_rows
+from radtransfer.tracking import tracked
 from radtransfer.training import FitState, fit, memory_errors
 from radtransfer.yaml_text import write_yaml
 
@@ -72,7 +73,7 @@ def finetune(
         experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
         _check_unchanged(run, run_record(experiment))
         run.begin(settings)
-        with _status_kept(run, progress):
+        with _status_kept(run, progress), tracked(config, out, progress) as progress:
             _record_start(run, experiment)
             progress.plan(plan_lines(experiment, out))
             experiment = with_kept_images(experiment, progress)

@@ -25,7 +25,7 @@ from radtransfer.system_errors import write_error
 from radtransfer.whole_file import whole_file
 from radtransfer.yaml_text import write_yaml
 
-FREE = frozenset({"out", "system.workers", "system.cache", "data.outside_root"})
+FREE = frozenset({"out", "track", "system.workers", "system.cache", "data.outside_root"})
 """Settings that change no number."""
 
 _REPLACED = "replaced"
@@ -33,7 +33,7 @@ _REPLACED = "replaced"
 
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
-_OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
+_OF_A_RUN = ("trackers", "fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
 
 
 def remove_parts(folder: Path) -> None:

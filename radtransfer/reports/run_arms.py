@@ -12,7 +12,7 @@ from radtransfer.run_reading import read_record, read_rows, reading
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.yaml_text import read_yaml
 
-CHANCE = ("seed", "out", "system.", "splits.fold", "recipe")
+CHANCE = ("seed", "out", "track", "system.", "splits.fold", "recipe")
 """Settings that do not make another arm."""
 
 

@@ -47,6 +47,7 @@ FLOORS = {
         ("preprocessing",),
         ("losses",),
         ("schedule",),
+        ("trackers",),
         ("epoch_order",),
         ("checkpoint",),
         ("device",),
@@ -72,6 +73,7 @@ FLOORS = {
         ),
         ("transfer", "initialization"),
         ("checks",),
+        ("tracking",),
     ],
     "jobs": [
         (
@@ -84,12 +86,13 @@ FLOORS = {
             "fold_results",
             "finetune",
             "dry_run",
+            "rate_search",
             "studies",
         ),
-        ("data",),
-        ("export",),
+        ("data", "input_scale"),
+        ("doctor",),
         ("prepared",),
-        ("comparisons", "reports"),
+        ("comparisons", "reports", "predictions", "exports", "explanations"),
     ],
 }
 
