@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 
 import click
 
@@ -12,7 +13,7 @@ from radtransfer import __version__
 from radtransfer.cli.groups import Group
 from radtransfer.cli.terminal import safe_text
 from radtransfer.errors import INTERRUPTED, RadtransferError
-from radtransfer.system_errors import system_error
+from radtransfer.system_errors import system_error, write_error
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
@@ -117,6 +118,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _unraisable
     if COMPLETING in os.environ:
         importlib.import_module("radtransfer.cli.completions")
     sys.exit(application(prog_name="radtransfer"))
@@ -124,3 +126,9 @@ def main() -> None:
 
 def _interrupt(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def _unraisable(told: "sys.UnraisableHookArgs") -> None:
+    """An HDF5 file that no disk had room for fails once more when it is thrown away, which was told already."""
+    if told.exc_value is None or write_error(Path(), told.exc_value) is None:
+        sys.__unraisablehook__(told)
