@@ -1,5 +1,6 @@
 """The command `radtransfer`: its list of commands, and the one place where errors meet the terminal."""
 
+import gc
 import importlib
 import os
 import signal
@@ -121,7 +122,12 @@ def main() -> None:
     sys.unraisablehook = _unraisable
     if COMPLETING in os.environ:
         importlib.import_module("radtransfer.cli.completions")
-    sys.exit(application(prog_name="radtransfer"))
+    try:
+        code = application(prog_name="radtransfer")
+    except SystemExit as leaving:
+        code = leaving.code
+    gc.collect()  # what an error holds on to goes while `_unraisable` hears of it
+    sys.exit(code)
 
 
 def _interrupt(signum: int, frame: object) -> None:
