@@ -1,20 +1,18 @@
 """The command `radtransfer`: its list of commands, and the one place where errors meet the terminal."""
 
-import gc
 import importlib
 import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 
 import click
 
 from radtransfer import __version__
 from radtransfer.cli.groups import Group
 from radtransfer.cli.terminal import safe_text
-from radtransfer.errors import INTERRUPTED, RadtransferError
-from radtransfer.system_errors import system_error, write_error
+from radtransfer.errors import INTERRUPTED, DiskError, RadtransferError
+from radtransfer.system_errors import system_error
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
@@ -45,6 +43,10 @@ COMPLETING = "_RADTRANSFER_COMPLETE"
 """Environment variable in which a shell asks for completions."""
 
 
+_full_disk: list[DiskError] = []
+"""The error of a disk that had no room, if that is why the command ends."""
+
+
 class Application(Group):
     """Imports a command when it is used, and turns errors into one message and a documented exit code."""
 
@@ -63,7 +65,7 @@ class Application(Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except RadtransferError as error:
-            raise _failure(str(error), error.exit_code) from error
+            raise _told(error) from error
         except (KeyboardInterrupt, click.Abort):
             raise _failure("Interrupted.", INTERRUPTED) from None
         except BrokenPipeError:
@@ -71,8 +73,14 @@ class Application(Group):
         except Exception as error:
             known = system_error(error)
             if known is not None and not ctx.params["debug"]:
-                raise _failure(str(known), known.exit_code) from error
+                raise _told(known) from error
             raise _failure(_bug_report(error, verbose=ctx.params["debug"]), 1) from error
+
+
+def _told(error: RadtransferError) -> click.ClickException:
+    if isinstance(error, DiskError):
+        _full_disk.append(error)
+    return _failure(str(error), error.exit_code)
 
 
 def _failure(message: str, exit_code: int) -> click.ClickException:
@@ -119,22 +127,19 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.unraisablehook = _unraisable
     if COMPLETING in os.environ:
         importlib.import_module("radtransfer.cli.completions")
     try:
         code = application(prog_name="radtransfer")
     except SystemExit as leaving:
         code = leaving.code
-    gc.collect()  # what an error holds on to goes while `_unraisable` hears of it
+    if _full_disk:
+        # HDF5 files that could not be written fail once more, with a traceback, where Python takes itself apart.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
 def _interrupt(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _unraisable(told: "sys.UnraisableHookArgs") -> None:
-    """An HDF5 file that no disk had room for fails once more when it is thrown away, which was told already."""
-    if told.exc_value is None or write_error(Path(), told.exc_value) is None:
-        sys.__unraisablehook__(told)

@@ -35,17 +35,3 @@ def test_no_color_takes_the_colours_away(monkeypatch, tmp_path, no_color):
     monkeypatch.setenv("NO_COLOR", no_color or "")
     outcome = CliRunner().invoke(application, ["doctor"], color=True)
     assert ("\x1b[" in outcome.stdout) == (no_color is None)
-
-
-def test_a_file_thrown_away_on_a_full_disk_is_not_told_twice(monkeypatch):
-    import sys
-    from types import SimpleNamespace
-
-    from radtransfer.cli.main import _unraisable
-
-    told = []
-    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
-    full = RuntimeError("Can't decrement id ref count (file write failed: errno = 28, error message = 'No space left')")
-    for error in (full, RuntimeError("another"), None):
-        _unraisable(SimpleNamespace(exc_value=error))
-    assert [str(item.exc_value) for item in told] == ["another", "None"]

@@ -86,6 +86,20 @@ def test_every_writer_tells_a_file_that_cannot_grow(tmp_path, writer):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files")
+def test_a_network_that_cannot_be_written_is_told_once_and_without_traceback(table_options, tmp_path):
+    code = (
+        "import resource\nfrom radtransfer.cli.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))\nmain()\n"
+    )
+    arguments = ["finetune", *map(str, table_options), "--folds", "1", "--epochs", "1", "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.count("Cannot write") == 1
+    assert "initial.weights.h5: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     write_json(tmp_path / "a.json", {"a": 1})
     full_disk_after(monkeypatch, 0)
