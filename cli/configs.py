@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from radtransfer.cli.completions import complete_assignment, complete_config
+from radtransfer.cli.completions import complete_config
 from radtransfer.cli.groups import Group
+from radtransfer.cli.options import sets_option
 from radtransfer.config import config_text, find_config, load_config, shipped_configs
 from radtransfer.studies.study_file import is_study, load_study
 
@@ -54,14 +55,7 @@ def show(config: str, full: bool) -> None:
 
 @configs.command()
 @click.argument("config", shell_complete=complete_config)
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=complete_assignment,
-    help="Change a setting, as finetune or study does.",
-)
+@sets_option("Change a setting, as finetune or study does.")
 def validate(config: str, sets: tuple[str, ...]) -> None:
     """Check the settings in CONFIG, of a run or a study, without running anything; all mistakes are listed.
 

@@ -81,7 +81,7 @@ def explain(model: str, images: tuple[Path, ...], out: str, as_json: bool, **giv
 
 
 def _lines(explained: "Explained") -> "Iterator[str]":
-    from radtransfer.explanations.randomization import PASSED
+    from radtransfer.explanations.randomization import depend_on_weights
 
     network = explained.network
     stage = f" ({network.stage})" if network.stage else ""
@@ -93,9 +93,9 @@ def _lines(explained: "Explained") -> "Iterator[str]":
         yield f"occlusion rank correlation with Grad-CAM {_number(explained.agreement)}, median of {count} images"
     steps = ", ".join(f"{step.what} {_number(step.correlation)}" for step in explained.randomized)
     yield f"sanity    rank correlation with the maps of random weights: {steps}"
-    last = explained.randomized[-1].correlation
-    depends = last is None or abs(last) <= PASSED
-    yield f"{'':<10}the maps {'depend' if depends else 'hardly depend'} on the weights"
+    depends = depend_on_weights(explained.randomized, images=len(explained.explanations))
+    said = {True: "depend", False: "hardly depend", None: "are too few to tell whether they depend"}
+    yield f"{'':<10}the maps {said[depends]} on the weights"
     for item in explained.explanations[:5]:
         state = {True: "wrong", False: "right", None: ""}[item.verdict.wrong]
         yield f"{state:<10}{item.verdict.name} {item.verdict.probability:.3f}  {item.path}"

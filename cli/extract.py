@@ -11,13 +11,12 @@ from radtransfer.cli.prediction_options import (
     batch_option,
     check_file,
     fold_option,
-    list_settings,
+    open_images,
     skip_option,
     tell_bad_images,
     writing,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
 
 
 @click.command(short_help="Write the features that a layer makes of images.")
@@ -58,35 +57,20 @@ def extract(
     Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz
     """
     check_file(out, overwrite=overwrite)
-    data, workers = list_settings(given)
     import_tensorflow()
     from radtransfer.predictions.extract import make_extractor
     from radtransfer.predictions.feature_files import check_feature_file, feature_file
-    from radtransfer.predictions.image_list import list_images
-    from radtransfer.predictions.image_stream import ImageStream
-    from radtransfer.predictions.trained_model import find_model
 
     check_feature_file(Path(out))
-    progress = TerminalProgress()
-    found, listed = find_model(model, folds=fold), list_images(images, data)
+    found, stream, progress = open_images(model, images, fold, batch_size, given)
     extractor = make_extractor(found, layer, pool=pool)
-    for note in (*found.notes, *listed.notes):
-        progress.note(note)
-    stream = ImageStream(
-        listed,
-        found.image_size,
-        found.reading,
-        batch_size=batch_size,
-        workers=workers,
-        count=lambda done, total: progress.count("images", done, total),
-    )
     with writing(out), feature_file(Path(out), layer=extractor.layer, shape=extractor.shape) as write:
         for paths, features in extractor(stream, batch_size=batch_size, notify=progress.note):
             write(paths, features)
     progress.clear()
-    done = len(listed) - len(stream.bad)
+    done = len(stream.images) - len(stream.bad)
     shape = " × ".join(map(str, extractor.shape))
     click.echo(
         f"{out}  {done} images  layer {extractor.layer}  {shape} features  {Path(out).stat().st_size / 1e6:.1f} MB"
     )
-    tell_bad_images(stream.bad, len(listed), on_bad_image, kept="The others are in the file.")
+    tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept="The others are in the file.")

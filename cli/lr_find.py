@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from radtransfer.cli.completions import complete_assignment, complete_run_config
+from radtransfer.cli.completions import complete_run_config
 from radtransfer.cli.finetune import OPTIONS
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
@@ -21,9 +21,7 @@ SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_W
 @click.command("lr-find")
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**SHARED)
-@click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", shell_complete=complete_assignment, help="Any setting."
-)
+@sets_option("Any setting.")
 @click.option("--from", "low", type=float, default=1e-6, show_default=True, help="First learning rate.")
 @click.option("--to", "high", type=float, default=1.0, show_default=True, help="Last learning rate.")
 @click.option("--steps", type=click.IntRange(20), default=240, show_default=True, help="Training steps.")

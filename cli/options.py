@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from radtransfer.cli.completions import complete_setting
+from radtransfer.cli.completions import complete_assignment, complete_setting
 from radtransfer.config import setting_fields
 from radtransfer.yaml_text import parse_scalar
 
@@ -24,6 +24,13 @@ def setting_options(**names: str) -> Callable:
         return command
 
     return decorate
+
+
+def sets_option(text: str) -> Callable:
+    """`--set KEY=VALUE`, which may be repeated and arrives as `sets`."""
+    return click.option(
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", shell_complete=complete_assignment, help=text
+    )
 
 
 def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

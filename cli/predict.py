@@ -14,13 +14,12 @@ from radtransfer.cli.prediction_options import (
     batch_option,
     check_file,
     fold_option,
-    list_settings,
+    open_images,
     skip_option,
     tell_bad_images,
     writing,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
 
 
 @click.command(short_help="Predict images with a trained model.")
@@ -69,34 +68,19 @@ def predict(
     Example: radtransfer predict runs/first new_images/ --out predictions.csv
     """
     check_file(out, overwrite=overwrite)
-    data, workers = list_settings(given)
     import_tensorflow()
     from radtransfer.predictions.forward import Forward
-    from radtransfer.predictions.image_list import list_images
-    from radtransfer.predictions.image_stream import ImageStream
     from radtransfer.predictions.predict import Predictor
     from radtransfer.predictions.prediction_rows import line_writer
-    from radtransfer.predictions.trained_model import find_model
     from radtransfer.predictions.validation import known_temperatures, point_of
 
-    progress = TerminalProgress()
-    found, listed = find_model(model, folds=fold), list_images(images, data)
+    found, stream, progress = open_images(model, images, fold, batch_size, given)
     point = point_of(found, operating_point)
-    for note in (*found.notes, *listed.notes):
-        progress.note(note)
     predictor = Predictor(
         found,
         Forward(found.load(), batch_size=batch_size, notify=progress.note),
         temperatures=known_temperatures(found) if calibration == "temperature" else (),
         point=point,
-    )
-    stream = ImageStream(
-        listed,
-        found.image_size,
-        found.reading,
-        batch_size=batch_size,
-        workers=workers,
-        count=lambda done, total: progress.count("images", done, total),
     )
     header, line = line_writer(format_ or _format_of(out), found.scoring, pointed=point is not None)
     with _writer(out) as write:
@@ -105,7 +89,7 @@ def predict(
             write(line(prediction))
     progress.clear()
     kept = "The others are predicted."
-    tell_bad_images(stream.bad, len(listed), on_bad_image, kept=kept)
+    tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept=kept)
 
 
 def _format_of(out: str | None) -> str:

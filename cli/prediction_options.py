@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from radtransfer.examination.image_check import BadImage
+    from radtransfer.predictions.image_stream import ImageStream
+    from radtransfer.predictions.trained_model import TrainedModel
     from radtransfer.settings import DataSettings
 
 LIST_OPTIONS = {
@@ -99,7 +102,30 @@ def writing(out: str) -> Iterator[None]:
         raise RunError(f"--out {out}: cannot be written ({error.strerror or error}). Nothing was left there.") from None
 
 
-def list_settings(given: dict[str, Any]) -> tuple["DataSettings", int]:
+def open_images(
+    model: str, images: Sequence[str], fold: Sequence[int], batch_size: int, given: dict[str, Any]
+) -> tuple["TrainedModel", "ImageStream", TerminalProgress]:
+    """The model, the images as its training read them, and who is told how many of them are done."""
+    from radtransfer.predictions.image_list import list_images
+    from radtransfer.predictions.image_stream import ImageStream
+    from radtransfer.predictions.trained_model import find_model
+
+    data, workers = _list_settings(given)
+    progress, found, listed = TerminalProgress(), find_model(model, folds=fold), list_images(images, data)
+    for note in (*found.notes, *listed.notes):
+        progress.note(note)
+    stream = ImageStream(
+        listed,
+        found.image_size,
+        found.reading,
+        batch_size=batch_size,
+        workers=workers,
+        count=lambda done, total: progress.count("images", done, total),
+    )
+    return found, stream, progress
+
+
+def _list_settings(given: dict[str, Any]) -> tuple["DataSettings", int]:
     """How the images of a list are found, and how many are decoded at a time."""
     from radtransfer.cli.options import given_settings
     from radtransfer.config import load_config

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.completions import complete_assignment, complete_study
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.completions import complete_study
+from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.errors import DiskError
@@ -27,14 +27,9 @@ STORE = "runs/studies"
 @click.command()
 @click.argument("config", shell_complete=complete_study)
 @setting_options(**OPTIONS)
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=complete_assignment,
-    help="Change the study: training.epochs=5 for every run, grid.seed=[0,1], arms.NAME.model.weights=FILE, "
-    "sources.NAME.data.source=DIR.",
+@sets_option(
+    "Change the study: training.epochs=5 for every run, grid.seed=[0,1], arms.NAME.model.weights=FILE, "
+    "sources.NAME.data.source=DIR."
 )
 @click.option("--arms", metavar="ARM,…", help="Only these arms.")
 @click.option("--out", metavar="DIR", help="Folder of the study's tables.  [default: studies/<name>]")

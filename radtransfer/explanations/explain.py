@@ -17,7 +17,6 @@ from radtransfer.explanations.explained_images import (
     images_of_data,
     images_of_files,
     images_of_run,
-    reading_of,
 )
 from radtransfer.explanations.maps import class_maps, median, occlusion_maps, on_grid, rank_correlation
 from radtransfer.explanations.randomization import randomization_test
@@ -28,7 +27,7 @@ from radtransfer.explanations.verdicts import (
     multi_label_verdicts,
     single_label_verdicts,
 )
-from radtransfer.export_formats.embedded import read_from_zip
+from radtransfer.export_formats.embedded import read_from_zip, reading_of
 from radtransfer.progress import Progress
 from radtransfer.runs import find_fold, read_run
 from radtransfer.settings import ImageSettings

@@ -1,9 +1,8 @@
 """The images that are explained: a run's test images, a data set, or files; and what is known of their labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -126,9 +125,3 @@ def images_of_files(files: Sequence[Path], reading: ImageSettings) -> ExplainedI
         raise DataError(f"Expected image files. Not found: {', '.join(missing[:3])}. Folders are given with --data.")
     places, paths = tuple(files), tuple(map(str, files))
     return ExplainedImages(f"{len(files)} files", paths, places, examine_images(places, reading), reading)
-
-
-def reading_of(metadata: Mapping[str, Any]) -> ImageSettings:
-    """How the images of an exported model are read, by its metadata; stretched where it says nothing."""
-    rules = metadata.get("input") or {}
-    return ImageSettings(**{name: rules[name] for name in ("aspect", "fundus_crop", "window") if name in rules})

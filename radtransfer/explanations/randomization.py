@@ -20,6 +20,9 @@ from radtransfer.initialization import draw_random
 PASSED = 0.5
 """Largest rank correlation, all weights redrawn, with which maps are said to depend on the weights."""
 
+FEWEST = 4
+"""Images below which the median says nothing."""
+
 
 @dataclass(frozen=True)
 class Randomized:
@@ -33,6 +36,17 @@ class Randomized:
 
     what: str
     correlation: float | None
+
+
+def depend_on_weights(found: Sequence[Randomized], *, images: int) -> bool | None:
+    """Whether the maps depend on the weights; None where that cannot be told: too few images, or maps without ranks.
+
+    Args:
+        found: The cascade.
+        images: How many it was computed on.
+    """
+    last = found[-1].correlation
+    return None if last is None or images < FEWEST else abs(last) <= PASSED
 
 
 def randomization_test(

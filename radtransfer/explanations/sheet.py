@@ -5,9 +5,16 @@ from collections.abc import Sequence
 
 from radtransfer.explanations.explained import Explained, Explanation
 from radtransfer.explanations.pictures import color_stops, data_uri, overlay, picture
-from radtransfer.explanations.randomization import PASSED
+from radtransfer.explanations.randomization import depend_on_weights
 from radtransfer.reports.numbers import number
 from radtransfer.reports.style import STYLE
+
+_VERDICTS = {
+    True: "With every weight redrawn the maps are other maps: they show what the network has learned.",
+    False: "With every weight redrawn the maps are much the same, or their reverse: they show the images rather than "
+    "what was learned. Do not rely on them; try another --layer.",
+    None: "These maps are too few to tell whether they show what the network has learned. Explain more images.",
+}
 
 _STYLE = """
 body { max-width: 70rem; }
@@ -89,13 +96,7 @@ def _checks(explained: Explained) -> str:
         f'<tr><td class="name">{_e(step.what)}</td><td>{number(step.correlation, 2)}</td></tr>'
         for step in explained.randomized
     )
-    last = explained.randomized[-1].correlation
-    verdict = (
-        "With every weight redrawn the maps are other maps: they show what the network has learned."
-        if last is None or abs(last) <= PASSED
-        else "With every weight redrawn the maps are much the same: they show the images rather than what was learned. "
-        "Do not rely on them; try another --layer."
-    )
+    verdict = _VERDICTS[depend_on_weights(explained.randomized, images=len(explained.explanations))]
     agreement = ""
     if explained.explanations[0].occlusion is not None:
         agreement = (

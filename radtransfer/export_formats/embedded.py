@@ -3,8 +3,11 @@
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from radtransfer.settings import ImageSettings
 
 NAME = "radtransfer.json"
 """Of the member, file, attribute or property that describes a model."""
@@ -21,6 +24,12 @@ def as_json(metadata: Mapping[str, Any]) -> str:
 def as_lines(metadata: Mapping[str, Any]) -> str:
     """The classes, one a line."""
     return "".join(f"{' '.join(str(name).split())}\n" for name in metadata.get("classes", ()))
+
+
+def reading_of(metadata: Mapping[str, Any]) -> ImageSettings:
+    """How the images of an exported model are read, by its metadata; stretched where it says nothing."""
+    rules, names = metadata.get("input") or {}, (field.name for field in fields(ImageSettings))
+    return ImageSettings(**{name: rules[name] for name in names if name in rules})
 
 
 def add_to_zip(path: Path, metadata: Mapping[str, Any], *, labels: bool = False) -> None:

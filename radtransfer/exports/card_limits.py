@@ -8,12 +8,12 @@ FEW = 100
 """Test images, or images of a class among them, below which figures are said to be of few."""
 
 
-def card_limits(facts: RunFacts, *, calibrated: bool = False) -> list[str]:
-    """One sentence or two each; `calibrated` where a temperature goes with the model."""
-    return list(_limits(facts, calibrated))
+def card_limits(facts: RunFacts) -> list[str]:
+    """One sentence or two each."""
+    return list(_limits(facts))
 
 
-def _limits(facts: RunFacts, calibrated: bool) -> Iterator[str]:
+def _limits(facts: RunFacts) -> Iterator[str]:
     test, record = facts.splits["test"], facts.record
     yield (
         "It was tested on images of the same source as those it learned from only; on those of another hospital, "
@@ -32,8 +32,7 @@ def _limits(facts: RunFacts, calibrated: bool) -> Iterator[str]:
     undefined = facts.metrics.get("undefined") or {}
     for name, reason in undefined.items():
         yield f"No AUC of {name}: {reason}."
-    if not calibrated:
-        yield "Its probabilities were not calibrated: 0.9 does not mean nine in ten."
+    yield "Its probabilities are given as they are, not calibrated: 0.9 does not mean nine in ten."
     yield (
         "It gives probabilities for any image, also for one that shows something else or a class it never saw, and "
         "does not say that it cannot tell."

@@ -46,7 +46,7 @@ def model_card(
         values: What more stands in its metadata: `temperature` and `operating_point`, where they were chosen.
     """
     values = values or {}
-    limits = card_limits(facts, calibrated=bool(values.get("temperature")))
+    limits = card_limits(facts)
     of = f"fold {facts.fold}" if len(facts.folds) > 1 else "its only fold"
     parts = [
         f"# Model card: {_text(facts.record['backbone'])}, run {_text(facts.name)}, {of}",
@@ -54,7 +54,7 @@ def model_card(
         *_section("Model", _model(facts, size)),
         *_section("Training and test data", _data(facts)),
         *_section("Results on test images", _results(facts)),
-        *_section("How its probabilities are used", _use(values)),
+        *_section("How its probabilities are used", _use(values, facts.splits["val"].images)),
         *_section("How it was trained", _training(facts)),
         *_section("Weights it started from, and their terms", _weights(facts)),
         *_section("Input", _input(facts, size)),
@@ -157,11 +157,14 @@ def _results(facts: RunFacts) -> list[str]:
     return lines
 
 
-def _use(values: Mapping[str, Any]) -> list[str]:
+def _use(values: Mapping[str, Any], validation: int) -> list[str]:
     temperature, point = values.get("temperature"), values.get("operating_point")
     lines = ["The model gives its probabilities as they are; the metadata of the export says what to do with them."]
     if temperature:
-        lines.append(f"Temperature, fitted on the validation images: divide the logits by {temperature:.4g}.")
+        lines.append(
+            f"Temperature, fitted on {validation:,} validation images: divide the logits by {temperature:.4g}. Fitted "
+            "on few images it may make the probabilities worse; `radtransfer evaluate` tells both errors."
+        )
     if point:
         rows = [
             (name, f"{threshold:.4g}", number(point["sensitivity"].get(name)), number(point["specificity"].get(name)))

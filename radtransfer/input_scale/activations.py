@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from radtransfer.preprocessing import MODES
+from radtransfer.preprocessing import MODES, preprocess
 
 _BATCH = 8
 
@@ -93,10 +93,11 @@ class Probe:
         """
         parts = []
         for start in range(0, len(images), _BATCH):
-            batch = prepared(images[start : start + _BATCH], mode)
+            batch = images[start : start + _BATCH]
             missing = _BATCH - len(batch)  # a batch of another size would be traced anew
             filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-            parts.append([[part.numpy()[: len(batch)] for part in pair] for pair in self._all(filled)])
+            given = self._all(preprocess(tf.constant(filled), mode))
+            parts.append([[part.numpy()[: len(batch)] for part in pair] for pair in given])
             heard(len(batch))
         return [
             ImageMoments(*(np.concatenate([part[layer][kind] for part in parts]).astype(float) for kind in (0, 1)))
@@ -107,18 +108,11 @@ class Probe:
         """What images of `size` pixels in black, red, green, blue and white give in `mode`."""
         colours = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], np.float32) * 255
         images = np.broadcast_to(colours[:, np.newaxis, np.newaxis], (5, size, size, 3))
-        ((means, _),) = self._stem(prepared(images, mode))
+        ((means, _),) = self._stem(preprocess(tf.constant(images), mode))
         black, *primaries, white = means.numpy().astype(float)
         gain = np.stack(primaries, axis=1) - black[:, np.newaxis]
         rest = np.abs(black + gain.sum(axis=1) - white).max()
         return StemResponse(black, gain, linear=bool(rest <= 1e-2 * np.abs(means).max() + 1e-6))
-
-
-def prepared(images: np.ndarray, mode: str) -> np.ndarray:
-    """Images as `preprocessing.preprocess` makes them, float32."""
-    card = MODES[mode]
-    ordered = images[..., ::-1] if card.order == "BGR" else images
-    return ((ordered * card.scale - np.array(card.mean)) / np.array(card.std)).astype(np.float32)
 
 
 def mode_scale(mode: str) -> np.ndarray:

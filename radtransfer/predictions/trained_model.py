@@ -8,7 +8,7 @@ FOLDER              an exported SavedModel
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +17,12 @@ import tensorflow as tf
 from radtransfer.comparisons.comparison_images import check_input, run_file, run_images
 from radtransfer.errors import RunError, WeightsError, WeightsNotFoundError
 from radtransfer.export_formats import EXPORT_FORMATS
+from radtransfer.export_formats.embedded import reading_of
 from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.settings import ImageSettings
 from radtransfer.weight_formats.keras_models import open_model
-
-_READING = tuple(field.name for field in fields(ImageSettings))
 
 Member = Callable[[tf.Tensor], tf.Tensor]
 """float32 images (batch, height, width, 3), RGB, 0–255, to probabilities (batch, classes)."""
@@ -219,8 +218,7 @@ def _described(given: str, kind: str, path: Path, *, classes: int, image_size: i
     names = tuple(values.get("classes") or map(str, range(classes)))
     if len(names) != classes:
         raise WeightsError(f"{given} has {classes} outputs, but names {len(names)} classes. Export it again.")
-    given_input = values.get("input") or {}
-    size = image_size or (given_input.get("shape") or [None, None])[1]
+    size = image_size or ((values.get("input") or {}).get("shape") or [None, None])[1]
     if size is None:
         raise WeightsError(f"{given} takes images of any size and does not say which. Export it from a run.")
     activation = values.get("activation", "softmax")
@@ -234,7 +232,7 @@ def _described(given: str, kind: str, path: Path, *, classes: int, image_size: i
         scoring=Scoring(task, names, values.get("positive_from")),
         activation=activation,
         image_size=size,
-        reading=ImageSettings(**{name: given_input[name] for name in _READING if name in given_input}),
+        reading=reading_of(values),
         backbone=(values.get("provenance") or {}).get("backbone"),
         temperatures=(values.get("temperature"),),
         point=None if point is None else OperatingPoint(**point),

@@ -32,9 +32,9 @@ class Suggestion:
         slope: Change of the loss in a decade, where it falls most steeply.
         certainty: How many of its standard errors that is below 0.
         lowest: The rate in the middle of the decade with the lowest mean loss; above it training gets worse.
-    upper: A tenth of that, which leaves room for it: the other suggestion in use.
-    early: Whether the rate lies below a tenth of `upper`: the loss fell at once because it began high, as that of a
-        random head does, which says little about rates.
+        upper: A tenth of that, which leaves room for it: the other suggestion in use.
+        early: Whether the rate lies below a tenth of `upper`: the loss fell at once because it began high, as that of a
+            random head does, which says little about rates.
         slopes: Of the decade around each step; NaN near the ends.
     """
 

@@ -101,14 +101,14 @@ class StudyPlan:
 
 
 def check_study(study: Study) -> tuple[Cell, ...]:
-    """The cells of a study that was not narrowed on the command line.
+    """The cells of a study that was not narrowed on the command line, those that others start from first.
 
     Raises:
         ConfigError: Settings, or exclusions that exclude nothing.
     """
     cells = study_cells(study)
     raise_mistakes(list(idle_exclusions(study)), "study")
-    return cells
+    return (*source_cells(cells), *cells)
 
 
 def plan_study(study: Study, *, store: Path) -> StudyPlan:

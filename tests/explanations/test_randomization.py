@@ -1,9 +1,10 @@
 import keras
 import numpy as np
+import pytest
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.classifier import build_classifier
-from radtransfer.explanations.randomization import randomization_test
+from radtransfer.explanations.randomization import Randomized, depend_on_weights, randomization_test
 from radtransfer.explanations.scored_network import Decision, ScoredNetwork
 
 
@@ -41,3 +42,20 @@ def test_maps_that_do_not_depend_on_the_weights_are_found_out(spots):
     model = keras.Model(image, keras.layers.Dense(1, activation="sigmoid", kernel_initializer="ones")(pooled))
     (step,) = randomization_test(ScoredNetwork(model, None), spots, [Decision(0)] * 2, seed=0)
     assert step.correlation > 0.99
+
+
+@pytest.mark.parametrize(
+    ("correlation", "images", "expected"),
+    [
+        (0.1, 8, True),
+        (0.5, 8, True),
+        (0.6, 8, False),
+        (-0.6, 8, False),
+        (0.1, 3, None),
+        (0.9, 3, None),
+        (None, 8, None),
+    ],
+)
+def test_few_images_and_maps_without_ranks_decide_nothing(correlation, images, expected):
+    found = [Randomized("head", 0.9), Randomized("+ stem", correlation)]
+    assert depend_on_weights(found, images=images) is expected

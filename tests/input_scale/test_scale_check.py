@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from radtransfer.backbones.architecture import build_architecture
-from radtransfer.input_scale.activations import prepared
 from radtransfer.input_scale.check import check_network
-from radtransfer.preprocessing import MODES
+from radtransfer.preprocessing import MODES, preprocess
 
 SIZE = 32
 
@@ -37,7 +36,7 @@ def network(mode: str, images: np.ndarray, seed: int = 0) -> keras.Model:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-    model(prepared(images, mode), training=True)
+    model(preprocess(images, mode), training=True)
     return model
 
 
