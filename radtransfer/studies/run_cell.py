@@ -3,12 +3,15 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from radtransfer.config import load_config
 from radtransfer.errors import FoldsFailedError, RadtransferError, RunInUseError, TrainingError
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from radtransfer.networks import Networks
 
 Status = Literal["finished", "partly", "failed", "busy"]
 
@@ -30,7 +33,9 @@ class Outcome:
     seconds: float = 0.0
 
 
-def run_cell(config: Config, path: Path, *, progress: Progress | None = None) -> Outcome:
+def run_cell(
+    config: Config, path: Path, *, progress: Progress | None = None, networks: "Networks | None" = None
+) -> Outcome:
     """Compute the run in `path`, or go on with it; errors are outcomes.
 
     The result depends on the settings alone: nothing that this process did before matters.
@@ -39,20 +44,21 @@ def run_cell(config: Config, path: Path, *, progress: Progress | None = None) ->
         config: The settings; those that a run begun in `path` was begun with count where both mean the same.
         path: The run folder.
         progress: Hears what happens.
+        networks: Those of earlier runs in this process.
     """
     started = time.monotonic()
-    outcome = _outcome(config, path, progress)
+    outcome = _outcome(config, path, progress, networks)
     return replace(outcome, seconds=round(time.monotonic() - started, 2))
 
 
-def _outcome(config: Config, path: Path, progress: Progress | None) -> Outcome:
+def _outcome(config: Config, path: Path, progress: Progress | None, networks: "Networks | None") -> Outcome:
     import keras
 
     from radtransfer.finetune import finetune
 
     keras.utils.clear_session()
     try:
-        finetune(_as_begun(config, path), resume=True, progress=progress)
+        finetune(_as_begun(config, path), resume=True, progress=progress, networks=networks)
     except RunInUseError as error:
         return Outcome("busy", str(error), error.exit_code)
     except FoldsFailedError as error:

@@ -60,18 +60,22 @@ class InProcess:
     def __init__(self, progress: Progress | None = None) -> None:
         self._progress = progress or Progress()
         self._waiting: list[tuple[str, Config, Path]] = []
+        self._networks = None
 
     def submit(self, key: str, config: Config, path: Path) -> None:
         self._waiting.append((key, config, path))
 
     def wait(self, hear: Hear, seconds: float) -> list[tuple[str, Outcome]]:
+        from radtransfer.networks import Networks
+
         key, config, path = self._waiting.pop()
+        self._networks = self._networks or Networks()
 
         def both(name: str, arguments: tuple) -> None:
             getattr(self._progress, name)(*arguments)
             hear(key, name, arguments)
 
-        return [(key, run_cell(config, path, progress=Relay(both)))]
+        return [(key, run_cell(config, path, progress=Relay(both), networks=self._networks))]
 
     def close(self) -> None:
         self._waiting.clear()
@@ -192,10 +196,13 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
     try:
         if prepare is not None:
             prepare()
-        first, last = 0, False
+        from radtransfer.networks import Networks
+
+        networks, first, last = Networks(), 0, False
         while not last:
             config, path = pipe.recv()
-            outcome = run_cell(config, path, progress=Relay(lambda name, arguments: pipe.send((name, arguments))))
+            progress = Relay(lambda name, arguments: pipe.send((name, arguments)))
+            outcome = run_cell(config, path, progress=progress, networks=networks)
             first, runs = first or _memory(), runs - 1
             last = runs == 0 or _memory() > _GROWTH * first
             pipe.send((outcome, last))

@@ -73,6 +73,7 @@ FLOORS = {
         (
             "run_names",
             "run_address",
+            "networks",
             "experiment",
             "preparation",
             "planning",
