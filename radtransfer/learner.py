@@ -12,6 +12,7 @@ from radtransfer.classifier import Classifier
 from radtransfer.cut import Cut, cut_network
 from radtransfer.errors import RunError
 from radtransfer.losses import make_loss
+from radtransfer.optimizers import make_optimizer
 from radtransfer.settings import TrainingSettings
 
 Inputs = tf.Tensor | list[tf.Tensor]
@@ -96,7 +97,7 @@ class Learner(Evaluator):
         )
         self._frozen = frozen
         self.freeze()
-        self.optimizer = _make_optimizer(settings, mixed_float16=_uses_float16(classifier.model))
+        self.optimizer = make_optimizer(settings, mixed_float16=_uses_float16(classifier.model))
         # Without this the optimizer makes its variables in the first step, which is then traced twice.
         self.optimizer.build(classifier.model.trainable_variables)
         self._fresh_optimizer = [_compact(np.array(variable)) for variable in self.optimizer.variables]
@@ -165,17 +166,6 @@ class Learner(Evaluator):
 def seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
     """The generators of a network's random layers (dropout, stochastic depth), in order."""
     return [layer.seed_generator for layer in model.layers if hasattr(layer, "seed_generator")]
-
-
-def _make_optimizer(settings: TrainingSettings, *, mixed_float16: bool) -> keras.optimizers.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay or None
-    optimizer = {
-        "adam": lambda: keras.optimizers.Adam(rate, weight_decay=decay),
-        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay),
-        "sgd": lambda: keras.optimizers.SGD(rate, momentum=settings.momentum, weight_decay=decay),
-        "rmsprop": lambda: keras.optimizers.RMSprop(rate, momentum=settings.momentum, weight_decay=decay),
-    }[settings.optimizer]()
-    return keras.optimizers.LossScaleOptimizer(optimizer) if mixed_float16 else optimizer
 
 
 def _compact(array: np.ndarray) -> np.ndarray:

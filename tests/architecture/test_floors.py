@@ -42,6 +42,8 @@ FLOORS = {
         ("weight_formats",),
         ("preprocessing",),
         ("losses",),
+        ("optimizers",),
+        ("fused_batch_norm",),
         ("schedule",),
         ("epoch_order",),
         ("checkpoint",),
