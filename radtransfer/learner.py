@@ -4,6 +4,8 @@ Tracing a large network costs longer than many of its steps, so one learner serv
 the next one that needs the same (see `networks`).
 """
 
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -118,9 +120,9 @@ class Learner(Evaluator):
         for place, generator in enumerate(seed_generators(self.classifier.model)):
             generator.state.assign([seed, place << 32])
 
-    def state(self) -> list[np.ndarray]:
-        """Weights and optimizer, enough to go on exactly."""
-        return [np.array(variable) for variable in self._variables()]
+    def state(self) -> Iterator[np.ndarray]:
+        """Weights and optimizer, enough to go on exactly; one array at a time."""
+        return (np.array(variable) for variable in self._variables())
 
     def restore(self, state: list[np.ndarray]) -> None:
         """Set what `state` gave, or nothing.

@@ -31,9 +31,14 @@ class _Network:
 
 
 class Networks:
-    """The networks of a process; one run at a time uses them."""
+    """The networks of a process; one run at a time uses them.
 
-    def __init__(self) -> None:
+    Args:
+        before_building: Called whenever none fits and another is built.
+    """
+
+    def __init__(self, *, before_building: Callable[[], None] = lambda: None) -> None:
+        self._before_building = before_building
         self._networks: OrderedDict[Hashable, _Network] = OrderedDict()
 
     def classifier(self, card: Backbone, *, widths: Mapping[str, float], **facts: Any) -> Classifier:
@@ -46,6 +51,7 @@ class Networks:
         known = key in self._networks
 
         def build() -> _Network:
+            self._before_building()
             return _Network(build_classifier(card, widths=widths, **facts), OrderedDict())
 
         classifier = _recent(self._networks, key, build, limit=_NETWORKS).classifier

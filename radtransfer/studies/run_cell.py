@@ -44,21 +44,30 @@ def run_cell(
         config: The settings; those that a run begun in `path` was begun with count where both mean the same.
         path: The run folder.
         progress: Hears what happens.
-        networks: Those of earlier runs in this process.
+        networks: Those of earlier runs in this process; from `own_networks`.
     """
     started = time.monotonic()
     outcome = _outcome(config, path, progress, networks)
     return replace(outcome, seconds=round(time.monotonic() - started, 2))
 
 
-def _outcome(config: Config, path: Path, progress: Progress | None, networks: "Networks | None") -> Outcome:
+def own_networks() -> "Networks":
+    """Networks for a process that computes nothing but runs: what Keras keeps of earlier ones is forgotten.
+
+    Not for each run: what was traced would have to be compiled again.
+    """
     import keras
 
+    from radtransfer.networks import Networks
+
+    return Networks(before_building=keras.utils.clear_session)
+
+
+def _outcome(config: Config, path: Path, progress: Progress | None, networks: "Networks | None") -> Outcome:
     from radtransfer.finetune import finetune
 
-    keras.utils.clear_session()
     try:
-        finetune(_as_begun(config, path), resume=True, progress=progress, networks=networks)
+        finetune(_as_begun(config, path), resume=True, progress=progress, networks=networks or own_networks())
     except RunInUseError as error:
         return Outcome("busy", str(error), error.exit_code)
     except FoldsFailedError as error:

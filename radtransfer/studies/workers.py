@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from radtransfer.errors import TrainingError
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
-from radtransfer.studies.run_cell import Outcome, run_cell
+from radtransfer.studies.run_cell import Outcome, own_networks, run_cell
 
 Hear = Callable[[str, str, tuple], None]
 """Told the key of a run, the name of a method of `Progress` and its arguments."""
@@ -66,10 +66,8 @@ class InProcess:
         self._waiting.append((key, config, path))
 
     def wait(self, hear: Hear, seconds: float) -> list[tuple[str, Outcome]]:
-        from radtransfer.networks import Networks
-
         key, config, path = self._waiting.pop()
-        self._networks = self._networks or Networks()
+        self._networks = self._networks or own_networks()
 
         def both(name: str, arguments: tuple) -> None:
             getattr(self._progress, name)(*arguments)
@@ -196,9 +194,7 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
     try:
         if prepare is not None:
             prepare()
-        from radtransfer.networks import Networks
-
-        networks, first, last = Networks(), 0, False
+        networks, first, last = own_networks(), 0, False
         while not last:
             config, path = pipe.recv()
             progress = Relay(lambda name, arguments: pipe.send((name, arguments)))

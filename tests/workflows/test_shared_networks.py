@@ -77,3 +77,19 @@ def test_runs_that_train_the_same_layers_trace_once(config, finished_run, tmp_pa
     assert learner.evaluate.experimental_get_tracing_count() == 1
     finetune(planned(config, tmp_path / "frozen", scheme="fixed_features", weights=source), networks=networks)
     assert len(made) == 2
+
+
+def test_runs_of_one_engine_share_a_network(config, finished_run, tmp_path, monkeypatch):
+    import radtransfer.networks as module
+    from radtransfer.studies.workers import InProcess
+
+    made, build = [], module.build_classifier
+    monkeypatch.setattr(module, "build_classifier", lambda *given, **facts: made.append(1) or build(*given, **facts))
+    engine = InProcess()
+    for name in ("first", "second"):
+        engine.submit(name, planned(config, tmp_path / name), tmp_path / name)
+        ((key, outcome),) = engine.wait(lambda *told: None, 1.0)
+        assert (key, outcome.status) == (name, "finished"), outcome.error
+    assert len(made) == 1
+    check_same(tmp_path / "first", tmp_path / "second")
+    check_same(tmp_path / "first", finished_run.path)
