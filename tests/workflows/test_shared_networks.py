@@ -70,11 +70,12 @@ def test_runs_that_train_the_same_layers_trace_once(config, finished_run, tmp_pa
 
     monkeypatch.setattr(module, "Learner", Counted)
     networks, source = Networks(), str(finished_run.path / "fold_1")
-    finetune(planned(config, tmp_path / "scratch"), networks=networks)
-    finetune(planned(config, tmp_path / "transfer", scheme="transfer", weights=source), networks=networks)
+    watched = replace(config, training=replace(config.training, eval_every=1))
+    finetune(planned(watched, tmp_path / "scratch"), networks=networks)
+    finetune(planned(watched, tmp_path / "transfer", scheme="transfer", weights=source), networks=networks)
     (learner,) = made
-    assert learner.train.experimental_get_tracing_count() == 1
-    assert learner.evaluate.experimental_get_tracing_count() == 1
+    for function in (learner.train, learner.evaluate, learner.observe):
+        assert function.experimental_get_tracing_count() == 1
     finetune(planned(config, tmp_path / "frozen", scheme="fixed_features", weights=source), networks=networks)
     assert len(made) == 2
 
