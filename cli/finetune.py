@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from radtransfer.cli.completions import complete_assignment, complete_run_config
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
@@ -56,17 +57,19 @@ OPTIONS = {
     "workers": "system.workers",
     "seed": "seed",
     "out": "out",
+    "track": "track",
 }
 
 
 @click.command()
-@click.argument("config", required=False)
+@click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**OPTIONS)
 @click.option(
     "--set",
     "sets",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete_assignment,
     help="Any setting by its dotted name, such as training.momentum=0.8.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the same command's run where it stopped.")

@@ -9,27 +9,39 @@ import traceback
 import click
 
 from radtransfer import __version__
-from radtransfer.errors import INTERRUPTED, RadtransferError, closest_names
+from radtransfer.cli.groups import Group
+from radtransfer.errors import INTERRUPTED, RadtransferError
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
     "study": "radtransfer.cli.study:study",
     "freeze-sweep": "radtransfer.cli.sweep:freeze_sweep_command",
     "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep_command",
+    "lr-find": "radtransfer.cli.lr_find:lr_find",
     "data": "radtransfer.cli.data:data",
     "plan": "radtransfer.cli.plan:plan",
     "backbones": "radtransfer.cli.backbones:backbones",
     "weights": "radtransfer.cli.weights:weights",
     "configs": "radtransfer.cli.configs:configs",
+    "completion": "radtransfer.cli.completion:completion",
+    "doctor": "radtransfer.cli.doctor:doctor",
+    "evaluate": "radtransfer.cli.evaluate:evaluate",
+    "predict": "radtransfer.cli.predict:predict",
+    "extract": "radtransfer.cli.extract:extract",
     "export": "radtransfer.cli.export:export",
+    "card": "radtransfer.cli.card:card",
+    "explain": "radtransfer.cli.explain:explain",
     "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
     "compare-predictions": "radtransfer.cli.compare_predictions:compare_predictions",
     "compare-weights": "radtransfer.cli.compare_weights:compare_weights",
     "report": "radtransfer.cli.report:report",
 }
 
+COMPLETING = "_RADTRANSFER_COMPLETE"
+"""Environment variable in which a shell asks for completions."""
 
-class Application(click.Group):
+
+class Application(Group):
     """Imports a command when it is used, and turns errors into one message and a documented exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -40,11 +52,6 @@ class Application(click.Group):
             return None
         module, attribute = COMMANDS[name].split(":")
         return getattr(importlib.import_module(module), attribute)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]):
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"No command {args[0]!r}. {closest_names(args[0], COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context):
         try:
@@ -83,12 +90,20 @@ def _bug_report(error: Exception, *, verbose: bool) -> str:
         "max_content_width": 110,
     },
     epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed, "
-    "6 some folds failed, 130 interrupted.",
+    "6 some folds failed, 7 export failed its check, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="radtransfer")
 @click.option("--debug", is_flag=True, help="Print where an unexpected error came from.")
 def application(debug: bool) -> None:
-    """Fine-tune pretrained networks on medical images, and measure what transfer did."""
+    """Fine-tune pretrained networks on medical images, and measure what transfer did.
+
+    Every command explains itself: `radtransfer COMMAND --help`. Set NO_COLOR for output without colours.
+
+    \b
+    Example: radtransfer finetune quickstart
+    """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def main() -> None:
@@ -97,6 +112,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     signal.signal(signal.SIGTERM, _interrupt)
+    if COMPLETING in os.environ:
+        importlib.import_module("radtransfer.cli.completions")
     sys.exit(application(prog_name="radtransfer"))
 
 

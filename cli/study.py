@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from radtransfer.cli.completions import complete_assignment, complete_study
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
@@ -18,18 +19,19 @@ if TYPE_CHECKING:
     from radtransfer.studies.plan import PlannedRun, StudyPlan
     from radtransfer.studies.study_runs import StudyState
 
-OPTIONS = {"data": "data.source", "image_root": "data.image_root"}
+OPTIONS = {"data": "data.source", "image_root": "data.image_root", "track": "track"}
 STORE = "runs/studies"
 
 
 @click.command()
-@click.argument("config")
+@click.argument("config", shell_complete=complete_study)
 @setting_options(**OPTIONS)
 @click.option(
     "--set",
     "sets",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete_assignment,
     help="Change the study: training.epochs=5 for every run, grid.seed=[0,1], arms.NAME.model.weights=FILE, "
     "sources.NAME.data.source=DIR.",
 )

@@ -48,7 +48,8 @@ class StudyBoard(StudyListener):
     def clear(self) -> None:
         """Take the table away."""
         if self._lines:
-            click.echo(f"\x1b[{self._lines}A\x1b[J", err=True, nl=False)
+            # This is no colour: NO_COLOR must not take it away.
+            click.echo(f"\x1b[{self._lines}A\x1b[J", err=True, nl=False, color=True)
             self._lines = 0
 
     def _draw(self, state: StudyState) -> None:

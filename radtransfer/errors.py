@@ -12,7 +12,8 @@
     │   ├── WeightsNotFoundError    4
     │   └── WeightsMismatchError    4   it holds another architecture
     ├── TrainingError               5   training diverged or ran out of memory
-    └── FoldsFailedError            6   some folds failed, the others are finished
+    ├── FoldsFailedError            6   some folds failed, the others are finished
+    └── ExportError                 7   an export that cannot be read back, or predicts something else
 
 A message says what was expected, what was received and what to do next.
 """
@@ -102,6 +103,12 @@ class FoldsFailedError(RadtransferError):
     def __init__(self, message: str, result: Any = None):
         super().__init__(message)
         self.result = result
+
+
+class ExportError(RadtransferError):
+    """An export that cannot be made, cannot be read back, or predicts something else; nothing was written."""
+
+    exit_code = 7
 
 
 def closest_names(name: str, known: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from radtransfer.run_address import run_settings
 from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.splits.folds import FOLD_COLUMNS, Fold, fold_rows
+from radtransfer.tracking import tracked
 from radtransfer.training import FitState, fit, memory_errors
 
 _DECISIVE = ("weights_sha256", "preprocessing", "precision", "jit", "classes", "head", "table_sha256")
@@ -75,7 +76,7 @@ def finetune(
         experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress, networks=networks)
         _check_unchanged(run, run_record(experiment))
         run.begin(settings)
-        with _status_kept(run, progress):
+        with _status_kept(run, progress), tracked(config, out, progress) as progress:
             _record_start(run, experiment)
             progress.plan(plan_lines(experiment, out))
             experiment = with_kept_images(experiment, progress)

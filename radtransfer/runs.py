@@ -22,12 +22,12 @@ from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
 from radtransfer.yaml_text import write_yaml
 
-FREE = frozenset({"out", "system.workers", "system.cache"})
+FREE = frozenset({"out", "track", "system.workers", "system.cache"})
 """Settings that change no number."""
 
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
-_OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
+_OF_A_RUN = ("trackers", "fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
 
 
 @contextlib.contextmanager

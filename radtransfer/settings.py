@@ -202,6 +202,9 @@ class Config:
     recipe: str = setting("default", "Set of training defaults: default, raghu-retina, raghu-chexpert, juodelyte, mei.")
     seed: int = setting(0, "Everything random follows from it.", low=0, high=2**31 - 1)
     out: str | None = setting(None, "Run folder; default: runs/<data>-<backbone>-<weights>.")
+    track: tuple[str, ...] = setting(
+        (), "Show the training in these as well (comma-separated): tensorboard, mlflow, wandb; extra `track`."
+    )
     data: DataSettings = DataSettings()
     images: ImageSettings = ImageSettings()
     splits: SplitSettings = SplitSettings()

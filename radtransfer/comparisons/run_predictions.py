@@ -1,9 +1,10 @@
-"""What a run predicted about its test images, read back from its folder."""
+"""What a run predicted about its test or validation images, read back from its folder."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
 
 @dataclass(frozen=True, eq=False)
 class RunPredictions:
-    """The test predictions of a run, fold after fold.
+    """The predictions of a run about images of one split, fold after fold.
 
     Attributes:
         given: What the user called the run.
@@ -24,7 +25,7 @@ class RunPredictions:
         paths: Of the images.
         labels: Of the images, as text.
         patients: Of the images; None where not known.
-        folds: In which each was tested.
+        folds: In which each was predicted.
         repeats: To which the fold belongs.
         probabilities: float32 (images, classes).
         targets: float32 (images, classes), 0 or 1, NaN where not known.
@@ -80,23 +81,30 @@ class RunPredictions:
         return (probabilities * self.targets).sum(axis=1, keepdims=True)
 
 
-def read_predictions(given: str) -> RunPredictions:
-    """The test predictions of a run's finished folds, or of RUN/fold_K.
+def read_predictions(
+    given: str, *, split: Literal["test", "val"] = "test", folds: Sequence[int] = ()
+) -> RunPredictions:
+    """The predictions of a run's finished folds, or of RUN/fold_K.
+
+    Args:
+        given: The run.
+        split: Of which images.
+        folds: Only these.
 
     Raises:
         RunError: Not a run, no fold of it is finished, or its predictions are gone.
         DataError: With several labels, the data set is not there any more; it alone tells which are not known.
     """
-    run, folds = _run_and_folds(given)
+    run, finished = _run_and_folds(given)
     record = read_run(run)
     classes = tuple(record["classes"])
     # Earlier runs did not record it, and took it from their settings alone.
     positive_from = record["positive_from"] if "positive_from" in record else run_images(run).data.positive_from
     scoring = Scoring(record["task"], classes, positive_from)
     lines, repeats = [], []
-    for number in folds:
+    for number in folds or finished:
         predictions = read_rows(run_file(run, f"fold_{number}/predictions.csv"))
-        tested = [row | {"fold": number} for row in predictions if row["split"] == "test"]
+        tested = [row | {"fold": number} for row in predictions if row["split"] == split]
         lines += tested
         metrics = json.loads((run / f"fold_{number}" / "metrics.json").read_text(encoding="utf-8"))
         repeats += [metrics["repeat"]] * len(tested)
@@ -106,7 +114,7 @@ def read_predictions(given: str) -> RunPredictions:
         scoring=scoring,
         paths=paths,
         labels=labels,
-        patients=tuple(line["patient"] for line in lines) if lines[0]["patient"] else None,
+        patients=tuple(line["patient"] for line in lines) if lines and lines[0]["patient"] else None,
         folds=tuple(line["fold"] for line in lines),
         repeats=tuple(repeats),
         probabilities=np.array([[line[f"p_{name}"] for name in classes] for line in lines], np.float32),

@@ -86,4 +86,6 @@ def _as_begun(config: Config, path: Path) -> Config:
     if not (path / "run.json").exists():
         return replace(config, out=str(path))
     begun = load_config(str(path / "config.yaml"))
-    return replace(begun, out=str(path), system=replace(begun.system, workers=config.system.workers))
+    return replace(
+        begun, out=str(path), track=config.track, system=replace(begun.system, workers=config.system.workers)
+    )

@@ -30,6 +30,7 @@ FLOORS = {
             "cache",
             "kept_arrays",
             "runs",
+            "result_folder",
         )
     ],
     "tables": [
@@ -45,6 +46,7 @@ FLOORS = {
         ("optimizers",),
         ("fused_batch_norm",),
         ("schedule",),
+        ("trackers",),
         ("epoch_order",),
         ("checkpoint",),
         ("device",),
@@ -70,6 +72,7 @@ FLOORS = {
         ),
         ("transfer", "initialization"),
         ("checks",),
+        ("tracking",),
     ],
     "jobs": [
         (
@@ -83,12 +86,13 @@ FLOORS = {
             "fold_results",
             "finetune",
             "dry_run",
+            "rate_search",
             "studies",
         ),
-        ("data",),
-        ("export",),
+        ("data", "input_scale"),
+        ("doctor",),
         ("prepared",),
-        ("comparisons", "reports"),
+        ("comparisons", "reports", "predictions", "exports", "explanations"),
     ],
 }
 
