@@ -55,7 +55,7 @@ def parse():
     parser.add_argument("--backbones", default=",".join(measurements.BACKBONES), help="whose steps are measured")
     parser.add_argument("--torch-python", help="a Python that has torch and torchvision")
     parser.add_argument("--svcca-path", type=Path, help="a checkout of google/svcca")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows that all of it runs")
     options = parser.parse_args()

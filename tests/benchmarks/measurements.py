@@ -58,7 +58,7 @@ def start(options, scratch):
     """First steps in a fresh process: the first fold's, and the faster of two further ones."""
     scripts = {"radtransfer": "ours.py", "model.fit": "handwritten.py"}
     found = {name: {"first step": [], "further folds": []} for name in scripts}
-    for _ in range(1 if options.quick else 3):
+    for _ in range(1 if options.quick else 2):
         for name, script in scripts.items():
             arguments = ("folds", options.main, options.size, options.batch, 3)
             process = launch(sys.executable, HERE / script, *arguments, stdout=subprocess.PIPE)
