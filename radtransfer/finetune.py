@@ -14,6 +14,7 @@ from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
+from radtransfer.networks import Networks
 from radtransfer.plan_block import plan_lines, run_record
 from radtransfer.preparation import prepare
 from radtransfer.progress import EpochReporter, Progress
@@ -46,6 +47,7 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    networks: Networks | None = None,
 ) -> Result:
     """Train, validate and test on every fold, and leave a run folder.
 
@@ -55,6 +57,8 @@ def finetune(
         resume: Go on with the same run where it stopped, to the same result.
         overwrite: Replace the run in `config.out`.
         progress: Hears what happens.
+        networks: Those of earlier runs in this process: one that fits is taken over, to the same result, and the
+            first step comes many times sooner.
 
     Raises:
         ConfigError: A setting cannot be used; RunError where it is the run folder.
@@ -70,7 +74,7 @@ def finetune(
         if run.finished:
             progress.note(f"{out} is finished; nothing is left to do")
             return Result(out, _finished_metrics(out))
-        experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
+        experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress, networks=networks)
         _check_unchanged(run, run_record(experiment))
         run.begin(settings)
         with _status_kept(run, progress), tracked(config, out, progress) as progress:

@@ -3,13 +3,16 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from radtransfer.config import load_config
 from radtransfer.errors import FoldsFailedError, RadtransferError, RunInUseError
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
 from radtransfer.system_errors import system_error
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from radtransfer.networks import Networks
 
 Status = Literal["finished", "partly", "failed", "busy"]
 
@@ -31,7 +34,9 @@ class Outcome:
     seconds: float = 0.0
 
 
-def run_cell(config: Config, path: Path, *, progress: Progress | None = None) -> Outcome:
+def run_cell(
+    config: Config, path: Path, *, progress: Progress | None = None, networks: "Networks | None" = None
+) -> Outcome:
     """Compute the run in `path`, or go on with it; errors are outcomes.
 
     The result depends on the settings alone: nothing that this process did before matters.
@@ -40,20 +45,30 @@ def run_cell(config: Config, path: Path, *, progress: Progress | None = None) ->
         config: The settings; those that a run begun in `path` was begun with count where both mean the same.
         path: The run folder.
         progress: Hears what happens.
+        networks: Those of earlier runs in this process; from `own_networks`.
     """
     started = time.monotonic()
-    outcome = _outcome(config, path, progress)
+    outcome = _outcome(config, path, progress, networks)
     return replace(outcome, seconds=round(time.monotonic() - started, 2))
 
 
-def _outcome(config: Config, path: Path, progress: Progress | None) -> Outcome:
+def own_networks() -> "Networks":
+    """Networks for a process that computes nothing but runs: what Keras keeps of earlier ones is forgotten.
+
+    Not for each run: what was traced would have to be compiled again.
+    """
     import keras
 
+    from radtransfer.networks import Networks
+
+    return Networks(before_building=keras.utils.clear_session)
+
+
+def _outcome(config: Config, path: Path, progress: Progress | None, networks: "Networks | None") -> Outcome:
     from radtransfer.finetune import finetune
 
-    keras.utils.clear_session()
     try:
-        finetune(_as_begun(config, path), resume=True, progress=progress)
+        finetune(_as_begun(config, path), resume=True, progress=progress, networks=networks or own_networks())
     except RunInUseError as error:
         return Outcome("busy", str(error), error.exit_code)
     except FoldsFailedError as error:

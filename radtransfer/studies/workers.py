@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from radtransfer.errors import TrainingError
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
-from radtransfer.studies.run_cell import Outcome, run_cell
+from radtransfer.studies.run_cell import Outcome, own_networks, run_cell
 
 Hear = Callable[[str, str, tuple], None]
 """Told the key of a run, the name of a method of `Progress` and its arguments."""
@@ -60,18 +60,20 @@ class InProcess:
     def __init__(self, progress: Progress | None = None) -> None:
         self._progress = progress or Progress()
         self._waiting: list[tuple[str, Config, Path]] = []
+        self._networks = None
 
     def submit(self, key: str, config: Config, path: Path) -> None:
         self._waiting.append((key, config, path))
 
     def wait(self, hear: Hear, seconds: float) -> list[tuple[str, Outcome]]:
         key, config, path = self._waiting.pop()
+        self._networks = self._networks or own_networks()
 
         def both(name: str, arguments: tuple) -> None:
             getattr(self._progress, name)(*arguments)
             hear(key, name, arguments)
 
-        return [(key, run_cell(config, path, progress=Relay(both)))]
+        return [(key, run_cell(config, path, progress=Relay(both), networks=self._networks))]
 
     def close(self) -> None:
         self._waiting.clear()
@@ -193,10 +195,11 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
             prepare()
         # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
         signal.signal(signal.SIGTERM, _interrupt)
-        first, last = 0, False
+        networks, first, last = own_networks(), 0, False
         while not last:
             config, path = pipe.recv()
-            outcome = run_cell(config, path, progress=Relay(lambda name, arguments: pipe.send((name, arguments))))
+            progress = Relay(lambda name, arguments: pipe.send((name, arguments)))
+            outcome = run_cell(config, path, progress=progress, networks=networks)
             first, runs = first or _memory(), runs - 1
             last = runs == 0 or _memory() > _GROWTH * first
             pipe.send((outcome, last))

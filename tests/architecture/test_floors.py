@@ -46,6 +46,8 @@ FLOORS = {
         ("weight_formats",),
         ("preprocessing",),
         ("losses",),
+        ("optimizers",),
+        ("fused_batch_norm",),
         ("schedule",),
         ("trackers",),
         ("epoch_order",),
@@ -79,6 +81,7 @@ FLOORS = {
         (
             "run_names",
             "run_address",
+            "networks",
             "experiment",
             "preparation",
             "planning",
