@@ -55,6 +55,8 @@ OPTIONS = {
     "precision": "system.precision",
     "jit": "system.jit",
     "workers": "system.workers",
+    "distribute": "system.distribute",
+    "worker_index": "system.worker_index",
     "seed": "seed",
     "out": "out",
     "track": "track",
@@ -92,8 +94,8 @@ def finetune(
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
-    settings = load_config(config, sets=sets, options=given_settings(given, OPTIONS))
-    import_tensorflow()
+    settings = load_config(config, sets=sets, options=given_settings(*_told_apart(given)))
+    import_tensorflow(compute=settings.system.distribute == "none")
     from radtransfer.dry_run import dry_run as estimate_run
     from radtransfer.finetune import finetune as run
 
@@ -108,6 +110,13 @@ def finetune(
         _print_result(error.result, as_json=as_json)
         raise
     _print_result(result, as_json=as_json)
+
+
+def _told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The options and their settings: --workers is a number of images decoded in parallel, or HOST:PORT,…."""
+    if ":" not in (given["workers"] or ""):
+        return given, OPTIONS
+    return given | {"workers": None, "hosts": given["workers"]}, OPTIONS | {"hosts": "system.hosts"}
 
 
 def _print_result(result: Any, *, as_json: bool) -> None:

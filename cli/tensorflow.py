@@ -9,8 +9,10 @@ import threading
 from collections.abc import Iterator
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(*, compute: bool = True) -> None:
     """Import TensorFlow and Keras; what they print to stderr is shown only if they fail.
+
+    With `compute` it begins to use its devices, which prints as well; afterwards they cannot be arranged any more.
 
     The banner is written by compiled code past `sys.stderr`, before any log level is read: only the file
     descriptor can keep it away.
@@ -26,7 +28,8 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-            tf.zeros([])
+            if compute:
+                tf.zeros([])
         except Exception:
             hidden.seek(0)
             os.write(shown, hidden.read())

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.errors import ConfigError
-from radtransfer.learner import Learner, seed_generators
+from radtransfer.learner import Learner
 
 IMAGES = 512
 """Training images, at most, that the statistics are measured on."""
@@ -55,15 +55,12 @@ def borrowed_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...
     if batches is None:
         yield
         return
-    model = learner.classifier.model
-    layers, generators = trainable_batch_norms(model), seed_generators(model)
+    layers, seeds = trainable_batch_norms(learner.classifier.model), learner.seeds()
     before = [(np.array(layer.moving_mean), np.array(layer.moving_variance)) for layer in layers]
-    states = [np.array(generator.state) for generator in generators]
     reestimate_statistics(learner, batches)
     yield
     _set(layers, before)
-    for generator, state in zip(generators, states, strict=True):
-        generator.state.assign(state)
+    learner.set_seeds(seeds)
 
 
 def share_statistics(source: keras.Model, target: keras.Model) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from radtransfer.batch_norm import IMAGES
+from radtransfer.config import changed_config
 from radtransfer.finetune import run_folder
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
@@ -50,6 +51,9 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
         RadtransferError: Whatever `finetune` would raise before training.
     """
     progress = progress or Progress()
+    if config.system.distribute != "none":
+        progress.note("the estimate is of one device that does the work of all")
+        config = changed_config(config, {"system.distribute": "none"})
     out = run_folder(config, name=name, reuse=False)
     if (out / "run.json").exists():
         progress.note(f"{out} holds a run already: --resume, --overwrite or another --out will be needed")

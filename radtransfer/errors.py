@@ -12,6 +12,8 @@
     │   ├── WeightsNotFoundError    4
     │   └── WeightsMismatchError    4   it holds another architecture
     ├── TrainingError               5   training diverged or ran out of memory
+    │   └── OutOfMemoryError        5   the latter
+    ├── WorkerLostError             5   another process of a distributed training is gone
     ├── DiskError                   5   the disk is full, or fails
     ├── FoldsFailedError            6   some folds failed, the others are finished
     └── ExportError                 7   an export that cannot be read back, or predicts something else
@@ -92,6 +94,16 @@ class WeightsMismatchError(WeightsError):
 
 class TrainingError(RadtransferError):
     """Training diverged or ran out of memory."""
+
+    exit_code = 5
+
+
+class OutOfMemoryError(TrainingError):
+    """There is not enough memory, of the device or of the machine, for a step."""
+
+
+class WorkerLostError(RadtransferError):
+    """Another process of a distributed training is gone, so that none can go on; the run is resumed by all."""
 
     exit_code = 5
 

@@ -13,6 +13,7 @@ from radtransfer.classifier import Classifier
 from radtransfer.curve import HeldOut
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import Device
+from radtransfer.distribution.replicas import Replicas
 from radtransfer.epoch_order import epoch_order
 from radtransfer.errors import DataError
 from radtransfer.examination.data_changes import images_digest
@@ -47,7 +48,8 @@ class Experiment:
         pretrained: The weights that were given; None for random.
         plan: What each layer starts from, and whether it trains.
         preprocessing: The resolved mode.
-        networks: Where the network and what is traced for it are kept.
+        networks: Where the network and what is traced for it are kept; without replicas.
+        replicas: Those that train; None for an ordinary run.
         classifier: The network that is trained.
         learner: Trains it.
         head_learner: Trains the head alone first, if the plan says so.
@@ -64,6 +66,7 @@ class Experiment:
     plan: TransferPlan
     preprocessing: str
     networks: Networks
+    replicas: Replicas | None
     classifier: Classifier
     learner: Learner
     head_learner: Learner | None
@@ -84,6 +87,8 @@ class Experiment:
         Raises:
             RunError: There is no room for the features.
         """
+        if self.replicas is not None:
+            return self._own_part
         if not learner.from_features:
             return self.batches
         count = partial(progress.count, "features of the frozen part")
@@ -135,11 +140,15 @@ class Experiment:
         return settled_after(self.card.batch_norm_momentum)
 
     def exact_evaluator(self) -> Evaluator:
-        """The trained network from images on, in float32: what is saved, predicted with and scored."""
-        if self.device.precision == "float32":
+        """The trained network from images on, in float32, on one device: what is saved, predicted with and scored."""
+        if self.device.precision == "float32" and self.replicas is None:
             return self._image_evaluator if self.learner.from_features else self.learner
         self._float32_evaluator.classifier.model.set_weights(self.classifier.model.get_weights())
         return self._float32_evaluator
+
+    @cached_property
+    def _own_part(self) -> Batches:
+        return self.batches.part(self.replicas.worker, self.replicas.workers)
 
     @cached_property
     def _image_evaluator(self) -> Evaluator:

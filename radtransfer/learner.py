@@ -4,7 +4,8 @@ Tracing a large network costs longer than many of its steps, so one learner serv
 the next one that needs the same (see `networks`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -16,6 +17,8 @@ from radtransfer.errors import RunError
 from radtransfer.losses import make_loss
 from radtransfer.optimizers import make_optimizer
 from radtransfer.settings import TrainingSettings
+
+T = TypeVar("T")
 
 Inputs = tf.Tensor | list[tf.Tensor]
 """Images, float32 (batch, height, width, 3), RGB, 0–255; or a frozen trunk's outputs for them, float32."""
@@ -52,6 +55,10 @@ class Evaluator:
         self._inputs = features if from_features else images
         self._targets = tf.TensorSpec((batch_size, classifier.logits.output_shape[-1]), tf.float32)
         self.evaluate = tf.function(self._evaluate, input_signature=[self._inputs, self._targets], jit_compile=jit)
+
+    def whole(self, found: list[tuple[tf.Tensor, ...]]) -> list[tuple[tf.Tensor, ...]]:
+        """What was found of batch after batch, with what other processes found of theirs, if there are any."""
+        return found
 
     def _logits(self, inputs: Inputs, *, training: bool) -> tf.Tensor:
         """float32 (batch, classes)."""
@@ -108,6 +115,15 @@ class Learner(Evaluator):
         self.train = tf.function(self._train, input_signature=[self._inputs, self._targets, weights], jit_compile=jit)
         self.observe = tf.function(self._observe, input_signature=[self._inputs], jit_compile=jit)
 
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes, and says what the others go on from."""
+        return True
+
+    def from_chief(self, load: Callable[[], T]) -> T:
+        """What the chief loads."""
+        return load()
+
     def reset(self, class_weights: np.ndarray) -> None:
         """A fresh optimizer and these class weights; the network's weights are the caller's to set."""
         self.freeze()
@@ -117,8 +133,17 @@ class Learner(Evaluator):
 
     def seed_epoch(self, seed: int) -> None:
         """Make dropout of the coming epoch a pure function of `seed`."""
-        for place, generator in enumerate(seed_generators(self.classifier.model)):
-            generator.state.assign([seed, place << 32])
+        places = range(len(seed_generators(self.classifier.model)))
+        self.set_seeds([np.array([seed, place << 32]) for place in places])
+
+    def seeds(self) -> list[np.ndarray]:
+        """Where the generators of the random layers stand."""
+        return [np.array(generator.state) for generator in seed_generators(self.classifier.model)]
+
+    def set_seeds(self, seeds: list[np.ndarray]) -> None:
+        """Let them go on from `seeds`."""
+        for generator, state in zip(seed_generators(self.classifier.model), seeds, strict=True):
+            generator.state.assign(state)
 
     def state(self) -> Iterator[np.ndarray]:
         """Weights and optimizer, enough to go on exactly; one array at a time."""
@@ -150,15 +175,22 @@ class Learner(Evaluator):
 
     def _train(self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """One step; gives the sum of the losses of the rows that count."""
+        total, gradients = self._gradients(inputs, targets, weights, tf.maximum(tf.reduce_sum(weights), 1.0))
+        self.optimizer.apply(gradients, self.classifier.model.trainable_variables)
+        return total
+
+    def _gradients(
+        self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor, count: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The sum of the losses, and the gradients of its `count`-th part."""
         variables = self.classifier.model.trainable_variables
         # Only what trains is watched: the trunk is not recorded, and gradient work stops where it ends.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
             losses = self._loss(targets, self._logits(inputs, training=True), self._class_weights)
             total = tf.reduce_sum(losses * weights)
-            loss = self.optimizer.scale_loss(total / tf.maximum(tf.reduce_sum(weights), 1.0))
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
-        return total
+            loss = self.optimizer.scale_loss(total / count)
+        return total, tape.gradient(loss, variables)
 
     def _observe(self, inputs: Inputs) -> None:
         """Let batch norm see a batch; nothing else changes."""

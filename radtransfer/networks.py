@@ -8,11 +8,14 @@ first step, so that nothing of an earlier run is left; only the few networks and
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.classifier import Classifier, build_classifier
+from radtransfer.distribution.replicas import Replicas
+from radtransfer.distribution.replicated_learner import ReplicatedLearner
 from radtransfer.initialization import draw_random
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.settings import TrainingSettings
@@ -35,10 +38,11 @@ class Networks:
 
     Args:
         before_building: Called whenever none fits and another is built.
+        replicas: Where each network stands, if it is on several devices.
     """
 
-    def __init__(self, *, before_building: Callable[[], None] = lambda: None) -> None:
-        self._before_building = before_building
+    def __init__(self, *, before_building: Callable[[], None] = lambda: None, replicas: Replicas | None = None) -> None:
+        self._before_building, self._replicas = before_building, replicas
         self._networks: OrderedDict[Hashable, _Network] = OrderedDict()
 
     def classifier(self, card: Backbone, *, widths: Mapping[str, float], **facts: Any) -> Classifier:
@@ -52,7 +56,8 @@ class Networks:
 
         def build() -> _Network:
             self._before_building()
-            return _Network(build_classifier(card, widths=widths, **facts), OrderedDict())
+            with self._replicas.strategy.scope() if self._replicas else nullcontext():
+                return _Network(build_classifier(card, widths=widths, **facts), OrderedDict())
 
         classifier = _recent(self._networks, key, build, limit=_NETWORKS).classifier
         if known:
@@ -75,6 +80,8 @@ class Networks:
         graph = (settings.optimizer, settings.momentum, settings.weight_decay, settings.loss, settings.batch_size)
 
         def build() -> Learner:
+            if self._replicas is not None:
+                return ReplicatedLearner(classifier, settings, replicas=self._replicas, jit=jit, frozen=frozen)
             return Learner(
                 classifier,
                 settings,

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from radtransfer.device import Device, versions
+from radtransfer.distribution.replicas import Replicas
 from radtransfer.experiment import Experiment
 from radtransfer.preprocessing import MODES
 from radtransfer.settings import Config
@@ -29,6 +30,8 @@ def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
         "train": _train_line(experiment.config),
         "system": _system_line(experiment.device),
     }
+    if experiment.replicas is not None:
+        lines["replicas"] = _replicas_text(experiment.config, experiment.replicas)
     return lines if out is None else lines | {"run": str(out)}
 
 
@@ -41,6 +44,7 @@ def run_record(experiment: Experiment) -> dict[str, Any]:
         "device": experiment.device.name,
         "precision": experiment.device.precision,
         "jit": experiment.device.jit,
+        "replicas": {} if experiment.replicas is None else experiment.replicas.record(),
         "backbone": experiment.card.name,
         "image_size": experiment.config.model.image_size,
         "head": experiment.classifier.activation,
@@ -118,6 +122,28 @@ def _train_line(config: Config) -> str:
 
 def _system_line(device: Device) -> str:
     return f"{device.name}, {device.precision}, XLA {'on' if device.jit else 'off'}, {device.workers} decoding"
+
+
+def _replicas_text(config: Config, replicas: Replicas) -> str:
+    """How the work is spread, and what that means for the settings."""
+    size, batch_norm = (
+        config.training.batch_size // replicas.count,
+        "batch norm sees the images of one replica at a time",
+    )
+    if replicas.cluster is None:
+        where, share = "on this machine", "this process reads all images"
+    else:
+        where = f"in {replicas.workers} workers, {replicas.local_count} each; this is {replicas.cluster.title}"
+        share = f"each worker reads its part of every batch, {size * replicas.local_count} images"
+    written = "" if replicas.workers == 1 else "; worker 0 writes the run folder, the others nothing"
+    return "\n".join(
+        (
+            f"{replicas.count} {where}{written}",
+            f"batch {config.training.batch_size} of all together, {size} images a replica; {share}",
+            f"learning rate {config.training.learning_rate:g} as given: it is that of all together and is not scaled",
+            f"{batch_norm}; its moving statistics are averaged over replicas after every step",
+        )
+    )
 
 
 def _input_line(experiment: Experiment) -> str:

@@ -12,6 +12,8 @@ from radtransfer.classifier import Classifier
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import Device, resolve_device
+from radtransfer.distribution.combinations import check_combination
+from radtransfer.distribution.replicas import Replicas
 from radtransfer.errors import ConfigError
 from radtransfer.examination.image_check import CheckedImages, check_images
 from radtransfer.experiment import Experiment, loss_weights, make_classifier
@@ -31,14 +33,22 @@ from radtransfer.splits.source_leaks import source_leaks
 from radtransfer.transfer import TransferPlan, lay_out
 
 
-def prepare(config: Config, *, report_file: Path, progress: Progress, networks: Networks | None = None) -> Experiment:
+def prepare(
+    config: Config,
+    *,
+    report_file: Path | None,
+    progress: Progress,
+    networks: Networks | None = None,
+    replicas: Replicas | None = None,
+) -> Experiment:
     """Read and check everything, cheapest first; images are decoded last.
 
     Args:
         config: The settings.
-        report_file: Where unreadable images are listed.
+        report_file: Where unreadable images are listed; None for nowhere.
         progress: Hears what is found.
         networks: Those of earlier runs in this process, if any is to be taken over.
+        replicas: Those that train, if they are several.
 
     Raises:
         ConfigError: A setting names what does not exist, or does not fit the others.
@@ -47,12 +57,15 @@ def prepare(config: Config, *, report_file: Path, progress: Progress, networks: 
     """
     card, outline = check_names(config)
     device = resolve_device(config.system)
+    if replicas is not None:
+        check_combination(config, replicas)
     table, scoring = _read_table(config, progress)
     folds = _folds(config, table)
     preprocessing = preprocessing_for(config, card, progress.note)
     networks = networks or Networks()
+    trained = networks if replicas is None else Networks(replicas=replicas)
     classifier = make_classifier(
-        networks,
+        trained,
         config,
         card,
         table,
@@ -63,7 +76,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress, networks: 
     )
     plan = lay_out(outline, classifier.backbone, card, weights=has_weights(config))
     pretrained = load_for(config, card, outline.widths, progress.note, model=classifier.backbone)
-    learner, head_learner = _learners(config, networks, classifier, plan, device, progress)
+    learner, head_learner = _learners(config, trained, classifier, plan, device, progress)
     checked = check_images(
         table,
         workers=device.workers,
@@ -92,6 +105,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress, networks: 
         plan=plan,
         preprocessing=preprocessing,
         networks=networks,
+        replicas=replicas,
         classifier=classifier,
         learner=learner,
         head_learner=head_learner,
@@ -184,7 +198,8 @@ def _learners(
 ) -> tuple[Learner, Learner | None]:
     """The one that trains what the plan trains; and before it the one of the head alone, if the plan has one."""
     training, cache = config.training, config.system.cache_features
-    from_features = training.augmentation == "none" if cache == "auto" else cache
+    without = training.augmentation == "none" and config.system.distribute == "none"
+    from_features = without if cache == "auto" else cache
 
     def learner(settings: TrainingSettings, frozen: frozenset[str]) -> Learner:
         return networks.learner(classifier, settings, jit=device.jit, frozen=frozen, from_features=from_features)

@@ -30,6 +30,7 @@ def run_settings(config: Config, *, out: Path) -> dict[str, Any]:
     """What `config.yaml` says: the settings with full paths, so that they run from every folder."""
     values, data, model = config_values(config), config.data, config.model
     values["out"] = str(out.absolute())
+    values["system"]["worker_index"] = None  # of one process, not of the run
     if data.source is not None:
         values["data"]["source"] = absolute_source(data.source)
     if data.image_root is not None:
@@ -52,6 +53,8 @@ def run_identity(config: Config, *, table: str, source: str | None = None) -> di
     settings = dict(_flat(run_settings(config, out=Path())))
     weights = {"run": source} if source else weights_identity(config)
     kept = {name: value for name, value in settings.items() if name not in _LABELS}
+    if kept["system.distribute"] == "none":
+        del kept["system.distribute"]  # runs of before this setting keep their addresses
     return kept | {"model.weights": weights, "table": table}
 
 

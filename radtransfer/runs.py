@@ -25,7 +25,17 @@ from radtransfer.system_errors import write_error
 from radtransfer.whole_file import whole_file
 from radtransfer.yaml_text import write_yaml
 
-FREE = frozenset({"out", "track", "system.workers", "system.cache", "data.outside_root"})
+FREE = frozenset(
+    {
+        "out",
+        "track",
+        "system.workers",
+        "system.cache",
+        "system.hosts",
+        "system.worker_index",
+        "data.outside_root",
+    }
+)
 """Settings that change no number."""
 
 _REPLACED = "replaced"

@@ -188,6 +188,17 @@ class SystemSettings:
     workers: int | Literal["auto"] = setting(
         "auto", "Images decoded in parallel; auto is the number of cores.", low=1, high=1024
     )
+    distribute: Literal["none", "mirrored", "multiworker"] = setting(
+        "none",
+        "Split every batch among replicas: mirrored (all GPUs of this machine) or multiworker (several machines; "
+        "--workers with --worker-index, or TF_CONFIG). --batch-size stays that of all together.",
+    )
+    hosts: tuple[str, ...] = setting(
+        (), "HOST:PORT of every worker of --distribute multiworker, the same list for each; the first is the chief."
+    )
+    worker_index: int | None = setting(
+        None, "Which of the workers of --distribute multiworker this process is, from 0.", low=0, high=100_000
+    )
     cache: Literal["none", "ram", "disk"] = setting(
         "none", "Where images stay after they were first decoded and resized: nowhere, in memory, or on disk."
     )

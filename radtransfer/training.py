@@ -19,7 +19,7 @@ import tensorflow as tf
 from radtransfer.batch_norm import borrowed_statistics, reestimate_statistics, trainable_batch_norms
 from radtransfer.checkpoint import load_checkpoint, save_checkpoint
 from radtransfer.curve import HeldOut, curve_rows
-from radtransfer.errors import TrainingError
+from radtransfer.errors import OutOfMemoryError, TrainingError
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.progress import EpochReporter
 from radtransfer.runs import write_rows
@@ -118,9 +118,10 @@ def fit(
         row |= _validate(learner, data, row, folder)
         _judge(state, row, settings, reestimated=reestimated)
         state.seconds += time.monotonic() - started
-        _save(learner, state, folder)
+        if learner.is_chief:
+            _save(learner, state, folder)
         reporter.epoch(row, best=state.best_epoch == row["epoch"], seconds=time.monotonic() - started)
-    best, _ = load_checkpoint(folder / "best.npz")
+    best, _ = learner.from_chief(lambda: load_checkpoint(folder / "best.npz"))
     learner.classifier.model.set_weights(best)
     return state
 
@@ -132,7 +133,7 @@ def predict(evaluator: Evaluator, batches: Batches) -> tuple[np.ndarray, float]:
         # Nothing waits for a result here, so that a device computes while the next batch is fetched.
         found.append((*evaluator.evaluate(images, targets), weights))
     parts, total, count = [], 0.0, 0
-    for probabilities, losses, weights in found:
+    for probabilities, losses, weights in evaluator.whole(found):
         counts = weights.numpy() > 0
         parts.append(probabilities.numpy()[counts])
         total += float(losses.numpy()[counts].sum(dtype=np.float64))
@@ -142,20 +143,22 @@ def predict(evaluator: Evaluator, batches: Batches) -> tuple[np.ndarray, float]:
 
 @contextmanager
 def memory_errors(settings: TrainingSettings) -> Iterator[None]:
-    """Turns running out of memory, of the device or of the machine, into a TrainingError that says what helps."""
+    """Turns running out of memory, of the device or of the machine, into an error that says what helps."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError):
-        raise TrainingError(
+        raise OutOfMemoryError(
             f"Out of memory at batch size {settings.batch_size}. Try --batch-size {max(settings.batch_size // 2, 1)}, "
             "a smaller --image-size, or --precision mixed_bfloat16 on a GPU."
         ) from None
 
 
 def _continue_from(learner: Learner, folder: Path) -> FitState:
-    if not (folder / "checkpoint.npz").exists():
+    file = folder / "checkpoint.npz"
+    saved = learner.from_chief(lambda: load_checkpoint(file) if file.exists() else None)
+    if saved is None:
         return FitState()
-    arrays, record = load_checkpoint(folder / "checkpoint.npz")
+    arrays, record = saved
     learner.restore(arrays)
     return FitState(**record)
 

@@ -91,8 +91,9 @@ class Batches:
         batch_size: int,
         workers: int,
         augmentation: str,
+        part: tuple[int, int] = (0, 1),
     ):
-        self.source, self._targets, self._keys = source, targets, keys
+        self.source, self._targets, self._keys, self._part = source, targets, keys, part
         self._batch_size, self._workers, self._augmentation = batch_size, workers, augmentation
         self._augmented = _example_function(source, targets, augmentation)
         self._plain = _example_function(source, targets, "none")
@@ -108,13 +109,21 @@ class Batches:
 
     def reading_from(self, source: ImageSource) -> "Batches":
         """The same batches of the same images, taken from another place."""
+        return self._like(source, self._batch_size, self._part)
+
+    def part(self, number: int, count: int) -> "Batches":
+        """Of every batch the `number`-th, from 0, of `count` equal parts; the other images are not read."""
+        return self if count == 1 else self._like(self.source, self._batch_size // count, (number, count))
+
+    def _like(self, source: ImageSource, batch_size: int, part: tuple[int, int]) -> "Batches":
         return Batches(
             source,
             self._targets,
             self._keys,
-            batch_size=self._batch_size,
+            batch_size=batch_size,
             workers=self._workers,
             augmentation=self._augmentation,
+            part=part,
         )
 
     def shuffled(self, epoch: int, *, rows: np.ndarray | None = None, seed: int = 0, fold: int = 0) -> Epoch:
@@ -135,7 +144,9 @@ class Batches:
 
     def _epoch(self, order: np.ndarray, seeds: np.ndarray | None = None) -> Epoch:
         """The images in `order`; with a seed for each image of the set they are augmented."""
-        rows, weights = filled_rows(order, self._batch_size)
+        number, count = self._part
+        mine = slice(number * self._batch_size, (number + 1) * self._batch_size)
+        rows, weights = (array[:, mine] for array in filled_rows(order, self._batch_size * count))
         if seeds is None and self._at_once is not None:
             dataset = tf.data.Dataset.from_tensor_slices((rows, weights))
             dataset = dataset.map(self._at_once, num_parallel_calls=self._workers, deterministic=True)

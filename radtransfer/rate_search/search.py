@@ -76,7 +76,8 @@ def find_rate(
     progress, width = progress or Progress(), _checked_width(low, high, steps)
     check_out(out)
     # What is kept for later runs is left alone, and the images of a few hundred steps need no second reading.
-    config = changed_config(config, {"system.cache": "none", "system.cache_features": False, "track": ()})
+    elsewhere = {"system.cache": "none", "system.cache_features": False, "system.distribute": "none", "track": ()}
+    config = changed_config(config, elsewhere)
     experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
     training, images = config.training, f"the training images of fold {experiment.folds[0].number}"
     line = f"{training.optimizer}, batch {training.batch_size}, augmentation {training.augmentation}, learning rate "

@@ -72,6 +72,7 @@ FLOORS = {
             "learner",
             "batch_norm",
             "training",
+            "distribution",
         ),
         ("transfer", "initialization"),
         ("checks",),

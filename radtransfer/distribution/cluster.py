@@ -1,0 +1,98 @@
+"""Which processes train together, and which of them this one is."""
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from radtransfer.errors import ConfigError
+from radtransfer.settings import SystemSettings
+
+_REACHED_WITHIN = 2.0
+"""Seconds in which a living worker takes a connection."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The workers of a job.
+
+    Attributes:
+        hosts: HOST:PORT of each, the chief's first.
+        index: Of this process, from 0.
+    """
+
+    hosts: tuple[str, ...]
+    index: int
+
+    @property
+    def title(self) -> str:
+        """What this worker is called in messages."""
+        return f"worker {self.index} of {len(self.hosts)} ({self.hosts[self.index]})"
+
+    def unreachable(self) -> list[int]:
+        """The other workers that take no connection now."""
+        return [i for i, host in enumerate(self.hosts) if i != self.index and not _takes_connection(host)]
+
+
+def find_cluster(settings: SystemSettings) -> Cluster:
+    """The cluster of `multiworker`: from the settings, or from the variable TF_CONFIG.
+
+    TF_CONFIG is TensorFlow's: `{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}`,
+    with a "chief" before the workers or without.
+
+    Raises:
+        ConfigError: Neither says it, or what it says is no cluster.
+    """
+    if settings.hosts:
+        source, hosts, index = "--workers", settings.hosts, settings.worker_index
+        if index is None:
+            raise ConfigError(
+                "--worker-index: expected the number of this process among --workers, from 0. Received: none."
+            )
+    elif os.environ.get("TF_CONFIG"):
+        source, (hosts, index) = "TF_CONFIG", _of_environment(os.environ["TF_CONFIG"])
+    else:
+        raise ConfigError(
+            "--distribute multiworker: expected --workers HOST:PORT,… with --worker-index K, or TF_CONFIG in the "
+            "environment. Received: neither. To use the devices of this machine alone: --distribute mirrored."
+        )
+    return _checked(source, tuple(hosts), index)
+
+
+def _of_environment(text: str) -> tuple[Sequence[str], int]:
+    try:
+        record = json.loads(text)
+        cluster, task = record["cluster"], record["task"]
+        jobs = {name: list(cluster.get(name, [])) for name in ("chief", "worker")}
+        before = {"chief": 0, "worker": len(jobs["chief"])}
+        return [*jobs["chief"], *jobs["worker"]], before[task["type"]] + int(task["index"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            'TF_CONFIG: expected {"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}. '
+            f"Received: {text[:200]} ({type(error).__name__}: {error})."
+        ) from None
+
+
+def _checked(source: str, hosts: tuple[Any, ...], index: int) -> Cluster:
+    for host in hosts:
+        name, _, port = str(host).rpartition(":")
+        if not name or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ConfigError(f"{source}: expected HOST:PORT for each worker. Received: {host}.")
+    if len(hosts) < 2 or len(set(hosts)) < len(hosts):
+        raise ConfigError(f"{source}: expected two or more different HOST:PORT. Received: {', '.join(hosts)}.")
+    if not 0 <= index < len(hosts):
+        raise ConfigError(
+            f"{source}: expected a worker index from 0 to {len(hosts) - 1} for {len(hosts)} workers. Received: {index}."
+        )
+    return Cluster(hosts, index)
+
+
+def _takes_connection(host: str) -> bool:
+    name, _, port = host.rpartition(":")
+    try:
+        socket.create_connection((name.strip("[]"), int(port)), timeout=_REACHED_WITHIN).close()
+    except OSError:
+        return False
+    return True
