@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.config import flat_settings
-from radtransfer.distribution.replicas import Replicas, join, lost_workers
+from radtransfer.distribution.joining import join, lost_workers
+from radtransfer.distribution.replicas import Replicas
 from radtransfer.errors import (
     DiskError,
     FoldsFailedError,
@@ -87,7 +88,7 @@ def finetune(
         FoldsFailedError: Some folds failed; the others are kept and summarized.
     """
     progress = progress or Progress()
-    replicas = join(config.system)
+    replicas = join(config.system, notify=progress.note)
     out = run_folder(config, name=name, reuse=resume or overwrite)
     if replicas is not None and not replicas.is_chief:
         return _assist(config, replicas, out, progress)

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,22 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.checkpoint import packed, unpacked
-from radtransfer.distribution.cluster import Cluster, find_cluster
-from radtransfer.errors import ConfigError, WorkerLostError
-from radtransfer.settings import SystemSettings
-
-LOGICAL_CPUS = "RADTRANSFER_LOGICAL_CPUS"
-"""Environment variable: as how many devices the CPU counts for `mirrored`, to try it where there is no GPU."""
-
-_GONE = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.UnknownError,
-)
+from radtransfer.distribution.cluster import Cluster
+from radtransfer.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -154,80 +138,3 @@ class Replicas:
             return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=(array,)))[0]
 
         return tf.function(total, reduce_retracing=True)
-
-
-def join(settings: SystemSettings) -> Replicas | None:
-    """The replicas that the settings ask for; None for an ordinary run.
-
-    To be called before TensorFlow computes anything; again, it gives the same ones. Under `multiworker` it returns
-    when every worker is there.
-
-    Raises:
-        ConfigError: The cluster cannot be used, or TensorFlow has computed already.
-    """
-    if settings.distribute == "none":
-        return None
-    cluster = find_cluster(settings) if settings.distribute == "multiworker" else None
-    if cluster not in _joined:
-        _joined[cluster] = Replicas(_mirrored() if cluster is None else _of_workers(cluster), cluster)
-    return _joined[cluster]
-
-
-_joined: dict[Cluster | None, Replicas] = {}
-
-
-def _mirrored() -> tf.distribute.Strategy:
-    wanted = os.environ.get(LOGICAL_CPUS)
-    if wanted:
-        if not wanted.isdigit() or not 1 <= int(wanted) <= 64:
-            raise ConfigError(f"{LOGICAL_CPUS}: expected a whole number from 1 to 64. Received: {wanted}.")
-        try:
-            parts = [tf.config.LogicalDeviceConfiguration()] * int(wanted)
-            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
-        except RuntimeError:
-            raise _too_late(LOGICAL_CPUS) from None
-    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    return tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices(kind)])
-
-
-def _of_workers(cluster: Cluster) -> tf.distribute.Strategy:
-    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({"worker": list(cluster.hosts)}),
-        task_type="worker",
-        task_id=cluster.index,
-        rpc_layer="grpc",
-    )
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
-    except RuntimeError as error:
-        if "program startup" in str(error):
-            raise _too_late("--distribute multiworker") from None
-        raise
-
-
-def _too_late(what: str) -> ConfigError:
-    return ConfigError(
-        f"{what}: TensorFlow has computed something in this process already. Start a new process, or call "
-        "radtransfer.distribution.replicas.join with the settings first."
-    )
-
-
-@contextmanager
-def lost_workers(replicas: Replicas | None) -> Iterator[None]:
-    """Turns the loss of another process into an error that names it.
-
-    Raises:
-        WorkerLostError: It is gone.
-    """
-    try:
-        yield
-    except _GONE as error:
-        if replicas is None or replicas.cluster is None:
-            raise
-        gone = [f"worker {i} ({replicas.cluster.hosts[i]})" for i in replicas.cluster.unreachable()]
-        lost, reason = " and ".join(gone) or "another worker", str(error).strip().splitlines()[0][:200]
-        raise WorkerLostError(
-            f"{lost} is gone, so that {replicas.cluster.title} cannot go on. See what ended it there, then start every "
-            "worker again with --resume: the run goes on after its last finished epoch. "
-            f"TensorFlow says: {reason}"
-        ) from error
