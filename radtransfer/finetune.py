@@ -9,47 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radtransfer.config import flat_settings
+from radtransfer.assistance import DECISIVE, assist, compare_data, compare_settings, failure, tell
 from radtransfer.distribution.joining import join, lost_workers
-from radtransfer.distribution.replicas import Replicas
-from radtransfer.errors import (
-    DiskError,
-    FoldsFailedError,
-    OutOfMemoryError,
-    RadtransferError,
-    RunError,
-    TrainingError,
-)
+from radtransfer.errors import DiskError, FoldsFailedError, RadtransferError, RunError, TrainingError
 from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
-from radtransfer.initialization import start
-from radtransfer.learner import Learner
+from radtransfer.fold_training import train_fold
 from radtransfer.networks import Networks
 from radtransfer.plan_block import plan_lines, run_record
 from radtransfer.preparation import prepare
-from radtransfer.progress import EpochReporter, Progress
-from radtransfer.recipes import head_phase
+from radtransfer.progress import Progress
 from radtransfer.run_address import run_settings
 from radtransfer.run_reading import read_record, reading
-from radtransfer.runs import FREE, Run, differences, now, open_run, whole_file, write_rows, write_text
-from radtransfer.settings import Config, TrainingSettings
+from radtransfer.runs import Run, differences, now, open_run, write_rows, write_text
+from radtransfer.settings import Config
 from radtransfer.splits.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.tracking import tracked
-from radtransfer.training import FitState, fit, memory_errors
+from radtransfer.training import memory_errors
 from radtransfer.yaml_text import write_yaml
-
-_DECISIVE = (
-    "weights_sha256",
-    "preprocessing",
-    "precision",
-    "jit",
-    "classes",
-    "head",
-    "table_sha256",
-    "images_sha256",
-    "replicas",
-)
-"""What of `run.json` must not change between the start of a run and its resumption."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +63,25 @@ def finetune(
         WeightsError: The weights cannot be used.
         TrainingError: Every fold failed.
         FoldsFailedError: Some folds failed; the others are kept and summarized.
+        WorkerLostError: Another worker of a distributed training is gone.
     """
     progress = progress or Progress()
     replicas = join(config.system, notify=progress.note)
     out = run_folder(config, name=name, reuse=resume or overwrite)
     if replicas is not None and not replicas.is_chief:
-        return _assist(config, replicas, out, progress)
+        return _result(out, *assist(config, replicas, progress))
     settings = run_settings(config, out=out)
-    with open_run(out, settings, resume=resume, overwrite=overwrite) as run, _interrupts(run, settings, progress):
+    with (
+        open_run(out, settings, resume=resume, overwrite=overwrite) as run,
+        _interrupts(run, settings, progress),
+        lost_workers(replicas),
+    ):
         finished = _finished_metrics(out) if run.finished else None
-        with lost_workers(replicas):
-            _tell(replicas, finished)
+        tell(replicas, finished)
         if finished is not None:
             progress.note(f"{out} is finished; nothing is left to do")
             return Result(out, finished)
+        compare_settings(replicas, settings)
         experiment = prepare(
             config, report_file=out / "bad_images.txt", progress=progress, networks=networks, replicas=replicas
         )
@@ -107,7 +89,7 @@ def finetune(
         run.begin(settings)
         with _status_kept(run, progress), lost_workers(replicas), tracked(config, out, progress) as progress:
             _record_start(run, experiment)
-            _agree(experiment, settings)
+            compare_data(experiment)
             progress.plan(plan_lines(experiment, out))
             experiment = with_kept_images(experiment, progress)
             results, failures = [], {}
@@ -115,58 +97,9 @@ def finetune(
                 try:
                     results.append(_train_fold(experiment, fold, run, progress))
                 except TrainingError as error:
-                    failures[fold.number] = _failure(experiment, error)
+                    failures[fold.number] = failure(experiment, error)
                     progress.note(f"fold {fold.number} failed: {error}")
             return _conclude(experiment, run, results, failures)
-
-
-def _assist(config: Config, replicas: Replicas, out: Path, progress: Progress) -> Result:
-    """What a worker that is not the chief does: the same steps, and nothing is written.
-
-    Raises:
-        FoldsFailedError, TrainingError: As the chief.
-        WorkerLostError: Another worker is gone.
-    """
-    with lost_workers(replicas):
-        finished = replicas.record_from_chief(None)
-        if finished is not None:
-            return Result(out, finished)
-        experiment = prepare(config, report_file=None, progress=progress, replicas=replicas)
-        _agree(experiment, run_settings(config, out=out))
-        progress.plan(plan_lines(experiment, None))
-        experiment, failures = with_kept_images(experiment, progress), {}
-        for fold in experiment.folds:
-            if replicas.record_from_chief(None):
-                continue
-            try:
-                _train(experiment, fold, None, out / f"fold_{fold.number}", progress)
-            except TrainingError as error:
-                failures[fold.number] = _failure(experiment, error)
-        if len(failures) == len(experiment.folds):
-            raise TrainingError(next(iter(failures.values())))
-        return _result(experiment, out, replicas.record_from_chief(None), failures)
-
-
-def _agree(experiment: Experiment, settings: dict[str, Any]) -> None:
-    """Raises ConfigError if the workers were not started alike."""
-    if experiment.replicas is None:
-        return
-    record, given = run_record(experiment), flat_settings(settings, source="", mistakes=[])
-    facts = {name: value for name, value in given.items() if name not in FREE}
-    experiment.replicas.check_same(facts | {name: record[name] for name in (*_DECISIVE, "versions")})
-
-
-def _tell(replicas: Replicas | None, value: Any) -> None:
-    """Let the other workers know `value`, which is plain."""
-    if replicas is not None:
-        replicas.record_from_chief(value)
-
-
-def _failure(experiment: Experiment, error: TrainingError) -> str:
-    """What failed a fold on every worker alike; memory runs out on one, which ends the job."""
-    if isinstance(error, OutOfMemoryError) and experiment.replicas is not None and experiment.replicas.workers > 1:
-        raise error
-    return str(error)
 
 
 def _finished_metrics(out: Path) -> dict[str, Any]:
@@ -202,52 +135,15 @@ def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress
     """One fold, from its first weights to its test predictions."""
     folder = run.fold(fold.number)
     finished = (folder / "metrics.json").exists()
-    _tell(experiment.replicas, finished)
+    tell(experiment.replicas, finished)
     if finished:
         return read_fold_result(experiment, fold, folder)
-    state = _train(experiment, fold, run, folder, progress)
+    state = train_fold(experiment, fold, run, folder, progress)
     _record_seconds(run, fold, state.seconds)
     with memory_errors(experiment.config.training):
         result = write_fold_result(experiment, fold, state, folder)
     progress.fold(fold.number, experiment.fold_count, result.metrics)
     return result
-
-
-def _train(experiment: Experiment, fold: Fold, run: Run | None, folder: Path, progress: Progress) -> FitState:
-    """One fold up to its best epoch's weights; `run` is None for a worker that writes nothing."""
-    settings, seed = experiment.config.training, experiment.fold_seed(fold)
-    with memory_errors(settings):
-        start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=seed)
-        if run is not None:
-            with whole_file(folder / "initial.weights.h5") as part:
-                experiment.classifier.model.save_weights(part)
-        if experiment.head_learner is not None:
-            progress.note(f"fold {fold.number}: the head trains alone first")
-            head_folder = folder / "head_phase" if run is None else run.head_phase(fold.number)
-            _fit(experiment, experiment.head_learner, head_phase(settings), fold, head_folder, progress)
-            progress.note(f"fold {fold.number}: now everything trains")
-        return _fit(experiment, experiment.learner, settings, fold, folder, progress)
-
-
-def _fit(
-    experiment: Experiment,
-    learner: Learner,
-    settings: TrainingSettings,
-    fold: Fold,
-    folder: Path,
-    progress: Progress,
-) -> FitState:
-    """Train what `learner` trains, from the weights as they stand."""
-    learner.reset(experiment.class_weights(fold))
-    return fit(
-        learner,
-        experiment.fold_data(fold, experiment.inputs(learner, progress)),
-        settings,
-        seed=experiment.fold_seed(fold),
-        folder=folder,
-        settled_after=experiment.settled_after,
-        reporter=EpochReporter(progress, fold.number, experiment.fold_count, settings.epochs),
-    )
 
 
 def _record_seconds(run: Run, fold: Fold, seconds: float) -> None:
@@ -261,15 +157,15 @@ def _conclude(experiment: Experiment, run: Run, results: list[FoldResult], failu
     if not results:
         raise TrainingError(next(iter(failures.values())))
     metrics = write_summary(experiment, results, run.path)
-    _tell(experiment.replicas, metrics)
-    return _result(experiment, run.path, metrics, failures)
+    tell(experiment.replicas, metrics)
+    return _result(run.path, metrics, failures, len(experiment.folds))
 
 
-def _result(experiment: Experiment, path: Path, metrics: dict[str, Any], failures: dict[int, str]) -> Result:
+def _result(path: Path, metrics: dict[str, Any], failures: dict[int, str], folds: int) -> Result:
     result = Result(path, metrics)
     if failures:
         raise FoldsFailedError(
-            f"{len(failures)} of {len(experiment.folds)} folds failed; {path / 'metrics.json'} holds the others. "
+            f"{len(failures)} of {folds} folds failed; {path / 'metrics.json'} holds the others. "
             + " ".join(f"Fold {number}: {reason}" for number, reason in failures.items()),
             result,
         )
@@ -283,7 +179,7 @@ def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
         RunError: The data, the weights' file or the arithmetic are other ones now.
     """
     # Runs of earlier versions recorded less.
-    before = {name: run.record[name] for name in _DECISIVE if name in run.record}
+    before = {name: run.record[name] for name in DECISIVE if name in run.record}
     after = {name: record[name] for name in before}
     changed = [] if "versions" not in run.record else list(differences(before, after))
     if changed:
@@ -332,9 +228,9 @@ def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
 
 def _again(run: Run) -> str:
     """The command that goes on with the run."""
-    again = f"radtransfer finetune {_quoted(run.path / 'config.yaml')} --out {_quoted(run.path)} --resume"
-    alike = run.record.get("replicas", {}).get("workers", 1) > 1
-    return f"{again} --worker-index 0, and so on every other worker with its own" if alike else again
+    if run.record.get("replicas", {}).get("workers", 1) > 1:
+        return "the same command for every worker, with --resume"
+    return f"radtransfer finetune {_quoted(run.path / 'config.yaml')} --out {_quoted(run.path)} --resume"
 
 
 def _quoted(path: Path) -> str:

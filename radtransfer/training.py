@@ -203,7 +203,8 @@ def _validate(learner: Learner, data: FoldData, row: dict[str, Any], folder: Pat
     _check_finite(row["loss"], row, folder)
     probabilities, loss = predict(learner, data.validation())
     _check_finite(loss, row, folder)
-    return {"val_loss": loss, "val_auc": data.auc(probabilities), "val_accuracy": data.accuracy(probabilities)}
+    figures = {"val_loss": loss, "val_auc": data.auc(probabilities), "val_accuracy": data.accuracy(probabilities)}
+    return learner.from_chief(lambda: ([], figures))[1]
 
 
 def _check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:

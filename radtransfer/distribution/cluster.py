@@ -53,6 +53,8 @@ def find_cluster(settings: SystemSettings) -> Cluster:
             )
     elif os.environ.get("TF_CONFIG"):
         source, (hosts, index) = "TF_CONFIG", _of_environment(os.environ["TF_CONFIG"])
+        if settings.worker_index is not None:
+            raise ConfigError("--worker-index goes with --workers HOST:PORT,…; TF_CONFIG has an index of its own.")
     else:
         raise ConfigError(
             "--distribute multiworker: expected --workers HOST:PORT,… with --worker-index K, or TF_CONFIG in the "

@@ -45,6 +45,9 @@ def join(settings: SystemSettings, *, notify: Callable[[str], None] = lambda _: 
         ConfigError: The cluster cannot be used, or TensorFlow has computed already.
         WorkerLostError: The others did not come.
     """
+    given = "--workers HOST:PORT,…" if settings.hosts else "--worker-index"
+    if settings.distribute != "multiworker" and (settings.hosts or settings.worker_index is not None):
+        raise ConfigError(f"{given} belongs to --distribute multiworker. Received: --distribute {settings.distribute}.")
     if settings.distribute == "none":
         return None
     cluster = find_cluster(settings) if settings.distribute == "multiworker" else None
@@ -69,11 +72,18 @@ def lost_workers(replicas: Replicas | None) -> Iterator[None]:
             raise
         cluster = replicas.cluster
         gone = [f"worker {i} ({cluster.hosts[i]})" for i in cluster.unreachable()]
+        said = "" if gone else f" TensorFlow says: {_last_line(error)}"
         raise WorkerLostError(
             f"{' and '.join(gone) or 'Another worker'} is gone or hangs, so that {cluster.title} cannot go on. "
             "See what ended it there, then start every worker again with --resume: the run goes on after its last "
-            "finished epoch."
+            f"finished epoch.{said}"
         ) from error
+
+
+def _last_line(error: tf.errors.OpError) -> str:
+    """What an error says, without where in the graph."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    return next((line for line in reversed(lines) if line and not line.startswith(("[[", "File ", "(0)"))), "nothing")
 
 
 def _mirrored() -> tf.distribute.Strategy:
@@ -108,7 +118,7 @@ def _of_workers(cluster: Cluster, notify: Callable[[str], None]) -> tf.distribut
     except tf.errors.OpError as error:
         raise WorkerLostError(
             f"{cluster.title} cannot work with the others: each host must reach every HOST:PORT, and all must be given "
-            f"the same list. TensorFlow says: {error.message.strip().splitlines()[0]}"
+            f"the same list. TensorFlow says: {_last_line(error)}"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread() and callable(handler):

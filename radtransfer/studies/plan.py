@@ -180,6 +180,8 @@ class _Planner:
             name = cell.arm.removeprefix(SOURCE)
             raise ConfigError(f"Name its images with --set sources.{name}.data.source=…, or choose --arms without it.")
         check_names(cell.config)
+        if cell.config.system.distribute == "multiworker":
+            raise ConfigError("A study computes each run in one process: system.distribute none or mirrored.")
         source = None if cell.source is None else self.runs[self._key(cell.source)]
         weights = {} if source is None else {"model.weights": str(source.path.absolute())}
         config = changed_config(cell.config, weights)

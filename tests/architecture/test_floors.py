@@ -88,6 +88,8 @@ FLOORS = {
             "planning",
             "plan_block",
             "fold_results",
+            "fold_training",
+            "assistance",
             "finetune",
             "dry_run",
             "rate_search",
