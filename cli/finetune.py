@@ -140,8 +140,9 @@ def _result_text(result: Any) -> str:
         f"({metrics['n_images']} images, {patients})",
         f"accuracy {_number(metrics['accuracy'])}{top5}   sensitivity at 90 % specificity {sensitivity}   "
         f"Brier {_number(metrics['brier'])}",
-        f"run      {result.path}",
     ]
+    if result.path.is_dir():  # not where another worker has written it
+        rows.append(f"run      {result.path}")
     return "\n".join(rows)
 
 

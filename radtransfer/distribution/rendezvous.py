@@ -3,6 +3,7 @@
 TensorFlow's own wait is silent and cannot be interrupted; this one says whom it waits for, and ends with Ctrl-C.
 """
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -56,6 +57,6 @@ def _listening(cluster: Cluster) -> socket.socket:
         )
     except OSError as error:
         raise ConfigError(
-            f"{cluster.title}: its port cannot be used here ({error.strerror}). Is another worker of this index "
+            f"{cluster.title}: its port cannot be used here ({os.strerror(error.errno)}). Is another worker of this index "
             "running, or is --worker-index wrong?"
         ) from None
