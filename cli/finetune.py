@@ -94,7 +94,7 @@ def finetune(
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
-    settings = load_config(config, sets=sets, options=given_settings(*_told_apart(given)))
+    settings = load_config(config, sets=sets, options=given_settings(*told_apart(given)))
     import_tensorflow(compute=settings.system.distribute == "none")
     from radtransfer.dry_run import dry_run as estimate_run
     from radtransfer.finetune import finetune as run
@@ -112,7 +112,7 @@ def finetune(
     _print_result(result, as_json=as_json)
 
 
-def _told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """The options and their settings: --workers is a number of images decoded in parallel, or HOST:PORT,…."""
     if ":" not in (given["workers"] or ""):
         return given, OPTIONS

@@ -57,6 +57,6 @@ def _listening(cluster: Cluster) -> socket.socket:
         )
     except OSError as error:
         raise ConfigError(
-            f"{cluster.title}: its port cannot be used here ({os.strerror(error.errno)}). Is another worker of this index "
-            "running, or is --worker-index wrong?"
+            f"{cluster.title}: its port cannot be used here ({os.strerror(error.errno)}). Is another worker of this "
+            "index running, or is --worker-index wrong?"
         ) from None

@@ -220,3 +220,13 @@ def test_real_ultrasound_images_equal_pillow(busi):
     for image, file in zip(images.numpy(), files, strict=True):
         with Image.open(file) as stored:
             assert np.abs(image - stretched(stored, 96)).mean() < 0.5
+
+
+def test_parts_of_batches_make_up_the_batches(folder):
+    files = [folder.save(Image.fromarray(picture(seed=i)), f"{i}.png") for i in range(6)]
+    whole = batches_of(files, augmentation="light")
+    parts = [whole.part(number, 2) for number in range(2)]
+    epochs = [list(batches.shuffled(1, seed=3)) for batches in (whole, *parts)]
+    for batch, *of_parts in zip(*epochs, strict=True):
+        for complete, *pieces in zip(batch, *of_parts, strict=True):
+            np.testing.assert_array_equal(complete, np.concatenate(pieces))

@@ -1,0 +1,15 @@
+import pytest
+
+from radtransfer.cli.finetune import OPTIONS, told_apart
+from radtransfer.cli.options import given_settings
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4", {"system.workers": 4}),
+        ("a:1,b:2", {"system.hosts": "a:1,b:2"}),
+    ],
+)
+def test_workers_are_a_number_or_hosts(text, expected):
+    assert given_settings(*told_apart(dict.fromkeys(OPTIONS) | {"workers": text})) == expected
