@@ -49,12 +49,10 @@ def meet(cluster: Cluster, notify: Callable[[str], None], *, patience: float = P
 
 
 def _listening(cluster: Cluster) -> socket.socket:
-    port = int(cluster.hosts[cluster.index].rpartition(":")[2])
-    both = socket.has_dualstack_ipv6()
+    name, _, port = cluster.hosts[cluster.index].rpartition(":")
+    family = socket.AF_INET6 if name.startswith("[") else socket.AF_INET
     try:
-        return socket.create_server(
-            ("", port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both, backlog=128
-        )
+        return socket.create_server(("", int(port)), family=family, backlog=128)
     except OSError as error:
         raise ConfigError(
             f"{cluster.title}: its port cannot be used here ({os.strerror(error.errno)}). Is another worker of this "
