@@ -69,8 +69,9 @@ def assist(config: Config, replicas: Replicas, progress: Progress) -> tuple[dict
 def compare_settings(replicas: Replicas | None, settings: dict[str, Any]) -> None:
     """Raises ConfigError if the workers were not started alike."""
     if replicas is not None:
+        replicas.check_same(versions())  # first: others have other settings
         given = flat_settings(settings, source="config.yaml", mistakes=[])
-        replicas.check_same({name: value for name, value in given.items() if name not in _PLACES} | versions())
+        replicas.check_same({name: value for name, value in given.items() if name not in _PLACES})
 
 
 def compare_data(experiment: Experiment) -> None:
