@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from radtransfer.batch_norm import trainable_batch_norms
 from radtransfer.device import Device, versions
 from radtransfer.distribution.replicas import Replicas
 from radtransfer.experiment import Experiment
@@ -31,7 +32,7 @@ def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
         "system": _system_line(experiment.device),
     }
     if experiment.replicas is not None:
-        lines["replicas"] = _replicas_text(experiment.config, experiment.replicas)
+        lines["replicas"] = _replicas_text(experiment, experiment.replicas)
     return lines if out is None else lines | {"run": str(out)}
 
 
@@ -124,26 +125,28 @@ def _system_line(device: Device) -> str:
     return f"{device.name}, {device.precision}, XLA {'on' if device.jit else 'off'}, {device.workers} decoding"
 
 
-def _replicas_text(config: Config, replicas: Replicas) -> str:
+def _replicas_text(experiment: Experiment, replicas: Replicas) -> str:
     """How the work is spread, and what that means for the settings."""
-    size, batch_norm = (
-        config.training.batch_size // replicas.count,
-        "batch norm sees the images of one replica at a time",
-    )
-    if replicas.cluster is None:
-        where, share = "on this machine", "this process reads all images"
-    else:
-        where = f"in {replicas.workers} workers, {replicas.local_count} each; this is {replicas.cluster.title}"
-        share = f"each worker reads its part of every batch, {size * replicas.local_count} images"
-    written = "" if replicas.workers == 1 else "; worker 0 writes the run folder, the others nothing"
-    return "\n".join(
-        (
-            f"{replicas.count} {where}{written}",
-            f"batch {config.training.batch_size} of all together, {size} images a replica; {share}",
-            f"learning rate {config.training.learning_rate:g} as given: it is that of all together and is not scaled",
-            f"{batch_norm}; its moving statistics are averaged over replicas after every step",
+    training = experiment.config.training
+    size, where = training.batch_size // replicas.count, "on this machine"
+    batch = f"batch {training.batch_size} of all together, {size} images a replica"
+    if replicas.cluster is not None:
+        where = (
+            f"in {replicas.workers} workers, {replicas.local_count} each; this is {replicas.cluster.title}; "
+            "worker 0 writes the run folder, the others nothing"
         )
-    )
+        batch += f"; each worker reads its part of every batch, {size * replicas.local_count} images"
+    lines = [
+        f"{replicas.count} {where}",
+        batch,
+        f"learning rate {training.learning_rate:g} as given: it is that of all together and is not scaled",
+    ]
+    if trainable_batch_norms(experiment.classifier.model):
+        lines.append(
+            "batch norm sees the images of one replica at a time; its moving statistics are averaged over replicas "
+            "after every step"
+        )
+    return "\n".join(lines)
 
 
 def _input_line(experiment: Experiment) -> str:
