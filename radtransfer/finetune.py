@@ -85,11 +85,11 @@ def finetune(
         experiment = prepare(
             config, report_file=out / "bad_images.txt", progress=progress, networks=networks, replicas=replicas
         )
+        compare_data(experiment)
         _check_unchanged(run, run_record(experiment))
         run.begin(settings)
         with _status_kept(run, progress), lost_workers(replicas), tracked(config, out, progress) as progress:
             _record_start(run, experiment)
-            compare_data(experiment)
             progress.plan(plan_lines(experiment, out))
             experiment = with_kept_images(experiment, progress)
             results, failures = [], {}
