@@ -107,15 +107,13 @@ def fit(
         RunError: The checkpoint is damaged, or of another network.
     """
     state, averaging = _continue_from(learner, folder), bool(learner.averages)
-    settled_after = math.inf if averaging else settled_after
+    settled = math.inf if averaging else settled_after
     while state.epoch < settings.epochs and not state.stopped:
         started = time.monotonic()
         watch = _watcher(learner, data, settings, state)
-        inner = partial(
-            watch, judged=lambda step: judged_network(learner, data.plain() if step < settled_after else None)
-        )
+        inner = partial(watch, judged=lambda step: judged_network(learner, data.plain() if step < settled else None))
         row = _run_epoch(learner, data, settings, epoch=state.epoch + 1, seed=seed, reporter=reporter, watch=inner)
-        reestimated = row["step"] < settled_after and bool(trainable_batch_norms(learner.classifier.model))
+        reestimated = row["step"] < settled and bool(trainable_batch_norms(learner.classifier.model))
         if reestimated and not averaging:
             reestimate_statistics(learner, data.plain())
         with judged_network(learner, data.plain() if averaging else None):
