@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import tensorflow as tf
 
@@ -20,6 +21,7 @@ from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.embedded import reading_of
 from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring
+from radtransfer.predictions.saved_signature import saved_member
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.settings import ImageSettings
 from radtransfer.weight_formats.keras_models import open_model
@@ -131,40 +133,6 @@ def keras_member(model: Any) -> Member:
     return tf.function(lambda images: model(images, training=False), input_signature=[shape])
 
 
-def image_signature(path: Path) -> tuple[Any, Any, str]:
-    """A SavedModel, its function of float images that gives one output, and the name of that function's input.
-
-    Raises:
-        WeightsError: It cannot be loaded, or has no such function.
-    """
-    try:
-        loaded = tf.saved_model.load(str(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: {error}") from error
-    for function in loaded.signatures.values():
-        inputs = function.structured_input_signature[1]
-        specs, outputs = list(inputs.values()), function.structured_outputs
-        if len(specs) == 1 and specs[0].dtype == tf.float32 and specs[0].shape.rank == 4 and len(outputs) == 1:
-            return loaded, function, next(iter(inputs))
-    raise WeightsError(f"{path}: expected a signature that takes float images (batch, height, width, 3); it has none.")
-
-
-def saved_member(path: Path) -> tuple[Member, int | None, int]:
-    """The network in a SavedModel, the image size that it takes, and how many classes it gives.
-
-    Raises:
-        WeightsError: As `image_signature`.
-    """
-    loaded, function, name = image_signature(path)
-
-    # The loaded object must outlive its functions, whose variables it holds.
-    def member(images: tf.Tensor, loaded: Any = loaded) -> tf.Tensor:
-        return next(iter(function(**{name: images}).values()))
-
-    (output,) = function.structured_outputs.values()
-    return member, function.structured_input_signature[1][name].shape[1], output.shape[-1]
-
-
 def _of_run(given: str, run: Path, folds: tuple[int, ...]) -> TrainedModel:
     record, finished = read_run(run), tuple(finished_folds(run))
     missing = [fold for fold in folds if fold not in finished]
@@ -209,7 +177,17 @@ def _of_saved(given: str, path: Path) -> TrainedModel:
 
 def _described(given: str, kind: str, path: Path, *, classes: int, image_size: int | None) -> TrainedModel:
     """An export by what its metadata say; without them its classes are numbers."""
-    values, notes = EXPORT_FORMATS[kind].read_metadata(path), ()
+    try:
+        values = EXPORT_FORMATS[kind].read_metadata(path)
+        return _by_metadata(given, kind, path, values, classes=classes, image_size=image_size)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFile) as error:
+        raise WeightsError(f"{given}: the description that it carries is damaged ({error}). Export it again.") from None
+
+
+def _by_metadata(
+    given: str, kind: str, path: Path, values: dict[str, Any], *, classes: int, image_size: int | None
+) -> TrainedModel:
+    notes = ()
     if not values:
         notes = (
             f"{given} does not say what its classes are or how its images were read: classes are numbers, images are "
