@@ -16,6 +16,7 @@ from zipfile import BadZipFile
 import tensorflow as tf
 
 from radtransfer.comparisons.comparison_images import check_input, run_file, run_images
+from radtransfer.comparisons.networks import file_network
 from radtransfer.errors import RunError, WeightsError, WeightsNotFoundError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.embedded import reading_of
@@ -47,6 +48,7 @@ class TrainedModel:
         temperatures: That an export was given, one or none.
         point: The operating point that an export was given.
         notes: What the user should know, one sentence each.
+        named: Whether its classes have names; they are numbers where not.
         held: The networks, where they are loaded already.
     """
 
@@ -62,6 +64,7 @@ class TrainedModel:
     temperatures: tuple[float | None, ...] = ()
     point: OperatingPoint | None = None
     notes: tuple[str, ...] = ()
+    named: bool = True
     held: tuple[Any, ...] = ()
 
     @property
@@ -167,7 +170,22 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
     check_input(given, inputs[0].shape[1:])
     last = model.layers[-1].get_config().get("activation")
     found = _described(given, "keras", path, classes=model.outputs[0].shape[-1], image_size=inputs[0].shape[1])
-    return replace(found, held=(model,), activation=last if last in ("softmax", "sigmoid") else found.activation)
+    activation = last if last in ("softmax", "sigmoid") else found.activation
+    if found.backbone is None:
+        found, model = _of_others(found, model)
+    return replace(found, held=(model,), activation=activation)
+
+
+def _of_others(found: TrainedModel, model: Any) -> tuple[TrainedModel, Any]:
+    """What other tools saved; scaled as its backbone wants where nothing in the file does, as in the comparisons."""
+    notes: list[str] = []
+    try:
+        network = file_network(found.given, found.path, model, notes.append)
+    except ValueError:  # its layers share names: it is taken as it is
+        return found, model
+    backbone = network.card.name if network.card else None
+    scaled = network.model if network.preprocessing else model
+    return replace(found, backbone=backbone, notes=(*found.notes, *notes)), scaled
 
 
 def _of_saved(given: str, path: Path) -> TrainedModel:
@@ -215,4 +233,5 @@ def _by_metadata(
         temperatures=(values.get("temperature"),),
         point=None if point is None else OperatingPoint(**point),
         notes=notes,
+        named=bool(values.get("classes")),
     )

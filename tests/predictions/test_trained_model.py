@@ -2,11 +2,15 @@ import shutil
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from radtransfer.backbones.architecture import build_architecture
 from radtransfer.errors import WeightsError
+from radtransfer.export_formats.embedded import add_to_zip
 from radtransfer.predictions.trained_model import find_model
+from radtransfer.preprocessing import preprocess
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,22 @@ def test_a_saved_model_that_writes_files_is_refused_before_it_is_loaded(tmp_path
     with pytest.raises(WeightsError, match=r"reads or writes files \(WriteFile"):
         find_model(str(tmp_path / "model"))
     assert not Path(written).exists()
+
+
+def test_a_classifier_without_scaling_is_given_that_of_its_backbone_and_it_is_said(tmp_path):
+    body = build_architecture("cbr_tiny", image_size=16)
+    outputs = keras.layers.Dense(2, "softmax")(body.output)
+    keras.Model(body.input, outputs, name="cbr_tiny").save(tmp_path / "bare.keras")
+    (network,) = (model := find_model(str(tmp_path / "bare.keras"))).load()
+    images = np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3)).astype(np.float32)
+    bare = keras.models.load_model(tmp_path / "bare.keras")
+    np.testing.assert_allclose(network(images), bare(preprocess(images, "torch")), atol=1e-5)
+    assert model.backbone == "cbr_tiny"
+    assert any("has no preprocessing inside; it is given input torch" in note for note in model.notes)
+    add_to_zip(tmp_path / "bare.keras", {"classes": ["well", "sick"]})
+    (network,) = (model := find_model(str(tmp_path / "bare.keras"))).load()
+    np.testing.assert_allclose(network(images), bare(images), atol=1e-5)
+    assert model.notes == ()
 
 
 def test_a_damaged_graph_or_description_is_told_in_one_line(saved, tmp_path):
