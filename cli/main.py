@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import signal
 import sys
 import traceback
 
@@ -10,6 +9,7 @@ import click
 
 from radtransfer import __version__
 from radtransfer.cli.groups import Group
+from radtransfer.cli.interrupts import heed_interrupts
 from radtransfer.cli.terminal import safe_text
 from radtransfer.errors import INTERRUPTED, DiskError, RadtransferError
 from radtransfer.system_errors import system_error
@@ -126,7 +126,7 @@ def main() -> None:
     # Read by TensorFlow and Keras when a command imports them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    signal.signal(signal.SIGTERM, _interrupt)
+    heed_interrupts()
     if COMPLETING in os.environ:
         importlib.import_module("radtransfer.cli.completions")
     try:
@@ -139,7 +139,3 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
