@@ -95,9 +95,9 @@ def transfusion_sweep_command(
 
 def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
     """The study's plan, and how far it has come; its runs go below OUT/runs."""
+    from radtransfer.studies.engines.in_process import InProcess
     from radtransfer.studies.plan import plan_study
     from radtransfer.studies.study_runs import StudyListener, run_study
-    from radtransfer.studies.workers import InProcess
 
     plan = plan_study(study, store=out / "runs")
     for run in plan.runs.values():

@@ -3,7 +3,7 @@ import signal
 import time
 
 from radtransfer.config import load_config
-from radtransfer.studies.workers import Workers
+from radtransfer.studies.engines.local import Workers
 
 
 def outcome_of(runner, key, when=lambda: None):
