@@ -49,8 +49,8 @@ STORE = "runs/studies"
     is_flag=False,
     flag_value=DEFAULT_CLUSTER,
     metavar="[HOST:PORT]",
-    help="Compute the runs on a Ray cluster: this one, that of RAY_ADDRESS, the one of this machine or, if there is none, "
-    "one that is started for the study. `local` always starts one.",
+    help="Compute the runs on a Ray cluster: this one, that of RAY_ADDRESS, the one of this machine or, if there is "
+    "none, one that is started for the study. `local` always starts one.",
 )
 @click.option(
     "--cpus-per-run",

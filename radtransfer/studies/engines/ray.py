@@ -88,14 +88,14 @@ class RayEngine:
         self._probe = self._store / f"{PART}probe-{secrets.token_hex(8)}"
         self._probe.touch()
         self._mailbox = self._start_mailbox()
-        self._compute = self._ray.remote(compute).options(
+        self._compute = self._ray.remote(
             num_cpus=cpus,
             num_gpus=gpus,
             max_calls=1,
             max_retries=0,
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": self._environment()},
-        )
+        )(compute)
 
     @property
     def places(self) -> int:
