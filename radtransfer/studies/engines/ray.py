@@ -86,7 +86,6 @@ class RayEngine:
         self._told: set[str] = set()
         self._store.mkdir(parents=True, exist_ok=True)
         self._probe = self._store / f"{PART}probe-{secrets.token_hex(8)}"
-        self._probe.touch()
         self._mailbox = self._start_mailbox()
         self._compute = self._ray.remote(
             num_cpus=cpus,
@@ -96,6 +95,7 @@ class RayEngine:
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": self._environment()},
         )(compute)
+        self._write_probe()
 
     @property
     def places(self) -> int:
@@ -135,6 +135,9 @@ class RayEngine:
         self._probe.unlink(missing_ok=True)
         self._busy = {}
         self._cluster.close()
+
+    def _write_probe(self) -> None:
+        self._probe.touch()
 
     def _start_mailbox(self) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
