@@ -20,7 +20,7 @@ base:
   data: {source: "synthetic_fundus:images=60,size=32,seed=0", positive_from: 2}
   splits: {folds: 2}
   model: {backbone: cbr_tiny, image_size: 32}
-  training: {batch_size: 8, learning_rate: 1.0e-3, epochs: 2, augmentation: none}
+  training: {batch_size: 8, learning_rate: 1.0e-3, epochs: 10, patience: null, augmentation: none}
 sources:
   other:
     data: {source: "synthetic_fundus:images=60,size=32,seed=1", positive_from: 2}
@@ -100,7 +100,7 @@ def test_a_study_outlives_a_machine(nodes, study_file, finished, tmp_path):
     store, out = tmp_path / "store", tmp_path / "out"
     options = ("--out", out, "--runs", store, "--ray", nodes.address)
     with subprocess.Popen(command("study", study_file, *options), stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: len(finished_runs(store)) >= 3 and sum("epoch" in run for run in running(out)) == 2, process)
+        wait_for(lambda: len(finished_runs(store)) >= 3 and sum("machine" in run for run in running(out)) == 2, process)
         nodes.kill_second()
         _, error = process.communicate(timeout=900)
     assert process.returncode == 0, error
