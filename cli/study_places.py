@@ -84,9 +84,12 @@ class Places:
         except BaseException:
             cluster.close()
             raise
-        count, size = len(cluster.machines()), f"{cpus} threads" if cpus > 1 else "one thread"
-        where = f"Ray {cluster.ray.__version__} on {count} machine{'s' if count > 1 else ''}"
+        machines, size = cluster.machines(), f"{cpus} threads" if cpus > 1 else "one thread"
+        where = f"Ray {cluster.ray.__version__} on {len(machines)} machine{'s' if len(machines) > 1 else ''}"
         note(f"{where}: {engine.places} runs at a time, {size}{f' and {gpus:g} GPUs' if gpus else ''} each")
+        idle = sum(machine.get("GPU", 0) for machine in machines)
+        if idle and not gpus:
+            note(f"no run will use any of its {idle:g} GPUs: ask for them with --gpus-per-run")
         return engine
 
 

@@ -58,7 +58,9 @@ def main():
     # A lost node is noticed after seconds rather than half a minute.
     checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
     node = {"num_cpus": 1, "object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args=node | {"_system_config": checks})
+    cluster = Cluster(
+        initialize_head=True, head_node_args=node | {"_system_config": checks, "include_dashboard": False}
+    )
     second = cluster.add_node(**node)
     cluster.wait_for_nodes()
     say(cluster.address)

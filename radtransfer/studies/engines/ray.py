@@ -101,7 +101,7 @@ class RayEngine:
     def places(self) -> int:
         if self._places is not None:
             return self._places
-        if time.monotonic() > self._room_until:
+        if time.monotonic() >= self._room_until:
             self._room = self._cluster.room(cpus=self._cpus, gpus=self._gpus)
             self._room_until = time.monotonic() + _ROOM_SECONDS
         return self._room
@@ -149,7 +149,8 @@ class RayEngine:
 
     def _environment(self) -> dict[str, str]:
         taken = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        return taken | thread_environment(self._cpus) | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        gpus = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} if self._gpus else {"CUDA_VISIBLE_DEVICES": "-1"}
+        return taken | thread_environment(self._cpus) | gpus
 
     def _start(self, key: str, attempt: _Attempt) -> None:
         attempt.number, attempt.ticket = attempt.number + 1, next(self._tickets)
