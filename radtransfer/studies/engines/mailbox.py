@@ -14,7 +14,9 @@ PIECE = 16 << 20
 class Mailbox:
     """Stands on the machine of the study, in a process of its own.
 
-    Of a run only its latest attempt is served: an earlier one may go on for a while on a machine thought lost.
+    Of a run only its latest attempt is served: an earlier one may go on for a while on a machine thought lost. Every
+    call may come twice, and what is only remembered may be forgotten in between: the process can be ended and started
+    again at any time, as when memory runs out.
 
     Args:
         store: The folder of the runs.
@@ -23,7 +25,8 @@ class Mailbox:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._heard: list[tuple[str, int, str, tuple]] = []
-        self._held: dict[str, tuple[int, contextlib.ExitStack]] = {}
+        self._latest: dict[str, int] = {}
+        self._locks: dict[str, contextlib.ExitStack] = {}
 
     def tell(self, key: str, attempt: int, name: str, arguments: tuple) -> None:
         """Keep what a run tells until it is taken."""
@@ -35,25 +38,25 @@ class Mailbox:
         return heard
 
     def open(self, key: str, attempt: int) -> None:
-        """Hold the lock of the folder of a run, made if needed, for this attempt.
+        """Hold the lock of the folder of a run, made if needed, for this attempt or a later one.
 
         Raises:
-            RunInUseError: Another process holds it.
+            RunInUseError: Another process holds it, or there is a later attempt already.
         """
-        if key in self._held:
-            before, held = self._held[key]
-            self._held[key] = max(before, attempt), held
-            return
-        folder = self._store / key
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(locked(folder))
-            self._held[key] = attempt, stack.pop_all()
+        if attempt < self._latest.get(key, 0):
+            raise RunInUseError(f"Run {key} goes on elsewhere; this attempt was given up.")
+        self._latest[key] = attempt
+        if key not in self._locks:
+            folder = self._store / key
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(locked(folder))
+                self._locks[key] = stack.pop_all()
 
     def close(self, key: str, attempt: int) -> None:
         """Free the lock again."""
-        self._held_by(key, attempt)
-        self._held.pop(key)[1].close()
+        self.open(key, attempt)
+        self._locks.pop(key).close()
 
     def files(self, key: str) -> dict[str, int]:
         """The files of a run by their path in its folder, with their sizes."""
@@ -67,23 +70,21 @@ class Mailbox:
 
     def write(self, key: str, attempt: int, name: str, start: int, piece: bytes) -> None:
         """The next bytes of a file that will be kept."""
-        self._held_by(key, attempt)
+        self.open(key, attempt)
         part = self._part(key, name)
         part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb" if start == 0 else "ab") as file:
+        with part.open("r+b" if start else "wb") as file:
+            file.seek(start)
             file.write(piece)
 
     def keep(self, key: str, attempt: int, written: list[str], gone: list[str]) -> None:
         """Let files that were written take their places, in this order, and delete others."""
-        self._held_by(key, attempt)
+        self.open(key, attempt)
         for name in written:
-            self._part(key, name).replace(self._store / key / name)
+            with contextlib.suppress(FileNotFoundError):  # it took its place when this was called before
+                self._part(key, name).replace(self._store / key / name)
         for name in gone:
             (self._store / key / name).unlink(missing_ok=True)
-
-    def _held_by(self, key: str, attempt: int) -> None:
-        if key not in self._held or self._held[key][0] != attempt:
-            raise RunInUseError(f"Run {key} goes on elsewhere; this attempt was given up.")
 
     def _part(self, key: str, name: str) -> Path:
         place = self._store / key / name

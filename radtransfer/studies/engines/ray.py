@@ -143,7 +143,8 @@ class RayEngine:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
-        mailbox = self._ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote(self._store)
+        always = {"max_restarts": -1, "max_task_retries": -1}
+        mailbox = self._ray.remote(num_cpus=0, scheduling_strategy=here, **always)(Mailbox).remote(self._store)
         self._ray.get(mailbox.take.remote())
         return mailbox
 
@@ -166,8 +167,10 @@ class RayEngine:
         """Pass on what runs have told, other than from attempts that were given up."""
         try:
             heard = self._ray.get(self._mailbox.take.remote())
-        except self._ray.exceptions.RayActorError as error:
-            raise TrainingError(f"The process of this study that hears its runs has ended: {_first(error)}") from None
+        except self._ray.exceptions.RayError as error:
+            raise TrainingError(
+                f"The process that hears the runs of this study has ended: {_first(error)} The same command goes on."
+            ) from None
         for key, ticket, name, arguments in heard:
             attempt = self._busy.get(key)
             if attempt is None or attempt.ticket != ticket or attempt.reference is None:

@@ -118,6 +118,8 @@ def test_an_attempt_that_was_given_up_changes_nothing(store):
     box.write(RUN, 2, "run.json", 0, b"new")
     box.keep(RUN, 2, ["run.json"], [])
     box.close(RUN, 2)
+    with pytest.raises(RunInUseError, match="goes on elsewhere"):
+        box.open(RUN, 1)
     assert (store / RUN / "run.json").read_bytes() == b"new"
     assert list(box.files(RUN)) == ["run.json"]
 
@@ -129,3 +131,19 @@ def test_files_that_say_how_far_a_run_is_are_kept_last(store):
         file.touch()
     names = list(Mailbox(store).files(RUN))
     assert names == ["fold_1/model.keras", "predictions.csv", "fold_1/metrics.json", "run.json"]
+
+
+def test_a_mailbox_that_was_started_again_goes_on(store):
+    before = Mailbox(store)
+    before.open(RUN, 1)
+    before.write(RUN, 1, "model.keras", 0, b"abc")
+    before.write(RUN, 1, "model.keras", 3, b"def")
+    before._locks[RUN].close()  # as when its process ends
+    box = Mailbox(store)
+    box.write(RUN, 1, "model.keras", 3, b"def")
+    with pytest.raises(RunInUseError), locked(store / RUN):
+        pass
+    for _ in range(2):
+        box.keep(RUN, 1, ["model.keras"], ["gone"])
+    box.close(RUN, 1)
+    assert (store / RUN / "model.keras").read_bytes() == b"abcdef"
