@@ -54,7 +54,7 @@ def two_nodes():
 
 def main():
     # What else the machine computes is not to end these tests.
-    os.environ["RAY_memory_monitor_refresh_ms"] = "0"
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112  Ray spells it so
     import ray
     from ray.cluster_utils import Cluster
 
