@@ -89,8 +89,9 @@ def compare_cca(networks: tuple[str, ...], pairs: bool, out: str | None, as_json
         raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
     import_tensorflow()
     from radtransfer.comparisons.compare import compare
-    from radtransfer.comparisons.comparison_files import check_out, write_comparison, write_population
+    from radtransfer.comparisons.comparison_files import write_comparison, write_population
     from radtransfer.comparisons.population import compare_population
+    from radtransfer.result_folder import check_out
 
     if out:
         check_out(Path(out))

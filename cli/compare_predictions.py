@@ -28,8 +28,9 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     \b
     Example: radtransfer compare-predictions runs/imagenet runs/random --out comparison
     """
-    from radtransfer.comparisons.comparison_files import check_out, write_predictions
+    from radtransfer.comparisons.comparison_files import write_predictions
     from radtransfer.comparisons.predictions import compare_predictions as compare
+    from radtransfer.result_folder import check_out
 
     if out:
         check_out(Path(out))

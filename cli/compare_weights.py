@@ -40,8 +40,9 @@ def compare_weights(
     Example: radtransfer compare-weights runs/first@initial runs/first@final --out comparison
     """
     import_tensorflow()
-    from radtransfer.comparisons.comparison_files import check_out, write_weights
+    from radtransfer.comparisons.comparison_files import write_weights
     from radtransfer.comparisons.weights import compare_weights as compare
+    from radtransfer.result_folder import check_out
 
     if out:
         check_out(Path(out))

@@ -51,7 +51,7 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     """
     settings = load_config(options={**given_settings(given, OPTIONS), "data.source": data})
     if out:
-        from radtransfer.comparisons.comparison_files import check_out
+        from radtransfer.result_folder import check_out
 
         check_out(Path(out))
     import_tensorflow()
@@ -64,14 +64,16 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(_lines(report)))
     for path in written:
         click.echo(f"wrote     {path}", err=True)
+    if report.evidence is None:
+        raise DataError(f"{data}: nothing could be checked. Name the data as the message above says, and check again.")
     if not report.valid:
         kinds = [f"{len(found)} × {kind}" for (severity, kind), found in report.kinds.items() if severity == "error"]
         raise DataError(f"{data}: results would be invalid ({', '.join(kinds)}). Correct the data and check again.")
 
 
 def _write(report: "DataReport", out: Path, progress: TerminalProgress) -> list[Path]:
-    from radtransfer.comparisons.comparison_files import make_out
     from radtransfer.data.check_page import check_page
+    from radtransfer.result_folder import make_out
     from radtransfer.runs import write_json, write_text
 
     make_out(out)

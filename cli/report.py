@@ -32,7 +32,7 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     """
     if bool(runs) == (published is not None):
         raise click.UsageError("Expected RUNS or --published DIR, and not both.")
-    from radtransfer.comparisons.comparison_files import check_out
+    from radtransfer.result_folder import check_out
 
     check_out(out)
     if published is not None:

@@ -7,29 +7,28 @@ compare-weights         weights.csv .json .png, and filters.png
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from radtransfer.comparisons.population_figures import draw_groups, draw_training
 from radtransfer.comparisons.predictions import ROW_COLUMNS, PredictionComparison
-from radtransfer.errors import RunError
-from radtransfer.figures.before_after import Points, before_after
 from radtransfer.figures.filter_change import filter_change
 from radtransfer.figures.layer_change import layer_change
 from radtransfer.figures.prediction_agreement import prediction_agreement
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
 from radtransfer.figures.similarity_heat_map import similarity_heat_map
 from radtransfer.figures.style import save_figure
+from radtransfer.result_folder import make_out
 from radtransfer.runs import write_json, write_rows
 
 # These modules import TensorFlow, which the comparison of predictions does without.
 if TYPE_CHECKING:
     from radtransfer.comparisons.compare import Comparison
     from radtransfer.comparisons.layer_scores import LayerSimilarity
-    from radtransfer.comparisons.population import Group, PairSimilarity, Population
+    from radtransfer.comparisons.population import Population
     from radtransfer.comparisons.weights import WeightComparison
 
 _SIMILARITY_COLUMNS = [
@@ -47,32 +46,6 @@ _SIMILARITY_COLUMNS = [
     "dims",
     "repeats",
 ]
-
-
-def check_out(out: Path) -> None:
-    """See that results can be written to a folder, before anything is computed.
-
-    Raises:
-        RunError: It is a run or a file, or no folder can be made there.
-    """
-    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if (out / "run.json").exists() or out.is_file():
-        raise RunError(f"--out {out}: expected a folder for results, received a run or a file. Choose another.")
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise RunError(f"--out {out}: no folder can be made in {existing}. Choose another.")
-
-
-def make_out(out: Path) -> None:
-    """Make the folder for results.
-
-    Raises:
-        RunError: As `check_out`.
-    """
-    check_out(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {out}: no folder can be made there ({error.strerror}). Choose another.") from None
 
 
 def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
@@ -138,30 +111,15 @@ def write_population(population: "Population", out: Path) -> list[Path]:
     _write_records(written[0], population.pairs)
     _write_records(written[1], population.groups)
     write_json(written[2], population.to_dict())
-    for kind, r_squared in population.r_squared.items():
-        groups = [group for group in population.groups if group.kind == kind and group.layer != "top two"]
-        names = list(dict.fromkeys(group.layer for group in groups))
-        curves = {starts: _population_curve([g for g in groups if g.starts == starts]) for starts in r_squared}
-        pairs = [pair for pair in population.pairs if pair.kind == kind]
-        points = {s: _points([p for p in pairs if p.starts == s], r) for s, r in r_squared.items()}
-        figures = {f"groups_{kind}.png": similarity_curve(names, curves), f"training_{kind}.png": before_after(points)}
+    for kind in population.r_squared:
+        figures = {
+            f"groups_{kind}.png": draw_groups(population, kind),
+            f"training_{kind}.png": draw_training(population, kind),
+        }
         for name, figure in figures.items():
             save_figure(figure, out / name)
             written.append(out / name)
     return written
-
-
-def _population_curve(groups: Sequence["Group"]) -> Curve:
-    """The mean after training, give or take the standard deviation over pairs."""
-    values = np.array([group.final for group in groups], float)
-    sd = np.array([group.sd for group in groups], float)
-    nothing = [np.nan] * len(groups)
-    return Curve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing, nothing)
-
-
-def _points(pairs: Sequence["PairSimilarity"], r_squared: float | None) -> Points:
-    values = np.array([(pair.initial, pair.final) for pair in pairs], float)
-    return Points(values[:, 0].tolist(), values[:, 1].tolist(), r_squared)
 
 
 def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""AUC against training steps: the mean over folds and seeds, with a band.
+"""AUC against training steps: the mean over folds and seeds, with a band, or with bars where there are many arms.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figures 6 to 8 and 15 to 20.
@@ -13,6 +13,8 @@ from radtransfer.figures.style import COLUMN, in_paper_style, line_style, name_a
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_MOST_BANDS = 3
 
 Curve = Sequence[tuple[int, float]]
 """Step and AUC, in order of steps."""
@@ -30,8 +32,15 @@ def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float 
     for number, (name, folds) in enumerate(curves.items()):
         steps, mean, sd = mean_curve(folds)
         style = line_style(number)
-        axes.plot(steps, mean, label=plain(name), markevery=max(len(steps) // 8, 1), **style)
-        axes.fill_between(steps, mean - sd, mean + sd, color=style["color"], alpha=0.15, linewidth=0)
+        every = max(len(steps) // 8, 1)
+        if len(curves) <= _MOST_BANDS:
+            axes.plot(steps, mean, label=plain(name), markevery=every, **style)
+            axes.fill_between(steps, mean - sd, mean + sd, color=style["color"], alpha=0.15, linewidth=0)
+        else:
+            # Bands on top of each other cannot be told apart; bars stand side by side.
+            shift = (number - (len(curves) - 1) / 2) * 0.1 * (steps[every] - steps[0] if len(steps) > every else 0)
+            bars = {"yerr": sd, "errorevery": every, "markevery": every, "elinewidth": 0.6, "capsize": 1.5}
+            axes.errorbar(steps + shift, mean, label=plain(name), **bars, **style)
     if threshold is not None:
         axes.axhline(threshold, color="0.5", linewidth=0.8, linestyle=":")
     axes.set_xlabel("training steps")

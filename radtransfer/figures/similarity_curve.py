@@ -35,13 +35,22 @@ class Curve:
 
 
 @in_paper_style
-def similarity_curve(layers: Sequence[str], curves: Mapping[str, Curve]) -> "Figure":
+def similarity_curve(
+    layers: Sequence[str], curves: Mapping[str, Curve], *, chance: Sequence[float] | None = None
+) -> "Figure":
     """A line per name in `curves` over the layers.
+
+    Args:
+        layers: Along the axis.
+        curves: Of each name.
+        chance: The most that unrelated layers score, of all curves together: a value per layer, NaN where unknown.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 3.
     """
     figure, (axes,) = new_figure(width=COLUMN if len(layers) <= _WIDE else 2 * COLUMN)
+    if chance is not None and not np.isnan(np.array(chance, float)).all():
+        axes.fill_between(range(len(layers)), 0, chance, color=COLORS[-1], alpha=0.3, linewidth=0, label="chance")
     for number, (name, curve) in enumerate(curves.items()):
         _draw(axes, number, name, curve, single=len(curves) == 1)
     _name_layers(axes, layers)

@@ -1,6 +1,6 @@
 """Arms as a table: what each scores, and how pairs of them differ on the same images, folds and seeds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ MOST_ARMS = 10
 """Up to so many arms every pair is compared; beyond, those that a rule of the advice needs."""
 
 _DRAWS = 2000
+_TOLD = ("start", "depth", "backbone", "recipe", "context")
 
 Pair = tuple[RunPredictions, RunPredictions]
 
@@ -47,11 +48,16 @@ class PredictionShelf:
 
 
 def compare_arms(
-    arms: Sequence[Arm], summaries: Sequence[ArmSummary], predictions: PredictionShelf, progress: Progress
+    arms: Sequence[Arm],
+    summaries: Sequence[ArmSummary],
+    predictions: PredictionShelf,
+    progress: Progress,
+    *,
+    named: Collection[frozenset[str]] = (),
 ) -> list[ArmDifference]:
-    """The differences of pairs of arms; what cannot be compared is noted."""
+    """The differences of pairs of arms, of those `named` above all; what cannot be compared is noted."""
     by_name = {arm.name: arm for arm in arms}
-    chosen = list(_pairs(summaries))
+    chosen = list(_pairs(summaries, named))
     found = []
     for number, (a, b) in enumerate(chosen, start=1):
         progress.count("arms compared", number, len(chosen))
@@ -72,6 +78,7 @@ def _summary(arm: Arm, predictions: PredictionShelf) -> ArmSummary:
         start=arm.start,
         depth=arm.depth,
         backbone=arm.backbone,
+        recipe=arm.recipe,
         context=arm.context,
         parameters=plan.get("total_parameters"),
         trainable=plan.get("trainable_parameters"),
@@ -81,6 +88,7 @@ def _summary(arm: Arm, predictions: PredictionShelf) -> ArmSummary:
         sd=found.sd,
         pooled=pooled,
         ci95=interval,
+        of_study=arm.of_study,
     )
 
 
@@ -103,14 +111,15 @@ def _coin(found: RunPredictions) -> RunPredictions:
     return replace(found, probabilities=np.full_like(found.probabilities, 1 / found.probabilities.shape[1]))
 
 
-def _pairs(arms: Sequence[ArmSummary]) -> Iterator[tuple[str, str]]:
-    """All pairs of few arms; of many, those that differ in one thing, and each with the best."""
+def _pairs(arms: Sequence[ArmSummary], named: Collection[frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """All pairs of few arms; of many, those that are named or differ in one thing, and each with the best."""
     scored = [arm for arm in arms if arm.mean is not None]
     best = max(scored, key=lambda arm: arm.mean, default=None)
     for place, a in enumerate(scored):
         for b in scored[place + 1 :]:
-            changed = sum(getattr(a, key) != getattr(b, key) for key in ("start", "depth", "backbone", "context"))
-            if len(scored) <= MOST_ARMS or changed <= 1 or best in (a, b):
+            changed = sum(getattr(a, key) != getattr(b, key) for key in _TOLD)
+            few = len(scored) <= MOST_ARMS or changed <= 1
+            if few or best in (a, b) or {a.name, b.name} in named:
                 yield a.name, b.name
 
 

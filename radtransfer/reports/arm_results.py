@@ -1,9 +1,10 @@
 """What a comparison of arms found, as plain values: the table from which a report is drawn and its advice is worded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-Interval = tuple[float, float]
+from radtransfer.reports.step_differences import Interval, StepDifference
 
 
 @dataclass(frozen=True)
@@ -15,19 +16,22 @@ class ArmSummary:
         start: What it starts from, such as "imagenet" or "random".
         depth: What trains, such as "all" or "above stage1".
         backbone: Of the network, and its width.
-        context: All other settings in which arms of the report differ; empty where there are none.
+        recipe: Settings of training in which arms of the report differ; empty where there are none.
+        context: The same of all other settings.
         parameters, trainable: Of the backbone.
         trainings: Networks trained, each a seed and a fold.
         seeds: Different seeds.
         mean, sd: AUC over trainings, sd with ddof 1.
         pooled: AUC of the out-of-fold predictions taken together, averaged over repeats and seeds.
         ci95: Its 95 % interval by bootstrap over patients.
+        of_study: Whether its name is that of a study's arm.
     """
 
     name: str
     start: str
     depth: str
     backbone: str
+    recipe: str = ""
     context: str = ""
     parameters: int | None = None
     trainable: int | None = None
@@ -37,6 +41,12 @@ class ArmSummary:
     sd: float | None = None
     pooled: float | None = None
     ci95: Interval | None = None
+    of_study: bool = False
+
+    @property
+    def origin(self) -> str:
+        """What it starts from, in a sentence: the arm itself, where a study gave it a name."""
+        return f"“{self.name}”" if self.of_study else self.start
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,9 @@ class LayerChange:
     by_training: Mapping[str, float] = field(default_factory=dict)
 
 
+_Difference = TypeVar("_Difference", ArmDifference, StepDifference)
+
+
 @dataclass(frozen=True)
 class ArmResults:
     """The whole table.
@@ -117,25 +130,47 @@ class ArmResults:
         arms: In the order given.
         differences: Of the pairs that were compared.
         changes: Arm to the layers before and after training, lowest first; empty where it was not compared.
+        steps: Differences in training steps to the threshold.
+        threshold: Test AUC that steps are counted to.
     """
 
     arms: Sequence[ArmSummary]
     differences: Sequence[ArmDifference] = ()
     changes: Mapping[str, Sequence[LayerChange]] = field(default_factory=dict)
+    steps: Sequence[StepDifference] = ()
+    threshold: float | None = None
 
     def difference(self, a: str, b: str) -> ArmDifference | None:
         """A less B; None where they were not compared."""
-        for found in self.differences:
-            if (found.a, found.b) == (a, b):
-                return found
-            if (found.a, found.b) == (b, a):
-                return found.turned()
-        return None
+        return _between(self.differences, a, b)
+
+    def step_difference(self, a: str, b: str) -> StepDifference | None:
+        """Steps of A less steps of B; None where they were not compared."""
+        return _between(self.steps, a, b)
 
     @property
     def scored(self) -> list[ArmSummary]:
         """The arms that have an AUC, best first: by the pooled one, else by the mean."""
         return sorted((arm for arm in self.arms if arm.mean is not None), key=lambda arm: -_score(arm))
+
+
+def groups_of(found: ArmResults, alike: Sequence[str], *, by: str) -> Iterator[list[ArmSummary]]:
+    """Arms, best first, that have the same of every attribute in `alike` and at least two values of `by`."""
+    groups: dict[tuple, list[ArmSummary]] = {}
+    for arm in found.scored:
+        groups.setdefault(tuple(getattr(arm, name) for name in alike), []).append(arm)
+    for arms in groups.values():
+        if len({getattr(arm, by) for arm in arms}) > 1:
+            yield arms
+
+
+def _between(differences: Sequence[_Difference], a: str, b: str) -> _Difference | None:
+    for found in differences:
+        if (found.a, found.b) == (a, b):
+            return found
+        if (found.a, found.b) == (b, a):
+            return found.turned()
+    return None
 
 
 def _score(arm: ArmSummary) -> float:

@@ -26,3 +26,8 @@ def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
 def listed(names: Sequence[str], word: str = "and") -> str:
     """One or more names in a sentence: a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
+def plain_interval(ends: Sequence[float] | None, digits: int = 3) -> str:
+    """Low to high end of an interval of figures that have no sign."""
+    return "–" if ends is None else f"{number(ends[0], digits)} to {number(ends[1], digits)}"

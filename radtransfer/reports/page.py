@@ -21,9 +21,10 @@ LONG = 20
 
 @dataclass(frozen=True)
 class Prose:
-    """A paragraph."""
+    """A paragraph; one that is `kept` has its lines as they are, as in a small table of text."""
 
     text: str
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _section(section: Section, images: Mapping[str, bytes], numbers: Mapping[int
 
 def _part(part: Any, images: Mapping[str, bytes], numbers: Mapping[int, int]) -> str:
     if isinstance(part, Prose):
-        return f"<p>{_e(part.text)}</p>"
+        return f'<p class="kept">{_e(part.text)}</p>' if part.kept else f"<p>{_e(part.text)}</p>"
     if isinstance(part, Points):
         return f'<ul class="points">{"".join(map(_point, part.points))}</ul>'
     if isinstance(part, Table):

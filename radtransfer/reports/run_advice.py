@@ -5,18 +5,16 @@ about; it claims a difference only where the 95 % interval over patients leaves 
 the whole interval lies within ±0.02, and says otherwise what would decide.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from radtransfer.reports.arm_results import ArmDifference, ArmResults, ArmSummary
-from radtransfer.reports.numbers import interval, listed, mean_sd, number, signed
+from radtransfer.reports.advice_evidence import auc_evidence, difference_evidence
+from radtransfer.reports.arm_results import ArmDifference, ArmResults, ArmSummary, groups_of
+from radtransfer.reports.failure_signatures import alike_without_gain, equal_but_different, lost_when_frozen
+from radtransfer.reports.numbers import listed
 from radtransfer.reports.page import Point
-from radtransfer.reports.verdicts import SAME, how_many, more_trainings, verdict
-
-HIGH_SIMILARITY = 0.8
-"""Mean similarity of the layers to their start from which a network is said to have stayed like it."""
-
-LOW_KAPPA = 0.4
-"""Kappa below which two networks are said to err on different images (fair at best: Landis and Koch 1977)."""
+from radtransfer.reports.step_advice import sooner
+from radtransfer.reports.training_advice import few_trainings, one_training
+from radtransfer.reports.verdicts import SAME, how_many, verdict
 
 
 def advice(found: ArmResults) -> list[Point]:
@@ -24,37 +22,23 @@ def advice(found: ArmResults) -> list[Point]:
     return [point for rule in RULES for point in rule(found)]
 
 
-def one_training(found: ArmResults) -> Iterator[Point]:
-    """Arms trained once, of which nothing is known about training again."""
-    once = [arm.name for arm in found.scored if arm.trainings == 1]
-    seeded = {arm.seeds for arm in found.scored}
-    if once:
-        yield Point(
-            "one training",
-            f"{listed(once)}: trained once. The intervals hold for these networks on other patients, not for training "
-            "them again; run more folds or seeds.",
-        )
-    elif seeded == {1}:
-        yield Point("one seed", "Every arm has one seed: folds differ in their images, not in the seed alone.")
-
-
 def which_start(found: ArmResults) -> Iterator[Point]:
     """The best start among arms that differ in nothing else."""
-    for arms in _groups(found, lambda arm: (arm.backbone, arm.depth, arm.context), by="start"):
-        yield from _ranked("which start", "Start from", arms, found, lambda arm: arm.start)
+    for arms in groups_of(found, ("backbone", "depth", "recipe", "context"), by="start"):
+        yield from _ranked(arms, found)
 
 
 def how_deep(found: ArmResults) -> Iterator[Point]:
     """The fewest trained parameters that lose nothing, among arms that differ in nothing else."""
-    for arms in _groups(found, lambda arm: (arm.backbone, arm.start, arm.context), by="depth"):
+    for arms in groups_of(found, ("backbone", "start", "recipe", "context"), by="depth"):
         known = [arm for arm in arms if arm.trainable is not None]
         if len(known) > 1:
             yield from _smallest("how deep", "Train", known, found, lambda arm: arm.trainable, lambda arm: arm.depth)
 
 
 def which_size(found: ArmResults) -> Iterator[Point]:
-    """The smallest network that loses nothing, each with its best arm."""
-    for arms in _groups(found, lambda arm: arm.context, by="backbone"):
+    """The smallest network that loses nothing, each with its best arm, whatever it starts from and how it learns."""
+    for arms in groups_of(found, ("context",), by="backbone"):
         best = {}
         for arm in arms:
             best.setdefault(arm.backbone, arm)
@@ -63,117 +47,41 @@ def which_size(found: ArmResults) -> Iterator[Point]:
             yield from _smallest("which size", "Take", known, found, lambda arm: arm.parameters, _size)
 
 
-def lost_when_frozen(found: ArmResults) -> Iterator[Point]:
-    """A failure signature: less AUC the less is trained."""
-    for arms in _groups(found, lambda arm: (arm.backbone, arm.start, arm.context), by="depth"):
-        known = sorted((arm for arm in arms if arm.trainable is not None), key=lambda arm: -arm.trainable)
-        for arm in known[1:]:
-            difference = found.difference(known[0].name, arm.name)
-            if difference is not None and verdict(difference.ci95) == "better":
-                yield Point(
-                    "AUC lost when frozen",
-                    f"{arm.name}: training {arm.depth} instead of {known[0].depth} costs AUC; the features of "
-                    f"{arm.start} do not fit as they are.",
-                    _evidence(difference),
-                )
-
-
-def alike_without_gain(found: ArmResults) -> Iterator[Point]:
-    """A failure signature: a network that stayed like its start and gains little over random initialization."""
-    for arm in found.scored:
-        values = [change.similarity for change in found.changes.get(arm.name, ()) if change.similarity is not None]
-        if arm.start == "random" or not values or sum(values) / len(values) < HIGH_SIMILARITY:
-            continue
-        for other in found.scored:
-            alike = (other.backbone, other.depth, other.context) == (arm.backbone, arm.depth, arm.context)
-            difference = found.difference(arm.name, other.name) if alike and other.start == "random" else None
-            if difference is not None and verdict(difference.ci95) != "better":
-                mean = number(sum(values) / len(values), 2)
-                yield Point(
-                    "high similarity, little gain",
-                    f"{arm.name} stayed like its start (mean similarity {mean} over {len(values)} layers) and is not "
-                    "better than random initialization: its features may be reused without serving the task.",
-                    _evidence(difference),
-                )
-
-
-def few_trainings(found: ArmResults) -> Iterator[Point]:
-    """Differences from the best that hold for the patients, but not for training again."""
-    for arm in found.scored[1:]:
-        difference = found.difference(found.scored[0].name, arm.name)
-        if difference is None or verdict(difference.ci95) != "better" or difference.fold_ci95 is None:
-            continue
-        if difference.fold_ci95[0] <= 0:
-            half = (difference.fold_ci95[1] - difference.fold_ci95[0]) / 2
-            needed = f"; {more_trainings(difference.fold_mean, half, difference.trainings)}"
-            yield Point(
-                "few trainings",
-                f"{difference.a} is better than {difference.b} as trained, but over trainings the interval of the "
-                f"difference contains zero{needed}.",
-                f"by training {signed(difference.fold_mean)} ({interval(difference.fold_ci95)}), better in "
-                f"{difference.better} of {difference.trainings}; {_evidence(difference)}",
-            )
-
-
-def equal_but_different(found: ArmResults) -> Iterator[Point]:
-    """A failure signature: equal AUCs, errors on different images."""
-    for difference in found.differences:
-        unlike = difference.kappa_ci95 is not None and difference.kappa_ci95[1] < LOW_KAPPA
-        if verdict(difference.ci95) == "equal" and unlike:
-            yield Point(
-                "equal AUC, other errors",
-                f"{difference.a} and {difference.b} are equally good and err on different images; averaging them may "
-                "be better than either.",
-                f"kappa {number(difference.kappa, 2)} ({interval(difference.kappa_ci95, 2)}); {_evidence(difference)}",
-            )
-
-
 RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
     which_start,
     how_deep,
+    few_trainings,
     which_size,
+    sooner,
     lost_when_frozen,
     alike_without_gain,
     equal_but_different,
-    few_trainings,
     one_training,
 )
 
 
-def _groups(found: ArmResults, key: Callable, *, by: str) -> Iterator[list[ArmSummary]]:
-    """Arms, best first, that agree in `key` and have at least two values of `by`."""
-    groups: dict = {}
-    for arm in found.scored:
-        groups.setdefault(key(arm), []).append(arm)
-    for arms in groups.values():
-        if len({getattr(arm, by) for arm in arms}) > 1:
-            yield arms
-
-
-def _ranked(
-    title: str, do: str, arms: Sequence[ArmSummary], found: ArmResults, name: Callable[[ArmSummary], str]
-) -> Iterator[Point]:
-    """The best of `arms` and what the others are to it; every other is mentioned with its interval."""
-    best = arms[0]
+def _ranked(arms: Sequence[ArmSummary], found: ArmResults) -> Iterator[Point]:
+    """The best start of `arms` and what the others are to it; every other is mentioned with its interval."""
+    best, title = arms[0], "which start"
+    do, where = ("Start as in", "") if best.of_study else ("Start from", _where(best))
     compared = {arm: found.difference(best.name, arm.name) for arm in arms[1:]}
     verdicts = {arm: "undecided" if d is None else verdict(d.ci95) for arm, d in compared.items()}
     rivals = [arm for arm, word in verdicts.items() if word in ("equal", "undecided")]
-    beaten = [name(arm) for arm, word in verdicts.items() if word == "better"]
-    where = _where(best)
-    evidence = "; ".join([_auc(best), *(_evidence(d) for d in compared.values() if d is not None)])
+    beaten = [arm.origin for arm, word in verdicts.items() if word == "better"]
+    evidence = "; ".join([auc_evidence(best), *(difference_evidence(d) for d in compared.values() if d is not None)])
     if not rivals:
-        yield Point(title, f"{do} {name(best)}{where}: better than {listed(beaten)}.", evidence)
+        yield Point(title, f"{do} {best.origin}{where}: better than {listed(beaten)}.", evidence)
         return
-    equal = [name(arm) for arm in rivals if verdicts[arm] == "equal"]
+    equal = [arm.origin for arm in rivals if verdicts[arm] == "equal"]
     open_ones = [arm for arm in rivals if verdicts[arm] == "undecided"]
     if open_ones:
-        joined = listed([name(arm) for arm in open_ones])
-        text = f"{name(best)} scores highest{where}, but the data cannot tell it from {joined}"
+        joined = listed([arm.origin for arm in open_ones])
+        text = f"{best.origin} scores highest{where}, but the data cannot tell it from {joined}"
         text += f"; it is equal within {SAME:g} to {listed(equal)}" if equal else ""
     else:
-        text = f"{do} {listed([name(best), *equal], 'or')}{where}: they are equal within {SAME:g}"
+        text = f"{do} {listed([best.origin, *equal], 'or')}{where}: they are equal within {SAME:g}"
     text += f"; {listed(beaten)} {'is' if len(beaten) == 1 else 'are'} worse" if beaten else ""
-    text += "".join(f". {_more(compared[arm], name(arm))}" for arm in open_ones)
+    text += "".join(f". {more}" for more in _reasons({arm.origin: compared[arm] for arm in open_ones}))
     yield Point("undecided" if open_ones else title, f"{text}.", evidence)
 
 
@@ -191,7 +99,7 @@ def _smallest(
     against = smaller or arms[1:]
     compared = {arm: found.difference(arm.name, best.name) for arm in against}
     verdicts = {arm: "undecided" if d is None else verdict(d.ci95) for arm, d in compared.items()}
-    evidence = "; ".join([_auc(best), *(_evidence(d) for d in compared.values() if d is not None)])
+    evidence = "; ".join([auc_evidence(best), *(difference_evidence(d) for d in compared.values() if d is not None)])
     enough = next((arm for arm in smaller if verdicts[arm] in ("equal", "better")), None)
     unclear = [arm for arm in against if verdicts[arm] == "undecided"]
     if enough is not None:
@@ -205,34 +113,29 @@ def _smallest(
         loses = "loses" if len(smaller) == 1 else "lose"
         text = f"{do} {name(best)}{where}: {listed([name(arm) for arm in smaller])} {loses} AUC"
     if unclear and enough is None:
-        text += f". {_more(compared[unclear[0]], name(best if smaller else unclear[0]))}"
+        text += f"; {_more(compared[unclear[0]])}"
     yield Point("undecided" if unclear and enough is None else title, f"{text}.", evidence)
 
 
 def _where(arm: ArmSummary) -> str:
-    return f" ({', '.join(filter(None, (arm.backbone, arm.context)))})"
+    return f" ({', '.join(filter(None, (arm.backbone, arm.recipe, arm.context)))})"
 
 
 def _size(arm: ArmSummary) -> str:
     return f"{arm.backbone} ({arm.parameters / 1e6:.1f} million parameters)"
 
 
-def _auc(arm: ArmSummary) -> str:
-    pooled = (
-        "" if arm.ci95 is None else f", pooled {number(arm.pooled)} ({number(arm.ci95[0])} to {number(arm.ci95[1])})"
-    )
-    return f"{arm.name} {mean_sd(arm.mean, arm.sd)} over {arm.trainings} trainings{pooled}"
+def _reasons(compared: Mapping[str, ArmDifference | None]) -> Iterator[str]:
+    """What would decide against the nearest of undecided arms, and which were not compared at all."""
+    known = {name: difference for name, difference in compared.items() if difference is not None}
+    if known:
+        nearest = min(known, key=lambda name: abs(known[name].value))
+        yield f"Against {nearest}, {_more(known[nearest])}"
+    for name in compared.keys() - known.keys():
+        yield f"{name} was not compared on the same images"
 
 
-def _evidence(difference: ArmDifference) -> str:
-    text = f"{difference.a} − {difference.b} {signed(difference.value)} ({interval(difference.ci95)}, "
-    text += f"{difference.patients:,} {difference.unit})"
-    if difference.trainings > 1:
-        text += f", better in {difference.better} of {difference.trainings} trainings"
-    return text
-
-
-def _more(difference: ArmDifference | None, name: str) -> str:
+def _more(difference: ArmDifference | None) -> str:
     if difference is None:
-        return f"{name} was not compared on the same images"
-    return f"Against {name}, {how_many(difference.value, difference.ci95, difference.patients, unit=difference.unit)}"
+        return "they were not compared on the same images"
+    return how_many(difference.value, difference.ci95, difference.patients, unit=difference.unit)

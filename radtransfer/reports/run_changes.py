@@ -1,9 +1,9 @@
-"""What training changed in each arm of a report: its layers by CCA, and the filters of its first convolution."""
+"""What training changed in the arms of a report: layers by CCA, and the filters of the first convolution."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -11,86 +11,154 @@ from radtransfer.errors import RadtransferError, SimilarityError
 from radtransfer.progress import Progress
 from radtransfer.reports.arm_results import LayerChange
 from radtransfer.reports.gain import GainPoint, relative_gain
-from radtransfer.reports.run_arms import Arm
+from radtransfer.reports.run_arms import Arm, ArmRun
+from radtransfer.reports.subject import Subject
 
 # These modules import TensorFlow, which a report without --cca does without.
 if TYPE_CHECKING:
+    from radtransfer.comparisons.compare import ComparisonSettings
     from radtransfer.comparisons.weights import Filters
 
 CHANNELS = (64, 16)
 """Channels of a layer that CCA is computed of: fewer for all arms where images are too few for one of them."""
 
-MOST_FILTERS = 6
+MOST_RUNS = 3
+"""Runs of an arm that are compared."""
+
+MOST_FILTERS = 4
 """Arms whose filters are shown."""
 
+_T = TypeVar("_T")
 
-def layer_changes(arms: Sequence[Arm], notes: list[str], progress: Progress) -> dict[str, list[LayerChange]]:
-    """Each arm's first run before and after training, all arms in as many channels; what cannot be done is noted."""
-    from radtransfer.comparisons.compare import ComparisonSettings, compare
+
+@dataclass(frozen=True)
+class LayerChanges:
+    """What was compared.
+
+    Attributes:
+        own: Arm to its layers before and after training, lowest first.
+        pairs: Two sides, ARM or ARM@initial, to their layers.
+        channels: Of which every similarity was computed.
+    """
+
+    own: Mapping[str, Sequence[LayerChange]]
+    pairs: Mapping[tuple[str, str], Sequence[LayerChange]]
+    channels: int = CHANNELS[0]
+
+
+def layer_changes(subject: Subject, progress: Progress) -> LayerChanges:
+    """The pairs that the study names, or each arm before and after training; what cannot be done is noted."""
+    wanted = subject.cca
+    if wanted is None:
+        wanted = {(f"{arm.name}@initial", arm.name): [(run, run) for run in arm.runs] for arm in subject.arms}
+    found, channels, notes = in_enough_channels(lambda settings: _compare_all(wanted, settings, progress))
+    subject.notes.extend(notes)
+    own = {sides: changes for sides, changes in found.items() if _is_own(sides)}
+    return LayerChanges(
+        {sides[0].partition("@")[0]: changes for sides, changes in own.items()},
+        {sides: changes for sides, changes in found.items() if sides not in own},
+        channels,
+    )
+
+
+def in_enough_channels(
+    compare_all: "Callable[[ComparisonSettings], tuple[_T, list[str], bool]]", most: int = CHANNELS[0]
+) -> tuple[_T, int, list[str]]:
+    """What `compare_all` finds of as many channels as its images allow for, how many these are, and its notes.
+
+    Args:
+        compare_all: Gives what it found, what it could not, and whether there were too few images for something.
+        most: Channels to begin with.
+    """
+    from radtransfer.comparisons.compare import ComparisonSettings
     from radtransfer.comparisons.layer_pairs import Sampling
 
-    for dims in CHANNELS:
-        settings, found, failed = ComparisonSettings(sampling=Sampling(dims=dims)), {}, []
-        too_few = False
-        for number, arm in enumerate(arms, start=1):
-            progress.count("arms compared before and after", number, len(arms))
-            path, folds = arm.runs[0].path, arm.runs[0].folds
-            try:
-                compared = [
-                    compare(
-                        f"{path}@initial", f"{path}@final", replace(settings, folds=(fold.fold,)), progress=progress
-                    )
-                    for fold in folds
-                ]
-                found[arm.name] = _layer_changes([fold.key for fold in folds], [each.layers for each in compared])
-            except (RadtransferError, OSError) as error:
-                failed.append(f"{arm.name} is not compared before and after training: {error}")
-                too_few = too_few or isinstance(error, SimilarityError)
+    for dims in (dims for dims in CHANNELS if dims <= most):
+        found, notes, too_few = compare_all(ComparisonSettings(sampling=Sampling(dims=dims)))
         if not too_few:
             break
-    notes += failed
-    return found
+    return found, dims, notes
 
 
-def _layer_changes(keys: Sequence[str], folds: Sequence[Sequence[Any]]) -> list[LayerChange]:
-    """The mean over folds, whose images are different ones, and each fold's value."""
-    changes = []
-    for items in zip(*folds, strict=True):
-        by_training = {k: item.similarity for k, item in zip(keys, items, strict=True) if item.similarity is not None}
-        value = float(np.mean(list(by_training.values()))) if len(by_training) == len(items) else None
-        ends, interval = [item.ci95 for item in items], None
-        if value is not None and None not in ends:
-            half = float(np.sqrt(sum(((high - low) / 2) ** 2 for low, high in ends))) / len(items)
-            interval = (value - half, value + half)
-        chance = _largest(*(end for item in items for end in (item.null.closed_form, item.null.permuted)))
-        fewest = min(items, key=lambda item: item.rows)
-        changes.append(
-            LayerChange(items[0].layer, value, interval, chance, fewest.dims, fewest.rows, by_training=by_training)
-        )
-    return changes
+def _compare_all(
+    wanted: Mapping[tuple[str, str], Sequence[tuple[ArmRun, ArmRun]]],
+    settings: "ComparisonSettings",
+    progress: Progress,
+) -> tuple[dict[tuple[str, str], list[LayerChange]], list[str], bool]:
+    found, notes, too_few = {}, [], False
+    for number, (sides, runs) in enumerate(wanted.items(), start=1):
+        progress.count("networks compared", number, len(wanted))
+        try:
+            found[sides] = _compare_sides(sides, runs[:MOST_RUNS], settings, progress)
+        except (RadtransferError, OSError) as error:
+            what = (
+                f"{sides[0].partition('@')[0]} is not compared before and after training"
+                if _is_own(sides)
+                else f"{' and '.join(sides)} are not compared"
+            )
+            notes.append(f"{what}: {error}")
+            too_few = too_few or isinstance(error, SimilarityError)
+            if too_few and settings.sampling.dims > min(CHANNELS):
+                break
+    return found, notes, too_few
 
 
-def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    """The arm that differs from `arm` in nothing but that it starts at random; None where there is none."""
-    if arm.start == "random":
-        return None
-    key = (arm.backbone, arm.depth, arm.context, "random")
-    return next((other for other in arms if (other.backbone, other.depth, other.context, other.start) == key), None)
+def _compare_sides(
+    sides: tuple[str, str], runs: Sequence[tuple[ArmRun, ArmRun]], settings: "ComparisonSettings", progress: Progress
+) -> list[LayerChange]:
+    """All folds that both runs of each pair have."""
+    from radtransfer.comparisons.compare import compare
+
+    moments = [side.partition("@")[2] or "final" for side in sides]
+    compared = []
+    for one, other in runs:
+        for fold in one.folds:
+            if fold.fold in {each.fold for each in other.folds}:
+                a, b = (f"{run.path}@{moment}" for run, moment in zip((one, other), moments, strict=True))
+                layers = compare(a, b, replace(settings, folds=(fold.fold,)), progress=progress).layers
+                compared.append((fold.key, fold.fold, layers))
+    keys, folds, layers = zip(*compared, strict=True) if compared else ((), (), ())
+    return [_change(keys, folds, items) for items in zip(*layers, strict=True)]
 
 
-def change_differences(arms: Sequence[Arm], changes: Mapping[str, Sequence[LayerChange]]) -> list[dict[str, Any]]:
-    """How much more alike to its start each layer stayed than where it started at random, by arm and layer.
+def _change(keys: Sequence[str], folds: Sequence[int], items: Sequence[Any]) -> LayerChange:
+    """The mean over trainings, and each one's value."""
+    by_training = {k: item.similarity for k, item in zip(keys, items, strict=True) if item.similarity is not None}
+    value = float(np.mean(list(by_training.values()))) if len(by_training) == len(items) else None
+    interval = None
+    if value is not None and all(item.ci95 is not None for item in items):
+        # Runs of one fold see the same images: their errors add up. Those of other folds are independent.
+        half = dict.fromkeys(folds, 0.0)
+        for fold, item in zip(folds, items, strict=True):
+            half[fold] += (item.ci95[1] - item.ci95[0]) / 2 / len(items)
+        error = float(np.sqrt(sum(each**2 for each in half.values())))
+        interval = (value - error, value + error)
+    chance = max(
+        (end for item in items for end in (item.null.closed_form, item.null.permuted) if end is not None), default=None
+    )
+    fewest = min(items, key=lambda item: item.rows)
+    return LayerChange(items[0].layer, value, interval, chance, fewest.dims, fewest.rows, by_training=by_training)
+
+
+def _is_own(sides: tuple[str, str]) -> bool:
+    arms, moments = zip(*(side.partition("@")[::2] for side in sides), strict=True)
+    return arms[0] == arms[1] and set(moments) == {"initial", ""}
+
+
+def change_differences(subject: Subject, changes: Mapping[str, Sequence[LayerChange]]) -> list[dict[str, Any]]:
+    """How much more alike to its start each layer stayed than in the reference of the same backbone.
 
     Each row has the difference and its 95 % interval, the errors of both taken as independent.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Table 5.
     """
-    rows = []
-    for arm in arms:
-        baseline = baseline_of(arm, arms)
-        of_random = {} if baseline is None else {c.layer: c for c in changes.get(baseline.name, ())}
-        for change in changes.get(arm.name, ()):
+    rows, by_name = [], {arm.name: arm for arm in subject.arms}
+    for name, baseline in subject.references.items():
+        if by_name[name].backbone != by_name[baseline].backbone:
+            continue
+        of_random = {change.layer: change for change in changes.get(baseline, ())}
+        for change in changes.get(name, ()):
             other = of_random.get(change.layer)
             if other is None or change.similarity is None or other.similarity is None:
                 continue
@@ -98,25 +166,24 @@ def change_differences(arms: Sequence[Arm], changes: Mapping[str, Sequence[Layer
             if change.ci95 is not None and other.ci95 is not None:
                 half = float(np.hypot(np.ptp(change.ci95), np.ptp(other.ci95))) / 2
                 interval = (value - half, value + half)
-            rows.append({"arm": arm.name, "layer": change.layer, "difference": value, "ci95": interval})
+            row = {"arm": name, "reference": baseline, "layer": change.layer}
+            rows.append(row | {"difference": value, "ci95": interval})
     return rows
 
 
-def gain_points(arms: Sequence[Arm], changes: Mapping[str, Sequence[LayerChange]]) -> dict[tuple[str, str], list]:
+def gain_points(subject: Subject, changes: Mapping[str, Sequence[LayerChange]]) -> dict[tuple[str, str], list]:
     """Similarity and gain of each training, by arm and layer.
 
-    The gain is relative to the arm that differs in nothing but that it starts at random, on the same seed and fold;
-    arms without such a one are left out.
+    The gain is relative to the arm's reference on the same seed and fold; arms without one are left out.
     """
     points: dict[tuple[str, str], list] = {}
-    for arm in arms:
-        baseline = baseline_of(arm, arms)
-        if baseline is None:
-            continue
-        aucs, of_random = ({fold.key: fold.auc for fold in each.folds} for each in (arm, baseline))
+    by_name = {arm.name: arm for arm in subject.arms}
+    for name, baseline in subject.references.items():
+        arm, other = by_name[name], by_name[baseline]
+        aucs, of_random = ({fold.key: fold.auc for fold in each.folds} for each in (arm, other))
         target = Path(str(arm.runs[0].settings.get("data.source") or "the data")).name
-        for change in changes.get(arm.name, ()):
-            points[arm.name, change.layer] = [
+        for change in changes.get(name, ()):
+            points[name, change.layer] = [
                 GainPoint(target, key, similarity, relative_gain(aucs[key], of_random[key]))
                 for key, similarity in change.by_training.items()
                 if aucs.get(key) is not None and of_random.get(key)
@@ -141,7 +208,3 @@ def filter_changes(arms: Sequence[Arm], notes: list[str]) -> "dict[str, Filters]
     if len(arms) > MOST_FILTERS:
         notes.append(f"filters of {', '.join(arm.name for arm in arms[MOST_FILTERS:])} are not shown")
     return found
-
-
-def _largest(*values: float | None) -> float | None:
-    return max((value for value in values if value is not None), default=None)

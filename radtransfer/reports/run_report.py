@@ -1,21 +1,38 @@
-"""A report on runs: what each arm scores, how they differ, and what to do, with the evidence."""
+"""A report on a study or on any runs: what each arm scores, how they differ, and what to do, with the evidence."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radtransfer.progress import Progress
+from radtransfer.reports import change_sections as changed
+from radtransfer.reports import provenance_sections as provenance
 from radtransfer.reports import run_sections as sections
-from radtransfer.reports import training_sections as training
 from radtransfer.reports.arm_comparison import PredictionShelf, compare_arms, summarize_arms
 from radtransfer.reports.arm_results import ArmResults
+from radtransfer.reports.convergence_sections import convergence_parts
+from radtransfer.reports.gain_sections import gain_parts, gain_rows
 from radtransfer.reports.page import Point, Points, Report, Section
 from radtransfer.reports.report_folder import write_report
 from radtransfer.reports.run_advice import advice
-from radtransfer.reports.run_arms import Arm, find_runs, sort_arms
-from radtransfer.reports.run_changes import change_differences, filter_changes, gain_points, layer_changes
+from radtransfer.reports.run_changes import (
+    LayerChanges,
+    change_differences,
+    filter_changes,
+    gain_points,
+    layer_changes,
+)
+from radtransfer.reports.seed_pairs import seed_pairs
+from radtransfer.reports.seed_sections import seed_parts, seed_rows
+from radtransfer.reports.source_results import source_rows, source_table
+from radtransfer.reports.step_differences import step_differences, step_rows, usual_threshold, watched_curves
+from radtransfer.reports.subject import Subject, find_subject
+
+if TYPE_CHECKING:
+    from radtransfer.comparisons.population import Population
+    from radtransfer.comparisons.weights import Filters
 
 
 def report_runs(
@@ -26,97 +43,124 @@ def report_runs(
     cca: bool = True,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write a report on runs, each a run folder, a study or a folder of runs; gives the files, the page first.
+    """Write a report on a study, or on runs; gives the files, the page first.
+
+    A study, named alone, gives the page its words, and says what is compared and measured against what; the arms are
+    called as in it. Of anything else, runs that differ in their seed alone are one arm.
 
     Args:
-        paths: Where the runs are.
+        paths: A study's folder, or run folders, studies and folders of runs.
         out: The folder of the report.
-        threshold: AUC that training steps are counted to; None chooses one that every arm reaches.
-        cca: Also compare each arm's layers and filters before and after training, which needs its images and
-            TensorFlow.
+        threshold: AUC that training steps are counted to; None for the study's, or one that every arm reaches.
+        cca: Also compare layers and filters, which needs the runs' images and TensorFlow.
         progress: Hears what happens.
 
     Raises:
         RunError: No run, none with a result, or the folder cannot be written.
     """
-    progress = progress or Progress()
-    runs, notes = find_runs(paths)
-    arms = sort_arms(runs)
-    predictions = PredictionShelf(notes)
-    summaries = summarize_arms(arms, predictions)
-    differences = compare_arms(arms, summaries, predictions, progress)
-    changes = layer_changes(arms, notes, progress) if cca else {}
-    gains = gain_points(arms, changes)
-    curves = training.watched_curves(arms)
-    reached = training.usual_threshold(curves) if threshold is None else threshold
-    results = _Results(
-        arms=arms,
-        found=ArmResults(summaries, differences, changes),
-        notes=notes,
-        curves=curves,
-        steps=training.step_rows(arms, reached) if reached is not None else [],
-        reused=change_differences(arms, changes),
-        gains=gains,
-        lines=training.gain_rows(gains),
-        filters=filter_changes(arms, notes) if cca else {},
-    )
+    progress = _Counts(progress or Progress())
+    subject = find_subject(paths)
+    results = _results(subject, threshold if threshold is not None else subject.threshold, cca, progress)
     points = advice(results.found)
-    subtitle = ", ".join(dict.fromkeys(str(path) for path in paths))
-    return write_report(_page(results, points, subtitle), _values(results, points), out)
+    return write_report(_page(results, points), _values(results, points), out)
+
+
+class _Counts(Progress):
+    """Passes on how far the work is; what each of many comparisons notes would be said many times over."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+
+    def count(self, what: str, done: int, total: int) -> None:
+        self._progress.count(what, done, total)
 
 
 @dataclass(frozen=True)
 class _Results:
     """All that the page shows; what each part is stands where it is made."""
 
-    arms: Sequence[Arm]
+    subject: Subject
     found: ArmResults
-    notes: Sequence[str]
     curves: Mapping[str, Any]
     steps: Sequence[Mapping[str, Any]]
-    reused: Sequence[Mapping[str, Any]]
+    changes: LayerChanges
     gains: Mapping[tuple[str, str], Any]
-    lines: Sequence[Mapping[str, Any]]
-    filters: Mapping[str, Any]
+    seeds: "Mapping[str, Population]"
+    filters: "Mapping[str, Filters]"
 
 
-def _page(results: _Results, points: Sequence[Point], subtitle: str) -> Report:
-    found, arms = results.found, results.arms
-    changed = [
-        *training.change_parts(found),
-        *training.change_difference_parts(results.reused),
-        *training.filter_parts(results.filters),
+def _results(subject: Subject, threshold: float | None, cca: bool, progress: Progress) -> _Results:
+    arms = subject.arms
+    predictions = PredictionShelf(subject.notes)
+    summaries = summarize_arms(arms, predictions)
+    differences = compare_arms(arms, summaries, predictions, progress, named=subject.predictions or ())
+    curves = watched_curves(arms)
+    threshold = usual_threshold(curves) if threshold is None else threshold
+    changes = layer_changes(subject, progress) if cca else LayerChanges({}, {})
+    steps = [] if threshold is None else step_differences(arms, threshold)
+    return _Results(
+        subject=subject,
+        found=ArmResults(summaries, differences, changes.own, steps, threshold),
+        curves=curves,
+        steps=[] if threshold is None else step_rows(arms, threshold),
+        changes=changes,
+        gains=gain_points(subject, changes.own),
+        seeds=seed_pairs(subject, progress, channels=changes.channels) if cca else {},
+        filters=filter_changes(arms, subject.notes) if cca else {},
+    )
+
+
+def _page(results: _Results, points: Sequence[Point]) -> Report:
+    found, subject = results.found, results.subject
+    own = [
+        *changed.own_parts(results.changes.own),
+        *changed.change_difference_parts(change_differences(subject, results.changes.own)),
+        *changed.filter_parts(results.filters),
     ]
+    gain = gain_parts(results.gains, gain_rows(results.gains))
     return Report(
-        title="What did transfer learning bring?",
-        subtitle=subtitle,
-        facts=sections.facts(found, arms),
+        title=subject.title,
+        subtitle=subject.subtitle,
+        facts=provenance.facts(found, subject),
         sections=[
             Section("advice", "Advice", [Points(points)] if points else []),
-            Section("auc", "AUC", sections.auc_parts(found, arms)),
-            Section("differences", "Differences", sections.difference_parts(found)),
-            Section("convergence", "Convergence", training.convergence_parts(results.curves, results.steps)),
-            Section("size", "Is a small network enough?", training.size_parts(found)),
-            Section("cca", "What did training change?", changed),
-            Section("gain", "Similarity against gain", training.gain_parts(results.gains, results.lines)),
-            Section("predictions", "Do they err on the same images?", sections.agreement_parts(found)),
-            Section("sources", "What was read, and what was left out", sections.source_parts(arms, results.notes)),
+            Section("auc", "AUC", [*sections.auc_parts(found, subject.arms), *provenance.published_parts(subject)]),
+            Section("differences", "Differences", sections.difference_parts(found, subject.references)),
+            Section("convergence", "How soon", convergence_parts(results.curves, results.steps, found.steps)),
+            Section("size", "Is a small network enough?", sections.size_parts(found)),
+            Section("sources", "What the source knew", source_table(source_rows(subject, found))),
+            Section("cca", "What did training change?", own),
+            Section("pairs", "How alike are the networks?", changed.pair_parts(results.changes.pairs)),
+            Section("seeds", "Pretrained against random, over seeds", seed_parts(results.seeds)),
+            Section("gain", "Similarity against gain", gain),
+            Section("predictions", "Same errors?", sections.agreement_parts(found, subject.predictions)),
+            Section("runs", "What was read, and what was left out", provenance.provenance_parts(subject)),
         ],
     )
 
 
 def _values(results: _Results, points: Sequence[Point]) -> dict[str, Any]:
     """What `report.json` holds; what is not defined is null."""
-    found, arms = results.found, results.arms
+    found, subject, own = results.found, results.subject, results.changes.own
     return {
-        "kind": "runs",
+        "kind": "study" if subject.about else "runs",
+        "study": dict(subject.about) or None,
         "advice": [dataclasses.asdict(point) for point in points],
         "auc": [dataclasses.asdict(arm) for arm in found.arms],
         "differences": [dataclasses.asdict(difference) for difference in found.differences],
         "steps": list(results.steps),
-        "cca": [{"arm": name} | dataclasses.asdict(c) for name, items in found.changes.items() for c in items],
-        "cca_difference": list(results.reused),
-        "gain": list(results.lines),
-        "runs": [{"arm": arm.name, "path": str(run.path), "seed": run.seed} for arm in arms for run in arm.runs],
-        "notes": list(results.notes),
+        "step_differences": [dataclasses.asdict(difference) for difference in found.steps],
+        "sources": source_rows(subject, found),
+        "cca": [{"arm": name} | dataclasses.asdict(c) for name, items in own.items() for c in items],
+        "cca_difference": change_differences(subject, own),
+        "cca_pairs": [
+            {"a": a, "b": b} | dataclasses.asdict(c) for (a, b), items in results.changes.pairs.items() for c in items
+        ],
+        "seed_pairs": seed_rows(results.seeds),
+        "gain": gain_rows(results.gains),
+        "runs": [
+            {"arm": arm.name, "path": str(run.path), "seed": run.seed} for arm in subject.arms for run in arm.runs
+        ],
+        "unfinished": list(subject.unfinished),
+        "notes": list(subject.notes),
     }

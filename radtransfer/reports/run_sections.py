@@ -1,13 +1,15 @@
 """The sections of a report on runs that tell what each arm scores and how arms differ."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from radtransfer.figures.auc_by_size import draw_auc_by_size
 from radtransfer.figures.forest import draw_forest
+from radtransfer.reports.arm_names import what_it_is
 from radtransfer.reports.arm_results import ArmDifference, ArmResults
-from radtransfer.reports.numbers import interval, mean_sd, number, signed
-from radtransfer.reports.page import Picture, Prose, Table
+from radtransfer.reports.numbers import interval, mean_sd, number, plain_interval, signed
+from radtransfer.reports.page import Picture, Table
 from radtransfer.reports.run_arms import Arm
 
 _NAN = float("nan")
@@ -34,7 +36,7 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
             )
         )
     order = [*scored, *(arm for arm in found.arms if arm.mean is None)]
-    what = [", ".join(filter(None, (arm.backbone, arm.start, arm.depth, arm.context))) for arm in order]
+    what = [what_it_is(arm) for arm in order]
     named = all(arm.name == text for arm, text in zip(order, what, strict=True))
     cells = [
         [
@@ -43,7 +45,7 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
             mean_sd(arm.mean, arm.sd),
             str(arm.trainings),
             number(arm.pooled),
-            "–" if arm.ci95 is None else f"{number(arm.ci95[0])} to {number(arm.ci95[1])}",
+            plain_interval(arm.ci95),
         ]
         for arm, text in zip(order, what, strict=True)
     ]
@@ -57,29 +59,13 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
     return [*parts, Table("auc", caption, header, cells, records, text_columns=1 if named else 2)]
 
 
-def difference_parts(found: ArmResults) -> list[Any]:
-    """Paired differences: the best arm against each other one as a forest, and every pair as a table."""
+def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[Any]:
+    """Paired differences: each arm less its reference, or the best arm less each other, and every pair as a table."""
     if not found.differences:
         return []
-    best = found.scored[0]
-    against = [d for arm in found.scored[1:] if (d := found.difference(best.name, arm.name)) is not None]
-    parts: list[Any] = []
-    if against:
-        parts.append(
-            Picture(
-                "differences",
-                f"Difference of AUC between {best.name} and {', '.join(d.b for d in against)}; see the table.",
-                f"AUC of {best.name}, the best arm, less that of each other, on the same images: 95 % interval by "
-                "bootstrap over patients, both arms given the same patients in every draw. Hollow: the interval "
-                "contains zero.",
-                draw_forest(
-                    [f"− {difference.b}" for difference in against],
-                    [(difference.value, *(difference.ci95 or (_NAN, _NAN))) for difference in against],
-                    label=f"AUC of {best.name} less AUC of …",
-                    reference=0.0,
-                ),
-            )
-        )
+    scored = [arm.name for arm in found.scored]
+    against = {name: references[name] for name in scored if name in references}
+    parts = _reference_figure(found, against) if against else _best_figure(found, scored[0], scored[1:])
     counts = {f"{difference.patients:,} {difference.unit}" for difference in found.differences}
     caption = (
         f"Paired differences of AUC, A less B, on the images that both tested (n = {', '.join(sorted(counts))}), "
@@ -89,9 +75,48 @@ def difference_parts(found: ArmResults) -> list[Any]:
         "independent, where each arm is a single run without repeats."
     )
     header = ["A", "B", "A − B", "95 % interval", "by training", "95 % interval", "A better", "p"]
-    cells = [_difference_cells(difference) for difference in found.differences]
-    records = [dataclasses.asdict(difference) for difference in found.differences]
+    place = {name: number for number, name in enumerate(scored)}
+    rows = [d if place[d.a] < place[d.b] else d.turned() for d in found.differences]
+    rows.sort(key=lambda difference: (place[difference.a], place[difference.b]))
+    cells = [_difference_cells(difference) for difference in rows]
+    records = [dataclasses.asdict(difference) for difference in rows]
     return [*parts, Table("differences", caption, header, cells, records, text_columns=2)]
+
+
+def _reference_figure(found: ArmResults, against: Mapping[str, str]) -> list[Picture]:
+    known = [d for name, reference in against.items() if (d := found.difference(name, reference)) is not None]
+    names = sorted({difference.b for difference in known})
+    one = names[0] if len(names) == 1 else None
+    return _difference_figure(
+        known,
+        [difference.a if one else f"{difference.a} − {difference.b}" for difference in known],
+        what=f"AUC of each arm less that of {one or 'its reference'}",
+        label=f"AUC less AUC of {one}" if one else "difference of AUC",
+    )
+
+
+def _best_figure(found: ArmResults, best: str, others: Sequence[str]) -> list[Picture]:
+    known = [difference for name in others if (difference := found.difference(best, name)) is not None]
+    return _difference_figure(
+        known,
+        [f"− {difference.b}" for difference in known],
+        what=f"AUC of {best}, the best arm, less that of each other",
+        label=f"AUC of {best} less AUC of …",
+    )
+
+
+def _difference_figure(known: Sequence[ArmDifference], names: Sequence[str], *, what: str, label: str) -> list[Picture]:
+    if not known:
+        return []
+    return [
+        Picture(
+            "differences",
+            f"{what}: {', '.join(f'{d.a} and {d.b}' for d in known)}; see the table.",
+            f"{what}, on the same images: 95 % interval by bootstrap over patients, both arms given the same patients "
+            "in every draw. Hollow: the interval contains zero.",
+            draw_forest(names, [(d.value, *(d.ci95 or (_NAN, _NAN))) for d in known], label=label, reference=0.0),
+        )
+    ]
 
 
 def _difference_cells(difference: ArmDifference) -> list[str]:
@@ -111,13 +136,13 @@ def _signed_sd(mean: float | None, sd: float | None) -> str:
     return signed(mean) if mean is None or sd is None else f"{signed(mean)} ± {number(sd)}"
 
 
-def agreement_parts(found: ArmResults) -> list[Any]:
-    """Whether arms are right and wrong about the same images."""
-    known = [difference for difference in found.differences if difference.agreement is not None]
+def agreement_parts(found: ArmResults, named: Collection[frozenset[str]] | None) -> list[Any]:
+    """Whether arms are right and wrong about the same images, of the pairs `named`; None for all."""
+    known = [d for d in found.differences if d.agreement is not None and (named is None or {d.a, d.b} in named)]
     if not known:
         return []
     cells = [
-        [d.a, d.b, number(d.agreement[0]), number(d.agreement[1]), number(d.kappa), interval(d.kappa_ci95)]
+        [d.a, d.b, number(d.agreement[0]), number(d.agreement[1]), number(d.kappa), plain_interval(d.kappa_ci95)]
         for d in known
     ]
     records = [
@@ -134,26 +159,24 @@ def agreement_parts(found: ArmResults) -> list[Any]:
     return [Table("predictions", caption, header, cells, records, text_columns=2)]
 
 
-def source_parts(arms: Sequence[Arm], notes: Sequence[str]) -> list[Any]:
-    """Which runs were read, and what was left out."""
-    rows = [
-        {"arm": arm.name, "run": str(run.path), "seed": run.seed, "folds": [fold.fold for fold in run.folds]}
-        for arm in arms
-        for run in arm.runs
+def size_parts(found: ArmResults) -> list[Any]:
+    """AUC against parameters, where arms differ in size."""
+    known = [arm for arm in found.scored if arm.parameters and arm.pooled is not None]
+    if len({arm.parameters for arm in known}) < 2:
+        return []
+    groups: dict[str, list] = {}
+    for arm in known:
+        name = ", ".join(filter(None, (arm.start, arm.depth, arm.recipe, arm.context)))
+        point = (arm.backbone, arm.parameters, arm.pooled, *(arm.ci95 or (_NAN, _NAN)))
+        groups.setdefault(name, []).append(point)
+    return [
+        Picture(
+            "size",
+            f"AUC against parameters of {', '.join(arm.name for arm in known)}; the figures are in the first table.",
+            "Pooled test AUC against the parameters of the backbone; bars: 95 % interval by bootstrap over patients.",
+            draw_auc_by_size(groups),
+        )
     ]
-    cells = [[row["arm"], row["run"], str(row["seed"]), ", ".join(map(str, row["folds"]))] for row in rows]
-    table = Table("runs", "The runs behind each arm.", ["arm", "run", "seed", "folds"], cells, rows, text_columns=2)
-    return [table, *(Prose(f"Left out: {note.rstrip('.')}.") for note in notes)]
-
-
-def facts(found: ArmResults, arms: Sequence[Arm]) -> list[tuple[str, str]]:
-    """What stands under the title."""
-    images = {d.patients for d in found.differences}
-    shown = [("arms", str(len(arms))), ("runs", str(sum(len(arm.runs) for arm in arms)))]
-    shown.append(("networks trained", str(sum(arm.trainings for arm in found.arms))))
-    if len(images) == 1:
-        shown.append((f"{found.differences[0].unit} tested", f"{images.pop():,}"))
-    return shown
 
 
 def _nan(value: float | None) -> float:

@@ -10,6 +10,7 @@ h1 { font-size: 2.1rem; line-height: 1.2; margin: 0; letter-spacing: -0.01em; ov
 h2 { font-size: 1.4rem; line-height: 1.3; margin: 0 0 .9rem; padding-top: 1.4rem; border-top: 2px solid var(--ink); }
 header p { color: var(--soft); margin: .4rem 0 0; overflow-wrap: anywhere; }
 p { margin: 0 0 1rem; max-width: 44rem; overflow-wrap: break-word; }
+.kept { white-space: pre-wrap; font-size: .94rem; line-height: 1.5; }
 a { color: var(--accent); text-decoration-thickness: 1px; text-underline-offset: .15em; }
 .facts { display: flex; flex-wrap: wrap; gap: .6rem 2.4rem; margin: 1.4rem 0 0; }
 .facts div { min-width: 0; }
@@ -52,7 +53,7 @@ tbody tr:hover td { background: var(--tint); }
 footer { font-size: .8rem; color: var(--soft); border-top: 1px solid var(--line); padding-top: .8rem; }
 @media (max-width: 40rem) {
   body { padding: 1.4rem 1rem 2.5rem; font-size: 1rem; } h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; }
-  figure.wide img { min-width: 40rem; } th, td { padding: .3rem .5rem; }
+  figure.wide img { min-width: 32rem; } th, td { padding: .3rem .5rem; }
 }
 @media print {
   @page { margin: 18mm 15mm; }

@@ -46,7 +46,7 @@ def more_trainings(value: float, half: float, n: int) -> str:
     factor = _factor(half, abs(value))
     if factor > _MOST:
         return f"more than {_MOST} times the {n} trainings would be needed"
-    return f"about {_rounded(factor * n):,} trainings of each instead of {n:,} would decide, if it stays as it is"
+    return f"about {_rounded(factor * n):,} trainings instead of {n:,} would decide"
 
 
 def _factor(half: float, room: float) -> float:

@@ -30,6 +30,7 @@ FLOORS = {
             "cache",
             "kept_arrays",
             "runs",
+            "result_folder",
         )
     ],
     "tables": [

@@ -1,20 +1,17 @@
 """`radtransfer report --published`, from the command line to the page."""
 
-import html
 import json
 import shutil
-import subprocess
 from types import SimpleNamespace
 
 import pytest
+from browser import WIDTHS, check_in_browser, needs_browser
 from click.testing import CliRunner
 from page_checks import check_page
 from published_files import change, write_published
 from run_files import write_run
 
 from radtransfer.cli.main import application
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def report(*arguments):
@@ -91,8 +88,8 @@ def test_usage_is_exit_code_2(folder, tmp_path):
     assert report("--published", folder, "--out", tmp_path / "file").code == 2
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("width", [1280, 420])
+@needs_browser
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("kind", ["published", "runs"])
 def test_the_page_opens_in_a_browser(folder, tmp_path, kind, width):
     out = tmp_path / "out"
@@ -102,28 +99,7 @@ def test_the_page_opens_in_a_browser(folder, tmp_path, kind, width):
         given = [write_run(tmp_path / "i", shift=2), write_run(tmp_path / "<s>", starts_from="random"), "--no-cca"]
         images = 3
     assert report(*given, "--out", out).code == 0
-    seen, console = open_in_browser(out / "report.html", tmp_path, width)
-    assert seen == {"images": [True] * images, "overflow": 0}
-    assert console == []
-
-
-def open_in_browser(page, tmp_path, width):
-    """Whether each image of a page is drawn, how far it is wider than the window, and the browser's complaints."""
-    text = page.read_text(encoding="utf-8")
-    # Only this copy may run a script; it writes down what a reader would see.
-    policy = text[text.index("<meta http-equiv") : text.index("<title>")]
-    probe = (
-        "<script>addEventListener('load',()=>{const w=document.documentElement;"
-        "const images=[...document.images].map(i=>i.naturalWidth>0&&i.getBoundingClientRect().width>200);"
-        "document.title=JSON.stringify({images,overflow:w.scrollWidth-w.clientWidth})})</script>"
-    )
-    copy = tmp_path / "probe.html"
-    copy.write_text(text.replace(policy, probe), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
-    shown = subprocess.run([BROWSER, *options, copy.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    title = html.unescape(shown.stdout.split("<title>")[1].split("</title>")[0])
-    return json.loads(title), [line for line in shown.stderr.splitlines() if "CONSOLE" in line]
+    check_in_browser(out / "report.html", tmp_path, width=width, images=images)
 
 
 def test_runs_become_a_report_with_advice(tmp_path):

@@ -5,17 +5,9 @@ from itertools import combinations
 import pytest
 
 from radtransfer.reports.arm_results import ArmDifference, ArmResults, ArmSummary, LayerChange
-from radtransfer.reports.run_advice import (
-    advice,
-    alike_without_gain,
-    equal_but_different,
-    few_trainings,
-    how_deep,
-    lost_when_frozen,
-    one_training,
-    which_size,
-    which_start,
-)
+from radtransfer.reports.failure_signatures import alike_without_gain, equal_but_different, lost_when_frozen
+from radtransfer.reports.run_advice import advice, how_deep, which_size, which_start
+from radtransfer.reports.training_advice import few_trainings, one_training
 
 
 def arm(name, auc, *, start="imagenet", depth="all stages", backbone="resnet50", **more):
@@ -103,15 +95,30 @@ def test_an_undecided_depth_says_so():
 @pytest.mark.parametrize(
     ("small", "half", "word", "text"),
     [
-        (0.895, 0.01, "which size", "Take cbr_tiny (1.1 million parameters): it is equal within 0.02 to resnet50"),
+        (
+            0.895,
+            0.01,
+            "which size",
+            "Take cbr_tiny (1.1 million parameters): it is equal within 0.02 to resnet50",
+        ),
         (
             0.8,
             0.01,
             "which size",
             "Take resnet50 (23.0 million parameters): cbr_tiny (1.1 million parameters) loses AUC.",
         ),
-        (0.87, 0.05, "undecided", "Whether “cbr_tiny (1.1 million parameters)” is enough cannot be decided"),
-        (0.95, 0.01, "which size", "Take cbr_tiny (1.1 million parameters): no larger choice scores higher."),
+        (
+            0.87,
+            0.05,
+            "undecided",
+            "Whether “cbr_tiny (1.1 million parameters)” is enough cannot be decided",
+        ),
+        (
+            0.95,
+            0.01,
+            "which size",
+            "Take cbr_tiny (1.1 million parameters): no larger choice scores higher.",
+        ),
         (
             0.91,
             0.05,
@@ -151,7 +158,7 @@ def test_equal_networks_that_err_differently_are_named():
     arms = arm("i", 0.9), arm("r", 0.899, start="radimagenet")
     point = only(equal_but_different(results(*arms, kappa=0.2, kappa_ci95=(0.1, 0.3))))
     assert point.verdict == "equal AUC, other errors"
-    assert "kappa 0.20 (+0.10 to +0.30)" in point.evidence
+    assert "kappa 0.20 (0.10 to 0.30)" in point.evidence
     assert not list(equal_but_different(results(*arms, kappa=0.3, kappa_ci95=(0.1, 0.5))))
     assert not list(equal_but_different(results(*arms, half=0.05, kappa=0.2, kappa_ci95=(0.1, 0.3))))
 
@@ -160,8 +167,9 @@ def test_a_difference_that_training_again_may_turn_is_named():
     starts = arm("i", 0.9), arm("s", 0.86, start="random")
     point = only(few_trainings(results(*starts, fold_mean=0.04, fold_ci95=(-0.04, 0.12))))
     assert point.verdict == "few trainings"
-    assert "about 36 trainings of each instead of 9 would decide" in point.text
-    assert "by training +0.040 (−0.040 to +0.120), better in 9 of 9" in point.evidence
+    assert "over trainings the interval of the difference contains zero" in point.text
+    assert "Against s, about 36 trainings instead of 9 would decide" in point.text
+    assert point.evidence == "i − s +0.040 (−0.040 to +0.120 over 9 trainings, better in 9)"
     assert not list(few_trainings(results(*starts, fold_mean=0.04, fold_ci95=(0.01, 0.07))))
     assert not list(few_trainings(results(*starts, half=0.1, fold_mean=0.04, fold_ci95=(-0.04, 0.12))))
 

@@ -4,7 +4,8 @@ import pytest
 from run_files import write_run
 
 from radtransfer.errors import RunError
-from radtransfer.reports.run_arms import find_runs, sort_arms
+from radtransfer.reports.arm_names import sort_arms
+from radtransfer.reports.run_arms import find_runs
 
 
 def arms(*paths):
@@ -25,7 +26,7 @@ def test_single_runs_are_called_by_their_folders(tmp_path):
         write_run(tmp_path / name / "run", shift=1, settings={"training.epochs": n}) for n, name in enumerate("ab")
     ]
     assert [arm.name for arm in arms(*paths)] == ["a/run", "b/run"]
-    assert [arm.context for arm in arms(*paths)] == ["epochs 0", "epochs 1"]
+    assert [arm.recipe for arm in arms(*paths)] == ["epochs 0", "epochs 1"]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_single_runs_are_called_by_their_folders(tmp_path):
     [
         ({}, "imagenet", "all stages"),
         ({"starts_from": "random"}, "random", "all stages"),
-        ({"starts_from": "mean_var"}, "mean_var of imagenet", "all stages"),
+        ({"starts_from": "mean_var"}, "mean and variance of imagenet", "all stages"),
         ({"weights": "/runs/source", "frozen": 1}, "source", "from stage1 up"),
         ({"frozen": 3}, "imagenet", "the head alone"),
         ({"weights": "runs/source/fold_2"}, "source", "all stages"),
@@ -53,18 +54,6 @@ def test_a_plan_of_two_starts_says_how_far(tmp_path):
     (path / "run.json").write_text(json.dumps(record), encoding="utf-8")
     (arm,) = arms(path)
     assert (arm.start, arm.backbone) == ("imagenet through stem, then random", "resnet50, slim")
-
-
-def test_a_study_names_its_arms_and_leaves_its_sources_out(tmp_path):
-    rows = []
-    for name, arm, kind in (("h1", "scratch", "arm"), ("h2", "transfer", "arm"), ("h3", "natural", "source")):
-        write_run(tmp_path / "store" / name, weights=arm)
-        rows.append({"path": str(tmp_path / "store" / name), "arm": arm, "kind": kind, "run": name})
-    rows.append({"path": str(tmp_path / "store" / "waiting"), "arm": "late", "kind": "arm", "run": "h4"})
-    study = tmp_path / "study"
-    study.mkdir()
-    (study / "table.json").write_text(json.dumps({"runs": rows}), encoding="utf-8")
-    assert [arm.name for arm in arms(study)] == ["scratch", "transfer"]
 
 
 def test_a_run_without_a_fold_is_left_out_with_a_note(tmp_path):

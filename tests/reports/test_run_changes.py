@@ -2,9 +2,10 @@ import pytest
 from run_files import write_run
 
 from radtransfer.reports.arm_results import LayerChange
-from radtransfer.reports.run_arms import find_runs, sort_arms
+from radtransfer.reports.change_sections import change_difference_parts
+from radtransfer.reports.gain_sections import gain_parts, gain_rows
 from radtransfer.reports.run_changes import change_differences, gain_points
-from radtransfer.reports.training_sections import change_difference_parts, gain_parts, gain_rows
+from radtransfer.reports.subject import find_subject
 
 
 def changes(values):
@@ -12,17 +13,17 @@ def changes(values):
 
 
 @pytest.fixture
-def arms(tmp_path):
+def subject(tmp_path):
     write_run(tmp_path / "i", shift=2)
     write_run(tmp_path / "other", shift=2, noise=1, weights="other", settings={"training.learning_rate": 0.1})
     write_run(tmp_path / "s", shift=1, starts_from="random", noise=2)
-    return sort_arms(find_runs([tmp_path])[0])
+    return find_subject([tmp_path])
 
 
-def test_gain_is_over_the_arm_that_starts_at_random_on_the_same_fold(arms):
-    points = gain_points(arms, {"i": changes([0.9, 0.8, 0.7]), "s": changes([0.5, 0.5, 0.5])})
+def test_gain_is_over_the_arm_that_starts_at_random_on_the_same_fold(subject):
+    points = gain_points(subject, {"i": changes([0.9, 0.8, 0.7]), "s": changes([0.5, 0.5, 0.5])})
     assert list(points) == [("i", "stem")]
-    aucs = {arm.name: [fold.auc for fold in arm.folds] for arm in arms}
+    aucs = {arm.name: [fold.auc for fold in arm.folds] for arm in subject.arms}
     expected = [(a - b) / b for a, b in zip(aucs["i"], aucs["s"], strict=True)]
     assert [point.gain for point in points["i", "stem"]] == pytest.approx(expected)
     assert [point.similarity for point in points["i", "stem"]] == [0.9, 0.8, 0.7]
@@ -33,26 +34,26 @@ def test_gain_is_over_the_arm_that_starts_at_random_on_the_same_fold(arms):
     assert picture.name == "gain"
 
 
-def test_what_is_reused_is_more_alike_than_where_the_start_is_random(arms):
+def test_what_is_reused_is_more_alike_than_where_the_start_is_random(subject):
     found = {
         "i": [LayerChange("stem", 0.9, (0.86, 0.94)), LayerChange("stage1", 0.5)],
         "s": [LayerChange("stem", 0.6, (0.57, 0.63)), LayerChange("stage1", 0.5)],
     }
-    first, second = change_differences(arms, found)
+    first, second = change_differences(subject, found)
     assert (first["arm"], first["layer"], second["ci95"]) == ("i", "stem", None)
     assert first["difference"] == pytest.approx(0.3)
     assert first["ci95"] == pytest.approx((0.25, 0.35))
     (table,) = change_difference_parts([first, second])
-    assert table.cells[0][2:] == ["+0.300", "+0.250 to +0.350"]
-    assert change_differences(arms, {"i": found["i"]}) == []
+    assert table.cells[0][1:] == ["s", "stem", "+0.300", "+0.250 to +0.350"]
+    assert change_differences(subject, {"i": found["i"]}) == []
 
 
-def test_an_arm_that_differs_in_more_than_its_start_has_no_gain(arms):
-    assert gain_points(arms, {"other": changes([0.9, 0.8, 0.7])}) == {}
+def test_an_arm_that_differs_in_more_than_its_start_has_no_gain(subject):
+    assert gain_points(subject, {"other": changes([0.9, 0.8, 0.7])}) == {}
     assert gain_parts({}, []) == []
 
 
-def test_a_fold_that_was_not_compared_is_no_point(arms):
-    points = gain_points(arms, {"i": changes([0.9])})
+def test_a_fold_that_was_not_compared_is_no_point(subject):
+    points = gain_points(subject, {"i": changes([0.9])})
     assert [point.fold for point in points["i", "stem"]] == ["seed 0, fold 1"]
     assert gain_rows(points)[0]["slope"] is None

@@ -77,6 +77,13 @@ def test_a_sound_set_exits_with_0_and_a_readable_table(radtransfer, tiny_images)
     assert "error" not in outcome.out and "warning" not in outcome.out
 
 
+def test_data_that_is_not_there_is_not_called_invalid(radtransfer, tmp_path):
+    outcome = radtransfer("data", "check", tmp_path / "nowhere.csv")
+    assert outcome.code == 3
+    assert "nothing could be checked" in outcome.err and "invalid" not in outcome.err
+    assert "nowhere.csv" in outcome.out
+
+
 def test_every_kind_is_found_and_json_alone_is_printed(radtransfer, bad_images):
     outcome = radtransfer("data", "check", bad_images / "images.csv", "--json")
     assert outcome.code == 3

@@ -1,0 +1,120 @@
+"""Sorts runs into arms, what was trained alike but for chance, and says in words what each arm is.
+
+What an arm starts from and what of it trains is read from the resolved plan that each run records, so that equal plans
+of different names are equal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from radtransfer.reports.run_arms import CHANCE, Arm, ArmRun
+
+_PLAN = ("model.weights", "model.backbone", "model.preprocessing", "transfer.")
+"""Settings that are told by start, depth and backbone."""
+
+_RECIPE = "training."
+
+_FILES = (".h5", ".keras", ".npz", ".safetensors")
+_DRAWN = {"mean_var": "mean and variance", "sampled": "sampled weights", "shuffled": "shuffled weights"}
+
+
+def sort_arms(runs: Sequence[ArmRun]) -> list[Arm]:
+    """Runs that differ only by chance belong to one arm; arms are named by what they differ in."""
+    groups: dict[str, list[ArmRun]] = {}
+    for run in runs:
+        groups.setdefault(run.alike, []).append(run)
+    arms = describe_arms(list(groups.values()))
+    return [replace(arm, name=name) for arm, name in zip(arms, _names(arms), strict=True)]
+
+
+def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
+    """An arm, without a name, for each group of runs."""
+    firsts = [group[0] for group in groups]
+    names = dict.fromkeys(name for run in firsts for name in run.settings if not name.startswith((*CHANCE, *_PLAN)))
+    others = [name for name in names if len({_text(run.settings.get(name)) for run in firsts}) > 1]
+    return [
+        Arm(
+            name="",
+            start=_start(run),
+            depth=_depth(run),
+            backbone=_backbone(run),
+            recipe=_told(run, [name for name in others if name.startswith(_RECIPE)]),
+            context=_told(run, [name for name in others if not name.startswith(_RECIPE)]),
+            runs=tuple(group),
+        )
+        for run, group in zip(firsts, groups, strict=True)
+    ]
+
+
+def what_it_is(arm: Any) -> str:
+    """Backbone, start, depth and what else is special, of an `Arm` or `ArmSummary`."""
+    return ", ".join(filter(None, (arm.backbone, arm.start, arm.depth, arm.recipe, arm.context)))
+
+
+def _told(run: ArmRun, names: Sequence[str]) -> str:
+    return ", ".join(f"{name.split('.')[-1].replace('_', ' ')} {_text(run.settings.get(name))}" for name in names)
+
+
+def _start(run: ArmRun) -> str:
+    """What the stages start from, weights named: "imagenet", "random", or "imagenet through stage1, then random"."""
+    plan = run.record.get("plan", {})
+    weights = str(run.record.get("weights", {}).get("source") or run.settings.get("model.weights") or "pretrained")
+    origin = _origin(run.weights or weights)
+    names = {"pretrained": origin, "random": "random", "gabor": "Gabor filters"}
+    parts: list[tuple[str, str]] = []
+    for stage in plan.get("stages", []):
+        text = names.get(stage["starts_from"], f"{_DRAWN.get(stage['starts_from'], stage['starts_from'])} of {origin}")
+        parts = [*(parts[:-1] if parts and parts[-1][0] == text else parts), (text, stage["stage"])]
+    if not parts:
+        return str(run.settings.get("transfer.scheme") or weights)
+    told = ", then ".join([*(f"{text} through {stage}" for text, stage in parts[:-1]), parts[-1][0]])
+    batch_norm = plan.get("batch_norm", "identity")
+    drawn = any(text not in names.values() for text, _ in parts)
+    return f"{told}, batch norm {batch_norm}" if drawn and batch_norm != "identity" else told
+
+
+def _origin(weights: str) -> str:
+    """What weights are called: a source by its name, a run by its folder, whichever fold and file of it is named."""
+    if weights.startswith("source:"):
+        return f"source run “{weights.removeprefix('source:')}”"
+    path = Path(weights)
+    for part in (path, path.parent):
+        if part.name.startswith("fold_"):
+            return part.parent.name or weights
+    return path.stem if path.suffix in _FILES else path.name
+
+
+def _depth(run: ArmRun) -> str:
+    """What trains: "all stages", "the head alone", or the stages from the first that does."""
+    plan = run.record.get("plan", {})
+    trains = [stage["stage"] for stage in plan.get("stages", []) if stage["trains"]]
+    if len(trains) == len(plan.get("stages", [])):
+        return "all stages" + (", after the head" if plan.get("head_first") else "")
+    return "the head alone" if not trains else f"from {trains[0]} up"
+
+
+def _backbone(run: ArmRun) -> str:
+    widths = {stage["width"] for stage in run.record.get("plan", {}).get("stages", [])}
+    slim = "" if widths <= {1.0} else ", slim"
+    return f"{run.record.get('backbone') or run.settings.get('model.backbone')}{slim}"
+
+
+def _names(arms: Sequence[Arm]) -> list[str]:
+    """Folder names where each arm is one run, else what arms differ in; made unique."""
+    if all(len(arm.runs) == 1 for arm in arms):
+        names = [arm.runs[0].path.resolve().name for arm in arms]
+        if len(set(names)) < len(names):
+            names = [f"{arm.runs[0].path.resolve().parent.name}/{name}" for arm, name in zip(arms, names, strict=True)]
+    else:
+        keys = ("backbone", "start", "depth", "recipe", "context")
+        shown = [key for key in keys if len({getattr(arm, key) for arm in arms}) > 1]
+        names = [", ".join(filter(None, (getattr(arm, key) for key in shown))) or arm.start for arm in arms]
+    return [name if names.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(names, start=1)]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str) and "/" in value:
+        return Path(value).name
+    return f"{value:g}" if isinstance(value, float) else str(value)

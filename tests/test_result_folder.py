@@ -1,0 +1,28 @@
+import pytest
+
+from radtransfer.errors import RunError
+from radtransfer.result_folder import check_out, make_out
+
+
+def test_a_folder_is_made_with_its_parents(tmp_path):
+    make_out(tmp_path / "a" / "b")
+    make_out(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_checking_makes_nothing(tmp_path):
+    check_out(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "run", "below a file"])
+def test_a_run_or_a_file_is_refused(tmp_path, kind):
+    out = tmp_path / "out"
+    if kind == "run":
+        out.mkdir()
+        (out / "run.json").write_text("{}")
+    else:
+        out.write_text("")
+        out = out / "below" if kind == "below a file" else out
+    with pytest.raises(RunError, match="Choose another"):
+        check_out(out)
