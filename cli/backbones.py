@@ -8,6 +8,7 @@ import click
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.backbone import Backbone
+from radtransfer.cli.completions import complete_backbone
 from radtransfer.cli.tensorflow import import_tensorflow
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ IMAGE_SIZE = 224
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_backbone)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def backbones(name: str | None, as_json: bool) -> None:
     """List the networks, or show the stages of NAME.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from radtransfer.cli.completions import complete_backbone
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.errors import ConfigError
@@ -62,7 +63,9 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of the runs.")
 @click.option("--data", metavar="SOURCE", help="Images to compare on.  [default: the run's own test images]")
 @click.option("--image-root", metavar="DIR", help="Folder of the images that a table in --data names.")
-@click.option("--backbone", metavar="NAME", help="Network that a weights file is for.")
+@click.option(
+    "--backbone", metavar="NAME", shell_complete=complete_backbone, help="Network that a weights file is for."
+)
 @click.option("--image-size", type=click.IntRange(16), help="For random:, imagenet: and weights files.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from radtransfer.cli.completions import complete_backbone
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 @click.argument("a")
 @click.argument("b")
 @click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of the runs.")
-@click.option("--backbone", metavar="NAME", help="Network that a weights file is for.")
+@click.option(
+    "--backbone", metavar="NAME", shell_complete=complete_backbone, help="Network that a weights file is for."
+)
 @click.option("--image-size", type=click.IntRange(16), help="For networks that are built for any size.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of random networks.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")

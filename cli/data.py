@@ -6,13 +6,17 @@ from radtransfer.cli.data_check import check
 from radtransfer.cli.data_prepare import prepare
 from radtransfer.cli.data_preview import preview
 from radtransfer.cli.data_split import split
+from radtransfer.cli.groups import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Check, split, preview and prepare data sets.
 
     DATA is whatever `radtransfer finetune --data` takes, with the same options beside it.
+
+    \b
+    Example: radtransfer data check images.csv --image-root images/
     """
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 TABLE_OPTIONS = {
     "image_root": "data.image_root",
+    "outside_root": "data.outside_root",
     "path_column": "data.path_column",
     "label_column": "data.label_column",
     "patient_column": "data.patient_column",

@@ -9,27 +9,46 @@ from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.export_formats import EXPORT_FORMATS
 
 
-@click.command()
+@click.command(short_help="Write a trained model in another format, checked, with a model card.")
 @click.argument("run")
 @click.option("--format", "format_", type=click.Choice(list(EXPORT_FORMATS)), required=True, help="What to write.")
 @click.option("--out", required=True, metavar="PATH", help="File or folder to write; never overwritten.")
 @click.option("--fold", metavar="K|all", help="Which fold; needed where there are several.")
+@click.option(
+    "--operating-point",
+    metavar="RULE",
+    help="Put a threshold into the export, chosen on the fold's validation images: youden, sensitivity=X or "
+    "specificity=X. predict then decides by it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def export(run: str, format_: str, out: str, fold: str | None, as_json: bool) -> None:
-    """Export the model of RUN (or RUN/fold_K); it takes RGB images 0-255, its preprocessing is inside.
+def export(run: str, format_: str, out: str, fold: str | None, operating_point: str | None, as_json: bool) -> None:
+    """Export the model of RUN (or RUN/fold_K) with a model card; it takes RGB images 0-255, its scaling is inside.
 
-    What was written is reloaded in a fresh process and compared on images of the run.
+    What was written is reloaded in a fresh process and compared on images of the run: a probability that differs by
+    more than 1e-5 is an error (exit code 7), and nothing is written. A savedmodel also takes encoded JPEGs and PNGs
+    (serve_bytes), with everything inside. onnx needs pip install 'radtransfer[export]'.
 
     \b
     Example: radtransfer export runs/first --fold 1 --format savedmodel --out model
     """
     import_tensorflow()
-    from radtransfer.export import export_run
+    from radtransfer.exports.export_run import LARGEST_DIFFERENCE, export_run
 
-    exported = export_run(run, format=format_, out=Path(out), fold=fold)
+    exported = export_run(run, format=format_, out=Path(out), fold=fold, operating_point=operating_point)
     if as_json:
-        click.echo(json.dumps([{**vars(item), "path": str(item.path)} for item in exported], indent=2))
+        plain = [{name: str(value) if isinstance(value, Path) else value for name, value in vars(item).items()}
+                 for item in exported]  # fmt: skip
+        click.echo(json.dumps(plain, indent=2))
         return
     for item in exported:
-        images = f"{item.images} of the run's images" if item.images else "noise (the run's images are not there)"
-        click.echo(f"{item.path}  {item.size / 1e6:.1f} MB  largest difference {item.difference:.2g} on {images}")
+        images = f"{item.images} of the run's images" if item.images else "drawn images (the run's are not there)"
+        files = "" if item.bytes_difference is None else f", {item.bytes_difference:.2g} from the files"
+        click.echo(
+            f"{item.path}  {item.size / 1e6:.1f} MB  largest difference {item.difference:.2g}{files} on {images}"
+        )
+    click.echo(f"checked   in a fresh process; more than {LARGEST_DIFFERENCE:g} is refused")
+    click.echo(f"inside    {exported[0].inside}")
+    inside = "" if exported[0].bytes_difference is None else " (serve_bytes does all of it)"
+    click.echo(f"to do     {exported[0].caller}{inside}")
+    click.echo(f"use       {exported[0].usage}")
+    click.echo(f"card      {', '.join(str(item.card) for item in exported)}")

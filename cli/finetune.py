@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from radtransfer.cli.completions import complete_run_config
 from radtransfer.cli.data_options import TABLE_OPTIONS
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
@@ -56,19 +57,14 @@ OPTIONS = {
     "workers": "system.workers",
     "seed": "seed",
     "out": "out",
+    "track": "track",
 }
 
 
 @click.command()
-@click.argument("config", required=False)
+@click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**OPTIONS)
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any setting by its dotted name, such as training.momentum=0.8.",
-)
+@sets_option("Any setting by its dotted name, such as training.momentum=0.8.")
 @click.option("--resume", is_flag=True, help="Go on with the same command's run where it stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option(

@@ -9,27 +9,45 @@ import traceback
 import click
 
 from radtransfer import __version__
-from radtransfer.errors import INTERRUPTED, RadtransferError, closest_names
+from radtransfer.cli.groups import Group
+from radtransfer.cli.terminal import safe_text
+from radtransfer.errors import INTERRUPTED, DiskError, RadtransferError
+from radtransfer.system_errors import system_error
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
     "study": "radtransfer.cli.study:study",
     "freeze-sweep": "radtransfer.cli.sweep:freeze_sweep_command",
     "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep_command",
+    "lr-find": "radtransfer.cli.lr_find:lr_find",
     "data": "radtransfer.cli.data:data",
     "plan": "radtransfer.cli.plan:plan",
     "backbones": "radtransfer.cli.backbones:backbones",
     "weights": "radtransfer.cli.weights:weights",
     "configs": "radtransfer.cli.configs:configs",
+    "completion": "radtransfer.cli.completion:completion",
+    "doctor": "radtransfer.cli.doctor:doctor",
+    "evaluate": "radtransfer.cli.evaluate:evaluate",
+    "predict": "radtransfer.cli.predict:predict",
+    "extract": "radtransfer.cli.extract:extract",
     "export": "radtransfer.cli.export:export",
+    "card": "radtransfer.cli.card:card",
+    "explain": "radtransfer.cli.explain:explain",
     "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
     "compare-predictions": "radtransfer.cli.compare_predictions:compare_predictions",
     "compare-weights": "radtransfer.cli.compare_weights:compare_weights",
     "report": "radtransfer.cli.report:report",
 }
 
+COMPLETING = "_RADTRANSFER_COMPLETE"
+"""Environment variable in which a shell asks for completions."""
 
-class Application(click.Group):
+
+_full_disk: list[DiskError] = []
+"""The error of a disk that had no room, if that is why the command ends."""
+
+
+class Application(Group):
     """Imports a command when it is used, and turns errors into one message and a documented exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -41,28 +59,32 @@ class Application(click.Group):
         module, attribute = COMMANDS[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"No command {args[0]!r}. {closest_names(args[0], COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
-
     def invoke(self, ctx: click.Context):
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except RadtransferError as error:
-            raise _failure(str(error), error.exit_code) from error
+            raise _told(error) from error
         except (KeyboardInterrupt, click.Abort):
             raise _failure("Interrupted.", INTERRUPTED) from None
         except BrokenPipeError:
             raise click.exceptions.Exit(0) from None
         except Exception as error:
+            known = system_error(error)
+            if known is not None and not ctx.params["debug"]:
+                raise _told(known) from error
             raise _failure(_bug_report(error, verbose=ctx.params["debug"]), 1) from error
 
 
+def _told(error: RadtransferError) -> click.ClickException:
+    if isinstance(error, DiskError):
+        _full_disk.append(error)
+    return _failure(str(error), error.exit_code)
+
+
 def _failure(message: str, exit_code: int) -> click.ClickException:
-    failure = click.ClickException(message)
+    failure = click.ClickException(safe_text(message))
     failure.exit_code = exit_code
     return failure
 
@@ -83,12 +105,20 @@ def _bug_report(error: Exception, *, verbose: bool) -> str:
         "max_content_width": 110,
     },
     epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed, "
-    "6 some folds failed, 130 interrupted.",
+    "6 some folds failed, 7 export failed its check, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="radtransfer")
 @click.option("--debug", is_flag=True, help="Print where an unexpected error came from.")
 def application(debug: bool) -> None:
-    """Fine-tune pretrained networks on medical images, and measure what transfer did."""
+    """Fine-tune pretrained networks on medical images, and measure what transfer did.
+
+    Every command explains itself: `radtransfer COMMAND --help`. Set NO_COLOR for output without colours.
+
+    \b
+    Example: radtransfer finetune quickstart
+    """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def main() -> None:
@@ -97,7 +127,18 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(application(prog_name="radtransfer"))
+    if COMPLETING in os.environ:
+        importlib.import_module("radtransfer.cli.completions")
+    try:
+        code = application(prog_name="radtransfer")
+    except SystemExit as leaving:
+        code = leaving.code
+    if _full_disk:
+        # HDF5 files that could not be written fail once more, with a traceback, where Python takes itself apart.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _interrupt(signum: int, frame: object) -> None:

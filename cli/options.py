@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from radtransfer.cli.completions import complete_assignment, complete_setting
 from radtransfer.config import setting_fields
 from radtransfer.yaml_text import parse_scalar
 
@@ -23,6 +24,13 @@ def setting_options(**names: str) -> Callable:
         return command
 
     return decorate
+
+
+def sets_option(text: str) -> Callable:
+    """`--set KEY=VALUE`, which may be repeated and arrives as `sets`."""
+    return click.option(
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", shell_complete=complete_assignment, help=text
+    )
 
 
 def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -46,10 +54,12 @@ def _option(name: str, setting: str) -> Callable:
     if bool in members:
         return click.option(f"--{flag}/--no-{flag}", name, default=None, help=help_text)
     if typing.get_origin(annotation) is tuple:
-        return click.option(f"--{flag}", name, multiple=True, metavar=_metavar(setting), help=help_text)
+        more = {"multiple": True, "metavar": _metavar(setting), "shell_complete": complete_setting(setting)}
+        return click.option(f"--{flag}", name, help=help_text, **more)
     if typing.get_origin(annotation) is typing.Literal:
         return click.option(f"--{flag}", name, type=click.Choice(typing.get_args(annotation)), help=help_text)
-    return click.option(f"--{flag}", name, metavar=_metavar(setting), help=help_text)
+    complete = complete_setting(setting)
+    return click.option(f"--{flag}", name, metavar=_metavar(setting), help=help_text, shell_complete=complete)
 
 
 def _metavar(setting: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.completions import complete_backbone
+from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
@@ -26,9 +27,9 @@ OPTIONS = {
 
 
 @click.command()
-@click.argument("backbone", required=False)
+@click.argument("backbone", required=False, shell_complete=complete_backbone)
 @setting_options(**OPTIONS)
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting, such as transfer.stages=….")
+@sets_option("Any setting, such as transfer.stages=….")
 @click.option("--classes", type=click.IntRange(2), metavar="N", help="Add preprocessing and a head of N classes.")
 @click.option("--out", metavar="MODEL.keras", help="Write the initialized model.")
 @click.option("--filters", metavar="PNG", help="Draw the first convolution and the weights' histograms.")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.completions import complete_study
+from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.study_places import DEFAULT_CLUSTER, Places
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.errors import DiskError
 from radtransfer.studies.study import Study, study_folder
 from radtransfer.studies.study_file import load_study
 
@@ -19,20 +21,16 @@ if TYPE_CHECKING:
     from radtransfer.studies.plan import PlannedRun, StudyPlan
     from radtransfer.studies.study_runs import StudyState
 
-OPTIONS = {"data": "data.source", "image_root": "data.image_root"}
+OPTIONS = {"data": "data.source", "image_root": "data.image_root", "track": "track"}
 STORE = "runs/studies"
 
 
 @click.command()
-@click.argument("config")
+@click.argument("config", shell_complete=complete_study)
 @setting_options(**OPTIONS)
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change the study: training.epochs=5 for every run, grid.seed=[0,1], arms.NAME.model.weights=FILE, "
-    "sources.NAME.data.source=DIR.",
+@sets_option(
+    "Change the study: training.epochs=5 for every run, grid.seed=[0,1], arms.NAME.model.weights=FILE, "
+    "sources.NAME.data.source=DIR."
 )
 @click.option("--arms", metavar="ARM,…", help="Only these arms.")
 @click.option("--out", metavar="DIR", help="Folder of the study's tables.  [default: studies/<name>]")
@@ -128,7 +126,7 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
                 board.note(note)
             state = run_study(plan, engine, limit=limit, listener=board)
             folder.write_progress(state, now=True)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DiskError):
             board.note(f"stopping; go on with: {again}")
             raise
         finally:

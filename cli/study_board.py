@@ -6,6 +6,7 @@ import time
 
 import click
 
+from radtransfer.cli.terminal import safe_text
 from radtransfer.studies.plan import PlannedRun
 from radtransfer.studies.run_cell import Outcome
 from radtransfer.studies.study_folder import StudyFolder
@@ -38,17 +39,18 @@ class StudyBoard(StudyListener):
         spread = "" if row["auc_sd"] is None else f" ± {row['auc_sd']:.3f}"
         count = len(state.done) + len(state.failed)
         status = click.style(f"{outcome.status:<9}", fg=_COLORS.get(outcome.status))
-        error = f"\n{'':<10}{outcome.error}" if outcome.error else ""
+        error = f"\n{'':<10}{safe_text(outcome.error)}" if outcome.error else ""
         place = f"{count}/{len(state.plan.runs)}"
         self._say(f"{place:<10}{status} {run.cell.name}{auc}{spread}  {duration(outcome.seconds)}  {run.key}{error}")
 
     def note(self, text: str) -> None:
-        self._say(f"{click.style('note', fg='yellow')}      {text}")
+        self._say(f"{click.style('note', fg='yellow')}      {safe_text(text)}")
 
     def clear(self) -> None:
         """Take the table away."""
         if self._lines:
-            click.echo(f"\x1b[{self._lines}A\x1b[J", err=True, nl=False)
+            # This is no colour: NO_COLOR must not take it away.
+            click.echo(f"\x1b[{self._lines}A\x1b[J", err=True, nl=False, color=True)
             self._lines = 0
 
     def _draw(self, state: StudyState) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from radtransfer.backbones import BACKBONES
+from radtransfer.cli.completions import complete_run_config
 from radtransfer.cli.finetune import OPTIONS
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import changed_config, load_config
@@ -25,9 +26,9 @@ EVAL_EVERY = 20
 
 def _sweep_options(command: Callable) -> Callable:
     decorators = [
-        click.argument("config", required=False),
+        click.argument("config", required=False, shell_complete=complete_run_config),
         setting_options(**SHARED),
-        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting by its dotted name."),
+        sets_option("Any setting by its dotted name."),
         click.option("--stages", metavar="STAGE,…", help="Only these stages.  [default: all]"),
         click.option("--json", "as_json", is_flag=True, help="Print the table as JSON."),
     ]

@@ -11,6 +11,11 @@ import click
 from radtransfer.progress import Progress
 
 
+def safe_text(text: str) -> str:
+    """`text` without what would steer the terminal: names of files, labels and columns may hold anything."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
+
+
 class TerminalProgress(Progress):
     """Prints the plan block, notes, a progress bar and epoch lines on stderr."""
 
@@ -21,12 +26,12 @@ class TerminalProgress(Progress):
 
     def plan(self, rows: Mapping[str, str]) -> None:
         for title, text in rows.items():
-            indented = text.replace("\n", f"\n{'':<10}")
+            indented = safe_text(text).replace("\n", f"\n{'':<10}")
             self._line(f"{click.style(f'{title:<10}', bold=True)}{indented}")
         self._started = time.monotonic()
 
     def note(self, text: str) -> None:
-        self._line(f"{click.style('note', fg='yellow')}      {text}")
+        self._line(f"{click.style('note', fg='yellow')}      {safe_text(text)}")
 
     def count(self, what: str, done: int, total: int) -> None:
         if not sys.stderr.isatty() or (done < total and time.monotonic() - self._drawn_at < 0.1):

@@ -1,22 +1,39 @@
-"""radtransfer weights: the known weight files, what is in one, and where they are looked for."""
+"""`radtransfer weights`: the known weight files, what is in one, what it expects, and where they are looked for."""
 
 import dataclasses
 import json
 
 import click
 
+from radtransfer.cli.completions import complete_weights
+from radtransfer.cli.groups import Group
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.weights_check import check
+from radtransfer.cli.weights_convert import convert
+from radtransfer.cli.weights_verify import fetch, verify
 
 
-@click.group()
+@click.group(cls=Group)
 def weights() -> None:
-    """List known weight files, look into one, show where they are searched."""
+    """List known weight files, look into one, find its preprocessing, convert and verify it.
+
+    \b
+    Example: radtransfer weights list
+    """
+
+
+for command in (check, convert, verify, fetch):
+    weights.add_command(command)
 
 
 @weights.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_weights(as_json: bool) -> None:
-    """List the weights that --weights knows by name."""
+    """List the weights that --weights knows by name, and which of them are here.
+
+    \b
+    Example: radtransfer weights list --json
+    """
     from radtransfer.pretrained.manifest import weights_cards
     from radtransfer.pretrained.weight_sources import found_files
 
@@ -35,10 +52,14 @@ def list_weights(as_json: bool) -> None:
 
 
 @weights.command()
-@click.argument("file")
+@click.argument("file", shell_complete=complete_weights)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(file: str, as_json: bool) -> None:
-    """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K]."""
+    """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K].
+
+    \b
+    Example: radtransfer weights inspect RadImageNet-ResNet50_notop.h5
+    """
     from radtransfer.pretrained.weight_sources import find_weights
     from radtransfer.weight_formats.reading import read_weight_file
 
@@ -57,7 +78,11 @@ def inspect(file: str, as_json: bool) -> None:
 
 @weights.command()
 def where() -> None:
-    """Show the folders that are searched and the known weights in them."""
+    """Show the folders that are searched and the known weights in them.
+
+    \b
+    Example: RADTRANSFER_WEIGHTS=~/weights radtransfer weights where
+    """
     from radtransfer.pretrained.weight_sources import SEARCH_VARIABLE, found_files, keras_cache, search_folders
 
     for folder in search_folders():

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,17 @@ from radtransfer.errors import RunError
 from radtransfer.runs import whole_file
 
 
-def save_checkpoint(path: Path, arrays: list[np.ndarray], record: dict[str, Any]) -> None:
-    """`arrays` in order, and `record` as JSON."""
-    named = {f"array_{i:05d}": array for i, array in enumerate(arrays)}
-    with whole_file(path) as part, part.open("wb") as handle:
-        np.savez(handle, record=np.array(json.dumps(record)), **named)
+def save_checkpoint(path: Path, arrays: Iterable[np.ndarray], record: dict[str, Any]) -> None:
+    """`arrays` in order, taken one at a time, and `record` as JSON; an uncompressed `.npz`."""
+    with whole_file(path) as part, zipfile.ZipFile(part, "w", allowZip64=True) as file:
+        _write(file, "record", np.array(json.dumps(record)))
+        for i, array in enumerate(arrays):
+            _write(file, f"array_{i:05d}", array)
+
+
+def _write(file: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def load_checkpoint(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:

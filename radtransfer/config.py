@@ -5,7 +5,7 @@ Later wins: defaults < recipe < YAML file < `--set` < options. All mistakes are 
 
 import dataclasses
 import importlib.resources
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,16 @@ from radtransfer.setting_values import check_range, converted, fields_of
 from radtransfer.settings import Config
 from radtransfer.yaml_text import parse_scalar, read_yaml, write_yaml
 
+Check = Callable[[str, Any], None]
+"""Raises ConfigError if a setting, by its dotted name, cannot have this value."""
+
 
 def load_config(
-    source: str | None = None, *, sets: tuple[str, ...] = (), options: Mapping[str, Any] | None = None
+    source: str | None = None,
+    *,
+    sets: tuple[str, ...] = (),
+    options: Mapping[str, Any] | None = None,
+    check: Check | None = None,
 ) -> Config:
     """The checked settings of a run.
 
@@ -25,6 +32,7 @@ def load_config(
         source: A shipped name (`"quickstart"`), a YAML path, or None for defaults alone.
         sets: Texts like `"training.epochs=5"`, their values read as YAML.
         options: Dotted names and values that win over everything else.
+        check: Asked about each value besides, such as `run_names.check_value`.
 
     Raises:
         ConfigError: One or more mistakes, all listed, each with its line where it has one.
@@ -41,11 +49,15 @@ def load_config(
         values[key], places[key] = value, f"--set {key}"
     for key, value in (options or {}).items():
         values[key], places[key] = value, "the command line"
-    return build_config(values, places=places, mistakes=mistakes)
+    return build_config(values, places=places, mistakes=mistakes, check=check)
 
 
 def build_config(
-    values: Mapping[str, Any], *, places: Mapping[str, str] | None = None, mistakes: Sequence[str] = ()
+    values: Mapping[str, Any],
+    *,
+    places: Mapping[str, str] | None = None,
+    mistakes: Sequence[str] = (),
+    check: Check | None = None,
 ) -> Config:
     """The settings that dotted names and values make, over those of their recipe and the defaults.
 
@@ -53,16 +65,20 @@ def build_config(
         values: Dotted names and what YAML gives for them.
         places: Where each stands, for messages.
         mistakes: Already found.
+        check: Asked about each value besides.
 
     Raises:
         ConfigError: One or more mistakes, all listed.
     """
     mistakes, places = list(mistakes), places or {}
     try:
-        values = {**recipe_values(values.get("recipe", Config.recipe)), **values}
+        recipe = values.get("recipe", Config.recipe)
+        # What cannot be a name is told below, with its place.
+        name = str(recipe) if isinstance(recipe, str | int | float) else Config.recipe
+        values = {**recipe_values(name), **values}
     except UnknownNameError as error:
         mistakes.append(str(error))
-    sections = checked_settings(values, places, mistakes)
+    sections = checked_settings(values, places, mistakes, check=check)
     if values.get("training.learning_rate", 0.0) is None:
         mistakes.append(
             "training.learning_rate must be given, with --learning-rate or in the config "
@@ -82,7 +98,7 @@ def raise_mistakes(mistakes: Sequence[str], where: str) -> None:
 
 
 def checked_settings(
-    values: Mapping[str, Any], places: Mapping[str, str], mistakes: list[str]
+    values: Mapping[str, Any], places: Mapping[str, str], mistakes: list[str], *, check: Check | None = None
 ) -> dict[str, dict[str, Any]]:
     """The values as their settings' types, by section ("" is the top) and name. Adds to `mistakes`."""
     known = setting_fields()
@@ -96,6 +112,11 @@ def checked_settings(
         try:
             checked = converted(value, annotation)
             check_range(checked, item)
+            if check is not None:
+                check(name, checked)
+        except ConfigError as error:
+            mistakes.append(f"{name}{where}: {error}")
+            continue
         except (TypeError, ValueError) as error:
             stop = "" if str(error).endswith("?") else "."
             mistakes.append(f"{name}{where}: {error}{stop} Received: {value!r}")

@@ -4,8 +4,9 @@ The trunk is what no trained weight comes before. It always runs in inference mo
 output for an image never changes, so that it can be computed once and kept.
 """
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 import keras
 import tensorflow as tf
@@ -30,6 +31,11 @@ class Cut:
         """The tensors that cross the cut, (batch, …) each, in inference mode."""
         features = self.trunk(images, training=False)
         return features if isinstance(features, list) else [features]  # Keras unpacks a list of one
+
+    @cached_property
+    def traced_features(self) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+        """`features`, traced once for all batches of a size."""
+        return tf.function(self.features)
 
     def logits(self, features: list[tf.Tensor], *, training: bool) -> tf.Tensor:
         """Logits (batch, classes) from the tensors that cross the cut."""

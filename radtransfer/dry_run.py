@@ -114,7 +114,7 @@ def _measured(
 
 def _features(learner: Learner, images: tf.Tensor) -> tuple[list[tf.Tensor], float]:
     """What the frozen trunk makes of a batch, and the seconds it takes."""
-    trunk = tf.function(learner.cut.features)
+    trunk = learner.cut.traced_features
     trunk(images)
     started = time.perf_counter()
     features = [tf.constant(x.numpy(), tf.float32) for x in trunk(images)]

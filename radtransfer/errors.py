@@ -12,7 +12,9 @@
     │   ├── WeightsNotFoundError    4
     │   └── WeightsMismatchError    4   it holds another architecture
     ├── TrainingError               5   training diverged or ran out of memory
-    └── FoldsFailedError            6   some folds failed, the others are finished
+    ├── DiskError                   5   the disk is full, or fails
+    ├── FoldsFailedError            6   some folds failed, the others are finished
+    └── ExportError                 7   an export that cannot be read back, or predicts something else
 
 A message says what was expected, what was received and what to do next.
 """
@@ -94,6 +96,12 @@ class TrainingError(RadtransferError):
     exit_code = 5
 
 
+class DiskError(RadtransferError):
+    """The disk is full or fails: nothing that was asked for is wrong, and the same command goes on later."""
+
+    exit_code = 5
+
+
 class FoldsFailedError(RadtransferError):
     """Some folds failed; the others are finished and kept, and `result` holds what they gave."""
 
@@ -102,6 +110,12 @@ class FoldsFailedError(RadtransferError):
     def __init__(self, message: str, result: Any = None):
         super().__init__(message)
         self.result = result
+
+
+class ExportError(RadtransferError):
+    """An export that cannot be made, cannot be read back, or predicts something else; nothing was written."""
+
+    exit_code = 7
 
 
 def closest_names(name: str, known: Iterable[str]) -> str:

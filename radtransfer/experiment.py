@@ -9,16 +9,19 @@ import numpy as np
 
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.batch_norm import IMAGES, settled_after
-from radtransfer.classifier import Classifier, build_classifier
+from radtransfer.classifier import Classifier
 from radtransfer.curve import HeldOut
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import Device
 from radtransfer.epoch_order import epoch_order
+from radtransfer.errors import DataError
+from radtransfer.examination.data_changes import images_digest
 from radtransfer.features import FeatureBatches, features_once
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.losses import class_weights
 from radtransfer.metrics.evaluation import accuracy, curve_figures, exact_auc
 from radtransfer.metrics.scoring import Scoring
+from radtransfer.networks import Networks
 from radtransfer.pipeline.batches import Batches
 from radtransfer.pipeline.kept_images import keep_images
 from radtransfer.pretrained.loading import PretrainedWeights
@@ -44,6 +47,7 @@ class Experiment:
         pretrained: The weights that were given; None for random.
         plan: What each layer starts from, and whether it trains.
         preprocessing: The resolved mode.
+        networks: Where the network and what is traced for it are kept.
         classifier: The network that is trained.
         learner: Trains it.
         head_learner: Trains the head alone first, if the plan says so.
@@ -59,6 +63,7 @@ class Experiment:
     pretrained: PretrainedWeights | None
     plan: TransferPlan
     preprocessing: str
+    networks: Networks
     classifier: Classifier
     learner: Learner
     head_learner: Learner | None
@@ -144,6 +149,7 @@ class Experiment:
     def _float32_evaluator(self) -> Evaluator:
         widths = {part.stage: part.width for part in self.plan.parts}
         classifier = make_classifier(
+            self.networks,
             self.config,
             self.card,
             self.table,
@@ -155,7 +161,9 @@ class Experiment:
 
     def _evaluator(self, classifier: Classifier) -> Evaluator:
         training = self.config.training
-        return Evaluator(classifier, loss=training.loss, batch_size=training.batch_size, jit=self.device.jit)
+        return self.networks.evaluator(
+            classifier, loss=training.loss, batch_size=training.batch_size, jit=self.device.jit
+        )
 
     @property
     def table_sha256(self) -> str:
@@ -163,6 +171,19 @@ class Experiment:
         rows = zip(self.table.paths, self.table.labels, self.table.groups, strict=True)
         lines = ["\t".join(row) for row in rows] + [",".join(fold.split) for fold in self.folds]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    @cached_property
+    def images_sha256(self) -> str:
+        """Fingerprint of the files of the images that take part, in the order of `folds.csv`.
+
+        Raises:
+            DataError: One cannot be read any more.
+        """
+        rows = dict.fromkeys(row for fold in self.folds for row in np.flatnonzero(fold.split != "").tolist())
+        try:
+            return images_digest((self.table.files[row] for row in rows), workers=self.device.workers)
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be read any more: {error.strerror}. Restore it.") from None
 
 
 def with_kept_images(experiment: Experiment, progress: Progress) -> Experiment:
@@ -185,6 +206,7 @@ def loss_weights(config: Config, table: ImageTable, rows: np.ndarray) -> np.ndar
 
 
 def make_classifier(
+    networks: Networks,
     config: Config,
     card: Backbone,
     table: ImageTable,
@@ -195,7 +217,7 @@ def make_classifier(
     precision: str = "float32",
 ) -> Classifier:
     """The network that the settings ask for, with an output for each class of `table`."""
-    return build_classifier(
+    return networks.classifier(
         card,
         classes=len(table.classes),
         image_size=config.model.image_size,

@@ -117,10 +117,9 @@ def _compute(
     count: Callable[[int, int], None],
 ) -> None:
     """Fill the arrays, one for each output of the trunk."""
-    predict = tf.function(cut.features, input_signature=[tf.TensorSpec((batch_size, *cut.trunk.input_shape[1:]))])
     epoch = batches.in_order()
     for step, (images, _, weights) in enumerate(epoch):
         kept, start = int(weights.numpy().sum()), step * batch_size
-        for array, x in zip(arrays, predict(images), strict=True):
+        for array, x in zip(arrays, cut.traced_features(images), strict=True):
             array[start : start + kept] = tf.cast(x[:kept], tf.float32).numpy()
         count(step + 1, len(epoch))

@@ -1,31 +1,34 @@
 """Fine-tune a network on medical images: the main job, read like the method section of a paper."""
 
-import json
 import os
 import shlex
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radtransfer.errors import FoldsFailedError, RunError, TrainingError
+from radtransfer.errors import DiskError, FoldsFailedError, RadtransferError, RunError, TrainingError
 from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
+from radtransfer.networks import Networks
 from radtransfer.plan_block import plan_lines, run_record
 from radtransfer.preparation import prepare
 from radtransfer.progress import EpochReporter, Progress
 from radtransfer.recipes import head_phase
 from radtransfer.run_address import run_settings
-from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows
+from radtransfer.run_reading import read_record, reading
+from radtransfer.runs import Run, differences, now, open_run, whole_file, write_rows, write_text
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.splits.folds import FOLD_COLUMNS, Fold, fold_rows
+from radtransfer.tracking import tracked
 from radtransfer.training import FitState, fit, memory_errors
+from radtransfer.yaml_text import write_yaml
 
-_DECISIVE = ("weights_sha256", "preprocessing", "precision", "jit", "classes", "head", "table_sha256")
+_DECISIVE = ("weights_sha256", "preprocessing", "precision", "jit", "classes", "head", "table_sha256", "images_sha256")
 """What of `run.json` must not change between the start of a run and its resumption."""
 
 
@@ -44,6 +47,7 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    networks: Networks | None = None,
 ) -> Result:
     """Train, validate and test on every fold, and leave a run folder.
 
@@ -53,6 +57,8 @@ def finetune(
         resume: Go on with the same run where it stopped, to the same result.
         overwrite: Replace the run in `config.out`.
         progress: Hears what happens.
+        networks: Those of earlier runs in this process: one that fits is taken over, to the same result, and the
+            first step comes many times sooner.
 
     Raises:
         ConfigError: A setting cannot be used; RunError where it is the run folder.
@@ -64,14 +70,14 @@ def finetune(
     progress = progress or Progress()
     out = run_folder(config, name=name, reuse=resume or overwrite)
     settings = run_settings(config, out=out)
-    with open_run(out, settings, resume=resume, overwrite=overwrite) as run:
+    with open_run(out, settings, resume=resume, overwrite=overwrite) as run, _interrupts(run, settings, progress):
         if run.finished:
             progress.note(f"{out} is finished; nothing is left to do")
-            return Result(out, json.loads((out / "metrics.json").read_text(encoding="utf-8")))
-        experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
+            return Result(out, _finished_metrics(out))
+        experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress, networks=networks)
         _check_unchanged(run, run_record(experiment))
         run.begin(settings)
-        with _status_kept(run, progress):
+        with _status_kept(run, progress), tracked(config, out, progress) as progress:
             _record_start(run, experiment)
             progress.plan(plan_lines(experiment, out))
             experiment = with_kept_images(experiment, progress)
@@ -83,6 +89,11 @@ def finetune(
                     failures[fold.number] = str(error)
                     progress.note(f"fold {fold.number} failed: {error}")
             return _conclude(experiment, run, results, failures)
+
+
+def _finished_metrics(out: Path) -> dict[str, Any]:
+    with reading(out):
+        return read_record(out / "metrics.json")
 
 
 def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
@@ -179,15 +190,35 @@ def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
     Raises:
         RunError: The data, the weights' file or the arithmetic are other ones now.
     """
-    before = {name: run.record.get(name) for name in _DECISIVE}
-    after = {name: record[name] for name in _DECISIVE}
+    # Runs of earlier versions recorded less.
+    before = {name: run.record[name] for name in _DECISIVE if name in run.record}
+    after = {name: record[name] for name in before}
     changed = [] if "versions" not in run.record else list(differences(before, after))
     if changed:
-        what = "; ".join(f"{name} was {old}, is {new}" for name, old, new in changed)
+        what = "; ".join(
+            f"{name} was {old}, is {new}" + (" (image files have other contents)" if name == "images_sha256" else "")
+            for name, old, new in changed
+        )
         raise RunError(
             f"--resume: this is not what {run.path} was started with: {what}. Restore it (arithmetic: with --precision "
             "and --jit), or start a new run with another --out."
         )
+
+
+@contextmanager
+def _interrupts(run: Run, settings: dict[str, Any], progress: Progress) -> Iterator[None]:
+    """Say how to go on after an interrupt: also while the images are looked at, which may take long."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run.replaces and not run.record:
+            progress.note(f"interrupted before the new run began; the one in {run.path} still stands")
+        else:
+            with suppress(RadtransferError):  # the disk may be full
+                if not run.record:
+                    write_text(run.path / "config.yaml", write_yaml(settings))
+            progress.note(f"interrupted; go on with: {_again(run)}")
+        raise
 
 
 @contextmanager
@@ -197,13 +228,19 @@ def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         run.update(status="interrupted", ended=now())
-        config, out = _quoted(run.path / "config.yaml"), _quoted(run.path)
-        progress.note(f"interrupted; go on with: radtransfer finetune {config} --out {out} --resume")
         raise
     except BaseException as error:
-        run.update(status="failed", ended=now(), error=str(error))
+        if isinstance(error, DiskError):
+            progress.note(f"stopped by the disk; when there is space, go on with: {_again(run)}")
+        with suppress(RadtransferError):  # as above
+            run.update(status="failed", ended=now(), error=str(error))
         raise
     run.update(status="finished", ended=now(), error=None)
+
+
+def _again(run: Run) -> str:
+    """The command that goes on with the run."""
+    return f"radtransfer finetune {_quoted(run.path / 'config.yaml')} --out {_quoted(run.path)} --resume"
 
 
 def _quoted(path: Path) -> str:

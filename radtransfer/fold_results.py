@@ -1,6 +1,5 @@
 """What a fold leaves behind: a model to take home, its predictions and its metrics; and their summary."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ import numpy as np
 
 from radtransfer.experiment import Experiment
 from radtransfer.metrics.evaluation import Predictions, evaluate, summarize
-from radtransfer.runs import read_rows, whole_file, write_json, write_rows
+from radtransfer.run_reading import read_record, read_rows, reading
+from radtransfer.runs import whole_file, write_json, write_rows
 from radtransfer.splits.folds import Fold
 from radtransfer.training import FitState, predict
 
@@ -62,10 +62,14 @@ def write_fold_result(experiment: Experiment, fold: Fold, state: FitState, folde
 def read_fold_result(experiment: Experiment, fold: Fold, folder: Path) -> FoldResult:
     """What `write_fold_result` wrote."""
     _clear_checkpoints(folder)
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    lines = [line for line in read_rows(folder / "predictions.csv") if line["split"] == "test"]
-    probabilities = np.array([[line[f"p_{name}"] for name in experiment.table.classes] for line in lines], np.float32)
-    return FoldResult(fold, experiment.rows(fold, "test"), probabilities, metrics)
+    metrics, test = read_record(folder / "metrics.json"), experiment.rows(fold, "test")
+    with reading(folder):
+        lines = [line for line in read_rows(folder / "predictions.csv") if line["split"] == "test"]
+        if [line["path"] for line in lines] != [experiment.table.paths[row] for row in test]:
+            raise ValueError("its predictions are not of the fold's test images")
+        names = experiment.table.classes
+        probabilities = np.array([[line[f"p_{name}"] for name in names] for line in lines], np.float32)
+    return FoldResult(fold, test, probabilities, metrics)
 
 
 def write_summary(experiment: Experiment, results: Sequence[FoldResult], folder: Path) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from radtransfer.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SIXTEEN_BITS = (0.0, 65535.0)
 """The values of a 16-bit PNG or TIFF that "auto" makes black and white: all that the format has."""
@@ -66,8 +68,10 @@ def span(smallest: float, largest: float) -> tuple[float, float]:
     return (smallest, largest) if largest > smallest else (smallest, smallest + 1.0)
 
 
-def scaled(values: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+def scaled(values: "np.ndarray", levels: tuple[float, float]) -> "np.ndarray":
     """`values` as float32, 0–255, unrounded: the first of the levels becomes 0, the second 255, others are clipped."""
+    import numpy as np
+
     low, high = levels
     return np.clip((values - low) * (255.0 / (high - low)), 0, 255).astype("float32")
 

@@ -1,7 +1,10 @@
 """A network with its optimizer and its traced functions; re-set, not rebuilt, for every fold.
 
-Tracing a large network costs longer than many of its steps, so one learner serves all folds and seeds of a run.
+Tracing a large network costs longer than many of its steps, so one learner serves all folds of a run, and those of
+the next one that needs the same (see `networks`).
 """
+
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -11,6 +14,7 @@ from radtransfer.classifier import Classifier
 from radtransfer.cut import Cut, cut_network
 from radtransfer.errors import RunError
 from radtransfer.losses import make_loss
+from radtransfer.optimizers import make_optimizer
 from radtransfer.settings import TrainingSettings
 
 Inputs = tf.Tensor | list[tf.Tensor]
@@ -71,7 +75,7 @@ class Learner(Evaluator):
         batch_size: Images per batch, always.
         jit: Compile with XLA.
         frozen: Names of layers that do not train; their batch norm runs in inference mode.
-        from_features: Whether a batch holds what the frozen trunk makes of images, and not images.
+        from_features: Whether a batch holds what the frozen trunk makes of images, if there is one, and not images.
     """
 
     def __init__(
@@ -84,20 +88,21 @@ class Learner(Evaluator):
         frozen: frozenset[str] = frozenset(),
         from_features: bool = False,
     ):
+        cut = cut_network(classifier, frozen)
         super().__init__(
             classifier,
             loss=settings.loss,
             batch_size=batch_size,
             jit=jit,
-            cut=cut_network(classifier, frozen),
-            from_features=from_features,
+            cut=cut,
+            from_features=from_features and cut is not None,
         )
         self._frozen = frozen
-        self._freeze()
-        self.optimizer = _make_optimizer(settings, mixed_float16=_uses_float16(classifier.model))
+        self.freeze()
+        self.optimizer = make_optimizer(settings, mixed_float16=_uses_float16(classifier.model))
         # Without this the optimizer makes its variables in the first step, which is then traced twice.
         self.optimizer.build(classifier.model.trainable_variables)
-        self._fresh_optimizer = [np.array(variable) for variable in self.optimizer.variables]
+        self._fresh_optimizer = [_compact(np.array(variable)) for variable in self.optimizer.variables]
         self._class_weights = tf.Variable(tf.ones([self._targets.shape[-1]]), trainable=False)
         weights = tf.TensorSpec((batch_size,), tf.float32)
         self.train = tf.function(self._train, input_signature=[self._inputs, self._targets, weights], jit_compile=jit)
@@ -105,7 +110,7 @@ class Learner(Evaluator):
 
     def reset(self, class_weights: np.ndarray) -> None:
         """A fresh optimizer and these class weights; the network's weights are the caller's to set."""
-        self._freeze()
+        self.freeze()
         for variable, value in zip(self.optimizer.variables, self._fresh_optimizer, strict=True):
             variable.assign(value)
         self._class_weights.assign(class_weights)
@@ -115,9 +120,9 @@ class Learner(Evaluator):
         for place, generator in enumerate(seed_generators(self.classifier.model)):
             generator.state.assign([seed, place << 32])
 
-    def state(self) -> list[np.ndarray]:
-        """Weights and optimizer, enough to go on exactly."""
-        return [np.array(variable) for variable in self._variables()]
+    def state(self) -> Iterator[np.ndarray]:
+        """Weights and optimizer, enough to go on exactly; one array at a time."""
+        return (np.array(variable) for variable in self._variables())
 
     def restore(self, state: list[np.ndarray]) -> None:
         """Set what `state` gave, or nothing.
@@ -135,8 +140,8 @@ class Learner(Evaluator):
         for variable, value in zip(variables, state, strict=True):
             variable.assign(value)
 
-    def _freeze(self) -> None:
-        """A step is traced with the layers as they are at its first call, so that this comes before it."""
+    def freeze(self) -> None:
+        """Mark the layers that do not train: a step is traced with them as they are at its first call."""
         for layer in self.classifier.model.layers:
             layer.trainable = layer.name not in self._frozen
 
@@ -165,15 +170,9 @@ def seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
     return [layer.seed_generator for layer in model.layers if hasattr(layer, "seed_generator")]
 
 
-def _make_optimizer(settings: TrainingSettings, *, mixed_float16: bool) -> keras.optimizers.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay or None
-    optimizer = {
-        "adam": lambda: keras.optimizers.Adam(rate, weight_decay=decay),
-        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay),
-        "sgd": lambda: keras.optimizers.SGD(rate, momentum=settings.momentum, weight_decay=decay),
-        "rmsprop": lambda: keras.optimizers.RMSprop(rate, momentum=settings.momentum, weight_decay=decay),
-    }[settings.optimizer]()
-    return keras.optimizers.LossScaleOptimizer(optimizer) if mixed_float16 else optimizer
+def _compact(array: np.ndarray) -> np.ndarray:
+    """The same values; of all zeros, as an optimizer's slots begin, only one is stored."""
+    return array if array.any() else np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
 def _uses_float16(model: keras.Model) -> bool:

@@ -60,6 +60,7 @@ def run_record(experiment: Experiment) -> dict[str, Any]:
         "positive_from": experiment.scoring.positive_from,
         "data": {"source": experiment.config.data.source, "images": len(table)},
         "table_sha256": experiment.table_sha256,
+        "images_sha256": experiment.images_sha256,
         "batch_norm": {"reestimated_before_step": experiment.settled_after},
         "notes": list(table.notes),
     }

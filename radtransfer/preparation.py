@@ -9,7 +9,6 @@ import numpy as np
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.classifier import Classifier
-from radtransfer.cut import cut_network
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import Device, resolve_device
@@ -19,6 +18,7 @@ from radtransfer.experiment import Experiment, loss_weights, make_classifier
 from radtransfer.learner import Learner
 from radtransfer.metrics.evaluation import exact_auc
 from radtransfer.metrics.scoring import Scoring
+from radtransfer.networks import Networks
 from radtransfer.pipeline.batches import Batches, make_batches
 from radtransfer.preprocessing import RANDOM_PREPROCESSING
 from radtransfer.pretrained.loading import PretrainedWeights, load_pretrained, preprocessing_of
@@ -31,13 +31,14 @@ from radtransfer.splits.source_leaks import source_leaks
 from radtransfer.transfer import TransferPlan, lay_out
 
 
-def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experiment:
+def prepare(config: Config, *, report_file: Path, progress: Progress, networks: Networks | None = None) -> Experiment:
     """Read and check everything, cheapest first; images are decoded last.
 
     Args:
         config: The settings.
         report_file: Where unreadable images are listed.
         progress: Hears what is found.
+        networks: Those of earlier runs in this process, if any is to be taken over.
 
     Raises:
         ConfigError: A setting names what does not exist, or does not fit the others.
@@ -49,7 +50,9 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
     table, scoring = _read_table(config, progress)
     folds = _folds(config, table)
     preprocessing = preprocessing_for(config, card, progress.note)
+    networks = networks or Networks()
     classifier = make_classifier(
+        networks,
         config,
         card,
         table,
@@ -60,7 +63,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
     )
     plan = lay_out(outline, classifier.backbone, card, weights=has_weights(config))
     pretrained = load_for(config, card, outline.widths, progress.note, model=classifier.backbone)
-    learner, head_learner = _learners(config, classifier, plan, device, progress)
+    learner, head_learner = _learners(config, networks, classifier, plan, device, progress)
     checked = check_images(
         table,
         workers=device.workers,
@@ -88,6 +91,7 @@ def prepare(config: Config, *, report_file: Path, progress: Progress) -> Experim
         pretrained=pretrained,
         plan=plan,
         preprocessing=preprocessing,
+        networks=networks,
         classifier=classifier,
         learner=learner,
         head_learner=head_learner,
@@ -171,21 +175,19 @@ def _activation(config: Config, table: ImageTable) -> str:
 
 
 def _learners(
-    config: Config, classifier: Classifier, plan: TransferPlan, device: Device, progress: Progress
+    config: Config,
+    networks: Networks,
+    classifier: Classifier,
+    plan: TransferPlan,
+    device: Device,
+    progress: Progress,
 ) -> tuple[Learner, Learner | None]:
     """The one that trains what the plan trains; and before it the one of the head alone, if the plan has one."""
     training, cache = config.training, config.system.cache_features
+    from_features = training.augmentation == "none" if cache == "auto" else cache
 
     def learner(settings: TrainingSettings, frozen: frozenset[str]) -> Learner:
-        from_features = training.augmentation == "none" if cache == "auto" else cache
-        return Learner(
-            classifier,
-            settings,
-            batch_size=training.batch_size,
-            jit=device.jit,
-            frozen=frozen,
-            from_features=from_features and cut_network(classifier, frozen) is not None,
-        )
+        return networks.learner(classifier, settings, jit=device.jit, frozen=frozen, from_features=from_features)
 
     head = learner(head_phase(training), plan.layers) if plan.head_first else None
     whole = learner(training, plan.frozen)

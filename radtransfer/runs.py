@@ -9,7 +9,6 @@ import contextlib
 import csv
 import datetime
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,30 +19,21 @@ from radtransfer.cache import PART
 from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
+from radtransfer.run_reading import read_record
+from radtransfer.run_reading import read_rows as read_rows  # for whoever knows runs alone
+from radtransfer.system_errors import write_error
+from radtransfer.whole_file import whole_file
 from radtransfer.yaml_text import write_yaml
 
-FREE = frozenset({"out", "system.workers", "system.cache"})
+FREE = frozenset({"out", "track", "system.workers", "system.cache", "data.outside_root"})
 """Settings that change no number."""
+
+_REPLACED = "replaced"
+"""The status of a run of which another, begun with --overwrite, has deleted a part."""
 
 _BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
-_OF_A_RUN = ("fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` when the block succeeds.
-
-    Readers see the old file or the new one, never a part; a failure leaves the old one.
-    """
-    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
-    try:
-        yield part
-        with part.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+_OF_A_RUN = ("trackers", "fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
 
 
 def remove_parts(folder: Path) -> None:
@@ -71,12 +61,6 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
         writer.writerows(rows)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV with a header."""
-    with path.open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
 @dataclass
 class Run:
     """A run folder in use by this process.
@@ -98,19 +82,18 @@ class Run:
 
     def fold(self, number: int) -> Path:
         """The folder of fold `number`, made if needed."""
-        folder = self.path / f"fold_{number}"
-        folder.mkdir(exist_ok=True)
-        return folder
+        return _made(self.path / f"fold_{number}")
 
     def head_phase(self, number: int) -> Path:
         """The folder of what fold `number` does before everything trains, made if needed."""
-        folder = self.fold(number) / "head_phase"
-        folder.mkdir(exist_ok=True)
-        return folder
+        return _made(self.fold(number) / "head_phase")
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Write `config.yaml` and the first `run.json`: from now on the folder is this run."""
         if self.replaces:
+            # Killed while it deletes, it must not leave what calls itself finished.
+            write_json(self.path / "run.json", {"status": _REPLACED})
+            self.replaces = False
             _delete_run(self.path)
         write_text(self.path / "config.yaml", write_yaml(settings))
         self.record = {name: value for name, value in self.record.items() if name not in ("ended", "error")}
@@ -140,7 +123,7 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
         existing = _existing_record(out)
         if existing is None:
             _check_is_free(out)
-        elif overwrite:
+        elif overwrite or existing.get("status") == _REPLACED:
             yield Run(out, replaces=True)
             return
         elif resume:
@@ -206,6 +189,15 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def _made(folder: Path) -> Path:
+    """The folder, made if needed."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) or error from None
+    return folder
+
+
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -215,16 +207,9 @@ def _make_folder(out: Path) -> None:
 
 def _existing_record(out: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        return read_record(out / "run.json")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{out / 'run.json'} cannot be read ({error}). Restore it, or use --overwrite on a folder of your own."
-        ) from None
-    if not isinstance(record, dict):
-        raise RunError(f"{out / 'run.json'} does not hold a run's record.")
-    return record
 
 
 def _check_is_free(out: Path) -> None:

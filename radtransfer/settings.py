@@ -28,6 +28,9 @@ class DataSettings:
     image_root: str | None = setting(
         None, "Folder that the table's image paths are looked up in; default: the table's own folder."
     )
+    outside_root: bool = setting(
+        False, "Let the table's paths, and links, lead out of the folder that --image-root names."
+    )
     path_column: str | None = setting(None, "Column with the image path; found by its usual names.")
     label_column: tuple[str, ...] = setting(
         (),
@@ -202,6 +205,9 @@ class Config:
     recipe: str = setting("default", "Set of training defaults: default, raghu-retina, raghu-chexpert, juodelyte, mei.")
     seed: int = setting(0, "Everything random follows from it.", low=0, high=2**31 - 1)
     out: str | None = setting(None, "Run folder; default: runs/<data>-<backbone>-<weights>.")
+    track: tuple[str, ...] = setting(
+        (), "Show the training in these as well (comma-separated): tensorboard, mlflow, wandb; extra `track`."
+    )
     data: DataSettings = DataSettings()
     images: ImageSettings = ImageSettings()
     splits: SplitSettings = SplitSettings()

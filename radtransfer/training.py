@@ -127,9 +127,12 @@ def fit(
 
 def predict(evaluator: Evaluator, batches: Batches) -> tuple[np.ndarray, float]:
     """Probabilities of the rows that count, float32 (images, classes), and their mean loss."""
-    parts, total, count = [], 0.0, 0
+    found = []
     for images, targets, weights in batches:
-        probabilities, losses = evaluator.evaluate(images, targets)
+        # Nothing waits for a result here, so that a device computes while the next batch is fetched.
+        found.append((*evaluator.evaluate(images, targets), weights))
+    parts, total, count = [], 0.0, 0
+    for probabilities, losses, weights in found:
         counts = weights.numpy() > 0
         parts.append(probabilities.numpy()[counts])
         total += float(losses.numpy()[counts].sum(dtype=np.float64))
@@ -203,7 +206,12 @@ def _validate(learner: Learner, data: FoldData, row: dict[str, Any], folder: Pat
 def _check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:
     if math.isfinite(loss):
         return
-    last = f" The last good state, of epoch {row['epoch'] - 1}, is in {folder}." if row["epoch"] > 1 else ""
+    good = folder / "checkpoint.npz"
+    last = (
+        f" The last good checkpoint, of epoch {row['epoch'] - 1}, is {good}."
+        if good.is_file()
+        else " No epoch was finished before it."
+    )
     raise TrainingError(
         f"The loss became {loss} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
         f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"
@@ -226,7 +234,8 @@ def _judge(state: FitState, row: dict[str, Any], settings: TrainingSettings, *, 
 def _save(learner: Learner, state: FitState, folder: Path) -> None:
     """Best weights, history, checkpoint, in this order: a kill in between repeats the epoch and writes the same."""
     if state.best_epoch == state.epoch:
-        save_checkpoint(folder / "best.npz", learner.classifier.model.get_weights(), {})
+        weights = (np.array(variable) for variable in learner.classifier.model.weights)
+        save_checkpoint(folder / "best.npz", weights, {})
     write_rows(folder / "history.csv", HISTORY, ([row[name] for name in HISTORY] for row in state.history))
     if state.curve:
         write_rows(folder / "curve.csv", list(state.curve[0]), (row.values() for row in state.curve))

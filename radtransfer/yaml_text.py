@@ -40,6 +40,9 @@ class _Dumper(yaml.SafeDumper):
 _NUMBER = re.compile(
     r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
 )
+_MOST_VALUES = 100_000
+"""In a file, aliases counted as what they stand for."""
+
 _WHOLE_NUMBER = re.compile(r"^[-+]?[0-9]+$")
 _BOOLEAN = re.compile(r"^(?:true|false|True|False)$")
 
@@ -76,19 +79,24 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[str, int]]:
     Raises:
         ConfigError: Not YAML, or a key is repeated.
     """
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
+        _check_size(node)
         value = None if node is None else loader.construct_document(node)
         return value, dict(_key_lines(node, ()))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{source}{where} is not valid YAML: {getattr(error, 'problem', error)}") from None
-    except (ConfigError, ValueError, RecursionError) as error:
+    except (ConfigError, ValueError) as error:
         raise ConfigError(f"{source}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: its lists or mappings are nested without end.") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
@@ -110,6 +118,17 @@ def write_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Text that YAML would read as other lines or spaces than were written is quoted and escaped."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _ODD.search(text) else None)
+
+
+_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+"""Characters that end a line in YAML or may not stand in it as they are."""
+
+_Dumper.add_representer(str, _text_node)
+
+
 class _BlockDumper(_Dumper):
     """One line per key, whatever it holds, and texts of several lines as they are."""
 
@@ -119,7 +138,11 @@ class _BlockDumper(_Dumper):
 
 _BlockDumper.add_representer(
     str,
-    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+    lambda dumper, text: (
+        dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
+        if "\n" in text and not _ODD.search(text)
+        else _text_node(dumper, text)
+    ),
 )
 
 
@@ -128,6 +151,21 @@ def write_blocks(value: Any) -> str:
     return yaml.dump(
         value, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
     )
+
+
+def _check_size(root: yaml.Node | None) -> None:
+    """Aliases of aliases make a few lines stand for more than fits into memory: count before anything is made."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = _MOST_VALUES + 1  # of a node that holds itself
+            inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+            sizes[id(node)] = 1 if isinstance(node, yaml.ScalarNode) else 1 + sum(map(size, inner))
+        return sizes[id(node)]
+
+    if root is not None and size(root) > _MOST_VALUES:
+        raise ConfigError(f"its aliases stand for more than {_MOST_VALUES:,} values")
 
 
 def _key_lines(node: yaml.Node | None, prefix: tuple[str, ...]):

@@ -106,3 +106,9 @@ def test_every_shipped_config_is_valid_and_says_what_it_is_for(name):
 def test_a_missing_config_names_the_shipped_ones():
     with pytest.raises(ConfigError, match="expected a YAML file or a shipped name"):
         load_config("nosuch")
+
+
+@pytest.mark.parametrize("recipe", [5, -1.5, True, [], {}, None])
+def test_a_recipe_that_is_no_name_is_refused(recipe):
+    with pytest.raises(ConfigError, match="recipe"):
+        load_config(options={"recipe": recipe})

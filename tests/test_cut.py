@@ -68,10 +68,9 @@ def test_without_a_frozen_beginning_there_is_no_cut(frozen):
     assert cut_network(classifier(), frozen) is None
 
 
-def learner(frozen, **options):
-    return Learner(
-        classifier(), TrainingSettings(learning_rate=1e-2), batch_size=BATCH, jit=False, frozen=frozen, **options
-    )
+def learner(frozen, optimizer="adam", **options):
+    settings = TrainingSettings(learning_rate=1e-2, optimizer=optimizer)
+    return Learner(classifier(), settings, batch_size=BATCH, jit=False, frozen=frozen, **options)
 
 
 def batch(inputs):
@@ -100,7 +99,8 @@ def test_gradient_work_stops_at_the_frozen_boundary():
 
 def test_training_on_features_is_training_on_images():
     frozen = frozenset({"conv1", "bn1", "conv2", "bn2"})
-    on_images, on_features = learner(frozen), learner(frozen, from_features=True)
+    # Where a gradient is nearly 0, Adam would make a step of its rounding.
+    on_images, on_features = (learner(frozen, "sgd", from_features=cached) for cached in (False, True))
     features = on_features.cut.features(images())
     for seed in (1, 2):
         for one in (on_images, on_features):

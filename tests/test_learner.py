@@ -72,7 +72,7 @@ def test_a_reset_learner_equals_a_fresh_one(shared_learner):
 
 def test_state_restores_exactly(shared_learner):
     train(shared_learner)
-    state = shared_learner.state()
+    state = list(shared_learner.state())
     shared_learner.seed_epoch(2)
     after = float(shared_learner.train(*make_batch(7)))
     shared_learner.restore(state)

@@ -31,7 +31,7 @@ def test_equal_settings_have_one_address_however_they_are_written(tmp_path):
     assert written == of("model.backbone=cbr_tiny", "training.epochs=3", "training.learning_rate=0.0001")
 
 
-@pytest.mark.parametrize("free", ["out=x", "system.workers=1", "system.cache=ram"])
+@pytest.mark.parametrize("free", ["out=x", "track=mlflow", "system.workers=1", "system.cache=ram"])
 def test_what_changes_no_number_changes_no_address(free):
     assert of(free) == of()
 

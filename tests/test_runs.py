@@ -136,3 +136,23 @@ def test_a_setting_that_came_later_does_not_block_resuming(run_folder):
     config.write_text("".join(line for line in config.read_text().splitlines(True) if "momentum" not in line))
     with open_run(run_folder, SETTINGS, resume=True) as run:
         assert run.record["status"] == "running"
+
+
+def test_an_overwriting_that_is_killed_leaves_nothing_that_calls_itself_finished(tmp_path, monkeypatch):
+    from radtransfer import runs
+
+    out = tmp_path / "run"
+    with open_run(out, {}) as run:
+        run.begin({})
+        run.update(status="finished")
+        run.fold(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.shutil, "rmtree", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt), open_run(out, {}, overwrite=True) as run:
+            run.begin({})
+    assert read_run(out)["status"] == "replaced"
+    with open_run(out, {"seed": 1}, resume=True) as run:
+        assert not run.finished
+        run.begin({"seed": 1})
+    assert not (out / "fold_1").exists()
+    assert read_run(out)["status"] == "running"

@@ -1,7 +1,7 @@
 import pytest
 
 from radtransfer.errors import ConfigError
-from radtransfer.yaml_text import parse_scalar, parse_yaml, write_yaml
+from radtransfer.yaml_text import parse_scalar, parse_yaml, write_blocks, write_yaml
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,27 @@ def test_tags_that_would_run_code_are_refused():
 def test_what_is_written_reads_back():
     value = {"a": [1, 2.5, "no", None, True], "b": {"c": 1e-05, "d": "1e-5"}}
     assert parse_yaml(write_yaml(value), source="x")[0] == value
+
+
+@pytest.mark.parametrize("text", ["a\x85b", "a\u2028b\n", "\x1b[0m", "a\rb", "\ufeffx", "näme\xa0"])
+def test_text_that_yaml_would_fold_reads_back_as_it_was(text):
+    assert parse_yaml(write_yaml({"key": text}), source="it")[0] == {"key": text}
+    assert parse_yaml(write_blocks({"key": text}), source="it")[0] == {"key": text}
+
+
+def test_characters_that_may_not_stand_in_yaml_are_a_mistake():
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        parse_scalar("\x00")
+
+
+def test_aliases_of_aliases_are_counted_before_they_are_made():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    with pytest.raises(ConfigError, match="stand for more than 100,000 values"):
+        parse_yaml("\n".join(lines), source="it")
+    assert parse_yaml("a: &a [1]\nb: *a", source="it")[0] == {"a": [1], "b": [1]}
+
+
+def test_a_value_that_holds_itself_is_a_mistake():
+    with pytest.raises(ConfigError, match="stand for more"):
+        parse_yaml("a: &a [*a]", source="it")

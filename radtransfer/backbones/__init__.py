@@ -11,6 +11,8 @@ BACKBONES = Table(
         "resnet50": "radtransfer.backbones.resnet50:RESNET50",
         "inception_v3": "radtransfer.backbones.inception_v3:INCEPTION_V3",
         "densenet121": "radtransfer.backbones.densenet121:DENSENET121",
+        "resnet50_v1_5": "radtransfer.backbones.resnet50_v1_5:RESNET50_V1_5",
+        "inception_v3_torch": "radtransfer.backbones.inception_v3_torch:INCEPTION_V3_TORCH",
         "inception_resnet_v2": "radtransfer.backbones.inception_resnet_v2:INCEPTION_RESNET_V2",
         "cbr_large_t": "radtransfer.backbones.cbr:CBR_LARGE_T",
         "cbr_large_w": "radtransfer.backbones.cbr:CBR_LARGE_W",

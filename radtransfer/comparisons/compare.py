@@ -13,6 +13,7 @@ from radtransfer.comparisons.comparison_images import (
     ComparisonImages,
     check_input,
     data_images,
+    note_changes,
     run_images,
     tested_images,
     tested_paths,
@@ -111,6 +112,8 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
     kinds = measures(settings.similarity, compat=settings.compat)
     sources = _sources((a, b), settings, progress)
     folds = folds_of(sources, settings.folds)
+    if settings.data.source is None:
+        note_changes([source.run for source in sources if source.run is not None], progress)
     found = []
     for number, fold in enumerate(folds, start=1):
         if len(folds) > 1:

@@ -8,10 +8,12 @@ from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import DataError, RunError, WeightsError
+from radtransfer.examination.data_changes import data_changes
 from radtransfer.examination.image_examination import examine_images
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
-from radtransfer.runs import read_rows
+from radtransfer.progress import Progress
+from radtransfer.run_reading import read_rows, reading
 from radtransfer.settings import Config, DataSettings, ImageSettings
 from radtransfer.yaml_text import read_yaml
 
@@ -65,6 +67,13 @@ def tested_images(run: Path, fold: int) -> ComparisonImages:
     return _of_table(table, tested, settings.images)
 
 
+def note_changes(runs: Sequence[Path], progress: Progress) -> None:
+    """Tell of each run whose images or labels are not what they were."""
+    for run in dict.fromkeys(runs):
+        for change in data_changes(run, run_images(run).data):
+            progress.note(change)
+
+
 def check_input(given: str, shape: Sequence[int | None]) -> None:
     """See that a network takes square RGB images; `shape` is its input's (height, width, channels).
 
@@ -99,7 +108,8 @@ def run_images(run: Path) -> Config:
         RunError: They are not there.
     """
     document, _ = read_yaml(run_file(run, "config.yaml"))
-    sections = {section: document.get(section) or {} for section in ("data", "images")}
+    with reading(run):
+        sections = {section: dict(document.get(section) or {}) for section in ("data", "images")}
     return load_config(
         options={f"{section}.{name}": value for section, items in sections.items() for name, value in items.items()}
     )
@@ -111,8 +121,9 @@ def tested_paths(run: Path, fold: int) -> list[str]:
     Raises:
         RunError: The run has no such fold.
     """
-    lines = read_rows(run_file(run, "folds.csv"))
-    tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
+    with reading(run):
+        lines = read_rows(run_file(run, "folds.csv"))
+        tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
     if not tested:
         raise RunError(f"Run {run} has no test images in fold {fold}. Name another fold, or give --data.")
     return tested

@@ -25,6 +25,7 @@ from radtransfer.initialization import draw_random
 from radtransfer.preprocessing import RANDOM_PREPROCESSING, preprocess
 from radtransfer.pretrained.loading import assign, load_pretrained, preprocessing_of
 from radtransfer.runs import find_fold, finished_folds, read_run
+from radtransfer.weight_formats.keras_models import open_model, open_weights
 
 DEFAULT_SIZE = 224
 _SCALING = ("Rescaling", "Normalization")
@@ -156,9 +157,9 @@ def _of_run(given: str, path: Path, moment: str | None) -> NetworkSource:
 
 
 def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> Network:
-    model = keras.models.load_model(run_file(run, f"fold_{fold}/model.keras"), compile=False)
+    model = open_model(run_file(run, f"fold_{fold}/model.keras"))
     if initial:
-        model.load_weights(run_file(run, f"fold_{fold}/initial.weights.h5"))
+        open_weights(model, run_file(run, f"fold_{fold}/initial.weights.h5"))
     return Network(model, BACKBONES[record["backbone"]], record["preprocessing"])
 
 
@@ -185,11 +186,7 @@ def _built(
 def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSource:
     if not path.is_file():
         raise WeightsNotFoundError(f"No file {path}. Expected a run, a Keras file, random:NAME or imagenet:NAME.")
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{path} is not a model that Keras can load: {reason}") from error
+    model = open_model(path)
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
     model = model if is_flat(model) else flat_model(model)

@@ -1,9 +1,9 @@
-"""What a run predicted about its test images, read back from its folder."""
+"""What a run predicted about its test or validation images, read back from its folder."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,12 +11,13 @@ from radtransfer.comparisons.comparison_images import run_file, run_images
 from radtransfer.datasets import read_table
 from radtransfer.errors import DataError, RunError
 from radtransfer.metrics.scoring import Scoring
-from radtransfer.runs import find_fold, finished_folds, read_rows, read_run
+from radtransfer.run_reading import read_record, read_rows, reading
+from radtransfer.runs import find_fold, finished_folds, read_run
 
 
 @dataclass(frozen=True, eq=False)
 class RunPredictions:
-    """The test predictions of a run, fold after fold.
+    """The predictions of a run about images of one split, fold after fold.
 
     Attributes:
         given: What the user called the run.
@@ -24,7 +25,7 @@ class RunPredictions:
         paths: Of the images.
         labels: Of the images, as text.
         patients: Of the images; None where not known.
-        folds: In which each was tested.
+        folds: In which each was predicted.
         repeats: To which the fold belongs.
         probabilities: float32 (images, classes).
         targets: float32 (images, classes), 0 or 1, NaN where not known.
@@ -80,14 +81,26 @@ class RunPredictions:
         return (probabilities * self.targets).sum(axis=1, keepdims=True)
 
 
-def read_predictions(given: str) -> RunPredictions:
-    """The test predictions of a run's finished folds, or of RUN/fold_K.
+def read_predictions(
+    given: str, *, split: Literal["test", "val"] = "test", folds: Sequence[int] = ()
+) -> RunPredictions:
+    """The predictions of a run's finished folds, or of RUN/fold_K.
+
+    Args:
+        given: The run.
+        split: Of which images.
+        folds: Only these.
 
     Raises:
         RunError: Not a run, no fold of it is finished, or its predictions are gone.
         DataError: With several labels, the data set is not there any more; it alone tells which are not known.
     """
-    run, folds = _run_and_folds(given)
+    run, finished = _run_and_folds(given)
+    with reading(run):
+        return _read(given, run, split, folds or finished)
+
+
+def _read(given: str, run: Path, split: str, folds: Sequence[int]) -> RunPredictions:
     record = read_run(run)
     classes = tuple(record["classes"])
     # Earlier runs did not record it, and took it from their settings alone.
@@ -96,9 +109,10 @@ def read_predictions(given: str) -> RunPredictions:
     lines, repeats = [], []
     for number in folds:
         predictions = read_rows(run_file(run, f"fold_{number}/predictions.csv"))
-        tested = [row | {"fold": number} for row in predictions if row["split"] == "test"]
+        tested = [row | {"fold": number} for row in predictions if row["split"] == split]
         lines += tested
-        metrics = json.loads((run / f"fold_{number}" / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_record(run / f"fold_{number}" / "metrics.json")
+        _check_count(run, number, len(tested), metrics if split == "test" else metrics.get("val", {}))
         repeats += [metrics["repeat"]] * len(tested)
     labels, paths = tuple(line["label"] for line in lines), tuple(line["path"] for line in lines)
     return RunPredictions(
@@ -106,12 +120,17 @@ def read_predictions(given: str) -> RunPredictions:
         scoring=scoring,
         paths=paths,
         labels=labels,
-        patients=tuple(line["patient"] for line in lines) if lines[0]["patient"] else None,
+        patients=tuple(line["patient"] for line in lines) if lines and lines[0]["patient"] else None,
         folds=tuple(line["fold"] for line in lines),
         repeats=tuple(repeats),
-        probabilities=np.array([[line[f"p_{name}"] for name in classes] for line in lines], np.float32),
+        probabilities=_probabilities(run, lines, classes),
         targets=_of_table(run, paths) if scoring.task == "multilabel" else _one_hot(labels, classes),
     )
+
+
+def run_of(given: str) -> Path:
+    """The folder of the run that RUN or RUN/fold_K names."""
+    return _run_and_folds(given)[0]
 
 
 def _run_and_folds(given: str) -> tuple[Path, tuple[int, ...]]:
@@ -125,7 +144,28 @@ def _run_and_folds(given: str) -> tuple[Path, tuple[int, ...]]:
     return path, folds
 
 
+def _check_count(run: Path, fold: int, found: int, scored: Mapping[str, Any]) -> None:
+    """Raises RunError if predictions were lost, or added, since they were scored."""
+    counted = scored.get("n_images", found)
+    if found != counted:
+        raise RunError(
+            f"Run {run}: fold_{fold}/predictions.csv holds {found} images, and its metrics.json is of {counted}. "
+            "Restore the files."
+        )
+
+
+def _probabilities(run: Path, lines: Sequence[dict], classes: Sequence[str]) -> np.ndarray:
+    """float32 (images, classes)."""
+    values = np.array([[line[f"p_{name}"] for name in classes] for line in lines], np.float32)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise RunError(f"Run {run}: its predictions are not all from 0 to 1; the files were changed. Restore them.")
+    return values
+
+
 def _one_hot(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    unknown = set(labels) - set(classes)
+    if unknown:
+        raise ValueError(f"label {min(unknown)!r} is none of its classes")
     return np.array([[label == name for name in classes] for label in labels], np.float32)
 
 

@@ -90,6 +90,20 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
     return Columns(path, tuple(labels), multilabel, patient, fold, split, tuple(notes))
 
 
+def find_path_column(sheet: Sheet, name: str | None) -> int:
+    """The column of image paths, named or known by its usual names, of a table that needs no other.
+
+    Raises:
+        DataError: There is none.
+    """
+    if name:
+        return _named(sheet, "path", name, 0)
+    column = _usual(sheet, "path", set(), [])
+    if column is None:
+        raise DataError(_no_column(sheet, "path"))
+    return column
+
+
 def _find_labels(sheet: Sheet, task: str, taken: set, notes: list[str]) -> tuple[list[int], bool]:
     """The label column; without one, or for a multi-label task, every column of 0, 1, -1 and empty cells."""
     if task != "multilabel":

@@ -55,7 +55,9 @@ def table_from_sheet(sheet: Sheet, settings: DataSettings, *, folder: Path) -> I
     paths, firsts = list(rows_of), [rows[0] for rows in rows_of.values()]
     targets, classes = _targets(sheet, columns, firsts, settings)
     patients, patient_notes = _patients(sheet, columns, firsts, named=settings.patient_column is not None)
-    files, file_notes = find_files(paths, image_root=settings.image_root, table_folder=folder)
+    files, file_notes = find_files(
+        paths, image_root=settings.image_root, table_folder=folder, outside=settings.outside_root
+    )
     index, splits, split_notes = _placed(sheet, columns, rows_of)
     return ImageTable(
         paths=tuple(paths[i] for i in index),

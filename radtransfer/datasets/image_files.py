@@ -48,6 +48,8 @@ def is_dicom_file(file: Path) -> bool:
 def walk_files(folder: Path) -> list[str]:
     """Every file below `folder`, sorted, relative to it with "/"; linked folders are followed, each once.
 
+    Hidden folders are left out: what `.ipynb_checkpoints` and the like hold are copies.
+
     Raises:
         DataError: A folder may not be read.
     """
@@ -67,6 +69,8 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]
         entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_dir():
+            if entry.name.startswith("."):
+                continue
             yield from _walk(entry.path, f"{prefix}{entry.name}/", seen)
         elif entry.is_file():
             yield prefix + entry.name
@@ -117,7 +121,7 @@ def index_files(root: Path) -> FileIndex:
 
 
 def find_files(
-    paths: Sequence[str], *, image_root: str | None, table_folder: Path
+    paths: Sequence[str], *, image_root: str | None, table_folder: Path, outside: bool = False
 ) -> tuple[list[ImagePlace | None], tuple[str, ...]]:
     """Where each of the paths is on disk, None where it is nowhere, and notes on how they were found.
 
@@ -125,29 +129,35 @@ def find_files(
     table's folder). Otherwise it comes from another machine and goes by its longest matching end, at least by
     its file name, anywhere below the root. `x.dcm#3`, where no file is called so, is frame 3 of `x.dcm`.
 
+    A root that was named holds every image: neither "..", nor an absolute path, nor a link leads out of it.
+
     Args:
         paths: Unique paths, as the table writes them.
         image_root: `--image-root`.
         table_folder: The folder that holds the table.
+        outside: Whether they may lead out of the root all the same.
 
     Raises:
-        DataError: The root is no folder, or a file name is ambiguous.
+        DataError: The root is no folder, a file name is ambiguous, or a path leads out of the root.
     """
     root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()
     if not root.is_dir():
         raise DataError(f"--image-root {image_root} is not a folder. Give the one that holds the table's images.")
-    files: list[ImagePlace | None] = [_as_written(path, root, inside=image_root is not None) for path in paths]
+    inside = image_root is not None and not outside
+    files: list[ImagePlace | None] = [_as_written(path, root, inside=inside) for path in paths]
     frames = {i: _FRAME.fullmatch(path) for i, path in enumerate(paths) if files[i] is None}
     for i, match in frames.items():
-        files[i] = match and _frame(_as_written(match["file"], root, inside=image_root is not None), match)
+        files[i] = match and _frame(_as_written(match["file"], root, inside=inside), match)
     foreign = [i for i in frames if files[i] is None]
     if not foreign:
+        _check_inside(paths, files, root, inside=inside)
         return files, ()
     index = index_files(root)
     for i in foreign:
         match = frames[i]
         files[i] = _frame(index.find(match["file"]), match) if match else index.find(paths[i])
     _check_distinct(paths, files, foreign)
+    _check_inside(paths, files, root, inside=inside)
     found = sum(files[i] is not None for i in foreign)
     return files, _notes(index, found) if found else ()
 
@@ -158,13 +168,32 @@ def _frame(file: Path | None, match: re.Match) -> FilePart | None:
 
 
 def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
-    """The file at `path`; with `inside`, a relative path must not lead out of the root by ".."."""
+    """The file at `path`; with `inside`, it must be written as one below the root."""
     for text in dict.fromkeys((path, path.replace("\\", "/"))):
         file = os.path.normpath(root / text)
-        leaves = not os.path.isabs(text) and not file.startswith(os.path.join(root, ""))  # noqa: PTH117, PTH118
+        leaves = not file.startswith(os.path.join(root, ""))  # noqa: PTH118
         if os.path.isfile(file) and not (inside and leaves):  # noqa: PTH113
             return Path(file)
     return None
+
+
+def _check_inside(paths: Sequence[str], files: Sequence[ImagePlace | None], root: Path, *, inside: bool) -> None:
+    """See that no link leads out of the root, and no path that was found nowhere below it leads to a file elsewhere."""
+    if not inside:
+        return
+    real = os.path.join(os.path.realpath(root), "")  # noqa: PTH118
+    out = []
+    for path, file in zip(paths, files, strict=True):
+        there = _as_written(path, root, inside=False) if file is None else file_of(file)
+        if there is not None and not os.path.realpath(there).startswith(real):
+            out.append((path, there))
+    if out:
+        path, there = out[0]
+        raise DataError(
+            f"{len(out)} paths of the table lead out of --image-root {root}, such as {path!r} to "
+            f"{os.path.realpath(there)}. Name a folder that holds all images, correct the paths, or allow it with "
+            "--outside-root."
+        )
 
 
 def _ends(path: str) -> Iterator[str]:

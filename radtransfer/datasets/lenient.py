@@ -98,6 +98,7 @@ def _paths(sheet: Sheet, settings: DataSettings, rows: tuple[int, ...]) -> tuple
 
 def _places(paths: tuple[str, ...], folder: Path, settings: DataSettings) -> tuple[ImagePlace | None, ...]:
     try:
-        return tuple(find_files(paths, image_root=settings.image_root, table_folder=folder)[0])
+        where = {"image_root": settings.image_root, "table_folder": folder, "outside": settings.outside_root}
+        return tuple(find_files(paths, **where)[0])
     except DataError:  # ambiguous, and said so when the other rows are read
         return (None,) * len(paths)

@@ -61,7 +61,7 @@ def check_images(
     *,
     workers: int,
     on_bad_image: Literal["error", "skip"],
-    report_file: Path,
+    report_file: Path | None,
     reading: ImageSettings | None = None,
     progress: Progress | None = None,
 ) -> CheckedImages:
@@ -74,7 +74,8 @@ def check_images(
         workers: Images decoded at the same time.
         on_bad_image: Raise, or go on without them and say so.
         reading: How they are read; default: stretched.
-        report_file: Gets a line of path, tab and reason for each bad image; removed if there are none.
+        report_file: Gets a line of path, tab and reason for each bad image; removed if there are none. None for
+            no such file.
         progress: Hears the count and what was noticed.
 
     Raises:
@@ -101,7 +102,8 @@ def check_images(
     if bad and (on_bad_image == "error" or len(bad) == len(table)):
         raise DataError(_message(bad, len(table), report_file))
     if bad:
-        progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out; see {report_file}")
+        where = f"; see {report_file}" if report_file else ""
+        progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out{where}")
     note = _unused_depth(findings)
     if note:
         progress.note(note)
@@ -122,7 +124,9 @@ def _check(place: ImagePlace | None, reading: ImageSettings) -> _Finding:
     return _Finding(facts, values=values)
 
 
-def _report(bad: Sequence[BadImage], report_file: Path) -> None:
+def _report(bad: Sequence[BadImage], report_file: Path | None) -> None:
+    if report_file is None:
+        return
     if bad:
         report_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(report_file, "".join(f"{image.path}\t{image.reason}\n" for image in bad))
@@ -130,17 +134,16 @@ def _report(bad: Sequence[BadImage], report_file: Path) -> None:
         report_file.unlink(missing_ok=True)
 
 
-def _message(bad: Sequence[BadImage], total: int, report_file: Path) -> str:
-    shown = ", ".join(f"{image.path!r} ({image.reason})" for image in bad[:3])
-    more = ", …" if len(bad) > 3 else ""
+def _message(bad: Sequence[BadImage], total: int, report_file: Path | None) -> str:
+    limit = 3 if report_file else 20
+    shown = ", ".join(f"{image.path!r} ({image.reason})" for image in bad[:limit])
+    more = ", …" if len(bad) > limit else ""
+    full = f" Full list: {report_file}." if report_file else ""
     missing = sum(image.reason == "not found" for image in bad)
     advice = "Repair or remove them" if missing < len(bad) else "Give their folder with --image-root"
     some_missing = f" {missing} were not found: is --image-root right?" if 0 < missing < len(bad) else ""
     skip = ", or go on without them with --on-bad-image skip" if len(bad) < total else ""
-    return (
-        f"{len(bad)} of {total} images cannot be read: {shown}{more}. Full list: {report_file}."
-        f"{some_missing} {advice}{skip}."
-    )
+    return f"{len(bad)} of {total} images cannot be read: {shown}{more}.{full}{some_missing} {advice}{skip}."
 
 
 def _unused_depth(findings: Sequence[_Finding]) -> str | None:

@@ -10,6 +10,8 @@ EXPORT_FORMATS = Table(
     {
         "keras": "radtransfer.export_formats.keras_archive:KERAS",
         "savedmodel": "radtransfer.export_formats.saved_model:SAVED_MODEL",
+        "tflite": "radtransfer.export_formats.tensorflow_lite:TFLITE",
+        "onnx": "radtransfer.export_formats.onnx_file:ONNX",
         "weights": "radtransfer.export_formats.weights_only:WEIGHTS",
     },
 )

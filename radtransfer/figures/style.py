@@ -87,7 +87,7 @@ def plain(text: str) -> str:
 
 def name_above(figure: "Figure", names: Sequence[str], handles: Sequence | None = None) -> None:
     """A legend above the axes, in as many columns as names of that length leave room for."""
-    room = 22 * figure.get_size_inches()[0]
+    room = 17 * figure.get_size_inches()[0]  # letters of 7 points
     columns = int(room // (max(map(len, names), default=1) + 12))
     labels = [plain(name if len(name) <= room - 12 else f"{name[: int(room) - 13]}…") for name in names]
     if handles is None:

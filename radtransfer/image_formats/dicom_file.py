@@ -4,6 +4,7 @@ The pixels are decoded frame by frame, straight from the file.
 """
 
 import re
+import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,12 @@ _PLUGINS = {
     "JPEG-LS": ("libjpeg", "pylibjpeg-libjpeg"),
 }
 """The module and the package that read a transfer syntax whose name begins so."""
+
+DEFLATED_LIMIT = 1_000_000_000
+"""Bytes that a deflated file may unpack to: a small one can unpack to any size."""
+
+_META_START = 128 + 4 + 12
+"""Preamble, magic, and the element that says how long the rest of the group is, in bytes."""
 
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _PIXEL_TYPES = (b"OB", b"OW", b"OF", b"OD", b"UN")
@@ -66,6 +73,7 @@ def open_dicom(path: Path) -> DicomFile:
     with reading(path), path.open("rb") as handle:
         from pydicom import dcmread
 
+        _check_deflated(path)
         header = dcmread(handle, stop_before_pixels=True, force=True)
         _check_image(path, header)
         syntax = _syntax(header)
@@ -108,6 +116,29 @@ def _syntax(header: "Dataset") -> "UID":
     implicit, little = header.original_encoding
     explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     return ImplicitVRLittleEndian if implicit else explicit
+
+
+def _check_deflated(path: Path) -> None:
+    """See that a deflated file, which has to be unpacked as a whole, does not unpack to any size."""
+    from pydicom import filereader
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        meta = filereader.read_file_meta_info(path)
+    except InvalidDicomError:
+        return  # without preamble, and so not deflated
+    if not getattr(meta.get("TransferSyntaxUID"), "is_deflated", False):
+        return
+    unpacked, inflater = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+    with path.open("rb") as handle:
+        handle.seek(_META_START + int(meta.FileMetaInformationGroupLength))
+        while packed := handle.read(1 << 16):
+            while packed and unpacked <= DEFLATED_LIMIT:
+                unpacked += len(inflater.decompress(packed, 1 << 20))
+                packed = inflater.unconsumed_tail
+    if unpacked > DEFLATED_LIMIT:
+        limit = f"{DEFLATED_LIMIT // 1_000_000} MB"
+        raise BadImageError(path, f"its deflated content unpacks to more than {limit}; store it smaller")
 
 
 def _check_image(path: Path, header: "Dataset") -> None:

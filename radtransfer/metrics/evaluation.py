@@ -53,6 +53,8 @@ class Metrics:
             classes, of all outputs, summed over the classes (Brier 1950; 0–2); with several labels, averaged
             over the known ones (0–1). scikit-learn's `brier_score_loss` has the same scales.
         undefined: Why an AUC is None, by "auc" or class.
+        n_per_class: How many images the AUC of each class or label is of: those that have it, and those that are known
+            not to.
     """
 
     auc: float | None
@@ -64,6 +66,7 @@ class Metrics:
     n_images: int
     n_patients: int | None
     undefined: dict[str, str] = field(default_factory=dict)
+    n_per_class: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,6 +100,7 @@ class Summary:
     Attributes:
         n_images: Different images tested.
         n_patients: Different patients tested; None where not known.
+        n_per_class: Of the different images, as in `Metrics`.
     """
 
     auc: AucSummary
@@ -106,6 +110,7 @@ class Summary:
     brier: float | None
     n_images: int
     n_patients: int | None
+    n_per_class: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -141,6 +146,7 @@ def evaluate(predictions: Predictions, scoring: Scoring) -> Metrics:
         n_images=len(set(predictions.images)),
         n_patients=None if predictions.patients is None else len(set(predictions.patients)),
         undefined=_reasons(main, each),
+        n_per_class=_counts(targets, scoring),
     )
 
 
@@ -154,6 +160,7 @@ def summarize(folds: Sequence[Predictions], scoring: Scoring, *, draws: int = 20
     areas = [metrics.auc for metrics in each]
     per_class = {name: _mean([metrics.per_class[name] for metrics in each]) for name in scoring.classes}
     pooled, interval = _pooled(folds, scoring, draws, seed)
+    known = {image: row for fold in folds for image, row in zip(fold.images, fold.targets, strict=True)}
     no_patients = any(predictions.patients is None for predictions in folds)
     return Summary(
         auc=AucSummary(_mean(areas), _sd(areas), areas, pooled, interval, per_class),
@@ -163,7 +170,15 @@ def summarize(folds: Sequence[Predictions], scoring: Scoring, *, draws: int = 20
         brier=_mean([metrics.brier for metrics in each]),
         n_images=len({image for predictions in folds for image in predictions.images}),
         n_patients=None if no_patients else len({patient for fold in folds for patient in fold.patients}),
+        n_per_class=_counts(np.array(list(known.values())), scoring),
     )
+
+
+def _counts(targets: np.ndarray, scoring: Scoring) -> dict[str, dict[str, int]]:
+    return {
+        name: {"positive": int((column == 1).sum()), "negative": int((column == 0).sum())}
+        for name, column in zip(scoring.classes, targets.reshape(-1, len(scoring.classes)).T, strict=True)
+    }
 
 
 def _areas(questions: Sequence[Question]) -> list[float | None]:

@@ -16,10 +16,10 @@ JPEG_RATIOS = (1, 2, 4, 8)
 LARGE = 1_000_000
 """Pixels from which an image is large."""
 
-_FACTOR = 3
+FACTOR = 3
 """Up to how much smaller averaging by area makes a side: beyond, it aliases, and saves no time."""
 
-_DISPLACED = 0.0008
+DISPLACED = 0.0008
 """Of a side, by which averaging by area may displace an edge: it knows whole pixels only."""
 
 
@@ -95,4 +95,4 @@ def _covering(start: int, length: int, ratio: int) -> tuple[int, int]:
 def _fits_area(start: float, length: float, decoded: int, pixels: int) -> bool:
     """Whether `decoded` pixels averaged by area are near to what is seen of them, becoming `pixels`."""
     displaced = max(start, decoded - start - length) / decoded
-    return pixels <= decoded <= _FACTOR * pixels and displaced <= _DISPLACED
+    return pixels <= decoded <= FACTOR * pixels and displaced <= DISPLACED

@@ -22,6 +22,7 @@ class WeightsCard:
         origin: Where to get it.
         terms: One line.
         files: Names it goes by, the published one first.
+        hashes: MD5 or SHA-256 of each of `files`, in their order; empty where nobody published any.
         layers: Layers with weights, without a head.
         preprocessing: Mode that it was trained with.
         certainty: How sure that is.
@@ -44,6 +45,7 @@ class WeightsCard:
     keras: bool = False
     top1: float | None = None
     top5: float | None = None
+    hashes: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -69,4 +71,5 @@ def card_of_file(path: Path) -> WeightsCard | None:
 
 def _card(name: str, entry: dict, families: dict[str, dict]) -> WeightsCard:
     fields = families[entry["family"]] | entry
-    return WeightsCard(name=name, **fields | {"files": tuple(fields["files"])})
+    listed = {key: tuple(fields.get(key, ())) for key in ("files", "hashes")}
+    return WeightsCard(name=name, **fields | listed)

@@ -17,7 +17,7 @@ from radtransfer.weight_formats.weight_file import WeightFile
 if TYPE_CHECKING:
     import keras
 
-_MOST_TRIED = 4
+_MOST_TRIED = 6
 
 
 @dataclass(frozen=True)

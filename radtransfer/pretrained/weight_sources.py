@@ -14,13 +14,14 @@ from radtransfer.errors import (
     WeightsMismatchError,
     WeightsNotFoundError,
 )
+from radtransfer.pretrained.hub import HUB, cached_hub_file
 from radtransfer.pretrained.manifest import WeightsCard, card_named, card_of_file, weights_cards
 from radtransfer.runs import finished_folds, read_run
 
 SEARCH_VARIABLE = "RADTRANSFER_WEIGHTS"
 """Environment variable that names a folder of weight files."""
 
-WAYS = "a name from `radtransfer weights list`, a Keras file, or RUN[/fold_K]"
+WAYS = "a name from `radtransfer weights list`, a Keras file, hf:REPO/FILE, or RUN[/fold_K]"
 
 Certainty = Literal["card", "run", "assumed"]
 """Known from the manifest, from the run that made the weights, or the backbone's own, for want of better."""
@@ -75,6 +76,9 @@ def find_weights(weights: str, *, backbone: str | None = None) -> WeightSource:
     card = card_named(weights, backbone=backbone)
     if card is not None:
         return WeightSource(weights, _file_of(card), card)
+    if weights.startswith(HUB):
+        path = cached_hub_file(weights)
+        return WeightSource(weights, path, card_of_file(path))
     path = Path(weights).expanduser()
     for run, fold in ((path, None), (path.parent, path)):
         if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
@@ -220,7 +224,10 @@ def _model_of(run: Path, fold: Path | None) -> Path:
 def _not_a_run(path: Path) -> str:
     files = sorted(item.name for item in path.iterdir() if item.suffix in _SUFFIXES)
     if (path / "saved_model.pb").is_file():
-        return f"{path} is a SavedModel folder, which is not supported yet. Pass a Keras file (.keras, .h5)."
+        return (
+            f"{path} is a SavedModel folder. Make a Keras file of its weights: "
+            f"radtransfer weights convert {path} OUT.weights.h5"
+        )
     if files:
         return f"{path} is a folder, not a run. It holds {', '.join(files[:5])}; pass one of them."
     return f"{path} is a folder, not a run: expected a run.json in it. Pass {WAYS}."

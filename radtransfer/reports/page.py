@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 LONG = 20
 """Rows from which a table scrolls on the screen; on paper it is whole."""
 
+_MANY = 8
+"""Columns from which they stand closer together."""
+
 
 @dataclass(frozen=True)
 class Prose:
@@ -180,7 +183,7 @@ def _table(table: Table, number: int) -> str:
         shown = (f"<td{_kind(table, column, again and column == 0)}>{_e(cells[column])}</td>" for column in columns)
         rows.append(f"<tr>{''.join(shown)}</tr>")
         above = cells[0]
-    size = "scroll long" if len(table.cells) > LONG else "scroll"
+    size = "scroll" + " long" * (len(table.cells) > LONG) + " dense" * (len(table.header) >= _MANY)
     return (
         f'<figure class="table"><figcaption><b>Table {number}.</b> {_e(table.caption)}</figcaption>'
         f'<div class="{size}" tabindex="0" role="group" aria-label="Table {number}"><table>'

@@ -8,10 +8,11 @@ from typing import Any
 
 from radtransfer.errors import RunError
 from radtransfer.reports.study_record import read_study
-from radtransfer.runs import finished_folds, read_rows, read_run
+from radtransfer.run_reading import read_record, read_rows, reading
+from radtransfer.runs import finished_folds, read_run
 from radtransfer.yaml_text import read_yaml
 
-CHANCE = ("seed", "out", "system.", "splits.fold", "recipe")
+CHANCE = ("seed", "out", "track", "system.", "splits.fold", "recipe")
 """Settings that do not make another arm."""
 
 
@@ -113,17 +114,33 @@ def check_any(runs: Sequence[ArmRun], paths: Sequence[Path]) -> None:
 
 
 def read_arm_run(folder: Path, *, weights: str = "") -> ArmRun:
-    """A run with a finished fold; `weights` as a study calls what it starts from."""
+    """A run with a finished fold; `weights` as a study calls what it starts from.
+
+    Raises:
+        RunError: Its files are not as they were written.
+    """
+    with reading(folder):
+        return _read(folder, weights)
+
+
+def _read(folder: Path, weights: str) -> ArmRun:
     document, _ = read_yaml(folder / "config.yaml")
     trained = []
     for number, place in finished_folds(folder).items():
-        metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-        curve = read_rows(place / "curve.csv") if (place / "curve.csv").is_file() else []
+        metrics, curve = read_record(place / "metrics.json"), _curve(place / "curve.csv")
         seed = document.get("seed", 0)
         trained.append(TrainedFold(number, metrics.get("repeat", 1), seed, metrics.get("auc"), curve))
     whole = folder / "metrics.json"
-    metrics = json.loads(whole.read_text(encoding="utf-8")) if whole.is_file() else {}
+    metrics = read_record(whole) if whole.is_file() else {}
     return ArmRun(folder, dict(_flat(document)), read_run(folder), metrics, trained, weights)
+
+
+def _curve(file: Path) -> list[dict[str, str]]:
+    """The rows of a curve.csv, whose figures are numbers; none where there is no file."""
+    rows = read_rows(file) if file.is_file() else []
+    for row in rows:
+        int(row["step"]), row["split"], float(row["auc"] or "nan")
+    return rows
 
 
 def _folders(path: Path) -> list[Path]:

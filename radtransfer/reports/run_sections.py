@@ -164,11 +164,15 @@ def size_parts(found: ArmResults) -> list[Any]:
     known = [arm for arm in found.scored if arm.parameters and arm.pooled is not None]
     if len({arm.parameters for arm in known}) < 2:
         return []
-    groups: dict[str, list] = {}
+    alike: dict[tuple[str, ...], list] = {}
     for arm in known:
-        name = ", ".join(filter(None, (arm.start, arm.depth, arm.recipe, arm.context)))
-        point = (arm.backbone, arm.parameters, arm.pooled, *(arm.ci95 or (_NAN, _NAN)))
-        groups.setdefault(name, []).append(point)
+        alike.setdefault((arm.start, arm.depth, arm.recipe, arm.context), []).append(arm)
+    groups = {
+        arms[0].name if len(arms) == 1 else ", ".join(filter(None, words)): [
+            (arm.backbone, arm.parameters, arm.pooled, *(arm.ci95 or (_NAN, _NAN))) for arm in arms
+        ]
+        for words, arms in alike.items()
+    }
     return [
         Picture(
             "size",

@@ -47,6 +47,7 @@ th { font-weight: 600; box-shadow: inset 0 -1px var(--ink); vertical-align: bott
 td { border-bottom: 1px solid var(--line); }
 th.name, td.name { text-align: left; white-space: normal; overflow-wrap: break-word; max-width: 24rem; }
 .long { max-height: 34rem; overflow-y: auto; border-block: 1px solid var(--line); } .long table { border-block: 0; }
+.dense table { font-size: .78rem; } .dense th, .dense td { padding-inline: .35rem; }
 td.again { color: #a3abb3; }
 tbody tr:last-child td { border-bottom: 0; }
 tbody tr:hover td { background: var(--tint); }

@@ -6,7 +6,8 @@ from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import RadtransferError, RunError
-from radtransfer.runs import find_fold, read_rows
+from radtransfer.run_reading import read_rows, reading
+from radtransfer.runs import find_fold
 from radtransfer.splits.folds import Fold
 from radtransfer.splits.leaks import image_identities
 
@@ -21,8 +22,9 @@ def source_leaks(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iter
         source = read_table(load_config(str(run / "config.yaml")).data)
     except (RunError, RadtransferError):
         return
-    rows = [row for row in read_rows(run / "folds.csv") if int(row["fold"]) == number]
-    trained = {row["path"] for row in rows if row["split"] != "test"}
+    with reading(run):
+        rows = [row for row in read_rows(run / "folds.csv") if int(row["fold"]) == number]
+        trained = {row["path"] for row in rows if row["split"] != "test"}
     identities = zip(source.paths, image_identities(source), strict=True)
     seen = {identity for path, identity in identities if path in trained}
     mine = image_identities(table)

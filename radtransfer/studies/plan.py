@@ -12,6 +12,7 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError, DataError, RadtransferError, RunError, WeightsError
 from radtransfer.run_address import address, files_fingerprint, run_identity, table_fingerprint
 from radtransfer.run_names import check_names
+from radtransfer.run_reading import read_record
 from radtransfer.runs import read_run, write_json
 from radtransfer.settings import Config, DataSettings
 from radtransfer.splits.folds import fold_count
@@ -73,7 +74,7 @@ class PlannedRun:
             RunError: Another run has the same short address.
         """
         before = _read_card(self.card)
-        if before and before["identity"] != json.loads(json.dumps(self.identity)):
+        if before and before.get("identity") != json.loads(json.dumps(self.identity)):
             raise RunError(f"{self.card} is the card of another run. Use another --runs.")
         made = before.get("files") if self.path.exists() else None
         values = {"identity": self.identity, "files": made or self.files, "failure": failure}
@@ -100,14 +101,14 @@ class StudyPlan:
 
 
 def check_study(study: Study) -> tuple[Cell, ...]:
-    """The cells of a study that was not narrowed on the command line.
+    """The cells of a study that was not narrowed on the command line, those that others start from first.
 
     Raises:
         ConfigError: Settings, or exclusions that exclude nothing.
     """
     cells = study_cells(study)
     raise_mistakes(list(idle_exclusions(study)), "study")
-    return cells
+    return (*source_cells(cells), *cells)
 
 
 def plan_study(study: Study, *, store: Path) -> StudyPlan:
@@ -209,4 +210,7 @@ class _Planner:
 
 
 def _read_card(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return dict(read_record(path)) if path.is_file() else {}
+    except RunError:
+        return {}  # a card is written again

@@ -6,6 +6,7 @@ from typing import Any
 
 from radtransfer.config import checked_settings, flat_settings
 from radtransfer.errors import closest_names
+from radtransfer.run_names import check_value
 
 SECTIONS = ("study", "base", "sources", "arms", "grid", "exclude", "compare")
 """Of a study's file, in the order in which it is best read."""
@@ -43,7 +44,8 @@ class Reader:
         places = {name: self.place(*parts, name) for name in values}
         if "out" in values:
             self.wrong("the study names its run folders itself; leave `out` away", *parts, "out")
-        sections = checked_settings({key: item for key, item in values.items() if key != "out"}, places, self.mistakes)
+        kept = {key: item for key, item in values.items() if key != "out"}
+        sections = checked_settings(kept, places, self.mistakes, check=check_value)
         return {
             f"{section}.{key}".lstrip("."): item for section, part in sections.items() for key, item in part.items()
         }

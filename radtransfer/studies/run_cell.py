@@ -3,12 +3,16 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from radtransfer.config import load_config
-from radtransfer.errors import FoldsFailedError, RadtransferError, RunInUseError, TrainingError
+from radtransfer.errors import FoldsFailedError, RadtransferError, RunInUseError
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
+from radtransfer.system_errors import system_error
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from radtransfer.networks import Networks
 
 Status = Literal["finished", "partly", "failed", "busy"]
 
@@ -30,7 +34,9 @@ class Outcome:
     seconds: float = 0.0
 
 
-def run_cell(config: Config, path: Path, *, progress: Progress | None = None) -> Outcome:
+def run_cell(
+    config: Config, path: Path, *, progress: Progress | None = None, networks: "Networks | None" = None
+) -> Outcome:
     """Compute the run in `path`, or go on with it; errors are outcomes.
 
     The result depends on the settings alone: nothing that this process did before matters.
@@ -39,29 +45,40 @@ def run_cell(config: Config, path: Path, *, progress: Progress | None = None) ->
         config: The settings; those that a run begun in `path` was begun with count where both mean the same.
         path: The run folder.
         progress: Hears what happens.
+        networks: Those of earlier runs in this process; from `own_networks`.
     """
     started = time.monotonic()
-    outcome = _outcome(config, path, progress)
+    outcome = _outcome(config, path, progress, networks)
     return replace(outcome, seconds=round(time.monotonic() - started, 2))
 
 
-def _outcome(config: Config, path: Path, progress: Progress | None) -> Outcome:
+def own_networks() -> "Networks":
+    """Networks for a process that computes nothing but runs: what Keras keeps of earlier ones is forgotten.
+
+    Not for each run: what was traced would have to be compiled again.
+    """
     import keras
 
+    from radtransfer.networks import Networks
+
+    return Networks(before_building=keras.utils.clear_session)
+
+
+def _outcome(config: Config, path: Path, progress: Progress | None, networks: "Networks | None") -> Outcome:
     from radtransfer.finetune import finetune
 
-    keras.utils.clear_session()
     try:
-        finetune(_as_begun(config, path), resume=True, progress=progress)
+        finetune(_as_begun(config, path), resume=True, progress=progress, networks=networks or own_networks())
     except RunInUseError as error:
         return Outcome("busy", str(error), error.exit_code)
     except FoldsFailedError as error:
         return Outcome("partly", str(error), error.exit_code)
     except RadtransferError as error:
         return Outcome("failed", str(error), error.exit_code)
-    except MemoryError:
-        return Outcome("failed", "The machine has too little memory.", TrainingError.exit_code)
     except Exception as error:  # a bug in one run must not stop the others
+        known = system_error(error)
+        if known is not None:
+            return Outcome("failed", str(known), known.exit_code)
         return Outcome("failed", f"Unexpected {type(error).__name__}: {error}", RadtransferError.exit_code)
     return Outcome("finished")
 
@@ -71,4 +88,6 @@ def _as_begun(config: Config, path: Path) -> Config:
     if not (path / "run.json").exists():
         return replace(config, out=str(path))
     begun = load_config(str(path / "config.yaml"))
-    return replace(begun, out=str(path), system=replace(begun.system, workers=config.system.workers))
+    return replace(
+        begun, out=str(path), track=config.track, system=replace(begun.system, workers=config.system.workers)
+    )

@@ -104,8 +104,12 @@ def _about(values: dict[str, Any], reader: Reader, *, name: str) -> dict[str, An
         about[key] = str(about.get(key) or "").strip()
     if not _NAME.match(str(about["name"])):
         reader.wrong(f"expected a name of letters, digits and _.+-. Received: {about['name']!r}", "study", "name")
+    if not isinstance(about.get("reference"), str | None):
+        reader.wrong(f"reference is an arm. Received: {about['reference']!r}", "study", "reference")
+        del about["reference"]
     threshold = about.get("threshold")
-    if threshold is not None and (isinstance(threshold, bool | str) or not 0 <= threshold <= 1):
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if threshold is not None and not (is_number and 0 <= threshold <= 1):
         reader.wrong(f"threshold is an AUC from 0 to 1. Received: {threshold!r}", "study", "threshold")
     return about
 

@@ -10,7 +10,6 @@ table.json:
 Two rows with one `run` are the same run seen from two arms. Figures are null where there are none (yet).
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ import numpy as np
 
 from radtransfer.curve import steps_to
 from radtransfer.run_names import look_up
-from radtransfer.runs import finished_folds, read_rows, read_run, write_json, write_rows
+from radtransfer.run_reading import read_record, read_rows, reading
+from radtransfer.runs import finished_folds, read_run, write_json, write_rows
 from radtransfer.studies.cells import Cell
 from radtransfer.studies.pairs import paired_runs, reference_run
 from radtransfer.studies.plan import PlannedRun, StudyPlan, data_tables
@@ -144,7 +144,9 @@ def _fold_rows(path: Path, record: Mapping[str, Any], threshold: float | None) -
     seconds = record.get("timings", {}).get("seconds_per_fold", {})
     for number, folder in finished_folds(path).items():
         metrics, curve = _read(folder / "metrics.json"), folder / "curve.csv"
-        rows = read_rows(curve) if curve.exists() and threshold is not None else []
+        with reading(path):
+            rows = read_rows(curve) if curve.exists() and threshold is not None else []
+            steps = steps_to(rows, threshold) if rows else None
         kept = ("repeat", "seed", "auc", "per_class", "accuracy", "top5_accuracy", "epochs", "best_epoch")
         yield {
             "fold": number,
@@ -152,7 +154,7 @@ def _fold_rows(path: Path, record: Mapping[str, Any], threshold: float | None) -
             "val_auc": (metrics.get("val") or {}).get("auc"),
             "images": metrics.get("n_images"),
             "patients": metrics.get("n_patients"),
-            "steps": steps_to(rows, threshold) if rows else None,
+            "steps": steps,
             "steps_watched": bool(rows),
             "seconds": seconds.get(str(number)),
             "path": str(folder),
@@ -175,7 +177,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_record(path)
 
 
 def _plain(value: Any) -> Any:

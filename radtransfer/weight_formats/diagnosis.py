@@ -9,7 +9,8 @@ import h5py
 from radtransfer.errors import WeightsError, WeightsNotFoundError
 
 _AGAIN = "Download it again."
-_PYTORCH = "PyTorch files are not supported yet. Pass the Keras file (.h5, .weights.h5, .keras)"
+_CONVERT = "Make a Keras file of it: radtransfer weights convert FILE OUT.weights.h5"
+_SAVE_AGAIN = "Where it is trusted, load it in PyTorch and torch.save its state dict again, then convert that"
 
 # The first bytes of files that are not weights, and what to say.
 _BEGINNINGS = (
@@ -19,7 +20,8 @@ _BEGINNINGS = (
         "download it in a browser or with gdown.",
     ),
     (rb"version https://git-lfs", 'is a Git LFS pointer, not the file itself: {file}. Run "git lfs pull".'),
-    (rb"\x80[\x02-\x05]", "is a pickle or old PyTorch file, never opened: {file}. " + _PYTORCH + "."),
+    (rb"\x80[\x02-\x05]", "is a pickle or old PyTorch file, never opened: {file}. " + _SAVE_AGAIN + "."),
+    (rb".{257}ustar", "is a tar, as PyTorch wrote before 0.2, never opened: {file}. " + _SAVE_AGAIN + "."),
     (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd", "is compressed: {file}. Unpack it first."),
     (rb"Rar!|7z\xbc\xaf", "is a packed archive: {file}. Unpack it and pass the .h5 file in it."),
     (rb"\x93NUMPY", "is a NumPy array: {file}. Pass a Keras file (.h5, .weights.h5, .keras)."),
@@ -60,7 +62,7 @@ def no_weights(path: Path) -> str:
         return _no_weights_in_zip(path)
     if h5py.is_hdf5(path):
         with h5py.File(path) as file:
-            held = ", ".join(sorted(file)[:5]) or "nothing"
+            held = ", ".join(sorted(map(str, file))[:5]) or "nothing"
         return (
             f"{path} is HDF5 but holds no Keras weights (it holds {held}). "
             "Expected a file that Keras wrote with save or save_weights."
@@ -77,7 +79,7 @@ def _no_weights_in_zip(path: Path) -> str:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("data.pkl") for name in names):
-        return f"weights file is a PyTorch file: {path} ({_size(path)}). {_PYTORCH}."
+        return f"weights file is a PyTorch file: {path} ({_size(path)}). {_CONVERT}."
     inside = [name for name in names if name.endswith((".h5", ".keras", ".hdf5"))]
     if inside:
         return f"{path} is a zip that holds {', '.join(inside[:5])}. Unpack it and pass one of them."

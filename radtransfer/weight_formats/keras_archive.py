@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 
 from radtransfer.errors import WeightsError
+from radtransfer.weight_formats.hdf5_heaps import check_heaps
 from radtransfer.weight_formats.weight_file import WeightFile, WeightFormat
 from radtransfer.weight_formats.weights_h5 import layers_of
 
@@ -28,7 +29,9 @@ def read_keras_archive(path: Path) -> WeightFile:
         size = archive.getinfo(_WEIGHTS).file_size
         if size > _MOST_COMPRESSED * path.stat().st_size + 2**20:
             raise WeightsError(f"declares {size / 1e6:,.0f} MB, which cannot be. Download it again.")
-        with h5py.File(io.BytesIO(archive.read(_WEIGHTS))) as file:
+        content = archive.read(_WEIGHTS)
+        check_heaps(content)
+        with h5py.File(io.BytesIO(content)) as file:
             layers = layers_of(file, file_size=size)
         return WeightFile(
             path=path,

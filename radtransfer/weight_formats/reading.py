@@ -5,9 +5,13 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import h5py
+
 from radtransfer.errors import WeightsError
 from radtransfer.weight_formats import FORMATS
+from radtransfer.weight_formats.carried_code import check_carries_no_code
 from radtransfer.weight_formats.diagnosis import check_content, damage, no_weights
+from radtransfer.weight_formats.hdf5_heaps import check_file_heaps
 from radtransfer.weight_formats.weight_file import WeightFile
 
 # What h5py, zipfile and json raise on damaged or hostile files.
@@ -33,14 +37,18 @@ def read_weight_file(path: Path) -> WeightFile:
     """
     check_content(path)
     try:
+        if h5py.is_hdf5(path):
+            check_file_heaps(path)
         for card in FORMATS.values():
             if card.recognizes(path):
+                check_carries_no_code(path)
                 return _with_layers(card.read(path))
+        raise WeightsError(no_weights(path))
     except WeightsError as error:
-        raise WeightsError(f"weights file {path} {error}") from None
+        told = str(error)
+        raise WeightsError(told if str(path) in told else f"weights file {path} {told}") from None
     except _DAMAGED as error:
         raise WeightsError(damage(path, error)) from None
-    raise WeightsError(no_weights(path))
 
 
 def sha256_of(path: Path) -> str:

@@ -14,6 +14,7 @@ FLOORS = {
     "ground": [
         (
             "errors",
+            "system_errors",
             "intensity_window",
             "seeds",
             "image_place",
@@ -29,6 +30,8 @@ FLOORS = {
             "locking",
             "cache",
             "kept_arrays",
+            "run_reading",
+            "whole_file",
             "runs",
             "result_folder",
         )
@@ -43,7 +46,10 @@ FLOORS = {
         ("weight_formats",),
         ("preprocessing",),
         ("losses",),
+        ("optimizers",),
+        ("fused_batch_norm",),
         ("schedule",),
+        ("trackers",),
         ("epoch_order",),
         ("checkpoint",),
         ("device",),
@@ -69,11 +75,13 @@ FLOORS = {
         ),
         ("transfer", "initialization"),
         ("checks",),
+        ("tracking",),
     ],
     "jobs": [
         (
             "run_names",
             "run_address",
+            "networks",
             "experiment",
             "preparation",
             "planning",
@@ -81,12 +89,13 @@ FLOORS = {
             "fold_results",
             "finetune",
             "dry_run",
+            "rate_search",
             "studies",
         ),
-        ("data",),
-        ("export",),
+        ("data", "input_scale"),
+        ("doctor",),
         ("prepared",),
-        ("comparisons", "reports"),
+        ("comparisons", "reports", "predictions", "exports", "explanations"),
     ],
 }
 

@@ -3,12 +3,14 @@ import configparser
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"tensorflow", "keras", "numpy", "sklearn", "h5py", "PIL", "keras_cv", "tensorflow_datasets"}
+HEAVY |= {"mlflow", "wandb", "tensorboard"}
 
 
 def modules_after(code):
@@ -29,6 +31,8 @@ def modules_after(code):
         "from radtransfer.cli.main import application; application(['compare-cca', '--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['data', 'check', '--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['study', '--help'], standalone_mode=False)",
+        "from radtransfer.cli.main import application; application(['doctor', '--help'], standalone_mode=False)",
+        "from radtransfer.cli.main import application; application(['completion', 'zsh'], standalone_mode=False)",
         "from radtransfer.config import load_config; load_config('quickstart')",
         "from radtransfer.studies.study_file import load_study; load_study('quick-advice')",
     ],
@@ -77,3 +81,8 @@ def test_the_library_never_prints_imports_click_or_asserts(path):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
             assert not any(name.partition(".")[0] == "click" for name in names)
             assert not any("keras.src" in name for name in names)
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    names = Counter(path.name for path in Path(__file__).parents[1].rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -27,6 +27,8 @@ def test_the_list_as_json_holds_every_card():
     assert [entry["name"] for entry in entries] == list(BACKBONES)
     assert {entry["name"] for entry in entries if not entry["slim"]} == {
         "inception_v3",
+        "inception_v3_torch",
+        "resnet50_v1_5",
         "inception_resnet_v2",
         "efficientnet_v2_b0",
         "convnext_tiny",

@@ -1,6 +1,7 @@
 """How much faster a frozen epoch is when the frozen part runs once per image instead of once per epoch.
 
-    python tests/benchmarks/bench_features.py [--backbone resnet50] [--image-size 96] [--rounds 5] [--json FILE]
+    python tests/benchmarks/bench_features.py [--backbone resnet50] [--image-size 96] [--depths stage3,stage4]
+        [--rounds 5] [--json FILE]
 
 Images are noise on disk. For each depth, an epoch on images and an epoch on kept features take turns on one network;
 each ratio is the median of the ratios within rounds. The first pass, which computes the features, is timed apart.
@@ -38,6 +39,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--depths", help="stages, comma-separated; all without it")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
@@ -48,7 +50,7 @@ def parse():
 def depths(options):
     from radtransfer.backbones import BACKBONES
 
-    return list(BACKBONES[options.backbone].stages)
+    return options.depths.split(",") if options.depths else list(BACKBONES[options.backbone].stages)
 
 
 def measure(options, depth, folder):

@@ -1,5 +1,6 @@
 """The command `radtransfer` itself."""
 
+import pytest
 from click.testing import CliRunner
 
 from radtransfer.cli.main import application
@@ -9,3 +10,28 @@ def test_a_mistyped_command_is_usage_and_names_the_closest():
     outcome = CliRunner().invoke(application, ["finetun", "quickstart"])
     assert outcome.exit_code == 2
     assert "No command 'finetun'. Did you mean 'finetune'?" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        (["configs", "lst"], "No command 'lst'. Did you mean 'list'?"),
+        (["data", "chek"], "No command 'chek'. Did you mean 'check'?"),
+        (["weights", "xyz"], "No command 'xyz'. Known: "),
+        (["finetune", "--epoch", "3"], "--epochs"),
+        (["study", "quick-advice", "--dryrun"], "--dry-run"),
+    ],
+)
+def test_mistyped_commands_and_options_get_a_suggestion(words, suggestion):
+    outcome = CliRunner().invoke(application, words)
+    assert outcome.exit_code == 2 and suggestion in outcome.stderr
+
+
+@pytest.mark.parametrize("no_color", [None, "1"])
+def test_no_color_takes_the_colours_away(monkeypatch, tmp_path, no_color):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RADTRANSFER_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("radtransfer.cli.doctor.import_tensorflow", lambda: 1 / 0)
+    monkeypatch.setenv("NO_COLOR", no_color or "")
+    outcome = CliRunner().invoke(application, ["doctor"], color=True)
+    assert ("\x1b[" in outcome.stdout) == (no_color is None)

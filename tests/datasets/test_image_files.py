@@ -90,3 +90,57 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,label\na,0\nb,1\n")
     with pytest.raises(DataError, match="--image-root nowhere is not a folder. Give the one"):
         read_table(DataSettings(source=str(tmp_path / "t.csv"), image_root="nowhere"))
+
+
+@pytest.fixture
+def rooted(tmp_path):
+    """A table of one path, read below a root beside which a secret file lies."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.png").write_bytes(b"x")
+    (tmp_path / "secret.png").write_bytes(b"x")
+
+    def read(path, **settings):
+        (tmp_path / "t.csv").write_text(f'path,label\n"{path}",0\na.png,1\n', encoding="utf-8")
+        table = read_table(DataSettings(source=str(tmp_path / "t.csv"), image_root=str(root), **settings))
+        return table.files[0]
+
+    return read
+
+
+def way_out(how, tmp_path):
+    if how == "link":
+        (tmp_path / "root" / "link.png").symlink_to(tmp_path / "secret.png")
+    if how == "linked folder":
+        (tmp_path / "root" / "more").symlink_to(tmp_path)
+    return {
+        "absolute": str(tmp_path / "secret.png"),
+        "dots": "../secret.png",
+        "link": "link.png",
+        "linked folder": "more/secret.png",
+        "frame": "../secret.png#1",
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["absolute", "dots", "link", "linked folder"])
+def test_no_path_and_no_link_leads_out_of_a_named_root_unless_allowed(rooted, tmp_path, how):
+    path = way_out(how, tmp_path)
+    with pytest.raises(DataError, match="lead out of --image-root .*--outside-root"):
+        rooted(path)
+    assert rooted(path, outside_root=True).resolve() == (tmp_path / "secret.png").resolve()
+
+
+def test_a_frame_of_a_file_outside_is_not_found(rooted, tmp_path):
+    assert rooted(way_out("frame", tmp_path)) is None
+
+
+def test_an_absolute_path_below_the_root_is_taken(rooted, tmp_path):
+    (tmp_path / "root" / "b.png").write_bytes(b"x")
+    assert rooted(tmp_path / "root" / "b.png") == tmp_path / "root" / "b.png"
+
+
+def test_hidden_folders_hold_no_images(tmp_path):
+    for name in ("well/a.png", "sick/b.png", "well/.ipynb_checkpoints/a-checkpoint.png", ".thumbnails/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert read_table(DataSettings(source=str(tmp_path))).paths == ("sick/b.png", "well/a.png")

@@ -58,6 +58,15 @@ def test_sizes_are_named_on_a_logarithmic_axis(tmp_path):
     save_figure(figure, tmp_path / "sizes.png")
 
 
+@pytest.mark.parametrize("length", [10, 40, 80, 200])
+def test_a_legend_stays_inside_its_figure(length):
+    point = [("cbr", 1_000_000, 0.8, 0.7, 0.9)]
+    figure = draw_auc_by_size({f"{number}{'n' * length}": point for number in range(4)})
+    figure.draw_without_rendering()
+    box, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1
+
+
 def test_names_are_drawn_as_they_are(tmp_path):
     assert [plain(text) for text in ("$x$", "_x", "a\nb\x07")] == [r"\$x\$", " _x", "a b "]
     figure = draw_convergence({"_hidden $a_b^": [[(0, 0.5), (10, 0.9)]], "x" * 200: [[(0, 0.5)]]}, threshold=0.7)

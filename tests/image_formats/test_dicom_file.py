@@ -405,3 +405,11 @@ def test_threads_leave_the_warning_filters_as_they_were(tmp_path):
     with ThreadPoolExecutor(8) as executor:
         list(executor.map(read_header, [file] * 100))
     assert warnings.filters == before
+
+
+def test_a_deflated_file_that_unpacks_to_any_size_is_refused(tmp_path, monkeypatch):
+    file = write(tmp_path / "bomb.dcm", np.zeros((2000, 2000), "uint8"), syntax=DeflatedExplicitVRLittleEndian)
+    assert file.stat().st_size < 20_000
+    assert decode_dicom(file, "minmax").shape == (2000, 2000, 3)
+    monkeypatch.setattr("radtransfer.image_formats.dicom_file.DEFLATED_LIMIT", 3_000_000)
+    assert "unpacks to more than 3 MB" in reason(file)

@@ -351,3 +351,30 @@ def test_the_top_five_of_many_classes_is_counted():
     predictions = Predictions(np.eye(9)[truth], probabilities, [str(i) for i in range(60)])
     expected = top_k_accuracy_score(truth, probabilities, k=5, labels=range(9))
     assert evaluate(predictions, scoring).top5_accuracy == pytest.approx(expected)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_every_figure_of_labels_is_scikit_learns_on_the_known_images_and_says_of_how_many(data):
+    rows = data.draw(st.integers(2, 25))
+    cell = st.sampled_from([0.0, 1.0, np.nan])
+    targets = np.array(data.draw(st.lists(st.tuples(cell, cell), min_size=rows, max_size=rows)))
+    scores = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])  # few, so that many are tied
+    outputs = np.array(data.draw(st.lists(st.tuples(scores, scores), min_size=rows, max_size=rows)))
+    found = evaluate(fold(targets, outputs), LABELS)
+    for column, name in enumerate(LABELS.classes):
+        known = ~np.isnan(targets[:, column])
+        truth, score = targets[known, column], outputs[known, column]
+        positive, negative = int(truth.sum()), int((1 - truth).sum())
+        assert found.n_per_class[name] == {"positive": positive, "negative": negative}
+        if positive and negative:
+            assert found.per_class[name] == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
+        else:
+            assert found.per_class[name] is None and name in found.undefined
+
+
+def test_images_of_several_folds_are_counted_once():
+    parts = [binary([0, 1, 1], [0.1, 0.7, 0.4], repeat=repeat) for repeat in (1, 2)]
+    summary = summarize(parts, TWO, draws=10)
+    assert summary.n_images == 3
+    assert summary.n_per_class == {n: {"positive": p, "negative": 3 - p} for n, p in (("benign", 1), ("malignant", 2))}

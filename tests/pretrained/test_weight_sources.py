@@ -168,6 +168,6 @@ def test_a_folder_without_weights_is_no_run(tmp_path):
     assert "expected a run.json in it" in refusal(tmp_path / "here")
 
 
-def test_a_savedmodel_folder_is_not_supported_yet(tmp_path):
+def test_a_savedmodel_folder_is_to_be_converted(tmp_path):
     (tmp_path / "saved_model.pb").touch()
-    assert "not supported yet" in refusal(tmp_path)
+    assert "radtransfer weights convert" in refusal(tmp_path)

@@ -57,6 +57,12 @@ def test_a_long_table_scrolls_and_a_wide_figure_may():
     assert '<figure class="wide">' in html_page(report(picture(7)), {"drawing": b""})
 
 
+def test_the_columns_of_a_wide_table_stand_closer():
+    wide = Table("t", "caption", list("abcdefgh"), [list("12345678")], [{}])
+    assert 'class="scroll dense"' in html_page(report(wide), {})
+    assert 'class="scroll dense"' not in html_page(report(table()), {})
+
+
 def test_a_markdown_table_keeps_its_columns():
     lines = markdown_table(table(first="a|b\n<b>")).splitlines()
     assert lines[1] == "| --- | ---: | ---: |"

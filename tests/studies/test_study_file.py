@@ -243,3 +243,8 @@ def test_radimagenet_24_is_its_authors_grid():
     networks = ("inception_resnet_v2", "resnet50", "densenet121", "inception_v3")
     assert found == {(arm, network, rate) for arm in rates for network in networks for rate in rates[arm]}
     assert len(cells) == 24
+
+
+def test_the_runs_that_others_start_from_are_counted():
+    cells = check_study(load_study("quick-advice"))
+    assert [cell.is_source for cell in cells] == [True] * 2 + [False] * 12

@@ -165,9 +165,14 @@ def test_another_zip_is_not_a_keras_file(tmp_path):
     assert "zip but not a .keras file (it holds readme.txt)" in message(path)
 
 
-def test_a_pytorch_file_is_not_supported_yet(tmp_path):
+def test_a_pytorch_file_is_to_be_converted(tmp_path):
     path = zip_holding("archive/data.pkl", tmp_path / "x.pt")
-    assert "PyTorch files are not supported yet" in message(path)
+    assert "radtransfer weights convert" in message(path)
+
+
+def test_a_tar_of_early_pytorch_is_never_opened(tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"sys_info".ljust(257, b"\0") + b"ustar" + bytes(300))
+    assert "is a tar, as PyTorch wrote before 0.2, never opened" in message(tmp_path / "x.pth")
 
 
 def test_a_pickle_is_never_opened(tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 from radtransfer.errors import TrainingError
 from radtransfer.settings import Config
 from radtransfer.studies.engines.engine import Hear, Relay, thread_environment, with_decoders
-from radtransfer.studies.run_cell import Outcome, run_cell
+from radtransfer.studies.run_cell import Outcome, own_networks, run_cell
 
 _PATIENCE = 30.0
 """Seconds that a worker has to end an epoch's bookkeeping when it is told to stop."""
@@ -137,17 +137,19 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
     """The life of a worker: until it has done enough, the pipe is closed, or it is told to stop."""
     # Ctrl-C reaches the whole group; the parent alone says when to stop, once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # Several processes share a GPU only if none takes all its memory at once.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         if prepare is not None:
             prepare()
-        first, last = 0, False
+        # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
+        signal.signal(signal.SIGTERM, _interrupt)
+        networks, first, last = own_networks(), 0, False
         while not last:
             config, path = pipe.recv()
-            outcome = run_cell(config, path, progress=Relay(lambda name, arguments: pipe.send((name, arguments))))
+            progress = Relay(lambda name, arguments: pipe.send((name, arguments)))
+            outcome = run_cell(config, path, progress=progress, networks=networks)
             first, runs = first or _memory(), runs - 1
             last = runs == 0 or _memory() > _GROWTH * first
             pipe.send((outcome, last))

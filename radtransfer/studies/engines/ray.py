@@ -40,8 +40,12 @@ _ENVIRONMENT = (
     "TF_ENABLE_ONEDNN_OPTS",
     "TF_DETERMINISTIC_OPS",
     "RADTRANSFER_CACHE",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_EXPERIMENT_NAME",
+    "WANDB_MODE",
+    "WANDB_PROJECT",
 )
-"""What a run takes over from the environment of the study."""
+"""What a run takes over from the environment of the study. Keys and passwords are not among it: Ray shows these."""
 
 
 @dataclass

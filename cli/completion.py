@@ -1,0 +1,20 @@
+"""`radtransfer completion`: the script that makes a shell complete commands, options and names."""
+
+import click
+
+from radtransfer.cli.completions import SHELLS
+from radtransfer.cli.main import COMPLETING
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(list(SHELLS)))
+def completion(shell: str) -> None:
+    """Print the script that makes SHELL complete commands, options, backbones, schemes, recipes and configs.
+
+    \b
+    Example: eval "$(radtransfer completion bash)"                    in ~/.bashrc
+             eval "$(radtransfer completion zsh)"                     in ~/.zshrc, after compinit
+             radtransfer completion fish > ~/.config/fish/completions/radtransfer.fish
+    """
+    application = click.get_current_context().find_root().command
+    click.echo(SHELLS[shell](application, {}, "radtransfer", COMPLETING).source())

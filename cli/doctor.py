@@ -1,0 +1,45 @@
+"""`radtransfer doctor`: what this machine offers, and what stands in the way."""
+
+import json
+
+import click
+
+from radtransfer.cli.tensorflow import import_tensorflow
+
+_COLORS = {"ok": "green", "note": "yellow", "problem": "red"}
+
+BROKEN = 2
+"""Exit code where something is found that nothing works with."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Look at versions, memory, cache, weights, extras and GPU, and say what to do where something is amiss.
+
+    The exit code is 2 if there is a problem that must be solved first, else 0: having no GPU or no extras is none.
+
+    \b
+    Example: radtransfer doctor
+             radtransfer doctor --json > machine.json
+    """
+    from radtransfer.doctor.examine import examine
+
+    findings = []
+    for finding in examine(import_tensorflow=import_tensorflow):
+        findings.append(finding)
+        if not as_json:
+            click.echo(_text(finding))
+    problems = [finding.subject for finding in findings if finding.status == "problem"]
+    if as_json:
+        click.echo(json.dumps({"problems": problems, "findings": [item.to_dict() for item in findings]}, indent=2))
+    elif problems:
+        click.echo(f"{len(problems)} to solve first: {', '.join(problems)}")
+    click.get_current_context().exit(BROKEN if problems else 0)
+
+
+def _text(finding) -> str:
+    mark = click.style(f"{finding.status:<9}", fg=_COLORS[finding.status])
+    indented = finding.text.replace("\n", f"\n{'':<21}")
+    advice = f"\n{'':<21}→ {finding.advice}" if finding.advice else ""
+    return f"{mark}{finding.subject:<12}{indented}{advice}"

@@ -1,0 +1,105 @@
+"""`radtransfer explain`: where in an image a network finds what it says."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.config import load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from radtransfer.explanations.explained import Explained
+
+
+TABLE = {
+    "image_root": "data.image_root",
+    "path_column": "data.path_column",
+    "label_column": "data.label_column",
+    "unmentioned": "data.unmentioned",
+}
+
+
+@click.command(short_help="Draw where in images a network finds what it says.")
+@click.argument("model")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--data", metavar="SOURCE", help="Images with labels.  [default: the run's own test images]")
+@setting_options(**TABLE)
+@click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
+@click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
+@click.option("--class", "target", metavar="NAME", help="Explain this class.  [default: what was predicted]")
+@click.option("--limit", type=click.IntRange(1, 1000), default=24, show_default=True, help="Images to explain.")
+@click.option(
+    "--occlusion", type=click.IntRange(0, 64), default=8, show_default=True, help="Squares a side to cover; 0: none."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights the test draws.")
+@click.option("--out", metavar="DIR", default="explanations", show_default=True, help="Folder of sheet and overlays.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def explain(model: str, images: tuple[Path, ...], out: str, as_json: bool, **given: object) -> None:
+    """Explain what MODEL (a run, RUN/fold_K, a .keras file) says about IMAGES, --data, or the run's test images.
+
+    Grad-CAM maps, confident mistakes first, on a sheet (HTML) and as PNG. Two checks are printed: the rank correlation
+    with what covering parts of the image does, and with the maps of the same network with random weights, which has to
+    be low.
+
+    \b
+    Example: radtransfer explain runs/first --fold 1 --limit 12 --out explanations
+             radtransfer explain model.keras scan_1.png scan_2.png --layer stage3
+    """
+    if images and given["data"]:
+        raise click.UsageError("Expected IMAGES or --data, and not both.")
+    from radtransfer.result_folder import check_out
+
+    check_out(Path(out))
+    import_tensorflow()
+    from radtransfer.explanations.explain import explain as explain_images
+    from radtransfer.explanations.explained import ExplainSettings
+    from radtransfer.explanations.explanation_files import explained_record, write_explanations
+
+    settings = ExplainSettings(
+        files=images,
+        data=load_config(options={**given_settings(given, TABLE), "data.source": given["data"]}).data,
+        fold=given["fold"],
+        layer=given["layer"],
+        target=given["target"],
+        limit=given["limit"],
+        cells=given["occlusion"],
+        seed=given["seed"],
+    )
+    progress = TerminalProgress()
+    explained = explain_images(model, settings, progress=progress)
+    written = write_explanations(explained, Path(out))
+    progress.clear()
+    click.echo(json.dumps(explained_record(explained), indent=2) if as_json else "\n".join(_lines(explained)))
+    others = f"{len(explained.explanations)} overlays, {written[1].name}, {written[2].name}"
+    click.echo(f"wrote {written[0]}, {others}", err=True)
+
+
+def _lines(explained: "Explained") -> "Iterator[str]":
+    from radtransfer.explanations.randomization import depend_on_weights
+
+    network = explained.network
+    stage = f" ({network.stage})" if network.stage else ""
+    yield f"layer     {network.layer}{stage}, a map of {network.grid[0]}×{network.grid[1]}"
+    wrong = "" if explained.mistakes is None else f", {explained.mistakes} mistakes"
+    yield f"images    {explained.images} {explained.what}{wrong}; {len(explained.explanations)} explained"
+    if explained.explanations[0].occlusion is not None:
+        count = sum(item.agreement is not None for item in explained.explanations)
+        yield f"occlusion rank correlation with Grad-CAM {_number(explained.agreement)}, median of {count} images"
+    steps = ", ".join(f"{step.what} {_number(step.correlation)}" for step in explained.randomized)
+    yield f"sanity    rank correlation with the maps of random weights: {steps}"
+    depends = depend_on_weights(explained.randomized, images=len(explained.explanations))
+    said = {True: "depend", False: "hardly depend", None: "are too few to tell whether they depend"}
+    yield f"{'':<10}the maps {said[depends]} on the weights"
+    for item in explained.explanations[:5]:
+        state = {True: "wrong", False: "right", None: ""}[item.verdict.wrong]
+        yield f"{state:<10}{item.verdict.name} {item.verdict.probability:.3f}  {item.path}"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}"

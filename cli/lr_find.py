@@ -1,0 +1,76 @@
+"""`radtransfer lr-find`: which learning rate to begin with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from radtransfer.cli.completions import complete_run_config
+from radtransfer.cli.finetune import OPTIONS
+from radtransfer.cli.options import given_settings, sets_option, setting_options
+from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.config import load_config
+
+_WITHOUT_MEANING = ("epochs", "learning_rate", "schedule", "monitor", "patience", "eval_every", "repeats")
+_ITS_OWN = ("out", "track", "cache", "cache_features")
+SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_WITHOUT_MEANING, *_ITS_OWN)}
+
+
+@click.command("lr-find")
+@click.argument("config", required=False, shell_complete=complete_run_config)
+@setting_options(**SHARED)
+@sets_option("Any setting.")
+@click.option("--from", "low", type=float, default=1e-6, show_default=True, help="First learning rate.")
+@click.option("--to", "high", type=float, default=1.0, show_default=True, help="Last learning rate.")
+@click.option("--steps", type=click.IntRange(20), default=240, show_default=True, help="Training steps.")
+@click.option("--out", metavar="DIR", default="lr-find", show_default=True, help="Folder of the table and the figure.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def lr_find(
+    config: str | None,
+    sets: tuple[str, ...],
+    low: float,
+    high: float,
+    steps: int,
+    out: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Train a few hundred steps with a rising learning rate, and suggest where the loss falls most steeply.
+
+    Takes the settings of finetune: the network, its start, the images of the first fold, augmentation, batch size and
+    optimizer are those of the run that you plan. No run is begun; --out gets rates.csv, rates.json and the curve.
+
+    \b
+    Example: radtransfer lr-find quickstart
+             radtransfer lr-find --data images.csv --backbone resnet50 --weights imagenet --steps 300
+    """
+    # Some recipes have no learning rate; here it does not matter.
+    unused = {"training.learning_rate": high}
+    settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
+    import_tensorflow()
+    from radtransfer.rate_search.search import find_rate, write_search
+
+    progress = TerminalProgress()
+    search = find_rate(settings, low=low, high=high, steps=steps, out=Path(out), progress=progress)
+    progress.clear()
+    written = write_search(search, Path(out))
+    found = search.to_dict()
+    click.echo(json.dumps(found, indent=2) if as_json else _text(found))
+    click.echo(f"wrote {', '.join(map(str, written))}", err=True)
+
+
+def _text(found: dict[str, Any]) -> str:
+    certainty = f"{found['standard_errors_below_0']:.1f} standard errors below 0"
+    if found["suggested"] is None:
+        suggested = f"none: the loss falls nowhere by more than its noise (steepest slope {certainty}, 4 are asked for)"
+        suggested += "; give more --steps or larger batches"
+    else:
+        suggested = f"{found['suggested']:.2g}, {found['rule']} ({-found['slope']:.3g}, {certainty})"
+    left = "" if found["diverged_at"] is None else f"; the loss left at {found['diverged_at']:.2g}"
+    lowest = f"a tenth of the rate with the lowest loss ({found['lowest_loss_at']:.2g}){left}"
+    rows = {"suggested": suggested, "at most": f"{found['upper']:.2g}, {lowest}", "caveat": found["caveat"]}
+    if found["fell_early"]:
+        rows["note"] = "the loss fell at once because it began high, and went on falling: begin nearer to the second"
+    return "\n".join(f"{title:<11}{text}" for title, text in rows.items())

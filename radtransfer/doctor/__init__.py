@@ -1,0 +1,1 @@
+"""What this machine offers to radtransfer, and what stands in its way."""

@@ -1,0 +1,27 @@
+"""Python in a process of its own, where nothing of this one is left: for proofs, and for converters that are noisy."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from radtransfer.errors import ExportError
+
+
+def run_python(code: str, arguments: Sequence[str | Path], *, failure: str) -> None:
+    """Run `code` with `arguments` in `sys.argv`; what it prints is heard only if it fails.
+
+    Args:
+        code: Python.
+        arguments: As text.
+        failure: How the message begins.
+
+    Raises:
+        ExportError: It failed; gives the last line it wrote.
+    """
+    # -P keeps the current folder off the path, so that only installed packages are found.
+    command = [sys.executable, "-P", "-c", code, *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if process.returncode:
+        last = process.stderr.strip().splitlines()[-1:] or [f"it ended with code {process.returncode}"]
+        raise ExportError(f"{failure}: {last[0].rstrip('.')}. Nothing was written.")

@@ -1,0 +1,234 @@
+"""Take a trained model home, and prove in a fresh process that what was written predicts the same."""
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from radtransfer.cache import PART
+from radtransfer.errors import ConfigError, ExportError, RunError
+from radtransfer.export_formats import EXPORT_FORMATS
+from radtransfer.export_formats.export_format import Exportable, ExportFormat
+from radtransfer.export_formats.fresh_python import run_python
+from radtransfer.exports.export_metadata import export_metadata
+from radtransfer.exports.model_card import ExportCheck, model_card
+from radtransfer.exports.run_facts import read_facts
+from radtransfer.exports.sample_images import Samples, sample_images
+from radtransfer.pipeline.encoded_image import can_read_encoded, encoded_image
+from radtransfer.predictions.validation import export_values
+from radtransfer.runs import find_fold, finished_folds, read_run, write_text
+from radtransfer.weight_formats.keras_models import open_model
+
+LARGEST_DIFFERENCE = 1e-5
+"""Largest difference of a probability, after export, that is let pass."""
+
+_CHECK = """
+import sys
+import numpy as np
+path, original, inputs, outputs = sys.argv[1:]
+with np.load(inputs) as arrays:
+    images, *encoded = arrays.values()
+encoded = [contents.tobytes() for contents in encoded]
+{read}
+of_images = np.asarray(probabilities)
+{read_bytes}
+np.savez(outputs, of_images, np.asarray(probabilities))
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One exported model.
+
+    Attributes:
+        path: The file or folder written.
+        card: Its model card.
+        size: Bytes.
+        difference: Largest absolute difference of a probability, reloaded in a fresh process.
+        bytes_difference: The same where it decodes the files itself; None where it does not.
+        images: How many of the run's images were compared; 0 where they are not on disk any more, and drawn
+            ones were used.
+        inside: What of the way from a file to a probability is inside.
+        caller: What is left to whoever calls it.
+        usage: How it is used.
+    """
+
+    path: Path
+    card: Path
+    size: int
+    difference: float
+    bytes_difference: float | None
+    images: int
+    inside: str
+    caller: str
+    usage: str
+
+
+def export_run(
+    run: str | Path, *, format: str, out: Path, fold: str | None = None, operating_point: str | None = None
+) -> list[Exported]:
+    """Export one fold of a run, or all of them, with a model card each; all are checked before the first appears.
+
+    Args:
+        run: A run folder, or RUN/fold_K.
+        format: Key of `EXPORT_FORMATS`.
+        out: File or folder to write; for all folds, a folder that gets `fold_K` for each.
+        fold: A number, "all", or None where the run has one fold.
+        operating_point: Rule of a threshold, chosen on the fold's validation images, that the export carries.
+
+    Raises:
+        UnknownNameError: No such format.
+        ConfigError: A package that the format needs is not installed.
+        RunError: Not a run, no such fold, `out` exists or cannot be written.
+        ExportError: What was written cannot be read, or predicts something else.
+    """
+    kind = EXPORT_FORMATS[format]
+    _check_installed(kind, format)
+    path, targets = _targets(run, kind, out, fold)
+    for target in targets.values():
+        for place in (target, card_place(target)):
+            if place.exists():
+                raise RunError(f"{place} exists; nothing was written. Choose another --out.")
+    try:
+        with _staging(next(iter(targets.values())).parent) as staging:
+            exported = [
+                _export_fold(path, number, kind, target, staging, operating_point) for number, target in targets.items()
+            ]
+            for item in exported:
+                (staging / item.card.name).replace(item.card)
+                (staging / item.path.name).replace(item.path)
+    except OSError as error:
+        raise RunError(f"--out {out}: cannot be written ({error.strerror or error}). Choose another place.") from None
+    return exported
+
+
+def card_place(target: Path) -> Path:
+    """Where the model card of an export stands."""
+    return target.with_name(f"{target.name}.card.md")
+
+
+def _check_installed(kind: ExportFormat, format: str) -> None:
+    missing = [name for name in kind.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--format {format} needs {', '.join(missing)}, not installed. Run: pip install 'radtransfer[export]'"
+        )
+
+
+def _targets(run: str | Path, kind: ExportFormat, out: Path, fold: str | None) -> tuple[Path, dict[int, Path]]:
+    """The run folder, and where each fold goes."""
+    if fold == "all":
+        read_run(Path(run))
+        numbers = finished_folds(Path(run))
+        if not numbers:
+            raise RunError(f"Run {run} has no finished fold yet; nothing to export.")
+        return Path(run), {number: out / f"fold_{number}{kind.suffix}" for number in numbers}
+    if fold is not None and not fold.isdigit():
+        raise ConfigError(f"--fold expects a number or all. Received: {fold!r}.")
+    path, number = find_fold(run, fold=None if fold is None else int(fold))
+    return path, {number: out if out.name.endswith(kind.suffix) else out.with_name(out.name + kind.suffix)}
+
+
+@contextmanager
+def _staging(parent: Path) -> Iterator[Path]:
+    """A folder in `parent` for what is not checked yet; if the block fails, nothing that was made is left."""
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=PART) as folder:
+            yield Path(folder)
+    except BaseException:
+        for folder in made:
+            folder.rmdir()
+        raise
+
+
+def _export_fold(
+    run: Path, fold: int, kind: ExportFormat, target: Path, staging: Path, operating_point: str | None
+) -> Exported:
+    decided = export_values(run, fold, operating_point)
+    facts, original = read_facts(run, fold), run / f"fold_{fold}" / "model.keras"
+    model = open_model(original)
+    size = model.input_shape[1]
+    metadata = export_metadata(facts, size=size) | decided
+    samples = sample_images(run, fold, size=size, reading=facts.reading)
+    from_bytes = None
+    if kind.read_bytes and can_read_encoded(facts.reading):
+        from_bytes = partial(encoded_image, image_size=size, reading=facts.reading)
+    part = staging / target.name
+    expected = model.predict(samples.images, verbose=0)  # first: a writer that changes the model is found out
+    kind.write(Exportable(model, metadata, from_bytes), part)
+    if from_bytes is None:
+        samples = replace(samples, encoded=[], encoded_rows=[])
+    of_images, of_files = predict_elsewhere(kind, part, original, samples)
+    difference, bytes_difference = _difference(of_images, expected), None
+    if samples.encoded:
+        bytes_difference = _difference(of_files, expected[samples.encoded_rows])
+    check = ExportCheck(kind.usage, _size(part), difference, bytes_difference, samples.real, LARGEST_DIFFERENCE)
+    write_text(staging / card_place(target).name, model_card(facts, size=size, check=check, values=metadata))
+    rules = metadata["input"]
+    return Exported(
+        path=target,
+        card=card_place(target),
+        size=check.size,
+        difference=difference,
+        bytes_difference=bytes_difference,
+        images=samples.real,
+        inside=rules["inside"],
+        caller=rules["caller"],
+        usage=kind.usage,
+    )
+
+
+def predict_elsewhere(
+    kind: ExportFormat, path: Path, original: Path, samples: Samples
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a fresh Python, without this package, predicts from an export.
+
+    Args:
+        kind: Its format.
+        path: The export.
+        original: The run's model.keras.
+        samples: Images, as tensors and as files.
+
+    Returns:
+        Of the images, and of the files; the same again where it does not decode files or there are none.
+
+    Raises:
+        ExportError: It cannot be read.
+    """
+    read_bytes = kind.read_bytes if samples.encoded and kind.read_bytes else ""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "probabilities.npz"
+        np.savez(inputs, samples.images, *(np.frombuffer(contents, np.uint8) for contents in samples.encoded))
+        code = _CHECK.format(read=kind.read, read_bytes=read_bytes)
+        run_python(code, [path, original, inputs, outputs], failure="The export cannot be read back")
+        with np.load(outputs) as arrays:
+            of_images, of_files = arrays.values()
+    return of_images, of_files
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """How far two arrays of probabilities are apart, at most.
+
+    Raises:
+        ExportError: Too far.
+    """
+    if found.shape != expected.shape:
+        raise ExportError(f"The reloaded export predicts {found.shape}, not {expected.shape}. Nothing was written.")
+    difference = float(np.abs(found - expected).max())
+    if not difference <= LARGEST_DIFFERENCE:
+        raise ExportError(
+            f"The reloaded export predicts differently: by {difference:.2g}, "
+            f"where {LARGEST_DIFFERENCE:g} is allowed. Nothing was written."
+        )
+    return difference
+
+
+def _size(path: Path) -> int:
+    return sum(item.stat().st_size for item in ([path] if path.is_file() else path.rglob("*")) if item.is_file())

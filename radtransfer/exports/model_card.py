@@ -1,0 +1,245 @@
+"""The model card of one fold: what it was made from and what it is worth, in Markdown; nothing that no file says.
+
+References:
+    Mitchell et al. 2019, Model Cards for Model Reporting (arXiv 1810.03993): the sections.
+"""
+
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from radtransfer.exports.card_limits import card_limits
+from radtransfer.exports.export_metadata import NOT_A_DEVICE
+from radtransfer.exports.input_rules import caller_text, depth_text, inside_text
+from radtransfer.exports.run_facts import SPLITS, RunFacts
+from radtransfer.exports.weight_terms import weight_terms
+from radtransfer.reports.numbers import mean_sd, number
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """How an export came through its check; see `export_run.Exported`.
+
+    Attributes:
+        allowed: Largest difference that is let pass.
+    """
+
+    usage: str
+    size: int
+    difference: float
+    bytes_difference: float | None
+    images: int
+    allowed: float
+
+
+def model_card(
+    facts: RunFacts, *, size: int, check: ExportCheck | None = None, values: Mapping[str, Any] | None = None
+) -> str:
+    """The card as text.
+
+    Args:
+        facts: Of the fold.
+        size: Side of the images that the model takes, pixels.
+        check: Of the export that the card stands beside, if it does.
+        values: What more stands in its metadata: `temperature` and `operating_point`, where they were chosen.
+    """
+    values = values or {}
+    limits = card_limits(facts)
+    of = f"fold {facts.fold}" if len(facts.folds) > 1 else "its only fold"
+    parts = [
+        f"# Model card: {_text(facts.record['backbone'])}, run {_text(facts.name)}, {of}",
+        f"> **{NOT_A_DEVICE}** Not made for, and not tested in, the diagnosis or treatment of patients.",
+        *_section("Model", _model(facts, size)),
+        *_section("Training and test data", _data(facts)),
+        *_section("Results on test images", _results(facts)),
+        *_section("How its probabilities are used", _use(values, facts.splits["val"].images)),
+        *_section("How it was trained", _training(facts)),
+        *_section("Weights it started from, and their terms", _weights(facts)),
+        *_section("Input", _input(facts, size)),
+        *_section("Limits", [f"* {_text(limit)}" for limit in limits]),
+    ]
+    if check is not None:
+        parts += _section("Check of this export", _check(check))
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, blocks: Sequence[str]) -> Iterator[str]:
+    yield f"## {title}"
+    yield from (["\n".join(blocks)] if all(block.startswith("* ") for block in blocks) else blocks)
+
+
+def _model(facts: RunFacts, size: int) -> list[str]:
+    record, plan = facts.record, facts.record.get("plan") or {}
+    versions = record.get("versions") or {}
+    made = ", ".join(f"{name} {versions[name]}" for name in ("radtransfer", "tensorflow", "keras") if name in versions)
+    total = plan.get("total_parameters")
+    parameters = f", {total:,} backbone parameters" if total else ""
+    head = "one label per image" if record["head"] == "softmax" else "a probability for each label by itself"
+    return [
+        _table(
+            ("what", ""),
+            [
+                ("network", record["backbone"] + parameters),
+                ("takes", f"RGB images of {size}×{size} pixels"),
+                ("gives", f"{record['head']} over {', '.join(facts.classes)} ({head})"),
+                ("run", f"{facts.name}, fold {facts.fold}, seed {record.get('seed')}, {record.get('started') or ''}"),
+                ("made with", made),
+                ("sha256 of the run's model", facts.model_sha256),
+            ],
+        )
+    ]
+
+
+def _data(facts: RunFacts) -> list[str]:
+    record, splits = facts.record, facts.splits
+    patients = _patients(facts)
+    total = (record.get("data") or {}).get("images") or sum(split.images for split in splits.values())
+    rows = [
+        (name, f"{splits[name].images:,}", _count(splits[name].patients))
+        + tuple(f"{splits[name].classes.get(label, 0):,}" for label in facts.classes)
+        for name in SPLITS
+    ]
+    notes = [f"* {_text(note)}" for note in facts.notes]
+    return [
+        f"{_text(facts.source)}: {total:,} images, {patients}. This fold:",
+        _table(("set", "images", "patients", *facts.classes), rows, figures=2 + len(facts.classes)),
+        _text(_split_sentence(facts)),
+        *(["\n".join(notes)] if notes else []),
+    ]
+
+
+def _patients(facts: RunFacts) -> str:
+    if facts.splits["test"].patients is None:
+        return "patients not known"
+    return f"{sum(split.patients for split in facts.splits.values()):,} patients in the sets of this fold"
+
+
+def _split_sentence(facts: RunFacts) -> str:
+    settings = facts.settings.get("splits") or {}
+    grouped = (
+        "patients were not known, so that images of one patient may stand in several sets"
+        if facts.splits["test"].patients is None
+        else "no patient stands in two sets"
+    )
+    if (facts.settings.get("data") or {}).get("allow_leakage"):
+        grouped = "--allow-leakage was given: images or patients may stand in several sets"
+    size = f" The training set was cut to {settings['train_size']} images." if settings.get("train_size") else ""
+    return f"Fold {facts.fold}; finished folds: {', '.join(map(str, facts.folds))}; {grouped}.{size}"
+
+
+def _results(facts: RunFacts) -> list[str]:
+    metrics, summary, overall = facts.metrics, facts.summary, facts.overall.get("auc") or {}
+    unit = "images" if metrics.get("n_patients") is None else "patients"
+    ends = _between(summary.auc.ci95 if summary else None)
+    rows = [
+        ("AUC", number(metrics.get("auc")), ends),
+        *((f"AUC, {name}", number(value), "–") for name, value in (metrics.get("per_class") or {}).items()),
+        ("accuracy", number(metrics.get("accuracy")), "–"),
+        ("sensitivity at 90 % specificity", number(metrics.get("sensitivity_at_90_specificity")), "–"),
+        ("Brier score", number(metrics.get("brier")), "–"),
+    ]
+    grade = facts.record.get("positive_from")
+    lines = [
+        f"{metrics['n_images']:,} test images, "
+        + (f"{metrics['n_patients']:,} patients" if metrics.get("n_patients") is not None else "patients not known")
+        + (f"; the AUC is that of grade {grade} or worse" if grade is not None else "")
+        + f". The interval is a bootstrap over {unit} of the test set; it does not cover another training.",
+        _table(("figure", "this fold", "95 % interval"), rows, figures=2),
+    ]
+    if len(overall.get("per_fold") or ()) > 1:
+        lines.append(
+            f"All {len(overall['per_fold'])} folds of the run, each a model of its own: AUC "
+            f"{mean_sd(overall['mean'], overall['sd'])} (mean ± standard deviation over folds), pooled "
+            f"{number(overall['pooled'])}, 95 % interval {_between(overall['ci95'])}."
+        )
+    return lines
+
+
+def _use(values: Mapping[str, Any], validation: int) -> list[str]:
+    temperature, point = values.get("temperature"), values.get("operating_point")
+    lines = ["The model gives its probabilities as they are; the metadata of the export says what to do with them."]
+    if temperature:
+        lines.append(
+            f"Temperature, fitted on {validation:,} validation images: divide the logits by {temperature:.4g}. Fitted "
+            "on few images it may make the probabilities worse; `radtransfer evaluate` tells both errors."
+        )
+    if point:
+        rows = [
+            (name, f"{threshold:.4g}", number(point["sensitivity"].get(name)), number(point["specificity"].get(name)))
+            for name, threshold in point["thresholds"].items()
+        ]
+        header = ("positive from", "threshold", "sensitivity", "specificity")
+        lines.append(f"Operating point {_text(point['rule'])}, chosen on {point['n_images']:,} validation images:")
+        lines.append(_table(header, rows, figures=3))
+    return lines if len(lines) > 1 else ["No threshold was chosen and no temperature fitted: that is left to the user."]
+
+
+def _training(facts: RunFacts) -> list[str]:
+    record, training = facts.record, facts.settings.get("training") or {}
+    plan = record.get("plan") or {}
+    stages = [
+        (part["stage"], part["starts_from"], "yes" if part["trains"] else "no", f"{part['width']:g}")
+        for part in plan.get("stages", ())
+    ]
+    named = {"optimizer": "", "learning_rate": "learning rate ", "schedule": "", "batch_size": "batch "}
+    steps = ", ".join(f"{word}{training[name]}" for name, word in named.items() if name in training)
+    more = "".join(f", {name} {training[name]}" for name in ("augmentation", "loss") if name in training)
+    through = f" through {plan['through']}" if plan.get("through") else ""
+    return [
+        _text(
+            f"Scheme {plan.get('scheme', 'not recorded')}{through}; recipe {facts.settings.get('recipe', 'default')}: "
+            f"{steps}{more}; {facts.metrics.get('epochs')} epochs, the weights are those of epoch "
+            f"{facts.metrics.get('best_epoch')}, chosen on the validation images."
+        ),
+        _table(("stage", "starts from", "trains", "width"), stages),
+    ]
+
+
+def _weights(facts: RunFacts) -> list[str]:
+    found = weight_terms(facts.record)
+    hashed = f" sha256 `{found.sha256}`." if found.sha256 else ""
+    return [
+        f"{_text(found.source)}.{hashed} {_text(found.terms)}",
+        "The terms of these weights, and of the images it was trained on, go with the model; the licence of "
+        "radtransfer covers neither.",
+    ]
+
+
+def _input(facts: RunFacts, size: int) -> list[str]:
+    return [
+        f"Inside the model: {_text(inside_text(facts.record['preprocessing']))}.",
+        f"Left to the caller: {_text(caller_text(size, facts.reading))}. Values of more than 8 bits: "
+        f"{_text(depth_text(facts.reading))}.",
+    ]
+
+
+def _check(check: ExportCheck) -> list[str]:
+    images = f"{check.images} of the run's images" if check.images else "drawn images (the run's are not there)"
+    files = "" if check.bytes_difference is None else f"; decoding the files itself, by {check.bytes_difference:.2g}"
+    return [
+        f"Reloaded in a fresh process, its probabilities on {images} differ from the run's model by "
+        f"{check.difference:.2g} at most{files}; more than {check.allowed:g} is refused. {check.size / 1e6:.1f} MB.",
+        f"Use: `{check.usage}`",
+    ]
+
+
+def _between(ends: Sequence[float] | None) -> str:
+    return "–" if ends is None else f"{number(ends[0])} to {number(ends[1])}"
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, figures: int = 0) -> str:
+    """GitHub's Markdown; the last `figures` columns are numbers."""
+    rule = ["---"] * (len(header) - figures) + ["---:"] * figures
+    lines = [map(_text, header), rule, *(map(_text, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _text(value: Any) -> str:
+    """`value` as Markdown shows it letter by letter, on one line."""
+    return re.sub(r"([\\`*\[\]|#~])", r"\\\1", html.escape(" ".join(str(value).split()), quote=False))

@@ -1,0 +1,1 @@
+"""Which preprocessing a pretrained network expects, read from its batch-norm statistics."""

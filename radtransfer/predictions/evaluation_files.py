@@ -1,0 +1,139 @@
+"""What an evaluation leaves in a folder: predictions, figures as JSON, and pictures.
+
+predictions.csv         a line per image, of the whole; predictions_members.csv of each network
+metrics.json            all figures, and the curves
+roc.png  pr.png         with 95 % bands over patients
+calibration.png         before and after temperature scaling
+confusion.png           by the operating point, if there is one
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radtransfer.figures.confusion_matrix import draw_confusion
+from radtransfer.figures.precision_recall import draw_precision_recall
+from radtransfer.figures.reliability import draw_reliability
+from radtransfer.figures.roc_curve import draw_roc
+from radtransfer.figures.style import save_figure
+from radtransfer.metrics.calibration import judged_confidences, reliability
+from radtransfer.metrics.curves import GRID, Curve, both_curves
+from radtransfer.metrics.scoring import class_questions, main_questions
+from radtransfer.predictions.evaluate import Evaluation
+from radtransfer.predictions.judgement import Judged
+from radtransfer.predictions.predict import Prediction, positives, predicted_names
+from radtransfer.predictions.prediction_rows import csv_header, csv_line
+from radtransfer.result_folder import make_out
+from radtransfer.runs import write_json, write_rows
+
+_MOST = 8
+"""Classes whose curves are drawn; with more the figures show the mean questions only by number."""
+
+
+def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
+    """Write the files that the module names.
+
+    Raises:
+        RunError: `out` is a run or a file, or no folder can be made there.
+    """
+    make_out(out)
+    pairs = evaluation_curves(evaluation)
+    curves = {kind: {pair[place].question: pair[place] for pair in pairs} for place, kind in enumerate(("roc", "pr"))}
+    written = [out / "predictions.csv", out / "metrics.json"]
+    write_rows(written[0], _header(evaluation), _rows(evaluation, evaluation.judged[0]))
+    write_json(
+        written[1],
+        evaluation.figures
+        | {"curves": {kind: [asdict(curve) for curve in found.values()] for kind, found in curves.items()}},
+    )
+    if len(evaluation.judged) > 1:
+        written.append(out / "predictions_members.csv")
+        rows = ([item.name, *row] for item in evaluation.judged[1:] for row in _rows(evaluation, item))
+        write_rows(written[-1], ["network", *_header(evaluation)], rows)
+    for name, figure in _figures(evaluation, curves):
+        save_figure(figure, out / name)
+        written.append(out / name)
+    return written
+
+
+def evaluation_curves(evaluation: Evaluation) -> list[tuple[Curve, Curve]]:
+    """The ROC and the precision-recall curve of each class or label, or of the one main question; those that exist."""
+    whole, scoring, judging = evaluation.judged[0].whole, evaluation.model.scoring, evaluation.judging
+    main = main_questions(whole.targets, whole.probabilities, scoring)
+    questions = main if len(main) == 1 else class_questions(whole.targets, whole.probabilities, scoring)
+    found = [
+        both_curves(
+            question.name,
+            question.truth,
+            question.scores,
+            [whole.clusters[row] for row in question.images],
+            draws=judging.draws,
+            seed=judging.seed,
+        )
+        for question in questions
+    ]
+    return [pair for pair in found if pair is not None]
+
+
+def _header(evaluation: Evaluation) -> list[str]:
+    path, *rest = csv_header(evaluation.model.scoring, pointed=evaluation.point is not None)
+    return [path, "patient", "label", *rest]
+
+
+def _rows(evaluation: Evaluation, judged: Judged) -> Iterator[list[Any]]:
+    whole, scoring, point = judged.whole, evaluation.model.scoring, evaluation.point
+    labels = dict(zip(evaluation.judged[0].whole.images, evaluation.labels, strict=True))
+    says = predicted_names(whole.probabilities, scoring, point)
+    positive = positives(whole.probabilities, scoring, point)
+    patients = whole.patients or [""] * len(whole.images)
+    for row, path in enumerate(whole.images):
+        yes = None if positive is None else bool(positive[row])
+        cells = csv_line(Prediction(path, whole.probabilities[row], says[row], yes))
+        yield [path, patients[row], labels[path], *cells[1:]]
+
+
+def _figures(evaluation: Evaluation, curves: Mapping[str, Mapping[str, Curve]]) -> Iterator[tuple[str, Any]]:
+    roc = dict(list(curves["roc"].items())[:_MOST])
+    if roc:
+        lines = {name: (curve.x, curve.y, curve.low, curve.high, curve.area) for name, curve in roc.items()}
+        yield "roc.png", draw_roc(lines, GRID, points=_points(evaluation))
+        pr = {name: curves["pr"][name] for name in roc}
+        lines = {name: (c.x, c.y, c.low, c.high, c.area, c.prevalence) for name, c in pr.items()}
+        yield "pr.png", draw_precision_recall(lines, GRID)
+    diagrams = _diagrams(evaluation)
+    if diagrams:
+        yield "calibration.png", draw_reliability(diagrams)
+    found = evaluation.figures["confusion"]
+    if "counts" in found:
+        yield "confusion.png", draw_confusion({"": found["counts"]}, {"": found["classes"]})
+    else:
+        names = dict.fromkeys(found["labels"], ("absent", "present"))
+        yield "confusion.png", draw_confusion(found["labels"], names)
+
+
+def _points(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
+    """Where the operating point lies on each ROC curve."""
+    questions = evaluation.figures.get("operating_point", {}).get("questions", {})
+    return {
+        name: (1 - item["specificity"], item["sensitivity"])
+        for name, item in questions.items()
+        if item["specificity"] is not None and item["sensitivity"] is not None
+    }
+
+
+def _diagrams(evaluation: Evaluation) -> dict[str, tuple]:
+    """All answers of the whole in one diagram, before and, where temperatures are known, after scaling."""
+    judged, scoring = evaluation.judged[0], evaluation.model.scoring
+    found = {}
+    for name, probabilities in (("as trained", judged.whole.probabilities), ("temperature-scaled", judged.calibrated)):
+        if probabilities is None:
+            continue
+        answers = judged_confidences(judged.whole.targets, probabilities, scoring)
+        confidences, right = (np.concatenate([item[place] for item in answers]) for place in (1, 2))
+        bins = reliability(confidences, right, bins=evaluation.judging.bins)
+        if bins is not None:
+            found[name] = (bins.confidence, bins.frequency, bins.count, bins.ece)
+    return found

@@ -1,0 +1,240 @@
+"""The trained networks that predict, by what they are called on the command line.
+
+RUN                 all finished folds of a run, or those that are named; their probabilities are averaged
+RUN/fold_K          one of them
+FILE.keras          an exported model, or any functional Keras model of RGB images 0–255
+FOLDER              an exported SavedModel
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from radtransfer.comparisons.comparison_images import check_input, run_file, run_images
+from radtransfer.errors import RunError, WeightsError, WeightsNotFoundError
+from radtransfer.export_formats import EXPORT_FORMATS
+from radtransfer.export_formats.embedded import reading_of
+from radtransfer.metrics.operating_point import OperatingPoint
+from radtransfer.metrics.scoring import Scoring
+from radtransfer.runs import finished_folds, read_run
+from radtransfer.settings import ImageSettings
+from radtransfer.weight_formats.keras_models import open_model
+
+Member = Callable[[tf.Tensor], tf.Tensor]
+"""float32 images (batch, height, width, 3), RGB, 0–255, to probabilities (batch, classes)."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network, or several of one run, and what has to be known to use them.
+
+    Attributes:
+        given: What the user called it.
+        kind: Of source.
+        path: The run, file or folder.
+        folds: Of the run; empty for an export.
+        scoring: What the outputs mean.
+        activation: "softmax" or "sigmoid".
+        image_size: Pixels.
+        reading: How an image becomes a square.
+        backbone: Its name, where known.
+        temperatures: That an export was given, one or none.
+        point: The operating point that an export was given.
+        notes: What the user should know, one sentence each.
+        held: The networks, where they are loaded already.
+    """
+
+    given: str
+    kind: Literal["run", "keras", "savedmodel"]
+    path: Path
+    folds: tuple[int, ...]
+    scoring: Scoring
+    activation: str
+    image_size: int
+    reading: ImageSettings
+    backbone: str | None = None
+    temperatures: tuple[float | None, ...] = ()
+    point: OperatingPoint | None = None
+    notes: tuple[str, ...] = ()
+    held: tuple[Any, ...] = ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """What each network is called."""
+        return tuple(f"fold_{fold}" for fold in self.folds) or ("model",)
+
+    def load(self) -> list[Member]:
+        """Every network, ready to predict.
+
+        Raises:
+            RunError: A model of the run is gone.
+            WeightsError: It cannot be loaded.
+        """
+        if self.kind == "savedmodel":
+            return list(self.held)
+        return [keras_member(model) for model in self.keras_models()]
+
+    def keras_models(self) -> list[Any]:
+        """Every network of a run or Keras file; errors as of `load`."""
+        if self.held:
+            return list(self.held)
+        return [load_keras(run_file(self.path, f"fold_{fold}/model.keras")) for fold in self.folds]
+
+
+def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
+    """The model that `given` means.
+
+    Args:
+        given: As in the module.
+        folds: Only these of a run.
+
+    Raises:
+        RunError: Not a finished run, or it has not these folds.
+        WeightsError: Nothing that can be loaded.
+    """
+    path = Path(given).expanduser()
+    of_run = path.parent if path.name == "model.keras" and (path.parent.parent / "run.json").is_file() else path
+    named = re.fullmatch(r"fold_(\d+)", of_run.name)
+    if named and (of_run.parent / "run.json").is_file():
+        if folds and set(folds) != {int(named[1])}:
+            raise RunError(f"{given} is one fold already. Leave --fold out, or give the run: {of_run.parent}.")
+        return _of_run(given, of_run.parent, (int(named[1]),))
+    if (path / "run.json").is_file():
+        return _of_run(given, path, tuple(dict.fromkeys(folds)))
+    if folds:
+        raise RunError(f"--fold names a fold of a run. Received: {given}, which is no run.")
+    if (path / "saved_model.pb").is_file():
+        return _of_saved(given, path)
+    if path.is_file():
+        return _of_keras(given, path)
+    raise WeightsNotFoundError(
+        f"No model at {given}. Expected a run (RUN or RUN/fold_K), an exported .keras file or a SavedModel folder."
+    )
+
+
+def load_keras(path: Path) -> Any:
+    """The Keras model in a file.
+
+    Raises:
+        WeightsError: It cannot be loaded.
+    """
+    return open_model(path)
+
+
+def keras_member(model: Any) -> Member:
+    """A Keras model as a function of batches of any size, traced once."""
+    shape = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
+    return tf.function(lambda images: model(images, training=False), input_signature=[shape])
+
+
+def image_signature(path: Path) -> tuple[Any, Any, str]:
+    """A SavedModel, its function of float images that gives one output, and the name of that function's input.
+
+    Raises:
+        WeightsError: It cannot be loaded, or has no such function.
+    """
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: {error}") from error
+    for function in loaded.signatures.values():
+        inputs = function.structured_input_signature[1]
+        specs, outputs = list(inputs.values()), function.structured_outputs
+        if len(specs) == 1 and specs[0].dtype == tf.float32 and specs[0].shape.rank == 4 and len(outputs) == 1:
+            return loaded, function, next(iter(inputs))
+    raise WeightsError(f"{path}: expected a signature that takes float images (batch, height, width, 3); it has none.")
+
+
+def saved_member(path: Path) -> tuple[Member, int | None, int]:
+    """The network in a SavedModel, the image size that it takes, and how many classes it gives.
+
+    Raises:
+        WeightsError: As `image_signature`.
+    """
+    loaded, function, name = image_signature(path)
+
+    # The loaded object must outlive its functions, whose variables it holds.
+    def member(images: tf.Tensor, loaded: Any = loaded) -> tf.Tensor:
+        return next(iter(function(**{name: images}).values()))
+
+    (output,) = function.structured_outputs.values()
+    return member, function.structured_input_signature[1][name].shape[1], output.shape[-1]
+
+
+def _of_run(given: str, run: Path, folds: tuple[int, ...]) -> TrainedModel:
+    record, finished = read_run(run), tuple(finished_folds(run))
+    missing = [fold for fold in folds if fold not in finished]
+    if missing or not finished:
+        listed = ", ".join(map(str, finished)) or "none"
+        which = f"fold {missing[0]} is not finished" if missing else "no fold is finished yet"
+        raise RunError(f"Run {run}: {which}. Finished folds: {listed}.")
+    settings = run_images(run)
+    positive_from = record.get("positive_from", settings.data.positive_from)
+    return TrainedModel(
+        given=given,
+        kind="run",
+        path=run,
+        folds=folds or finished,
+        scoring=Scoring(record["task"], tuple(record["classes"]), positive_from),
+        activation=record["head"],
+        image_size=record["image_size"],
+        reading=settings.images,
+        backbone=record["backbone"],
+    )
+
+
+def _of_keras(given: str, path: Path) -> TrainedModel:
+    if path.suffix != ".keras":
+        raise WeightsError(
+            f"{given} is not a .keras file. Expected a run, an exported .keras file or a SavedModel folder."
+        )
+    model = load_keras(path)
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise WeightsError(f"{given}: expected a model of one image that gives a probability per class.")
+    check_input(given, inputs[0].shape[1:])
+    last = model.layers[-1].get_config().get("activation")
+    found = _described(given, "keras", path, classes=model.outputs[0].shape[-1], image_size=inputs[0].shape[1])
+    return replace(found, held=(model,), activation=last if last in ("softmax", "sigmoid") else found.activation)
+
+
+def _of_saved(given: str, path: Path) -> TrainedModel:
+    member, size, classes = saved_member(path)
+    return replace(_described(given, "savedmodel", path, classes=classes, image_size=size), held=(member,))
+
+
+def _described(given: str, kind: str, path: Path, *, classes: int, image_size: int | None) -> TrainedModel:
+    """An export by what its metadata say; without them its classes are numbers."""
+    values, notes = EXPORT_FORMATS[kind].read_metadata(path), ()
+    if not values:
+        notes = (
+            f"{given} does not say what its classes are or how its images were read: classes are numbers, images are "
+            "stretched. Export it again with radtransfer export",
+        )
+    names = tuple(values.get("classes") or map(str, range(classes)))
+    if len(names) != classes:
+        raise WeightsError(f"{given} has {classes} outputs, but names {len(names)} classes. Export it again.")
+    size = image_size or ((values.get("input") or {}).get("shape") or [None, None])[1]
+    if size is None:
+        raise WeightsError(f"{given} takes images of any size and does not say which. Export it from a run.")
+    activation = values.get("activation", "softmax")
+    task = values.get("task") or ("multilabel" if activation == "sigmoid" else "multiclass")
+    point = values.get("operating_point")
+    return TrainedModel(
+        given=given,
+        kind=kind,
+        path=path,
+        folds=(),
+        scoring=Scoring(task, names, values.get("positive_from")),
+        activation=activation,
+        image_size=size,
+        reading=reading_of(values),
+        backbone=(values.get("provenance") or {}).get("backbone"),
+        temperatures=(values.get("temperature"),),
+        point=None if point is None else OperatingPoint(**point),
+        notes=notes,
+    )

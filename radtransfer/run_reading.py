@@ -1,0 +1,135 @@
+"""What a run folder says, read back: its files may have been cut off, or edited by hand, since they were written."""
+
+import contextlib
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from radtransfer.errors import RadtransferError, RunError
+
+_NUMBER, _TEXT, _FIGURE = (int, float), (str,), (int, float, type(None))
+_RECORDS: dict[str, dict[str, Any]] = {
+    "run.json": {
+        "status": _TEXT,
+        "started": _TEXT,
+        "backbone": (str, type(None)),
+        "task": _TEXT,
+        "classes": [_TEXT],
+        "image_size": (int,),
+        "seed": (int,),
+        "positive_from": (int, type(None)),
+        "preprocessing": (str, type(None)),
+        "weights": {"source": (str, type(None))},
+        "plan": {
+            "stages": [{"stage": _TEXT, "starts_from": _TEXT, "trains": (bool,), "width": _NUMBER}],
+            "total_parameters": _FIGURE,
+            "trainable_parameters": _FIGURE,
+        },
+        "timings": {"seconds": _FIGURE, "seconds_per_fold": {}},
+        "versions": {},
+        "resumed": [{}],
+    },
+    "metrics.json": {
+        "auc": (int, float, type(None), dict),
+        "accuracy": _FIGURE,
+        "n_images": (int,),
+        "n_patients": (int, type(None)),
+        "folds": [(int,)],
+        "fold": (int,),
+        "repeat": (int,),
+        "seed": (int,),
+        "best_epoch": (int,),
+        "per_class": (dict, type(None)),
+        "val": {"auc": _FIGURE},
+    },
+}
+_OF_ALL_FOLDS = {"mean": _FIGURE, "sd": _FIGURE, "pooled": _FIGURE, "per_fold": [_FIGURE], "ci95": (list, type(None))}
+"""What `auc` of a whole run's metrics.json holds."""
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `run.json` or `metrics.json` holds; what is missing is an error when it is asked for.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        RunError: It cannot be read, or a value is not of the kind that was written.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Restore it, or begin anew with --overwrite.") from None
+    if not isinstance(record, dict):
+        raise RunError(f"{path} does not hold a run's record. Restore it, or start the run anew with --overwrite.")
+    _check(record, _RECORDS.get(path.name, {}), path)
+    if isinstance(record.get("auc"), dict):
+        _check(record["auc"], _OF_ALL_FOLDS, path, "auc")
+    return Record(record, path)
+
+
+class Record(dict):
+    """Values by name; a missing one is the folder's fault and not a bug."""
+
+    def __init__(self, values: dict[str, Any], path: Path) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise RunError(f"{self._path} lacks {name!r}, which every run has. Restore it, or take the original run.")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV with a header.
+
+    Raises:
+        RunError: It cannot be read, or a row is not as long as the header.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{path} cannot be read ({error}). Restore it.") from None
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise RunError(f"{path}: row {number} is not as long as the header; it was changed or cut. Restore it.")
+    return rows
+
+
+@contextlib.contextmanager
+def reading(run: Path) -> Iterator[None]:
+    """Whatever turns out wrong inside is told as the folder's fault: only files of `run` are read here.
+
+    Raises:
+        RunError: They are not what a run writes.
+    """
+    try:
+        yield
+    except RadtransferError:
+        raise
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
+        raise RunError(
+            f"Run {run} is not as it was written ({type(error).__name__}: {error}): a file of it was changed or is "
+            "damaged. Restore it."
+        ) from error
+
+
+def _check(values: Any, kinds: Any, path: Path, *names: str) -> None:
+    """See that nested `values` are of the `kinds` that are written; what is not there is not looked at."""
+    expected = dict if isinstance(kinds, dict) else list if isinstance(kinds, list) else kinds
+    is_bool = isinstance(values, bool) and isinstance(kinds, tuple) and bool not in kinds
+    if not isinstance(values, expected) or is_bool:
+        raise RunError(f"{path}: {'.'.join(names) or 'it'} is not what a run writes: {values!r:.80}. Restore the file.")
+    if isinstance(kinds, dict):
+        for name, kind in kinds.items():
+            if name in values:
+                _check(values[name], kind, path, *names, name)
+    elif isinstance(kinds, list):
+        _check_each(values, kinds[0], path, *names)
+
+
+def _check_each(values: Sequence[Any], kind: Any, path: Path, *names: str) -> None:
+    for number, item in enumerate(values):
+        _check(item, kind, path, *names, str(number))

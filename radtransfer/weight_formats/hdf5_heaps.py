@@ -1,0 +1,47 @@
+"""Looks at the parts of an HDF5 file over which the HDF5 library, where they are damaged, loops without end.
+
+Texts of any length, such as names of layers, lie in global heaps: objects one after the other, each with its size.
+An object of size 0 is not past itself, and the library reads it for ever, where no signal and no limit reaches it.
+https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, section III.E, Global Heap.
+"""
+
+import mmap
+import re
+import struct
+from pathlib import Path
+
+from radtransfer.errors import WeightsError
+
+_HEAP = re.compile(rb"GCOL\x01\0\0\0")
+_HEADER, _ALIGNMENT = 16, 8
+"""Bytes of the header of a heap and of each object in it, and what all sizes are rounded up to."""
+
+
+def check_heaps(content: bytes | mmap.mmap) -> None:
+    """Raises WeightsError if the objects of a global heap do not lie one behind the other up to its end."""
+    for found in _HEAP.finditer(content):
+        start = found.start()
+        # Chance writes these eight bytes into weights once in many files; only sizes that could be of a heap count.
+        if start % _ALIGNMENT or start + _HEADER > len(content):
+            continue
+        (size,) = struct.unpack_from("<Q", content, start + 8)
+        if not _HEADER <= size <= len(content) - start:
+            raise WeightsError("is damaged: a heap of its texts is cut off. Download it again.")
+        _walk(content, start, size)
+
+
+def check_file_heaps(path: Path) -> None:
+    """`check_heaps` of a file, without reading it into memory."""
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        check_heaps(content)
+
+
+def _walk(content: bytes | mmap.mmap, start: int, size: int) -> None:
+    place = _HEADER
+    while place + _HEADER <= size:
+        number, _, _, length = struct.unpack_from("<HHIQ", content, start + place)
+        # Object 0 is what is free at the end, its own header counted.
+        step = length if number == 0 else _HEADER + -(-length // _ALIGNMENT) * _ALIGNMENT
+        if step < _HEADER or place + step > size:
+            raise WeightsError("is damaged: a text in it is longer than what holds it. Download it again.")
+        place += step

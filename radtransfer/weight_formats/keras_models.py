@@ -1,0 +1,72 @@
+"""Whole models opened by Keras: in safe mode, after a look at what they would have it do."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+
+from radtransfer.errors import WeightsError
+from radtransfer.weight_formats.carried_code import check_is_plain_keras
+from radtransfer.weight_formats.hdf5_heaps import check_file_heaps, check_heaps
+
+if TYPE_CHECKING:
+    import keras
+
+_MOST_COMPRESSED = 64
+"""How many times larger than its file the unpacked content may be."""
+
+
+def open_model(path: Path) -> "keras.Model":
+    """The model in `path`, not compiled.
+
+    Raises:
+        WeightsError: Not a model, damaged, or it carries code.
+    """
+    import keras
+
+    _check_container(path)
+    check_is_plain_keras(path)
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # Keras raises what it meets in a damaged file
+        raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from error
+
+
+def open_weights(model: "keras.Model", path: Path) -> None:
+    """Give `model` the weights in `path`, which were saved from the same network.
+
+    Raises:
+        WeightsError: They are damaged, or another network's.
+    """
+    try:
+        model.load_weights(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise WeightsError(f"{path} does not hold the weights of this network: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _check_container(path: Path) -> None:
+    """See that nothing in the file unpacks to any size, or is read without end."""
+    try:
+        if h5py.is_hdf5(path):
+            check_file_heaps(path)
+            return
+        with zipfile.ZipFile(path) as archive:
+            declared = sum(member.file_size for member in archive.infolist())
+            if declared > _MOST_COMPRESSED * path.stat().st_size + 2**20:
+                raise WeightsError(f"declares {declared / 1e6:,.0f} MB, which cannot be. Nothing was unpacked.")
+            check_heaps(archive.read("model.weights.h5"))
+    except WeightsError as error:
+        raise WeightsError(f"{path} {error}") from None
+    except (OSError, KeyError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return  # no archive, or a damaged one: Keras says so

@@ -1,0 +1,38 @@
+"""The benchmarks themselves still run; how fast anything is, is not asked here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def quick(tmp_path, names):
+    file = tmp_path / "results.json"
+    command = [sys.executable, str(HERE), "--quick", "--only", names, "--json", str(file)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(file.read_text())
+
+
+def test_steps_and_help_give_ratios(tmp_path):
+    results = quick(tmp_path, "step,help")
+    assert results["step"]["cbr_tiny"]["radtransfer"]["ratio"] == 1.0
+    assert results["step"]["cbr_tiny"]["model.fit"]["seconds"] > 0
+    assert results["help"]["radtransfer --help / python -c pass"]["ratio"] > 0
+    assert {"python", "tensorflow", "keras"} <= set(results["versions"])
+    assert results["machine"]["cores"] >= 1
+
+
+@pytest.mark.slow
+def test_all_others_run(tmp_path):
+    results = quick(tmp_path, "start,features,evaluation,memory")
+    assert list(results)[-4:] == ["start", "features", "evaluation", "memory"]
+
+
+def test_an_unknown_name_is_refused():
+    done = subprocess.run([sys.executable, str(HERE), "--only", "stepp"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "received stepp" in done.stderr

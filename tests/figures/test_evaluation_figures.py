@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from radtransfer.figures.confusion_matrix import draw_confusion
+from radtransfer.figures.precision_recall import draw_precision_recall
+from radtransfer.figures.reliability import draw_reliability
+from radtransfer.figures.roc_curve import draw_roc
+from radtransfer.figures.style import save_figure
+
+GRID = np.linspace(0, 1, 5)
+BAND = ([0.1] * 5, [0.9] * 5)
+
+
+def texts(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_roc_curves_have_a_line_a_band_and_a_point(tmp_path):
+    curves = {"sick": ([0, 0.5, 1], [0, 0.8, 1], *BAND, 0.65), "odd": ([0, 1], [0, 1], [], [], 0.5)}
+    figure = draw_roc(curves, GRID, points={"sick": (0.5, 0.8)})
+    (axes,) = figure.axes
+    assert texts(figure) == ["sick, AUC 0.650", "odd, AUC 0.500"]
+    assert len(axes.collections) == 1
+    assert [0.5, 0.8] in [[line.get_xdata()[0], line.get_ydata()[0]] for line in axes.lines if line.get_marker() == "o"]
+    save_figure(figure, tmp_path / "roc.png")
+    assert (tmp_path / "roc.png").stat().st_size > 5000
+
+
+def test_precision_is_drawn_against_the_prevalence():
+    figure = draw_precision_recall({"sick": ([0.5, 1], [1, 0.4], *BAND, 0.7, 0.25)}, GRID)
+    assert texts(figure) == ["sick, AP 0.700"]
+    assert any(list(line.get_ydata()) == [0.25, 0.25] for line in figure.axes[0].lines)
+
+
+def test_reliability_shows_frequencies_and_counts():
+    figure = draw_reliability({"as trained": ([0.1, 0.9], [0.2, 0.7], [30, 10], 0.123)})
+    above, below = figure.axes
+    assert texts(figure) == ["as trained, ECE 0.123"]
+    assert list(above.lines[0].get_ydata()) == [0.2, 0.7]
+    assert list(below.lines[0].get_ydata()) == [30, 10]
+
+
+@pytest.mark.parametrize(("classes", "written"), [(3, 9), (26, 0)])
+def test_counts_are_written_where_there_is_room(classes, written):
+    figure = draw_confusion({"": np.eye(classes, dtype=int)}, {"": [f"class {k}" for k in range(classes)]})
+    assert len(figure.axes[0].texts) == written
+
+
+def test_each_label_has_its_own_matrix():
+    names = [f"label {k}" for k in range(5)]
+    figure = draw_confusion({name: [[3, 1], [0, 2]] for name in names}, dict.fromkeys(names, ("absent", "present")))
+    assert [axes.get_title() for axes in figure.axes][:5] == names

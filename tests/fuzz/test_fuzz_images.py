@@ -1,0 +1,146 @@
+import io
+import struct
+import zlib
+from functools import cache
+
+import numpy as np
+import pytest
+from fuzzing import ASKED, answer, fuzzed
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from radtransfer.errors import BadImageError
+from radtransfer.examination.image_examination import examine_image, read_pixels
+from radtransfer.image_formats import PIXEL_LIMIT, inspect_image
+from radtransfer.settings import ImageSettings
+
+SUFFIXES = (".png", ".jpg", ".bmp", ".gif", ".tif", ".webp", ".ppm", ".dcm", ".csv", "")
+
+
+def saved(image, format, **options):
+    data = io.BytesIO()
+    image.save(data, format, **options)
+    return data.getvalue()
+
+
+@cache
+def images():
+    """An image of every kind that is read, by name."""
+    rng = np.random.default_rng(0)
+    grey = Image.fromarray(rng.integers(0, 255, (17, 23), np.uint8))
+    colour = Image.fromarray(rng.integers(0, 255, (17, 23, 3), np.uint8))
+    deep = Image.fromarray(rng.integers(0, 65535, (17, 23), np.uint16))
+    pages = [colour, colour.transpose(Image.Transpose.ROTATE_180)]
+    alpha = colour.convert("RGBA")
+    return {
+        "grey.png": saved(grey, "PNG"),
+        "colour.png": saved(colour, "PNG"),
+        "palette.png": saved(colour.quantize(16), "PNG"),
+        "alpha.png": saved(alpha, "PNG"),
+        "deep.png": saved(deep, "PNG"),
+        "one.png": saved(grey.resize((1, 1)), "PNG"),
+        "grey.jpg": saved(grey, "JPEG"),
+        "colour.jpg": saved(colour, "JPEG"),
+        "progressive.jpg": saved(colour, "JPEG", progressive=True),
+        "cmyk.jpg": saved(colour.convert("CMYK"), "JPEG"),
+        "exif.jpg": saved(colour, "JPEG", exif=turned()),
+        "colour.bmp": saved(colour, "BMP"),
+        "animated.gif": saved(pages[0], "GIF", save_all=True, append_images=pages[1:]),
+        "pages.tif": saved(pages[0], "TIFF", save_all=True, append_images=pages[1:]),
+        "lzw.tif": saved(deep, "TIFF", compression="tiff_lzw"),
+        "float.tif": saved(Image.fromarray(rng.random((17, 23), np.float32)), "TIFF"),
+        "animated.webp": saved(pages[0], "WEBP", save_all=True, append_images=pages[1:], lossless=True),
+        "colour.ppm": saved(colour, "PPM"),
+    }
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def pixels(path):
+    facts, _ = examine_image(path, ImageSettings())
+    return read_pixels(path, facts)
+
+
+def look(path, content):
+    """The pixels that training would see, or why there are none."""
+    path.write_bytes(content)
+    return answer(pixels, path, names=path.name, codes=(3,))
+
+
+@pytest.mark.parametrize("name", images())
+def test_every_kind_is_read_and_only_whole(name, tmp_path):
+    content = images()[name]
+    path = tmp_path / name
+    whole = look(path, content)
+    assert not isinstance(whole, Exception), whole
+    step = 1 if ASKED else max(len(content) // 40, 1)
+    for length in range(0, len(content), step):
+        part = look(path, content[:length])
+        assert isinstance(part, BadImageError) or np.array_equal(part, whole), (length, len(content))
+
+
+@given(st.sampled_from(sorted(images())), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8))
+@fuzzed(300)
+def test_damaged_bytes_are_refused_or_read(tmp_path_factory, name, changes):
+    content = bytearray(images()[name])
+    for place, value in changes:
+        content[place % len(content)] = value
+    found = look(tmp_path_factory.getbasetemp() / f"damaged {name}", bytes(content))
+    damaged_png = name.endswith(".png") and bytes(content) != images()[name]
+    if damaged_png and not isinstance(found, Exception):  # its chunks have checksums: what is read is what was written
+        assert found.ndim == 3
+
+
+@given(st.sampled_from(sorted(images())), st.sampled_from(SUFFIXES), st.binary(max_size=40))
+@fuzzed(100)
+def test_the_suffix_does_not_matter_and_what_follows_neither(tmp_path_factory, name, suffix, more):
+    path = tmp_path_factory.getbasetemp() / f"renamed{suffix}"
+    found = look(path, images()[name] + more)
+    assert isinstance(found, Exception) or found.ndim == 3
+
+
+@given(st.binary(max_size=400), st.sampled_from(SUFFIXES))
+@fuzzed(200)
+def test_any_bytes_are_refused_by_name(tmp_path_factory, content, suffix):
+    assert isinstance(look(tmp_path_factory.getbasetemp() / f"noise{suffix}", content), BadImageError)
+
+
+@given(
+    st.sampled_from(
+        [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF89a", b"II*\0", b"MM\0*", b"RIFF", b"P6", b"P5 "]
+    ),
+    st.binary(max_size=400),
+)
+@fuzzed(300)
+def test_any_bytes_behind_a_true_beginning_are_refused_or_read(tmp_path_factory, beginning, content):
+    look(tmp_path_factory.getbasetemp() / "half true", beginning + content)
+
+
+def png_header(width, height, depth=8, colour=0):
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png_header(30_000, 30_000) + images()["grey.png"][33:],
+        b"BM" + bytes(16) + struct.pack("<ii", 30_000, 30_000) + bytes(100),
+        b"GIF89a" + struct.pack("<HH", 30_000, 30_000) + bytes(40),
+        b"P6 30000 30000 255\n" + bytes(100),
+        images()["colour.jpg"].replace(struct.pack(">HH", 17, 23), struct.pack(">HH", 30_000, 30_000), 1),
+    ],
+    ids=["png", "bmp", "gif", "ppm", "jpeg"],
+)
+def test_a_small_file_that_claims_to_be_huge_is_refused_from_its_header(tmp_path, content):
+    path = tmp_path / "huge.png"
+    path.write_bytes(content)
+    error = answer(inspect_image, path, names="huge.png", codes=(3,))
+    assert isinstance(error, BadImageError)
+    assert PIXEL_LIMIT < 30_000**2

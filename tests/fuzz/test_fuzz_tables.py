@@ -1,0 +1,137 @@
+import csv
+import io
+import os
+from functools import cache
+
+import numpy as np
+from fuzzing import answer, fuzzed
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from radtransfer.datasets import read_table
+from radtransfer.datasets.image_table import ImageTable
+from radtransfer.errors import RadtransferError
+from radtransfer.image_place import file_of
+from radtransfer.settings import DataSettings, SplitSettings
+from radtransfer.splits.folds import assign_folds
+
+IMAGES = ("a.png", "b.png", "c.png", "d/e.png", "d/a.png", "näme with space.png", "x,y.png")
+cells = st.one_of(
+    st.sampled_from(
+        ["", "0", "1", "-1", "1.0", "nan", "NaN", "2", "train", "val", "test", " 1 ", "well", "sick", "1e400"]
+    ),
+    st.text(max_size=12),
+)
+paths = st.one_of(
+    st.sampled_from(IMAGES), st.sampled_from(["../../etc/passwd", "/etc/passwd", ".", "..", "a.png#2"]), cells
+)
+headers = st.one_of(
+    st.sampled_from(["path", "label", "patient", "fold", "split", "Label", "image", "class", "edema", ""]),
+    st.text(max_size=8),
+)
+settings_drawn = st.builds(
+    DataSettings,
+    label_column=st.lists(headers, max_size=2).map(tuple),
+    path_column=st.one_of(st.none(), headers),
+    patient_column=st.one_of(st.none(), headers),
+    task=st.sampled_from(["auto", "binary", "multiclass", "multilabel"]),
+    positive_from=st.one_of(st.none(), st.integers(-2, 3)),
+    frames=st.sampled_from(["first", "all"]),
+)
+
+
+@cache
+def folder(base):
+    place = base / "tables"
+    for name in IMAGES:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(place / name)
+    return place
+
+
+def check(source, settings, *, inside):
+    """What reading and splitting a table give: a table whose parts agree, or a documented error."""
+
+    def work():
+        table = read_table(DataSettings(**{**vars(settings), "source": str(source)}))
+        assign_folds(table, SplitSettings(folds=2), seed=0, allow_leakage=True)
+        return table
+
+    table = answer(work, codes=(2, 3))
+    if isinstance(table, ImageTable):
+        assert len(table.paths) == len(table.files) == len(table.targets) == len(set(table.paths))
+        assert table.targets.shape[1] == len(table.classes) == len(set(table.classes))
+        if inside is not None:
+            for place in table.files:
+                assert place is None or inside in file_of(place).resolve().parents
+    return table
+
+
+@given(st.text(max_size=300), settings_drawn)
+@fuzzed(200)
+def test_any_text_is_a_table_or_refused(tmp_path_factory, text, settings):
+    place = folder(tmp_path_factory.getbasetemp())
+    (place / "any.csv").write_text(text, encoding="utf-8", newline="")
+    check(place / "any.csv", settings, inside=None)
+
+
+@given(st.binary(max_size=300))
+@fuzzed(100)
+def test_any_bytes_are_a_table_or_refused_by_name(tmp_path_factory, content):
+    place = folder(tmp_path_factory.getbasetemp())
+    (place / "bytes.csv").write_bytes(content)
+    found = check(place / "bytes.csv", DataSettings(), inside=None)
+    assert isinstance(found, ImageTable) or "bytes.csv" in str(found)
+
+
+@given(
+    st.lists(headers, min_size=1, max_size=5),
+    st.lists(st.tuples(paths, cells, cells, cells, cells), max_size=8),
+    st.sampled_from(",;\t|"),
+    settings_drawn,
+    st.booleans(),
+)
+@fuzzed(400)
+def test_any_cells_are_a_table_or_refused(tmp_path_factory, header, rows, delimiter, settings, rooted):
+    place = folder(tmp_path_factory.getbasetemp())
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(
+        [["path", *header][:5], *(row[: len(header) + 1][:5] for row in rows)]
+    )
+    (place / "cells.csv").write_text(text.getvalue(), encoding="utf-8", newline="")
+    if rooted:
+        settings = DataSettings(**{**vars(settings), "image_root": str(place)})
+    check(place / "cells.csv", settings, inside=place.resolve())
+
+
+names = st.text(
+    st.characters(blacklist_characters="/\x00", blacklist_categories=["Cs"]), min_size=1, max_size=40
+).filter(lambda name: name not in (".", "..") and len(name.encode()) < 200)
+
+
+@given(st.lists(names, min_size=2, max_size=4, unique=True), st.lists(names, min_size=1, max_size=3, unique=True))
+@fuzzed(60)
+def test_any_file_and_folder_names_are_read_or_refused(tmp_path_factory, classes, stems):
+    place = tmp_path_factory.mktemp("named")
+    image = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(image, "PNG")
+    count = 0
+    for label in classes:
+        (place / label).mkdir(exist_ok=True)
+        for stem in stems:
+            (place / label / f"{stem}.png").write_bytes(image.getvalue())
+            count += not stem.startswith(".") and not label.startswith(".")
+    table = check(place, DataSettings(), inside=place.resolve())
+    if isinstance(table, ImageTable):
+        assert len(table) == count
+        assert all(file.is_file() for file in table.files)
+
+
+def test_a_name_that_is_not_text_is_refused_by_name(tmp_path):
+    for label in ("well", "sick"):
+        (tmp_path / label).mkdir()
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / label / "a.png")
+    (tmp_path / "well" / "a.png").rename(tmp_path / "well" / os.fsdecode(b"\xff\xfe.png"))
+    error = answer(read_table, DataSettings(source=str(tmp_path)), names="not valid Unicode", codes=(3,))
+    assert isinstance(error, RadtransferError)

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import log_loss
+
+from radtransfer.metrics.calibration import (
+    expected_error,
+    fit_temperature,
+    judged_confidences,
+    mean_with_temperatures,
+    reliability,
+    with_temperature,
+)
+from radtransfer.metrics.scoring import Scoring
+
+TWO = Scoring("multiclass", ("well", "sick"))
+THREE = Scoring("multiclass", ("a", "b", "c"))
+LABELS = Scoring("multilabel", ("edema", "fracture"))
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def drawn():
+    """Targets drawn from softmaxes of logits, and what a network says whose logits are 2.5 times as large."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (4000, 3))
+    truth = softmax(logits)
+    targets = np.eye(3)[[rng.choice(3, p=row) for row in truth]]
+    return targets, softmax(2.5 * logits), truth
+
+
+def test_the_diagram_is_scikit_learns(drawn):
+    targets, said, _ = drawn
+    found = reliability(said[:, 1], targets[:, 1] > 0.5, bins=10)
+    frequency, confidence = calibration_curve(targets[:, 1], said[:, 1], n_bins=10, strategy="uniform")
+    assert found.frequency == pytest.approx(frequency)
+    assert found.confidence == pytest.approx(confidence)
+    assert sum(found.count) == 4000
+    share = np.array(found.count) / 4000
+    assert found.ece == pytest.approx(np.sum(share * np.abs(frequency - confidence)))
+
+
+def test_the_error_of_a_small_example_is_as_by_hand():
+    found = reliability(np.array([0.05, 0.15, 0.1, 1.0]), np.array([False, True, False, True]), bins=10)
+    assert found.count == [1, 2, 1]
+    assert found.confidence == pytest.approx([0.05, 0.125, 1.0])
+    assert found.ece == pytest.approx((0.05 + 2 * 0.375 + 0) / 4)
+    assert reliability(np.array([]), np.array([])) is None
+
+
+def test_a_network_that_says_what_is_so_has_hardly_an_error(drawn):
+    targets, said, truth = drawn
+    assert expected_error(targets, truth, THREE) < 0.03 < 0.1 < expected_error(targets, said, THREE)
+
+
+def test_what_is_judged_depends_on_the_task():
+    targets = np.array([[1, 0, 0], [0, 1, 0]], float)
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1]])
+    ((name, confidences, right),) = judged_confidences(targets, probabilities, THREE)
+    assert (name, confidences.tolist(), right.tolist()) == ("largest output", [0.6, 0.5], [True, False])
+    ((name, confidences, _),) = judged_confidences(targets[:, :2], probabilities[:, :2], TWO)
+    assert (name, confidences.tolist()) == ("sick", [0.3, 0.4])
+    known = np.array([[1, np.nan], [0, 1]])
+    assert [len(item[1]) for item in judged_confidences(known, probabilities[:, :2], LABELS)] == [2, 1]
+
+
+def test_the_temperature_is_found_that_made_the_network_too_sure(drawn):
+    targets, said, truth = drawn
+    found = fit_temperature(targets, said, activation="softmax")
+    assert found == pytest.approx(2.5, rel=0.1)
+    assert with_temperature(said, 2.5, activation="softmax") == pytest.approx(truth, abs=1e-6)
+    assert with_temperature(said, 1.0, activation="softmax") == pytest.approx(said, abs=1e-6)
+
+
+def test_no_other_temperature_is_likelier_by_scikit_learns_log_loss(drawn):
+    targets, said, _ = drawn
+    logits = np.log(said)
+    best = minimize(lambda t: log_loss(targets, softmax(logits / t[0])), [1.0], method="Nelder-Mead")
+    assert fit_temperature(targets, said, activation="softmax") == pytest.approx(best.x[0], rel=1e-3)
+
+
+def test_sigmoids_have_a_temperature_too_and_unknown_labels_do_not_count():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, (6000, 2))
+    targets = (rng.random((6000, 2)) < 1 / (1 + np.exp(-logits))).astype(float)
+    targets[:1000, 1] = np.nan
+    said = 1 / (1 + np.exp(-3 * logits))
+    said[:1000, 1] = 0.999
+    assert fit_temperature(targets, said, activation="sigmoid") == pytest.approx(3, rel=0.1)
+    assert fit_temperature(np.full((2, 2), np.nan), said[:2], activation="sigmoid") is None
+
+
+def test_where_all_are_right_the_network_stays_as_it_is():
+    targets = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert fit_temperature(targets, 0.1 + 0.8 * targets, activation="softmax") == 1
+
+
+def test_certainty_has_a_temperature_as_well():
+    targets, said = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    found = with_temperature(said, fit_temperature(targets, said, activation="softmax"), activation="softmax")
+    assert np.isfinite(found).all()
+    assert found.sum(axis=1) == pytest.approx([1, 1])
+
+
+def test_each_network_has_its_own_temperature():
+    members = np.array([[[0.8, 0.2]], [[0.3, 0.7]]])
+    expected = (with_temperature(members[0], 2.0, activation="softmax") + members[1]) / 2
+    assert mean_with_temperatures(members, [2.0, None], activation="softmax") == pytest.approx(expected)

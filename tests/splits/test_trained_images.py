@@ -1,0 +1,62 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from radtransfer.datasets import read_table
+from radtransfer.settings import DataSettings
+from radtransfer.splits.trained_images import seen_before
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Six images of six patients, a table of them, and a run of one fold: two test, the others train or validate."""
+    rng, root = np.random.default_rng(0), tmp_path / "images"
+    root.mkdir()
+    lines, folds = ["path,label,patient"], ["path,label,patient,fold,split"]
+    for number, split in enumerate(("train", "train", "train", "val", "test", "test")):
+        Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(root / f"{number}.png")
+        label = ("well", "sick")[number % 2]
+        lines.append(f"{number}.png,{label},p{number}")
+        folds.append(f"{number}.png,{label},p{number},1,{split}")
+    (root / "images.csv").write_text("\n".join(lines))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "folds.csv").write_text("\n".join(folds))
+    return tmp_path
+
+
+def look(source, table, data=None):
+    data = data or DataSettings(source=str(source / "images" / "images.csv"))
+    return seen_before(read_table(DataSettings(source=str(table))), source / "run", [1], data)
+
+
+def test_images_that_trained_or_validated_are_found_and_test_images_are_not(source):
+    found = look(source, source / "images" / "images.csv")
+    assert found.images == (0, 1, 2, 3)
+    assert found.patients == ("p0", "p1", "p2", "p3")
+    assert found.compared
+
+
+def test_a_copy_by_another_name_is_found_by_its_bytes(source):
+    other = source / "other"
+    (other / "well").mkdir(parents=True)
+    (other / "sick").mkdir()
+    shutil.copy(source / "images" / "1.png", other / "well" / "renamed.png")
+    shutil.copy(source / "images" / "5.png", other / "sick" / "tested.png")
+    found = look(source, other)
+    assert [read_table(DataSettings(source=str(other))).paths[row] for row in found.images] == ["well/renamed.png"]
+    assert found.patients == ()
+
+
+def test_other_folds_do_not_count(source):
+    table = read_table(DataSettings(source=str(source / "images" / "images.csv")))
+    data = DataSettings(source=str(source / "images" / "images.csv"))
+    assert seen_before(table, source / "run", [2], data).images == ()
+
+
+def test_where_the_runs_images_are_gone_paths_are_compared(source):
+    shutil.copytree(source / "images", source / "moved")
+    found = look(source, source / "moved" / "images.csv", DataSettings(source=str(source / "nowhere.csv")))
+    assert found.images == (0, 1, 2, 3)
+    assert not found.compared

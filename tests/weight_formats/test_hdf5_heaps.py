@@ -1,0 +1,38 @@
+import struct
+
+import h5py
+import pytest
+
+from radtransfer.errors import WeightsError
+from radtransfer.weight_formats.hdf5_heaps import check_heaps
+from radtransfer.weight_formats.reading import read_weight_file
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "names.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["conv", "a name that is longer"]
+    return path
+
+
+def test_a_whole_heap_passes(file):
+    assert b"GCOL" in file.read_bytes()
+    check_heaps(file.read_bytes())
+
+
+def test_an_object_that_does_not_lead_past_itself_is_refused_where_the_library_hangs(file):
+    content = bytearray(file.read_bytes())
+    first = content.index(b"GCOL") + 16
+    struct.pack_into("<HHIQ", content, first, 0, 0, 0, 0)
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match="names.h5 is damaged: a text in it is longer"):
+        read_weight_file(file)
+
+
+@pytest.mark.parametrize(("place", "size"), [(8, 2**60), (8, 3), (24, 2**64 - 1), (24, 5000)])
+def test_sizes_that_lead_out_of_the_heap_are_refused(file, place, size):
+    content = bytearray(file.read_bytes())
+    struct.pack_into("<Q", content, content.index(b"GCOL") + place, size)
+    with pytest.raises(WeightsError, match="is damaged"):
+        check_heaps(bytes(content))

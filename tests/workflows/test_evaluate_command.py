@@ -1,0 +1,282 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score
+
+from radtransfer.runs import read_rows
+
+FIGURES = {"roc.png", "pr.png", "calibration.png", "confusion.png"}
+
+
+def draw_images(folder, classes, *, patients=10, seed=5):
+    """Images like those of the tiny data set, some hard to tell, and a table of paths, labels and patients."""
+    rng, lines = np.random.default_rng(seed), []
+    for number in range(2 * patients):
+        label = classes[number // 2 % len(classes)]
+        pixels = rng.integers(0, 120, (24, 24), np.uint8)
+        if (number // 2 % 2) != (rng.random() < 0.25):
+            pixels[4:14, 6:16] += 100
+        path = folder / f"{number:02d}.png"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        lines.append([path.name, label, f"q{number // 2}"])
+    with (folder / "images.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([["path", "label", "patient"], *lines])
+    return folder / "images.csv"
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """40 images of 20 patients of another hospital."""
+    return draw_images(tmp_path_factory.mktemp("elsewhere") / "images", ("well", "sick"), patients=20)
+
+
+@pytest.fixture(scope="module")
+def evaluated(radtransfer, finished_run, elsewhere, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluated") / "out"
+    options = ("--data", elsewhere, "--operating-point", "youden", "--draws", 300, "--out", out, "--json")
+    outcome = radtransfer("evaluate", finished_run.path, *options)
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out), out, outcome
+
+
+def test_the_figures_are_scikit_learns_on_the_mean_of_the_folds(evaluated, radtransfer, finished_run, elsewhere):
+    result, out, _ = evaluated
+    lines = read_rows(out / "predictions.csv")
+    assert list(lines[0]) == ["path", "patient", "label", "predicted", "positive", "p_sick", "p_well"]
+    truth = np.array([line["label"] == "well" for line in lines])
+    scores = np.array([float(line["p_well"]) for line in lines])
+    predicted = csv.DictReader(radtransfer("predict", finished_run.path, elsewhere).out.splitlines())
+    assert scores == pytest.approx([float(row["p_well"]) for row in predicted], abs=1e-6)
+    assert 0.5 < result["auc"] < 1
+    assert result["auc"] == pytest.approx(roc_auc_score(truth, scores))
+    assert result["ci95"][0] < result["auc"] < result["ci95"][1]
+    assert result["brier"] == pytest.approx(brier_score_loss(truth, scores))
+    assert result["accuracy"] == pytest.approx(np.mean((scores > 0.5) == truth))
+    assert (result["n_images"], result["n_patients"], result["judged"]) == (40, 20, "ensemble")
+    assert result["per_class"]["well"]["auc"] == pytest.approx(result["auc"])
+    assert result["per_class"]["well"]["n_positive"] == 20
+    assert result["seen"] == {"images": 0, "patients": 0, "compared": True}
+
+
+def test_each_fold_is_judged_as_well(evaluated):
+    result, out, _ = evaluated
+    assert list(result["members"]) == ["fold_1", "fold_2"]
+    lines = read_rows(out / "predictions_members.csv")
+    for name, found in result["members"].items():
+        mine = [line for line in lines if line["network"] == name]
+        assert len(mine) == found["n_images"] == 40
+        truth, scores = zip(*((line["label"] == "well", float(line["p_well"])) for line in mine), strict=True)
+        assert found["auc"] == pytest.approx(roc_auc_score(truth, scores))
+
+
+def test_the_operating_point_comes_from_validation_and_is_judged_on_the_test_images(evaluated, finished_run):
+    result, out, _ = evaluated
+    point = result["operating_point"]
+    valid = [
+        line
+        for k in (1, 2)
+        for line in read_rows(finished_run.path / f"fold_{k}" / "predictions.csv")
+        if line["split"] == "val"
+    ]
+    assert point["chosen_on_images"] == len(valid)
+    found = point["questions"]["well"]
+    lines = read_rows(out / "predictions.csv")
+    truth = [line["label"] == "well" for line in lines]
+    says = [float(line["p_well"]) >= found["threshold"] for line in lines]
+    tn, fp, fn, tp = confusion_matrix(truth, says).ravel()
+    assert [found[name] for name in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
+    assert found["sensitivity"] == pytest.approx(tp / (tp + fn))
+    assert result["confusion"] == {"classes": ["sick", "well"], "counts": [[tn, fp], [fn, tp]]}
+    there = [float(line["p_well"]) >= found["threshold"] for line in valid]
+    well = [line["label"] == "well" for line in valid]
+    assert found["validation"]["sensitivity"] == pytest.approx(np.mean(np.array(there)[well]))
+
+
+def test_the_folder_holds_tables_json_and_figures(evaluated):
+    result, out, outcome = evaluated
+    names = {path.name for path in out.iterdir()}
+    assert names == {"predictions.csv", "predictions_members.csv", "metrics.json", *FIGURES}
+    written = json.loads((out / "metrics.json").read_text())
+    curves = written.pop("curves")
+    assert written == result
+    assert [len(curves[kind]) for kind in ("roc", "pr")] == [1, 1]
+    assert curves["roc"][0]["area"] == pytest.approx(result["auc"])
+    assert all(f"wrote     {out / name}" in outcome.err for name in names)
+
+
+def test_the_terminal_says_how_many_and_how_sure(radtransfer, finished_run, elsewhere):
+    outcome = radtransfer("evaluate", finished_run.path, "--data", elsewhere, "--draws", 100)
+    assert outcome.code == 0, outcome.err
+    for words in (
+        "40 images, 20 patients",
+        "fold_1",
+        "ensemble",
+        "95 % interval",
+        "10 bins of equal width",
+        "temperature",
+    ):
+        assert words in outcome.out
+
+
+def test_a_run_is_evaluated_on_its_own_test_images_without_data(radtransfer, finished_run):
+    outcome = radtransfer("evaluate", finished_run.path, "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result["judged"] == "out_of_fold"
+    assert result["auc"] == finished_run.metrics["auc"]["pooled"]
+    assert result["ci95"] == finished_run.metrics["auc"]["ci95"]
+    for name in ("accuracy", "brier", "sensitivity_at_90_specificity", "n_images", "n_patients"):
+        assert result[name] == finished_run.metrics[name]
+
+
+def test_a_fold_gives_its_own_figures_again_from_its_images(radtransfer, finished_run, tiny_images, tmp_path):
+    lines = [
+        line for line in read_rows(finished_run.path / "folds.csv") if line["fold"] == "1" and line["split"] == "test"
+    ]
+    table = "path,label,patient\n" + "".join(f"{line['path']},{line['label']},{line['patient']}\n" for line in lines)
+    (tmp_path / "test.csv").write_text(table)
+    options = ("--data", tmp_path / "test.csv", "--image-root", tiny_images / "images", "--json")
+    outcome = radtransfer("evaluate", finished_run.path / "fold_1", *options)
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    metrics = json.loads((finished_run.path / "fold_1" / "metrics.json").read_text())
+    assert result["auc"] == metrics["auc"]
+    assert result["brier"] == pytest.approx(metrics["brier"], abs=1e-6)
+    assert result["seen"] == {"images": 0, "patients": 0, "compared": True}
+    assert "leak" not in outcome.err
+
+
+def test_images_and_patients_of_the_training_are_warned_of(radtransfer, finished_run, tiny_images, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(tiny_images / "images", copied)
+    outcome = radtransfer("evaluate", finished_run.path, "--data", tiny_images / "images.csv", "--image-root", copied)
+    assert outcome.code == 0, outcome.err
+    assert "leak: 48 of 48 test images trained or validated" in outcome.err
+    assert "leak: 24 of 24 patients" in outcome.err
+
+
+def test_images_that_trained_the_runs_weights_are_warned_of(
+    radtransfer, finished_run, tiny_images, elsewhere, tmp_path
+):
+    network = ("--backbone", "cbr_tiny", "--image-size", 24, "--batch-size", 8, "--epochs", 1, "--folds", 1)
+    arguments = ("--weights", finished_run.path / "fold_1", *network, "--out", tmp_path / "run")
+    assert radtransfer("finetune", "--data", elsewhere, *arguments).code == 0
+    data = ("--data", tiny_images / "images.csv", "--image-root", tiny_images / "images")
+    outcome = radtransfer("evaluate", tmp_path / "run", *data, "--draws", 100)
+    assert outcome.code == 0, outcome.err
+    assert "of 48 test images trained or chose the weights of" in outcome.err
+    assert "trained or validated" not in outcome.err
+
+
+def test_classes_that_do_not_match_exit_with_3_and_can_be_mapped(radtransfer, finished_run, tmp_path):
+    table = draw_images(tmp_path / "other", ("well", "Sick", "normal"))
+    outcome = radtransfer("evaluate", finished_run.path, "--data", table)
+    assert (outcome.code, outcome.out) == (3, "")
+    for words in (
+        "It knows sick, well",
+        "lacks sick",
+        "Sick (6 images)",
+        "--class-map Sick=sick --class-map normal=CLASS",
+    ):
+        assert words in outcome.err
+    options = ("--class-map", "Sick=sick", "--class-map", "normal=")
+    outcome = radtransfer("evaluate", finished_run.path, "--data", table, *options, "--draws", 100, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["n_images"] == 14
+
+
+def test_exports_are_evaluated_with_what_they_carry(radtransfer, finished_run, elsewhere, tmp_path):
+    found = {}
+    for kind in ("keras", "savedmodel"):
+        out = tmp_path / f"m.{kind}"
+        arguments = ("--fold", 1, "--format", kind, "--out", out, "--operating-point", "youden", "--json")
+        outcome = radtransfer("export", finished_run.path, *arguments)
+        assert outcome.code == 0, outcome.err
+        path = json.loads(outcome.out)[0]["path"]
+        outcome = radtransfer("evaluate", path, "--data", elsewhere, "--draws", 100, "--json")
+        assert outcome.code == 0, outcome.err
+        found[kind] = json.loads(outcome.out)
+        assert radtransfer("evaluate", path).code == 2
+    options = ("--data", elsewhere, "--draws", 100, "--operating-point", "youden", "--json")
+    run = json.loads(radtransfer("evaluate", finished_run.path / "fold_1", *options).out)
+    for result in found.values():
+        assert result["auc"] == run["auc"]
+        assert result["temperatures"] == run["temperatures"]
+        assert result["operating_point"] == run["operating_point"]
+        assert result["members"] == {}
+
+
+def test_unreadable_images_stop_it_or_are_left_out(radtransfer, finished_run, elsewhere, tmp_path):
+    shutil.copytree(elsewhere.parent, tmp_path / "images")
+    (tmp_path / "images" / "03.png").write_bytes(b"")
+    arguments = ("evaluate", finished_run.path, "--data", tmp_path / "images" / "images.csv", "--draws", 100)
+    outcome = radtransfer(*arguments)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "1 of 40 images cannot be read: '03.png'" in outcome.err
+    outcome = radtransfer(*arguments, "--on-bad-image", "skip", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["n_images"] == 39
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--data", "nowhere"), 3, "No data at 'nowhere'"),
+        (("--label-column", "label"), 2, "--label-column is about the images in --data"),
+        (("--class-map", "normal"), 2, "NAME=CLASS"),
+        (("--operating-point", "best"), 2, "sensitivity=X"),
+        (("--fold", 7), 2, "Finished folds: 1, 2"),
+    ],
+)
+def test_wrong_options_are_one_message(radtransfer, finished_run, arguments, code, words):
+    outcome = radtransfer("evaluate", finished_run.path, *arguments)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert words in outcome.err
+
+
+def test_results_do_not_go_into_a_run(radtransfer, finished_run):
+    outcome = radtransfer("evaluate", finished_run.path, "--out", finished_run.path)
+    assert outcome.code == 2
+    assert "expected a folder for results" in outcome.err
+
+
+@pytest.fixture(scope="module")
+def several_labels(tiny_images, tmp_path_factory):
+    """The tiny images with two labels, one of them unknown for some."""
+    folder = tmp_path_factory.mktemp("labels")
+    lines = ["path,patient,bright,odd"]
+    for number, line in enumerate(read_rows(tiny_images / "images.csv")):
+        odd = -1 if number % 12 == 0 else number // 4 % 2
+        lines.append(f"{line['path']},{line['patient']},{int(line['label'] == 'sick')},{odd}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder / "labels.csv"
+
+
+def test_several_labels_have_their_own_thresholds_curves_and_matrices(
+    radtransfer, tiny_images, several_labels, tmp_path
+):
+    data = ("--data", several_labels, "--image-root", tiny_images / "images", "--label-column", "bright,odd")
+    network = ("--backbone", "cbr_tiny", "--image-size", 24, "--batch-size", 8, "--epochs", 1, "--folds", 2)
+    run, out = tmp_path / "run", tmp_path / "out"
+    outcome = radtransfer("finetune", *data, *network, "--val-fraction", 0.3, "--out", run)
+    assert outcome.code == 0, outcome.err
+    options = ("--operating-point", "youden", "--draws", 100, "--out", out)
+    outcome = radtransfer("evaluate", run, *data, *options, "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert set(result["operating_point"]["questions"]) == {"bright", "odd"}
+    assert sum(map(sum, result["confusion"]["labels"]["bright"])) == 48
+    assert sum(map(sum, result["confusion"]["labels"]["odd"])) == 44
+    assert {path.name for path in out.iterdir()} >= FIGURES
+    assert radtransfer("evaluate", run, *data, *options[:4]).code == 0
+    predicted = radtransfer("predict", run, several_labels, "--image-root", tiny_images / "images", "--format", "jsonl")
+    assert predicted.code == 0, predicted.err
+    rows = [json.loads(line) for line in predicted.out.splitlines()]
+    assert all(
+        row["predicted"] == [name for name, value in row["probabilities"].items() if value > 0.5] for row in rows
+    )
