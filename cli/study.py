@@ -120,10 +120,10 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
     again = shlex.join([*_again(path, plan.store), *places.words()])
     with open_study_folder(path) as folder:
         board = StudyBoard(folder)
+        for note in folder.begin(plan):
+            board.note(note)
         engine = places.engine(plan.store, note=board.note)
         try:
-            for note in folder.begin(plan):
-                board.note(note)
             state = run_study(plan, engine, limit=limit, listener=board)
             folder.write_progress(state, now=True)
         except (KeyboardInterrupt, DiskError):
