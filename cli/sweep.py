@@ -100,7 +100,7 @@ def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
     from radtransfer.studies.plan import plan_study
     from radtransfer.studies.study_runs import StudyListener, run_study
 
-    plan = plan_study(study, store=out / "runs")
+    plan = plan_study(study, store=out / "runs", progress=progress)
     for run in plan.runs.values():
         if run.done:
             progress.note(f"{run.path} is finished; nothing is left to do")
