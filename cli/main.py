@@ -3,7 +3,6 @@
 import importlib
 import itertools
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import click
 
 from radtransfer import __version__
 from radtransfer.cli.groups import Group
+from radtransfer.cli.interrupts import heed_interrupts
 from radtransfer.cli.terminal import safe_text
 from radtransfer.errors import INTERRUPTED, ConfigError, DiskError, RadtransferError
 from radtransfer.remote_address import check_here
@@ -145,7 +145,7 @@ def main() -> None:
     # Read by TensorFlow and Keras when a command imports them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    signal.signal(signal.SIGTERM, _interrupt)
+    heed_interrupts()
     if COMPLETING in os.environ:
         importlib.import_module("radtransfer.cli.completions")
     try:
@@ -158,7 +158,3 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt

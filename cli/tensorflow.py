@@ -1,12 +1,10 @@
 """Import TensorFlow without its banner."""
 
-import contextlib
 import os
-import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
+
+from radtransfer.cli.interrupts import interrupts_later
 
 
 def import_tensorflow() -> None:
@@ -19,7 +17,7 @@ def import_tensorflow() -> None:
         return
     sys.stderr.flush()
     shown = os.dup(2)
-    with _interrupts_later(), tempfile.TemporaryFile() as hidden:
+    with interrupts_later(), tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
             import keras  # noqa: F401
@@ -35,23 +33,3 @@ def import_tensorflow() -> None:
             sys.stderr.flush()
             os.dup2(shown, 2)
             os.close(shown)
-
-
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM: compiled modules turn an interrupt of their import into any other error."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    held = {number: handler for number, handler in before.items() if callable(handler)}
-    for number in held:
-        signal.signal(number, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt

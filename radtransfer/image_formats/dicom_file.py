@@ -132,8 +132,8 @@ def _check_deflated(path: Path) -> None:
     unpacked, inflater = 0, zlib.decompressobj(-zlib.MAX_WBITS)
     with path.open("rb") as handle:
         handle.seek(_META_START + int(meta.FileMetaInformationGroupLength))
-        while packed := handle.read(1 << 16):
-            while packed and unpacked <= DEFLATED_LIMIT:
+        while not inflater.eof and (packed := handle.read(1 << 16)):
+            while packed and not inflater.eof and unpacked <= DEFLATED_LIMIT:
                 unpacked += len(inflater.decompress(packed, 1 << 20))
                 packed = inflater.unconsumed_tail
     if unpacked > DEFLATED_LIMIT:

@@ -70,7 +70,7 @@ def test_a_killed_command_goes_on(tiny_images, tmp_path, how):
             time.sleep(0.002)
         process.send_signal(getattr(signal, how))
         error = process.stderr.read()
-    assert process.returncode == (130 if how == "SIGTERM" else -signal.SIGKILL)
+    assert process.returncode == (130 if how == "SIGTERM" else -signal.SIGKILL), error
     assert "Traceback" not in error
     written = {file: file.stat().st_mtime_ns for file in out.glob("radtransfer-*")}
     assert 0 < len(written) < 24

@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM: both interrupt a command, at once, later, and never in vain."""
+
+import _thread
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+_AGAIN = 0.05
+"""Seconds after which an interrupt that was lost is given once more."""
+
+
+def heed_interrupts() -> None:
+    """Let SIGTERM interrupt like Ctrl-C, and let no interrupt be lost.
+
+    Python drops what is raised while an object is finalized, so a signal that comes just then would go unheard and
+    the command would run to its end.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _heed
+
+
+@contextlib.contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM: compiled modules turn an interrupt of their import into any other error."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = {number: handler for number, handler in before.items() if callable(handler)}
+    for number in held:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _heed(unraisable) -> None:
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Thread(target=_give_again, daemon=True).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _give_again() -> None:
+    time.sleep(_AGAIN)
+    _thread.interrupt_main(signal.SIGTERM)
