@@ -29,7 +29,12 @@ def test_a_run_on_a_set_at_an_address(radtransfer, table_options, tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    "arguments", [("report", "run", "--out", "gs://b/x"), ("study", "quick-advice", "--dry-run", "--runs=gs://b/x")]
+    "arguments",
+    [
+        ("finetune", "quickstart", "--set", "out=gs://b/x"),
+        ("report", "run", "--out", "gs://b/x"),
+        ("study", "quick-advice", "--dry-run", "--runs=gs://b/x"),
+    ],
 )
 def test_results_are_not_written_to_addresses(radtransfer, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
