@@ -22,8 +22,8 @@ class DataSettings:
 
     source: str | None = setting(
         None,
-        "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, "
-        "tfds:NAME or tfds:FOLDER, or a data set by NAME:FOLDER, such as busi:FOLDER, or synthetic_fundus.",
+        "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, tfds:NAME or "
+        "tfds:FOLDER, gs://BUCKET/SET, or a data set by NAME:FOLDER, such as busi:FOLDER, or synthetic_fundus.",
     )
     image_root: str | None = setting(
         None, "Folder that the table's image paths are looked up in; default: the table's own folder."

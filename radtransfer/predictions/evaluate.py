@@ -103,7 +103,7 @@ def evaluate_on(
     """
     judging, progress = judging or Judging(), progress or Progress()
     point, temperatures = point_of(model, judging.rule), temperatures_of(model)
-    table = read_test_set(data, model.scoring, model=model.given, split=split, class_map=class_map)
+    table = read_test_set(data, model.scoring, model=model.given, split=split, class_map=class_map, progress=progress)
     for note in (*model.notes, *table.notes):
         progress.note(_UNKNOWN if note == NO_PATIENTS else note)
     checked = check_images(
