@@ -93,7 +93,7 @@ def evaluate(
     progress = TerminalProgress()
     model, judging = find_model(run, folds=fold), Judging(operating_point, bins, draws, seed)
     if settings.data.source is None:
-        evaluation = evaluate_run(model, judging=judging)
+        evaluation = evaluate_run(model, judging=judging, progress=progress)
     else:
         evaluation = evaluate_on(
             model,

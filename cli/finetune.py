@@ -44,6 +44,7 @@ OPTIONS = {
     "batch_size": "training.batch_size",
     "learning_rate": "training.learning_rate",
     "optimizer": "training.optimizer",
+    "ema": "training.ema_momentum",
     "schedule": "training.schedule",
     "augmentation": "training.augmentation",
     "class_weights": "training.class_weights",

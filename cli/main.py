@@ -1,9 +1,11 @@
 """The command `radtransfer`: its list of commands, and the one place where errors meet the terminal."""
 
 import importlib
+import itertools
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 import click
 
@@ -11,7 +13,8 @@ from radtransfer import __version__
 from radtransfer.cli.groups import Group
 from radtransfer.cli.interrupts import heed_interrupts
 from radtransfer.cli.terminal import safe_text
-from radtransfer.errors import INTERRUPTED, DiskError, RadtransferError
+from radtransfer.errors import INTERRUPTED, ConfigError, DiskError, RadtransferError
+from radtransfer.remote_address import check_here
 from radtransfer.system_errors import system_error
 
 COMMANDS = {
@@ -39,6 +42,9 @@ COMMANDS = {
     "report": "radtransfer.cli.report:report",
 }
 
+_WRITTEN = ("--out", "--runs")
+"""The options of all commands that name what is written."""
+
 COMPLETING = "_RADTRANSFER_COMPLETE"
 """Environment variable in which a shell asks for completions."""
 
@@ -61,6 +67,7 @@ class Application(Group):
 
     def invoke(self, ctx: click.Context):
         try:
+            _check_written(ctx.args)
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
             raise
@@ -75,6 +82,18 @@ class Application(Group):
             if known is not None and not ctx.params["debug"]:
                 raise _told(known) from error
             raise _failure(_bug_report(error, verbose=ctx.params["debug"]), 1) from error
+
+
+def _check_written(arguments: Sequence[str]) -> None:
+    """Refuse addresses for what is written, before a folder of this machine is made that is called `gs:`."""
+    for option, word in itertools.pairwise(["", *arguments]):
+        name, equals, value = word.partition("=")
+        option, value = (name, value) if equals else (option, word)
+        if option in _WRITTEN:
+            try:
+                check_here(value)
+            except ConfigError as error:
+                raise ConfigError(f"{option}: {error}") from None
 
 
 def _told(error: RadtransferError) -> click.ClickException:

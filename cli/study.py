@@ -10,9 +10,11 @@ import click
 
 from radtransfer.cli.completions import complete_study
 from radtransfer.cli.options import given_settings, sets_option, setting_options
+from radtransfer.cli.study_places import DEFAULT_CLUSTER, Places
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.errors import DiskError
+from radtransfer.remote_address import remote_source
 from radtransfer.studies.study import Study, study_folder
 from radtransfer.studies.study_file import load_study
 
@@ -37,9 +39,31 @@ STORE = "runs/studies"
 @click.option(
     "--jobs",
     type=click.IntRange(0),
-    default=1,
-    show_default=True,
-    help="Runs at a time, each in a process of its own; 0: one after the other in this process.",
+    help="Runs at a time, each in a process of its own; 0: one after the other in this process.  "
+    "[default: 1; with --ray what the cluster has room for]",
+)
+@click.option(
+    "--ray",
+    "cluster",
+    is_flag=False,
+    flag_value=DEFAULT_CLUSTER,
+    metavar="[HOST:PORT]",
+    help="Compute the runs on a Ray cluster: this one, that of RAY_ADDRESS, the one of this machine or, if there is "
+    "none, one that is started for the study. `local` always starts one.",
+)
+@click.option(
+    "--cpus-per-run",
+    "cpus",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Threads of a run, and cores that are kept for it with --ray.  [default: all; with --ray 1]",
+)
+@click.option(
+    "--gpus-per-run",
+    "gpus",
+    type=click.FloatRange(0),
+    metavar="N",
+    help="GPUs that are kept for a run with --ray; 0.5 lets two share one.  [default: 0]",
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Compute at most N runs now.")
 @click.option("--dry-run", is_flag=True, help="List the runs and estimate the time; compute none.")
@@ -50,7 +74,10 @@ def study(
     arms: str | None,
     out: str | None,
     store: str,
-    jobs: int,
+    jobs: int | None,
+    cluster: str | None,
+    cpus: int | None,
+    gpus: float | None,
     limit: int | None,
     dry_run: bool,
     as_json: bool,
@@ -64,17 +91,24 @@ def study(
     \b
     Example: radtransfer study quick-advice --dry-run
              radtransfer study revisiting --data FOLDS --image-root IMAGES --jobs 2
+             radtransfer study revisiting --data FOLDS --image-root IMAGES --ray --gpus-per-run 1
     """
+    places = Places(jobs, cluster, cpus, gpus)
+    places.check()
     chosen = [name.strip() for name in arms.split(",")] if arms else []
     asked = load_study(config, sets=sets, options=given_settings(given, OPTIONS), arms=chosen)
     from radtransfer.studies.plan import plan_study
 
-    plan = plan_study(asked, store=Path(store))
+    progress = TerminalProgress()
+    if any(remote_source(source) for source in asked.data_sources):
+        import_tensorflow()
+    plan = plan_study(asked, store=Path(store), progress=progress)
+    progress.clear()
     if dry_run:
-        _estimate(plan, jobs=jobs, as_json=as_json)
+        _estimate(plan, jobs=jobs or 1, as_json=as_json)
         return
     path = study_folder(asked, out)
-    state = _compute(plan, path, jobs=jobs, limit=limit)
+    state = _compute(plan, path, places=places, limit=limit)
     table = json.loads((path / "table.json").read_text(encoding="utf-8"))
     click.echo(json.dumps(table, indent=2) if as_json else "\n".join(_result_lines(table, path)))
     from radtransfer.studies.study_runs import check_complete
@@ -82,38 +116,35 @@ def study(
     check_complete(state)
 
 
-def _compute(plan: "StudyPlan", path: Path, *, jobs: int, limit: int | None) -> "StudyState":
+def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None) -> "StudyState":
     """Run what is to be run, with its progress on the terminal and in the study's folder."""
     from radtransfer.cli.study_board import StudyBoard
     from radtransfer.studies.study_folder import open_study_folder
     from radtransfer.studies.study_runs import run_study
-    from radtransfer.studies.workers import InProcess, Workers
 
-    if jobs == 0:
-        import_tensorflow()
+    again = shlex.join([*_again(path, plan.store), *places.words()])
     with open_study_folder(path) as folder:
         board = StudyBoard(folder)
         for note in folder.begin(plan):
             board.note(note)
-        runner = InProcess() if jobs == 0 else Workers(jobs, prepare=import_tensorflow)
+        engine = places.engine(plan.store, note=board.note)
         try:
-            state = run_study(plan, runner, limit=limit, listener=board)
+            state = run_study(plan, engine, limit=limit, listener=board)
             folder.write_progress(state, now=True)
         except (KeyboardInterrupt, DiskError):
-            board.note(f"stopping; go on with: {_again(path, plan.store, jobs)}")
+            board.note(f"stopping; go on with: {again}")
             raise
         finally:
             board.clear()
-            runner.close()
+            engine.close()
             folder.write_table(plan)
     if state.left:
-        board.note(f"{len(state.left)} runs are left, because of --limit; go on with: {_again(path, plan.store, jobs)}")
+        board.note(f"{len(state.left)} runs are left, because of --limit; go on with: {again}")
     return state
 
 
-def _again(path: Path, store: Path, jobs: int) -> str:
-    words = ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(store)]
-    return shlex.join([*words, "--jobs", str(jobs)])
+def _again(path: Path, store: Path) -> list[str]:
+    return ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(store)]
 
 
 def _estimate(plan: "StudyPlan", *, jobs: int, as_json: bool) -> None:

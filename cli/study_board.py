@@ -85,8 +85,9 @@ def _summary(state: StudyState) -> str:
 
 def _running(item: RunningRun) -> str:
     row = item.row
+    name = f"{item.run.cell.name}  on {row['machine']}" if "machine" in row else item.run.cell.name
     if "epoch" not in row:
-        return f"  {item.run.cell.name}  {row.get('doing', 'starting')}"
+        return f"  {name}  {row.get('doing', 'starting')}"
     auc = "n/a" if row["val_auc"] is None else f"{row['val_auc']:.3f}"
     place = f"fold {row['fold']}/{row['folds']}  epoch {row['epoch']}/{row['epochs']}"
-    return f"  {item.run.cell.name}  {place}  val AUC {auc}"
+    return f"  {name}  {place}  val AUC {auc}"

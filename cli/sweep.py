@@ -96,11 +96,11 @@ def transfusion_sweep_command(
 
 def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
     """The study's plan, and how far it has come; its runs go below OUT/runs."""
+    from radtransfer.studies.engines.in_process import InProcess
     from radtransfer.studies.plan import plan_study
     from radtransfer.studies.study_runs import StudyListener, run_study
-    from radtransfer.studies.workers import InProcess
 
-    plan = plan_study(study, store=out / "runs")
+    plan = plan_study(study, store=out / "runs", progress=progress)
     for run in plan.runs.values():
         if run.done:
             progress.note(f"{run.path} is finished; nothing is left to do")

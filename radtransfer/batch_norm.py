@@ -47,11 +47,21 @@ def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, .
 
 
 @contextmanager
-def borrowed_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
-    """Statistics from `batches` inside the block, those of before after it; None changes nothing.
+def judged_network(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
+    """Inside the block averaged weights, if there are any, and statistics from `batches`; after it those of before.
 
+    None leaves the statistics. Averaged weights need their own: those that training gathers are of other weights.
     Measuring them draws dropout, too: its generators are put back as well.
+
+    References:
+        Izmailov et al. 2018, Averaging Weights Leads to Wider Optima (arXiv 1803.05407), section 3.2.
     """
+    with learner.averaged(), _borrowed_statistics(learner, batches):
+        yield
+
+
+@contextmanager
+def _borrowed_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
     if batches is None:
         yield
         return

@@ -63,8 +63,9 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
     start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=experiment.fold_seed(fold))
     data, size = experiment.fold_data(fold, experiment.batches), config.training.batch_size
     batch = next(iter(data.epoch(1)))
-    decoding = _seconds(lambda: list(data.plain())) / -(-min(data.images, IMAGES) // size)
-    checked = -(-len(experiment.rows(fold, "val")) // size)
+    plain = -(-min(data.images, IMAGES) // size)
+    decoding = _seconds(lambda: list(data.plain())) / plain
+    checked = -(-len(experiment.rows(fold, "val")) // size) + (plain if experiment.learner.averages else 0)
     phases = []
     for learner in filter(None, (experiment.head_learner, experiment.learner)):
         learner.reset(experiment.class_weights(fold))

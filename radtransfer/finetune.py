@@ -19,6 +19,7 @@ from radtransfer.networks import Networks
 from radtransfer.plan_block import plan_lines, run_record
 from radtransfer.preparation import prepare
 from radtransfer.progress import Progress
+from radtransfer.remote_address import check_here
 from radtransfer.run_address import run_settings
 from radtransfer.run_reading import read_record, reading
 from radtransfer.runs import Run, differences, now, open_run, write_rows, write_text
@@ -108,7 +109,12 @@ def _finished_metrics(out: Path) -> dict[str, Any]:
 
 
 def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
-    """Where the run goes: `config.out`, or a folder below `runs/` that no run stands in yet."""
+    """Where the run goes: `config.out`, or a folder below `runs/` that no run stands in yet.
+
+    Raises:
+        ConfigError: It is an address.
+    """
+    check_here(config.out)
     if config.out is not None:
         return Path(config.out)
     data, weights = Path(config.data.source or "data").stem, Path(config.model.weights).stem

@@ -5,6 +5,7 @@ the next one that needs the same (see `networks`).
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import keras
@@ -15,7 +16,7 @@ from radtransfer.classifier import Classifier
 from radtransfer.cut import Cut, cut_network
 from radtransfer.errors import RunError
 from radtransfer.losses import make_loss
-from radtransfer.optimizers import make_optimizer
+from radtransfer.optimizers import make_optimizer, weight_averages
 from radtransfer.settings import TrainingSettings
 
 T = TypeVar("T")
@@ -78,11 +79,14 @@ class Learner(Evaluator):
 
     Args:
         classifier: The network.
-        settings: Optimizer and loss.
+        settings: Optimizer, loss, and whether weights are averaged.
         batch_size: Images per batch, always.
         jit: Compile with XLA.
         frozen: Names of layers that do not train; their batch norm runs in inference mode.
         from_features: Whether a batch holds what the frozen trunk makes of images, if there is one, and not images.
+
+    Attributes:
+        averages: Moving averages of the weights that train, in their order; empty where the settings ask for none.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Learner(Evaluator):
         self.optimizer = make_optimizer(settings, mixed_float16=_uses_float16(classifier.model))
         # Without this the optimizer makes its variables in the first step, which is then traced twice.
         self.optimizer.build(classifier.model.trainable_variables)
+        self.averages = weight_averages(self.optimizer)
         self._fresh_optimizer = [_compact(np.array(variable)) for variable in self.optimizer.variables]
         self._class_weights = tf.Variable(tf.ones([self._targets.shape[-1]]), trainable=False)
         weights = tf.TensorSpec((batch_size,), tf.float32)
@@ -164,6 +169,23 @@ class Learner(Evaluator):
             )
         for variable, value in zip(variables, state, strict=True):
             variable.assign(value)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside the block the network has its averages, where there are any; after it the weights that train."""
+        self._exchange_averages()
+        try:
+            yield
+        finally:
+            self._exchange_averages()
+
+    def _exchange_averages(self) -> None:
+        if not self.averages:
+            return
+        for variable, average in zip(self.classifier.model.trainable_variables, self.averages, strict=True):
+            value = np.array(variable)
+            variable.assign(average)
+            average.assign(value)
 
     def freeze(self) -> None:
         """Mark the layers that do not train: a step is traced with them as they are at its first call."""

@@ -77,7 +77,8 @@ class Networks:
     ) -> Learner:
         """Trains `classifier`, which came from here; the arguments are those of `Learner`."""
         # The rate of each step is set before it; what else the settings say happens outside the graph.
-        graph = (settings.optimizer, settings.momentum, settings.weight_decay, settings.loss, settings.batch_size)
+        graph = (settings.optimizer, settings.momentum, settings.weight_decay, settings.ema_momentum)
+        graph += (settings.loss, settings.batch_size)
 
         def build() -> Learner:
             if self._replicas is not None:

@@ -15,14 +15,24 @@ from radtransfer.settings import TrainingSettings
 
 def make_optimizer(settings: TrainingSettings, *, mixed_float16: bool) -> keras.optimizers.Optimizer:
     """The optimizer that the settings ask for; with loss scaling where it computes in float16."""
-    rate, decay = settings.learning_rate, settings.weight_decay or None
+    rate, decay, momentum = settings.learning_rate, settings.weight_decay or None, settings.momentum
+    average = {"use_ema": settings.ema_momentum is not None, "ema_momentum": settings.ema_momentum or 0.0}
     optimizer = {
-        "adam": lambda: FusedAdam(rate, weight_decay=decay),
-        "adamw": lambda: FusedAdamW(rate, weight_decay=settings.weight_decay),
-        "sgd": lambda: FusedSGD(rate, momentum=settings.momentum, weight_decay=decay),
-        "rmsprop": lambda: FusedRMSprop(rate, momentum=settings.momentum, weight_decay=decay),
+        "adam": lambda: FusedAdam(rate, weight_decay=decay, **average),
+        "adamw": lambda: FusedAdamW(rate, weight_decay=settings.weight_decay, **average),
+        "sgd": lambda: FusedSGD(rate, momentum=momentum, weight_decay=decay, **average),
+        "rmsprop": lambda: FusedRMSprop(rate, momentum=momentum, weight_decay=decay, **average),
     }[settings.optimizer]()
     return keras.optimizers.LossScaleOptimizer(optimizer) if mixed_float16 else optimizer
+
+
+def weight_averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The moving averages of the variables that `optimizer` was built for, in their order; none without `use_ema`.
+
+    As in Keras, the first step sets them to its weights.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner._model_variables_moving_average if inner.use_ema else []
 
 
 class FusedAdamStep:

@@ -116,6 +116,7 @@ def _train_line(config: Config) -> str:
     training = config.training
     return (
         f"recipe {config.recipe}: {training.optimizer} {training.learning_rate:g} {training.schedule}, "
+        f"{'' if training.ema_momentum is None else f'weights averaged ({training.ema_momentum:g}), '}"
         f"batch {training.batch_size}, ≤ {training.epochs} epochs, best validation {training.monitor}, "
         f"patience {training.patience or 'unlimited'}, augmentation {training.augmentation}, seed {config.seed}"
     )

@@ -115,7 +115,7 @@ def prepare(
 
 def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring]:
     """The table, and what can be checked of labels and loss before anything else is read."""
-    table = read_table(config.data)
+    table = read_table(config.data, progress=progress)
     for note in table.notes:
         progress.note(note)
     loss_weights(config, table, np.arange(len(table)))

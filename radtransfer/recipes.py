@@ -99,6 +99,7 @@ def head_phase(training: TrainingSettings) -> TrainingSettings:
         optimizer="adam",
         learning_rate=1e-3,
         weight_decay=0.0,
+        ema_momentum=None,
         schedule="constant",
         warmup_epochs=0.0,
         monitor="accuracy",

@@ -11,14 +11,18 @@ from radtransfer.errors import ConfigError
 from radtransfer.intensity_window import parse_window
 from radtransfer.outline import Outline, outline_plan
 from radtransfer.preprocessing import preprocessing_mode
+from radtransfer.remote_address import check_here
 from radtransfer.schemes import find_scheme
 from radtransfer.settings import Config
 from radtransfer.trackers import TRACKERS, check_trackers
 
 _CHECKS: Mapping[str, Callable[[Any], object]] = {
     "track": lambda names: [TRACKERS.check(name) for name in names],
+    "out": check_here,
+    "data.image_root": check_here,
     "images.window": parse_window,
     "model.backbone": BACKBONES.check,
+    "model.weights": check_here,
     "model.preprocessing": lambda name: name == "auto" or preprocessing_mode(name),
     "transfer.scheme": lambda name: name == "auto" or find_scheme(name),
     "training.augmentation": AUGMENTATIONS.check,

@@ -22,8 +22,8 @@ class DataSettings:
 
     source: str | None = setting(
         None,
-        "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, "
-        "tfds:NAME or tfds:FOLDER, or a data set by NAME:FOLDER, such as busi:FOLDER, or synthetic_fundus.",
+        "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, tfds:NAME or "
+        "tfds:FOLDER, gs://BUCKET/SET, or a data set by NAME:FOLDER, such as busi:FOLDER, or synthetic_fundus.",
     )
     image_root: str | None = setting(
         None, "Folder that the table's image paths are looked up in; default: the table's own folder."
@@ -153,6 +153,13 @@ class TrainingSettings:
     learning_rate: float | None = setting(1e-4, "Peak learning rate.", low=0.0, high=100.0)
     momentum: float = setting(0.9, "Momentum, for sgd and rmsprop.", low=0.0, high=0.9999)
     weight_decay: float = setting(0.0, "Decoupled weight decay.", low=0.0, high=1.0)
+    ema_momentum: float | None = setting(
+        None,
+        "Validate and keep an exponential moving average of the weights, which this share of stays at each step "
+        "(0.99 averages over the last 100 steps or so); default: the weights themselves.",
+        low=0.0,
+        high=0.99999,
+    )
     schedule: Literal["constant", "cosine", "step"] = setting("cosine", "Learning rate after the warm-up.")
     warmup_epochs: float = setting(0.0, "Epochs of linear warm-up from 0.", low=0.0, high=1000.0)
     step_epochs: tuple[int, ...] = setting((30, 60, 90), "Epochs at which the step schedule divides the rate by 10.")

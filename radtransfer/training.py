@@ -7,7 +7,7 @@ run goes on to the very result of an uninterrupted one.
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from radtransfer.batch_norm import borrowed_statistics, reestimate_statistics, trainable_batch_norms
+from radtransfer.batch_norm import judged_network, reestimate_statistics, trainable_batch_norms
 from radtransfer.checkpoint import load_checkpoint, save_checkpoint
 from radtransfer.curve import HeldOut, curve_rows
 from radtransfer.errors import OutOfMemoryError, TrainingError
@@ -99,25 +99,30 @@ def fit(
     """Train until the last epoch or until patience runs out; leave the best epoch's weights in the network.
 
     Continues from the checkpoint in `folder` where there is one. `settled_after` is the number of steps up to which
-    batch-norm statistics are re-estimated before each validation.
+    batch-norm statistics are re-estimated before each validation. Where weights are averaged, the averages are
+    validated, watched and kept, with statistics of their own; the weights that train go on beside them.
 
     Raises:
         TrainingError: The loss is no longer a number.
         RunError: The checkpoint is damaged, or of another network.
     """
-    state = _continue_from(learner, folder)
+    state, averaging = _continue_from(learner, folder), bool(learner.averages)
+    settled = math.inf if averaging else settled_after
     while state.epoch < settings.epochs and not state.stopped:
         started = time.monotonic()
         watch = _watcher(learner, data, settings, state)
-        inner = partial(watch, plain=lambda step: data.plain() if step < settled_after else None)
+        inner = partial(watch, judged=lambda step: judged_network(learner, data.plain() if step < settled else None))
         row = _run_epoch(learner, data, settings, epoch=state.epoch + 1, seed=seed, reporter=reporter, watch=inner)
-        reestimated = row["step"] < settled_after and bool(trainable_batch_norms(learner.classifier.model))
-        if reestimated:
+        reestimated = row["step"] < settled and bool(trainable_batch_norms(learner.classifier.model))
+        if reestimated and not averaging:
             reestimate_statistics(learner, data.plain())
-        watch(row["step"], row["epoch"])
-        row |= _validate(learner, data, row, folder)
-        _judge(state, row, settings, reestimated=reestimated)
-        state.seconds += time.monotonic() - started
+        with judged_network(learner, data.plain() if averaging else None):
+            watch(row["step"], row["epoch"])
+            row |= _validate(learner, data, row, folder)
+            _judge(state, row, settings, reestimated=reestimated)
+            state.seconds += time.monotonic() - started
+            if learner.is_chief:
+                _save_best(learner, state, folder)
         if learner.is_chief:
             _save(learner, state, folder)
         reporter.epoch(row, best=state.best_epoch == row["epoch"], seconds=time.monotonic() - started)
@@ -189,10 +194,10 @@ def _run_epoch(
 def _watcher(learner: Learner, data: FoldData, settings: TrainingSettings, state: FitState) -> Callable[..., None]:
     """Adds to the curve when a step asks for it, and leaves the network as it was."""
 
-    def watch(step: int, epoch: int, plain: Callable[[int], Batches | None] = lambda _: None) -> None:
+    def watch(step: int, epoch: int, judged: Callable[[int], AbstractContextManager] = nullcontext) -> None:
         if settings.eval_every is None or step % settings.eval_every:
             return
-        with borrowed_statistics(learner, plain(step)):
+        with judged(step):
             state.curve += curve_rows(lambda batches: predict(learner, batches), data.watched, step=step, epoch=epoch)
 
     return watch
@@ -235,11 +240,14 @@ def _judge(state: FitState, row: dict[str, Any], settings: TrainingSettings, *, 
     state.stopped = settings.patience is not None and state.waited >= settings.patience
 
 
-def _save(learner: Learner, state: FitState, folder: Path) -> None:
-    """Best weights, history, checkpoint, in this order: a kill in between repeats the epoch and writes the same."""
+def _save_best(learner: Learner, state: FitState, folder: Path) -> None:
     if state.best_epoch == state.epoch:
         weights = (np.array(variable) for variable in learner.classifier.model.weights)
         save_checkpoint(folder / "best.npz", weights, {})
+
+
+def _save(learner: Learner, state: FitState, folder: Path) -> None:
+    """After the best weights history and checkpoint: a kill in between repeats the epoch and writes the same."""
     write_rows(folder / "history.csv", HISTORY, ([row[name] for name in HISTORY] for row in state.history))
     if state.curve:
         write_rows(folder / "curve.csv", list(state.curve[0]), (row.values() for row in state.curve))

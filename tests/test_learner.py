@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from radtransfer.backbones import BACKBONES
-from radtransfer.batch_norm import reestimate_statistics, settled_after, trainable_batch_norms
+from radtransfer.batch_norm import judged_network, reestimate_statistics, settled_after, trainable_batch_norms
 from radtransfer.classifier import build_classifier
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
@@ -147,6 +147,25 @@ def test_statistics_settle_after_five_time_constants():
     assert settled_after(0.9) == 50
     assert settled_after(0.99) == 500
     assert settled_after(None) == 0
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_judged_network_has_the_averages_and_statistics_of_its_own(jit):
+    learner = make_learner(jit, ema_momentum=0.5)
+    start(learner.classifier.model, None, None, seed=1)
+    learner.reset(np.ones(CLASSES, np.float32))
+    trained = []
+    for step in range(3):
+        learner.train(*make_batch(step))
+        trained.append(np.array(learner.classifier.model.trainable_variables[0]))
+    state = list(learner.state())
+    with judged_network(learner, [make_batch(1)]):
+        inside = weights(learner)
+        kernel = np.array(learner.classifier.model.trainable_variables[0])
+        reestimate_statistics(learner, [make_batch(1)])
+        check_same(inside, weights(learner))
+    np.testing.assert_allclose(kernel, trained[0] / 4 + trained[1] / 4 + trained[2] / 2, rtol=1e-5, atol=1e-7)
+    check_same(state, learner.state())
 
 
 def test_frozen_layers_do_not_move_and_their_statistics_stay():

@@ -1,13 +1,14 @@
 """The images on which networks are compared: a run's test images, or any others."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.errors import DataError, RunError, WeightsError
+from radtransfer.errors import DataError, RadtransferError, RunError, WeightsError
 from radtransfer.examination.data_changes import data_changes
 from radtransfer.examination.image_examination import examine_images
 from radtransfer.image_formats import ImageFacts
@@ -70,8 +71,9 @@ def tested_images(run: Path, fold: int) -> ComparisonImages:
 def note_changes(runs: Sequence[Path], progress: Progress) -> None:
     """Tell of each run whose images or labels are not what they were."""
     for run in dict.fromkeys(runs):
-        for change in data_changes(run, run_images(run).data):
-            progress.note(change)
+        with suppress(RadtransferError):  # a copy of a run may lack its settings
+            for change in data_changes(run, run_images(run).data):
+                progress.note(change)
 
 
 def check_input(given: str, shape: Sequence[int | None]) -> None:

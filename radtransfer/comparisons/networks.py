@@ -21,6 +21,7 @@ from radtransfer.backbones.backbone import Backbone
 from radtransfer.comparisons.comparison_images import run_file
 from radtransfer.comparisons.flat_model import flat_model, is_flat
 from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError
+from radtransfer.export_formats.embedded import read_from_zip
 from radtransfer.initialization import draw_random
 from radtransfer.preprocessing import RANDOM_PREPROCESSING, preprocess
 from radtransfer.pretrained.loading import assign, load_pretrained, preprocessing_of
@@ -186,21 +187,33 @@ def _built(
 def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSource:
     if not path.is_file():
         raise WeightsNotFoundError(f"No file {path}. Expected a run, a Keras file, random:NAME or imagenet:NAME.")
-    model = open_model(path)
+    try:
+        network = file_network(given, path, open_model(path), notify)
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be laid flat: {error} Give the layers names of their own.") from None
+    return NetworkSource(given, "file", lambda *_: network, image_size=network.model.inputs[0].shape[1])
+
+
+def file_network(given: str, path: Path, model: keras.Model, notify: Callable[[str], None]) -> Network:
+    """The network that the `.keras` file `path` holds as `model`, every layer at the top.
+
+    One with scaling of its own, and what radtransfer exported, is as it is; another gets the preprocessing of its
+    backbone, if that is known, and it is said.
+
+    Raises:
+        WeightsError: It is no functional model of one image.
+        ValueError: Layers of different sub-models share a name.
+    """
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
     model = model if is_flat(model) else flat_model(model)
     card = _card_of(model)
-    if not _scales_itself(model):
-        scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
-        notify(f"{given} has no preprocessing inside; it is given {scale}")
-    return NetworkSource(given, "file", partial(_from_file, model, card), image_size=model.inputs[0].shape[1])
-
-
-def _from_file(model: keras.Model, card: Backbone | None, _: int | None, __: int) -> Network:
-    """A model with its own scaling as it is; one without gets that of its backbone, if it is known."""
-    if card is None or _scales_itself(model):
+    if _scales_itself(model) or read_from_zip(path):
         return Network(model, card, None)
+    scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
+    notify(f"{given} has no preprocessing inside; it is given {scale}")
+    if card is None:
+        return Network(model, None, None)
     prepared = flat_model(model, prepare=partial(preprocess, mode=card.preprocessing))
     return Network(prepared, card, card.preprocessing)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from radtransfer.comparisons.comparison_images import note_changes
 from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions, run_of
-from radtransfer.errors import DataError, RadtransferError
+from radtransfer.errors import DataError
 from radtransfer.metrics.agreement import Agreement, agreement, decision_agreement
 from radtransfer.metrics.auc_difference import DeLong, delong, difference_interval
 from radtransfer.metrics.roc import Ranking, mean_area, rank_scores
@@ -85,8 +84,7 @@ def compare_predictions(
         DataError: Other classes, other labels, or no image in common.
     """
     first, second = read_predictions(a), read_predictions(b)
-    with suppress(RadtransferError):  # a copy of a run may lack its settings
-        note_changes([run_of(a), run_of(b)], progress or Progress())
+    note_changes([run_of(a), run_of(b)], progress or Progress())
     first, second = common_predictions(first, second, progress or Progress())
     known = ~np.isnan(first.targets) if first.scoring.task == "multilabel" else np.ones((len(first.paths), 1), bool)
     right, truth = ([getattr(run, name)[known] for run in (first, second)] for name in ("right", "of_truth"))

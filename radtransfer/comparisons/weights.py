@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from radtransfer.comparisons.comparison_images import note_changes
 from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
 from radtransfer.errors import WeightsError, WeightsMismatchError
 from radtransfer.preprocessing import preprocessing_mode
@@ -102,6 +103,7 @@ def compare_weights(
         find_network(name, backbone=backbone, seed=derive_seed(seed, "network", side), notify=progress.note)
         for side, name in (("a", a), ("b", b))
     )
+    note_changes([source.run for source in sources if source.run is not None], progress)
     chosen, networks, per_fold = folds_of(sources, folds), None, []
     for number, fold in enumerate(chosen, start=1):
         pair = tuple(_load(source, k, image_size) for source, k in zip(sources, fold, strict=True))

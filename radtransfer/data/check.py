@@ -96,7 +96,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
     Raises:
         ConfigError: Settings that contradict each other.
     """
-    table, mistakes = read_leniently(config.data)
+    table, mistakes = read_leniently(config.data, progress=progress)
     findings = [Finding(mistake.kind, "error", mistake.message, mistake.paths) for mistake in mistakes]
     if table is None:
         return DataReport(str(config.data.source), findings=tuple(findings))

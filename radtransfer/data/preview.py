@@ -35,7 +35,7 @@ def preview_data(config: Config, *, images: int, copies: int, progress: Progress
     """
     augmentation, size = config.training.augmentation, config.model.image_size
     AUGMENTATIONS.check(augmentation)
-    table = read_table(config.data)
+    table = read_table(config.data, progress=progress)
     checked = _checked(table.select(chosen_rows(table, images, config.seed)), config, progress or Progress())
     batches = make_batches(
         checked.table.paths,

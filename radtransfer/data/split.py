@@ -65,7 +65,7 @@ def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit
         DataError: The table or its splits cannot be used.
     """
     progress = progress or Progress()
-    table = read_table(config.data)
+    table = read_table(config.data, progress=progress)
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
     for note in (*table.notes, *fold_notes(table, config.splits, folds)):
         progress.note(note)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
+from radtransfer.progress import Progress
 from radtransfer.registry import Table
+from radtransfer.remote_address import remote_source
 from radtransfer.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -46,11 +48,12 @@ DATASETS = Table(
 )
 
 
-def read_table(settings: DataSettings) -> "ImageTable":
+def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "ImageTable":
     """Every image of the data set that `settings.source` names, with labels, patients and given splits.
 
     The source is NAME or NAME:LOCATION of a dataset in the table; otherwise a folder of images, a folder of
-    `train_fold1.csv …`, a prepared data set, or a CSV, whichever stands there.
+    `train_fold1.csv …`, a prepared data set, or a CSV, whichever stands there; or the address of a prepared data set,
+    `gs://…`, which is copied to this machine first. `progress` hears of the copy.
 
     Raises:
         ConfigError: No source, or settings that contradict each other.
@@ -62,7 +65,7 @@ def read_table(settings: DataSettings) -> "ImageTable":
     from radtransfer.datasets.patients import with_patients
 
     check_patient_settings(settings)
-    name, location = find_dataset(settings.source)
+    name, location = find_dataset(settings.source, progress)
     table = DATASETS[name](settings, location)
     notes = check_labels(table, settings)
     table = with_header_patients(replace(table, notes=table.notes + notes), settings)
@@ -78,8 +81,10 @@ def check_patient_settings(settings: DataSettings) -> None:
         )
 
 
-def find_dataset(source: str | None) -> tuple[str, str | None]:
-    """The name of the dataset that reads `source`, and the location that it is given.
+def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[str, str | None]:
+    """The name of the dataset that reads `source`, and the location that it is given, on this machine.
+
+    A set that is named by its address is copied here first, of which `progress` hears.
 
     Raises:
         ConfigError: No source, or a NAME:LOCATION whose name no table holds.
@@ -87,6 +92,10 @@ def find_dataset(source: str | None) -> tuple[str, str | None]:
     """
     if not source:
         raise ConfigError("No data given. Pass --data with a folder of class folders, a CSV or a built-in set.")
+    if (remote := remote_source(source)) is not None:
+        from radtransfer.datasets.remote_set import copied_set
+
+        return "tfds", copied_set(remote, progress or Progress())
     name, colon, location = source.partition(":")
     if name in DATASETS:
         return name, location or None

@@ -19,6 +19,7 @@ from radtransfer.datasets.patients import with_patients
 from radtransfer.datasets.sheet import RowsError, Sheet
 from radtransfer.errors import DataError
 from radtransfer.image_place import ImagePlace
+from radtransfer.progress import Progress
 from radtransfer.settings import DataSettings
 
 _SHEETS: dict[str, Callable[[str | None], tuple[Sheet, Path]]] = {
@@ -44,7 +45,9 @@ class Mistake:
     places: tuple[ImagePlace | None, ...] = ()
 
 
-def read_leniently(settings: DataSettings) -> tuple[ImageTable | None, list[Mistake]]:
+def read_leniently(
+    settings: DataSettings, *, progress: Progress | None = None
+) -> tuple[ImageTable | None, list[Mistake]]:
     """The images of a data set without the rows that are mistaken; None where nothing can be made of it.
 
     Raises:
@@ -53,7 +56,7 @@ def read_leniently(settings: DataSettings) -> tuple[ImageTable | None, list[Mist
     check_patient_settings(settings)
     mistakes: list[Mistake] = []
     try:
-        name, location = find_dataset(settings.source)
+        name, location = find_dataset(settings.source, progress)
         if name in _SHEETS:
             table = _without_mistaken_rows(*_SHEETS[name](location), settings, mistakes)
         else:

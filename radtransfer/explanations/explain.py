@@ -1,16 +1,14 @@
 """Explain what a network said about images: predict, choose, draw maps, check them in two ways."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from radtransfer.comparisons.comparison_images import run_images
-from radtransfer.comparisons.networks import Network, find_network
-from radtransfer.errors import ConfigError
+from radtransfer.backbones import BACKBONES
+from radtransfer.errors import ConfigError, WeightsError
 from radtransfer.explanations.explained import Explained, ExplainSettings, Explanation
 from radtransfer.explanations.explained_images import (
     ExplainedImages,
@@ -27,25 +25,13 @@ from radtransfer.explanations.verdicts import (
     multi_label_verdicts,
     single_label_verdicts,
 )
-from radtransfer.export_formats.embedded import read_from_zip, reading_of
+from radtransfer.predictions.trained_model import TrainedModel, find_model
 from radtransfer.progress import Progress
-from radtransfer.runs import find_fold, read_run
-from radtransfer.settings import ImageSettings
+from radtransfer.runs import find_fold
 
 _BATCH = 16
 _TESTED = 16
 """Images of the randomization test, at most."""
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """A network, and what is known of its outputs and images."""
-
-    network: Network
-    classes: tuple[str, ...] | None
-    task: str | None
-    reading: ImageSettings
-    run: tuple[Path, int] | None
 
 
 def explain(given: str, settings: ExplainSettings, *, progress: Progress | None = None) -> Explained:
@@ -62,14 +48,15 @@ def explain(given: str, settings: ExplainSettings, *, progress: Progress | None 
         WeightsError: A model that cannot be read, or is no classifier.
     """
     progress = progress or Progress()
-    subject = _subject(given, settings, progress)
-    network = ScoredNetwork(subject.network.model, subject.network.card, settings.layer)
+    model = _find(given, settings, progress)
+    card = BACKBONES.get(model.backbone)
+    network = ScoredNetwork(model.keras_models()[0], card, settings.layer)
     if settings.layer is None and network.card and network.stage != list(network.card.stages)[-1]:
         progress.note(f"the map is that of {network.stage}: later stages have one position for images of this size")
-    images = _images(subject, settings)
+    images = _images(model, settings)
     logits = _all_logits(network, images, progress)
-    classes = _classes(subject, network, images)
-    verdicts = _verdicts(network.probabilities(logits), images, subject.task, classes)
+    classes = _classes(model, network, images)
+    verdicts = _verdicts(network.probabilities(logits), images, model.scoring.task if model.named else None, classes)
     chosen = confident_mistakes_first(verdicts)[: settings.limit]
     decisions = [_decision(settings.target, verdict, network, classes) for verdict in chosen]
     pixels = _pixels(network, images, [verdict.row for verdict in chosen])
@@ -101,28 +88,29 @@ def explain(given: str, settings: ExplainSettings, *, progress: Progress | None 
     )
 
 
-def _subject(given: str, settings: ExplainSettings, progress: Progress) -> _Subject:
-    source = find_network(given, backbone=None, seed=0, notify=progress.note)
-    if source.kind == "run":
-        run, fold = find_fold(given, fold=settings.fold)
-        record = read_run(run)
-        network = source.load(fold, source.image_size)
-        return _Subject(network, tuple(record["classes"]), record["task"], run_images(run).images, (run, fold))
-    if source.kind != "file":
-        raise ConfigError(f"Expected a run, RUN/fold_K, or a .keras file with a classifier. Received: {given}.")
-    metadata = read_from_zip(Path(given))
-    classes = tuple(metadata["classes"]) if metadata.get("classes") else None
-    return _Subject(source.load(None, source.image_size), classes, metadata.get("task"), reading_of(metadata), None)
+def _find(given: str, settings: ExplainSettings, progress: Progress) -> TrainedModel:
+    """The one network that `given` means."""
+    if (Path(given).expanduser() / "saved_model.pb").is_file():
+        raise WeightsError(
+            f"{given} is a SavedModel, which holds operations, and no layers whose maps could be drawn. Give the run, "
+            "or a .keras file: radtransfer export RUN --format keras."
+        )
+    model = find_model(given, folds=() if settings.fold is None else (settings.fold,))
+    if len(model.folds) > 1:
+        find_fold(given)  # says which there are
+    for note in model.notes:
+        progress.note(note)
+    return model
 
 
-def _images(subject: _Subject, settings: ExplainSettings) -> ExplainedImages:
+def _images(model: TrainedModel, settings: ExplainSettings) -> ExplainedImages:
     if settings.files:
-        return images_of_files(settings.files, subject.reading)
+        return images_of_files(settings.files, model.reading)
     if settings.data.source is not None:
-        return images_of_data(settings.data, subject.reading, subject.classes)
-    if subject.run is None:
+        return images_of_data(settings.data, model.reading, model.scoring.classes if model.named else None)
+    if model.kind != "run":
         raise ConfigError("Expected images: name files after the model, or give --data with a folder or table.")
-    return images_of_run(*subject.run)
+    return images_of_run(model.path, model.folds[0])
 
 
 def _all_logits(network: ScoredNetwork, images: ExplainedImages, progress: Progress) -> np.ndarray:
@@ -135,10 +123,10 @@ def _all_logits(network: ScoredNetwork, images: ExplainedImages, progress: Progr
     return logits
 
 
-def _classes(subject: _Subject, network: ScoredNetwork, images: ExplainedImages) -> tuple[str, ...]:
+def _classes(model: TrainedModel, network: ScoredNetwork, images: ExplainedImages) -> tuple[str, ...]:
     """The names of the classes; numbers where nobody gives any."""
     count = 2 if network.outputs == 1 else network.outputs
-    known = subject.classes
+    known = model.scoring.classes if model.named else None
     if known is None and images.truth is not None:
         known = images.classes
     if known is None:

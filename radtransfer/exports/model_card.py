@@ -185,7 +185,8 @@ def _training(facts: RunFacts) -> list[str]:
     ]
     named = {"optimizer": "", "learning_rate": "learning rate ", "schedule": "", "batch_size": "batch "}
     steps = ", ".join(f"{word}{training[name]}" for name, word in named.items() if name in training)
-    more = "".join(f", {name} {training[name]}" for name in ("augmentation", "loss") if name in training)
+    others = {name: training.get(name) for name in ("augmentation", "loss", "ema_momentum")}
+    more = "".join(f", {name} {value}" for name, value in others.items() if value is not None)
     through = f" through {plan['through']}" if plan.get("through") else ""
     return [
         _text(

@@ -107,7 +107,7 @@ def _network(source: WeightSource, file: WeightFile, backbone: str | None, image
 
 def _pictures(config: Config, images: int, progress: Progress) -> np.ndarray:
     """The images as the network sees them before preprocessing, float32 (images, size, size, 3), RGB, 0–255."""
-    table = read_table(config.data)
+    table = read_table(config.data, progress=progress)
     with tempfile.TemporaryDirectory() as folder:
         checked = check_images(
             table.select(chosen_rows(table, images, config.seed)),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from radtransfer.comparisons.comparison_images import note_changes
 from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.patients import NO_PATIENTS
@@ -102,7 +103,7 @@ def evaluate_on(
     """
     judging, progress = judging or Judging(), progress or Progress()
     point, temperatures = point_of(model, judging.rule), temperatures_of(model)
-    table = read_test_set(data, model.scoring, model=model.given, split=split, class_map=class_map)
+    table = read_test_set(data, model.scoring, model=model.given, split=split, class_map=class_map, progress=progress)
     for note in (*model.notes, *table.notes):
         progress.note(_UNKNOWN if note == NO_PATIENTS else note)
     checked = check_images(
@@ -114,6 +115,7 @@ def evaluate_on(
         progress=progress,
     )
     table = checked.table
+    _note_changes(model, progress)
     seen = warn_of_leaks(model, table, progress)
     batches = make_batches(
         table.paths,
@@ -132,7 +134,9 @@ def evaluate_on(
     return _evaluation(model, data.source, judged, table.labels, point, judging, temperatures, {"seen": seen})
 
 
-def evaluate_run(model: TrainedModel, *, judging: Judging | None = None) -> Evaluation:
+def evaluate_run(
+    model: TrainedModel, *, judging: Judging | None = None, progress: Progress | None = None
+) -> Evaluation:
     """Evaluate a run on the test images of its folds, by the predictions that it kept.
 
     Raises:
@@ -145,6 +149,7 @@ def evaluate_run(model: TrainedModel, *, judging: Judging | None = None) -> Eval
         raise ConfigError(f"{model.given} has no test images of its own. Give some with --data.")
     point, temperatures = point_of(model, judging.rule), temperatures_of(model)
     found = read_predictions(str(model.path), folds=model.folds)
+    _note_changes(model, progress or Progress())
     folds = np.array(found.folds)
     parts = [_part(found, np.flatnonzero(folds == fold)) for fold in model.folds]
     scaled = [
@@ -158,6 +163,12 @@ def evaluate_run(model: TrainedModel, *, judging: Judging | None = None) -> Eval
         calibrated = None if None in temperatures else np.concatenate(scaled)
         each.insert(0, Judged("out_of_fold", tuple(parts), calibrated))
     return _evaluation(model, None, each, found.labels, point, judging, temperatures, {})
+
+
+def _note_changes(model: TrainedModel, progress: Progress) -> None:
+    """Tell of a run whose data is not what it was trained and, for its temperature and threshold, validated on."""
+    if model.kind == "run":
+        note_changes([model.path], progress)
 
 
 def _part(found: RunPredictions, rows: np.ndarray) -> Predictions:

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from radtransfer.errors import UnknownNameError, WeightsError
-from radtransfer.predictions.trained_model import image_signature
+from radtransfer.predictions.saved_signature import image_signature
 
 _NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
 """Operations that compute nothing."""

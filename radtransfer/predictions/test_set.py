@@ -10,6 +10,7 @@ from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError, DataError, closest_names
 from radtransfer.metrics.scoring import Scoring
+from radtransfer.progress import Progress
 from radtransfer.settings import DataSettings
 
 SPLITS = ("all", "train", "val", "test")
@@ -22,6 +23,7 @@ def read_test_set(
     model: str,
     split: Literal["all", "train", "val", "test"] = "all",
     class_map: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> ImageTable:
     """The images of a data set, their targets in the order of the model's classes.
 
@@ -31,12 +33,13 @@ def read_test_set(
         model: What the user calls it.
         split: Of a data set that brings splits, the images that have this one in any fold.
         class_map: Class of the data to the class of the model that it counts as; "" leaves its images out.
+        progress: Hears of images that are copied here first.
 
     Raises:
         ConfigError: A split or class that is not there.
         DataError: Nothing usable is there, or its classes are not those of the model.
     """
-    table = _of_split(read_table(data), split)
+    table = _of_split(read_table(data, progress=progress), split)
     table = matched(table, scoring, model=model, class_map=class_map or {})
     if not len(table):
         raise DataError("No image is left to evaluate.")

@@ -11,15 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import tensorflow as tf
 
 from radtransfer.comparisons.comparison_images import check_input, run_file, run_images
+from radtransfer.comparisons.networks import file_network
 from radtransfer.errors import RunError, WeightsError, WeightsNotFoundError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.embedded import reading_of
 from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring
+from radtransfer.predictions.saved_signature import saved_member
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.settings import ImageSettings
 from radtransfer.weight_formats.keras_models import open_model
@@ -45,6 +48,7 @@ class TrainedModel:
         temperatures: That an export was given, one or none.
         point: The operating point that an export was given.
         notes: What the user should know, one sentence each.
+        named: Whether its classes have names; they are numbers where not.
         held: The networks, where they are loaded already.
     """
 
@@ -60,6 +64,7 @@ class TrainedModel:
     temperatures: tuple[float | None, ...] = ()
     point: OperatingPoint | None = None
     notes: tuple[str, ...] = ()
+    named: bool = True
     held: tuple[Any, ...] = ()
 
     @property
@@ -131,40 +136,6 @@ def keras_member(model: Any) -> Member:
     return tf.function(lambda images: model(images, training=False), input_signature=[shape])
 
 
-def image_signature(path: Path) -> tuple[Any, Any, str]:
-    """A SavedModel, its function of float images that gives one output, and the name of that function's input.
-
-    Raises:
-        WeightsError: It cannot be loaded, or has no such function.
-    """
-    try:
-        loaded = tf.saved_model.load(str(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: {error}") from error
-    for function in loaded.signatures.values():
-        inputs = function.structured_input_signature[1]
-        specs, outputs = list(inputs.values()), function.structured_outputs
-        if len(specs) == 1 and specs[0].dtype == tf.float32 and specs[0].shape.rank == 4 and len(outputs) == 1:
-            return loaded, function, next(iter(inputs))
-    raise WeightsError(f"{path}: expected a signature that takes float images (batch, height, width, 3); it has none.")
-
-
-def saved_member(path: Path) -> tuple[Member, int | None, int]:
-    """The network in a SavedModel, the image size that it takes, and how many classes it gives.
-
-    Raises:
-        WeightsError: As `image_signature`.
-    """
-    loaded, function, name = image_signature(path)
-
-    # The loaded object must outlive its functions, whose variables it holds.
-    def member(images: tf.Tensor, loaded: Any = loaded) -> tf.Tensor:
-        return next(iter(function(**{name: images}).values()))
-
-    (output,) = function.structured_outputs.values()
-    return member, function.structured_input_signature[1][name].shape[1], output.shape[-1]
-
-
 def _of_run(given: str, run: Path, folds: tuple[int, ...]) -> TrainedModel:
     record, finished = read_run(run), tuple(finished_folds(run))
     missing = [fold for fold in folds if fold not in finished]
@@ -199,7 +170,22 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
     check_input(given, inputs[0].shape[1:])
     last = model.layers[-1].get_config().get("activation")
     found = _described(given, "keras", path, classes=model.outputs[0].shape[-1], image_size=inputs[0].shape[1])
-    return replace(found, held=(model,), activation=last if last in ("softmax", "sigmoid") else found.activation)
+    activation = last if last in ("softmax", "sigmoid") else found.activation
+    if found.backbone is None:
+        found, model = _of_others(found, model)
+    return replace(found, held=(model,), activation=activation)
+
+
+def _of_others(found: TrainedModel, model: Any) -> tuple[TrainedModel, Any]:
+    """What other tools saved; scaled as its backbone wants where nothing in the file does, as in the comparisons."""
+    notes: list[str] = []
+    try:
+        network = file_network(found.given, found.path, model, notes.append)
+    except ValueError:  # its layers share names: it is taken as it is
+        return found, model
+    backbone = network.card.name if network.card else None
+    scaled = network.model if network.preprocessing else model
+    return replace(found, backbone=backbone, notes=(*found.notes, *notes)), scaled
 
 
 def _of_saved(given: str, path: Path) -> TrainedModel:
@@ -209,7 +195,17 @@ def _of_saved(given: str, path: Path) -> TrainedModel:
 
 def _described(given: str, kind: str, path: Path, *, classes: int, image_size: int | None) -> TrainedModel:
     """An export by what its metadata say; without them its classes are numbers."""
-    values, notes = EXPORT_FORMATS[kind].read_metadata(path), ()
+    try:
+        values = EXPORT_FORMATS[kind].read_metadata(path)
+        return _by_metadata(given, kind, path, values, classes=classes, image_size=image_size)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFile) as error:
+        raise WeightsError(f"{given}: the description that it carries is damaged ({error}). Export it again.") from None
+
+
+def _by_metadata(
+    given: str, kind: str, path: Path, values: dict[str, Any], *, classes: int, image_size: int | None
+) -> TrainedModel:
+    notes = ()
     if not values:
         notes = (
             f"{given} does not say what its classes are or how its images were read: classes are numbers, images are "
@@ -237,4 +233,5 @@ def _described(given: str, kind: str, path: Path, *, classes: int, image_size: i
         temperatures=(values.get("temperature"),),
         point=None if point is None else OperatingPoint(**point),
         notes=notes,
+        named=bool(values.get("classes")),
     )

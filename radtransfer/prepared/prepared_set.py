@@ -88,7 +88,7 @@ def prepare_set(
         RunError: `out` is in use, holds something else or a set of other settings, or the disk is too small.
     """
     progress = progress or Progress()
-    table = with_files_together(read_table(config.data))
+    table = with_files_together(read_table(config.data, progress=progress))
     for note in table.notes:
         progress.note(note)
     _check_apart(table, out)

@@ -10,6 +10,7 @@ from radtransfer.config import changed_config, raise_mistakes
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError, DataError, RadtransferError, RunError, WeightsError
+from radtransfer.progress import Progress
 from radtransfer.run_address import address, files_fingerprint, run_identity, table_fingerprint
 from radtransfer.run_names import check_names
 from radtransfer.run_reading import read_record
@@ -111,8 +112,8 @@ def check_study(study: Study) -> tuple[Cell, ...]:
     return (*source_cells(cells), *cells)
 
 
-def plan_study(study: Study, *, store: Path) -> StudyPlan:
-    """Read the tables, find the weights, and give every run its place.
+def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -> StudyPlan:
+    """Read the tables, find the weights, and give every run its place; `progress` hears of images copied here first.
 
     Raises:
         ConfigError: Settings, or no data.
@@ -120,7 +121,7 @@ def plan_study(study: Study, *, store: Path) -> StudyPlan:
         WeightsError: Weights are not found.
     """
     cells = study_cells(study)
-    planner = _Planner(store)
+    planner = _Planner(store, progress)
     for cell in (*source_cells(cells), *cells):
         planner.add(cell)
     return StudyPlan(study, tuple(planner.cells), planner.runs, store, tuple(idle_exclusions(study)))
@@ -160,10 +161,10 @@ def data_tables(plan: StudyPlan) -> dict[str, str]:
 class _Planner:
     """Adds cell after cell, sources before what starts from them."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, progress: Progress | None) -> None:
         self.runs: dict[str, PlannedRun] = {}
         self.cells: list[tuple[Cell, str]] = []
-        self._store = store
+        self._store, self._progress = store, progress
         self._data: dict[DataSettings, tuple[ImageTable, str, str]] = {}
 
     def add(self, cell: Cell) -> None:
@@ -203,7 +204,7 @@ class _Planner:
     def _read(self, settings: DataSettings) -> tuple[ImageTable, str, str]:
         """The table, and the fingerprints of its rows and of its files."""
         if settings not in self._data:
-            table = read_table(settings)
+            table = read_table(settings, progress=self._progress)
             self._data[settings] = table, table_fingerprint(table), files_fingerprint(table)
         return self._data[settings]
 

@@ -120,6 +120,16 @@ class Study:
         own = (name for arm in self.arms.values() for name in arm.grid)
         return tuple(dict.fromkeys([*self.grid, *own]))
 
+    @property
+    def data_sources(self) -> tuple[str, ...]:
+        """Every data set that some run is given."""
+        parts = (*self.arms.values(), *self.sources.values())
+        one = [self.base, *(part.settings for part in parts)]
+        several = [self.grid, *(arm.grid for arm in self.arms.values())]
+        named = [values.get("data.source") for values in one]
+        named += [source for values in several for source in values.get("data.source", ())]
+        return tuple(dict.fromkeys(source for source in named if source is not None))
+
 
 def side_arm(side: str) -> str:
     """The arm that one side of a comparison, ARM or ARM@initial, names."""

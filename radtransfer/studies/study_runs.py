@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from radtransfer.errors import ConfigError, DataError, FoldsFailedError, TrainingError, WeightsError
+from radtransfer.studies.engines.engine import Engine
 from radtransfer.studies.estimate import Speeds, store_speeds
 from radtransfer.studies.plan import PlannedRun, StudyPlan
 from radtransfer.studies.run_cell import Outcome
-from radtransfer.studies.workers import Runner
 
 BUSY_SECONDS = 1.0
 """Until a run that another process was computing is tried again."""
@@ -21,7 +21,7 @@ class RunningRun:
     Attributes:
         run: Which.
         started: `time.monotonic()`.
-        row: What it told last: fold, folds, epoch, epochs, val_auc.
+        row: What it told last: machine, fold, folds, epoch, epochs, val_auc.
     """
 
     run: PlannedRun
@@ -94,7 +94,7 @@ class StudyListener:
 
 
 def run_study(
-    plan: StudyPlan, runner: Runner, *, limit: int | None = None, listener: StudyListener | None = None
+    plan: StudyPlan, engine: Engine, *, limit: int | None = None, listener: StudyListener | None = None
 ) -> StudyState:
     """Compute every run that is not done, or `limit` of them; errors of runs are kept in the result.
 
@@ -102,12 +102,12 @@ def run_study(
         RunError: The store cannot be used.
         KeyboardInterrupt: As it comes; what was running goes on with the next call.
     """
-    state = _begin(plan, runner, limit)
-    loop = _Loop(state, runner, listener or StudyListener())
+    state = _begin(plan, engine, limit)
+    loop = _Loop(state, engine, listener or StudyListener())
     plan.store.mkdir(parents=True, exist_ok=True)
     loop.listener.changed(state)
     while loop.start() or state.running:
-        for key, outcome in runner.wait(loop.hear, 1.0) if state.running else ():
+        for key, outcome in engine.wait(loop.hear, 1.0) if state.running else ():
             loop.end(key, outcome)
         loop.listener.changed(state)
     return state
@@ -133,38 +133,43 @@ def check_complete(state: StudyState, *, what: str = "runs") -> None:
     raise FoldsFailedError(f"{len(failed)} of {total} {what} failed; the others are kept. {reasons}")
 
 
-def _begin(plan: StudyPlan, runner: Runner, limit: int | None) -> StudyState:
+def _begin(plan: StudyPlan, engine: Engine, limit: int | None) -> StudyState:
     done = [key for key, run in plan.runs.items() if run.done]
     todo = [key for key in plan.runs if key not in done]
     kept = todo if limit is None else todo[:limit]
     left = todo[len(kept) :]
-    return StudyState(plan, done, kept, left=left, speeds=store_speeds(plan.store), places=runner.places)
+    return StudyState(plan, done, kept, left=left, speeds=store_speeds(plan.store), places=engine.places)
 
 
 class _Loop:
     """Starts runs as places become free, and keeps what becomes of them."""
 
-    def __init__(self, state: StudyState, runner: Runner, listener: StudyListener) -> None:
-        self.state, self.runner, self.listener = state, runner, listener
+    def __init__(self, state: StudyState, engine: Engine, listener: StudyListener) -> None:
+        self.state, self.engine, self.listener = state, engine, listener
         self._not_before: dict[str, float] = {}
         self._bad_data: dict[tuple, Outcome] = {}
+        self._told_full = False
 
     def start(self) -> bool:
         """Fill the free places; whether anything may still be started later."""
+        places = self.state.places = self.engine.places
         for key in list(self.state.waiting):
             run = self.state.plan.runs[key]
             blocked = self._blocked(run)
             if blocked is not None:
                 self.state.waiting.remove(key)
                 self._keep(run, blocked)
-            elif len(self.state.running) < self.runner.places and self._ready(run):
+            elif len(self.state.running) < places and self._ready(run):
                 self.state.waiting.remove(key)
                 run.keep_card(failure=None)
                 self.state.running[key] = RunningRun(run, time.monotonic())
                 self.listener.started(self.state, run)
-                self.runner.submit(key, run.config, run.path)
+                self.engine.submit(key, run.config, run.path)
         if self.state.waiting and not self.state.running:
-            time.sleep(BUSY_SECONDS)  # another process computes what this one waits for
+            if places == 0 and not self._told_full:
+                self._told_full = True
+                self.listener.note("no machine has room for a run; waiting for one")
+            time.sleep(BUSY_SECONDS)  # another process computes what this one waits for, or there is no place
         return bool(self.state.waiting)
 
     def hear(self, key: str, name: str, arguments: tuple) -> None:
@@ -175,7 +180,12 @@ class _Loop:
             row.update(fold=fold, folds=folds, epoch=told["epoch"], epochs=epochs, val_auc=told["val_auc"])
         elif name == "count":
             row["doing"] = "{} {}/{}".format(*arguments)
-        if name in ("epoch", "count"):
+        elif name == "placed":
+            row.clear()
+            row["machine"] = arguments[0]
+        elif name == "told":
+            self.listener.note(f"{self.state.running[key].run.cell.name}: {arguments[0]}")
+        if name in ("epoch", "count", "placed"):
             self.listener.changed(self.state)
 
     def end(self, key: str, outcome: Outcome) -> None:

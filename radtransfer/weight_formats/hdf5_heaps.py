@@ -1,14 +1,17 @@
-"""Looks at the parts of an HDF5 file over which the HDF5 library, where they are damaged, loops without end.
+"""Looks at the parts of an HDF5 file over which the HDF5 library, where they are damaged, loops without end or crashes.
 
 Texts of any length, such as names of layers, lie in global heaps: objects one after the other, each with its size.
 An object of size 0 is not past itself, and the library reads it for ever, where no signal and no limit reaches it.
-https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, section III.E, Global Heap.
+An attribute that says it is a list of any length where its text begins ends the process, without a message.
+https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, III.E, Global Heap, and IV.A.2.d, Datatype.
 """
 
 import mmap
 import re
 import struct
 from pathlib import Path
+
+import h5py
 
 from radtransfer.errors import WeightsError
 
@@ -34,6 +37,18 @@ def check_file_heaps(path: Path) -> None:
     """`check_heaps` of a file, without reading it into memory."""
     with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
         check_heaps(content)
+
+
+def check_attributes(file: h5py.File) -> None:
+    """Raises WeightsError if an attribute is a list of any length: no weights file has one. None is read."""
+
+    def look(_: str, item: h5py.HLObject) -> None:
+        for place in range(h5py.h5a.get_num_attrs(item.id)):
+            if h5py.h5a.open(item.id, index=place).get_type().get_class() == h5py.h5t.VLEN:
+                raise WeightsError(f"is damaged: an attribute of {item.name} is no text. Download it again.")
+
+    look("", file)
+    file.visititems(look)
 
 
 def _walk(content: bytes | mmap.mmap, start: int, size: int) -> None:

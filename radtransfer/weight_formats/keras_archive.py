@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 
 from radtransfer.errors import WeightsError
-from radtransfer.weight_formats.hdf5_heaps import check_heaps
+from radtransfer.weight_formats.hdf5_heaps import check_attributes, check_heaps
 from radtransfer.weight_formats.weight_file import WeightFile, WeightFormat
 from radtransfer.weight_formats.weights_h5 import layers_of
 
@@ -32,6 +32,7 @@ def read_keras_archive(path: Path) -> WeightFile:
         content = archive.read(_WEIGHTS)
         check_heaps(content)
         with h5py.File(io.BytesIO(content)) as file:
+            check_attributes(file)
             layers = layers_of(file, file_size=size)
         return WeightFile(
             path=path,

@@ -1,5 +1,6 @@
 """Whole models opened by Keras: in safe mode, after a look at what they would have it do."""
 
+import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,7 +10,7 @@ import h5py
 
 from radtransfer.errors import WeightsError
 from radtransfer.weight_formats.carried_code import check_is_plain_keras
-from radtransfer.weight_formats.hdf5_heaps import check_file_heaps, check_heaps
+from radtransfer.weight_formats.hdf5_heaps import check_attributes, check_file_heaps, check_heaps
 
 if TYPE_CHECKING:
     import keras
@@ -60,12 +61,17 @@ def _check_container(path: Path) -> None:
     try:
         if h5py.is_hdf5(path):
             check_file_heaps(path)
+            with h5py.File(path) as file:
+                check_attributes(file)
             return
         with zipfile.ZipFile(path) as archive:
             declared = sum(member.file_size for member in archive.infolist())
             if declared > _MOST_COMPRESSED * path.stat().st_size + 2**20:
                 raise WeightsError(f"declares {declared / 1e6:,.0f} MB, which cannot be. Nothing was unpacked.")
-            check_heaps(archive.read("model.weights.h5"))
+            content = archive.read("model.weights.h5")
+        check_heaps(content)
+        with h5py.File(io.BytesIO(content)) as file:
+            check_attributes(file)
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from None
     except (OSError, KeyError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):

@@ -11,7 +11,7 @@ from radtransfer.errors import WeightsError
 from radtransfer.weight_formats import FORMATS
 from radtransfer.weight_formats.carried_code import check_carries_no_code
 from radtransfer.weight_formats.diagnosis import check_content, damage, no_weights
-from radtransfer.weight_formats.hdf5_heaps import check_file_heaps
+from radtransfer.weight_formats.hdf5_heaps import check_attributes, check_file_heaps
 from radtransfer.weight_formats.weight_file import WeightFile
 
 # What h5py, zipfile and json raise on damaged or hostile files.
@@ -39,6 +39,8 @@ def read_weight_file(path: Path) -> WeightFile:
     try:
         if h5py.is_hdf5(path):
             check_file_heaps(path)
+            with h5py.File(path) as file:
+                check_attributes(file)
         for card in FORMATS.values():
             if card.recognizes(path):
                 check_carries_no_code(path)

@@ -18,6 +18,7 @@ FLOORS = {
             "intensity_window",
             "seeds",
             "image_place",
+            "remote_address",
             "progress",
             "parallel",
             "yaml_text",

@@ -56,6 +56,13 @@ def test_every_arm_is_run_with_every_combination_less_what_is_excluded(study_fil
     assert cells[0].labels == {"model.backbone": "resnet50", "seed": 0, "transfer.through": None}
 
 
+def test_every_data_set_of_a_study_is_known_once(study_file):
+    text = SMALL.replace("  depth:\n", "  depth:\n    data.source: gs://b/set\n")
+    assert load_study(study_file(text)).data_sources == ("images.csv", "gs://b/set", "photographs")
+    grid = SMALL.replace("  data: {source: images.csv}\n", "").replace("  seed", "  data.source: [c, d]\n  seed")
+    assert load_study(study_file(grid)).data_sources == ("photographs", "c", "d")
+
+
 def test_a_source_has_the_network_of_what_starts_from_it_and_nothing_else_of_the_study(study_file):
     sources = source_cells(study_cells(load_study(study_file(SMALL))))
     assert [source.config.model.backbone for source in sources] == ["resnet50", "cbr_tiny"]

@@ -4,7 +4,7 @@ import h5py
 import pytest
 
 from radtransfer.errors import WeightsError
-from radtransfer.weight_formats.hdf5_heaps import check_heaps
+from radtransfer.weight_formats.hdf5_heaps import check_attributes, check_heaps
 from radtransfer.weight_formats.reading import read_weight_file
 
 
@@ -36,3 +36,30 @@ def test_sizes_that_lead_out_of_the_heap_are_refused(file, place, size):
     struct.pack_into("<Q", content, content.index(b"GCOL") + place, size)
     with pytest.raises(WeightsError, match="is damaged"):
         check_heaps(bytes(content))
+
+
+@pytest.mark.parametrize("kind", [0, 5, 9])
+def test_a_list_where_text_should_be_is_refused_where_the_library_crashes(file, kind):
+    content = bytearray(file.read_bytes())
+    text = b"\x19\x01\x01\0\x10\0\0\0"  # of any length, 16 bytes for its place
+    assert content.count(text) == 1
+    content[content.index(text) + 1] = kind
+    file.write_bytes(content)
+    with h5py.File(file) as opened, pytest.raises(WeightsError, match="an attribute of / is no text"):
+        check_attributes(opened)
+    with pytest.raises(WeightsError, match="names.h5 is damaged: an attribute of / is no text"):
+        read_weight_file(file)
+
+
+def test_texts_numbers_and_lists_of_a_length_pass(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        inner = file.create_group("a/b").create_dataset("c", data=[1.0])
+        for name, value in (
+            ("text", "word"),
+            ("bytes", b"word"),
+            ("number", 1.5),
+            ("list", [1, 2]),
+            ("many", ["a", "bc"]),
+        ):
+            inner.attrs[name] = value
+        check_attributes(file)

@@ -102,7 +102,7 @@ def test_a_run_with_several_folds_must_say_which(radtransfer, finished_run, tabl
 
 
 def test_a_loss_that_is_no_number_exits_with_5(radtransfer, table_options, tmp_path):
-    diverging = ("--optimizer", "sgd", "--learning-rate", 90, "--set", "training.momentum=0.99")
+    diverging = ("--optimizer", "sgd", "--learning-rate", 90, "--set", "training.weight_decay=1")
     arguments = (*diverging, "--schedule", "constant", "--epochs", 8, "--folds", 1, "--out", tmp_path / "run")
     check(radtransfer("finetune", *table_options, *arguments), 5, "The loss became", "--learning-rate")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"

@@ -111,6 +111,14 @@ def test_a_model_of_several_labels_is_explained_by_the_label_it_is_most_wrong_ab
     ]
 
 
+def test_a_saved_model_is_refused_and_what_to_give_is_said(radtransfer, tiny_images, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").touch()
+    outcome = radtransfer("explain", tmp_path / "model", "--data", tiny_images / "images", "--out", tmp_path / "sheet")
+    assert outcome.code == 4
+    assert "Give the run, or a .keras file: radtransfer export RUN --format keras." in outcome.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -84,10 +84,12 @@ def test_a_killed_run_resumes_to_the_identical_result(table_options, uninterrupt
     check_equal(out, uninterrupted)
 
 
-def test_kept_features_the_head_phase_and_the_curve_survive_a_kill(table_options, finished_run, tmp_path, monkeypatch):
+def test_kept_features_the_head_phase_averages_and_the_curve_survive_a_kill(
+    table_options, finished_run, tmp_path, monkeypatch
+):
     monkeypatch.setenv("RADTRANSFER_CACHE", str(tmp_path / "cache"))
     options = ("--weights", finished_run.path / "fold_1", "--scheme", "freeze_then_unfreeze", "--augmentation", "none")
-    options, whole, out = (*options, "--eval-every", 2), tmp_path / "whole", tmp_path / "run"
+    options, whole, out = (*options, "--eval-every", 2, "--ema", 0.9), tmp_path / "whole", tmp_path / "run"
     subprocess.run(command(table_options, whole, *options), check=True, capture_output=True)
     with quiet_process(command(table_options, out, *options)) as process:
         stop_after_epoch(process, out / "fold_1" / "head_phase", 2, signal.SIGKILL)

@@ -82,7 +82,7 @@ def test_runs_that_train_the_same_layers_trace_once(config, finished_run, tmp_pa
 
 def test_runs_of_one_engine_share_a_network(config, finished_run, tmp_path, monkeypatch):
     import radtransfer.networks as module
-    from radtransfer.studies.workers import InProcess
+    from radtransfer.studies.engines.in_process import InProcess
 
     made, build = [], module.build_classifier
     monkeypatch.setattr(module, "build_classifier", lambda *given, **facts: made.append(1) or build(*given, **facts))

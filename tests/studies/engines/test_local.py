@@ -1,9 +1,11 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 from radtransfer.config import load_config
-from radtransfer.studies.workers import Workers
+from radtransfer.studies.engines.engine import with_decoders
+from radtransfer.studies.engines.local import Workers
 
 
 def outcome_of(runner, key, when=lambda: None):
@@ -51,3 +53,29 @@ def test_a_worker_that_has_done_enough_is_replaced(tmp_path):
         assert [worker.exitcode for worker in workers] == [0, 0]
     finally:
         runner.close()
+
+
+def tell_threads():
+    """In a worker: that it starts with so many threads is written down."""
+    Path(os.environ["TOLD"]).write_text(os.environ["TF_NUM_INTRAOP_THREADS"] + os.environ["OMP_NUM_THREADS"])
+
+
+def test_a_worker_computes_with_the_threads_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOLD", str(tmp_path / "told"))
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    runner = Workers(1, prepare=tell_threads, threads=3)
+    try:
+        runner.submit("bad", load_config(sets=("data.source=nowhere",)), tmp_path / "bad")
+        outcome_of(runner, "bad")
+        assert (tmp_path / "told").read_text() == "33"
+        assert "TF_NUM_INTRAOP_THREADS" not in os.environ
+        assert os.environ["OMP_NUM_THREADS"] == "7"
+    finally:
+        runner.close()
+
+
+def test_threads_also_decode_unless_the_settings_say_otherwise():
+    assert with_decoders(load_config(), 3).system.workers == 3
+    assert with_decoders(load_config(), None).system.workers == "auto"
+    assert with_decoders(load_config(sets=("system.workers=5",)), 3).system.workers == 5

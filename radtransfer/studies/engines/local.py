@@ -1,4 +1,4 @@
-"""Where runs are computed: in this process, or in worker processes that each take run after run.
+"""Processes of this machine that each take run after run.
 
 A worker is a fresh interpreter that imports TensorFlow once. It tells what it does over a pipe; one that dies takes
 only the run with it that it was computing, and a new one takes its place.
@@ -10,19 +10,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
 
 from radtransfer.errors import TrainingError
-from radtransfer.progress import Progress
 from radtransfer.settings import Config
+from radtransfer.studies.engines.engine import Hear, Relay, thread_environment, with_decoders
 from radtransfer.studies.run_cell import Outcome, own_networks, run_cell
-
-Hear = Callable[[str, str, tuple], None]
-"""Told the key of a run, the name of a method of `Progress` and its arguments."""
 
 _PATIENCE = 30.0
 """Seconds that a worker has to end an epoch's bookkeeping when it is told to stop."""
@@ -33,71 +29,33 @@ _RUNS, _GROWTH = 50, 1.5
 only part of what a network took: measured, 3.5 times the size of its weights stay with each run."""
 
 
-class Runner(Protocol):
-    """Computes runs, at most `places` at a time."""
-
-    places: int
-
-    def submit(self, key: str, config: Config, path: Path) -> None:
-        """Take a run; only while a place is free."""
-
-    def wait(self, hear: Hear, seconds: float) -> list[tuple[str, Outcome]]:
-        """The runs that ended, after the first has or `seconds` have passed."""
-
-    def close(self) -> None:
-        """Stop what is running, so that it can go on later."""
-
-
-class InProcess:
-    """Computes one run after the other in this process; its progress is heard as it comes.
-
-    Args:
-        progress: Hears what a run does, besides whoever waits.
-    """
-
-    places = 1
-
-    def __init__(self, progress: Progress | None = None) -> None:
-        self._progress = progress or Progress()
-        self._waiting: list[tuple[str, Config, Path]] = []
-        self._networks = None
-
-    def submit(self, key: str, config: Config, path: Path) -> None:
-        self._waiting.append((key, config, path))
-
-    def wait(self, hear: Hear, seconds: float) -> list[tuple[str, Outcome]]:
-        key, config, path = self._waiting.pop()
-        self._networks = self._networks or own_networks()
-
-        def both(name: str, arguments: tuple) -> None:
-            getattr(self._progress, name)(*arguments)
-            hear(key, name, arguments)
-
-        return [(key, run_cell(config, path, progress=Relay(both), networks=self._networks))]
-
-    def close(self) -> None:
-        self._waiting.clear()
-
-
 class Workers:
     """Computes runs in `jobs` worker processes.
 
     Args:
         jobs: How many.
         prepare: Called first in each; a function of a module, such as one that imports TensorFlow quietly.
+        threads: That each computes with; as many as there are cores if not given.
         runs: That each computes, at most.
     """
 
-    def __init__(self, jobs: int, *, prepare: Callable[[], None] | None = None, runs: int = _RUNS) -> None:
-        self.places, self._prepare, self._runs = jobs, prepare, runs
+    def __init__(
+        self,
+        jobs: int,
+        *,
+        prepare: Callable[[], None] | None = None,
+        threads: int | None = None,
+        runs: int = _RUNS,
+    ) -> None:
+        self.places, self._prepare, self._threads, self._runs = jobs, prepare, threads, runs
         self._idle: list[_Worker] = []
         self._busy: dict[str, _Worker] = {}
 
     def submit(self, key: str, config: Config, path: Path) -> None:
-        worker = self._idle.pop() if self._idle else _start_worker(self._prepare, self._runs)
+        worker = self._idle.pop() if self._idle else _start_worker(self._prepare, self._threads, self._runs)
         self._busy[key] = worker
         with contextlib.suppress(OSError):  # it died idle; `wait` sees that
-            worker.pipe.send((config, path))
+            worker.pipe.send((with_decoders(config, self._threads), path))
 
     def wait(self, hear: Hear, seconds: float) -> list[tuple[str, Outcome]]:
         places = {item: key for key, worker in self._busy.items() for item in (worker.pipe, worker.process.sentinel)}
@@ -150,37 +108,29 @@ class _Worker:
     pipe: Connection
 
 
-class Relay(Progress):
-    """Passes on what a run tells, by method name and arguments; of counts a few each second are enough."""
-
-    def __init__(self, tell: Callable[[str, tuple], None]) -> None:
-        self._tell, self._counted = tell, 0.0
-
-    def plan(self, rows: Mapping[str, str]) -> None:
-        self._tell("plan", (dict(rows),))
-
-    def note(self, text: str) -> None:
-        self._tell("note", (text,))
-
-    def count(self, what: str, done: int, total: int) -> None:
-        if done == total or time.monotonic() - self._counted > 0.1:
-            self._counted = time.monotonic()
-            self._tell("count", (what, done, total))
-
-    def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
-        self._tell("epoch", (fold, folds, epochs, dict(row)))
-
-    def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
-        self._tell("fold", (fold, folds, dict(metrics)))
-
-
-def _start_worker(prepare: Callable[[], None] | None, runs: int) -> _Worker:
+def _start_worker(prepare: Callable[[], None] | None, threads: int | None, runs: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
     process = context.Process(target=_work, args=(its, prepare, runs), daemon=True)
-    process.start()
+    with _environment(thread_environment(threads)):
+        process.start()
     its.close()
     return _Worker(process, mine)
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Have these values in the environment, for a process that is started meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> None:
