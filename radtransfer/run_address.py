@@ -53,8 +53,6 @@ def run_identity(config: Config, *, table: str, source: str | None = None) -> di
     settings = dict(_flat(run_settings(config, out=Path())))
     weights = {"run": source} if source else weights_identity(config)
     kept = {name: value for name, value in settings.items() if name not in _LABELS}
-    if kept["system.distribute"] == "none":
-        del kept["system.distribute"]  # runs of before this setting keep their addresses
     return kept | {"model.weights": weights, "table": table}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.backbones import BACKBONES
-from radtransfer.batch_norm import borrowed_statistics, reestimate_statistics, trainable_batch_norms
+from radtransfer.batch_norm import judged_network, reestimate_statistics, trainable_batch_norms
 from radtransfer.classifier import build_classifier
 from radtransfer.distribution.joining import join
 from radtransfer.distribution.replicated_learner import ReplicatedLearner
@@ -15,7 +15,7 @@ from radtransfer.learner import Learner
 from radtransfer.settings import SystemSettings, TrainingSettings
 
 BATCH, SIZE, CLASSES = 8, 16, 3
-SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=BATCH)
+SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=BATCH, ema_momentum=0.9)
 
 
 def classifier(dropout):
@@ -97,7 +97,7 @@ def check_each_replica_drops_other_units():
     both = compiled_with_dropout()
     (seeds,) = both.seeds()
     assert seeds[0][0] != seeds[1][0]
-    with borrowed_statistics(both, [batch(1)]):
+    with judged_network(both, [batch(1)]):
         pass
     np.testing.assert_array_equal(both.seeds()[0], seeds)
 
