@@ -198,7 +198,7 @@ class SystemSettings:
     distribute: Literal["none", "mirrored", "multiworker"] = setting(
         "none",
         "Split every batch among replicas: mirrored (all GPUs of this machine) or multiworker (several machines; "
-        "--workers with --worker-index, or TF_CONFIG). --batch-size stays that of all together.",
+        "--workers HOST:PORT,… with --worker-index K, or TF_CONFIG). --batch-size is that of all together.",
     )
     hosts: tuple[str, ...] = setting(
         (), "HOST:PORT of every worker of --distribute multiworker, the same list for each; the first is the chief."
