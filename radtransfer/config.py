@@ -4,9 +4,11 @@ Later wins: defaults < recipe < YAML file < `--set` < options. All mistakes are 
 """
 
 import dataclasses
+import functools
 import importlib.resources
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from radtransfer.errors import ConfigError, UnknownNameError, closest_names
@@ -151,9 +153,10 @@ def config_text(config: Config) -> str:
     return write_yaml(config_values(config))
 
 
-def setting_fields() -> dict[str, tuple[dataclasses.Field, Any]]:
+@functools.cache
+def setting_fields() -> Mapping[str, tuple[dataclasses.Field, Any]]:
     """Every setting by its dotted name, in order, with its type."""
-    return {name: (item, annotation) for name, item, annotation in fields_of(Config)}
+    return MappingProxyType({name: (item, annotation) for name, item, annotation in fields_of(Config)})
 
 
 def shipped_configs() -> dict[str, Path]:
