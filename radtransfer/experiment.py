@@ -18,6 +18,7 @@ from radtransfer.epoch_order import epoch_order
 from radtransfer.errors import DataError
 from radtransfer.examination.data_changes import images_digest
 from radtransfer.features import FeatureBatches, features_once
+from radtransfer.fold_data import FoldData
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.losses import class_weights
 from radtransfer.metrics.evaluation import accuracy, curve_figures, exact_auc
@@ -30,7 +31,6 @@ from radtransfer.progress import Progress
 from radtransfer.seeds import derive_seed
 from radtransfer.settings import Config
 from radtransfer.splits.folds import Fold, fold_count
-from radtransfer.training import FoldData
 from radtransfer.transfer import TransferPlan
 
 

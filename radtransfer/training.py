@@ -6,7 +6,7 @@ run goes on to the very result of an uninterrupted one.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -18,8 +18,9 @@ import tensorflow as tf
 
 from radtransfer.batch_norm import judged_network, reestimate_statistics, trainable_batch_norms
 from radtransfer.checkpoint import load_checkpoint, save_checkpoint
-from radtransfer.curve import HeldOut, curve_rows
+from radtransfer.curve import curve_rows
 from radtransfer.errors import OutOfMemoryError, TrainingError
+from radtransfer.fold_data import Batches, FoldData
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.progress import EpochReporter
 from radtransfer.runs import write_rows
@@ -30,33 +31,8 @@ from radtransfer.settings import TrainingSettings
 HISTORY = ("epoch", "step", "learning_rate", "loss", "val_loss", "val_auc", "val_accuracy")
 """The columns of `history.csv`."""
 
-Batches = Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
-"""(images, targets, weights) of one fixed shape; a row of weight 0 only fills the batch."""
-
-
-@dataclass(frozen=True)
-class FoldData:
-    """What one fold trains and validates on.
-
-    Attributes:
-        epoch: The training batches of an epoch (from 1), shuffled and augmented for it.
-        plain: Some training images as they are, for batch-norm statistics.
-        validation: The validation batches, in table order.
-        steps: Batches in an epoch.
-        images: Training images.
-        auc: Exact AUC of validation probabilities (images, classes); None where it is not defined.
-        accuracy: Their accuracy.
-        watched: What the curve is drawn on.
-    """
-
-    epoch: Callable[[int], Batches]
-    plain: Callable[[], Batches]
-    validation: Callable[[], Batches]
-    steps: int
-    images: int
-    auc: Callable[[np.ndarray], float | None]
-    accuracy: Callable[[np.ndarray], float | None]
-    watched: Sequence[HeldOut] = ()
+_LOOK = 100
+"""Steps after which an epoch looks whether its loss is still a number: a look waits for the device."""
 
 
 @dataclass
@@ -185,6 +161,8 @@ def _run_epoch(
         learner.optimizer.learning_rate = rate
         total += learner.train(*batch)
         step += 1
+        if done % _LOOK == 0 and not math.isfinite(total):
+            break  # validation says what it means
         if done < data.steps:  # the last step is watched after the epoch, whose end has statistics of its own
             watch(step, epoch)
         reporter.step(epoch, done, data.steps)

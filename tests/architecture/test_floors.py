@@ -72,6 +72,7 @@ FLOORS = {
             "features",
             "learner",
             "batch_norm",
+            "fold_data",
             "training",
             "distribution",
         ),

@@ -108,6 +108,20 @@ def test_a_loss_that_is_no_number_exits_with_5(radtransfer, table_options, tmp_p
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
+def test_an_epoch_ends_soon_after_its_loss_is_no_number(radtransfer, table_options, tmp_path, monkeypatch):
+    from radtransfer.progress import EpochReporter
+
+    steps = []
+    monkeypatch.setattr("radtransfer.training._LOOK", 2)
+    monkeypatch.setattr(EpochReporter, "step", lambda _, *numbers: steps.append(numbers))
+    diverging = ("--optimizer", "sgd", "--learning-rate", 90, "--set", "training.weight_decay=1", "--batch-size", 2)
+    arguments = (*diverging, "--schedule", "constant", "--epochs", 3, "--folds", 1, "--out", tmp_path / "run")
+    check(radtransfer("finetune", *table_options, *arguments), 5, "The loss became")
+    epoch, done, of = steps[-1]
+    assert epoch == 1
+    assert done < of - 2
+
+
 def test_an_existing_run_exits_with_2(radtransfer, finished_run, table_options):
     outcome = radtransfer("finetune", *table_options, "--out", finished_run.path)
     check(outcome, 2, "exists (finished", "--resume", "--overwrite")
