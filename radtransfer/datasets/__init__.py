@@ -30,7 +30,7 @@ DATASETS = Table(
         "csv_table": "radtransfer.datasets.csv_table:read",
         "fold_directory": "radtransfer.datasets.fold_directory:read",
         "synthetic_fundus": "radtransfer.datasets.synthetic_fundus:read",
-        "tfds": "radtransfer.datasets.tfds_set:read",
+        "tfds": "radtransfer.datasets.tfds.source:read",
         "chest_xray": "radtransfer.datasets.chest_xray:read",
         "busi": "radtransfer.datasets.busi:read",
         "ddti": "radtransfer.datasets.ddti:read",
@@ -93,7 +93,7 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
     if not source:
         raise ConfigError("No data given. Pass --data with a folder of class folders, a CSV or a built-in set.")
     if (remote := remote_source(source)) is not None:
-        from radtransfer.datasets.remote_set import copied_set
+        from radtransfer.datasets.tfds.remote_set import copied_set
 
         return "tfds", copied_set(remote, progress or Progress())
     name, colon, location = source.partition(":")
@@ -126,8 +126,8 @@ def absolute_source(source: str) -> str:
 
 
 def _holds_prepared_set(folder: Path) -> bool:
-    from radtransfer.datasets.prepared_table import is_prepared
-    from radtransfer.datasets.tfds_builder import METADATA
+    from radtransfer.datasets.tfds.builder import METADATA
+    from radtransfer.datasets.tfds.prepared_table import is_prepared
 
     return is_prepared(folder) or (folder / METADATA).is_file()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.cache import PART
-from radtransfer.datasets.prepared_table import PROVENANCE, STATE, TABLE
+from radtransfer.datasets.tfds.prepared_table import PROVENANCE, STATE, TABLE
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
 from radtransfer.prepared.shards import NAME

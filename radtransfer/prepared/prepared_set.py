@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.datasets.prepared_table import PROVENANCE, write_table
-from radtransfer.datasets.tf_records import read_examples
+from radtransfer.datasets.tfds.prepared_table import PROVENANCE, write_table
+from radtransfer.datasets.tfds.records import read_examples
 from radtransfer.device import resolve_device
 from radtransfer.errors import ConfigError, DataError, RunError
 from radtransfer.examination.image_check import CheckedImages, check_images

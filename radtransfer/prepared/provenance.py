@@ -13,7 +13,7 @@ from typing import Any
 
 from radtransfer.datasets import absolute_source
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.datasets.prepared_table import PROVENANCE, TABLE
+from radtransfer.datasets.tfds.prepared_table import PROVENANCE, TABLE
 from radtransfer.device import versions
 from radtransfer.image_place import file_of
 from radtransfer.prepared.folder import PreparedFolder

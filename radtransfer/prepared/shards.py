@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.datasets.prepared_table import StoredImage
-from radtransfer.datasets.tf_records import read_examples
+from radtransfer.datasets.tfds.prepared_table import StoredImage
+from radtransfer.datasets.tfds.records import read_examples
 from radtransfer.image_place import read_contents
 from radtransfer.pipeline.batches import Batches
 from radtransfer.runs import whole_file

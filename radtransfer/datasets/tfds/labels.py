@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radtransfer.datasets.labels import label_values, listed, one_hot, plain
-from radtransfer.datasets.tfds_features import ChosenFeatures
-from radtransfer.datasets.tfds_index import SetIndex
-from radtransfer.datasets.tfds_known import KnownSet
+from radtransfer.datasets.tfds.features import ChosenFeatures
+from radtransfer.datasets.tfds.image_index import SetIndex
+from radtransfer.datasets.tfds.known import KnownSet
 from radtransfer.errors import DataError
 from radtransfer.settings import DataSettings
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.datasets.tf_records import Span, masked_crc32c, parse_example, read_examples, record_spans
+from radtransfer.datasets.tfds.records import Span, masked_crc32c, parse_example, read_examples, record_spans
 from radtransfer.errors import DataError
 
 

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from radtransfer.datasets import absolute_source, read_table
-from radtransfer.datasets.tfds_known import KNOWN_SETS
+from radtransfer.datasets.tfds.known import KNOWN_SETS
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.image_place import FilePart, read_contents
 from radtransfer.settings import DataSettings

@@ -18,13 +18,13 @@ import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed, plain
-from radtransfer.datasets.prepared_table import is_prepared, read_prepared
 from radtransfer.datasets.splits import split_name
-from radtransfer.datasets.tfds_builder import open_builder
-from radtransfer.datasets.tfds_features import ChosenFeatures, choose_features, value_features
-from radtransfer.datasets.tfds_index import SetIndex, Source, index_set
-from radtransfer.datasets.tfds_known import KNOWN_SETS, KnownSet
-from radtransfer.datasets.tfds_labels import read_labels
+from radtransfer.datasets.tfds.builder import open_builder
+from radtransfer.datasets.tfds.features import ChosenFeatures, choose_features, value_features
+from radtransfer.datasets.tfds.image_index import SetIndex, Source, index_set
+from radtransfer.datasets.tfds.known import KNOWN_SETS, KnownSet
+from radtransfer.datasets.tfds.labels import read_labels
+from radtransfer.datasets.tfds.prepared_table import is_prepared, read_prepared
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.settings import DataSettings
 

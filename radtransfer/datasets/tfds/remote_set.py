@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.cache import cache_folder
-from radtransfer.datasets.tfds_builder import METADATA
+from radtransfer.datasets.tfds.builder import METADATA
 from radtransfer.errors import DataError
 from radtransfer.parallel import all_in_parallel
 from radtransfer.progress import Progress

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radtransfer.cache import cache_folder, new_folder
-from radtransfer.datasets.tf_records import Span, example_parts, read_examples
-from radtransfer.datasets.tfds_builder import quiet, read_split
+from radtransfer.datasets.tfds.builder import quiet, read_split
+from radtransfer.datasets.tfds.records import Span, example_parts, read_examples
 from radtransfer.errors import DataError
 from radtransfer.image_place import FilePart
 

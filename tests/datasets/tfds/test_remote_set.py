@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from radtransfer.config import load_config
-from radtransfer.datasets import absolute_source, read_table, remote_set
+from radtransfer.datasets import absolute_source, read_table
+from radtransfer.datasets.tfds import remote_set
 from radtransfer.errors import DataError
 from radtransfer.image_place import read_contents
 from radtransfer.prepared import shards

@@ -8,7 +8,7 @@ import numpy as np
 
 from radtransfer.datasets.columns import USUAL_NAMES
 from radtransfer.datasets.labels import listed
-from radtransfer.datasets.tfds_known import PATH_NAMES, KnownSet
+from radtransfer.datasets.tfds.known import PATH_NAMES, KnownSet
 from radtransfer.errors import DataError
 from radtransfer.settings import DataSettings
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radtransfer.datasets.tfds_known import KNOWN_SETS
+from radtransfer.datasets.tfds.known import KNOWN_SETS
 from radtransfer.errors import DataError, closest_names
 
 if TYPE_CHECKING:
