@@ -29,6 +29,7 @@ from radtransfer.recipes import head_phase
 from radtransfer.run_names import check_names, has_weights
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.splits.folds import Fold, assign_folds, fold_notes
+from radtransfer.splits.leaks import copy_notes
 from radtransfer.splits.source_leaks import source_leaks
 from radtransfer.transfer import TransferPlan, lay_out
 
@@ -90,6 +91,7 @@ def prepare(
     for note in (
         *fold_notes(checked.table, config.splits, folds),
         *_monitor_notes(config, checked.table, folds, scoring),
+        *copy_notes(checked.table, [(fold.number, fold.split) for fold in folds], workers=device.workers),
         *source_leaks(config.model.weights, checked.table, folds),
         *plan.notes(),
     ):

@@ -1,13 +1,14 @@
-"""Images and patients that stand in two splits of one fold."""
+"""Images, copies of them, and patients that stand in two splits of one fold."""
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import DataError
 from radtransfer.image_place import ImagePlace, as_part
+from radtransfer.splits.copies import copies
 
 _SHOWN = 6
 """Overlaps named in one message."""
@@ -59,6 +60,25 @@ def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> l
             if patients is not None:
                 found += _shared_patients(table, _shared(patients, rows[one], rows[other]), where)
     return found
+
+
+def copy_notes(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]], *, workers: int) -> Iterator[str]:
+    """A sentence where images have copies, files of the same bytes, in another split of a fold."""
+    sets, crossed = copies(table.files, workers=workers), {}
+    for number, split in splits:
+        for rows in sets:
+            names = [name for name in ("train", "val", "test") if (split[rows] == name).any()]
+            if len(names) > 1:
+                crossed.setdefault(tuple(rows), f"{' and '.join(names)} of fold {number}")
+    if crossed:
+        rows, where = next(iter(crossed.items()))
+        names = " and ".join(repr(table.paths[row]) for row in rows[:3])
+        labels = " and ".join(dict.fromkeys(table.labels[row] for row in rows))
+        has = "1 image has copies" if len(crossed) == 1 else f"{len(crossed)} images have copies"
+        yield (
+            f"leak: {has} under another name in another split, so that figures may be too high (e.g. {names}, labelled "
+            f"{labels}, in {where}); keep one of each, `radtransfer data check` lists them"
+        )
 
 
 def _identity(path: str, place: ImagePlace | None) -> Hashable:

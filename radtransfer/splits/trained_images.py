@@ -1,6 +1,5 @@
 """Images and patients that a run has seen in training or validation, among those it is to be tested on."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,10 @@ from pathlib import Path
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import RadtransferError
-from radtransfer.image_place import ImagePlace, file_of, read_contents
+from radtransfer.image_place import ImagePlace
 from radtransfer.runs import read_rows
 from radtransfer.settings import DataSettings
+from radtransfer.splits.copies import copies
 from radtransfer.splits.leaks import image_identities
 
 
@@ -60,31 +60,9 @@ def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSe
 
 
 def _copies(tested: Sequence[ImagePlace | None], trained: Sequence[ImagePlace]) -> set[int]:
-    """Numbers of the tested images whose bytes are those of a trained one; only files of one size are read."""
-    sizes: dict[int, list[ImagePlace]] = {}
-    for place in trained:
-        sizes.setdefault(_size(place), []).append(place)
-    rows: dict[int, list[int]] = {}
-    for row, place in enumerate(tested):
-        if place is not None and (size := _size(place)) in sizes:
-            rows.setdefault(size, []).append(row)
+    """Numbers of the tested images whose bytes are those of a trained one."""
     found = set()
-    for size, members in rows.items():
-        known = {_digest(place) for place in sizes[size]} - {None}
-        found |= {row for row in members if _digest(tested[row]) in known}
+    for rows in copies([*tested, *trained]):
+        if rows[-1] >= len(tested):
+            found.update(row for row in rows if row < len(tested))
     return found
-
-
-def _size(place: ImagePlace) -> int:
-    length = getattr(place, "length", None)
-    try:
-        return file_of(place).stat().st_size if length is None else length
-    except OSError:
-        return -1
-
-
-def _digest(place: ImagePlace) -> bytes | None:
-    try:
-        return hashlib.sha256(read_contents(place)).digest()
-    except OSError:
-        return None
