@@ -1,10 +1,12 @@
 """The command `radtransfer`: its list of commands, and the one place where errors meet the terminal."""
 
+import contextlib
 import importlib
 import itertools
 import os
 import sys
 import traceback
+from typing import Any
 from collections.abc import Sequence
 
 import click
@@ -102,8 +104,16 @@ def _told(error: RadtransferError) -> click.ClickException:
     return _failure(str(error), error.exit_code)
 
 
+class _Failure(click.ClickException):
+    """Keeps its exit code where nobody reads its message any more."""
+
+    def show(self, file: Any = None) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            super().show(file)
+
+
 def _failure(message: str, exit_code: int) -> click.ClickException:
-    failure = click.ClickException(safe_text(message))
+    failure = _Failure(safe_text(message))
     failure.exit_code = exit_code
     return failure
 

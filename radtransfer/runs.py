@@ -128,8 +128,7 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
         RunError: The folder holds a run and neither flag is given, holds something else, is in use
             by another process, or was made with other settings.
     """
-    _make_folder(out)
-    with locked(out):
+    with _folder(out), locked(out):
         existing = _existing_record(out)
         if existing is None:
             _check_is_free(out)
@@ -208,11 +207,21 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _make_folder(out: Path) -> None:
+@contextlib.contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """Make the folder; one that is new is taken away again if nothing but the lock was written into it."""
+    new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"Cannot make the run folder {out}: {error.strerror}. Choose another --out.") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if new and [item.name for item in out.iterdir()] == [LOCK]:
+                (out / LOCK).unlink()
+                out.rmdir()
 
 
 def _existing_record(out: Path) -> dict[str, Any] | None:

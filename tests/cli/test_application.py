@@ -1,5 +1,9 @@
 """The command `radtransfer` itself."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
@@ -35,3 +39,13 @@ def test_no_color_takes_the_colours_away(monkeypatch, tmp_path, no_color):
     monkeypatch.setenv("NO_COLOR", no_color or "")
     outcome = CliRunner().invoke(application, ["doctor"], color=True)
     assert ("\x1b[" in outcome.stdout) == (no_color is None)
+
+
+def test_an_error_that_nobody_reads_keeps_its_exit_code():
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-c", "from radtransfer.cli.main import main; main()", "plan", "resnet5"]
+        assert subprocess.run(command, stdout=write, stderr=write).returncode == 2
+    finally:
+        os.close(write)

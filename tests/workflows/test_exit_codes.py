@@ -122,6 +122,30 @@ def test_an_epoch_ends_soon_after_its_loss_is_no_number(radtransfer, table_optio
     assert done < of - 2
 
 
+def test_a_mistake_leaves_no_run_folder(radtransfer, table_options, tmp_path):
+    out = tmp_path / "runs" / "first"
+    check(radtransfer("finetune", *table_options, "--label-column", "nowhere", "--out", out), 3, "nowhere")
+    assert not out.exists()
+    out.mkdir(parents=True)
+    check(radtransfer("finetune", *table_options, "--label-column", "nowhere", "--out", out), 3, "nowhere")
+    assert out.exists()
+
+
+def test_a_copy_in_another_split_is_told_before_training(radtransfer, table_options, tiny_images, tmp_path):
+    shutil.copytree(tiny_images, tmp_path / "data")
+    lines = (tmp_path / "data" / "images.csv").read_text().splitlines()[1:]
+    rows = [",".join(line.split(",")[:2]) for line in lines]
+    table = ["path,label,split", *(f"{row},{('train', 'val', 'test')[k % 3]}" for k, row in enumerate(rows))]
+    (tmp_path / "table.csv").write_text("\n".join(table))
+    first, third = (tmp_path / "data" / "images" / table[number].split(",")[0] for number in (1, 3))
+    shutil.copy(first, third)
+    options = ("--data", tmp_path / "table.csv", "--image-root", tmp_path / "data" / "images", *table_options[4:])
+    outcome = radtransfer("finetune", *options, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "leak: 1 image has copies under another name" in outcome.err
+    assert "in train and test of fold 1" in outcome.err
+
+
 def test_an_existing_run_exits_with_2(radtransfer, finished_run, table_options):
     outcome = radtransfer("finetune", *table_options, "--out", finished_run.path)
     check(outcome, 2, "exists (finished", "--resume", "--overwrite")
