@@ -6,8 +6,8 @@ import itertools
 import os
 import sys
 import traceback
-from typing import Any
 from collections.abc import Sequence
+from typing import Any
 
 import click
 

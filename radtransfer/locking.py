@@ -13,6 +13,27 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
+def made_folder(out: Path) -> Iterator[None]:
+    """Make the folder; one that is new is taken away again if nothing but the lock was written into it.
+
+    Raises:
+        RunError: It cannot be made.
+    """
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Cannot make the run folder {out}: {error.strerror}. Choose another --out.") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if new and [item.name for item in out.iterdir()] == [LOCK]:
+                (out / LOCK).unlink()
+                out.rmdir()
+
+
+@contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold `out/.lock`; the system frees it when the process ends, however it ends.
 

@@ -18,7 +18,7 @@ from typing import Any
 from radtransfer.cache import PART
 from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
-from radtransfer.locking import LOCK, locked
+from radtransfer.locking import LOCK, locked, made_folder
 from radtransfer.run_reading import read_record
 from radtransfer.run_reading import read_rows as read_rows  # for whoever knows runs alone
 from radtransfer.system_errors import write_error
@@ -128,7 +128,7 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
         RunError: The folder holds a run and neither flag is given, holds something else, is in use
             by another process, or was made with other settings.
     """
-    with _folder(out), locked(out):
+    with made_folder(out), locked(out):
         existing = _existing_record(out)
         if existing is None:
             _check_is_free(out)
@@ -205,23 +205,6 @@ def _made(folder: Path) -> Path:
     except OSError as error:
         raise write_error(folder, error) or error from None
     return folder
-
-
-@contextlib.contextmanager
-def _folder(out: Path) -> Iterator[None]:
-    """Make the folder; one that is new is taken away again if nothing but the lock was written into it."""
-    new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"Cannot make the run folder {out}: {error.strerror}. Choose another --out.") from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if new and [item.name for item in out.iterdir()] == [LOCK]:
-                (out / LOCK).unlink()
-                out.rmdir()
 
 
 def _existing_record(out: Path) -> dict[str, Any] | None:

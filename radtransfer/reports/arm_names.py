@@ -115,6 +115,8 @@ def _names(arms: Sequence[Arm]) -> list[str]:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "not given"
     if isinstance(value, str) and "/" in value:
         return Path(value).name
     return f"{value:g}" if isinstance(value, float) else str(value)
