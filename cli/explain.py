@@ -25,6 +25,10 @@ TABLE = {
 }
 
 
+_AGREES = 0.2
+"""Median rank correlation below which two kinds of maps show different things."""
+
+
 @click.command(short_help="Draw where in images a network finds what it says.")
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
@@ -91,6 +95,8 @@ def _lines(explained: "Explained") -> "Iterator[str]":
     if explained.explanations[0].occlusion is not None:
         count = sum(item.agreement is not None for item in explained.explanations)
         yield f"occlusion rank correlation with Grad-CAM {_number(explained.agreement)}, median of {count} images"
+        if explained.agreement is not None and explained.agreement < _AGREES:
+            yield f"{'':<10}the two hardly agree: trust neither"
     steps = ", ".join(f"{step.what} {_number(step.correlation)}" for step in explained.randomized)
     yield f"sanity    rank correlation with the maps of random weights: {steps}"
     depends = depend_on_weights(explained.randomized, images=len(explained.explanations))

@@ -69,8 +69,9 @@ def _text(found: dict[str, Any]) -> str:
     else:
         suggested = f"{found['suggested']:.2g}, {found['rule']} ({-found['slope']:.3g}, {certainty})"
     left = "" if found["diverged_at"] is None else f"; the loss left at {found['diverged_at']:.2g}"
-    lowest = f"a tenth of the rate with the lowest loss ({found['lowest_loss_at']:.2g}){left}"
+    lowest = f"a tenth of the middle of the decade with the lowest mean loss ({found['lowest_loss_at']:.2g}){left}"
     rows = {"suggested": suggested, "at most": f"{found['upper']:.2g}, {lowest}", "caveat": found["caveat"]}
     if found["fell_early"]:
-        rows["note"] = "the loss fell at once because it began high, and went on falling: begin nearer to the second"
+        better = f"begin nearer to {found['upper']:.2g}"
+        rows["note"] = f"the loss fell at once because it began high, and went on falling: {better}"
     return "\n".join(f"{title:<11}{text}" for title, text in rows.items())
