@@ -77,7 +77,11 @@ def _files(source: RemoteSource) -> Mapping[str, tuple[int, int]]:
             f"No prepared data set lies at {address}: it has no {METADATA}. {_advice(source.scheme)}"
         ) from None
     except tf.errors.OpError as error:
-        raise DataError(_unreadable(address, error)) from None
+        login = " (`gcloud auth application-default login`)" if source.scheme == "gs" else ""
+        raise DataError(
+            f"{_unreadable(address, error)} Check that this machine is online, that the address is right, and that you "
+            f"may read it{login}."
+        ) from None
     return {name: fact for name, fact in zip(names, found, strict=True) if fact is not None}
 
 
@@ -113,7 +117,9 @@ def _copy_file(address: str, file: Path, facts: tuple[int, int]) -> None:
                 while piece := there.read(_PIECE):
                     here.write(piece)
         except tf.errors.OpError as error:
-            raise DataError(_unreadable(address, error)) from None
+            raise DataError(
+                f"{_unreadable(address, error)} What was copied is kept; the same command goes on."
+            ) from None
         if part.stat().st_size != size:
             raise DataError(f"{address} ended after {part.stat().st_size} of {size} bytes. Run the command again.")
         os.utime(part, ns=(time, time))
@@ -129,7 +135,9 @@ def _gigabytes(size: int) -> str:
 
 def _unreadable(address: str, error: Any) -> str:
     reason = next(iter(str(error.message).strip().splitlines()), type(error).__name__)
-    return f"{address} cannot be read: {reason[:300]}. What was copied of it is kept; the same command goes on."
+    # TensorFlow wraps what the network says in what its library is called.
+    reason = reason.rpartition("error details: ")[2].rstrip(".")
+    return f"{address} cannot be read ({reason[:300]})."
 
 
 def _advice(scheme: str) -> str:

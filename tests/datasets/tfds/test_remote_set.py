@@ -145,3 +145,18 @@ def test_what_cannot_be_read_says_what_to_do(source, message, cache):
     with pytest.raises(DataError, match=message):
         table(source)
     assert not cache.exists()
+
+
+def test_an_address_that_cannot_be_reached_asks_for_network_name_and_account(cache, monkeypatch):
+    said = "Error executing an HTTP request: libcurl code 6, error details: Could not resolve host: storage.example."
+
+    def unreachable(name):
+        raise tf.errors.UnavailableError(None, None, said)
+
+    monkeypatch.setattr(tf.io.gfile, "stat", unreachable)
+    with pytest.raises(DataError) as refused:
+        table("gs://bucket/set")
+    assert str(refused.value) == (
+        "gs://bucket/set cannot be read (Could not resolve host: storage.example). Check that this machine is online, "
+        "that the address is right, and that you may read it (`gcloud auth application-default login`)."
+    )
