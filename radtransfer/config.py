@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from radtransfer.errors import ConfigError, UnknownNameError, closest_names
+from radtransfer.near_path import near_path
 from radtransfer.recipes import recipe_values
 from radtransfer.setting_values import check_range, converted, fields_of
 from radtransfer.settings import Config
@@ -176,7 +177,9 @@ def find_config(source: str) -> Path:
     shipped = shipped_configs()
     if source in shipped:
         return shipped[source]
-    raise ConfigError(f"No config {source!r}: expected a YAML file or a shipped name. {closest_names(source, shipped)}")
+    meant = near_path(source) if Path(source).suffix in (".yaml", ".yml") else ""
+    names = meant or f" {closest_names(source, shipped)}"
+    raise ConfigError(f"No config {source!r}: expected a YAML file or a shipped name.{names}")
 
 
 def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]]:

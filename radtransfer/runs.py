@@ -19,6 +19,7 @@ from radtransfer.cache import PART
 from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked, made_folder
+from radtransfer.near_path import near_path
 from radtransfer.run_reading import read_record
 from radtransfer.run_reading import read_rows as read_rows  # for whoever knows runs alone
 from radtransfer.system_errors import write_error
@@ -154,7 +155,8 @@ def read_run(path: Path) -> dict[str, Any]:
     """
     record = _existing_record(path)
     if record is None:
-        raise RunError(f"{path} is not a run folder: expected a run.json in it.")
+        missing = "" if path.exists() else f" There is nothing at that path.{near_path(path)}"
+        raise RunError(f"{path} is not a run folder: expected a run.json in it.{missing}")
     return record
 
 

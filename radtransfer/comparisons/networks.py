@@ -23,6 +23,7 @@ from radtransfer.comparisons.flat_model import flat_model, is_flat
 from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError
 from radtransfer.export_formats.embedded import read_from_zip
 from radtransfer.initialization import draw_random
+from radtransfer.near_path import near_path
 from radtransfer.preprocessing import RANDOM_PREPROCESSING, preprocess
 from radtransfer.pretrained.loading import assign, load_pretrained, preprocessing_of
 from radtransfer.runs import find_fold, finished_folds, read_run
@@ -91,7 +92,9 @@ def find_network(
     if (path / "run.json").is_file() or (path.name.startswith("fold_") and (path.parent / "run.json").is_file()):
         return _of_run(given, path, moment)
     if moment is not None:
-        raise RunError(f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.")
+        raise RunError(
+            f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.{near_path(path)}"
+        )
     if path.suffix == ".keras":
         return _of_file(given, path, notify or (lambda _: None))
     if backbone is None:
@@ -235,5 +238,5 @@ def _unknown(given: str) -> ConfigError | WeightsNotFoundError:
         return ConfigError(f"{given} is a weights file: name its network with --backbone.")
     return WeightsNotFoundError(
         f"Nothing to compare at {given}. Expected a run (RUN, RUN/fold_K, RUN@initial, RUN@final), a Keras file, "
-        "a weights file with --backbone, random:NAME or imagenet:NAME."
+        f"a weights file with --backbone, random:NAME or imagenet:NAME.{near_path(given)}"
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
+from radtransfer.near_path import near_path
 from radtransfer.progress import Progress
 from radtransfer.registry import Table
 from radtransfer.remote_address import remote_source
@@ -112,7 +113,7 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
     names = "" if path.name != source else f", or one of {', '.join(DATASETS)}"
     raise DataError(
         f"No data at {source!r}: expected a folder with one sub-folder per class, a CSV, or a folder of "
-        f"train_fold1.csv …{names}."
+        f"train_fold1.csv …{names}.{near_path(path)}"
     )
 
 

@@ -14,6 +14,7 @@ from radtransfer.datasets.labels import listed
 from radtransfer.datasets.sheet import Sheet, read_sheet
 from radtransfer.datasets.splits import split_name
 from radtransfer.errors import DataError
+from radtransfer.near_path import near_path
 from radtransfer.settings import DataSettings
 
 _FILE_NAME = re.compile(
@@ -53,7 +54,9 @@ def open_sheet(location: str | None) -> tuple[Sheet, Path]:
     folder = Path(location or "").expanduser()
     if not location or not folder.is_dir():
         found = location or "no folder given"
-        raise DataError(f"fold_directory: {found} is not a folder; expected one with train_fold1.csv ….")
+        raise DataError(
+            f"fold_directory: {found} is not a folder; expected one with train_fold1.csv ….{near_path(folder)}"
+        )
     tables = find_split_tables(folder)
     return _combined(folder, tables, _check_tables(folder, tables)), folder
 

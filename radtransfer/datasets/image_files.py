@@ -10,6 +10,7 @@ from pathlib import Path
 from radtransfer.errors import DataError
 from radtransfer.image_formats.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
 from radtransfer.image_place import FilePart, ImagePlace, file_of
+from radtransfer.near_path import near_path
 
 _FRAME = re.compile(r"(?P<file>.+)#(?P<frame>[1-9]\d*)")
 """The name that `--frames all` gives a frame."""
@@ -142,7 +143,10 @@ def find_files(
     """
     root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()
     if not root.is_dir():
-        raise DataError(f"--image-root {image_root} is not a folder. Give the one that holds the table's images.")
+        raise DataError(
+            f"--image-root {image_root} is not a folder. Give the one that holds the table's images."
+            f"{near_path(image_root or '')}"
+        )
     inside = image_root is not None and not outside
     files: list[ImagePlace | None] = [_as_written(path, root, inside=inside) for path in paths]
     frames = {i: _FRAME.fullmatch(path) for i, path in enumerate(paths) if files[i] is None}

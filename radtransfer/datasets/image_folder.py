@@ -14,6 +14,7 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed, one_hot
 from radtransfer.datasets.splits import split_name
 from radtransfer.errors import DataError
+from radtransfer.near_path import near_path
 from radtransfer.settings import DataSettings
 
 _EXPECTED = "expected one sub-folder of images per class, or train/ val/ test/ folders that hold such"
@@ -53,7 +54,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
 def _folder(settings: DataSettings, location: str | None) -> Path:
     root = Path(location or "").expanduser().absolute()
     if not location or not root.is_dir():
-        raise DataError(f"image_folder: {location or 'no folder given'} is not a folder; {_EXPECTED}.")
+        raise DataError(f"image_folder: {location or 'no folder given'} is not a folder; {_EXPECTED}.{near_path(root)}")
     for name in ("path_column", "label_column", "patient_column"):
         if getattr(settings, name):
             raise DataError(

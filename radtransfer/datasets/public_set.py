@@ -16,6 +16,7 @@ from radtransfer.datasets.labels import listed, multilabel_targets, one_hot
 from radtransfer.datasets.location import split_location
 from radtransfer.datasets.sheet import read_sheet
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
+from radtransfer.near_path import near_path
 from radtransfer.settings import DataSettings
 
 
@@ -63,7 +64,8 @@ class PublicSet:
         options = self._values(given)
         root = Path(folder).expanduser().absolute()
         if not folder or not root.is_dir():
-            raise DataError(f"{self.name}: {folder or 'no folder given'} is not a folder. {self._expected()}")
+            named = folder or "no folder given"
+            raise DataError(f"{self.name}: {named} is not a folder.{near_path(folder)} {self._expected()}")
         try:
             places = [root, *(root / name for name in self.inside)]
             for place in places:

@@ -22,6 +22,7 @@ from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.embedded import reading_of
 from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring
+from radtransfer.near_path import near_path
 from radtransfer.predictions.saved_signature import saved_member
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.settings import ImageSettings
@@ -118,6 +119,7 @@ def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
         return _of_keras(given, path)
     raise WeightsNotFoundError(
         f"No model at {given}. Expected a run (RUN or RUN/fold_K), an exported .keras file or a SavedModel folder."
+        f"{near_path(path)}"
     )
 
 

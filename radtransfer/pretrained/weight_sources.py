@@ -1,6 +1,5 @@
 """Finds the file that `--weights` means: a known name, a path or a finished run."""
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from radtransfer.errors import (
     WeightsMismatchError,
     WeightsNotFoundError,
 )
+from radtransfer.near_path import near_name, near_path
 from radtransfer.pretrained.hub import HUB, cached_hub_file
 from radtransfer.pretrained.manifest import WeightsCard, card_named, card_of_file, weights_cards
 from radtransfer.runs import finished_folds, read_run
@@ -179,21 +179,12 @@ def _not_found(weights: str) -> str:
     if "radimagenet" in weights.lower():
         card = card_of_file(path) or weights_cards()["radimagenet-resnet50"]
         return f"no weights at {path}. {_advice(card)}"
-    missing = "" if path.parent.is_dir() else f" There is no folder {path.parent}."
-    return f"no weights at {path}.{missing} Expected {WAYS}."
+    return f"no weights at {path}.{near_path(path)} Expected {WAYS}."
 
 
 def _sibling(path: Path) -> str | None:
     """The file beside a missing one that is meant: - for _, other case, or a slip of the finger."""
-    if not path.parent.is_dir():
-        return None
-    names = {_plain(item.name): item.name for item in path.parent.iterdir() if item.suffix in _SUFFIXES}
-    close = difflib.get_close_matches(_plain(path.name), names, n=1, cutoff=0.8)
-    return names[close[0]] if close else None
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "_")
+    return near_name(path, wanted=lambda item: item.suffix in _SUFFIXES)
 
 
 def _finished_record(run: Path, fold: Path | None) -> dict:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.errors import RunError
+from radtransfer.near_path import near_path
 from radtransfer.reports.study_record import read_study
 from radtransfer.run_reading import read_record, read_rows, reading
 from radtransfer.runs import finished_folds, read_run
@@ -152,7 +153,9 @@ def _folders(path: Path) -> list[Path]:
         return [folder for row in study.arms if ((folder := study.folder(row)) / "run.json").is_file()]
     found = sorted(file.parent for pattern in ("*/run.json", "runs/*/run.json") for file in path.glob(pattern))
     if not found:
-        raise RunError(f"{path}: expected a run folder, a study, or a folder of runs; there is no run.json in it.")
+        raise RunError(
+            f"{path}: expected a run folder, a study, or a folder of runs; there is no run.json in it.{near_path(path)}"
+        )
     return found
 
 

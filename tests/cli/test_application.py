@@ -31,6 +31,33 @@ def test_mistyped_commands_and_options_get_a_suggestion(words, suggestion):
     assert outcome.exit_code == 2 and suggestion in outcome.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["finetune", "--data", "scan"], 3),
+        (["finetune", "--data", "busi:scan"], 3),
+        (["finetune", "--data", "image_folder:scan"], 3),
+        (["finetune", "--data", "scans/images.csv", "--image-root", "scan"], 3),
+        (["finetune", "scan/settings.yaml"], 2),
+        (["evaluate", "scan"], 4),
+        (["predict", "scan", "scans"], 4),
+        (["compare-cca", "scan", "scans"], 4),
+        (["compare-cca", "scan@final", "scans"], 2),
+        (["compare-predictions", "scan", "scans"], 2),
+        (["export", "scan", "--format", "keras", "--out", "x"], 2),
+        (["report", "scan", "--out", "x"], 2),
+    ],
+)
+def test_a_mistyped_path_gets_a_suggestion(monkeypatch, tmp_path, words, code):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "images.csv").write_text("path,label\na.png,a\n")
+    (tmp_path / "scans" / "settings.yaml").write_text("seed: 1\n")
+    monkeypatch.chdir(tmp_path)
+    outcome = CliRunner().invoke(application, words)
+    assert outcome.exit_code == code
+    assert "Did you mean 'scans" in outcome.stderr or f"Did you mean '{tmp_path}/scans" in outcome.stderr
+
+
 @pytest.mark.parametrize("no_color", [None, "1"])
 def test_no_color_takes_the_colours_away(monkeypatch, tmp_path, no_color):
     (tmp_path / "file").write_text("")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from radtransfer.datasets.tfds.known import KNOWN_SETS
 from radtransfer.errors import DataError, closest_names
+from radtransfer.near_path import near_path
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -119,7 +120,8 @@ def _unknown(location: str) -> str:
     hint = closest_names(re.split("[/:]", location)[0], tfds.list_builders(with_community_datasets=False))
     # Hundreds of names help nobody.
     hint = hint if hint.startswith("Did") else "A prepared set is also found by its folder."
-    return f"tfds:{location} is neither a folder nor a data set that TFDS knows. {hint}"
+    meant = near_path(location) or f" {hint}"
+    return f"tfds:{location} is neither a folder nor a data set that TFDS knows.{meant}"
 
 
 def _configs(location: str) -> str:

@@ -1,0 +1,41 @@
+"""A path that is not there is answered with the one that is meant."""
+
+import pytest
+
+from radtransfer.near_path import near_path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "runs" / "images.csv").write_text("path,label\n")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("runs/first", ""),
+        ("runs/fisrt", " Did you mean 'runs/first'?"),
+        ("runs/First_", " Did you mean 'runs/first'?"),
+        ("run/first", " Did you mean 'runs/first'?"),
+        ("rums/fist", " There is no 'rums', but a 'runs'."),
+        ("runs/image.csv", " Did you mean 'runs/images.csv'?"),
+        ("elsewhere/first", " There is no folder elsewhere."),
+        ("elsewhere/deep/first", " There is no folder elsewhere."),
+        ("runs/other", ""),
+        ("runs/images.csv/first", ""),
+        ("", ""),
+    ],
+)
+def test_it_names_what_is_near(folder, given, said):
+    assert near_path(given) == said
+
+
+def test_an_absolute_path_stays_absolute(folder, tmp_path):
+    assert near_path(tmp_path / "runs" / "firts") == f" Did you mean {str(tmp_path / 'runs' / 'first')!r}?"
+
+
+def test_hidden_files_are_not_meant(folder, tmp_path):
+    (tmp_path / "runs" / ".second").mkdir()
+    assert near_path("runs/second") == ""
