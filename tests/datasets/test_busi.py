@@ -11,11 +11,11 @@ MASKS = (
 )
 
 
-@pytest.fixture
-def root(tree):
+@pytest.fixture(params=["Dataset_BUSI_with_GT", "images"])
+def root(tree, request):
     return tree(
-        *(f"Dataset_BUSI_with_GT/{name}" for name in (*IMAGES, *MASKS)),
-        text={"Dataset_BUSI_with_GT/.DS_Store": "", "Dataset_BUSI_with_GT/benign/.DS_Store": ""},
+        *(f"{request.param}/{name}" for name in (*IMAGES, *MASKS)),
+        text={f"{request.param}/.DS_Store": "", f"{request.param}/benign/.DS_Store": ""},
     )
 
 
