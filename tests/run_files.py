@@ -75,6 +75,13 @@ def write_run(
         section, key = name.split(".")
         document[section] = document.get(section, {}) | {key: value}
     (folder / "config.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    drawn = [
+        [f"image_{row:03d}.png", f"p{row // 2}", SCORING.classes[truth[row]], number + 1, split]
+        for number in range(folds)
+        for row in range(images)
+        for split in ["test" if fold_of[row] == number else "train"]
+    ]
+    _csv(folder / "folds.csv", ["path", "patient", "label", "fold", "split"], drawn)
     results = []
     for number in range(folds):
         rows = np.flatnonzero(fold_of == number)

@@ -16,6 +16,7 @@ from radtransfer.progress import Progress
 from radtransfer.reports.arm_results import ArmDifference, ArmSummary, Interval
 from radtransfer.reports.fold_statistics import fold_difference, spread
 from radtransfer.reports.run_arms import Arm, ArmRun
+from radtransfer.reports.tested_images import image_sets, other_files
 
 MOST_ARMS = 10
 """Up to so many arms every pair is compared; beyond, those that a rule of the advice needs."""
@@ -28,7 +29,8 @@ Pair = tuple[RunPredictions, RunPredictions]
 
 def summarize_arms(arms: Sequence[Arm], predictions: "PredictionShelf") -> list[ArmSummary]:
     """Each arm's row; AUCs that are not defined are None."""
-    return [_summary(arm, predictions) for arm in arms]
+    images = image_sets(arms, predictions.of)
+    return [_summary(arm, predictions, images[arm.name]) for arm in arms]
 
 
 class PredictionShelf:
@@ -68,7 +70,7 @@ def compare_arms(
     return [difference for difference in found if difference is not None]
 
 
-def _summary(arm: Arm, predictions: PredictionShelf) -> ArmSummary:
+def _summary(arm: Arm, predictions: PredictionShelf, images: int) -> ArmSummary:
     aucs = [fold.auc for fold in arm.folds if fold.auc is not None]
     found = spread(aucs)
     pooled, interval = _pooled(arm, predictions)
@@ -89,6 +91,7 @@ def _summary(arm: Arm, predictions: PredictionShelf) -> ArmSummary:
         pooled=pooled,
         ci95=interval,
         of_study=arm.of_study,
+        images=images,
     )
 
 
@@ -160,6 +163,8 @@ def _read_pairs(a: Arm, b: Arm, predictions: PredictionShelf) -> Iterator[Pair]:
     for one, other in runs:
         read = predictions.of(one), predictions.of(other)
         if None not in read:
+            if other_files(one, other):
+                raise DataError("their images have the same names, and are different files.")
             yield common_predictions(*read, Progress())
 
 

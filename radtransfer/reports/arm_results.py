@@ -25,6 +25,7 @@ class ArmSummary:
         pooled: AUC of the out-of-fold predictions taken together, averaged over repeats and seeds.
         ci95: Its 95 % interval by bootstrap over patients.
         of_study: Whether its name is that of a study's arm.
+        images: Which of the report's sets of test images it was tested on, from 1.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ArmSummary:
     pooled: float | None = None
     ci95: Interval | None = None
     of_study: bool = False
+    images: int = 1
 
     @property
     def origin(self) -> str:
@@ -150,15 +152,20 @@ class ArmResults:
 
     @property
     def scored(self) -> list[ArmSummary]:
-        """The arms that have an AUC, best first: by the pooled one, else by the mean."""
-        return sorted((arm for arm in self.arms if arm.mean is not None), key=lambda arm: -_score(arm))
+        """The arms that have an AUC, best first among those of the same test images: by the pooled, else the mean."""
+        return sorted((arm for arm in self.arms if arm.mean is not None), key=lambda arm: (arm.images, -_score(arm)))
+
+    @property
+    def image_sets(self) -> int:
+        """How many sets of images were tested on; arms of different ones are not compared."""
+        return len({arm.images for arm in self.scored})
 
 
 def groups_of(found: ArmResults, alike: Sequence[str], *, by: str) -> Iterator[list[ArmSummary]]:
-    """Arms, best first, that have the same of every attribute in `alike` and at least two values of `by`."""
+    """Arms, best first, that have the same test images and attributes in `alike`, and at least two values of `by`."""
     groups: dict[tuple, list[ArmSummary]] = {}
     for arm in found.scored:
-        groups.setdefault(tuple(getattr(arm, name) for name in alike), []).append(arm)
+        groups.setdefault(tuple(getattr(arm, name) for name in (*alike, "images")), []).append(arm)
     for arms in groups.values():
         if len({getattr(arm, by) for arm in arms}) > 1:
             yield arms

@@ -4,15 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from radtransfer.reports.arm_results import ArmResults
+from radtransfer.reports.image_counts import ImageCounts, count_facts, count_table
+from radtransfer.reports.one_question import question
 from radtransfer.reports.page import Point, Points, Prose, Table
 from radtransfer.reports.subject import Subject
 
 
-def facts(found: ArmResults, subject: Subject) -> list[tuple[str, str]]:
+def facts(found: ArmResults, subject: Subject, counts: Mapping[str, ImageCounts]) -> list[tuple[str, str]]:
     """What stands under the title."""
     tested = {(difference.patients, difference.unit) for difference in found.differences}
     runs = {run.path for arm in subject.arms for run in arm.runs}
-    shown = [("arms", str(len(subject.arms))), ("runs", str(len(runs)))]
+    sets = found.image_sets
+    shown = [("question", question(subject.arms[0].runs[0].scoring))]
+    shown += count_facts(counts) if sets < 2 else [("sets of test images", str(sets))]
+    shown += [("arms", str(len(subject.arms))), ("runs", str(len(runs)))]
     shown.append(("networks trained", str(sum(arm.trainings for arm in found.arms))))
     if len(tested) == 1:
         (count, unit) = tested.pop()
@@ -28,7 +33,7 @@ def published_parts(subject: Subject) -> list[Prose]:
     return [Prose(f"{title}: {text}", kept=True) for key, title in words.items() if (text := subject.about.get(key))]
 
 
-def provenance_parts(subject: Subject) -> list[Any]:
+def provenance_parts(subject: Subject, counts: Mapping[str, ImageCounts]) -> list[Any]:
     """Which runs were read, which have no result, and what was left out."""
     rows = [
         {"arm": arm.name, "run": str(run.path), "seed": run.seed, "folds": [fold.fold for fold in run.folds]}
@@ -36,7 +41,7 @@ def provenance_parts(subject: Subject) -> list[Any]:
         for run in arm.runs
     ]
     cells = [[row["arm"], row["run"], str(row["seed"]), ", ".join(map(str, row["folds"]))] for row in rows]
-    parts: list[Any] = _unfinished_table(subject)
+    parts: list[Any] = [*_unfinished_table(subject), *count_table(counts, subject.arms)]
     parts.append(
         Table("runs", "The runs behind each arm.", ["arm", "run", "seed", "folds"], cells, rows, text_columns=2)
     )

@@ -13,6 +13,7 @@ from radtransfer.reports.failure_signatures import alike_without_gain, equal_but
 from radtransfer.reports.numbers import listed
 from radtransfer.reports.page import Point
 from radtransfer.reports.step_advice import sooner
+from radtransfer.reports.tested_images import other_images
 from radtransfer.reports.training_advice import few_trainings, one_training
 from radtransfer.reports.verdicts import SAME, how_many, verdict
 
@@ -48,6 +49,7 @@ def which_size(found: ArmResults) -> Iterator[Point]:
 
 
 RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
+    other_images,
     which_start,
     how_deep,
     few_trainings,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.errors import RunError
+from radtransfer.metrics.scoring import Scoring
 from radtransfer.near_path import near_path
 from radtransfer.reports.study_record import read_study
 from radtransfer.run_reading import read_record, read_rows, reading
@@ -56,6 +57,13 @@ class ArmRun:
     @property
     def seed(self) -> int:
         return self.settings.get("seed", 0)
+
+    @property
+    def scoring(self) -> Scoring:
+        """The classes, and what of them the AUC is of."""
+        # Earlier runs did not record the grade, and took it from their settings alone.
+        grade = self.record.get("positive_from", self.settings.get("data.positive_from"))
+        return Scoring(self.record["task"], tuple(self.record["classes"]), grade)
 
     @property
     def alike(self) -> str:

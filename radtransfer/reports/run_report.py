@@ -14,6 +14,9 @@ from radtransfer.reports.arm_comparison import PredictionShelf, compare_arms, su
 from radtransfer.reports.arm_results import ArmResults
 from radtransfer.reports.convergence_sections import convergence_parts
 from radtransfer.reports.gain_sections import gain_parts, gain_rows
+from radtransfer.reports.image_counts import ImageCounts, count_images
+from radtransfer.reports.one_arm import one_arm
+from radtransfer.reports.one_question import check_one_question, question
 from radtransfer.reports.page import Point, Points, Report, Section
 from radtransfer.reports.report_folder import write_report
 from radtransfer.reports.run_advice import advice
@@ -56,12 +59,15 @@ def report_runs(
         progress: Hears what happens.
 
     Raises:
-        RunError: No run, none with a result, or the folder cannot be written.
+        RunError: No run, none with a result, runs that answer different questions, or the folder cannot be written.
     """
     progress = _Counts(progress or Progress())
     subject = find_subject(paths)
+    options = [] if threshold is None else ["--threshold", f"{threshold:g}"]
+    runs = [run for arm in subject.arms for run in arm.runs]
+    check_one_question(runs, out, options + ([] if cca else ["--no-cca"]))
     results = _results(subject, threshold if threshold is not None else subject.threshold, cca, progress)
-    points = advice(results.found)
+    points = [*(one_arm(subject.arms[0]) if len(subject.arms) == 1 else ()), *advice(results.found)]
     return write_report(_page(results, points), _values(results, points), out)
 
 
@@ -81,6 +87,7 @@ class _Results:
 
     subject: Subject
     found: ArmResults
+    counts: Mapping[str, ImageCounts]
     curves: Mapping[str, Any]
     steps: Sequence[Mapping[str, Any]]
     changes: LayerChanges
@@ -93,14 +100,19 @@ def _results(subject: Subject, threshold: float | None, cca: bool, progress: Pro
     arms = subject.arms
     predictions = PredictionShelf(subject.notes)
     summaries = summarize_arms(arms, predictions)
+    images = {arm.name: arm.images for arm in summaries}
+    kept = {arm: other for arm, other in subject.references.items() if images[arm] == images[other]}
+    subject = dataclasses.replace(subject, references=kept)
     differences = compare_arms(arms, summaries, predictions, progress, named=subject.predictions or ())
     curves = watched_curves(arms)
     threshold = usual_threshold(curves) if threshold is None else threshold
     changes = layer_changes(subject, progress) if cca else LayerChanges({}, {})
     steps = [] if threshold is None else step_differences(arms, threshold)
+    steps = [difference for difference in steps if images[difference.a] == images[difference.b]]
     return _Results(
         subject=subject,
         found=ArmResults(summaries, differences, changes.own, steps, threshold),
+        counts=count_images(arms),
         curves=curves,
         steps=[] if threshold is None else step_rows(arms, threshold),
         changes=changes,
@@ -121,7 +133,7 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
     return Report(
         title=subject.title,
         subtitle=subject.subtitle,
-        facts=provenance.facts(found, subject),
+        facts=provenance.facts(found, subject, results.counts),
         sections=[
             Section("advice", "Advice", [Points(points)] if points else []),
             Section("auc", "AUC", [*sections.auc_parts(found, subject.arms), *provenance.published_parts(subject)]),
@@ -134,7 +146,9 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
             Section("seeds", "Pretrained against random, over seeds", seed_parts(results.seeds)),
             Section("gain", "Similarity against gain", gain),
             Section("predictions", "Same errors?", sections.agreement_parts(found, subject.predictions)),
-            Section("runs", "What was read, and what was left out", provenance.provenance_parts(subject)),
+            Section(
+                "runs", "What was read, and what was left out", provenance.provenance_parts(subject, results.counts)
+            ),
         ],
     )
 
@@ -145,6 +159,8 @@ def _values(results: _Results, points: Sequence[Point]) -> dict[str, Any]:
     return {
         "kind": "study" if subject.about else "runs",
         "study": dict(subject.about) or None,
+        "question": question(subject.arms[0].runs[0].scoring),
+        "data": [{"arm": name} | dataclasses.asdict(counts) for name, counts in results.counts.items()],
         "advice": [dataclasses.asdict(point) for point in points],
         "auc": [dataclasses.asdict(arm) for arm in found.arms],
         "differences": [dataclasses.asdict(difference) for difference in found.differences],

@@ -20,12 +20,13 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
     aucs = {arm.name: [fold.auc for fold in arm.folds if fold.auc is not None] for arm in arms}
     scored = found.scored
     parts: list[Any] = []
+    first = "best first" if found.image_sets < 2 else "best first among those tested on the same images"
     if scored:
         parts.append(
             Picture(
                 "auc",
-                f"AUC of {', '.join(arm.name for arm in scored)}, best first; the figures are in the first table.",
-                "AUC of each arm, best first. Dot and bar: the out-of-fold predictions taken together, with the 95 % "
+                f"AUC of {', '.join(arm.name for arm in scored)}, {first}; the figures are in the first table.",
+                f"AUC of each arm, {first}. Dot and bar: the out-of-fold predictions taken together, with the 95 % "
                 "interval by bootstrap over patients (images where patients are not known); strokes: single trainings.",
                 draw_forest(
                     [arm.name for arm in scored],
@@ -166,9 +167,9 @@ def size_parts(found: ArmResults) -> list[Any]:
         return []
     alike: dict[tuple[str, ...], list] = {}
     for arm in known:
-        alike.setdefault((arm.start, arm.depth, arm.recipe, arm.context), []).append(arm)
+        alike.setdefault((arm.start, arm.depth, arm.recipe, arm.context, arm.images), []).append(arm)
     groups = {
-        arms[0].name if len(arms) == 1 else ", ".join(filter(None, words)): [
+        arms[0].name if len(arms) == 1 else ", ".join(filter(None, words[:-1])): [
             (arm.backbone, arm.parameters, arm.pooled, *(arm.ci95 or (_NAN, _NAN))) for arm in arms
         ]
         for words, arms in alike.items()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.reports.arm_names import describe_arms, sort_arms
+from radtransfer.reports.one_arm import one_arm_title
 from radtransfer.reports.run_arms import Arm, ArmRun, check_any, find_runs, read_arm_run
 from radtransfer.reports.study_record import Row, StudyRecord, read_study
 from radtransfer.runs import finished_folds
@@ -57,7 +58,12 @@ def find_subject(paths: Sequence[Path]) -> Subject:
         return _of_study(study)
     runs, notes = find_runs(paths)
     arms = sort_arms(runs)
-    return Subject(TITLE, ", ".join(dict.fromkeys(map(str, paths))), arms, notes, references=_random_starts(arms))
+    subtitle = ", ".join(dict.fromkeys(map(str, paths)))
+    return Subject(_title(arms), subtitle, arms, notes, references=_random_starts(arms))
+
+
+def _title(arms: Sequence[Arm]) -> str:
+    return TITLE if len(arms) > 1 else one_arm_title(arms[0])
 
 
 def _of_study(study: StudyRecord) -> Subject:
@@ -73,7 +79,7 @@ def _of_study(study: StudyRecord) -> Subject:
     ]
     pairs = [(same[a], same[b]) for a, b, *_ in study.pairs("predictions")]
     return Subject(
-        title=study.about.get("title") or TITLE,
+        title=study.about.get("title") or _title(arms),
         subtitle=f"Study {study.about.get('name') or study.path.name}, {study.path}",
         arms=arms,
         notes=notes,

@@ -10,7 +10,15 @@ from run_files import write_run
 
 from radtransfer.cli.main import application
 
-FILES = ("run.json", "config.yaml", "metrics.json", "fold_1/metrics.json", "fold_1/predictions.csv", "fold_2/curve.csv")
+FILES = (
+    "run.json",
+    "config.yaml",
+    "metrics.json",
+    "folds.csv",
+    "fold_1/metrics.json",
+    "fold_1/predictions.csv",
+    "fold_2/curve.csv",
+)
 COMMANDS = (
     ("compare-predictions", "{run}", "{other}", "--json"),
     ("report", "{run}", "{other}", "--no-cca", "--out", "{out}"),

@@ -1,0 +1,49 @@
+"""What a report says where there is one arm, and so nothing to compare: its title, and how to get a comparison."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from radtransfer.reports.page import Point
+from radtransfer.reports.run_arms import Arm, ArmRun
+
+_RESET = {"through": "null", "freeze_to": "null", "stages": "{}"}
+"""Settings of a plan that a network from random weights, or one that trains throughout, does without."""
+
+
+def one_arm_title(arm: Arm) -> str:
+    """The title of a page about `arm` alone."""
+    return f"How well does {arm.backbone} do, started from {_start(arm)}?"
+
+
+def one_arm(arm: Arm) -> Iterator[Point]:
+    """That nothing is compared, and the commands that train what to compare with and report on both."""
+    run = arm.runs[0]
+    if arm.start == "random":
+        what, other = "from pretrained weights (`radtransfer weights list` names some)", "WEIGHTS"
+        scheme, place = "transfer", Path(f"{run.path}-pretrained")
+    else:
+        what, other = "from random weights", "random"
+        scheme, place = "slim" if arm.backbone.endswith(", slim") else "scratch", Path(f"{run.path}-scratch")
+    seeds = ", likewise for the other seeds" if len(arm.runs) > 1 else ""
+    paths = [str(run.path) for run in arm.runs]
+    yield Point(
+        "one arm",
+        f"Nothing is compared here: the AUC says how well this network does, not what starting from {_start(arm)} "
+        f"brought. "
+        f"Train the same network {what}{seeds}, and report on both.",
+        f"{_command(run, other, scheme, place)} && {shlex.join(['radtransfer', 'report', *paths, str(place)])} "
+        "--out report",
+    )
+
+
+def _start(arm: Arm) -> str:
+    return "random weights" if arm.start == "random" else arm.start
+
+
+def _command(run: ArmRun, weights: str, scheme: str, place: Path) -> str:
+    words = ["radtransfer", "finetune", str(run.path / "config.yaml"), "--weights", weights, "--scheme", scheme]
+    for name, value in _RESET.items():
+        if run.settings.get(f"transfer.{name}") or any(key.startswith(f"transfer.{name}.") for key in run.settings):
+            words += ["--set", f"transfer.{name}={value}"]
+    return shlex.join([*words, "--out", str(place)])
