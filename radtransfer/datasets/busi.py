@@ -5,7 +5,8 @@ Kaggle's `aryashah2k/breast-ultrasound-images-dataset`, or the authors' own arch
     Dataset_BUSI_with_GT/benign/{benign (1).png, benign (1)_mask.png, benign (100)_mask_1.png, …}
     Dataset_BUSI_with_GT/{malignant,normal}/…
 
-The three folders may also stand in a folder `images/`. Masks are skipped. Patients are not known: images of one woman may fall in both train and test.
+The three folders may also stand in a folder `images/`. Masks are skipped. Patients are not known: images of one woman
+may fall in both train and test.
 
 Classes: `normal=benign` (default) counts normal images as benign, as Juodelyte et al. 2023 and RadImageNet's breast
 task do (570 benign, 210 malignant); `normal=class` keeps three classes; `normal=leave_out` drops the 133 normal images.
