@@ -36,7 +36,7 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
 
     check_out(out)
     if published is not None:
-        from radtransfer.reports.published_report import report_published
+        from radtransfer.reports.published.report import report_published
 
         written = report_published(published, out)
     else:

@@ -7,31 +7,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radtransfer.progress import Progress
-from radtransfer.reports import change_sections as changed
-from radtransfer.reports import provenance_sections as provenance
-from radtransfer.reports import run_sections as sections
-from radtransfer.reports.arm_comparison import PredictionShelf, compare_arms, summarize_arms
-from radtransfer.reports.arm_results import ArmResults
-from radtransfer.reports.convergence_sections import convergence_parts
-from radtransfer.reports.gain_sections import gain_parts, gain_rows
-from radtransfer.reports.image_counts import ImageCounts, count_images
-from radtransfer.reports.one_arm import one_arm
-from radtransfer.reports.one_question import check_one_question, question
-from radtransfer.reports.page import Point, Points, Report, Section
-from radtransfer.reports.report_folder import write_report
-from radtransfer.reports.run_advice import advice
-from radtransfer.reports.run_changes import (
+from radtransfer.reports.advice.advice import advice
+from radtransfer.reports.arms.arm_comparison import PredictionShelf, compare_arms, summarize_arms
+from radtransfer.reports.arms.arm_results import ArmResults
+from radtransfer.reports.arms.one_arm import one_arm
+from radtransfer.reports.arms.one_question import check_one_question, question
+from radtransfer.reports.arms.run_changes import (
     LayerChanges,
     change_differences,
     filter_changes,
     gain_points,
     layer_changes,
 )
-from radtransfer.reports.seed_pairs import seed_pairs
-from radtransfer.reports.seed_sections import seed_parts, seed_rows
-from radtransfer.reports.source_results import source_rows, source_table
-from radtransfer.reports.step_differences import step_differences, step_rows, usual_threshold, watched_curves
-from radtransfer.reports.subject import Subject, find_subject
+from radtransfer.reports.arms.seed_pairs import seed_pairs
+from radtransfer.reports.arms.step_differences import step_differences, step_rows, usual_threshold, watched_curves
+from radtransfer.reports.arms.subject import Subject, find_subject
+from radtransfer.reports.page import Point, Points, Report, Section
+from radtransfer.reports.report_folder import write_report
+from radtransfer.reports.sections import changes as changed
+from radtransfer.reports.sections import provenance
+from radtransfer.reports.sections import runs as sections
+from radtransfer.reports.sections.convergence import convergence_parts
+from radtransfer.reports.sections.gain import gain_parts, gain_rows
+from radtransfer.reports.sections.image_counts import ImageCounts, count_images
+from radtransfer.reports.sections.seeds import seed_parts, seed_rows
+from radtransfer.reports.sections.sources import source_rows, source_table
 
 if TYPE_CHECKING:
     from radtransfer.comparisons.population import Population

@@ -6,10 +6,10 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from radtransfer.comparisons.predictions import compare_predictions
 from radtransfer.comparisons.run_predictions import read_predictions
 from radtransfer.progress import Progress
-from radtransfer.reports.arm_comparison import MOST_ARMS, PredictionShelf, _pairs, compare_arms, summarize_arms
-from radtransfer.reports.arm_names import sort_arms
-from radtransfer.reports.arm_results import ArmSummary
-from radtransfer.reports.run_arms import find_runs
+from radtransfer.reports.arms.arm_comparison import MOST_ARMS, PredictionShelf, _pairs, compare_arms, summarize_arms
+from radtransfer.reports.arms.arm_names import sort_arms
+from radtransfer.reports.arms.arm_results import ArmSummary
+from radtransfer.reports.arms.run_arms import find_runs
 
 
 def compared(*paths):

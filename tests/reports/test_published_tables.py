@@ -5,8 +5,8 @@ import pytest
 from published_files import LAYERS, change, write_csv, write_published
 from scipy import stats
 
-from radtransfer.reports.published_results import LayerPair, read_published
-from radtransfer.reports.published_tables import (
+from radtransfer.reports.published.results import LayerPair, read_published
+from radtransfer.reports.published.tables import (
     auc_rows,
     cca_rows,
     difference_rows,

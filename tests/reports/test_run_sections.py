@@ -1,5 +1,5 @@
-from radtransfer.reports.arm_results import ArmResults, ArmSummary
-from radtransfer.reports.run_sections import size_parts
+from radtransfer.reports.arms.arm_results import ArmResults, ArmSummary
+from radtransfer.reports.sections.runs import size_parts
 
 
 def summary(name, start, backbone, parameters):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from radtransfer.reports.run_arms import CHANCE, Arm, ArmRun
+from radtransfer.reports.arms.run_arms import CHANCE, Arm, ArmRun
 
 _PLAN = ("model.weights", "model.backbone", "model.preprocessing", "transfer.")
 """Settings that are told by start, depth and backbone."""

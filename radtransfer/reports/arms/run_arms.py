@@ -9,7 +9,7 @@ from typing import Any
 from radtransfer.errors import RunError
 from radtransfer.metrics.scoring import Scoring
 from radtransfer.near_path import near_path
-from radtransfer.reports.study_record import read_study
+from radtransfer.reports.arms.study_record import read_study
 from radtransfer.run_reading import read_record, read_rows, reading
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.yaml_text import read_yaml

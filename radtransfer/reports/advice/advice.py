@@ -7,14 +7,14 @@ the whole interval lies within ±0.02, and says otherwise what would decide.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from radtransfer.reports.advice_evidence import auc_evidence, difference_evidence
-from radtransfer.reports.arm_results import ArmDifference, ArmResults, ArmSummary, groups_of
-from radtransfer.reports.failure_signatures import alike_without_gain, equal_but_different, lost_when_frozen
+from radtransfer.reports.advice.evidence import auc_evidence, difference_evidence
+from radtransfer.reports.advice.failure_signatures import alike_without_gain, equal_but_different, lost_when_frozen
+from radtransfer.reports.advice.steps import sooner
+from radtransfer.reports.advice.training import few_trainings, one_training
+from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults, ArmSummary, groups_of
+from radtransfer.reports.arms.tested_images import other_images
 from radtransfer.reports.numbers import listed
 from radtransfer.reports.page import Point
-from radtransfer.reports.step_advice import sooner
-from radtransfer.reports.tested_images import other_images
-from radtransfer.reports.training_advice import few_trainings, one_training
 from radtransfer.reports.verdicts import SAME, how_many, verdict
 
 

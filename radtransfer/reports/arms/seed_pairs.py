@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from radtransfer.errors import RadtransferError, SimilarityError
 from radtransfer.progress import Progress
-from radtransfer.reports.run_arms import Arm
-from radtransfer.reports.run_changes import CHANNELS, MOST_RUNS, in_enough_channels
-from radtransfer.reports.subject import Subject
+from radtransfer.reports.arms.run_arms import Arm
+from radtransfer.reports.arms.run_changes import CHANNELS, MOST_RUNS, in_enough_channels
+from radtransfer.reports.arms.subject import Subject
 
 if TYPE_CHECKING:
     from radtransfer.comparisons.compare import ComparisonSettings

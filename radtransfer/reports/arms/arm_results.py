@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from radtransfer.reports.step_differences import Interval, StepDifference
+from radtransfer.reports.arms.step_differences import Interval, StepDifference
 
 
 @dataclass(frozen=True)

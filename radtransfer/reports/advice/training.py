@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from radtransfer.reports.arm_results import ArmDifference, ArmResults, groups_of
+from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults, groups_of
 from radtransfer.reports.numbers import interval, listed, signed
 from radtransfer.reports.page import Point
 from radtransfer.reports.verdicts import more_trainings, verdict

@@ -6,11 +6,11 @@ from typing import Any
 
 from radtransfer.figures.auc_by_size import draw_auc_by_size
 from radtransfer.figures.forest import draw_forest
-from radtransfer.reports.arm_names import what_it_is
-from radtransfer.reports.arm_results import ArmDifference, ArmResults
+from radtransfer.reports.arms.arm_names import what_it_is
+from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults
+from radtransfer.reports.arms.run_arms import Arm
 from radtransfer.reports.numbers import interval, mean_sd, number, plain_interval, signed
 from radtransfer.reports.page import Picture, Table
-from radtransfer.reports.run_arms import Arm
 
 _NAN = float("nan")
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from radtransfer.comparisons.run_predictions import RunPredictions
-from radtransfer.reports.arm_results import ArmResults
+from radtransfer.reports.arms.arm_results import ArmResults
+from radtransfer.reports.arms.run_arms import Arm, ArmRun
 from radtransfer.reports.numbers import listed
 from radtransfer.reports.page import Point
-from radtransfer.reports.run_arms import Arm, ArmRun
 
 _PLACE = ("data.source", "data.image_root")
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from radtransfer.reports.arm_results import ArmResults, ArmSummary, groups_of
+from radtransfer.reports.arms.arm_results import ArmResults, ArmSummary, groups_of
+from radtransfer.reports.arms.step_differences import StepDifference
 from radtransfer.reports.numbers import interval, listed, signed
 from radtransfer.reports.page import Point
-from radtransfer.reports.step_differences import StepDifference
 from radtransfer.reports.verdicts import more_trainings
 
 

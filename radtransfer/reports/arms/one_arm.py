@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from radtransfer.reports.arms.run_arms import Arm, ArmRun
 from radtransfer.reports.page import Point
-from radtransfer.reports.run_arms import Arm, ArmRun
 
 _RESET = {"through": "null", "freeze_to": "null", "stages": "{}"}
 """Settings of a plan that a network from random weights, or one that trains throughout, does without."""

@@ -1,6 +1,6 @@
 """The evidence behind a sentence of advice: an AUC, or a difference, with its interval and of how many it is."""
 
-from radtransfer.reports.arm_results import ArmDifference, ArmSummary
+from radtransfer.reports.arms.arm_results import ArmDifference, ArmSummary
 from radtransfer.reports.numbers import interval, mean_sd, number, plain_interval, signed
 
 

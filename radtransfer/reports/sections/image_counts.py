@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from radtransfer.reports.arms.one_question import MOST_CLASSES
+from radtransfer.reports.arms.run_arms import Arm, ArmRun
 from radtransfer.reports.numbers import listed
-from radtransfer.reports.one_question import MOST_CLASSES
 from radtransfer.reports.page import Table
-from radtransfer.reports.run_arms import Arm, ArmRun
 from radtransfer.run_reading import read_rows, reading
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from radtransfer.errors import RunError
 from radtransfer.metrics.scoring import Scoring
+from radtransfer.reports.arms.run_arms import ArmRun
 from radtransfer.reports.numbers import listed
-from radtransfer.reports.run_arms import ArmRun
 
 MOST_CLASSES = 12
 """Classes that a question names; of more, the first."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from radtransfer.curve import steps_to
 from radtransfer.figures.convergence import mean_curve
+from radtransfer.reports.arms.run_arms import Arm, TrainedFold
 from radtransfer.reports.fold_statistics import fold_difference, spread
-from radtransfer.reports.run_arms import Arm, TrainedFold
 
 Interval = tuple[float, float]
 

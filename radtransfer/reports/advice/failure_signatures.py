@@ -7,8 +7,8 @@ References:
 
 from collections.abc import Iterator
 
-from radtransfer.reports.advice_evidence import difference_evidence
-from radtransfer.reports.arm_results import ArmResults, groups_of
+from radtransfer.reports.advice.evidence import difference_evidence
+from radtransfer.reports.arms.arm_results import ArmResults, groups_of
 from radtransfer.reports.numbers import number, plain_interval
 from radtransfer.reports.page import Point
 from radtransfer.reports.verdicts import verdict

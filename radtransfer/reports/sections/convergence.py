@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radtransfer.figures.convergence import draw_convergence
+from radtransfer.reports.arms.step_differences import StepDifference
 from radtransfer.reports.numbers import interval, mean_sd, number, signed
 from radtransfer.reports.page import Picture, Table
-from radtransfer.reports.step_differences import StepDifference
 
 
 def convergence_parts(

@@ -8,8 +8,8 @@ from radtransfer.figures.gain_scatter import draw_gain
 from radtransfer.figures.layer_panels import draw_layer_panels
 from radtransfer.reports.numbers import interval, mean_sd, number, signed
 from radtransfer.reports.page import Picture, Prose, Table
-from radtransfer.reports.published_results import Published
-from radtransfer.reports.published_tables import UNFROZEN, Row, gain_points
+from radtransfer.reports.published.results import Published
+from radtransfer.reports.published.tables import UNFROZEN, Row, gain_points
 
 _CCA_FIGURES = (
     (

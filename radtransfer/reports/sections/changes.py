@@ -7,7 +7,7 @@ import numpy as np
 
 from radtransfer.figures.filter_change import filter_change
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
-from radtransfer.reports.arm_results import LayerChange
+from radtransfer.reports.arms.arm_results import LayerChange
 from radtransfer.reports.numbers import interval, number, plain_interval, signed
 from radtransfer.reports.page import Picture, Table
 

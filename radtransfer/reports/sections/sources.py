@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from radtransfer.reports.arm_results import ArmResults
+from radtransfer.reports.arms.arm_results import ArmResults
+from radtransfer.reports.arms.run_arms import ArmRun
+from radtransfer.reports.arms.study_record import Row
+from radtransfer.reports.arms.subject import Subject
 from radtransfer.reports.numbers import mean_sd, number, plain_interval
 from radtransfer.reports.page import Table
-from radtransfer.reports.run_arms import ArmRun
-from radtransfer.reports.study_record import Row
-from radtransfer.reports.subject import Subject
 
 
 def source_rows(subject: Subject, found: ArmResults) -> list[dict[str, Any]]:

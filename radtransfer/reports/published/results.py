@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from radtransfer.errors import DataError
-from radtransfer.reports.published_lines import LAYER, Once, read_lines
+from radtransfer.reports.published.lines import LAYER, Once, read_lines
 
 _CCA_FILE = re.compile(r"CCA_(.+)\.csv")
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from radtransfer.errors import RadtransferError, SimilarityError
 from radtransfer.progress import Progress
-from radtransfer.reports.arm_results import LayerChange
+from radtransfer.reports.arms.arm_results import LayerChange
+from radtransfer.reports.arms.run_arms import Arm, ArmRun
+from radtransfer.reports.arms.subject import Subject
 from radtransfer.reports.gain import GainPoint, relative_gain
-from radtransfer.reports.run_arms import Arm, ArmRun
-from radtransfer.reports.subject import Subject
 
 # These modules import TensorFlow, which a report without --cca does without.
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from radtransfer.metrics.agreement import agreement
 from radtransfer.metrics.auc_difference import delong
 from radtransfer.metrics.scoring import main_questions
 from radtransfer.progress import Progress
-from radtransfer.reports.arm_results import ArmDifference, ArmSummary, Interval
+from radtransfer.reports.arms.arm_results import ArmDifference, ArmSummary, Interval
+from radtransfer.reports.arms.run_arms import Arm, ArmRun
+from radtransfer.reports.arms.tested_images import image_sets, other_files
 from radtransfer.reports.fold_statistics import fold_difference, spread
-from radtransfer.reports.run_arms import Arm, ArmRun
-from radtransfer.reports.tested_images import image_sets, other_files
 
 MOST_ARMS = 10
 """Up to so many arms every pair is compared; beyond, those that a rule of the advice needs."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from radtransfer.reports.arm_results import ArmResults
-from radtransfer.reports.image_counts import ImageCounts, count_facts, count_table
-from radtransfer.reports.one_question import question
+from radtransfer.reports.arms.arm_results import ArmResults
+from radtransfer.reports.arms.one_question import question
+from radtransfer.reports.arms.subject import Subject
 from radtransfer.reports.page import Point, Points, Prose, Table
-from radtransfer.reports.subject import Subject
+from radtransfer.reports.sections.image_counts import ImageCounts, count_facts, count_table
 
 
 def facts(found: ArmResults, subject: Subject, counts: Mapping[str, ImageCounts]) -> list[tuple[str, str]]:

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from radtransfer.reports import published_advice as advice
-from radtransfer.reports import published_sections as sections
 from radtransfer.reports.page import Point, Points, Prose, Report, Section
-from radtransfer.reports.published_results import Published, read_published
-from radtransfer.reports.published_tables import (
+from radtransfer.reports.published import advice, sections
+from radtransfer.reports.published.results import Published, read_published
+from radtransfer.reports.published.tables import (
     FROZEN,
     UNFROZEN,
     Row,

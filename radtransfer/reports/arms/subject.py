@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from radtransfer.reports.arm_names import describe_arms, sort_arms
-from radtransfer.reports.one_arm import one_arm_title
-from radtransfer.reports.run_arms import Arm, ArmRun, check_any, find_runs, read_arm_run
-from radtransfer.reports.study_record import Row, StudyRecord, read_study
+from radtransfer.reports.arms.arm_names import describe_arms, sort_arms
+from radtransfer.reports.arms.one_arm import one_arm_title
+from radtransfer.reports.arms.run_arms import Arm, ArmRun, check_any, find_runs, read_arm_run
+from radtransfer.reports.arms.study_record import Row, StudyRecord, read_study
 from radtransfer.runs import finished_folds
 
 TITLE = "What did transfer learning bring?"

@@ -6,7 +6,7 @@ from typing import Any
 
 from radtransfer.reports.fold_statistics import fold_difference, spread
 from radtransfer.reports.gain import GainPoint, fit_line, fit_within, relative_gain, slopes_without_one
-from radtransfer.reports.published_results import LayerPair, Published
+from radtransfer.reports.published.results import LayerPair, Published
 
 RANDOM = "random"
 """The source of networks that were not pretrained."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from radtransfer.reports.numbers import interval, listed, signed
 from radtransfer.reports.page import Point
-from radtransfer.reports.published_tables import FROZEN, RANDOM, UNFROZEN
+from radtransfer.reports.published.tables import FROZEN, RANDOM, UNFROZEN
 from radtransfer.reports.verdicts import SAME, verdict
 
 Row = dict[str, Any]

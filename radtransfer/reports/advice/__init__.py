@@ -1,0 +1,1 @@
+"""The sentences on top of a report, each with its evidence."""

@@ -1,0 +1,1 @@
+"""What the page of published results is made of."""

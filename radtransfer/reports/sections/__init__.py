@@ -1,0 +1,1 @@
+"""The sections of a report on runs: a figure and a table each, from the values that `arms/` found."""
