@@ -8,7 +8,7 @@ import keras
 
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
-from radtransfer.fused_batch_norm import fuse_batch_norms
+from radtransfer.fast_layers import use_fast_operations
 from radtransfer.preprocessing import preprocess
 
 
@@ -67,7 +67,7 @@ def build_classifier(
         widths=widths,
         prepare=partial(preprocess, mode=preprocessing),
     )
-    fuse_batch_norms(features)
+    use_fast_operations(features)
     dropped = keras.layers.Dropout(dropout, name="head_dropout", dtype=precision)(features.output)
     logits = keras.layers.Dense(classes, name="head", dtype="float32")(dropped)
     probabilities = keras.layers.Activation(activation, name="probabilities", dtype="float32")(logits)

@@ -20,6 +20,7 @@ from radtransfer.comparisons.networks import file_network
 from radtransfer.errors import RunError, WeightsError, WeightsNotFoundError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.embedded import reading_of
+from radtransfer.fast_layers import use_fast_operations
 from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring
 from radtransfer.near_path import near_path
@@ -133,7 +134,8 @@ def load_keras(path: Path) -> Any:
 
 
 def keras_member(model: Any) -> Member:
-    """A Keras model as a function of batches of any size, traced once."""
+    """A Keras model as a function of batches of any size, traced once, and computed by fast operations from then on."""
+    use_fast_operations(model)
     shape = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
     return tf.function(lambda images: model(images, training=False), input_signature=[shape])
 

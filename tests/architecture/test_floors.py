@@ -49,7 +49,7 @@ FLOORS = {
         ("preprocessing",),
         ("losses",),
         ("optimizers",),
-        ("fused_batch_norm",),
+        ("fast_layers",),
         ("schedule",),
         ("trackers",),
         ("epoch_order",),

@@ -1,8 +1,7 @@
 """Batch norm as one operation.
 
 Keras composes its BatchNormalization of moments, a subtraction, products and a sum, each of which reads and writes the
-whole feature map, and again backwards; TensorFlow has a fused operation for it. The layers stay what they are: the same
-weights, the same saved model, the same results but for rounding.
+whole feature map, and again backwards; TensorFlow has a fused operation for it.
 """
 
 import functools
