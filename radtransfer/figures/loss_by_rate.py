@@ -26,8 +26,8 @@ def draw_loss_by_rate(rates: np.ndarray, losses: np.ndarray, *, suggested: float
     means = np.convolve(losses, np.full(few, 1 / few), "valid")
     axes.plot(rates[few // 2 : few // 2 + len(means)], means, color=COLORS[0], label=f"mean of {few} steps")
     if suggested is not None:
-        axes.axvline(suggested, color=COLORS[1], linestyle="--", label=f"suggested {suggested:.2g}: steepest fall")
-    label = f"at most {upper:.2g}: a tenth of the rate of the lowest loss"
+        axes.axvline(suggested, color=COLORS[1], linestyle="--", label=f"steepest fall of the loss: {suggested:.2g}")
+    label = f"a tenth of the rate of the lowest loss: {upper:.2g}"
     axes.axvline(upper, color=COLORS[2], linestyle=":", label=label)
     # The last steps may lie far above all others.
     axes.set_ylim(losses.min() * 0.95, max(np.quantile(losses, 0.9) * 1.2, means[0] * 1.3))

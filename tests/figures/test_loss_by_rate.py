@@ -20,5 +20,5 @@ def test_both_rates_are_named_in_words():
     rates = np.geomspace(1e-6, 1, 60)
     figure = draw_loss_by_rate(rates, np.linspace(1, 0.5, 60), suggested=0.00123, upper=0.0021)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "suggested 0.0012: steepest fall" in names
-    assert "at most 0.0021: a tenth of the rate of the lowest loss" in names
+    assert "steepest fall of the loss: 0.0012" in names
+    assert "a tenth of the rate of the lowest loss: 0.0021" in names
