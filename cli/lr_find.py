@@ -18,7 +18,7 @@ _ITS_OWN = ("out", "track", "cache", "cache_features")
 SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_WITHOUT_MEANING, *_ITS_OWN)}
 
 
-@click.command("lr-find")
+@click.command("lr-find", short_help="Suggest a learning rate after a few hundred steps.")
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**SHARED)
 @sets_option("Any setting.")
