@@ -21,7 +21,7 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 """The others compare rows with rows and need them all at once."""
 
 
-@click.command("compare-cca")
+@click.command("compare-cca", short_help="Compare every layer of two networks on the same images.")
 @click.argument("networks", nargs=-1, required=True, metavar="A B | --pairs RUN RUN…")
 @click.option(
     "--pairs", is_flag=True, help="Every pair of several runs, before and after training, by what they started from."

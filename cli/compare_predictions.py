@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from radtransfer.comparisons.predictions import PredictionComparison
 
 
-@click.command("compare-predictions")
+@click.command("compare-predictions", short_help="Compare the test predictions of two runs.")
 @click.argument("a")
 @click.argument("b")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the bootstrap.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from radtransfer.comparisons.weights import WeightComparison
 
 
-@click.command("compare-weights")
+@click.command("compare-weights", short_help="Compare the weights of two networks layer by layer.")
 @click.argument("a")
 @click.argument("b")
 @click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of the runs.")

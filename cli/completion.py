@@ -6,7 +6,7 @@ from radtransfer.cli.completions import SHELLS
 from radtransfer.cli.main import COMPLETING
 
 
-@click.command()
+@click.command(short_help="Print the script that completes names in a shell.")
 @click.argument("shell", type=click.Choice(list(SHELLS)))
 def completion(shell: str) -> None:
     """Print the script that makes SHELL complete commands, options, backbones, schemes, recipes and configs.

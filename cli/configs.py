@@ -53,7 +53,7 @@ def show(config: str, full: bool) -> None:
     click.echo(text, nl=False)
 
 
-@configs.command()
+@configs.command(short_help="Check the settings of a run or a study.")
 @click.argument("config", shell_complete=complete_config)
 @sets_option("Change a setting, as finetune or study does.")
 def validate(config: str, sets: tuple[str, ...]) -> None:

@@ -23,7 +23,7 @@ OPTIONS = TABLE_OPTIONS | {
 }
 
 
-@click.command()
+@click.command(short_help="Decode and resize every image once, for later runs.")
 @click.argument("data")
 @click.option("--out", required=True, metavar="FOLDER", help="Folder of the prepared data set.")
 @click.option(

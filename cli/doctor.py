@@ -12,7 +12,7 @@ BROKEN = 2
 """Exit code where something is found that nothing works with."""
 
 
-@click.command()
+@click.command(short_help="Look at versions, memory, cache, weights and GPU.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
     """Look at versions, memory, cache, weights, extras and GPU, and say what to do where something is amiss.

@@ -88,6 +88,7 @@ def evaluate(
     import_tensorflow()
     from radtransfer.device import usable_cores
     from radtransfer.predictions.evaluate import Judging, evaluate_on, evaluate_run
+    from radtransfer.predictions.leak_warnings import leak_summary
     from radtransfer.predictions.trained_model import find_model
 
     progress = TerminalProgress()
@@ -111,6 +112,9 @@ def evaluate(
     click.echo(json.dumps(evaluation.figures, indent=2) if as_json else "\n".join(_lines(evaluation)))
     for path in written:
         click.echo(f"wrote     {path}", err=True)
+    leaked = leak_summary(evaluation.figures.get("seen"))
+    if leaked:
+        progress.warning(leaked)
 
 
 def _write(evaluation: "Evaluation", out: str | None) -> list[Path]:
@@ -145,7 +149,7 @@ def _lines(evaluation: "Evaluation") -> Iterator[str]:
     patients = "patients not known" if found["n_patients"] is None else f"{found['n_patients']} patients"
     source = found["data"] or "the run's own test images"
     counts = ", ".join(f"{name} {item['n_positive']}" for name, item in found["per_class"].items())
-    yield f"data      {source}: {found['n_images']} images, {patients} ({counts})"
+    yield f"data      {source}: {found['n_images']} images, {patients} ({counts}){_in_training(found.get('seen'))}"
     grade = found["positive_from"]
     if grade is not None:
         yield f"AUC       of grade {grade} or worse"
@@ -159,6 +163,13 @@ def _lines(evaluation: "Evaluation") -> Iterator[str]:
     yield from _calibration_lines(found, model.activation)
     yield from _point_lines(found)
     yield from _confusion_lines(found["confusion"])
+
+
+def _in_training(seen: dict[str, Any] | None) -> str:
+    """So that the table says so where only the table is kept."""
+    if seen is None or not seen["images"]:
+        return ""
+    return f"; {'all' if seen['images'] == seen['of'] else seen['images']} of them in the run's training or validation"
 
 
 def _model_text(evaluation: "Evaluation") -> str:

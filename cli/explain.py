@@ -29,6 +29,10 @@ _AGREES = 0.2
 """Median rank correlation below which two kinds of maps show different things."""
 
 
+_LISTED = 10
+"""Images that are named on the terminal."""
+
+
 @click.command(short_help="Draw where in images a network finds what it says.")
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
@@ -79,17 +83,22 @@ def explain(model: str, images: tuple[Path, ...], out: str, as_json: bool, **giv
     explained = explain_images(model, settings, progress=progress)
     written = write_explanations(explained, Path(out))
     progress.clear()
-    click.echo(json.dumps(explained_record(explained), indent=2) if as_json else "\n".join(_lines(explained)))
+    record = explained_record(explained)
+    click.echo(json.dumps(record, indent=2) if as_json else "\n".join(_lines(explained, written[2])))
     others = f"{len(explained.explanations)} overlays, {written[1].name}, {written[2].name}"
     click.echo(f"wrote {written[0]}, {others}", err=True)
 
 
-def _lines(explained: "Explained") -> "Iterator[str]":
+def _lines(explained: "Explained", table: Path) -> "Iterator[str]":
+    from radtransfer.explanations.coarse_maps import coarse_map_note
     from radtransfer.explanations.randomization import depend_on_weights
 
     network = explained.network
     stage = f" ({network.stage})" if network.stage else ""
     yield f"layer     {network.layer}{stage}, a map of {network.grid[0]}×{network.grid[1]}"
+    coarse = coarse_map_note(network)
+    if coarse:
+        yield f"note      {coarse}"
     wrong = "" if explained.mistakes is None else f", {explained.mistakes} mistakes"
     yield f"images    {explained.images} {explained.what}{wrong}; {len(explained.explanations)} explained"
     if explained.explanations[0].occlusion is not None:
@@ -102,9 +111,11 @@ def _lines(explained: "Explained") -> "Iterator[str]":
     depends = depend_on_weights(explained.randomized, images=len(explained.explanations))
     said = {True: "depend", False: "hardly depend", None: "are too few to tell whether they depend"}
     yield f"{'':<10}the maps {said[depends]} on the weights"
-    for item in explained.explanations[:5]:
+    for item in explained.explanations[:_LISTED]:
         state = {True: "wrong", False: "right", None: ""}[item.verdict.wrong]
         yield f"{state:<10}{item.verdict.name} {item.verdict.probability:.3f}  {item.path}"
+    if len(explained.explanations) > _LISTED:
+        yield f"{'':<10}… and {len(explained.explanations) - _LISTED} more in {table}"
 
 
 def _number(value: float | None) -> str:

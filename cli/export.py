@@ -9,7 +9,7 @@ from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.export_formats import EXPORT_FORMATS
 
 
-@click.command(short_help="Write a trained model in another format, checked, with a model card.")
+@click.command(short_help="Write a trained model in another format, and check it.")
 @click.argument("run")
 @click.option("--format", "format_", type=click.Choice(list(EXPORT_FORMATS)), required=True, help="What to write.")
 @click.option("--out", required=True, metavar="PATH", help="File or folder to write; never overwritten.")

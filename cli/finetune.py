@@ -64,7 +64,7 @@ OPTIONS = {
 }
 
 
-@click.command()
+@click.command(short_help="Fine-tune a network on medical images, fold by fold.")
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**OPTIONS)
 @sets_option("Any setting by its dotted name, such as training.momentum=0.8.")

@@ -18,7 +18,7 @@ _ITS_OWN = ("out", "track", "cache", "cache_features")
 SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_WITHOUT_MEANING, *_ITS_OWN)}
 
 
-@click.command("lr-find")
+@click.command("lr-find", short_help="Suggest a learning rate after a few hundred steps.")
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**SHARED)
 @sets_option("Any setting.")
@@ -26,6 +26,7 @@ SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_W
 @click.option("--to", "high", type=float, default=1.0, show_default=True, help="Last learning rate.")
 @click.option("--steps", type=click.IntRange(20), default=240, show_default=True, help="Training steps.")
 @click.option("--out", metavar="DIR", default="lr-find", show_default=True, help="Folder of the table and the figure.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier search in --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def lr_find(
     config: str | None,
@@ -34,6 +35,7 @@ def lr_find(
     high: float,
     steps: int,
     out: str,
+    overwrite: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -53,9 +55,10 @@ def lr_find(
     from radtransfer.rate_search.search import find_rate, write_search
 
     progress = TerminalProgress()
-    search = find_rate(settings, low=low, high=high, steps=steps, out=Path(out), progress=progress)
+    place = Path(out)
+    search = find_rate(settings, low=low, high=high, steps=steps, out=place, overwrite=overwrite, progress=progress)
     progress.clear()
-    written = write_search(search, Path(out))
+    written = write_search(search, place)
     found = search.to_dict()
     click.echo(json.dumps(found, indent=2) if as_json else _text(found))
     click.echo(f"wrote {', '.join(map(str, written))}", err=True)

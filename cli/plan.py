@@ -26,7 +26,7 @@ OPTIONS = {
 }
 
 
-@click.command()
+@click.command(short_help="Show where each stage starts from, and what trains.")
 @click.argument("backbone", required=False, shell_complete=complete_backbone)
 @setting_options(**OPTIONS)
 @sets_option("Any setting, such as transfer.stages=….")

@@ -7,7 +7,7 @@ import click
 from radtransfer.cli.terminal import TerminalProgress
 
 
-@click.command(short_help="Make a page of figures, tables and advice from runs or published results.")
+@click.command(short_help="Make a page of figures, tables and advice from runs.")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--published", metavar="DIR", type=click.Path(path_type=Path), help="Results as Juodelyte et al. publish theirs."

@@ -26,7 +26,7 @@ OPTIONS = {"data": "data.source", "image_root": "data.image_root", "track": "tra
 STORE = "runs/studies"
 
 
-@click.command()
+@click.command(short_help="Compute every run of a study that is not there yet.")
 @click.argument("config", shell_complete=complete_study)
 @setting_options(**OPTIONS)
 @sets_option(

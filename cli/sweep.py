@@ -37,7 +37,7 @@ def _sweep_options(command: Callable) -> Callable:
     return command
 
 
-@click.command("freeze-sweep")
+@click.command("freeze-sweep", short_help="Freeze up to every stage, pretrained and random.")
 @_sweep_options
 def freeze_sweep_command(
     config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, **given: Any
@@ -62,7 +62,7 @@ def freeze_sweep_command(
     check_complete(state, what="arms")
 
 
-@click.command("transfusion-sweep")
+@click.command("transfusion-sweep", short_help="Reuse weights up to every stage, train everything.")
 @_sweep_options
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="AUC to be reached.")
 def transfusion_sweep_command(

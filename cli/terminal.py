@@ -33,6 +33,9 @@ class TerminalProgress(Progress):
     def note(self, text: str) -> None:
         self._line(f"{click.style('note', fg='yellow')}      {safe_text(text)}")
 
+    def warning(self, text: str) -> None:
+        self._line(f"{click.style('warning', fg='yellow', bold=True)}   {safe_text(text)}")
+
     def count(self, what: str, done: int, total: int) -> None:
         if not sys.stderr.isatty() or (done < total and time.monotonic() - self._drawn_at < 0.1):
             return

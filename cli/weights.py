@@ -13,7 +13,7 @@ from radtransfer.cli.weights_convert import convert
 from radtransfer.cli.weights_verify import fetch, verify
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, short_help="List, inspect, check and convert weight files.")
 def weights() -> None:
     """List known weight files, look into one, find its preprocessing, convert and verify it.
 
@@ -26,7 +26,7 @@ for command in (check, convert, verify, fetch):
     weights.add_command(command)
 
 
-@weights.command("list")
+@weights.command("list", short_help="List the weights that are known by name.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_weights(as_json: bool) -> None:
     """List the weights that --weights knows by name, and which of them are here.
@@ -51,7 +51,7 @@ def list_weights(as_json: bool) -> None:
         click.echo(f"\n{family}: {terms}")
 
 
-@weights.command()
+@weights.command(short_help="Say what a file of weights holds.")
 @click.argument("file", shell_complete=complete_weights)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(file: str, as_json: bool) -> None:

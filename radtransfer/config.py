@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from radtransfer.closest_setting import closest_setting
 from radtransfer.errors import ConfigError, UnknownNameError, closest_names
 from radtransfer.near_path import near_path
 from radtransfer.recipes import recipe_values
@@ -109,7 +110,7 @@ def checked_settings(
     for name, value in values.items():
         where = f" ({places[name]})" if name in places else ""
         if name not in known:
-            mistakes.append(f"unknown key {name!r}{where}. {_closest_setting(name, known)}")
+            mistakes.append(f"unknown key {name!r}{where}. {closest_setting(name, known)}")
             continue
         item, annotation = known[name]
         try:
@@ -214,17 +215,6 @@ def flat_settings(document: Any, *, source: str, mistakes: list[str]) -> dict[st
         elif value is not None:
             mistakes.append(f"{source}: {key} is a section and holds settings. Received: {value!r}")
     return flat
-
-
-def _closest_setting(name: str, known: Mapping[str, Any]) -> str:
-    """Suggest by the whole dotted name, or by its last part where the section was forgotten."""
-    last = name.rpartition(".")[2]
-    same = [item for item in known if item.rpartition(".")[2] == last]
-    if same:
-        return f"Did you mean {same[0]!r}?"
-    if "." in name:
-        return closest_names(name, known)
-    return closest_names(name, {**dict.fromkeys(item.rpartition(".")[2] for item in known), **known})
 
 
 def _plain(value: Any) -> Any:

@@ -25,6 +25,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+_LISTED, _FEW = 20, 5
+"""Names that a message lists, and how many more it lists rather than says that there are more."""
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C or SIGTERM."""
 
@@ -130,10 +133,17 @@ class ExportError(RadtransferError):
     exit_code = 7
 
 
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """The names in `known` that `name` may have meant, the nearest first, three at most."""
+    return difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5)
+
+
 def closest_names(name: str, known: Iterable[str]) -> str:
-    """A sentence with the names closest to `name`, or with all of them when none is close."""
+    """A sentence with the names closest to `name`; with all of them, or the first, when none is close."""
     known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    close = near_names(name, known)
     if close:
         return f"Did you mean {' or '.join(repr(item) for item in close)}?"
-    return f"Known: {', '.join(known)}."
+    if len(known) <= _LISTED + _FEW:
+        return f"Known: {', '.join(known)}."
+    return f"Known: {', '.join(known[:_LISTED])} and {len(known) - _LISTED} more."

@@ -14,6 +14,10 @@ class Progress:
     def note(self, text: str) -> None:
         """Something the user should know, one sentence."""
 
+    def warning(self, text: str) -> None:
+        """Something that makes results wrong, one sentence; a note for those who do not tell the two apart."""
+        self.note(text)
+
     def count(self, what: str, done: int, total: int) -> None:
         """`done` of `total` pieces of `what` ("images checked", "fold 1/5 epoch 2/50") are ready."""
 

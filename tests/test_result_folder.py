@@ -1,7 +1,7 @@
 import pytest
 
 from radtransfer.errors import RunError
-from radtransfer.result_folder import check_out, make_out
+from radtransfer.result_folder import check_new, check_out, make_out
 
 
 def test_a_folder_is_made_with_its_parents(tmp_path):
@@ -26,3 +26,12 @@ def test_a_run_or_a_file_is_refused(tmp_path, kind):
         out = out / "below" if kind == "below a file" else out
     with pytest.raises(RunError, match="Choose another"):
         check_out(out)
+
+
+def test_an_earlier_result_is_refused_unless_it_may_be_replaced(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    check_new(tmp_path, ["a.csv", "b.csv"], overwrite=False)
+    (tmp_path / "b.csv").write_text("")
+    check_new(tmp_path, ["a.csv", "b.csv"], overwrite=True)
+    with pytest.raises(RunError, match=r"b\.csv exists\. Use --overwrite"):
+        check_new(tmp_path, ["a.csv", "b.csv"], overwrite=False)

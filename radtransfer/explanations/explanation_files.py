@@ -12,6 +12,7 @@ from typing import Any
 
 from radtransfer.cache import PART
 from radtransfer.errors import RunError
+from radtransfer.explanations.coarse_maps import coarse_map_note
 from radtransfer.explanations.explained import Explained, Explanation
 from radtransfer.explanations.pictures import overlay, picture, side_by_side
 from radtransfer.explanations.sheet import explanation_sheet
@@ -52,6 +53,7 @@ def explained_record(explained: Explained) -> dict[str, Any]:
         "layer": network.layer,
         "stage": network.stage,
         "grid": list(network.grid),
+        "coarse": coarse_map_note(network),
         "activation": network.activation,
         "images": explained.images,
         "of": explained.what,

@@ -52,6 +52,11 @@ class ScoredNetwork:
             )
         self.model = keras.Model(model.inputs, [output, logits])
         self.grid: tuple[int, int] = tuple(output.shape[1:3])
+        stages = card.stages if card else {}
+        maps = {stage: model.get_layer(end).output for stage, end in stages.items()}
+        self.stage_grids: dict[str, tuple[int, int]] = {
+            stage: tuple(values.shape[1:3]) for stage, values in maps.items() if len(values.shape) == 4
+        }
         self.image_size: int = model.inputs[0].shape[1]
         self.outputs: int = logits.shape[-1]
         images = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 
+from radtransfer.explanations.coarse_maps import coarse_map_note
 from radtransfer.explanations.explained import Explained, Explanation
 from radtransfer.explanations.pictures import color_stops, data_uri, overlay, picture
 from radtransfer.explanations.randomization import depend_on_weights
@@ -80,12 +81,14 @@ def _how_to_read(explained: Explained) -> str:
             "covered with the image's mean colour: another way to ask the same, which shares nothing with the first "
             "but the network."
         )
+    coarse = coarse_map_note(explained.network)
+    note = f"<p><strong>Note:</strong> {_e(coarse)}.</p>" if coarse else ""
     stops = ", ".join(color_stops())
     return (
         '<section id="reading"><h2>How to read it</h2>'
         f"<p>Colour marks where the layer holds what raises the log odds of {_e(about)}; each picture has its own "
         f"scale.{occlusion} A map is no outline of a lesion and no proof: a place can matter for a reason that is not "
-        "medical.</p>"
+        f"medical.</p>{note}"
         f'<p><small>nothing<span class="bar" style="background: linear-gradient(to right, {stops})"></span>'
         "the most in this image; the white line encloses half of that and more</small></p></section>"
     )

@@ -1,6 +1,5 @@
-"""A word where test images have been in training, so that figures are too high."""
+"""Warnings where test images have been in training, so that figures are too high."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,42 +9,91 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.predictions.trained_model import TrainedModel
 from radtransfer.progress import Progress
 from radtransfer.splits.folds import Fold
-from radtransfer.splits.source_leaks import source_leaks
+from radtransfer.splits.source_leaks import leaked_images
 from radtransfer.splits.trained_images import seen_before
 from radtransfer.yaml_text import read_yaml
 
+_NO_TEST = "this is not a test"
+
 
 def warn_of_leaks(model: TrainedModel, table: ImageTable, progress: Progress) -> dict[str, Any] | None:
-    """Counts of the test images and patients that the run has trained or validated on, with a warning each."""
+    """Warn of test images and patients that were in training, and count them.
+
+    Args:
+        model: That is tested.
+        table: The test images.
+        progress: Hears a warning of each kind of leak, and what could not be compared.
+
+    Returns:
+        `images` and `patients` that trained or validated the run, `of` so many test images and `of_patients` (None
+        where they are not known), the images that are `in_weights`: in the training of the run that it started from,
+        and whether images were `compared`, and not only paths and names. None for a model that is no run.
+    """
     if model.kind != "run":
         progress.note(
             f"{model.given} does not know its training images; evaluate the run to see whether they are tested"
         )
         return None
     seen = seen_before(table, model.path, model.folds, run_images(model.path).data)
+    weights, in_weights = _seen_by_the_weights(model, table)
+    patients = None if table.patients is None else len(set(table.patients))
     if seen.images:
-        progress.note(
+        progress.warning(
             f"leak: {len(seen.images)} of {len(table)} test images trained or validated {model.given} (e.g. "
-            f"{table.paths[seen.images[0]]}); its figures are too high. Leave them out"
+            f"{table.paths[seen.images[0]]}); {_consequence(len(seen.images), len(table))}"
         )
     if seen.patients:
-        progress.note(
-            f"leak: {len(seen.patients)} of {len(set(table.patients))} patients have names that stand in the training "
+        progress.warning(
+            f"leak: {len(seen.patients)} of {patients} patients have names that stand in the training "
             f"of {model.given} too (e.g. {seen.patients[0]}); if they are the same people, its figures are too high"
         )
-    for note in _seen_by_the_weights(model, table):
-        progress.note(note)
+    if in_weights:
+        progress.warning(
+            f"leak: {len(in_weights)} of {len(table)} test images trained or chose the weights of {weights}, which "
+            f"{model.given} started from (e.g. {table.paths[in_weights[0]]}); "
+            f"{_consequence(len(in_weights), len(table))}"
+        )
     if not seen.compared:
         progress.note(
             f"the images of {model.given} are not there any more: only the paths of test images were compared"
         )
-    return {"images": len(seen.images), "patients": len(seen.patients), "compared": seen.compared}
+    return {
+        "images": len(seen.images),
+        "patients": len(seen.patients),
+        "of": len(table),
+        "of_patients": patients,
+        "in_weights": len(in_weights),
+        "compared": seen.compared,
+    }
 
 
-def _seen_by_the_weights(model: TrainedModel, table: ImageTable) -> Iterator[str]:
-    """A warning where the run started from another run that has trained on the images."""
+def leak_summary(seen: dict[str, Any] | None) -> str | None:
+    """One line to stand under the results, of what `warn_of_leaks` counted; None if nothing was in training."""
+    if seen is None:
+        return None
+    counts = [f"{seen['images']} of {seen['of']} test images"] if seen["images"] else []
+    if seen["patients"]:
+        counts.append(f"{seen['patients']} of {seen['of_patients']} patients")
+    parts = [f"{' and '.join(counts)} were in the run's training or validation"] if counts else []
+    if seen["in_weights"]:
+        parts.append(f"{seen['in_weights']} of {seen['of']} test images in that of the weights it started from")
+    if not parts:
+        return None
+    if seen["of"] in (seen["images"], seen["in_weights"]):
+        return f"{', '.join(parts)}: {_NO_TEST}"
+    known = seen["images"] or seen["in_weights"]
+    return f"{', '.join(parts)}: the figures {'are' if known else 'may be'} too high"
+
+
+def _consequence(leaked: int, tested: int) -> str:
+    if leaked == tested:
+        return f"{_NO_TEST}. Give images that are new to it"
+    return "its figures are too high. Leave them out"
+
+
+def _seen_by_the_weights(model: TrainedModel, table: ImageTable) -> tuple[str, list[int]]:
+    """The weights that the run started from, and rows of the test images that trained them, if they are a run's."""
     document, _ = read_yaml(run_file(model.path, "config.yaml"))
-    weights = (document.get("model") or {}).get("weights") or "random"
+    weights = str((document.get("model") or {}).get("weights") or "random")
     whole = Fold(1, 1, 0, np.full(len(table), "test"))
-    for note in source_leaks(str(weights), table, [whole]):
-        yield f"leak: {note.partition(': ')[2]}"
+    return weights, next((rows for _, rows in leaked_images(weights, table, [whole])), [])

@@ -18,10 +18,13 @@ from radtransfer.plan_block import plan_lines
 from radtransfer.preparation import prepare
 from radtransfer.progress import Progress
 from radtransfer.rate_search.rule import CAVEAT, FEWEST, RULE, Suggestion, decade, diverged, suggest, sweep
-from radtransfer.result_folder import check_out, make_out
+from radtransfer.result_folder import check_new, check_out, make_out
 from radtransfer.runs import write_json, write_rows
 from radtransfer.settings import Config
 from radtransfer.training import memory_errors
+
+FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))
+"""What a search writes."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,14 @@ class RateSearch:
 
 
 def find_rate(
-    config: Config, *, low: float, high: float, steps: int, out: Path, progress: Progress | None = None
+    config: Config,
+    *,
+    low: float,
+    high: float,
+    steps: int,
+    out: Path,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> RateSearch:
     """Train on the first fold's training images, from the start that the settings give, and leave no run behind.
 
@@ -67,14 +77,17 @@ def find_rate(
         high: Last one.
         steps: In between, if the loss does not leave before.
         out: Gets `rates.csv`, `rates.json` and the figure; unreadable images are listed there as well.
+        overwrite: Whether an earlier search in `out` may be replaced.
         progress: Hears what happens.
 
     Raises:
         ConfigError: The rates cannot be used; or as `finetune` before training, like all others.
+        RunError: `out` is a run or a file, no folder can be made there, or it holds a search already.
         TrainingError: The loss leaves within the first decade.
     """
     progress, width = progress or Progress(), _checked_width(low, high, steps)
     check_out(out)
+    check_new(out, FILES, overwrite=overwrite)
     # What is kept for later runs is left alone, and the images of a few hundred steps need no second reading.
     elsewhere = {"system.cache": "none", "system.cache_features": False, "system.distribute": "none", "track": ()}
     config = changed_config(config, elsewhere)
@@ -96,7 +109,7 @@ def find_rate(
 
 
 def write_search(search: RateSearch, out: Path) -> list[Path]:
-    """Write `rates.csv`, `rates.json`, `rates.png` and `rates.svg`.
+    """Write `FILES`.
 
     Raises:
         RunError: The folder cannot be written.
@@ -104,13 +117,14 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
     make_out(out)
     slopes = ("" if math.isnan(slope) else slope for slope in search.suggestion.slopes.tolist())
     rows = zip(range(1, len(search.rates) + 1), search.rates.tolist(), search.losses.tolist(), slopes, strict=True)
-    write_rows(out / "rates.csv", ("step", "learning_rate", "loss", "slope_per_decade"), rows)
-    write_json(out / "rates.json", search.to_dict())
+    table, values, *pictures = written = [out / name for name in FILES]
+    write_rows(table, ("step", "learning_rate", "loss", "slope_per_decade"), rows)
+    write_json(values, search.to_dict())
     found = search.suggestion
     figure = draw_loss_by_rate(search.rates, search.losses, suggested=found.rate, upper=found.upper)
-    for suffix in ("png", "svg"):
-        save_figure(figure, out / f"rates.{suffix}")
-    return [out / f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg")]
+    for picture in pictures:
+        save_figure(figure, picture)
+    return written
 
 
 def _checked_width(low: float, high: float, steps: int) -> int:

@@ -13,7 +13,17 @@ from radtransfer.splits.leaks import image_identities
 
 
 def source_leaks(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iterator[str]:
-    """A sentence for each fold some of whose test images trained the run that `weights` names.
+    """A sentence for each fold some of whose test images trained the run that `weights` names."""
+    for fold, leaked in leaked_images(weights, table, folds):
+        yield (
+            f"fold {fold.number}: {len(leaked)} of {(fold.split == 'test').sum()} test images trained or chose the "
+            f"weights of {weights} (e.g. {table.paths[leaked[0]]}); its AUC is too high. Start from a run on other "
+            "images"
+        )
+
+
+def leaked_images(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iterator[tuple[Fold, list[int]]]:
+    """Each fold some of whose test images trained the run that `weights` names, and their rows in `table`.
 
     Weights that are no run, and runs whose images cannot be found any more, give none.
     """
@@ -29,10 +39,6 @@ def source_leaks(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iter
     seen = {identity for path, identity in identities if path in trained}
     mine = image_identities(table)
     for fold in folds:
-        tested = [row for row, split in enumerate(fold.split) if split == "test"]
-        leaked = [row for row in tested if mine[row] in seen]
+        leaked = [row for row, split in enumerate(fold.split) if split == "test" and mine[row] in seen]
         if leaked:
-            yield (
-                f"fold {fold.number}: {len(leaked)} of {len(tested)} test images trained or chose the weights of "
-                f"{weights} (e.g. {table.paths[leaked[0]]}); its AUC is too high. Start from a run on other images"
-            )
+            yield fold, leaked

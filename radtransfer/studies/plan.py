@@ -1,7 +1,7 @@
 """A study's runs with their places: checked, addressed, and what of them is done."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -
         WeightsError: Weights are not found.
     """
     cells = study_cells(study)
+    _check_images(study, cells)
     planner = _Planner(store, progress)
     for cell in (*source_cells(cells), *cells):
         planner.add(cell)
@@ -156,6 +157,24 @@ def changed_data(plan: StudyPlan, cards: Mapping[str, Any]) -> Iterator[str]:
 def data_tables(plan: StudyPlan) -> dict[str, str]:
     """Data source to the fingerprint of its table."""
     return {str(run.config.data.source): run.identity["table"] for run in plan.runs.values()}
+
+
+def _check_images(study: Study, cells: Sequence[Cell]) -> None:
+    """Raises ConfigError if runs, other than those that others start from, have no images."""
+    without = dict.fromkeys(cell.arm for cell in cells if cell.config.data.source is None)
+    if not without:
+        return
+    needs = f" It needs: {study.needs}." if study.needs else ""
+    if all(cell.arm in without for cell in cells):
+        raise ConfigError(
+            f"No images given for {study.name}.{needs} Pass --data with a folder or a CSV, and --image-root if its "
+            "paths begin elsewhere."
+        )
+    arms = ", ".join(without)
+    raise ConfigError(
+        f"No images given for {arms} of {study.name}.{needs} Pass --data with a folder or a CSV for all arms that name "
+        f"none, or --set arms.{next(iter(without))}.data.source=…"
+    )
 
 
 class _Planner:

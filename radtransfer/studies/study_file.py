@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from radtransfer.closest_setting import closest_setting
 from radtransfer.config import find_config, parse_sets, raise_mistakes, setting_fields
 from radtransfer.errors import ConfigError, closest_names
 from radtransfer.studies.reader import Parts, Reader
@@ -125,9 +126,8 @@ def _source(name: str, parts: Parts, reader: Reader) -> StudySource:
         same = []
     for item in same:
         if item not in setting_fields():
-            reader.wrong(
-                f"unknown setting {item!r}. {closest_names(str(item), setting_fields())}", "sources", name, "same"
-            )
+            hint = closest_setting(str(item), setting_fields())
+            reader.wrong(f"unknown setting {item!r}. {hint}", "sources", name, "same")
     return StudySource(settings, tuple(map(str, same)))
 
 

@@ -24,6 +24,7 @@ FLOORS = {
             "parallel",
             "yaml_text",
             "schemes",
+            "closest_setting",
             "setting_values",
             "settings",
             "recipes",

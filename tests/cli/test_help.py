@@ -39,3 +39,15 @@ def test_examples_use_options_that_exist(names, command, context):
 @pytest.mark.parametrize(("names", "command", "context"), PAGES, ids=[" ".join(names) for names, *_ in PAGES])
 def test_every_option_says_what_it_does(names, command, context):
     assert [item.name for item in command.params if isinstance(item, click.Option) and not item.help] == []
+
+
+GROUPS = [(names, command) for names, command, _ in PAGES if isinstance(command, click.Group)]
+
+
+@pytest.mark.parametrize(("names", "command"), GROUPS, ids=[" ".join(names) for names, _ in GROUPS])
+def test_every_command_has_a_line_of_80_columns_that_is_not_cut(names, command):
+    # A terminal of 80 columns leaves 78.
+    text = command.get_help(click.Context(command, info_name=" ".join(names), terminal_width=78))
+    lines = text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines] == command.list_commands(click.Context(command))
+    assert [line for line in text.splitlines()[1:] if line.endswith("...")] == []  # the first is the usage

@@ -46,7 +46,31 @@ def test_counts_are_written_where_there_is_room(classes, written):
     assert len(figure.axes[0].texts) == written
 
 
+def test_a_confusion_matrix_says_what_its_numbers_and_its_shade_are():
+    figure = draw_confusion({"": [[7, 1, 0], [2, 2, 0], [0, 0, 0]]}, {"": ["benign", "malignant", "odd"]})
+    matrix, bar = figure.axes
+    assert [text.get_text() for text in matrix.texts] == [
+        *("7\n88 %", "1\n12 %", "0\n0 %"),
+        *("2\n50 %", "2\n50 %", "0\n0 %"),
+        *("0", "0", "0"),
+    ]
+    assert matrix.images[0].get_array().tolist() == [[0.875, 0.125, 0], [0.5, 0.5, 0], [0, 0, 0]]
+    assert matrix.images[0].get_clim() == (0, 1)
+    assert bar.get_ylabel() == "colour and percent:\nshare of the true class"
+
+
+@pytest.mark.parametrize("classes", [2, 5, 8, 12, 30])
+def test_nothing_of_a_confusion_matrix_is_cut_off(classes):
+    for tables, names in (({""}, [f"c{k}" for k in range(classes)]), (map(str, range(classes)), ("absent", "present"))):
+        counts = {table: np.ones((len(names), len(names)), int) for table in tables}
+        figure = draw_confusion(counts, dict.fromkeys(counts, names))
+        figure.draw_without_rendering()
+        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height
+
+
 def test_each_label_has_its_own_matrix():
     names = [f"label {k}" for k in range(5)]
     figure = draw_confusion({name: [[3, 1], [0, 2]] for name in names}, dict.fromkeys(names, ("absent", "present")))
     assert [axes.get_title() for axes in figure.axes][:5] == names
+    assert [axes.get_ylabel() for axes in figure.axes].count("colour and percent:\nshare of the true class") == 1

@@ -9,6 +9,7 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score
 
 from radtransfer.runs import read_rows
 
+UNSEEN = {"images": 0, "patients": 0, "in_weights": 0, "compared": True}
 FIGURES = {"roc.png", "pr.png", "calibration.png", "confusion.png"}
 
 
@@ -60,7 +61,8 @@ def test_the_figures_are_scikit_learns_on_the_mean_of_the_folds(evaluated, radtr
     assert (result["n_images"], result["n_patients"], result["judged"]) == (40, 20, "ensemble")
     assert result["per_class"]["well"]["auc"] == pytest.approx(result["auc"])
     assert result["per_class"]["well"]["n_positive"] == 20
-    assert result["seen"] == {"images": 0, "patients": 0, "compared": True}
+    assert result["seen"] == UNSEEN | {"of": 40, "of_patients": 20}
+    assert "warning" not in evaluated[2].err
 
 
 def test_each_fold_is_judged_as_well(evaluated):
@@ -132,6 +134,7 @@ def test_a_run_is_evaluated_on_its_own_test_images_without_data(radtransfer, fin
     assert result["ci95"] == finished_run.metrics["auc"]["ci95"]
     for name in ("accuracy", "brier", "sensitivity_at_90_specificity", "n_images", "n_patients"):
         assert result[name] == finished_run.metrics[name]
+    assert "warning" not in outcome.err and "seen" not in result
 
 
 def test_a_fold_gives_its_own_figures_again_from_its_images(radtransfer, finished_run, tiny_images, tmp_path):
@@ -147,17 +150,40 @@ def test_a_fold_gives_its_own_figures_again_from_its_images(radtransfer, finishe
     metrics = json.loads((finished_run.path / "fold_1" / "metrics.json").read_text())
     assert result["auc"] == metrics["auc"]
     assert result["brier"] == pytest.approx(metrics["brier"], abs=1e-6)
-    assert result["seen"] == {"images": 0, "patients": 0, "compared": True}
-    assert "leak" not in outcome.err
+    assert result["seen"] == UNSEEN | {"of": len(lines), "of_patients": len({line["patient"] for line in lines})}
+    assert "leak" not in outcome.err and "warning" not in outcome.err
 
 
 def test_images_and_patients_of_the_training_are_warned_of(radtransfer, finished_run, tiny_images, tmp_path):
-    copied = tmp_path / "copied"
+    copied, out = tmp_path / "copied", tmp_path / "out"
     shutil.copytree(tiny_images / "images", copied)
-    outcome = radtransfer("evaluate", finished_run.path, "--data", tiny_images / "images.csv", "--image-root", copied)
+    data = ("--data", tiny_images / "images.csv", "--image-root", copied)
+    outcome = radtransfer("evaluate", finished_run.path, *data, "--draws", 100, "--out", out)
     assert outcome.code == 0, outcome.err
-    assert "leak: 48 of 48 test images trained or validated" in outcome.err
-    assert "leak: 24 of 24 patients" in outcome.err
+    warnings = [line for line in outcome.err.splitlines() if line.startswith("warning   ")]
+    assert len(warnings) == 3
+    assert "leak: 48 of 48 test images trained or validated" in warnings[0]
+    assert "this is not a test. Give images that are new to it" in warnings[0]
+    assert "leak: 24 of 24 patients" in warnings[1]
+    counts = "48 of 48 test images and 24 of 24 patients were in the run's training or validation"
+    assert outcome.err.splitlines()[-1] == f"warning   {counts}: this is not a test"
+    assert "all of them in the run's training or validation" in outcome.out
+    seen = json.loads((out / "metrics.json").read_text())["seen"]
+    assert seen == {"images": 48, "patients": 24, "of": 48, "of_patients": 24, "in_weights": 0, "compared": True}
+
+
+def test_some_images_of_the_training_are_counted_before_and_under_the_figures(radtransfer, finished_run, tiny_images):
+    data = ("--data", tiny_images / "images.csv", "--image-root", tiny_images / "images")
+    outcome = radtransfer("evaluate", finished_run.path / "fold_1", *data, "--draws", 100, "--json")
+    assert outcome.code == 0, outcome.err
+    seen = json.loads(outcome.out)["seen"]
+    assert 0 < seen["images"] < 48 and 0 < seen["patients"] < 24
+    counts = f"{seen['images']} of 48 test images and {seen['patients']} of 24 patients"
+    last = outcome.err.splitlines()[-1]
+    assert last == f"warning   {counts} were in the run's training or validation: the figures are too high"
+    assert f"leak: {seen['images']} of 48 test images trained or validated" in outcome.err
+    assert "its figures are too high. Leave them out" in outcome.err
+    assert "not a test" not in outcome.err
 
 
 def test_images_that_trained_the_runs_weights_are_warned_of(
@@ -171,6 +197,8 @@ def test_images_that_trained_the_runs_weights_are_warned_of(
     assert outcome.code == 0, outcome.err
     assert "of 48 test images trained or chose the weights of" in outcome.err
     assert "trained or validated" not in outcome.err
+    last = outcome.err.splitlines()[-1]
+    assert "of 48 test images in that of the weights it started from: the figures are too high" in last
 
 
 def test_classes_that_do_not_match_exit_with_3_and_can_be_mapped(radtransfer, finished_run, tmp_path):

@@ -21,6 +21,8 @@ def test_the_runs_own_test_images_are_explained_mistakes_first(explained, finish
     out, outcome = explained
     assert outcome.code == 0, outcome.err
     assert "pool3 (stage2), a map of 3×3" in outcome.out
+    assert "note      a map of 3×3 is coarse: one value covers 8×8 pixels of 24×24" in outcome.out
+    assert "--layer stem has 12×12" in outcome.out
     assert "median of" in outcome.out
     assert "head" in outcome.out
     record = json.loads((out / "explanations.json").read_text())
@@ -41,12 +43,21 @@ def test_the_page_needs_nothing_else_and_the_overlays_are_there(explained):
     page = check_page((out / "sheet.html").read_text())
     assert len(page.images) == 15
     assert "not a medical device" in page.text
+    assert "Note: a map of 3×3 is coarse" in page.text
     overlays = sorted((out / "overlays").iterdir())
     assert len(overlays) == 5
     with Image.open(overlays[0]) as panel:
         assert panel.size == (3 * 288 + 16, 288)
     rows = read_rows(out / "explanations.csv")
     assert [row["overlay"] for row in rows] == [f"overlays/{item.name}" for item in overlays]
+
+
+def test_the_terminal_says_how_many_images_it_does_not_name(radtransfer, finished_run, explained, tmp_path):
+    arguments = ("--fold", 1, "--layer", "stage2", "--limit", 13, "--occlusion", 0, "--out", tmp_path / "sheet")
+    outcome = radtransfer("explain", finished_run.path, *arguments)
+    assert sum(line.endswith(".png") for line in outcome.out.splitlines()) == 10
+    assert f"… and 3 more in {tmp_path / 'sheet' / 'explanations.csv'}" in outcome.out
+    assert "more in" not in explained[1].out
 
 
 def test_an_exported_model_explains_files_with_names_that_are_markup(radtransfer, finished_run, tiny_images, tmp_path):

@@ -38,6 +38,18 @@ def test_the_same_settings_give_the_same_losses(found, radtransfer):
     assert (folder / "one" / "rates.csv").read_bytes() == (folder / "two" / "rates.csv").read_bytes()
 
 
+def test_an_earlier_search_is_replaced_only_if_told_to(found, radtransfer):
+    command, folder, _ = found
+    out = folder / "earlier"
+    out.mkdir()
+    (out / "rates.json").write_text("earlier")
+    refused = radtransfer(*command, "--out", out)
+    assert refused.code == 2 and "rates.json exists. Use --overwrite to replace it, or another --out." in refused.err
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [("rates.json", "earlier")]
+    assert radtransfer(*command, "--out", out, "--overwrite").code == 0
+    assert (out / "rates.json").read_bytes() == (folder / "one" / "rates.json").read_bytes()
+
+
 def test_a_recipe_without_a_rate_can_be_searched_for_one(radtransfer, table_options, tmp_path):
     options = [item for item in table_options[:-2] if item not in ("--batch-size", "8")]
     outcome = radtransfer(

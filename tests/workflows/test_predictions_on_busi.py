@@ -57,7 +57,9 @@ def test_the_whole_set_has_a_class_more_and_most_of_it_was_seen(busi, radtransfe
     outcome = radtransfer("evaluate", run, "--data", busi / "images", *options)
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
-    assert result["seen"] == {"images": 655, "patients": 0, "compared": True}
+    seen = {"images": 655, "patients": 0, "of": 780, "of_patients": None, "in_weights": 0, "compared": True}
+    assert result["seen"] == seen
+    assert "warning   655 of 780 test images were in the run's training or validation" in outcome.err
     assert result["n_images"] == 780
 
 

@@ -329,6 +329,26 @@ def test_a_folder_that_is_no_study_is_left_alone(radtransfer, study_file, tmp_pa
     assert "holds other files (notes.txt) and is no study" in outcome.err
 
 
+def test_a_study_without_images_says_what_it_needs(radtransfer, tiny_images):
+    outcome = radtransfer("study", "busi-advice", "--dry-run")
+    assert outcome.code == 2
+    assert "No images given for busi-advice. It needs: BUSI, its published folds, ImageNet weights" in outcome.err
+    assert "Pass --data with a folder or a CSV" in outcome.err
+    assert "finetune" not in outcome.err and "scratch:" not in outcome.err
+    some = ("--set", f"arms.small.data.source={tiny_images / 'images'}")
+    outcome = radtransfer("study", "busi-advice", "--dry-run", *some)
+    assert outcome.code == 2
+    assert "for scratch, imagenet, mean_var, through_stage1, frozen of busi-advice." in outcome.err
+    assert "or --set arms.scratch.data.source=…" in outcome.err
+
+
+def test_a_sweep_without_images_says_so(radtransfer, tmp_path):
+    out = tmp_path / "sweep"
+    outcome = radtransfer("freeze-sweep", "--backbone", "cbr_tiny", "--weights", "imagenet", "--out", out)
+    assert outcome.code == 2 and not out.exists()
+    assert "No images given for freeze-sweep. Pass --data" in outcome.err
+
+
 def test_missing_weights_are_told_before_anything_runs(radtransfer, study_file, tmp_path):
     options = ("--runs", tmp_path / "store", "--out", tmp_path / "out", "--set", "arms.transfer.model.weights=gone.h5")
     outcome = radtransfer("study", study_file, *options)
