@@ -9,7 +9,7 @@ import tensorflow as tf
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.errors import WeightsError
 from radtransfer.export_formats.embedded import add_to_zip
-from radtransfer.predictions.trained_model import find_model
+from radtransfer.predictions.trained_model import find_model, keras_member
 from radtransfer.preprocessing import preprocess
 
 
@@ -67,3 +67,10 @@ def test_a_damaged_graph_or_description_is_told_in_one_line(saved, tmp_path):
     graph.write_bytes(graph.read_bytes().replace(b"ReadVariableOp", b"ReadVariableOq"))
     with pytest.raises(WeightsError, match="not a SavedModel that TensorFlow can load: [^\n]*$"):
         find_model(str(path))
+
+
+def test_networks_predict_by_fast_operations():
+    image = keras.Input((8, 8, 4))
+    model = keras.Model(image, keras.layers.Conv2D(4, 3, groups=4)(image))
+    graph = keras_member(model).get_concrete_function().graph
+    assert "DepthwiseConv2dNative" in {operation.type for operation in graph.get_operations()}
