@@ -161,7 +161,7 @@ def _input_origin(experiment: Experiment) -> str:
     if experiment.pretrained is None:
         return "for random weights"
     if experiment.pretrained.preprocessing_sure == "assumed":
-        return "assumed from the network; the file does not say"
+        return "assumed from the network; the file does not say, `radtransfer weights check` may tell"
     return f"from the weights' {experiment.pretrained.preprocessing_sure}"
 
 

@@ -1,6 +1,7 @@
 """Reads and checks everything that a run needs, before hours are spent on it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -88,19 +89,18 @@ def prepare(
     )
     if checked.bad:
         folds = _folds(config, checked.table)
-    for note in (
+    notes = (
         *fold_notes(checked.table, config.splits, folds),
-        *_monitor_notes(config, checked.table, folds, scoring),
         *copy_notes(checked.table, [(fold.number, fold.split) for fold in folds], workers=device.workers),
         *source_leaks(config.model.weights, checked.table, folds),
-        *plan.notes(),
-    ):
-        progress.note(note)
+    )
+    for note in (*notes, *_monitor_notes(config, checked.table, folds, scoring), *plan.notes()):
+        (progress.warning if note.startswith("leak") else progress.note)(note)
     return Experiment(
         config=config,
         card=card,
         device=device,
-        table=checked.table,
+        table=replace(checked.table, notes=(*checked.table.notes, *notes)),
         folds=folds,
         scoring=scoring,
         pretrained=pretrained,

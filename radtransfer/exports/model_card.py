@@ -201,16 +201,18 @@ def _training(facts: RunFacts) -> list[str]:
 def _weights(facts: RunFacts) -> list[str]:
     found = weight_terms(facts.record)
     hashed = f" sha256 `{found.sha256}`." if found.sha256 else ""
+    random = (facts.record.get("weights") or {}).get("source") == "random"
+    terms = "terms of the images" if random else "terms of these weights, and of the images,"
     return [
         f"{_text(found.source)}.{hashed} {_text(found.terms)}",
-        "The terms of these weights, and of the images it was trained on, go with the model; the licence of "
-        "radtransfer covers neither.",
+        f"The {terms} that it was trained on go with the model; the licence of radtransfer does not cover them.",
     ]
 
 
 def _input(facts: RunFacts, size: int) -> list[str]:
+    doubt = ", assumed from the network: the weights file does not say" if facts.scale_assumed else ""
     return [
-        f"Inside the model: {_text(inside_text(facts.record['preprocessing']))}.",
+        f"Inside the model: {_text(inside_text(facts.record['preprocessing']))}{doubt}.",
         f"Left to the caller: {_text(caller_text(size, facts.reading))}. Values of more than 8 bits: "
         f"{_text(depth_text(facts.reading))}.",
     ]

@@ -85,6 +85,12 @@ class RunFacts:
             notes = [note.replace(folder, "") for note in notes]
         return notes
 
+    @property
+    def scale_assumed(self) -> bool:
+        """Whether the input scale is the network's usual one, for want of a word of the user or of the weights."""
+        asked = (self.settings.get("model") or {}).get("preprocessing", "auto") != "auto"
+        return not asked and (self.record.get("weights") or {}).get("preprocessing_from") == "assumed"
+
     @cached_property
     def reading(self) -> ImageSettings:
         """How the run read its images; the defaults where that is not known any more."""

@@ -16,9 +16,9 @@ def source_leaks(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iter
     """A sentence for each fold some of whose test images trained the run that `weights` names."""
     for fold, leaked in leaked_images(weights, table, folds):
         yield (
-            f"fold {fold.number}: {len(leaked)} of {(fold.split == 'test').sum()} test images trained or chose the "
-            f"weights of {weights} (e.g. {table.paths[leaked[0]]}); its AUC is too high. Start from a run on other "
-            "images"
+            f"leak: in fold {fold.number}, {len(leaked)} of {(fold.split == 'test').sum()} test images trained or "
+            f"chose the weights of {weights} (e.g. {table.paths[leaked[0]]}); its AUC is too high. Start from "
+            "a run on other images"
         )
 
 

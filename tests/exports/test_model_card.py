@@ -145,3 +145,19 @@ def test_metadata_is_plain_and_says_what_the_outputs_are(tmp_path):
     assert metadata["input"]["range"] == [0, 255]
     assert "EXIF" in metadata["input"]["caller"]
     assert np.isclose(metadata["provenance"]["test"]["auc"], 0.75, atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "origin", "said"),
+    [({}, "assumed", True), ({}, "card", False), ({"model": {"preprocessing": "unit"}}, "assumed", False)],
+)
+def test_a_scale_that_was_assumed_is_called_so(tmp_path, settings, origin, said):
+    record = {"weights": {"source": "mine.h5", "preprocessing_from": origin}}
+    card = model_card(read_facts(make_run(tmp_path / "run", record=record, settings=settings), 1), size=64)
+    assert ("assumed from the network" in card) == said
+
+
+def test_random_weights_bring_no_terms_of_their_own(tmp_path):
+    card = model_card(read_facts(make_run(tmp_path / "run", record={"weights": {"source": "random"}}), 1), size=64)
+    assert "The terms of the images that it was trained on go with the model" in card
+    assert "terms of these weights" not in card
