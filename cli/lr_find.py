@@ -65,16 +65,21 @@ def lr_find(
 
 
 def _text(found: dict[str, Any]) -> str:
-    certainty = f"{found['standard_errors_below_0']:.1f} standard errors below 0"
+    from radtransfer.rate_search.rule import UPPER
+
+    fall = f"{-found['slope']:.3g} per decade, {found['standard_errors_below_0']:.1f} times its standard error"
     if found["suggested"] is None:
-        suggested = f"none: the loss falls nowhere by more than its noise (steepest slope {certainty}, 4 are asked for)"
+        suggested = f"none: the loss falls nowhere by more than its noise (at most {fall}; 4 times are asked for)"
         suggested += "; give more --steps or larger batches"
+    elif found["fell_early"]:
+        suggested = f"{found['suggested']:.2g}, {found['rule']} ({found['lowest_loss_at']:.2g}); the loss fell most "
+        suggested += f"steeply at {found['steepest_at']:.2g}, but only because it began high"
     else:
-        suggested = f"{found['suggested']:.2g}, {found['rule']} ({-found['slope']:.3g}, {certainty})"
-    left = "" if found["diverged_at"] is None else f"; the loss left at {found['diverged_at']:.2g}"
-    lowest = f"a tenth of the middle of the decade with the lowest mean loss ({found['lowest_loss_at']:.2g}){left}"
-    rows = {"suggested": suggested, "at most": f"{found['upper']:.2g}, {lowest}", "caveat": found["caveat"]}
-    if found["fell_early"]:
-        better = f"begin nearer to {found['upper']:.2g}"
-        rows["note"] = f"the loss fell at once because it began high, and went on falling: {better}"
+        suggested = f"{found['suggested']:.2g}, {found['rule']} ({fall})"
+    rows = {"suggested": suggested}
+    if not found["fell_early"]:
+        rows["at most"] = f"{found['upper']:.2g}, {UPPER} ({found['lowest_loss_at']:.2g})"
+    if found["diverged_at"] is not None:
+        rows["diverged"] = f"at {found['diverged_at']:.2g}, where the search ended"
+    rows["caveat"] = found["caveat"]
     return "\n".join(f"{title:<11}{text}" for title, text in rows.items())

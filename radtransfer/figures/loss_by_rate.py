@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 @in_paper_style
-def draw_loss_by_rate(rates: np.ndarray, losses: np.ndarray, *, suggested: float | None, upper: float) -> "Figure":
-    """A point for each step, their running mean, and lines at the two rates suggested, all named above the axes.
+def draw_loss_by_rate(rates: np.ndarray, losses: np.ndarray, *, steepest: float | None, upper: float) -> "Figure":
+    """A point for each step, their running mean, and lines at two rates, all named above the axes.
 
     Args:
         rates: Of each step, rising.
         losses: Of each step.
-        suggested: The rate that is marked, if there is one.
+        steepest: The rate at which the loss falls most steeply, if there is one.
         upper: Marked as well: a tenth of the rate with the lowest loss.
     """
     figure, (axes,) = new_figure(width=1.4 * COLUMN, height=2.8)
@@ -25,8 +25,8 @@ def draw_loss_by_rate(rates: np.ndarray, losses: np.ndarray, *, suggested: float
     few = max(len(losses) // 20, 3)
     means = np.convolve(losses, np.full(few, 1 / few), "valid")
     axes.plot(rates[few // 2 : few // 2 + len(means)], means, color=COLORS[0], label=f"mean of {few} steps")
-    if suggested is not None:
-        axes.axvline(suggested, color=COLORS[1], linestyle="--", label=f"steepest fall of the loss: {suggested:.2g}")
+    if steepest is not None:
+        axes.axvline(steepest, color=COLORS[1], linestyle="--", label=f"steepest fall of the loss: {steepest:.2g}")
     label = f"a tenth of the rate of the lowest loss: {upper:.2g}"
     axes.axvline(upper, color=COLORS[2], linestyle=":", label=label)
     # The last steps may lie far above all others.

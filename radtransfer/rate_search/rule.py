@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RULE = "the middle of the decade over which a line fitted to the loss falls most steeply"
+STEEPEST = "the middle of the decade over which a line fitted to the loss falls most steeply"
+UPPER = "a tenth of the middle of the decade with the lowest mean loss"
 CAVEAT = (
     "A place to begin and no result: one start, one order of the images, one batch size, and a loss that the rates "
     "before have changed. Pretrained weights may suffer below it; compare a third of it and three times it in a study."
@@ -28,17 +29,19 @@ class Suggestion:
     """What the losses suggest.
 
     Attributes:
-        rate: The learning rate; None if the loss falls nowhere by more than its noise.
+        steepest: The rate in the middle of the decade over which the loss falls most steeply; None if it falls nowhere
+            by more than its noise.
         slope: Change of the loss in a decade, where it falls most steeply.
         certainty: How many of its standard errors that is below 0.
         lowest: The rate in the middle of the decade with the lowest mean loss; above it training gets worse.
         upper: A tenth of that, which leaves room for it: the other suggestion in use.
-        early: Whether the rate lies below a tenth of `upper`: the loss fell at once because it began high, as that of a
-            random head does, which says little about rates.
+        early: Whether `steepest` lies below a tenth of `upper`: the loss fell at once because it began high, as that of
+            a random head does, which says little about rates.
+        rate: The learning rate to begin with: `steepest`, or `upper` where it fell early.
         slopes: Of the decade around each step; NaN near the ends.
     """
 
-    rate: float | None
+    steepest: float | None
     slope: float
     certainty: float
     lowest: float
@@ -50,7 +53,16 @@ class Suggestion:
 
     @property
     def early(self) -> bool:
-        return self.rate is not None and self.rate < self.upper / 10
+        return self.steepest is not None and self.steepest < self.upper / 10
+
+    @property
+    def rate(self) -> float | None:
+        return self.upper if self.early else self.steepest
+
+    @property
+    def rule(self) -> str:
+        """Where `rate` comes from."""
+        return UPPER if self.early else STEEPEST
 
 
 def sweep(low: float, high: float, steps: int) -> np.ndarray:
@@ -75,7 +87,7 @@ def diverged(losses: Sequence[float], width: int) -> bool:
 
 
 def suggest(rates: np.ndarray, losses: np.ndarray, *, width: int) -> Suggestion:
-    """Apply `RULE`.
+    """Apply `STEEPEST`, and `UPPER` where the loss only began high.
 
     Args:
         rates: Of each step, equally spaced in their logarithms.
@@ -90,7 +102,7 @@ def suggest(rates: np.ndarray, losses: np.ndarray, *, width: int) -> Suggestion:
     steepest, half = int(slopes.argmin()), width // 2
     certainty = -slopes[steepest] / max(errors[steepest], np.finfo(float).tiny)
     return Suggestion(
-        rate=float(rates[steepest + half]) if certainty > SURE else None,
+        steepest=float(rates[steepest + half]) if certainty > SURE else None,
         slope=float(slopes[steepest]),
         certainty=float(certainty),
         lowest=float(rates[int(windows.mean(axis=1).argmin()) + half]),

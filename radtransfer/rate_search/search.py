@@ -17,7 +17,7 @@ from radtransfer.initialization import start
 from radtransfer.plan_block import plan_lines
 from radtransfer.preparation import prepare
 from radtransfer.progress import Progress
-from radtransfer.rate_search.rule import CAVEAT, FEWEST, RULE, Suggestion, decade, diverged, suggest, sweep
+from radtransfer.rate_search.rule import CAVEAT, FEWEST, Suggestion, decade, diverged, suggest, sweep
 from radtransfer.result_folder import check_new, check_out, make_out
 from radtransfer.runs import write_json, write_rows
 from radtransfer.settings import Config
@@ -47,7 +47,8 @@ class RateSearch:
         found = self.suggestion
         return {
             "suggested": found.rate,
-            "rule": RULE,
+            "rule": found.rule,
+            "steepest_at": found.steepest,
             "slope": found.slope,
             "standard_errors_below_0": found.certainty,
             "lowest_loss_at": found.lowest,
@@ -121,7 +122,7 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
     write_rows(table, ("step", "learning_rate", "loss", "slope_per_decade"), rows)
     write_json(values, search.to_dict())
     found = search.suggestion
-    figure = draw_loss_by_rate(search.rates, search.losses, suggested=found.rate, upper=found.upper)
+    figure = draw_loss_by_rate(search.rates, search.losses, steepest=found.steepest, upper=found.upper)
     for picture in pictures:
         save_figure(figure, picture)
     return written

@@ -149,7 +149,7 @@ def test_metadata_is_plain_and_says_what_the_outputs_are(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "origin", "said"),
-    [({}, "assumed", True), ({}, "card", False), ({"model": {"preprocessing": "unit"}}, "assumed", False)],
+    [({}, "assumed", True), ({}, "card", False), ({"model.preprocessing": "unit"}, "assumed", False)],
 )
 def test_a_scale_that_was_assumed_is_called_so(tmp_path, settings, origin, said):
     record = {"weights": {"source": "mine.h5", "preprocessing_from": origin}}

@@ -25,7 +25,7 @@ def test_rates_rise_by_one_factor_and_a_decade_is_a_tenfold():
 def test_the_rate_is_where_the_loss_falls_most_steeply(falls_at, seed):
     found = suggest(RATES, losses(falls_at=falls_at, noise=0.1, seed=seed), width=WIDTH)
     assert abs(np.log10(found.rate / falls_at)) < 0.35
-    assert found.slope < -0.5 and found.certainty > 4 and not found.early
+    assert found.slope < -0.5 and found.certainty > 4 and not found.early and found.rate == found.steepest
 
 
 def test_noise_alone_gives_no_rate():
@@ -38,7 +38,8 @@ def test_a_loss_that_only_began_high_is_told_apart():
     x = np.log10(RATES)
     loss = 3 * np.exp(-2 * (x + 6)) + 2 - 0.1 * (x + 6) + np.exp(8 * (x - np.log10(0.3)))
     found = suggest(RATES, loss, width=WIDTH)
-    assert found.rate < 1e-5 and found.upper > 1e-3 and found.early
+    assert found.steepest < 1e-5 and found.upper > 1e-3 and found.early
+    assert found.rate == found.upper and "tenth" in found.rule
 
 
 def test_the_lowest_loss_bounds_the_rate():
