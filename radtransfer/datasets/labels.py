@@ -86,7 +86,7 @@ def multilabel_targets(
 
 
 def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
-    """Check that the labels fit `--task` and `--positive-from`; gives notes on labels that cannot be learnt.
+    """Check that the labels fit `--task` and `--positive-from`; gives notes on labels that cannot be learnt, or look odd.
 
     Raises:
         DataError: They do not fit.
@@ -107,11 +107,11 @@ def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
     if settings.positive_from is not None:
         _check_grades(table, settings.positive_from)
     if table.task == "multilabel":
-        return _one_sided(table)
+        return (*_alike(table), *_one_sided(table))
     if len(table.classes) < 2:
         found = f"{len(table)} of one: {listed(table.classes)}"
         raise DataError(f"Expected images of two or more classes, found {found}.")
-    return ()
+    return _alike(table)
 
 
 def listed(names: Iterable[str], limit: int = 12) -> str:
@@ -134,6 +134,20 @@ def _check_grades(table: ImageTable, positive_from: int) -> None:
             f"--positive-from {positive_from}: no grade {missing} it, of {listed(table.classes)}. "
             f"Choose one above {table.classes[0]} and up to {table.classes[-1]}."
         )
+
+
+def _alike(table: ImageTable) -> tuple[str, ...]:
+    """A note for each set of classes that are spelt alike: one class, most often, by several hands."""
+    spelt: dict[str, list[str]] = {}
+    counts = dict(zip(table.classes, (table.targets == 1).sum(axis=0).tolist(), strict=True))
+    for name in table.classes:
+        spelt.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), []).append(name)
+    return tuple(
+        f"{' and '.join(f'{name!r} ({counts[name]})' for name in names)} are spelt alike and count as "
+        f"{len(names)} classes; give them one name if they are one"
+        for names in spelt.values()
+        if len(names) > 1
+    )
 
 
 def _one_sided(table: ImageTable) -> tuple[str, ...]:

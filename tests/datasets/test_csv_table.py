@@ -268,3 +268,11 @@ def test_an_image_in_two_splits_keeps_a_row_for_each(table):
     found = table("path,label,fold,split\na,0,1,train\na,0,1,test\nb,1,1,train\na,0,2,test\nb,1,2,test\n")
     assert found.paths == ("a", "a", "b")
     assert found.splits.tolist() == [["train", "test", "train"], ["test", "", "test"]]
+
+
+def test_classes_that_are_spelt_alike_are_told(table):
+    found = table("path,label\na.png,Benign\nb.png,benign\nc.png,benign\nd.png,malignant\n")
+    assert found.classes == ("Benign", "benign", "malignant")
+    said = "'Benign' (1) and 'benign' (2) are spelt alike and count as 2 classes; give them one name if they are one"
+    assert said in found.notes
+    assert not any("spelt alike" in note for note in table("path,label\na.png,grade 1\nb.png,grade 2\n").notes)
