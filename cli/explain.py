@@ -85,7 +85,8 @@ def explain(model: str, images: tuple[Path, ...], out: str, as_json: bool, **giv
     progress.clear()
     record = explained_record(explained)
     click.echo(json.dumps(record, indent=2) if as_json else "\n".join(_lines(explained, written[2])))
-    others = f"{len(explained.explanations)} overlays, {written[1].name}, {written[2].name}"
+    overlays = len(explained.explanations)
+    others = f"{overlays} overlay{'s' * (overlays != 1)}, {written[1].name}, {written[2].name}"
     click.echo(f"wrote {written[0]}, {others}", err=True)
 
 

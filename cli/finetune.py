@@ -156,7 +156,7 @@ def estimate_text(estimate: dict[str, Any]) -> str:
         "first step": _duration(estimate["first_step_seconds"]),
         "further steps": f"{_duration(estimate['step_seconds'])} each, {estimate['steps_per_epoch']} an epoch",
         "epoch": _duration(estimate["epoch_seconds"]),
-        "whole run": f"at most {_duration(3600 * estimate['total_hours'])}",
+        "whole run": f"about {_duration(3600 * estimate['total_hours'])}, less where patience ends it",
         "memory so far": "unknown" if memory is None else f"{memory:,.0f} MB",
     }
     return "\n".join(f"{title:<15}{text}" for title, text in rows.items())

@@ -1,5 +1,6 @@
 """Check everything a run needs, do one batch, and say what the whole will cost."""
 
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ _STEPS = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will cost on this machine, at most: early stopping makes it shorter.
+    """About what a run will cost on this machine; early stopping makes it shorter.
 
     Attributes:
         images: Readable images.
@@ -30,7 +31,7 @@ class Estimate:
         first_step_seconds: The first step, tracing included; paid once.
         step_seconds: Every further step, its images decoded meanwhile.
         epoch_seconds: An epoch with its validation.
-        total_hours: All folds and epochs.
+        total_hours: All folds, epochs and tests.
         peak_memory_mb: Of this process so far, in megabytes; None where the system does not tell.
     """
 
@@ -71,7 +72,8 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
         learner.reset(experiment.class_weights(fold))
         phases.append(_measured(learner, batch, decoding, batches=-(-len(experiment.table) // size)))
     epochs = [data.steps * phase.step + checked * phase.validation for phase in phases]
-    training = sum(epochs) * config.training.epochs * len(experiment.folds)
+    tests = -(-len(experiment.rows(fold, "test")) // size) * phases[-1].validation
+    training = (sum(epochs) * config.training.epochs + tests) * len(experiment.folds)
     return Estimate(
         images=len(experiment.table),
         folds=len(experiment.folds),
@@ -110,7 +112,7 @@ def _measured(
         inputs, seconds = _features(learner, inputs)
         once, decoding = max(seconds, decoding) * batches, 0.0
     first = _seconds(lambda: learner.train(inputs, targets, weights).numpy())
-    step = min(_seconds(lambda: learner.train(inputs, targets, weights).numpy()) for _ in range(_STEPS))
+    step = statistics.median(_seconds(lambda: learner.train(inputs, targets, weights).numpy()) for _ in range(_STEPS))
     learner.evaluate(inputs, targets)
     validation = _seconds(lambda: learner.evaluate(inputs, targets)[1].numpy())
     # Images are decoded while the step before is computed: the slower of the two sets the pace.

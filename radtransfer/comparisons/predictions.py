@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,10 @@ def common_predictions(
     place = {key: row for row, key in enumerate(keys[1])}
     mine = [row for row, key in enumerate(keys[0]) if key in place]
     if not mine:
-        raise DataError(f"{a.given} and {b.given} have no test image in common. Compare runs of one data set.")
+        names = [{Path(path).name for path in run.paths} for run in (a, b)]
+        alike = len(names[0] & names[1])
+        other = f" {alike} file names are in both, under other paths: train both on one table." if alike else ""
+        raise DataError(f"{a.given} and {b.given} have no test image in common.{other} Compare runs of one data set.")
     if len(mine) < max(len(keys[0]), len(keys[1])):
         progress.note(
             f"{len(mine)} test images in common; {a.given} has {len(keys[0])}, {b.given} {len(keys[1])}. "

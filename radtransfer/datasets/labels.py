@@ -86,7 +86,7 @@ def multilabel_targets(
 
 
 def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
-    """Check that the labels fit `--task` and `--positive-from`; gives notes on labels that cannot be learnt, or look odd.
+    """Check that the labels fit `--task` and `--positive-from`; gives notes on labels that are odd.
 
     Raises:
         DataError: They do not fit.

@@ -70,7 +70,7 @@ def no_weights(path: Path) -> str:
     with path.open("rb") as handle:
         head = handle.read(16)
     return (
-        f"{path} ({_size(path)}) is not a weights file: it begins with {head!r}. "
+        f"{path} ({_size(path)}) is not a weights file: it begins with {str(head)[1:]}. "
         "Expected a Keras file (.h5, .weights.h5, .keras)."
     )
 

@@ -192,7 +192,7 @@ def test_a_compressed_file_is_to_be_unpacked(tmp_path):
 
 def test_any_other_file_is_shown_by_its_beginning(tmp_path):
     (tmp_path / "x.h5").write_bytes(b"GIF89a...")
-    assert "is not a weights file: it begins with b'GIF89a" in message(tmp_path / "x.h5")
+    assert "is not a weights file: it begins with 'GIF89a" in message(tmp_path / "x.h5")
 
 
 def test_hdf5_without_weights_says_what_it_holds(tmp_path):

@@ -93,6 +93,16 @@ def test_a_run_without_its_predictions_exits_with_2(radtransfer, finished_run, t
     assert "lacks fold_1/predictions.csv" in outcome.err
 
 
+def test_images_under_other_paths_are_told(radtransfer, finished_run, tmp_path):
+    other = copytree(finished_run.path, tmp_path / "other")
+    for path in other.rglob("predictions.csv"):
+        header, *rows = path.read_text().splitlines()
+        path.write_text("\n".join([header, *(f"elsewhere/{row}" for row in rows)]) + "\n")
+    outcome = radtransfer("compare-predictions", finished_run.path, other)
+    assert outcome.code == 3
+    assert "file names are in both, under other paths: train both on one table." in outcome.err
+
+
 def test_runs_of_other_images_or_classes_exit_with_3(radtransfer, finished_run, tmp_path):
     other = copytree(finished_run.path, tmp_path / "other")
     for path in other.rglob("predictions.csv"):
