@@ -155,8 +155,8 @@ class TrainingSettings:
     weight_decay: float = setting(0.0, "Decoupled weight decay.", low=0.0, high=1.0)
     ema_momentum: float | None = setting(
         None,
-        "Validate and keep an exponential moving average of the weights, which this share of stays at each step "
-        "(0.99 averages over the last 100 steps or so); default: the weights themselves.",
+        "Validate and keep an exponential moving average of the weights with this decay (0.99 averages over the last "
+        "100 steps or so); default: the weights themselves.",
         low=0.0,
         high=0.99999,
     )
