@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from radtransfer.progress import Progress
 from radtransfer.reports.advice.advice import advice
+from radtransfer.reports.advice.leaks import leak_points
 from radtransfer.reports.arms.arm_comparison import PredictionShelf, compare_arms, summarize_arms
 from radtransfer.reports.arms.arm_results import ArmResults
 from radtransfer.reports.arms.one_arm import one_arm
@@ -67,7 +68,11 @@ def report_runs(
     runs = [run for arm in subject.arms for run in arm.runs]
     check_one_question(runs, out, options + ([] if cca else ["--no-cca"]))
     results = _results(subject, threshold if threshold is not None else subject.threshold, cca, progress)
-    points = [*(one_arm(subject.arms[0]) if len(subject.arms) == 1 else ()), *advice(results.found)]
+    points = [
+        *leak_points(subject.arms),
+        *(one_arm(subject.arms[0]) if len(subject.arms) == 1 else ()),
+        *advice(results.found),
+    ]
     return write_report(_page(results, points), _values(results, points), out)
 
 
