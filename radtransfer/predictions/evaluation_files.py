@@ -4,7 +4,7 @@ predictions.csv         a line per image, of the whole; predictions_members.csv 
 metrics.json            all figures, and the curves
 roc.png  pr.png         with 95 % bands over patients
 calibration.png         before and after temperature scaling
-confusion.png           by the operating point, if there is one
+confusion.png           says above how classes were decided: by the operating point, if there is one
 """
 
 from collections.abc import Iterator, Mapping
@@ -108,10 +108,10 @@ def _figures(evaluation: Evaluation, curves: Mapping[str, Mapping[str, Curve]]) 
         yield "calibration.png", draw_reliability(diagrams)
     found = evaluation.figures["confusion"]
     if "counts" in found:
-        yield "confusion.png", draw_confusion({"": found["counts"]}, {"": found["classes"]})
+        yield "confusion.png", draw_confusion({"": found["counts"]}, {"": found["classes"]}, found["decided"])
     else:
         names = dict.fromkeys(found["labels"], ("absent", "present"))
-        yield "confusion.png", draw_confusion(found["labels"], names)
+        yield "confusion.png", draw_confusion(found["labels"], names, found["decided"])
 
 
 def _points(evaluation: Evaluation) -> dict[str, tuple[float, float]]:

@@ -59,11 +59,19 @@ def test_a_confusion_matrix_says_what_its_numbers_and_its_shade_are():
     assert bar.get_ylabel() == "colour and percent:\nshare of the true class"
 
 
+def test_a_confusion_matrix_says_how_classes_were_decided():
+    matrix, names = {"": [[7, 1], [2, 2]]}, {"": ["benign", "malignant"]}
+    assert draw_confusion(matrix, names, "at the operating point youden").get_suptitle() == (
+        "at the operating point youden"
+    )
+    assert draw_confusion(matrix, names).get_suptitle() == ""
+
+
 @pytest.mark.parametrize("classes", [2, 5, 8, 12, 30])
 def test_nothing_of_a_confusion_matrix_is_cut_off(classes):
     for tables, names in (({""}, [f"c{k}" for k in range(classes)]), (map(str, range(classes)), ("absent", "present"))):
         counts = {table: np.ones((len(names), len(names)), int) for table in tables}
-        figure = draw_confusion(counts, dict.fromkeys(counts, names))
+        figure = draw_confusion(counts, dict.fromkeys(counts, names), "at the operating point sensitivity=0.9")
         figure.draw_without_rendering()
         drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height

@@ -93,7 +93,12 @@ def test_the_operating_point_comes_from_validation_and_is_judged_on_the_test_ima
     tn, fp, fn, tp = confusion_matrix(truth, says).ravel()
     assert [found[name] for name in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
     assert found["sensitivity"] == pytest.approx(tp / (tp + fn))
-    assert result["confusion"] == {"classes": ["sick", "well"], "counts": [[tn, fp], [fn, tp]]}
+    assert result["confusion"] == {
+        "classes": ["sick", "well"],
+        "counts": [[tn, fp], [fn, tp]],
+        "decided": "at the operating point youden",
+    }
+    assert found["accuracy"] == pytest.approx((tn + tp) / 40)
     there = [float(line["p_well"]) >= found["threshold"] for line in valid]
     well = [line["label"] == "well" for line in valid]
     assert found["validation"]["sensitivity"] == pytest.approx(np.mean(np.array(there)[well]))
@@ -123,6 +128,17 @@ def test_the_terminal_says_how_many_and_how_sure(radtransfer, finished_run, else
         "temperature",
     ):
         assert words in outcome.out
+
+
+def test_the_matrix_says_how_it_was_decided_and_the_accuracy_there_is_printed(radtransfer, finished_run):
+    outcome = radtransfer("evaluate", finished_run.path, "--draws", 100, "--operating-point", "sensitivity=0.9")
+    assert outcome.code == 0, outcome.err
+    *_, point, heading, _, sick, well = outcome.out.splitlines()
+    assert heading == "confusion matrix at the operating point sensitivity=0.9"
+    right = int(sick.split()[1]) + int(well.split()[2])
+    assert f"accuracy {right / 48:.3f}, sensitivity" in point
+    outcome = radtransfer("evaluate", finished_run.path, "--draws", 100)
+    assert "confusion matrix by the largest probability" in outcome.out.splitlines()
 
 
 def test_a_run_is_evaluated_on_its_own_test_images_without_data(radtransfer, finished_run):
