@@ -88,7 +88,7 @@ def evaluate(
     import_tensorflow()
     from radtransfer.device import usable_cores
     from radtransfer.predictions.evaluate import Judging, evaluate_on, evaluate_run
-    from radtransfer.predictions.leak_warnings import leak_summary
+    from radtransfer.predictions.leak_warnings import SEEN, leak_summary
     from radtransfer.predictions.trained_model import find_model
 
     progress = TerminalProgress()
@@ -112,7 +112,8 @@ def evaluate(
     click.echo(json.dumps(evaluation.figures, indent=2) if as_json else "\n".join(evaluation_lines(evaluation)))
     for path in written:
         click.echo(f"wrote     {path}", err=True)
-    leaked = leak_summary(evaluation.figures.get("seen"))
+    listed = next((path for path in written if path.name == SEEN), None)
+    leaked = leak_summary(evaluation.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
 

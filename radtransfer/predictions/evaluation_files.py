@@ -1,6 +1,7 @@
 """What an evaluation leaves in a folder: predictions, figures as JSON, and pictures.
 
 predictions.csv         a line per image, of the whole; predictions_members.csv of each network
+seen.csv                test images that were in training and how, if there are any
 metrics.json            all figures, and the curves
 roc.png  pr.png         with 95 % bands over patients
 calibration.png         before and after temperature scaling
@@ -24,6 +25,7 @@ from radtransfer.metrics.curves import GRID, Curve, both_curves
 from radtransfer.metrics.scoring import class_questions, main_questions
 from radtransfer.predictions.evaluate import Evaluation
 from radtransfer.predictions.judgement import Judged
+from radtransfer.predictions.leak_warnings import SEEN
 from radtransfer.predictions.predict import Prediction, positives, predicted_names
 from radtransfer.predictions.prediction_rows import csv_header, csv_line
 from radtransfer.result_folder import make_out
@@ -53,6 +55,9 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
         written.append(out / "predictions_members.csv")
         rows = ([item.name, *row] for item in evaluation.judged[1:] for row in _rows(evaluation, item))
         write_rows(written[-1], ["network", *_header(evaluation)], rows)
+    if evaluation.seen:
+        written.append(out / SEEN)
+        write_rows(written[-1], ["path", "how"], evaluation.seen.items())
     for name, figure in _figures(evaluation, curves):
         save_figure(figure, out / name)
         written.append(out / name)
