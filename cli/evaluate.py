@@ -8,7 +8,7 @@ import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.evaluation_text import evaluation_lines
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.options import given_settings, overwrite_option, setting_options
 from radtransfer.cli.prediction_options import batch_option, fold_option
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
@@ -54,6 +54,7 @@ OPTIONS = {
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the bootstrap.")
 @batch_option
 @click.option("--out", metavar="DIR", help="Write predictions, metrics and figures here.")
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
     run: str,
@@ -66,6 +67,7 @@ def evaluate(
     seed: int,
     batch_size: int,
     out: str | None,
+    overwrite: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -91,6 +93,7 @@ def evaluate(
     from radtransfer.predictions.leak_warnings import SEEN, leak_summary
     from radtransfer.predictions.trained_model import find_model
 
+    _check_new(out, overwrite=overwrite)
     progress = TerminalProgress()
     model, judging = find_model(run, folds=fold), Judging(operating_point, bins, draws, seed)
     if settings.data.source is None:
@@ -116,6 +119,14 @@ def evaluate(
     leaked = leak_summary(evaluation.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
+
+
+def _check_new(out: str | None, *, overwrite: bool) -> None:
+    if out is not None:
+        from radtransfer.predictions.evaluation_files import FILES
+        from radtransfer.result_folder import check_new
+
+        check_new(Path(out), FILES, overwrite=overwrite)
 
 
 def _write(evaluation: "Evaluation", out: str | None) -> list[Path]:

@@ -28,15 +28,21 @@ from radtransfer.predictions.judgement import Judged
 from radtransfer.predictions.leak_warnings import SEEN
 from radtransfer.predictions.predict import Prediction, positives, predicted_names
 from radtransfer.predictions.prediction_rows import csv_header, csv_line
-from radtransfer.result_folder import make_out
+from radtransfer.result_folder import delete_others, make_out
 from radtransfer.runs import write_json, write_rows
+
+FILES = (
+    *("predictions.csv", "metrics.json", "predictions_members.csv", SEEN),
+    *("roc.png", "pr.png", "calibration.png", "confusion.png"),
+)
+"""All that an evaluation may leave."""
 
 _MOST = 8
 """Classes whose curves are drawn; with more the figures show the mean questions only by number."""
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write the files that the module names.
+    """Write the files that the module names; those of an earlier evaluation are replaced or deleted.
 
     Raises:
         RunError: `out` is a run or a file, or no folder can be made there.
@@ -61,6 +67,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
     for name, figure in _figures(evaluation, curves):
         save_figure(figure, out / name)
         written.append(out / name)
+    delete_others(out, FILES, written)
     return written
 
 
