@@ -26,7 +26,7 @@ def draw_confusion(
     Args:
         tables: Title ("" for none) to counts, a row per true class.
         names: Title to the names of its classes.
-        decided: How the classes were decided, to stand above.
+        decided: How the classes were decided, to stand above behind "predicted".
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -52,7 +52,7 @@ def draw_confusion(
                 color = "white" if share > _DARK else "black"
                 place.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
     if decided:
-        figure.suptitle(decided, fontsize=8)
+        figure.suptitle(f"predicted {decided}", fontsize=8)
     bar = figure.colorbar(shades, ax=axes, aspect=25, format=PercentFormatter(1, symbol=" %"))
     bar.set_label("colour and percent:\nshare of the true class")
     bar.outline.set_visible(False)
