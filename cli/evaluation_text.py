@@ -21,13 +21,20 @@ def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
     yield ""
     yield from _table(found)
     yield ""
-    for name, item in found["per_class"].items():
+    for name, item in _told_classes(found, model.activation):
         reason = found["undefined"].get(name)
         yield f"{name:<24}AUC {_number(item['auc'])}  {_interval(item['ci95'])}{f'  ({reason})' if reason else ''}"
     yield ""
     yield from _calibration_lines(found, model.activation)
     yield from _point_lines(found)
     yield from _confusion_lines(found["confusion"])
+
+
+def _told_classes(found: dict[str, Any], activation: str) -> list[tuple[str, dict[str, Any]]]:
+    """Every class or label; of two classes that share a softmax the second, since both have one AUC."""
+    classes = list(found["per_class"].items())
+    both = found["task"] == "multiclass" and activation == "softmax" and len(classes) == 2
+    return classes[1:] if both else classes
 
 
 def _in_training(seen: dict[str, Any] | None) -> str:

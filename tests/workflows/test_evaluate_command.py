@@ -128,6 +128,8 @@ def test_the_terminal_says_how_many_and_how_sure(radtransfer, finished_run, else
         "temperature",
     ):
         assert words in outcome.out
+    starts = [line.split()[:2] for line in outcome.out.splitlines()]
+    assert ["well", "AUC"] in starts and ["sick", "AUC"] not in starts
 
 
 def test_the_matrix_says_how_it_was_decided_and_the_accuracy_there_is_printed(radtransfer, finished_run):
@@ -329,7 +331,10 @@ def test_several_labels_have_their_own_thresholds_curves_and_matrices(
     assert sum(map(sum, result["confusion"]["labels"]["bright"])) == 48
     assert sum(map(sum, result["confusion"]["labels"]["odd"])) == 44
     assert {path.name for path in out.iterdir()} >= FIGURES
-    assert radtransfer("evaluate", run, *data, *options[:4]).code == 0
+    outcome = radtransfer("evaluate", run, *data, *options[:4])
+    assert outcome.code == 0, outcome.err
+    starts = [line.split()[:2] for line in outcome.out.splitlines()]
+    assert ["bright", "AUC"] in starts and ["odd", "AUC"] in starts
     predicted = radtransfer("predict", run, several_labels, "--image-root", tiny_images / "images", "--format", "jsonl")
     assert predicted.code == 0, predicted.err
     rows = [json.loads(line) for line in predicted.out.splitlines()]
