@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from radtransfer.cli.completions import complete_backbone
+from radtransfer.cli.options import overwrite_option
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.errors import ConfigError
@@ -69,8 +70,11 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option("--image-size", type=click.IntRange(16), help="For random:, imagenet: and weights files.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def compare_cca(networks: tuple[str, ...], pairs: bool, out: str | None, as_json: bool, **given: object) -> None:
+def compare_cca(
+    networks: tuple[str, ...], pairs: bool, out: str | None, overwrite: bool, as_json: bool, **given: object
+) -> None:
     """Compare every layer of the networks A and B on the same images.
 
     A and B are a run (fold k with fold k, on the test images of fold k), RUN/fold_K, RUN@initial, RUN@final,
@@ -92,12 +96,18 @@ def compare_cca(networks: tuple[str, ...], pairs: bool, out: str | None, as_json
         raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
     import_tensorflow()
     from radtransfer.comparisons.compare import compare
-    from radtransfer.comparisons.comparison_files import write_comparison, write_population
+    from radtransfer.comparisons.comparison_files import (
+        COMPARISON_FILES,
+        POPULATION_FILES,
+        write_comparison,
+        write_population,
+    )
     from radtransfer.comparisons.population import compare_population
-    from radtransfer.result_folder import check_out
+    from radtransfer.result_folder import check_new, check_out
 
     if out:
         check_out(Path(out))
+        check_new(Path(out), POPULATION_FILES if pairs else COMPARISON_FILES, overwrite=overwrite)
     settings, progress = _settings(given), TerminalProgress()
     if pairs:
         found = compare_population(networks, settings, progress=progress)

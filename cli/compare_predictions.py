@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from radtransfer.cli.options import overwrite_option
 from radtransfer.cli.terminal import TerminalProgress
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the bootstrap.")
 @click.option("--draws", default=2000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and a figure here.")
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, as_json: bool) -> None:
+def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, overwrite: bool, as_json: bool) -> None:
     """Compare the test predictions of the runs A and B (RUN or RUN/fold_K) on the images that both tested.
 
     "independent" is how often networks of the same accuracies would agree if their errors had nothing to do with
@@ -28,12 +30,13 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     \b
     Example: radtransfer compare-predictions runs/imagenet runs/random --out comparison
     """
-    from radtransfer.comparisons.comparison_files import write_predictions
+    from radtransfer.comparisons.comparison_files import PREDICTION_FILES, write_predictions
     from radtransfer.comparisons.predictions import compare_predictions as compare
-    from radtransfer.result_folder import check_out
+    from radtransfer.result_folder import check_new, check_out
 
     if out:
         check_out(Path(out))
+        check_new(Path(out), PREDICTION_FILES, overwrite=overwrite)
     comparison = compare(a, b, seed=seed, draws=draws, progress=TerminalProgress())
     written = write_predictions(comparison, Path(out)) if out else []
     click.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else "\n".join(_lines(comparison)))

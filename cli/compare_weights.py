@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from radtransfer.cli.completions import complete_backbone
+from radtransfer.cli.options import overwrite_option
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--image-size", type=click.IntRange(16), help="For networks that are built for any size.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of random networks.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def compare_weights(
     a: str,
@@ -33,6 +35,7 @@ def compare_weights(
     image_size: int | None,
     seed: int,
     out: str | None,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Compare the weights of the networks A and B, layer by layer, and the filters of their first convolution.
@@ -43,12 +46,13 @@ def compare_weights(
     Example: radtransfer compare-weights runs/first@initial runs/first@final --out comparison
     """
     import_tensorflow()
-    from radtransfer.comparisons.comparison_files import write_weights
+    from radtransfer.comparisons.comparison_files import WEIGHT_FILES, write_weights
     from radtransfer.comparisons.weights import compare_weights as compare
-    from radtransfer.result_folder import check_out
+    from radtransfer.result_folder import check_new, check_out
 
     if out:
         check_out(Path(out))
+        check_new(Path(out), WEIGHT_FILES, overwrite=overwrite)
     comparison = compare(
         a, b, backbone=backbone, image_size=image_size, folds=fold, seed=seed, progress=TerminalProgress()
     )

@@ -1,14 +1,14 @@
 """`radtransfer evaluate`: what a trained model is worth on test images."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.evaluation_text import evaluation_lines
+from radtransfer.cli.options import given_settings, overwrite_option, setting_options
 from radtransfer.cli.prediction_options import batch_option, fold_option
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
@@ -54,6 +54,7 @@ OPTIONS = {
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the bootstrap.")
 @batch_option
 @click.option("--out", metavar="DIR", help="Write predictions, metrics and figures here.")
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
     run: str,
@@ -66,6 +67,7 @@ def evaluate(
     seed: int,
     batch_size: int,
     out: str | None,
+    overwrite: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -88,9 +90,10 @@ def evaluate(
     import_tensorflow()
     from radtransfer.device import usable_cores
     from radtransfer.predictions.evaluate import Judging, evaluate_on, evaluate_run
-    from radtransfer.predictions.leak_warnings import leak_summary
+    from radtransfer.predictions.leak_warnings import SEEN, leak_summary
     from radtransfer.predictions.trained_model import find_model
 
+    _check_new(out, overwrite=overwrite)
     progress = TerminalProgress()
     model, judging = find_model(run, folds=fold), Judging(operating_point, bins, draws, seed)
     if settings.data.source is None:
@@ -109,12 +112,21 @@ def evaluate(
         )
     progress.clear()
     written = _write(evaluation, out)
-    click.echo(json.dumps(evaluation.figures, indent=2) if as_json else "\n".join(_lines(evaluation)))
+    click.echo(json.dumps(evaluation.figures, indent=2) if as_json else "\n".join(evaluation_lines(evaluation)))
     for path in written:
         click.echo(f"wrote     {path}", err=True)
-    leaked = leak_summary(evaluation.figures.get("seen"))
+    listed = next((path for path in written if path.name == SEEN), None)
+    leaked = leak_summary(evaluation.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
+
+
+def _check_new(out: str | None, *, overwrite: bool) -> None:
+    if out is not None:
+        from radtransfer.predictions.evaluation_files import FILES
+        from radtransfer.result_folder import check_new
+
+        check_new(Path(out), FILES, overwrite=overwrite)
 
 
 def _write(evaluation: "Evaluation", out: str | None) -> list[Path]:
@@ -141,97 +153,3 @@ def _check_options(given: dict[str, Any], split: str, mapped: dict[str, str]) ->
     named += ["--split"] * (split != "all") + ["--class-map"] * bool(mapped)
     if named:
         raise ConfigError(f"{named[0]} is about the images in --data, which is not given.")
-
-
-def _lines(evaluation: "Evaluation") -> Iterator[str]:
-    found, model = evaluation.figures, evaluation.model
-    yield f"model     {_model_text(evaluation)}"
-    patients = "patients not known" if found["n_patients"] is None else f"{found['n_patients']} patients"
-    source = found["data"] or "the run's own test images"
-    counts = ", ".join(f"{name} {item['n_positive']}" for name, item in found["per_class"].items())
-    yield f"data      {source}: {found['n_images']} images, {patients} ({counts}){_in_training(found.get('seen'))}"
-    grade = found["positive_from"]
-    if grade is not None:
-        yield f"AUC       of grade {grade} or worse"
-    yield ""
-    yield from _table(found)
-    yield ""
-    for name, item in found["per_class"].items():
-        reason = found["undefined"].get(name)
-        yield f"{name:<24}AUC {_number(item['auc'])}  {_interval(item['ci95'])}{f'  ({reason})' if reason else ''}"
-    yield ""
-    yield from _calibration_lines(found, model.activation)
-    yield from _point_lines(found)
-    yield from _confusion_lines(found["confusion"])
-
-
-def _in_training(seen: dict[str, Any] | None) -> str:
-    """So that the table says so where only the table is kept."""
-    if seen is None or not seen["images"]:
-        return ""
-    return f"; {'all' if seen['images'] == seen['of'] else seen['images']} of them in the run's training or validation"
-
-
-def _model_text(evaluation: "Evaluation") -> str:
-    model = evaluation.model
-    if model.kind != "run":
-        return f"{model.given} ({'Keras file' if model.kind == 'keras' else 'SavedModel'})"
-    folds = ", ".join(map(str, model.folds))
-    return f"{model.given}, fold{'s' * (len(model.folds) > 1)} {folds}"
-
-
-def _table(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{'':<14}{'AUC':>6}  {'95 % interval':<16}{'accuracy':>9}{'sens@90%spec':>14}{'Brier':>8}{'ECE':>8}"
-    for name, item in [*found["members"].items(), (found["judged"], found)]:
-        numbers = f"{_number(item['accuracy']):>9}{_number(item['sensitivity_at_90_specificity']):>14}"
-        numbers += f"{_number(item['brier']):>8}{_number(item['calibration']['ece']):>8}"
-        yield f"{name:<14}{_number(item['auc']):>6}  {_interval(item['ci95']):<16}{numbers}"
-
-
-def _calibration_lines(found: dict[str, Any], activation: str) -> Iterator[str]:
-    item = found["calibration"]
-    yield f"calibration    ECE {_number(item['ece'])} in {item['bins']} bins of equal width"
-    if "ece_after" in item:
-        temperatures = ", ".join(f"{value:.2f}" for value in found["temperatures"])
-        number = found["validation_images"]
-        images = "validation images" if number is None else f"{number} validation images"
-        yield (
-            f"               temperature {temperatures}, fitted on {images}: ECE {_number(item['ece'])} to "
-            f"{_number(item['ece_after'])}, Brier {_number(item['brier_before'])} to {_number(item['brier_after'])}"
-        )
-
-
-def _point_lines(found: dict[str, Any]) -> Iterator[str]:
-    point = found.get("operating_point")
-    if point is None:
-        return
-    yield f"operating point {point['rule']}, chosen on {point['chosen_on_images']} validation images"
-    for name, item in point["questions"].items():
-        there, ci95 = item["validation"], item["ci95"]
-        yield (
-            f"  {name}: threshold {item['threshold']:.4g}, sensitivity {_number(item['sensitivity'])} "
-            f"({_interval(ci95['sensitivity'])}), specificity {_number(item['specificity'])} "
-            f"({_interval(ci95['specificity'])}); on validation {_number(there['sensitivity'])} and "
-            f"{_number(there['specificity'])}"
-        )
-
-
-def _confusion_lines(found: dict[str, Any]) -> Iterator[str]:
-    if "labels" in found:
-        yield f"{'confusion':<24}{'tn':>7}{'fp':>7}{'fn':>7}{'tp':>7}"
-        for name, ((tn, fp), (fn, tp)) in found["labels"].items():
-            yield f"{name:<24}{tn:>7}{fp:>7}{fn:>7}{tp:>7}"
-        return
-    names = found["classes"]
-    width = max(8, *(len(name) + 2 for name in names))
-    yield f"{'true, predicted':<20}" + "".join(f"{name:>{width}}" for name in names)
-    for name, row in zip(names, found["counts"], strict=True):
-        yield f"{name:<20}" + "".join(f"{count:>{width}}" for count in row)
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
-def _interval(ends: list[float] | None) -> str:
-    return "n/a" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"

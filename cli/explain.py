@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.options import given_settings, overwrite_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
@@ -47,8 +47,9 @@ _LISTED = 10
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights the test draws.")
 @click.option("--out", metavar="DIR", default="explanations", show_default=True, help="Folder of sheet and overlays.")
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def explain(model: str, images: tuple[Path, ...], out: str, as_json: bool, **given: object) -> None:
+def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_json: bool, **given: object) -> None:
     """Explain what MODEL (a run, RUN/fold_K, a .keras file) says about IMAGES, --data, or the run's test images.
 
     Grad-CAM maps, confident mistakes first, on a sheet (HTML) and as PNG. Two checks are printed: the rank correlation
@@ -61,14 +62,15 @@ def explain(model: str, images: tuple[Path, ...], out: str, as_json: bool, **giv
     """
     if images and given["data"]:
         raise click.UsageError("Expected IMAGES or --data, and not both.")
-    from radtransfer.result_folder import check_out
+    from radtransfer.result_folder import check_new, check_out
 
     check_out(Path(out))
     import_tensorflow()
     from radtransfer.explanations.explain import explain as explain_images
     from radtransfer.explanations.explained import ExplainSettings
-    from radtransfer.explanations.explanation_files import explained_record, write_explanations
+    from radtransfer.explanations.explanation_files import FILES, explained_record, write_explanations
 
+    check_new(Path(out), FILES, overwrite=overwrite)
     settings = ExplainSettings(
         files=images,
         data=load_config(options={**given_settings(given, TABLE), "data.source": given["data"]}).data,

@@ -33,6 +33,9 @@ def sets_option(text: str) -> Callable:
     )
 
 
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an earlier result in --out.")
+
+
 def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """The settings that were given, by dotted name, as YAML would read them."""
     fields, given = setting_fields(), {}

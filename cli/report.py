@@ -22,7 +22,8 @@ from radtransfer.cli.terminal import TerminalProgress
 def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold: float | None, cca: bool) -> None:
     """Write report.html, report.json, figures/ (PNG and SVG) and tables/ (CSV and Markdown) to --out.
 
-    RUNS are run folders, a study, or folders of runs; those that differ in their seed alone are one arm.
+    RUNS are run folders, a study, or folders of runs; those that differ in their seed alone are one arm. An earlier
+    report in --out is replaced.
     --published reads AUC.csv, CCA_<target>.csv and similarity.csv of a folder, whatever targets, sources, layers and
     folds they hold.
 
@@ -32,9 +33,11 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     """
     if bool(runs) == (published is not None):
         raise click.UsageError("Expected RUNS or --published DIR, and not both.")
+    from radtransfer.reports.report_folder import report_time
     from radtransfer.result_folder import check_out
 
     check_out(out)
+    progress, before = TerminalProgress(), report_time(out)
     if published is not None:
         from radtransfer.reports.published.report import report_published
 
@@ -46,8 +49,9 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
             import_tensorflow()
         from radtransfer.reports.run_report import report_runs
 
-        progress = TerminalProgress()
         written = report_runs(runs, out, threshold=threshold, cca=cca, progress=progress)
         progress.clear()
+    if before:
+        progress.note(f"replaced the report of {before} in {out}")
     for path in written[:2]:
         click.echo(f"wrote {path}", err=True)

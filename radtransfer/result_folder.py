@@ -1,7 +1,7 @@
 """The folder that results are written to: fit for it, before anything is computed."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from radtransfer.errors import RunError
@@ -25,15 +25,28 @@ def check_new(out: Path, names: Iterable[str], *, overwrite: bool) -> None:
 
     Args:
         out: The folder.
-        names: Of the files that will be written there.
+        names: Of the files that will be written there; `*` stands for any letters.
         overwrite: Whether those that exist are replaced.
 
     Raises:
         RunError: One exists.
     """
-    found = [] if overwrite else [name for name in names if (out / name).exists()]
+    found = [] if overwrite else _existing(out, names)
     if found:
-        raise RunError(f"{out / found[0]} exists. Use --overwrite to replace it, or another --out.")
+        raise RunError(f"{found[0]} exists. Use --overwrite to replace it, or another --out.")
+
+
+def delete_others(out: Path, names: Iterable[str], written: Collection[Path]) -> None:
+    """Delete what an earlier result left that was not written anew, so that all files are of one result.
+
+    Args:
+        out: The folder.
+        names: As of `check_new`.
+        written: The files of the new result.
+    """
+    for path in _existing(out, names):
+        if path not in written:
+            path.unlink(missing_ok=True)
 
 
 def make_out(out: Path) -> None:
@@ -47,3 +60,7 @@ def make_out(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out {out}: no folder can be made there ({error.strerror}). Choose another.") from None
+
+
+def _existing(out: Path, names: Iterable[str]) -> list[Path]:
+    return [path for name in names for path in sorted(out.glob(name))]

@@ -1,7 +1,7 @@
 import pytest
 
 from radtransfer.errors import RunError
-from radtransfer.result_folder import check_new, check_out, make_out
+from radtransfer.result_folder import check_new, check_out, delete_others, make_out
 
 
 def test_a_folder_is_made_with_its_parents(tmp_path):
@@ -35,3 +35,17 @@ def test_an_earlier_result_is_refused_unless_it_may_be_replaced(tmp_path):
     check_new(tmp_path, ["a.csv", "b.csv"], overwrite=True)
     with pytest.raises(RunError, match=r"b\.csv exists\. Use --overwrite"):
         check_new(tmp_path, ["a.csv", "b.csv"], overwrite=False)
+
+
+def test_a_star_stands_for_any_letters(tmp_path):
+    (tmp_path / "cross_cka.png").write_text("")
+    check_new(tmp_path / "nowhere", ["cross_*.png"], overwrite=False)
+    with pytest.raises(RunError, match=r"cross_cka\.png exists"):
+        check_new(tmp_path, ["a.csv", "cross_*.png"], overwrite=False)
+
+
+def test_what_an_earlier_result_left_is_deleted_and_other_files_stay(tmp_path):
+    for name in ("a.csv", "cross_cca.png", "cross_cka.png", "notes.txt"):
+        (tmp_path / name).write_text("")
+    delete_others(tmp_path, ["a.csv", "b.csv", "cross_*.png"], [tmp_path / "cross_cca.png"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cross_cca.png", "notes.txt"]

@@ -4,6 +4,8 @@ compare-cca A B         similarity.csv .json .png, and cross_KIND.png for crosse
 compare-cca --pairs     pairs.csv groups.csv population.json, and groups_KIND.png training_KIND.png
 compare-predictions     predictions.csv .json .png
 compare-weights         weights.csv .json .png, and filters.png
+
+What an earlier comparison of the same kind left there is replaced or deleted.
 """
 
 import dataclasses
@@ -21,7 +23,7 @@ from radtransfer.figures.prediction_agreement import prediction_agreement
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
 from radtransfer.figures.similarity_heat_map import similarity_heat_map
 from radtransfer.figures.style import save_figure
-from radtransfer.result_folder import make_out
+from radtransfer.result_folder import delete_others, make_out
 from radtransfer.runs import write_json, write_rows
 
 # These modules import TensorFlow, which the comparison of predictions does without.
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
     from radtransfer.comparisons.layer_scores import LayerSimilarity
     from radtransfer.comparisons.population import Population
     from radtransfer.comparisons.weights import WeightComparison
+
+COMPARISON_FILES = ("similarity.csv", "similarity.json", "similarity.png", "cross_*.png")
+POPULATION_FILES = ("pairs.csv", "groups.csv", "population.json", "groups_*.png", "training_*.png")
+PREDICTION_FILES = ("predictions.csv", "predictions.json", "predictions.png")
+WEIGHT_FILES = ("weights.csv", "weights.json", "weights.png", "filters.png")
 
 _SIMILARITY_COLUMNS = [
     "layer",
@@ -61,7 +68,9 @@ def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
     curves = {kind: _curve([item for item in comparison.layers if item.kind == kind]) for kind in kinds}
     save_figure(similarity_curve(comparison.names, curves), out / "similarity.png")
     written = [out / f"similarity.{suffix}" for suffix in ("csv", "json", "png")]
-    return [*written, *_heat_maps(comparison, out)]
+    written += _heat_maps(comparison, out)
+    delete_others(out, COMPARISON_FILES, written)
+    return written
 
 
 def _heat_maps(comparison: "Comparison", out: Path) -> Iterator[Path]:
@@ -119,6 +128,7 @@ def write_population(population: "Population", out: Path) -> list[Path]:
         for name, figure in figures.items():
             save_figure(figure, out / name)
             written.append(out / name)
+    delete_others(out, POPULATION_FILES, written)
     return written
 
 
@@ -129,7 +139,7 @@ def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]
         RunError: As `check_out`.
     """
     make_out(out)
-    written = [out / f"predictions.{suffix}" for suffix in ("csv", "json", "png")]
+    written = [out / name for name in PREDICTION_FILES]
     write_rows(written[0], ROW_COLUMNS, comparison.rows)
     write_json(written[1], comparison.to_dict())
     columns = dict(zip(ROW_COLUMNS, zip(*comparison.rows, strict=True), strict=True))
@@ -164,6 +174,7 @@ def write_weights(comparison: "WeightComparison", out: Path) -> list[Path]:
         titles = {f"title_{side}": f"{side.upper()}: {Path(comparison.settings[side]).name}" for side in "ab"}
         written.append(out / "filters.png")
         save_figure(filter_change(comparison.filters.a, comparison.filters.b, **titles), written[-1])
+    delete_others(out, WEIGHT_FILES, written)
     return written
 
 

@@ -19,6 +19,9 @@ from radtransfer.explanations.sheet import explanation_sheet
 from radtransfer.result_folder import make_out
 from radtransfer.runs import write_json, write_rows, write_text
 
+FILES = ("sheet.html", "explanations.json", "explanations.csv")
+"""What stands there beside the overlays."""
+
 _OVERLAY = re.compile(r"\d{3,}[\w.-]*\.png")
 
 
@@ -85,7 +88,7 @@ def _stage(explained: Explained, folder: Path) -> list[str]:
     write_rows(folder / "explanations.csv", list(lines[0]), rows)
     write_json(folder / "explanations.json", explained_record(explained))
     write_text(folder / "sheet.html", explanation_sheet(explained))
-    return ["sheet.html", "explanations.json", "explanations.csv", *overlays]
+    return [*FILES, *overlays]
 
 
 def _line(item: Explanation) -> dict[str, Any]:

@@ -18,12 +18,15 @@ _DARK = 0.7
 
 
 @in_paper_style
-def draw_confusion(tables: Mapping[str, Sequence[Sequence[int]]], names: Mapping[str, Sequence[str]]) -> "Figure":
+def draw_confusion(
+    tables: Mapping[str, Sequence[Sequence[int]]], names: Mapping[str, Sequence[str]], decided: str = ""
+) -> "Figure":
     """A matrix per table, and one colour bar that says what the shade is.
 
     Args:
         tables: Title ("" for none) to counts, a row per true class.
         names: Title to the names of its classes.
+        decided: How the classes were decided, to stand above behind "predicted".
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -48,6 +51,8 @@ def draw_confusion(tables: Mapping[str, Sequence[Sequence[int]]], names: Mapping
                 text = f"{table[row, column]:.0f}\n{100 * share:.0f} %" if table[row].any() else "0"
                 color = "white" if share > _DARK else "black"
                 place.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
+    if decided:
+        figure.suptitle(f"predicted {decided}", fontsize=8)
     bar = figure.colorbar(shades, ax=axes, aspect=25, format=PercentFormatter(1, symbol=" %"))
     bar.set_label("colour and percent:\nshare of the true class")
     bar.outline.set_visible(False)

@@ -31,5 +31,5 @@ def draw_precision_recall(curves: Mapping[str, Line], grid: Sequence[float]) -> 
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set_xlabel("recall (sensitivity)")
     axes.set_ylabel("precision (band: 95 %)")
-    name_above(figure, [f"{name}, AP {line[4]:.3f}" for name, line in curves.items()], handles)
+    name_above(figure, list(curves), handles, [f"AP {line[4]:.3f}" for line in curves.values()])
     return figure

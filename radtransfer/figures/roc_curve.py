@@ -8,8 +8,8 @@ from radtransfer.figures.style import COLORS, COLUMN, in_paper_style, line_style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Line = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float], float]
-"""False-positive rates and sensitivities; low and high end of the band, which may be empty; the area."""
+Line = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float], float, Sequence[float] | None]
+"""False-positive rates and sensitivities; low and high end of the band, which may be empty; the area, its interval."""
 
 
 @in_paper_style
@@ -25,7 +25,7 @@ def draw_roc(
     """
     figure, (axes,) = new_figure(width=COLUMN, height=COLUMN + 0.12 * len(curves))
     handles = []
-    for number, (name, (x, y, low, high, _)) in enumerate(curves.items()):
+    for number, (name, (x, y, low, high, *_)) in enumerate(curves.items()):
         style = line_style(number)
         handles += axes.plot(x, y, color=style["color"], linestyle=style["linestyle"])
         if len(low):
@@ -36,5 +36,9 @@ def draw_roc(
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity (band: 95 %)")
-    name_above(figure, [f"{name}, AUC {line[4]:.3f}" for name, line in curves.items()], handles)
+    name_above(figure, list(curves), handles, [_area_text(area, ends) for *_, area, ends in curves.values()])
     return figure
+
+
+def _area_text(area: float, ends: Sequence[float] | None) -> str:
+    return f"AUC {area:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")

@@ -85,11 +85,27 @@ def plain(text: str) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def name_above(figure: "Figure", names: Sequence[str], handles: Sequence | None = None) -> None:
-    """A legend above the axes, in as many columns as names of that length leave room for."""
+def shortened(name: str, letters: int) -> str:
+    """`name` in at most so many letters."""
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+
+
+def name_above(
+    figure: "Figure", names: Sequence[str], handles: Sequence | None = None, values: Sequence[str] | None = None
+) -> None:
+    """A legend above the axes, in as many columns as names of that length leave room for.
+
+    Args:
+        figure: Whose legend it is.
+        names: Cut where they are too long.
+        handles: Of the lines; else those of the first axes that have a label.
+        values: To stand behind the names, uncut.
+    """
     room = 17 * figure.get_size_inches()[0]  # letters of 7 points
-    columns = int(room // (max(map(len, names), default=1) + 12))
-    labels = [plain(name if len(name) <= room - 12 else f"{name[: int(room) - 13]}…") for name in names]
+    tails = [""] * len(names) if values is None else [f", {value}" for value in values]
+    shown = [shortened(name, int(room) - 12 - len(tail)) + tail for name, tail in zip(names, tails, strict=True)]
+    columns = int(room // (max(map(len, shown), default=1) + 12))
+    labels = list(map(plain, shown))
     if handles is None:
         handles = figure.axes[0].get_legend_handles_labels()[0]
     columns = min(max(columns, 1), 4, max(len(labels), 1))

@@ -30,14 +30,18 @@ class Reliability:
     Attributes:
         confidence: Mean of each bin.
         frequency: Share of its answers that are yes.
+        ci95: 95 % interval of that share, as if answers were independent.
         count: How many answers it holds.
+        start: Where it begins.
         ece: The expected calibration error: mean distance of confidence and frequency, weighted by the counts.
         bins: How many there were, the empty ones included.
     """
 
     confidence: list[float]
     frequency: list[float]
+    ci95: list[list[float]]
     count: list[int]
+    start: list[float]
     ece: float
     bins: int
 
@@ -52,6 +56,7 @@ def reliability(confidences: np.ndarray, right: np.ndarray, *, bins: int = BINS)
 
     References:
         Naeini, Cooper and Hauskrecht 2015, AAAI; Guo et al. 2017, ICML, section 2.
+        Wilson 1927, Journal of the American Statistical Association 22 (the intervals).
     """
     if not confidences.size:
         return None
@@ -59,9 +64,21 @@ def reliability(confidences: np.ndarray, right: np.ndarray, *, bins: int = BINS)
     counts = np.bincount(number, minlength=bins)
     held = counts > 0
     mean = np.bincount(number, confidences, minlength=bins)[held] / counts[held]
-    frequency = np.bincount(number, right, minlength=bins)[held] / counts[held]
+    yes = np.bincount(number, right, minlength=bins)[held]
+    frequency = yes / counts[held]
     ece = float(np.sum(np.abs(mean - frequency) * counts[held]) / confidences.size)
-    return Reliability(mean.tolist(), frequency.tolist(), counts[held].tolist(), ece, bins)
+    intervals, start = _wilson(yes, counts[held]), np.flatnonzero(held) / bins
+    return Reliability(
+        mean.tolist(), frequency.tolist(), intervals.tolist(), counts[held].tolist(), start.tolist(), ece, bins
+    )
+
+
+def _wilson(yes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Low and high end of the 95 % score interval of each share, float (shares, 2)."""
+    z = 1.959964
+    middle = (yes + z**2 / 2) / (counts + z**2)
+    half = z / (counts + z**2) * np.sqrt(yes * (counts - yes) / counts + z**2 / 4)
+    return np.clip(np.stack([middle - half, middle + half], axis=1), 0, 1)
 
 
 def judged_confidences(

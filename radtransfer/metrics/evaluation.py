@@ -49,9 +49,10 @@ class Metrics:
             share of the known labels on the right side of 0.5.
         top5_accuracy: Share of images whose class is among the five largest outputs; None up to five classes.
         sensitivity_at_90_specificity: The largest at a specificity of at least 0.9, on the ROC curve itself.
-        brier: Mean squared error of the main question's score, if there is one main question (0–1); with more
-            classes, of all outputs, summed over the classes (Brier 1950; 0–2); with several labels, averaged
-            over the known ones (0–1). scikit-learn's `brier_score_loss` has the same scales.
+        brier: Mean squared error of the main question's score, if there is one main question (0–1), so that of two
+            classes one counts, half of the sum over both; with more classes, of all outputs, summed over the classes
+            (Brier 1950; 0–2); with several labels, averaged over the known ones (0–1). scikit-learn's
+            `brier_score_loss` has the same scales.
         undefined: Why an AUC is None, by "auc" or class.
         n_per_class: How many images the AUC of each class or label is of: those that have it, and those that are known
             not to.
@@ -210,6 +211,7 @@ def _top5_accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scor
 
 
 def _brier(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
+    """As `Metrics.brier`: summed over several classes, of one class where there are two."""
     if scoring.task == "multilabel" or (len(scoring.classes) > 2 and scoring.positive_from is None):
         errors = (probabilities.astype(np.float64) - targets) ** 2
         per_image = errors[~np.isnan(errors)] if scoring.task == "multilabel" else errors.sum(axis=1)

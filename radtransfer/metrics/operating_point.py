@@ -115,7 +115,13 @@ def rates(question: Question, threshold: float) -> dict[str, float | int | None]
         "fn": int((~positive & question.truth).sum()),
     }
     tp, fp, tn, fn = counts.values()
-    shares = {"sensitivity": (tp, fn), "specificity": (tn, fp), "ppv": (tp, fp), "npv": (tn, fn)}
+    shares = {
+        "accuracy": (tp + tn, fp + fn),
+        "sensitivity": (tp, fn),
+        "specificity": (tn, fp),
+        "ppv": (tp, fp),
+        "npv": (tn, fn),
+    }
     return {"threshold": threshold, **counts, **{name: _share(*pair) for name, pair in shares.items()}}
 
 

@@ -1,7 +1,7 @@
 """Evaluate a trained model: on an external test set, or a run on its own test images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Evaluation:
         point: The operating point, if there is one.
         judging: How it was judged.
         figures: As JSON has them.
+        seen: Path of each test image that was in training to how it was, as in `Leaks`.
     """
 
     model: TrainedModel
@@ -68,6 +69,7 @@ class Evaluation:
     point: OperatingPoint | None
     judging: Judging
     figures: dict[str, Any]
+    seen: Mapping[str, str] = field(default_factory=dict)
 
 
 def evaluate_on(
@@ -116,7 +118,7 @@ def evaluate_on(
     )
     table = checked.table
     _note_changes(model, progress)
-    seen = warn_of_leaks(model, table, progress)
+    leaks = warn_of_leaks(model, table, progress)
     batches = make_batches(
         table.paths,
         table.files,
@@ -131,7 +133,9 @@ def evaluate_on(
     count = partial(progress.count, "images predicted")
     members = run_all(forward, batches.in_order(), images=len(table), count=count)
     judged = _judged(model, table, members, temperatures)
-    return _evaluation(model, data.source, judged, table.labels, point, judging, temperatures, {"seen": seen})
+    more = {"seen": leaks.counts}
+    evaluation = _evaluation(model, data.source, judged, table.labels, point, judging, temperatures, more)
+    return replace(evaluation, seen=leaks.how)
 
 
 def evaluate_run(

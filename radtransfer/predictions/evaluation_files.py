@@ -1,10 +1,11 @@
 """What an evaluation leaves in a folder: predictions, figures as JSON, and pictures.
 
 predictions.csv         a line per image, of the whole; predictions_members.csv of each network
+seen.csv                test images that were in training and how, if there are any
 metrics.json            all figures, and the curves
 roc.png  pr.png         with 95 % bands over patients
-calibration.png         before and after temperature scaling
-confusion.png           by the operating point, if there is one
+calibration.png         before and after temperature scaling, with 95 % intervals over images
+confusion.png           says above how classes were decided: by the operating point, if there is one
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,25 +17,32 @@ import numpy as np
 
 from radtransfer.figures.confusion_matrix import draw_confusion
 from radtransfer.figures.precision_recall import draw_precision_recall
-from radtransfer.figures.reliability import draw_reliability
+from radtransfer.figures.reliability import Bins, draw_reliability
 from radtransfer.figures.roc_curve import draw_roc
-from radtransfer.figures.style import save_figure
+from radtransfer.figures.style import save_figure, shortened
 from radtransfer.metrics.calibration import judged_confidences, reliability
 from radtransfer.metrics.curves import GRID, Curve, both_curves
-from radtransfer.metrics.scoring import class_questions, main_questions
+from radtransfer.metrics.scoring import Scoring, class_questions, main_questions
 from radtransfer.predictions.evaluate import Evaluation
 from radtransfer.predictions.judgement import Judged
+from radtransfer.predictions.leak_warnings import SEEN
 from radtransfer.predictions.predict import Prediction, positives, predicted_names
 from radtransfer.predictions.prediction_rows import csv_header, csv_line
-from radtransfer.result_folder import make_out
+from radtransfer.result_folder import delete_others, make_out
 from radtransfer.runs import write_json, write_rows
+
+FILES = (
+    *("predictions.csv", "metrics.json", "predictions_members.csv", SEEN),
+    *("roc.png", "pr.png", "calibration.png", "confusion.png"),
+)
+"""All that an evaluation may leave."""
 
 _MOST = 8
 """Classes whose curves are drawn; with more the figures show the mean questions only by number."""
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write the files that the module names.
+    """Write the files that the module names; those of an earlier evaluation are replaced or deleted.
 
     Raises:
         RunError: `out` is a run or a file, or no folder can be made there.
@@ -53,9 +61,13 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
         written.append(out / "predictions_members.csv")
         rows = ([item.name, *row] for item in evaluation.judged[1:] for row in _rows(evaluation, item))
         write_rows(written[-1], ["network", *_header(evaluation)], rows)
+    if evaluation.seen:
+        written.append(out / SEEN)
+        write_rows(written[-1], ["path", "how"], evaluation.seen.items())
     for name, figure in _figures(evaluation, curves):
         save_figure(figure, out / name)
         written.append(out / name)
+    delete_others(out, FILES, written)
     return written
 
 
@@ -98,20 +110,37 @@ def _rows(evaluation: Evaluation, judged: Judged) -> Iterator[list[Any]]:
 def _figures(evaluation: Evaluation, curves: Mapping[str, Mapping[str, Curve]]) -> Iterator[tuple[str, Any]]:
     roc = dict(list(curves["roc"].items())[:_MOST])
     if roc:
-        lines = {name: (curve.x, curve.y, curve.low, curve.high, curve.area) for name, curve in roc.items()}
+        lines = {name: (c.x, c.y, c.low, c.high, c.area, _interval(evaluation, name)) for name, c in roc.items()}
         yield "roc.png", draw_roc(lines, GRID, points=_points(evaluation))
         pr = {name: curves["pr"][name] for name in roc}
         lines = {name: (c.x, c.y, c.low, c.high, c.area, c.prevalence) for name, c in pr.items()}
         yield "pr.png", draw_precision_recall(lines, GRID)
     diagrams = _diagrams(evaluation)
     if diagrams:
-        yield "calibration.png", draw_reliability(diagrams)
+        yield "calibration.png", draw_reliability(diagrams, **calibration_axes(evaluation.model.scoring))
     found = evaluation.figures["confusion"]
     if "counts" in found:
-        yield "confusion.png", draw_confusion({"": found["counts"]}, {"": found["classes"]})
+        yield "confusion.png", draw_confusion({"": found["counts"]}, {"": found["classes"]}, found["decided"])
     else:
         names = dict.fromkeys(found["labels"], ("absent", "present"))
-        yield "confusion.png", draw_confusion(found["labels"], names)
+        yield "confusion.png", draw_confusion(found["labels"], names, found["decided"])
+
+
+def _interval(evaluation: Evaluation, question: str) -> list[float] | None:
+    """Of the AUC of a class or label, or of the main question where that is neither."""
+    return evaluation.figures["per_class"].get(question, evaluation.figures)["ci95"]
+
+
+def calibration_axes(scoring: Scoring) -> dict[str, str]:
+    """What the axes of the reliability diagram show, as keywords of `draw_reliability`."""
+    if scoring.task == "multilabel":
+        return {"confidence": "probability of a label", "frequency": "share that has it", "unit": "images × labels"}
+    if len(scoring.classes) > 2 and scoring.positive_from is None:
+        return {"confidence": "largest probability", "frequency": "share that is right"}
+    nothing = np.zeros((0, len(scoring.classes)))
+    (question,) = main_questions(nothing, nothing, scoring)
+    name = shortened(question.name, 28)
+    return {"confidence": f"probability of {name}", "frequency": f"share that is {name}"}
 
 
 def _points(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
@@ -124,7 +153,7 @@ def _points(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
     }
 
 
-def _diagrams(evaluation: Evaluation) -> dict[str, tuple]:
+def _diagrams(evaluation: Evaluation) -> dict[str, Bins]:
     """All answers of the whole in one diagram, before and, where temperatures are known, after scaling."""
     judged, scoring = evaluation.judged[0], evaluation.model.scoring
     found = {}
@@ -133,7 +162,8 @@ def _diagrams(evaluation: Evaluation) -> dict[str, tuple]:
             continue
         answers = judged_confidences(judged.whole.targets, probabilities, scoring)
         confidences, right = (np.concatenate([item[place] for item in answers]) for place in (1, 2))
-        bins = reliability(confidences, right, bins=evaluation.judging.bins)
-        if bins is not None:
-            found[name] = (bins.confidence, bins.frequency, bins.count, bins.ece)
+        item = reliability(confidences, right, bins=evaluation.judging.bins)
+        if item is not None:
+            columns = (item.confidence, item.frequency, item.ci95, item.count, item.start)
+            found[name] = Bins(*columns, width=1 / item.bins, error=item.ece)
     return found

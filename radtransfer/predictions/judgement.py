@@ -10,7 +10,7 @@ from radtransfer.metrics.evaluation import Predictions, evaluate, summarize
 from radtransfer.metrics.operating_point import OperatingPoint, rate_intervals, rates
 from radtransfer.metrics.roc import bootstrap_interval, exact_area, rank_scores
 from radtransfer.metrics.scoring import Scoring, class_questions, main_questions
-from radtransfer.predictions.predict import predicted_names
+from radtransfer.predictions.predict import decision_text, predicted_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +96,9 @@ def confusion(
     """How often which class was predicted for which: `counts`, a row per true class.
 
     With several labels `labels` has, for each, how often it was absent (first row) or present and predicted so.
+    `decided` says how classes were predicted.
     """
-    said = predicted_names(probabilities, scoring, point)
+    said, decided = predicted_names(probabilities, scoring, point), decision_text(scoring, point)
     names = scoring.classes
     if scoring.task == "multilabel":
         present = np.array([[name in row for name in names] for row in said])
@@ -107,11 +108,11 @@ def confusion(
             truth, yes = targets[known, column] > 0.5, present[known, column]
             counts[name] = [[int((~truth & ~yes).sum()), int((~truth & yes).sum())]]
             counts[name].append([int((truth & ~yes).sum()), int((truth & yes).sum())])
-        return {"labels": counts}
+        return {"labels": counts, "decided": decided}
     number = {name: place for place, name in enumerate(names)}
     table = np.zeros((len(names), len(names)), int)
     np.add.at(table, (targets.argmax(axis=1), [number[row[0]] for row in said]), 1)
-    return {"classes": list(names), "counts": table.tolist()}
+    return {"classes": list(names), "counts": table.tolist(), "decided": decided}
 
 
 def _classes(whole: Predictions, scoring: Scoring, draws: int, seed: int) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,8 @@
 """Warnings where test images have been in training, so that figures are too high."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,30 +13,45 @@ from radtransfer.predictions.trained_model import TrainedModel
 from radtransfer.progress import Progress
 from radtransfer.splits.folds import Fold
 from radtransfer.splits.source_leaks import leaked_images
-from radtransfer.splits.trained_images import seen_before
+from radtransfer.splits.trained_images import Seen, seen_before
 from radtransfer.yaml_text import read_yaml
+
+SEEN = "seen.csv"
+"""Names the test images that were in training."""
 
 _NO_TEST = "this is not a test"
 
 
-def warn_of_leaks(model: TrainedModel, table: ImageTable, progress: Progress) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Leaks:
+    """Test images that were in training.
+
+    Attributes:
+        counts: `images` and `patients` that trained or validated the run, `of` so many test images and `of_patients`
+            (None where they are not known), the images that are `in_weights`: in the training of the run that it
+            started from, and whether images were `compared`, and not only paths and names. None for a model that is
+            no run.
+        how: Path of each to how it was seen, in the order of the test images: "trained", "validated", "weights"
+            (those that the run started from), joined by ";"; "patient" where only other images of its patient were.
+    """
+
+    counts: dict[str, Any] | None
+    how: dict[str, str] = field(default_factory=dict)
+
+
+def warn_of_leaks(model: TrainedModel, table: ImageTable, progress: Progress) -> Leaks:
     """Warn of test images and patients that were in training, and count them.
 
     Args:
         model: That is tested.
         table: The test images.
         progress: Hears a warning of each kind of leak, and what could not be compared.
-
-    Returns:
-        `images` and `patients` that trained or validated the run, `of` so many test images and `of_patients` (None
-        where they are not known), the images that are `in_weights`: in the training of the run that it started from,
-        and whether images were `compared`, and not only paths and names. None for a model that is no run.
     """
     if model.kind != "run":
         progress.note(
             f"{model.given} does not know its training images; evaluate the run to see whether they are tested"
         )
-        return None
+        return Leaks(None)
     seen = seen_before(table, model.path, model.folds, run_images(model.path).data)
     weights, in_weights = _seen_by_the_weights(model, table)
     patients = None if table.patients is None else len(set(table.patients))
@@ -57,7 +75,7 @@ def warn_of_leaks(model: TrainedModel, table: ImageTable, progress: Progress) ->
         progress.note(
             f"the images of {model.given} are not there any more: only the paths of test images were compared"
         )
-    return {
+    counts = {
         "images": len(seen.images),
         "patients": len(seen.patients),
         "of": len(table),
@@ -65,10 +83,21 @@ def warn_of_leaks(model: TrainedModel, table: ImageTable, progress: Progress) ->
         "in_weights": len(in_weights),
         "compared": seen.compared,
     }
+    return Leaks(counts, _how(table, seen, in_weights))
 
 
-def leak_summary(seen: dict[str, Any] | None) -> str | None:
-    """One line to stand under the results, of what `warn_of_leaks` counted; None if nothing was in training."""
+def leak_summary(seen: dict[str, Any] | None, listed: Path | None = None) -> str | None:
+    """One line to stand under the results; None if nothing was in training.
+
+    Args:
+        seen: The counts of `Leaks`.
+        listed: The file that names the images, if there is one.
+    """
+    told = _told(seen)
+    return f"{told}; listed in {listed}" if told and listed else told
+
+
+def _told(seen: dict[str, Any] | None) -> str | None:
     if seen is None:
         return None
     counts = [f"{seen['images']} of {seen['of']} test images"] if seen["images"] else []
@@ -83,6 +112,17 @@ def leak_summary(seen: dict[str, Any] | None) -> str | None:
         return f"{', '.join(parts)}: {_NO_TEST}"
     known = seen["images"] or seen["in_weights"]
     return f"{', '.join(parts)}: the figures {'are' if known else 'may be'} too high"
+
+
+def _how(table: ImageTable, seen: Seen, in_weights: Sequence[int]) -> dict[str, str]:
+    ways = dict(zip(seen.images, seen.ways, strict=True))
+    for row in in_weights:
+        ways[row] = f"{ways[row]};weights" if row in ways else "weights"
+    known = set(seen.patients)
+    for row, patient in enumerate(table.patients or ()):
+        if patient in known:
+            ways.setdefault(row, "patient")
+    return {table.paths[row]: ways[row] for row in sorted(ways)}
 
 
 def _consequence(leaked: int, tested: int) -> str:

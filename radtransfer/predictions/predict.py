@@ -66,11 +66,18 @@ class Predictor:
 def predicted_names(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint | None) -> list[tuple[str, ...]]:
     """The class of each image, or its labels: by the operating point, else the largest output, or those above 0.5."""
     if scoring.task == "multilabel":
-        present = probabilities > 0.5 if point is None else decisions(probabilities, scoring, point)
+        present = decisions(probabilities, scoring, point) if _decides(scoring, point) else probabilities > 0.5
         return [tuple(np.array(scoring.classes, object)[row]) for row in present]
-    if point is not None and len(scoring.classes) == 2 and scoring.positive_from is None:
+    if _decides(scoring, point):
         return [(scoring.classes[int(yes)],) for yes in decisions(probabilities, scoring, point)[:, 0]]
     return [(scoring.classes[column],) for column in probabilities.argmax(axis=1)]
+
+
+def decision_text(scoring: Scoring, point: OperatingPoint | None) -> str:
+    """How `predicted_names` decides, to stand behind what was decided."""
+    if _decides(scoring, point):
+        return f"at the operating point {point.rule}"
+    return "by probabilities above 0.5" if scoring.task == "multilabel" else "by the largest probability"
 
 
 def positives(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint | None) -> np.ndarray | None:
@@ -78,3 +85,10 @@ def positives(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint
     if point is None or scoring.task == "multilabel":
         return None
     return decisions(probabilities, scoring, point)[:, 0]
+
+
+def _decides(scoring: Scoring, point: OperatingPoint | None) -> bool:
+    """Whether there is an operating point that tells the classes, or which labels there are; not a grade from K on."""
+    if point is None or scoring.positive_from is not None:
+        return False
+    return scoring.task == "multilabel" or len(scoring.classes) == 2

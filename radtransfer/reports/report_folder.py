@@ -8,6 +8,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[P
             f"--out {out}: the report cannot be written ({error.strerror}). Choose another folder."
         ) from None
     return [out / name for name in names]
+
+
+def report_time(out: Path) -> str | None:
+    """When the report that stands in a folder was made, as "2026-01-31 12:00"; None without one."""
+    page = out / "report.html"
+    if not page.is_file():
+        return None
+    return datetime.fromtimestamp(page.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
 
 
 def csv_value(value: Any) -> Any:

@@ -1,17 +1,19 @@
 """Images and patients that a run has seen in training or validation, among those it is to be tested on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import RadtransferError
-from radtransfer.image_place import ImagePlace
 from radtransfer.runs import read_rows
 from radtransfer.settings import DataSettings
 from radtransfer.splits.copies import copies
 from radtransfer.splits.leaks import image_identities
+
+_WAYS = {"train": "trained", "val": "validated"}
+"""What the images of a split did, in the order in which it is told."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,13 @@ class Seen:
 
     Attributes:
         images: Rows of the images that trained or validated: one file, or files of the same bytes.
+        ways: Of each of them: "trained", "validated", or "trained;validated" where several folds used it.
         patients: Their names that stand in the run's training or validation too.
         compared: Whether the run's images were there to compare with; without them only paths and names are.
     """
 
     images: tuple[int, ...]
+    ways: tuple[str, ...]
     patients: tuple[str, ...]
     compared: bool
 
@@ -38,31 +42,45 @@ def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSe
         folds: Of the run.
         data: Where the run's images come from.
     """
-    lines = [
-        row for row in read_rows(run / "folds.csv") if row["split"] in ("train", "val") and int(row["fold"]) in folds
-    ]
-    paths = {row["path"] for row in lines}
+    lines = [row for row in read_rows(run / "folds.csv") if row["split"] in _WAYS and int(row["fold"]) in folds]
+    splits = {}
+    for line in lines:
+        splits.setdefault(line["path"], set()).add(line["split"])
     names = {row["patient"] for row in lines} - {""}
-    patients = sorted(names & set(table.patients or ()))
+    patients = tuple(sorted(names & set(table.patients or ())))
     try:
         source = read_table(data)
     except RadtransferError:
         source = None
-    rows = [] if source is None else [row for row, path in enumerate(source.paths) if path in paths]
+    rows = [] if source is None else [row for row, path in enumerate(source.paths) if path in splits]
     compared = bool(rows) and all(source.files[row] is not None for row in rows)
-    if not compared:
-        return Seen(tuple(row for row, path in enumerate(table.paths) if path in paths), tuple(patients), False)
-    trained = source.select(rows)
-    identities = set(image_identities(trained))
-    same = {row for row, identity in enumerate(image_identities(table)) if identity in identities}
-    same |= _copies(table.files, trained.files)
-    return Seen(tuple(sorted(same)), tuple(patients), True)
+    if compared:
+        trained = source.select(rows)
+        same = {row: [trained.paths[k] for k in found] for row, found in _same_images(table, trained).items()}
+    else:
+        same = {row: [path] for row, path in enumerate(table.paths) if path in splits}
+    images = tuple(sorted(same))
+    ways = tuple(_way(split for path in same[row] for split in splits[path]) for row in images)
+    return Seen(images, ways, patients, compared)
 
 
-def _copies(tested: Sequence[ImagePlace | None], trained: Sequence[ImagePlace]) -> set[int]:
-    """Numbers of the tested images whose bytes are those of a trained one."""
-    found = set()
-    for rows in copies([*tested, *trained]):
-        if rows[-1] >= len(tested):
-            found.update(row for row in rows if row < len(tested))
+def _way(splits: Iterable[str]) -> str:
+    used = set(splits)
+    return ";".join(way for split, way in _WAYS.items() if split in used)
+
+
+def _same_images(table: ImageTable, trained: ImageTable) -> dict[int, Collection[int]]:
+    """Rows of the tested images that are trained ones or have the bytes of some, to the rows of those."""
+    of_identity, found = {}, {}
+    for row, identity in enumerate(image_identities(trained)):
+        of_identity.setdefault(identity, set()).add(row)
+    for row, identity in enumerate(image_identities(table)):
+        if identity in of_identity:
+            found[row] = of_identity[identity]
+    tested = len(table)
+    for rows in copies([*table.files, *trained.files]):
+        theirs = {row - tested for row in rows if row >= tested}
+        for row in rows if theirs else ():
+            if row < tested:
+                found[row] = found.get(row, set()) | theirs
     return found

@@ -1,7 +1,9 @@
 """`radtransfer report --published`, from the command line to the page."""
 
 import json
+import os
 import shutil
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +40,15 @@ def test_a_folder_becomes_a_report(folder, tmp_path):
     assert len(page.images) == 5
     for words in ("<script>x", "Similarity against gain", "a² + (1 − a)²", "flattened", "cover only part"):
         assert words in page.text
+
+
+def test_a_report_that_replaces_another_says_so(folder, tmp_path):
+    first = report("--published", folder, "--out", tmp_path / "out")
+    assert first.code == 0 and "replaced" not in first.err
+    os.utime(tmp_path / "out" / "report.html", (0, time.mktime((2026, 1, 31, 12, 0, 0, 0, 0, -1))))
+    again = report("--published", folder, "--out", tmp_path / "out")
+    assert again.code == 0, again.err
+    assert f"note      replaced the report of 2026-01-31 12:00 in {tmp_path / 'out'}" in again.err.splitlines()
 
 
 def test_every_part_of_the_folder_makes_a_report(folder, tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
@@ -49,8 +50,18 @@ def test_the_error_of_a_small_example_is_as_by_hand():
     found = reliability(np.array([0.05, 0.15, 0.1, 1.0]), np.array([False, True, False, True]), bins=10)
     assert found.count == [1, 2, 1]
     assert found.confidence == pytest.approx([0.05, 0.125, 1.0])
+    assert found.start == pytest.approx([0, 0.1, 0.9])
     assert found.ece == pytest.approx((0.05 + 2 * 0.375 + 0) / 4)
     assert reliability(np.array([]), np.array([])) is None
+
+
+def test_intervals_are_scipys_score_intervals(drawn):
+    targets, said, _ = drawn
+    found = reliability(said[:40, 1], targets[:40, 1] > 0.5, bins=10)
+    assert {0, 1} & set(found.frequency)
+    for share, count, ends in zip(found.frequency, found.count, found.ci95, strict=True):
+        expected = binomtest(round(share * count), count).proportion_ci(method="wilson")
+        assert ends == pytest.approx(list(expected), abs=1e-6)
 
 
 def test_a_network_that_says_what_is_so_has_hardly_an_error(drawn):

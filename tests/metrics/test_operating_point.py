@@ -85,6 +85,7 @@ def test_rates_are_scikit_learns_and_nothing_has_no_share():
     tn, fp, fn, tp = confusion_matrix(truth, scores >= 0.5).ravel()
     assert [found[name] for name in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
     assert (found["sensitivity"], found["specificity"], found["ppv"]) == pytest.approx((0.5, 2 / 3, 0.5))
+    assert found["accuracy"] == pytest.approx((found["tp"] + found["tn"]) / 5)
     assert rates(Question("sick", np.arange(5), truth, scores), 2)["ppv"] is None
 
 

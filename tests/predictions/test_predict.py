@@ -4,7 +4,7 @@ import pytest
 from radtransfer.metrics.calibration import with_temperature
 from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring
-from radtransfer.predictions.predict import Predictor, positives, predicted_names
+from radtransfer.predictions.predict import Predictor, decision_text, positives, predicted_names
 
 TWO = Scoring("multiclass", ("benign", "malignant"))
 
@@ -58,3 +58,13 @@ def test_labels_have_a_threshold_each():
     assert predicted_names(said, labels, None) == [("edema",), ()]
     assert predicted_names(said, labels, point(edema=0.7, fracture=0.4)) == [("fracture",), ("fracture",)]
     assert positives(said, labels, point(edema=0.7, fracture=0.4)) is None
+
+
+def test_how_classes_are_decided_is_said_in_words():
+    grades = Scoring("multiclass", ("0", "1", "2"), positive_from=2)
+    labels = Scoring("multilabel", ("edema", "fracture"))
+    assert decision_text(TWO, point(malignant=0.25)) == "at the operating point youden"
+    assert decision_text(TWO, None) == "by the largest probability"
+    assert decision_text(grades, point(**{"grade >= 2": 0.25})) == "by the largest probability"
+    assert decision_text(labels, point(edema=0.7, fracture=0.4)) == "at the operating point youden"
+    assert decision_text(labels, None) == "by probabilities above 0.5"

@@ -34,6 +34,7 @@ def look(source, table, data=None):
 def test_images_that_trained_or_validated_are_found_and_test_images_are_not(source):
     found = look(source, source / "images" / "images.csv")
     assert found.images == (0, 1, 2, 3)
+    assert found.ways == ("trained", "trained", "trained", "validated")
     assert found.patients == ("p0", "p1", "p2", "p3")
     assert found.compared
 
@@ -46,7 +47,7 @@ def test_a_copy_by_another_name_is_found_by_its_bytes(source):
     shutil.copy(source / "images" / "5.png", other / "sick" / "tested.png")
     found = look(source, other)
     assert [read_table(DataSettings(source=str(other))).paths[row] for row in found.images] == ["well/renamed.png"]
-    assert found.patients == ()
+    assert (found.ways, found.patients) == (("trained",), ())
 
 
 def test_other_folds_do_not_count(source):
@@ -55,8 +56,18 @@ def test_other_folds_do_not_count(source):
     assert seen_before(table, source / "run", [2], data).images == ()
 
 
+def test_an_image_that_folds_used_differently_says_both(source):
+    with (source / "run" / "folds.csv").open("a") as handle:
+        handle.write("\n0.png,well,p0,2,val\n4.png,well,p4,2,val")
+    table = read_table(DataSettings(source=str(source / "images" / "images.csv")))
+    found = seen_before(table, source / "run", [1, 2], DataSettings(source=str(source / "images" / "images.csv")))
+    assert found.images == (0, 1, 2, 3, 4)
+    assert found.ways == ("trained;validated", "trained", "trained", "validated", "validated")
+
+
 def test_where_the_runs_images_are_gone_paths_are_compared(source):
     shutil.copytree(source / "images", source / "moved")
     found = look(source, source / "moved" / "images.csv", DataSettings(source=str(source / "nowhere.csv")))
     assert found.images == (0, 1, 2, 3)
+    assert found.ways[3] == "validated"
     assert not found.compared

@@ -93,7 +93,12 @@ def test_the_operating_point_comes_from_validation_and_is_judged_on_the_test_ima
     tn, fp, fn, tp = confusion_matrix(truth, says).ravel()
     assert [found[name] for name in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
     assert found["sensitivity"] == pytest.approx(tp / (tp + fn))
-    assert result["confusion"] == {"classes": ["sick", "well"], "counts": [[tn, fp], [fn, tp]]}
+    assert result["confusion"] == {
+        "classes": ["sick", "well"],
+        "counts": [[tn, fp], [fn, tp]],
+        "decided": "at the operating point youden",
+    }
+    assert found["accuracy"] == pytest.approx((tn + tp) / 40)
     there = [float(line["p_well"]) >= found["threshold"] for line in valid]
     well = [line["label"] == "well" for line in valid]
     assert found["validation"]["sensitivity"] == pytest.approx(np.mean(np.array(there)[well]))
@@ -123,6 +128,19 @@ def test_the_terminal_says_how_many_and_how_sure(radtransfer, finished_run, else
         "temperature",
     ):
         assert words in outcome.out
+    starts = [line.split()[:2] for line in outcome.out.splitlines()]
+    assert ["well", "AUC"] in starts and ["sick", "AUC"] not in starts
+
+
+def test_the_matrix_says_how_it_was_decided_and_the_accuracy_there_is_printed(radtransfer, finished_run):
+    outcome = radtransfer("evaluate", finished_run.path, "--draws", 100, "--operating-point", "sensitivity=0.9")
+    assert outcome.code == 0, outcome.err
+    *_, point, heading, _, sick, well = outcome.out.splitlines()
+    assert heading == "confusion matrix at the operating point sensitivity=0.9"
+    right = int(sick.split()[1]) + int(well.split()[2])
+    assert f"accuracy {right / 48:.3f}, sensitivity" in point
+    outcome = radtransfer("evaluate", finished_run.path, "--draws", 100)
+    assert "confusion matrix by the largest probability" in outcome.out.splitlines()
 
 
 def test_a_run_is_evaluated_on_its_own_test_images_without_data(radtransfer, finished_run):
@@ -166,21 +184,32 @@ def test_images_and_patients_of_the_training_are_warned_of(radtransfer, finished
     assert "this is not a test. Give images that are new to it" in warnings[0]
     assert "leak: 24 of 24 patients" in warnings[1]
     counts = "48 of 48 test images and 24 of 24 patients were in the run's training or validation"
-    assert outcome.err.splitlines()[-1] == f"warning   {counts}: this is not a test"
+    listed = out / "seen.csv"
+    assert outcome.err.splitlines()[-1] == f"warning   {counts}: this is not a test; listed in {listed}"
+    rows = read_rows(listed)
+    assert [row["path"] for row in rows] == [row["path"] for row in read_rows(out / "predictions.csv")]
+    assert {row["how"] for row in rows} <= {"trained", "validated", "trained;validated"}
     assert "all of them in the run's training or validation" in outcome.out
     seen = json.loads((out / "metrics.json").read_text())["seen"]
     assert seen == {"images": 48, "patients": 24, "of": 48, "of_patients": 24, "in_weights": 0, "compared": True}
 
 
-def test_some_images_of_the_training_are_counted_before_and_under_the_figures(radtransfer, finished_run, tiny_images):
+def test_some_images_of_the_training_are_counted_before_and_under_the_figures(
+    radtransfer, finished_run, tiny_images, tmp_path
+):
     data = ("--data", tiny_images / "images.csv", "--image-root", tiny_images / "images")
-    outcome = radtransfer("evaluate", finished_run.path / "fold_1", *data, "--draws", 100, "--json")
+    outcome = radtransfer("evaluate", finished_run.path / "fold_1", *data, "--draws", 100, "--json", "--out", tmp_path)
     assert outcome.code == 0, outcome.err
+    folds = [row for row in read_rows(finished_run.path / "folds.csv") if row["fold"] == "1"]
+    ways = {"train": "trained", "val": "validated"}
+    expected = {row["path"]: ways[row["split"]] for row in folds if row["split"] in ways}
+    assert {row["path"]: row["how"] for row in read_rows(tmp_path / "seen.csv")} == expected
     seen = json.loads(outcome.out)["seen"]
     assert 0 < seen["images"] < 48 and 0 < seen["patients"] < 24
     counts = f"{seen['images']} of 48 test images and {seen['patients']} of 24 patients"
     last = outcome.err.splitlines()[-1]
-    assert last == f"warning   {counts} were in the run's training or validation: the figures are too high"
+    told = f"{counts} were in the run's training or validation: the figures are too high"
+    assert last == f"warning   {told}; listed in {tmp_path / 'seen.csv'}"
     assert f"leak: {seen['images']} of 48 test images trained or validated" in outcome.err
     assert "its figures are too high. Leave them out" in outcome.err
     assert "not a test" not in outcome.err
@@ -193,8 +222,9 @@ def test_images_that_trained_the_runs_weights_are_warned_of(
     arguments = ("--weights", finished_run.path / "fold_1", *network, "--out", tmp_path / "run")
     assert radtransfer("finetune", "--data", elsewhere, *arguments).code == 0
     data = ("--data", tiny_images / "images.csv", "--image-root", tiny_images / "images")
-    outcome = radtransfer("evaluate", tmp_path / "run", *data, "--draws", 100)
+    outcome = radtransfer("evaluate", tmp_path / "run", *data, "--draws", 100, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err
+    assert {row["how"] for row in read_rows(tmp_path / "out" / "seen.csv")} == {"weights"}
     assert "of 48 test images trained or chose the weights of" in outcome.err
     assert "trained or validated" not in outcome.err
     last = outcome.err.splitlines()[-1]
@@ -301,10 +331,24 @@ def test_several_labels_have_their_own_thresholds_curves_and_matrices(
     assert sum(map(sum, result["confusion"]["labels"]["bright"])) == 48
     assert sum(map(sum, result["confusion"]["labels"]["odd"])) == 44
     assert {path.name for path in out.iterdir()} >= FIGURES
-    assert radtransfer("evaluate", run, *data, *options[:4]).code == 0
+    outcome = radtransfer("evaluate", run, *data, *options[:4])
+    assert outcome.code == 0, outcome.err
+    starts = [line.split()[:2] for line in outcome.out.splitlines()]
+    assert ["bright", "AUC"] in starts and ["odd", "AUC"] in starts
     predicted = radtransfer("predict", run, several_labels, "--image-root", tiny_images / "images", "--format", "jsonl")
     assert predicted.code == 0, predicted.err
     rows = [json.loads(line) for line in predicted.out.splitlines()]
     assert all(
         row["predicted"] == [name for name, value in row["probabilities"].items() if value > 0.5] for row in rows
     )
+
+
+def test_other_images_of_a_seen_patient_are_listed_as_such(radtransfer, finished_run, elsewhere, tmp_path):
+    lines = elsewhere.read_text()
+    table = elsewhere.parent / "one_known.csv"
+    table.write_text(lines.replace(",q0\n", ",p00\n"))
+    outcome = radtransfer("evaluate", finished_run.path, "--data", table, "--draws", 100, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    rows = read_rows(tmp_path / "out" / "seen.csv")
+    assert [(row["path"], row["how"]) for row in rows] == [("00.png", "patient"), ("01.png", "patient")]
+    assert "the figures may be too high; listed in" in outcome.err.splitlines()[-1]
