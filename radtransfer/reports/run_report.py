@@ -68,11 +68,8 @@ def report_runs(
     runs = [run for arm in subject.arms for run in arm.runs]
     check_one_question(runs, out, options + ([] if cca else ["--no-cca"]))
     results = _results(subject, threshold if threshold is not None else subject.threshold, cca, progress)
-    points = [
-        *leak_points(subject.arms),
-        *(one_arm(subject.arms[0]) if len(subject.arms) == 1 else ()),
-        *advice(results.found),
-    ]
+    alone = one_arm(subject.arms[0]) if len(subject.arms) == 1 else ()
+    points = [*leak_points(subject.arms), *alone, *advice(results.found)]
     return write_report(_page(results, points), _values(results, points), out)
 
 
