@@ -9,12 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from radtransfer.reports.arms.arm_results import NETWORK
 from radtransfer.reports.arms.run_arms import CHANCE, Arm, ArmRun
 
 _PLAN = ("model.weights", "model.backbone", "model.preprocessing", "transfer.")
 """Settings that are told by start, depth and backbone."""
 
 _RECIPE = "training."
+
+_WORDS = {"data.source": "data"}
+"""Settings whose own names would not be understood in a sentence."""
 
 _FILES = (".h5", ".keras", ".npz", ".safetensors")
 _DRAWN = {"mean_var": "mean and variance", "sampled": "sampled weights", "shuffled": "shuffled weights"}
@@ -51,6 +55,21 @@ def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
 def what_it_is(arm: Any) -> str:
     """Backbone, start, depth and what else is special, of an `Arm` or `ArmSummary`."""
     return ", ".join(filter(None, (arm.backbone, arm.start, arm.depth, arm.recipe, arm.context)))
+
+
+def differ_in(a: Arm, b: Arm) -> tuple[str, ...]:
+    """What two arms differ in but for chance, in words: network, start, what trains, then names of settings."""
+    pairs = [(NETWORK, a.backbone, b.backbone), ("start", a.start, b.start), ("what trains", a.depth, b.depth)]
+    of_plan = [name for name, one, other in pairs if one != other]
+    names = dict.fromkeys(name for arm in (a, b) for name in arm.runs[0].settings if not name.startswith(CHANCE))
+    differing = [name for name in names if len({_text(arm.runs[0].settings.get(name)) for arm in (a, b)}) > 1]
+    # Settings of a plan are told by the words above; where these are equal, nothing else tells of them.
+    settings = [name for name in differing if not (of_plan and name.startswith(_PLAN))]
+    return (*of_plan, *map(_called, settings))
+
+
+def _called(setting: str) -> str:
+    return _WORDS.get(setting) or setting.split(".")[-1].replace("_", " ")
 
 
 def _told(run: ArmRun, names: Sequence[str]) -> str:
