@@ -21,6 +21,7 @@ _WORDS = {"data.source": "data"}
 """Settings whose own names would not be understood in a sentence."""
 
 _FILES = (".h5", ".keras", ".npz", ".safetensors")
+_WITHOUT_WEIGHTS = {"random": "random", "gabor": "Gabor filters"}
 _DRAWN = {"mean_var": "mean and variance", "sampled": "sampled weights", "shuffled": "shuffled weights"}
 
 
@@ -68,6 +69,12 @@ def differ_in(a: Arm, b: Arm) -> tuple[str, ...]:
     return (*of_plan, *map(_called, settings))
 
 
+def uses_weights(arm: Arm) -> bool:
+    """Whether anything of an arm starts from pretrained weights, or from what is drawn like them."""
+    stages = arm.runs[0].record.get("plan", {}).get("stages", [])
+    return any(stage["starts_from"] not in _WITHOUT_WEIGHTS for stage in stages)
+
+
 def _called(setting: str) -> str:
     return _WORDS.get(setting) or setting.split(".")[-1].replace("_", " ")
 
@@ -81,7 +88,7 @@ def _start(run: ArmRun) -> str:
     plan = run.record.get("plan", {})
     weights = str(run.record.get("weights", {}).get("source") or run.settings.get("model.weights") or "pretrained")
     origin = _origin(run.weights or weights)
-    names = {"pretrained": origin, "random": "random", "gabor": "Gabor filters"}
+    names = {"pretrained": origin, **_WITHOUT_WEIGHTS}
     parts: list[tuple[str, str]] = []
     for stage in plan.get("stages", []):
         text = names.get(stage["starts_from"], f"{_DRAWN.get(stage['starts_from'], stage['starts_from'])} of {origin}")
