@@ -66,7 +66,7 @@ def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
     write_json(out / "similarity.json", comparison.to_dict())
     kinds = comparison.settings["similarity"]
     curves = {kind: _curve([item for item in comparison.layers if item.kind == kind]) for kind in kinds}
-    save_figure(similarity_curve(comparison.names, curves), out / "similarity.png")
+    save_figure(similarity_curve(comparison.names, curves, measure=_measure(comparison)), out / "similarity.png")
     written = [out / f"similarity.{suffix}" for suffix in ("csv", "json", "png")]
     written += _heat_maps(comparison, out)
     delete_others(out, COMPARISON_FILES, written)
@@ -95,17 +95,25 @@ def _row(item: "LayerSimilarity") -> list:
     return [item.layer, item.kind, *("" if value is None else value for value in figures), *counts]
 
 
+def _measure(comparison: "Comparison") -> str:
+    """What the curve shows: its measure, if it is one, and whether a network is compared with its own start."""
+    from radtransfer.similarity import SIMILARITIES
+
+    kinds, (a, b) = comparison.settings["similarity"], (comparison.settings[side].partition("@") for side in "ab")
+    what = f"similarity ({SIMILARITIES[kinds[0]].title})" if len(kinds) == 1 else "similarity"
+    of_itself = a[0] == b[0] and a[2] == "initial" and b[2] in ("", "final")
+    return f"{what},\nbefore and after training" if of_itself else what
+
+
 def _curve(items: list["LayerSimilarity"]) -> Curve:
-    nulls = np.array([[item.null.closed_form, item.null.permuted] for item in items], float)
-    # Where only one of the two is known it is the whole band; NaN where none is.
-    nulls = np.where(np.isnan(nulls), nulls[:, ::-1], nulls)
+    # The larger of the two that is known; NaN where none is.
+    chance = np.fmax(*np.array([[item.null.closed_form, item.null.permuted] for item in items], float).T)
     intervals = np.array([item.ci95 or (np.nan, np.nan) for item in items])
     return Curve(
         values=[np.nan if item.similarity is None else item.similarity for item in items],
         low=intervals[:, 0].tolist(),
         high=intervals[:, 1].tolist(),
-        chance_low=nulls.min(axis=1).tolist(),
-        chance_high=nulls.max(axis=1).tolist(),
+        chance=chance.tolist(),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from radtransfer.figures.before_after import Points, before_after
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
+from radtransfer.similarity import SIMILARITIES
 
 # This module imports TensorFlow, which drawing does without.
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def draw_groups(population: "Population", kind: str, *, top: bool = False) -> "F
     groups = [group for group in population.groups if group.kind == kind and (top or group.layer != TOP)]
     names = list(dict.fromkeys(group.layer for group in groups))
     starts = population.r_squared[kind]
-    return similarity_curve(names, {s: _curve([group for group in groups if group.starts == s]) for s in starts})
+    curves = {s: _curve([group for group in groups if group.starts == s]) for s in starts}
+    return similarity_curve(names, curves, measure=f"similarity ({SIMILARITIES[kind].title})")
 
 
 def draw_training(population: "Population", kind: str) -> "Figure":
@@ -42,7 +44,7 @@ def _curve(groups: Sequence["Group"]) -> Curve:
     values = np.array([group.final for group in groups], float)
     sd = np.array([group.sd for group in groups], float)
     nothing = [np.nan] * len(groups)
-    return Curve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing, nothing)
+    return Curve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing)
 
 
 def _points(pairs: Sequence["PairSimilarity"], r_squared: float | None) -> Points:

@@ -25,13 +25,14 @@ def draw_forest(
     """A row per name, from the top.
 
     Args:
-        names: Of the rows.
+        names: Of the rows, each of one line or two.
         rows: Value, low and high end of each; NaN where there is none.
         label: Of the axis.
         reference: Drawn as a line, if given.
         points: Single values of each row, as small strokes.
     """
-    figure, (axes,) = new_figure(width=2 * COLUMN, height=0.8 + 0.28 * len(names))
+    row = 0.28 if not any("\n" in name for name in names) else 0.4
+    figure, (axes,) = new_figure(width=2 * COLUMN, height=0.8 + row * len(names))
     for place, (value, low, high) in enumerate(rows):
         # Filled where the interval leaves out the reference, hollow where it does not.
         crosses = reference is not None and not (low > reference or high < reference)
@@ -42,11 +43,12 @@ def draw_forest(
         axes.plot(values, np.full(len(values), place + 0.27), linestyle="", marker="|", color="0.35", markersize=5)
     if reference is not None:
         axes.axvline(reference, color="0.4", linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(names)), [plain(_short(name)) for name in names])
+    axes.set_yticks(range(len(names)), [_label(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(label)
     return figure
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _LONG else f"{name[: _LONG - 1]}…"
+def _label(name: str) -> str:
+    lines = name.split("\n")
+    return "\n".join(plain(line if len(line) <= _LONG else f"{line[: _LONG - 1]}…") for line in lines)

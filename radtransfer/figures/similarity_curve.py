@@ -24,51 +24,56 @@ class Curve:
     Attributes:
         values: The similarity.
         low, high: Ends of its 95 % interval, or of another range that is said elsewhere.
-        chance_low, chance_high: Ends of the band of unrelated layers.
+        chance: The most that unrelated layers score.
     """
 
     values: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
-    chance_low: Sequence[float]
-    chance_high: Sequence[float]
+    chance: Sequence[float]
 
 
 @in_paper_style
 def similarity_curve(
-    layers: Sequence[str], curves: Mapping[str, Curve], *, chance: Sequence[float] | None = None
+    layers: Sequence[str], curves: Mapping[str, Curve], *, measure: str, chance: Sequence[float] | None = None
 ) -> "Figure":
-    """A line per name in `curves` over the layers.
+    """A line per name in `curves` over the layers, above a band from the bottom up to what unrelated layers score.
 
     Args:
         layers: Along the axis.
         curves: Of each name.
+        measure: What the values are, along the other axis.
         chance: The most that unrelated layers score, of all curves together: a value per layer, NaN where unknown.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 3.
     """
     figure, (axes,) = new_figure(width=COLUMN if len(layers) <= _WIDE else 2 * COLUMN)
-    if chance is not None and not np.isnan(np.array(chance, float)).all():
-        axes.fill_between(range(len(layers)), 0, chance, color=COLORS[-1], alpha=0.3, linewidth=0, label="chance")
+    values = np.array([[*curve.values, *curve.low, *curve.chance] for curve in curves.values()], float)
+    bottom = min(0.0, np.nanmin(values))
+    if chance is not None:
+        _draw_chance(axes, bottom, chance, COLORS[-1], "chance")
+    single = len(curves) == 1
     for number, (name, curve) in enumerate(curves.items()):
-        _draw(axes, number, name, curve, single=len(curves) == 1)
+        color = COLORS[-1] if single else line_style(number)["color"]
+        _draw_chance(axes, bottom, curve.chance, color, "chance" if single else f"chance, {name}")
+        _draw(axes, number, name, curve)
     _name_layers(axes, layers)
-    values = np.array([[*curve.values, *curve.low, *curve.chance_low] for curve in curves.values()], float)
-    axes.set_ylim(min(0.0, np.nanmin(values)), 1.02)
-    axes.set_ylabel("similarity")
+    axes.set_ylim(bottom, 1.02)
+    axes.set_ylabel(measure)
     figure.legend(
         loc="outside upper center", ncols=2 if max(map(len, curves)) < _LONG else 1, fontsize=7, frameon=False
     )
     return figure
 
 
-def _draw(axes: "Axes", number: int, name: str, curve: Curve, *, single: bool) -> None:
+def _draw_chance(axes: "Axes", bottom: float, chance: Sequence[float], color: str, label: str) -> None:
+    if not np.isnan(np.array(chance, float)).all():
+        axes.fill_between(range(len(chance)), bottom, chance, color=color, alpha=0.3, linewidth=0, label=label)
+
+
+def _draw(axes: "Axes", number: int, name: str, curve: Curve) -> None:
     x, style = np.arange(len(curve.values)), line_style(number)
-    chance = COLORS[-1] if single else style["color"]
-    label = "chance" if single else f"chance, {name}"
-    if not np.isnan(np.array(curve.chance_low, float)).all():
-        axes.fill_between(x, curve.chance_low, curve.chance_high, color=chance, alpha=0.3, linewidth=0, label=label)
     axes.fill_between(x, curve.low, curve.high, color=style["color"], alpha=0.2, linewidth=0)
     errors = np.abs(np.array([curve.low, curve.high]) - np.array(curve.values))
     axes.errorbar(x, curve.values, yerr=np.nan_to_num(errors), capsize=2, elinewidth=0.8, label=name, **style)

@@ -114,3 +114,8 @@ def test_of_many_arms_those_that_the_advice_needs_are_compared():
     assert frozenset(("00", "01")) in pairs and frozenset(("00", "33")) in pairs
     assert frozenset(("00", "11")) not in pairs
     assert len(list(_pairs(arms[:4], []))) == 6
+
+
+def test_of_many_arms_each_is_compared_with_the_best_by_its_pooled_auc():
+    arms = [ArmSummary(f"{n}", f"s{n}", f"d{n}", "b", mean=0.9 - 0.01 * n, pooled=0.5 + 0.01 * n) for n in range(11)]
+    assert {frozenset(pair) for pair in _pairs(arms, [])} == {frozenset((str(n), "10")) for n in range(10)}

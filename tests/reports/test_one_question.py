@@ -10,6 +10,7 @@ from run_files import write_run
 
 from radtransfer.cli.main import application
 from radtransfer.metrics.scoring import Scoring
+from radtransfer.reports.arms.one_arm import has_weights
 from radtransfer.reports.arms.one_question import question
 
 
@@ -141,3 +142,22 @@ def test_one_arm_is_not_said_to_be_compared(tmp_path, start, title, options):
     assert point["verdict"] == "one arm"
     assert f"radtransfer finetune {run}/config.yaml {options} --set transfer.freeze_to=null --out" in point["evidence"]
     assert f"&& radtransfer report {run} {run}-" in point["evidence"]
+
+
+def test_one_arm_of_a_network_without_published_weights_is_told_to_pretrain_it(tmp_path):
+    run = write_run(tmp_path / "run", starts_from="random", backbone="cbr_tiny")
+    assert report(run, "--no-cca", "--out", tmp_path / "out").exit_code == 0
+    point = results(tmp_path / "out")[0]["advice"][0]
+    assert "none are published for cbr_tiny" in point["text"] and "weights list" not in point["text"]
+    assert point["evidence"].startswith(
+        f"radtransfer finetune pretrain-source --data SOURCE --set model.backbone=cbr_tiny --out {run}-source && "
+        f"radtransfer finetune {run}/config.yaml --weights {run}-source --scheme transfer --out {run}-pretrained && "
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "known"),
+    [("cbr_small", False), ("resnet50", True), ("inception_v3_torch", True), ("resnet50_v1_5", True)],
+)
+def test_networks_with_published_weights_are_known(backbone, known):
+    assert has_weights(backbone) is known

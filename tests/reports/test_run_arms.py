@@ -4,7 +4,7 @@ import pytest
 from run_files import write_run
 
 from radtransfer.errors import RunError
-from radtransfer.reports.arms.arm_names import sort_arms
+from radtransfer.reports.arms.arm_names import differ_in, sort_arms
 from radtransfer.reports.arms.run_arms import find_runs
 
 
@@ -78,3 +78,17 @@ def test_no_run_is_a_run_error(tmp_path):
 def test_a_run_given_twice_counts_once(tmp_path):
     path = write_run(tmp_path / "run")
     assert len(find_runs([path, tmp_path, path])[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"seed": 1, "settings": {"training.learning_rate": 0.1}}, ("learning rate",)),
+        ({"starts_from": "random", "weights": "random"}, ("start",)),
+        ({"backbone": "cbr_tiny", "frozen": 1, "weights": "w"}, ("network", "start", "what trains")),
+        ({"settings": {"model.preprocessing": "tf", "data.source": "d.csv"}}, ("data", "preprocessing")),
+    ],
+)
+def test_what_two_arms_differ_in_is_named(tmp_path, options, names):
+    one, other = arms(write_run(tmp_path / "a"), write_run(tmp_path / "b", **options))
+    assert differ_in(one, other) == names

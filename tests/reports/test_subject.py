@@ -7,7 +7,7 @@ from run_files import write_run
 
 from radtransfer.errors import RunError
 from radtransfer.reports.arms.study_record import read_study
-from radtransfer.reports.arms.subject import TITLE, find_subject
+from radtransfer.reports.arms.subject import TITLE, TITLE_WITHOUT_TRANSFER, find_subject
 
 
 def row(path, arm, *, key, kind="arm", reference=None, status="finished", **labels):
@@ -103,3 +103,16 @@ def test_a_broken_table_is_a_run_error(tmp_path):
     with pytest.raises(RunError, match="is no table of a study"):
         read_study(tmp_path)
     assert read_study(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("starts", "title"),
+    [
+        (("random", "gabor"), TITLE_WITHOUT_TRANSFER),
+        (("random", "pretrained"), TITLE),
+        (("random", "mean_var"), TITLE),
+    ],
+)
+def test_the_title_asks_about_transfer_only_where_an_arm_used_weights(tmp_path, starts, title):
+    paths = [write_run(tmp_path / start, starts_from=start) for start in starts]
+    assert find_subject(paths).title == title

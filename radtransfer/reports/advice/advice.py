@@ -1,21 +1,23 @@
 """The advice of a report on runs: which start, how deep, which size, and what the data cannot decide.
 
 Each rule is a function from an `ArmResults` to sentences. It compares arms that differ in nothing but what it is
-about; it claims a difference only where the 95 % interval over patients leaves out zero, calls arms equal only where
-the whole interval lies within ±0.02, and says otherwise what would decide.
+about, or says in what else they differ; it claims a difference only where the 95 % interval over patients leaves out
+zero, calls arms equal only where the whole interval lies within ±0.02, and says otherwise what would decide.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from radtransfer.reports.advice.evidence import auc_evidence, difference_evidence
+from radtransfer.reports.advice.evidence import auc_evidence, difference_evidence, needed, what_would_decide
 from radtransfer.reports.advice.failure_signatures import alike_without_gain, equal_but_different, lost_when_frozen
+from radtransfer.reports.advice.groups import depth_groups, size_groups, start_groups
 from radtransfer.reports.advice.steps import sooner
 from radtransfer.reports.advice.training import few_trainings, one_training
-from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults, ArmSummary, groups_of
+from radtransfer.reports.advice.which_arm import which_arm
+from radtransfer.reports.arms.arm_results import NETWORK, ArmResults, ArmSummary
 from radtransfer.reports.arms.tested_images import other_images
 from radtransfer.reports.numbers import listed
 from radtransfer.reports.page import Point
-from radtransfer.reports.verdicts import SAME, how_many, verdict
+from radtransfer.reports.verdicts import SAME, verdict
 
 
 def advice(found: ArmResults) -> list[Point]:
@@ -25,27 +27,20 @@ def advice(found: ArmResults) -> list[Point]:
 
 def which_start(found: ArmResults) -> Iterator[Point]:
     """The best start among arms that differ in nothing else."""
-    for arms in groups_of(found, ("backbone", "depth", "recipe", "context"), by="start"):
+    for arms in start_groups(found):
         yield from _ranked(arms, found)
 
 
 def how_deep(found: ArmResults) -> Iterator[Point]:
     """The fewest trained parameters that lose nothing, among arms that differ in nothing else."""
-    for arms in groups_of(found, ("backbone", "start", "recipe", "context"), by="depth"):
-        known = [arm for arm in arms if arm.trainable is not None]
-        if len(known) > 1:
-            yield from _smallest("how deep", "Train", known, found, lambda arm: arm.trainable, lambda arm: arm.depth)
+    for arms in depth_groups(found):
+        yield from _smallest("how deep", "Train", arms, found, lambda arm: arm.trainable, lambda arm: arm.depth)
 
 
 def which_size(found: ArmResults) -> Iterator[Point]:
     """The smallest network that loses nothing, each with its best arm, whatever it starts from and how it learns."""
-    for arms in groups_of(found, ("context",), by="backbone"):
-        best = {}
-        for arm in arms:
-            best.setdefault(arm.backbone, arm)
-        known = [arm for arm in best.values() if arm.parameters is not None]
-        if len(known) > 1:
-            yield from _smallest("which size", "Take", known, found, lambda arm: arm.parameters, _size)
+    for arms in size_groups(found):
+        yield from _smallest("which size", "Take", arms, found, lambda arm: arm.parameters, _size)
 
 
 RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
@@ -54,6 +49,7 @@ RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
     how_deep,
     few_trainings,
     which_size,
+    which_arm,
     sooner,
     lost_when_frozen,
     alike_without_gain,
@@ -83,7 +79,7 @@ def _ranked(arms: Sequence[ArmSummary], found: ArmResults) -> Iterator[Point]:
     else:
         text = f"{do} {listed([best.origin, *equal], 'or')}{where}: they are equal within {SAME:g}"
     text += f"; {listed(beaten)} {'is' if len(beaten) == 1 else 'are'} worse" if beaten else ""
-    text += "".join(f". {more}" for more in _reasons({arm.origin: compared[arm] for arm in open_ones}))
+    text += "".join(f". {more}" for more in what_would_decide({arm.origin: compared[arm] for arm in open_ones}))
     yield Point("undecided" if open_ones else title, f"{text}.", evidence)
 
 
@@ -115,7 +111,10 @@ def _smallest(
         loses = "loses" if len(smaller) == 1 else "lose"
         text = f"{do} {name(best)}{where}: {listed([name(arm) for arm in smaller])} {loses} AUC"
     if unclear and enough is None:
-        text += f"; {_more(compared[unclear[0]])}"
+        text += f"; {needed(compared[unclear[0]])}"
+    also = dict.fromkeys(name for d in compared.values() if d is not None for name in d.differ_in if name != NETWORK)
+    if title == "which size" and also:
+        text += f". They differ in {listed(list(also))} as well"
     yield Point("undecided" if unclear and enough is None else title, f"{text}.", evidence)
 
 
@@ -125,19 +124,3 @@ def _where(arm: ArmSummary) -> str:
 
 def _size(arm: ArmSummary) -> str:
     return f"{arm.backbone} ({arm.parameters / 1e6:.1f} million parameters)"
-
-
-def _reasons(compared: Mapping[str, ArmDifference | None]) -> Iterator[str]:
-    """What would decide against the nearest of undecided arms, and which were not compared at all."""
-    known = {name: difference for name, difference in compared.items() if difference is not None}
-    if known:
-        nearest = min(known, key=lambda name: abs(known[name].value))
-        yield f"Against {nearest}, {_more(known[nearest])}"
-    for name in compared.keys() - known.keys():
-        yield f"{name} was not compared on the same images"
-
-
-def _more(difference: ArmDifference | None) -> str:
-    if difference is None:
-        return "they were not compared on the same images"
-    return how_many(difference.value, difference.ci95, difference.patients, unit=difference.unit)

@@ -1,7 +1,10 @@
-"""The evidence behind a sentence of advice: an AUC, or a difference, with its interval and of how many it is."""
+"""The evidence behind a sentence of advice: AUCs and differences with their intervals, and what more would decide."""
+
+from collections.abc import Iterator, Mapping
 
 from radtransfer.reports.arms.arm_results import ArmDifference, ArmSummary
 from radtransfer.reports.numbers import interval, mean_sd, number, plain_interval, signed
+from radtransfer.reports.verdicts import how_many
 
 
 def auc_evidence(arm: ArmSummary) -> str:
@@ -18,3 +21,20 @@ def difference_evidence(difference: ArmDifference) -> str:
     if difference.trainings > 1:
         text += f", better in {difference.better} of {difference.trainings} trainings"
     return text
+
+
+def what_would_decide(compared: Mapping[str, ArmDifference | None]) -> Iterator[str]:
+    """What would decide against the nearest of undecided arms, and which were not compared at all."""
+    known = {name: difference for name, difference in compared.items() if difference is not None}
+    if known:
+        nearest = min(known, key=lambda name: abs(known[name].value))
+        yield f"Against {nearest}, {needed(known[nearest])}"
+    for name in compared.keys() - known.keys():
+        yield f"{name} was not compared on the same images"
+
+
+def needed(difference: ArmDifference | None) -> str:
+    """How many patients would decide an undecided difference."""
+    if difference is None:
+        return "they were not compared on the same images"
+    return how_many(difference.value, difference.ci95, difference.patients, unit=difference.unit)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from radtransfer.reports.arms.arm_results import ArmResults, ArmSummary, groups_of
+from radtransfer.reports.advice.groups import start_groups
+from radtransfer.reports.arms.arm_results import ArmResults, ArmSummary
 from radtransfer.reports.arms.step_differences import StepDifference
 from radtransfer.reports.numbers import interval, listed, signed
 from radtransfer.reports.page import Point
@@ -11,7 +12,7 @@ from radtransfer.reports.verdicts import more_trainings
 
 def sooner(found: ArmResults) -> Iterator[Point]:
     """The start that gets to the threshold first, among arms that differ in nothing else."""
-    for arms in groups_of(found, ("backbone", "depth", "recipe", "context"), by="start"):
+    for arms in start_groups(found):
         first = _first(arms, found)
         if first is None:
             continue

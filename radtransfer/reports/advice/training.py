@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults, groups_of
+from radtransfer.reports.advice.groups import depth_groups, other_groups, start_groups
+from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults
 from radtransfer.reports.numbers import interval, listed, signed
 from radtransfer.reports.page import Point
 from radtransfer.reports.verdicts import more_trainings, verdict
@@ -23,9 +24,9 @@ def one_training(found: ArmResults) -> Iterator[Point]:
 
 
 def few_trainings(found: ArmResults) -> Iterator[Point]:
-    """The best start or depth, where its lead holds for the patients but not for training again."""
-    for by, others in (("start", "depth"), ("depth", "start")):
-        for best, *arms in groups_of(found, ("backbone", others, "recipe", "context"), by=by):
+    """The best start, depth or arm, where its lead holds for the patients but not for training again."""
+    for groups in (start_groups, depth_groups, other_groups):
+        for best, *arms in groups(found):
             leads = [difference for arm in arms if (difference := found.difference(best.name, arm.name)) is not None]
             leads = [
                 difference for difference in leads if verdict(difference.ci95) == "better" and _may_turn(difference)

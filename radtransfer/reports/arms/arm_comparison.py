@@ -13,7 +13,8 @@ from radtransfer.metrics.agreement import agreement
 from radtransfer.metrics.auc_difference import delong
 from radtransfer.metrics.scoring import main_questions
 from radtransfer.progress import Progress
-from radtransfer.reports.arms.arm_results import ArmDifference, ArmSummary, Interval
+from radtransfer.reports.arms.arm_names import differ_in
+from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults, ArmSummary, Interval
 from radtransfer.reports.arms.run_arms import Arm, ArmRun
 from radtransfer.reports.arms.tested_images import image_sets, other_files
 from radtransfer.reports.fold_statistics import fold_difference, spread
@@ -115,14 +116,17 @@ def _coin(found: RunPredictions) -> RunPredictions:
 
 
 def _pairs(arms: Sequence[ArmSummary], named: Collection[frozenset[str]]) -> Iterator[tuple[str, str]]:
-    """All pairs of few arms; of many, those that are named or differ in one thing, and each with the best."""
+    """All pairs of few arms; of many, those that are named or differ in one thing, and each with the best.
+
+    There is a best arm of each set of images.
+    """
     scored = [arm for arm in arms if arm.mean is not None]
-    best = max(scored, key=lambda arm: arm.mean, default=None)
+    best = {arm.images: arm for arm in reversed(ArmResults(arms).scored)}.values()
     for place, a in enumerate(scored):
         for b in scored[place + 1 :]:
             changed = sum(getattr(a, key) != getattr(b, key) for key in _TOLD)
             few = len(scored) <= MOST_ARMS or changed <= 1
-            if few or best in (a, b) or {a.name, b.name} in named:
+            if few or a in best or b in best or {a.name, b.name} in named:
                 yield a.name, b.name
 
 
@@ -153,6 +157,7 @@ def _difference(a: Arm, b: Arm, predictions: PredictionShelf) -> ArmDifference |
         kappa=kappa,
         kappa_ci95=kappa_interval,
         agreement=shares,
+        differ_in=differ_in(a, b),
     )
 
 

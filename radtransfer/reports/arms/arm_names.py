@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from radtransfer.reports.arms.arm_results import NETWORK
 from radtransfer.reports.arms.run_arms import CHANCE, Arm, ArmRun
 
 _PLAN = ("model.weights", "model.backbone", "model.preprocessing", "transfer.")
@@ -16,7 +17,11 @@ _PLAN = ("model.weights", "model.backbone", "model.preprocessing", "transfer.")
 
 _RECIPE = "training."
 
+_WORDS = {"data.source": "data"}
+"""Settings whose own names would not be understood in a sentence."""
+
 _FILES = (".h5", ".keras", ".npz", ".safetensors")
+_WITHOUT_WEIGHTS = {"random": "random", "gabor": "Gabor filters"}
 _DRAWN = {"mean_var": "mean and variance", "sampled": "sampled weights", "shuffled": "shuffled weights"}
 
 
@@ -53,6 +58,27 @@ def what_it_is(arm: Any) -> str:
     return ", ".join(filter(None, (arm.backbone, arm.start, arm.depth, arm.recipe, arm.context)))
 
 
+def differ_in(a: Arm, b: Arm) -> tuple[str, ...]:
+    """What two arms differ in but for chance, in words: network, start, what trains, then names of settings."""
+    pairs = [(NETWORK, a.backbone, b.backbone), ("start", a.start, b.start), ("what trains", a.depth, b.depth)]
+    of_plan = [name for name, one, other in pairs if one != other]
+    names = dict.fromkeys(name for arm in (a, b) for name in arm.runs[0].settings if not name.startswith(CHANCE))
+    differing = [name for name in names if len({_text(arm.runs[0].settings.get(name)) for arm in (a, b)}) > 1]
+    # Settings of a plan are told by the words above; where these are equal, nothing else tells of them.
+    settings = [name for name in differing if not (of_plan and name.startswith(_PLAN))]
+    return (*of_plan, *map(_called, settings))
+
+
+def uses_weights(arm: Arm) -> bool:
+    """Whether anything of an arm starts from pretrained weights, or from what is drawn like them."""
+    stages = arm.runs[0].record.get("plan", {}).get("stages", [])
+    return any(stage["starts_from"] not in _WITHOUT_WEIGHTS for stage in stages)
+
+
+def _called(setting: str) -> str:
+    return _WORDS.get(setting) or setting.split(".")[-1].replace("_", " ")
+
+
 def _told(run: ArmRun, names: Sequence[str]) -> str:
     return ", ".join(f"{name.split('.')[-1].replace('_', ' ')} {_text(run.settings.get(name))}" for name in names)
 
@@ -62,7 +88,7 @@ def _start(run: ArmRun) -> str:
     plan = run.record.get("plan", {})
     weights = str(run.record.get("weights", {}).get("source") or run.settings.get("model.weights") or "pretrained")
     origin = _origin(run.weights or weights)
-    names = {"pretrained": origin, "random": "random", "gabor": "Gabor filters"}
+    names = {"pretrained": origin, **_WITHOUT_WEIGHTS}
     parts: list[tuple[str, str]] = []
     for stage in plan.get("stages", []):
         text = names.get(stage["starts_from"], f"{_DRAWN.get(stage['starts_from'], stage['starts_from'])} of {origin}")

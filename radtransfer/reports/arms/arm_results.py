@@ -6,6 +6,9 @@ from typing import TypeVar
 
 from radtransfer.reports.arms.step_differences import Interval, StepDifference
 
+NETWORK = "network"
+"""What arms of different backbones differ in, as `ArmDifference.differ_in` calls it."""
+
 
 @dataclass(frozen=True)
 class ArmSummary:
@@ -67,6 +70,7 @@ class ArmDifference:
         kappa: Cohen's, of being right or wrong about the same images.
         kappa_ci95: Its 95 % interval by bootstrap over patients.
         agreement: Share of images on which both are right or both wrong, and that of independent networks.
+        differ_in: In words, such as "start" or "learning rate".
     """
 
     a: str
@@ -84,6 +88,7 @@ class ArmDifference:
     kappa: float | None = None
     kappa_ci95: Interval | None = None
     agreement: tuple[float, float] | None = None
+    differ_in: tuple[str, ...] = ()
 
     def turned(self) -> "ArmDifference":
         """B less A."""

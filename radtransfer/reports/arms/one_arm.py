@@ -4,11 +4,15 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from radtransfer.pretrained.manifest import weights_cards
 from radtransfer.reports.arms.run_arms import Arm, ArmRun
 from radtransfer.reports.page import Point
 
 _RESET = {"through": "null", "freeze_to": "null", "stages": "{}"}
 """Settings of a plan that a network from random weights, or one that trains throughout, does without."""
+
+_OF_PYTORCH = ("_v1_5", "_torch")
+"""Ends of the names of backbones as PyTorch builds them, whose weights `weights convert` writes."""
 
 
 def one_arm_title(arm: Arm) -> str:
@@ -18,10 +22,14 @@ def one_arm_title(arm: Arm) -> str:
 
 def one_arm(arm: Arm) -> Iterator[Point]:
     """That nothing is compared, and the commands that train what to compare with and report on both."""
-    run = arm.runs[0]
+    run, before = arm.runs[0], ""
     if arm.start == "random":
         what, other = "from pretrained weights (`radtransfer weights list` names some)", "WEIGHTS"
         scheme, place = "transfer", Path(f"{run.path}-pretrained")
+        if not has_weights(_network(run)):
+            what = f"from weights of your own (none are published for {_network(run)}: pretrain it on a folder SOURCE)"
+            other = f"{run.path}-source"
+            before = f"{_pretraining(run, other)} && "
     else:
         what, other = "from random weights", "random"
         scheme, place = "slim" if arm.backbone.endswith(", slim") else "scratch", Path(f"{run.path}-scratch")
@@ -32,9 +40,24 @@ def one_arm(arm: Arm) -> Iterator[Point]:
         f"Nothing is compared here: the AUC says how well this network does, not what starting from {_start(arm)} "
         f"brought. "
         f"Train the same network {what}{seeds}, and report on both.",
-        f"{_command(run, other, scheme, place)} && {shlex.join(['radtransfer', 'report', *paths, str(place)])} "
-        "--out report",
+        f"{before}{_command(run, other, scheme, place)} && "
+        f"{shlex.join(['radtransfer', 'report', *paths, str(place)])} --out report",
     )
+
+
+def has_weights(backbone: str) -> bool:
+    """Whether weights of `backbone` are published, of a family or as PyTorch's."""
+    published = {card.backbone for card in weights_cards().values()}
+    return bool(published & {backbone, *(backbone.removesuffix(suffix) for suffix in _OF_PYTORCH)})
+
+
+def _network(run: ArmRun) -> str:
+    return str(run.record.get("backbone") or run.settings.get("model.backbone"))
+
+
+def _pretraining(run: ArmRun, place: str) -> str:
+    words = ["radtransfer", "finetune", "pretrain-source", "--data", "SOURCE"]
+    return shlex.join([*words, "--set", f"model.backbone={_network(run)}", "--out", place])
 
 
 def _start(arm: Arm) -> str:

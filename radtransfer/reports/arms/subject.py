@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from radtransfer.reports.arms.arm_names import describe_arms, sort_arms
+from radtransfer.reports.arms.arm_names import describe_arms, sort_arms, uses_weights
 from radtransfer.reports.arms.one_arm import one_arm_title
 from radtransfer.reports.arms.run_arms import Arm, ArmRun, check_any, find_runs, read_arm_run
 from radtransfer.reports.arms.study_record import Row, StudyRecord, read_study
 from radtransfer.runs import finished_folds
 
 TITLE = "What did transfer learning bring?"
+TITLE_WITHOUT_TRANSFER = "How do these networks compare?"
 
 Side = str
 """The name of an arm, or of an arm as it started: ARM@initial."""
@@ -63,7 +64,9 @@ def find_subject(paths: Sequence[Path]) -> Subject:
 
 
 def _title(arms: Sequence[Arm]) -> str:
-    return TITLE if len(arms) > 1 else one_arm_title(arms[0])
+    if len(arms) == 1:
+        return one_arm_title(arms[0])
+    return TITLE if any(uses_weights(arm) for arm in arms) else TITLE_WITHOUT_TRANSFER
 
 
 def _of_study(study: StudyRecord) -> Subject:

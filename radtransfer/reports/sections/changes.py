@@ -26,6 +26,7 @@ def own_parts(changes: Changes) -> list[Any]:
         "cca_before_after",
         changes,
         "CCA of each layer before and after training",
+        "similarity (mean CCA),\nbefore and after training",
         ["arm", "layer", "similarity", "95 % interval", "chance"],
         [{"arm": name} for name in changes],
     )
@@ -38,6 +39,7 @@ def pair_parts(changes: Mapping[tuple[str, str], Sequence[LayerChange]]) -> list
         "cca_pairs",
         named,
         "CCA of each layer of two networks",
+        "similarity (mean CCA)",
         ["networks", "layer", "similarity", "95 % interval", "chance"],
         [{"a": a, "b": b} for a, b in changes],
     )
@@ -77,7 +79,7 @@ def filter_parts(filters: Mapping[str, Any]) -> list[Picture]:
 
 
 def _similarity_parts(
-    name: str, changes: Changes, what: str, header: Sequence[str], keys: Sequence[Mapping[str, str]]
+    name: str, changes: Changes, what: str, measure: str, header: Sequence[str], keys: Sequence[Mapping[str, str]]
 ) -> list[Any]:
     """Figures, each of arms with the same layers, and a table; `keys` say in its file what each row is of."""
     rows = [(title, item, key) for (title, items), key in zip(changes.items(), keys, strict=True) for item in items]
@@ -89,7 +91,7 @@ def _similarity_parts(
             f"{what} of {', '.join(lines)} over {', '.join(layers)}; see the table.",
             f"{what}, mean over trainings; bars: 95 % interval, jackknife over images. Grey: what unrelated layers "
             "score at most.",
-            _draw(layers, lines),
+            _draw(layers, lines, measure),
         )
         for place, (layers, lines) in enumerate(_figures(changes), start=1)
     ]
@@ -119,16 +121,16 @@ def _figures(changes: Changes) -> Iterator[tuple[tuple[str, ...], dict[str, Sequ
             yield layers, {name: lines[name] for name in names[first : first + MOST_LINES]}
 
 
-def _draw(layers: Sequence[str], lines: Changes) -> Any:
+def _draw(layers: Sequence[str], lines: Changes, measure: str) -> Any:
     none = [_NAN] * len(layers)
     curves = {}
     for name, items in lines.items():
         ends = [item.ci95 or (_NAN, _NAN) for item in items]
         values = [_nan(item.similarity) for item in items]
-        curves[name] = Curve(values, [low for low, _ in ends], [high for _, high in ends], none, none)
+        curves[name] = Curve(values, [low for low, _ in ends], [high for _, high in ends], none)
     chance = np.array([[_nan(item.chance) for item in items] for items in lines.values()])
     known = np.where(np.isnan(chance), -np.inf, chance).max(axis=0)
-    return similarity_curve(layers, curves, chance=np.where(np.isinf(known), _NAN, known).tolist())
+    return similarity_curve(layers, curves, measure=measure, chance=np.where(np.isinf(known), _NAN, known).tolist())
 
 
 def _range(counts: Sequence[int | None]) -> str:

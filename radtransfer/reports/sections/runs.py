@@ -14,6 +14,9 @@ from radtransfer.reports.page import Picture, Table
 
 _NAN = float("nan")
 
+_ONE_LINE = 30
+"""Letters of two names that stand on one line beside a figure."""
+
 
 def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
     """AUC of every arm: a forest of pooled AUCs, and the table."""
@@ -87,26 +90,16 @@ def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[A
 def _reference_figure(found: ArmResults, against: Mapping[str, str]) -> list[Picture]:
     known = [d for name, reference in against.items() if (d := found.difference(name, reference)) is not None]
     names = sorted({difference.b for difference in known})
-    one = names[0] if len(names) == 1 else None
-    return _difference_figure(
-        known,
-        [difference.a if one else f"{difference.a} − {difference.b}" for difference in known],
-        what=f"AUC of each arm less that of {one or 'its reference'}",
-        label=f"AUC less AUC of {one}" if one else "difference of AUC",
-    )
+    one = names[0] if len(names) == 1 else "its reference"
+    return _difference_figure(known, f"AUC of each arm less that of {one}")
 
 
 def _best_figure(found: ArmResults, best: str, others: Sequence[str]) -> list[Picture]:
     known = [difference for name in others if (difference := found.difference(best, name)) is not None]
-    return _difference_figure(
-        known,
-        [f"− {difference.b}" for difference in known],
-        what=f"AUC of {best}, the best arm, less that of each other",
-        label=f"AUC of {best} less AUC of …",
-    )
+    return _difference_figure(known, f"AUC of {best}, the best arm, less that of each other")
 
 
-def _difference_figure(known: Sequence[ArmDifference], names: Sequence[str], *, what: str, label: str) -> list[Picture]:
+def _difference_figure(known: Sequence[ArmDifference], what: str) -> list[Picture]:
     if not known:
         return []
     return [
@@ -115,9 +108,19 @@ def _difference_figure(known: Sequence[ArmDifference], names: Sequence[str], *, 
             f"{what}: {', '.join(f'{d.a} and {d.b}' for d in known)}; see the table.",
             f"{what}, on the same images: 95 % interval by bootstrap over patients, both arms given the same patients "
             "in every draw. Hollow: the interval contains zero.",
-            draw_forest(names, [(d.value, *(d.ci95 or (_NAN, _NAN))) for d in known], label=label, reference=0.0),
+            draw_forest(
+                [_less(difference.a, difference.b) for difference in known],
+                [(d.value, *(d.ci95 or (_NAN, _NAN))) for d in known],
+                label="difference in AUC",
+                reference=0.0,
+            ),
         )
     ]
+
+
+def _less(a: str, b: str) -> str:
+    """A − B on one line, or on two where that is too long for one."""
+    return f"{a} − {b}" if len(a) + len(b) <= _ONE_LINE else f"{a}\n− {b}"
 
 
 def _difference_cells(difference: ArmDifference) -> list[str]:
