@@ -103,10 +103,9 @@ def compare_cca(
         write_population,
     )
     from radtransfer.comparisons.population import compare_population
-    from radtransfer.result_folder import check_new, check_out
+    from radtransfer.result_folder import check_new
 
     if out:
-        check_out(Path(out))
         check_new(Path(out), POPULATION_FILES if pairs else COMPARISON_FILES, overwrite=overwrite)
     settings, progress = _settings(given), TerminalProgress()
     if pairs:

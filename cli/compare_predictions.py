@@ -32,10 +32,9 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     """
     from radtransfer.comparisons.comparison_files import PREDICTION_FILES, write_predictions
     from radtransfer.comparisons.predictions import compare_predictions as compare
-    from radtransfer.result_folder import check_new, check_out
+    from radtransfer.result_folder import check_new
 
     if out:
-        check_out(Path(out))
         check_new(Path(out), PREDICTION_FILES, overwrite=overwrite)
     comparison = compare(a, b, seed=seed, draws=draws, progress=TerminalProgress())
     written = write_predictions(comparison, Path(out)) if out else []

@@ -48,10 +48,9 @@ def compare_weights(
     import_tensorflow()
     from radtransfer.comparisons.comparison_files import WEIGHT_FILES, write_weights
     from radtransfer.comparisons.weights import compare_weights as compare
-    from radtransfer.result_folder import check_new, check_out
+    from radtransfer.result_folder import check_new
 
     if out:
-        check_out(Path(out))
         check_new(Path(out), WEIGHT_FILES, overwrite=overwrite)
     comparison = compare(
         a, b, backbone=backbone, image_size=image_size, folds=fold, seed=seed, progress=TerminalProgress()

@@ -30,7 +30,7 @@ from radtransfer.recipes import head_phase
 from radtransfer.run_names import check_names, has_weights
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.splits.folds import Fold, assign_folds, fold_notes
-from radtransfer.splits.leaks import copy_notes
+from radtransfer.splits.leaks import LEAK, copy_notes
 from radtransfer.splits.source_leaks import source_leaks
 from radtransfer.transfer import TransferPlan, lay_out
 
@@ -95,7 +95,7 @@ def prepare(
         *source_leaks(config.model.weights, checked.table, folds),
     )
     for note in (*notes, *_monitor_notes(config, checked.table, folds, scoring), *plan.notes()):
-        (progress.warning if note.startswith("leak") else progress.note)(note)
+        (progress.warning if note.startswith(LEAK) else progress.note)(note)
     return Experiment(
         config=config,
         card=card,

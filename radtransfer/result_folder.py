@@ -21,7 +21,7 @@ def check_out(out: Path) -> None:
 
 
 def check_new(out: Path, names: Iterable[str], *, overwrite: bool) -> None:
-    """See that no earlier result stands in a folder, unless it may be replaced.
+    """`check_out`, and that no earlier result stands in the folder, unless it may be replaced.
 
     Args:
         out: The folder.
@@ -29,8 +29,9 @@ def check_new(out: Path, names: Iterable[str], *, overwrite: bool) -> None:
         overwrite: Whether those that exist are replaced.
 
     Raises:
-        RunError: One exists.
+        RunError: One exists, or as `check_out`.
     """
+    check_out(out)
     found = [] if overwrite else _existing(out, names)
     if found:
         raise RunError(f"{found[0]} exists. Use --overwrite to replace it, or another --out.")

@@ -18,7 +18,7 @@ from radtransfer.plan_block import plan_lines
 from radtransfer.preparation import prepare
 from radtransfer.progress import Progress
 from radtransfer.rate_search.rule import CAVEAT, FEWEST, Suggestion, decade, diverged, suggest, sweep
-from radtransfer.result_folder import check_new, check_out, make_out
+from radtransfer.result_folder import check_new, make_out
 from radtransfer.runs import write_json, write_rows
 from radtransfer.settings import Config
 from radtransfer.training import memory_errors
@@ -87,7 +87,6 @@ def find_rate(
         TrainingError: The loss leaves within the first decade.
     """
     progress, width = progress or Progress(), _checked_width(low, high, steps)
-    check_out(out)
     check_new(out, FILES, overwrite=overwrite)
     # What is kept for later runs is left alone, and the images of a few hundred steps need no second reading.
     elsewhere = {"system.cache": "none", "system.cache_features": False, "system.distribute": "none", "track": ()}

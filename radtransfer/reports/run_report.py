@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from radtransfer.progress import Progress
 from radtransfer.reports.advice.advice import advice
 from radtransfer.reports.advice.leaks import leak_points
+from radtransfer.reports.advice.one_arm import one_arm
 from radtransfer.reports.arms.arm_comparison import PredictionShelf, compare_arms, summarize_arms
 from radtransfer.reports.arms.arm_results import ArmResults
-from radtransfer.reports.arms.one_arm import one_arm
 from radtransfer.reports.arms.one_question import check_one_question, question
 from radtransfer.reports.arms.run_changes import (
     LayerChanges,

@@ -12,7 +12,7 @@ import numpy as np
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.settings import SplitSettings
-from radtransfer.splits.leaks import check_leaks, find_leaks, image_identities
+from radtransfer.splits.leaks import LEAK, check_leaks, find_leaks, image_identities
 from radtransfer.splits.stratification import group_counts, stratified_parts
 from radtransfer.splits.train_size import cut_training
 
@@ -108,7 +108,7 @@ def fold_notes(table: ImageTable, settings: SplitSettings, folds: Sequence[Fold]
     if absent:
         notes.append(f"not in the test set of every fold: {', '.join(absent)}; no AUC of theirs there")
     leaks = find_leaks(table, [(fold.number, fold.split) for fold in folds])
-    return (*notes, *(f"leak: {leak}; results are inflated" for leak in leaks))
+    return (*notes, *(f"{LEAK}{leak}; results are inflated" for leak in leaks))
 
 
 def fold_rows(table: ImageTable, folds: Sequence[Fold]) -> Iterator[tuple[str, str, str, int, str]]:

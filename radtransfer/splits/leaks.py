@@ -10,6 +10,9 @@ from radtransfer.errors import DataError
 from radtransfer.image_place import ImagePlace, as_part
 from radtransfer.splits.copies import copies
 
+LEAK = "leak: "
+"""How every word begins that a run says, and keeps in `run.json`, of images in two splits."""
+
 _SHOWN = 6
 """Overlaps named in one message."""
 
@@ -76,7 +79,7 @@ def copy_notes(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]], *, w
         labels = " and ".join(dict.fromkeys(table.labels[row] for row in rows))
         has = "1 image has copies" if len(crossed) == 1 else f"{len(crossed)} images have copies"
         yield (
-            f"leak: {has} under another name in another split, so that figures may be too high (e.g. {names}, labelled "
+            f"{LEAK}{has} under another name in another split, so that figures may be too high (e.g. {names}, labelled "
             f"{labels}, in {where}); keep one of each, `radtransfer data check` lists them"
         )
 

@@ -9,14 +9,14 @@ from radtransfer.errors import RadtransferError, RunError
 from radtransfer.run_reading import read_rows, reading
 from radtransfer.runs import find_fold
 from radtransfer.splits.folds import Fold
-from radtransfer.splits.leaks import image_identities
+from radtransfer.splits.leaks import LEAK, image_identities
 
 
 def source_leaks(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iterator[str]:
     """A sentence for each fold some of whose test images trained the run that `weights` names."""
     for fold, leaked in leaked_images(weights, table, folds):
         yield (
-            f"leak: in fold {fold.number}, {len(leaked)} of {(fold.split == 'test').sum()} test images trained or "
+            f"{LEAK}in fold {fold.number}, {len(leaked)} of {(fold.split == 'test').sum()} test images trained or "
             f"chose the weights of {weights} (e.g. {table.paths[leaked[0]]}); its AUC is too high. Start from "
             "a run on other images"
         )

@@ -28,3 +28,11 @@ def test_runs_without_a_leak_say_nothing_of_it(tmp_path):
     report_runs([noticing(tmp_path / "one", "no patient column")], out=tmp_path / "report", cca=False)
     advice = json.loads((tmp_path / "report" / "report.json").read_text())["advice"]
     assert not any(point["verdict"] == "leak" for point in advice)
+
+
+def test_of_many_leaks_the_first_are_told(tmp_path):
+    run = noticing(tmp_path / "one", *(f"leak: image {number} is in train and test" for number in range(9)))
+    report_runs([run], out=tmp_path / "report", cca=False)
+    advice = json.loads((tmp_path / "report" / "report.json").read_text())["advice"]
+    told = [point["text"] for point in advice if point["verdict"] == "leak"]
+    assert len(told) == 4 and told[-1].startswith("6 more leaks")

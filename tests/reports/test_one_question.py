@@ -10,7 +10,7 @@ from run_files import write_run
 
 from radtransfer.cli.main import application
 from radtransfer.metrics.scoring import Scoring
-from radtransfer.reports.arms.one_arm import has_weights
+from radtransfer.reports.advice.one_arm import has_weights
 from radtransfer.reports.arms.one_question import question
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from radtransfer.reports.advice.evidence import auc_evidence, difference_evidence, needed, what_would_decide
 from radtransfer.reports.advice.failure_signatures import alike_without_gain, equal_but_different, lost_when_frozen
 from radtransfer.reports.advice.groups import depth_groups, size_groups, start_groups
+from radtransfer.reports.advice.other_images import other_images
 from radtransfer.reports.advice.steps import sooner
 from radtransfer.reports.advice.training import few_trainings, one_training
 from radtransfer.reports.advice.which_arm import which_arm
 from radtransfer.reports.arms.arm_results import NETWORK, ArmResults, ArmSummary
-from radtransfer.reports.arms.tested_images import other_images
 from radtransfer.reports.numbers import listed
 from radtransfer.reports.page import Point
 from radtransfer.reports.verdicts import SAME, verdict

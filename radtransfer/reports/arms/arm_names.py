@@ -58,6 +58,11 @@ def what_it_is(arm: Any) -> str:
     return ", ".join(filter(None, (arm.backbone, arm.start, arm.depth, arm.recipe, arm.context)))
 
 
+def started_from(arm: Arm) -> str:
+    """What an arm starts from, to follow "started from"."""
+    return "random weights" if arm.start == "random" else arm.start
+
+
 def differ_in(a: Arm, b: Arm) -> tuple[str, ...]:
     """What two arms differ in but for chance, in words: network, start, what trains, then names of settings."""
     pairs = [(NETWORK, a.backbone, b.backbone), ("start", a.start, b.start), ("what trains", a.depth, b.depth)]

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from radtransfer.reports.arms.arm_names import describe_arms, sort_arms, uses_weights
-from radtransfer.reports.arms.one_arm import one_arm_title
+from radtransfer.reports.arms.arm_names import describe_arms, sort_arms, started_from, uses_weights
 from radtransfer.reports.arms.run_arms import Arm, ArmRun, check_any, find_runs, read_arm_run
 from radtransfer.reports.arms.study_record import Row, StudyRecord, read_study
 from radtransfer.runs import finished_folds
@@ -65,7 +64,7 @@ def find_subject(paths: Sequence[Path]) -> Subject:
 
 def _title(arms: Sequence[Arm]) -> str:
     if len(arms) == 1:
-        return one_arm_title(arms[0])
+        return f"How well does {arms[0].backbone} do, started from {started_from(arms[0])}?"
     return TITLE if any(uses_weights(arm) for arm in arms) else TITLE_WITHOUT_TRANSFER
 
 

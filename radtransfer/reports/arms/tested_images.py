@@ -1,12 +1,9 @@
 """Which arms were tested on the same images: only their AUCs are compared."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from radtransfer.comparisons.run_predictions import RunPredictions
-from radtransfer.reports.arms.arm_results import ArmResults
 from radtransfer.reports.arms.run_arms import Arm, ArmRun
-from radtransfer.reports.numbers import listed
-from radtransfer.reports.page import Point
 
 _PLACE = ("data.source", "data.image_root")
 
@@ -36,20 +33,6 @@ def image_sets(arms: Sequence[Arm], read: Callable[[ArmRun], RunPredictions | No
             firsts.append((run, tested))
             numbers[arm.name] = len(firsts)
     return numbers
-
-
-def other_images(found: ArmResults) -> Iterator[Point]:
-    """Says which arms were tested on which images, where these are not the same."""
-    sets: dict[int, list[str]] = {}
-    for arm in found.scored:
-        sets.setdefault(arm.images, []).append(arm.name)
-    if len(sets) > 1:
-        yield Point(
-            "other images",
-            f"{'; '.join(map(listed, sets.values()))}: tested on different images. Their AUCs are not compared, and "
-            "which is higher says nothing of the networks. Train them on one data set, or test them on one with "
-            "`radtransfer evaluate`.",
-        )
 
 
 def _paths(arm: Arm, read: Callable[[ArmRun], RunPredictions | None]) -> frozenset[str] | None:

@@ -1,10 +1,11 @@
-"""What a report says where there is one arm, and so nothing to compare: its title, and how to get a comparison."""
+"""Advice where there is one arm, and so nothing to compare: how to get a comparison."""
 
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from radtransfer.pretrained.manifest import weights_cards
+from radtransfer.reports.arms.arm_names import started_from
 from radtransfer.reports.arms.run_arms import Arm, ArmRun
 from radtransfer.reports.page import Point
 
@@ -13,11 +14,6 @@ _RESET = {"through": "null", "freeze_to": "null", "stages": "{}"}
 
 _OF_PYTORCH = ("_v1_5", "_torch")
 """Ends of the names of backbones as PyTorch builds them, whose weights `weights convert` writes."""
-
-
-def one_arm_title(arm: Arm) -> str:
-    """The title of a page about `arm` alone."""
-    return f"How well does {arm.backbone} do, started from {_start(arm)}?"
 
 
 def one_arm(arm: Arm) -> Iterator[Point]:
@@ -37,9 +33,8 @@ def one_arm(arm: Arm) -> Iterator[Point]:
     paths = [str(run.path) for run in arm.runs]
     yield Point(
         "one arm",
-        f"Nothing is compared here: the AUC says how well this network does, not what starting from {_start(arm)} "
-        f"brought. "
-        f"Train the same network {what}{seeds}, and report on both.",
+        "Nothing is compared here: the AUC says how well this network does, not what starting from "
+        f"{started_from(arm)} brought. Train the same network {what}{seeds}, and report on both.",
         f"{before}{_command(run, other, scheme, place)} && "
         f"{shlex.join(['radtransfer', 'report', *paths, str(place)])} --out report",
     )
@@ -58,10 +53,6 @@ def _network(run: ArmRun) -> str:
 def _pretraining(run: ArmRun, place: str) -> str:
     words = ["radtransfer", "finetune", "pretrain-source", "--data", "SOURCE"]
     return shlex.join([*words, "--set", f"model.backbone={_network(run)}", "--out", place])
-
-
-def _start(arm: Arm) -> str:
-    return "random weights" if arm.start == "random" else arm.start
 
 
 def _command(run: ArmRun, weights: str, scheme: str, place: Path) -> str:
