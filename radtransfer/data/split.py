@@ -66,8 +66,9 @@ def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit
     """
     progress = progress or Progress()
     table = read_table(config.data, progress=progress)
+    tell_notes(table.notes, progress)
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
-    tell_notes((*table.notes, *fold_notes(table, config.splits, folds)), progress)
+    tell_notes(fold_notes(table, config.splits, folds), progress)
     return DataSplit(table, folds)
 
 

@@ -69,7 +69,7 @@ def table_from_sheet(sheet: Sheet, settings: DataSettings, *, folder: Path) -> I
     """
     columns = find_columns(sheet, settings)
     rows_of = _rows_by_path(sheet, columns)
-    labels = [_label(sheet, columns, row, settings) for row in range(len(sheet.rows))]
+    labels = _labels(sheet, columns, settings)
     label_notes = _leave_out_missing(sheet, columns, labels, rows_of, settings)
     patients, patient_notes = _patients(sheet, columns, rows_of, settings)
     _check_agreement(sheet, columns, rows_of, labels)
@@ -111,14 +111,37 @@ def _rows_message(sheet: Sheet, rows: Sequence[int], what: str, columns: Sequenc
     return f"{len(rows)} rows {what} (column {names}: {words}): {places}."
 
 
-def _label(sheet: Sheet, columns: Columns, row: int, settings: DataSettings) -> tuple[str, ...] | None:
-    """What a row says of the labels, comparable between rows; None where the label is missing."""
-    cells = [sheet.rows[row][column] for column in columns.labels]
+def _labels(sheet: Sheet, columns: Columns, settings: DataSettings) -> list[tuple[str, ...] | None]:
+    """What each row says of the labels, comparable between rows; None where the label is missing."""
+    if columns.form in ("class", "separated"):
+        return [_label(row[columns.labels[0]], columns, settings) for row in sheet.rows]
+    rows = [tuple(zero_one(row[column]) for column in columns.labels) for row in sheet.rows]
+    for number, (cells, row) in enumerate(zip(rows, sheet.rows, strict=True)):
+        if not BINARY.issuperset(cells):
+            wrong = [i for i, cells in enumerate(rows) if not BINARY.issuperset(cells)]
+            column = next(i for i, cell in zip(columns.labels, cells, strict=True) if cell not in BINARY)
+            raise RowsError(
+                f"{sheet.place(number)}, column {sheet.columns[column]!r}: expected 1, 0, -1 (uncertain) or nothing, "
+                f"received {row[column]!r}.{_more(wrong)}",
+                wrong,
+            )
     if columns.form == "several":
-        return tuple(map(zero_one, cells))
-    if columns.form == "one_hot":
-        return _one_hot_label(sheet, columns, row, list(map(zero_one, cells)))
-    parts = separated(cells[0], settings.label_separator) if columns.form == "separated" else [written(cells[0])]
+        return rows
+    names = [sheet.columns[column] for column in columns.labels]
+    wrong = [number for number, cells in enumerate(rows) if any(cells) and (cells.count("1") != 1 or "-1" in cells)]
+    if wrong:
+        cells = rows[wrong[0]]
+        raise RowsError(
+            f"{sheet.place(wrong[0])}: expected 1 in exactly one of the columns {listed(names)}, received "
+            f"{cells.count('1')} ones{' and -1' if '-1' in cells else ''}.{_more(wrong)} Correct them, name the "
+            "columns with --label-column, or use --task multilabel.",
+            wrong,
+        )
+    return [(names[cells.index("1")],) if any(cells) else None for cells in rows]
+
+
+def _label(cell: str, columns: Columns, settings: DataSettings) -> tuple[str, ...] | None:
+    parts = separated(cell, settings.label_separator) if columns.form == "separated" else [written(cell)]
     if settings.missing_values == "class":
         parts = [part or "missing" for part in parts or [""]]
     elif not parts or any(map(is_missing, parts)):
@@ -126,20 +149,8 @@ def _label(sheet: Sheet, columns: Columns, row: int, settings: DataSettings) -> 
     return tuple(sorted(part for part in parts if columns.form == "class" or part.casefold() not in NO_FINDING))
 
 
-def _one_hot_label(sheet: Sheet, columns: Columns, row: int, cells: Sequence[str]) -> tuple[str, ...] | None:
-    ones = [sheet.columns[column] for column, cell in zip(columns.labels, cells, strict=True) if cell == "1"]
-    if len(ones) == 1 and set(cells) <= {"0", "1", ""}:
-        return (ones[0],)
-    if not any(cells):
-        return None
-    names = listed(sheet.columns[column] for column in columns.labels)
-    wrong = listed((f"{cell!r}" for cell in cells if cell not in BINARY), limit=3)
-    found = wrong or f"{len(ones)} ones ({listed(ones)})" if len(ones) != 1 or wrong else "-1"
-    raise RowsError(
-        f"{sheet.place(row)}: expected 1 in exactly one of the columns {names} and 0 in the others, received {found}. "
-        "Correct the row, name the columns with --label-column, or use --task multilabel.",
-        [row],
-    )
+def _more(rows: Sequence[int]) -> str:
+    return f" {len(rows)} rows are like this." if len(rows) > 1 else ""
 
 
 def _leave_out_missing(
@@ -277,11 +288,10 @@ def _placed(
     if columns.fold is not None and columns.splits:
         notes += _choose_fold_or_split(sheet, columns, entries, settings)
     placed = [[entry for entry in image if None not in entry] for image in entries]
+    names = listed(repr(sheet.columns[i]) for i in (columns.fold, *columns.splits.values()) if i is not None)
     if not any(placed):
-        names = listed(repr(sheet.columns[i]) for i in (columns.fold, *columns.splits.values()) if i is not None)
         raise DataError(f"No image of {sheet.name} has a fold or split (column {names}). Fill it in or remove it.")
     if free := placed.count([]):
-        names = listed(repr(sheet.columns[i]) for i in (columns.fold, *columns.splits.values()) if i is not None)
         notes.append(
             f"not assigned: {free} of {len(placed)} images have no fold or split (column {names}) and take no part"
         )
@@ -322,7 +332,7 @@ def _splits(sheet: Sheet, columns: Columns) -> list[str | None]:
     if not columns.splits:
         return [""] * len(sheet.rows)
     if "" not in columns.splits:
-        return [_flagged(sheet, columns.splits, row) for row in range(len(sheet.rows))]
+        return _flagged(sheet, columns.splits)
     column = columns.splits[""]
     cells = [row[column].strip() for row in sheet.rows]
     splits = {cell: None if is_missing(cell) else split for cell, split in split_names(set(cells)).items()}
@@ -332,25 +342,25 @@ def _splits(sheet: Sheet, columns: Columns) -> list[str | None]:
         fold = " If it is a fold, name the column with --fold-column." if plain(cells[row]).isdigit() else ""
         raise RowsError(
             f"{sheet.place(row)}, column {sheet.columns[column]!r}: expected train, val or test, received "
-            f"{sheet.rows[row][column]!r}.{fold}",
-            [row],
+            f"{sheet.rows[row][column]!r}.{_more(wrong)}{fold}",
+            wrong,
         )
     return [splits[cell] for cell in cells]
 
 
-def _flagged(sheet: Sheet, flags: Mapping[str, int], row: int) -> str | None:
-    """The split of a row by the columns that say whether it is in one."""
-    cells = {split: zero_one(sheet.rows[row][column]) for split, column in flags.items()}
-    true = [split for split, cell in cells.items() if cell == "1"]
-    names = listed(repr(sheet.columns[column]) for column in flags.values())
-    if len(true) > 1 or any(cell not in ("0", "1", "") for cell in cells.values()):
-        found = listed(repr(sheet.rows[row][column]) for column in flags.values())
+def _flagged(sheet: Sheet, flags: Mapping[str, int]) -> list[str | None]:
+    """The split of each row by the columns that say whether it is in one."""
+    other = next((split for split in ("train", "test", "val") if split not in flags), None)
+    rows = [[zero_one(row[column]) for column in flags.values()] for row in sheet.rows]
+    wrong = [number for number, cells in enumerate(rows) if cells.count("1") > 1]
+    if wrong:
+        names = listed(repr(sheet.columns[column]) for column in flags.values())
         raise RowsError(
-            f"{sheet.place(row)}, column {names}: expected true or false, of one split. Received {found}.", [row]
+            f"{sheet.place(wrong[0])}: expected true in one of the columns {names}, received several.{_more(wrong)}",
+            wrong,
         )
-    if true or not all(cells.values()):
-        return true[0] if true else None
-    return next(split for split in ("train", "test", "val") if split not in flags)
+    splits = list(flags)
+    return [splits[cells.index("1")] if "1" in cells else other if all(cells) else None for cells in rows]
 
 
 def _entry(sheet: Sheet, columns: Columns, row: int, split: str | None) -> tuple[str | None, str | None]:

@@ -109,6 +109,6 @@ def _notes(
     if len(images) > len(kept):
         left = sorted(set(images) - set(kept))
         notes.append(f"images outside the class folders, ignored: {len(left)}, such as {left[0]!r}")
-    if words := [name for name in classes if is_missing(name)]:
-        notes.append(f"the folder {listed(map(repr, words))} is a class like the others; move it away if it is not one")
+    if words := [repr(name) for name in classes if is_missing(name)]:
+        notes.append(f"the folders {listed(words)} are classes like the others; move them away if they should not be")
     return tuple(notes)
