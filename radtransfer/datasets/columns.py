@@ -144,13 +144,15 @@ def _find_placement(
 
 
 def _flags(sheet: Sheet, columns: Sequence[int], name: re.Pattern) -> dict[str, int]:
-    """Those of the columns that say whether an image is in a split, by that split, such as `is_test`."""
+    """Those of the columns that say, at least mostly, whether an image is in a split, by that split."""
     matches = {i: name.fullmatch(_squeezed(sheet.columns[i])) for i in columns}
     words = {i: match[1] for i, match in matches.items() if match}
     splits, found = split_names(words.values()), {}
     for i, word in words.items():
-        if splits[word] and {zero_one(row[i]) for row in sheet.rows} - {""} in ({"0"}, {"1"}, {"0", "1"}):
-            found.setdefault(splits[word], i)
+        if splits[word]:
+            cells = Counter(zero_one(row[i]) for row in sheet.rows)
+            if 0 < cells.total() - cells[""] <= 2 * (cells["0"] + cells["1"]):
+                found.setdefault(splits[word], i)
     return found
 
 

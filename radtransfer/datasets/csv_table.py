@@ -322,9 +322,8 @@ def _choose_fold_or_split(
     for image in entries:
         image[:] = [(fold, "") if by_fold else ("", split) for fold, split in image]
     fold, split = sheet.columns[columns.fold], listed(repr(sheet.columns[i]) for i in columns.splits.values())
-    used, other = (f"{fold!r}", split) if by_fold else (split, f"{fold!r}")
-    option = "--split-column" if by_fold else "--fold-column"
-    return [f"split ignored: column {other} is not used, since column {used} is; {option} and its name use it instead"]
+    used, other, option = (repr(fold), split, "--split-column") if by_fold else (split, repr(fold), "--fold-column")
+    return [f"split ignored: column {other} is not used, because column {used} is; {option} chooses it instead"]
 
 
 def _splits(sheet: Sheet, columns: Columns) -> list[str | None]:
@@ -352,11 +351,13 @@ def _flagged(sheet: Sheet, flags: Mapping[str, int]) -> list[str | None]:
     """The split of each row by the columns that say whether it is in one."""
     other = next((split for split in ("train", "test", "val") if split not in flags), None)
     rows = [[zero_one(row[column]) for column in flags.values()] for row in sheet.rows]
-    wrong = [number for number, cells in enumerate(rows) if cells.count("1") > 1]
+    wrong = [number for number, cells in enumerate(rows) if cells.count("1") > 1 or set(cells) - {"0", "1", ""}]
     if wrong:
         names = listed(repr(sheet.columns[column]) for column in flags.values())
+        found = listed(repr(sheet.rows[wrong[0]][column]) for column in flags.values())
         raise RowsError(
-            f"{sheet.place(wrong[0])}: expected true in one of the columns {names}, received several.{_more(wrong)}",
+            f"{sheet.place(wrong[0])}, column {names}: expected true or false, and true for one split at most, "
+            f"received {found}.{_more(wrong)}",
             wrong,
         )
     splits = list(flags)

@@ -136,9 +136,10 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
         )
     if crowded:
         joined = joined_labels(values)
+        many = "nearly as many as images" if share > 0.5 else "too many"
         raise RowsError(
-            f"{found}: nearly as many as images, so these are no classes. Name the column of the classes with "
-            "--label-column." + (f" Or: {joined.partition(': ')[2]}." if joined else ""),
+            f"{found}: {many} to be classes. Name the column of the classes with --label-column."
+            + (f" Or: {joined.partition(': ')[2]}." if joined else ""),
             (),
             kind="label_column",
         )

@@ -421,10 +421,16 @@ def test_a_column_that_says_whether_an_image_is_test_is_a_split(table, false, tr
     assert table(text.format("test", false, true), split_column="test").splits.tolist() == [["train", "test", ""]]
 
 
+def test_an_unclear_value_in_such_a_column_is_an_error_and_other_columns_of_the_name_are_no_split(table):
+    with pytest.raises(DataError, match="line 4, column 'is_test': expected true or false.* received 'x'"):
+        table("path,label,is_test\na,0,1\nb,1,0\nc,0,x\n")
+    assert table("path,label,is_test\na,0,urine\nb,1,blood\n").splits is None
+
+
 def test_one_true_or_false_column_per_split_is_a_split(table):
     found = table("path,label,is_train,is_val,is_test\na,0,1,0,0\nb,1,0,1,0\nc,1,0,0,1\n")
     assert found.splits.tolist() == [["train", "val", "test"]]
-    with pytest.raises(DataError, match="line 2: expected true in one of the columns"):
+    with pytest.raises(DataError, match="line 2, column .*: expected true or false, and true for one"):
         table("path,label,is_train,is_test\na,0,1,1\nb,1,0,1\n")
 
 
