@@ -62,9 +62,14 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
 
 def _next_line(found: "DataSplit", path: Path, image_root: str | None) -> str:
     """The command that trains on these folds."""
+    from radtransfer.datasets.labels import is_missing
+
     root = image_root or found.image_root
     words = ["radtransfer", "finetune", "--data", str(path)]
     words += ["--image-root", str(root)] if root else []
     words += ["--image-root", "FOLDER"] if not root and found.in_records else []
-    words += ["--task", "multilabel"] if found.table.task == "multilabel" else []
+    if found.table.task == "multilabel":
+        words += ["--task", "multilabel"]
+    elif any(map(is_missing, found.table.classes)):
+        words += ["--missing-values", "class"]
     return f"{shlex.join(words)} …"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
@@ -15,14 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from radtransfer.explanations.explained import Explained
-
-
-TABLE = {
-    "image_root": "data.image_root",
-    "path_column": "data.path_column",
-    "label_column": "data.label_column",
-    "unmentioned": "data.unmentioned",
-}
 
 
 _AGREES = 0.2
@@ -37,7 +30,7 @@ _LISTED = 10
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--data", metavar="SOURCE", help="Images with labels.  [default: the run's own test images]")
-@setting_options(**TABLE)
+@setting_options(**TABLE_OPTIONS)
 @click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
 @click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
 @click.option("--class", "target", metavar="NAME", help="Explain this class.  [default: what was predicted]")
@@ -73,7 +66,7 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     check_new(Path(out), FILES, overwrite=overwrite)
     settings = ExplainSettings(
         files=images,
-        data=load_config(options={**given_settings(given, TABLE), "data.source": given["data"]}).data,
+        data=load_config(options={**given_settings(given, TABLE_OPTIONS), "data.source": given["data"]}).data,
         fold=given["fold"],
         layer=given["layer"],
         target=given["target"],

@@ -6,6 +6,7 @@ Later wins: defaults < recipe < YAML file < `--set` < options. All mistakes are 
 import dataclasses
 import functools
 import importlib.resources
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -190,6 +191,9 @@ def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]
         key, equals, value = text.partition("=")
         if not equals:
             mistakes.append(f"--set expects KEY=VALUE, such as training.epochs=5. Received: {text!r}")
+            continue
+        if re.fullmatch("[|;,/&+]+", value):  # a separator, which is no YAML
+            parsed.append((key.strip(), value))
             continue
         try:
             parsed.append((key.strip(), parse_scalar(value)))

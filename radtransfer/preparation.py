@@ -11,7 +11,7 @@ from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.classifier import Classifier
 from radtransfer.datasets import read_table
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.image_table import ImageTable, tell_notes
 from radtransfer.device import Device, resolve_device
 from radtransfer.distribution.combinations import check_combination
 from radtransfer.distribution.replicas import Replicas
@@ -118,8 +118,7 @@ def prepare(
 def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring]:
     """The table, and what can be checked of labels and loss before anything else is read."""
     table = read_table(config.data, progress=progress)
-    for note in table.notes:
-        progress.note(note)
+    tell_notes(table.notes, progress)
     loss_weights(config, table, np.arange(len(table)))
     asked = config.data.positive_from
     return table, Scoring(table.task, table.classes, table.positive_from if asked is None else asked)

@@ -40,6 +40,21 @@ class DataSettings:
     patient_regex: str | None = setting(
         None, "Regular expression whose first group, found in the path, is the patient id."
     )
+    split_column: str | None = setting(
+        None, "Column with train, val or test, or a true-or-false one such as is_test; found by its usual names."
+    )
+    fold_column: str | None = setting(
+        None, "Column with the fold in which an image is tested (-1: in none); found by its usual names."
+    )
+    label_separator: str | None = setting(
+        None, "What separates several labels in one cell, as | in Effusion|Mass; makes a multi-label table."
+    )
+    missing_values: Literal["error", "drop", "class"] = setting(
+        "error", "What to do about images whose label is missing (empty, NA, nan, none, unknown, …)."
+    )
+    missing_patients: Literal["own", "error"] = setting(
+        "own", "What to do about images whose patient is missing: each is its own patient, or an error."
+    )
     task: Literal["auto", "binary", "multiclass", "multilabel"] = setting("auto", "What the labels are.")
     positive_from: int | None = setting(
         None,

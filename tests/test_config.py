@@ -66,6 +66,13 @@ def test_a_recipe_that_leaves_the_learning_rate_open_asks_for_it():
     assert load_config(sets=("recipe=mei", "training.learning_rate=1e-3")).training.learning_rate == 1e-3
 
 
+@pytest.mark.parametrize("separator", ["|", ";", ",", "/", "||"])
+def test_a_separator_is_text_in_every_place(config_file, separator):
+    assert load_config(sets=(f"data.label_separator={separator}",)).data.label_separator == separator
+    config = load_config(config_file(f"data: {{label_separator: '{separator}'}}"))
+    assert config.data.label_separator == separator
+
+
 def test_the_resolved_text_loads_back_to_the_same_settings(config_file):
     config = load_config(sets=("recipe=raghu-chexpert", "data.label_column=a,b", "splits.fold=[1, 2]"))
     assert load_config(config_file(config_text(config))) == config

@@ -11,7 +11,7 @@ from typing import Any
 from radtransfer.checks import CHECKS
 from radtransfer.checks.evidence import SEVERITIES, Evidence, Finding
 from radtransfer.data.summary import class_counts, mode_counts, size_figures, split_counts
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.image_table import ImageTable, note_kind
 from radtransfer.datasets.lenient import read_leniently
 from radtransfer.datasets.patients import NO_PATIENTS
 from radtransfer.device import usable_cores
@@ -100,7 +100,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
     findings = [Finding(mistake.kind, "error", mistake.message, mistake.paths) for mistake in mistakes]
     if table is None:
         return DataReport(str(config.data.source), findings=tuple(findings))
-    findings += [Finding("table", "note", note) for note in table.notes if note != NO_PATIENTS]
+    findings += [Finding(*note_kind(note), note) for note in table.notes if note != NO_PATIENTS]
     workers = usable_cores() if config.system.workers == "auto" else config.system.workers
     records = survey_images(table, workers=workers, window=config.images.window, progress=progress or Progress())
     folds, refused = _folds(config, table)

@@ -10,7 +10,7 @@ import numpy as np
 
 from radtransfer.data.summary import class_counts, split_counts
 from radtransfer.datasets import read_table
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.image_table import ImageTable, tell_notes
 from radtransfer.errors import ConfigError
 from radtransfer.image_place import FilePart, ImagePlace, file_of
 from radtransfer.progress import Progress
@@ -66,9 +66,9 @@ def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit
     """
     progress = progress or Progress()
     table = read_table(config.data, progress=progress)
+    tell_notes(table.notes, progress)
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
-    for note in (*table.notes, *fold_notes(table, config.splits, folds)):
-        progress.note(note)
+    tell_notes(fold_notes(table, config.splits, folds), progress)
     return DataSplit(table, folds)
 
 

@@ -67,6 +67,7 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
 
     check_patient_settings(settings)
     name, location = find_dataset(settings.source, progress)
+    check_column_settings(settings, name)
     table = DATASETS[name](settings, location)
     notes = check_labels(table, settings)
     table = with_header_patients(replace(table, notes=table.notes + notes), settings)
@@ -79,6 +80,40 @@ def check_patient_settings(settings: DataSettings) -> None:
         raise ConfigError(
             f"The patient comes from one place: got --patient-column {settings.patient_column} and "
             f"--patient-regex {settings.patient_regex}. Leave one out."
+        )
+
+
+def check_column_settings(settings: DataSettings, dataset: str) -> None:
+    """Raises ConfigError if settings on columns do not fit each other, or a dataset that has no such columns."""
+    placement = {"--split-column": settings.split_column, "--fold-column": settings.fold_column}
+    given = [f"{option} {name}" for option, name in placement.items() if name]
+    if given and dataset != "csv_table":
+        why = (
+            "the files' names give fold and split"
+            if dataset in ("fold_directory", "radimagenet_task")
+            else "it has none"
+        )
+        raise ConfigError(
+            f"{given[0]} names a column of a table, but {settings.source} is a {dataset}: {why}. Leave it out."
+        )
+    separator = settings.label_separator
+    if separator is None:
+        return
+    if dataset not in ("csv_table", "fold_directory"):
+        raise ConfigError(
+            f"--label-separator is for a column of a table, but {settings.source} is a {dataset}. Leave it out."
+        )
+    if not separator or len(settings.label_column) > 1 or settings.task in ("binary", "multiclass"):
+        received = (
+            "an empty text"
+            if not separator
+            else f"--label-column {','.join(settings.label_column)}"
+            if len(settings.label_column) > 1
+            else f"--task {settings.task}"
+        )
+        raise ConfigError(
+            "--label-separator needs the text that separates the labels in the cells of one column, such as |, and "
+            f"makes several labels per image. Received: {received}."
         )
 
 

@@ -6,12 +6,16 @@ several candidates, the one that stands first below is taken, and a note says so
 
 import difflib
 import re
-from collections.abc import Sequence
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from radtransfer.datasets.image_files import is_image_name
-from radtransfer.datasets.labels import BINARY, listed, plain
-from radtransfer.datasets.sheet import Sheet
+from radtransfer.datasets.labels import BINARY, check_values, is_missing, listed, plain, zero_one
+from radtransfer.datasets.sheet import RowsError, Sheet
+from radtransfer.datasets.splits import split_names
 from radtransfer.errors import DataError
 from radtransfer.settings import DataSettings
 
@@ -20,17 +24,25 @@ USUAL_NAMES = {
         *("path", "filepath", "imagepath", "imgpath", "filename", "imagefilename", "imgdir", "dir"),
         *("image", "img", "file", "imagefile", "imagename", "imageid", "imgid", "idcode", "imageindex"),
     ),
-    "label": ("class", "label", "*label", "target", "diagnosis", "grade", "level", "category", "dx"),
+    "label": (
+        *("class", "label", "*label", "target", "diagnosis", "grade", "level", "category", "dx"),
+        *("labels", "*labels"),
+    ),
     "patient": ("pid", "patient", "patientid", "subject", "subjectid", "group", "lesionid"),
-    "fold": ("fold",),
-    "split": ("split",),
+    "fold": ("fold", "kfold", "folds", "foldid", "foldno", "foldnumber", "foldindex", "cvfold"),
+    "split": ("split", "set", "subset", "partition", "phase", "*split"),
 }
-"""In the order in which they are preferred; `*label` is any longer name that ends so, such as `acl_label`."""
+"""In the order in which they are preferred; `*label` is any longer name that ends so, such as `acl_label`.
+
+A split may also stand in columns such as `is_test`, which say of each image whether it is in one.
+"""
 
 OPTIONS = {
     "path": "--path-column ",
     "label": "--label-column ",
     "patient": "--patient-column ",
+    "fold": "--fold-column ",
+    "split": "--split-column ",
 }
 """How to name the column oneself."""
 
@@ -41,20 +53,21 @@ class Columns:
 
     Attributes:
         path: Column of the image path.
-        labels: Column of the class, or the 0/1 columns of a multi-label table.
-        multilabel: Whether `labels` are 0/1 columns.
+        labels: Column of the label, or one per class or label.
+        form: What the labels are: the `class`; `several` columns of 0 and 1; those as `one_hot`, of which exactly one
+            is 1; or several labels in one cell, `separated`.
         patient: Column of the patient id, or None.
         fold: Column of the fold, or None.
-        split: Column of the split, or None.
+        splits: Columns of the split: under "" the one that names it, under "test" one that says whether it is test.
         notes: What was guessed and what is not used.
     """
 
     path: int
     labels: tuple[int, ...]
-    multilabel: bool
+    form: Literal["class", "several", "one_hot", "separated"]
     patient: int | None
     fold: int | None
-    split: int | None
+    splits: Mapping[str, int]
     notes: tuple[str, ...]
 
 
@@ -68,26 +81,31 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
     path = _named(sheet, "path", settings.path_column, 0) if settings.path_column else None
     labels = [_named(sheet, "label", name, i) for i, name in enumerate(settings.label_column)]
     patient = _named(sheet, "patient", settings.patient_column, 0) if settings.patient_column else None
-    taken = {path, patient, *labels}
+    fold = _named(sheet, "fold", settings.fold_column, 0) if settings.fold_column else None
+    split = _named(sheet, "split", settings.split_column, 0) if settings.split_column else None
+    taken = {path, patient, fold, split, *labels}
     if path is None:
         path = _usual(sheet, "path", taken, notes)
         if path is None:
             raise DataError(_no_column(sheet, "path"))
         taken.add(path)
     if patient is None and settings.patient_regex is None:
-        patient = _usual(sheet, "patient", taken, notes)
+        patient = _usual(sheet, "patient", taken, notes, fits=lambda column: not _given_splits(sheet, column))
         if patient is not None:
             notes.append(f"patients from column {sheet.columns[patient]!r}")
-    fold, split = _usual(sheet, "fold", taken, notes), _usual(sheet, "split", taken, notes)
-    taken |= {patient, fold, split}
-    multilabel = len(labels) > 1 or settings.task == "multilabel"
-    if not labels:
-        labels, multilabel = _find_labels(sheet, settings.task, taken, notes)
+        taken.add(patient)
+    fold, splits = _find_placement(sheet, fold, split, taken, notes)
+    taken |= {fold, *splits.values()}
+    if labels:
+        form = _form(settings, several=len(labels) > 1)
+    else:
+        labels, form = _find_labels(sheet, settings, taken, notes)
     taken |= set(labels)
+    notes += _ignored_splits(sheet, taken, fold, splits)
     unused = [name for i, name in _real_columns(sheet) if i not in taken]
     if unused:
         notes.append(f"columns not used: {listed(unused)}")
-    return Columns(path, tuple(labels), multilabel, patient, fold, split, tuple(notes))
+    return Columns(path, tuple(labels), form, patient, fold, splits, tuple(notes))
 
 
 def find_path_column(sheet: Sheet, name: str | None) -> int:
@@ -104,25 +122,131 @@ def find_path_column(sheet: Sheet, name: str | None) -> int:
     return column
 
 
-def _find_labels(sheet: Sheet, task: str, taken: set, notes: list[str]) -> tuple[list[int], bool]:
-    """The label column; without one, or for a multi-label task, every column of 0, 1, -1 and empty cells."""
-    if task != "multilabel":
-        label = _usual(sheet, "label", taken, notes)
+def _find_placement(
+    sheet: Sheet, fold: int | None, split: int | None, taken: set, notes: list[str]
+) -> tuple[int | None, dict[str, int]]:
+    """The column of the fold, and those of the split."""
+    if fold is None:
+        fold = _usual(sheet, "fold", taken, notes, fits=lambda column: _holds_any(sheet, column))
+    elif _given_splits(sheet, fold):
+        name = sheet.columns[fold]
+        raise DataError(f"Column {name!r} (--fold-column) holds splits. Use --split-column {shlex.quote(name)}.")
+    if split is not None:
+        flags = _flags(sheet, [split], re.compile("(?:is)?(.+)"))
+        return fold, flags or {"": split}
+    if fold is not None and _given_splits(sheet, fold):
+        notes.append(f"column {sheet.columns[fold]!r} holds splits and is taken as split")
+        return None, {"": fold}
+    split = _usual(sheet, "split", taken, notes, fits=lambda column: _is_split(sheet, column, notes))
+    if split is not None:
+        return fold, {"": split}
+    return fold, _flags(sheet, [i for i, _ in _real_columns(sheet) if i not in taken], re.compile("is(.+)"))
+
+
+def _flags(sheet: Sheet, columns: Sequence[int], name: re.Pattern) -> dict[str, int]:
+    """Those of the columns that say, at least mostly, whether an image is in a split, by that split."""
+    matches = {i: name.fullmatch(_squeezed(sheet.columns[i])) for i in columns}
+    words = {i: match[1] for i, match in matches.items() if match}
+    splits, found = split_names(words.values()), {}
+    for i, word in words.items():
+        if splits[word]:
+            cells = Counter(zero_one(row[i]) for row in sheet.rows)
+            if 0 < cells.total() - cells[""] <= 2 * (cells["0"] + cells["1"]):
+                found.setdefault(splits[word], i)
+    return found
+
+
+def _is_split(sheet: Sheet, column: int, notes: list[str]) -> bool:
+    """Whether most cells of a column with a usual name are splits; one called `split` holds nothing else."""
+    name, cells = sheet.columns[column], Counter(row[column].strip() for row in sheet.rows)
+    known = {cell: count for cell, count in cells.items() if not is_missing(cell)}
+    splits = split_names(known)
+    if known and (
+        _squeezed(name) == "split" or 2 * sum(known[cell] for cell in known if splits[cell]) >= sum(known.values())
+    ):
+        return True
+    found = listed(map(repr, known), limit=3) or "nothing"
+    notes.append(f"column {name!r} is not used as split: it holds {found}")
+    return False
+
+
+def _given_splits(sheet: Sheet, column: int) -> dict[str, str]:
+    """The split that each cell of a column means; none where the column holds anything else."""
+    splits: dict[str, str | None] = {}
+    for row in sheet.rows:
+        cell = row[column].strip()
+        if cell not in splits and not is_missing(cell):
+            splits |= split_names([cell])
+            if splits[cell] is None:
+                return {}
+    return split_names(splits)
+
+
+def _ignored_splits(sheet: Sheet, taken: set, fold: int | None, splits: Mapping[str, int]) -> list[str]:
+    """A warning for each column that is not used and says in which split images are."""
+    used = [i for i in (splits.get(""), *splits.values(), fold) if i is not None]
+    instead = f"column {sheet.columns[used[0]]!r} is used" if used else "all images take part in drawn folds"
+    said, notes = [row[used[0]].strip() for row in sheet.rows] if used else None, []
+    for column, name in _real_columns(sheet):
+        given = {} if column in taken else _given_splits(sheet, column)
+        cells = [row[column].strip() for row in sheet.rows] if len(set(given.values())) > 1 else said
+        if cells != said:
+            counts = Counter(given[cell] for cell in cells if cell in given)
+            found = ", ".join(f"{split} {counts[split]}" for split in ("train", "val", "test") if counts[split])
+            take = f"--split-column {shlex.quote(name)} takes it"
+            notes.append(
+                f"split ignored: column {name!r} holds only splits ({found}) and is not used: {instead}; {take}"
+            )
+    return notes
+
+
+def _find_labels(sheet: Sheet, settings: DataSettings, taken: set, notes: list[str]) -> tuple[list[int], str]:
+    """The label column; without one, or for a multi-label task, every 0/1 column; else the only one that is left."""
+    if settings.task != "multilabel" or settings.label_separator:
+        label = _usual(sheet, "label", taken, notes, fits=lambda column: not _given_splits(sheet, column))
         if label is not None:
             notes.append(f"labels from column {sheet.columns[label]!r}")
-            return [label], False
-    binary = [i for i, _ in _real_columns(sheet) if i not in taken and _is_binary(sheet, i)]
-    if not binary or (task != "multilabel" and len(binary) < 2):
-        raise DataError(_no_column(sheet, "label"))
-    names = listed(sheet.columns[i] for i in binary)
-    notes.append(f"{len(binary)} labels from the columns that hold only 0, 1, -1 or nothing: {names}")
-    return binary, True
+            return [label], _form(settings)
+    free = [i for i, _ in _real_columns(sheet) if i not in taken and not _given_splits(sheet, i)]
+    binary = [] if settings.label_separator else [i for i in free if _is_binary(sheet, i)]
+    if len(binary) >= (1 if settings.task == "multilabel" else 2):
+        names = listed(sheet.columns[i] for i in binary)
+        notes.append(f"{len(binary)} labels from the columns that hold only 0, 1, -1 or nothing: {names}")
+        return binary, _form(settings, several=True)
+    left = free if len(free) == 1 else [i for i in free if _could_be_labels(sheet, i)]
+    if len(left) != 1 or (settings.task == "multilabel" and not settings.label_separator):
+        several = " Several labels in one cell need --label-separator." if settings.task == "multilabel" else ""
+        raise DataError(_no_column(sheet, "label", left) + several)
+    name = sheet.columns[left[0]]
+    notes.append(f"labels from column {name!r}, the only one that can be the label; --label-column names another")
+    return left, _form(settings)
+
+
+def _form(settings: DataSettings, *, several: bool = False) -> str:
+    if settings.label_separator:
+        return "separated"
+    if several and settings.task in ("binary", "multiclass"):
+        return "one_hot"
+    return "several" if several or settings.task == "multilabel" else "class"
+
+
+def _could_be_labels(sheet: Sheet, column: int) -> bool:
+    """Whether a column holds two or more values, which may be classes."""
+    values = [text for row in sheet.rows if (text := plain(row[column]))]
+    try:
+        return len(set(values)) > 1 and check_values(values, sheet.columns[column]) is not None
+    except RowsError:
+        return False
+
+
+def _holds_any(sheet: Sheet, column: int) -> bool:
+    return any(not is_missing(row[column]) for row in sheet.rows)
 
 
 def _is_binary(sheet: Sheet, column: int) -> bool:
     values = set()
     for row in sheet.rows:
-        values.add(plain(row[column]))
+        values.add(zero_one(row[column]))
         if not values <= BINARY:
             return False
     return bool(values & {"0", "1"})
@@ -138,13 +262,16 @@ def _squeezed(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def _usual(sheet: Sheet, role: str, taken: set, notes: list[str]) -> int | None:
-    """The column with the most preferred of the usual names."""
+def _usual(
+    sheet: Sheet, role: str, taken: set, notes: list[str], *, fits: Callable[[int], bool] = lambda column: True
+) -> int | None:
+    """The column with the most preferred of the usual names, of those that fit."""
     free = [(i, _squeezed(name)) for i, name in _real_columns(sheet) if i not in taken]
     candidates = [i for usual in USUAL_NAMES[role] for i, name in free if name == usual or _ends_with(name, usual)]
+    candidates = [i for i in dict.fromkeys(candidates) if fits(i)]
     if not candidates:
         return None
-    first, *others = dict.fromkeys(candidates)
+    first, *others = candidates
     if others:
         hint = f"; choose with {OPTIONS[role]}NAME" if role in OPTIONS else ""
         also = listed(repr(sheet.columns[i]) for i in others)
@@ -173,7 +300,7 @@ def _named(sheet: Sheet, role: str, name: str, position: int) -> int:
     raise DataError(f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {', '.join(columns)}. {advice}")
 
 
-def _no_column(sheet: Sheet, role: str) -> str:
+def _no_column(sheet: Sheet, role: str, left: Sequence[int] = ()) -> str:
     columns: Sequence[str] = [column for _, column in _real_columns(sheet)]
     what = {"path": "the image path", "label": "the label (or 0/1 columns, one per label)"}[role]
     usual = ", ".join(USUAL_NAMES[role][:8])
@@ -183,7 +310,8 @@ def _no_column(sheet: Sheet, role: str) -> str:
             f"{sheet.name} has no header: expected a first line of column names, such as path,label,patient. "
             f"Received: {image!r}, an image, in the first line. Add the line of names."
         )
+    choice = f" These may be it: {listed(repr(sheet.columns[i]) for i in left)}." if len(left) > 1 else ""
     return (
         f"{sheet.name} has no column for {what}: expected one called {usual} or so. "
-        f"Columns: {', '.join(columns)}. Name it with {OPTIONS[role]}NAME."
+        f"Columns: {', '.join(columns)}.{choice} Name it with {OPTIONS[role]}NAME."
     )

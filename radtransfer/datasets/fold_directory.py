@@ -12,15 +12,14 @@ from radtransfer.datasets.csv_table import table_from_sheet
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed
 from radtransfer.datasets.sheet import Sheet, read_sheet
-from radtransfer.datasets.splits import split_name
+from radtransfer.datasets.splits import EVALUATION, SPLIT_WORDS, split_names
 from radtransfer.errors import DataError
 from radtransfer.near_path import near_path
 from radtransfer.settings import DataSettings
 
+_WORDS = "|".join([*(word for words in SPLIT_WORDS.values() for word in words), *EVALUATION])
 _FILE_NAME = re.compile(
-    r"(?:(?P<prefix>.+)[_-])?(?P<split>train|training|val|valid|validation|test|testing)"
-    r"(?:[_-]?fold[_-]?(?P<fold>\d+))?\.(?:csv|tsv|txt)",
-    re.IGNORECASE,
+    rf"(?:(?P<prefix>.+)[_-])?(?P<split>{_WORDS})(?:[_-]?fold[_-]?(?P<fold>\d+))?\.(?:csv|tsv|txt)", re.IGNORECASE
 )
 
 
@@ -41,7 +40,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         DataError: No such tables, one is missing, or they contradict each other.
     """
     sheet, folder = open_sheet(location)
-    table = table_from_sheet(sheet, settings, folder=folder)
+    table = table_from_sheet(sheet, own_columns(settings), folder=folder)
     return replace(table, notes=_notes(folder, find_split_tables(folder)) + table.notes)
 
 
@@ -61,15 +60,22 @@ def open_sheet(location: str | None) -> tuple[Sheet, Path]:
     return _combined(folder, tables, _check_tables(folder, tables)), folder
 
 
+def own_columns(settings: DataSettings) -> DataSettings:
+    """The settings that read the sheet of `open_sheet`: the file names give fold and split."""
+    return replace(settings, fold_column="fold", split_column="split")
+
+
 def find_split_tables(folder: Path) -> list[SplitTable]:
     """The files directly in `folder` whose names say that they hold a split, sorted."""
-    found = []
-    for file in sorted(folder.iterdir()):
-        match = _FILE_NAME.fullmatch(file.name)
-        if match and file.is_file() and not file.name.startswith("."):
-            fold = int(match["fold"]) if match["fold"] else None
-            found.append(SplitTable(file, (match["prefix"] or "").lower(), split_name(match["split"]), fold))
-    return found
+    matches = {file: _FILE_NAME.fullmatch(file.name) for file in sorted(folder.iterdir())}
+    found = {file: match for file, match in matches.items() if match and file.is_file() and file.name[0] != "."}
+    splits = split_names(match["split"] for match in found.values())
+    return [
+        SplitTable(
+            file, (match["prefix"] or "").lower(), splits[match["split"]], int(match["fold"]) if match["fold"] else None
+        )
+        for file, match in found.items()
+    ]
 
 
 def _check_tables(folder: Path, tables: Sequence[SplitTable]) -> list[int]:
@@ -120,7 +126,8 @@ def _combined(folder: Path, tables: Sequence[SplitTable], folds: Sequence[int]) 
 
 
 def _notes(folder: Path, tables: Sequence[SplitTable]) -> tuple[str, ...]:
-    classes = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir() and split_name(entry.name)]
+    names = split_names(entry.name for entry in sorted(folder.iterdir()) if entry.is_dir())
+    classes = [name for name, split in names.items() if split]
     if not classes:
         return ()
     read_files = listed(table.file.name for table in tables)

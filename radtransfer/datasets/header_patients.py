@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from radtransfer.datasets.image_files import is_dicom_file
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.labels import is_missing
 from radtransfer.errors import BadImageError
 from radtransfer.image_formats.dicom import DicomHeader, read_header
 from radtransfer.image_place import ImagePlace, as_part, file_of
@@ -53,7 +54,9 @@ def _patients(
     paths: Sequence[str], headers: Sequence[DicomHeader | None]
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """The patient of each image, and a note about them; a file that cannot be read is its own."""
-    ids = [header.patient_id for header in headers if header is not None]
+    ids = [
+        None if is_missing(header.patient_id or "") else header.patient_id for header in headers if header is not None
+    ]
     named = set(ids) - {None}
     if not named:
         return None, ()

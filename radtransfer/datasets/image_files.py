@@ -3,13 +3,13 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from radtransfer.errors import DataError
 from radtransfer.image_formats.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
-from radtransfer.image_place import FilePart, ImagePlace, file_of
+from radtransfer.image_place import FilePart, ImagePlace, as_part, file_of
 from radtransfer.near_path import near_path
 
 _FRAME = re.compile(r"(?P<file>.+)#(?P<frame>[1-9]\d*)")
@@ -164,6 +164,19 @@ def find_files(
     _check_inside(paths, files, root, inside=inside)
     found = sum(files[i] is not None for i in foreign)
     return files, _notes(index, found) if found else ()
+
+
+def image_identity(path: str, place: ImagePlace | None) -> Hashable:
+    """What makes two rows the same image: one place on disk, also by a link; the path where there is no file."""
+    if place is None:
+        return path
+    part = as_part(place)
+    try:
+        facts = os.stat(part.path)  # noqa: PTH116
+    except OSError:
+        return path
+    # Windows file systems without inodes say 0 for all.
+    return (facts.st_dev, facts.st_ino, part.offset) if facts.st_ino else path
 
 
 def _frame(file: Path | None, match: re.Match) -> FilePart | None:

@@ -4,15 +4,15 @@ Deeper sub-folders belong to their class; split folders are one fixed split; oth
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from radtransfer.datasets.image_files import is_dicom_file, is_image_name, walk_files
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.datasets.labels import listed, one_hot
-from radtransfer.datasets.splits import split_name
+from radtransfer.datasets.labels import is_missing, listed, one_hot
+from radtransfer.datasets.splits import split_names
 from radtransfer.errors import DataError
 from radtransfer.near_path import near_path
 from radtransfer.settings import DataSettings
@@ -37,7 +37,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     splits = None
     if split_folders:
         kept = [file for file in kept if file.split("/")[0] in split_folders]
-        splits = np.array([[split_name(file.split("/")[0]) for file in kept]], dtype="U5")
+        splits = np.array([[split_folders[file.split("/")[0]] for file in kept]], dtype="U5")
     _check_classes(root, files, kept, depth)
     targets, classes = one_hot([file.split("/")[depth] for file in kept])
     return ImageTable(
@@ -47,7 +47,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         classes=classes,
         task="multiclass",
         splits=splits,
-        notes=_notes(files, images, kept, split_folders),
+        notes=_notes(files, images, kept, split_folders, classes),
     )
 
 
@@ -73,12 +73,11 @@ def _check_names(images: Sequence[str]) -> None:
             raise DataError(f"The file name {name!r} is not valid Unicode. Rename it.") from None
 
 
-def _split_folders(images: Sequence[str]) -> set[str]:
-    """The top folders named like splits that hold class folders, if `train` is one and there is another."""
-    folders = {file.split("/")[0] for file in images if file.count("/") > 1}
-    splits = {folder for folder in folders if split_name(folder)}
-    names = {split_name(folder) for folder in splits}
-    return splits if "train" in names and len(names) > 1 else set()
+def _split_folders(images: Sequence[str]) -> dict[str, str]:
+    """The top folders named like splits that hold class folders, if `train` is one and there is another; and which."""
+    names = split_names({file.split("/")[0] for file in images if file.count("/") > 1})
+    splits = {folder: split for folder, split in names.items() if split}
+    return splits if "train" in splits.values() and len(set(splits.values())) > 1 else {}
 
 
 def _check_classes(root: Path, files: Sequence[str], kept: Sequence[str], depth: int) -> None:
@@ -96,7 +95,11 @@ def _check_classes(root: Path, files: Sequence[str], kept: Sequence[str], depth:
 
 
 def _notes(
-    files: Sequence[str], images: Sequence[str], kept: Sequence[str], split_folders: set[str]
+    files: Sequence[str],
+    images: Sequence[str],
+    kept: Sequence[str],
+    split_folders: Collection[str],
+    classes: Sequence[str],
 ) -> tuple[str, ...]:
     notes = []
     if split_folders:
@@ -106,4 +109,6 @@ def _notes(
     if len(images) > len(kept):
         left = sorted(set(images) - set(kept))
         notes.append(f"images outside the class folders, ignored: {len(left)}, such as {left[0]!r}")
+    if words := [repr(name) for name in classes if is_missing(name)]:
+        notes.append(f"the folders {listed(words)} are classes like the others; move them away if they should not be")
     return tuple(notes)

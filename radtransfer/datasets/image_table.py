@@ -1,10 +1,34 @@
 """What a dataset gives: one row per image, its labels, its patient, and splits if it brings them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from radtransfer.image_place import ImagePlace
+from radtransfer.progress import Progress
+
+NOTE_KINDS = {
+    "split ignored": ("split_ignored", "warning"),
+    "missing patients": ("missing_patients", "warning"),
+    "missing labels": ("missing_labels", "note"),
+    "not assigned": ("not_assigned", "note"),
+    "joined labels": ("joined_labels", "warning"),
+    "one-hot columns": ("one_hot_columns", "note"),
+    "label column": ("label_column", "note"),
+}
+"""Kind and severity of notes on a table, by the words before their colon."""
+
+
+def note_kind(note: str) -> tuple[str, str]:
+    """The kind of a note on a table, and whether it is a "warning" or a "note"."""
+    return NOTE_KINDS.get(note.partition(":")[0], ("table", "note"))
+
+
+def tell_notes(notes: Iterable[str], progress: Progress) -> None:
+    """Tell `progress` each of the notes on a table, as a warning or as a note."""
+    for note in notes:
+        (progress.warning if note_kind(note)[1] == "warning" else progress.note)(note)
 
 
 @dataclass(frozen=True)

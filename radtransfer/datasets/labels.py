@@ -1,5 +1,6 @@
 """Labels as text become targets, classes and a task."""
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -7,27 +8,155 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.sheet import RowsError
 from radtransfer.errors import DataError
 from radtransfer.settings import DataSettings
 
-EMPTY = ("", "nan")
-BINARY = frozenset({"0", "1", "-1", *EMPTY})
-"""What a column of a multi-label table may hold, after `plain`."""
+_MISSING = re.compile(
+    r"[<(\[]?(?:#?n[./]?a\.?|-?nan|nat|none|null|nil|unknown|missing|not (?:available|known)|anonym(?:ous|i[sz]ed))"
+    r"[>)\]]?|#(?:null!|value!|ref!|div/0!|name\?|num!)|[-–—―−?.]*",
+    re.IGNORECASE,
+)
+"""What stands in a cell that holds no value, as people, pandas, SQL and spreadsheets write it."""
 
+_YES_NO = {"true": "1", "yes": "1", "t": "1", "y": "1", "false": "0", "no": "0", "f": "0", "n": "0"}
+
+BINARY = frozenset({"0", "1", "-1", ""})
+"""What a column of a multi-label table may hold, after `zero_one`."""
+
+NO_FINDING = frozenset({"no finding", "no findings", "no abnormality", "no abnormalities"})
+"""What says in a list of labels, in any case, that the image has none of them."""
+
+SEPARATORS = "|;,/+&"
+"""What most often stands between the labels in one cell."""
+
+_QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""")
 _WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*")
 _INTEGER = re.compile(r"[+-]?\d+")
 
 
-def plain(cell: str) -> str:
-    """A cell without spaces around it; "1.0" and other whole floats as integers; "nan" as "".
+def is_missing(cell: str) -> bool:
+    """Whether a cell holds no value: nothing, or a word for it such as NA, nan, None, null, unknown or "-"."""
+    return _MISSING.fullmatch(cell.strip()) is not None
+
+
+def written(cell: str) -> str:
+    """A cell without spaces around it; "1.0" and other whole floats as integers.
 
     Spreadsheets and pandas write integers as floats as soon as one cell of the column is empty.
     """
     text = cell.strip()
     whole = _WHOLE_FLOAT.fullmatch(text)
-    if whole:
-        return whole[1]
-    return "" if text.lower() in EMPTY else text
+    return whole[1] if whole else text
+
+
+def plain(cell: str) -> str:
+    """A cell as it is `written`, "" where it holds no value."""
+    return "" if is_missing(cell) else written(cell)
+
+
+@functools.lru_cache(maxsize=1000)
+def zero_one(cell: str) -> str:
+    """A cell of a 0/1 column as "0", "1", "-1" (uncertain) or "" (no value): yes and true are 1; or what it holds."""
+    text = plain(cell)
+    return _YES_NO.get(text.lower(), text)
+
+
+def missing_words(cells: Iterable[str]) -> str:
+    """How often each word for a missing value occurs, as messages say it: 'NA' 7, empty 3."""
+    counts = Counter(cell.strip() for cell in cells)
+    return listed((f"{word!r} {count}" if word else f"empty {count}" for word, count in counts.most_common()), limit=8)
+
+
+def separated(cell: str, separator: str) -> list[str]:
+    """The labels in one cell; none where it is empty.
+
+    `['a', 'b']`, as Python writes a list, is read as such whatever the separator is; `[]` is no finding.
+    """
+    text = cell.strip()
+    parts = text.split(separator)
+    if text[:1] + text[-1:] in ("[]", "()", "{}"):
+        text = text[1:-1].strip()
+        quoted = [single or double for single, double in _QUOTED.findall(text)]
+        if not text:
+            parts = ["no finding"]
+        elif not re.sub(r"[\s,]", "", _QUOTED.sub("", text)):
+            parts = quoted
+        else:
+            parts = text.split(separator if separator in text else ",")
+    parts = [part.strip().strip("\"'").strip() for part in parts]
+    return [written(part) for part in dict.fromkeys(parts) if part]
+
+
+def joined_labels(classes: Iterable[str]) -> str | None:
+    """A note where classes seem to be several labels in one cell; None where they do not.
+
+    They do if they are lists, or hold a separator and what it separates stands in other classes too.
+    """
+    classes = list(classes)
+    for separator in SEPARATORS:
+        parts = {name: [part.strip() for part in name.split(separator)] for name in classes}
+        known = Counter(part for found in parts.values() for part in set(found))
+        enough = any if separator in "|;" else all
+        joined = [name for name in classes if len(parts[name]) > 1 and enough(known[part] > 1 for part in parts[name])]
+        lists = [name for name in classes if separator == "," and name[:1] + name[-1:] == "[]"]
+        if found := joined or lists:
+            return (
+                f"joined labels: classes such as {found[0]!r} look like several labels in one cell, and each "
+                f"combination counts as a class; --label-separator '{separator}' makes a label of each part"
+            )
+    return None
+
+
+def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
+    """Check that the values of a label column are classes, and not names or measurements; gives notes.
+
+    Refused are fractions of more than ten values (of more than four, if most images have one of their own), whole
+    numbers of more than twenty with fewer than five images each, and, of whatever kind, more than ten values with fewer
+    than two images each, or more than a thousand with fewer than ten each.
+
+    Raises:
+        DataError: They are not.
+    """
+    values = list(dict.fromkeys(labels))
+    share = len(values) / len(labels)
+    numbers = _numbers(values)
+    few = ", ".join(map(repr, values[:3]))
+    found = f"Column {column!r} holds {len(values)} different values in {len(labels)} images, such as {few}"
+    crowded = (len(values) > 10 and share > 0.5) or (len(values) > 1000 and share > 0.1)
+    whole = numbers is not None and all(number.is_integer() for number in numbers)
+    fractions = numbers is not None and not whole and len(values) > (4 if share > 0.5 else 10)
+    if fractions or (whole and (crowded or (len(values) > 20 and share > 0.2))):
+        raise RowsError(
+            f"{found}: numbers that look continuous, such as an age or a measurement. Predicting them is regression, "
+            "which is out of scope: radtransfer classifies. Make a few classes of them, or name another column with "
+            "--label-column.",
+            (),
+            kind="label_column",
+        )
+    if crowded:
+        joined = joined_labels(values)
+        many = "nearly as many as images" if share > 0.5 else "too many"
+        raise RowsError(
+            f"{found}: {many} to be classes. Name the column of the classes with --label-column."
+            + (f" Or: {joined.partition(': ')[2]}." if joined else ""),
+            (),
+            kind="label_column",
+        )
+    if whole and len(values) > 20:
+        return (
+            f"label column: {column!r} holds {len(values)} whole numbers, from {min(numbers):g} to {max(numbers):g}, "
+            "and each counts as a class; measurements such as an age are regression, which is out of scope",
+        )
+    return ()
+
+
+def _numbers(values: Iterable[str]) -> list[float] | None:
+    """The values as numbers; None where one is none."""
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        return None
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -75,7 +204,7 @@ def multilabel_targets(
     targets = np.empty((len(rows), len(order)), dtype="float32")
     for j, column in enumerate(order):
         for i, row in enumerate(rows):
-            value = values.get(plain(row[column]))
+            value = values.get(zero_one(row[column]))
             if value is None:
                 raise error(
                     i,

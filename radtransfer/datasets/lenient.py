@@ -7,7 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from radtransfer.datasets import DATASETS, check_patient_settings, csv_table, find_dataset, fold_directory
+from radtransfer.datasets import (
+    DATASETS,
+    check_column_settings,
+    check_patient_settings,
+    csv_table,
+    find_dataset,
+    fold_directory,
+)
 from radtransfer.datasets.columns import find_columns
 from radtransfer.datasets.csv_table import table_from_sheet
 from radtransfer.datasets.frames import with_frames
@@ -34,7 +41,8 @@ class Mistake:
 
     Attributes:
         message: In words.
-        kind: "table", or more exactly "contradictory_labels" or "contradictory_patients".
+        kind: "table", or more exactly "contradictory_labels", "contradictory_patients", "missing_labels",
+            "missing_patients" or "label_column".
         paths: Of the images it is about, if it is about some.
         places: Where each of them is, None where it was not found.
     """
@@ -57,12 +65,14 @@ def read_leniently(
     mistakes: list[Mistake] = []
     try:
         name, location = find_dataset(settings.source, progress)
+        check_column_settings(settings, name)
         if name in _SHEETS:
-            table = _without_mistaken_rows(*_SHEETS[name](location), settings, mistakes)
+            own = fold_directory.own_columns(settings) if name == "fold_directory" else settings
+            table = _without_mistaken_rows(*_SHEETS[name](location), own, mistakes)
         else:
             table = DATASETS[name](settings, location)
     except DataError as error:
-        return None, [*mistakes, Mistake(str(error))]
+        return None, [*mistakes, Mistake(str(error), getattr(error, "kind", "table"))]
     try:
         table = replace(table, notes=table.notes + check_labels(table, settings))
     except DataError as error:
@@ -85,6 +95,8 @@ def _without_mistaken_rows(sheet: Sheet, folder: Path, settings: DataSettings, m
         try:
             return table_from_sheet(sheet, settings, folder=folder)
         except RowsError as error:
+            if not error.rows:
+                raise
             paths = _paths(sheet, settings, error.rows)
             mistakes.append(Mistake(str(error), error.kind, paths, _places(paths, folder, settings)))
             sheet = sheet.without(set(error.rows))

@@ -41,7 +41,7 @@ class RowsError(DataError):
 
     Args:
         message: What is wrong.
-        rows: Numbers of the rows, from 0.
+        rows: Numbers of the rows, from 0; none where the table as a whole is mistaken.
         kind: What it is called in a report.
     """
 

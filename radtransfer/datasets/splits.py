@@ -1,22 +1,33 @@
 """Given splits: the words for them, and rows of a table folded back to one row per image."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from radtransfer.datasets.labels import sorted_names
 
-_NAMES = {
+SPLIT_WORDS = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
+    "val": ("val", "valid", "validate", "validation", "dev", "tune", "tuning"),
     "test": ("test", "testing"),
 }
+EVALUATION = ("eval", "evaluation")
+"""Validation where there is a test set besides, else the test set."""
 
 
-def split_name(text: str) -> str | None:
-    """The split, "train", "val" or "test", that `text` means; None if it means none."""
-    word = text.strip().lower()
-    return next((split for split, words in _NAMES.items() if word in words), None)
+def split_names(texts: Iterable[str]) -> dict[str, str | None]:
+    """The split, "train", "val" or "test", that each of the texts of one data set means; None if it means none.
+
+    Case, punctuation and "set" at the end do not count: "Training set" is train.
+    """
+    words = {text: re.sub(r"[\W_]+", "", text.lower()) for text in texts}
+    words = {text: word.removesuffix("set") for text, word in words.items()}
+    found = {
+        text: next((split for split in SPLIT_WORDS if word in SPLIT_WORDS[split]), None) for text, word in words.items()
+    }
+    evaluation = "val" if "test" in found.values() else "test"
+    return {text: evaluation if words[text] in EVALUATION else split for text, split in found.items()}
 
 
 def place_images(
@@ -27,8 +38,8 @@ def place_images(
     An image that stands in two splits of one fold keeps a row for each, so that the leak check can see it.
 
     Args:
-        entries: For each image the (fold, split) of its rows. A split of "" means test in that fold and train
-            in all others.
+        entries: For each image the (fold, split) of its rows; none where it is not assigned to any. A split of ""
+            means test in that fold and train in all others.
 
     Returns:
         The image of each row, (rows,); the splits, (folds, rows) of "train", "val", "test" or "" where an
@@ -39,7 +50,9 @@ def place_images(
     rows, columns = [], []
     for image, entry in enumerate(entries):
         placed = dict.fromkeys(entry)
-        if all(not split for _, split in placed):
+        if not placed:
+            found = [[""] * len(folds)]
+        elif all(not split for _, split in placed):
             found = [_tested_once(len(folds), number[fold]) for fold, _ in placed]
         else:
             found = _layers(len(folds), [(number[fold], split) for fold, split in placed])

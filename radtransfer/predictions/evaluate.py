@@ -10,7 +10,7 @@ import numpy as np
 
 from radtransfer.comparisons.comparison_images import note_changes
 from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.image_table import ImageTable, tell_notes
 from radtransfer.datasets.patients import NO_PATIENTS
 from radtransfer.errors import ConfigError
 from radtransfer.examination.image_check import check_images
@@ -106,8 +106,7 @@ def evaluate_on(
     judging, progress = judging or Judging(), progress or Progress()
     point, temperatures = point_of(model, judging.rule), temperatures_of(model)
     table = read_test_set(data, model.scoring, model=model.given, split=split, class_map=class_map, progress=progress)
-    for note in (*model.notes, *table.notes):
-        progress.note(_UNKNOWN if note == NO_PATIENTS else note)
+    tell_notes((_UNKNOWN if note == NO_PATIENTS else note for note in (*model.notes, *table.notes)), progress)
     checked = check_images(
         table,
         workers=workers,

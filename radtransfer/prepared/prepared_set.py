@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.datasets import read_table
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.image_table import ImageTable, tell_notes
 from radtransfer.datasets.tfds.prepared_table import PROVENANCE, write_table
 from radtransfer.datasets.tfds.records import read_examples
 from radtransfer.device import resolve_device
@@ -89,8 +89,7 @@ def prepare_set(
     """
     progress = progress or Progress()
     table = with_files_together(read_table(config.data, progress=progress))
-    for note in table.notes:
-        progress.note(note)
+    tell_notes(table.notes, progress)
     _check_apart(table, out)
     settings = fixed_settings(config, encoding)
     with open_folder(out, settings, table_digest(table), overwrite=overwrite) as folder:

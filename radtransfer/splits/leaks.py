@@ -1,13 +1,13 @@
 """Images, copies of them, and patients that stand in two splits of one fold."""
 
-import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from radtransfer.datasets.image_files import image_identity
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import DataError
-from radtransfer.image_place import ImagePlace, as_part
+from radtransfer.image_place import as_part
 from radtransfer.splits.copies import copies
 
 LEAK = "leak: "
@@ -22,7 +22,7 @@ def image_identities(table: ImageTable) -> list[Hashable]:
 
     All frames of a file count as the same image.
     """
-    return [_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
+    return [image_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
 
 
 def frame_identities(table: ImageTable) -> list[Hashable]:
@@ -82,18 +82,6 @@ def copy_notes(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]], *, w
             f"{LEAK}{has} under another name in another split, so that figures may be too high (e.g. {names}, labelled "
             f"{labels}, in {where}); keep one of each, `radtransfer data check` lists them"
         )
-
-
-def _identity(path: str, place: ImagePlace | None) -> Hashable:
-    if place is None:
-        return path
-    part = as_part(place)
-    try:
-        facts = os.stat(part.path)  # noqa: PTH116
-    except OSError:
-        return path
-    # Windows file systems without inodes say 0 for all.
-    return (facts.st_dev, facts.st_ino, part.offset) if facts.st_ino else path
 
 
 def _codes(keys: Sequence[Hashable]) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.patients import is_own_patient
 from radtransfer.errors import RadtransferError
 from radtransfer.runs import read_rows
 from radtransfer.settings import DataSettings
@@ -46,7 +47,7 @@ def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSe
     splits = {}
     for line in lines:
         splits.setdefault(line["path"], set()).add(line["split"])
-    names = {row["patient"] for row in lines} - {""}
+    names = {row["patient"] for row in lines if row["patient"] and not is_own_patient(row["patient"])}
     patients = tuple(sorted(names & set(table.patients or ())))
     try:
         source = read_table(data)

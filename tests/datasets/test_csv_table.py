@@ -83,7 +83,7 @@ def test_a_table_without_path_or_label_says_how_to_name_them(table):
     ):
         table("scan,label\na.png,yes\n")
     with pytest.raises(DataError, match="no column for the label.*Name it with --label-column"):
-        table("path,finding\na.png,yes\n")
+        table("path,finding,site\na.png,yes,left\nb.png,no,right\n")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -104,9 +104,12 @@ def test_delimiter_byte_order_mark_quotes_and_unicode_are_understood(table, deli
         ('path,label\n"a.png,yes\n', "utf-8", "not valid CSV"),
         ("path,label\n", "utf-8", "holds no images"),
         ("", "utf-8", "holds no images"),
-        ("path,label\na.png,yes\n,no\n", "utf-8", r"1 rows have no image path \(column 'path'\): table.csv line 3"),
+        (
+            "path,label\na.png,yes\n,no\n",
+            "utf-8",
+            r"1 rows have no image path \(column 'path': empty 1\): table.csv line 3",
+        ),
         ("path,label\na.png,\nb.png,no\nc.png,nan\n", "utf-8", "2 rows have no label.*line 2, table.csv line 4"),
-        ("path,label,pid\na.png,x,\nb.png,y,3\n", "utf-8", "1 rows have no patient.*line 2"),
     ],
 )
 def test_a_broken_table_says_where(table, text, encoding, message):
@@ -184,7 +187,7 @@ def test_a_label_with_one_value_only_is_noted(table):
     [
         ("path,label\na,1\nb,2\nc,3\n", {"task": "binary"}, "needs two classes; found 3: 1, 2, 3"),
         ("path,label\na,x\nb,y\n", {"task": "multilabel"}, "no column for the label"),
-        ("path,A,B\na,1,0\nb,0,1\n", {"task": "multiclass"}, "one label per image; this data has A, B"),
+        ("path,A,B\na,1,0\nb,1,1\n", {"task": "multiclass"}, "line 3: expected 1 in exactly one of the columns A, B"),
         ("path,label\na,x\nb,y\n", {"positive_from": 1}, "needs one integer grade per image; the labels are x, y"),
         ("path,label\na,0\nb,1\n", {"positive_from": 2}, "no grade reaches it, of 0, 1. Choose one above 0"),
         ("path,label\na,0\nb,1\n", {"positive_from": 0}, "no grade is below it"),
@@ -253,8 +256,6 @@ def test_a_fold_column_alone_says_where_an_image_is_test(table):
     assert any("given with the data as 0, 1, numbered from 1" in note for note in found.notes)
     with pytest.raises(DataError, match="holds one fold only"):
         table("path,label,fold\na,0,1\nb,1,1\n")
-    with pytest.raises(DataError, match="line 3, column 'fold': no fold"):
-        table("path,label,fold\na,0,1\nb,1,\n")
 
 
 def test_rows_per_image_and_fold_are_folded_back(table):
@@ -276,3 +277,317 @@ def test_classes_that_are_spelt_alike_are_told(table):
     said = "'Benign' (1) and 'benign' (2) are spelt alike and count as 2 classes; give them one name if they are one"
     assert said in found.notes
     assert not any("spelt alike" in note for note in table("path,label\na.png,grade 1\nb.png,grade 2\n").notes)
+
+
+# Missing words
+
+WORDS = (
+    *(
+        "",
+        " ",
+        "NA",
+        "na",
+        "N/A",
+        "#N/A",
+        "n.a.",
+        "nan",
+        "NaN",
+        "NaT",
+        "None",
+        "NULL",
+        "(null)",
+        "<NA>",
+        "Unknown",
+        "missing",
+    ),
+    *("?", "-", "--", "—", ".", "#VALUE!"),
+)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_missing_words_are_no_label_in_every_spelling(table, word):
+    text = f'path,label,note\na,x,\nb,y,\nc,"{word}",\nd,"{word}",\n'
+    said = repr(word.strip()).replace(".", r"\.").replace("?", r"\?").replace("(", r"\(").replace(")", r"\)")
+    counted = (
+        rf"2 rows have no label \(column 'label': {said if word.strip() else 'empty'} 2\): table.csv line 4, table.csv"
+    )
+    with pytest.raises(DataError, match=counted):
+        table(text)
+    found = table(text, missing_values="drop")
+    assert (found.paths, found.classes) == (("a", "b"), ("x", "y"))
+    assert any(note.startswith("missing labels: 2 images without a label are left out") for note in found.notes)
+    assert len(table(text, missing_values="class").classes) == 3
+
+
+@pytest.mark.parametrize("label", ["no", "normal", "nanometre", "unknown primary", "0", "none seen", "+", "[]", "NAD"])
+def test_words_that_only_look_like_missing_ones_are_classes(table, label):
+    assert label in table(f'path,label\na,x\nb,"{label}"\n').classes
+
+
+def test_the_word_is_the_class_if_asked_for_and_an_empty_cell_is_missing(table):
+    found = table("path,label\na,none\nb,mild\nc,\n", missing_values="class")
+    assert found.classes == ("mild", "missing", "none")
+
+
+def test_a_row_without_a_label_does_not_contradict_one_that_has_it(table):
+    text = "path,label,fold,split\na,x,1,train\na,NA,2,test\nb,y,1,test\nb,y,2,train\nc,NA,1,train\nc,,2,train\n"
+    found = table(text, missing_values="drop")
+    assert found.labels == ("x", "y")
+    assert found.splits.tolist() == [["train", "test"], ["test", "train"]]
+
+
+def test_missing_words_in_columns_of_zeros_and_ones_are_unmentioned(table):
+    text = "path,A,B\na,1,NA\nb,unknown,0\nc,-,1\n"
+    assert table(text).targets.tolist() == [[1, 0], [0, 0], [0, 1]]
+    known = table(text, unmentioned="ignore").targets
+    np.testing.assert_array_equal(np.isnan(known), [[False, True], [True, False], [True, False]])
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_an_image_whose_patient_is_missing_is_its_own_patient(table, word):
+    text = f'path,label,pid\na,x,1\nb,y,1\nc,x,"{word}"\nd,y,"{word}"\ne,x,c\n'
+    found = table(text)
+    assert len(set(found.patients)) == 4
+    assert found.patients[:2] == ("1", "1") and found.patients[4] == "c"
+    assert any(note.startswith("missing patients: 2 of 5 images have none") for note in found.notes)
+    with pytest.raises(DataError, match="2 rows have no patient.*--missing-patients own"):
+        table(text, missing_patients="error")
+
+
+def test_own_patients_do_not_depend_on_the_order_of_rows_and_are_those_of_the_folds_that_are_read_back(table):
+    rows = ["a,x,1", "b,y,NA", "c,x,", "d,y,1"]
+    whose = [dict(zip(found.paths, found.patients, strict=True)) for found in
+             (table("\n".join(["path,label,pid", *order])) for order in (rows, rows[::-1]))]  # fmt: skip
+    assert whose[0] == whose[1]
+    again = table(
+        "\n".join(["path,label,patient", *(f"{path},{path in 'bd'},{who}" for path, who in whose[0].items())])
+    )
+    assert dict(zip(again.paths, again.patients, strict=True)) == whose[0]
+
+
+def test_two_names_of_one_file_have_one_patient_also_a_missing_one(table, tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    found = table("path,label,pid\na.png,x,NA\nlink.png,x,NA\nb.png,y,NA\nc.png,y,2\n")
+    assert found.patients[0] == found.patients[1] != found.patients[2]
+    assert table("path,label,pid\na.png,x,NA\nlink.png,x,7\nb.png,y,2\n").patients == ("7", "7", "2")
+
+
+def test_where_no_image_has_a_patient_they_are_not_known(table):
+    found = table("path,label,pid\na,x,NA\nb,y,\n")
+    assert found.patients is None
+    assert any("missing patients: 2 of 2 images have none ('NA' 1, empty 1)" in note for note in found.notes)
+
+
+def test_an_expression_that_finds_a_missing_word_finds_no_patient(table):
+    found = table("path,label\n1_a,x\nunknown_b,y\nunknown_c,y\n1_d,x\n", patient_regex="^([^_]+)_")
+    assert len(set(found.patients)) == 3
+
+
+# Official splits
+
+
+@pytest.mark.parametrize("column", ["set", "Subset", "partition", "Phase", "data_split", "split"])
+@pytest.mark.parametrize("word", ["validate", "Validation", "valid", "dev", "eval", "Tuning set"])
+def test_an_official_split_is_found_by_the_usual_names_and_words(table, column, word):
+    found = table(f"path,label,{column}\na,0,Training\nb,1,train\nc,0,{word}\nd,1,TEST\ne,1,nan\n")
+    assert found.splits.tolist() == [["train", "train", "val", "test", ""]]
+    assert any(note.startswith("not assigned: 1 of 5 images") for note in found.notes)
+
+
+def test_eval_is_the_test_set_where_there_is_no_other(table):
+    assert table("path,label,set\na,0,train\nb,1,dev\nc,0,eval\n").splits.tolist() == [["train", "val", "test"]]
+
+
+@pytest.mark.parametrize("text", ["holdout", "arterial"])
+def test_a_column_with_a_usual_name_that_holds_something_else_is_not_a_split(table, text):
+    found = table(f"path,label,phase\na,0,{text}\nb,1,venous\n")
+    assert found.splits is None
+    assert f"column 'phase' is not used as split: it holds {text!r}, 'venous'" in found.notes
+    with pytest.raises(DataError, match="expected train, val or test, received"):
+        table(f"path,label,phase\na,0,{text}\nb,1,venous\n", split_column="phase")
+
+
+def test_a_mistyped_word_in_an_official_split_is_an_error_and_not_the_end_of_it(table):
+    with pytest.raises(DataError, match="line 4, column 'set': expected train, val or test, received 'tset'"):
+        table("path,label,set\na,0,train\nb,1,test\nc,0,tset\n")
+
+
+@pytest.mark.parametrize(("false", "true"), [("0", "1"), ("False", "TRUE"), ("no", "Yes"), ("0.0", "1.0")])
+def test_a_column_that_says_whether_an_image_is_test_is_a_split(table, false, true):
+    text = "path,label,{}\na,0,{}\nb,1,{}\nc,1,NA\n"
+    assert table(text.format("is_test", false, true)).splits.tolist() == [["train", "test", ""]]
+    assert table(text.format("isTrain", false, true)).splits.tolist() == [["test", "train", ""]]
+    assert table(text.format("test", false, true), split_column="test").splits.tolist() == [["train", "test", ""]]
+
+
+def test_an_unclear_value_in_such_a_column_is_an_error_and_other_columns_of_the_name_are_no_split(table):
+    with pytest.raises(DataError, match="line 4, column 'is_test': expected true or false.* received 'x'"):
+        table("path,label,is_test\na,0,1\nb,1,0\nc,0,x\n")
+    assert table("path,label,is_test\na,0,urine\nb,1,blood\n").splits is None
+
+
+def test_one_true_or_false_column_per_split_is_a_split(table):
+    found = table("path,label,is_train,is_val,is_test\na,0,1,0,0\nb,1,0,1,0\nc,1,0,0,1\n")
+    assert found.splits.tolist() == [["train", "val", "test"]]
+    with pytest.raises(DataError, match="line 2, column .*: expected true or false, and true for one"):
+        table("path,label,is_train,is_test\na,0,1,1\nb,1,0,1\n")
+
+
+@pytest.mark.parametrize("none", ["-1", "-1.0", "", "NA"])
+def test_an_image_without_a_fold_takes_no_part(table, none):
+    found = table(f"path,label,kfold\na,0,0.0\nb,1,1.0\nc,1,0\nd,0,{none}\n")
+    assert found.splits.tolist() == [["test", "train", "test", ""], ["train", "test", "train", ""]]
+    assert any(note.startswith("not assigned: 1 of 4 images") for note in found.notes)
+
+
+def test_fold_and_split_can_be_named(table):
+    text = "path,label,cohort,block\na,0,train,1\nb,1,test,2\nc,1,train,2\n"
+    assert table(text, split_column="Cohort").splits.tolist() == [["train", "test", "train"]]
+    assert table(text, fold_column="block").splits.tolist() == [["test", "train", "train"], ["train", "test", "test"]]
+    with pytest.raises(DataError, match=r"'kohort' \(--split-column\) is not in table.csv.*Use --split-column cohort"):
+        table(text, split_column="kohort")
+    with pytest.raises(DataError, match="'cohort' .*holds splits. Use --split-column cohort"):
+        table(text, fold_column="cohort")
+
+
+def test_a_split_that_is_not_used_is_a_warning_that_names_it(table):
+    (warning,) = [
+        note for note in table("path,label,cohort\na,0,Train\nb,1,Test\nc,1,Train\n").notes if "cohort" in note
+    ][:1]
+    assert warning.startswith("split ignored: column 'cohort' holds only splits (train 2, test 1) and is not used")
+    assert "--split-column cohort" in warning
+    notes = table("path,label,group\na,0,Train\nb,1,Test\n").notes
+    assert any(note.startswith("split ignored: column 'group'") for note in notes)
+    notes = table("path,label,split,cohort\na,0,train,train\nb,1,test,test\n").notes
+    assert not any(note.startswith("split ignored") for note in notes)
+
+
+def test_a_fold_column_of_splits_is_a_split(table):
+    assert table("path,label,fold\na,0,train\nb,1,test\n").splits.tolist() == [["train", "test"]]
+
+
+def test_of_a_fold_and_a_split_for_each_image_the_named_one_counts_or_else_the_split(table):
+    text = "path,label,split,fold\na,0,train,0\nb,1,train,1\nc,1,test,-1\n"
+    found = table(text)
+    assert found.splits.tolist() == [["train", "train", "test"]]
+    assert any(note.startswith("split ignored: column 'fold' is not used") for note in found.notes)
+    assert table(text, fold_column="fold").splits.tolist() == [["test", "train", ""], ["train", "test", ""]]
+
+
+# Labels as people write them
+
+
+def test_one_hot_columns_are_classes_if_asked_for_and_hinted_at(table):
+    text = "image,MEL,NV,BCC\na,1.0,0.0,0.0\nb,0.0,1.0,0.0\nc,0.0,0.0,1.0\n"
+    found = table(text, task="multiclass")
+    assert (found.task, found.classes, found.labels) == ("multiclass", ("BCC", "MEL", "NV"), ("MEL", "NV", "BCC"))
+    assert any(
+        note.startswith("one-hot columns: every image has exactly one of MEL, NV, BCC") for note in table(text).notes
+    )
+    assert not any(note.startswith("one-hot") for note in table(text, task="multilabel").notes)
+    assert table("path,A,B\na,1,0\nb,0,1\n", task="binary", label_column=("A", "B")).labels == ("A", "B")
+
+
+@pytest.mark.parametrize("row", ["0,0", "1,1", "1,-1"])
+def test_a_row_of_one_hot_columns_with_none_or_two_is_named(table, row):
+    with pytest.raises(DataError, match="line 4: expected 1 in exactly one of the columns A, B"):
+        table(f"path,A,B\na,1,0\nb,0,1\nc,{row}\n", task="multiclass")
+
+
+def test_a_row_of_one_hot_columns_without_values_has_no_label(table):
+    with pytest.raises(DataError, match="1 rows have no label.*--missing-values drop"):
+        table("path,A,B\na,1,0\nb,0,1\nc,,NA\n", task="multiclass")
+
+
+@pytest.mark.parametrize(
+    ("separator", "cells"),
+    [
+        ("|", ["Effusion|Mass", "Mass", "No Finding"]),
+        ("; ", ["Effusion; Mass", "Mass", "no findings"]),
+        (",", ["['Effusion', 'Mass']", "['Mass']", "[]"]),
+        ("|", ['["Mass", "Effusion"]', '["Mass"]', "[ ]"]),
+        (",", ["{Mass,Effusion}", "{Mass}", "{No Finding}"]),
+        ("/", ["Effusion / Mass/", "Mass", "No Finding"]),
+    ],
+)
+def test_several_labels_in_one_cell_are_labels_of_their_own(table, separator, cells):
+    quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells]
+    rows = "".join(f"{i},{cell}\n" for i, cell in enumerate(quoted))
+    found = table(f"path,Finding Labels\n{rows}", label_separator=separator)
+    assert (found.task, found.classes) == ("multilabel", ("Effusion", "Mass"))
+    assert found.targets.tolist() == [[1, 1], [0, 1], [0, 0]]
+
+
+def test_a_missing_word_among_several_labels_is_a_missing_label(table):
+    text = "path,label\na,x|y\nb,y\nc,NA\nd,x|unknown\n"
+    with pytest.raises(DataError, match="2 rows have no label"):
+        table(text, label_separator="|")
+    assert table(text, label_separator="|", missing_values="drop").paths == ("a", "b")
+    assert table(text, label_separator="|", missing_values="class").classes == ("NA", "unknown", "x", "y")
+
+
+def test_the_order_of_labels_in_a_cell_is_no_contradiction(table):
+    assert len(table("path,label\na,x|y\na,y|x\nb,y\n", label_separator="|")) == 2
+
+
+@pytest.mark.parametrize(
+    "cells", [("x|y", "x"), ("x;y", "y"), ("x, y", "y", "x"), ("['x', 'y']", "['x']"), ("x/y", "x", "y")]
+)
+def test_classes_that_share_a_separator_are_hinted_at(table, cells):
+    text = "path,label\n" + "".join(f'{i},"{cell}"\n' for i, cell in enumerate(cells))
+    assert any(note.startswith("joined labels: ") and "--label-separator '" in note for note in table(text).notes)
+
+
+def test_punctuation_in_a_name_is_no_hint(table):
+    text = 'path,label\na,"carcinoma, ductal"\nb,"carcinoma, lobular"\nc,CT/MR\n'
+    assert not any(note.startswith("joined") for note in table(text).notes)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"label_separator": ""},
+        {"label_separator": "|", "task": "multiclass"},
+        {"label_separator": "|", "label_column": ("A", "B")},
+    ],
+)
+def test_a_separator_that_cannot_be_used_is_refused(table, settings):
+    with pytest.raises(ConfigError, match="--label-separator needs"):
+        table("path,A,B\na,x,y\nb,y,x\n", **settings)
+
+
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("YES", "no"), ("1.0", "0.0"), ("y", "n"), ("TRUE", "0")])
+def test_words_for_yes_and_no_are_ones_and_zeros_in_label_columns(table, yes, no):
+    found = table(f"path,A,B\na,{yes},{no}\nb,{no},\nc,{no},{yes}\n")
+    assert found.targets.tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
+def test_a_label_column_with_nearly_as_many_values_as_rows_is_refused_by_name(table):
+    rows = "".join(f"{i},id-{i}\n" for i in range(30_000))
+    with pytest.raises(DataError, match="'label' holds 30000 different values in 30000 images.*Name the column"):
+        table(f"path,label\n{rows}")
+    assert len(table("path,label\n" + "".join(f"{i},{i % 10}x\n" for i in range(11))).classes) == 10
+
+
+@pytest.mark.parametrize("value", [lambda i: f"{i / 37:.2f}", lambda i: 20 + i * 7 % 61, lambda i: f"{i % 12}.5"])
+def test_numbers_that_look_continuous_are_out_of_scope(table, value):
+    rows = "".join(f"{i},{value(i)}\n" for i in range(60))
+    with pytest.raises(DataError, match="'label' holds .* look continuous.*regression, which is out of scope"):
+        table(f"path,label\n{rows}")
+
+
+def test_many_grades_are_classes_with_a_note(table):
+    rows = "".join(f"{i},{i % 40}\n" for i in range(400))
+    found = table(f"path,label\n{rows}")
+    assert len(found.classes) == 40
+    assert any(note.startswith("label column: 'label' holds 40 whole numbers, from 0 to 39") for note in found.notes)
+    assert len(table("path,label\na,0.5\nb,1.5\nc,1\nd,0.5\n").classes) == 3
+
+
+def test_the_only_column_that_can_be_the_label_is_taken_and_said(table):
+    found = table("path,diagn,comment,cohort\n" + "".join(f"{i},{i % 2}x,text {i},train\n" for i in range(12)))
+    assert found.classes == ("0x", "1x")
+    assert any("labels from column 'diagn', the only one that can be the label" in note for note in found.notes)
+    with pytest.raises(DataError, match="These may be it: 'site', 'diagn'"):
+        table("path,site,diagn\na,left,x\nb,right,y\n")

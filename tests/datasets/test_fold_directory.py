@@ -3,7 +3,7 @@
 import pytest
 
 from radtransfer.datasets import read_table
-from radtransfer.errors import DataError
+from radtransfer.errors import ConfigError, DataError
 from radtransfer.settings import DataSettings
 
 
@@ -40,6 +40,22 @@ def test_numbered_tables_are_folds(folds):
 def test_prefixes_and_missing_numbers_and_missing_val_tables_are_fine(folds, names):
     found = folds(dict(zip(names, ("ab", "cd"), strict=True)))
     assert splits_of(found) == [{"a": "train", "b": "train", "c": "test", "d": "test"}]
+
+
+@pytest.mark.parametrize("word", ["eval", "Evaluation", "validate", "dev"])
+def test_all_words_for_a_validation_set_are_read_in_file_names(folds, word):
+    found = folds({"set_train_fold1.csv": "ab", f"set_{word}_fold1.csv": "c", "set_test_fold1.csv": "d"})
+    assert splits_of(found) == [{"a": "train", "b": "train", "c": "val", "d": "test"}]
+
+
+def test_without_test_tables_eval_tables_are_the_test_set(folds):
+    found = folds({"train_fold1.csv": "ab", "eval_fold1.csv": "cd"})
+    assert splits_of(found) == [{"a": "train", "b": "train", "c": "test", "d": "test"}]
+
+
+def test_the_file_names_give_the_split_and_not_a_column(folds):
+    with pytest.raises(ConfigError, match="--split-column set names a column of a table, but .* is a fold_directory"):
+        folds({"train.csv": "ab", "test.csv": "cd"}, split_column="set")
 
 
 def test_a_shared_table_belongs_to_every_fold(folds):

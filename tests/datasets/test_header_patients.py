@@ -116,3 +116,9 @@ def test_a_table_may_leave_the_suffix_out(folder):
     (folder.root / "t.csv").write_text("path,label\n0,x\n1,y\n")
     table = read_table(DataSettings(source=str(folder.root / "t.csv"), path_column="path"))
     assert [file.name for file in table.files] == ["0.dcm", "1.dcm"]
+
+
+def test_a_missing_word_in_a_header_is_no_patient(folder):
+    table = folder("p1", "p2", "Anonymous", "unknown")
+    assert table.patients is None
+    assert any("not used: 2 of 4 headers have none" in note for note in table.notes)

@@ -127,3 +127,17 @@ def test_busi_is_read_as_a_folder(busi):
     assert table.targets.sum(axis=0).tolist() == [437, 210, 133]
     assert table.classes == ("benign", "malignant", "normal")
     assert "files that are not images, ignored: 1" in table.notes
+
+
+def test_a_class_folder_called_like_a_missing_word_is_a_class_and_said(tmp_path):
+    make_images(tmp_path, "NA/1.png", "unknown/2.png", "tumour/3.png")
+    table = read(tmp_path)
+    assert table.classes == ("NA", "tumour", "unknown")
+    assert any("'NA', 'unknown'" in note and "classes" in note for note in table.notes)
+
+
+def test_eval_and_validate_folders_are_splits(tmp_path):
+    make_images(tmp_path, "train/a/1.png", "validate/b/2.png", "eval/a/3.png")
+    assert read(tmp_path).splits.tolist() == [["test", "train", "val"]]
+    make_images(tmp_path, "test/b/4.png")
+    assert read(tmp_path).splits.tolist() == [["val", "test", "train", "val"]]

@@ -32,15 +32,16 @@ def test_every_mistake_is_said_and_the_other_rows_are_kept(read, tmp_path):
         "e.png,x,,train\n"
         "f.png,x,6,tarin\n"
         "g.png,x,7,train\ng.png,x,8,train\n"
-        ",x,9,train\n"
+        ",x,9,train\n",
+        missing_patients="error",
     )
     assert table.paths == ("a.png", "b.png")
     assert {mistake.paths: mistake.kind for mistake in mistakes} == {
         (): "table",
         ("c.png",): "contradictory_labels",
         ("g.png",): "contradictory_patients",
-        ("d.png",): "table",
-        ("e.png",): "table",
+        ("d.png",): "missing_labels",
+        ("e.png",): "missing_patients",
         ("f.png",): "table",
     }
     assert [mistake.places for mistake in mistakes if mistake.paths == ("c.png",)] == [(tmp_path / "c.png",)]

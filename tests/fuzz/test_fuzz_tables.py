@@ -11,6 +11,7 @@ from PIL import Image
 
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.labels import is_missing
 from radtransfer.errors import RadtransferError
 from radtransfer.image_place import file_of
 from radtransfer.settings import DataSettings, SplitSettings
@@ -21,6 +22,8 @@ cells = st.one_of(
     st.sampled_from(
         ["", "0", "1", "-1", "1.0", "nan", "NaN", "2", "train", "val", "test", " 1 ", "well", "sick", "1e400"]
     ),
+    st.sampled_from(["NA", "None", "<NA>", "-", "unknown", "#N/A", "-1.0", "0.37", "True", "no", "eval", "Validate"]),
+    st.sampled_from(["a|b", "b", "a;b", "['a', 'b']", "[]", '["a", None]', "[a", "No Finding", "|", "a,,b"]),
     st.text(max_size=12),
 )
 paths = st.one_of(
@@ -28,6 +31,7 @@ paths = st.one_of(
 )
 headers = st.one_of(
     st.sampled_from(["path", "label", "patient", "fold", "split", "Label", "image", "class", "edema", ""]),
+    st.sampled_from(["set", "phase", "is_test", "isTrain", "kfold", "group", "cohort", "Finding Labels"]),
     st.text(max_size=8),
 )
 settings_drawn = st.builds(
@@ -38,6 +42,11 @@ settings_drawn = st.builds(
     task=st.sampled_from(["auto", "binary", "multiclass", "multilabel"]),
     positive_from=st.one_of(st.none(), st.integers(-2, 3)),
     frames=st.sampled_from(["first", "all"]),
+    split_column=st.one_of(st.none(), st.none(), headers),
+    fold_column=st.one_of(st.none(), st.none(), headers),
+    label_separator=st.one_of(st.none(), st.none(), st.sampled_from("|;,"), st.text(max_size=2)),
+    missing_values=st.sampled_from(["error", "drop", "class"]),
+    missing_patients=st.sampled_from(["own", "error"]),
 )
 
 
@@ -62,6 +71,9 @@ def check(source, settings, *, inside):
     if isinstance(table, ImageTable):
         assert len(table.paths) == len(table.files) == len(table.targets) == len(set(table.paths))
         assert table.targets.shape[1] == len(table.classes) == len(set(table.classes))
+        assert not any(map(is_missing, table.patients or ()))
+        if table.task == "multiclass" and inside is not None and settings.missing_values != "class":
+            assert not any(map(is_missing, table.classes))
         if inside is not None:
             for place in table.files:
                 assert place is None or inside in file_of(place).resolve().parents
@@ -103,6 +115,34 @@ def test_any_cells_are_a_table_or_refused(tmp_path_factory, header, rows, delimi
     if rooted:
         settings = DataSettings(**{**vars(settings), "image_root": str(place)})
     check(place / "cells.csv", settings, inside=place.resolve())
+
+
+MISSING = st.sampled_from(["", "NA", "nan", "None", "null", "unknown", "-", "<NA>", "n/a", " N/A "])
+
+
+@given(
+    st.lists(
+        st.tuples(st.one_of(MISSING, st.sampled_from("xyz")), st.one_of(MISSING, st.sampled_from("1234"))), min_size=4
+    ),
+    st.sampled_from(["drop", "class"]),
+)
+@fuzzed(100)
+def test_missing_words_are_never_one_class_or_one_patient(tmp_path_factory, rows, how):
+    place = folder(tmp_path_factory.getbasetemp())
+    with (place / "words.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows(
+            [["path", "label", "patient"], *((f"{i}.png", *row) for i, row in enumerate(rows))]
+        )
+    table = check(place / "words.csv", DataSettings(missing_values=how), inside=place.resolve())
+    if isinstance(table, ImageTable):
+        said = {f"{i}.png": row for i, row in enumerate(rows)}
+        kept = [said[path] for path in table.paths]
+        assert len(table) == len(rows) if how == "class" else set(table.classes) == {label for label, _ in kept}
+        known = [patient for _, patient in kept if not is_missing(patient)]
+        if table.patients is None:
+            assert not known
+        else:
+            assert len(set(table.patients)) == len(set(known)) + len(kept) - len(known)
 
 
 names = st.text(

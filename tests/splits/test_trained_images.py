@@ -71,3 +71,16 @@ def test_where_the_runs_images_are_gone_paths_are_compared(source):
     assert found.images == (0, 1, 2, 3)
     assert found.ways[3] == "validated"
     assert not found.compared
+
+
+def test_missing_patients_are_never_the_same_person_in_two_data_sets(source):
+    other = source / "other"
+    other.mkdir()
+    rng = np.random.default_rng(1)
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(other / name)
+    (other / "images.csv").write_text("path,label,patient\na.png,well,NA\nb.png,sick,unknown\nc.png,sick,p9\n")
+    whose = read_table(DataSettings(source=str(other / "images.csv"))).patients
+    with (source / "run" / "folds.csv").open("a") as handle:
+        handle.writelines(f"\nelsewhere/{name},well,{who},1,train" for name, who in zip("abc", whose, strict=True))
+    assert look(source, other / "images.csv").patients == ("p9",)

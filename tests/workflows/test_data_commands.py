@@ -252,3 +252,84 @@ def test_preview_names_images_that_cannot_be_read(radtransfer, tiny_images, tmp_
     outcome = radtransfer("data", "preview", root, *options)
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("is left out (an empty file)") == 46
+
+
+@pytest.fixture
+def dialects(tiny_images, tmp_path):
+    """The tiny images in a table with missing words, an official split and a column of several labels."""
+    with (tiny_images / "images.csv").open(newline="") as handle:
+        rows = list(csv.reader(handle))[1:]
+    lines = []
+    for number, (path, label, patient) in enumerate(rows):
+        patient = "NA" if number % 12 == 11 else patient
+        lines.append([path, "unknown" if number in (3, 30, 41) else label, patient])
+        lines[-1] += ["train" if number < 34 else "test", f"{label}|scar" if number % 4 == 0 else label]
+    file = tmp_path / "dialects.csv"
+    with file.open("w", newline="") as handle:
+        csv.writer(handle).writerows([["path", "label", "patient", "cohort", "findings"], *lines])
+    return file, ("--image-root", tiny_images / "images")
+
+
+def test_check_counts_missing_words_and_names_the_split_that_is_ignored(radtransfer, dialects):
+    file, root = dialects
+    outcome = radtransfer("data", "check", file, *root, "--folds", 2, "--image-size", 24, "--json")
+    found = {item["kind"]: item for item in json.loads(outcome.out)["findings"]}
+    assert outcome.code == 3
+    assert found["missing_labels"]["severity"] == "error" and "'unknown' 3" in found["missing_labels"]["message"]
+    assert len(found["missing_labels"]["files"]) == 3
+    assert found["missing_patients"]["severity"] == "warning" and "'NA' 4" in found["missing_patients"]["message"]
+    assert "'cohort' holds only splits" in found["split_ignored"]["message"]
+    options = ("--missing-values", "drop", "--split-column", "cohort", "--label-column", "label")
+    outcome = radtransfer("data", "check", file, *root, *options, "--image-size", 24, "--json")
+    found = {item["kind"]: item["severity"] for item in json.loads(outcome.out)["findings"]}
+    assert outcome.code == 0
+    assert found["missing_labels"] == "note" and "split_ignored" not in found
+    outcome = radtransfer("data", "check", file, *root, "--label-column", "findings", "--image-size", 24, "--json")
+    assert "joined_labels" in {item["kind"] for item in json.loads(outcome.out)["findings"]}
+
+
+def test_split_keeps_the_groups_of_missing_patients_and_the_words_that_are_classes(radtransfer, dialects, tmp_path):
+    file, root = dialects
+    out, again = tmp_path / "folds.csv", tmp_path / "again.csv"
+    options = (*root, "--folds", 2, "--missing-values", "class")
+    outcome = radtransfer("data", "split", file, *options, "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert "warning   missing patients: 4 of 48 images have none" in outcome.err
+    assert "--missing-values class" in outcome.err.splitlines()[-1]
+    images = outcome.out.splitlines()[0]
+    outcome = radtransfer("data", "split", out, *options, "--out", again)
+    assert outcome.out.splitlines()[0] == images
+    assert again.read_text() == out.read_text()
+
+
+def test_a_config_reads_a_table_in_any_dialect(radtransfer, dialects, tmp_path):
+    file, root = dialects
+    (tmp_path / "run.yaml").write_text(
+        f"data:\n  source: {file}\n  image_root: {root[1]}\n  label_column: findings\n  label_separator: '|'\n"
+        "  split_column: cohort\n  missing_patients: own\n  missing_values: drop\n"
+        "model: {backbone: cbr_tiny, image_size: 24}\ntraining: {epochs: 1}\n"
+    )
+    outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "3 labels (scar 12, sick 24, well 24)" in outcome.err
+    outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run", "--missing-patients", "error")
+    assert outcome.code == 3 and "4 rows have no patient" in outcome.err
+
+
+def test_evaluate_and_prepare_take_the_same_tables(radtransfer, dialects, finished_run, tmp_path):
+    file, root = dialects
+    outcome = radtransfer("evaluate", finished_run.path, "--data", file, *root)
+    assert outcome.code == 3 and "3 rows have no label (column 'label': 'unknown' 3)" in outcome.err
+    options = ("--missing-values", "drop", "--split-column", "cohort")
+    outcome = radtransfer("evaluate", finished_run.path, "--data", file, *root, *options, "--split", "test")
+    assert outcome.code == 0, outcome.err
+    outcome = radtransfer("data", "prepare", file, *root, *options, "--image-size", 24, "--out", tmp_path / "prepared")
+    assert outcome.code == 0, outcome.err
+    settings = {"image_root": str(root[1]), "missing_values": "drop", "split_column": "cohort"}
+    before = read_table(DataSettings(source=str(file), **settings))
+    after = read_table(DataSettings(source=f"tfds:{tmp_path / 'prepared'}"))
+    assert (after.patients, after.labels, after.splits.tolist()) == (
+        before.patients,
+        before.labels,
+        before.splits.tolist(),
+    )

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.datasets.labels import listed, plain
-from radtransfer.datasets.splits import split_name
+from radtransfer.datasets.labels import listed, written
+from radtransfer.datasets.splits import split_names
 from radtransfer.datasets.tfds.builder import open_builder
 from radtransfer.datasets.tfds.features import ChosenFeatures, choose_features, value_features
 from radtransfer.datasets.tfds.image_index import SetIndex, Source, index_set
@@ -83,7 +83,8 @@ def _splits(builder: "tfds.core.DatasetBuilder", chosen: Sequence[str], name: st
     if unknown := [split for split in chosen if split not in known]:
         raise DataError(f"tfds:{name} has no split {unknown[0]!r}. It has {listed(known)}.")
     order = ("train", "val", "test")
-    usual = sorted((split for split in known if split_name(split)), key=lambda split: order.index(split_name(split)))
+    names = split_names(known)
+    usual = sorted((split for split in known if names[split]), key=lambda split: order.index(names[split]))
     if not chosen and not usual:
         raise DataError(
             f"tfds:{name} has no train split, but {listed(known)}. Choose with tfds:{name}?split={known[0]}"
@@ -95,7 +96,7 @@ def _only(table: ImageTable, chosen: Sequence[str], name: str) -> ImageTable:
     """The images of the chosen splits of a prepared set, taken together."""
     if not chosen:
         return table
-    words = {split_name(split) for split in chosen}
+    words = set(split_names(chosen).values())
     if table.splits is None and words == {"train"}:
         return table
     if table.splits is None or len(table.splits) > 1 or None in words:
@@ -150,10 +151,7 @@ def _patients(
     if settings.patient_regex is not None:
         return None, ()
     if features.patient is not None:
-        patients = [plain(str(value)) for value in index.values[features.patient]]
-        if "" in patients:
-            raise DataError(f"{patients.count('')} examples have no patient (feature {features.patient!r}).")
-        return patients, ()
+        return [written(str(value)) for value in index.values[features.patient]], ()
     if known is None or known.patient is None or features.name != known.name:
         return None, ()
     names = index.values[known.name]
@@ -168,7 +166,8 @@ def _patients(
 
 def _given(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The given split, (1, images); None where there is nothing to learn from or nothing else."""
-    words = [split_name(name) for name in names]
+    splits = split_names(set(names))
+    words = [splits[name] for name in names]
     held = set(words)
     if "train" not in held or len(held) == 1:
         return None, ()
