@@ -31,6 +31,7 @@ _HIDDEN = {
     "BatchNormalization/renorm_stddev": lambda _: "ones",
     "LayerScale/gamma": lambda layer: keras.initializers.Constant(layer.init_values),
     "RMSNormalization/scale": lambda _: "ones",
+    "ReversibleEmbedding/reverse_embeddings": lambda layer: layer.embeddings_initializer,
     "SpectralNormalization/vector_u": lambda _: keras.initializers.TruncatedNormal(stddev=0.02),
 }
 """Initializers that layers of Keras have, and show in no attribute."""

@@ -161,11 +161,12 @@ def _by_path(arrays: dict[str, np.ndarray], target: Target) -> dict[str, np.ndar
         if {path: len(paths) for path, paths in ours.items()} != {path: len(given) for path, given in theirs.items()}:
             return {}
         return {leaf: array for path in ours for leaf, array in zip(ours[path], theirs[path], strict=True)}
-    if not any("/" in path for path in arrays):  # all of one layer, whose name the file leaves out
-        ours = {path.rpartition("/")[2]: path for path in target.shapes}
-    else:
-        ours, arrays = _by_rank({path: path for path in target.shapes}), _by_rank(arrays)
-    return {ours[path]: array for path, array in arrays.items()} if ours.keys() == arrays.keys() else {}
+    # Keras leaves names out that stand around a model within a layer, or around the only layer within it.
+    ours, theirs = _by_rank({path: path for path in target.shapes}), _by_rank(arrays)
+    ends = {path: [end for end in theirs if f"/{path}".endswith(f"/{end}")] for path in ours}
+    longest = {path: max(found, key=len) for path, found in ends.items() if found}
+    one_each = len(set(longest.values())) == len(ours) == len(theirs)
+    return {ours[path]: theirs[end] for path, end in longest.items()} if one_each else {}
 
 
 def _by_rank(paths: Mapping[str, T]) -> dict[str, T]:
