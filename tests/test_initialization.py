@@ -199,7 +199,7 @@ def test_what_a_plan_starts_is_saved_without_our_initializers(pretrained, tmp_pa
     assert (tmp_path / "model.keras").stat().st_size < 1.2 * 4 * model.count_params()
 
 
-# What seed 7 drew when layers were found by name only: a digest of all bytes, and a projection where other processors may round otherwise.
+# What seed 7 has always drawn: a digest of all bytes, and a projection where other processors may round otherwise.
 DRAWN = [
     ("cbr_tiny", {"scheme": "scratch"}, "5e92b0de537623f8", 494.382273333648),
     ("cbr_tiny", {"scheme": "mean_var"}, "6d2a2f55d55bacaf", 539474.5908548182),
