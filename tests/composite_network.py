@@ -15,7 +15,7 @@ def build_composite(image, pooling):
     x = layers.Add(name="stem_out")([x, layers.Conv2D(16, 1, name="skip")(grey)])
     for block in ("block1", "block2"):
         y = layers.LayerNormalization(name=f"{block}_norm")(x)
-        y = layers.MultiHeadAttention(2, 8, dropout=0.1, attention_axes=(1, 2), name=f"{block}_attention")(y, value=y)
+        y = layers.MultiHeadAttention(2, 8, dropout=0.1, attention_axes=(1, 2), name=f"{block}_attention")(y, y)
         x = layers.Add(name=f"{block}_add")([x, y])
         y = layers.TimeDistributed(_mlp(), name=f"{block}_mlp")(x)
         x = layers.Add(name=f"{block}_out")([x, y])
