@@ -9,6 +9,8 @@ import pytest
 from radtransfer.errors import ConfigError
 from radtransfer.initialization import draw_random
 from radtransfer.layers import layer_variables, model_variables
+from radtransfer.weight_formats.matching import match_layers
+from radtransfer.weight_formats.reading import read_weight_file
 
 LAYERS = keras.layers
 SEQUENCE, MAP = (6, 4), (8, 8, 4)
@@ -106,11 +108,34 @@ def test_a_draw_sets_every_variable_of_a_public_layer_as_keras_does_and_by_the_s
             assert first.size < 30 or a.std() == pytest.approx(first.std(), rel=0.5), weight.path
 
 
-def test_a_draw_leaves_what_was_measured_on_data():
-    measured = LAYERS.Normalization()
+def found_in(file, model):
+    return match_layers(read_weight_file(file), model)
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, "Normalization"])
+def test_every_public_layer_loads_from_each_kind_of_keras_file(name, tmp_path):
+    model, other = (model_of(name) if name in PUBLIC else normalized() for _ in range(2))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(1, 9, weight.shape).astype(weight.dtype) for weight in model.weights])
+    model.save(tmp_path / "whole.keras")
+    model.save_weights(tmp_path / "only.weights.h5")
+    model.save(tmp_path / "legacy.h5")
+    for file in tmp_path.iterdir():
+        match = found_in(file, other)
+        assert match.complete, file.name
+        for array, value in zip(match.arrays["layer"], values(model), strict=True):
+            np.testing.assert_array_equal(array, value, err_msg=file.name)
+
+
+def normalized():
+    measured = LAYERS.Normalization(name="layer")
     measured.adapt(np.random.default_rng(0).normal(5, 2, (20, 4)))
     x = keras.Input((4,))
-    model = keras.Model(x, measured(x))
+    return keras.Model(x, measured(x))
+
+
+def test_a_draw_leaves_what_was_measured_on_data():
+    model = normalized()
     before = values(model)
     draw_random(model, seed=1)
     assert all(map(np.array_equal, before, values(model)))
@@ -159,6 +184,11 @@ def test_variables_of_one_name_are_drawn_apart():
     items = layer_variables(model.get_layer("block"))
     for one, other in (("scale", "scale_1"), ("twin/kernel", "twin_1/kernel"), ("dense/kernel", "dense_1/kernel")):
         assert not np.array_equal(items[one].variable, items[other].variable)
+
+
+def test_layers_of_one_name_within_a_layer_are_refused_and_never_loaded_for_one_another(tmp_path):
+    block_model().save(tmp_path / "block.keras")
+    assert found_in(tmp_path / "block.keras", block_model()).missing == ("block",)
 
 
 def test_what_layers_share_is_reached_once():
