@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.errors import ConfigError
+from radtransfer.layers import sub_layers
 from radtransfer.learner import Learner
 
 IMAGES = 512
@@ -85,10 +86,9 @@ def share_statistics(source: keras.Model, target: keras.Model) -> int:
     Raises:
         ConfigError: None has a counterpart of its name and width.
     """
-    theirs = {layer.name: layer for layer in batch_norms(source)}
-    count = 0
-    for layer in batch_norms(target):
-        other = theirs.get(layer.name)
+    theirs, count = batch_norms(source), 0
+    for name, layer in batch_norms(target).items():
+        other = theirs.get(name)
         if other is not None and other.moving_mean.shape == layer.moving_mean.shape:
             layer.moving_mean.assign(other.moving_mean)
             layer.moving_variance.assign(other.moving_variance)
@@ -98,14 +98,19 @@ def share_statistics(source: keras.Model, target: keras.Model) -> int:
     return count
 
 
-def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """The batch-norm layers of a model."""
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+def batch_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
+    """The batch-norm layers of a model by name, those within other layers (`outer/inner`) as well."""
+    return {
+        f"{layer.name}/{path}".rstrip("/"): part
+        for layer in model.layers
+        for path, part in sub_layers(layer).items()
+        if isinstance(part, keras.layers.BatchNormalization)
+    }
 
 
 def trainable_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """Those whose statistics move."""
-    return [layer for layer in batch_norms(model) if layer.trainable]
+    return [layer for layer in batch_norms(model).values() if layer.trainable]
 
 
 def _set(layers: list[keras.layers.BatchNormalization], values: list[tuple]) -> None:

@@ -90,4 +90,4 @@ def _users(name: str, sources: dict[str, list[str]]) -> set[str]:
 
 def _is_fixed(layer: keras.Layer) -> bool:
     """Whether a layer neither learns nor draws random numbers."""
-    return not layer.weights and not hasattr(layer, "seed_generator")
+    return not layer.variables

@@ -15,6 +15,7 @@ import tensorflow as tf
 from radtransfer.classifier import Classifier
 from radtransfer.cut import Cut, cut_network
 from radtransfer.errors import RunError
+from radtransfer.layers import seed_states
 from radtransfer.losses import make_loss
 from radtransfer.optimizers import make_optimizer, weight_averages
 from radtransfer.settings import TrainingSettings
@@ -138,17 +139,17 @@ class Learner(Evaluator):
 
     def seed_epoch(self, seed: int) -> None:
         """Make dropout of the coming epoch a pure function of `seed`."""
-        places = range(len(seed_generators(self.classifier.model)))
+        places = range(len(seed_states(self.classifier.model)))
         self.set_seeds([np.array([seed, place << 32]) for place in places])
 
     def seeds(self) -> list[np.ndarray]:
         """Where the generators of the random layers stand."""
-        return [np.array(generator.state) for generator in seed_generators(self.classifier.model)]
+        return [np.array(state) for state in seed_states(self.classifier.model)]
 
     def set_seeds(self, seeds: list[np.ndarray]) -> None:
         """Let them go on from `seeds`."""
-        for generator, state in zip(seed_generators(self.classifier.model), seeds, strict=True):
-            generator.state.assign(state)
+        for state, seed in zip(seed_states(self.classifier.model), seeds, strict=True):
+            state.assign(seed)
 
     def state(self) -> Iterator[np.ndarray]:
         """Weights and optimizer, enough to go on exactly; one array at a time."""
@@ -217,11 +218,6 @@ class Learner(Evaluator):
     def _observe(self, inputs: Inputs) -> None:
         """Let batch norm see a batch; nothing else changes."""
         self._logits(inputs, training=True)
-
-
-def seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
-    """The generators of a network's random layers (dropout, stochastic depth), in order."""
-    return [layer.seed_generator for layer in model.layers if hasattr(layer, "seed_generator")]
 
 
 def _compact(array: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A network as a transfer plan starts it, without data and without training."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from radtransfer.errors import ConfigError
 from radtransfer.figures.filters import draw_filters
 from radtransfer.figures.style import save_figure
 from radtransfer.initialization import start
+from radtransfer.layers import convolution_kernels
 from radtransfer.outline import outline_plan
 from radtransfer.preparation import load_for, preprocessing_for
 from radtransfer.pretrained.loading import PretrainedWeights
@@ -96,12 +97,14 @@ def save_filters(network: PlannedNetwork, path: Path) -> None:
     Raises:
         ConfigError: `path` has no suffix of a figure, or cannot be written.
     """
-    kernels = {name: layer.kernel.numpy() for name, layer in _convolutions(network).items()}
+    found = [kernel for kernel in convolution_kernels(network.model) if kernel[0] in network.plan.layers]
     source = network.starting_weights or {}
-    first = next(iter(kernels))
-    pretrained = {name: source[name][0] for name in kernels if name in source}
+    if not found:
+        raise ConfigError(f"{network.card.name} has no 2-D convolution, so there are no filters to draw.")
+    kernels = [(layer, kernel.numpy()) for layer, _, kernel in found]
+    pretrained = [(layer, source[layer][place]) for layer, place, _ in found if layer in source]
     figure = draw_filters(
-        kernels[first],
+        kernels[0][1],
         _by_stage(kernels, network.plan),
         pretrained=_by_stage(pretrained, network.plan),
         title=f"{network.card.name}, {network.plan.scheme}",
@@ -137,16 +140,10 @@ def _built(
     return classifier.model
 
 
-def _convolutions(network: PlannedNetwork) -> dict[str, keras.layers.Conv2D]:
-    """The ordinary convolutions of the backbone, by name, in order."""
-    layers = (layer for layer in network.model.layers if layer.name in network.plan.layers)
-    return {layer.name: layer for layer in layers if isinstance(layer, keras.layers.Conv2D)}
-
-
-def _by_stage(kernels: Mapping[str, np.ndarray], plan: TransferPlan) -> dict[str, np.ndarray]:
+def _by_stage(kernels: Sequence[tuple[str, np.ndarray]], plan: TransferPlan) -> dict[str, np.ndarray]:
     """All values of each stage's kernels."""
     stages = {layer: part.stage for part in plan.parts for layer in part.layers}
     values: dict[str, list[np.ndarray]] = {}
-    for layer, kernel in kernels.items():
+    for layer, kernel in kernels:
         values.setdefault(stages[layer], []).append(kernel.ravel())
     return {stage: np.concatenate(parts) for stage, parts in values.items()}

@@ -9,7 +9,7 @@ References:
     Juodelyte et al. 2023, Revisiting Hidden Representations (arXiv 2302.08272), section 3.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import keras
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.backbones.stages import HEAD, layer_stages, layers_up_to, resolve_layer
 from radtransfer.errors import ConfigError
+from radtransfer.layers import LayerVariable, model_variables
 from radtransfer.outline import Outline
 from radtransfer.preprocessing import LAYER as PREPROCESSING
 from radtransfer.schemes import WITHOUT_WEIGHTS
@@ -139,9 +140,9 @@ def lay_out(outline: Outline, model: keras.Model, card: Backbone, *, weights: bo
     members: dict[tuple[str, str, bool], list[str]] = {}
     for layer, stage in stages.items():
         members.setdefault((stage, starts(layer, stage), layer not in frozen), []).append(layer)
-    order = list(card.stages)
+    order, variables = list(card.stages), model_variables(model)
     parts = [
-        _part(model, layers, stage=stage, starts_from=start, trains=trains, width=outline.widths[stage])
+        _part(variables, layers, stage=stage, starts_from=start, trains=trains, width=outline.widths[stage])
         for (stage, start, trains), layers in sorted(members.items(), key=lambda item: order.index(item[0][0]))
     ]
     plan = TransferPlan(outline.scheme, outline.through, tuple(parts), outline.batch_norm, outline.head_first)
@@ -200,14 +201,23 @@ def _last_layers(model: keras.Model, stages: dict[str, str], count: int) -> set[
     return set(list(stages)[first:])
 
 
-def _part(model: keras.Model, layers: list[str], *, stage: str, starts_from: str, trains: bool, width: float) -> Part:
-    sizes = {
-        (layer, variable.name): variable.value.shape.num_elements()
+def _part(
+    variables: Mapping[str, Mapping[str, LayerVariable]],
+    layers: list[str],
+    *,
+    stage: str,
+    starts_from: str,
+    trains: bool,
+    width: float,
+) -> Part:
+    sizes = [
+        (item.variable.value.shape.num_elements(), item.learned)
         for layer in layers
-        for variable in model.get_layer(layer).weights
-    }
-    learned = sum(size for (_, name), size in sizes.items() if not name.startswith("moving_"))
-    return Part(stage, tuple(layers), sum(sizes.values()), learned if trains else 0, starts_from, trains, width)
+        for item in variables[layer].values()
+    ]
+    learned = sum(size for size, learned in sizes if learned)
+    total = sum(size for size, _ in sizes)
+    return Part(stage, tuple(layers), total, learned if trains else 0, starts_from, trains, width)
 
 
 def _check_weights(plan: TransferPlan, *, weights: bool) -> None:

@@ -1,11 +1,14 @@
+import hashlib
 import zipfile
 
 import numpy as np
 import pytest
+from composite_network import COMPOSITE
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.classifier import build_classifier
 from radtransfer.initialization import draw_random, start
+from radtransfer.layers import layer_variables
 from radtransfer.outline import outline_plan
 from radtransfer.schemes import SCHEMES
 from radtransfer.seeds import derive_seed
@@ -194,6 +197,87 @@ def test_what_a_plan_starts_is_saved_without_our_initializers(pretrained, tmp_pa
     config = zipfile.ZipFile(tmp_path / "model.keras").read("config.json").decode()
     assert "radtransfer" not in config
     assert (tmp_path / "model.keras").stat().st_size < 1.2 * 4 * model.count_params()
+
+
+# What seed 7 has always drawn: a digest of all bytes, and a projection where other processors may round otherwise.
+DRAWN = [
+    ("cbr_tiny", {"scheme": "scratch"}, "5e92b0de537623f8", 494.382273333648),
+    ("cbr_tiny", {"scheme": "mean_var"}, "6d2a2f55d55bacaf", 539474.5908548182),
+    ("cbr_tiny", {"scheme": "sampled"}, "399c814347158bec", 539182.6529375116),
+    ("cbr_tiny", {"scheme": "shuffled"}, "6bbd000f3fc48390", 539499.7763360582),
+    ("cbr_tiny", {"scheme": "gabor"}, None, 606.652781362446),
+    ("cbr_tiny", {"scheme": "mean_var", "batch_norm": "mean_var"}, None, 539945.4953909173),
+    ("efficientnet_v2_b0", {"scheme": "scratch"}, None, 30403.941371828467),
+    ("efficientnet_v2_b0", {"scheme": "mean_var", "batch_norm": "mean_var"}, None, 2959082.914719757),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "digest", "projection"), DRAWN)
+def test_a_seed_draws_the_values_that_it_always_drew(name, settings, digest, projection):
+    card, rng = BACKBONES[name], np.random.default_rng(0)
+    built = build_classifier(card, classes=3, image_size=32, activation="softmax", dropout=0.5, preprocessing="torch")
+    invented = {
+        layer.name: tuple(rng.uniform(0.5, 1.5, weight.shape).astype(np.float32) for weight in layer.weights)
+        for layer in built.backbone.layers
+        if layer.weights
+    }
+    plan = lay_out(outline_plan(TransferSettings(**settings), card, weights=True), built.backbone, card, weights=True)
+    start(built.model, plan, invented, seed=7)
+    arrays, rng = built.model.get_weights(), np.random.default_rng(1)
+    assert digest in (None, hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16])
+    found = sum(float(np.vdot(rng.uniform(size=array.shape), array)) for array in arrays)
+    assert found == pytest.approx(projection, rel=1e-6)
+
+
+def composite(scheme, pretrained, *, seed=BASE, **options):
+    outline = outline_plan(TransferSettings(scheme=scheme, **options), COMPOSITE, weights=pretrained is not None)
+    classifier = build_classifier(
+        COMPOSITE, classes=3, image_size=32, activation="softmax", dropout=0.5, preprocessing="torch"
+    )
+    start(
+        classifier.model,
+        lay_out(outline, classifier.backbone, COMPOSITE, weights=pretrained is not None),
+        pretrained,
+        seed=seed,
+    )
+    return {
+        f"{layer.name}/{path}": np.array(item.variable)
+        for layer in classifier.model.layers
+        for path, item in layer_variables(layer).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def pretrained_composite():
+    """Arrays of every layer, no two values alike."""
+    model = build_classifier(
+        COMPOSITE, classes=3, image_size=32, activation="softmax", dropout=0.5, preprocessing="torch"
+    ).backbone
+    rng = np.random.default_rng(0)
+    return {
+        layer.name: tuple(rng.uniform(0.5, 1.5, weight.shape).astype(np.float32) for weight in layer.weights)
+        for layer in model.layers
+        if layer.weights
+    }
+
+
+@pytest.mark.parametrize("scheme", ["mean_var", "sampled", "shuffled"])
+@pytest.mark.parametrize("policy", ["identity", "mean_var", "transfer"])
+def test_each_variable_of_a_layer_of_layers_follows_scheme_and_batch_norm_policy(pretrained_composite, scheme, policy):
+    found = composite(scheme, pretrained_composite, batch_norm=policy)
+    given = composite("transfer", pretrained_composite)
+    for name in (f"block1_attention/{part}/{leaf}" for part in ("query", "value") for leaf in ("kernel", "bias")):
+        value, source = found[name], given[name]
+        assert not np.array_equal(value, source), name
+        assert np.mean(value) == pytest.approx(np.mean(source), abs=0.4), name
+        if scheme == "shuffled":
+            np.testing.assert_array_equal(np.sort(value, axis=None), np.sort(source, axis=None))
+    for layer, leaves in (("norm", ("gamma", "beta")), ("bn", ("gamma", "beta", "moving_mean", "moving_variance"))):
+        for leaf in leaves:
+            value, source = (values[f"block2_mlp/mlp/{layer}/{leaf}"] for values in (found, given))
+            constant = float(leaf in ("gamma", "moving_variance"))
+            assert np.array_equal(value, source) == (policy == "transfer")
+            assert bool((value == constant).all()) == (policy == "identity")
 
 
 def test_derived_seeds_are_fixed_for_ever():

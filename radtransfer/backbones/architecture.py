@@ -11,6 +11,7 @@ from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.backbones.widths import stage_widths
 from radtransfer.errors import ConfigError
+from radtransfer.layers import sub_layers, with_dtype
 
 
 def build_architecture(
@@ -75,8 +76,9 @@ def _rebuilt(
     """The output of `source`, from `prepared`, through new, renamed layers of dtype policy `precision`."""
     names = _stable_names(source)
 
-    def call(operation: keras.Operation, *inputs, **_):  # the keywords are Keras' mask=None
-        inputs = tuple(prepared if x is image else x for x in inputs)
+    def call(operation: keras.Operation, *inputs, **options):
+        inputs, options = keras.tree.map_structure(lambda x: prepared if x is image else x, (inputs, options))
+        options = {name: value for name, value in options.items() if value is not None}  # Keras' mask=None
         if isinstance(operation, keras.Sequential):
             x = inputs[0]
             for layer in operation.layers:
@@ -85,7 +87,12 @@ def _rebuilt(
         name, replacement = names[operation.name], card.replacements.get(type(operation).__name__)
         if replacement:
             return replacement(operation, inputs, name=name, dtype=precision)
-        return _renewed(operation, card, name, precision)(*inputs)
+        layer = type(operation).from_config(with_dtype(operation.get_config() | {"name": name}, precision))
+        output = layer(*inputs, **options)
+        for part in sub_layers(layer).values():
+            if isinstance(part, keras.layers.BatchNormalization):
+                part.momentum = card.batch_norm_momentum
+        return output
 
     # Keras' own walk through the graph, with another call at each node. Every new layer is called once, so that
     # `layer.output` means one thing. Some applications return a model of a list of inputs.
@@ -94,13 +101,6 @@ def _rebuilt(
         source, input_tensors=inputs, clone_function=lambda operation: operation, call_function=call
     )
     return rebuilt.outputs[0]
-
-
-def _renewed(layer: keras.layers.Layer, card: Backbone, name: str, precision: str) -> keras.layers.Layer:
-    config = layer.get_config() | {"name": name, "dtype": precision}
-    if isinstance(layer, keras.layers.BatchNormalization):
-        config["momentum"] = card.batch_norm_momentum
-    return type(layer).from_config(config)
 
 
 def _stable_names(model: keras.Model) -> dict[str, str]:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import keras
 
+from radtransfer.layers import with_dtype
+
 
 def flat_model(
     model: keras.Model, *, prepare: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None
@@ -65,4 +67,4 @@ def _walked(
 
 def _copy(operation: keras.Operation) -> keras.Operation:
     config = operation.get_config()
-    return type(operation).from_config(config | {"dtype": "float32"} if isinstance(operation, keras.Layer) else config)
+    return type(operation).from_config(with_dtype(config, "float32") if isinstance(operation, keras.Layer) else config)

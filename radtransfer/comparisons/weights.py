@@ -11,6 +11,7 @@ import numpy as np
 from radtransfer.comparisons.comparison_images import note_changes
 from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
 from radtransfer.errors import WeightsError, WeightsMismatchError
+from radtransfer.layers import LayerVariable, convolution_kernels, model_variables
 from radtransfer.preprocessing import preprocessing_mode
 from radtransfer.progress import Progress
 from radtransfer.seeds import derive_seed
@@ -21,7 +22,7 @@ class WeightChange:
     """The way from the weights of one layer to those of the same layer in another network.
 
     Attributes:
-        layer: Its name.
+        layer: Its name; `outer/inner` of a layer within another one.
         kind: Its class in Keras.
         parameters: Numbers in it that train; moving statistics are left out.
         relative_change: Length of the difference over the length of the first; None where that is 0.
@@ -156,27 +157,31 @@ def _load(source: NetworkSource, fold: int | None, image_size: int | None) -> Ne
     return source.load(fold, source.image_size or image_size or DEFAULT_SIZE)
 
 
-def _arrays(layer: keras.Layer) -> list[np.ndarray]:
-    """What trains, frozen or not: all but moving statistics and seeds."""
-    return [np.array(weight) for weight in layer.weights if weight.name not in _NOT_TRAINED]
-
-
-_NOT_TRAINED = ("moving_mean", "moving_variance", "seed_generator_state")
+def _learned(model: keras.Model) -> dict[str, dict[str, LayerVariable]]:
+    """What trains, frozen or not, by layer; a layer within another one is called `outer/inner`."""
+    found: dict[str, dict[str, LayerVariable]] = {}
+    for layer, variables in model_variables(model).items():
+        for path, item in variables.items():
+            if item.learned:
+                inner, _, name = path.rpartition("/")
+                found.setdefault(f"{layer}/{inner}".rstrip("/"), {})[name] = item
+    return found
 
 
 def _changes(a: keras.Model, b: keras.Model) -> dict[str, WeightChange]:
-    others, changes = {layer.name: layer for layer in b.layers}, {}
-    for layer in a.layers:
-        if layer.name in others:
-            mine, its = _arrays(layer), _arrays(others[layer.name])
-            if mine and [array.shape for array in mine] == [array.shape for array in its]:
-                changes[layer.name] = weight_change(layer.name, type(layer).__name__, mine, its)
+    others, changes = _learned(b), {}
+    for name, variables in _learned(a).items():
+        mine, its = (
+            {key: np.array(item.variable) for key, item in side.items()} for side in (variables, others.get(name, {}))
+        )
+        if {key: array.shape for key, array in mine.items()} == {key: array.shape for key, array in its.items()}:
+            kind = type(next(iter(variables.values())).owner).__name__
+            changes[name] = weight_change(name, kind, list(mine.values()), [its[key] for key in mine])
     return changes
 
 
 def _left_out(networks: tuple[Network, Network], compared: dict[str, WeightChange]) -> set[str]:
-    names = {layer.name for network in networks for layer in network.model.layers if _arrays(layer)}
-    return names - compared.keys()
+    return {name for network in networks for name in _learned(network.model)} - compared.keys()
 
 
 def _filters(a: Network, b: Network) -> Filters | None:
@@ -188,9 +193,8 @@ def _filters(a: Network, b: Network) -> Filters | None:
 
 def _first_kernel(network: Network) -> tuple[str, np.ndarray | None]:
     """The first convolution's kernel, its channels in the order of the image."""
-    for layer in network.model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            kernel = np.array(layer.kernel)
-            reverse = network.preprocessing and preprocessing_mode(network.preprocessing).order == "BGR"
-            return layer.name, kernel[:, :, ::-1] if reverse else kernel
+    for layer, _, variable in convolution_kernels(network.model):
+        kernel = np.array(variable)
+        reverse = network.preprocessing and preprocessing_mode(network.preprocessing).order == "BGR"
+        return layer, kernel[:, :, ::-1] if reverse else kernel
     return "", None

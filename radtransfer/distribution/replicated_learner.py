@@ -14,7 +14,8 @@ import tensorflow as tf
 from radtransfer.batch_norm import trainable_batch_norms
 from radtransfer.classifier import Classifier
 from radtransfer.distribution.replicas import Replicas
-from radtransfer.learner import Inputs, Learner, seed_generators
+from radtransfer.layers import seed_states
+from radtransfer.learner import Inputs, Learner
 from radtransfer.seeds import derive_seed
 from radtransfer.settings import TrainingSettings
 
@@ -82,7 +83,7 @@ class ReplicatedLearner(Learner):
         first = self._replicas.worker * self._replicas.local_count
         numbers = range(first, first + self._replicas.local_count)
         of_replicas = [derive_seed(seed, "replica", number) if number else seed for number in numbers]
-        places = range(len(seed_generators(self.classifier.model)))
+        places = range(len(seed_states(self.classifier.model)))
         self.set_seeds([np.array([[own, place << 32] for own in of_replicas]) for place in places])
 
     def whole(self, found: list[tuple[tf.Tensor, ...]]) -> list[tuple[tf.Tensor, ...]]:
@@ -93,7 +94,7 @@ class ReplicatedLearner(Learner):
 
     def _seed_copies(self) -> list[tuple[tf.Variable, ...]]:
         copies = self._replicas.strategy.experimental_local_results
-        return [copies(generator.state.value) for generator in seed_generators(self.classifier.model)]
+        return [copies(state.value) for state in seed_states(self.classifier.model)]
 
     def _train(self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         return self._replicas.run(self._train_replica, inputs, targets, weights)[0]

@@ -77,9 +77,9 @@ def mismatch(file: WeightFile, match: Match, *, backbone: str, model: "keras.Mod
 
 
 def _channels(match: Match, targets: Sequence[Target]) -> int:
-    """Input channels of the first convolution."""
+    """Input channels of the first convolution; three, as the network was built, where none sees the image."""
     kernels = (match.arrays[target.name][0] for target in targets)
-    return next(kernel.shape[-2] for kernel in kernels if kernel.ndim == 4)
+    return next((kernel.shape[-2] for kernel in kernels if kernel.ndim == 4), 3)
 
 
 def _described(targets: Sequence[Target], name: str) -> str:

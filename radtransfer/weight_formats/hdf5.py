@@ -1,6 +1,7 @@
 """Arrays out of HDF5 files that are not trusted: bounded in size, and from this file only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -12,35 +13,33 @@ from radtransfer.weight_formats.weight_file import SavedLayer
 _MOST_COMPRESSED = 64
 """How many times larger than its file the declared content may be; float weights compress to half."""
 
-Entry = tuple[str, str, str | None]
-"""Part, name and kind of a saved layer."""
+Entry = tuple[SavedLayer, Mapping[str, Any]]
+"""A saved layer without arrays, and its datasets by leaf name."""
 
 
-def read_layers(entries: Mapping[Entry, Mapping[str, Any]], *, file_size: int) -> tuple[SavedLayer, ...]:
+def read_layers(entries: Sequence[Entry], *, file_size: int) -> tuple[SavedLayer, ...]:
     """The layers whose datasets hold floats, read only after their declared size was checked.
 
-    Integer datasets are no weights (states of random generators, step counts) and are left out.
+    Integer datasets are no weights (states of random generators, step counts) and are left out, but for a single
+    number in a layer that holds floats, such as the count of a `Normalization`.
 
     Args:
-        entries: Leaf name to dataset, for each layer.
+        entries: Of each layer.
         file_size: In bytes.
 
     Raises:
         WeightsError: A dataset points into another file, or declares far more than the file holds.
     """
-    floats = {
-        entry: {leaf: dataset for leaf, dataset in leaves.items() if _is_float(dataset)}
-        for entry, leaves in entries.items()
-    }
-    declared = sum(dataset.nbytes for leaves in floats.values() for dataset in leaves.values())
+    kept = [(layer, _weights(leaves)) for layer, leaves in entries]
+    declared = sum(dataset.nbytes for _, leaves in kept for dataset in leaves.values())
     if declared > _MOST_COMPRESSED * file_size + 2**20:
         raise WeightsError(
             f"declares {declared / 1e6:,.0f} MB of weights in {file_size / 1e6:,.1f} MB, which cannot be. "
             "Nothing was read. Download it again."
         )
     return tuple(
-        SavedLayer(name, {leaf: _array(dataset) for leaf, dataset in leaves.items()}, part=part, kind=kind)
-        for (part, name, kind), leaves in floats.items()
+        replace(layer, arrays={leaf: _array(dataset) for leaf, dataset in leaves.items()})
+        for layer, leaves in kept
         if leaves
     )
 
@@ -52,6 +51,12 @@ def text(value: Any) -> str:
 
 def optional_text(value: Any) -> str | None:
     return None if value is None else text(value)
+
+
+def _weights(leaves: Mapping[str, Any]) -> dict[str, h5py.Dataset]:
+    floats = {leaf for leaf, dataset in leaves.items() if _is_float(dataset)}
+    counts = {leaf for leaf, dataset in leaves.items() if dataset.dtype.kind in "iu" and dataset.shape == ()}
+    return {leaf: dataset for leaf, dataset in leaves.items() if leaf in floats | counts} if floats else {}
 
 
 def _is_float(dataset: Any) -> bool:

@@ -18,7 +18,7 @@ import h5py
 
 from radtransfer.errors import WeightsError
 from radtransfer.weight_formats.hdf5 import Entry, optional_text, read_layers, text
-from radtransfer.weight_formats.weight_file import WeightFile, WeightFormat
+from radtransfer.weight_formats.weight_file import SavedLayer, WeightFile, WeightFormat
 
 
 def recognizes_legacy_h5(path: Path) -> bool:
@@ -31,9 +31,7 @@ def recognizes_legacy_h5(path: Path) -> bool:
 def read_legacy_h5(path: Path) -> WeightFile:
     with h5py.File(path) as file:
         group = _weights_group(file)
-        entries: dict[Entry, dict[str, h5py.Dataset]] = {}
-        for name in _names(group, "layer_names"):
-            entries |= _layer_entries(name, group[name])
+        entries = [entry for name in _names(group, "layer_names") for entry in _layer_entries(name, group[name])]
         return WeightFile(
             path=path,
             format="legacy_h5",
@@ -58,20 +56,24 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
     return [text(name) for chunk in chunks for name in group.attrs[chunk]]
 
 
-def _layer_entries(name: str, group: h5py.Group) -> dict[Entry, dict[str, h5py.Dataset]]:
-    """The layers in one top-level group: itself, or those of a nested model."""
+def _layer_entries(name: str, group: h5py.Group) -> list[Entry]:
+    """The layers in one top-level group: itself, or those within it, of a nested model or of a layer."""
     owners: dict[str, dict[str, h5py.Dataset]] = defaultdict(dict)
     for weight in _names(group, "weight_names"):
         if group[weight].file != group.file:
             raise WeightsError(f"refers to another file for {weight}; only self-contained files are read.")
         path = PurePosixPath(weight)
-        owners[str(path.parent)][path.name.partition(":")[0]] = group[weight]
+        leaf = path.name.partition(":")[0]
+        owners[str(path.parent)][path.name if leaf in owners[str(path.parent)] else leaf] = group[weight]
     if len(owners) == 1:
         # One owner is the layer itself. TensorFlow 1 may have numbered its weights anew, so the
         # group's name is the better one.
         (leaves,) = owners.values()
-        return {("", name, None): leaves}
-    return {(name, owner.removeprefix(f"{name}/"), None): leaves for owner, leaves in owners.items()}
+        return [(SavedLayer(name, {}), leaves)]
+    return [
+        (SavedLayer(name, {}) if owner == name else SavedLayer(owner.removeprefix(f"{name}/"), {}, part=name), leaves)
+        for owner, leaves in owners.items()
+    ]
 
 
 def _model_name(file: h5py.File) -> str | None:

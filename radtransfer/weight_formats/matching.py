@@ -8,10 +8,10 @@ the order within a class.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 Shape = tuple[int | None, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,15 @@ class Target:
     Attributes:
         name: In the network.
         kind: Its class in snake case.
-        shapes: Leaf name to shape, in the order of the layer's `weights`; None fits any length.
+        shapes: Path to shape, in the order of the layer's `weights`; None fits any length. The path is a leaf name,
+            such as "kernel", and "query/kernel" where there are layers within the layer.
+        parts: Of such a layer, the path of each layer within it to the paths of what that holds, in its own order.
     """
 
     name: str
     kind: str
     shapes: dict[str, Shape]
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def number(self) -> int | None:
@@ -76,9 +80,10 @@ def match_layers(file: WeightFile, model: "keras.Model") -> Match:
 
 def match_targets(file: WeightFile, targets: Sequence[Target]) -> Match:
     """`match_layers` for targets."""
+    whole = _with_composites(file.layers, targets)
     plans = (
-        _plan(file, targets, pairs(layers, targets), by)
-        for layers in _sub_models(file)
+        _plan(whole, targets, pairs(layers, targets), by)
+        for layers in _sub_models(whole)
         for by, pairs in (("name", _pairs_by_name), ("order", _pairs_by_order))
     )
     best = next(plans)
@@ -91,14 +96,23 @@ def match_targets(file: WeightFile, targets: Sequence[Target]) -> Match:
 
 def weighted_layers(model: "keras.Model") -> tuple[Target, ...]:
     """The layers of a flat model that hold weights, in the model's order."""
-    return tuple(
-        Target(
-            name=layer.name,
-            kind=_snake_case(type(layer).__name__),
-            shapes={weight.name: tuple(weight.shape) for weight in layer.weights},
-        )
-        for layer in model.layers
-        if layer.weights
+    return tuple(_target(layer) for layer in model.layers if layer.weights)
+
+
+def _target(layer: "keras.Layer") -> Target:
+    from radtransfer.layers import layer_variables, own_variables, sub_layers
+
+    paths = {id(item.variable): path for path, item in layer_variables(layer).items()}
+    parts = {
+        path: tuple(paths[id(variable)] for variable in own_variables(part)) for path, part in sub_layers(layer).items()
+    }
+    return Target(
+        name=layer.name,
+        kind=_snake_case(type(layer).__name__),
+        shapes={paths[id(weight)]: tuple(weight.shape) for weight in layer.weights},
+        parts={path: held for path, held in parts.items() if held}
+        if any(parts[path] for path in parts if path)
+        else {},
     )
 
 
@@ -116,6 +130,8 @@ def with_any_channels(targets: Sequence[Target]) -> tuple[Target, ...]:
 def arranged(saved: SavedLayer, target: Target) -> tuple[np.ndarray, ...] | None:
     """The arrays of `saved` in the order `target` wants, or None if they do not fit."""
     arrays, shapes = saved.arrays, target.shapes
+    if target.parts:
+        arrays = _by_path(arrays, target)
     if len(arrays) != len(shapes):
         return None
     if len(arrays) == 1:
@@ -135,6 +151,74 @@ def arranged(saved: SavedLayer, target: Target) -> tuple[np.ndarray, ...] | None
     return ordered if fits else None
 
 
+def _by_path(arrays: dict[str, np.ndarray], target: Target) -> dict[str, np.ndarray]:
+    """The arrays of a layer that has layers within it, by the paths of `target`; none where these differ."""
+    if all(path.rpartition("/")[2].isdigit() for path in arrays):
+        held: dict[str, list[np.ndarray]] = defaultdict(list)
+        for path in sorted(arrays, key=lambda path: int(path.rpartition("/")[2])):
+            held[path.rpartition("/")[0]].append(arrays[path])
+        ours, theirs = _by_rank(target.parts), _by_rank(held)
+        if {path: len(paths) for path, paths in ours.items()} != {path: len(given) for path, given in theirs.items()}:
+            return {}
+        return {leaf: array for path in ours for leaf, array in zip(ours[path], theirs[path], strict=True)}
+    # Keras leaves names out that stand around a model within a layer, or around the only layer within it.
+    ours, theirs = _by_rank({path: path for path in target.shapes}), _by_rank(arrays)
+    ends = {path: [end for end in theirs if f"/{path}".endswith(f"/{end}")] for path in ours}
+    longest = {path: max(found, key=len) for path, found in ends.items() if found}
+    one_each = len(set(longest.values())) == len(ours) == len(theirs)
+    return {ours[path]: theirs[end] for path, end in longest.items()} if one_each else {}
+
+
+def _by_rank(paths: Mapping[str, T]) -> dict[str, T]:
+    """The same values, every numbered name in their paths replaced by its rank among those beside it."""
+    beside: dict[tuple[str, str], set[tuple[int, str]]] = defaultdict(set)
+    for path in paths:
+        for before, name in _steps(path):
+            base, number = _base(name)
+            beside[before, base].add((number, name))
+
+    def ranked(before: str, name: str) -> str:
+        base, number = _base(name)
+        rank = sorted(beside[before, base]).index((number, name))
+        return f"{base}_{rank}" if rank else base
+
+    return {"/".join(ranked(before, name) for before, name in _steps(path)): value for path, value in paths.items()}
+
+
+def _steps(path: str) -> Iterator[tuple[str, str]]:
+    """Each name of a path with the path before it."""
+    names = path.split("/")
+    return (("/".join(names[:place]), name) for place, name in enumerate(names))
+
+
+def _base(name: str) -> tuple[str, int]:
+    base, number = re.fullmatch(r"(.*?)(?:_(\d+))?", name).groups()
+    return base, int(number or 0)
+
+
+def _with_composites(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> list[SavedLayer]:
+    """The layers of a file; those that stand in a layer of `targets` as that one layer, by path."""
+    layers, composite = list(layers), [target for target in targets if target.parts]
+    if not composite:
+        return layers
+    paths = {id(layer): "/".join((*layer.outer, layer.name)) if layer.outer else layer.label for layer in layers}
+    for prefix in sorted({before for path in paths.values() for before, _ in _steps(path) if before}, key=len):
+        members = [layer for layer in layers if f"{paths.get(id(layer), '')}/".startswith(f"{prefix}/")]
+        distinct = len({paths[id(layer)] for layer in members}) == len(members)
+        arrays = {
+            f"{paths[id(layer)].removeprefix(prefix)}/{leaf}".lstrip("/"): array
+            for layer in members
+            for leaf, array in layer.arrays.items()
+        }
+        *before, name = prefix.split("/")
+        part = "/".join(members[0].part.split("/")[: len(before)]) if members else ""
+        whole = SavedLayer(name, arrays, part=part, kind="")
+        if distinct and any(arranged(whole, target) is not None for target in composite):
+            first, others = id(members[0]), {id(layer) for layer in members[1:]}
+            layers = [whole if id(layer) == first else layer for layer in layers if id(layer) not in others]
+    return layers
+
+
 def _fits(shape: Shape, wanted: Shape) -> bool:
     return len(shape) == len(wanted) and all(
         size is None or found == size for found, size in zip(shape, wanted, strict=True)
@@ -144,28 +228,31 @@ def _fits(shape: Shape, wanted: Shape) -> bool:
 Pairs = dict[str, SavedLayer]
 
 
-def _plan(file: WeightFile, targets: Sequence[Target], pairs: Pairs, by: Literal["name", "order"]) -> Match:
+def _plan(layers: Sequence[SavedLayer], targets: Sequence[Target], pairs: Pairs, by: Literal["name", "order"]) -> Match:
     used = {id(saved) for saved in pairs.values()}
     found = [target for target in targets if target.name in pairs]
     return Match(
         arrays={target.name: arranged(pairs[target.name], target) for target in found},
         missing=tuple(target.name for target in targets if target.name not in pairs),
-        extra=tuple(saved.label for saved in file.layers if id(saved) not in used),
+        extra=tuple(saved.label for saved in layers if id(saved) not in used),
         by=by,
     )
 
 
-def _sub_models(file: WeightFile) -> list[list[SavedLayer]]:
+def _sub_models(whole: Sequence[SavedLayer]) -> list[list[SavedLayer]]:
     """The layers of each sub-model with all that is nested in it, the smallest sub-model first.
 
-    A layer around a sub-model may carry a number that one of its own layers has too, and a shape that fits.
+    A layer around a sub-model may carry a number that one of its own layers has too, and a shape that fits. So may
+    one within another layer: these are left out at first.
     """
-    members: dict[str, list[SavedLayer]] = {"": list(file.layers)}
-    for layer in file.layers:
+    members: dict[str, list[SavedLayer]] = {"": list(whole)}
+    for layer in whole:
         for part in accumulate(layer.part.split("/"), "{}/{}".format):
             if part:
                 members.setdefault(part, []).append(layer)
-    return sorted(members.values(), key=len)
+    nested = sorted(members.values(), key=len)
+    plain = [[layer for layer in layers if not layer.within] for layers in nested]
+    return [layers for layers in plain if layers] + [layers for layers in nested if any(item.within for item in layers)]
 
 
 def _pairs_by_name(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> Pairs:
@@ -238,7 +325,7 @@ def _canonical(name: str) -> str:
 
 def _snake_case(class_name: str) -> str:
     """As Keras turns a class into a layer's name: BatchNormalization is batch_normalization."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower()
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)).lower()
 
 
 def _first(shapes: dict[str, Shape]) -> Shape:

@@ -34,36 +34,37 @@ def read_saved_model(path: Path) -> WeightFile:
         checkpoint = tf.train.load_checkpoint(str(prefix))
         shapes, dtypes = checkpoint.get_variable_to_shape_map(), checkpoint.get_variable_to_dtype_map()
         names = _names(checkpoint.get_tensor(_OBJECTS)) if _OBJECTS in shapes else {}
-        keys = {name: key for name, key in names.items() if key in shapes and dtypes[key].is_floating}
-        declared = sum(4 * int(np.prod(shapes[key], dtype=float)) for key in keys.values())
+        keys = {name: [key for key in of if key in shapes and dtypes[key].is_floating] for name, of in names.items()}
+        declared = sum(4 * int(np.prod(shapes[key], dtype=float)) for of in keys.values() for key in of)
         if declared > 4 * stored + 2**20:
             raise WeightsError(
                 f"{path} declares {declared / 1e6:,.0f} MB of weights in {stored / 1e6:,.1f} MB, which cannot be. "
                 "Nothing was read."
             )
-        arrays = {name: np.asarray(checkpoint.get_tensor(key), np.float32) for name, key in keys.items()}
+        read = {name: [np.asarray(checkpoint.get_tensor(key), np.float32) for key in of] for name, of in keys.items()}
     except (tf.errors.OpError, ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"weights of {path} are damaged ({reason}). Export it again.") from None
     layers: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in arrays.items():
+    for name, (array, *others) in ((name, found) for name, found in read.items() if found):
         owner, _, leaf = name.rpartition("/")
-        layers.setdefault(owner, {})[leaf] = array
+        if all(np.array_equal(array, other) for other in others):  # else nobody can tell which of them is meant
+            layers.setdefault(owner, {})[leaf] = array
     if not layers:
         raise WeightsError(f"{path} holds no weights with names. Export it with model.export, or pass its .keras file.")
     return WeightFile(path, "saved_model", tuple(SavedLayer(owner, leaves) for owner, leaves in layers.items()))
 
 
-def _names(objects: bytes) -> dict[str, str]:
-    """The name of each variable, without ":0", to its key in the checkpoint, in the order of the model."""
+def _names(objects: bytes) -> dict[str, list[str]]:
+    """The name of each variable, without ":0", to its keys in the checkpoint, in the order of the model."""
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     graph = TrackableObjectGraph()
     graph.ParseFromString(objects)
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for node in graph.nodes:
         for attribute in node.attributes:
             name = attribute.full_name.partition(":")[0]
             if attribute.checkpoint_key and name and not name.lower().startswith(_NOT_THE_MODEL):
-                found.setdefault(name, attribute.checkpoint_key)
+                found.setdefault(name, []).append(attribute.checkpoint_key)
     return found

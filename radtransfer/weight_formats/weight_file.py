@@ -14,15 +14,19 @@ class SavedLayer:
     Attributes:
         name: As saved; "" where the file keeps none.
         arrays: Leaf name ("kernel", "moving_mean") to float array; "0", "1" … in the layer's own order
-            where the file keeps no leaf names.
-        part: Path of the sub-model it stands in, "" for the model itself.
+            where the file keeps no leaf names. Of a layer with layers within it, path to array ("query/kernel").
+        part: Path of the sub-model, or layer, that it stands in, "" for the model itself.
         kind: Layer class in snake case ("conv2d"), where the file tells it.
+        outer: Names of the models and layers that it stands in, where the file keeps them.
+        within: Whether it is known to stand in another layer, not in a sub-model.
     """
 
     name: str
     arrays: dict[str, np.ndarray]
     part: str = ""
     kind: str | None = None
+    outer: tuple[str, ...] = ()
+    within: bool = False
 
     @property
     def label(self) -> str:

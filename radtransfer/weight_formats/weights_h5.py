@@ -3,6 +3,7 @@
     layers/
         conv2d/vars/0, 1 …              group: class and count; attribute name of vars: the layer's name
         functional/layers/conv2d/vars   a nested model
+        time_distributed/layer/vars     a layer within a layer
     optimizer/, metrics/, vars/         not read
 
 tf_keras writes no names, and before 2.14 says `_layer_checkpoint_dependencies` for `layers`. The
@@ -46,11 +47,31 @@ def layers_of(file: h5py.File, *, file_size: int) -> tuple[SavedLayer, ...]:
     Raises:
         WeightsError: Groups are nested without end, links leave the file, or sizes cannot be true.
     """
-    return read_layers(dict(_entries(file, ())), file_size=file_size)
+    return read_layers(list(_entries(file, (), named="name" in _own(file).attrs)), file_size=file_size)
 
 
-def _entries(group: h5py.Group, path: tuple[str, ...]) -> Iterator[tuple[Entry, dict[str, h5py.Dataset]]]:
-    if len(path) > _DEEPEST:
+def _entries(
+    group: h5py.Group,
+    path: tuple[str, ...],
+    names: tuple[str, ...] = (),
+    *,
+    named: bool,
+    layer: bool = False,
+    within: bool = False,
+    depth: int = 0,
+) -> Iterator[Entry]:
+    """The layers in `group`.
+
+    Args:
+        group: Of a layer, a model or a list of layers.
+        path: Groups that it stands in, its own the last, but for those that hold the layers of a model.
+        names: Names of the models and layers that it stands in, its own the last.
+        named: Whether the file keeps the name of every layer.
+        layer: Whether it is a layer, and not the model itself or a list.
+        within: Whether it stands in another layer.
+        depth: How many groups it stands in.
+    """
+    if depth > _DEEPEST:
         raise WeightsError("nests its groups without end.")
     for key in sorted(group, key=_natural):
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
@@ -58,18 +79,26 @@ def _entries(group: h5py.Group, path: tuple[str, ...]) -> Iterator[tuple[Entry, 
         item = group[key]
         if not isinstance(item, h5py.Group) or (not path and key in _NOT_THE_MODEL):
             continue
+        state = {"named": named, "depth": depth + 1}
         if key == "vars":
             leaves = {leaf: item[leaf] for leaf in sorted(item, key=_natural)}
             if path and leaves:
-                yield _owner(path, text(item.attrs.get("name", ""))), leaves
+                part, kind = "/".join(path[:-1]), re.sub(r"_\d+$", "", path[-1])
+                yield SavedLayer(names[-1], {}, part=part, kind=kind, outer=names[:-1], within=within), leaves
+        elif key in _CONTAINERS:
+            yield from _entries(item, path, names, **state)
+        elif named and "vars" not in item:  # a list of layers in a layer
+            yield from _entries(item, (*path, key), names, layer=layer, within=within, **state)
         else:
-            yield from _entries(item, path if key in _CONTAINERS else (*path, key))
+            # Without a name, the group still tells one layer from another.
+            name = text(_own(item).attrs.get("name", "")) or key
+            yield from _entries(item, (*path, key), (*names, name), layer=True, within=layer, **state)
 
 
-def _owner(path: tuple[str, ...], name: str) -> Entry:
-    *part, group = path
-    # Without a name, the group still tells one layer from another.
-    return "/".join(part), name or group, re.sub(r"_\d+$", "", group)
+def _own(group: h5py.Group) -> h5py.Group:
+    """Where a layer keeps its own weights and its name; the group itself, where it keeps none."""
+    own = group.get("vars", getlink=True)
+    return group["vars"] if isinstance(own, h5py.HardLink) and isinstance(group["vars"], h5py.Group) else group
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -18,6 +18,7 @@ FLOORS = {
             "intensity_window",
             "seeds",
             "image_place",
+            "layers",
             "near_path",
             "remote_address",
             "progress",

@@ -1,10 +1,14 @@
 import dataclasses
 
 import keras
+import numpy as np
 import pytest
+from composite_network import COMPOSITE
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
+from radtransfer.backbones.stages import layer_sources
+from radtransfer.batch_norm import batch_norms
 from radtransfer.errors import ConfigError, UnknownNameError
 
 
@@ -51,6 +55,20 @@ def test_the_global_policy_does_not_reach_the_layers():
 def test_the_batch_norm_momentum_is_a_field_of_the_card():
     card = dataclasses.replace(BACKBONES["cbr_tiny"], batch_norm_momentum=0.5)
     assert build_architecture(card, image_size=32).get_layer("bn1").momentum == 0.5
+    composite = build_architecture(dataclasses.replace(COMPOSITE, batch_norm_momentum=0.5), image_size=32)
+    assert {layer.momentum for layer in batch_norms(composite).values()} == {0.5}
+
+
+def test_what_a_layer_is_called_with_by_keyword_is_kept():
+    def build(image, _):
+        x = keras.layers.AveragePooling2D(4, name="pooled")(image)
+        y = keras.layers.MultiHeadAttention(1, 4, attention_axes=(1, 2), name="attention")(query=x, value=image)
+        return keras.Model(image, keras.layers.BatchNormalization(name="last")(y, training=True))
+
+    model = build_architecture(dataclasses.replace(COMPOSITE, build=build, stages={"stem": "last"}), image_size=16)
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_allclose(np.asarray(model(images)).mean(axis=(0, 1, 2)), 0, atol=1e-3)
+    assert layer_sources(model)["attention"] == ["pooled", "image"]
 
 
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_v2_b0"])

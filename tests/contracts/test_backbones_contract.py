@@ -15,20 +15,23 @@ from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.backbones.stages import HEAD, layer_stages, stage_summaries
+from radtransfer.batch_norm import batch_norms
 from radtransfer.errors import ConfigError
+from radtransfer.layers import sub_layers
 from radtransfer.preprocessing import preprocess
 
 SIZE = 96
 LIGHT = ("cbr_tiny", "efficientnet_v2_b0", "convnext_tiny")
 """One of each family; what takes long runs on these by default and on the others as `slow`."""
 
-by_weight = [pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow, id=name) for name in BACKBONES]
-pretrained_by_weight = [param for param in by_weight if BACKBONES[param.values[0]].pretrained]
+by_weight = [pytest.param("composite", id="composite")]
+by_weight += [pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow, id=name) for name in BACKBONES]
+pretrained_by_weight = [param for param in by_weight[1:] if BACKBONES[param.values[0]].pretrained]
 
 
 # Two networks take seconds to build.
 HEAVY = ("densenet121", "inception_resnet_v2")
-by_size = [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in BACKBONES]
+by_size = [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in [*BACKBONES, "composite"]]
 
 
 @pytest.fixture(scope="module", params=by_size)
@@ -106,7 +109,7 @@ def test_the_output_is_one_vector_per_image(card, model):
 
 
 def test_batch_norm_has_the_momentum_on_the_card(card, model):
-    momenta = {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
+    momenta = {layer.momentum for layer in batch_norms(model).values()}
     assert momenta == ({card.batch_norm_momentum} if card.batch_norm_momentum else set())
 
 
@@ -143,7 +146,8 @@ def test_the_smallest_image_leaves_a_feature_map(name):
 def test_a_policy_is_set_on_every_layer_and_nowhere_else(name):
     policy = keras.config.dtype_policy().name
     model = build_architecture(name, image_size=SIZE, precision="mixed_bfloat16")
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    parts = [part for layer in model.layers for part in sub_layers(layer).values()]
+    layers = [part for part in parts if not isinstance(part, keras.layers.InputLayer | keras.Model)]
     assert {layer.dtype_policy.name for layer in layers} == {"mixed_bfloat16"}
     assert {weight.dtype for weight in model.weights} == {"float32"}
     assert keras.ops.dtype(model(images(1))) == "bfloat16"

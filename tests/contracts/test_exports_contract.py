@@ -55,8 +55,9 @@ def check(networks, name, format, folder: Path):
 
 
 @pytest.mark.parametrize("format", list(EXPORT_FORMATS))
-def test_a_small_network_survives_every_format(networks, format, tmp_path):
-    check(networks, "cbr_tiny", format, tmp_path)
+@pytest.mark.parametrize("name", ["cbr_tiny", "composite"])
+def test_a_small_network_survives_every_format(networks, name, format, tmp_path):
+    check(networks, name, format, tmp_path)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from radtransfer.transfer import lay_out
 
 FAMILIES = ("resnet50", "inception_v3", "densenet121", "efficientnet_v2_b0", "convnext_tiny", "cbr_tiny")
 NAMES = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+NAMES.append("composite")
 THROUGH = "stage1"
 
 

@@ -8,14 +8,17 @@ import tensorflow as tf
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.classifier import build_classifier
-from radtransfer.initialization import NORMALIZATIONS, start
+from radtransfer.initialization import NORMALIZATIONS, draw_random, start
+from radtransfer.layers import layer_variables
 from radtransfer.learner import Learner
 from radtransfer.outline import outline_plan
+from radtransfer.pretrained.loading import load_pretrained
 from radtransfer.settings import TrainingSettings, TransferSettings
 from radtransfer.transfer import lay_out
 
 FAMILIES = ("resnet50", "inception_v3", "densenet121", "efficientnet_v2_b0", "convnext_tiny", "cbr_tiny")
 NAMES = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+NAMES.append("composite")
 LARGE = 2000
 """Values from which on a tensor's mean and variance say something."""
 
@@ -48,11 +51,47 @@ def test_tensors_keep_what_their_scheme_keeps(name):
     for scheme in ("transfer", "shuffled", "mean_var"):
         start(model, plan_for(model, name, scheme=scheme), pretrained, seed=3)
         for layer in model.layers:
-            if isinstance(layer, NORMALIZATIONS) and scheme != "transfer":
-                assert {float(np.ptp(weight)) for weight in layer.get_weights()} == {0.0}, layer.name
-                continue
-            for value, source in zip(layer.get_weights(), pretrained.get(layer.name, ()), strict=True):
-                check_kept(scheme, value, source)
+            items = layer_variables(layer).values()
+            for item, source in zip(items, pretrained.get(layer.name, ()), strict=True):
+                value = np.array(item.variable)
+                if isinstance(item.owner, NORMALIZATIONS) and scheme != "transfer":
+                    assert np.ptp(value) == 0, item.variable.path
+                else:
+                    check_kept(scheme, value, source)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_variable_keeps_what_an_earlier_fold_left_in_it(name):
+    model, other = (build_architecture(name, image_size=size(name)) for _ in range(2))
+    built = model.get_weights()
+    model.set_weights([weight + 1 for weight in built])
+    start(model, plan_for(model, name, scheme="scratch"), None, seed=3)
+    start(other, plan_for(other, name, scheme="scratch"), None, seed=3)
+    assert all(map(np.array_equal, model.get_weights(), other.get_weights()))
+    start(other, plan_for(other, name, scheme="scratch"), None, seed=4)
+    kept = [
+        weight.path
+        for weight, a, b in zip(model.weights, model.get_weights(), other.get_weights(), strict=True)
+        if np.array_equal(a, b) and np.ptp(a) > 0
+    ]
+    assert kept == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("file", ["own.keras", "own.weights.h5", "own.h5", "half_frozen.h5"])
+def test_a_network_loads_what_it_saved(name, file, tmp_path):
+    model, other = (build_architecture(name, image_size=size(name)) for _ in range(2))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in model.weights])
+    for layer in model.layers[: len(model.layers) // 2] if file == "half_frozen.h5" else ():
+        layer.trainable = False
+    save = model.save_weights if file.endswith(".weights.h5") else model.save
+    save(tmp_path / file)
+    found = load_pretrained(tmp_path / file, backbone=name, model=other)
+    assert (found.report.missing, found.report.extra) == ((), ())
+    for layer in model.layers:
+        for value, array in zip(layer.get_weights(), found.layers.get(layer.name, ()), strict=True):
+            np.testing.assert_array_equal(value, array)
 
 
 def check_kept(scheme, value, source):
@@ -91,6 +130,43 @@ def test_a_step_moves_what_trains_and_nothing_else(name):
     assert moved & plan.frozen == set()
     assert "head" in moved
     assert len(moved) > 0.9 * len(weighted - plan.frozen)
+
+
+def test_a_frozen_layer_behind_one_that_trains_keeps_all_that_stands_within_it():
+    built = build_classifier(
+        BACKBONES["composite"], classes=2, image_size=32, activation="softmax", dropout=0.5, preprocessing="torch"
+    )
+    draw_random(built.model, seed=3)
+    frozen = frozenset({"block2_attention", "block2_mlp"})
+    learner = Learner(built, TrainingSettings(learning_rate=1e-2), batch_size=2, jit=False, frozen=frozen)
+    before = {layer.name: layer.get_weights() for layer in built.model.layers}
+    images = np.random.default_rng(1).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    learner.train(tf.constant(images), tf.constant([[1.0, 0.0], [0.0, 1.0]]), tf.ones(2))
+    same = {
+        layer.name: [np.array_equal(*pair) for pair in zip(before[layer.name], layer.get_weights(), strict=True)]
+        for layer in built.model.layers
+    }
+    assert all(all(same[name]) for name in frozen)
+    assert not any(same["block1_mlp"])
+
+
+def test_dropout_within_layers_is_drawn_anew_by_the_seed_of_the_epoch():
+    built = build_classifier(
+        BACKBONES["composite"], classes=2, image_size=32, activation="softmax", dropout=0, preprocessing="torch"
+    )
+    learner = Learner(built, TrainingSettings(optimizer="sgd"), batch_size=2, jit=False)
+    images = np.random.default_rng(1).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+
+    def trained(seed):
+        learner.reset(np.ones(2, np.float32))
+        draw_random(built.model, seed=3)
+        learner.seed_epoch(seed)
+        learner.train(tf.constant(images), tf.constant([[1.0, 0.0], [0.0, 1.0]]), tf.ones(2))
+        return built.model.get_weights()
+
+    one, again, other = trained(1), trained(1), trained(2)
+    assert all(map(np.array_equal, one, again))
+    assert not all(map(np.array_equal, one, other))
 
 
 @pytest.mark.parametrize("name", NAMES)

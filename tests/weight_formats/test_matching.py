@@ -161,3 +161,63 @@ def test_any_number_of_input_channels_fits_on_request():
     file = file_of(*(saved(t, t.name) for t in grey))
     assert not match_targets(file, NAMED).complete
     assert match_targets(file, with_any_channels(NAMED)).complete
+
+
+def attention(name: str) -> Target:
+    parts = {part: (f"{part}/kernel", f"{part}/bias") for part in ("query", "key", "value")}
+    shapes = {path: (4, 4) if path.endswith("kernel") else (4,) for paths in parts.values() for path in paths}
+    return Target(name, "multi_head_attention", shapes, parts)
+
+
+def saved_parts(name: str, parts: dict[str, float], *, group: str = "") -> list[SavedLayer]:
+    """As `.weights.h5` keeps them: by groups, in the order of text, each with its name."""
+    return [
+        SavedLayer(
+            part,
+            {"0": np.full((4, 4), value, "float32"), "1": np.full(4, value, "float32")},
+            part=group or name,
+            outer=(name,),
+            within=True,
+        )
+        for part, value in sorted(parts.items())
+    ]
+
+
+VALUES = {"query": 1.0, "key": 2.0, "value": 3.0}
+
+
+def test_layers_within_a_layer_are_matched_by_their_path_and_not_by_their_order():
+    targets = (*NAMED, attention("attention"))
+    file = file_of(*(saved(t, t.name) for t in NAMED), *saved_parts("attention", VALUES, group="multi_head_attention"))
+    match = match_targets(file, targets)
+    assert (match.complete, match.by, match.extra) == (True, "name", ())
+    assert [float(array.flat[0]) for array in match.arrays["attention"]] == [1, 1, 2, 2, 3, 3]
+
+
+def test_a_layer_whose_inner_layers_have_other_names_is_missing():
+    file = file_of(*saved_parts("attention", {"query": 1.0, "keys": 2.0, "value": 3.0}))
+    assert match_targets(file, [attention("attention")]).missing == ("attention",)
+
+
+def test_inner_layers_of_one_name_are_never_taken_for_one_another():
+    twice = [*saved_parts("attention", VALUES), *saved_parts("attention", {"query": 9.0})]
+    assert match_targets(file_of(*twice), [attention("attention")]).missing == ("attention",)
+
+
+def test_numbered_layers_of_layers_are_paired_by_rank():
+    targets = [attention("multi_head_attention"), attention("multi_head_attention_1")]
+    layers = [
+        layer
+        for number in (7, 12)
+        for layer in saved_parts(f"multi_head_attention_{number}", dict.fromkeys(VALUES, float(number)))
+    ]
+    assert values(match_targets(file_of(*reversed(layers)), targets)) == [7, 12]
+
+
+def test_a_layer_within_another_one_is_not_taken_for_one_of_the_network():
+    dense = Target("dense", "dense", {"kernel": (4, 4), "bias": (4,)})
+    inner = saved_parts("time_distributed", {"dense": 9.0})
+    own = SavedLayer("dense_1", {"0": np.ones((4, 4), "float32"), "1": np.ones(4, "float32")}, kind="dense")
+    match = match_targets(file_of(*inner, own), [dense])
+    assert values(match) == [1]
+    assert match.extra == ("time_distributed/dense",)
