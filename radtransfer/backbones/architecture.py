@@ -10,9 +10,11 @@ import keras
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.backbones.widths import stage_widths
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError
 
 
+@keras_defaults()
 def build_architecture(
     backbone: str | Backbone,
     *,
