@@ -15,6 +15,7 @@ from radtransfer import __version__
 from radtransfer.cli.groups import Group
 from radtransfer.cli.interrupts import heed_interrupts
 from radtransfer.cli.terminal import safe_text
+from radtransfer.environment import pin_variables
 from radtransfer.errors import INTERRUPTED, ConfigError, DiskError, RadtransferError
 from radtransfer.remote_address import check_here
 from radtransfer.system_errors import system_error
@@ -152,9 +153,7 @@ def application(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    # Read by TensorFlow and Keras when a command imports them.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    pin_variables()
     heed_interrupts()
     if COMPLETING in os.environ:
         importlib.import_module("radtransfer.cli.completions")

@@ -5,6 +5,7 @@ import sys
 import tempfile
 
 from radtransfer.cli.interrupts import interrupts_later
+from radtransfer.environment import import_keras
 
 
 def import_tensorflow(*, compute: bool = True) -> None:
@@ -16,13 +17,14 @@ def import_tensorflow(*, compute: bool = True) -> None:
     descriptor can keep it away.
     """
     if "tensorflow" in sys.modules:
+        import_keras()
         return
     sys.stderr.flush()
     shown = os.dup(2)
     with interrupts_later(), tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
-            import keras  # noqa: F401
+            import_keras()
             import tensorflow as tf
 
             tf.config.list_physical_devices()

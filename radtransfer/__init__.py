@@ -18,6 +18,8 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'radtransfer' has no attribute {name!r}")
+    if name == "build_backbone":
+        importlib.import_module("radtransfer.environment").require_keras()
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

@@ -8,6 +8,7 @@ import keras
 
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
+from radtransfer.environment import keras_defaults
 from radtransfer.fast_layers import use_fast_operations
 from radtransfer.preprocessing import preprocess
 
@@ -29,6 +30,7 @@ class Classifier:
     activation: str
 
 
+@keras_defaults()
 def build_classifier(
     card: Backbone,
     *,

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from radtransfer.batch_norm import IMAGES
 from radtransfer.config import changed_config
+from radtransfer.environment import keras_defaults
 from radtransfer.finetune import run_folder
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
@@ -45,6 +46,7 @@ class Estimate:
     peak_memory_mb: float | None
 
 
+@keras_defaults()
 def dry_run(config: Config, *, name: str | None = None, progress: Progress | None = None) -> Estimate:
     """Everything `finetune` does up to its first steps, without a run folder.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from radtransfer.assistance import DECISIVE, assist, compare_data, compare_settings, failure, tell
 from radtransfer.distribution.joining import join, lost_workers
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import DiskError, FoldsFailedError, RadtransferError, RunError, TrainingError
 from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
@@ -38,6 +39,7 @@ class Result:
     metrics: dict[str, Any]
 
 
+@keras_defaults()
 def finetune(
     config: Config,
     *,

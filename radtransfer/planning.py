@@ -12,6 +12,7 @@ from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.classifier import build_classifier
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError
 from radtransfer.figures.filters import draw_filters
 from radtransfer.figures.style import save_figure
@@ -50,6 +51,7 @@ class PlannedNetwork:
         return None if self.pretrained is None else self.pretrained.layers
 
 
+@keras_defaults()
 def plan_network(
     config: Config, *, classes: int | None = None, notify: Callable[[str], None] = lambda _: None
 ) -> PlannedNetwork:

@@ -118,4 +118,5 @@ def preprocess(images: "keras.KerasTensor", mode: str) -> "keras.KerasTensor":
         images = images[..., ::-1]
     scale = [card.scale / std for std in card.std]
     offset = [-mean / std for mean, std in zip(card.mean, card.std, strict=True)]
-    return keras.layers.Rescaling(scale, offset, dtype="float32", name=LAYER)(images)
+    # Keras takes a plain list for (channels, 1, 1) where the reader's keras.json says channels_first.
+    return keras.layers.Rescaling([[scale]], offset, dtype="float32", name=LAYER)(images)

@@ -70,6 +70,17 @@ def test_values_keep_float32_under_mixed_precision(images, policy):
     np.testing.assert_allclose(values, preprocessed(images, "caffe"), atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["torch", "caffe"])
+def test_a_saved_model_reads_the_same_images_where_keras_puts_channels_first(images, mode, tmp_path):
+    preprocessing_model(mode).save(tmp_path / "model.keras")
+    keras.config.set_image_data_format("channels_first")
+    try:
+        values = keras.models.load_model(tmp_path / "model.keras").predict(images, verbose=0)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_allclose(values, preprocessed(images, mode), atol=1e-5)
+
+
 RELOAD = """
 import sys
 import keras, numpy as np

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from radtransfer.augmentations.preset import Augment
+from radtransfer.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,19 @@ class KerasCVLayer:
     layer: Callable[[], Any]
 
     def build(self) -> Augment:
-        """The layer as a function of one image and its seed."""
+        """The layer as a function of one image and its seed.
+
+        Raises:
+            ConfigError: KerasCV was imported on tf_keras.
+        """
+        import keras
+
         layer, draws = self.layer(), StatelessDraws()
+        if not isinstance(layer, keras.layers.Layer):
+            raise ConfigError(
+                "KerasCV's augmentations need Keras 3, and tf.keras is tf_keras in this Python. "
+                "Start Python again without TF_USE_LEGACY_KERAS, or choose another augmentation."
+            )
         _make_pure(layer, draws)
 
         def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -10,10 +10,12 @@ import keras
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.backbones.widths import stage_widths
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError
 from radtransfer.layers import sub_layers, with_dtype
 
 
+@keras_defaults()
 def build_architecture(
     backbone: str | Backbone,
     *,

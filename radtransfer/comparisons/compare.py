@@ -23,6 +23,7 @@ from radtransfer.comparisons.layer_pairs import CHANNELS, LayerPair, Sampling, l
 from radtransfer.comparisons.layer_scores import LayerSimilarity, combine, measures
 from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
 from radtransfer.comparisons.sampling import SAMPLINGS
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.progress import Progress
 from radtransfer.seeds import derive_seed
@@ -90,6 +91,7 @@ class Comparison:
         return plain | ({"cross": {"layers": list(self.names), **cross}} if cross else {})
 
 
+@keras_defaults()
 def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress | None = None) -> Comparison:
     """Compare two networks layer by layer.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from radtransfer.comparisons.comparison_images import note_changes
 from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import WeightsError, WeightsMismatchError
 from radtransfer.layers import LayerVariable, convolution_kernels, model_variables
 from radtransfer.preprocessing import preprocessing_mode
@@ -73,6 +74,7 @@ class WeightComparison:
         }
 
 
+@keras_defaults()
 def compare_weights(
     a: str,
     b: str,

@@ -10,6 +10,7 @@ from radtransfer.augmentations import AUGMENTATIONS
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import usable_cores
+from radtransfer.environment import keras_defaults
 from radtransfer.examination.image_check import CheckedImages, check_images
 from radtransfer.figures.contact_sheet import SheetRow, draw_contact_sheet, shortened
 from radtransfer.pipeline.batches import Epoch, make_batches
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@keras_defaults()
 def preview_data(config: Config, *, images: int, copies: int, progress: Progress | None = None) -> "Figure":
     """A contact sheet: each image as the network sees it, then `copies` random variations of it.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.backbones import BACKBONES
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, WeightsError
 from radtransfer.explanations.explained import Explained, ExplainSettings, Explanation
 from radtransfer.explanations.explained_images import (
@@ -34,6 +35,7 @@ _TESTED = 16
 """Images of the randomization test, at most."""
 
 
+@keras_defaults()
 def explain(given: str, settings: ExplainSettings, *, progress: Progress | None = None) -> Explained:
     """Explain images; see `ExplainSettings`.
 

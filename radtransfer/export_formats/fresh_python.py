@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from radtransfer.environment import clean_variables
 from radtransfer.errors import ExportError
 
 
@@ -21,7 +22,7 @@ def run_python(code: str, arguments: Sequence[str | Path], *, failure: str) -> N
     """
     # -P keeps the current folder off the path, so that only installed packages are found.
     command = [sys.executable, "-P", "-c", code, *map(str, arguments)]
-    process = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    process = subprocess.run(command, capture_output=True, text=True, errors="replace", env=clean_variables())
     if process.returncode:
         last = process.stderr.strip().splitlines()[-1:] or [f"it ended with code {process.returncode}"]
         raise ExportError(f"{failure}: {last[0].rstrip('.')}. Nothing was written.")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from radtransfer.cache import PART
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, ExportError, RunError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.export_format import Exportable, ExportFormat
@@ -69,6 +70,7 @@ class Exported:
     usage: str
 
 
+@keras_defaults()
 def export_run(
     run: str | Path, *, format: str, out: Path, fold: str | None = None, operating_point: str | None = None
 ) -> list[Exported]:

@@ -12,6 +12,7 @@ from radtransfer.backbones.architecture import build_architecture
 from radtransfer.data.preview import chosen_rows
 from radtransfer.datasets import read_table
 from radtransfer.device import usable_cores
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, WeightsMismatchError
 from radtransfer.examination.image_check import check_images
 from radtransfer.input_scale.check import ScaleCheck, check_network
@@ -49,6 +50,7 @@ class FileCheck:
     check: ScaleCheck
 
 
+@keras_defaults()
 def check_weights(
     weights: str,
     config: Config,

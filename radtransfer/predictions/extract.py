@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.comparisons.activations import FeatureMaps
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, RunError, UnknownNameError
 from radtransfer.predictions.forward import Forward
 from radtransfer.predictions.image_stream import ImageStream
@@ -40,6 +41,7 @@ class Extractor:
             yield paths, forward(images)[0]
 
 
+@keras_defaults()
 def make_extractor(model: TrainedModel, layer: str, *, pool: Literal["avg", "none"] = "avg") -> Extractor:
     """The extractor of a layer.
 

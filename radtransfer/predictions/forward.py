@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Forward:
     def __init__(self, members: Sequence["Member"], *, batch_size: int, notify: Callable[[str], None] = lambda _: None):
         self.members, self.batch_size, self._notify = members, batch_size, notify
 
+    @keras_defaults()
     def __call__(self, images: tf.Tensor) -> np.ndarray:
         """float32 (networks, images, …).
 

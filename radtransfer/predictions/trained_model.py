@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from radtransfer.comparisons.comparison_images import check_input, run_file, run_images
 from radtransfer.comparisons.networks import file_network
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import RunError, WeightsError, WeightsNotFoundError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.embedded import reading_of
@@ -92,6 +93,7 @@ class TrainedModel:
         return [load_keras(run_file(self.path, f"fold_{fold}/model.keras")) for fold in self.folds]
 
 
+@keras_defaults()
 def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
     """The model that `given` means.
 

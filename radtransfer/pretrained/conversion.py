@@ -10,6 +10,7 @@ import numpy as np
 
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.cache import PART
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
 from radtransfer.pretrained.recognition import mismatch, recognize
 from radtransfer.pretrained.torch_conversion import Converted, convert_torch, torch_backbone
@@ -47,6 +48,7 @@ class Conversion:
     sha256: str
 
 
+@keras_defaults()
 def convert_weights(source: Path, out: Path, *, backbone: str | None = None, overwrite: bool = False) -> Conversion:
     """Write the weights of `source` to `out`, a `.weights.h5` file, and read them back.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
+from radtransfer.environment import keras_defaults, keras_home
 from radtransfer.errors import WeightsError, WeightsMismatchError
 from radtransfer.pretrained.recognition import mismatch
 from radtransfer.pretrained.weight_sources import (
@@ -69,6 +70,7 @@ class PretrainedWeights:
     terms: str | None = None
 
 
+@keras_defaults()
 def build_backbone(
     name: str,
     weights: str | None = None,
@@ -111,6 +113,7 @@ def preprocessing_of(weights: str, *, backbone: str) -> str | None:
     return source.preprocessing_for(backbone)[0]
 
 
+@keras_defaults()
 def load_pretrained(
     weights: str | Path | None,
     *,
@@ -168,6 +171,7 @@ def _download(source: WeightSource, notify: Callable[[str], None]) -> None:
         raise WeightsError(f"{source.given} has no {source.file.name}: expected {source.file}.")
     notify(f"downloading {source.file.name} from {source.card.origin} to {source.file.parent}")
     try:
+        keras_home().mkdir(parents=True, exist_ok=True)  # else Keras takes a folder in /tmp
         with contextlib.redirect_stdout(sys.stderr):  # Keras draws its progress bar on stdout
             getattr(keras.applications, application)(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises a bare Exception when there is no network

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from radtransfer.backbones import BACKBONES
+from radtransfer.environment import keras_home
 from radtransfer.errors import (
     RunError,
     UnknownNameError,
@@ -124,7 +125,7 @@ def search_folders() -> tuple[Path, ...]:
 
 def keras_cache() -> Path:
     """Where Keras keeps what it downloads."""
-    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    return keras_home() / "models"
 
 
 def found_files() -> dict[str, Path]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.config import changed_config
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, TrainingError
 from radtransfer.experiment import Experiment
 from radtransfer.figures.loss_by_rate import draw_loss_by_rate
@@ -60,6 +61,7 @@ class RateSearch:
         }
 
 
+@keras_defaults()
 def find_rate(
     config: Config,
     *,

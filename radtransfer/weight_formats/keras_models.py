@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import h5py
 
+from radtransfer.environment import keras_defaults
 from radtransfer.errors import WeightsError
 from radtransfer.weight_formats.carried_code import check_is_plain_keras
 from radtransfer.weight_formats.hdf5_heaps import check_attributes, check_file_heaps, check_heaps
@@ -19,6 +20,7 @@ _MOST_COMPRESSED = 64
 """How many times larger than its file the unpacked content may be."""
 
 
+@keras_defaults()
 def open_model(path: Path) -> "keras.Model":
     """The model in `path`, not compiled.
 

@@ -14,6 +14,7 @@ FLOORS = {
     "ground": [
         (
             "errors",
+            "environment",
             "system_errors",
             "intensity_window",
             "seeds",

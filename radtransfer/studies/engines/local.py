@@ -10,11 +10,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from radtransfer.environment import import_keras, pin_variables, variables
 from radtransfer.errors import TrainingError
 from radtransfer.settings import Config
 from radtransfer.studies.engines.engine import Hear, Relay, thread_environment, with_decoders
@@ -112,25 +113,10 @@ def _start_worker(prepare: Callable[[], None] | None, threads: int | None, runs:
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
     process = context.Process(target=_work, args=(its, prepare, runs), daemon=True)
-    with _environment(thread_environment(threads)):
+    with variables(thread_environment(threads)):
         process.start()
     its.close()
     return _Worker(process, mine)
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Have these values in the environment, for a process that is started meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> None:
@@ -138,11 +124,13 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
     # Ctrl-C reaches the whole group; the parent alone says when to stop, once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    pin_variables()
     # Several processes share a GPU only if none takes all its memory at once.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         if prepare is not None:
             prepare()
+        import_keras()
         # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
         signal.signal(signal.SIGTERM, _interrupt)
         networks, first, last = own_networks(), 0, False

@@ -35,7 +35,6 @@ _ROOM_SECONDS = 5.0
 """For which the size of the cluster is taken as known."""
 
 _ENVIRONMENT = (
-    "KERAS_BACKEND",
     "TF_CPP_MIN_LOG_LEVEL",
     "TF_ENABLE_ONEDNN_OPTS",
     "TF_DETERMINISTIC_OPS",

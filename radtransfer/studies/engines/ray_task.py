@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer import __version__
+from radtransfer.environment import import_keras, pin_variables
 from radtransfer.errors import ConfigError, DataError, WeightsError
 from radtransfer.settings import Config
 from radtransfer.studies.engines.collecting import compute_elsewhere
@@ -48,8 +49,10 @@ def compute(task: Task, mailbox: Any) -> Outcome:
         reason = f"{machine} has radtransfer {__version__}, the study runs with {task.version}. Install the same."
         return Outcome("failed", reason, ConfigError.exit_code)
     tell("placed", (machine,))
+    pin_variables()
     if task.prepare is not None:
         task.prepare()
+    import_keras()
     outcome = _compute(task, mailbox, tell)
     if outcome.exit_code in (DataError.exit_code, WeightsError.exit_code):
         return replace(outcome, error=f"On {machine}: {outcome.error}")

@@ -55,6 +55,19 @@ def test_a_worker_that_has_done_enough_is_replaced(tmp_path):
         runner.close()
 
 
+def test_a_worker_computes_what_it_would_without_a_keras_json(tmp_path, monkeypatch):
+    (tmp_path / "keras.json").write_text('{"floatx": "float8"}')
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    sets = ("data.source=synthetic_fundus:images=60,size=32", "model.backbone=cbr_tiny", "model.image_size=16")
+    runner = Workers(1)
+    try:
+        runner.submit("run", load_config(sets=(*sets, "splits.folds=1", "training.epochs=1")), tmp_path / "run")
+        assert outcome_of(runner, "run").error is None
+    finally:
+        runner.close()
+
+
 def tell_threads():
     """In a worker: that it starts with so many threads is written down."""
     Path(os.environ["TOLD"]).write_text(os.environ["TF_NUM_INTRAOP_THREADS"] + os.environ["OMP_NUM_THREADS"])

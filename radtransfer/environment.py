@@ -1,0 +1,147 @@
+"""What of the user's settings reaches Keras and TensorFlow: decided here, and nowhere else.
+
+Keras reads its data format, float type, epsilon, backend and debugging limits from `keras.json` and from variables
+when it is imported, and a notebook can change them, and the dtype policy, at any time. Each would change the numbers
+of a run, or break it.
+
+* A process of ours (a command, a worker of a study) calls `pin_variables` first and imports Keras by `import_keras`:
+  no file or variable of the user counts.
+* In a notebook Keras belongs to the user. What builds or runs networks does so under `keras_defaults`, which gives
+  the user's settings back afterwards.
+* A process that runs plain Keras for us starts with `clean_variables`.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from radtransfer.errors import ConfigError
+
+_PINNED: Mapping[str, str | None] = {
+    "KERAS_BACKEND": "tensorflow",
+    "KERAS_MAX_EPOCHS": None,
+    "KERAS_MAX_STEPS_PER_EPOCH": None,
+    "KERAS_NNX_ENABLED": None,
+    "TF_USE_LEGACY_KERAS": "0",
+}
+"""Variables that change numbers, as they are in our processes; None is unset."""
+
+_NO_FILE = {"KERAS_HOME": os.devnull}
+"""Where Keras neither reads nor writes a `keras.json`."""
+
+_DEFAULTS: Mapping[str, Any] = {
+    "image_data_format": "channels_last",
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "dtype_policy": "float32",
+    "max_epochs": None,
+    "max_steps_per_epoch": None,
+}
+"""Settings of `keras.config`, as Keras ships them."""
+
+
+def pin_variables() -> None:
+    """Pin the variables of this process, which runs nothing but radtransfer, and of those that it starts."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _set_variables(_PINNED)
+
+
+def clean_variables() -> dict[str, str]:
+    """The environment of a process that runs plain Keras for us."""
+    values = {**os.environ, **_PINNED, **_NO_FILE}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@contextlib.contextmanager
+def variables(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Have these values in the environment while the block runs; None is unset."""
+    before = {name: os.environ.get(name) for name in values}
+    _set_variables(values)
+    try:
+        yield
+    finally:
+        _set_variables(before)
+
+
+def import_keras() -> None:
+    """Import Keras with the settings that it ships with, for good: this process runs nothing but radtransfer.
+
+    The user's `keras.json` is neither read nor written.
+    """
+    if "keras" not in sys.modules:
+        with variables({**_PINNED, **_NO_FILE}):
+            import keras  # noqa: F401
+        # Downloads still belong in the user's folder.
+        sys.modules["keras.src.backend.config"]._KERAS_DIR = str(keras_home())
+    _check_backend()
+    _set_keras(_DEFAULTS)
+
+
+def require_keras() -> None:
+    """Import Keras with the user's settings, on TensorFlow, if the user has not imported it yet.
+
+    Raises:
+        ConfigError: It is imported and runs on another backend.
+    """
+    if "keras" in sys.modules:
+        _check_backend()
+        return
+    try:
+        with variables({"KERAS_BACKEND": "tensorflow"}):
+            import keras  # noqa: F401
+    except Exception:  # what Keras raises over a keras.json or a variable that it cannot use
+        for name in [name for name in sys.modules if name.partition(".")[0] == "keras"]:
+            del sys.modules[name]
+        import_keras()
+
+
+@contextlib.contextmanager
+def keras_defaults() -> Iterator[None]:
+    """Have Keras' settings as it ships them while the block runs, then the caller's again; also a decorator.
+
+    Raises:
+        ConfigError: Keras runs on another backend than TensorFlow.
+    """
+    require_keras()
+    import keras
+
+    before = {name: getattr(keras.config, name)() for name in _DEFAULTS}
+    _set_keras(_DEFAULTS)
+    try:
+        with variables(_PINNED):  # KerasCV reads TF_USE_LEGACY_KERAS when it is imported
+            yield
+    finally:
+        _set_keras(before)
+
+
+def keras_home() -> Path:
+    """The user's folder of Keras, where it keeps what it downloads."""
+    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+
+
+def _set_variables(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _set_keras(values: Mapping[str, Any]) -> None:
+    import keras
+
+    for name, value in values.items():
+        getattr(keras.config, f"set_{name}")(value)
+
+
+def _check_backend() -> None:
+    import keras
+
+    if (backend := keras.config.backend()) != "tensorflow":
+        raise ConfigError(
+            f"radtransfer needs Keras on TensorFlow, and this Python has imported Keras with the backend {backend}. "
+            "Start Python again, and set KERAS_BACKEND=tensorflow before Keras is imported."
+        )
