@@ -1,7 +1,7 @@
 """Images on disk: what their headers say, and who reads those that TensorFlow does not."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from radtransfer.image_formats.pillow_images import (
     is_deep,
     open_image,
 )
+from radtransfer.image_formats.tiff import MAGICS, TiffValues, count_pages
 from radtransfer.image_place import FilePart, ImagePlace, as_part
 from radtransfer.intensity_window import SIXTEEN_BITS
 
@@ -32,13 +33,14 @@ class ImageFacts:
 
     Attributes:
         decoder: What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pixels" are plain bytes,
-            "pillow" is `decode_with_pillow`, "dicom" is `decode_dicom`.
+            "pillow" is `decode_with_pillow` (with tifffile where Pillow is wrong), "dicom" is `decode_dicom`.
         height: Pixels, as decoded, before `orientation` is applied.
         width: Pixels, likewise.
         orientation: EXIF, 1–8: how the decoded image has yet to be turned.
         deep: Whether a value has more than 8 bits.
         levels: The values of an image of more than 8 bits that become 0 and 255; DICOM has its own.
         disc: Top, left, height and width of what is seen of it, before `orientation`; None: everything.
+        inverted: Whether the smallest value of an image of more than 8 bits is white; `levels` are from before that.
     """
 
     decoder: str
@@ -48,6 +50,7 @@ class ImageFacts:
     deep: bool = False
     levels: tuple[float, float] = SIXTEEN_BITS
     disc: tuple[int, int, int, int] | None = None
+    inverted: bool = False
 
 
 def inspect_image(place: ImagePlace) -> ImageFacts:
@@ -63,11 +66,13 @@ def inspect_image(place: ImagePlace) -> ImageFacts:
         check_size(place, header.height, header.width)
         return ImageFacts("dicom", header.height, header.width, deep=header.bits > 8)
     with open_image(place) as image:
-        width, height = image.size
-        decoder = _decoder(image, place)
-        deep = decoder == "png16" or is_deep(image)
-        levels = (0.0, 255.0) if image.mode == "F" else SIXTEEN_BITS
-        facts = ImageFacts(decoder, height, width, _orientation(image), deep, levels)
+        height, width = image.height, image.width
+        if isinstance(image, TiffValues):
+            facts = ImageFacts("pillow", height, width, image.orientation, image.deep, image.levels)
+            facts = replace(facts, inverted=image.deep and image.inverted)
+        else:
+            decoder = _decoder(image, place)
+            facts = ImageFacts(decoder, height, width, _orientation(image), decoder == "png16" or is_deep(image))
     check_size(place, height, width)
     return facts
 
@@ -93,6 +98,8 @@ def count_frames(file: Path) -> int:
     """
     if _holds_dicom(file):
         return read_header(file).frames
+    if first_bytes(file).startswith(MAGICS):
+        return count_pages(file)
     with open_image(file) as image:
         try:
             return getattr(image, "n_frames", 1)
