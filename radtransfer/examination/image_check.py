@@ -3,6 +3,7 @@
 What is found out about one is in `image_examination.py`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def check_images(
     if bad:
         where = f"; see {report_file}" if report_file else ""
         progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out{where}")
-    notes = _unused_depth(findings)
+    notes = [*_disagreements(findings), *_unused_depth(findings)]
     for note in notes:
         progress.note(note)
     readable = np.array([finding.facts is not None for finding in findings])
@@ -144,6 +145,14 @@ def _message(bad: Sequence[BadImage], total: int, report_file: Path | None) -> s
     some_missing = f" {missing} were not found: is --image-root right?" if 0 < missing < len(bad) else ""
     skip = ", or go on without them with --on-bad-image skip" if len(bad) < total else ""
     return f"{len(bad)} of {total} images cannot be read: {shown}{more}.{full}{some_missing} {advice}{skip}."
+
+
+def _disagreements(findings: Sequence[_Finding]) -> list[str]:
+    """A note for each way in which the headers of images disagree with their pixels."""
+    counts = Counter(note for finding in findings if finding.facts for note in finding.facts.notes)
+    return [
+        f"header and pixels disagree in {count} of {len(findings)} images: {note}" for note, count in counts.items()
+    ]
 
 
 def _unused_depth(findings: Sequence[_Finding]) -> list[str]:

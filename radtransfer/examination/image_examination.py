@@ -26,7 +26,9 @@ def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tupl
     return facts
 
 
-def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", ratio: int = 1) -> np.ndarray:
+def read_pixels(
+    place: ImagePlace, facts: ImageFacts, *, window: str = "auto", ratio: int = 1, notes: list[str] | None = None
+) -> np.ndarray:
     """The pixels of an image by the decoder that training uses, not turned.
 
     Args:
@@ -34,6 +36,7 @@ def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", r
         facts: From `inspect_image`.
         window: The setting `images.window`.
         ratio: A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8.
+        notes: Gets in what header and pixels disagree.
 
     Returns:
         (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for what TensorFlow does not read.
@@ -44,7 +47,7 @@ def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", r
     if facts.decoder == "pixels":
         return np.frombuffer(image_contents(place), np.uint8).reshape(facts.height, facts.width, 3)
     if facts.decoder not in ("jpeg", "png8", "png16"):
-        return decode_outside(place, facts, window)
+        return decode_outside(place, facts, window, notes=notes)
     import tensorflow as tf
 
     data = image_contents(place)
@@ -75,10 +78,13 @@ def examine_image(place: ImagePlace, reading: ImageSettings) -> tuple[ImageFacts
         return facts, None  # a prepared set, checked when it was written
     ratio = 8 if facts.decoder == "jpeg" else 1
     stored = facts.deep and facts.decoder == "pillow"
-    pixels = stored_values(place) if stored else read_pixels(place, facts, window=reading.window, ratio=ratio)
+    notes: list[str] = []
+    pixels = (
+        stored_values(place) if stored else read_pixels(place, facts, window=reading.window, ratio=ratio, notes=notes)
+    )
     if pixels.shape != (-(-facts.height // ratio), -(-facts.width // ratio), 3):
         raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
-    values = None
+    facts, values = replace(facts, notes=tuple(notes)), None
     if stored or facts.decoder == "png16":
         values = float(pixels.min()), float(pixels.max())
         facts = replace(facts, levels=_levels(facts, values, reading))

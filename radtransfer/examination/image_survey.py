@@ -6,7 +6,7 @@ The decoder is the one that training uses, at full size: two files are the same 
 import hashlib
 import re
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -113,7 +113,8 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
     try:
         facts = inspect_image(place)
         stored = facts.deep and facts.decoder == "pillow"
-        pixels = stored_values(place) if stored else read_pixels(place, facts, window=window)
+        notes: list[str] = []
+        pixels = stored_values(place) if stored else read_pixels(place, facts, window=window, notes=notes)
         if pixels.shape != (facts.height, facts.width, 3):
             raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
         data = b"" if isinstance(place, FilePart) and place.length is None else image_contents(place)
@@ -126,7 +127,7 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
     low, high = float(pixels.min()), float(pixels.max())
     step = 1 + max(pixels.shape) // 256
     return ImageRecord(
-        facts=facts,
+        facts=replace(facts, notes=tuple(notes)),
         mode=mode,
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=_pixel_hash(pixels, facts.orientation),

@@ -41,6 +41,7 @@ class ImageFacts:
         levels: The values of an image of more than 8 bits that become 0 and 255; DICOM has its own.
         disc: Top, left, height and width of what is seen of it, before `orientation`; None: everything.
         inverted: Whether the smallest value of an image of more than 8 bits is white; `levels` are from before that.
+        notes: In what header and pixels disagree, and how it is read; known once it was decoded.
     """
 
     decoder: str
@@ -51,6 +52,7 @@ class ImageFacts:
     levels: tuple[float, float] = SIXTEEN_BITS
     disc: tuple[int, int, int, int] | None = None
     inverted: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def inspect_image(place: ImagePlace) -> ImageFacts:
@@ -107,19 +109,20 @@ def count_frames(file: Path) -> int:
             raise BadImageError(file, f"damaged or truncated ({error})") from error
 
 
-def decode_outside(place: ImagePlace, facts: ImageFacts, window: str) -> np.ndarray:
+def decode_outside(place: ImagePlace, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
 
     Args:
         place: Where it lies.
         facts: From `inspect_image`.
         window: The setting `images.window`, for DICOM; other images have their `facts.levels`.
+        notes: Gets in what header and pixels disagree.
 
     Raises:
         BadImageError: Damaged.
     """
     if facts.decoder == "dicom":
-        return decode_dicom(place, window)
+        return decode_dicom(place, window, notes=notes)
     return decode_with_pillow(place, levels=facts.levels)
 
 
