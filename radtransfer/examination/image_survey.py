@@ -33,7 +33,6 @@ _MODES = {
     "PA": "palette",
     "RGB": "RGB",
     "RGBA": "RGB with alpha",
-    "I": "16-bit grey",  # of a PGM; those of TIFF have their own words
 }
 
 _REASONS = {
@@ -177,6 +176,6 @@ def _mode(place: ImagePlace, facts: ImageFacts) -> str:
         mode = image.mode
         if isinstance(image, TiffValues):
             return mode
-    if facts.decoder == "png16":
+    if facts.deep:
         return "16-bit grey" if mode.startswith("I") or mode == "L" else "16-bit RGB"
-    return "16-bit grey" if mode.startswith("I;") else _MODES.get(mode, mode)
+    return _MODES.get(mode, mode)

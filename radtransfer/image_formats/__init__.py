@@ -1,7 +1,7 @@
 """Images on disk: what their headers say, and who reads those that TensorFlow does not."""
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from radtransfer.image_formats.pillow_images import (
     decode_with_pillow,
     first_bytes,
     is_deep,
+    levels_of,
     open_image,
 )
 from radtransfer.image_formats.tiff import MAGICS, TiffValues, count_pages
@@ -70,11 +71,12 @@ def inspect_image(place: ImagePlace) -> ImageFacts:
     with open_image(place) as image:
         height, width = image.height, image.width
         if isinstance(image, TiffValues):
-            facts = ImageFacts("pillow", height, width, image.orientation, image.deep, image.levels)
-            facts = replace(facts, inverted=image.deep and image.inverted)
+            decoder, orientation, inverted = "pillow", image.orientation, image.deep and image.inverted
         else:
-            decoder = _decoder(image, place)
-            facts = ImageFacts(decoder, height, width, _orientation(image), decoder == "png16" or is_deep(image))
+            decoder, orientation, inverted = _decoder(image, place), _orientation(image), False
+        deep = decoder == "png16" or is_deep(image)
+        levels = levels_of(image) if deep and decoder == "pillow" else SIXTEEN_BITS
+        facts = ImageFacts(decoder, height, width, orientation, deep, levels, inverted=inverted)
     check_size(place, height, width)
     return facts
 

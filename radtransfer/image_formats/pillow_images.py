@@ -4,6 +4,7 @@ To add a format, add its first bytes and its reader to `READERS`.
 """
 
 import io
+import re
 
 import numpy as np
 from PIL import (
@@ -116,11 +117,9 @@ def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None 
         values = _values(image, place)
         if not is_deep(image):
             return values
-        if isinstance(image, TiffValues):
-            as_stored = levels is None and image.mode.startswith("float")
-            shown = values.astype("float32") if as_stored else scaled(values, levels or image.levels)
-            return 255 - shown if image.inverted else shown
-        return scaled(values, levels or SIXTEEN_BITS)
+        as_stored = levels is None and image.mode.startswith("float")
+        shown = values.astype("float32") if as_stored else scaled(values, levels or levels_of(image))
+        return 255 - shown if isinstance(image, TiffValues) and image.inverted else shown
 
 
 def stored_values(place: ImagePlace) -> np.ndarray:
@@ -135,7 +134,17 @@ def stored_values(place: ImagePlace) -> np.ndarray:
 
 def is_deep(image: Image.Image | TiffValues) -> bool:
     """Whether a value has more than 8 bits."""
-    return image.deep if isinstance(image, TiffValues) else image.mode.startswith("I")
+    return image.deep if isinstance(image, TiffValues) else image.mode.startswith("I") or levels_of(image)[1] > 255
+
+
+def levels_of(image: Image.Image | TiffValues) -> tuple[float, float]:
+    """The values that become 0 and 255, where these have more than 8 bits."""
+    if isinstance(image, TiffValues):
+        return image.levels
+    if image.format != "PPM" or not image.tile:
+        return SIXTEEN_BITS if image.mode.startswith("I") else (0.0, 255.0)
+    words = image.tile[0][3]  # mode and greatest value, or a mode alone
+    return 0.0, 65535.0 if words == "I;16B" else 255.0 if isinstance(words, str) else float(words[-1])
 
 
 def _values(image: Image.Image | TiffValues, place: ImagePlace) -> np.ndarray:
@@ -146,15 +155,34 @@ def _values(image: Image.Image | TiffValues, place: ImagePlace) -> np.ndarray:
     # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
     except Exception as error:
         raise BadImageError(place, f"damaged or truncated ({error})") from error
-    if not (np.abs(pixels) <= np.finfo("float32").max).all():
+    # Of 64 bits, only what 32 can hold as well: the difference of two such numbers is finite.
+    beyond = pixels.dtype != np.float32 and np.abs(pixels).max() > np.finfo("float32").max
+    if beyond or not np.isfinite(pixels).all():
         raise BadImageError(place, "it holds values that are not finite numbers")
     return pixels
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
+    if image.format == "PPM" and is_deep(image):
+        return _values_of_pnm(image)
     if is_deep(image):
         return np.repeat(np.asarray(image).astype("float32")[:, :, None], 3, axis=2)
     if image.mode in ("P", "PA"):
         # A palette entry may carry transparency, which a direct conversion warns about.
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB")).astype("float32")
+
+
+def _values_of_pnm(image: Image.Image) -> np.ndarray:
+    """The values of a PGM or PPM of more than 8 bits, which Pillow stretches to 16 bits, and cuts in colours to 8."""
+    decoder, _, start, _ = image.tile[0]
+    shape = image.height, image.width, 3 if image.mode == "RGB" else 1
+    image.fp.seek(start)
+    data, count = image.fp.read(), shape[0] * shape[1] * shape[2]
+    if decoder == "ppm_plain":
+        values = np.array(re.sub(rb"#[^\n]*", b"", data).split()[:count], "float32")
+    else:
+        values = np.frombuffer(data, ">u2", count).astype("float32")
+    if values.size < count or values.min() < 0 or values.max() > levels_of(image)[1]:
+        raise ValueError("values are missing, or above the greatest that is announced")
+    return np.broadcast_to(values.reshape(shape), (*shape[:2], 3)).copy()

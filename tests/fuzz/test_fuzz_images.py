@@ -57,6 +57,7 @@ def images():
         "planes.tif": tiff(page(np.asarray(alpha).astype(np.uint16), photometric=RGB, planar=2, tags={338: [1]})),
         "animated.webp": saved(pages[0], "WEBP", save_all=True, append_images=pages[1:], lossless=True),
         "colour.ppm": saved(colour, "PPM"),
+        "deep.ppm": b"P6 17 23 4095\n" + bytes(range(16)) * (17 * 23 * 6 // 16) + bytes(10),
     }
 
 
