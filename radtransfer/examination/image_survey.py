@@ -133,7 +133,7 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
         look=_look(pixels, low, high),
         low=255 - high if facts.inverted else low,
         high=255 - low if facts.inverted else high,
-        spread=float(pixels[::step, ::step].std()),
+        spread=float(pixels[::step, ::step].std(dtype=np.float64)),
     )
 
 

@@ -8,7 +8,7 @@ values are; as it unpacks LZW and 12 bits only with imagecodecs, a large package
 import io
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,8 +40,12 @@ _PLAIN, _CCITT, _PACK_BITS = 1, (2, 3, 4), 32773
 _WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)
 """LZW, deflate (twice), LZMA and Zstandard: the compressions before which values may be replaced by differences."""
 
-_SUBFILE, _NOT_FULL = 254, 0b101
-"""A tag, and two bits in it: a smaller copy of another page, and a mask."""
+_MOST_TAGS = 4096
+_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Tags of a page; bytes of the values that a tag can hold, by their type, where it is more than one."""
+
+_DEPTH, _SUBFILE, _NOT_FULL = 32997, 254, 0b101
+"""Two tags, and two bits in the second: a smaller copy of another page, and a mask."""
 
 
 def open_tiff(place: ImagePlace) -> "Image.Image | TiffValues":
@@ -52,11 +56,8 @@ def open_tiff(place: ImagePlace) -> "Image.Image | TiffValues":
     """
     part = as_part(place)
     try:
-        if part.frame == 0 and (image := _by_pillow(place, 0)):
-            if not image.tag_v2.get(_SUBFILE, 0) & _NOT_FULL:
-                return image
-            image.close()
-        number = _full_pages(place)[part.frame]
+        simple = part.frame == 0 and not next(_pages(place))[0] & _NOT_FULL
+        number = 0 if simple else _full_pages(place)[part.frame]
         return _by_pillow(place, number) or TiffValues(place, number)
     except BadImageError:
         raise
@@ -145,6 +146,8 @@ class TiffValues:
         name = _NAMES.get(self._photometric, f"of kind {int(self._photometric)}")
         if self._photometric not in _COLOURS or tag(_INKS, 1) != 1:
             raise BadImageError(place, f"its pixels are {name}, which is not read; convert it to grey or RGB")
+        if tag(_DEPTH, 1) != 1:
+            raise BadImageError(place, f"its page is a volume of {tag(_DEPTH)} slices; store each as a page of its own")
         bits, formats = set(_numbers(tag(_BITS, 1))), set(_numbers(tag(_FORMAT, 1)))
         if len(bits) > 1 or len(formats) > 1:
             raise BadImageError(place, "its pixels hold values of several types; store them all as one")
@@ -275,7 +278,7 @@ def _by_pillow(place: ImagePlace, number: int) -> Image.Image | None:
 
 def _pillow_is_right(tag: Callable[..., Any]) -> bool:
     photometric, bits, compression = tag(_PHOTOMETRIC), _numbers(tag(_BITS, 1)), tag(_COMPRESSION, 1)
-    if set(_numbers(tag(_FORMAT, 1))) != {1} or tag(_INKS, 1) != 1:
+    if set(_numbers(tag(_FORMAT, 1))) != {1} or tag(_INKS, 1) != 1 or tag(_DEPTH, 1) != 1:
         return False
     if tag(_FILL_ORDER, 1) != 1 and compression not in _CCITT:
         return False
@@ -307,24 +310,55 @@ def _mend(image: TiffImagePlugin.TiffImageFile) -> None:
 
 def _full_pages(place: ImagePlace) -> list[int]:
     """The numbers of the pages that are neither a smaller copy of another nor a mask; of all, if there is no other."""
-    kinds: dict[int, int] = {}
-    with _tifffile(place) as file:
-        for page in file.pages:
-            if page.offset in kinds:
+    pages = list(_pages(place))
+    kind, has_others_below = pages[0]
+    if kind & _NOT_FULL and has_others_below:
+        raise BadImageError(
+            place, "its first page is a preview of an image that is stored below it; export that as a TIFF of its own"
+        )
+    return [number for number, (kind, _) in enumerate(pages) if not kind & _NOT_FULL] or list(range(len(pages)))
+
+
+def _pages(place: ImagePlace) -> Iterator[tuple[int, bool]]:
+    """Of each page tag 254, and whether it has pages below it; before Pillow or tifffile reads what its tags hold.
+
+    Raises:
+        BadImageError: Pages follow each other in a circle, or announce more than could be in the file.
+    """
+    source = _source(place)
+    with source if isinstance(source, io.BytesIO) else open(source, "rb") as file:  # noqa: PTH123
+        head = file.read(16)
+        size = file.seek(0, io.SEEK_END)
+        order, endian = ("<", "little") if head.startswith(b"I") else (">", "big")
+        counter, word, least = (8, "Q", 8) if b"+" in head[2:4] else (2, "I", 4)
+        entry = 4 + 2 * least
+        offset = int.from_bytes(head[least : 2 * least], endian)
+        seen: set[int] = set()
+        while offset or not seen:
+            if offset in seen:
                 raise BadImageError(place, "damaged: its pages follow each other in a circle")
-            kinds[page.offset] = int(page.subfiletype)
-        if file.pages[0].subfiletype & _NOT_FULL and _SUB_PAGES in file.pages[0].tags:
-            raise BadImageError(
-                place,
-                "its first page is a preview of an image that is stored below it; export that as a TIFF of its own",
-            )
-    return [number for number, kind in enumerate(kinds.values()) if not kind & _NOT_FULL] or list(range(len(kinds)))
+            seen.add(offset)
+            file.seek(offset)
+            count = int.from_bytes(file.read(counter) if offset else b"", endian)
+            entries = file.read(min(count, _MOST_TAGS) * entry)
+            if not count or len(entries) < min(count, _MOST_TAGS) * entry:
+                raise BadImageError(place, "truncated: its tags are not there")
+            offset = int.from_bytes(file.read(least), endian)
+            kind, below, announced = 0, False, 0
+            for tag, number_type, length, value in struct.iter_unpack(f"{order}HH{word}{least}s", entries):
+                announced += length * _BYTES.get(number_type, 1)
+                below |= tag == _SUB_PAGES
+                if tag == _SUBFILE:
+                    (kind,) = struct.unpack_from(f"{order}{'H' if number_type == 3 else 'I'}", value)
+            if count > _MOST_TAGS or announced > 2 * size + 2**16:
+                raise BadImageError(place, "damaged: its tags announce more than the file can hold")
+            yield kind, below
 
 
 def _tifffile(place: ImagePlace) -> Any:
     from tifffile import TiffFile
 
-    logging.getLogger("tifffile").propagate = False  # what it logs of damaged files is said by whoever reads them
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # whoever reads a damaged file says so
     return TiffFile(_source(place))
 
 
