@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 SIXTEEN_BITS = (0.0, 65535.0)
 """The values of a 16-bit PNG or TIFF that "auto" makes black and white: all that the format has."""
 
+SIGNED_SIXTEEN_BITS = (-32768.0, 32767.0)
+"""The same of a TIFF with signed values."""
+
 
 @dataclass(frozen=True, slots=True)
 class IntensityWindow:

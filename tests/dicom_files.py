@@ -36,7 +36,7 @@ def dicom(pixels, *, syntax=ExplicitVRLittleEndian, patient="P1", **attributes):
     data.PixelRepresentation = int(pixels.dtype.kind == "i")
     for name, value in attributes.items():
         setattr(data, name, value)
-    data.HighBit = data.BitsStored - 1
+    data.HighBit = attributes.get("HighBit", data.BitsStored - 1)
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     contents = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     data.PixelData = contents + b"\0" * (len(contents) % 2)

@@ -6,7 +6,6 @@ A label on an image without content cannot be learnt, and any figure that counts
 from collections.abc import Iterator
 
 from radtransfer.checks.evidence import Evidence, Finding
-from radtransfer.examination.image_survey import FLOATS, WHOLE_NUMBERS
 
 LEVELS = 8
 """An image whose values span fewer of the 256 levels is nearly constant."""
@@ -21,7 +20,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         record, files = evidence.records[row], (evidence.table.paths[row],)
         if record.low == record.high:
             yield Finding("constant", "error", f"every pixel is {record.low:g}; remove the image", files)
-        elif record.mode in (FLOATS, *WHOLE_NUMBERS):
+        elif record.floats or record.deep_integers:
             continue
         elif record.high - record.low < LEVELS or record.spread < SPREAD:
             span = f"its values lie from {record.low:g} to {record.high:g}, sd {record.spread:.2g}"

@@ -1,4 +1,4 @@
-"""How images are coloured and turned: mixed_modes (note, or warning across classes), orientation (note)."""
+"""How images are stored: mixed_modes (note, or warning across classes), orientation (note), header (warning)."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ _FEW = 20
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """A finding for each mode but the commonest, and one for images that are turned."""
+    """A finding for each mode but the commonest, for images that are turned, and for headers that the pixels deny."""
     records = evidence.records
     modes = Counter(records[row].mode for row in evidence.readable)
     (usual, most), *others = modes.most_common() or [("", 0)]
@@ -26,3 +26,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         tags = shortened((str(records[row].facts.orientation) for row in turned), 8)
         message = f"{counted(len(turned), 'image')} turned by EXIF orientation ({tags})"
         yield Finding("orientation", "note", message, evidence.files(turned))
+    disagreeing: dict[str, list[int]] = {}
+    for row in evidence.readable:
+        for note in records[row].facts.notes:
+            disagreeing.setdefault(note, []).append(row)
+    for note, rows in disagreeing.items():
+        message = f"header and pixels of {counted(len(rows), 'image')} disagree: {note}"
+        yield Finding("header", "warning", message, evidence.files(rows))

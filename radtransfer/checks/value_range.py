@@ -1,30 +1,36 @@
 """Values that use little of their range, or leave it: range (warning)."""
 
+import math
 from collections.abc import Iterator
 
 from radtransfer.checks.evidence import Evidence, Finding, counted
-from radtransfer.examination.image_survey import FLOATS, WHOLE_NUMBERS
 
 LEVELS = 32
 """Of 256, below which all images with more than 8 bits together use a fraction: 12-bit data, mostly."""
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """A finding for all images of more than 8 bits, and one each for floats outside 0–255 and floats from 0 to 1."""
+    """A finding for all images of one range, and one each for floats outside 0–255 and floats from 0 to 1."""
     if evidence.window != "auto":
         return
     records = evidence.records
-    deep = [row for row in evidence.readable if records[row].mode in WHOLE_NUMBERS]
-    low, high = _span(evidence, deep)
-    if deep and high - low < LEVELS:
-        yield Finding(
-            "range",
-            "warning",
-            f"{counted(len(deep), 'image')} of 16 bits, of 0 to 65535 with values from {257 * low:.0f} to "
-            f"{257 * high:.0f} only, which leaves little contrast; give --window minmax or CENTRE,WIDTH",
-            evidence.files(deep),
-        )
-    floats = [row for row in evidence.readable if records[row].mode == FLOATS]
+    deep: dict[tuple[float, float], list[int]] = {}
+    for row in evidence.readable:
+        if records[row].deep_integers:
+            deep.setdefault(records[row].facts.levels, []).append(row)
+    for (first, last), rows in deep.items():
+        low, high = _span(evidence, rows)
+        if high - low < LEVELS:
+            unit, bits = (last - first) / 255, round(math.log2(last - first + 1))
+            yield Finding(
+                "range",
+                "warning",
+                f"{counted(len(rows), 'image')} of {bits} bits, of {first:.0f} to {last:.0f} "
+                f"with values from {first + unit * low:.0f} to {first + unit * high:.0f} only, which leaves little "
+                "contrast; give --window minmax or CENTRE,WIDTH",
+                evidence.files(rows),
+            )
+    floats = [row for row in evidence.readable if records[row].floats]
     outside = [row for row in floats if records[row].low < 0 or records[row].high > 255]
     if outside:
         low, high = _span(evidence, outside)

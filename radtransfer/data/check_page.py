@@ -47,6 +47,7 @@ _TITLES = {
     "unusual_size": "Unusual sizes",
     "mixed_modes": "Mixed colour modes",
     "orientation": "Turned images",
+    "header": "Headers that the pixels deny",
     "splits": "The splits",
 }
 

@@ -13,7 +13,7 @@ from radtransfer.image_place import ImagePlace, as_part
 from radtransfer.runs import write_text
 from radtransfer.settings import ImageSettings
 
-_VERSION = 1
+_VERSION = 2
 """Raised whenever more is found out about an image, or more is objected to."""
 
 _MOST = 100
@@ -63,5 +63,4 @@ def _file(places: Sequence[ImagePlace | None], reading: ImageSettings) -> Path |
 
 
 def _facts(row: list) -> ImageFacts:
-    decoder, height, width, orientation, deep, levels, disc = row
-    return ImageFacts(decoder, height, width, orientation, deep, tuple(levels), None if disc is None else tuple(disc))
+    return ImageFacts(*(tuple(value) if isinstance(value, list) else value for value in row))

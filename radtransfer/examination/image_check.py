@@ -3,6 +3,7 @@
 What is found out about one is in `image_examination.py`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -104,12 +105,12 @@ def check_images(
     if bad:
         where = f"; see {report_file}" if report_file else ""
         progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out{where}")
-    note = _unused_depth(findings)
-    if note:
+    notes = [*_disagreements(findings), *_unused_depth(findings)]
+    for note in notes:
         progress.note(note)
     readable = np.array([finding.facts is not None for finding in findings])
     facts = tuple(finding.facts for finding in findings if finding.facts is not None)
-    if not bad and not note:
+    if not bad and not notes:
         remember(table.files, reading, facts)
     return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad))
 
@@ -146,15 +147,26 @@ def _message(bad: Sequence[BadImage], total: int, report_file: Path | None) -> s
     return f"{len(bad)} of {total} images cannot be read: {shown}{more}.{full}{some_missing} {advice}{skip}."
 
 
-def _unused_depth(findings: Sequence[_Finding]) -> str | None:
+def _disagreements(findings: Sequence[_Finding]) -> list[str]:
+    """A note for each way in which the headers of images disagree with their pixels."""
+    counts = Counter(note for finding in findings if finding.facts for note in finding.facts.notes)
+    return [
+        f"header and pixels disagree in {count} of {len(findings)} images: {note}" for note, count in counts.items()
+    ]
+
+
+def _unused_depth(findings: Sequence[_Finding]) -> list[str]:
     """A note where all 16-bit images together use less than an eighth of their range: 12-bit data, mostly."""
-    spans = [finding.values for finding in findings if finding.values is not None]
-    if not spans:
-        return None
-    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
-    if high - low >= 65536 // 8:
-        return None
-    return (
-        f"the {len(spans)} 16-bit images use only the values {low:g} to {high:g} of 0 to 65535, so they have "
-        "little contrast; --window minmax or --window CENTRE,WIDTH gives them more"
-    )
+    spans: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for finding in findings:
+        if finding.facts is not None and finding.values is not None:
+            spans.setdefault(finding.facts.levels, []).append(finding.values)
+    notes = []
+    for (first, last), values in spans.items():
+        low, high = min(span[0] for span in values), max(span[1] for span in values)
+        if high - low < 65536 // 8:
+            notes.append(
+                f"the {len(values)} 16-bit images use only the values {low:g} to {high:g} of {first:.0f} to "
+                f"{last:.0f}, so they have little contrast; --window minmax or --window CENTRE,WIDTH gives them more"
+            )
+    return notes

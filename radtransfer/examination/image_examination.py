@@ -8,9 +8,9 @@ import numpy as np
 from radtransfer.errors import BadImageError
 from radtransfer.examination.retina import retina_box
 from radtransfer.image_formats import ImageFacts, decode_outside, inspect_image
-from radtransfer.image_formats.pillow_images import stored_values
+from radtransfer.image_formats.pillow_images import kind_of_jpeg, stored_values
 from radtransfer.image_place import ImagePlace, read_contents
-from radtransfer.intensity_window import SIXTEEN_BITS, parse_window, span
+from radtransfer.intensity_window import SIGNED_SIXTEEN_BITS, SIXTEEN_BITS, parse_window, span
 from radtransfer.settings import ImageSettings
 
 
@@ -26,7 +26,9 @@ def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tupl
     return facts
 
 
-def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", ratio: int = 1) -> np.ndarray:
+def read_pixels(
+    place: ImagePlace, facts: ImageFacts, *, window: str = "auto", ratio: int = 1, notes: list[str] | None = None
+) -> np.ndarray:
     """The pixels of an image by the decoder that training uses, not turned.
 
     Args:
@@ -34,6 +36,7 @@ def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", r
         facts: From `inspect_image`.
         window: The setting `images.window`.
         ratio: A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8.
+        notes: Gets in what header and pixels disagree.
 
     Returns:
         (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for what TensorFlow does not read.
@@ -44,7 +47,7 @@ def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", r
     if facts.decoder == "pixels":
         return np.frombuffer(image_contents(place), np.uint8).reshape(facts.height, facts.width, 3)
     if facts.decoder not in ("jpeg", "png8", "png16"):
-        return decode_outside(place, facts, window)
+        return decode_outside(place, facts, window, notes=notes)
     import tensorflow as tf
 
     data = image_contents(place)
@@ -58,14 +61,14 @@ def read_pixels(place: ImagePlace, facts: ImageFacts, *, window: str = "auto", r
     except tf.errors.InvalidArgumentError as error:
         end = b"\xff\xd9" if facts.decoder == "jpeg" else b"IEND\xaeB`\x82"
         whole = data.rstrip(b"\0").endswith(end)
-        raise BadImageError(place, "damaged" if whole else "truncated") from error
+        raise BadImageError(place, kind_of_jpeg(place) or ("damaged" if whole else "truncated")) from error
 
 
 def examine_image(place: ImagePlace, reading: ImageSettings) -> tuple[ImageFacts, tuple[float, float] | None]:
     """The facts of an image that is decoded once; a JPEG at an eighth, which reads all of the file as well.
 
     Returns:
-        The facts, and the smallest and largest value of a 16-bit image that is taken at the full range of 16 bits.
+        The facts, and the smallest and largest value of an image that is taken at the full range of 16 bits.
 
     Raises:
         BadImageError: It cannot be read.
@@ -75,21 +78,24 @@ def examine_image(place: ImagePlace, reading: ImageSettings) -> tuple[ImageFacts
         return facts, None  # a prepared set, checked when it was written
     ratio = 8 if facts.decoder == "jpeg" else 1
     stored = facts.deep and facts.decoder == "pillow"
-    pixels = stored_values(place) if stored else read_pixels(place, facts, window=reading.window, ratio=ratio)
+    notes: list[str] = []
+    pixels = (
+        stored_values(place) if stored else read_pixels(place, facts, window=reading.window, ratio=ratio, notes=notes)
+    )
     if pixels.shape != (-(-facts.height // ratio), -(-facts.width // ratio), 3):
         raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
-    values = None
+    facts, values = replace(facts, notes=tuple(notes)), None
     if stored or facts.decoder == "png16":
         values = float(pixels.min()), float(pixels.max())
         facts = replace(facts, levels=_levels(facts, values, reading))
     if reading.fundus_crop and (box := retina_box(pixels)):
         facts = replace(facts, disc=_whole_box(box, ratio, facts))
-    noted = reading.window == "auto" and facts.levels == SIXTEEN_BITS
+    noted = reading.window == "auto" and facts.levels in (SIXTEEN_BITS, SIGNED_SIXTEEN_BITS)
     return facts, values if noted else None
 
 
 def _levels(facts: ImageFacts, values: tuple[float, float], reading: ImageSettings) -> tuple[float, float]:
-    """What becomes 0 and 255; by itself all that 16 bits hold, or all that is there where it is more."""
+    """What becomes 0 and 255; by itself what the format has, or all that is there where it is more."""
     low, high = facts.levels
     auto = facts.levels if low <= values[0] and values[1] <= high else span(*values)
     return parse_window(reading.window).levels(*values, auto=auto)

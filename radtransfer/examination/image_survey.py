@@ -6,7 +6,7 @@ The decoder is the one that training uses, at full size: two files are the same 
 import hashlib
 import re
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,18 +17,13 @@ from radtransfer.errors import BadImageError
 from radtransfer.examination.image_examination import image_contents, read_pixels
 from radtransfer.image_formats import ImageFacts, inspect_image
 from radtransfer.image_formats.pillow_images import open_image, stored_values
+from radtransfer.image_formats.tiff import TiffValues
 from radtransfer.image_place import FilePart, ImagePlace
 from radtransfer.parallel import in_parallel
 from radtransfer.progress import Progress
 
 LOOK = (8, 9)
 """Rows and columns of the miniature by which images are compared."""
-
-WHOLE_NUMBERS = ("16-bit grey", "16-bit RGB", "32-bit grey")
-"""Modes of more than 8 bits whose values count from 0 to 65535; DICOM has a window in its header."""
-
-FLOATS = "float grey"
-"""The mode whose values are 0–255 already."""
 
 _MODES = {
     "1": "black and white",
@@ -38,8 +33,6 @@ _MODES = {
     "PA": "palette",
     "RGB": "RGB",
     "RGBA": "RGB with alpha",
-    "I": "32-bit grey",
-    "F": FLOATS,
 }
 
 _REASONS = {
@@ -62,11 +55,12 @@ class ImageRecord:
             the rest is known.
         reason: The same in words.
         facts: How it is stored.
-        mode: How it is coloured: "RGB", "grey", "16-bit grey", "DICOM", ….
+        mode: How it is coloured: "RGB", "grey", "16-bit grey", "signed 16-bit RGB", "float grey", "DICOM", ….
         contents: Hash of its bytes; b"" for one of several frames of a file.
         pixels: Hash of its pixels at full size, upright or not.
         look: Miniature in grey, uint8 (8, 9); None where there is hardly anything in it.
-        low: Least pixel value before any window, 0–255; outside it for floats and 32 bits that leave their range.
+        low: Least pixel value before any window, in 0–255 of what its format has; outside it for floats and 32 bits
+            that leave their range.
         high: Greatest.
         spread: Standard deviation of a sample of its pixels, in the same unit.
     """
@@ -81,6 +75,16 @@ class ImageRecord:
     low: float = 0.0
     high: float = 0.0
     spread: float = 0.0
+
+    @property
+    def deep_integers(self) -> bool:
+        """Whether the values are whole numbers of more than 8 bits, without the window that DICOM has in its header."""
+        return "-bit " in self.mode
+
+    @property
+    def floats(self) -> bool:
+        """Whether the values are 0–255 already."""
+        return self.mode.startswith("float ")
 
 
 def survey_images(table: ImageTable, *, workers: int, window: str, progress: Progress) -> tuple[ImageRecord, ...]:
@@ -108,25 +112,28 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
     try:
         facts = inspect_image(place)
         stored = facts.deep and facts.decoder == "pillow"
-        pixels = stored_values(place) if stored else read_pixels(place, facts, window=window)
+        notes: list[str] = []
+        pixels = stored_values(place) if stored else read_pixels(place, facts, window=window, notes=notes)
         if pixels.shape != (facts.height, facts.width, 3):
             raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
         data = b"" if isinstance(place, FilePart) and place.length is None else image_contents(place)
         mode = _mode(place, facts)
     except BadImageError as error:
         return ImageRecord(_problem(error.reason), error.reason)
-    pixels = _plain(pixels, sixteen_bits=facts.deep and mode in WHOLE_NUMBERS)
+    if facts.inverted:
+        pixels = sum(facts.levels) - pixels
+    pixels = _plain(pixels, facts.levels if facts.deep and "-bit " in mode else (0.0, 255.0))
     low, high = float(pixels.min()), float(pixels.max())
     step = 1 + max(pixels.shape) // 256
     return ImageRecord(
-        facts=facts,
+        facts=replace(facts, notes=tuple(notes)),
         mode=mode,
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=_pixel_hash(pixels, facts.orientation),
         look=_look(pixels, low, high),
-        low=low,
-        high=high,
-        spread=float(pixels[::step, ::step].std()),
+        low=255 - high if facts.inverted else low,
+        high=255 - low if facts.inverted else high,
+        spread=float(pixels[::step, ::step].std(dtype=np.float64)),
     )
 
 
@@ -134,12 +141,14 @@ def _problem(reason: str) -> str:
     return next((kind for pattern, kind in _REASONS.items() if re.match(pattern, reason)), "corrupt")
 
 
-def _plain(pixels: np.ndarray, *, sixteen_bits: bool) -> np.ndarray:
-    """The pixels in one form whatever the decoder: uint8 where that loses nothing, else float32, 65535 as 255."""
+def _plain(pixels: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """The pixels in one form whatever the decoder: uint8 where that loses nothing, else float32, `levels` as 0–255."""
     if pixels.dtype == np.uint8:
         return pixels
-    if sixteen_bits:
-        pixels = pixels.astype("float32") * np.float32(255.0 / 65535.0)
+    low, high = levels
+    if levels != (0.0, 255.0):
+        pixels = (pixels.astype("float32") - np.float32(low)) * np.float32(255.0 / (high - low))
+    pixels = pixels.astype("float32", copy=False)
     if pixels.min() < 0 or pixels.max() > 255 or (pixels != np.rint(pixels)).any():
         return pixels
     return pixels.astype(np.uint8)
@@ -165,6 +174,8 @@ def _mode(place: ImagePlace, facts: ImageFacts) -> str:
         return {"pixels": "RGB", "dicom": "DICOM"}[facts.decoder]
     with open_image(place) as image:
         mode = image.mode
-    if facts.decoder == "png16":
+        if isinstance(image, TiffValues):
+            return mode
+    if facts.deep:
         return "16-bit grey" if mode.startswith("I") or mode == "L" else "16-bit RGB"
-    return "16-bit grey" if mode.startswith("I;") else _MODES.get(mode, mode)
+    return _MODES.get(mode, mode)

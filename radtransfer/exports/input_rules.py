@@ -32,7 +32,7 @@ def caller_text(size: int, reading: ImageSettings) -> str:
 def depth_text(reading: ImageSettings) -> str:
     """What became of values of more than 8 bits."""
     said = {
-        "auto": "DICOM by the window in its header, PNG and TIFF of 16 bits from 0–65535",
+        "auto": "DICOM by the window in its header, PNG and TIFF of 16 bits by all that 16 bits hold",
         "minmax": "each image from its own smallest to its largest value",
     }
     return said.get(reading.window, f"the window {reading.window} (centre, width)") + " to 0–255"

@@ -15,8 +15,10 @@ from radtransfer.image_formats.pillow_images import (
     decode_with_pillow,
     first_bytes,
     is_deep,
+    levels_of,
     open_image,
 )
+from radtransfer.image_formats.tiff import MAGICS, TiffValues, count_pages
 from radtransfer.image_place import FilePart, ImagePlace, as_part
 from radtransfer.intensity_window import SIXTEEN_BITS
 
@@ -32,13 +34,15 @@ class ImageFacts:
 
     Attributes:
         decoder: What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pixels" are plain bytes,
-            "pillow" is `decode_with_pillow`, "dicom" is `decode_dicom`.
+            "pillow" is `decode_with_pillow` (with tifffile where Pillow is wrong), "dicom" is `decode_dicom`.
         height: Pixels, as decoded, before `orientation` is applied.
         width: Pixels, likewise.
         orientation: EXIF, 1–8: how the decoded image has yet to be turned.
         deep: Whether a value has more than 8 bits.
         levels: The values of an image of more than 8 bits that become 0 and 255; DICOM has its own.
         disc: Top, left, height and width of what is seen of it, before `orientation`; None: everything.
+        inverted: Whether the smallest value of an image of more than 8 bits is white; `levels` are from before that.
+        notes: In what header and pixels disagree, and how it is read; known once it was decoded.
     """
 
     decoder: str
@@ -48,6 +52,8 @@ class ImageFacts:
     deep: bool = False
     levels: tuple[float, float] = SIXTEEN_BITS
     disc: tuple[int, int, int, int] | None = None
+    inverted: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def inspect_image(place: ImagePlace) -> ImageFacts:
@@ -63,11 +69,14 @@ def inspect_image(place: ImagePlace) -> ImageFacts:
         check_size(place, header.height, header.width)
         return ImageFacts("dicom", header.height, header.width, deep=header.bits > 8)
     with open_image(place) as image:
-        width, height = image.size
-        decoder = _decoder(image, place)
+        height, width = image.height, image.width
+        if isinstance(image, TiffValues):
+            decoder, orientation, inverted = "pillow", image.orientation, image.deep and image.inverted
+        else:
+            decoder, orientation, inverted = _decoder(image, place), _orientation(image), False
         deep = decoder == "png16" or is_deep(image)
-        levels = (0.0, 255.0) if image.mode == "F" else SIXTEEN_BITS
-        facts = ImageFacts(decoder, height, width, _orientation(image), deep, levels)
+        levels = levels_of(image) if deep and decoder == "pillow" else SIXTEEN_BITS
+        facts = ImageFacts(decoder, height, width, orientation, deep, levels, inverted=inverted)
     check_size(place, height, width)
     return facts
 
@@ -93,6 +102,8 @@ def count_frames(file: Path) -> int:
     """
     if _holds_dicom(file):
         return read_header(file).frames
+    if first_bytes(file).startswith(MAGICS):
+        return count_pages(file)
     with open_image(file) as image:
         try:
             return getattr(image, "n_frames", 1)
@@ -100,19 +111,20 @@ def count_frames(file: Path) -> int:
             raise BadImageError(file, f"damaged or truncated ({error})") from error
 
 
-def decode_outside(place: ImagePlace, facts: ImageFacts, window: str) -> np.ndarray:
+def decode_outside(place: ImagePlace, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
 
     Args:
         place: Where it lies.
         facts: From `inspect_image`.
         window: The setting `images.window`, for DICOM; other images have their `facts.levels`.
+        notes: Gets in what header and pixels disagree.
 
     Raises:
         BadImageError: Damaged.
     """
     if facts.decoder == "dicom":
-        return decode_dicom(place, window)
+        return decode_dicom(place, window, notes=notes)
     return decode_with_pillow(place, levels=facts.levels)
 
 

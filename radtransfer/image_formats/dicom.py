@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.errors import BadImageError
-from radtransfer.image_formats.dicom_file import DicomFile, open_dicom, stored_frame
+from radtransfer.image_formats.dicom_file import GREY, PALETTE, open_dicom, stored_frame
 from radtransfer.image_formats.dicom_grey import grey_image
-from radtransfer.image_formats.dicom_guard import printable, reading
+from radtransfer.image_formats.dicom_guard import reading
 from radtransfer.image_place import ImagePlace, as_part
 from radtransfer.intensity_window import parse_window
 
@@ -24,9 +24,6 @@ DICOM_SUFFIXES = frozenset([".dcm", ".dicom", ".ima"])
 
 PREAMBLE = 132
 """Bytes that tell whether a file is DICOM."""
-
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +70,12 @@ def read_header(path: Path) -> DicomHeader:
             frames=file.frames,
             patient_id=str(header.get("PatientID") or "").strip().strip("\0") or None,
             transfer_syntax=file.syntax.name,
-            photometric=_photometric(file),
+            photometric=header.PhotometricInterpretation,
             bits=_bits(header),
         )
 
 
-def decode_dicom(place: ImagePlace, window: str) -> np.ndarray:
+def decode_dicom(place: ImagePlace, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """What a viewer shows of a frame, float32 (height, width, 3), RGB, 0–255.
 
     Grey images go through their modality LUT, the window, and the inversion of MONOCHROME1 (see
@@ -87,9 +84,11 @@ def decode_dicom(place: ImagePlace, window: str) -> np.ndarray:
     Args:
         place: The file, or a frame in it.
         window: The setting `images.window`: auto, minmax or CENTRE,WIDTH.
+        notes: Gets in what the header and the pixels disagree, and how they were read.
 
     Raises:
-        BadImageError: As in `read_header`, or the pixels are damaged, or not finite numbers.
+        BadImageError: As in `read_header`, or the pixels are damaged, or not finite numbers, or it is not certain what
+            they are.
         ConfigError: No such window.
     """
     part, asked = as_part(place), parse_window(window)
@@ -97,28 +96,44 @@ def decode_dicom(place: ImagePlace, window: str) -> np.ndarray:
         file = open_dicom(part.path)
         if part.frame >= file.frames:
             raise BadImageError(place, f"there is no frame {part.frame + 1}: the file has {file.frames}")
-        photometric = _photometric(file)
-        stored = stored_frame(file, part.frame)
+        photometric = file.header.PhotometricInterpretation
+        stored, found = stored_frame(file, part.frame)
+        noted = list(found)
         if not np.isfinite(stored).all():
             raise BadImageError(place, "it holds values that are not finite numbers")
-        if photometric in _GREY:
-            grey = grey_image(stored, file.header, part.frame, asked)
+        if photometric in GREY:
+            grey = grey_image(stored, file.header, place, asked, noted)
             image = np.repeat(grey[:, :, None], 3, axis=2)
         else:
+            if photometric == "YBR_FULL_422" and file.options.get("photometric_interpretation") == "RGB":
+                stored = _full_length(stored, place, noted)
             image = _coloured(stored, file.header, photometric)
+        if notes is not None:
+            notes += noted
         return image if _bits(file.header) > 8 else np.rint(image)
 
 
-def _photometric(file: DicomFile) -> str:
-    name = str(file.header.get("PhotometricInterpretation") or "")
-    known = (*_GREY, "PALETTE COLOR", *_COLOURS)
-    if name not in known:
-        found = printable(name) or "of no stated kind"
-        raise BadImageError(file.path, f"its pixels are {found}; read are {', '.join(known)}")
-    samples, expected = file.header.get("SamplesPerPixel") or 1, 3 if name in _COLOURS else 1
-    if samples != expected:
-        raise BadImageError(file.path, f"damaged: {name} pixels have {expected} values each, the header says {samples}")
-    return name
+def _full_length(stored: np.ndarray, place: ImagePlace, notes: list[str]) -> np.ndarray:
+    """RGB of pixels that are called YBR_FULL_422 but have three values each: RGB, or YBR_FULL.
+
+    Black, white and strong colours of RGB are no colours at all when taken for YBR; of YBR_FULL, most is near grey.
+    """
+    luminance, blue, red = np.moveaxis(stored.astype("float32") - np.float32([0, 128, 128]), -1, 0)
+    colours = np.stack(
+        [luminance + 1.402 * red, luminance - 0.344136 * blue - 0.714136 * red, luminance + 1.772 * blue], axis=-1
+    )
+    impossible = ((colours < -16) | (colours > 271)).any(axis=-1).mean()
+    grey = ((np.abs(blue) <= 4) & (np.abs(red) <= 4) & (np.abs(luminance - 128) > 16)).mean()
+    known = "the header says YBR_FULL_422, the pixels are not subsampled; read as"
+    if impossible > 0.001 or np.abs(colours - stored).max() <= 1:
+        notes.append(f"{known} RGB")
+        return stored
+    if grey > 0.1:
+        notes.append(f"{known} YBR_FULL")
+        return np.rint(np.clip(colours, 0, 255)).astype(stored.dtype)
+    raise BadImageError(
+        place, "its header says YBR_FULL_422, its pixels are not subsampled, and may be RGB or YBR_FULL"
+    )
 
 
 def _bits(header: "Dataset") -> int:
@@ -127,7 +142,7 @@ def _bits(header: "Dataset") -> int:
 
 def _coloured(stored: np.ndarray, header: "Dataset", photometric: str) -> np.ndarray:
     """RGB, 0–255, of a palette's indices or of colours."""
-    if photometric != "PALETTE COLOR":
+    if photometric != PALETTE:
         return stored.astype("float32") * (255 / (2**header.BitsStored - 1))
     from pydicom.pixels import apply_color_lut
 

@@ -5,10 +5,10 @@ The pixels are decoded frame by frame, straight from the file.
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from radtransfer.image_formats.dicom_guard import INSTALL, printable, reading, r
 if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.uid import UID
+
+GREY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+"""What pixels can mean."""
 
 _PLUGINS = {
     "JPEG 2000": ("openjpeg", "pylibjpeg-openjpeg"),
@@ -50,13 +54,15 @@ class DicomFile:
         syntax: How they are stored.
         offset: Where they begin, bytes; 0 in a deflated file, which has to be unpacked first.
         options: What pydicom's decoder has to know about them apart from the header.
+        notes: In what the header and the pixels disagree, and how they are read nevertheless.
     """
 
     path: Path
     header: "Dataset"
     syntax: "UID"
     offset: int
-    options: dict[str, str]
+    options: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -79,32 +85,173 @@ def open_dicom(path: Path) -> DicomFile:
         syntax = _syntax(header)
         _check_syntax(path, syntax)
         if syntax.is_deflated:
-            return DicomFile(path, header, syntax, 0, {})
+            data = dcmread(path, force=True)
+            keyword = next((name for name in _PIXELS.values() if name in data), None)
+            if keyword is None:
+                raise BadImageError(path, "it has no pixel data, or is cut off before it")
+            file = _consistent(DicomFile(path, header, syntax, 0, {"pixel_keyword": keyword}))
+            return _of_length(file, len(data[keyword].value), cut=False)
         options, length = _pixel_element(path, handle, syntax)
-        file = DicomFile(path, header, syntax, handle.tell(), options)
-        _check_length(file, handle, length)
+        file = _consistent(DicomFile(path, header, syntax, handle.tell(), options))
+        size = path.stat().st_size
+        if not syntax.is_encapsulated:
+            return _of_length(file, min(length, size - file.offset), cut=length > size - file.offset)
+        if not _items_are_whole(handle, size):
+            raise BadImageError(path, "truncated: its pixel data is not all there")
         return file
 
 
-def stored_frame(file: DicomFile, frame: int) -> np.ndarray:
+def stored_frame(file: DicomFile, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """The stored values of frame number `frame`, (height, width) or (height, width, 3), colours as RGB.
 
+    Returns:
+        The values, and in what the header and the pixels disagree.
+
     Raises:
-        BadImageError: The frame cannot be decoded.
+        BadImageError: The frame cannot be decoded, or it is not certain what its values are.
     """
     with reading(file.path), file.path.open("rb") as handle:
         from pydicom import dcmread
         from pydicom.pixels import as_pixel_options, get_decoder, pixel_array
 
+        options = {"correct_unused_bits": False}
         if file.syntax.is_deflated:
-            return pixel_array(dcmread(handle, force=True), index=frame)
+            options |= {name: value for name, value in file.options.items() if name != "pixel_keyword"}
+            return _true_values(pixel_array(dcmread(handle, force=True), index=frame, **options), file)
         handle.seek(file.offset)
-        options = as_pixel_options(file.header, **file.options)
+        options |= as_pixel_options(file.header, **file.options)
         try:
-            return get_decoder(file.syntax).as_array(handle, index=frame, **options)[0]
+            stored = get_decoder(file.syntax).as_array(handle, index=frame, **options)[0]
         except RuntimeError as error:  # all decoders of a compressed syntax failed
             advice = _plugin_advice(file.syntax.name)
             raise BadImageError(file.path, advice or f"damaged pixel data ({reason_of(error)})") from error
+        except ValueError as error:
+            if "broadcast" not in str(error):
+                raise
+            what = "its compressed pixels have another size or other colours than its header says; export it again"
+            raise BadImageError(file.path, what) from error
+        return _true_values(stored, file)
+
+
+def _consistent(file: DicomFile) -> DicomFile:
+    """`file`, whose header has been seen to say all that has to be known of its pixels, and nothing impossible."""
+    header, path = file.header, file.path
+    photometric, samples = str(header.get("PhotometricInterpretation") or ""), header.get("SamplesPerPixel")
+    known = (*GREY, PALETTE, *COLOURS)
+    if photometric not in known:
+        found = printable(photometric) or "of no stated kind"
+        raise BadImageError(path, f"its pixels are {found}; read are {', '.join(known)}")
+    expected = 3 if photometric in COLOURS else 1
+    if samples and samples != expected:
+        what = f"{photometric} pixels have {expected} values each, the header says {samples}"
+        raise BadImageError(path, f"damaged: {what}")
+    if file.options["pixel_keyword"] != "PixelData":
+        return file
+    allowed = {"SamplesPerPixel": (1, 3), "BitsAllocated": (1, 8, 16, 32, 64), "PixelRepresentation": (0, 1)}
+    if samples == 3:
+        allowed["PlanarConfiguration"] = (0, 1)
+    allocated = header.get("BitsAllocated")
+    allowed["BitsStored"] = range(1, (allocated or 0) + 1)
+    for name, values in allowed.items():
+        value = header.get(name)
+        if value is None or value == "":
+            raise BadImageError(
+                path, f"its header lacks {name}, without which its pixels mean nothing; export it again"
+            )
+        if value not in values:
+            bits = f" with BitsAllocated {allocated}" if name == "BitsStored" else ""
+            raise BadImageError(path, f"its header says {name} {printable(str(value))}{bits}, which cannot be")
+    if samples == 3 and header.PixelRepresentation == 1:
+        note = "the header says that colours are signed, which they cannot be; read as unsigned"
+        return replace(file, options=file.options | {"pixel_representation": 0}, notes=(*file.notes, note))
+    return file
+
+
+def _of_length(file: DicomFile, length: int, *, cut: bool) -> DicomFile:
+    """`file`, whose uncompressed pixels are `length` bytes long; `cut` if that is less than their element says."""
+    header, path = file.header, file.path
+    pixels, photometric = header.Rows * header.Columns * file.frames, header.get("PhotometricInterpretation")
+    bits = 32 if "Float" in file.options["pixel_keyword"] else header.get("BitsAllocated") or 0
+    bits = 64 if "Double" in file.options["pixel_keyword"] else bits
+    # Two pixels of YBR_FULL_422 share their colour.
+    half, full = (-(-pixels * samples * bits // 8) for samples in (2, 3))
+    needed = half if photometric == "YBR_FULL_422" else -(-pixels * header.get("SamplesPerPixel", 1) * bits // 8)
+    if photometric == "YBR_FULL_422" and full <= length <= full + 1:
+        options = file.options | {"photometric_interpretation": "RGB"}
+        return replace(file, options=options)  # see `dicom._full_length`
+    if photometric == "YBR_FULL" and half <= length <= half + 1 and not cut:
+        note = "the header says YBR_FULL, the pixels are as long as YBR_FULL_422; read as such"
+        options = file.options | {"photometric_interpretation": "YBR_FULL_422"}
+        return replace(file, options=options, notes=(*file.notes, note))
+    if length < needed and cut:
+        raise BadImageError(path, "truncated: its pixel data is not all there")
+    least = max(2, needed // (max(header.Rows, header.Columns) * file.frames))  # of a row or a column
+    if not needed <= length < needed + least:
+        raise BadImageError(
+            path,
+            f"its header describes {needed} bytes of pixels and it holds {length}, so that its size, bits, colours or "
+            "number of frames must be wrong; export it again",
+        )
+    if length > needed + needed % 2:
+        note = "a few more bytes of pixels than the header describes; those at the end are not read"
+        return replace(file, notes=(*file.notes, note))
+    return file
+
+
+def _true_values(stored: np.ndarray, file: DicomFile) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The values as `BitsStored` and `HighBit` have them in the bits that are stored, if both are true of them."""
+    header, notes = file.header, list(file.notes)
+    if stored.dtype.kind not in "iu" or file.options["pixel_keyword"] != "PixelData":
+        return stored, tuple(notes)
+    stored = _of_declared_sign(stored.astype(stored.dtype.newbyteorder("="), copy=False), header, notes)
+    bits, size = int(header.BitsStored), 8 * stored.dtype.itemsize
+    if bits >= size or header.BitsAllocated == 1:
+        return stored, tuple(notes)
+    high = header.get("HighBit")
+    high = bits - 1 if high in (None, "") else int(high)
+    whole = stored.view(f"u{stored.dtype.itemsize}")
+    above = whole >> bits
+    lowest = above.flat[0] if (above == above.flat[0]).all() else None  # the same in all pixels: no part of the image
+    extended = (stored.dtype.kind == "i") & np.array_equal((stored << (size - bits)) >> (size - bits), stored)
+    shift = 0
+    if extended or lowest == 0:
+        if high != bits - 1:
+            notes.append("the header says another HighBit than BitsStored - 1; the values are in the lowest bits")
+    elif high >= bits and not (whole & (2 ** (high + 1 - bits) - 1)).any():
+        shift = high + 1 - bits
+        notes.append("the values are not in the lowest bits but below HighBit, and read from there")
+    elif high == bits - 1 and (lowest is not None or _overlay_bits(header, bits)):
+        notes.append("there are bits above those that BitsStored says; they are not read")
+    else:
+        what = f"BitsStored {bits} and HighBit {high}"
+        raise BadImageError(
+            file.path, f"its header says {what}, and its values use other bits, so that it is not certain what they are"
+        )
+    return (stored << (size - bits - shift)) >> (size - bits), tuple(notes)
+
+
+def _of_declared_sign(stored: np.ndarray, header: "Dataset", notes: list[str]) -> np.ndarray:
+    """`stored`, as signed or unsigned as its least and greatest value, which headers may name, show it to be."""
+    size = stored.dtype.itemsize
+    named = header.get("SmallestImagePixelValue"), header.get("LargestImagePixelValue")
+    if None in named or not all(isinstance(value, int) for value in named) or header.BitsStored != 8 * size:
+        return stored
+    for kind, word in (("u", "unsigned"), ("i", "signed")):
+        other = stored.view(f"{kind}{size}")
+        ends, own = (
+            [int(value) % 2 ** (8 * size) for value in pair]
+            for pair in ((other.min(), other.max()), (stored.min(), stored.max()))
+        )
+        if ends == [value % 2 ** (8 * size) for value in named] != own:
+            notes.append(f"the header contradicts itself about signs; by its least and greatest value read as {word}")
+            return other
+    return stored
+
+
+def _overlay_bits(header: "Dataset", bits: int) -> bool:
+    """Whether the header says that overlays are stored in the bits from number `bits` on."""
+    groups = range(0x6000, 0x6020, 2)
+    return any((element := header.get((group, 0x0102))) and int(element.value or 0) >= bits for group in groups)
 
 
 def _syntax(header: "Dataset") -> "UID":
@@ -175,7 +322,7 @@ def _plugin_advice(syntax: str) -> str | None:
     return f"its pixels are compressed ({syntax}), which pylibjpeg and {package} read; install them: {INSTALL}"
 
 
-def _pixel_element(path: Path, handle: BinaryIO, syntax: "UID") -> tuple[dict[str, str], int]:
+def _pixel_element(path: Path, handle: BinaryIO, syntax: "UID") -> tuple[dict[str, Any], int]:
     """What kind of pixel data begins at `handle`, and its length in bytes; `handle` is left at its first value."""
     order = "little" if syntax.is_little_endian else "big"
     start = handle.read(8)
@@ -187,17 +334,6 @@ def _pixel_element(path: Path, handle: BinaryIO, syntax: "UID") -> tuple[dict[st
     if start[4:6] in _PIXEL_TYPES and start[6:8] == b"\0\0":
         return kind | {"pixel_vr": start[4:6].decode()}, int.from_bytes(handle.read(4), order)
     return kind, int.from_bytes(start[4:8], order)
-
-
-def _check_length(file: DicomFile, handle: BinaryIO, length: int) -> None:
-    """That the pixel data, at whose first value `handle` is, is there to its last byte."""
-    size = file.path.stat().st_size
-    if file.syntax.is_encapsulated:
-        whole = _items_are_whole(handle, size)
-    else:
-        whole = min(length, size - file.offset) >= _native_bytes(file)
-    if not whole:
-        raise BadImageError(file.path, "truncated: its pixel data is not all there")
 
 
 def _items_are_whole(handle: BinaryIO, size: int) -> bool:
@@ -212,10 +348,3 @@ def _items_are_whole(handle: BinaryIO, size: int) -> bool:
         fragments += 1
     # Some writers leave out the mark of the end.
     return not head and fragments > 1
-
-
-def _native_bytes(file: DicomFile) -> int:
-    header = file.header
-    # Two pixels of YBR_FULL_422 share their colour.
-    samples = 2 if header.get("PhotometricInterpretation") == "YBR_FULL_422" else header.get("SamplesPerPixel", 1)
-    return -(-header.Rows * header.Columns * samples * header.BitsAllocated * file.frames // 8)

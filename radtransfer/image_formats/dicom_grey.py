@@ -1,16 +1,19 @@
 """From the stored values of a grey DICOM image to what a viewer shows.
 
-    stored values -> modality LUT -> window (VOI LUT) -> inverted if MONOCHROME1
+    stored values -> modality LUT -> window (VOI LUT) -> inverted if MONOCHROME1 or INVERSE
 
 References:
-    DICOM PS3.3: C.11.1 (modality LUT), C.11.2 (VOI LUT and windows), C.7.6.3.1.2 (MONOCHROME1), C.7.5.1.1.2 (pixel
-    padding); C.7.6.16 (the same of multi-frame images, frame by frame).
+    DICOM PS3.3: C.11.1 (modality LUT), C.11.2 (VOI LUT and windows), C.7.6.3.1.2 (MONOCHROME1), C.11.6 (presentation
+    LUT shape), C.7.5.1.1.2 (pixel padding); C.7.6.16 (the same of multi-frame images, frame by frame).
 """
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from radtransfer.errors import BadImageError
+from radtransfer.image_formats.dicom_guard import printable
+from radtransfer.image_place import ImagePlace, as_part
 from radtransfer.intensity_window import IntensityWindow, scaled, span
 
 if TYPE_CHECKING:
@@ -20,65 +23,107 @@ _BYTE = 8
 """Images of up to so many bits without a window are shown as they are stored."""
 
 
-def grey_image(stored: np.ndarray, header: "Dataset", frame: int, window: IntensityWindow) -> np.ndarray:
-    """What a viewer shows of the frame `stored`, float32 (height, width), 0–255, unrounded.
+def grey_image(
+    stored: np.ndarray, header: "Dataset", place: ImagePlace, window: IntensityWindow, notes: list[str]
+) -> np.ndarray:
+    """What a viewer shows of the frame `stored` at `place`, float32 (height, width), 0–255, unrounded.
 
     "auto" is the first window of the header, its VOI LUT before its CENTRE and WIDTH; without either, images of up
     to 8 bits are shown as they are stored, deeper ones from their smallest to their largest value. In both these and
-    "minmax" the pixel padding does not count.
+    "minmax" the pixel padding does not count. `notes` gets in what the header contradicts itself.
+
+    Raises:
+        BadImageError: A rescaling or a table that cannot be, or a window of an unknown kind.
     """
-    values = _modality_values(stored, header, frame)
-    image = _tagged(values, header, frame) if window.name == "auto" else None
+    values = _modality_values(stored, header, place)
+    image = _tagged(values, header, place, notes) if window.name == "auto" else None
     if image is None:
         image = scaled(values, window.levels(*_extremes(values, stored, header), auto=_auto(values, stored, header)))
-    return 255 - image if header.PhotometricInterpretation == "MONOCHROME1" else image
+    return 255 - image if _is_inverted(header, notes) else image
 
 
-def _modality_values(stored: np.ndarray, header: "Dataset", frame: int) -> np.ndarray:
+def _is_inverted(header: "Dataset", notes: list[str]) -> bool:
+    """Whether the smallest value is white: MONOCHROME1, or INVERSE, which says the same of it and does not undo it."""
+    white, shape = header.PhotometricInterpretation == "MONOCHROME1", str(header.get("PresentationLUTShape") or "")
+    if "PresentationLUTSequence" in header:
+        notes.append("the header has a presentation LUT, which is not applied")
+    if white and shape.upper() == "IDENTITY":
+        notes.append("the header says MONOCHROME1 and the presentation LUT shape IDENTITY; read as MONOCHROME1")
+    return white or shape.upper() == "INVERSE"
+
+
+def _modality_values(stored: np.ndarray, header: "Dataset", place: ImagePlace) -> np.ndarray:
     """The values in their unit, such as HU; floating point."""
     values = stored.astype("float32" if stored.dtype.itemsize <= 2 else "float64")
     if table := header.get("ModalityLUTSequence"):
-        return _looked_up(values, table[0], header)[0]
-    source = _source(header, frame, "PixelValueTransformationSequence")
+        return _looked_up(values, table[0], header, place)[0]
+    source = _source(header, as_part(place).frame, "PixelValueTransformationSequence")
     slope, intercept = _number(source, "RescaleSlope"), _number(source, "RescaleIntercept")
-    return values * (1.0 if slope is None else slope) + (intercept or 0.0)
+    if slope is None and intercept is None:
+        return values
+    if slope == 0:
+        raise BadImageError(place, "its header says RescaleSlope 0, which makes all values one; export it again")
+    from pydicom import Dataset
+    from pydicom.pixels import apply_modality_lut
+
+    rescaling = Dataset()  # pydicom rescales only where both are there
+    rescaling.RescaleSlope, rescaling.RescaleIntercept = 1.0 if slope is None else slope, intercept or 0.0
+    return apply_modality_lut(values, rescaling)
 
 
-def _tagged(values: np.ndarray, header: "Dataset", frame: int) -> np.ndarray | None:
+def _tagged(values: np.ndarray, header: "Dataset", place: ImagePlace, notes: list[str]) -> np.ndarray | None:
     """The image through the VOI LUT or the first window of the header, None where it has neither."""
-    source = _source(header, frame, "FrameVOILUTSequence")
+    source = _source(header, as_part(place).frame, "FrameVOILUTSequence")
     if table := source.get("VOILUTSequence"):
-        looked_up, bits = _looked_up(values, table[0], header)
+        looked_up, bits = _looked_up(values, table[0], header, place)
         return scaled(looked_up, (0, 2**bits - 1))
     centre, width = _number(source, "WindowCenter"), _number(source, "WindowWidth")
-    if centre is None or width is None or width <= 0:
+    if centre is None or width is None:
         return None
-    return _windowed(values, centre, width, source.get("VOILUTFunction") or "LINEAR")
+    if width <= 0:
+        notes.append("the window in the header has no width; it is not used")
+        return None
+    function = str(source.get("VOILUTFunction") or "LINEAR").upper()
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        what = f"its header has a window of the unknown kind {printable(function)}"
+        raise BadImageError(place, f"{what}; give --window minmax or CENTRE,WIDTH")
+    return _windowed(values, centre, width, "LINEAR_EXACT" if width < 1 and function == "LINEAR" else function)
 
 
 def _windowed(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
-    """The functions of PS3.3 C.11.2.1.2 and C.11.2.1.3; a LINEAR one below its least width, 1, is taken as exact."""
-    if function == "SIGMOID":
-        # As 1 / (1 + exp(-4x)), and without its overflow.
-        return (127.5 * (1 + np.tanh(2 * (values - centre) / width))).astype("float32")
-    if function == "LINEAR_EXACT" or width < 1:
-        return scaled(values, (centre - width / 2, centre + width / 2))
-    if width == 1:
-        return np.where(values > centre - 0.5, 255, 0).astype("float32")
-    return scaled(values, (centre - width / 2, centre + width / 2 - 1))
+    """The functions of PS3.3 C.11.2.1.2 and C.11.2.1.3; pydicom gives values of the bits that it is told of."""
+    from pydicom import Dataset
+    from pydicom.pixels import apply_windowing
+
+    view = Dataset()
+    view.PhotometricInterpretation, view.BitsStored, view.PixelRepresentation = "MONOCHROME2", 8, 0
+    view.WindowCenter, view.WindowWidth, view.VOILUTFunction = centre, width, function
+    return apply_windowing(values, view).astype("float32")
 
 
-def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset") -> tuple[np.ndarray, int]:
-    """The entries of a LUT at `values`, float32, and how many bits they have; the ends stand for all beyond them."""
-    entries, first, bits = (int(number) for number in item.LUTDescriptor)
+def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset", place: ImagePlace) -> tuple[np.ndarray, int]:
+    """The entries of a LUT at `values`, float32, and how many bits they have; the ends stand for all beyond them.
+
+    Not by pydicom, which reads no modality LUT of 10 or 12 bits, none of bytes, none that counts from a negative value
+    over unsigned pixels, and cuts values that were rescaled before.
+    """
+    descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
+    if descriptor is None or data is None or len(descriptor) != 3:
+        raise BadImageError(place, "its header has a LUT without descriptor or data; export it again")
+    entries, first, bits = (int(number) for number in descriptor)
+    entries = entries or 0x10000
     # The header cannot say whether the values it counts from are signed.
     if first > 0x7FFF and values.min() < 0:
         first -= 0x10000
-    data = item.LUTData
     if isinstance(data, bytes):
         order = "<" if header.original_encoding[1] else ">"
-        data = np.frombuffer(data, f"{order}u2" if bits > 8 or len(data) >= 2 * entries else "u1")
-    table = np.atleast_1d(np.asarray(data))[: entries or 0x10000].astype("float32")
+        deep = bits > 8 or len(data) >= 2 * entries
+        data = np.frombuffer(data, f"{order}u2" if deep else "u1")
+        data = data[:entries] if not deep and len(data) == entries + 1 else data  # of an even number of bytes
+    table = np.atleast_1d(np.asarray(data)).astype("float32")
+    if table.size != entries or not 1 <= bits <= 16 or table.max() > 2**bits - 1:
+        what = f"its header says that a LUT has {entries} entries of {bits} bits, and it has {table.size}"
+        raise BadImageError(place, f"{what} from {table.min():g} to {table.max():g}; export it again")
     index = np.clip(np.rint(values) - first, 0, table.size - 1).astype("int64")
     return table[index], bits
 

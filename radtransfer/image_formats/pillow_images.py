@@ -4,6 +4,7 @@ To add a format, add its first bytes and its reader to `READERS`.
 """
 
 import io
+import re
 
 import numpy as np
 from PIL import (
@@ -13,11 +14,11 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from radtransfer.errors import BadImageError
+from radtransfer.image_formats.tiff import MAGICS, TiffValues, open_tiff
 from radtransfer.image_place import ImagePlace, as_part, read_contents
 from radtransfer.intensity_window import SIXTEEN_BITS, scaled
 
@@ -27,8 +28,6 @@ READERS = {
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     b"BM": BmpImagePlugin.BmpImageFile,
     b"GIF8": GifImagePlugin.GifImageFile,
-    b"II*\0": TiffImagePlugin.TiffImageFile,
-    b"MM\0*": TiffImagePlugin.TiffImageFile,
     b"RIFF": WebPImagePlugin.WebPImageFile,
     **{b"P%d" % number: PpmImagePlugin.PpmImageFile for number in range(1, 7)},
 }
@@ -39,14 +38,21 @@ NOT_IMAGES = {
     b"version https://git-lfs": "a Git LFS pointer, not an image; run `git lfs pull`",
 }
 
+_RARE_JPEGS = {0xC3: "a lossless JPEG"} | dict.fromkeys((0xC5, 0xC6, 0xC7), "a hierarchical JPEG")
+_RARE_JPEGS |= dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "a JPEG with arithmetic coding")
+_JPEG_FRAMES = (0xC0, 0xC1, 0xC2, *_RARE_JPEGS)
+"""Markers of the segment that says how a JPEG is coded, and with how many bits."""
 
-def open_image(place: ImagePlace) -> Image.Image:
-    """The image, its header read and its pixels not.
+
+def open_image(place: ImagePlace) -> Image.Image | TiffValues:
+    """The image, its header read and its pixels not; not a Pillow image where Pillow is wrong about a TIFF.
 
     Raises:
         BadImageError: Empty, not an image of a known format, or damaged in its header.
     """
     start = first_bytes(place)
+    if start.startswith(MAGICS):
+        return open_tiff(place)
     reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
     if reader is None:
         known = (words for magic, words in NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
@@ -55,7 +61,8 @@ def open_image(place: ImagePlace) -> Image.Image:
     try:
         image = reader(str(part.path) if part.length is None else io.BytesIO(read_contents(part)))
     except Exception as error:  # as in `decode_with_pillow`
-        raise BadImageError(place, f"damaged or truncated in its header ({error})") from error
+        reason = kind_of_jpeg(place) or f"damaged or truncated in its header ({error})"
+        raise BadImageError(place, reason) from error
     try:
         image.seek(part.frame)
     except Exception as error:
@@ -84,53 +91,98 @@ def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
     return start
 
 
+def kind_of_jpeg(place: ImagePlace) -> str | None:
+    """Why a JPEG of a rare kind is not read; None for one of a usual kind, and for what is no JPEG."""
+    data, at = read_contents(place), 2
+    while data.startswith(b"\xff\xd8") and data[at : at + 1] == b"\xff" and at + 4 < len(data):
+        marker = data[at + 1]
+        if marker in _JPEG_FRAMES:
+            bits = data[at + 4]
+            kind = f"a JPEG of {bits} bits" if bits != 8 else _RARE_JPEGS.get(marker)
+            return kind and f"its pixels are {kind}, which is not read; convert it to PNG or DICOM"
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
 def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None = None) -> np.ndarray:
     """The pixels of an image as they are stored, float32 (height, width, 3), RGB, 0–255, not turned by EXIF.
 
-    Grey is repeated, transparency dropped. Values of more than 8 bits become 0–255 as `levels` say, clipped there;
-    without levels 16 bits are divided by 257 and floats taken as they are.
+    Grey is repeated, transparency dropped. Values of more than 8 bits become 0–255 as `levels` say, clipped there, and
+    MinIsWhite is inverted then; without levels all that the format has is 0–255, and floats are taken as they are.
 
     Raises:
         BadImageError: Not an image, damaged, or not finite numbers.
     """
-    values, deep = _values(place)
-    if not deep or (levels is None and deep == "F"):
-        return values
-    return scaled(values, levels or SIXTEEN_BITS)
+    with open_image(place) as image:
+        values = _values(image, place)
+        if not is_deep(image):
+            return values
+        as_stored = levels is None and image.mode.startswith("float")
+        shown = values.astype("float32") if as_stored else scaled(values, levels or levels_of(image))
+        return 255 - shown if isinstance(image, TiffValues) and image.inverted else shown
 
 
 def stored_values(place: ImagePlace) -> np.ndarray:
-    """The values of an image of more than 8 bits, which Pillow reads, float32 (height, width, 3), as they are stored.
+    """The values of an image of more than 8 bits, floating point (height, width, 3), as they are stored.
 
     Raises:
         BadImageError: Damaged, or not finite numbers.
     """
-    return _values(place)[0]
-
-
-def _values(place: ImagePlace) -> tuple[np.ndarray, str | None]:
-    """The stored values, float32 (height, width, 3), and the mode of the image if it has more than 8 bits."""
     with open_image(place) as image:
-        deep = image.mode if is_deep(image) else None
-        try:
-            pixels = _pixels(image)
-        # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
-        except Exception as error:
-            raise BadImageError(place, f"damaged or truncated ({error})") from error
-    if not np.isfinite(pixels).all():
-        raise BadImageError(place, "it holds values that are not finite numbers")
-    return pixels, deep
+        return _values(image, place)
 
 
-def is_deep(image: Image.Image) -> bool:
+def is_deep(image: Image.Image | TiffValues) -> bool:
     """Whether a value has more than 8 bits."""
-    return image.mode == "F" or image.mode.startswith("I")
+    return image.deep if isinstance(image, TiffValues) else image.mode.startswith("I") or levels_of(image)[1] > 255
+
+
+def levels_of(image: Image.Image | TiffValues) -> tuple[float, float]:
+    """The values that become 0 and 255, where these have more than 8 bits."""
+    if isinstance(image, TiffValues):
+        return image.levels
+    if image.format != "PPM" or not image.tile:
+        return SIXTEEN_BITS if image.mode.startswith("I") else (0.0, 255.0)
+    words = image.tile[0][3]  # mode and greatest value, or a mode alone
+    return 0.0, 65535.0 if words == "I;16B" else 255.0 if isinstance(words, str) else float(words[-1])
+
+
+def _values(image: Image.Image | TiffValues, place: ImagePlace) -> np.ndarray:
+    try:
+        pixels = image.values() if isinstance(image, TiffValues) else _pixels(image)
+    except BadImageError:
+        raise
+    # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
+    except Exception as error:
+        raise BadImageError(place, f"damaged or truncated ({error})") from error
+    # Of 64 bits, only what 32 can hold as well: the difference of two such numbers is finite.
+    beyond = pixels.dtype != np.float32 and np.abs(pixels).max() > np.finfo("float32").max
+    if beyond or not np.isfinite(pixels).all():
+        raise BadImageError(place, "it holds values that are not finite numbers")
+    return pixels
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
+    if image.format == "PPM" and is_deep(image):
+        return _values_of_pnm(image)
     if is_deep(image):
         return np.repeat(np.asarray(image).astype("float32")[:, :, None], 3, axis=2)
     if image.mode in ("P", "PA"):
         # A palette entry may carry transparency, which a direct conversion warns about.
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB")).astype("float32")
+
+
+def _values_of_pnm(image: Image.Image) -> np.ndarray:
+    """The values of a PGM or PPM of more than 8 bits, which Pillow stretches to 16 bits, and cuts in colours to 8."""
+    decoder, _, start, _ = image.tile[0]
+    shape = image.height, image.width, 3 if image.mode == "RGB" else 1
+    image.fp.seek(start)
+    data, count = image.fp.read(), shape[0] * shape[1] * shape[2]
+    if decoder == "ppm_plain":
+        values = np.array(re.sub(rb"#[^\n]*", b"", data).split()[:count], "float32")
+    else:
+        values = np.frombuffer(data, ">u2", count).astype("float32")
+    if values.size < count or values.min() < 0 or values.max() > levels_of(image)[1]:
+        raise ValueError("values are missing, or above the greatest that is announced")
+    return np.broadcast_to(values.reshape(shape), (*shape[:2], 3)).copy()

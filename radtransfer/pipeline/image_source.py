@@ -24,7 +24,7 @@ from radtransfer.pipeline.framing import Framing, frame_image
 from radtransfer.pipeline.stored_pixels import StoredPixels, lie_ready, pixels_of_files, read_pixels_into
 from radtransfer.settings import ImageSettings
 
-_VERSION = 2
+_VERSION = 3
 """Raised whenever an image is decoded or resized otherwise, so that no older pixels are taken for it."""
 
 

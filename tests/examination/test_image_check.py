@@ -16,7 +16,7 @@ from radtransfer.errors import BadImageError, DataError
 from radtransfer.examination import image_check as images
 from radtransfer.examination.image_check import BadImage, check_images
 from radtransfer.examination.image_examination import examine_image
-from radtransfer.image_formats import ImageFacts, inspect_image
+from radtransfer.image_formats import ImageFacts, decode_outside, inspect_image
 from radtransfer.image_formats.pillow_images import decode_with_pillow
 from radtransfer.progress import Progress
 from radtransfer.settings import ImageSettings
@@ -158,6 +158,25 @@ def test_sixteen_bits_are_scaled_and_never_clipped(tmp_path, mode, dtype):
     pixels = decode_with_pillow(save(tmp_path / "a.tif", image))
     np.testing.assert_allclose(pixels[:, :, 1], values / 257, rtol=1e-6)
     assert pixels.max() == 255
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("greatest", [256, 4095, 65535])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pnm_of_more_than_8_bits_keeps_its_values(tmp_path, channels, greatest, plain):
+    values = np.random.default_rng(0).integers(0, greatest + 1, (4, 5, channels))
+    number = {1: 5, 3: 6}[channels] - 3 * plain
+    words = " ".join(map(str, values.ravel())).encode()
+    data = b"# a comment\n" + words if plain else values.astype(">u2").tobytes()
+    file = tmp_path / "a.ppm"
+    file.write_bytes(b"P%d\n5 4\n%d\n" % (number, greatest) + data)
+    for window, (low, high) in {"auto": (0, greatest), "100,100": (50, 150)}.items():
+        facts, _ = examine_image(file, ImageSettings(window=window))
+        expected = np.clip((values - low) / (high - low), 0, 1) * 255 * np.ones(3)
+        np.testing.assert_allclose(decode_outside(file, facts, window), expected, atol=1e-3)
+    file.write_bytes(file.read_bytes()[: -20 * channels])
+    with pytest.raises(BadImageError, match="damaged or truncated"):
+        decode_with_pillow(file)
 
 
 def test_floats_are_taken_as_they_are_and_must_be_finite(tmp_path):

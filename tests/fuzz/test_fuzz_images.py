@@ -9,6 +9,7 @@ from fuzzing import ASKED, answer, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tiff_files import LZW, MINISWHITE, RGB, page, tiff
 
 from radtransfer.errors import BadImageError
 from radtransfer.examination.image_examination import examine_image, read_pixels
@@ -50,8 +51,13 @@ def images():
         "pages.tif": saved(pages[0], "TIFF", save_all=True, append_images=pages[1:]),
         "lzw.tif": saved(deep, "TIFF", compression="tiff_lzw"),
         "float.tif": saved(Image.fromarray(rng.random((17, 23), np.float32)), "TIFF"),
+        "white.tif": tiff(page(np.asarray(deep), photometric=MINISWHITE, order=">"), order=">"),
+        "big.tif": tiff(page(np.asarray(deep).astype(np.float64)), page(np.asarray(grey)), big=True),
+        "tiles.tif": tiff(page(np.asarray(colour).astype(np.int16), photometric=RGB, tile=(16, 16), compression=LZW)),
+        "planes.tif": tiff(page(np.asarray(alpha).astype(np.uint16), photometric=RGB, planar=2, tags={338: [1]})),
         "animated.webp": saved(pages[0], "WEBP", save_all=True, append_images=pages[1:], lossless=True),
         "colour.ppm": saved(colour, "PPM"),
+        "deep.ppm": b"P6 17 23 4095\n" + bytes(range(16)) * (17 * 23 * 6 // 16) + bytes(10),
     }
 
 
@@ -112,7 +118,7 @@ def test_any_bytes_are_refused_by_name(tmp_path_factory, content, suffix):
 
 @given(
     st.sampled_from(
-        [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF89a", b"II*\0", b"MM\0*", b"RIFF", b"P6", b"P5 "]
+        [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"RIFF", b"P6", b"P5 "]
     ),
     st.binary(max_size=400),
 )
@@ -135,8 +141,9 @@ def png_header(width, height, depth=8, colour=0):
         b"GIF89a" + struct.pack("<HH", 30_000, 30_000) + bytes(40),
         b"P6 30000 30000 255\n" + bytes(100),
         images()["colour.jpg"].replace(struct.pack(">HH", 17, 23), struct.pack(">HH", 30_000, 30_000), 1),
+        tiff(page(np.zeros((2, 2), np.uint16), photometric=MINISWHITE, tags={256: 30_000, 257: 30_000})),
     ],
-    ids=["png", "bmp", "gif", "ppm", "jpeg"],
+    ids=["png", "bmp", "gif", "ppm", "jpeg", "tiff"],
 )
 def test_a_small_file_that_claims_to_be_huge_is_refused_from_its_header(tmp_path, content):
     path = tmp_path / "huge.png"

@@ -357,6 +357,156 @@ def test_video_is_refused(tmp_path):
     assert "its video (MPEG2 Main Profile" in reason(save(tmp_path / "a.dcm", data))
 
 
+# Headers that the pixels deny: read where it is certain what they are, with a note; else refused by name
+
+
+def noted(file, window="minmax"):
+    notes = []
+    return decode_dicom(file, window, notes=notes), notes
+
+
+def of_length(pixels, **attributes):
+    """A data set whose header is changed after its pixels were written."""
+    data = dicom(pixels)
+    for name, value in attributes.items():
+        if value is None:
+            delattr(data, name)
+        else:
+            setattr(data, name, value)
+    return data
+
+
+@pytest.mark.parametrize("syntax", NATIVE, ids=lambda uid: uid.keyword)
+def test_rgb_that_is_called_subsampled_is_read_as_long_as_it_is(tmp_path, syntax):
+    frames = np.stack([RGB, 255 - RGB])
+    file = write(tmp_path / "a.dcm", frames, NumberOfFrames=2, PhotometricInterpretation="YBR_FULL_422", syntax=syntax)
+    for frame, pixels in enumerate(frames):
+        image, notes = noted(FilePart(file, frame=frame))
+        np.testing.assert_array_equal(image, pixels)
+        assert notes == ["the header says YBR_FULL_422, the pixels are not subsampled; read as RGB"]
+
+
+def test_luminance_of_full_length_is_told_apart_from_rgb(tmp_path):
+    ultrasound = np.full((8, 8, 3), (16, 128, 128), "uint8")
+    ultrasound[2:5, 2:5] = (76, 85, 255)
+    image, notes = noted(write(tmp_path / "a.dcm", ultrasound, PhotometricInterpretation="YBR_FULL_422"))
+    np.testing.assert_allclose(image[0, 0], [16, 16, 16])
+    np.testing.assert_allclose(image[3, 3], [254, 0, 0], atol=1)
+    assert notes[0].endswith("read as YBR_FULL")
+    either = np.full((8, 8, 3), (120, 100, 140), "uint8")
+    file = write(tmp_path / "b.dcm", either, PhotometricInterpretation="YBR_FULL_422")
+    assert "may be RGB or YBR_FULL" in reason(file)
+
+
+def test_subsampled_colours_that_are_called_full_are_read_as_long_as_they_are(tmp_path):
+    data = dicom(np.zeros((1, 4, 3), "uint8"), PhotometricInterpretation="YBR_FULL")
+    data.PixelData = bytes([50, 60, 128, 128, 70, 80, 128, 128])
+    image, notes = noted(save(tmp_path / "a.dcm", data))
+    assert image[0, :, 0].tolist() == [50, 60, 70, 80]
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("syntax", [*NATIVE, RLELossless], ids=lambda uid: uid.keyword)
+def test_values_of_12_bits_are_found_where_they_are_not_where_high_bit_is(tmp_path, syntax, signed):
+    values = blob(peak=2000).astype("int16") - 900 if signed else blob()
+    for shift in (0, 4):
+        stored = (values << shift).astype(values.dtype)
+        native = syntax if syntax in NATIVE else NATIVE[1]
+        data = dicom(stored, syntax=native, BitsStored=12, HighBit=15)
+        if syntax not in NATIVE:
+            data.compress(syntax)
+            data.HighBit = 15
+        image, notes = noted(save(tmp_path / "a.dcm", data), "100,3000")
+        expected = np.clip((values - (100.0 - 1500)) / 3000, 0, 1) * 255
+        np.testing.assert_allclose(image[:, :, 0], expected, atol=1e-3)
+        assert len(notes) == 1
+
+
+@pytest.mark.parametrize("high", [11, 15, 13, 7])
+def test_values_in_bits_that_the_header_does_not_name_are_refused_by_name(tmp_path, high):
+    file = write(tmp_path / "a.dcm", blob() * 3 + 1, BitsStored=12, HighBit=high)
+    assert reason(file).startswith(f"its header says BitsStored 12 and HighBit {high}, and its values use other bits")
+
+
+def test_bits_above_the_values_are_noted_where_they_are_an_overlay_or_the_same_everywhere(tmp_path):
+    clean = noted(write(tmp_path / "a.dcm", blob(), BitsStored=12))
+    assert clean[1] == []
+    image, notes = noted(write(tmp_path / "b.dcm", blob() | 0x5000, BitsStored=12))
+    np.testing.assert_array_equal(image, clean[0])
+    drawn = blob() | np.where(blob() > 2000, 0x1000, 0).astype("uint16")
+    data = dicom(drawn, BitsStored=12)
+    data.add_new((0x6000, 0x0102), "US", 12)
+    overlaid, found = noted(save(tmp_path / "c.dcm", data))
+    np.testing.assert_array_equal(overlaid, clean[0])
+    assert notes == found == ["there are bits above those that BitsStored says; they are not read"]
+
+
+def test_signs_are_those_of_the_least_and_greatest_value(tmp_path):
+    values = np.array([[-1000, -5, 30, 900]], "int16")
+    data = of_length(values, PixelRepresentation=0)
+    data.add_new("SmallestImagePixelValue", "SS", -1000)
+    data.add_new("LargestImagePixelValue", "SS", 900)
+    image, notes = noted(save(tmp_path / "a.dcm", data))
+    np.testing.assert_allclose(image[0, :, 0], (values[0] + 1000.0) / 1900 * 255, atol=1e-3)
+    assert len(notes) == 1
+    data.SmallestImagePixelValue = -999
+    assert noted(save(tmp_path / "b.dcm", data))[1] == []
+
+
+def test_colours_have_no_sign(tmp_path):
+    image, notes = noted(write(tmp_path / "a.dcm", RGB, PixelRepresentation=1))
+    np.testing.assert_array_equal(image, RGB)
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "attributes", "words"),
+    [
+        (blob(), {"PixelRepresentation": None}, "its header lacks PixelRepresentation"),
+        (blob(), {"BitsStored": None}, "its header lacks BitsStored"),
+        (blob(), {"BitsAllocated": None}, "its header lacks BitsAllocated"),
+        (blob(), {"SamplesPerPixel": None}, "its header lacks SamplesPerPixel"),
+        (RGB, {"PlanarConfiguration": None}, "its header lacks PlanarConfiguration"),
+        (blob(), {"PixelRepresentation": 2}, "its header says PixelRepresentation 2, which cannot be"),
+        (RGB, {"PlanarConfiguration": 3}, "its header says PlanarConfiguration 3, which cannot be"),
+        (blob(), {"BitsStored": 17}, "its header says BitsStored 17 with BitsAllocated 16, which cannot be"),
+        (blob(), {"BitsAllocated": 12, "BitsStored": 12}, "its header says BitsAllocated 12, which cannot be"),
+        (blob(), {"BitsAllocated": 8, "BitsStored": 8}, "its header describes 1280 bytes of pixels and it holds 2560"),
+        (blob(), {"BitsAllocated": 32}, "its header describes 5120 bytes of pixels and it holds 2560"),
+        (blob(), {"NumberOfFrames": 2}, "its header describes 5120 bytes of pixels and it holds 2560"),
+        (blob(), {"Rows": 16}, "its header describes 1280 bytes of pixels and it holds 2560"),
+        (blob(), {"Columns": 39}, "its header describes 2496 bytes of pixels and it holds 2560"),
+        (RGB, {"PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 1}, "its header describes 48 bytes"),
+    ],
+)
+@pytest.mark.parametrize("deflated", [False, True])
+def test_a_header_that_lacks_or_contradicts_what_pixels_are_is_named(tmp_path, pixels, attributes, words, deflated):
+    data = of_length(pixels, **attributes)
+    if deflated:
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    found = reason(save(tmp_path / "a.dcm", data))
+    assert found.startswith(words) or deflated and "damaged" in found and "BitsStored" in attributes
+
+
+def test_a_few_bytes_too_many_are_noted(tmp_path):
+    data = dicom(blob())
+    data.PixelData += bytes(4)
+    image, notes = noted(save(tmp_path / "a.dcm", data))
+    np.testing.assert_allclose(image[:, :, 0], stretched(blob()), atol=1e-3)
+    assert len(notes) == 1
+    odd = write(tmp_path / "b.dcm", RGB[:3, :3])
+    assert noted(odd)[1] == []
+
+
+def test_compressed_pixels_of_another_size_or_colour_are_called_so(tmp_path):
+    colours = np.zeros((16, 16, 3), "uint8") + np.array([200, 60, 20], "uint8")
+    for changes in ({"Rows": 8}, {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}):
+        data = as_jpeg(dicom(colours), colours)
+        data.update(changes)
+        assert "another size or other colours than its header says" in reason(save(tmp_path / "a.dcm", data))
+
+
 # What may not be installed
 
 

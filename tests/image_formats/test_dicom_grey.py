@@ -6,6 +6,7 @@ from dicom_files import blob, dicom, lut, save, write
 from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+from radtransfer.errors import BadImageError
 from radtransfer.image_formats.dicom import decode_dicom
 from radtransfer.image_place import FilePart
 
@@ -90,6 +91,74 @@ def test_a_lut_may_count_from_a_negative_value_that_the_header_holds_unsigned(tm
     item = lut([0, 100, 255], 65534, 8)
     file = write(tmp_path / "a.dcm", pixels, VOILUTSequence=[item])
     np.testing.assert_allclose(decoded(file)[0], [0, 0, 100, 255], atol=1e-3)
+
+
+def refusal(data, file, window="auto"):
+    with pytest.raises(BadImageError) as error:
+        decode_dicom(save(file, data), window)
+    return error.value.reason
+
+
+def test_a_window_of_an_unknown_kind_is_refused_and_small_letters_are_not(tmp_path):
+    options = {"WindowCenter": 2000, "WindowWidth": 1000}
+    upper, lower = (dicom(blob(), VOILUTFunction=name, **options) for name in ("SIGMOID", "SIGMOI_"))
+    lower["VOILUTFunction"]._value = "sigmoid"
+    np.testing.assert_array_equal(decoded(save(tmp_path / "a.dcm", upper)), decoded(save(tmp_path / "b.dcm", lower)))
+    unknown = dicom(blob(), VOILUTFunction="GAMMA", **options)
+    assert "unknown kind GAMMA; give --window minmax or CENTRE,WIDTH" in refusal(unknown, tmp_path / "c.dcm")
+    assert decoded(tmp_path / "c.dcm", "minmax").max() == 255
+
+
+def test_a_slope_of_0_is_refused(tmp_path):
+    data = dicom(blob(), RescaleSlope=0, RescaleIntercept=5)
+    assert refusal(data, tmp_path / "a.dcm", "minmax").startswith("its header says RescaleSlope 0")
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(2, None), (None, -1024), (-1, 0), (0.001, 7)])
+def test_a_slope_or_an_intercept_alone_counts(tmp_path, slope, intercept):
+    options = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    data = dicom(blob().clip(40), **{name: value for name, value in options.items() if value is not None})
+    values = blob().clip(40).astype("float64") * (1.0 if slope is None else slope) + (intercept or 0)
+    image = decoded(save(tmp_path / "a.dcm", data), "200,3000")
+    np.testing.assert_allclose(image, np.clip((values - 200) / 3000 + 0.5, 0, 1) * 255, atol=1e-3)
+
+
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize(
+    ("entries", "descriptor"),
+    [(200, [256, 0, 12]), (200, [100, 0, 12]), (200, [200, 0, 8]), (200, [200, 0, 0]), (200, None)],
+)
+def test_a_lut_that_is_not_what_it_says_is_refused(tmp_path, sequence, entries, descriptor):
+    for kind in ("US", "OW"):
+        item = lut(list(range(100, 100 + 2 * entries, 2)), 0, 12, kind=kind)
+        if descriptor is None:
+            del item.LUTDescriptor
+        else:
+            item.LUTDescriptor = descriptor
+        words = refusal(dicom(blob(), **{sequence: [item]}), tmp_path / "a.dcm")
+        assert "a LUT" in words
+        assert words.startswith("its header")
+
+
+@pytest.mark.parametrize("window", ["auto", "minmax", "600,900"])
+def test_an_inverse_presentation_is_honoured_and_not_twice(tmp_path, window):
+    options = {"WindowCenter": 1500, "WindowWidth": 2000}
+    plain = decoded(write(tmp_path / "a.dcm", blob(), **options), window)
+    for photometric in ("MONOCHROME1", "MONOCHROME2"):
+        names = {"PhotometricInterpretation": photometric, "PresentationLUTShape": "INVERSE"}
+        file = write(tmp_path / "b.dcm", blob(), **names, **options)
+        np.testing.assert_allclose(decoded(file, window), 255 - plain, atol=1e-4)
+    identity = write(tmp_path / "c.dcm", blob(), PresentationLUTShape="IDENTITY", **options)
+    np.testing.assert_array_equal(decoded(identity, window), plain)
+
+
+def test_what_a_header_says_twice_and_otherwise_is_noted(tmp_path):
+    notes = []
+    options = {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "IDENTITY"}
+    file = write(tmp_path / "a.dcm", blob(), WindowCenter=1, WindowWidth=0, **options)
+    decode_dicom(file, "auto", notes=notes)
+    assert len(notes) == 2
+    assert any("MONOCHROME1" in note for note in notes)
 
 
 # Without a window in the header

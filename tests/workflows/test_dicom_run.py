@@ -1,6 +1,7 @@
 """A whole run on DICOM images."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -37,6 +38,35 @@ def chests(tmp_path_factory):
         file.parent.mkdir(exist_ok=True)
         write(file, pixels, **options)
     return folder
+
+
+def test_headers_that_the_pixels_deny_are_counted(tmp_path, radtransfer):
+    for number in range(8):
+        options = {"BitsStored": 12, "HighBit": 15 if number < 3 else 11}
+        for name in ("a", "b"):
+            file = tmp_path / "data" / name / f"{number}.dcm"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write(file, chest(number, sick=name == "a"), patient=f"{name}{number}", **options)
+    outcome = radtransfer("data", "check", tmp_path / "data", "--json")
+    (finding,) = [found for found in json.loads(outcome.out)["findings"] if found["kind"] == "header"]
+    assert finding["severity"] == "warning"
+    assert finding["message"].startswith("header and pixels of 6 images disagree: the header says another HighBit")
+    assert len(finding["files"]) == 6
+    run = ("finetune", "--data", tmp_path / "data", *TINY, "--fold", 1, "--out", tmp_path / "run")
+    outcome = radtransfer(*run)
+    assert outcome.code == 0, outcome.err
+    assert "header and pixels disagree in 6 of 16 images" in outcome.out + outcome.err
+
+
+def test_headers_of_which_nothing_is_certain_stop_a_run_by_name(tmp_path, radtransfer):
+    for number in range(8):
+        file = tmp_path / "data" / "ab"[number % 2] / f"{number}.dcm"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file, chest(number, sick=True) * 3, BitsStored=12)
+    outcome = radtransfer("finetune", "--data", tmp_path / "data", *TINY, "--out", tmp_path / "run")
+    assert outcome.code == 3
+    assert "its header says BitsStored 12 and HighBit 11" in outcome.err
+    assert "Traceback" not in outcome.err
 
 
 def folds_of(run):
