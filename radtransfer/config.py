@@ -192,7 +192,7 @@ def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]
             mistakes.append(f"--set expects KEY=VALUE, such as training.epochs=5. Received: {text!r}")
             continue
         try:
-            parsed.append((key.strip(), parse_scalar(value)))
+            parsed.append((key.strip(), parse_scalar(value, key=key.strip())))
         except ConfigError as error:
             mistakes.append(f"--set {key}: {error}")
     return parsed
