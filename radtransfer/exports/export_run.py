@@ -56,6 +56,7 @@ class Exported:
         inside: What of the way from a file to a probability is inside.
         caller: What is left to whoever calls it.
         usage: How it is used.
+        positive_class: Of two classes.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Exported:
     inside: str
     caller: str
     usage: str
+    positive_class: str | None
 
 
 def export_run(
@@ -182,6 +184,7 @@ def _export_fold(
         inside=rules["inside"],
         caller=rules["caller"],
         usage=kind.usage,
+        positive_class=metadata["positive_class"],
     )
 
 
