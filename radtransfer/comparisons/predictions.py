@@ -107,10 +107,13 @@ def compare_predictions(
 
 def _check_same_task(a: RunPredictions, b: RunPredictions) -> None:
     if a.scoring != b.scoring:
-        raise DataError(
-            f"Expected runs of one task. {a.given}: {a.scoring.task}, classes {', '.join(a.scoring.classes)}; "
-            f"{b.given}: {b.scoring.task}, classes {', '.join(b.scoring.classes)}."
-        )
+        each = [
+            ", ".join(
+                filter(None, (run.scoring.task, f"classes {', '.join(run.scoring.classes)}", run.scoring.subject))
+            )
+            for run in (a, b)
+        ]
+        raise DataError(f"Expected runs of one task. {a.given}: {each[0]}; {b.given}: {each[1]}.")
 
 
 def common_predictions(
