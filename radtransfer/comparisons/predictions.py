@@ -43,6 +43,7 @@ class PredictionComparison:
         correlation: Pearson's, of the probabilities of the truth.
         auc: Of both, and the difference.
         delong: A test per main question; empty where images are repeated.
+        positive_class: Of two classes; the same in both runs.
         n_images: Different images.
         n_patients: Different patients; None where not known.
         settings: Which runs and folds.
@@ -61,6 +62,7 @@ class PredictionComparison:
     n_patients: int | None
     settings: dict[str, Any]
     rows: tuple[tuple, ...]
+    positive_class: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in JSON, without the rows."""
@@ -102,6 +104,7 @@ def compare_predictions(
         n_patients=None if first.patients is None else len(set(first.patients)),
         settings={"a": a, "b": b, "folds": sorted(set(first.folds)), "seed": seed, "draws": draws},
         rows=tuple(_rows(first, second)),
+        positive_class=first.scoring.positive_class,
     )
 
 

@@ -71,7 +71,7 @@ class DataReport:
         """The report as JSON has it; new keys may be added, none is renamed or removed.
 
             {"data": str, "valid": bool, "images": int, "patients": int | null,
-             "classes": {NAME: {"images": int, "patients": int | null}}, "positive_class": str | null,
+             "classes": {NAME: {"images": int, "patients": int | null}},
              "splits": {"given": bool, "folds": [{"fold": int, "train": COUNTS, "val": COUNTS, "test": COUNTS}]},
              "sizes": {"height": RANGE, "width": RANGE, "distinct": int},      empty where no image can be read
              "modes": {MODE: int},
@@ -85,8 +85,7 @@ class DataReport:
             {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(finding).items()}
             for finding in self.findings
         ]
-        names = ("images", "patients", "classes", "positive_class", "splits", "sizes", "modes")
-        values = {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in ("images", "patients", "classes", "splits", "sizes", "modes")}
         return {"data": self.data, "valid": self.valid} | values | {"findings": findings}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.errors import ConfigError, DataError, closest_names
+from radtransfer.errors import ConfigError, DataError, near_names
 from radtransfer.settings import DataSettings
 
 EMPTY = ("", "nan")
@@ -150,11 +150,11 @@ def find_positive_class(name: str, classes: Sequence[str], *, task: str, positiv
     """
     why = None
     if task == "multilabel":
-        why = f"the labels are {listed(classes)}, and of each the images that have it are positive"
+        why = f"this data has 0/1 labels ({listed(classes)}), and 1 is positive in each"
     elif positive_from is not None:
-        why = f"the labels are grades, and those from {positive_from} on are positive (--positive-from)"
+        why = f"this data has grades, and those from {positive_from} on are positive (--positive-from)"
     elif len(classes) != 2:
-        why = f"there are {len(classes)}: {listed(classes)}"
+        why = f"this data has {len(classes)}: {listed(classes)}"
     if why:
         raise ConfigError(
             f"--positive-class {name} needs two classes and one label per image; {why}. Leave --positive-class out."
@@ -164,9 +164,10 @@ def find_positive_class(name: str, classes: Sequence[str], *, task: str, positiv
     alike = [item for item in classes if _same_text(item) == _same_text(name)]
     if len(alike) == 1:
         return alike[0]
-    folded = {item for item in classes if _same_text(item).casefold() == _same_text(name).casefold()}
-    meant = f"Did you mean {' or '.join(map(repr, sorted(folded)))}?" if folded else closest_names(name, classes)
-    raise ConfigError(f"--positive-class {name}: the classes are {' and '.join(classes)}. {meant}")
+    folded = [item for item in classes if _same_text(item).casefold() == _same_text(name).casefold()]
+    near = folded or near_names(name, classes)
+    meant = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Give one of them."
+    raise ConfigError(f"--positive-class {name!r}: the classes are {' and '.join(map(repr, classes))}. {meant}")
 
 
 def _same_text(name: str) -> str:

@@ -206,11 +206,11 @@ def test_predictions_exports_and_cards_carry_the_positive_class(runs, radtransfe
 @pytest.mark.parametrize(
     ("header", "cells", "options", "why"),
     [
-        ("path,label", ("a", "b", "c"), (), "there are 3: a, b, c"),
-        ("path,a,b", ("0,1", "1,0", "1,1"), ("--task", "multilabel", "--label-column", "a,b"), "the labels are a, b"),
-        ("path,a", ("0", "1", "1"), ("--task", "multilabel", "--label-column", "a"), "the labels are a"),
-        ("path,label", ("1", "2", "1"), ("--positive-from", 2), "the labels are grades, and those from 2 on"),
-        ("path,label", ("a", "b", "a"), (), "Known: a, b."),
+        ("path,label", ("a", "b", "c"), (), "this data has 3: a, b, c"),
+        ("path,a,b", ("0,1", "1,0", "1,1"), ("--task", "multilabel", "--label-column", "a,b"), "0/1 labels (a, b)"),
+        ("path,a", ("0", "1", "1"), ("--task", "multilabel", "--label-column", "a"), "0/1 labels (a)"),
+        ("path,label", ("1", "2", "1"), ("--positive-from", 2), "this data has grades, and those from 2 on"),
+        ("path,label", ("a", "b", "a"), (), "the classes are 'a' and 'b'. Give one"),
         ("path,label", ("A", "b", "A"), (), "Did you mean 'A'?"),
     ],
 )
@@ -223,11 +223,11 @@ def test_anything_but_two_classes_and_an_unknown_name_are_refused_with_the_reaso
     images = sorted(path.relative_to(tiny_images) for path in (tiny_images / "images").rglob("*.png"))
     lines = [f"{path},{cells[number % 3]}" for number, path in enumerate(images)]
     (tmp_path / "t.csv").write_text("\n".join([header, *lines]) + "\n")
-    name = "c" if "b" in why and "Known" in why else "a"
+    name = "zzz" if "Give one" in why else "a"
     arguments = (tmp_path / "t.csv", "--image-root", tiny_images, *options, "--positive-class", name)
     outcome = radtransfer(*command, *arguments, "--out", tmp_path / "out.csv")
     assert (outcome.code, outcome.out) == (2, "")
-    assert f"--positive-class {name}" in outcome.err and why in outcome.err
+    assert "--positive-class" in outcome.err and why in outcome.err
 
 
 def test_the_commands_about_data_take_and_name_the_positive_class(radtransfer, tiny_images, tmp_path):

@@ -36,8 +36,8 @@ def test_names_match_as_those_of_classes_do(name, classes, found):
         ("malign", ("benign", "malignant"), "Did you mean 'malignant' or 'benign'?"),
         ("1", ("01", "02"), "Did you mean '01'"),
         ("COVID", ("Covid", "NonCovid"), "Did you mean 'Covid'?"),
-        ("x", ("ap", "pa"), "Known: ap, pa."),
-        ("", ("ap", "pa"), "the classes are ap and pa"),
+        ("x", ("ap", "pa"), "Give one of them."),
+        ("", ("ap", "pa"), "the classes are 'ap' and 'pa'"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_one_that_is_meant(name, classes, meant):
@@ -49,9 +49,9 @@ def test_an_unknown_name_is_answered_with_the_one_that_is_meant(name, classes, m
 @pytest.mark.parametrize(
     ("classes", "options", "why"),
     [
-        (("a", "b", "c"), {}, "there are 3: a, b, c"),
-        (("a",), {}, "there are 1: a"),
-        (("a", "b"), {"task": "multilabel"}, "the labels are a, b"),
+        (("a", "b", "c"), {}, "this data has 3: a, b, c"),
+        (("a",), {}, "this data has 1: a"),
+        (("a", "b"), {"task": "multilabel"}, "0/1 labels (a, b)"),
         (("0", "1"), {"positive_from": 1}, "those from 1 on are positive"),
     ],
 )
