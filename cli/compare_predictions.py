@@ -46,6 +46,8 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
 def _lines(found: "PredictionComparison"):
     patients = "patients unknown" if found.n_patients is None else f"{found.n_patients} patients"
     yield f"images         {found.n_images}, {patients}, fold {', '.join(map(str, found.settings['folds']))}"
+    if found.positive_class is not None:
+        yield f"positive class {found.positive_class}"
     yield f"accuracy       A {found.accuracy_a:.3f}   B {found.accuracy_b:.3f}"
     for title, value in (
         ("errors", found.errors),

@@ -90,7 +90,7 @@ def _write(report: "DataReport", out: Path, progress: TerminalProgress) -> list[
 def _lines(report: "DataReport") -> Iterator[str]:
     yield f"data      {report.data}"
     if report.images:
-        yield f"images    {images_text(report.images, report.patients, report.classes)}"
+        yield f"images    {images_text(report.images, report.patients, report.classes, report.positive_class)}"
         yield f"stored    {_stored(report)}"
     folds = report.splits["folds"]
     if folds:

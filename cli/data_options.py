@@ -16,6 +16,7 @@ TABLE_OPTIONS = {
     "missing_values": "data.missing_values",
     "missing_patients": "data.missing_patients",
     "task": "data.task",
+    "positive_class": "data.positive_class",
     "uncertain": "data.uncertain",
     "unmentioned": "data.unmentioned",
     "frames": "data.frames",
@@ -46,9 +47,22 @@ def split_lines(folds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"and {len(folds) - FOLDS_SHOWN} more folds, alike"
 
 
-def images_text(images: int, patients: int | None, classes: Mapping[str, Mapping[str, int | None]]) -> str:
-    """How many images, patients and classes there are, in one line."""
+def positive_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the figures of a table of runs are of, where these tell two classes apart; of which arms, if not of all."""
+    named: dict[str | None, list[str]] = {}
+    for row in rows:
+        named.setdefault(row["positive_class"], []).append(row.get("arm", ""))
+    for name, arms in named.items():
+        if name is not None:
+            yield f"positive class {name}" + (f": {', '.join(dict.fromkeys(arms))}" if len(named) > 1 else "")
+
+
+def images_text(
+    images: int, patients: int | None, classes: Mapping[str, Mapping[str, int | None]], positive: str | None
+) -> str:
+    """How many images, patients and classes there are, and which of two classes is positive, in one line."""
     known = "patients not known" if patients is None else f"{patients} patients"
     names = [f"{name} {counts['images']}" for name, counts in list(classes.items())[:12]]
     names += ["…"] if len(classes) > 12 else []
-    return f"{images} images, {known}, {len(classes)} classes ({', '.join(names)})"
+    of_two = "" if positive is None else f"; positive class {positive}"
+    return f"{images} images, {known}, {len(classes)} classes ({', '.join(names)}){of_two}"

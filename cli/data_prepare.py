@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,10 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     splits = ", ".join(f"{name} {count}" for name, count in result.splits.items())
     shards = "1 shard" if result.shards == 1 else f"{result.shards} shards"
     skipped = f", {result.skipped} left out" if result.skipped else ""
+    positive = config.data.positive_class
+    named = f" --positive-class {shlex.quote(positive)}" if positive else ""
     click.echo(
         f"prepared  {result.images} images ({splits}){skipped}\n"
         f"stored    {result.bytes / 1e6:,.0f} MB in {shards}, {encoding}\n"
-        f"use it    radtransfer finetune --data tfds:{result.path}"
+        f"use it    radtransfer finetune --data tfds:{result.path}{named}"
     )

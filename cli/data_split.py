@@ -12,6 +12,7 @@ from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
+from radtransfer.settings import DataSettings
 
 if TYPE_CHECKING:
     from radtransfer.data.split import DataSplit
@@ -54,20 +55,22 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
     if as_json:
         click.echo(json.dumps(counts, indent=2))
     else:
-        click.echo(f"images    {images_text(counts['images'], counts['patients'], counts['classes'])}")
+        names = ("images", "patients", "classes", "positive_class")
+        click.echo(f"images    {images_text(*(counts[name] for name in names))}")
         click.echo("\n".join(split_lines(counts["folds"])))
     click.echo(f"wrote     {path}", err=True)
-    click.echo(f"train     {_next_line(found, path, settings.data.image_root)}", err=True)
+    click.echo(f"train     {_next_line(found, path, settings.data)}", err=True)
 
 
-def _next_line(found: "DataSplit", path: Path, image_root: str | None) -> str:
+def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
     """The command that trains on these folds."""
     from radtransfer.datasets.labels import is_missing
 
-    root = image_root or found.image_root
+    root = data.image_root or found.image_root
     words = ["radtransfer", "finetune", "--data", str(path)]
     words += ["--image-root", str(root)] if root else []
     words += ["--image-root", "FOLDER"] if not root and found.in_records else []
+    words += ["--positive-class", found.positive_class] if data.positive_class else []
     if found.table.task == "multilabel":
         words += ["--task", "multilabel"]
     elif any(map(is_missing, found.table.classes)):

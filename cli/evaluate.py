@@ -75,7 +75,8 @@ def evaluate(
 
     RUN is a run, RUN/fold_K, an exported .keras file or a SavedModel folder. Without --data a run is evaluated on its
     own test images, by the predictions that it kept. Classes are matched by name. Intervals are over patients, images
-    where patients are not known. Temperatures and operating points come from the run's validation images alone.
+    where patients are not known. Temperatures and operating points come from the run's validation images alone. The
+    positive class is that of the run, unless --positive-class names the other.
 
     \b
     Example: radtransfer evaluate runs/first --data hospital_b.csv --image-root hospital_b/ --out evaluated
@@ -97,6 +98,7 @@ def evaluate(
     progress = TerminalProgress()
     model, judging = find_model(run, folds=fold), Judging(operating_point, bins, draws, seed)
     if settings.data.source is None:
+        model = model.with_positive_class(settings.data.positive_class)
         evaluation = evaluate_run(model, judging=judging, progress=progress)
     else:
         evaluation = evaluate_on(
@@ -146,10 +148,11 @@ def _class_map(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _check_options(given: dict[str, Any], split: str, mapped: dict[str, str]) -> None:
-    """Options about data need data."""
+    """Options about data need data; the positive class is one of the model's."""
     if given["data"] is not None:
         return
-    named = [f"--{name.replace('_', '-')}" for name in TABLE_OPTIONS if given[name] not in (None, ())]
+    of_data = [name for name in TABLE_OPTIONS if name != "positive_class"]
+    named = [f"--{name.replace('_', '-')}" for name in of_data if given[name] not in (None, ())]
     named += ["--split"] * (split != "all") + ["--class-map"] * bool(mapped)
     if named:
         raise ConfigError(f"{named[0]} is about the images in --data, which is not given.")

@@ -18,6 +18,8 @@ def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
     grade = found["positive_from"]
     if grade is not None:
         yield f"AUC       of grade {grade} or worse"
+    if found["positive_class"] is not None:
+        yield f"positive class {found['positive_class']}: sensitivity, specificity, Brier and calibration are of it"
     yield ""
     yield from _table(found)
     yield ""
@@ -31,10 +33,12 @@ def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
 
 
 def _told_classes(found: dict[str, Any], activation: str) -> list[tuple[str, dict[str, Any]]]:
-    """Every class or label; of two classes that share a softmax the second, since both have one AUC."""
+    """Every class or label; of two classes that share a softmax the positive, since both have one AUC."""
     classes = list(found["per_class"].items())
-    both = found["task"] == "multiclass" and activation == "softmax" and len(classes) == 2
-    return classes[1:] if both else classes
+    if found["task"] != "multiclass" or len(classes) != 2:
+        return classes
+    in_order = sorted(classes, key=lambda item: item[0] == found["positive_class"])
+    return in_order[1:] if activation == "softmax" else in_order
 
 
 def _in_training(seen: dict[str, Any] | None) -> str:
@@ -80,8 +84,9 @@ def _point_lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"operating point {point['rule']}, chosen on {point['chosen_on_images']} validation images"
     for name, item in point["questions"].items():
         there, ci95 = item["validation"], item["ci95"]
+        named = f"positive class {name}" if name == found["positive_class"] else name
         yield (
-            f"  {name}: threshold {item['threshold']:.4g}, accuracy {_number(item['accuracy'])}, "
+            f"  {named}: threshold {item['threshold']:.4g}, accuracy {_number(item['accuracy'])}, "
             f"sensitivity {_number(item['sensitivity'])} "
             f"({_interval(ci95['sensitivity'])}), specificity {_number(item['specificity'])} "
             f"({_interval(ci95['specificity'])}); on validation {_number(there['sensitivity'])} and "

@@ -50,5 +50,7 @@ def export(run: str, format_: str, out: str, fold: str | None, operating_point: 
     click.echo(f"inside    {exported[0].inside}")
     inside = "" if exported[0].bytes_difference is None else " (serve_bytes does all of it)"
     click.echo(f"to do     {exported[0].caller}{inside}")
+    if exported[0].positive_class is not None:
+        click.echo(f"positive class {exported[0].positive_class}")
     click.echo(f"use       {exported[0].usage}")
     click.echo(f"card      {', '.join(str(item.card) for item in exported)}")

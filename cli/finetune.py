@@ -134,7 +134,7 @@ def _result_text(result: Any) -> str:
         rows.append(f"mean     AUC {_number(auc['mean'])} ± {_number(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
     patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
-    sensitivity = _number(metrics["sensitivity_at_90_specificity"])
+    sensitivity = f"{_number(metrics['sensitivity_at_90_specificity'])}{_whose(metrics)}"
     top5 = "" if metrics["top5_accuracy"] is None else f"   top-5 {_number(metrics['top5_accuracy'])}"
     rows += [
         f"pooled   AUC {_number(auc['pooled'])}  95 % interval {_number(low)} to {_number(high)}  "
@@ -145,6 +145,16 @@ def _result_text(result: Any) -> str:
     if result.path.is_dir():  # not where another worker has written it
         rows.append(f"run      {result.path}")
     return "\n".join(rows)
+
+
+def _whose(metrics: dict[str, Any]) -> str:
+    """What the sensitivity is of, where it is no mean over classes or labels."""
+    if metrics.get("positive_class") is not None:
+        return f" (positive class {metrics['positive_class']})"
+    if metrics.get("positive_from") is not None:
+        return f" (grade {metrics['positive_from']} or worse)"
+    labels = list(metrics.get("n_per_class") or ())
+    return f" (label {labels[0]})" if len(labels) == 1 else ""
 
 
 def estimate_text(estimate: dict[str, Any]) -> str:

@@ -76,6 +76,9 @@ def predict(
 
     found, stream, progress = open_images(model, images, fold, batch_size, given)
     point = point_of(found, operating_point)
+    if point is not None and found.scoring.positive_class is not None:
+        named = found.scoring.positive_class
+        progress.note(f"positive class {named}: probability of at least {point.thresholds[named]:.4g} ({point.rule})")
     predictor = Predictor(
         found,
         Forward(found.load(), batch_size=batch_size, notify=progress.note),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from radtransfer.cli.completions import complete_study
+from radtransfer.cli.data_options import positive_lines
 from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.study_places import DEFAULT_CLUSTER, Places
 from radtransfer.cli.tensorflow import import_tensorflow
@@ -217,6 +218,7 @@ def _result_lines(table: Mapping[str, Any], path: Path) -> Iterator[str]:
     steps = [] if threshold is None else [f"steps to {threshold:g}"]
     header = ["arm", *map(_short, axes), "AUC mean ± sd", "pooled", "95 % interval", *steps, "trained", "status"]
     yield from columns([header, *(_result_cells(row, axes, watched=bool(steps)) for row in table["runs"])])
+    yield from positive_lines(table["runs"])
     for row in table["runs"]:
         if row["error"]:
             yield f"{row['run']} {row['status']}: {row['error']}"

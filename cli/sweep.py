@@ -9,6 +9,7 @@ import click
 
 from radtransfer.backbones import BACKBONES
 from radtransfer.cli.completions import complete_run_config
+from radtransfer.cli.data_options import positive_lines
 from radtransfer.cli.finetune import OPTIONS
 from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
@@ -140,6 +141,7 @@ def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> str:
         interval = f"{_number(row['ci95_low'])} to {_number(row['ci95_high'])}"
         reached = f"  {_reached(row)}" if steps else ""
         lines.append(f"{start}{figures}{interval}{reached}")
+    lines += positive_lines(rows)
     return "\n".join(lines)
 
 

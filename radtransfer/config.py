@@ -196,7 +196,7 @@ def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]
             parsed.append((key.strip(), value))
             continue
         try:
-            parsed.append((key.strip(), parse_scalar(value)))
+            parsed.append((key.strip(), parse_scalar(value, key=key.strip())))
         except ConfigError as error:
             mistakes.append(f"--set {key}: {error}")
     return parsed

@@ -16,6 +16,7 @@ from radtransfer.errors import DiskError, FoldsFailedError, RadtransferError, Ru
 from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
 from radtransfer.fold_training import train_fold
+from radtransfer.metrics.scoring import recorded_scoring
 from radtransfer.networks import Networks
 from radtransfer.plan_block import plan_lines, run_record
 from radtransfer.preparation import prepare
@@ -79,7 +80,7 @@ def finetune(
         _interrupts(run, settings, progress),
         lost_workers(replicas),
     ):
-        finished = _finished_metrics(out) if run.finished else None
+        finished = _finished_metrics(run) if run.finished else None
         tell(replicas, finished)
         if finished is not None:
             progress.note(f"{out} is finished; nothing is left to do")
@@ -105,9 +106,10 @@ def finetune(
             return _conclude(experiment, run, results, failures)
 
 
-def _finished_metrics(out: Path) -> dict[str, Any]:
-    with reading(out):
-        return read_record(out / "metrics.json")
+def _finished_metrics(run: Run) -> dict[str, Any]:
+    with reading(run.path):
+        # Those of earlier versions do not say which class is positive.
+        return {"positive_class": recorded_scoring(run.record).positive_class} | read_record(run.path / "metrics.json")
 
 
 def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:

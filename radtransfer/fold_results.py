@@ -53,6 +53,7 @@ def write_fold_result(experiment: Experiment, fold: Fold, state: FitState, folde
         "epochs": state.epoch,
         "batch_norm_reestimated": state.reestimated,
         "val": _score(experiment, fold, rows[~in_test], probabilities[~in_test]),
+        **_positive(experiment),
     }
     write_json(folder / "metrics.json", metrics)
     _clear_checkpoints(folder)
@@ -82,7 +83,7 @@ def write_summary(experiment: Experiment, results: Sequence[FoldResult], folder:
     write_rows(folder / "predictions.csv", [*_header(experiment), "fold"], lines)
     predictions = [_predictions(experiment, result.fold, result.test, result.probabilities) for result in results]
     summary = summarize(predictions, experiment.scoring, seed=experiment.config.seed)
-    metrics = summary.to_dict() | {"folds": [result.fold.number for result in results]}
+    metrics = summary.to_dict() | {"folds": [result.fold.number for result in results]} | _positive(experiment)
     write_json(folder / "metrics.json", metrics)
     return metrics
 
@@ -95,6 +96,11 @@ def _clear_checkpoints(folder: Path) -> None:
 
 def _score(experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     return evaluate(_predictions(experiment, fold, rows, probabilities), experiment.scoring).to_dict()
+
+
+def _positive(experiment: Experiment) -> dict[str, Any]:
+    """What sensitivity and the like are of."""
+    return {"positive_from": experiment.scoring.positive_from, "positive_class": experiment.scoring.positive_class}
 
 
 def _predictions(experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray) -> Predictions:

@@ -63,6 +63,7 @@ def run_record(experiment: Experiment) -> dict[str, Any]:
         "task": table.task,
         "classes": list(table.classes),
         "positive_from": experiment.scoring.positive_from,
+        "positive_class": experiment.scoring.positive_class,
         "data": {"source": experiment.config.data.source, "images": len(table)},
         "table_sha256": experiment.table_sha256,
         "images_sha256": experiment.images_sha256,
@@ -77,8 +78,9 @@ def _data_line(experiment: Experiment) -> str:
     classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, counts, strict=True))
     patients = "patients unknown" if table.patients is None else f"{len(set(table.patients))} patients"
     kind = "labels" if table.task == "multilabel" else "classes"
-    grade = experiment.scoring.positive_from
-    positive = "" if grade is None else f"; AUC of {grade} or worse"
+    grade, named = experiment.scoring.positive_from, experiment.scoring.positive_class
+    positive = "" if named is None else f"; positive class {named}"
+    positive = positive if grade is None else f"; AUC of {grade} or worse"
     return f"{len(table)} images, {patients}, {len(table.classes)} {kind} ({classes}){positive}"
 
 

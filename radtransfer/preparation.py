@@ -12,6 +12,7 @@ from radtransfer.backbones.backbone import Backbone
 from radtransfer.classifier import Classifier
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable, tell_notes
+from radtransfer.datasets.labels import positive_class
 from radtransfer.device import Device, resolve_device
 from radtransfer.distribution.combinations import check_combination
 from radtransfer.distribution.replicas import Replicas
@@ -121,7 +122,8 @@ def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring
     tell_notes(table.notes, progress)
     loss_weights(config, table, np.arange(len(table)))
     asked = config.data.positive_from
-    return table, Scoring(table.task, table.classes, table.positive_from if asked is None else asked)
+    grade = table.positive_from if asked is None else asked
+    return table, Scoring(table.task, table.classes, grade, positive_class=positive_class(table, config.data))
 
 
 def _folds(config: Config, table: ImageTable) -> tuple[Fold, ...]:

@@ -25,6 +25,9 @@ from radtransfer.weight_formats.reading import sha256_of
 _LABELS = FREE | {"recipe"}
 """Settings that are no part of the address; what a recipe sets is."""
 
+_ADDED = (("data.positive_class", None),)
+"""Settings that earlier versions lacked, and their defaults: these leave the addresses of earlier runs as they were."""
+
 
 def run_settings(config: Config, *, out: Path) -> dict[str, Any]:
     """What `config.yaml` says: the settings with full paths, so that they run from every folder."""
@@ -52,7 +55,7 @@ def run_identity(config: Config, *, table: str, source: str | None = None) -> di
     """
     settings = dict(_flat(run_settings(config, out=Path())))
     weights = {"run": source} if source else weights_identity(config)
-    kept = {name: value for name, value in settings.items() if name not in _LABELS}
+    kept = {name: value for name, value in settings.items() if name not in _LABELS and (name, value) not in _ADDED}
     return kept | {"model.weights": weights, "table": table}
 
 

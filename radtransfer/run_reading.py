@@ -20,6 +20,7 @@ _RECORDS: dict[str, dict[str, Any]] = {
         "image_size": (int,),
         "seed": (int,),
         "positive_from": (int, type(None)),
+        "positive_class": (str, type(None)),
         "preprocessing": (str, type(None)),
         "weights": {"source": (str, type(None))},
         "plan": {
@@ -43,6 +44,8 @@ _RECORDS: dict[str, dict[str, Any]] = {
         "best_epoch": (int,),
         "per_class": (dict, type(None)),
         "val": {"auc": _FIGURE},
+        "positive_from": (int, type(None)),
+        "positive_class": (str, type(None)),
     },
 }
 _OF_ALL_FOLDS = {"mean": _FIGURE, "sd": _FIGURE, "pooled": _FIGURE, "per_fold": [_FIGURE], "ci95": (list, type(None))}

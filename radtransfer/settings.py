@@ -61,6 +61,11 @@ class DataSettings:
         "For ordered integer grades: the lowest grade that counts as positive (referable); "
         "its AUC is then the one reported.",
     )
+    positive_class: str | None = setting(
+        None,
+        "Of two classes, the one that sensitivity, specificity, operating point, calibration and precision are of; "
+        "default: the last class.",
+    )
     uncertain: Literal["zeros", "ones", "ignore"] = setting("ignore", "Multi-label: what a label of -1 counts as.")
     unmentioned: Literal["zeros", "ignore"] = setting("zeros", "Multi-label: what an empty label counts as.")
     frames: Literal["first", "all"] = setting(

@@ -2,7 +2,7 @@
 
 Differs from PyYAML's `safe_load` where that surprises: `1e-4` is a number, a repeated key is an
 error, `no`, `off`, `yes`, `on` stay the words they are (only `true` and `false` are booleans), 010 is ten, and
-times and dates (1:30, 2024-01-01) are text.
+times and dates (1:30, 2024-01-01) are text. The keys of `AS_WRITTEN` keep numbers and booleans as text too.
 """
 
 import re
@@ -12,6 +12,9 @@ from typing import Any
 import yaml
 
 from radtransfer.errors import ConfigError
+
+AS_WRITTEN = frozenset({"positive_class"})
+"""Settings, without their section, that name what tables hold: 01 and 1 are two classes, and so are True and true."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,8 +26,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set = set()
-        for key_node, _ in node.value:
+        for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
+            if str(key).rpartition(".")[2] in AS_WRITTEN:
+                _keep_text(value_node)
             if not isinstance(key, str | int | float | bool):
                 raise ConfigError(f"line {key_node.start_mark.line + 1}: a key must be a name")
             if key in seen:
@@ -60,21 +65,22 @@ for _kind in (_Loader, _Dumper):
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
-def parse_scalar(text: str) -> Any:
-    """The value that `text` would have in a YAML file: `"1e-4"` → 0.0001, `"[1, 2]"` → a list.
+def parse_scalar(text: str, *, key: str = "") -> Any:
+    """The value that `text` would have in a YAML file, behind `key`: `"1e-4"` → 0.0001, `"[1, 2]"` → a list.
 
     Raises:
         ConfigError: The text is not YAML.
     """
-    return parse_yaml(text, source="the value")[0]
+    return parse_yaml(text, source="the value", key=key)[0]
 
 
-def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[str, int]]:
+def parse_yaml(text: str, *, source: str, key: str = "") -> tuple[Any, dict[str, int]]:
     """The value of a YAML text and the line (from 1) of each dotted key; items of a list count from 0.
 
     Args:
         text: The YAML document.
         source: What to call it in messages.
+        key: That the text is the value of, if it is one.
 
     Raises:
         ConfigError: Not YAML, or a key is repeated.
@@ -84,6 +90,8 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[str, int]]:
         loader = _Loader(text)
         node = loader.get_single_node()
         _check_size(node)
+        if key.rpartition(".")[2] in AS_WRITTEN:
+            _keep_text(node)
         value = None if node is None else loader.construct_document(node)
         return value, dict(_key_lines(node, ()))
     except yaml.YAMLError as error:
@@ -166,6 +174,15 @@ def _check_size(root: yaml.Node | None) -> None:
 
     if root is not None and size(root) > _MOST_VALUES:
         raise ConfigError(f"its aliases stand for more than {_MOST_VALUES:,} values")
+
+
+def _keep_text(node: yaml.Node | None) -> None:
+    """Let numbers and booleans, alone or in a list, be constructed as the text that they were written as."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _keep_text(item)
+    elif isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float", ":bool")):
+        node.tag = "tag:yaml.org,2002:str"
 
 
 def _key_lines(node: yaml.Node | None, prefix: tuple[str, ...]):

@@ -95,3 +95,8 @@ def test_a_table_is_known_by_paths_labels_patients_and_splits():
         table(splits=np.array([["train", "test"]])),
     ):
         assert table_fingerprint(changed) != same
+
+
+def test_a_run_without_a_positive_class_keeps_the_address_that_earlier_versions_gave_it():
+    assert "data.positive_class" not in run_identity(load_config(), table="t")
+    assert run_identity(load_config(sets=("data.positive_class=1",)), table="t")["data.positive_class"] == "1"

@@ -1,5 +1,6 @@
 import pytest
 
+from radtransfer.config import config_text, load_config
 from radtransfer.errors import ConfigError
 from radtransfer.yaml_text import parse_scalar, parse_yaml, write_blocks, write_yaml
 
@@ -70,3 +71,23 @@ def test_aliases_of_aliases_are_counted_before_they_are_made():
 def test_a_value_that_holds_itself_is_a_mistake():
     with pytest.raises(ConfigError, match="stand for more"):
         parse_yaml("a: &a [*a]", source="it")
+
+
+@pytest.mark.parametrize("text", ["0", "1", "01", "1.0", "1e3", "True", "true", "yes", "no", "2024-01-01"])
+def test_a_positive_class_is_the_text_that_was_written(text):
+    document = (
+        f"data: {{positive_class: {text}}}\ndata.positive_class: {text}\ngrid: {{data.positive_class: [{text}]}}\n"
+    )
+    assert parse_yaml(document, source="it")[0] == {
+        "data": {"positive_class": text},
+        "data.positive_class": text,
+        "grid": {"data.positive_class": [text]},
+    }
+    config = load_config(sets=(f"data.positive_class={text}",))
+    assert config.data.positive_class == text
+    assert parse_yaml(config_text(config), source="it")[0]["data"]["positive_class"] == text
+
+
+def test_no_positive_class_stays_none():
+    assert parse_yaml("positive_class: null\n", source="it")[0] == {"positive_class": None}
+    assert load_config(sets=("data.positive_class=null",)).data.positive_class is None

@@ -43,6 +43,7 @@ class PredictionComparison:
         correlation: Pearson's, of the probabilities of the truth.
         auc: Of both, and the difference.
         delong: A test per main question; empty where images are repeated.
+        positive_class: Of two classes; the same in both runs.
         n_images: Different images.
         n_patients: Different patients; None where not known.
         settings: Which runs and folds.
@@ -61,6 +62,7 @@ class PredictionComparison:
     n_patients: int | None
     settings: dict[str, Any]
     rows: tuple[tuple, ...]
+    positive_class: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in JSON, without the rows."""
@@ -102,15 +104,19 @@ def compare_predictions(
         n_patients=None if first.patients is None else len(set(first.patients)),
         settings={"a": a, "b": b, "folds": sorted(set(first.folds)), "seed": seed, "draws": draws},
         rows=tuple(_rows(first, second)),
+        positive_class=first.scoring.positive_class,
     )
 
 
 def _check_same_task(a: RunPredictions, b: RunPredictions) -> None:
     if a.scoring != b.scoring:
-        raise DataError(
-            f"Expected runs of one task. {a.given}: {a.scoring.task}, classes {', '.join(a.scoring.classes)}; "
-            f"{b.given}: {b.scoring.task}, classes {', '.join(b.scoring.classes)}."
-        )
+        each = [
+            ", ".join(
+                filter(None, (run.scoring.task, f"classes {', '.join(run.scoring.classes)}", run.scoring.subject))
+            )
+            for run in (a, b)
+        ]
+        raise DataError(f"Expected runs of one task. {a.given}: {each[0]}; {b.given}: {each[1]}.")
 
 
 def common_predictions(

@@ -10,7 +10,7 @@ import numpy as np
 from radtransfer.comparisons.comparison_images import run_file, run_images
 from radtransfer.datasets import read_table
 from radtransfer.errors import DataError, RunError
-from radtransfer.metrics.scoring import Scoring
+from radtransfer.metrics.scoring import Scoring, recorded_scoring
 from radtransfer.run_reading import read_record, read_rows, reading
 from radtransfer.runs import find_fold, finished_folds, read_run
 
@@ -103,9 +103,8 @@ def read_predictions(
 def _read(given: str, run: Path, split: str, folds: Sequence[int]) -> RunPredictions:
     record = read_run(run)
     classes = tuple(record["classes"])
-    # Earlier runs did not record it, and took it from their settings alone.
-    positive_from = record["positive_from"] if "positive_from" in record else run_images(run).data.positive_from
-    scoring = Scoring(record["task"], classes, positive_from)
+    grade = None if "positive_from" in record else run_images(run).data.positive_from
+    scoring = recorded_scoring(record, positive_from=grade)
     lines, repeats = [], []
     for number in folds:
         predictions = read_rows(run_file(run, f"fold_{number}/predictions.csv"))

@@ -12,6 +12,7 @@ from radtransfer.checks import CHECKS
 from radtransfer.checks.evidence import SEVERITIES, Evidence, Finding
 from radtransfer.data.summary import class_counts, mode_counts, size_figures, split_counts
 from radtransfer.datasets.image_table import ImageTable, note_kind
+from radtransfer.datasets.labels import positive_class
 from radtransfer.datasets.lenient import read_leniently
 from radtransfer.datasets.patients import NO_PATIENTS
 from radtransfer.device import usable_cores
@@ -32,6 +33,7 @@ class DataReport:
         images: How many.
         patients: How many; None where they are not known.
         classes: Class to `images` and `patients`.
+        positive_class: Of two classes.
         splits: `given` (with the data, or else drawn) and `folds`, a list of what `split_counts` says.
         sizes: What `size_figures` says.
         modes: Mode to images.
@@ -44,6 +46,7 @@ class DataReport:
     images: int = 0
     patients: int | None = None
     classes: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    positive_class: str | None = None
     splits: dict[str, Any] = field(default_factory=lambda: {"given": False, "folds": []})
     sizes: dict[str, Any] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
@@ -120,6 +123,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         images=len(set(table.paths)),
         patients=None if table.patients is None else len(set(table.patients)),
         classes=class_counts(table),
+        positive_class=positive_class(table, config.data),
         splits={"given": table.splits is not None, "folds": split_counts(table, folds)},
         sizes=size_figures(records),
         modes=mode_counts(records),

@@ -11,6 +11,7 @@ import numpy as np
 from radtransfer.data.summary import class_counts, split_counts
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable, tell_notes
+from radtransfer.datasets.labels import positive_class
 from radtransfer.errors import ConfigError
 from radtransfer.image_place import FilePart, ImagePlace, file_of
 from radtransfer.progress import Progress
@@ -26,10 +27,12 @@ class DataSplit:
     Attributes:
         table: The images.
         folds: As training would have them.
+        positive_class: Of two classes.
     """
 
     table: ImageTable
     folds: tuple[Fold, ...]
+    positive_class: str | None = None
 
     @property
     def image_root(self) -> Path | None:
@@ -43,12 +46,13 @@ class DataSplit:
         return any(isinstance(place, FilePart) and place.length is not None for place in self.table.files)
 
     def to_dict(self) -> dict[str, Any]:
-        """`images`, `patients`, `classes` and `folds`, as in the report of a data check."""
+        """`images`, `patients`, `classes`, `positive_class` and `folds`, as in the report of a data check."""
         patients = None if self.table.patients is None else len(set(self.table.patients))
         return {
             "images": len(set(self.table.paths)),
             "patients": patients,
             "classes": class_counts(self.table),
+            "positive_class": self.positive_class,
             "folds": split_counts(self.table, self.folds),
         }
 
@@ -69,7 +73,7 @@ def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit
     tell_notes(table.notes, progress)
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
     tell_notes(fold_notes(table, config.splits, folds), progress)
-    return DataSplit(table, folds)
+    return DataSplit(table, folds, positive_class(table, config.data))
 
 
 def write_split(split: DataSplit, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.sheet import RowsError
-from radtransfer.errors import DataError
+from radtransfer.errors import ConfigError, DataError, near_names
 from radtransfer.settings import DataSettings
 
 _MISSING = re.compile(
@@ -215,10 +216,11 @@ def multilabel_targets(
 
 
 def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
-    """Check that the labels fit `--task` and `--positive-from`; gives notes on labels that are odd.
+    """Check that the labels fit `--task`, `--positive-from` and `--positive-class`; gives notes on labels that are odd.
 
     Raises:
         DataError: They do not fit.
+        ConfigError: There is no such positive class.
     """
     if settings.task == "multilabel" and table.task != "multilabel":
         raise DataError(
@@ -235,6 +237,7 @@ def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
         raise DataError(f"Task binary needs two classes; found {found}.")
     if settings.positive_from is not None:
         _check_grades(table, settings.positive_from)
+    positive_class(table, settings)
     if table.task == "multilabel":
         return (*_alike(table), *_one_sided(table))
     if len(table.classes) < 2:
@@ -248,6 +251,56 @@ def listed(names: Iterable[str], limit: int = 12) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def positive_class(table: ImageTable, settings: DataSettings) -> str | None:
+    """Of two classes, the one that `data.positive_class` names, or the last; None for anything else.
+
+    Errors as of `find_positive_class`.
+    """
+    grade = table.positive_from if settings.positive_from is None else settings.positive_from
+    if settings.positive_class is None:
+        two = table.task == "multiclass" and len(table.classes) == 2 and grade is None
+        return table.classes[-1] if two else None
+    return find_positive_class(settings.positive_class, table.classes, task=table.task, positive_from=grade)
+
+
+def find_positive_class(name: str, classes: Sequence[str], *, task: str, positive_from: int | None) -> str:
+    """The one of two classes that is called `name`: as it is written, but for spaces around it and "1.0" for "1".
+
+    Args:
+        name: As the user gives it.
+        classes: All there are.
+        task: Of the labels.
+        positive_from: The grade from which on images are positive, if there is one.
+
+    Raises:
+        ConfigError: There are not two classes of one label per image, or none has this name.
+    """
+    why = None
+    if task == "multilabel":
+        why = f"this data has 0/1 labels ({listed(classes)}), and 1 is positive in each"
+    elif positive_from is not None:
+        why = f"this data has grades, and those from {positive_from} on are positive (--positive-from)"
+    elif len(classes) != 2:
+        why = f"this data has {len(classes)}: {listed(classes)}"
+    if why:
+        raise ConfigError(
+            f"--positive-class {name} needs two classes and one label per image; {why}. Leave --positive-class out."
+        )
+    if name in classes:
+        return name
+    alike = [item for item in classes if _same_text(item) == _same_text(name)]
+    if len(alike) == 1:
+        return alike[0]
+    folded = [item for item in classes if _same_text(item).casefold() == _same_text(name).casefold()]
+    near = folded or near_names(name, classes)
+    meant = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Give one of them."
+    raise ConfigError(f"--positive-class {name!r}: the classes are {' and '.join(map(repr, classes))}. {meant}")
+
+
+def _same_text(name: str) -> str:
+    return unicodedata.normalize("NFC", plain(name))
 
 
 def _check_grades(table: ImageTable, positive_from: int) -> None:

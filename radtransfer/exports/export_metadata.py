@@ -35,6 +35,7 @@ def export_metadata(facts: RunFacts, *, size: int) -> dict[str, Any]:
         "classes": list(facts.classes),
         "activation": record["head"],
         "positive_from": record.get("positive_from"),
+        "positive_class": facts.scoring.positive_class,
         "input": input_record(record, facts.reading, size=size),
         "output": {
             "name": "probabilities",

@@ -57,6 +57,7 @@ class Exported:
         inside: What of the way from a file to a probability is inside.
         caller: What is left to whoever calls it.
         usage: How it is used.
+        positive_class: Of two classes.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class Exported:
     inside: str
     caller: str
     usage: str
+    positive_class: str | None
 
 
 @keras_defaults()
@@ -184,6 +186,7 @@ def _export_fold(
         inside=rules["inside"],
         caller=rules["caller"],
         usage=kind.usage,
+        positive_class=metadata["positive_class"],
     )
 
 

@@ -54,7 +54,7 @@ def model_card(
         *_section("Model", _model(facts, size)),
         *_section("Training and test data", _data(facts)),
         *_section("Results on test images", _results(facts)),
-        *_section("How its probabilities are used", _use(values, facts.splits["val"].images)),
+        *_section("How its probabilities are used", _use(facts, values)),
         *_section("How it was trained", _training(facts)),
         *_section("Weights it started from, and their terms", _weights(facts)),
         *_section("Input", _input(facts, size)),
@@ -98,13 +98,13 @@ def _data(facts: RunFacts) -> list[str]:
     total = (record.get("data") or {}).get("images") or sum(split.images for split in splits.values())
     rows = [
         (name, f"{splits[name].images:,}", _count(splits[name].patients))
-        + tuple(f"{splits[name].classes.get(label, 0):,}" for label in facts.classes)
+        + tuple(f"{splits[name].classes.get(label, 0):,}" for label in facts.scoring.in_order)
         for name in SPLITS
     ]
     notes = [f"* {_text(note)}" for note in facts.notes]
     return [
         f"{_text(facts.source)}: {total:,} images, {patients}. This fold:",
-        _table(("set", "images", "patients", *facts.classes), rows, figures=2 + len(facts.classes)),
+        _table(("set", "images", "patients", *facts.scoring.in_order), rows, figures=2 + len(facts.classes)),
         _text(_split_sentence(facts)),
         *(["\n".join(notes)] if notes else []),
     ]
@@ -133,18 +133,21 @@ def _results(facts: RunFacts) -> list[str]:
     metrics, summary, overall = facts.metrics, facts.summary, facts.overall.get("auc") or {}
     unit = "images" if metrics.get("n_patients") is None else "patients"
     ends = _between(summary.auc.ci95 if summary else None)
+    per_class = metrics.get("per_class") or {}
+    of = f" ({facts.scoring.subject})" if facts.scoring.subject else ""
     rows = [
         ("AUC", number(metrics.get("auc")), ends),
-        *((f"AUC, {name}", number(value), "–") for name, value in (metrics.get("per_class") or {}).items()),
+        *((f"AUC, {name}", number(per_class[name]), "–") for name in facts.scoring.in_order if name in per_class),
         ("accuracy", number(metrics.get("accuracy")), "–"),
-        ("sensitivity at 90 % specificity", number(metrics.get("sensitivity_at_90_specificity")), "–"),
+        (f"sensitivity at 90 % specificity{of}", number(metrics.get("sensitivity_at_90_specificity")), "–"),
         ("Brier score", number(metrics.get("brier")), "–"),
     ]
-    grade = facts.record.get("positive_from")
+    grade, positive = facts.scoring.positive_from, facts.scoring.positive_class
     lines = [
         f"{metrics['n_images']:,} test images, "
         + (f"{metrics['n_patients']:,} patients" if metrics.get("n_patients") is not None else "patients not known")
         + (f"; the AUC is that of grade {grade} or worse" if grade is not None else "")
+        + (f"; positive class {_text(positive)}: sensitivity and Brier score are of it" if positive is not None else "")
         + f". The interval is a bootstrap over {unit} of the test set; it does not cover another training.",
         _table(("figure", "this fold", "95 % interval"), rows, figures=2),
     ]
@@ -157,8 +160,9 @@ def _results(facts: RunFacts) -> list[str]:
     return lines
 
 
-def _use(values: Mapping[str, Any], validation: int) -> list[str]:
+def _use(facts: RunFacts, values: Mapping[str, Any]) -> list[str]:
     temperature, point = values.get("temperature"), values.get("operating_point")
+    validation = facts.splits["val"].images
     lines = ["The model gives its probabilities as they are; the metadata of the export says what to do with them."]
     if temperature:
         lines.append(
@@ -171,7 +175,8 @@ def _use(values: Mapping[str, Any], validation: int) -> list[str]:
             for name, threshold in point["thresholds"].items()
         ]
         header = ("positive from", "threshold", "sensitivity", "specificity")
-        lines.append(f"Operating point {_text(point['rule'])}, chosen on {point['n_images']:,} validation images:")
+        of = "" if facts.scoring.positive_class is None else f"; {_text(facts.scoring.subject)}"
+        lines.append(f"Operating point {_text(point['rule'])}, chosen on {point['n_images']:,} validation images{of}:")
         lines.append(_table(header, rows, figures=3))
     return lines if len(lines) > 1 else ["No threshold was chosen and no temperature fitted: that is left to the user."]
 

@@ -12,6 +12,7 @@ from radtransfer.comparisons.comparison_images import run_file, run_images
 from radtransfer.comparisons.run_predictions import read_predictions
 from radtransfer.errors import RadtransferError
 from radtransfer.metrics.evaluation import Predictions, Summary, summarize
+from radtransfer.metrics.scoring import Scoring, recorded_scoring
 from radtransfer.run_reading import read_record
 from radtransfer.runs import finished_folds, read_rows, read_run
 from radtransfer.settings import ImageSettings
@@ -64,7 +65,12 @@ class RunFacts:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """In the order of the outputs."""
         return tuple(self.record["classes"])
+
+    @property
+    def scoring(self) -> Scoring:
+        return recorded_scoring(self.record, positive_from=(self.settings.get("data") or {}).get("positive_from"))
 
     @property
     def source(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from radtransfer.figures.style import COLUMN, in_paper_style, line_style, name_above, new_figure
+from radtransfer.figures.style import COLUMN, in_paper_style, line_style, name_above, new_figure, set_subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,14 +13,16 @@ Line = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float],
 
 
 @in_paper_style
-def draw_precision_recall(curves: Mapping[str, Line], grid: Sequence[float]) -> "Figure":
+def draw_precision_recall(curves: Mapping[str, Line], grid: Sequence[float], *, subject: str = "") -> "Figure":
     """A line and a band for each curve.
 
     Args:
         curves: Name to curve.
         grid: Where the bands are known, recalls.
+        subject: What the curves are of, such as "positive class sick"; stands above.
     """
     figure, (axes,) = new_figure(width=COLUMN, height=COLUMN + 0.12 * len(curves))
+    set_subject(axes, subject)
     handles = []
     for number, (x, y, low, high, _, prevalence) in enumerate(curves.values()):
         style = line_style(number)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from radtransfer.figures.style import COLUMN, in_paper_style, line_style, name_above, new_figure, plain
+from radtransfer.figures.style import COLUMN, in_paper_style, line_style, name_above, new_figure, plain, set_subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,12 @@ class Bins(NamedTuple):
 
 @in_paper_style
 def draw_reliability(
-    diagrams: Mapping[str, Bins], *, confidence: str = "confidence", frequency: str = "frequency", unit: str = "images"
+    diagrams: Mapping[str, Bins],
+    *,
+    confidence: str = "confidence",
+    frequency: str = "frequency",
+    unit: str = "images",
+    subject: str = "",
 ) -> "Figure":
     """Frequencies with their intervals against confidences above, counts as bars below; each diagram in a colour.
 
@@ -35,8 +40,10 @@ def draw_reliability(
         confidence: What the confidences are.
         frequency: What is frequent.
         unit: What is counted.
+        subject: What they are of, such as "positive class sick"; stands above.
     """
     figure, (above, below) = new_figure(2, 1, width=COLUMN, height=1.4 * COLUMN + 0.12 * len(diagrams))
+    set_subject(above, subject)
     grid = above.get_gridspec()
     grid.set_height_ratios([3, 1])
     handles = []

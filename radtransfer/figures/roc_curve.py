@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from radtransfer.figures.style import COLORS, COLUMN, in_paper_style, line_style, name_above, new_figure
+from radtransfer.figures.style import COLORS, COLUMN, in_paper_style, line_style, name_above, new_figure, set_subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,7 +14,11 @@ Line = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float],
 
 @in_paper_style
 def draw_roc(
-    curves: Mapping[str, Line], grid: Sequence[float], *, points: Mapping[str, tuple[float, float]] | None = None
+    curves: Mapping[str, Line],
+    grid: Sequence[float],
+    *,
+    points: Mapping[str, tuple[float, float]] | None = None,
+    subject: str = "",
 ) -> "Figure":
     """A line and a band for each curve.
 
@@ -22,8 +26,10 @@ def draw_roc(
         curves: Name to curve.
         grid: Where the bands are known, false-positive rates.
         points: Name to the false-positive rate and sensitivity of its operating point.
+        subject: What the curves are of, such as "positive class sick"; stands above.
     """
     figure, (axes,) = new_figure(width=COLUMN, height=COLUMN + 0.12 * len(curves))
+    set_subject(axes, subject)
     handles = []
     for number, (name, (x, y, low, high, *_)) in enumerate(curves.items()):
         style = line_style(number)

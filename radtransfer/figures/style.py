@@ -90,6 +90,12 @@ def shortened(name: str, letters: int) -> str:
     return name if len(name) <= letters else f"{name[: letters - 1]}…"
 
 
+def set_subject(axes: "Axes", subject: str) -> None:
+    """Write above the axes what its figures are of, such as "positive class sick"; nothing for ""."""
+    if subject:
+        axes.set_title(plain(shortened(subject, 16 * int(axes.figure.get_size_inches()[0]))), fontsize=8)
+
+
 def name_above(
     figure: "Figure", names: Sequence[str], handles: Sequence | None = None, values: Sequence[str] | None = None
 ) -> None:

@@ -3,7 +3,7 @@
 The main questions, by task:
 
     ordered grades, `positive_from` K   is the grade K or more? Score: the share of the outputs for these
-    two classes                         is it the last class? Score: its output as it is, also of sigmoids
+    two classes                         is it the positive class? Score: its output as it is, also of sigmoids
     more classes                        is it this class? One question per class (macro one-versus-rest)
     several labels                      is this label present? One question per label (macro)
 
@@ -11,8 +11,9 @@ Unknown targets (NaN) are never counted. `average="micro"` pools the outputs of 
 as Juodelyte et al. 2023 did; classes of unequal size flatter it, and it is there to reproduce their numbers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,20 +24,50 @@ from radtransfer.errors import ConfigError, TrainingError
 class Scoring:
     """What the outputs mean and which of them the main AUC is of.
 
+    Attributes:
+        task: "multiclass" (one label per image) or "multilabel".
+        classes: In the order of the outputs.
+        positive_from: The lowest of ordered grades that counts as positive.
+        positive_class: Of two classes, the one that is positive: the last where none is given; None for all else.
+        average: How the AUCs of several classes become one.
+
     Raises:
-        ConfigError: `positive_from` does not fit the classes, the task or the average.
+        ConfigError: `positive_from` or `positive_class` does not fit the classes, the task or the average.
     """
 
     task: str
     classes: tuple[str, ...]
     positive_from: int | None = None
     average: Literal["macro", "micro"] = "macro"
+    positive_class: str | None = None
 
     def __post_init__(self) -> None:
         if self.average not in ("macro", "micro"):
             raise ConfigError(f"average must be macro or micro, got {self.average!r}.")
         if self.positive_from is not None:
             self._check_grades()
+        two = self.task == "multiclass" and len(self.classes) == 2 and self.positive_from is None
+        if self.positive_class is None:
+            object.__setattr__(self, "positive_class", self.classes[-1] if two else None)
+        elif not two or self.positive_class not in self.classes:
+            raise ConfigError(
+                f"positive_class is {self.positive_class!r}, but the classes are {', '.join(self.classes)}: "
+                "expected one of two classes of single-label images. Choose another or leave it out."
+            )
+
+    @property
+    def in_order(self) -> tuple[str, ...]:
+        """The classes as figures and tables show them: those of the outputs, the positive one last."""
+        return tuple(sorted(self.classes, key=lambda name: name == self.positive_class))
+
+    @property
+    def subject(self) -> str:
+        """What AUC, sensitivity and specificity are of, in words; empty where they are means over classes or labels."""
+        if self.positive_class is not None:
+            return f"positive class {self.positive_class}"
+        if self.positive_from is not None:
+            return f"grade {self.positive_from} or worse"
+        return f"label {self.classes[0]}" if self.task == "multilabel" and len(self.classes) == 1 else ""
 
     def _check_grades(self) -> None:
         if self.task != "multiclass" or self.average != "macro":
@@ -50,6 +81,17 @@ class Scoring:
                 f"positive_from is {self.positive_from}, but the classes are {', '.join(self.classes)}: "
                 "expected integer grades, some below it and some not. Choose another or leave it out."
             )
+
+
+def recorded_scoring(record: Mapping[str, Any], *, positive_from: int | None = None) -> Scoring:
+    """The scoring of a stored run.
+
+    Args:
+        record: Its run.json. Runs of earlier versions had no `positive_class`: it was the last class.
+        positive_from: Of its settings; the earliest runs did not record it.
+    """
+    grade = record.get("positive_from", positive_from)
+    return Scoring(record["task"], tuple(record["classes"]), grade, positive_class=record.get("positive_class"))
 
 
 @dataclass(frozen=True)
@@ -85,7 +127,7 @@ def main_questions(targets: np.ndarray, probabilities: np.ndarray, scoring: Scor
         return [_referable(targets, probabilities, scoring)]
     if scoring.average == "micro":
         return [_flattened(each)]
-    return each[1:] if scoring.task == "multiclass" and len(each) == 2 else each
+    return [question for question in each if scoring.positive_class in (None, question.name)]
 
 
 def _question(name: str, truth: np.ndarray, scores: np.ndarray) -> Question:

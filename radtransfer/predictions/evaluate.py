@@ -88,7 +88,7 @@ def evaluate_on(
 
     Args:
         model: The run or export.
-        data: The test set.
+        data: The test set; its `positive_class` takes the place of the model's.
         split: Of a set that brings splits: which images; "all" for all.
         class_map: Class of the data to the model's class that it counts as.
         judging: How.
@@ -104,6 +104,7 @@ def evaluate_on(
         TrainingError: Memory is too small, or the outputs are not finite.
     """
     judging, progress = judging or Judging(), progress or Progress()
+    model = model.with_positive_class(data.positive_class)
     point, temperatures = point_of(model, judging.rule), temperatures_of(model)
     table = read_test_set(data, model.scoring, model=model.given, split=split, class_map=class_map, progress=progress)
     tell_notes((_UNKNOWN if note == NO_PATIENTS else note for note in (*model.notes, *table.notes)), progress)
@@ -215,6 +216,7 @@ def _evaluation(
         "task": model.scoring.task,
         "classes": list(model.scoring.classes),
         "positive_from": model.scoring.positive_from,
+        "positive_class": model.scoring.positive_class,
         "temperatures": None if None in temperatures else list(temperatures),
         "validation_images": validation_count(model),
         "draws": judging.draws,

@@ -108,19 +108,22 @@ def _rows(evaluation: Evaluation, judged: Judged) -> Iterator[list[Any]]:
 
 
 def _figures(evaluation: Evaluation, curves: Mapping[str, Mapping[str, Curve]]) -> Iterator[tuple[str, Any]]:
+    scoring = evaluation.model.scoring
+    subject = scoring.subject
     roc = dict(list(curves["roc"].items())[:_MOST])
     if roc:
         lines = {name: (c.x, c.y, c.low, c.high, c.area, _interval(evaluation, name)) for name, c in roc.items()}
-        yield "roc.png", draw_roc(lines, GRID, points=_points(evaluation))
+        yield "roc.png", draw_roc(lines, GRID, points=_points(evaluation), subject=subject)
         pr = {name: curves["pr"][name] for name in roc}
         lines = {name: (c.x, c.y, c.low, c.high, c.area, c.prevalence) for name, c in pr.items()}
-        yield "pr.png", draw_precision_recall(lines, GRID)
+        yield "pr.png", draw_precision_recall(lines, GRID, subject=subject)
     diagrams = _diagrams(evaluation)
     if diagrams:
-        yield "calibration.png", draw_reliability(diagrams, **calibration_axes(evaluation.model.scoring))
+        yield "calibration.png", draw_reliability(diagrams, **calibration_axes(scoring), subject=subject)
     found = evaluation.figures["confusion"]
     if "counts" in found:
-        yield "confusion.png", draw_confusion({"": found["counts"]}, {"": found["classes"]}, found["decided"])
+        title = "" if scoring.positive_class is None else shortened(subject, 48)
+        yield "confusion.png", draw_confusion({title: found["counts"]}, {title: found["classes"]}, found["decided"])
     else:
         names = dict.fromkeys(found["labels"], ("absent", "present"))
         yield "confusion.png", draw_confusion(found["labels"], names, found["decided"])

@@ -93,13 +93,13 @@ def judge(
 def confusion(
     targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint | None
 ) -> dict[str, Any]:
-    """How often which class was predicted for which: `counts`, a row per true class.
+    """How often which class was predicted for which: `counts`, a row per true class, the positive one last.
 
     With several labels `labels` has, for each, how often it was absent (first row) or present and predicted so.
     `decided` says how classes were predicted.
     """
     said, decided = predicted_names(probabilities, scoring, point), decision_text(scoring, point)
-    names = scoring.classes
+    names = scoring.in_order
     if scoring.task == "multilabel":
         present = np.array([[name in row for name in names] for row in said])
         counts = {}
@@ -111,7 +111,8 @@ def confusion(
         return {"labels": counts, "decided": decided}
     number = {name: place for place, name in enumerate(names)}
     table = np.zeros((len(names), len(names)), int)
-    np.add.at(table, (targets.argmax(axis=1), [number[row[0]] for row in said]), 1)
+    true = np.array([number[name] for name in scoring.classes])[targets.argmax(axis=1)]
+    np.add.at(table, (true, [number[row[0]] for row in said]), 1)
     return {"classes": list(names), "counts": table.tolist(), "decided": decided}
 
 

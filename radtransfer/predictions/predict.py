@@ -69,7 +69,8 @@ def predicted_names(probabilities: np.ndarray, scoring: Scoring, point: Operatin
         present = decisions(probabilities, scoring, point) if _decides(scoring, point) else probabilities > 0.5
         return [tuple(np.array(scoring.classes, object)[row]) for row in present]
     if _decides(scoring, point):
-        return [(scoring.classes[int(yes)],) for yes in decisions(probabilities, scoring, point)[:, 0]]
+        negative_and_positive = scoring.in_order
+        return [(negative_and_positive[int(yes)],) for yes in decisions(probabilities, scoring, point)[:, 0]]
     return [(scoring.classes[column],) for column in probabilities.argmax(axis=1)]
 
 

@@ -55,4 +55,6 @@ def _json_line(prediction: Prediction, scoring: Scoring) -> str:
     }
     if prediction.positive is not None:
         record["positive"] = prediction.positive
+        if scoring.positive_class is not None:
+            record["positive_class"] = scoring.positive_class
     return json.dumps(record, ensure_ascii=False) + "\n"

@@ -39,7 +39,8 @@ def read_test_set(
         ConfigError: A split or class that is not there.
         DataError: Nothing usable is there, or its classes are not those of the model.
     """
-    table = _of_split(read_table(data, progress=progress), split)
+    # It is a class of the model, which may be called otherwise here, or not be there at all.
+    table = _of_split(read_table(replace(data, positive_class=None), progress=progress), split)
     table = matched(table, scoring, model=model, class_map=class_map or {})
     if not len(table):
         raise DataError("No image is left to evaluate.")

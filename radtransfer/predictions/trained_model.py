@@ -17,13 +17,14 @@ import tensorflow as tf
 
 from radtransfer.comparisons.comparison_images import check_input, run_file, run_images
 from radtransfer.comparisons.networks import file_network
+from radtransfer.datasets.labels import find_positive_class
 from radtransfer.environment import keras_defaults
-from radtransfer.errors import RunError, WeightsError, WeightsNotFoundError
+from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.embedded import reading_of
 from radtransfer.fast_layers import use_fast_operations
 from radtransfer.metrics.operating_point import OperatingPoint
-from radtransfer.metrics.scoring import Scoring
+from radtransfer.metrics.scoring import Scoring, recorded_scoring
 from radtransfer.near_path import near_path
 from radtransfer.predictions.saved_signature import saved_member
 from radtransfer.runs import finished_folds, read_run
@@ -74,6 +75,23 @@ class TrainedModel:
     def members(self) -> tuple[str, ...]:
         """What each network is called."""
         return tuple(f"fold_{fold}" for fold in self.folds) or ("model",)
+
+    def with_positive_class(self, name: str | None) -> "TrainedModel":
+        """The same, judged by its class `name`; as it is for None.
+
+        Raises:
+            ConfigError: It has not two classes, or none of this name; or it was exported with a threshold of the other.
+        """
+        if name is None:
+            return self
+        scoring = self.scoring
+        name = find_positive_class(name, scoring.classes, task=scoring.task, positive_from=scoring.positive_from)
+        if self.point is not None and name != scoring.positive_class:
+            raise ConfigError(
+                f"--positive-class {name}: {self.given} was exported with an operating point of {scoring.subject}. "
+                "Evaluate the run, or an export of it without an operating point."
+            )
+        return replace(self, scoring=replace(scoring, positive_class=name))
 
     def load(self) -> list[Member]:
         """Every network, ready to predict.
@@ -150,13 +168,12 @@ def _of_run(given: str, run: Path, folds: tuple[int, ...]) -> TrainedModel:
         which = f"fold {missing[0]} is not finished" if missing else "no fold is finished yet"
         raise RunError(f"Run {run}: {which}. Finished folds: {listed}.")
     settings = run_images(run)
-    positive_from = record.get("positive_from", settings.data.positive_from)
     return TrainedModel(
         given=given,
         kind="run",
         path=run,
         folds=folds or finished,
-        scoring=Scoring(record["task"], tuple(record["classes"]), positive_from),
+        scoring=recorded_scoring(record, positive_from=settings.data.positive_from),
         activation=record["head"],
         image_size=record["image_size"],
         reading=settings.images,
@@ -231,7 +248,7 @@ def _by_metadata(
         kind=kind,
         path=path,
         folds=(),
-        scoring=Scoring(task, names, values.get("positive_from")),
+        scoring=Scoring(task, names, values.get("positive_from"), positive_class=values.get("positive_class")),
         activation=activation,
         image_size=size,
         reading=reading_of(values),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radtransfer.figures.style import set_subject
 from radtransfer.progress import Progress
 from radtransfer.reports.advice.advice import advice
 from radtransfer.reports.advice.leaks import leak_points
@@ -23,7 +24,7 @@ from radtransfer.reports.arms.run_changes import (
 from radtransfer.reports.arms.seed_pairs import seed_pairs
 from radtransfer.reports.arms.step_differences import step_differences, step_rows, usual_threshold, watched_curves
 from radtransfer.reports.arms.subject import Subject, find_subject
-from radtransfer.reports.page import Point, Points, Report, Section
+from radtransfer.reports.page import Picture, Point, Points, Report, Section, Table
 from radtransfer.reports.report_folder import write_report
 from radtransfer.reports.sections import changes as changed
 from radtransfer.reports.sections import provenance
@@ -132,16 +133,23 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
         *changed.filter_parts(results.filters),
     ]
     gain = gain_parts(results.gains, gain_rows(results.gains))
+    what = subject.arms[0].runs[0].scoring.subject
     return Report(
         title=subject.title,
         subtitle=subject.subtitle,
         facts=provenance.facts(found, subject, results.counts),
         sections=[
             Section("advice", "Advice", [Points(points)] if points else []),
-            Section("auc", "AUC", [*sections.auc_parts(found, subject.arms), *provenance.published_parts(subject)]),
-            Section("differences", "Differences", sections.difference_parts(found, subject.references)),
-            Section("convergence", "How soon", convergence_parts(results.curves, results.steps, found.steps)),
-            Section("size", "Is a small network enough?", sections.size_parts(found)),
+            Section(
+                "auc",
+                "AUC",
+                [*_of(what, sections.auc_parts(found, subject.arms)), *provenance.published_parts(subject)],
+            ),
+            Section("differences", "Differences", _of(what, sections.difference_parts(found, subject.references))),
+            Section(
+                "convergence", "How soon", _of(what, convergence_parts(results.curves, results.steps, found.steps))
+            ),
+            Section("size", "Is a small network enough?", _of(what, sections.size_parts(found))),
             Section("sources", "What the source knew", source_table(source_rows(subject, found))),
             Section("cca", "What did training change?", own),
             Section("pairs", "How alike are the networks?", changed.pair_parts(results.changes.pairs)),
@@ -155,6 +163,21 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
     )
 
 
+def _of(subject: str, parts: Sequence[Any]) -> list[Any]:
+    """Figures and tables of AUCs, with what these are of, as `Scoring.subject` says it."""
+    if not subject:
+        return list(parts)
+    for part in parts:
+        if isinstance(part, Picture):
+            set_subject(part.figure.axes[0], subject)
+    return [
+        dataclasses.replace(part, caption=f"{part.caption} AUC of {subject}.")
+        if isinstance(part, Picture | Table)
+        else part
+        for part in parts
+    ]
+
+
 def _values(results: _Results, points: Sequence[Point]) -> dict[str, Any]:
     """What `report.json` holds; what is not defined is null."""
     found, subject, own = results.found, results.subject, results.changes.own
@@ -162,6 +185,7 @@ def _values(results: _Results, points: Sequence[Point]) -> dict[str, Any]:
         "kind": "study" if subject.about else "runs",
         "study": dict(subject.about) or None,
         "question": question(subject.arms[0].runs[0].scoring),
+        "positive_class": subject.arms[0].runs[0].scoring.positive_class,
         "data": [{"arm": name} | dataclasses.asdict(counts) for name, counts in results.counts.items()],
         "advice": [dataclasses.asdict(point) for point in points],
         "auc": [dataclasses.asdict(arm) for arm in found.arms],

@@ -13,7 +13,7 @@ from radtransfer.backbones import BACKBONES
 from radtransfer.config import setting_fields, setting_value
 from radtransfer.figures.by_stage import draw_by_stage
 from radtransfer.figures.convergence import draw_convergence
-from radtransfer.figures.style import save_figure
+from radtransfer.figures.style import save_figure, set_subject
 from radtransfer.runs import read_rows, write_json, write_rows
 from radtransfer.settings import Config
 from radtransfer.studies.plan import StudyPlan
@@ -75,7 +75,7 @@ def write_freeze_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[dict[st
     stages = list(dict.fromkeys(row["through"] for row in rows))
     points = {(row["variant"], row["through"]): _point(row, "auc") for row in rows}
     series = {name: [points.get((scheme, stage)) for stage in stages] for scheme, name in VARIANTS.items()}
-    _save(draw_by_stage(stages, series, x="frozen through L", y="test AUC (mean ± sd)"), out, "auc_by_stage")
+    _save(draw_by_stage(stages, series, x="frozen through L", y="test AUC (mean ± sd)"), rows, out, "auc_by_stage")
     return rows
 
 
@@ -87,13 +87,14 @@ def write_transfusion_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[di
     curves = {f"through {row['through']}": list(_test_curves(run)) for row, run in zip(rows, runs, strict=True)}
     _save(
         draw_convergence({name: folds for name, folds in curves.items() if folds}, threshold=threshold),
+        rows,
         out,
         "convergence",
     )
     stages = [row["through"] for row in rows]
     series = {"steps": [_point(row, "steps") for row in rows]}
     label = f"steps to a test AUC of {threshold:g}"
-    _save(draw_by_stage(stages, series, x="pretrained through L", y=label), out, "steps_to_threshold")
+    _save(draw_by_stage(stages, series, x="pretrained through L", y=label), rows, out, "steps_to_threshold")
     return rows
 
 
@@ -113,6 +114,7 @@ def _row(sweep: Sweep, run: Mapping[str, Any]) -> dict[str, Any]:
         "ci95_high": run["ci95_high"],
         "folds": len(run["folds"]),
         "trainable_parameters": run["trainable_parameters"],
+        "positive_class": run["positive_class"],
         "run": run["path"],
         "error": run["error"],
     }
@@ -145,6 +147,8 @@ def _write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     write_json(out / "sweep.json", list(rows))
 
 
-def _save(figure: Any, out: Path, name: str) -> None:
+def _save(figure: Any, rows: Sequence[Mapping[str, Any]], out: Path, name: str) -> None:
+    positive = next((row["positive_class"] for row in rows if row["positive_class"] is not None), None)
+    set_subject(figure.axes[0], "" if positive is None else f"positive class {positive}")
     for suffix in (".png", ".svg"):
         save_figure(figure, out / f"{name}{suffix}")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.curve import steps_to
+from radtransfer.metrics.scoring import recorded_scoring
 from radtransfer.run_names import look_up
 from radtransfer.run_reading import read_record, read_rows, reading
 from radtransfer.runs import finished_folds, read_run, write_json, write_rows
@@ -29,6 +30,8 @@ _SETTINGS = ("backbone", "weights", "scheme", "through", "image_size", "seed", "
 _FIGURES = ("auc", "auc_sd", "auc_pooled", "ci95_low", "ci95_high", "val_auc", "accuracy", "top5_accuracy")
 _STEPS = ("threshold", "steps", "steps_sd", "steps_reached", "steps_watched")
 _LAST = ("epochs", "best_epoch", "images", "patients", "parameters", "trainable_parameters", "seconds", "status")
+_LAST += ("positive_class",)
+_SHARED = ("kind", "arm", *_SETTINGS[:-2], "positive_class")
 _BY_CLASS = "auc_class_"
 _END = ("reference", "path", "error")
 
@@ -66,8 +69,8 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
     """All that is known of a run.
 
     Its keys: `run` (key), `kind` ("arm" or "source"), `arm`, `labels` (axis → value), `backbone`, `weights` (as the
-    study says), `scheme`, `through`, `image_size`, `seed`; `status` ("finished", "partly", "failed", "waiting") and
-    `error`; `auc` (mean), `auc_sd` (ddof 1), `auc_pooled`, `ci95_low`, `ci95_high`, `per_class` (class → mean AUC),
+    study says), `scheme`, `through`, `image_size`, `seed`, `positive_class` (None where there are not two classes);
+    `status` ("finished", "partly", "failed", "waiting") and `error`; `auc` (mean), `auc_sd` (ddof 1), `auc_pooled`, `ci95_low`, `ci95_high`, `per_class` (class → mean AUC),
     `accuracy`, `top5_accuracy`, `images`, `patients`; `threshold`, and `steps`, `steps_sd` over the folds that reached
     it, `steps_reached` of `steps_watched` folds; `parameters` and `trainable_parameters` of the backbone;
     `seconds` of training; `reference`, the run that gains are measured against; `path`; and `folds`, for each finished
@@ -88,6 +91,7 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
         "through": config.transfer.through,
         "image_size": config.model.image_size,
         "seed": config.seed,
+        "positive_class": recorded_scoring(record).positive_class if "classes" in record else None,
         **_state(run, folds),
         **_summary(run.path),
         **_steps(folds, plan.study.threshold),
@@ -101,7 +105,7 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
 
 
 def _lines(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    shared = {"run": row["run"], **row["labels"], **{name: row[name] for name in ("kind", "arm", *_SETTINGS[:-2])}}
+    shared = {"run": row["run"], **row["labels"], **{name: row[name] for name in _SHARED}}
     yield {**row, **shared, **_by_class(row), "level": "run"}
     for fold in row["folds"]:
         line = {**shared, "threshold": row["threshold"], **fold, "level": "fold", "status": "finished"}

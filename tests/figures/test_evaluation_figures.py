@@ -32,6 +32,17 @@ def test_precision_is_drawn_against_the_prevalence():
     assert any(list(line.get_ydata()) == [0.25, 0.25] for line in figure.axes[0].lines)
 
 
+def test_figures_say_above_what_they_are_of():
+    bins = Bins([0.5], [0.5], [[0.4, 0.6]], [3], [0.5], width=0.1, error=0)
+    line, subject = ([0, 1], [0, 1], [], []), "positive class a_b$"
+    drawn = [
+        draw_roc({"a": (*line, 0.5, None)}, GRID, subject=subject),
+        draw_precision_recall({"a": (*line, 0.5, 0.5)}, GRID, subject=subject),
+        draw_reliability({"as trained": bins}, subject=subject),
+    ]
+    assert [figure.axes[0].get_title() for figure in drawn] == ["positive class a_b\\$"] * 3
+
+
 def test_a_long_name_is_cut_and_its_area_is_not():
     figure = draw_roc({"w" * 60: ([0, 1], [0, 1], [], [], 0.5, (0.4, 0.6))}, GRID)
     (text,) = texts(figure)

@@ -1,6 +1,7 @@
 """The figures agree with scikit-learn and with hand calculations."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,36 @@ def test_two_sigmoids_are_scored_by_the_last_one_as_it_is():
     metrics = evaluate(fold([[1, 0], [0, 1]], [[0.1, 0.4], [0.9, 0.5]]), TWO)
     assert metrics.auc == 1
     assert metrics.per_class == {"benign": 0.0, "malignant": 1.0}
+
+
+@pytest.mark.parametrize("positive", ["benign", "malignant"])
+@pytest.mark.parametrize("seed", range(3))
+def test_two_sigmoids_are_scored_by_the_positive_class(seed, positive):
+    rng = np.random.default_rng(seed)
+    targets, _ = softmax_case(rng, 60, 2)
+    outputs = np.round(rng.random((60, 2)) * 0.7 + 0.3 * targets, 2)
+    column = TWO.classes.index(positive)
+    truth, scores = targets[:, column], outputs[:, column]
+    found = evaluate(fold(targets, outputs), replace(TWO, positive_class=positive))
+    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
+    assert found.auc == pytest.approx(roc_auc_score(truth, scores))
+    assert found.sensitivity_at_90_specificity == pytest.approx(true[1 - false >= 0.9 - 1e-9].max())
+    assert found.brier == pytest.approx(brier_score_loss(truth, scores))
+
+
+def test_the_positive_class_is_the_last_of_two_unless_another_is_named_and_comes_last_in_figures():
+    assert Scoring("multiclass", ("benign", "malignant"), positive_class="malignant") == TWO
+    benign = Scoring("multiclass", ("benign", "malignant"), positive_class="benign")
+    assert (TWO.in_order, benign.in_order) == (("benign", "malignant"), ("malignant", "benign"))
+    assert [item.positive_class for item in (THREE, GRADES, LABELS)] == [None] * 3
+    subjects = [item.subject for item in (benign, GRADES, Scoring("multilabel", ("edema",)), THREE, LABELS)]
+    assert subjects == ["positive class benign", "grade 1 or worse", "label edema", "", ""]
+
+
+@pytest.mark.parametrize("scoring", [TWO, THREE, GRADES, LABELS])
+def test_a_positive_class_that_does_not_fit_is_refused(scoring):
+    with pytest.raises(ConfigError, match="expected one of two classes"):
+        replace(scoring, positive_class="a" if scoring is THREE else "0")
 
 
 def test_float32_outputs_are_not_compared_after_rounding():

@@ -38,6 +38,12 @@ def test_an_operating_point_decides_between_two_classes():
     assert [(item.predicted, item.positive) for item in found] == [(("benign",), False), (("malignant",), True)]
 
 
+def test_an_operating_point_of_the_first_class_decides_for_it():
+    benign = Scoring("multiclass", ("benign", "malignant"), positive_class="benign")
+    found = predictions(benign, [[0.8, 0.2], [0.2, 0.8]], point=point(benign=0.25))
+    assert [(item.predicted, item.positive) for item in found] == [(("benign",), True), (("malignant",), False)]
+
+
 def test_temperatures_change_what_is_shown_and_not_what_is_decided():
     first, second = [[0.9, 0.1]], [[0.2, 0.8]]
     (found,) = predictions(TWO, first, second, temperatures=(3.0, 0.5), point=point(malignant=0.44))

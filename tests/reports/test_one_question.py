@@ -59,6 +59,19 @@ def test_two_grades_of_the_same_classes_are_two_questions(tmp_path):
     assert report(tmp_path, "--no-cca", "--out", tmp_path / "out").exit_code == 2
 
 
+def test_two_positive_classes_are_two_questions_and_the_last_is_the_default(tmp_path):
+    write_run(tmp_path / "old")
+    change_record(write_run(tmp_path / "named", starts_from="random"), positive_class="sick")
+    assert report(tmp_path, "--no-cca", "--out", tmp_path / "out").exit_code == 0
+    values, text = results(tmp_path / "out")
+    assert (values["positive_class"], len(values["auc"])) == ("sick", 2)
+    assert "positive class sick" in text and "AUC of positive class sick." in text
+    change_record(write_run(tmp_path / "other", starts_from="gabor"), positive_class="well")
+    refused = report(tmp_path, "--no-cca", "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "well or sick? positive class well" in refused.stderr and "positive class sick" in refused.stderr
+
+
 def test_a_question_of_many_classes_names_the_first():
     classes = tuple(f"c{number}" for number in range(1000))
     assert question(Scoring("multiclass", classes)).endswith("c11, … (1,000 classes)?")

@@ -14,7 +14,7 @@ MOST_CLASSES = 12
 
 
 def check_one_question(runs: Iterable[ArmRun], out: Path, options: Sequence[str] = ()) -> None:
-    """See that all runs have the same classes, kind of labels and positive grades.
+    """See that all runs have the same classes, kind of labels, and positive grades or class.
 
     Args:
         runs: All of a report.
@@ -33,7 +33,11 @@ def check_one_question(runs: Iterable[ArmRun], out: Path, options: Sequence[str]
         f"Expected runs that answer one question: AUCs of different questions cannot be compared. "
         f"Received {len(asked)} questions:"
     ]
-    lines += [f"  {question(scoring)}  {listed([str(run.path) for run in its])}" for scoring, its in asked.items()]
+    words = [question(scoring) for scoring in asked]
+    for text, (scoring, its) in zip(words, asked.items(), strict=True):
+        # Of two runs that tell the same classes apart, the positive class is what differs.
+        text = f"{text} {scoring.subject}" if words.count(text) > 1 else text
+        lines.append(f"  {text}  {listed([str(run.path) for run in its])}")
     lines.append("Make a report of each:")
     for number, its in enumerate(asked.values(), start=1):
         words = ["radtransfer", "report", *(str(run.path) for run in its), *options, "--out", f"{out}-{number}"]

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.errors import RunError
-from radtransfer.metrics.scoring import Scoring
+from radtransfer.metrics.scoring import Scoring, recorded_scoring
 from radtransfer.near_path import near_path
 from radtransfer.reports.arms.study_record import read_study
 from radtransfer.run_reading import read_record, read_rows, reading
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.yaml_text import read_yaml
 
-CHANCE = ("seed", "out", "track", "system.", "splits.fold", "recipe")
-"""Settings that do not make another arm."""
+CHANCE = ("seed", "out", "track", "system.", "splits.fold", "recipe", "data.positive_class")
+"""Settings that do not make another arm; the positive class is the same in all runs of a report."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ class ArmRun:
     @property
     def scoring(self) -> Scoring:
         """The classes, and what of them the AUC is of."""
-        # Earlier runs did not record the grade, and took it from their settings alone.
-        grade = self.record.get("positive_from", self.settings.get("data.positive_from"))
-        return Scoring(self.record["task"], tuple(self.record["classes"]), grade)
+        return recorded_scoring(self.record, positive_from=self.settings.get("data.positive_from"))
 
     @property
     def alike(self) -> str:

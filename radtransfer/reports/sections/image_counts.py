@@ -93,4 +93,4 @@ def _counts(run: ArmRun) -> ImageCounts | None:
     for label, _ in rows.values():
         labels.update(label.split(";") if run.scoring.task == "multilabel" else [label])
     patients = {patient for _, patient in rows.values() if patient}
-    return ImageCounts(len(rows), len(patients) or None, {name: labels[name] for name in run.scoring.classes})
+    return ImageCounts(len(rows), len(patients) or None, {name: labels[name] for name in run.scoring.in_order})

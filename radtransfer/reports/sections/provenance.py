@@ -15,13 +15,15 @@ def facts(found: ArmResults, subject: Subject, counts: Mapping[str, ImageCounts]
     tested = {(difference.patients, difference.unit) for difference in found.differences}
     runs = {run.path for arm in subject.arms for run in arm.runs}
     sets = found.image_sets
-    shown = [("question", question(subject.arms[0].runs[0].scoring))]
+    scoring = subject.arms[0].runs[0].scoring
+    shown = [("question", question(scoring))]
     shown += count_facts(counts) if sets < 2 else [("sets of test images", str(sets))]
     shown += [("arms", str(len(subject.arms))), ("runs", str(len(runs)))]
     shown.append(("networks trained", str(sum(arm.trainings for arm in found.arms))))
     if len(tested) == 1:
         (count, unit) = tested.pop()
         shown.append((f"{unit} tested", f"{count:,}"))
+    shown += [("positive class", scoring.positive_class)] if scoring.positive_class is not None else []
     unfinished = [row["status"] for row in subject.unfinished]
     shown += [(f"runs {_STATUS[status]}", str(unfinished.count(status))) for status in _STATUS if status in unfinished]
     return shown
