@@ -10,6 +10,7 @@ TABLE_OPTIONS = {
     "label_column": "data.label_column",
     "patient_column": "data.patient_column",
     "patient_regex": "data.patient_regex",
+    "allow_alike_patients": "data.allow_alike_patients",
     "task": "data.task",
     "uncertain": "data.uncertain",
     "unmentioned": "data.unmentioned",

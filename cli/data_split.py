@@ -67,4 +67,5 @@ def _next_line(found: "DataSplit", path: Path, image_root: str | None) -> str:
     words += ["--image-root", str(root)] if root else []
     words += ["--image-root", "FOLDER"] if not root and found.in_records else []
     words += ["--task", "multilabel"] if found.table.task == "multilabel" else []
+    words += ["--allow-alike-patients"] if found.table.alike_patients else []
     return f"{shlex.join(words)} …"

@@ -40,6 +40,11 @@ class DataSettings:
     patient_regex: str | None = setting(
         None, "Regular expression whose first group, found in the path, is the patient id."
     )
+    allow_alike_patients: bool = setting(
+        False,
+        "Patient ids that differ only in case, spaces or leading zeros (0001, 1) are different people; otherwise two "
+        "such spellings are an error.",
+    )
     task: Literal["auto", "binary", "multiclass", "multilabel"] = setting("auto", "What the labels are.")
     positive_from: int | None = setting(
         None,

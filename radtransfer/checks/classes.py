@@ -47,7 +47,7 @@ def _few_patients(evidence: Evidence) -> Iterator[Finding]:
     """A finding for each class of which a test set has few: the fold with fewest, and how many."""
     table = evidence.table
     what = "image" if table.patients is None else "patient"
-    groups = np.unique(np.array(table.groups, dtype=object), return_inverse=True)[1]
+    groups = np.unique(np.array(table.patient_keys or table.paths, dtype=object), return_inverse=True)[1]
     for column, name in zip(table.targets.T, table.classes, strict=True):
         held = {fold.number: len(np.unique(groups[(fold.split == "test") & (column == 1)])) for fold in evidence.folds}
         if held and min(held.values()) < FEW:

@@ -118,7 +118,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
     return DataReport(
         data=str(config.data.source),
         images=len(set(table.paths)),
-        patients=None if table.patients is None else len(set(table.patients)),
+        patients=None if table.patients is None else len(set(table.patient_keys)),
         classes=class_counts(table),
         splits={"given": table.splits is not None, "folds": split_counts(table, folds)},
         sizes=size_figures(records),

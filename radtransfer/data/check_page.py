@@ -20,6 +20,8 @@ _TITLES = {
     "few_patients": "Few patients of a class",
     "contradictory_labels": "One image with several labels",
     "contradictory_patients": "One image with several patients",
+    "patients_alike": "One patient under several spellings",
+    "patients_rounded": "Patient ids rounded by a spreadsheet",
     "leak": "The same in two splits",
     "duplicate": "Copies of one image",
     "near_duplicate": "Images that look alike",

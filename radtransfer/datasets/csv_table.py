@@ -14,6 +14,7 @@ from radtransfer.datasets.columns import Columns, find_columns
 from radtransfer.datasets.image_files import find_files
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed, multilabel_targets, one_hot, plain
+from radtransfer.datasets.patients import ALIKE_ADVICE, patient_key
 from radtransfer.datasets.sheet import RowsError, Sheet, read_sheet
 from radtransfer.datasets.splits import place_images, split_name
 from radtransfer.errors import DataError
@@ -51,7 +52,7 @@ def table_from_sheet(sheet: Sheet, settings: DataSettings, *, folder: Path) -> I
     """
     columns = find_columns(sheet, settings)
     rows_of = _rows_by_path(sheet, columns)
-    _check_agreement(sheet, columns, rows_of)
+    _check_agreement(sheet, columns, rows_of, settings)
     paths, firsts = list(rows_of), [rows[0] for rows in rows_of.values()]
     targets, classes = _targets(sheet, columns, firsts, settings)
     patients, patient_notes = _patients(sheet, columns, firsts, named=settings.patient_column is not None)
@@ -66,6 +67,7 @@ def table_from_sheet(sheet: Sheet, settings: DataSettings, *, folder: Path) -> I
         classes=classes,
         task="multilabel" if columns.multilabel else "multiclass",
         patients=None if patients is None else tuple(patients[i] for i in index),
+        patients_from="the data set" if columns.patient is None else f"column {sheet.columns[columns.patient]!r}",
         splits=splits,
         notes=columns.notes + patient_notes + split_notes + file_notes,
     )
@@ -86,7 +88,7 @@ def _rows_message(sheet: Sheet, rows: Sequence[int], what: str, column: int) -> 
     return f"{len(rows)} rows {what} (column {column_name!r}): {places}. Fill them in or remove the rows."
 
 
-def _check_agreement(sheet: Sheet, columns: Columns, rows_of: dict[str, list[int]]) -> None:
+def _check_agreement(sheet: Sheet, columns: Columns, rows_of: dict[str, list[int]], settings: DataSettings) -> None:
     """All rows of an image give it the same labels and the same patient."""
     held = [("labels", columns.labels)]
     if columns.patient is not None:
@@ -98,7 +100,15 @@ def _check_agreement(sheet: Sheet, columns: Columns, rows_of: dict[str, list[int
                 clashes.append((path, rows))
         if clashes:
             rows = [row for _, rows in clashes for row in rows]
-            raise RowsError(_clash_message(sheet, cells, what, clashes), rows, kind=f"contradictory_{what}")
+            if what == "patients" and not settings.allow_alike_patients and _only_spelt_apart(sheet, cells[0], clashes):
+                message = _clash_message(sheet, cells, "several spellings of one patient", clashes)
+                raise RowsError(f"{message} {ALIKE_ADVICE}", rows, kind="patients_alike")
+            message = _clash_message(sheet, cells, f"contradictory {what}", clashes)
+            raise RowsError(f"{message} Correct the wrong rows.", rows, kind=f"contradictory_{what}")
+
+
+def _only_spelt_apart(sheet: Sheet, column: int, clashes: Sequence[tuple[str, list[int]]]) -> bool:
+    return all(len({patient_key(plain(sheet.rows[row][column])) for row in rows}) == 1 for _, rows in clashes)
 
 
 def _cells(sheet: Sheet, row: int, columns: Sequence[int]) -> tuple[str, ...]:
@@ -111,7 +121,7 @@ def _clash_message(sheet: Sheet, cells: Sequence[int], what: str, clashes: Seque
     sides = [f"{','.join(value) or 'nothing'} in {sheet.place(row)}" for value, row in values.items()]
     count = "1 image has" if len(clashes) == 1 else f"{len(clashes)} images have"
     found = ", ".join(reversed(sides))
-    return f"{count} contradictory {what}, such as {path!r}: {found}. Correct the wrong rows."
+    return f"{count} {what}, such as {path!r}: {found}."
 
 
 def _targets(

@@ -122,14 +122,11 @@ def fold_rows(table: ImageTable, folds: Sequence[Fold]) -> Iterator[tuple[str, s
 
 def _group_codes(table: ImageTable) -> np.ndarray:
     """A number per image; images with the same one stay together. Numbered by name, not by row."""
-    if table.patients is not None:
-        names = table.patients
-    else:
-        first: dict = {}
-        identities = image_identities(table)
-        for identity, path in zip(identities, table.paths, strict=True):
-            first[identity] = min(path, first.get(identity, path))
-        names = [first[identity] for identity in identities]
+    first: dict = {}
+    identities = image_identities(table) if table.patients is None else table.patient_keys
+    for identity, name in zip(identities, table.groups, strict=True):
+        first[identity] = min(name, first.get(identity, name))
+    names = [first[identity] for identity in identities]
     return np.unique(np.array(names, dtype=object), return_inverse=True)[1]
 
 

@@ -53,7 +53,7 @@ def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> 
 def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> list[str]:
     """A phrase for each overlap of images or patients between two splits of a fold."""
     images = _codes(image_identities(table))
-    patients = None if table.patients is None else _codes(table.patients)
+    patients = None if table.patients is None else _codes(table.patient_keys)
     found = []
     for number, split in splits:
         rows = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
@@ -121,8 +121,9 @@ def _shared_images(table: ImageTable, pairs: Sequence[tuple[int, int]], where: s
 def _shared_patients(table: ImageTable, pairs: Sequence[tuple[int, int]], where: str) -> list[str]:
     if not pairs:
         return []
-    images = ", ".join(dict.fromkeys(table.paths[row] for row in pairs[0]))
-    return [f"{_counted(len(pairs), 'patient')} {where} (e.g. {table.patients[pairs[0][0]]}: {images})"]
+    names, images = ([values[row] for row in pairs[0]] for values in (table.patients, table.paths))
+    example = f"{' and '.join(dict.fromkeys(names))}: {', '.join(dict.fromkeys(images))}"
+    return [f"{_counted(len(pairs), 'patient')} {where} (e.g. {example})"]
 
 
 def _counted(number: int, what: str) -> str:

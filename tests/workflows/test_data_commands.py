@@ -140,6 +140,50 @@ def test_a_duplicate_in_drawn_folds_is_a_leak_and_one_in_a_patient_is_not(radtra
     assert [f["severity"] for f in json.loads(outcome.out)["findings"] if f["kind"] == "duplicate"] == ["warning"]
 
 
+@pytest.fixture
+def spelt(tiny_images, tmp_path):
+    """The tiny images, half of each patient in train and half in test, under two spellings."""
+    rows = list(csv.reader((tiny_images / "images.csv").read_text().splitlines()))[1:]
+    for i, row in enumerate(rows):
+        row[2:] = [f"{i // 2:04d}", "test"] if i % 2 else [str(i // 2), "train"]
+    with (tmp_path / "spelt.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([["path", "label", "patient", "split"], *rows])
+    return tmp_path / "spelt.csv"
+
+
+def test_two_spellings_of_patients_are_found_with_the_leak_that_they_hide(radtransfer, tiny_images, spelt, tmp_path):
+    data = (spelt, "--image-root", tiny_images / "images")
+    outcome = radtransfer("data", "check", *data, "--json", "--out", tmp_path / "out")
+    assert outcome.code == 3
+    report = json.loads(outcome.out)
+    kinds = {finding["kind"]: finding for finding in report["findings"] if finding["severity"] == "error"}
+    assert set(kinds) == {"patients_alike", "leak"}
+    assert report["patients"] == 24
+    assert "24 patients have several spellings in column 'patient'" in kinds["patients_alike"]["message"]
+    assert kinds["leak"]["patients"] in [[str(number), f"{number:04d}"] for number in range(24)]
+    assert "One patient under several spellings" in (tmp_path / "out" / "check.html").read_text()
+
+
+def test_two_spellings_of_patients_stop_every_command_unless_they_are_allowed(
+    radtransfer, tiny_images, spelt, tmp_path
+):
+    data = (spelt, "--image-root", tiny_images / "images")
+    for command in (
+        ("data", "split", *data, "--out", tmp_path / "folds.csv"),
+        ("data", "prepare", *data, "--image-size", 24, "--out", tmp_path / "prepared"),
+        ("finetune", "--data", *data, "--dry-run"),
+    ):
+        outcome = radtransfer(*command)
+        assert (outcome.code, outcome.out) == (3, ""), command
+        assert "--allow-alike-patients" in outcome.err and "'0000'" in outcome.err
+    outcome = radtransfer("data", "split", *data, "--out", tmp_path / "folds.csv", "--allow-alike-patients")
+    assert outcome.code == 0, outcome.err
+    assert "48 patients" in outcome.out
+    again = outcome.err.splitlines()[-1].split("train     radtransfer finetune ")[1].removesuffix(" …").split()
+    table = read_table(DataSettings(source=again[1], image_root=again[3], allow_alike_patients=True))
+    assert again[4:] == ["--allow-alike-patients"] and len(set(table.patients)) == 48
+
+
 def test_too_few_patients_and_missing_data_exit_with_3_and_json(radtransfer, tiny_images, tmp_path):
     outcome = radtransfer("data", "check", tiny_images / "images", "--folds", 60, "--json")
     assert outcome.code == 3
