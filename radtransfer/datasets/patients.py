@@ -87,11 +87,12 @@ def patient_id_errors(table: "ImageTable") -> Iterator[PatientIdsError]:
         )
         paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in lost]
         yield PatientIdsError(message + advice, "patients_rounded", paths)
-    spellings: dict[str, list[str]] = {}
-    for patient, key in sorted(set(zip(table.patients, table.patient_keys, strict=True))):
-        spellings.setdefault(key, []).append(patient)
-    several = [names for names in spellings.values() if len(names) > 1]
-    if several:
+    keys = dict(zip(table.patients, table.patient_keys, strict=True))
+    if len(set(keys.values())) < len(keys):
+        spellings: dict[str, list[str]] = {}
+        for patient in sorted(keys):
+            spellings.setdefault(keys[patient], []).append(patient)
+        several = [names for names in spellings.values() if len(names) > 1]
         alike = {name for names in several for name in names}
         paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in alike]
         count = "1 patient has" if len(several) == 1 else f"{len(several)} patients have"
