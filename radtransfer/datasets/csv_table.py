@@ -14,7 +14,8 @@ from radtransfer.datasets.columns import Columns, find_columns
 from radtransfer.datasets.image_files import find_files
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed, multilabel_targets, one_hot, plain
-from radtransfer.datasets.patients import ALIKE_ADVICE, patient_key
+from radtransfer.datasets.patient_keys import patient_key
+from radtransfer.datasets.patients import ALIKE_ADVICE
 from radtransfer.datasets.sheet import RowsError, Sheet, read_sheet
 from radtransfer.datasets.splits import place_images, split_name
 from radtransfer.errors import DataError

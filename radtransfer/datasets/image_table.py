@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from radtransfer.datasets.patients import patient_keys
+from radtransfer.datasets.patient_keys import patient_keys
 from radtransfer.image_place import ImagePlace
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.datasets.patients import patient_keys
+from radtransfer.datasets.patient_keys import patient_keys
 from radtransfer.errors import RadtransferError
 from radtransfer.runs import read_rows
 from radtransfer.settings import DataSettings

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from radtransfer.datasets import read_table
 from radtransfer.datasets.lenient import read_leniently
-from radtransfer.datasets.patients import patient_key
+from radtransfer.datasets.patient_keys import patient_key
 from radtransfer.errors import DataError
 from radtransfer.settings import DataSettings
 
@@ -156,10 +156,10 @@ def test_a_check_of_the_data_goes_on_after_it_has_found_two_spellings(write):
 
 
 def test_many_patients_are_compared_through_their_different_ids_only(write, monkeypatch):
-    from radtransfer.datasets import patients
+    from radtransfer.datasets import patient_keys
 
-    calls, key = [], patients.patient_key
-    monkeypatch.setattr(patients, "patient_key", lambda name: calls.append(name) or key(name))
+    calls, key = [], patient_keys.patient_key
+    monkeypatch.setattr(patient_keys, "patient_key", lambda name: calls.append(name) or key(name))
     names = [f"P{i % 7:04d}" for i in range(1000)]
     random.Random(0).shuffle(names)
     read(write(names))
