@@ -160,7 +160,10 @@ def test_links_to_one_file_stay_together(tmp_path):
     ("labels", "settings", "message"),
     [
         ("a" * 20 + "b" * 3, {}, "5 folds need 5 images of every class; 'b' has 3. Use --folds 3 or fewer"),
-        ("a" * 20 + "b" * 2, {}, "'b' has 2. Leave the class out"),
+        ("a" * 20 + "b" * 2, {}, "'b' has 2. Add images of it"),
+        ("a" * 20 + "b" * 2 + "c" * 20, {}, "'b' has 2. Leave the class out, or add images of it"),
+        ("a" * 20 + "b" * 2 + "c" * 2, {}, "'b' has 2, 'c' has 2. Add images of them"),
+        ("a" * 20 + "b" * 2 + "c" * 2 + "d" * 9, {}, "'b' has 2, 'c' has 2. Leave these classes out, or add images of"),
         ("a" * 20 + "b" * 2, {"folds": 1}, "A train, a val and a test set need 3 images of every class; 'b' has 2"),
     ],
 )
