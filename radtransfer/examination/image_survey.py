@@ -15,6 +15,7 @@ from PIL import Image
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.examination.image_examination import image_contents, read_pixels
+from radtransfer.examination.near_identical import miniature
 from radtransfer.image_formats import ImageFacts, inspect_image
 from radtransfer.image_formats.pillow_images import open_image, stored_values
 from radtransfer.image_place import FilePart, ImagePlace
@@ -22,7 +23,7 @@ from radtransfer.parallel import in_parallel
 from radtransfer.progress import Progress
 
 LOOK = (8, 9)
-"""Rows and columns of the miniature by which images are compared."""
+"""Rows and columns of grey values by which images are compared."""
 
 WHOLE_NUMBERS = ("16-bit grey", "16-bit RGB", "32-bit grey")
 """Modes of more than 8 bits whose values count from 0 to 65535; DICOM has a window in its header."""
@@ -65,7 +66,8 @@ class ImageRecord:
         mode: How it is coloured: "RGB", "grey", "16-bit grey", "DICOM", ….
         contents: Hash of its bytes; b"" for one of several frames of a file.
         pixels: Hash of its pixels at full size, upright or not.
-        look: Miniature in grey, uint8 (8, 9); None where there is hardly anything in it.
+        look: Grey values of 8 rows and 9 columns, uint8; None where there is hardly anything in it.
+        miniature: By which nearly identical images are found, uint8 (64, 64); None likewise.
         low: Least pixel value before any window, 0–255; outside it for floats and 32 bits that leave their range.
         high: Greatest.
         spread: Standard deviation of a sample of its pixels, in the same unit.
@@ -78,6 +80,7 @@ class ImageRecord:
     contents: bytes = b""
     pixels: bytes = b""
     look: np.ndarray | None = None
+    miniature: np.ndarray | None = None
     low: float = 0.0
     high: float = 0.0
     spread: float = 0.0
@@ -124,6 +127,7 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=_pixel_hash(pixels, facts.orientation),
         look=_look(pixels, low, high),
+        miniature=miniature(pixels),
         low=low,
         high=high,
         spread=float(pixels[::step, ::step].std()),
@@ -152,7 +156,7 @@ def _pixel_hash(pixels: np.ndarray, orientation: int) -> bytes:
 
 
 def _look(pixels: np.ndarray, low: float, high: float) -> np.ndarray | None:
-    """The miniature; None where its grey values are nearly one, so that it would look like any other such image."""
+    """Grey values of the image made small; None where they are nearly one: any two such images look alike."""
     if pixels.dtype != np.uint8:
         pixels = ((pixels - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
     grey = Image.fromarray(pixels).convert("L").resize(LOOK[::-1], Image.Resampling.BOX)
