@@ -242,6 +242,7 @@ def test_classes_that_do_not_match_exit_with_3_and_can_be_mapped(radtransfer, fi
         "--class-map Sick=sick --class-map normal=CLASS",
     ):
         assert words in outcome.err
+    assert "leave their images out" not in outcome.err  # one class would be left
     options = ("--class-map", "Sick=sick", "--class-map", "normal=")
     outcome = radtransfer("evaluate", finished_run.path, "--data", table, *options, "--draws", 100, "--json")
     assert outcome.code == 0, outcome.err
