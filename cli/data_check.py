@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from radtransfer.data.check import DataReport
 
 OPTIONS = TABLE_OPTIONS | {
+    "positive_from": "data.positive_from",
     "on_bad_image": "data.on_bad_image",
     "window": "images.window",
     "folds": "splits.folds",
@@ -92,6 +93,8 @@ def _lines(report: "DataReport") -> Iterator[str]:
     if report.images:
         yield f"images    {images_text(report.images, report.patients, report.classes, report.positive_class)}"
         yield f"stored    {_stored(report)}"
+        if len(report.modes) > 1:
+            yield from (f"          {line}" for line in _mode_table(report))
     folds = report.splits["folds"]
     if folds:
         source = "given with the data" if report.splits["given"] else "as finetune would draw them"
@@ -118,6 +121,14 @@ def _stored(report: "DataReport") -> str:
             f"{report.sizes['distinct']} sizes"
         )
     return f"{sizes}; {', '.join(f'{mode} {count}' for mode, count in report.modes.items())}"
+
+
+def _mode_table(report: "DataReport") -> Iterator[str]:
+    """How many images of each class are stored in which mode."""
+    wide = max(map(len, ("class", *report.class_modes)))
+    yield "  ".join(["class".ljust(wide), *report.modes])
+    for name, modes in report.class_modes.items():
+        yield "  ".join([name.ljust(wide), *(f"{count:>{len(mode)}}" for mode, count in modes.items())])
 
 
 def _text(finding: "Finding") -> str:

@@ -15,6 +15,7 @@ TABLE_OPTIONS = {
     "label_separator": "data.label_separator",
     "missing_values": "data.missing_values",
     "missing_patients": "data.missing_patients",
+    "allow_alike_patients": "data.allow_alike_patients",
     "task": "data.task",
     "positive_class": "data.positive_class",
     "uncertain": "data.uncertain",

@@ -31,7 +31,7 @@ from radtransfer.recipes import head_phase
 from radtransfer.run_names import check_names, has_weights
 from radtransfer.settings import Config, TrainingSettings
 from radtransfer.splits.folds import Fold, assign_folds, fold_notes
-from radtransfer.splits.leaks import LEAK, copy_notes
+from radtransfer.splits.leaks import LEAK, copy_notes, near_identical_notes
 from radtransfer.splits.source_leaks import source_leaks
 from radtransfer.transfer import TransferPlan, lay_out
 
@@ -90,9 +90,11 @@ def prepare(
     )
     if checked.bad:
         folds = _folds(config, checked.table)
+    splits = [(fold.number, fold.split) for fold in folds]
     notes = (
         *fold_notes(checked.table, config.splits, folds),
-        *copy_notes(checked.table, [(fold.number, fold.split) for fold in folds], workers=device.workers),
+        *copy_notes(checked.table, splits, workers=device.workers),
+        *near_identical_notes(checked.table, splits, checked.near_identical),
         *source_leaks(config.model.weights, checked.table, folds),
     )
     for note in (*notes, *_monitor_notes(config, checked.table, folds, scoring), *plan.notes()):

@@ -35,6 +35,7 @@ FREE = frozenset(
         "system.hosts",
         "system.worker_index",
         "data.outside_root",
+        "data.allow_alike_patients",
     }
 )
 """Settings that change no number."""

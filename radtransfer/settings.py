@@ -55,6 +55,11 @@ class DataSettings:
     missing_patients: Literal["own", "error"] = setting(
         "own", "What to do about images whose patient is missing: each is its own patient, or an error."
     )
+    allow_alike_patients: bool = setting(
+        False,
+        "Patient ids that differ only in case, spaces or leading zeros (0001, 1) are different people; otherwise two "
+        "such spellings are an error.",
+    )
     task: Literal["auto", "binary", "multiclass", "multilabel"] = setting("auto", "What the labels are.")
     positive_from: int | None = setting(
         None,

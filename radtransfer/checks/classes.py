@@ -1,5 +1,6 @@
-"""Classes and their numbers: one_class (error, or warning in a split), few_patients (warning), imbalance (note)."""
+"""Numbers of images: one_class (error or warning), few_patients, uneven_folds (warnings), imbalance (note)."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,9 @@ FEW = 5
 RATIO = 10
 """Images of the largest class to those of the smallest from which on a note is due."""
 
+UNEVEN = 1.5
+"""Images of the largest training set to those of the smallest above which folds are no repeats of one experiment."""
+
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Findings about the whole, then about validation and test sets."""
@@ -22,13 +26,35 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("one_class", "error", f"all images are alike in their labels: {shortened(table.classes)}")
         return
     yield from _imbalance(evidence)
+    yield from _uneven_folds(evidence)
+    questions = _questions(evidence)
     for fold in evidence.folds:
         for name in ("val", "test"):
-            targets = table.targets[fold.split == name]
+            targets = np.stack(list(questions.values()), axis=1)[fold.split == name]
             if not ((targets == 1).any(axis=0) & (targets == 0).any(axis=0)).any():
                 message = f"{name} of fold {fold.number} has images of one class only, or none: its AUC is undefined"
                 yield Finding("one_class", "warning", message)
     yield from _few_patients(evidence)
+
+
+def _questions(evidence: Evidence) -> dict[str, np.ndarray]:
+    """What AUCs are computed of, and where it is 1, 0 or not known: the classes, or grades on two sides of a limit."""
+    table, limit = evidence.table, evidence.positive_from
+    if limit is None or table.task == "multilabel" or not all(re.fullmatch(r"[+-]?\d+", n) for n in table.classes):
+        return dict(zip(table.classes, table.targets.T, strict=True))
+    reached = table.targets[:, [int(name) >= limit for name in table.classes]].any(axis=1)
+    return {f"grade {limit} or worse": reached * 1.0, f"a grade below {limit}": ~reached * 1.0}
+
+
+def _uneven_folds(evidence: Evidence) -> Iterator[Finding]:
+    sizes = {fold.number: int((fold.split == "train").sum()) for fold in evidence.folds}
+    if sizes and max(sizes.values()) > UNEVEN * min(sizes.values()):
+        most, least = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
+        message = (
+            f"fold {most} trains on {counted(sizes[most], 'image')}, fold {least} on {sizes[least]}: the folds are not "
+            "repeats of one experiment, and their mean and standard deviation mislead; even them out"
+        )
+        yield Finding("uneven_folds", "warning", message)
 
 
 def _imbalance(evidence: Evidence) -> Iterator[Finding]:
@@ -47,8 +73,8 @@ def _few_patients(evidence: Evidence) -> Iterator[Finding]:
     """A finding for each class of which a test set has few: the fold with fewest, and how many."""
     table = evidence.table
     what = "image" if table.patients is None else "patient"
-    groups = np.unique(np.array(table.groups, dtype=object), return_inverse=True)[1]
-    for column, name in zip(table.targets.T, table.classes, strict=True):
+    groups = np.unique(np.array(table.patient_keys or table.paths, dtype=object), return_inverse=True)[1]
+    for name, column in _questions(evidence).items():
         held = {fold.number: len(np.unique(groups[(fold.split == "test") & (column == 1)])) for fold in evidence.folds}
         if held and min(held.values()) < FEW:
             fold = min(held, key=held.get)

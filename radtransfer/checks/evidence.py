@@ -1,5 +1,6 @@
 """What the checks look at, and what they give."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,6 +46,7 @@ class Evidence:
         image_size: Side of the square that training makes of an image, pixels.
         skip_bad: Whether training would go on without the images that cannot be read.
         window: The setting `images.window`.
+        positive_from: The lowest of ordered grades that counts as positive; None where each class counts by itself.
     """
 
     table: ImageTable
@@ -53,6 +55,7 @@ class Evidence:
     image_size: int
     skip_bad: bool = False
     window: str = "auto"
+    positive_from: int | None = None
 
     @cached_property
     def readable(self) -> list[int]:
@@ -72,6 +75,16 @@ class Evidence:
     def labels(self) -> tuple[str, ...]:
         """The label of each row as text."""
         return self.table.labels
+
+    @cached_property
+    def class_modes(self) -> dict[str, dict[str, int]]:
+        """Class or label to how many of its images are stored in which mode, the commonest mode first."""
+        modes = np.array([record.mode for record in self.records], dtype=object)
+        order = [mode for mode, _ in Counter(modes[self.readable].tolist()).most_common()]
+        return {
+            name: {mode: int(((modes == mode) & (column == 1)).sum()) for mode in order}
+            for name, column in zip(self.table.classes, self.table.targets.T, strict=True)
+        }
 
     def files(self, rows: Iterable[int]) -> tuple[str, ...]:
         """The paths of some rows, each once."""

@@ -1,4 +1,4 @@
-"""How images are stored: mixed_modes (note, or warning across classes), orientation (note), header (warning)."""
+"""How images are stored: mixed_modes (note; warning where it tells a class), orientation (note), header (warning)."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,19 +8,29 @@ from radtransfer.checks.evidence import Evidence, Finding, counted, shortened
 _FEW = 20
 """Images of a mode below which that it belongs to one class may be chance."""
 
+_SHARE = 0.2
+"""By which the shares of a mode in two classes differ where it tells something of the class."""
+
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """A finding for each mode but the commonest, for images that are turned, and for headers that the pixels deny."""
     records = evidence.records
     modes = Counter(records[row].mode for row in evidence.readable)
     (usual, most), *others = modes.most_common() or [("", 0)]
+    by_class = evidence.class_modes
+    totals = {name: sum(found.values()) for name, found in by_class.items()}
     for mode, count in others:
         rows = [row for row in evidence.readable if records[row].mode == mode]
-        labels = sorted({evidence.labels[row] for row in rows}) if count >= _FEW else []
         message = f"{counted(count, 'image')} stored as {mode}, {most} as {usual}"
-        if len(labels) == 1 and len(evidence.table.classes) > 1:
-            message += f"; all are {labels[0]}, which a network may learn instead"
-        yield Finding("mixed_modes", "warning" if len(labels) == 1 else "note", message, evidence.files(rows))
+        shares = {name: found.get(mode, 0) / totals[name] for name, found in by_class.items() if totals[name]}
+        labels = {evidence.labels[row] for row in rows}
+        tells = count >= _FEW and len(shares) > 1
+        tells = tells and (len(labels) == 1 or max(shares.values()) - min(shares.values()) >= _SHARE)
+        if tells:
+            held = (f"{by_class[name].get(mode, 0)} of {totals[name]} {name}" for name in by_class)
+            only = f"all {count} are {labels.pop()}; " if len(labels) == 1 else ""
+            message += f": {only}it is {shortened(held, 6)}; possible shortcut: a network may learn the mode instead"
+        yield Finding("mixed_modes", "warning" if tells else "note", message, evidence.files(rows))
     turned = [row for row in evidence.readable if records[row].facts.orientation != 1]
     if turned:
         tags = shortened((str(records[row].facts.orientation) for row in turned), 8)

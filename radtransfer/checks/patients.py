@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from radtransfer.checks.evidence import Evidence, Finding
+from radtransfer.checks.evidence import Evidence, Finding, shortened
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -19,8 +19,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if table.splits is None:
         return  # folds are drawn by patient
     rows: dict[str, list[int]] = {}
-    for row, patient in enumerate(table.patients):
-        rows.setdefault(patient, []).append(row)
-    for patient, theirs in rows.items():
+    for row, key in enumerate(table.patient_keys):
+        rows.setdefault(key, []).append(row)
+    for theirs in rows.values():
         if crossed := evidence.crossed(theirs):
-            yield Finding("leak", "error", f"patient {patient} in {crossed}", evidence.files(theirs), (patient,))
+            names = tuple(dict.fromkeys(table.patients[row] for row in theirs))
+            message = f"patient {shortened(names)} in {crossed}"
+            yield Finding("leak", "error", message, evidence.files(theirs), names)

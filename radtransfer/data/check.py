@@ -37,6 +37,7 @@ class DataReport:
         splits: `given` (with the data, or else drawn) and `folds`, a list of what `split_counts` says.
         sizes: What `size_figures` says.
         modes: Mode to images.
+        class_modes: Class to mode to images.
         findings: The worst first, then by kind.
         evidence: What the checks looked at; None where no table could be read.
         left_out: Images whose rows in the table are mistaken: path and place.
@@ -50,6 +51,7 @@ class DataReport:
     splits: dict[str, Any] = field(default_factory=lambda: {"given": False, "folds": []})
     sizes: dict[str, Any] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
+    class_modes: dict[str, dict[str, int]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     evidence: Evidence | None = None
     left_out: Mapping[str, ImagePlace | None] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class DataReport:
              "classes": {NAME: {"images": int, "patients": int | null}},
              "splits": {"given": bool, "folds": [{"fold": int, "train": COUNTS, "val": COUNTS, "test": COUNTS}]},
              "sizes": {"height": RANGE, "width": RANGE, "distinct": int},      empty where no image can be read
-             "modes": {MODE: int},
+             "modes": {MODE: int}, "class_modes": {NAME: {MODE: int}},
              "findings": [{"kind": str, "severity": "error" | "warning" | "note", "files": [PATH],
                            "patients": [str], "message": str}]}
 
@@ -85,7 +87,8 @@ class DataReport:
             {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(finding).items()}
             for finding in self.findings
         ]
-        values = {name: getattr(self, name) for name in ("images", "patients", "classes", "splits", "sizes", "modes")}
+        names = ("images", "patients", "classes", "splits", "sizes", "modes", "class_modes")
+        values = {name: getattr(self, name) for name in names}
         return {"data": self.data, "valid": self.valid} | values | {"findings": findings}
 
 
@@ -114,6 +117,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         image_size=config.model.image_size,
         skip_bad=config.data.on_bad_image == "skip",
         window=config.images.window,
+        positive_from=table.positive_from if config.data.positive_from is None else config.data.positive_from,
     )
     findings += refused
     for name in CHECKS:
@@ -121,12 +125,13 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
     return DataReport(
         data=str(config.data.source),
         images=len(set(table.paths)),
-        patients=None if table.patients is None else len(set(table.patients)),
+        patients=None if table.patients is None else len(set(table.patient_keys)),
         classes=class_counts(table),
         positive_class=positive_class(table, config.data),
         splits={"given": table.splits is not None, "folds": split_counts(table, folds)},
         sizes=size_figures(records),
         modes=mode_counts(records),
+        class_modes=evidence.class_modes,
         findings=_in_order(findings),
         evidence=evidence,
         left_out=dict(pair for mistake in mistakes for pair in zip(mistake.paths, mistake.places, strict=True)),

@@ -27,6 +27,8 @@ _TITLES = {
     "one_hot_columns": "A column for each class",
     "split_ignored": "A split that is not used",
     "not_assigned": "Images in no split",
+    "patients_alike": "One patient under several spellings",
+    "patients_rounded": "Patient ids rounded by a spreadsheet",
     "leak": "The same in two splits",
     "duplicate": "Copies of one image",
     "near_duplicate": "Images that look alike",
@@ -42,6 +44,7 @@ _TITLES = {
     "range": "Range of values",
     "no_patients": "Patients not known",
     "one_class": "One class only",
+    "uneven_folds": "Training sets of unequal size",
     "imbalance": "Unequal classes",
     "small_image": "Small images",
     "unusual_size": "Unusual sizes",
@@ -147,12 +150,15 @@ def _classes(report: DataReport) -> str:
     if not report.classes:
         return ""
     most = max(max(counts["images"] for counts in report.classes.values()), 1)
+    modes = list(report.modes) if len(report.modes) > 1 else []
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{counts['images']:,}</td><td>{_number(counts['patients'])}</td>"
-        f'<td class="left"><span class="bar" style="width: {220 * counts["images"] / most:.0f}px"></span></td></tr>'
+        + "".join(f"<td>{report.class_modes[name][mode]:,}</td>" for mode in modes)
+        + f'<td class="left"><span class="bar" style="width: {220 * counts["images"] / most:.0f}px"></span></td></tr>'
         for name, counts in report.classes.items()
     )
-    head = '<tr><th>class</th><th>images</th><th>patients</th><th class="left"></th></tr>'
+    stored = "".join(f"<th>stored as {html.escape(mode)}</th>" for mode in modes)
+    head = f'<tr><th>class</th><th>images</th><th>patients</th>{stored}<th class="left"></th></tr>'
     return f'<section><h2>Classes</h2><div class="scroll"><table>{head}{rows}</table></div></section>'
 
 

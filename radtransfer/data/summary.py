@@ -49,6 +49,6 @@ def mode_counts(records: Sequence[ImageRecord]) -> dict[str, int]:
 
 
 def _counts(table: ImageTable, rows: np.ndarray) -> dict[str, Any]:
-    patients = None if table.patients is None else len({table.patients[row] for row in rows})
+    patients = None if table.patients is None else len({table.patient_keys[row] for row in rows})
     classes = (table.targets[rows] == 1).sum(axis=0).tolist()
     return {"images": len(rows), "patients": patients, "classes": dict(zip(table.classes, classes, strict=True))}

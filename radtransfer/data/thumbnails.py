@@ -47,7 +47,7 @@ def thumbnail(place: ImagePlace | None, facts: ImageFacts | None, *, window: str
         return None if image is None else _data_uri(image)
     try:
         if facts.deep:
-            facts, _ = examine_image(place, ImageSettings(window=window))
+            facts = examine_image(place, ImageSettings(window=window))[0]
         pixels = read_pixels(place, facts, window=window)
     except BadImageError:
         return None

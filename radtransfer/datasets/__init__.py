@@ -58,20 +58,23 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
 
     Raises:
         ConfigError: No source, or settings that contradict each other.
-        DataError: Nothing usable is there; says what was expected and found.
+        DataError: Nothing usable is there, or patient ids mislead; says what was expected and found.
     """
     from radtransfer.datasets.frames import with_frames
     from radtransfer.datasets.header_patients import with_header_patients
     from radtransfer.datasets.labels import check_labels
-    from radtransfer.datasets.patients import with_patients
+    from radtransfer.datasets.patients import patient_id_errors, with_patients
 
     check_patient_settings(settings)
     name, location = find_dataset(settings.source, progress)
     check_column_settings(settings, name)
     table = DATASETS[name](settings, location)
     notes = check_labels(table, settings)
-    table = with_header_patients(replace(table, notes=table.notes + notes), settings)
-    return with_frames(with_patients(table, settings), settings)
+    table = replace(table, notes=table.notes + notes, alike_patients=settings.allow_alike_patients)
+    table = with_patients(with_header_patients(table, settings), settings)
+    for error in patient_id_errors(table):
+        raise error
+    return with_frames(table, settings)
 
 
 def check_patient_settings(settings: DataSettings) -> None:

@@ -32,6 +32,8 @@ from radtransfer.datasets.labels import (
     written,
     zero_one,
 )
+from radtransfer.datasets.patient_keys import patient_key
+from radtransfer.datasets.patients import ALIKE_ADVICE
 from radtransfer.datasets.sheet import RowsError, Sheet, read_sheet
 from radtransfer.datasets.splits import place_images, split_names
 from radtransfer.errors import DataError
@@ -72,7 +74,7 @@ def table_from_sheet(sheet: Sheet, settings: DataSettings, *, folder: Path) -> I
     labels = _labels(sheet, columns, settings)
     label_notes = _leave_out_missing(sheet, columns, labels, rows_of, settings)
     patients, patient_notes = _patients(sheet, columns, rows_of, settings)
-    _check_agreement(sheet, columns, rows_of, labels)
+    _check_agreement(sheet, columns, rows_of, labels, settings)
     paths = list(rows_of)
     targets, classes, more_notes = _targets(sheet, columns, rows_of, labels, settings)
     files, file_notes = find_files(
@@ -86,6 +88,7 @@ def table_from_sheet(sheet: Sheet, settings: DataSettings, *, folder: Path) -> I
         classes=classes,
         task="multilabel" if columns.form in ("several", "separated") else "multiclass",
         patients=None if patients is None else tuple(patients[i] for i in index),
+        patients_from="the data set" if columns.patient is None else f"column {sheet.columns[columns.patient]!r}",
         splits=splits,
         notes=columns.notes + label_notes + more_notes + patient_notes + split_notes + file_notes,
     )
@@ -183,7 +186,11 @@ def _leave_out_missing(
 
 
 def _check_agreement(
-    sheet: Sheet, columns: Columns, rows_of: dict[str, list[int]], labels: Sequence[tuple[str, ...] | None]
+    sheet: Sheet,
+    columns: Columns,
+    rows_of: dict[str, list[int]],
+    labels: Sequence[tuple[str, ...] | None],
+    settings: DataSettings,
 ) -> None:
     """All rows of an image that know its label or its patient give it the same."""
     patients = (
@@ -198,7 +205,15 @@ def _check_agreement(
                 clashes.append((path, rows))
         if clashes:
             rows = [row for _, rows in clashes for row in rows]
-            raise RowsError(_clash_message(sheet, said, what, clashes), rows, kind=f"contradictory_{what}")
+            if what == "patients" and not settings.allow_alike_patients and _only_spelt_apart(patients, clashes):
+                message = _clash_message(sheet, said, "several spellings of one patient", clashes)
+                raise RowsError(f"{message} {ALIKE_ADVICE}", rows, kind="patients_alike")
+            message = _clash_message(sheet, said, f"contradictory {what}", clashes)
+            raise RowsError(f"{message} Correct the wrong rows.", rows, kind=f"contradictory_{what}")
+
+
+def _only_spelt_apart(patients: Sequence[tuple[str] | None], clashes: Sequence[tuple[str, list[int]]]) -> bool:
+    return all(len({patient_key(*patients[row]) for row in rows if patients[row]}) == 1 for _, rows in clashes)
 
 
 def _clash_message(
@@ -209,7 +224,7 @@ def _clash_message(
     sides = [f"{','.join(value) or 'nothing'} in {sheet.place(row)}" for value, row in values.items()]
     count = "1 image has" if len(clashes) == 1 else f"{len(clashes)} images have"
     found = ", ".join(reversed(sides))
-    return f"{count} contradictory {what}, such as {path!r}: {found}. Correct the wrong rows."
+    return f"{count} {what}, such as {path!r}: {found}."
 
 
 def _targets(

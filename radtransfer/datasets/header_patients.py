@@ -31,7 +31,7 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
         note = f"patient ids of {found} DICOM files not used: {others} images are of other formats and have none"
         return replace(table, notes=(*table.notes, note))
     patients, note = _patients(table.paths, _headers(table.files))
-    return replace(table, patients=patients, notes=(*table.notes, *note))
+    return replace(table, patients=patients, patients_from="the DICOM headers", notes=(*table.notes, *note))
 
 
 def _is_dicom(place: ImagePlace | None) -> bool:

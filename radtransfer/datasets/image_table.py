@@ -1,10 +1,12 @@
 """What a dataset gives: one row per image, its labels, its patient, and splits if it brings them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+from radtransfer.datasets.patient_keys import patient_keys
 from radtransfer.image_place import ImagePlace
 from radtransfer.progress import Progress
 
@@ -42,7 +44,9 @@ class ImageTable:
             takes no part in loss or metrics (only with several labels).
         classes: Class or label names, sorted (integers by value).
         task: "multiclass" (one label per image, also with two classes) or "multilabel".
-        patients: Patient id of each image; None where the source has none.
+        patients: Patient id of each image, as it is written; None where the source has none.
+        patients_from: Where these stand, for messages: "column 'pid'".
+        alike_patients: Whether ids that differ in spelling only are different people (`data.allow_alike_patients`).
         splits: (folds, images) of "train", "val", "test" or "" (not used in that fold), where the
             source brings its own; None where they are to be drawn.
         positive_from: The lowest of the grades that counts as positive where the user names none; None where the
@@ -56,6 +60,8 @@ class ImageTable:
     classes: tuple[str, ...]
     task: str
     patients: tuple[str, ...] | None = None
+    patients_from: str = "the data set"
+    alike_patients: bool = False
     splits: np.ndarray | None = None
     positive_from: int | None = None
     notes: tuple[str, ...] = ()
@@ -68,6 +74,13 @@ class ImageTable:
         """What must not be split: the patient, or the image itself where patients are unknown."""
         return self.patients if self.patients is not None else self.paths
 
+    @cached_property
+    def patient_keys(self) -> tuple[str, ...] | None:
+        """By which patients are compared: equal where they are one person, whatever the spelling."""
+        if self.patients is None or self.alike_patients:
+            return self.patients
+        return patient_keys(self.patients, self.paths)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The label of each image as text; several labels are joined by ";"."""
@@ -78,14 +91,11 @@ class ImageTable:
     def select(self, keep: np.ndarray) -> "ImageTable":
         """The rows where `keep`, a boolean array or indices, says so."""
         index = np.arange(len(self))[keep]
-        return ImageTable(
+        return replace(
+            self,
             paths=tuple(self.paths[i] for i in index),
             files=tuple(self.files[i] for i in index),
             targets=self.targets[index],
-            classes=self.classes,
-            task=self.task,
             patients=None if self.patients is None else tuple(self.patients[i] for i in index),
             splits=None if self.splits is None else self.splits[:, index],
-            positive_from=self.positive_from,
-            notes=self.notes,
         )

@@ -22,7 +22,7 @@ from radtransfer.datasets.header_patients import with_header_patients
 from radtransfer.datasets.image_files import find_files
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import check_labels
-from radtransfer.datasets.patients import with_patients
+from radtransfer.datasets.patients import patient_id_errors, with_patients
 from radtransfer.datasets.sheet import RowsError, Sheet
 from radtransfer.errors import DataError
 from radtransfer.image_place import ImagePlace
@@ -42,7 +42,7 @@ class Mistake:
     Attributes:
         message: In words.
         kind: "table", or more exactly "contradictory_labels", "contradictory_patients", "missing_labels",
-            "missing_patients" or "label_column".
+            "missing_patients", "label_column", "patients_alike" or "patients_rounded".
         paths: Of the images it is about, if it is about some.
         places: Where each of them is, None where it was not found.
     """
@@ -77,11 +77,14 @@ def read_leniently(
         table = replace(table, notes=table.notes + check_labels(table, settings))
     except DataError as error:
         mistakes.append(Mistake(str(error)))
-    table = with_header_patients(table, settings)
+    table = with_header_patients(replace(table, alike_patients=settings.allow_alike_patients), settings)
     try:
         table = with_patients(table, settings)
     except DataError as error:
         mistakes.append(Mistake(str(error)))
+    places = dict(zip(table.paths, table.files, strict=True))
+    for error in patient_id_errors(table):
+        mistakes.append(Mistake(str(error), error.kind, error.paths, tuple(places[path] for path in error.paths)))
     return with_frames(table, settings), mistakes
 
 

@@ -1,14 +1,15 @@
-"""Which patient an image belongs to, where the table does not say, or does not know."""
+"""Patient ids: found where the table has none, and refused where people would be taken for others by them."""
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from radtransfer.datasets.image_files import image_identity
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import is_missing, missing_words
+from radtransfer.datasets.patient_keys import cut_off_ids, rounded_ids
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.settings import DataSettings
 
@@ -16,6 +17,68 @@ NO_PATIENTS = (
     "no patient column; images of one patient may fall in both train and test. "
     r"Give --patient-column or --patient-regex '^(\d+)_'."
 )
+
+_SHOWN = 3
+"""Patients named in one message."""
+
+
+class PatientIdsError(DataError):
+    """Patient ids by which people would be taken for others.
+
+    Args:
+        message: What is wrong.
+        kind: What it is called in a report: "patients_alike" or "patients_rounded".
+        paths: The images that have these ids.
+    """
+
+    def __init__(self, message: str, kind: str, paths: Sequence[str]):
+        self.kind, self.paths = kind, tuple(paths)
+        super().__init__(message)
+
+
+def patient_id_errors(table: ImageTable) -> Iterator[PatientIdsError]:
+    """Errors if a patient has several spellings, or if a spreadsheet has cut digits off the ids; none if all is well.
+
+    Each says where the ids come from, and examples.
+    """
+    if table.patients is None:
+        return
+    first = dict(zip(reversed(table.patients), reversed(table.paths), strict=True))
+    lost = rounded_ids(first)
+    advice = "Export the ids again as text, from where they are whole."
+    if not lost and not table.alike_patients:
+        lost = cut_off_ids(first)
+        advice += " If these ids do end in zeros, pass --allow-alike-patients."
+    if lost:
+        message = (
+            f"Patient ids in {table.patients_from} were rounded by a spreadsheet, such as "
+            f"{_with_images([sorted(lost)], first)}: their last digits are lost, so that several people have one id. "
+        )
+        paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in lost]
+        yield PatientIdsError(message + advice, "patients_rounded", paths)
+    keys = dict(zip(table.patients, table.patient_keys, strict=True))
+    if len(set(keys.values())) < len(keys):
+        spellings: dict[str, list[str]] = {}
+        for patient in sorted(keys):
+            spellings.setdefault(keys[patient], []).append(patient)
+        several = [names for names in spellings.values() if len(names) > 1]
+        alike = {name for names in several for name in names}
+        paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in alike]
+        count = "1 patient has" if len(several) == 1 else f"{len(several)} patients have"
+        message = f"{count} several spellings in {table.patients_from}, such as {_with_images(several, first)}."
+        yield PatientIdsError(f"{message} {ALIKE_ADVICE}", "patients_alike", paths)
+
+
+ALIKE_ADVICE = (
+    "Write each patient in one way, or pass --allow-alike-patients if these are different people, who are then kept "
+    "apart as they are written."
+)
+
+
+def _with_images(groups: Sequence[Sequence[str]], first: Mapping[str, str]) -> str:
+    """Ids with an image of each, for a message."""
+    told = (" and ".join(f"{name!r} ({first[name]})" for name in names[:_SHOWN]) for names in groups[:_SHOWN])
+    return "; ".join(told)
 
 
 _OWN = re.compile(r"own-[0-9a-f]{16}")
@@ -36,7 +99,8 @@ def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
         return replace(table, notes=(*table.notes, NO_PATIENTS))
     patients, what = patients_by_regex(table.paths, settings.patient_regex)
     note = f"{len(set(patients))} patients by --patient-regex {settings.patient_regex!r} in the {what}"
-    return _with_own(replace(table, patients=patients, notes=(*table.notes, note)), settings)
+    origin = f"the {what} by --patient-regex {settings.patient_regex!r}"
+    return _with_own(replace(table, patients=patients, patients_from=origin, notes=(*table.notes, note)), settings)
 
 
 def is_own_patient(patient: str) -> bool:

@@ -20,28 +20,33 @@ _MOST = 100
 """Data sets that are remembered."""
 
 
-def recall(places: Sequence[ImagePlace | None], reading: ImageSettings) -> tuple[ImageFacts, ...] | None:
-    """The facts of these images, if all of them were found good before and none has changed since."""
+def recall(
+    places: Sequence[ImagePlace | None], reading: ImageSettings
+) -> tuple[tuple[ImageFacts, ...], list[list[int]]] | None:
+    """What was remembered of these images, if all of them were found good before and none has changed since."""
     file = _file(places, reading)
     try:
-        rows = json.loads(file.read_text(encoding="utf-8")) if file is not None else None
+        found = json.loads(file.read_text(encoding="utf-8")) if file is not None else None
     except (OSError, ValueError):
         return None
-    if rows is None:
+    if found is None:
         return None
     with contextlib.suppress(OSError):
         file.touch()
-    return tuple(_facts(row) for row in rows)
+    return tuple(_facts(row) for row in found["facts"]), found["near_identical"]
 
 
-def remember(places: Sequence[ImagePlace], reading: ImageSettings, facts: Sequence[ImageFacts]) -> None:
-    """Keep what was found; a cache that cannot be written keeps nothing."""
+def remember(
+    places: Sequence[ImagePlace], reading: ImageSettings, facts: Sequence[ImageFacts], alike: Sequence[Sequence[int]]
+) -> None:
+    """Keep the facts and the sets of nearly identical images; a cache that cannot be written keeps nothing."""
     file = _file(places, reading)
     if file is None:
         return
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps([list(asdict(fact).values()) for fact in facts]))
+        rows = [list(asdict(fact).values()) for fact in facts]
+        write_text(file, json.dumps({"facts": rows, "near_identical": alike}))
         kept = sorted(file.parent.glob("*.json"), key=lambda item: item.stat().st_mtime)
         for old in kept[:-_MOST]:
             old.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError, DataError
 from radtransfer.examination.checked_images import recall, remember
 from radtransfer.examination.image_examination import examine_image
+from radtransfer.examination.near_identical import near_identical
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
 from radtransfer.parallel import in_parallel
@@ -41,20 +42,23 @@ class CheckedImages:
         table: The readable images.
         facts: How each of them is stored, in the order of `table`.
         bad: The others.
+        near_identical: Sets of rows of `table` whose images are nearly identical.
     """
 
     table: ImageTable
     facts: tuple[ImageFacts, ...]
     bad: tuple[BadImage, ...]
+    near_identical: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """What was found in one image: its facts or the reason, and the 16-bit values it spans, if any."""
+    """What was found in one image: its facts or the reason, the 16-bit values it spans, if any, and its miniature."""
 
     facts: ImageFacts | None
     reason: str = ""
     values: tuple[float, float] | None = None
+    miniature: np.ndarray | None = None
 
 
 def check_images(
@@ -87,7 +91,7 @@ def check_images(
     if known is not None:
         _report([], report_file)
         progress.note(f"all {len(table)} images were checked before, and no file has changed since")
-        return CheckedImages(table, known, ())
+        return CheckedImages(table, known[0], (), known[1])
     findings = []
     look = partial(_check, reading=reading)
     with closing(in_parallel(look, table.files, workers=workers)) as batches:
@@ -110,19 +114,20 @@ def check_images(
         progress.note(note)
     readable = np.array([finding.facts is not None for finding in findings])
     facts = tuple(finding.facts for finding in findings if finding.facts is not None)
+    alike = near_identical([finding.miniature for finding in findings if finding.facts is not None])
     if not bad and not notes:
-        remember(table.files, reading, facts)
-    return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad))
+        remember(table.files, reading, facts, alike)
+    return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad), alike)
 
 
 def _check(place: ImagePlace | None, reading: ImageSettings) -> _Finding:
     if place is None:
         return _Finding(None, "not found")
     try:
-        facts, values = examine_image(place, reading)
+        facts, values, small = examine_image(place, reading)
     except BadImageError as error:
         return _Finding(None, error.reason)
-    return _Finding(facts, values=values)
+    return _Finding(facts, values=values, miniature=small)
 
 
 def _report(bad: Sequence[BadImage], report_file: Path | None) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from radtransfer.errors import BadImageError
+from radtransfer.examination.near_identical import SIDE, miniature
 from radtransfer.examination.retina import retina_box
 from radtransfer.image_formats import ImageFacts, decode_outside, inspect_image
 from radtransfer.image_formats.pillow_images import kind_of_jpeg, stored_values
@@ -64,19 +65,26 @@ def read_pixels(
         raise BadImageError(place, kind_of_jpeg(place) or ("damaged" if whole else "truncated")) from error
 
 
-def examine_image(place: ImagePlace, reading: ImageSettings) -> tuple[ImageFacts, tuple[float, float] | None]:
+def examine_image(
+    place: ImagePlace, reading: ImageSettings
+) -> tuple[ImageFacts, tuple[float, float] | None, np.ndarray | None]:
     """The facts of an image that is decoded once; a JPEG at an eighth, which reads all of the file as well.
 
     Returns:
-        The facts, and the smallest and largest value of an image that is taken at the full range of 16 bits.
+        The facts, the smallest and largest value of an image that is taken at the full range of 16 bits, and the
+        miniature by which nearly identical images are found.
 
     Raises:
         BadImageError: It cannot be read.
     """
     facts = inspect_image(place)
-    if facts.decoder == "pixels" and not reading.fundus_crop:
-        return facts, None  # a prepared set, checked when it was written
-    ratio = 8 if facts.decoder == "jpeg" else 1
+    ratio = 1
+    if facts.decoder == "jpeg":  # the miniature needs its pixels; a disc is looked for in an eighth, whatever the size
+        ratio = (
+            8
+            if reading.fundus_crop
+            else max(r for r in (8, 4, 2, 1) if r == 1 or min(facts.height, facts.width) >= r * SIDE)
+        )
     stored = facts.deep and facts.decoder == "pillow"
     notes: list[str] = []
     pixels = (
@@ -91,7 +99,7 @@ def examine_image(place: ImagePlace, reading: ImageSettings) -> tuple[ImageFacts
     if reading.fundus_crop and (box := retina_box(pixels)):
         facts = replace(facts, disc=_whole_box(box, ratio, facts))
     noted = reading.window == "auto" and facts.levels in (SIXTEEN_BITS, SIGNED_SIXTEEN_BITS)
-    return facts, values if noted else None
+    return facts, values if noted else None, miniature(pixels)
 
 
 def _levels(facts: ImageFacts, values: tuple[float, float], reading: ImageSettings) -> tuple[float, float]:

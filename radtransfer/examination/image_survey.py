@@ -15,6 +15,7 @@ from PIL import Image
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.examination.image_examination import image_contents, read_pixels
+from radtransfer.examination.near_identical import miniature
 from radtransfer.image_formats import ImageFacts, inspect_image
 from radtransfer.image_formats.pillow_images import open_image, stored_values
 from radtransfer.image_formats.tiff import TiffValues
@@ -23,7 +24,7 @@ from radtransfer.parallel import in_parallel
 from radtransfer.progress import Progress
 
 LOOK = (8, 9)
-"""Rows and columns of the miniature by which images are compared."""
+"""Rows and columns of grey values by which images are compared."""
 
 _MODES = {
     "1": "black and white",
@@ -58,7 +59,8 @@ class ImageRecord:
         mode: How it is coloured: "RGB", "grey", "16-bit grey", "signed 16-bit RGB", "float grey", "DICOM", ….
         contents: Hash of its bytes; b"" for one of several frames of a file.
         pixels: Hash of its pixels at full size, upright or not.
-        look: Miniature in grey, uint8 (8, 9); None where there is hardly anything in it.
+        look: Grey values of 8 rows and 9 columns, uint8; None where there is hardly anything in it.
+        miniature: By which nearly identical images are found, uint8 (64, 64); None likewise.
         low: Least pixel value before any window, in 0–255 of what its format has; outside it for floats and 32 bits
             that leave their range.
         high: Greatest.
@@ -72,6 +74,7 @@ class ImageRecord:
     contents: bytes = b""
     pixels: bytes = b""
     look: np.ndarray | None = None
+    miniature: np.ndarray | None = None
     low: float = 0.0
     high: float = 0.0
     spread: float = 0.0
@@ -131,6 +134,7 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=_pixel_hash(pixels, facts.orientation),
         look=_look(pixels, low, high),
+        miniature=miniature(pixels),
         low=255 - high if facts.inverted else low,
         high=255 - low if facts.inverted else high,
         spread=float(pixels[::step, ::step].std(dtype=np.float64)),
@@ -161,7 +165,7 @@ def _pixel_hash(pixels: np.ndarray, orientation: int) -> bytes:
 
 
 def _look(pixels: np.ndarray, low: float, high: float) -> np.ndarray | None:
-    """The miniature; None where its grey values are nearly one, so that it would look like any other such image."""
+    """Grey values of the image made small; None where they are nearly one: any two such images look alike."""
     if pixels.dtype != np.uint8:
         pixels = ((pixels - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
     grey = Image.fromarray(pixels).convert("L").resize(LOOK[::-1], Image.Resampling.BOX)

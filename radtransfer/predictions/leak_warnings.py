@@ -61,9 +61,11 @@ def warn_of_leaks(model: TrainedModel, table: ImageTable, progress: Progress) ->
             f"{table.paths[seen.images[0]]}); {_consequence(len(seen.images), len(table))}"
         )
     if seen.patients:
+        name, there = next(((a, b) for a, b in seen.patients.items() if a != b), next(iter(seen.patients.items())))
+        spelt = f"{name}, spelt {there} there" if name != there else name
         progress.warning(
             f"leak: {len(seen.patients)} of {patients} patients have names that stand in the training "
-            f"of {model.given} too (e.g. {seen.patients[0]}); if they are the same people, its figures are too high"
+            f"of {model.given} too (e.g. {spelt}); if they are the same people, its figures are too high"
         )
     if in_weights:
         progress.warning(

@@ -118,9 +118,11 @@ def _mismatch(
     lacks = f" The data lacks {', '.join(missing)}." if missing else " The data has all of them."
     option = " ".join(f"--class-map {_quoted(name)}={_like(name, scoring.classes)}" for name in extra[:4])
     more = " …" if len(extra) > 4 else ""
+    two_left = len(scoring.classes) - len(missing) > 1
+    leave = ", or leave their images out with --class-map NAME=" if two_left else ""
     return (
         f"The classes of the data are not those of {model}. It knows {', '.join(scoring.classes)}.{lacks} Unknown to "
-        f"it: {listed}. Say what they count as, as in {option}{more}, or leave their images out with --class-map NAME="
+        f"it: {listed}. Say what they count as, as in {option}{more}{leave}"
     )
 
 

@@ -21,7 +21,9 @@ from radtransfer.prepared.shards import Shard
 from radtransfer.runs import now, write_json
 from radtransfer.settings import Config
 
-_CHANGE_NOTHING = ("on_bad_image", "allow_leakage", "positive_from", "positive_class", "outside_root")
+_CHANGE_NOTHING = (
+    *("on_bad_image", "allow_leakage", "positive_from", "positive_class", "outside_root", "allow_alike_patients"),
+)
 """Settings of the data that change no prepared image and no label."""
 
 

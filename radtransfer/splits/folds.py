@@ -122,14 +122,11 @@ def fold_rows(table: ImageTable, folds: Sequence[Fold]) -> Iterator[tuple[str, s
 
 def _group_codes(table: ImageTable) -> np.ndarray:
     """A number per image; images with the same one stay together. Numbered by name, not by row."""
-    if table.patients is not None:
-        names = table.patients
-    else:
-        first: dict = {}
-        identities = image_identities(table)
-        for identity, path in zip(identities, table.paths, strict=True):
-            first[identity] = min(path, first.get(identity, path))
-        names = [first[identity] for identity in identities]
+    first: dict = {}
+    identities = image_identities(table) if table.patients is None else table.patient_keys
+    for identity, name in zip(identities, table.groups, strict=True):
+        first[identity] = min(name, first.get(identity, name))
+    names = [first[identity] for identity in identities]
     return np.unique(np.array(names, dtype=object), return_inverse=True)[1]
 
 
@@ -172,9 +169,12 @@ def _check_enough(table: ImageTable, groups: np.ndarray, folds: int) -> None:
         return
     found = ", ".join(f"{name!r} has {count}" for name, count in few[:10])
     least = min(count for _, count in few)
-    advice = f"Use --folds {least} or fewer, or add" if least >= 3 else "Leave the class out, or add"
+    others = len(counts) - len(few)
+    leave = "Leave the class out, or add" if len(few) == 1 else "Leave these classes out, or add"
+    advice = f"Use --folds {least} or fewer, or add" if least >= 3 else leave if others > 1 else "Add"
     plan = f"{folds} folds" if folds > 1 else "A train, a val and a test set"
-    raise DataError(f"{plan} need {needed} {what} of every class; {found}. {advice} {what} of it.")
+    of = "of it" if len(few) == 1 else "of them"
+    raise DataError(f"{plan} need {needed} {what} of every class; {found}. {advice} {what} {of}.")
 
 
 def _check_given(splits: np.ndarray) -> None:

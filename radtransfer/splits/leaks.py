@@ -13,6 +13,9 @@ from radtransfer.splits.copies import copies
 LEAK = "leak: "
 """How every word begins that a run says, and keeps in `run.json`, of images in two splits."""
 
+PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
+"""Splits of a fold that must have nothing in common."""
+
 _SHOWN = 6
 """Overlaps named in one message."""
 
@@ -53,11 +56,11 @@ def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> 
 def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> list[str]:
     """A phrase for each overlap of images or patients between two splits of a fold."""
     images = _codes(image_identities(table))
-    patients = None if table.patients is None else _codes(table.patients)
+    patients = None if table.patients is None else _codes(table.patient_keys)
     found = []
     for number, split in splits:
         rows = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
-        for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
+        for one, other in PAIRS:
             where = f"in both {one} and {other} of fold {number}"
             found += _shared_images(table, _shared(images, rows[one], rows[other]), where)
             if patients is not None:
@@ -82,6 +85,43 @@ def copy_notes(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]], *, w
             f"{LEAK}{has} under another name in another split, so that figures may be too high (e.g. {names}, labelled "
             f"{labels}, in {where}); keep one of each, `radtransfer data check` lists them"
         )
+
+
+def near_identical_notes(
+    table: ImageTable, splits: Iterable[tuple[int, np.ndarray]], sets: Iterable[Sequence[int]]
+) -> Iterator[str]:
+    """A sentence where nearly identical images, in `sets` of rows, have opposite labels in two splits of a fold."""
+    sets, crossed = list(sets), {}
+    for number, split in splits:
+        for rows in sets:
+            if pair := opposite_rows(table.targets, split, rows):
+                where = " and ".join(f"{table.paths[row]!r} in {split[row]}, {table.labels[row]}" for row in pair)
+                crossed.setdefault(tuple(rows), f"{where}, fold {number}")
+    if crossed:
+        has = "1 set of images looks" if len(crossed) == 1 else f"{len(crossed)} sets of images look"
+        yield (
+            f"{LEAK}{has} nearly identical but with opposite labels in two splits (e.g. "
+            f"{next(iter(crossed.values()))}); correct the labels, or keep one; `radtransfer data check` lists them"
+        )
+
+
+def opposite_rows(targets: np.ndarray, split: np.ndarray, rows: Sequence[int]) -> tuple[int, int] | None:
+    """Two of the rows, in two splits of the fold, of which one has a label that the other has not; None without such.
+
+    Args:
+        targets: (images, classes), 0 or 1, NaN where not known.
+        split: (images,), of the fold.
+        rows: Of images that should have one label.
+    """
+    rows = np.array(rows)
+    for one, other in PAIRS:
+        first, second = rows[split[rows] == one], rows[split[rows] == other]
+        for value in (0, 1):
+            has, lacks = targets[first] == value, targets[second] == 1 - value
+            clashing = np.flatnonzero(has.any(axis=0) & lacks.any(axis=0))
+            if clashing.size:
+                return int(first[has[:, clashing[0]]][0]), int(second[lacks[:, clashing[0]]][0])
+    return None
 
 
 def _codes(keys: Sequence[Hashable]) -> np.ndarray:
@@ -109,8 +149,9 @@ def _shared_images(table: ImageTable, pairs: Sequence[tuple[int, int]], where: s
 def _shared_patients(table: ImageTable, pairs: Sequence[tuple[int, int]], where: str) -> list[str]:
     if not pairs:
         return []
-    images = ", ".join(dict.fromkeys(table.paths[row] for row in pairs[0]))
-    return [f"{_counted(len(pairs), 'patient')} {where} (e.g. {table.patients[pairs[0][0]]}: {images})"]
+    names, images = ([values[row] for row in pairs[0]] for values in (table.patients, table.paths))
+    example = f"{' and '.join(dict.fromkeys(names))}: {', '.join(dict.fromkeys(images))}"
+    return [f"{_counted(len(pairs), 'patient')} {where} (e.g. {example})"]
 
 
 def _counted(number: int, what: str) -> str:

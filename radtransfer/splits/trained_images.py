@@ -1,11 +1,12 @@
 """Images and patients that a run has seen in training or validation, among those it is to be tested on."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.patient_keys import patient_keys
 from radtransfer.datasets.patients import is_own_patient
 from radtransfer.errors import RadtransferError
 from radtransfer.runs import read_rows
@@ -24,13 +25,14 @@ class Seen:
     Attributes:
         images: Rows of the images that trained or validated: one file, or files of the same bytes.
         ways: Of each of them: "trained", "validated", or "trained;validated" where several folds used it.
-        patients: Their names that stand in the run's training or validation too.
+        patients: Those of the tested table that stand in the run's training or validation too, each with the name
+            that it has there; spelling makes no difference.
         compared: Whether the run's images were there to compare with; without them only paths and names are.
     """
 
     images: tuple[int, ...]
     ways: tuple[str, ...]
-    patients: tuple[str, ...]
+    patients: Mapping[str, str]
     compared: bool
 
 
@@ -47,8 +49,8 @@ def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSe
     splits = {}
     for line in lines:
         splits.setdefault(line["path"], set()).add(line["split"])
-    names = {row["patient"] for row in lines if row["patient"] and not is_own_patient(row["patient"])}
-    patients = tuple(sorted(names & set(table.patients or ())))
+    known = [line for line in lines if line["patient"] and not is_own_patient(line["patient"])]
+    patients = _patients_of_both(table, known)
     try:
         source = read_table(data)
     except RadtransferError:
@@ -63,6 +65,17 @@ def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSe
     images = tuple(sorted(same))
     ways = tuple(_way(split for path in same[row] for split in splits[path]) for row in images)
     return Seen(images, ways, patients, compared)
+
+
+def _patients_of_both(table: ImageTable, lines: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The tested patients that stand in `lines` too, sorted, and what each is called there: itself, if it is there."""
+    if table.patients is None:
+        return {}
+    names = [line["patient"] for line in lines]
+    keys = names if table.alike_patients else patient_keys(names, [line["path"] for line in lines])
+    there = dict(zip(keys, names, strict=True)) | {name: name for name in names}
+    pairs = sorted(set(zip(table.patients, table.patient_keys, strict=True)))
+    return {name: there.get(name, there.get(key)) for name, key in pairs if key in there}
 
 
 def _way(splits: Iterable[str]) -> str:

@@ -203,6 +203,29 @@ def test_mixed_modes_are_notes_and_warnings_where_they_tell_the_class(make_evide
     assert [kind[:2] for kind in found("modes", make_evidence("ab" * 25, grey + color))] == [("mixed_modes", "note")]
 
 
+def test_a_mode_that_tells_the_class_says_how_many_of_which_class(make_evidence, make_record):
+    records = [make_record(i, mode="RGB with alpha" if i < 20 else "RGB") for i in range(90)]
+    message = only("modes", make_evidence("a" * 40 + "b" * 50, records)).message
+    assert message.startswith(
+        "20 images stored as RGB with alpha, 70 as RGB: all 20 are a; it is 20 of 40 a, 0 of 50 b;"
+    )
+    labels = "a" * 19 + "b" + "a" * 21 + "b" * 49
+    finding = only("modes", make_evidence(labels, records))
+    assert finding.severity == "warning" and "it is 19 of 40 a, 1 of 50 b; possible shortcut" in finding.message
+
+
+def test_training_sets_that_differ_by_more_than_half_are_a_warning(make_evidence):
+    labels = "ab" * 10
+    even = ["t" * 12 + "v" * 2 + "e" * 6, "e" * 6 + "v" * 6 + "t" * 8]
+    assert "uneven_folds" not in {kind for kind, *_ in found("classes", make_evidence(labels, folds=even))}
+    uneven = [even[0], "e" * 6 + "v" * 7 + "t" * 7]
+    (finding,) = [
+        item for item in CHECKS["classes"](make_evidence(labels, folds=uneven)) if item.kind == "uneven_folds"
+    ]
+    assert finding.severity == "warning"
+    assert finding.message.startswith("fold 1 trains on 12 images, fold 2 on 7:")
+
+
 def test_turned_images_are_a_note(make_evidence, make_record):
     records = [make_record(0), make_record(1, orientation=6)]
     assert found("modes", make_evidence("ab", records)) == [("orientation", "note", ("1.png",))]

@@ -57,6 +57,18 @@ def test_images_that_look_alike_in_two_splits_or_classes_are_a_warning(make_evid
     assert list(CHECKS["near_duplicates"](make_evidence("aa", records, folds=["tt"]))) == []
 
 
+def test_nearly_identical_images_of_opposite_labels_in_two_splits_are_an_error(make_evidence, make_record):
+    small = np.random.default_rng(0).integers(0, 240, (64, 64)).astype(np.uint8)
+    records = [make_record(i, miniature=image) for i, image in enumerate((small, small + 9, small[:, ::-1]))]
+    cases = {("ab", "te"): "error", ("ab", "tv"): "error", ("ab", "tt"): "warning", ("aa", "te"): "warning"}
+    for (labels, fold), severity in cases.items():
+        (finding,) = CHECKS["near_duplicates"](make_evidence(labels, records[:2], folds=[fold]))
+        assert (finding.kind, finding.severity, finding.files) == ("near_duplicate", severity, ("0.png", "1.png"))
+    (finding,) = CHECKS["near_duplicates"](make_evidence("aab", records, folds=["tt-", "tte"]))
+    assert finding.severity == "error" and "labelled a, b; in train and test of fold 2" in finding.message
+    assert list(CHECKS["near_duplicates"](make_evidence("aa", records[:2], folds=["tt"]))) == []
+
+
 def test_copies_are_left_to_their_own_check(make_evidence, make_record):
     records = [alike(make_record, i, 0) for i in range(2)]
     records = [make_record(i, look=item.look, pixels=b"same") for i, item in enumerate(records)]

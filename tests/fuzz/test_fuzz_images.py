@@ -68,7 +68,7 @@ def turned():
 
 
 def pixels(path):
-    facts, _ = examine_image(path, ImageSettings())
+    facts = examine_image(path, ImageSettings())[0]
     return read_pixels(path, facts)
 
 

@@ -145,6 +145,39 @@ def test_missing_words_are_never_one_class_or_one_patient(tmp_path_factory, rows
             assert len(set(table.patients)) == len(set(known)) + len(kept) - len(known)
 
 
+def spelt(number, how):
+    """One of the many ways in which a patient id is written."""
+    prefix, zeros, before, after = how
+    return f"{before}{prefix}{'0' * zeros}{number}{after}"
+
+
+spellings = st.tuples(
+    st.sampled_from(["p", "P", "\uff30", "p\u200b"]),
+    st.integers(0, 5),
+    st.sampled_from(["", " ", "\u00a0", "\ufeff", "'", '"', "\t"]),
+    st.sampled_from(["", " ", ".0", ".00", "\u200b", '"', "\u2003"]),
+)
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), spellings), min_size=4, max_size=20))
+@fuzzed(150)
+def test_patients_in_any_spelling_are_told_apart_by_their_numbers_or_refused(tmp_path_factory, written):
+    place = folder(tmp_path_factory.getbasetemp())
+    rows = [[f"{row}.png", "ab"[number % 2], spelt(number, how)] for row, (number, how) in enumerate(written)]
+    rows[0][0] = "a.png"
+    text = io.StringIO()
+    csv.writer(text).writerows([["path", "label", "patient"], *rows])
+    (place / "spelt.csv").write_text(text.getvalue(), encoding="utf-8", newline="")
+    allowed = DataSettings(allow_alike_patients=True)
+    as_written = check(place / "spelt.csv", allowed, inside=place.resolve())
+    found = check(place / "spelt.csv", DataSettings(), inside=place.resolve())
+    if isinstance(as_written, ImageTable):
+        people = len({number for number, _ in written})
+        several = len(set(as_written.patients)) > people
+        assert isinstance(found, ImageTable) != several
+        assert not several or "--allow-alike-patients" in str(found)
+
+
 names = st.text(
     st.characters(blacklist_characters="/\x00", blacklist_categories=["Cs"]), min_size=1, max_size=40
 ).filter(lambda name: name not in (".", "..") and len(name.encode()) < 200)

@@ -1,5 +1,7 @@
 """Folds: by patient, stratified, reproducible, never leaking."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -158,7 +160,10 @@ def test_links_to_one_file_stay_together(tmp_path):
     ("labels", "settings", "message"),
     [
         ("a" * 20 + "b" * 3, {}, "5 folds need 5 images of every class; 'b' has 3. Use --folds 3 or fewer"),
-        ("a" * 20 + "b" * 2, {}, "'b' has 2. Leave the class out"),
+        ("a" * 20 + "b" * 2, {}, "'b' has 2. Add images of it"),
+        ("a" * 20 + "b" * 2 + "c" * 20, {}, "'b' has 2. Leave the class out, or add images of it"),
+        ("a" * 20 + "b" * 2 + "c" * 2, {}, "'b' has 2, 'c' has 2. Add images of them"),
+        ("a" * 20 + "b" * 2 + "c" * 2 + "d" * 9, {}, "'b' has 2, 'c' has 2. Leave these classes out, or add images of"),
         ("a" * 20 + "b" * 2, {"folds": 1}, "A train, a val and a test set need 3 images of every class; 'b' has 2"),
     ],
 )
@@ -269,6 +274,17 @@ def test_two_paths_to_one_file_are_one_image(tmp_path):
     files = (tmp_path / "0.png", *[None] * 8, tmp_path / "9.png")
     with pytest.raises(DataError, match="'0.png' and '9.png' are one file"):
         draw(make_table("ab" * 5, splits=GIVEN[:1], files=files))
+
+
+def test_a_patient_under_two_spellings_is_one_in_leaks_and_drawn_folds_unless_allowed():
+    spelt = ["001", "1", *(f"p{i}" for i in range(8))]
+    with pytest.raises(DataError, match=r"1 patient is in both .*\(e.g. 001 and 1: 0.png, 1.png\)"):
+        draw(make_table("ab" * 5, spelt, splits=[["train", "test", *["train"] * 4, *["test"] * 4]]))
+    table = make_table("ab" * 20, [f"{'P0' if i % 2 else 'p'}{i // 2}" for i in range(40)])
+    for fold in draw(table, folds=4):
+        assert (fold.split[::2] == fold.split[1::2]).all()
+    apart = replace(table, alike_patients=True)
+    assert any((fold.split[::2] != fold.split[1::2]).any() for fold in draw(apart, folds=4))
 
 
 # The table of folds

@@ -35,7 +35,7 @@ def test_images_that_trained_or_validated_are_found_and_test_images_are_not(sour
     found = look(source, source / "images" / "images.csv")
     assert found.images == (0, 1, 2, 3)
     assert found.ways == ("trained", "trained", "trained", "validated")
-    assert found.patients == ("p0", "p1", "p2", "p3")
+    assert list(found.patients) == ["p0", "p1", "p2", "p3"]
     assert found.compared
 
 
@@ -47,7 +47,7 @@ def test_a_copy_by_another_name_is_found_by_its_bytes(source):
     shutil.copy(source / "images" / "5.png", other / "sick" / "tested.png")
     found = look(source, other)
     assert [read_table(DataSettings(source=str(other))).paths[row] for row in found.images] == ["well/renamed.png"]
-    assert (found.ways, found.patients) == (("trained",), ())
+    assert (found.ways, found.patients) == (("trained",), {})
 
 
 def test_other_folds_do_not_count(source):
@@ -83,4 +83,14 @@ def test_missing_patients_are_never_the_same_person_in_two_data_sets(source):
     whose = read_table(DataSettings(source=str(other / "images.csv"))).patients
     with (source / "run" / "folds.csv").open("a") as handle:
         handle.writelines(f"\nelsewhere/{name},well,{who},1,train" for name, who in zip("abc", whose, strict=True))
-    assert look(source, other / "images.csv").patients == ("p9",)
+    assert look(source, other / "images.csv").patients == {"p9": "p9"}
+
+
+def test_a_patient_who_is_spelt_otherwise_is_found_and_named_as_there(source):
+    other = source / "other.csv"
+    other.write_text("path,label,patient\nimages/4.png,well, P00\nimages/5.png,sick,P05\n")
+    found = look(source, other)
+    assert (found.images, dict(found.patients)) == ((), {"P00": "p0"})
+    allowed = read_table(DataSettings(source=str(other), allow_alike_patients=True))
+    data = DataSettings(source=str(source / "images" / "images.csv"))
+    assert dict(seen_before(allowed, source / "run", [1], data).patients) == {}

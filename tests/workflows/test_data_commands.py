@@ -89,7 +89,8 @@ def test_every_kind_is_found_and_json_alone_is_printed(radtransfer, bad_images):
     assert outcome.code == 3
     assert "results would be invalid" in outcome.err and "leak" in outcome.err
     report = json.loads(outcome.out)
-    assert list(report) == [*("data", "valid", "images", "patients", "classes", "splits", "sizes", "modes", "findings")]
+    keys = ("data", "valid", "images", "patients", "classes", "splits", "sizes", "modes", "class_modes", "findings")
+    assert tuple(report) == keys
     assert report["valid"] is False
     kinds = {(finding["severity"], finding["kind"]) for finding in report["findings"]}
     errors = {"table", "contradictory_labels", "leak", "truncated", "corrupt", "empty_file", "not_an_image"}
@@ -138,6 +139,122 @@ def test_a_duplicate_in_drawn_folds_is_a_leak_and_one_in_a_patient_is_not(radtra
     outcome = radtransfer(*arguments, "--patient-regex", r"(p\d+)_")
     assert outcome.code == 0, outcome.err
     assert [f["severity"] for f in json.loads(outcome.out)["findings"] if f["kind"] == "duplicate"] == ["warning"]
+
+
+@pytest.fixture
+def spelt(tiny_images, tmp_path):
+    """The tiny images, half of each patient in train and half in test, under two spellings."""
+    rows = list(csv.reader((tiny_images / "images.csv").read_text().splitlines()))[1:]
+    for i, row in enumerate(rows):
+        row[2:] = [f"{i // 2:04d}", "test"] if i % 2 else [str(i // 2), "train"]
+    with (tmp_path / "spelt.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([["path", "label", "patient", "split"], *rows])
+    return tmp_path / "spelt.csv"
+
+
+def test_two_spellings_of_patients_are_found_with_the_leak_that_they_hide(radtransfer, tiny_images, spelt, tmp_path):
+    data = (spelt, "--image-root", tiny_images / "images")
+    outcome = radtransfer("data", "check", *data, "--json", "--out", tmp_path / "out")
+    assert outcome.code == 3
+    report = json.loads(outcome.out)
+    kinds = {finding["kind"]: finding for finding in report["findings"] if finding["severity"] == "error"}
+    assert set(kinds) == {"patients_alike", "leak"}
+    assert report["patients"] == 24
+    assert "24 patients have several spellings in column 'patient'" in kinds["patients_alike"]["message"]
+    assert kinds["leak"]["patients"] in [[str(number), f"{number:04d}"] for number in range(24)]
+    assert "One patient under several spellings" in (tmp_path / "out" / "check.html").read_text()
+
+
+def test_two_spellings_of_patients_stop_every_command_unless_they_are_allowed(
+    radtransfer, tiny_images, spelt, tmp_path
+):
+    data = (spelt, "--image-root", tiny_images / "images")
+    for command in (
+        ("data", "split", *data, "--out", tmp_path / "folds.csv"),
+        ("data", "prepare", *data, "--image-size", 24, "--out", tmp_path / "prepared"),
+        ("finetune", "--data", *data, "--dry-run"),
+    ):
+        outcome = radtransfer(*command)
+        assert (outcome.code, outcome.out) == (3, ""), command
+        assert "--allow-alike-patients" in outcome.err and "'0000'" in outcome.err
+    outcome = radtransfer("data", "split", *data, "--out", tmp_path / "folds.csv", "--allow-alike-patients")
+    assert outcome.code == 0, outcome.err
+    assert "48 patients" in outcome.out
+    again = outcome.err.splitlines()[-1].split("train     radtransfer finetune ")[1].removesuffix(" …").split()
+    table = read_table(DataSettings(source=again[1], image_root=again[3], allow_alike_patients=True))
+    assert again[4:] == ["--allow-alike-patients"] and len(set(table.patients)) == 48
+
+
+@pytest.fixture
+def twins(tiny_images, tmp_path):
+    """The tiny images with a split, and a brighter JPEG of a training image in test as the other class."""
+    shutil.copytree(tiny_images / "images", tmp_path / "images")
+    rows = list(csv.reader((tiny_images / "images.csv").read_text().splitlines()))[1:]
+    splits = ("train", "train", "train", "val", "test")
+    rows = [[*row, splits[int(row[2][1:]) // 2 % 5]] for row in rows]
+    assert rows[0][1:] == ["well", "p00", "train"]
+    with Image.open(tmp_path / "images" / rows[0][0]) as image:
+        twin = image.resize((96, 96), Image.Resampling.BICUBIC).point(lambda value: value + 60)
+    twin.save(tmp_path / "images" / "twin.jpg", quality=90)
+    rows.append(["twin.jpg", "sick", "other", "test"])
+    with (tmp_path / "twins.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([["path", "label", "patient", "split"], *rows])
+    return (tmp_path / "twins.csv", "--image-root", tmp_path / "images", "--image-size", 24)
+
+
+def test_nearly_identical_images_with_opposite_labels_stop_a_check_and_warn_a_training(radtransfer, twins):
+    outcome = radtransfer("data", "check", *twins, "--json")
+    assert outcome.code == 3
+    errors = [finding for finding in json.loads(outcome.out)["findings"] if finding["severity"] == "error"]
+    assert [finding["kind"] for finding in errors] == ["near_duplicate"]
+    assert errors[0]["files"] == ["well/p00_0.png", "twin.jpg"]
+    assert "labelled sick, well; in train and test of fold 1" in errors[0]["message"]
+    training = ("finetune", "--data", *twins, "--backbone", "cbr_tiny", "--batch-size", 8, "--dry-run")
+    for _ in range(2):  # the second time nothing is decoded
+        outcome = radtransfer(*training)
+        assert outcome.code == 0, outcome.err
+        assert "warning   leak: 1 set of images looks nearly identical but with opposite labels" in outcome.err
+        assert "'well/p00_0.png' in train, well and 'twin.jpg' in test, sick, fold 1" in outcome.err
+
+
+def test_modes_are_shown_by_class_in_text_page_and_json(radtransfer, tiny_images, tmp_path):
+    shutil.copytree(tiny_images / "images", tmp_path / "images")
+    for file in sorted((tmp_path / "images" / "sick").iterdir())[:22]:
+        with Image.open(file) as image:
+            converted = image.convert("RGBA")
+        converted.save(file)
+    options = ("--patient-regex", r"(p\d+)_", "--folds", 3, "--out", tmp_path / "out")
+    outcome = radtransfer("data", "check", tmp_path / "images", *options)
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"class +grey +RGB with alpha\n +sick +2 +22\n +well +24 +0\n", outcome.out)
+    assert (
+        "22 images stored as RGB with alpha, 26 as grey: all 22 are sick; it is 22 of 24 sick, 0 of 24" in outcome.out
+    )
+    report = json.loads((tmp_path / "out" / "check.json").read_text())
+    assert report["class_modes"] == {
+        "sick": {"grey": 2, "RGB with alpha": 22},
+        "well": {"grey": 24, "RGB with alpha": 0},
+    }
+    page = (tmp_path / "out" / "check.html").read_text()
+    assert "<th>stored as grey</th><th>stored as RGB with alpha</th>" in page
+    assert "<td>24</td><td>12</td><td>2</td><td>22</td>" in page
+
+
+def test_a_check_counts_ordered_grades_from_the_positive_one(radtransfer, tmp_path):
+    rng = np.random.default_rng(0)
+    for grade, count in enumerate((9, 9, 9, 2)):
+        (tmp_path / str(grade)).mkdir()
+        for number in range(count):
+            Image.fromarray(rng.integers(0, 256, (24, 24), np.uint8)).save(tmp_path / str(grade) / f"{number}.png")
+    checked = ("data", "check", tmp_path, "--folds", 1, "--json")
+    outcome = radtransfer(*checked, "--positive-from", 9)
+    assert (outcome.code, "no grade reaches it" in outcome.out) == (3, True)
+    (tmp_path / "3").rename(tmp_path.parent / "left_out")
+    messages = [
+        finding["message"] for finding in json.loads(radtransfer(*checked, "--positive-from", 2).out)["findings"]
+    ]
+    assert any("of grade 2 or worse: its AUC rests on them" in message for message in messages)
+    assert not any("of 2:" in message for message in messages)
 
 
 def test_too_few_patients_and_missing_data_exit_with_3_and_json(radtransfer, tiny_images, tmp_path):

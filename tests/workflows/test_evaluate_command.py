@@ -242,6 +242,7 @@ def test_classes_that_do_not_match_exit_with_3_and_can_be_mapped(radtransfer, fi
         "--class-map Sick=sick --class-map normal=CLASS",
     ):
         assert words in outcome.err
+    assert "leave their images out" not in outcome.err  # one class would be left
     options = ("--class-map", "Sick=sick", "--class-map", "normal=")
     outcome = radtransfer("evaluate", finished_run.path, "--data", table, *options, "--draws", 100, "--json")
     assert outcome.code == 0, outcome.err
@@ -352,3 +353,20 @@ def test_other_images_of_a_seen_patient_are_listed_as_such(radtransfer, finished
     rows = read_rows(tmp_path / "out" / "seen.csv")
     assert [(row["path"], row["how"]) for row in rows] == [("00.png", "patient"), ("01.png", "patient")]
     assert "the figures may be too high; listed in" in outcome.err.splitlines()[-1]
+
+
+def test_a_patient_of_the_training_who_is_spelt_otherwise_is_warned_of_and_listed(
+    radtransfer, finished_run, elsewhere, tmp_path
+):
+    table = elsewhere.parent / "spelt.csv"
+    table.write_text(elsewhere.read_text().replace(",q0\n", ',"P0 "\n'))
+    arguments = ("evaluate", finished_run.path, "--data", table, "--draws", 100, "--overwrite", "--out", tmp_path)
+    outcome = radtransfer(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert "patients have names that stand in the training" in outcome.err
+    assert "(e.g. P0, spelt p00 there)" in outcome.err
+    assert [row["path"] for row in read_rows(tmp_path / "seen.csv")] == ["00.png", "01.png"]
+    assert {row["patient"] for row in read_rows(tmp_path / "predictions.csv")} >= {"P0"}
+    outcome = radtransfer(*arguments, "--allow-alike-patients")
+    assert outcome.code == 0, outcome.err
+    assert "leak" not in outcome.err

@@ -8,7 +8,7 @@ provenance.json   what the images were made of; written last, so that a folder w
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, A
     if settings.patient_column and (settings.patient_column != "patient" or table.patients is None):
         has = "no patients" if table.patients is None else "them in 'patient'"
         raise ConfigError(f"--patient-column {settings.patient_column}: the prepared data set has {has}. Leave it out.")
-    parts, notes = vars(table).copy(), list(table.notes)
+    parts, notes = {}, list(table.notes)
     if settings.patient_regex is not None:
         parts["patients"] = None
     if settings.label_column and settings.label_column != ("label",):
@@ -179,7 +179,7 @@ def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, A
         parts |= {"targets": table.targets[:, kept], "classes": tuple(table.classes[place] for place in kept)}
     if table.task == "multilabel":
         notes += _changed_counting(settings, provenance["settings"]["data"])
-    return ImageTable(**{**parts, "notes": tuple(notes)})
+    return replace(table, **parts, notes=tuple(notes))
 
 
 def _changed_counting(settings: DataSettings, before: dict[str, Any]) -> Iterator[str]:
