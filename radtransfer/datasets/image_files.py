@@ -1,14 +1,17 @@
 """Find images on disk: walk a folder, and resolve the paths that tables bring from other machines."""
 
+import errno
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from radtransfer.errors import DataError
 from radtransfer.image_formats.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
+from radtransfer.image_formats.unread_formats import advice, format_by_name
 from radtransfer.image_place import FilePart, ImagePlace, file_of
 from radtransfer.near_path import near_path
 
@@ -46,8 +49,28 @@ def is_dicom_file(file: Path) -> bool:
         return False
 
 
+def is_dangling(file: Path) -> bool:
+    """Whether `file` is a link to what is not there, as datalad and git-annex leave them, or to itself."""
+    return os.path.islink(file) and not os.path.exists(file)  # noqa: PTH110, PTH114
+
+
+def unread_note(files: Iterable[str]) -> str | None:
+    """A sentence that counts the files in formats that are known and not read, by format; None if there are none."""
+    found = [(format_by_name(file.rpartition("/")[2]), file) for file in files]
+    examples: dict[str, str] = {}
+    for name, file in found:
+        if name is not None:
+            examples.setdefault(name, file)
+    counts = Counter(name for name, _ in found if name is not None).most_common()
+    if not counts:
+        return None
+    listed = ", ".join(f"{count} {name}" for name, count in counts)
+    what = "; ".join(f"{examples[name]!r}: {advice(name)}" for name, _ in counts[:3])
+    return f"{listed} not read ({what})"
+
+
 def walk_files(folder: Path) -> list[str]:
-    """Every file below `folder`, sorted, relative to it with "/"; linked folders are followed, each once.
+    """Every file and dangling link below `folder`, sorted, relative to it with "/"; linked folders are followed once.
 
     Hidden folders are left out: what `.ipynb_checkpoints` and the like hold are copies.
 
@@ -69,11 +92,17 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            is_folder = is_file = False
+        if is_folder:
             if entry.name.startswith("."):
                 continue
             yield from _walk(entry.path, f"{prefix}{entry.name}/", seen)
-        elif entry.is_file():
+        elif is_file or is_dangling(Path(entry.path)):
             yield prefix + entry.name
 
 
@@ -176,7 +205,7 @@ def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
     for text in dict.fromkeys((path, path.replace("\\", "/"))):
         file = os.path.normpath(root / text)
         leaves = not file.startswith(os.path.join(root, ""))  # noqa: PTH118
-        if os.path.isfile(file) and not (inside and leaves):  # noqa: PTH113
+        if not (inside and leaves) and (os.path.isfile(file) or is_dangling(Path(file))):  # noqa: PTH113
             return Path(file)
     return None
 
@@ -189,7 +218,7 @@ def _check_inside(paths: Sequence[str], files: Sequence[ImagePlace | None], root
     out = []
     for path, file in zip(paths, files, strict=True):
         there = _as_written(path, root, inside=False) if file is None else file_of(file)
-        if there is not None and not os.path.realpath(there).startswith(real):
+        if there is not None and not is_dangling(there) and not os.path.realpath(there).startswith(real):
             out.append((path, there))
     if out:
         path, there = out[0]

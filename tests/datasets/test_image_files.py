@@ -5,7 +5,8 @@ import unicodedata
 import pytest
 
 from radtransfer.datasets import read_table
-from radtransfer.errors import DataError
+from radtransfer.errors import BadImageError, DataError
+from radtransfer.image_formats import inspect_image
 from radtransfer.settings import DataSettings
 
 
@@ -144,3 +145,16 @@ def test_hidden_folders_hold_no_images(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert read_table(DataSettings(source=str(tmp_path))).paths == ("sick/b.png", "well/a.png")
+
+
+@pytest.mark.parametrize("written", ["a.png", "far/a.png"])
+def test_a_dangling_link_in_a_table_is_the_place_of_its_image_also_below_a_named_root(rooted, tmp_path, written):
+    (tmp_path / "root" / "a.png").unlink()
+    (tmp_path / "root" / "a.png").symlink_to("../.git/annex/objects/1.png")
+    (tmp_path / "root" / "other").mkdir()
+    (tmp_path / "root" / "other" / "b.png").write_bytes(b"x")
+    (tmp_path / "t.csv").write_text(f"path,label\n{written},0\nb.png,1\n")
+    table = read_table(DataSettings(source=str(tmp_path / "t.csv"), image_root=str(tmp_path / "root")))
+    assert table.files[0] == tmp_path / "root" / "a.png"
+    with pytest.raises(BadImageError, match="a dangling link.*datalad get"):
+        inspect_image(table.files[0])
