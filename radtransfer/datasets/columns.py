@@ -90,18 +90,21 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
     return Columns(path, tuple(labels), multilabel, patient, fold, split, tuple(notes))
 
 
-def find_path_column(sheet: Sheet, name: str | None) -> int:
-    """The column of image paths, named or known by its usual names, of a table that needs no other.
+def find_image_columns(sheet: Sheet, settings: DataSettings) -> tuple[int, int | None]:
+    """The columns of image paths and of patients, if there are any, of a table that needs no labels.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none for the path, or one that is named is not there.
     """
-    if name:
-        return _named(sheet, "path", name, 0)
-    column = _usual(sheet, "path", set(), [])
-    if column is None:
+    patient = _named(sheet, "patient", settings.patient_column, 0) if settings.patient_column else None
+    path = _named(sheet, "path", settings.path_column, 0) if settings.path_column else None
+    if path is None:
+        path = _usual(sheet, "path", {patient}, [])
+    if path is None:
         raise DataError(_no_column(sheet, "path"))
-    return column
+    if patient is None and settings.patient_regex is None:
+        patient = _usual(sheet, "patient", {path}, [])
+    return path, patient
 
 
 def _find_labels(sheet: Sheet, task: str, taken: set, notes: list[str]) -> tuple[list[int], bool]:
