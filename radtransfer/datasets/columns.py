@@ -117,6 +117,11 @@ def _find_labels(sheet: Sheet, task: str, taken: set, notes: list[str]) -> tuple
     binary = [i for i, _ in _real_columns(sheet) if i not in taken and _is_binary(sheet, i)]
     if not binary or (task != "multilabel" and len(binary) < 2):
         raise DataError(_no_column(sheet, "label"))
+    by_name: dict[str, list[int]] = {}
+    for i in binary:
+        by_name.setdefault(_squeezed(sheet.columns[i]), []).append(i)
+    for alike in by_name.values():
+        _check_alone(sheet, alike, "label")
     names = listed(sheet.columns[i] for i in binary)
     notes.append(f"{len(binary)} labels from the columns that hold only 0, 1, -1 or nothing: {names}")
     return binary, True
@@ -148,11 +153,23 @@ def _usual(sheet: Sheet, role: str, taken: set, notes: list[str]) -> int | None:
     if not candidates:
         return None
     first, *others = dict.fromkeys(candidates)
+    _check_alone(sheet, [i for i, name in free if name == _squeezed(sheet.columns[first])], role)
     if others:
         hint = f"; choose with {OPTIONS[role]}NAME" if role in OPTIONS else ""
         also = listed(repr(sheet.columns[i]) for i in others)
         notes.append(f"column {sheet.columns[first]!r} taken as {role} (also possible: {also}{hint})")
     return first
+
+
+def _check_alone(sheet: Sheet, columns: Sequence[int], role: str) -> None:
+    """Raises DataError if several columns have one name, case and punctuation apart: any could be meant."""
+    names = [sheet.columns[i] for i in columns]
+    if len(names) > 1:
+        choose = f", or choose with {OPTIONS[role]}NAME" if role in OPTIONS and len(set(names)) == len(names) else ""
+        raise DataError(
+            f"{sheet.name} has {len(names)} columns of one name for the {role}: {listed(map(repr, names))}. "
+            f"Rename or remove all but one{choose}."
+        )
 
 
 def _ends_with(name: str, usual: str) -> bool:
@@ -173,7 +190,7 @@ def _named(sheet: Sheet, role: str, name: str, position: int) -> int:
     use = near[0] if near else "NAME, one of these" if guess is None else sheet.columns[guess]
     advice = f"Use {OPTIONS[role]}{use}."
     option = OPTIONS[role].strip()
-    raise DataError(f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {', '.join(columns)}. {advice}")
+    raise DataError(f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {listed(columns, 40)}. {advice}")
 
 
 def _no_column(sheet: Sheet, role: str) -> str:
@@ -188,5 +205,5 @@ def _no_column(sheet: Sheet, role: str) -> str:
         )
     return (
         f"{sheet.name} has no column for {what}: expected one called {usual} or so. "
-        f"Columns: {', '.join(columns)}. Name it with {OPTIONS[role]}NAME."
+        f"Columns: {listed(columns, 40)}. Name it with {OPTIONS[role]}NAME."
     )

@@ -4,11 +4,13 @@ File names may share a prefix (`breast_train_fold1.csv`). A table without number
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from radtransfer.datasets.csv_table import table_from_sheet
+from radtransfer.datasets.image_files import is_dangling
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed
 from radtransfer.datasets.sheet import Sheet, read_sheet
@@ -66,7 +68,7 @@ def find_split_tables(folder: Path) -> list[SplitTable]:
     found = []
     for file in sorted(folder.iterdir()):
         match = _FILE_NAME.fullmatch(file.name)
-        if match and file.is_file() and not file.name.startswith("."):
+        if match and (file.is_file() or is_dangling(file)) and not file.name.startswith("."):
             fold = int(match["fold"]) if match["fold"] else None
             found.append(SplitTable(file, (match["prefix"] or "").lower(), split_name(match["split"]), fold))
     return found
@@ -106,17 +108,28 @@ def _check_one(folder: Path, tables: Sequence[SplitTable], split: str, fold: int
 def _combined(folder: Path, tables: Sequence[SplitTable], folds: Sequence[int]) -> Sheet:
     """One sheet of the columns that all tables have, and a column each for fold and split."""
     sheets = [read_sheet(table.file) for table in tables]
-    common = [name for name in sheets[0].columns if all(name in sheet.columns for sheet in sheets)]
-    common = [name for name in dict.fromkeys(common) if name.lower() not in ("fold", "split")]
+    positions_in = [_positions(sheet.columns) for sheet in sheets]
+    common = [key for key in positions_in[0] if all(key in positions for positions in positions_in)]
+    common = [key for key in common if key[0].lower() not in ("fold", "split")]
     rows, places = [], []
-    for table, sheet in zip(tables, sheets, strict=True):
-        positions = [sheet.columns.index(name) for name in common]
+    for table, sheet, position in zip(tables, sheets, positions_in, strict=True):
+        positions = [position[key] for key in common]
         for fold in folds if table.fold is None else [table.fold]:
             rows += [[*(row[i] for i in positions), str(fold), table.split] for row in sheet.rows]
             places += sheet.places
     alike = len({sheet.columns for sheet in sheets}) == 1
     name = sheets[0].name if alike else f"what all tables in {folder} share"
-    return Sheet(name, (*common, "fold", "split"), rows, places)
+    return Sheet(name, (*(column for column, _ in common), "fold", "split"), rows, places)
+
+
+def _positions(columns: Sequence[str]) -> dict[tuple[str, int], int]:
+    """Where each column stands, by its name and by which of those of that name it is."""
+    seen: Counter[str] = Counter()
+    positions = {}
+    for position, name in enumerate(columns):
+        positions[name, seen[name]] = position
+        seen[name] += 1
+    return positions
 
 
 def _notes(folder: Path, tables: Sequence[SplitTable]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ _SLIDE = "write regions of it as PNG or TIFF"
 _ARRAYS = "write each of its images as PNG"
 _FRAMES = "write its frames as PNG"
 _PACKED = "unpack it"
-_TABLE = "save it as 'CSV UTF-8'"
 
 _IMAGES = {
     "HEIC": (_PICTURE, ".heic .heif .heics .hif"),
@@ -36,6 +35,7 @@ _IMAGES = {
     "FreeSurfer": (_VOLUME, ".mgh .mgz"),
     "raw pixels": (_VOLUME, ".raw .zraw"),
     "NumPy": (_ARRAYS, ".npy .npz"),
+    "HDF5": (_ARRAYS, ""),
     "MATLAB": (_ARRAYS, ".mat"),
     "whole slide": (_SLIDE, ".svs .ndpi .mrxs .scn .vms .vmu .bif .svslide .isyntax .vsi .qptiff"),
     "microscopy": (_SLIDE, ".czi .lif .nd2 .oib .oif"),
@@ -49,18 +49,13 @@ _IMAGES = {
     "7-Zip": (_PACKED, ".7z"),
     "RAR": (_PACKED, ".rar"),
 }
-"""What holds images: name to what to do with a file, and how its name may end."""
+"""What holds images: name to what to do with a file, and how its name may end; that of HDF5 is that of weights too."""
 
-_OTHERS = {
-    "HDF5": _ARRAYS,
-    "Excel workbook": _TABLE,
-    "Word document": _TABLE,
-    "OpenDocument": _TABLE,
-    "Parquet": _TABLE,
-    "Arrow": _TABLE,
-    "SQLite": _TABLE,
-}
-"""What holds none, mostly, and is known by its first bytes only."""
+TABLES = frozenset(["Excel workbook", "Word document", "OpenDocument", "Parquet", "Arrow", "SQLite"])
+"""What may hold a table."""
+
+PACKED = frozenset(name for name, (advice, _) in _IMAGES.items() if advice == _PACKED)
+"""What holds other files, or one."""
 
 _BY_SUFFIX = {suffix: name for name, (_, suffixes) in _IMAGES.items() for suffix in suffixes.split()}
 
@@ -139,7 +134,7 @@ def why_unread(start: bytes, name: str) -> str | None:
 
 def advice(format: str) -> str:
     """What to do with a file of a format that is not read."""
-    return _OTHERS[format] if format in _OTHERS else _IMAGES[format][0]
+    return "save it as 'CSV UTF-8'" if format in TABLES else _IMAGES[format][0]
 
 
 def _format_by_brand(start: bytes) -> str:
