@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from radtransfer.errors import DataError
 from radtransfer.image_formats.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
@@ -191,8 +192,9 @@ def find_files(
         files[i] = _frame(index.find(match["file"]), match) if match else index.find(paths[i])
     _check_distinct(paths, files, foreign)
     _check_inside(paths, files, root, inside=inside)
-    found = sum(files[i] is not None for i in foreign)
-    return files, _notes(index, found) if found else ()
+    missing = [paths[i] for i in foreign if files[i] is None]
+    found = len(foreign) - len(missing)
+    return files, (*(_notes(index, found) if found else ()), *_near_note(index, missing))
 
 
 def _frame(file: Path | None, match: re.Match) -> FilePart | None:
@@ -202,7 +204,7 @@ def _frame(file: Path | None, match: re.Match) -> FilePart | None:
 
 def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
     """The file at `path`; with `inside`, it must be written as one below the root."""
-    for text in dict.fromkeys((path, path.replace("\\", "/"))):
+    for text in dict.fromkeys((path, path.replace("\\", "/"), os.path.expanduser(path))):  # noqa: PTH111
         file = os.path.normpath(root / text)
         leaves = not file.startswith(os.path.join(root, ""))  # noqa: PTH118
         if not (inside and leaves) and (os.path.isfile(file) or is_dangling(Path(file))):  # noqa: PTH113
@@ -254,3 +256,28 @@ def _notes(index: FileIndex, found: int) -> tuple[str, ...]:
     others = len(index.files) - images
     ignored = f"; files that are not images, ignored: {others}" if others else ""
     return (f"{found} images found by file name among the {images} in {index.root}{ignored}",)
+
+
+def _near_note(index: FileIndex, missing: Sequence[str]) -> tuple[str, ...]:
+    """One sentence on all paths whose file stands there under a name that differs in suffix, case or spelling."""
+    known: dict[str, str] = {}
+    for file in index.files:
+        if is_image_name(file.rpartition("/")[2]) or format_by_name(file.rpartition("/")[2]):
+            known.setdefault(_loose(file), file)
+    near = [(path, known[_loose(path)]) for path in missing if _loose(path) in known]
+    if not near:
+        return ()
+    (path, file), count = near[0], len(near)
+    return (
+        f"{count} of {len(missing)} missing images are in {index.root} under names that differ in suffix, case or "
+        f"spelling, such as {file!r} for {path!r}; write them into the table as the files are called",
+    )
+
+
+def _loose(path: str) -> str:
+    """The name of an image without suffix, case, quotes and %20, and with one space for any of " ", "_" and "-"."""
+    name = unquote(path).strip(" \t'\"").replace("\\", "/").rpartition("/")[2]
+    stem, dot, _ = name.rpartition(".")
+    if dot and (is_image_name(name) or format_by_name(name)):
+        name = stem.removesuffix(".nii")
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
