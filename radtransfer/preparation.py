@@ -90,7 +90,7 @@ def prepare(
     if checked.bad:
         folds = _folds(config, checked.table)
     notes = (
-        *fold_notes(checked.table, config.splits, folds),
+        *fold_notes(checked.table, config.splits, folds, folds_given="splits.folds" in config.given),
         *copy_notes(checked.table, [(fold.number, fold.split) for fold in folds], workers=device.workers),
         *source_leaks(config.model.weights, checked.table, folds),
     )

@@ -67,7 +67,8 @@ def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit
     progress = progress or Progress()
     table = read_table(config.data, progress=progress)
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
-    for note in (*table.notes, *fold_notes(table, config.splits, folds)):
+    notes = fold_notes(table, config.splits, folds, folds_given="splits.folds" in config.given)
+    for note in (*table.notes, *notes):
         progress.note(note)
     return DataSplit(table, folds)
 
