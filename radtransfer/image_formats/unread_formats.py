@@ -59,7 +59,7 @@ PACKED = frozenset(name for name, (advice, _) in _IMAGES.items() if advice == _P
 
 _BY_SUFFIX = {suffix: name for name, (_, suffixes) in _IMAGES.items() for suffix in suffixes.split()}
 
-_BEGINNINGS = {
+BEGINNINGS = {
     b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
     b"\x00\x00\x00\x0cJXL ": "JPEG XL",
@@ -121,7 +121,7 @@ def format_by_content(start: bytes) -> str | None:
         return "TAR"
     if re.match(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml|<!--|<!doctype svg|<svg)", start, re.IGNORECASE) and b"<svg" in start:
         return "SVG"
-    return next((name for magic, name in _BEGINNINGS.items() if start.startswith(magic)), None)
+    return next((name for magic, name in BEGINNINGS.items() if start.startswith(magic)), None)
 
 
 def why_unread(start: bytes, name: str) -> str | None:
