@@ -62,7 +62,13 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
     "--compat", type=click.Choice(["juodelyte"]), help="CCA as Juodelyte et al. 2023 computed it, with google/svcca."
 )
 @click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of the runs.")
-@click.option("--data", metavar="SOURCE", help="Images to compare on.  [default: the run's own test images]")
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="SOURCE",
+    help="Images to compare on: a data set, a folder, a table or files (repeated); labels are not needed.  "
+    "[default: the run's own test images]",
+)
 @click.option("--image-root", metavar="DIR", help="Folder of the images that a table in --data names.")
 @click.option(
     "--backbone", metavar="NAME", shell_complete=complete_backbone, help="Network that a weights file is for."
@@ -123,7 +129,7 @@ def _settings(given: dict) -> "ComparisonSettings":
     from radtransfer.comparisons.compare import ComparisonSettings
     from radtransfer.comparisons.layer_pairs import Sampling
 
-    juodelyte = given["compat"] == "juodelyte"
+    juodelyte, sources = given["compat"] == "juodelyte", given["data"]
     return ComparisonSettings(
         layers=_listed(given["layers"]),
         similarity=_listed(given["similarity"]),
@@ -138,7 +144,8 @@ def _settings(given: dict) -> "ComparisonSettings":
         cross=given["cross"],
         batch_norm=given["batch_norm"],
         compat=given["compat"],
-        data=DataSettings(source=given["data"], image_root=given["image_root"]),
+        data=DataSettings(source=sources[0] if len(sources) == 1 else None, image_root=given["image_root"]),
+        files=sources if len(sources) > 1 else (),
         backbone=given["backbone"],
         image_size=given["image_size"],
         folds=given["fold"],

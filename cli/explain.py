@@ -29,7 +29,7 @@ _LISTED = 10
 @click.command(short_help="Draw where in images a network finds what it says.")
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--data", metavar="SOURCE", help="Images with labels.  [default: the run's own test images]")
+@click.option("--data", metavar="SOURCE", help="Images, with labels or not.  [default: the run's own test images]")
 @setting_options(**TABLE_OPTIONS)
 @click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
 @click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")

@@ -106,7 +106,7 @@ def open_images(
     model: str, images: Sequence[str], fold: Sequence[int], batch_size: int, given: dict[str, Any]
 ) -> tuple["TrainedModel", "ImageStream", TerminalProgress]:
     """The model, the images as its training read them, and who is told how many of them are done."""
-    from radtransfer.predictions.image_list import list_images
+    from radtransfer.datasets.image_list import list_images
     from radtransfer.predictions.image_stream import ImageStream
     from radtransfer.predictions.trained_model import find_model
 

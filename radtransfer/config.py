@@ -75,7 +75,7 @@ def build_config(
     Raises:
         ConfigError: One or more mistakes, all listed.
     """
-    mistakes, places = list(mistakes), places or {}
+    mistakes, places, given = list(mistakes), places or {}, frozenset(values)
     try:
         recipe = values.get("recipe", Config.recipe)
         # What cannot be a name is told below, with its place.
@@ -92,7 +92,7 @@ def build_config(
     raise_mistakes(mistakes, "settings")
     top, base = sections.pop("", {}), Config()
     changed = {name: dataclasses.replace(getattr(base, name), **fields) for name, fields in sections.items()}
-    return dataclasses.replace(base, **top, **changed)
+    return dataclasses.replace(base, given=given, **top, **changed)
 
 
 def raise_mistakes(mistakes: Sequence[str], where: str) -> None:
@@ -148,7 +148,9 @@ def setting_value(config: Config, name: str) -> Any:
 
 def config_values(config: Config) -> dict[str, Any]:
     """The settings as nested plain values; as YAML they load back to an equal `Config`."""
-    return _plain(dataclasses.asdict(config))
+    values = _plain(dataclasses.asdict(config))
+    del values["given"]
+    return values
 
 
 def config_text(config: Config) -> str:

@@ -171,8 +171,9 @@ def plan_text(plan: TransferPlan, *, head: keras.Model | None = None) -> str:
     """The plan as a table of its stages; with the classifier it is part of as `head`, its last layer too."""
     through = f" through {plan.through}" if plan.through else ""
     phases = ", the head alone first" if plan.head_first else ""
+    batch_norm = f", batch norm {plan.batch_norm}" if plan.uses_batch_norm else ""
     lines = [
-        f"{plan.scheme}{through}, batch norm {plan.batch_norm}{phases}",
+        f"{plan.scheme}{through}{batch_norm}{phases}",
         f"{'stage':<8}{'layers':>7}{'parameters':>12}  {'starts from':<13}{'trains':<7}{'width':>6}",
     ]
     for part in plan.parts:

@@ -92,7 +92,7 @@ def prepare(
         folds = _folds(config, checked.table)
     splits = [(fold.number, fold.split) for fold in folds]
     notes = (
-        *fold_notes(checked.table, config.splits, folds),
+        *fold_notes(checked.table, config.splits, folds, folds_given="splits.folds" in config.given),
         *copy_notes(checked.table, splits, workers=device.workers),
         *near_identical_notes(checked.table, splits, checked.near_identical),
         *source_leaks(config.model.weights, checked.table, folds),

@@ -95,7 +95,8 @@ def table_fingerprint(table: ImageTable) -> str:
 def files_fingerprint(table: ImageTable) -> str:
     """Of the sizes and times of the image files; it changes when one is replaced. Costs a look at each file."""
     digest = hashlib.sha256()
-    for place in dict.fromkeys(file_of(place) for place in table.files if place is not None):
+    files = dict.fromkeys(file_of(place) for place in table.files if place is not None)
+    for place in filter(Path.exists, files):
         status = place.stat()
         digest.update(f"{place.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

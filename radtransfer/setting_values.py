@@ -18,7 +18,7 @@ def fields_of(kind: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.F
         annotation = hints[item.name]
         if dataclasses.is_dataclass(annotation):
             yield from fields_of(annotation, f"{prefix}{item.name}.")
-        else:
+        elif item.metadata:
             yield prefix + item.name, item, annotation
 
 

@@ -258,3 +258,5 @@ class Config:
     transfer: TransferSettings = TransferSettings()
     training: TrainingSettings = TrainingSettings()
     system: SystemSettings = SystemSettings()
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Dotted names of the settings that the user gave, rather than the recipe or the defaults; no setting itself."""

@@ -89,6 +89,11 @@ class TransferPlan:
         return self.batch_norm != "identity" or any(part.starts_from not in WITHOUT_WEIGHTS for part in self.parts)
 
     @property
+    def uses_batch_norm(self) -> bool:
+        """Whether there is a part that `batch_norm` speaks of."""
+        return any(part.starts_from != "pretrained" and part.parameters for part in self.parts)
+
+    @property
     def parameters(self) -> int:
         """Of the backbone."""
         return sum(part.parameters for part in self.parts)
@@ -100,6 +105,8 @@ class TransferPlan:
 
     def notes(self) -> Iterator[str]:
         """What may surprise the user."""
+        if self.batch_norm != "identity" and not self.uses_batch_norm:
+            yield f"--bn-init {self.batch_norm} not used: every stage starts from pretrained"
         if 0 < self.trainable_parameters < FEW * self.parameters:
             yield (
                 f"scheme {self.scheme} trains only {self.trainable_parameters:,} of {self.parameters:,} backbone "

@@ -12,7 +12,7 @@ from radtransfer.comparisons.activations import FeatureMaps
 from radtransfer.comparisons.comparison_images import (
     ComparisonImages,
     check_input,
-    data_images,
+    given_images,
     note_changes,
     run_images,
     tested_images,
@@ -50,6 +50,7 @@ class ComparisonSettings:
         backbone: Of weights files.
         image_size: For networks that are built for any size.
         folds: Which folds of the runs; empty for all that both have.
+        files: Images, folders and tables without labels, in place of the source of `data`.
     """
 
     layers: tuple[str, ...] = ("stages",)
@@ -62,6 +63,12 @@ class ComparisonSettings:
     backbone: str | None = None
     image_size: int | None = None
     folds: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What was named to compare on; empty for the run's own test images."""
+        return self.files or ((self.data.source,) if self.data.source is not None else ())
 
 
 @dataclass(frozen=True)
@@ -114,14 +121,14 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
     kinds = measures(settings.similarity, compat=settings.compat)
     sources = _sources((a, b), settings, progress)
     folds = folds_of(sources, settings.folds)
-    if settings.data.source is None:
+    if not settings.given:
         note_changes([source.run for source in sources if source.run is not None], progress)
     found = []
     for number, fold in enumerate(folds, start=1):
         if len(folds) > 1:
             progress.note(f"fold {fold[0] or fold[1]}, {number} of {len(folds)}")
         found.append(_compare_fold(sources, fold, kinds, settings, progress))
-    pairs, same_images = found[0].pairs, settings.data.source is not None
+    pairs, same_images = found[0].pairs, bool(settings.given)
     _note_undefined(found, progress)
     layers = tuple(
         combine(pair.name, kind, [each.scores.draws[pair.name, kind] for each in found], same_images=same_images)
@@ -182,8 +189,9 @@ def _images(
 ) -> ComparisonImages:
     """The images that were given, read as the first run reads its own, or the test images of that run's fold."""
     runs = [(source.run, k) for source, k in zip(sources, fold, strict=True) if source.run is not None]
-    if settings.data.source is not None:
-        return data_images(settings.data, run_images(runs[0][0]).images if runs else ImageSettings())
+    if settings.given:
+        reading = run_images(runs[0][0]).images if runs else ImageSettings()
+        return given_images(settings.files, settings.data, reading, progress)
     if not runs:
         raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
     images = tested_images(*runs[0])
@@ -251,7 +259,7 @@ def _record(
         "cross": settings.cross,
         "batch_norm": settings.batch_norm,
         "compat": settings.compat,
-        "images": settings.data.source or "test images of the run",
+        "images": ", ".join(settings.given) or "test images of the run",
         "image_size": list(_image_sizes(sources, settings)),
         "preprocessing": [network.preprocessing for network in found.networks],
     }

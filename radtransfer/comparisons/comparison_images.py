@@ -7,7 +7,9 @@ from pathlib import Path
 
 from radtransfer.config import load_config
 from radtransfer.datasets import read_table
+from radtransfer.datasets.image_list import list_images, read_images
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.datasets.patients import NO_PATIENTS
 from radtransfer.errors import DataError, RadtransferError, RunError, WeightsError
 from radtransfer.examination.data_changes import data_changes
 from radtransfer.examination.image_examination import examine_images
@@ -41,15 +43,20 @@ class ComparisonImages:
         return len(self.paths)
 
 
-def data_images(data: DataSettings, reading: ImageSettings) -> ComparisonImages:
-    """Every image of a data set, read as `reading` says.
+def given_images(
+    files: Sequence[str], data: DataSettings, reading: ImageSettings, progress: Progress
+) -> ComparisonImages:
+    """Every image of the files, or else of a data set, read as `reading` says; neither needs labels.
 
     Raises:
-        ConfigError: No data given.
+        ConfigError: Neither is given.
         DataError: Nothing usable is there, or an image is missing or unreadable.
     """
-    table = read_table(data)
-    return _of_table(table, table.paths, reading)
+    table = list_images(files, data, unread=False) if files else read_images(data, progress=progress)
+    for note in table.notes:
+        if note != NO_PATIENTS:
+            progress.note(note)
+    return images_of_table(table, table.paths, reading)
 
 
 def tested_images(run: Path, fold: int) -> ComparisonImages:
@@ -65,7 +72,7 @@ def tested_images(run: Path, fold: int) -> ComparisonImages:
         table = read_table(settings.data)
     except DataError as error:
         raise DataError(f"The images of run {run} are not there any more; give --data. {error}") from None
-    return _of_table(table, tested, settings.images)
+    return images_of_table(table, tested, settings.images)
 
 
 def note_changes(runs: Sequence[Path], progress: Progress) -> None:
@@ -131,7 +138,12 @@ def tested_paths(run: Path, fold: int) -> list[str]:
     return tested
 
 
-def _of_table(table: ImageTable, paths: Sequence[str], reading: ImageSettings) -> ComparisonImages:
+def images_of_table(table: ImageTable, paths: Sequence[str], reading: ImageSettings) -> ComparisonImages:
+    """Some images of a table, read as `reading` says.
+
+    Raises:
+        DataError: One is missing or unreadable.
+    """
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows or table.files[rows[path]] is None]
     if missing:

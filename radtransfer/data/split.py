@@ -72,7 +72,8 @@ def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit
     table = read_table(config.data, progress=progress)
     tell_notes(table.notes, progress)
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
-    tell_notes(fold_notes(table, config.splits, folds), progress)
+    notes = fold_notes(table, config.splits, folds, folds_given="splits.folds" in config.given)
+    tell_notes(notes, progress)
     return DataSplit(table, folds, positive_class(table, config.data))
 
 

@@ -143,7 +143,7 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
         if _holds_prepared_set(path):
             return "tfds", str(path)
         return ("fold_directory" if _holds_split_tables(path) else "image_folder"), str(path)
-    if path.exists():
+    if path.exists() or path.is_symlink():
         return "csv_table", str(path)
     # A single letter before the colon is a Windows drive.
     if colon and re.fullmatch(r"\w{2,}", name):

@@ -108,18 +108,21 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
     return Columns(path, tuple(labels), form, patient, fold, splits, tuple(notes))
 
 
-def find_path_column(sheet: Sheet, name: str | None) -> int:
-    """The column of image paths, named or known by its usual names, of a table that needs no other.
+def find_image_columns(sheet: Sheet, settings: DataSettings) -> tuple[int, int | None]:
+    """The columns of image paths and of patients, if there are any, of a table that needs no labels.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none for the path, or one that is named is not there.
     """
-    if name:
-        return _named(sheet, "path", name, 0)
-    column = _usual(sheet, "path", set(), [])
-    if column is None:
+    patient = _named(sheet, "patient", settings.patient_column, 0) if settings.patient_column else None
+    path = _named(sheet, "path", settings.path_column, 0) if settings.path_column else None
+    if path is None:
+        path = _usual(sheet, "path", {patient}, [])
+    if path is None:
         raise DataError(_no_column(sheet, "path"))
-    return column
+    if patient is None and settings.patient_regex is None:
+        patient = _usual(sheet, "patient", {path}, [])
+    return path, patient
 
 
 def _find_placement(
@@ -210,6 +213,11 @@ def _find_labels(sheet: Sheet, settings: DataSettings, taken: set, notes: list[s
     free = [i for i, _ in _real_columns(sheet) if i not in taken and not _given_splits(sheet, i)]
     binary = [] if settings.label_separator else [i for i in free if _is_binary(sheet, i)]
     if len(binary) >= (1 if settings.task == "multilabel" else 2):
+        by_name: dict[str, list[int]] = {}
+        for i in binary:
+            by_name.setdefault(_squeezed(sheet.columns[i]), []).append(i)
+        for alike in by_name.values():
+            _check_alone(sheet, alike, "label")
         names = listed(sheet.columns[i] for i in binary)
         notes.append(f"{len(binary)} labels from the columns that hold only 0, 1, -1 or nothing: {names}")
         return binary, _form(settings, several=True)
@@ -272,11 +280,23 @@ def _usual(
     if not candidates:
         return None
     first, *others = candidates
+    _check_alone(sheet, [i for i, name in free if i in candidates and name == _squeezed(sheet.columns[first])], role)
     if others:
         hint = f"; choose with {OPTIONS[role]}NAME" if role in OPTIONS else ""
         also = listed(repr(sheet.columns[i]) for i in others)
         notes.append(f"column {sheet.columns[first]!r} taken as {role} (also possible: {also}{hint})")
     return first
+
+
+def _check_alone(sheet: Sheet, columns: Sequence[int], role: str) -> None:
+    """Raises DataError if several columns have one name, case and punctuation apart: any could be meant."""
+    names = [sheet.columns[i] for i in columns]
+    if len(names) > 1:
+        choose = f", or choose with {OPTIONS[role]}NAME" if role in OPTIONS and len(set(names)) == len(names) else ""
+        raise DataError(
+            f"{sheet.name} has {len(names)} columns of one name for the {role}: {listed(map(repr, names))}. "
+            f"Rename or remove all but one{choose}."
+        )
 
 
 def _ends_with(name: str, usual: str) -> bool:
@@ -297,7 +317,7 @@ def _named(sheet: Sheet, role: str, name: str, position: int) -> int:
     use = near[0] if near else "NAME, one of these" if guess is None else sheet.columns[guess]
     advice = f"Use {OPTIONS[role]}{use}."
     option = OPTIONS[role].strip()
-    raise DataError(f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {', '.join(columns)}. {advice}")
+    raise DataError(f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {listed(columns, 40)}. {advice}")
 
 
 def _no_column(sheet: Sheet, role: str, left: Sequence[int] = ()) -> str:
@@ -313,5 +333,5 @@ def _no_column(sheet: Sheet, role: str, left: Sequence[int] = ()) -> str:
     choice = f" These may be it: {listed(repr(sheet.columns[i]) for i in left)}." if len(left) > 1 else ""
     return (
         f"{sheet.name} has no column for {what}: expected one called {usual} or so. "
-        f"Columns: {', '.join(columns)}.{choice} Name it with {OPTIONS[role]}NAME."
+        f"Columns: {listed(columns, 40)}.{choice} Name it with {OPTIONS[role]}NAME."
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from radtransfer.datasets.columns import Columns, find_columns
-from radtransfer.datasets.image_files import find_files
+from radtransfer.datasets.image_files import find_files, is_dangling
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import (
     BINARY,
@@ -56,10 +56,10 @@ def open_sheet(location: str | None) -> tuple[Sheet, Path]:
     Raises:
         DataError: Not a table.
     """
-    if not location or not Path(location).expanduser().is_file():
+    file = Path(location or "").expanduser()
+    if not location or not (file.is_file() or is_dangling(file)):
         found = location or "no file given"
         raise DataError(f"csv_table: {found} is not a file; expected a CSV with a row per image.")
-    file = Path(location).expanduser()
     return read_sheet(file), file.parent
 
 

@@ -4,11 +4,13 @@ File names may share a prefix (`breast_train_fold1.csv`). A table without number
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from radtransfer.datasets.csv_table import table_from_sheet
+from radtransfer.datasets.image_files import is_dangling
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed
 from radtransfer.datasets.sheet import Sheet, read_sheet
@@ -67,8 +69,8 @@ def own_columns(settings: DataSettings) -> DataSettings:
 
 def find_split_tables(folder: Path) -> list[SplitTable]:
     """The files directly in `folder` whose names say that they hold a split, sorted."""
-    matches = {file: _FILE_NAME.fullmatch(file.name) for file in sorted(folder.iterdir())}
-    found = {file: match for file, match in matches.items() if match and file.is_file() and file.name[0] != "."}
+    matches = {file: _FILE_NAME.fullmatch(file.name) for file in sorted(folder.iterdir()) if file.name[0] != "."}
+    found = {file: match for file, match in matches.items() if match and (file.is_file() or is_dangling(file))}
     splits = split_names(match["split"] for match in found.values())
     return [
         SplitTable(
@@ -112,17 +114,28 @@ def _check_one(folder: Path, tables: Sequence[SplitTable], split: str, fold: int
 def _combined(folder: Path, tables: Sequence[SplitTable], folds: Sequence[int]) -> Sheet:
     """One sheet of the columns that all tables have, and a column each for fold and split."""
     sheets = [read_sheet(table.file) for table in tables]
-    common = [name for name in sheets[0].columns if all(name in sheet.columns for sheet in sheets)]
-    common = [name for name in dict.fromkeys(common) if name.lower() not in ("fold", "split")]
+    positions_in = [_positions(sheet.columns) for sheet in sheets]
+    common = [key for key in positions_in[0] if all(key in positions for positions in positions_in)]
+    common = [key for key in common if key[0].lower() not in ("fold", "split")]
     rows, places = [], []
-    for table, sheet in zip(tables, sheets, strict=True):
-        positions = [sheet.columns.index(name) for name in common]
+    for table, sheet, position in zip(tables, sheets, positions_in, strict=True):
+        positions = [position[key] for key in common]
         for fold in folds if table.fold is None else [table.fold]:
             rows += [[*(row[i] for i in positions), str(fold), table.split] for row in sheet.rows]
             places += sheet.places
     alike = len({sheet.columns for sheet in sheets}) == 1
     name = sheets[0].name if alike else f"what all tables in {folder} share"
-    return Sheet(name, (*common, "fold", "split"), rows, places)
+    return Sheet(name, (*(column for column, _ in common), "fold", "split"), rows, places)
+
+
+def _positions(columns: Sequence[str]) -> dict[tuple[str, int], int]:
+    """Where each column stands, by its name and by which of those of that name it is."""
+    seen: Counter[str] = Counter()
+    positions = {}
+    for position, name in enumerate(columns):
+        positions[name, seen[name]] = position
+        seen[name] += 1
+    return positions
 
 
 def _notes(folder: Path, tables: Sequence[SplitTable]) -> tuple[str, ...]:

@@ -1,14 +1,18 @@
 """Find images on disk: walk a folder, and resolve the paths that tables bring from other machines."""
 
+import errno
 import os
 import re
 import unicodedata
-from collections.abc import Hashable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from radtransfer.errors import DataError
 from radtransfer.image_formats.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
+from radtransfer.image_formats.unread_formats import advice, format_by_name
 from radtransfer.image_place import FilePart, ImagePlace, as_part, file_of
 from radtransfer.near_path import near_path
 
@@ -46,8 +50,28 @@ def is_dicom_file(file: Path) -> bool:
         return False
 
 
+def is_dangling(file: Path) -> bool:
+    """Whether `file` is a link to what is not there, as datalad and git-annex leave them, or to itself."""
+    return os.path.islink(file) and not os.path.exists(file)  # noqa: PTH110, PTH114
+
+
+def unread_note(files: Iterable[str]) -> str | None:
+    """A sentence that counts the files in formats that are known and not read, by format; None if there are none."""
+    found = [(format_by_name(file.rpartition("/")[2]), file) for file in files]
+    examples: dict[str, str] = {}
+    for name, file in found:
+        if name is not None:
+            examples.setdefault(name, file)
+    counts = Counter(name for name, _ in found if name is not None).most_common()
+    if not counts:
+        return None
+    listed = ", ".join(f"{count} {name}" for name, count in counts)
+    what = "; ".join(f"{examples[name]!r}: {advice(name)}" for name, _ in counts[:3])
+    return f"{listed} not read ({what})"
+
+
 def walk_files(folder: Path) -> list[str]:
-    """Every file below `folder`, sorted, relative to it with "/"; linked folders are followed, each once.
+    """Every file and dangling link below `folder`, sorted, relative to it with "/"; linked folders are followed once.
 
     Hidden folders are left out: what `.ipynb_checkpoints` and the like hold are copies.
 
@@ -69,11 +93,17 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            is_folder = is_file = False
+        if is_folder:
             if entry.name.startswith("."):
                 continue
             yield from _walk(entry.path, f"{prefix}{entry.name}/", seen)
-        elif entry.is_file():
+        elif is_file or is_dangling(Path(entry.path)):
             yield prefix + entry.name
 
 
@@ -162,8 +192,9 @@ def find_files(
         files[i] = _frame(index.find(match["file"]), match) if match else index.find(paths[i])
     _check_distinct(paths, files, foreign)
     _check_inside(paths, files, root, inside=inside)
-    found = sum(files[i] is not None for i in foreign)
-    return files, _notes(index, found) if found else ()
+    missing = [paths[i] for i in foreign if files[i] is None]
+    found = len(foreign) - len(missing)
+    return files, (*(_notes(index, found) if found else ()), *_near_note(index, missing))
 
 
 def image_identity(path: str, place: ImagePlace | None) -> Hashable:
@@ -186,10 +217,10 @@ def _frame(file: Path | None, match: re.Match) -> FilePart | None:
 
 def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
     """The file at `path`; with `inside`, it must be written as one below the root."""
-    for text in dict.fromkeys((path, path.replace("\\", "/"))):
+    for text in dict.fromkeys((path, path.replace("\\", "/"), os.path.expanduser(path))):  # noqa: PTH111
         file = os.path.normpath(root / text)
         leaves = not file.startswith(os.path.join(root, ""))  # noqa: PTH118
-        if os.path.isfile(file) and not (inside and leaves):  # noqa: PTH113
+        if not (inside and leaves) and (os.path.isfile(file) or is_dangling(Path(file))):  # noqa: PTH113
             return Path(file)
     return None
 
@@ -202,7 +233,7 @@ def _check_inside(paths: Sequence[str], files: Sequence[ImagePlace | None], root
     out = []
     for path, file in zip(paths, files, strict=True):
         there = _as_written(path, root, inside=False) if file is None else file_of(file)
-        if there is not None and not os.path.realpath(there).startswith(real):
+        if there is not None and not is_dangling(there) and not os.path.realpath(there).startswith(real):
             out.append((path, there))
     if out:
         path, there = out[0]
@@ -238,3 +269,28 @@ def _notes(index: FileIndex, found: int) -> tuple[str, ...]:
     others = len(index.files) - images
     ignored = f"; files that are not images, ignored: {others}" if others else ""
     return (f"{found} images found by file name among the {images} in {index.root}{ignored}",)
+
+
+def _near_note(index: FileIndex, missing: Sequence[str]) -> tuple[str, ...]:
+    """One sentence on all paths whose file stands there under a name that differs in suffix, case or spelling."""
+    known: dict[str, str] = {}
+    for file in index.files:
+        if is_image_name(file.rpartition("/")[2]) or format_by_name(file.rpartition("/")[2]):
+            known.setdefault(_loose(file), file)
+    near = [(path, known[_loose(path)]) for path in missing if _loose(path) in known]
+    if not near:
+        return ()
+    (path, file), count = near[0], len(near)
+    return (
+        f"{count} of {len(missing)} missing images are in {index.root} under names that differ in suffix, case or "
+        f"spelling, such as {file!r} for {path!r}; write them into the table as the files are called",
+    )
+
+
+def _loose(path: str) -> str:
+    """The name of an image without suffix, case, quotes and %20, and with one space for any of " ", "_" and "-"."""
+    name = unquote(path).strip(" \t'\"").replace("\\", "/").rpartition("/")[2]
+    stem, dot, _ = name.rpartition(".")
+    if dot and (is_image_name(name) or format_by_name(name)):
+        name = stem.removesuffix(".nii")
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.datasets.image_files import is_dicom_file, is_image_name, walk_files
+from radtransfer.datasets.image_files import is_dangling, is_dicom_file, is_image_name, unread_note, walk_files
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import is_missing, listed, one_hot
 from radtransfer.datasets.splits import split_names
 from radtransfer.errors import DataError
+from radtransfer.image_formats.unread_formats import format_by_name
 from radtransfer.near_path import near_path
 from radtransfer.settings import DataSettings
 
@@ -38,7 +39,9 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     if split_folders:
         kept = [file for file in kept if file.split("/")[0] in split_folders]
         splits = np.array([[split_folders[file.split("/")[0]] for file in kept]], dtype="U5")
-    _check_classes(root, files, kept, depth)
+    others = sorted(set(files) - set(images))
+    without = _classes_without_images(root, kept, split_folders)
+    _check_classes(root, files, kept, depth, hints=_left_out(root, others, without))
     targets, classes = one_hot([file.split("/")[depth] for file in kept])
     return ImageTable(
         paths=tuple(kept),
@@ -47,7 +50,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         classes=classes,
         task="multiclass",
         splits=splits,
-        notes=_notes(files, images, kept, split_folders, classes),
+        notes=_notes(images, kept, split_folders, classes) + _left_out(root, others, without),
     )
 
 
@@ -80,7 +83,35 @@ def _split_folders(images: Sequence[str]) -> dict[str, str]:
     return splits if "train" in splits.values() and len(set(splits.values())) > 1 else {}
 
 
-def _check_classes(root: Path, files: Sequence[str], kept: Sequence[str], depth: int) -> None:
+def _classes_without_images(root: Path, kept: Sequence[str], split_folders: Collection[str]) -> list[str]:
+    """The folders that would be classes if an image in them could be read; in split folders, of no split."""
+    tops = [root / name for name in sorted(split_folders)] or [root]
+    found = {entry.name for top in tops for entry in top.iterdir() if entry.is_dir()}
+    classes = {file.split("/")[1 if split_folders else 0] for file in kept}
+    return sorted(name for name in found - classes if not name.startswith((".", "__")))
+
+
+def _left_out(root: Path, others: Sequence[str], without: Sequence[str]) -> tuple[str, ...]:
+    """A note for each sort of what is no image, and on the folders that hold nothing else.
+
+    Args:
+        root: The folder of all.
+        others: Files that are no images.
+        without: Folders that hold no images and are no classes therefore.
+    """
+    unread = [file for file in others if format_by_name(file.rpartition("/")[2])]
+    links = [file for file in set(others) - set(unread) if is_dangling(root / file)]
+    notes = [note] if (note := unread_note(unread)) else []
+    if links:
+        notes.append(f"links that lead nowhere, ignored: {len(links)}, such as {min(links)!r}")
+    if ignored := len(others) - len(unread) - len(links):
+        notes.append(f"files that are not images, ignored: {ignored}")
+    if without:
+        notes.append(f"folders without an image that is read, which are no classes: {listed(map(repr, without))}")
+    return tuple(notes)
+
+
+def _check_classes(root: Path, files: Sequence[str], kept: Sequence[str], depth: int, *, hints: Sequence[str]) -> None:
     counts = Counter(file.split("/")[depth] for file in kept)
     if len(counts) > 1:
         return
@@ -90,22 +121,16 @@ def _check_classes(root: Path, files: Sequence[str], kept: Sequence[str], depth:
         tables = [file for file in files if file.endswith((".csv", ".tsv")) and "/" not in file]
         images = sum(map(is_image_name, files))
         found = f"found {images} images in the folder itself and none in sub-folders"
-        found += f". To read a table, give it: --data {root / tables[0]}" if tables else ""
-    raise DataError(f"{root}: {_EXPECTED}; {found}.")
+        hints = (*hints, *([f"to read a table, give it: --data {root / tables[0]}"] if tables else []))
+    raise DataError("; ".join([f"{root}: {_EXPECTED}; {found}", *hints]) + ".")
 
 
 def _notes(
-    files: Sequence[str],
-    images: Sequence[str],
-    kept: Sequence[str],
-    split_folders: Collection[str],
-    classes: Sequence[str],
+    images: Sequence[str], kept: Sequence[str], split_folders: Collection[str], classes: Sequence[str]
 ) -> tuple[str, ...]:
     notes = []
     if split_folders:
         notes.append(f"one fixed split from the folders {listed(sorted(split_folders))}")
-    if len(files) > len(images):
-        notes.append(f"files that are not images, ignored: {len(files) - len(images)}")
     if len(images) > len(kept):
         left = sorted(set(images) - set(kept))
         notes.append(f"images outside the class folders, ignored: {len(left)}, such as {left[0]!r}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.datasets.image_files import is_image_name, walk_files
+from radtransfer.datasets.image_files import is_dangling, is_image_name, walk_files
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import listed, multilabel_targets, one_hot
 from radtransfer.datasets.location import split_location
@@ -152,7 +152,7 @@ def table_of_rows(
     unique = list(dict.fromkeys(rows))
     _check_rows(unique, root)
     files = [root / row.path for row in unique]
-    files = [file if file.is_file() else None for file in files]
+    files = [file if file.is_file() or is_dangling(file) else None for file in files]
     if not any(files):
         raise DataError(f"None of the {len(files)} images is on disk; expected, for example, {root / unique[0].path}.")
     if labels:

@@ -146,7 +146,8 @@ def _message(bad: Sequence[BadImage], total: int, report_file: Path | None) -> s
     more = ", …" if len(bad) > limit else ""
     full = f" Full list: {report_file}." if report_file else ""
     missing = sum(image.reason == "not found" for image in bad)
-    advice = "Repair or remove them" if missing < len(bad) else "Give their folder with --image-root"
+    found = "Correct their paths, or give their folder with --image-root"
+    advice = "Repair or remove them" if missing < len(bad) else found
     some_missing = f" {missing} were not found: is --image-root right?" if 0 < missing < len(bad) else ""
     skip = ", or go on without them with --on-bad-image skip" if len(bad) < total else ""
     return f"{len(bad)} of {total} images cannot be read: {shown}{more}.{full}{some_missing} {advice}{skip}."

@@ -37,11 +37,11 @@ _MODES = {
 }
 
 _REASONS = {
-    r"not found": "missing",
+    r"not found|a dangling link": "missing",
     r"an empty file": "empty_file",
-    r"an HTML page|a Git LFS pointer|not an? ": "not_an_image",
+    r"an HTML page|a Git LFS pointer|a git-annex pointer|the path of a link|not an? ": "not_an_image",
     r"its .* are above": "too_large",
-    r"cannot be |a DICOM file, which|its ": "unreadable",
+    r"cannot be |a DICOM file, which|its |.*which is not read": "unreadable",
     r"truncated|.*(is truncated|Truncated|cut off)": "truncated",  # the middle two are Pillow's words
 }
 """How the reason of a `BadImageError` begins, and the kind of finding that it is; any other is "corrupt"."""

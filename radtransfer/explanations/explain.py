@@ -55,7 +55,7 @@ def explain(given: str, settings: ExplainSettings, *, progress: Progress | None 
     network = ScoredNetwork(model.keras_models()[0], card, settings.layer)
     if settings.layer is None and network.card and network.stage != list(network.card.stages)[-1]:
         progress.note(f"the map is that of {network.stage}: later stages have one position for images of this size")
-    images = _images(model, settings)
+    images = _images(model, settings, progress)
     logits = _all_logits(network, images, progress)
     classes = _classes(model, network, images)
     verdicts = _verdicts(network.probabilities(logits), images, model.scoring.task if model.named else None, classes)
@@ -105,11 +105,12 @@ def _find(given: str, settings: ExplainSettings, progress: Progress) -> TrainedM
     return model
 
 
-def _images(model: TrainedModel, settings: ExplainSettings) -> ExplainedImages:
+def _images(model: TrainedModel, settings: ExplainSettings, progress: Progress) -> ExplainedImages:
     if settings.files:
-        return images_of_files(settings.files, model.reading)
+        return images_of_files(settings.files, settings.data, model.reading, progress)
     if settings.data.source is not None:
-        return images_of_data(settings.data, model.reading, model.scoring.classes if model.named else None)
+        classes = model.scoring.classes if model.named else None
+        return images_of_data(settings.data, model.reading, classes, progress)
     if model.kind != "run":
         raise ConfigError("Expected images: name files after the model, or give --data with a folder or table.")
     return images_of_run(model.path, model.folds[0])

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.comparisons.comparison_images import data_images, tested_images
+from radtransfer.comparisons.comparison_images import given_images, images_of_table, tested_images
 from radtransfer.comparisons.run_predictions import read_predictions
-from radtransfer.datasets import read_table
+from radtransfer.datasets.image_list import read_images
 from radtransfer.device import usable_cores
 from radtransfer.errors import DataError
-from radtransfer.examination.image_examination import examine_images
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
 from radtransfer.pipeline.batches import Batches, make_batches
+from radtransfer.progress import Progress
 from radtransfer.settings import DataSettings, ImageSettings
 
 
@@ -80,18 +80,27 @@ def images_of_run(run: Path, fold: int) -> ExplainedImages:
     )
 
 
-def images_of_data(data: DataSettings, reading: ImageSettings, classes: Sequence[str] | None) -> ExplainedImages:
-    """Every image of a data set; its labels are matched with the network's classes by name.
+def images_of_data(
+    data: DataSettings, reading: ImageSettings, classes: Sequence[str] | None, progress: Progress
+) -> ExplainedImages:
+    """Every image of a data set; its labels, if it has any, are matched with the network's classes by name.
 
     Args:
         data: Where they are.
         reading: How the network's images are read.
         classes: Of the network; None where they are not known, and taken to be those of the data.
+        progress: Hears why there are no labels.
 
     Raises:
         DataError: An image is missing, or a class is not the network's.
     """
-    table, images = read_table(data), data_images(data, reading)
+    table = read_images(data, progress=progress)
+    images = images_of_table(table, table.paths, reading)
+    what = f"images of {Path(str(data.source)).name}"
+    if not table.classes:
+        for note in table.notes:
+            progress.note(note)
+        return ExplainedImages(what, images.paths, images.places, images.facts, reading)
     classes = classes or table.classes
     strange = [name for name in table.classes if name not in classes]
     if strange:
@@ -103,7 +112,7 @@ def images_of_data(data: DataSettings, reading: ImageSettings, classes: Sequence
     for column, name in enumerate(table.classes):
         truth[:, list(classes).index(name)] = table.targets[:, column]
     return ExplainedImages(
-        what=f"images of {Path(str(data.source)).name}",
+        what=what,
         paths=images.paths,
         places=images.places,
         facts=images.facts,
@@ -114,14 +123,13 @@ def images_of_data(data: DataSettings, reading: ImageSettings, classes: Sequence
     )
 
 
-def images_of_files(files: Sequence[Path], reading: ImageSettings) -> ExplainedImages:
-    """Files without labels.
+def images_of_files(
+    files: Sequence[Path], data: DataSettings, reading: ImageSettings, progress: Progress
+) -> ExplainedImages:
+    """Files, those of folders and those of tables, without labels.
 
     Raises:
         DataError: One is missing, or no image.
     """
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        raise DataError(f"Expected image files. Not found: {', '.join(missing[:3])}. Folders are given with --data.")
-    places, paths = tuple(files), tuple(map(str, files))
-    return ExplainedImages(f"{len(files)} files", paths, places, examine_images(places, reading), reading)
+    images = given_images(tuple(map(str, files)), data, reading, progress)
+    return ExplainedImages(f"{len(images)} files", images.paths, images.places, images.facts, reading)

@@ -19,6 +19,7 @@ from radtransfer.image_formats.pillow_images import (
     open_image,
 )
 from radtransfer.image_formats.tiff import MAGICS, TiffValues, count_pages
+from radtransfer.image_formats.unread_formats import format_by_content
 from radtransfer.image_place import FilePart, ImagePlace, as_part
 from radtransfer.intensity_window import SIXTEEN_BITS
 
@@ -133,6 +134,7 @@ def _holds_dicom(place: ImagePlace) -> bool:
     part = as_part(place)
     start = first_bytes(place, PREAMBLE)
     other = any(start.lstrip().lower().startswith(magic.lower()) for magic in (*READERS, *NOT_IMAGES))
+    other = other or format_by_content(start) is not None
     named = part.path.suffix.lower() in DICOM_SUFFIXES and not other
     return part.length is None and (is_dicom(start) or named)
 

@@ -3,8 +3,10 @@
 To add a format, add its first bytes and its reader to `READERS`.
 """
 
+import errno
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 from PIL import (
@@ -19,6 +21,7 @@ from PIL import (
 
 from radtransfer.errors import BadImageError
 from radtransfer.image_formats.tiff import MAGICS, TiffValues, open_tiff
+from radtransfer.image_formats.unread_formats import START, why_unread
 from radtransfer.image_place import ImagePlace, as_part, read_contents
 from radtransfer.intensity_window import SIXTEEN_BITS, scaled
 
@@ -36,6 +39,9 @@ NOT_IMAGES = {
     b"<!doctype html": "an HTML page, not an image; download it again",
     b"<html": "an HTML page, not an image; download it again",
     b"version https://git-lfs": "a Git LFS pointer, not an image; run `git lfs pull`",
+    b"/annex/objects/": "a git-annex pointer, not an image; run `datalad get` or `git annex get`",
+    b".git/annex/objects/": "a git-annex pointer, not an image; run `datalad get` or `git annex get`",
+    b"../": "the path of a link, not an image; check the repository out where links are allowed",
 }
 
 _RARE_JPEGS = {0xC3: "a lossless JPEG"} | dict.fromkeys((0xC5, 0xC6, 0xC7), "a hierarchical JPEG")
@@ -54,9 +60,8 @@ def open_image(place: ImagePlace) -> Image.Image | TiffValues:
     if start.startswith(MAGICS):
         return open_tiff(place)
     reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
-    if reader is None:
-        known = (words for magic, words in NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
-        raise BadImageError(place, next(known, "not an image of a known format"))
+    if reader is None or (start.startswith(b"RIFF") and start[8:12] == b"AVI "):
+        raise BadImageError(place, _why_not_image(place))
     part = as_part(place)
     try:
         image = reader(str(part.path) if part.length is None else io.BytesIO(read_contents(part)))
@@ -71,6 +76,12 @@ def open_image(place: ImagePlace) -> Image.Image | TiffValues:
     return image
 
 
+def _why_not_image(place: ImagePlace) -> str:
+    start, name = first_bytes(place, START), as_part(place).path.name
+    known = (words for magic, words in NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
+    return next(known, why_unread(start, name) or "not an image of a known format")
+
+
 def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
     """The beginning of an image's bytes.
 
@@ -82,9 +93,9 @@ def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
         with part.path.open("rb") as file:
             file.seek(part.offset)
             start = file.read(count if part.length is None else min(count, part.length))
-    except FileNotFoundError:
-        raise BadImageError(place, "not found") from None
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            raise BadImageError(place, why_missing(part.path)) from None
         raise BadImageError(place, f"cannot be opened ({error.strerror})") from None
     if not start:
         raise BadImageError(place, "an empty file")
@@ -102,6 +113,16 @@ def kind_of_jpeg(place: ImagePlace) -> str | None:
             return kind and f"its pixels are {kind}, which is not read; convert it to PNG or DICOM"
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
+
+
+def why_missing(path: Path) -> str:
+    """Why there is no file at `path`: there is nothing, or a link that leads nowhere."""
+    if not path.is_symlink():
+        return "not found"
+    target = str(path.readlink())
+    if "annex/objects" in target.replace("\\", "/"):
+        return f"a dangling link, its file {target} is not there; run `datalad get` or `git annex get`"
+    return f"a dangling link, its file {target} is not there; bring it back, or correct the link"
 
 
 def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None = None) -> np.ndarray:

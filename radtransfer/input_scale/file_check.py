@@ -10,7 +10,7 @@ import numpy as np
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.data.preview import chosen_rows
-from radtransfer.datasets import read_table
+from radtransfer.datasets.image_list import read_images
 from radtransfer.device import usable_cores
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, WeightsMismatchError
@@ -109,7 +109,7 @@ def _network(source: WeightSource, file: WeightFile, backbone: str | None, image
 
 def _pictures(config: Config, images: int, progress: Progress) -> np.ndarray:
     """The images as the network sees them before preprocessing, float32 (images, size, size, 3), RGB, 0–255."""
-    table = read_table(config.data, progress=progress)
+    table = read_images(config.data, progress=progress)
     with tempfile.TemporaryDirectory() as folder:
         checked = check_images(
             table.select(chosen_rows(table, images, config.seed)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
+from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.examination.image_check import BadImage
 from radtransfer.examination.image_examination import examine_image
@@ -13,7 +14,6 @@ from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
 from radtransfer.parallel import all_in_parallel
 from radtransfer.pipeline.batches import make_batches
-from radtransfer.predictions.image_list import ImageList
 from radtransfer.settings import ImageSettings
 
 _CHUNK = 512
@@ -34,7 +34,7 @@ class ImageStream:
         bad: Those that could not be read so far.
     """
 
-    images: ImageList
+    images: ImageTable
     image_size: int
     reading: ImageSettings
     batch_size: int
@@ -50,7 +50,7 @@ class ImageStream:
         """
         for start in range(0, len(self.images), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            yield from self._chunk(self.images.paths[chunk], self.images.places[chunk], start)
+            yield from self._chunk(self.images.paths[chunk], self.images.files[chunk], start)
 
     def _chunk(
         self, paths: Sequence[str], places: Sequence[ImagePlace | None], start: int

@@ -86,11 +86,20 @@ def fold_count(table: ImageTable, settings: SplitSettings) -> int:
     return settings.repeats * (settings.folds if table.splits is None else len(table.splits))
 
 
-def fold_notes(table: ImageTable, settings: SplitSettings, folds: Sequence[Fold]) -> tuple[str, ...]:
-    """What the user should know about the folds, one sentence each."""
+def fold_notes(
+    table: ImageTable, settings: SplitSettings, folds: Sequence[Fold], *, folds_given: bool = True
+) -> tuple[str, ...]:
+    """What the user should know about the folds, one sentence each.
+
+    Args:
+        table: The images.
+        settings: As of `assign_folds`.
+        folds: From `assign_folds`.
+        folds_given: Whether the user asked for `settings.folds`, rather than had them by default.
+    """
     notes = []
     if table.splits is not None:
-        notes += _given_notes(table, settings)
+        notes += _given_notes(table, settings, folds_given=folds_given)
     if settings.train_size is not None:
         sizes = [int((fold.split == "train").sum()) for fold in folds]
         held = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
@@ -215,9 +224,9 @@ def _images_of(table: ImageTable, fold: Fold, name: str) -> np.ndarray:
     return (table.targets[fold.split == name] == 1).sum(axis=0)
 
 
-def _given_notes(table: ImageTable, settings: SplitSettings) -> list[str]:
+def _given_notes(table: ImageTable, settings: SplitSettings, *, folds_given: bool) -> list[str]:
     splits, notes = table.splits, []
-    if settings.folds != len(splits):
+    if folds_given and settings.folds != len(splits):
         notes.append(f"--folds {settings.folds} not used: the data brings {len(splits)}")
     if not (splits == "val").any(axis=1).all():
         notes.append(f"no validation set given: {settings.val_fraction:.0%} of train, by patient, validates")

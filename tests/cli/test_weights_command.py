@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.cli.weights import weights
@@ -89,3 +91,15 @@ def test_inspect_of_a_bad_file_is_a_weights_error_with_exit_code_4(content, mess
 
 def test_inspect_of_a_missing_file_is_not_found():
     assert isinstance(run("inspect", "nowhere.h5").exception, WeightsNotFoundError)
+
+
+@pytest.mark.parametrize("source", ["flat", "table.csv"])
+def test_check_looks_at_images_without_labels(source, cbr_file, tmp_path):
+    (tmp_path / "flat").mkdir()
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "flat" / f"{number}.png")
+    (tmp_path / "table.csv").write_text("path\n" + "".join(f"flat/{number}.png\n" for number in range(8)))
+    outcome = run("check", str(cbr_file), "--data", str(tmp_path / source), "--image-size", "32", "--json")
+    assert outcome.exit_code == 0, outcome.output
+    assert json.loads(outcome.stdout)["check"]["images"] == 8

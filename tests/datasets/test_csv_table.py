@@ -1,5 +1,10 @@
 """Tables as users bring them."""
 
+import gzip
+import io
+import re
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -591,3 +596,120 @@ def test_the_only_column_that_can_be_the_label_is_taken_and_said(table):
     assert any("labels from column 'diagn', the only one that can be the label" in note for note in found.notes)
     with pytest.raises(DataError, match="These may be it: 'site', 'diagn'"):
         table("path,site,diagn\na,left,x\nb,right,y\n")
+
+
+ROWS = "path,label,patient\na.png,yes,7\nb.png,no,8\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("sep=;\r\n" + ROWS.replace(",", ";"), "utf-8"),
+        ('"sep=\t"\n' + ROWS.replace(",", "\t"), "utf-8-sig"),
+        ("# made by a program, on a day\n# second line\n\n" + ROWS, "utf-8"),
+        ("sep=,\n# quoted by Excel,,\n" + ROWS, "utf-8"),
+        ('"# made by a program, on a day",,\n' + ROWS, "utf-8"),
+        ("#" + ROWS, "utf-8"),  # a header all the same
+        ("# path,label,patient\n" + ROWS.partition("\n")[2], "utf-8"),
+        (ROWS.replace(",", "\t"), "utf-16"),  # Excel's Unicode text
+    ],
+)
+def test_what_programs_write_before_the_header_is_skipped(table, text, encoding):
+    found = table(text, encoding=encoding)
+    assert (found.paths, found.labels, found.patients) == (("a.png", "b.png"), ("yes", "no"), ("7", "8"))
+
+
+def test_lines_are_counted_with_those_before_the_header(table):
+    with pytest.raises(DataError, match="table.csv line 5 has 2 cells, the header has 3"):
+        table("sep=,\n# a comment\n" + ROWS.replace(",8", ""))
+
+
+def test_a_value_with_a_hash_is_no_comment(table):
+    assert table("path,label\n#1.png,#a\n#2.png,#b\n").paths == ("#1.png", "#2.png")
+
+
+def zipped(*names):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        for name in names:
+            file.writestr(name, ROWS)
+    return data.getvalue()
+
+
+def numpy_archive():
+    data = io.BytesIO()
+    np.savez(data, labels=np.zeros(3))
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "received"),
+    [
+        (gzip.compress(ROWS.encode()), "gzip. Unpack it"),
+        (zipped("table.csv"), "ZIP. Unpack it"),
+        (zipped("[Content_Types].xml", "xl/workbook.xml"), "Excel workbook. Save it as 'CSV UTF-8'"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "Excel workbook. Save it as 'CSV UTF-8'"),
+        (numpy_archive(), "NumPy. Give a CSV that lists the images"),
+        (b"\x93NUMPY\x01\0" + bytes(99), "NumPy. Give a CSV that lists the images"),
+        (b"PAR1" + bytes(99), "Parquet. Save it as 'CSV UTF-8'"),
+        (b"SQLite format 3\0" + bytes(99), "SQLite. Save it as 'CSV UTF-8'"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5. Give a CSV that lists the images"),
+        (b"%PDF-1.7\n\xe2\xe3", "PDF. Give a CSV that lists the images"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "an image. Give a CSV that lists the images"),
+        (b'[{"path": "a.png", "label": "yes"}]', "JSON"),
+        (b'{"path": "a.png"}\n{"path": "b.png"}\n', "JSON"),
+        (b"<!DOCTYPE html><html></html>", "HTML or XML"),
+    ],
+)
+def test_a_file_of_another_kind_given_as_a_table_is_named(tmp_path, content, received):
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(DataError, match=f"table.csv is not a table. Expected: text.* Received: {re.escape(received)}"):
+        read_table(DataSettings(source=str(tmp_path / "table.csv")))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("path,label,label", "2 columns of one name for the label: 'label', 'label'. Rename or remove all but one[.]"),
+        ("path,label, Label", "'label', 'Label'. Rename or remove all but one, or choose with --label-column NAME"),
+        ("path,Path,label", "2 columns of one name for the path"),
+        ("path,patient_id,Patient ID,label", "2 columns of one name for the patient"),
+        ("path,label,split,split", "2 columns of one name for the split"),
+        ("path,edema,Edema,fracture", "2 columns of one name for the label: 'edema', 'Edema'"),
+    ],
+)
+def test_two_columns_of_one_name_are_refused_where_they_are_used(table, header, message):
+    cells = {"path": "{}.png", "split": "train", "edema": "{}", "fracture": "1"}
+    names = [re.sub(r"\W", "", name.lower()) for name in header.split(",")]
+    rows = "".join(",".join(cells.get(name, "x{}").format(i) for name in names) + "\n" for i in range(2))
+    with pytest.raises(DataError, match=message):
+        table(f"{header}\n{rows}")
+
+
+def test_two_columns_of_one_name_that_are_not_used_do_no_harm(table):
+    text = "path,label,age,age,Label\na.png,x,1,1,p\nb.png,y,2,2,q\n"
+    found = table(text, label_column=("label",))
+    assert found.classes == ("x", "y")
+    assert "columns not used: age, age, Label" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ROWS + "c" * 131_073 + ".png,yes,9\n", "table.csv line 4 has a cell of more than 131,072 characters"),
+        ("path,label," + "c" * 131_073 + "\n" + ROWS, "table.csv line 1 has a cell of more than 131,072 characters"),
+        ('path,label\n"a.png,yes\n' + "b.png,no\n" * 20_000, "a quote is never closed"),
+        (",".join(["path", *map(str, range(100_000))]) + "\n" + "0," * 100_000 + "0\n", "has 100,001 columns"),
+        (ROWS + "c\0.png,yes,9\n", "table.csv line 4 holds a NUL character"),
+        (ROWS.encode("utf-16-le").decode("latin-1"), "table.csv line 1 holds a NUL character"),
+    ],
+)
+def test_what_no_table_of_images_holds_is_refused_by_its_line(table, text, message):
+    with pytest.raises(DataError, match=message):
+        table(text)
+
+
+def test_a_link_to_a_table_that_is_not_there_is_called_one(tmp_path):
+    (tmp_path / "t.csv").symlink_to(".git/annex/objects/t.csv")
+    with pytest.raises(DataError, match="Cannot read .*t.csv: a dangling link.*datalad get"):
+        read_table(DataSettings(source=str(tmp_path / "t.csv")))

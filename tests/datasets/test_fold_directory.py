@@ -98,3 +98,17 @@ def test_the_published_busi_folds_are_read_as_they_are(busi):
         assert [(split == name).sum() for name in ("train", "val", "test")] == [624, 31, 125]
     assert (table.splits == "test").any(axis=0).sum() == 625
     assert table.paths[0].startswith("../../../data/breast/")
+
+
+def test_two_columns_of_one_name_are_refused_as_in_one_table(tmp_path):
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text(f"path,label,label\n{name}1.png,a,b\n{name}2.png,b,a\n")
+    with pytest.raises(DataError, match="2 columns of one name for the label"):
+        read_table(DataSettings(source=str(tmp_path)))
+
+
+def test_a_table_that_is_a_dangling_link_is_not_passed_over(tmp_path):
+    (tmp_path / "train_fold1.csv").write_text("path,label\n1.png,a\n2.png,b\n")
+    (tmp_path / "test_fold1.csv").symlink_to(".git/annex/objects/test.csv")
+    with pytest.raises(DataError, match="test_fold1.csv: a dangling link"):
+        read_table(DataSettings(source=str(tmp_path)))

@@ -5,7 +5,8 @@ import unicodedata
 import pytest
 
 from radtransfer.datasets import read_table
-from radtransfer.errors import DataError
+from radtransfer.errors import BadImageError, DataError
+from radtransfer.image_formats import inspect_image
 from radtransfer.settings import DataSettings
 
 
@@ -144,3 +145,45 @@ def test_hidden_folders_hold_no_images(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert read_table(DataSettings(source=str(tmp_path))).paths == ("sick/b.png", "well/a.png")
+
+
+@pytest.mark.parametrize("written", ["a.png", "far/a.png"])
+def test_a_dangling_link_in_a_table_is_the_place_of_its_image_also_below_a_named_root(rooted, tmp_path, written):
+    (tmp_path / "root" / "a.png").unlink()
+    (tmp_path / "root" / "a.png").symlink_to("../.git/annex/objects/1.png")
+    (tmp_path / "root" / "other").mkdir()
+    (tmp_path / "root" / "other" / "b.png").write_bytes(b"x")
+    (tmp_path / "t.csv").write_text(f"path,label\n{written},0\nb.png,1\n")
+    table = read_table(DataSettings(source=str(tmp_path / "t.csv"), image_root=str(tmp_path / "root")))
+    assert table.files[0] == tmp_path / "root" / "a.png"
+    with pytest.raises(BadImageError, match="a dangling link.*datalad get"):
+        inspect_image(table.files[0])
+
+
+@pytest.mark.parametrize(
+    ("file", "path"),
+    [
+        *[("img{}.png", "img{}.JPG"), ("img{}.JPG", "img{}.jpg"), ("IMG{}.png", "far/img{}.png")],
+        *[("a b {}.png", "a%20b%20{}.png"), ("a_b-{}.png", "a b {}.png"), ("img{}.png", "'img{}.png'")],
+        *[("img{}.heic", "img{}.jpg"), ("img{}.nii.gz", "img{}.png")],
+    ],
+)
+def test_files_that_differ_in_suffix_or_case_are_named_once(find, file, path):
+    assert find([file.format(i) for i in range(60)], [path.format(i) for i in range(60)]) == [None] * 60
+    (note,) = [note for note in find.notes if "differ in suffix, case or spelling" in note]
+    assert note.startswith("60 of 61 missing images are in ")
+    assert repr(file.format(0)) in note and repr(path.format(0)) in note
+
+
+def test_files_of_other_names_are_not_near(find):
+    assert find(["img1.png", "12-3.png"], ["img2.png", "1-23.png"]) == [None, None]
+    assert not any("differ" in note for note in find.notes)
+
+
+@pytest.mark.parametrize("path", ["~/a.png", "file://{home}/a.png", r"{home}\a.png", " {home}/a.png "])
+def test_paths_of_the_home_folder_addresses_of_files_and_backslashes_are_found(tmp_path, monkeypatch, path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "b.png").write_bytes(b"x")
+    (tmp_path / "t.csv").write_text(f"path,label\n{path.format(home=tmp_path)},0\nb.png,1\n")
+    assert read_table(DataSettings(source=str(tmp_path / "t.csv"))).files[0] == tmp_path / "a.png"

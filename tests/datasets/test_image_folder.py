@@ -7,6 +7,7 @@ from PIL import Image
 
 from radtransfer.datasets import read_table
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
+from radtransfer.examination.image_survey import survey_image
 from radtransfer.settings import DataSettings
 
 
@@ -141,3 +142,51 @@ def test_eval_and_validate_folders_are_splits(tmp_path):
     assert read(tmp_path).splits.tolist() == [["test", "train", "val"]]
     make_images(tmp_path, "test/b/4.png")
     assert read(tmp_path).splits.tolist() == [["val", "test", "train", "val"]]
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400)
+
+
+def test_dangling_links_with_an_image_name_are_images_that_are_missing(tmp_path):
+    make_images(tmp_path / "data", "a/1.png", "b/2.png")
+    make_images(tmp_path / "elsewhere", "3.png")
+    for link, target in {
+        "data/a/annexed.png": "../.git/annex/objects/Xk/9w/MD5E-s20--1.png/MD5E-s20--1.png",
+        "data/b/circle.png": "circle.png",
+        "data/b/more": "../../elsewhere",
+        "elsewhere/gone.dcm": "/nowhere/gone.dcm",
+        "data/b/gone.txt": "/nowhere/gone.txt",
+        "data/c": "/nowhere/c",
+    }.items():
+        (tmp_path / link).symlink_to(target)
+    table = read(tmp_path / "data")
+    assert table.paths == ("a/1.png", "a/annexed.png", "b/2.png", "b/circle.png", "b/more/3.png", "b/more/gone.dcm")
+    assert "links that lead nowhere, ignored: 2, such as 'b/gone.txt'" in table.notes
+    problems = {path: survey_image(file) for path, file in zip(table.paths, table.files, strict=True)}
+    missing = {path: record.reason for path, record in problems.items() if record.problem == "missing"}
+    assert list(missing) == ["a/annexed.png", "b/circle.png", "b/more/gone.dcm"]
+    assert all("a dangling link" in reason for reason in missing.values())
+    assert "run `datalad get` or `git annex get`" in missing["a/annexed.png"]
+    assert "datalad" not in missing["b/more/gone.dcm"]
+
+
+def test_formats_that_are_not_read_are_counted_by_name_and_their_classes_told(tmp_path):
+    make_images(tmp_path, "a/1.png", "b/2.png")
+    for name in ("a/x.HEIC", "a/y.heif", "b/v.nii.gz", "b/notes.txt", "c/array.npz", "b/._z.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(HEIC)
+    (tmp_path / "d").mkdir()
+    table = read(tmp_path)
+    assert table.classes == ("a", "b")
+    note = next(note for note in table.notes if "not read" in note)
+    assert note.startswith("2 HEIC, 1 NIfTI, 1 NumPy not read ('a/x.HEIC': save it as PNG or JPEG;")
+    assert "files that are not images, ignored: 2" in table.notes
+    assert "folders without an image that is read, which are no classes: 'c', 'd'" in table.notes
+
+
+def test_a_folder_of_formats_that_are_not_read_alone_names_them(tmp_path):
+    for name in ("a/1.jp2", "b/2.jp2"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="2 JPEG 2000 not read .'a/1.jp2': save it as PNG or JPEG"):
+        read(tmp_path)

@@ -303,7 +303,7 @@ def test_all_bad_images_are_listed_in_a_file_and_the_first_three_named(tmp_path)
 
 
 def test_where_no_image_is_found_the_root_is_asked_for(tmp_path):
-    with pytest.raises(DataError, match="2 of 2 images cannot be read.*Give their folder with --image-root.$"):
+    with pytest.raises(DataError, match="2 of 2 images cannot be read.*Correct their paths, or give their folder"):
         check([None, None], tmp_path / "bad.txt")
 
 

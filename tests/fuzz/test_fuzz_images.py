@@ -14,6 +14,7 @@ from tiff_files import LZW, MINISWHITE, RGB, page, tiff
 from radtransfer.errors import BadImageError
 from radtransfer.examination.image_examination import examine_image, read_pixels
 from radtransfer.image_formats import PIXEL_LIMIT, inspect_image
+from radtransfer.image_formats.unread_formats import BEGINNINGS
 from radtransfer.settings import ImageSettings
 
 SUFFIXES = (".png", ".jpg", ".bmp", ".gif", ".tif", ".webp", ".ppm", ".dcm", ".csv", "")
@@ -125,6 +126,14 @@ def test_any_bytes_are_refused_by_name(tmp_path_factory, content, suffix):
 @fuzzed(300)
 def test_any_bytes_behind_a_true_beginning_are_refused_or_read(tmp_path_factory, beginning, content):
     look(tmp_path_factory.getbasetemp() / "half true", beginning + content)
+
+
+@given(st.sampled_from(sorted(BEGINNINGS)), st.binary(max_size=600), st.sampled_from(SUFFIXES))
+@fuzzed(200)
+def test_formats_that_are_not_read_are_refused_by_name_whatever_follows(tmp_path_factory, magic, content, suffix):
+    error = look(tmp_path_factory.getbasetemp() / f"unread{suffix}", magic + content)
+    assert isinstance(error, BadImageError)
+    assert "which is not read; " in error.reason
 
 
 def png_header(width, height, depth=8, colour=0):

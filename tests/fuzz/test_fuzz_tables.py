@@ -27,7 +27,10 @@ cells = st.one_of(
     st.text(max_size=12),
 )
 paths = st.one_of(
-    st.sampled_from(IMAGES), st.sampled_from(["../../etc/passwd", "/etc/passwd", ".", "..", "a.png#2"]), cells
+    st.sampled_from(IMAGES),
+    st.sampled_from(["../../etc/passwd", "/etc/passwd", ".", "..", "a.png#2", "~/a.png", "file:///a.png", "A.JPG"]),
+    st.sampled_from(["annexed.png", "circle.png", "'b.png'", "n%C3%A4me%20with%20space.png", "d\\e.png", "c"]),
+    cells,
 )
 headers = st.one_of(
     st.sampled_from(["path", "label", "patient", "fold", "split", "Label", "image", "class", "edema", ""]),
@@ -56,6 +59,9 @@ def folder(base):
     for name in IMAGES:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((4, 4), np.uint8)).save(place / name)
+    (place / "annexed.png").symlink_to("../.git/annex/objects/1.png")
+    (place / "circle.png").symlink_to("circle.png")
+    (place / "c.heic").write_bytes(b"x")
     return place
 
 
@@ -86,6 +92,46 @@ def test_any_text_is_a_table_or_refused(tmp_path_factory, text, settings):
     place = folder(tmp_path_factory.getbasetemp())
     (place / "any.csv").write_text(text, encoding="utf-8", newline="")
     check(place / "any.csv", settings, inside=None)
+
+
+beginnings = st.lists(
+    st.sampled_from(["sep=;", "sep=,", '"sep=\t"', "# by hand, on a day", "#", "#a,b", '"# quoted",,', "", "   "]),
+    max_size=4,
+)
+table_bytes = st.sampled_from(
+    [
+        b"\x1f\x8b\x08",
+        b"PK\x03\x04",
+        b"PAR1\x15",
+        b"\x93NUMPY",
+        b"\x89HDF\r\n\x1a\n",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        b"<html",
+    ]
+)
+
+
+@given(beginnings, st.sampled_from([",", ";", "\t"]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+@fuzzed(150)
+def test_whatever_stands_before_the_header_the_rows_are_read_or_refused(tmp_path_factory, before, delimiter, encoding):
+    place = folder(tmp_path_factory.getbasetemp())
+    rows = [["path", "label", "patient"], ["a.png", "x", "1"], ["b.png", "y", "2"]]
+    text = "\n".join([*before, *(delimiter.join(row) for row in rows)])
+    (place / "before.csv").write_text(text, encoding=encoding, newline="")
+    table = answer(read_table, DataSettings(source=str(place / "before.csv")), codes=(3,))
+    if isinstance(table, ImageTable):
+        assert (table.paths, table.labels, table.patients) == (("a.png", "b.png"), ("x", "y"), ("1", "2"))
+    else:
+        assert any(line.lower().strip('"').startswith("sep=") for line in before) or "#a,b" in before, str(table)
+
+
+@given(table_bytes, st.binary(max_size=300))
+@fuzzed(100)
+def test_files_of_other_kinds_are_refused_as_tables(tmp_path_factory, start, content):
+    place = folder(tmp_path_factory.getbasetemp())
+    (place / "kind.csv").write_bytes(start + content)
+    found = check(place / "kind.csv", DataSettings(), inside=None)
+    assert "kind.csv" in str(found) and not isinstance(found, ImageTable)
 
 
 @given(st.binary(max_size=300))

@@ -1,6 +1,6 @@
 import csv
 import json
-from shutil import copytree
+from shutil import copy, copytree
 
 import keras
 import numpy as np
@@ -288,3 +288,32 @@ def test_two_networks_or_pairs_are_asked_for(radtransfer, finished_run):
     outcome = radtransfer("compare-cca", "--pairs", finished_run.path)
     assert outcome.code == 2
     assert "at least two different runs" in outcome.err
+
+
+def test_images_are_compared_on_without_labels_and_patients_still_count(radtransfer, tiny_images, tmp_path):
+    files = sorted((tiny_images / "images").rglob("*.png"))[:12]
+    for file in files:
+        copy(file, tmp_path / file.name)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "photo.heic").write_bytes(b"x")
+    table = tmp_path / "table.csv"
+    table.write_text("path\n" + "".join(f"{file.name}\n" for file in files))
+    arguments = ("compare-cca", "random:cbr_tiny", "random:cbr_small", "--image-size", 24, *SMALL, "--layers", "conv1")
+
+    def compared(*data):
+        given = [option for item in data for option in ("--data", item)]
+        outcome = radtransfer(*arguments, *given, "--json")
+        assert outcome.code == 0, outcome.err
+        return json.loads(outcome.out)["layers"][0], outcome.err
+
+    folder, noted = compared(tmp_path)
+    assert "1 HEIC not read" in noted
+    listed, _ = compared(table)
+    one_by_one, _ = compared(*(tmp_path / file.name for file in files))
+    assert folder["images"] == 12
+    assert folder["similarity"] == listed["similarity"] == one_by_one["similarity"]
+    rows = "".join(f"{file.name},{number // 4}\n" for number, file in enumerate(files))
+    table.write_text("path,patient\n" + rows)
+    by_patient, _ = compared(table)
+    assert by_patient["similarity"] == pytest.approx(listed["similarity"], abs=0.2)
+    assert by_patient["ci95"] != listed["ci95"]

@@ -450,3 +450,39 @@ def test_evaluate_and_prepare_take_the_same_tables(radtransfer, dialects, finish
         before.labels,
         before.splits.tolist(),
     )
+
+
+@pytest.mark.parametrize(("options", "said"), [((), False), (("--folds", 5), True), (("--folds", 3), True)])
+def test_folds_that_are_not_used_are_told_to_who_asked_for_them(radtransfer, tmp_path, options, said):
+    rows = [f"{split}{label}.png,{label},{split}\n" for split in ("train", "val", "test") for label in "ab"]
+    (tmp_path / "t.csv").write_text("path,label,split\n" + "".join(rows))
+    outcome = radtransfer("data", "split", tmp_path / "t.csv", *options, "--out", tmp_path / "folds.csv")
+    assert outcome.code == 0, outcome.err
+    assert ("not used: the data brings 1" in outcome.err) is said
+
+
+def test_formats_that_are_not_read_and_dangling_links_are_told_by_the_check(radtransfer, tiny_images, tmp_path):
+    shutil.copytree(tiny_images / "images", tmp_path / "images")
+    for number in range(12):
+        (tmp_path / "images" / "sick" / f"{number}.heic").write_bytes(b"x")
+    (tmp_path / "images" / "well" / "annexed.png").symlink_to("../.git/annex/objects/1.png")
+    outcome = radtransfer("data", "check", tmp_path / "images", "--json")
+    assert outcome.code == 3
+    report = json.loads(outcome.out)
+    assert report["images"] == 49
+    missing = [finding for finding in report["findings"] if finding["kind"] == "missing"]
+    assert [finding["files"] for finding in missing] == [["well/annexed.png"]]
+    assert any(finding["message"].startswith("12 HEIC not read") for finding in report["findings"])
+
+
+def test_a_table_that_lists_a_format_that_is_not_read_names_it(radtransfer, tiny_images, tmp_path):
+    for number in range(20):
+        (tmp_path / f"{number}.nii.gz").write_bytes(b"\x1f\x8b\x08" + bytes(99))
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{number}.nii.gz,{number % 2}\n" for number in range(20)))
+    for command in (
+        ("data", "check", tmp_path / "t.csv", "--json"),
+        ("finetune", "--data", tmp_path / "t.csv", "--dry-run", "--backbone", "cbr_tiny", "--image-size", 24),
+    ):
+        outcome = radtransfer(*command)
+        assert outcome.code == 3
+        assert "NIfTI, which is not read; write its slices as PNG" in outcome.out + outcome.err

@@ -136,7 +136,7 @@ def test_a_saved_model_is_refused_and_what_to_give_is_said(radtransfer, tiny_ima
         (("--fold", 1, "--layer", "stage9"), 2, "stage9"),
         (("--fold", 1, "--class", "cyst"), 2, "expected one of sick, well"),
         ((), 2, "Finished folds: 1, 2"),
-        (("nowhere.png", "--fold", 1), 3, "Not found: nowhere.png"),
+        (("nowhere.png", "--fold", 1), 3, "No image at nowhere.png"),
     ],
 )
 def test_what_cannot_be_explained_is_told(radtransfer, finished_run, tmp_path, arguments, code, words):
@@ -144,3 +144,19 @@ def test_what_cannot_be_explained_is_told(radtransfer, finished_run, tmp_path, a
     assert outcome.code == code, outcome.err
     assert words in outcome.err
     assert not (tmp_path / "sheet").exists()
+
+
+@pytest.mark.parametrize("how", ["data", "files"])
+def test_folders_and_tables_without_labels_are_explained(radtransfer, finished_run, tiny_images, tmp_path, how):
+    for number, file in enumerate(sorted((tiny_images / "images").rglob("*.png"))[:4]):
+        shutil.copy(file, tmp_path / f"{number}.png")
+    (tmp_path / "table.csv").write_text("image\n0.png\n3.png\n")
+    for source, count in ((tmp_path, 4), (tmp_path / "table.csv", 2)):
+        images = ("--data", source) if how == "data" else (source,)
+        options = ("--layer", "stage1", "--limit", 2, "--occlusion", 0, "--out", tmp_path / "out", "--overwrite")
+        outcome = radtransfer("explain", finished_run.path / "fold_1", *images, *options, "--json")
+        assert outcome.code == 0, outcome.err
+        record = json.loads(outcome.out)
+        assert record["images"] == count
+        assert {item["wrong"] for item in record["explanations"]} == {None}
+        shutil.rmtree(tmp_path / "out")

@@ -16,6 +16,19 @@ def test_the_table_says_what_each_stage_starts_from(radtransfer):
     assert lines[-1] == "1,024,768 of 1,079,520 backbone parameters train"
 
 
+def test_batch_norm_is_named_only_where_a_stage_uses_it(radtransfer, finished_run):
+    options = ("plan", "cbr_tiny", "--image-size", 24, "--weights", finished_run.path / "fold_1")
+    whole = radtransfer(*options)
+    assert whole.out.splitlines()[0] == "transfer"
+    assert (
+        radtransfer(*options, "--scheme", "transfusion", "--through", "stage1").out.splitlines()[0]
+        == "transfusion through stage1, batch norm identity"
+    )
+    outcome = radtransfer(*options, "--bn-init", "mean_var")
+    assert outcome.out.splitlines()[0] == "transfer"
+    assert "--bn-init mean_var not used: every stage starts from pretrained" in outcome.err
+
+
 def test_json_holds_the_plan_and_nothing_else_is_printed(radtransfer, finished_run):
     source = finished_run.path / "fold_1"
     options = ("--weights", source, "--scheme", "transfusion", "--through", "stage1", "--image-size", 24, "--json")

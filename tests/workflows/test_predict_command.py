@@ -208,3 +208,20 @@ def test_a_keras_file_of_others_has_numbers_for_classes(radtransfer, finished_ru
     assert outcome.code == 0, outcome.err
     assert list(rows(outcome.out)[0]) == ["path", "predicted", "p_0", "p_1"]
     assert "does not say what its classes are" in outcome.err
+
+
+def test_dangling_links_and_formats_that_are_not_read_are_listed_with_exit_code_3(
+    radtransfer, finished_run, tiny_images, tmp_path
+):
+    shutil.copy(next((tiny_images / "images").rglob("*.png")), tmp_path / "good.png")
+    (tmp_path / "annexed.png").symlink_to("../.git/annex/objects/1.png")
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90))
+    (tmp_path / "volume.nii.gz").write_bytes(b"\x1f\x8b\x08" + bytes(90))
+    outcome = radtransfer("predict", finished_run.path, tmp_path)
+    assert outcome.code == 3
+    assert [row["path"] for row in rows(outcome.out)] == [str(tmp_path / "good.png")]
+    assert "annexed.png: a dangling link" in outcome.err and "datalad get" in outcome.err
+    assert "phone.jpg: HEIC, which is not read; save it as PNG or JPEG" in outcome.err
+    assert "volume.nii.gz: NIfTI, which is not read; write its slices as PNG" in outcome.err
+    assert "3 of 4 images cannot be read" in outcome.err
+    assert radtransfer("predict", finished_run.path, tmp_path, "--on-bad-image", "skip").code == 0
