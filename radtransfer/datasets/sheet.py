@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radtransfer.datasets.image_files import is_dangling, is_image_name
-from radtransfer.datasets.labels import listed
 from radtransfer.errors import DataError
 from radtransfer.image_formats.dicom import is_dicom
 from radtransfer.image_formats.pillow_images import READERS, why_missing
@@ -79,7 +78,7 @@ def read_sheet(file: Path) -> Sheet:
             found = f"has a cell of more than {csv.field_size_limit():,} characters, as when a quote is never closed"
         raise DataError(f"{file} line {skipped + reader.line_num} {found}. Correct it.") from None
     if len(lines) < 2:
-        found = f"only the header {listed(lines[0][0])}" if lines else "nothing"
+        found = f"only the header {', '.join(lines[0][0][:12])}" if lines else "nothing"
         raise DataError(f"{file} holds no images: expected a header and a row per image, found {found}.")
     _check_widths(file, lines)
     columns = tuple(cell.strip() for cell in lines[0][0])

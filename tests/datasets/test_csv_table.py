@@ -660,6 +660,7 @@ def numpy_archive():
         (b'{"path": "a.png"}\n{"path": "b.png"}\n', "JSON"),
         (b"<!DOCTYPE html><html></html>", "HTML or XML"),
     ],
+    ids=str.split("gzip zip xlsx xls npz npy parquet sqlite hdf5 pdf png json jsonl html"),
 )
 def test_a_file_of_another_kind_given_as_a_table_is_named(tmp_path, content, received):
     (tmp_path / "table.csv").write_bytes(content)

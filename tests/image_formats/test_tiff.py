@@ -46,7 +46,7 @@ def shown(values, kind, bits, photometric, window="auto"):
 
 
 def seen(file, window="auto"):
-    facts, _ = examine_image(file, ImageSettings(window=window))
+    facts, *_ = examine_image(file, ImageSettings(window=window))
     return read_pixels(file, facts, window=window)
 
 
