@@ -73,10 +73,10 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
     `status` ("finished", "partly", "failed", "waiting") and `error`; `auc` (mean), `auc_sd` (ddof 1), `auc_pooled`,
     `ci95_low`, `ci95_high`, `per_class` (class → mean AUC), `accuracy`, `top5_accuracy`, `images`, `patients`;
     `threshold`, and `steps`, `steps_sd` over the folds that reached it, `steps_reached` of `steps_watched` folds;
-    `parameters` and `trainable_parameters` of the backbone; `seconds` of training; `reference`, the run that gains are
-    measured against; `path`; and `folds`, for each finished one its `fold`, `repeat`, `seed`, `auc`, `per_class`,
-    `val_auc`, `accuracy`, `top5_accuracy`, `epochs`, `best_epoch`, `images`, `patients`, `steps` (null: never),
-    `steps_watched`, `seconds`, `path`.
+    `parameters` and `trainable_parameters` of the backbone; `seconds` of training; `reference`, the run that gains
+    are measured against; `path`; and `folds`, for each finished one its `fold`, `repeat`, `seed`, `auc`,
+    `per_class`, `val_auc`, `accuracy`, `top5_accuracy`, `epochs`, `best_epoch`, `images`, `patients`, `steps`
+    (null: never), `steps_watched`, `seconds`, `path`.
     """
     config, record = cell.config, _record(run.path)
     plan_record = record.get("plan", {})

@@ -171,7 +171,7 @@ def test_pnm_of_more_than_8_bits_keeps_its_values(tmp_path, channels, greatest, 
     file = tmp_path / "a.ppm"
     file.write_bytes(b"P%d\n5 4\n%d\n" % (number, greatest) + data)
     for window, (low, high) in {"auto": (0, greatest), "100,100": (50, 150)}.items():
-        facts, _ = examine_image(file, ImageSettings(window=window))
+        facts, *_ = examine_image(file, ImageSettings(window=window))
         expected = np.clip((values - low) / (high - low), 0, 1) * 255 * np.ones(3)
         np.testing.assert_allclose(decode_outside(file, facts, window), expected, atol=1e-3)
     file.write_bytes(file.read_bytes()[: -20 * channels])
