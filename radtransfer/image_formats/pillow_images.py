@@ -52,7 +52,7 @@ def open_image(place: ImagePlace) -> Image.Image | TiffValues:
     """
     start = first_bytes(place)
     if start.startswith(MAGICS):
-        return open_tiff(place)
+        return open_tiff(place, start)
     reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
     if reader is None:
         known = (words for magic, words in NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
