@@ -25,7 +25,11 @@ from radtransfer.weight_formats.reading import sha256_of
 _LABELS = FREE | {"recipe"}
 """Settings that are no part of the address; what a recipe sets is."""
 
-_ADDED = (("data.positive_class", None),)
+_ADDED = (
+    *(("data.split_column", None), ("data.fold_column", None), ("data.label_separator", None)),
+    *(("data.missing_values", "error"), ("data.missing_patients", "own")),
+    *(("data.allow_alike_patients", False), ("data.positive_class", None)),
+)
 """Settings that earlier versions lacked, and their defaults: these leave the addresses of earlier runs as they were."""
 
 

@@ -107,7 +107,7 @@ def decode_dicom(place: ImagePlace, window: str, *, notes: list[str] | None = No
         else:
             if photometric == "YBR_FULL_422" and file.options.get("photometric_interpretation") == "RGB":
                 stored = _full_length(stored, place, noted)
-            image = _coloured(stored, file.header, photometric)
+            image = _coloured(stored, file.header, place)
         if notes is not None:
             notes += noted
         return image if _bits(file.header) > 8 else np.rint(image)
@@ -140,13 +140,17 @@ def _bits(header: "Dataset") -> int:
     return int(header.get("BitsStored") or header.BitsAllocated)
 
 
-def _coloured(stored: np.ndarray, header: "Dataset", photometric: str) -> np.ndarray:
+def _coloured(stored: np.ndarray, header: "Dataset", place: ImagePlace) -> np.ndarray:
     """RGB, 0–255, of a palette's indices or of colours."""
-    if photometric != PALETTE:
+    if header.PhotometricInterpretation != PALETTE:
         return stored.astype("float32") * (255 / (2**header.BitsStored - 1))
     from pydicom.pixels import apply_color_lut
 
-    colours = apply_color_lut(stored, header)[:, :, :3]
+    try:
+        colours = apply_color_lut(stored, header)[:, :, :3]
+    except Exception as error:  # pydicom checks little of it
+        what = "its palette is missing, or not as long as its header says; export it again"
+        raise BadImageError(place, what) from error
     # Some palettes of 8 bits are stored in 16.
     deep = colours.dtype.itemsize > 1 and colours.max() > 255
     return colours.astype("float32") / (257 if deep else 1)

@@ -23,6 +23,9 @@ GREY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 """What pixels can mean."""
 
+_SUBSAMPLING = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+"""JPEG Baseline and Extended: the compressed syntaxes in which pixels share colours."""
+
 _PLUGINS = {
     "JPEG 2000": ("openjpeg", "pylibjpeg-openjpeg"),
     "High-Throughput JPEG 2000": ("openjpeg", "pylibjpeg-openjpeg"),
@@ -161,6 +164,8 @@ def _consistent(file: DicomFile) -> DicomFile:
         if value not in values:
             bits = f" with BitsAllocated {allocated}" if name == "BitsStored" else ""
             raise BadImageError(path, f"its header says {name} {printable(str(value))}{bits}, which cannot be")
+    if photometric == "YBR_FULL_422" and file.syntax.is_encapsulated and file.syntax not in _SUBSAMPLING:
+        file = replace(file, options=file.options | {"photometric_interpretation": "RGB"})  # see `dicom._full_length`
     if samples == 3 and header.PixelRepresentation == 1:
         note = "the header says that colours are signed, which they cannot be; read as unsigned"
         return replace(file, options=file.options | {"pixel_representation": 0}, notes=(*file.notes, note))

@@ -58,7 +58,7 @@ def open_image(place: ImagePlace) -> Image.Image | TiffValues:
     """
     start = first_bytes(place)
     if start.startswith(MAGICS):
-        return open_tiff(place)
+        return open_tiff(place, start)
     reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
     if reader is None or (start.startswith(b"RIFF") and start[8:12] == b"AVI "):
         raise BadImageError(place, _why_not_image(place))

@@ -48,8 +48,8 @@ _DEPTH, _SUBFILE, _NOT_FULL = 32997, 254, 0b101
 """Two tags, and two bits in the second: a smaller copy of another page, and a mask."""
 
 
-def open_tiff(place: ImagePlace) -> "Image.Image | TiffValues":
-    """The page of a TIFF that `place` names, its tags read and its pixels not.
+def open_tiff(place: ImagePlace, start: bytes) -> "Image.Image | TiffValues":
+    """The page of a TIFF that `place` names and that begins with `start`, its tags read and its pixels not.
 
     Raises:
         BadImageError: Damaged in its tags, there is no such page, or it is of a kind that is not read.
@@ -58,7 +58,9 @@ def open_tiff(place: ImagePlace) -> "Image.Image | TiffValues":
     try:
         simple = part.frame == 0 and not next(_pages(place))[0] & _NOT_FULL
         number = 0 if simple else _full_pages(place)[part.frame]
-        return _by_pillow(place, number) or TiffValues(place, number)
+        # Pillow misses that big-endian BigTIFF is BigTIFF.
+        image = None if start.startswith(b"MM\0+") else _by_pillow(place, number)
+        return image or TiffValues(place, number)
     except BadImageError:
         raise
     except IndexError:

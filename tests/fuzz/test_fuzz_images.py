@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from dicom_files import dicom
 from fuzzing import ASKED, answer, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,6 +135,52 @@ def test_formats_that_are_not_read_are_refused_by_name_whatever_follows(tmp_path
     error = look(tmp_path_factory.getbasetemp() / f"unread{suffix}", magic + content)
     assert isinstance(error, BadImageError)
     assert "which is not read; " in error.reason
+
+
+HEADER = {
+    "Rows": (0, 1, 16, 17, 40_000),
+    "Columns": (0, 22, 23, 24),
+    "SamplesPerPixel": (1, 2, 3, 4),
+    "PhotometricInterpretation": ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "PALETTE COLOR", ""),
+    "BitsAllocated": (1, 8, 12, 16, 32, 64),
+    "BitsStored": (0, 1, 7, 8, 12, 16, 17),
+    "HighBit": (0, 7, 11, 15, 31),
+    "PixelRepresentation": (0, 1, 2),
+    "PlanarConfiguration": (0, 1, 2),
+    "NumberOfFrames": (0, 1, 2, 3, -1),
+    "RescaleSlope": (0, 1, -2, 1e-30),
+    "WindowWidth": (-1, 0, 0.5, 1, 400),
+    "WindowCenter": (0, -1024, 1e9),
+    "VOILUTFunction": ("SIGMOID", "LINEAR_EXACT", "OTHER"),
+    "PresentationLUTShape": ("INVERSE", "IDENTITY", "OTHER"),
+    "PixelPaddingValue": (0, 255),
+    "SmallestImagePixelValue": (0, 255),
+    "LargestImagePixelValue": (255, 4095),
+}
+
+
+@given(
+    st.sampled_from([np.uint8, np.uint16, np.int16]),
+    st.sampled_from([1, 3]),
+    st.dictionaries(st.sampled_from(sorted(HEADER)), st.integers(0, 6), max_size=5),
+    st.sets(st.sampled_from(sorted(HEADER)), max_size=1),
+)
+@fuzzed(300)
+def test_a_dicom_header_that_its_pixels_deny_is_refused_or_read(tmp_path_factory, kind, channels, changes, left_out):
+    values = np.random.default_rng(0).integers(0, 250, (17, 23, channels)).astype(kind)
+    data = dicom(values if channels == 3 else values[:, :, 0])
+    for name, number in changes.items():
+        value = HEADER[name][number % len(HEADER[name])]
+        if name.endswith("Value"):  # whose type else depends on what is left out
+            data.add_new(name, "US", value)
+        else:
+            setattr(data, name, value)
+    for name in left_out & set(data.dir()):
+        delattr(data, name)
+    file = tmp_path_factory.getbasetemp() / "denied.dcm"
+    data.save_as(file, enforce_file_format=True)
+    found = look(file, file.read_bytes())
+    assert isinstance(found, BadImageError) or found.min() >= 0 and found.max() <= 255
 
 
 def png_header(width, height, depth=8, colour=0):

@@ -376,10 +376,14 @@ def of_length(pixels, **attributes):
     return data
 
 
-@pytest.mark.parametrize("syntax", NATIVE, ids=lambda uid: uid.keyword)
+@pytest.mark.parametrize("syntax", [*NATIVE, RLELossless, JPEG2000Lossless], ids=lambda uid: uid.keyword)
 def test_rgb_that_is_called_subsampled_is_read_as_long_as_it_is(tmp_path, syntax):
-    frames = np.stack([RGB, 255 - RGB])
-    file = write(tmp_path / "a.dcm", frames, NumberOfFrames=2, PhotometricInterpretation="YBR_FULL_422", syntax=syntax)
+    frames = np.tile(np.stack([RGB, 255 - RGB]), (1, 6, 5, 1))
+    data = dicom(frames, NumberOfFrames=2, syntax=syntax if syntax in NATIVE else NATIVE[1])
+    if syntax not in NATIVE:
+        data.compress(syntax)
+    data.PhotometricInterpretation = "YBR_FULL_422"
+    file = save(tmp_path / "a.dcm", data)
     for frame, pixels in enumerate(frames):
         image, notes = noted(FilePart(file, frame=frame))
         np.testing.assert_array_equal(image, pixels)
@@ -487,6 +491,15 @@ def test_a_header_that_lacks_or_contradicts_what_pixels_are_is_named(tmp_path, p
         data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     found = reason(save(tmp_path / "a.dcm", data))
     assert found.startswith(words) or deflated and "damaged" in found and "BitsStored" in attributes
+
+
+@pytest.mark.parametrize("size", [None, 100, 300])
+def test_a_palette_that_is_missing_or_of_another_length_is_named(tmp_path, size):
+    data = dicom(RGB[:, :, 0], PhotometricInterpretation="PALETTE COLOR")
+    for name in ("Red", "Green", "Blue") if size else ():
+        setattr(data, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 8])
+        setattr(data, f"{name}PaletteColorLookupTableData", bytes(size))
+    assert reason(save(tmp_path / "a.dcm", data)).startswith("its palette is missing, or not as long")
 
 
 def test_a_few_bytes_too_many_are_noted(tmp_path):
