@@ -217,13 +217,16 @@ def _part(
     trains: bool,
     width: float,
 ) -> Part:
-    sizes = [
-        (item.variable.value.shape.num_elements(), item.learned)
-        for layer in layers
-        for item in variables[layer].values()
-    ]
-    learned = sum(size for size, learned in sizes if learned)
-    total = sum(size for size, _ in sizes)
+    total = learned = 0
+    for layer in layers:
+        for item in variables[layer].values():
+            if isinstance(item.owner, keras.layers.Normalization):
+                raise ConfigError(
+                    f"{layer}: expected a Normalization with mean and variance as arguments. Received one that "
+                    "measures them on data, which weights do not reach."
+                )
+            size = item.variable.value.shape.num_elements()
+            total, learned = total + size, learned + size * item.learned
     return Part(stage, tuple(layers), total, learned if trains else 0, starts_from, trains, width)
 
 

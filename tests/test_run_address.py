@@ -97,6 +97,8 @@ def test_a_table_is_known_by_paths_labels_patients_and_splits():
         assert table_fingerprint(changed) != same
 
 
-def test_a_run_without_a_positive_class_keeps_the_address_that_earlier_versions_gave_it():
-    assert "data.positive_class" not in run_identity(load_config(), table="t")
+def test_settings_that_earlier_versions_lacked_leave_their_addresses_as_they_were():
+    added = "split_column fold_column label_separator missing_values missing_patients allow_alike_patients"
+    known = run_identity(load_config(), table="t")
+    assert not {f"data.{name}" for name in ("positive_class", *added.split())} & set(known)
     assert run_identity(load_config(sets=("data.positive_class=1",)), table="t")["data.positive_class"] == "1"

@@ -35,6 +35,8 @@ def flat_model(
         output = copies[id(operation)](*inputs, **options)
         if isinstance(operation, keras.Layer):
             copies[id(operation)].set_weights(operation.get_weights())
+            if isinstance(operation, keras.layers.Normalization):
+                copies[id(operation)].finalize_state()  # else it computes with what it was built with
         return output
 
     return keras.Model(image, call(model, prepare(image) if prepare else image), name=model.name)

@@ -20,8 +20,7 @@ Entry = tuple[SavedLayer, Mapping[str, Any]]
 def read_layers(entries: Sequence[Entry], *, file_size: int) -> tuple[SavedLayer, ...]:
     """The layers whose datasets hold floats, read only after their declared size was checked.
 
-    Integer datasets are no weights (states of random generators, step counts) and are left out, but for a single
-    number in a layer that holds floats, such as the count of a `Normalization`.
+    Integer datasets are no weights (states of random generators, step counts) and are left out.
 
     Args:
         entries: Of each layer.
@@ -30,8 +29,10 @@ def read_layers(entries: Sequence[Entry], *, file_size: int) -> tuple[SavedLayer
     Raises:
         WeightsError: A dataset points into another file, or declares far more than the file holds.
     """
-    kept = [(layer, _weights(leaves)) for layer, leaves in entries]
-    declared = sum(dataset.nbytes for _, leaves in kept for dataset in leaves.values())
+    floats = [
+        (layer, {leaf: dataset for leaf, dataset in leaves.items() if _is_float(dataset)}) for layer, leaves in entries
+    ]
+    declared = sum(dataset.nbytes for _, leaves in floats for dataset in leaves.values())
     if declared > _MOST_COMPRESSED * file_size + 2**20:
         raise WeightsError(
             f"declares {declared / 1e6:,.0f} MB of weights in {file_size / 1e6:,.1f} MB, which cannot be. "
@@ -39,7 +40,7 @@ def read_layers(entries: Sequence[Entry], *, file_size: int) -> tuple[SavedLayer
         )
     return tuple(
         replace(layer, arrays={leaf: _array(dataset) for leaf, dataset in leaves.items()})
-        for layer, leaves in kept
+        for layer, leaves in floats
         if leaves
     )
 
@@ -51,12 +52,6 @@ def text(value: Any) -> str:
 
 def optional_text(value: Any) -> str | None:
     return None if value is None else text(value)
-
-
-def _weights(leaves: Mapping[str, Any]) -> dict[str, h5py.Dataset]:
-    floats = {leaf for leaf, dataset in leaves.items() if _is_float(dataset)}
-    counts = {leaf for leaf, dataset in leaves.items() if dataset.dtype.kind in "iu" and dataset.shape == ()}
-    return {leaf: dataset for leaf, dataset in leaves.items() if leaf in floats | counts} if floats else {}
 
 
 def _is_float(dataset: Any) -> bool:

@@ -106,14 +106,9 @@ def _target(layer: "keras.Layer") -> Target:
     parts = {
         path: tuple(paths[id(variable)] for variable in own_variables(part)) for path, part in sub_layers(layer).items()
     }
-    return Target(
-        name=layer.name,
-        kind=_snake_case(type(layer).__name__),
-        shapes={paths[id(weight)]: tuple(weight.shape) for weight in layer.weights},
-        parts={path: held for path, held in parts.items() if held}
-        if any(parts[path] for path in parts if path)
-        else {},
-    )
+    shapes = {paths[id(weight)]: tuple(weight.shape) for weight in layer.weights}
+    held = {path: names for path, names in parts.items() if names}
+    return Target(layer.name, _snake_case(type(layer).__name__), shapes, parts=held if any(held) else {})
 
 
 def with_any_channels(targets: Sequence[Target]) -> tuple[Target, ...]:
@@ -252,7 +247,7 @@ def _sub_models(whole: Sequence[SavedLayer]) -> list[list[SavedLayer]]:
                 members.setdefault(part, []).append(layer)
     nested = sorted(members.values(), key=len)
     plain = [[layer for layer in layers if not layer.within] for layers in nested]
-    return [layers for layers in plain if layers] + [layers for layers in nested if any(item.within for item in layers)]
+    return plain + [layers for layers in nested if any(layer.within for layer in layers)]
 
 
 def _pairs_by_name(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> Pairs:

@@ -33,3 +33,12 @@ def test_the_graph_may_begin_with_something_else(nested):
     images = np.random.default_rng(0).uniform(0, 100, (3, 8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(flat(images), flat_model(nested)(2 * images), atol=1e-5)
     assert flat.get_layer("low").output is not None
+
+
+def test_a_copy_scales_by_what_the_original_measured():
+    scale = keras.layers.Normalization(name="scale")
+    images = np.random.default_rng(0).uniform(0, 255, (9, 8, 8, 3)).astype(np.float32)
+    scale.adapt(images)
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Dense(2, name="dense", dtype="mixed_bfloat16")(scale(image)))
+    np.testing.assert_allclose(flat_model(model)(images), model(images), atol=0.05)

@@ -1,9 +1,11 @@
 """Every scheme over every backbone: the resolved plan."""
 
+import dataclasses
 import functools
 import re
 from pathlib import Path
 
+import keras
 import pytest
 import yaml
 
@@ -104,6 +106,16 @@ def test_a_plan_may_be_cut_at_a_layer_within_a_stage(name):
         plan_of(name, scheme="transfusion", through=layer).parts
         == plan_of(name, scheme="transfusion", through="stem").parts
     )
+
+
+def test_a_layer_that_measures_data_is_refused():
+    def build(image, _):
+        return keras.Model(image, keras.layers.Conv2D(4, 3, name="last")(keras.layers.Normalization(name="own")(image)))
+
+    card = dataclasses.replace(BACKBONES["composite"], build=build, stages={"stem": "last"})
+    outline = outline_plan(TransferSettings(), card, weights=False)
+    with pytest.raises(ConfigError, match="own: expected a Normalization with mean and variance as arguments"):
+        lay_out(outline, build_architecture(card, image_size=32), card, weights=False)
 
 
 def test_a_cut_within_a_stage_makes_two_parts_of_it():
