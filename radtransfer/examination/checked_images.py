@@ -13,7 +13,7 @@ from radtransfer.image_place import ImagePlace, as_part
 from radtransfer.runs import write_text
 from radtransfer.settings import ImageSettings
 
-_VERSION = 2
+_VERSION = 4
 """Raised whenever more is found out about an image, or more is objected to."""
 
 _MOST = 100
