@@ -119,7 +119,8 @@ def keras_defaults() -> Iterator[None]:
 
 def keras_home() -> Path:
     """The user's folder of Keras, where it keeps what it downloads."""
-    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    # Path.expanduser raises an error for a user without a home.
+    return Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))  # noqa: PTH111
 
 
 def _set_variables(values: Mapping[str, str | None]) -> None:
