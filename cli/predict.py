@@ -69,6 +69,7 @@ def predict(
     """
     check_file(out, overwrite=overwrite)
     import_tensorflow()
+    from radtransfer.metrics.calibration import edge_note
     from radtransfer.predictions.forward import Forward
     from radtransfer.predictions.predict import Predictor
     from radtransfer.predictions.prediction_rows import line_writer
@@ -76,10 +77,14 @@ def predict(
 
     found, stream, progress = open_images(model, images, fold, batch_size, given)
     point = point_of(found, operating_point)
+    temperatures = known_temperatures(found) if calibration == "temperature" else ()
+    note = edge_note(temperatures)
+    if note:
+        progress.note(note)
     predictor = Predictor(
         found,
         Forward(found.load(), batch_size=batch_size, notify=progress.note),
-        temperatures=known_temperatures(found) if calibration == "temperature" else (),
+        temperatures=temperatures,
         point=point,
     )
     header, line = line_writer(format_ or _format_of(out), found.scoring, pointed=point is not None)
