@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 @click.command("compare-predictions", short_help="Compare the test predictions of two runs.")
 @click.argument("a")
 @click.argument("b")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the bootstrap.")
-@click.option("--draws", default=2000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+@click.option("--seed", default=0, hidden=True, type=click.IntRange(0), help="Not used: the interval has a formula.")
+@click.option("--draws", default=2000, hidden=True, type=click.IntRange(100), help="Not used, as --seed.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and a figure here.")
 @overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

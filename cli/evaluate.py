@@ -50,8 +50,8 @@ OPTIONS = {
     "specificity=X. An export brings its own.",
 )
 @click.option("--bins", default=10, show_default=True, type=click.IntRange(2, 1000), help="Of the calibration error.")
-@click.option("--draws", default=2000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the bootstrap.")
+@click.option("--draws", default=2000, show_default=True, type=click.IntRange(100), help="Of the curves' bands.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the curves' bands.")
 @batch_option
 @click.option("--out", metavar="DIR", help="Write predictions, metrics and figures here.")
 @overwrite_option

@@ -65,6 +65,8 @@ def _table(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _calibration_lines(found: dict[str, Any], activation: str) -> Iterator[str]:
+    from radtransfer.metrics.calibration import edge_note
+
     item = found["calibration"]
     yield f"calibration    ECE {_number(item['ece'])} in {item['bins']} bins of equal width"
     if "ece_after" in item:
@@ -75,6 +77,9 @@ def _calibration_lines(found: dict[str, Any], activation: str) -> Iterator[str]:
             f"               temperature {temperatures}, fitted on {images}: ECE {_number(item['ece'])} to "
             f"{_number(item['ece_after'])}, Brier {_number(item['brier_before'])} to {_number(item['brier_after'])}"
         )
+        note = edge_note(found["temperatures"])
+        if note:
+            yield f"               {note}"
 
 
 def _point_lines(found: dict[str, Any]) -> Iterator[str]:

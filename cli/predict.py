@@ -69,6 +69,7 @@ def predict(
     """
     check_file(out, overwrite=overwrite)
     import_tensorflow()
+    from radtransfer.metrics.calibration import edge_note
     from radtransfer.predictions.forward import Forward
     from radtransfer.predictions.predict import Predictor
     from radtransfer.predictions.prediction_rows import line_writer
@@ -79,10 +80,14 @@ def predict(
     if point is not None and found.scoring.positive_class is not None:
         named = found.scoring.positive_class
         progress.note(f"positive class {named}: probability of at least {point.thresholds[named]:.4g} ({point.rule})")
+    temperatures = known_temperatures(found) if calibration == "temperature" else ()
+    note = edge_note(temperatures)
+    if note:
+        progress.note(note)
     predictor = Predictor(
         found,
         Forward(found.load(), batch_size=batch_size, notify=progress.note),
-        temperatures=known_temperatures(found) if calibration == "temperature" else (),
+        temperatures=temperatures,
         point=point,
     )
     header, line = line_writer(format_ or _format_of(out), found.scoring, pointed=point is not None)

@@ -82,7 +82,7 @@ def write_summary(experiment: Experiment, results: Sequence[FoldResult], folder:
     ]
     write_rows(folder / "predictions.csv", [*_header(experiment), "fold"], lines)
     predictions = [_predictions(experiment, result.fold, result.test, result.probabilities) for result in results]
-    summary = summarize(predictions, experiment.scoring, seed=experiment.config.seed)
+    summary = summarize(predictions, experiment.scoring)
     metrics = summary.to_dict() | {"folds": [result.fold.number for result in results]} | _positive(experiment)
     write_json(folder / "metrics.json", metrics)
     return metrics

@@ -108,7 +108,7 @@ def write_run(
                 [step, 1, "test", 0.5, 0.5 + (metrics["auc"] - 0.5) * min(step / 80, 1)] for step in range(0, 101, 10)
             ]
             _csv(place / "curve.csv", ["step", "epoch", "split", "loss", "auc"], points)
-    _json(folder / "metrics.json", summarize(results, SCORING, draws=500).to_dict())
+    _json(folder / "metrics.json", summarize(results, SCORING).to_dict())
     return folder
 
 

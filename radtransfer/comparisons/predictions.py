@@ -12,8 +12,8 @@ from radtransfer.comparisons.comparison_images import note_changes
 from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions, run_of
 from radtransfer.errors import DataError
 from radtransfer.metrics.agreement import Agreement, agreement, decision_agreement
-from radtransfer.metrics.auc_difference import DeLong, delong, difference_interval
-from radtransfer.metrics.roc import Ranking, mean_area, rank_scores
+from radtransfer.metrics.auc_difference import DeLong, delong
+from radtransfer.metrics.intervals import AucEstimate, difference_interval, estimate_auc
 from radtransfer.metrics.scoring import Question, main_questions
 from radtransfer.progress import Progress
 
@@ -78,8 +78,8 @@ def compare_predictions(
     Args:
         a: A run or RUN/fold_K.
         b: Another, of the same task and images.
-        seed: Of the bootstrap.
-        draws: Of the bootstrap.
+        seed: Not used any more: the interval has a formula.
+        draws: Not used any more.
         progress: Hears what is left out.
 
     Raises:
@@ -98,7 +98,7 @@ def compare_predictions(
         probabilities=agreement(*truth),
         decisions=_decisions(first, second),
         correlation=_correlation(*truth),
-        auc=compare_aucs([(first, second)], seed=seed, draws=draws),
+        auc=compare_aucs([(first, second)]),
         delong=() if first.repeated else tuple(_tests(first, second)),
         n_images=len(set(first.paths)),
         n_patients=None if first.patients is None else len(set(first.patients)),
@@ -172,33 +172,31 @@ def _tests(a: RunPredictions, b: RunPredictions) -> Iterator[DeLong]:
             yield test
 
 
-def compare_aucs(
-    pairs: Sequence[tuple[RunPredictions, RunPredictions]], *, seed: int = 0, draws: int = 2000
-) -> AucComparison:
+def compare_aucs(pairs: Sequence[tuple[RunPredictions, RunPredictions]]) -> AucComparison:
     """The pooled AUC of A and of B, averaged over repeats and pairs, and the interval of their difference.
 
     Args:
         pairs: Each as `common_predictions` gives it; of one data set, such as the runs of one seed each.
-        seed: Of the bootstrap.
-        draws: Of the bootstrap.
     """
-    names, numbers = np.unique(np.concatenate([np.array(a.clusters, object) for a, _ in pairs]), return_inverse=True)
-    repeats, start = [], 0
-    for a, b in pairs:
-        clusters = numbers[start : start + len(a.paths)]
-        start += len(a.paths)
-        for repeat in sorted(set(a.repeats)):
-            rows = [row for row, member in enumerate(a.repeats) if member == repeat]
-            repeats.append(tuple(_rankings(run.select(rows), clusters[rows]) for run in (a, b)))
-    once = np.ones(len(names), dtype=int)
-    areas = [float(np.mean([mean_area(pair[side], once) for pair in repeats])) for side in (0, 1)]
-    if np.isnan(areas).any():
+    a = pooled_auc([a for a, _ in pairs])
+    b = pooled_auc([dataclasses.replace(b, patients=a.patients, repeats=a.repeats) for a, b in pairs])
+    if a is None or b is None:
         return AucComparison(None, None, None, None)
-    return AucComparison(*areas, areas[0] - areas[1], difference_interval(repeats, len(names), draws=draws, seed=seed))
+    return AucComparison(a.area, b.area, a.area - b.area, difference_interval(a, b))
 
 
-def _rankings(run: RunPredictions, clusters: np.ndarray) -> list[Ranking]:
-    return [rank_scores(question.truth, question.scores, clusters[question.images]) for question in _questions(run)]
+def pooled_auc(runs: Sequence[RunPredictions]) -> AucEstimate | None:
+    """The pooled AUC of runs on one data set, averaged over repeats and runs; None where a class is absent."""
+    names = np.concatenate([np.array(run.clusters, object) for run in runs])
+    _, numbers = np.unique(names, return_inverse=True)
+    repeats, start = [], 0
+    for run in runs:
+        codes = numbers[start : start + len(run.paths)]
+        start += len(run.paths)
+        for repeat in sorted(set(run.repeats)):
+            rows = np.flatnonzero(np.array(run.repeats) == repeat)
+            repeats.append((_questions(run.select(rows)), codes[rows]))
+    return estimate_auc(repeats)
 
 
 def _rows(a: RunPredictions, b: RunPredictions) -> Iterator[tuple]:

@@ -15,6 +15,7 @@ from radtransfer.exports.export_metadata import NOT_A_DEVICE
 from radtransfer.exports.input_rules import caller_text, depth_text, inside_text
 from radtransfer.exports.run_facts import SPLITS, RunFacts
 from radtransfer.exports.weight_terms import weight_terms
+from radtransfer.metrics.calibration import edge_note
 from radtransfer.reports.numbers import mean_sd, number
 
 
@@ -148,7 +149,7 @@ def _results(facts: RunFacts) -> list[str]:
         + (f"{metrics['n_patients']:,} patients" if metrics.get("n_patients") is not None else "patients not known")
         + (f"; the AUC is that of grade {grade} or worse" if grade is not None else "")
         + (f"; positive class {_text(positive)}: sensitivity and Brier score are of it" if positive is not None else "")
-        + f". The interval is a bootstrap over {unit} of the test set; it does not cover another training.",
+        + f". The interval is over {unit} of the test set; it does not cover another training.",
         _table(("figure", "this fold", "95 % interval"), rows, figures=2),
     ]
     if len(overall.get("per_fold") or ()) > 1:
@@ -169,6 +170,8 @@ def _use(facts: RunFacts, values: Mapping[str, Any]) -> list[str]:
             f"Temperature, fitted on {validation:,} validation images: divide the logits by {temperature:.4g}. Fitted "
             "on few images it may make the probabilities worse; `radtransfer evaluate` tells both errors."
         )
+        note = edge_note([temperature])
+        lines += [f"{note[0].upper()}{note[1:]}."] if note else []
     if point:
         rows = [
             (name, f"{threshold:.4g}", number(point["sensitivity"].get(name)), number(point["specificity"].get(name)))

@@ -129,7 +129,7 @@ class RunFacts:
         except RadtransferError:
             return None
         predictions = Predictions(found.targets, found.probabilities, found.paths, found.patients)
-        return summarize([predictions], found.scoring, seed=self.record.get("seed") or 0)
+        return summarize([predictions], found.scoring)
 
     @cached_property
     def model_sha256(self) -> str:

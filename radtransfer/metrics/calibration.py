@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from radtransfer.metrics.intervals import wilson_interval
 from radtransfer.metrics.scoring import Scoring, main_questions
 
 BINS = 10
@@ -56,7 +57,6 @@ def reliability(confidences: np.ndarray, right: np.ndarray, *, bins: int = BINS)
 
     References:
         Naeini, Cooper and Hauskrecht 2015, AAAI; Guo et al. 2017, ICML, section 2.
-        Wilson 1927, Journal of the American Statistical Association 22 (the intervals).
     """
     if not confidences.size:
         return None
@@ -67,18 +67,11 @@ def reliability(confidences: np.ndarray, right: np.ndarray, *, bins: int = BINS)
     yes = np.bincount(number, right, minlength=bins)[held]
     frequency = yes / counts[held]
     ece = float(np.sum(np.abs(mean - frequency) * counts[held]) / confidences.size)
-    intervals, start = _wilson(yes, counts[held]), np.flatnonzero(held) / bins
+    intervals = np.stack(wilson_interval(frequency, counts[held]), axis=1)
+    start = np.flatnonzero(held) / bins
     return Reliability(
         mean.tolist(), frequency.tolist(), intervals.tolist(), counts[held].tolist(), start.tolist(), ece, bins
     )
-
-
-def _wilson(yes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Low and high end of the 95 % score interval of each share, float (shares, 2)."""
-    z = 1.959964
-    middle = (yes + z**2 / 2) / (counts + z**2)
-    half = z / (counts + z**2) * np.sqrt(yes * (counts - yes) / counts + z**2 / 4)
-    return np.clip(np.stack([middle - half, middle + half], axis=1), 0, 1)
 
 
 def judged_confidences(
@@ -111,7 +104,8 @@ def expected_error(
 def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activation: str) -> float | None:
     """The temperature that makes the known targets most likely; None without any known target.
 
-    It is 1 where there is no such temperature: where all are right with room to spare, colder is always likelier.
+    It is searched from 0.05 to 20. Where all are right with room to spare, colder is always likelier: then it is 0.05,
+    of which `edge_note` tells. It is 1 where it makes no difference.
 
     A softmax keeps its ranking of the classes, sigmoids keep their side of 0.5. Above 1 the network was too sure.
 
@@ -136,8 +130,23 @@ def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activatio
         return float(-np.where(targets == 1, np.log(p), np.log(other))[known].mean())
 
     found = minimize_scalar(loss, bounds=tuple(np.log(_RANGE)), method="bounded", options={"xatol": 1e-6})
-    at_an_end = min(map(loss, np.log(_RANGE))) <= found.fun + 1e-9
-    return 1.0 if at_an_end else float(np.exp(found.x))
+    ends = {end: loss(np.log(end)) for end in _RANGE}
+    if all(abs(end - found.fun) < 1e-9 for end in ends.values()):
+        return 1.0
+    best = min(ends, key=ends.get)
+    return best if ends[best] <= found.fun + 1e-9 else float(np.exp(found.x))
+
+
+def edge_note(temperatures: Sequence[float | None]) -> str | None:
+    """What to tell of temperatures at an end of the range that is searched; None where there are none."""
+    at_edge = sorted(set(temperatures) & set(_RANGE))
+    if not at_edge:
+        return None
+    return (
+        f"temperature {' and '.join(f'{value:g}' for value in at_edge)} is an end of the range that is searched "
+        f"({_RANGE[0]:g} to {_RANGE[1]:g}): the validation images do not tell how sure to be. Use more of them, or "
+        "leave the probabilities as they are"
+    )
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float, *, activation: str) -> np.ndarray:

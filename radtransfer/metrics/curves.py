@@ -1,9 +1,11 @@
-"""ROC and precision-recall curves, exact, with bands by bootstrap over patients."""
+"""ROC and precision-recall curves, exact, with bands over patients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from radtransfer.metrics.intervals import score_interval
 
 GRID = np.linspace(0, 1, 101)
 """Where bands are drawn: false-positive rates, or recalls."""
@@ -18,7 +20,7 @@ class Curve:
         kind: "roc" or "pr".
         x: False-positive rate, or recall, at every threshold.
         y: Sensitivity, or precision, there.
-        low: Of the 95 % band, at `GRID`; empty where there is none.
+        low: Of the 95 % band, at `GRID`.
         high: Likewise.
         area: Exact area under a ROC curve; average precision of the other.
         prevalence: Share of positives.
@@ -48,8 +50,9 @@ def both_curves(
 ) -> tuple[Curve, Curve] | None:
     """The ROC and the precision-recall curve of one question; None where there is no positive or no negative.
 
-    The bands are pointwise 95 % percentile intervals of sensitivity at a false-positive rate, and of precision at a
-    recall, when whole patients are drawn with replacement; a draw without positives or without negatives is left out.
+    The bands are pointwise 95 % intervals of sensitivity at a false-positive rate, and of precision at a recall, as
+    `score_interval` gives them. The variance is that of whole patients drawn with replacement; a draw without positives
+    or without negatives is left out.
 
     Args:
         question: Its name.
@@ -87,19 +90,21 @@ def _counts(answers: _Sorted, weights: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _bands(answers: _Sorted, clusters: int, draws: int, seed: int) -> list[list[list[float]]]:
-    """Low and high end of both bands at `GRID`; empty with fewer than two clusters."""
-    if clusters < 2:
-        return [[[], []], [[], []]]
-    rng = np.random.default_rng(seed)
-    drawn = []
+    """Low and high end of both bands at `GRID`."""
+    rng, drawn = np.random.default_rng(seed), []
     for _ in range(draws):
         weights = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters).astype(float)
         true, false = _counts(answers, weights)
         if true[-1] and false[-1]:
             drawn.append((_sensitivity(true, false), _precision(true, false)))
-    if not drawn:
-        return [[[], []], [[], []]]
-    return [np.percentile(np.array(values), [2.5, 97.5], axis=0).tolist() for values in zip(*drawn, strict=True)]
+    curves = _counts(answers, np.ones(clusters))
+    patients = np.unique(answers.clusters[answers.truth]).size
+    bands = []
+    for number, at_grid in enumerate((_sensitivity, _precision)):
+        variance = np.var([each[number] for each in drawn], axis=0) if drawn else 0.0
+        bands.append([end.tolist() for end in score_interval(at_grid(*curves), variance, patients, patients)])
+    bands[0][0][-1] = 1.0  # at a false-positive rate of 1 every positive is found
+    return bands
 
 
 def _sensitivity(true: np.ndarray, false: np.ndarray) -> np.ndarray:

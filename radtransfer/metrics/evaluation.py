@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from radtransfer.metrics.roc import bootstrap_interval, exact_area, mean_area, rank_scores, sensitivity_at_specificity
+from radtransfer.metrics.intervals import estimate_auc
+from radtransfer.metrics.roc import exact_area, sensitivity_at_specificity
 from radtransfer.metrics.scoring import Question, Scoring, class_questions, main_questions
 
 
@@ -82,7 +83,7 @@ class AucSummary:
         sd: Standard deviation over them, ddof 1; None for a single one. It is no confidence interval.
         per_fold: In the order of the folds; None where undefined.
         pooled: Of all out-of-fold predictions of a repeat taken together; the mean over the repeats.
-        ci95: 95 % interval of `pooled`, by bootstrap over patients (images where patients are not known).
+        ci95: 95 % interval of `pooled` over patients (images where patients are not known), as in `intervals.py`.
         per_class: The mean over folds of each class' AUC.
     """
 
@@ -151,8 +152,8 @@ def evaluate(predictions: Predictions, scoring: Scoring) -> Metrics:
     )
 
 
-def summarize(folds: Sequence[Predictions], scoring: Scoring, *, draws: int = 2000, seed: int = 0) -> Summary:
-    """The figures of a run from its folds' predictions, in order; `draws` and `seed` are the bootstrap's.
+def summarize(folds: Sequence[Predictions], scoring: Scoring) -> Summary:
+    """The figures of a run from its folds' predictions, in order.
 
     Raises:
         TrainingError: An output is not finite.
@@ -160,7 +161,7 @@ def summarize(folds: Sequence[Predictions], scoring: Scoring, *, draws: int = 20
     each = [evaluate(predictions, scoring) for predictions in folds]
     areas = [metrics.auc for metrics in each]
     per_class = {name: _mean([metrics.per_class[name] for metrics in each]) for name in scoring.classes}
-    pooled, interval = _pooled(folds, scoring, draws, seed)
+    pooled, interval = _pooled(folds, scoring)
     known = {image: row for fold in folds for image, row in zip(fold.images, fold.targets, strict=True)}
     no_patients = any(predictions.patients is None for predictions in folds)
     return Summary(
@@ -235,9 +236,7 @@ def _one_sided(question: Question) -> str:
     return f"all {question.truth.size} images are {'positive' if question.truth[0] else 'negative'}"
 
 
-def _pooled(
-    folds: Sequence[Predictions], scoring: Scoring, draws: int, seed: int
-) -> tuple[float | None, list[float] | None]:
+def _pooled(folds: Sequence[Predictions], scoring: Scoring) -> tuple[float | None, list[float] | None]:
     """The pooled AUC and its interval."""
     names = sorted({name for predictions in folds for name in predictions.clusters})
     number = {name: index for index, name in enumerate(names)}
@@ -247,11 +246,9 @@ def _pooled(
         clusters = np.array([number[name] for predictions in members for name in predictions.clusters])
         targets = np.concatenate([predictions.targets for predictions in members])
         probabilities = np.concatenate([predictions.probabilities for predictions in members])
-        questions = main_questions(targets, probabilities, scoring)
-        repeats.append([rank_scores(item.truth, item.scores, clusters[item.images]) for item in questions])
-    pooled = _mean([mean_area(rankings, np.ones(len(names), dtype=int)) for rankings in repeats])
-    interval = bootstrap_interval(repeats, len(names), draws=draws, seed=seed)
-    return pooled, None if interval is None else list(interval)
+        repeats.append((main_questions(targets, probabilities, scoring), clusters))
+    found = estimate_auc(repeats)
+    return (None, None) if found is None else (found.area, list(found.ci95))
 
 
 def _mean(values: Sequence[float | None] | np.ndarray) -> float | None:

@@ -1,13 +1,13 @@
 """Where yes begins: a threshold that is chosen on validation images, and what it is worth on others."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from radtransfer.errors import ConfigError, DataError
+from radtransfer.metrics.intervals import share_interval
 from radtransfer.metrics.scoring import Question, Scoring, main_questions
 
 _RULE = re.compile(r"(sensitivity|specificity)=(0?\.\d+|1(?:\.0*)?)|youden")
@@ -125,33 +125,19 @@ def rates(question: Question, threshold: float) -> dict[str, float | int | None]
     return {"threshold": threshold, **counts, **{name: _share(*pair) for name, pair in shares.items()}}
 
 
-def rate_intervals(
-    question: Question, threshold: float, clusters: Sequence[str], *, draws: int = 2000, seed: int = 0
-) -> dict[str, list[float] | None]:
-    """95 % percentile intervals of sensitivity and specificity, whole patients drawn with replacement.
+def rate_intervals(question: Question, threshold: float, patients: np.ndarray) -> dict[str, list[float] | None]:
+    """95 % intervals of sensitivity and specificity over patients; None where a share is of nothing.
 
     Args:
         question: With the truth.
         threshold: Of its scores.
-        clusters: The patient of each of its answers.
-        draws: Of the bootstrap.
-        seed: Of the draws.
+        patients: The patient of each of its answers.
     """
-    names, codes = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
-    if names.size < 2:
-        return {"sensitivity": None, "specificity": None}
-    positive, rng = question.scores >= threshold, np.random.default_rng(seed)
-    right = [np.bincount(codes, truth & said, names.size) for truth, said in _sides(question.truth, positive)]
-    whole = [np.bincount(codes, truth, names.size) for truth, _ in _sides(question.truth, positive)]
-    drawn = np.stack(
-        [np.bincount(rng.integers(names.size, size=names.size), minlength=names.size) for _ in range(draws)]
-    )
-    intervals = []
-    for part, total in zip(right, whole, strict=True):
-        counted = drawn @ total
-        values = (drawn @ part)[counted > 0] / counted[counted > 0]
-        intervals.append(np.percentile(values, [2.5, 97.5]).tolist() if values.size else None)
-    return dict(zip(("sensitivity", "specificity"), intervals, strict=True))
+    right = (question.scores >= threshold) == question.truth
+    sides = {"sensitivity": question.truth, "specificity": ~question.truth}
+    return {
+        name: list(share_interval(right[side], patients[side])) if side.any() else None for name, side in sides.items()
+    }
 
 
 def _choose(rule: str, question: Question) -> tuple[float, float, float]:
@@ -174,11 +160,6 @@ def _choose(rule: str, question: Question) -> tuple[float, float, float]:
         both = sensitivity + specificity
         place = np.flatnonzero(both >= both.max() - 1e-12)[-1]
     return float(cuts[place]), float(sensitivity[place]), float(specificity[place])
-
-
-def _sides(truth: np.ndarray, positive: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Truth and decision of the positives, and of the negatives."""
-    return [(truth, positive), (~truth, ~positive)]
 
 
 def _share(part: int, other: int) -> float | None:

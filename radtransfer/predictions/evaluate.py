@@ -37,7 +37,7 @@ class Judging:
     Attributes:
         rule: Of the operating point, if one is to be chosen.
         bins: Of the calibration error.
-        draws: Of the bootstraps.
+        draws: Of the bootstrap that gives the bands of the curves.
         seed: Of the draws.
     """
 
@@ -205,8 +205,10 @@ def _evaluation(
     temperatures: Sequence[float | None],
     more: dict[str, Any],
 ) -> Evaluation:
-    options = {"point": point, "bins": judging.bins, "draws": judging.draws, "seed": judging.seed}
-    whole, *each = [judge(item, model.scoring, **options, details=number == 0) for number, item in enumerate(judged)]
+    whole, *each = [
+        judge(item, model.scoring, point=point, bins=judging.bins, details=number == 0)
+        for number, item in enumerate(judged)
+    ]
     figures = {
         "model": str(model.given),
         "kind": model.kind,

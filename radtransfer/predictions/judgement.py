@@ -7,8 +7,8 @@ import numpy as np
 
 from radtransfer.metrics.calibration import BINS, expected_error, judged_confidences, reliability
 from radtransfer.metrics.evaluation import Predictions, evaluate, summarize
+from radtransfer.metrics.intervals import estimate_auc
 from radtransfer.metrics.operating_point import OperatingPoint, rate_intervals, rates
-from radtransfer.metrics.roc import bootstrap_interval, exact_area, rank_scores
 from radtransfer.metrics.scoring import Scoring, class_questions, main_questions
 from radtransfer.predictions.predict import decision_text, predicted_names
 
@@ -47,8 +47,6 @@ def judge(
     *,
     point: OperatingPoint | None,
     bins: int = BINS,
-    draws: int = 2000,
-    seed: int = 0,
     details: bool = True,
 ) -> dict[str, Any]:
     """The figures as JSON has them, those of several parts as finetune has them: means over the parts, AUCs pooled.
@@ -58,14 +56,12 @@ def judge(
         scoring: What the outputs mean.
         point: Judged as well, where there is one.
         bins: Of the calibration error.
-        draws: Of the bootstraps.
-        seed: Of the draws.
         details: Intervals of every class, the diagram and the confusion matrix as well.
 
     Raises:
         TrainingError: An output is not finite.
     """
-    whole, summary = judged.whole, summarize(judged.parts, scoring, draws=draws, seed=seed)
+    whole, summary = judged.whole, summarize(judged.parts, scoring)
     metrics = evaluate(whole, scoring)
     several = len(judged.parts) > 1
     figures = {
@@ -83,9 +79,9 @@ def judge(
         "calibration": _calibration(judged, scoring, bins, details=details),
     }
     if point is not None:
-        figures["operating_point"] = _point(whole, scoring, point, draws, seed)
+        figures["operating_point"] = _point(whole, scoring, point)
     if details:
-        figures["per_class"] = _classes(whole, scoring, draws, seed)
+        figures["per_class"] = _classes(whole, scoring)
         figures["confusion"] = confusion(whole.targets, whole.probabilities, scoring, point)
     return figures
 
@@ -116,17 +112,15 @@ def confusion(
     return {"classes": list(names), "counts": table.tolist(), "decided": decided}
 
 
-def _classes(whole: Predictions, scoring: Scoring, draws: int, seed: int) -> dict[str, dict[str, Any]]:
+def _classes(whole: Predictions, scoring: Scoring) -> dict[str, dict[str, Any]]:
     """AUC, interval and number of positives of each class or label, all images pooled."""
-    names, codes = np.unique(np.asarray(whole.clusters, dtype=object).astype(str), return_inverse=True)
+    _, codes = np.unique(np.asarray(whole.clusters, dtype=object).astype(str), return_inverse=True)
     found = {}
     for question in class_questions(whole.targets, whole.probabilities, scoring):
-        area = exact_area(question.truth, question.scores)
-        ranking = rank_scores(question.truth, question.scores, codes[question.images])
-        interval = None if area is None else bootstrap_interval([[ranking]], names.size, draws=draws, seed=seed)
+        auc = estimate_auc([([question], codes)])
         found[question.name] = {
-            "auc": area,
-            "ci95": None if interval is None else list(interval),
+            "auc": None if auc is None else auc.area,
+            "ci95": None if auc is None else list(auc.ci95),
             "n_positive": int(question.truth.sum()),
         }
     return found
@@ -154,14 +148,13 @@ def diagrams(
     return {name: vars(item) for name, item in found.items() if item is not None}
 
 
-def _point(whole: Predictions, scoring: Scoring, point: OperatingPoint, draws: int, seed: int) -> dict[str, Any]:
+def _point(whole: Predictions, scoring: Scoring, point: OperatingPoint) -> dict[str, Any]:
     found = {"rule": point.rule, "chosen_on_images": point.n_images, "questions": {}}
     for question in main_questions(whole.targets, whole.probabilities, scoring):
         threshold = point.thresholds[question.name]
-        clusters = [whole.clusters[row] for row in question.images]
         found["questions"][question.name] = {
             **rates(question, threshold),
-            "ci95": rate_intervals(question, threshold, clusters, draws=draws, seed=seed),
+            "ci95": rate_intervals(question, threshold, np.asarray(whole.clusters, object)[question.images]),
             "validation": {
                 "sensitivity": point.sensitivity[question.name],
                 "specificity": point.specificity[question.name],

@@ -11,8 +11,11 @@ _MOST = 100
 
 
 def verdict(ci95: Sequence[float] | None, *, same: float = SAME) -> str:
-    """What the 95 % interval of a difference says: "better", "worse", "equal" or "undecided"."""
-    if ci95 is None:
+    """What the 95 % interval of a difference says: "better", "worse", "equal" or "undecided".
+
+    An interval without width comes of too few values to have one, such as two folds that happen to agree: undecided.
+    """
+    if _says_nothing(ci95):
         return "undecided"
     low, high = ci95
     if low > -same and high < same:
@@ -30,7 +33,7 @@ def how_many(value: float, ci95: Sequence[float] | None, n: int, *, unit: str = 
         unit: What is counted.
         same: As in `verdict`.
     """
-    if ci95 is None:
+    if _says_nothing(ci95):
         return f"no interval can be given from {n} {unit}"
     half = (ci95[1] - ci95[0]) / 2
     to_differ = _factor(half, abs(value))
@@ -47,6 +50,10 @@ def more_trainings(value: float, half: float, n: int) -> str:
     if factor > _MOST:
         return f"more than {_MOST} times the {n} trainings would be needed"
     return f"about {_rounded(factor * n):,} trainings instead of {n:,} would decide"
+
+
+def _says_nothing(ci95: Sequence[float] | None) -> bool:
+    return ci95 is None or ci95[1] - ci95[0] < 1e-12
 
 
 def _factor(half: float, room: float) -> float:

@@ -36,3 +36,16 @@ def test_an_unknown_name_is_refused():
     done = subprocess.run([sys.executable, str(HERE), "--only", "stepp"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "received stepp" in done.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--difference"]])
+def test_intervals_give_coverage_and_width_of_each_method(tmp_path, more):
+    file = tmp_path / "results.json"
+    options = ["--patients", "10", "--areas", "0.8,0.96", "--simulations", "20", "--draws", "50", *more]
+    command = [sys.executable, str(HERE / "bench_intervals.py"), *options, "--json", str(file)]
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = json.loads(file.read_text())["rows"]
+    ours = [row for row in rows if row["method"] == "radtransfer"]
+    assert [row["auc"] for row in ours] == [0.8, 0.96]
+    assert all(row["coverage"] > 0.7 and row["width"] > 0.1 for row in ours)
+    assert "percentile bootstrap" in table

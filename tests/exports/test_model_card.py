@@ -110,6 +110,8 @@ def test_temperature_and_operating_point_of_the_metadata_stand_in_the_card(tmp_p
     assert "| sick | 0.31 | 0.900 | 0.800 |" in card
     assert "chosen on 31 validation images" in card
     assert "fitted on 12 validation images" in card and limit in card
+    assert "end of the range" not in card
+    assert "Temperature 0.05 is an end of the range" in card_of(run, values={"temperature": 0.05})
 
 
 def test_the_terms_are_those_of_what_the_run_really_started_from(tmp_path):

@@ -6,6 +6,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from radtransfer.metrics.calibration import (
+    edge_note,
     expected_error,
     fit_temperature,
     judged_confidences,
@@ -106,9 +107,17 @@ def test_sigmoids_have_a_temperature_too_and_unknown_labels_do_not_count():
     assert fit_temperature(np.full((2, 2), np.nan), said[:2], activation="sigmoid") is None
 
 
-def test_where_all_are_right_the_network_stays_as_it_is():
+def test_where_the_best_temperature_is_at_an_end_of_the_range_it_is_that_end_with_a_note():
     targets = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert fit_temperature(targets, 0.1 + 0.8 * targets, activation="softmax") == 1
+    for right, end in ((targets, 0.05), (1 - targets, 20)):
+        assert fit_temperature(targets, 0.1 + 0.8 * right, activation="softmax") == end
+        assert f"temperature {end:g} is an end of the range" in edge_note([1.5, end])
+    assert edge_note([1.5, None]) is None
+
+
+def test_where_no_temperature_makes_a_difference_the_network_stays_as_it_is():
+    targets = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert fit_temperature(targets, np.full((2, 2), 0.5), activation="softmax") == 1
 
 
 def test_certainty_has_a_temperature_as_well():

@@ -3,6 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from radtransfer.metrics.curves import GRID, both_curves
+from radtransfer.metrics.intervals import score_interval
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_the_curves_are_scikit_learns(answers):
     assert pr.prevalence == truth.mean()
 
 
-def test_the_bands_are_those_of_curves_of_drawn_patients(answers):
+def test_the_bands_have_the_variance_of_curves_of_drawn_patients(answers):
     truth, scores, clusters = answers
     roc, pr = both_curves("sick", truth, scores, clusters, draws=400, seed=3)
     names = np.unique(clusters)
@@ -43,18 +44,26 @@ def test_the_bands_are_those_of_curves_of_drawn_patients(answers):
         precision, recall, _ = precision_recall_curve(truth[rows], scores[rows])
         order = slice(-2, None, -1)
         precisions.append([precision[order][np.argmax(recall[order] >= value - 1e-12)] for value in GRID])
-    low, high = np.percentile(sensitivities, [2.5, 97.5], axis=0)
-    assert roc.low == pytest.approx(low, abs=1e-6)
-    assert roc.high == pytest.approx(high, abs=1e-6)
-    low, high = np.percentile(precisions, [2.5, 97.5], axis=0)
+    patients = len({name for name, yes in zip(clusters, truth, strict=True) if yes})
+    x, y, _ = roc_curve(truth, scores, drop_intermediate=False)
+    tops = np.interp(GRID + 1e-9, x, y)
+    low, high = score_interval(tops, np.var(sensitivities, axis=0), patients, patients)
+    assert roc.low[:-1] == pytest.approx(low[:-1], abs=1e-6)
+    assert roc.high[:-1] == pytest.approx(high[:-1], abs=1e-6)
+    assert (roc.low[-1], roc.high[-1]) == (1, 1)
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    there = np.array([precision[-2::-1][np.argmax(recall[-2::-1] >= value - 1e-12)] for value in GRID])
+    low, high = score_interval(there, np.var(precisions, axis=0), patients, patients)
     assert pr.low == pytest.approx(low, abs=1e-9)
     assert pr.high == pytest.approx(high, abs=1e-9)
 
 
-def test_one_patient_has_no_band(answers):
-    truth, scores, _ = answers
-    roc, pr = both_curves("sick", truth, scores, ["p"] * 200)
-    assert (roc.low, roc.high, pr.low, pr.high) == ([], [], [], [])
+def test_the_bands_of_one_patient_and_of_a_perfect_curve_have_a_width(answers):
+    truth, scores, clusters = answers
+    for curves in (both_curves("", truth, scores, ["p"] * 200), both_curves("", truth, truth * 1.0, clusters)):
+        for curve in curves:
+            widths = np.array(curve.high) - np.array(curve.low)
+            assert widths[:-1].min() > 0.05
 
 
 def test_one_sided_answers_have_no_curve():

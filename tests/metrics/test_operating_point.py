@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from radtransfer.errors import ConfigError, DataError
@@ -94,13 +95,18 @@ def test_intervals_are_over_patients():
     truth = np.repeat(rng.random(100) < 0.5, 10)
     scores = np.repeat(rng.random(100), 10)
     question = Question("sick", np.arange(1000), truth, scores)
-    of_patients = rate_intervals(question, 0.5, [f"p{row // 10}" for row in range(1000)])
-    of_images = rate_intervals(question, 0.5, [f"i{row}" for row in range(1000)])
+    of_patients = rate_intervals(question, 0.5, np.arange(1000) // 10)
+    of_images = rate_intervals(question, 0.5, np.arange(1000))
     for name in ("sensitivity", "specificity"):
         wide, narrow = np.diff(of_patients[name])[0], np.diff(of_images[name])[0]
         assert wide > 2.5 * narrow
         assert of_patients[name][0] < rates(question, 0.5)[name] < of_patients[name][1]
-    assert rate_intervals(question, 0.5, ["p"] * 1000) == {"sensitivity": None, "specificity": None}
+    for low, high in rate_intervals(question, 0.5, np.zeros(1000, int)).values():
+        assert high - low > 0.5
+    healthy = Question("sick", np.arange(9), np.zeros(9, bool), np.zeros(9))
+    found = rate_intervals(healthy, 0.5, np.arange(9))
+    assert found["sensitivity"] is None
+    assert found["specificity"] == pytest.approx(list(binomtest(9, 9).proportion_ci(method="wilson")))
 
 
 @pytest.mark.parametrize("rule", ["best", "sensitivity", "sensitivity=90", "specificity=0", "youden=1", ""])

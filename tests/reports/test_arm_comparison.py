@@ -10,6 +10,7 @@ from radtransfer.reports.arms.arm_comparison import MOST_ARMS, PredictionShelf, 
 from radtransfer.reports.arms.arm_names import sort_arms
 from radtransfer.reports.arms.arm_results import ArmSummary
 from radtransfer.reports.arms.run_arms import find_runs
+from radtransfer.reports.verdicts import verdict
 
 
 def compared(*paths):
@@ -119,3 +120,21 @@ def test_of_many_arms_those_that_the_advice_needs_are_compared():
 def test_of_many_arms_each_is_compared_with_the_best_by_its_pooled_auc():
     arms = [ArmSummary(f"{n}", f"s{n}", f"d{n}", "b", mean=0.9 - 0.01 * n, pooled=0.5 + 0.01 * n) for n in range(11)]
     assert {frozenset(pair) for pair in _pairs(arms, [])} == {frozenset((str(n), "10")) for n in range(10)}
+
+
+def test_two_perfect_arms_on_few_patients_are_not_called_equal(tmp_path):
+    few = [write_run(tmp_path / f"few_{k}", shift=30, weights=k, patients=6, folds=1) for k in ("imagenet", "other")]
+    summaries, (difference,), _ = compared(*few)
+    assert (difference.value, verdict(difference.ci95)) == (0, "undecided")
+    assert [summary.pooled for summary in summaries] == [1, 1]
+    assert all(summary.ci95[0] < 0.8 and summary.ci95[1] == 1 for summary in summaries)
+    many = [write_run(tmp_path / f"many_{k}", shift=30, weights=k, patients=200) for k in ("imagenet", "other")]
+    assert verdict(compared(*many)[1][0].ci95) == "equal"
+
+
+def test_the_interval_of_seeds_taken_together_is_of_their_mean(tmp_path):
+    seeds = [write_run(tmp_path / f"{seed}", seed=seed, noise=1) for seed in (0, 1, 2)]
+    (together,), _, _ = compared(*seeds)
+    alone = [compared(path)[0][0] for path in seeds]
+    assert together.pooled == pytest.approx(np.mean([arm.pooled for arm in alone]))
+    assert np.ptp(together.ci95) < np.mean([np.ptp(arm.ci95) for arm in alone])

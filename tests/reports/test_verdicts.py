@@ -13,6 +13,8 @@ from radtransfer.reports.verdicts import how_many, verdict
         ((0.005, 0.015), "equal"),
         ((-0.02, 0.01), "undecided"),
         (None, "undecided"),
+        ((0.0, 0.0), "undecided"),
+        ((0.3, 0.3), "undecided"),
     ],
 )
 def test_an_interval_allows_one_word(ci95, word):
@@ -36,3 +38,4 @@ def test_what_is_out_of_reach_is_not_counted():
 
 def test_without_an_interval_nothing_is_promised():
     assert how_many(0.1, None, 1) == "no interval can be given from 1 patients"
+    assert how_many(0.0, (0.0, 0.0), 2, unit="folds") == "no interval can be given from 2 folds"

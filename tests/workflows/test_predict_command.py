@@ -81,7 +81,7 @@ def test_calibration_takes_the_temperature_that_an_export_carries(radtransfer, e
         for name in old.namelist():
             text = old.read(name)
             if name == "radtransfer.json":
-                text = json.dumps(json.loads(text) | {"temperature": 40.0})
+                text = json.dumps(json.loads(text) | {"temperature": 20.0})
             new.writestr(name, text)
     arguments = ("predict", tmp_path / "m.keras", tiny_images / "images", "--format", "jsonl")
     outcomes = [radtransfer(*arguments), radtransfer(*arguments, "--calibration", "temperature")]
@@ -90,6 +90,8 @@ def test_calibration_takes_the_temperature_that_an_export_carries(radtransfer, e
     assert [row["predicted"] for row in plain] == [row["predicted"] for row in scaled]
     surest = [max(abs(row["probabilities"]["sick"] - 0.5) for row in found) for found in (plain, scaled)]
     assert surest[1] < surest[0]
+    note = "temperature 20 is an end of the range that is searched"
+    assert note not in outcomes[0].err and note in outcomes[1].err
 
 
 def test_the_file_is_whole_and_says_its_format_by_its_name(radtransfer, finished_run, tiny_images, tmp_path):

@@ -1,15 +1,14 @@
 """Arms as a table: what each scores, and how pairs of them differ on the same images, folds and seeds."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from radtransfer.comparisons.predictions import common_predictions, compare_aucs
+from radtransfer.comparisons.predictions import common_predictions, compare_aucs, pooled_auc
 from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions
 from radtransfer.errors import DataError, RadtransferError
-from radtransfer.metrics.agreement import agreement
+from radtransfer.metrics.agreement import agreement, kappa_interval
 from radtransfer.metrics.auc_difference import delong
 from radtransfer.metrics.scoring import main_questions
 from radtransfer.progress import Progress
@@ -22,7 +21,6 @@ from radtransfer.reports.fold_statistics import fold_difference, spread
 MOST_ARMS = 10
 """Up to so many arms every pair is compared; beyond, those that a rule of the advice needs."""
 
-_DRAWS = 2000
 _TOLD = ("start", "depth", "backbone", "recipe", "context")
 
 Pair = tuple[RunPredictions, RunPredictions]
@@ -97,22 +95,15 @@ def _summary(arm: Arm, predictions: PredictionShelf, images: int) -> ArmSummary:
 
 
 def _pooled(arm: Arm, predictions: PredictionShelf) -> tuple[float | None, Interval | None]:
-    """Of one run as its metrics.json says; of several averaged, patients drawn for all of them at once."""
+    """Of one run as its metrics.json says; of several, their mean and its interval over patients."""
     if len(arm.runs) == 1:
         auc = arm.runs[0].metrics.get("auc") or {}
         return auc.get("pooled"), tuple(auc["ci95"]) if auc.get("ci95") else None
     read = [found for run in arm.runs if (found := predictions.of(run)) is not None]
     if not read:
         return None, None
-    nothing = [_coin(found) for found in read]
-    compared = compare_aucs(list(zip(read, nothing, strict=True)), draws=_DRAWS)
-    interval = None if compared.ci95 is None else (compared.ci95[0] + 0.5, compared.ci95[1] + 0.5)
-    return compared.a, interval
-
-
-def _coin(found: RunPredictions) -> RunPredictions:
-    """A network that says the same of every image: its AUC is exactly one half in every draw."""
-    return replace(found, probabilities=np.full_like(found.probabilities, 1 / found.probabilities.shape[1]))
+    found = pooled_auc(read)
+    return (None, None) if found is None else (found.area, found.ci95)
 
 
 def _pairs(arms: Sequence[ArmSummary], named: Collection[frozenset[str]]) -> Iterator[tuple[str, str]]:
@@ -134,7 +125,7 @@ def _difference(a: Arm, b: Arm, predictions: PredictionShelf) -> ArmDifference |
     pairs = list(_read_pairs(a, b, predictions))
     if not pairs:
         return None
-    compared = compare_aucs(pairs, draws=_DRAWS)
+    compared = compare_aucs(pairs)
     if compared.difference is None:
         return None
     folds = fold_difference(*({fold.key: fold.auc for fold in arm.folds if fold.auc is not None} for arm in (a, b)))
@@ -186,21 +177,7 @@ def _agreement(pairs: Sequence[Pair]) -> tuple[float | None, Interval | None, tu
     right = [[np.nanmean(run.right, axis=1) for run in pair] for pair in pairs]
     a, b = (np.concatenate([sides[side] for sides in right]) for side in (0, 1))
     known = ~(np.isnan(a) | np.isnan(b))
-    a, b = a[known], b[known]
-    names = np.concatenate([np.array(one.clusters, object) for one, _ in pairs])[known]
-    _, numbers = np.unique(names, return_inverse=True)
-    # Of each patient: images, sums of a and b, and images that agree.
-    columns = (np.ones(a.size), a, b, a * b + (1 - a) * (1 - b))
-    sums = np.stack([np.bincount(numbers, weights=column) for column in columns])
-    found = agreement(a, b)
-    rng = np.random.default_rng(0)
-    clusters = sums.shape[1]
-    weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=_DRAWS)
-    n, in_a, in_b, same = sums @ weights.T
-    expected = in_a / n * in_b / n + (1 - in_a / n) * (1 - in_b / n)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        kappas = (same / n - expected) / (1 - expected)
-    kappas = kappas[np.isfinite(kappas)]
-    enough = clusters > 1 and kappas.size > _DRAWS / 2 and found.kappa is not None
-    ends = tuple(np.percentile(kappas, [2.5, 97.5]).tolist()) if enough else None
-    return found.kappa, ends, (found.observed, found.independent)
+    found = agreement(a[known], b[known])
+    patients = np.concatenate([np.array(one.clusters, object) for one, _ in pairs])[known]
+    interval = None if found.kappa is None else kappa_interval(a[known], b[known], patients)
+    return found.kappa, interval, (found.observed, found.independent)

@@ -26,7 +26,7 @@ class ArmSummary:
         seeds: Different seeds.
         mean, sd: AUC over trainings, sd with ddof 1.
         pooled: AUC of the out-of-fold predictions taken together, averaged over repeats and seeds.
-        ci95: Its 95 % interval by bootstrap over patients.
+        ci95: Its 95 % interval over patients.
         of_study: Whether its name is that of a study's arm.
         images: Which of the report's sets of test images it was tested on, from 1.
     """
@@ -61,14 +61,14 @@ class ArmDifference:
     Attributes:
         a, b: Names.
         value: Difference of the pooled AUCs.
-        ci95: 95 % interval by bootstrap over patients, the trained networks taken as they are.
+        ci95: 95 % interval over patients, the trained networks taken as they are.
         patients: How many; images where patients are not known.
         unit: What `patients` counts: "patients" or "images".
         fold_mean, fold_sd, fold_ci95: Of the differences training by training, on the same fold and seed.
         trainings, better: How many such differences, and in how many A is better.
         p: Of DeLong's test, where each arm is one run of one question; None otherwise.
         kappa: Cohen's, of being right or wrong about the same images.
-        kappa_ci95: Its 95 % interval by bootstrap over patients.
+        kappa_ci95: Its 95 % interval over patients.
         agreement: Share of images on which both are right or both wrong, and that of independent networks.
         differ_in: In words, such as "start" or "learning rate".
     """

@@ -81,8 +81,8 @@ def similarity_and_gain(gains: Sequence[Row]) -> Iterator[Point]:
         if not known:
             yield Point("undecided", f"{source}: too few points to relate similarity to gain.", f"n = {rows[0]['n']}")
             continue
-        negative = [row["layer"] for row in known if row["ci95"][1] < 0]
-        positive = [row["layer"] for row in known if row["ci95"][0] > 0]
+        negative = [row["layer"] for row in known if verdict(row["ci95"], same=0) == "worse"]
+        positive = [row["layer"] for row in known if verdict(row["ci95"], same=0) == "better"]
         texts = []
         if negative:
             texts.append(f"negatively at {listed(negative)}")
@@ -105,7 +105,7 @@ def predictions_alike(predictions: Sequence[Row]) -> Iterator[Point]:
         rows = [row | {"mean": row["excess"], "ci95": row["excess_ci95"]} for row in rows if row["excess"] is not None]
         if not rows:
             continue
-        above = [row["target"] for row in rows if row["ci95"] and row["ci95"][0] > 0]
+        above = [row["target"] for row in rows if verdict(row["ci95"], same=0) == "better"]
         others = [row["target"] for row in rows if row["target"] not in above]
         text = f"{model1} and {model2} ({freeze}) are right and wrong together"
         text += (
@@ -117,7 +117,7 @@ def predictions_alike(predictions: Sequence[Row]) -> Iterator[Point]:
 
 def _sources_disagree(gains: Sequence[Row]) -> Iterator[Point]:
     """Layers at which the interval of one source lies above zero and that of another below."""
-    told = [row for row in gains if row["ci95"] and (row["ci95"][0] > 0 or row["ci95"][1] < 0)]
+    told = [row for row in gains if verdict(row["ci95"], same=0) != "undecided"]
     rising, falling = ([row for row in told if row["slope"] * sign > 0] for sign in (1, -1))
     layers = [layer for layer in dict.fromkeys(r["layer"] for r in rising) if layer in {r["layer"] for r in falling}]
     if layers:
@@ -153,7 +153,7 @@ def _turned(row: Row) -> Row:
 def _caution(rows: Sequence[Row]) -> str:
     """What stands against reading the slopes as more than a difference between targets."""
     within = [row for row in rows if row["ci95_within_targets"]]
-    told = [row for row in within if row["ci95_within_targets"][0] > 0 or row["ci95_within_targets"][1] < 0]
+    told = [row for row in within if verdict(row["ci95_within_targets"], same=0) != "undecided"]
     turns = [row["layer"] for row in rows if any((s or 0) * row["slope"] < 0 for s in row["slope_without"].values())]
     texts = []
     if within and not told:

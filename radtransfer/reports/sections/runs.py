@@ -30,7 +30,7 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
                 "auc",
                 f"AUC of {', '.join(arm.name for arm in scored)}, {first}; the figures are in the first table.",
                 f"AUC of each arm, {first}. Dot and bar: the out-of-fold predictions taken together, with the 95 % "
-                "interval by bootstrap over patients (images where patients are not known); strokes: single trainings.",
+                "interval over patients (images where patients are not known); strokes: single trainings.",
                 draw_forest(
                     [arm.name for arm in scored],
                     [(_nan(arm.pooled), *(arm.ci95 or (_NAN, _NAN))) for arm in scored],
@@ -55,8 +55,8 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
     ]
     caption = (
         "Test AUC. Mean ± sd over trainings (each a seed and a fold; ddof 1), which is no interval; pooled: all "
-        "out-of-fold predictions of a repeat together, averaged over repeats and seeds, with its 95 % interval by "
-        "bootstrap over patients. The interval takes the trained networks as they are."
+        "out-of-fold predictions of a repeat together, averaged over repeats and seeds, with its 95 % interval over "
+        "patients. The interval takes the trained networks as they are."
     )
     header = ["arm", *([] if named else ["what it is"]), "AUC, mean ± sd", "trainings", "pooled", "95 % interval"]
     records = [dataclasses.asdict(arm) for arm in order]
@@ -73,8 +73,8 @@ def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[A
     counts = {f"{difference.patients:,} {difference.unit}" for difference in found.differences}
     caption = (
         f"Paired differences of AUC, A less B, on the images that both tested (n = {', '.join(sorted(counts))}), "
-        "with the 95 % interval by bootstrap over "
-        "patients; then training by training on the same seed and fold, mean ± sd (ddof 1), with Student's 95 % "
+        "with the 95 % interval over patients; "
+        "then training by training on the same seed and fold, mean ± sd (ddof 1), with Student's 95 % "
         "interval corrected for shared training images (Nadeau and Bengio 2003). p: DeLong's test, images counted as "
         "independent, where each arm is a single run without repeats."
     )
@@ -106,8 +106,7 @@ def _difference_figure(known: Sequence[ArmDifference], what: str) -> list[Pictur
         Picture(
             "differences",
             f"{what}: {', '.join(f'{d.a} and {d.b}' for d in known)}; see the table.",
-            f"{what}, on the same images: 95 % interval by bootstrap over patients, both arms given the same patients "
-            "in every draw. Hollow: the interval contains zero.",
+            f"{what}, on the same images: 95 % interval over patients. Hollow: the interval contains zero.",
             draw_forest(
                 [_less(difference.a, difference.b) for difference in known],
                 [(d.value, *(d.ci95 or (_NAN, _NAN))) for d in known],
@@ -156,8 +155,8 @@ def agreement_parts(found: ArmResults, named: Collection[frozenset[str]] | None)
     ]
     caption = (
         "Prediction similarity: share of images on which A and B are both right or both wrong, against that of "
-        "independent networks of the same accuracies, a·b + (1 − a)(1 − b); Cohen's kappa with its 95 % interval by "
-        "bootstrap over patients."
+        "independent networks of the same accuracies, a·b + (1 − a)(1 − b); Cohen's kappa with its 95 % interval over "
+        "patients."
     )
     header = ["A", "B", "observed", "independent", "kappa", "95 % interval"]
     return [Table("predictions", caption, header, cells, records, text_columns=2)]
@@ -181,7 +180,7 @@ def size_parts(found: ArmResults) -> list[Any]:
         Picture(
             "size",
             f"AUC against parameters of {', '.join(arm.name for arm in known)}; the figures are in the first table.",
-            "Pooled test AUC against the parameters of the backbone; bars: 95 % interval by bootstrap over patients.",
+            "Pooled test AUC against the parameters of the backbone; bars: 95 % interval over patients.",
             draw_auc_by_size(groups),
         )
     ]

@@ -56,7 +56,7 @@ def source_table(rows: Sequence[Row]) -> list[Table]:
     header = ["source", "arm", "source accuracy", *(["top 5"] if top5 else []), "source AUC", "target AUC, mean ± sd"]
     caption = (
         "How well each source network does on images of its own, and what the networks that start from it reach on the "
-        "target. In brackets: 95 % interval by bootstrap over patients. Mean ± sd over trainings (ddof 1). One source "
+        "target. In brackets: 95 % interval over patients. Mean ± sd over trainings (ddof 1). One source "
         "network is one training: the interval does not say how another training of it would do."
     )
     return [Table("sources", caption, [*header, "pooled"], cells, rows, text_columns=2)]
