@@ -30,7 +30,7 @@ OPTIONS = TABLE_OPTIONS | {
 }
 
 FINDINGS_SHOWN = 3
-"""Of each kind, in the terminal."""
+"""Of each kind, in the terminal; what is said of the table is said once and shown whole."""
 
 _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
@@ -103,9 +103,10 @@ def _lines(report: "DataReport") -> Iterator[str]:
     for (severity, kind), findings in report.kinds.items():
         yield ""
         yield f"{click.style(f'{severity:<10}', fg=_COLORS[severity], bold=True)}{kind}, {len(findings)}"
-        yield from (f"          {_text(finding)}" for finding in findings[:FINDINGS_SHOWN])
-        if len(findings) > FINDINGS_SHOWN:
-            yield f"          … and {len(findings) - FINDINGS_SHOWN} more (--out or --json lists all)"
+        shown = len(findings) if kind == "table" else FINDINGS_SHOWN
+        yield from (f"          {_text(finding)}" for finding in findings[:shown])
+        if len(findings) > shown:
+            yield f"          … and {len(findings) - shown} more (--out or --json lists all)"
     yield ""
     yield f"valid     {'yes' if report.valid else 'no'}"
 

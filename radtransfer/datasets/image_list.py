@@ -65,7 +65,8 @@ def read_images(settings: DataSettings, *, progress: Progress | None = None) -> 
     name, location = find_dataset(settings.source, progress)
     if settings.label_column or name not in ("csv_table", "fold_directory", "image_folder"):
         raise refused
-    notes = [f"read without labels: {refused}"]
+    reason = str(refused).split(". ")[0].removesuffix(".")
+    notes = [f"read without labels: {reason}"]
     try:
         if name == "image_folder" or _is_image(Path(location)):
             images = list(_images_of(location, settings, notes, unread=False))

@@ -119,7 +119,8 @@ def _check_format(file: Path, start: bytes) -> None:
     if is_dicom(start) or any(map(start.startswith, READERS)):
         raise _no_table(file, "an image", "give a CSV that lists the images")
     if found := format_by_content(start):
-        raise _no_table(file, found, advice(found) if found in TABLES | PACKED else "give a CSV that lists the images")
+        also = "" if found in TABLES | PACKED else ", and give a CSV that lists the images"
+        raise _no_table(file, found, f"{advice(found)}{also}")
 
 
 def _no_table(file: Path, found: str, to_do: str) -> DataError:

@@ -132,4 +132,4 @@ def images_of_files(
         DataError: One is missing, or no image.
     """
     images = given_images(tuple(map(str, files)), data, reading, progress)
-    return ExplainedImages(f"{len(images)} files", images.paths, images.places, images.facts, reading)
+    return ExplainedImages("files", images.paths, images.places, images.facts, reading)

@@ -473,6 +473,11 @@ def test_formats_that_are_not_read_and_dangling_links_are_told_by_the_check(radt
     missing = [finding for finding in report["findings"] if finding["kind"] == "missing"]
     assert [finding["files"] for finding in missing] == [["well/annexed.png"]]
     assert any(finding["message"].startswith("12 HEIC not read") for finding in report["findings"])
+    (tmp_path / "images" / "notes.txt").write_text("x")
+    (tmp_path / "images" / "third").mkdir()
+    shown = radtransfer("data", "check", tmp_path / "images").out
+    for words in ("12 HEIC not read", "not images, ignored: 1", "which are no classes: 'third'"):
+        assert words in shown
 
 
 def test_a_table_that_lists_a_format_that_is_not_read_names_it(radtransfer, tiny_images, tmp_path):
