@@ -72,9 +72,10 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> Interv
     moved = (2 * b.mean() - 1) * (a - a.mean()) + (2 * a.mean() - 1) * (b - b.mean())
     parts = (agree - found.observed - (1 - found.kappa) * moved) / (1 - chance) / a.size
     telling = min(np.unique(patients[a + b < 2]).size, np.unique(patients[a + b > 0]).size)
-    answers = np.unique(patients).size * (1 - chance) / chance
-    ends = score_interval((found.kappa + 1) / 2, cluster_variance(parts, patients) / 4, max(telling, 1), answers)
-    return 2 * ends[0] - 1, 2 * ends[1] - 1
+    count = np.unique(patients).size
+    answers = count * (1 - chance) / max(chance, 1 / (count + 2))  # by chance never, if one is always right, one wrong
+    low, high = score_interval((found.kappa + 1) / 2, cluster_variance(parts, patients) / 4, max(telling, 1), answers)
+    return float(2 * low - 1), float(2 * high - 1)
 
 
 def _kappa(observed: float, independent: float) -> float | None:

@@ -122,12 +122,13 @@ def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activatio
     if not known.any():
         return None
 
+    logits = _logits(probabilities, activation)
+
     def loss(log_temperature: float) -> float:
-        p = np.clip(with_temperature(probabilities, np.exp(log_temperature), activation=activation), _SMALLEST, 1)
+        scaled = logits / np.exp(log_temperature)
         if activation == "softmax":
-            return float(-np.log(p[known & (targets == 1)]).mean())
-        other = np.clip(1 - p, _SMALLEST, 1)
-        return float(-np.where(targets == 1, np.log(p), np.log(other))[known].mean())
+            return float((np.logaddexp.reduce(scaled, axis=1, keepdims=True) - scaled)[known & (targets == 1)].mean())
+        return float(np.logaddexp(0, np.where(targets == 1, -scaled, scaled))[known].mean())
 
     found = minimize_scalar(loss, bounds=tuple(np.log(_RANGE)), method="bounded", options={"xatol": 1e-6})
     ends = {end: loss(np.log(end)) for end in _RANGE}
@@ -157,12 +158,11 @@ def with_temperature(probabilities: np.ndarray, temperature: float, *, activatio
         temperature: Above 0.
         activation: "softmax" or "sigmoid".
     """
-    p = np.clip(probabilities.astype(np.float64), _SMALLEST, 1 - _SMALLEST)
+    logits = _logits(probabilities, activation) / temperature
     if activation == "softmax":
-        logits = np.log(p) / temperature
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
-    return 1 / (1 + np.exp(-(np.log(p) - np.log1p(-p)) / temperature))
+    return 1 / (1 + np.exp(-logits))
 
 
 def mean_with_temperatures(members: np.ndarray, temperatures: Sequence[float | None], *, activation: str) -> np.ndarray:
@@ -178,3 +178,8 @@ def mean_with_temperatures(members: np.ndarray, temperatures: Sequence[float | N
         for item, value in zip(members, temperatures, strict=True)
     ]
     return np.mean(np.asarray(scaled, np.float64), axis=0)
+
+
+def _logits(probabilities: np.ndarray, activation: str) -> np.ndarray:
+    p = np.clip(probabilities.astype(np.float64), _SMALLEST, 1 - _SMALLEST)
+    return np.log(p) if activation == "softmax" else np.log(p) - np.log1p(-p)

@@ -119,7 +119,7 @@ def difference_interval(a: AucEstimate, b: AucEstimate) -> Interval:
     halves, middles = np.diff(ends, axis=1).ravel() / 2, ends.mean(axis=1)
     half = math.sqrt(halves @ halves - 2 * halves.prod() * common / np.sqrt(own.prod()))
     differences = areas[0] - areas[1], middles[0] - middles[1]
-    return float(min(differences) - half), float(max(differences) + half)
+    return float(max(min(differences) - half, -1)), float(min(max(differences) + half, 1))
 
 
 def share_interval(right: np.ndarray, patients: np.ndarray) -> Interval:

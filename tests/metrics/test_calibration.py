@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
@@ -113,6 +114,15 @@ def test_where_the_best_temperature_is_at_an_end_of_the_range_it_is_that_end_wit
         assert fit_temperature(targets, 0.1 + 0.8 * right, activation="softmax") == end
         assert f"temperature {end:g} is an end of the range" in edge_note([1.5, end])
     assert edge_note([1.5, None]) is None
+
+
+def test_one_answer_that_is_far_wrong_keeps_the_temperature_off_the_end():
+    logits = np.array([0.5] * 99 + [-5.0])
+    best = minimize_scalar(lambda t: np.logaddexp(0, -logits / t).mean(), bounds=(0.05, 1), method="bounded").x
+    said = expit(np.stack([logits, -logits], axis=1))
+    assert fit_temperature(np.ones((100, 1)), said[:, :1], activation="sigmoid") == pytest.approx(best, rel=1e-3)
+    targets = np.tile([1.0, 0.0], (100, 1))
+    assert fit_temperature(targets, said, activation="softmax") == pytest.approx(best, rel=1e-3)
 
 
 def test_where_no_temperature_makes_a_difference_the_network_stays_as_it_is():

@@ -117,6 +117,14 @@ def test_the_interval_of_a_difference_holds_it_also_where_one_area_is_near_1(pat
     assert np.mean(held) >= least
 
 
+def test_no_difference_of_areas_is_beyond_1():
+    truth = np.arange(10) < 5
+    best, worst = estimate(truth, truth), estimate(truth, ~truth)
+    low, high = difference_interval(best, worst)
+    assert 0 < low < high == 1
+    assert difference_interval(worst, best) == (-high, -low)
+
+
 def test_the_interval_of_a_mean_over_labels_is_narrower_than_that_of_one():
     rng = np.random.default_rng(6)
     truth, codes, scores = drawn(rng, 40, [0.8] * 4, shared=0.0)
@@ -153,3 +161,11 @@ def test_the_interval_of_kappa_holds_it_where_errors_are_few():
             held.append(low <= expected <= high)
             assert high - low > 0.1
     assert np.mean(held) >= 0.93
+
+
+@pytest.mark.parametrize("images", [1, 10, 1000])
+def test_kappa_of_a_network_that_is_always_right_and_one_that_never_is_has_an_interval(images):
+    right, wrong = np.ones(images, bool), np.zeros(images, bool)
+    low, high = kappa_interval(right, wrong, np.arange(images))
+    assert -1 < low < agreement(right, wrong).kappa == 0 < high < 1
+    assert type(low) is type(high) is float

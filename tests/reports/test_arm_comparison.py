@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from run_files import write_run
@@ -93,6 +95,16 @@ def test_runs_of_other_images_are_not_compared_and_noted(tmp_path):
     assert differences == []
     assert "a and b are not compared" in notes[0]
     assert "no test image in common" in notes[0]
+
+
+def test_a_run_of_an_earlier_version_has_todays_interval(tmp_path):
+    path = write_run(tmp_path / "run")
+    expected = compared(path)[0][0]
+    metrics = json.loads((path / "metrics.json").read_text())
+    metrics["auc"]["ci95"] = [metrics["auc"]["pooled"]] * 2
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    assert compared(path)[0][0] == expected
+    assert expected.ci95[0] < expected.pooled < expected.ci95[1]
 
 
 def test_predictions_that_are_gone_are_noted(tmp_path):

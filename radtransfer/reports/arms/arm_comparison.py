@@ -95,15 +95,13 @@ def _summary(arm: Arm, predictions: PredictionShelf, images: int) -> ArmSummary:
 
 
 def _pooled(arm: Arm, predictions: PredictionShelf) -> tuple[float | None, Interval | None]:
-    """Of one run as its metrics.json says; of several, their mean and its interval over patients."""
-    if len(arm.runs) == 1:
-        auc = arm.runs[0].metrics.get("auc") or {}
-        return auc.get("pooled"), tuple(auc["ci95"]) if auc.get("ci95") else None
+    """The mean over runs and its interval over patients; of a run whose predictions are gone, as it recorded them."""
     read = [found for run in arm.runs if (found := predictions.of(run)) is not None]
-    if not read:
-        return None, None
-    found = pooled_auc(read)
-    return (None, None) if found is None else (found.area, found.ci95)
+    if read:
+        found = pooled_auc(read)
+        return (None, None) if found is None else (found.area, found.ci95)
+    auc = (arm.runs[0].metrics.get("auc") or {}) if len(arm.runs) == 1 else {}
+    return auc.get("pooled"), tuple(auc["ci95"]) if auc.get("ci95") else None
 
 
 def _pairs(arms: Sequence[ArmSummary], named: Collection[frozenset[str]]) -> Iterator[tuple[str, str]]:
