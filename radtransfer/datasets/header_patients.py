@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from radtransfer.datasets.image_files import is_dicom_file
+from radtransfer.datasets.image_files import is_dangling, is_dicom_file
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import is_missing
 from radtransfer.errors import BadImageError
@@ -24,18 +24,20 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
     """
     if table.patients is not None or settings.patient_regex is not None:
         return table
-    found = sum(map(_is_dicom, table.files))
+    there = [place for place in table.files if place is not None and not is_dangling(file_of(place))]
+    found = sum(map(_is_dicom, there))
     if not found:
         return table
-    if others := sum(place is not None for place in table.files) - found:
-        note = f"patient ids of {found} DICOM files not used: {others} images are of other formats and have none"
+    if others := len(there) - found:
+        are, files = ("image is", "images are")[others > 1], ("file", "files")[found > 1]
+        note = f"patient ids of {found} DICOM {files} not used: {others} {are} of other formats and have none"
         return replace(table, notes=(*table.notes, note))
     patients, note = _patients(table.paths, _headers(table.files))
     return replace(table, patients=patients, patients_from="the DICOM headers", notes=(*table.notes, *note))
 
 
-def _is_dicom(place: ImagePlace | None) -> bool:
-    return place is not None and as_part(place).length is None and is_dicom_file(file_of(place))
+def _is_dicom(place: ImagePlace) -> bool:
+    return as_part(place).length is None and is_dicom_file(file_of(place))
 
 
 def _headers(places: Sequence[ImagePlace | None]) -> list[DicomHeader | None]:

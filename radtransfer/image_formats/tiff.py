@@ -158,7 +158,8 @@ class TiffValues:
         known = (16, 32, 64) if kind == "f" else (*range(1, 17), 32, 64)
         if kind is None or self._bits not in known or kind != "u" and self._photometric in (_PALETTE, _CMYK):
             what = {"u": "integers", "i": "signed integers", "f": "floats"}.get(kind, "neither integers nor floats")
-            raise BadImageError(place, f"its {name} values are {what} of {self._bits} bits; store it with 8 or 16 bits")
+            advice = "store it as unsigned integers of 8 or 16 bits"
+            raise BadImageError(place, f"its {name} values are {what} of {self._bits} bits; {advice}")
         self._check_samples(name, _numbers(tag(_EXTRA, ())))
         order = self._file.byteorder if self._bits % 8 == 0 else ">"
         self._type = np.dtype(

@@ -23,6 +23,10 @@ _IMAGES = {
     "camera raw": (_PICTURE, ".cr2 .cr3 .nef .arw .dng .orf .rw2 .raf"),
     "OpenEXR": (_PICTURE, ".exr"),
     "TGA": (_PICTURE, ".tga"),
+    "DDS": (_PICTURE, ".dds"),
+    "BPG": (_PICTURE, ".bpg"),
+    "PAM": (_PICTURE, ".pam"),
+    "PFM": (_PICTURE, ".pfm"),
     "PCX": (_PICTURE, ".pcx"),
     "SVG": (_PICTURE, ".svg .svgz"),
     "PDF": ("write its pages as PNG", ".pdf"),
@@ -32,6 +36,7 @@ _IMAGES = {
     "MetaImage": (_VOLUME, ".mha .mhd"),
     "NRRD": (_VOLUME, ".nrrd .nhdr"),
     "MINC": (_VOLUME, ".mnc"),
+    "FITS": (_ARRAYS, ".fits .fit .fts"),
     "FreeSurfer": (_VOLUME, ".mgh .mgz"),
     "raw pixels": (_VOLUME, ".raw .zraw"),
     "NumPy": (_ARRAYS, ".npy .npz"),
@@ -67,6 +72,12 @@ BEGINNINGS = {
     b"II\xbc": "JPEG XR",
     b"8BPS": "Photoshop",
     b"v/1\x01": "OpenEXR",
+    b"DDS ": "DDS",
+    b"BPG\xfb": "BPG",
+    b"P7\n": "PAM",
+    b"PF\n": "PFM",
+    b"Pf\n": "PFM",
+    b"SIMPLE  =": "FITS",
     b"%PDF-": "PDF",
     b"%!PS": "PostScript",
     b"ObjectType": "MetaImage",
@@ -117,6 +128,8 @@ def format_by_content(start: bytes) -> str | None:
         return _format_in_zip(start)
     if start[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
         return "NIfTI" if start[344:347] in (b"n+1", b"ni1") else "Analyze"
+    if start[4:12] in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n"):
+        return "NIfTI"
     if start[257:262] == b"ustar":
         return "TAR"
     if re.match(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml|<!--|<!doctype svg|<svg)", start, re.IGNORECASE) and b"<svg" in start:

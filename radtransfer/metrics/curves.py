@@ -101,8 +101,10 @@ def _bands(answers: _Sorted, clusters: int, draws: int, seed: int) -> list[list[
     patients = np.unique(answers.clusters[answers.truth]).size
     bands = []
     for number, at_grid in enumerate((_sensitivity, _precision)):
-        variance = np.var([each[number] for each in drawn], axis=0) if drawn else 0.0
-        bands.append([end.tolist() for end in score_interval(at_grid(*curves), variance, patients, patients)])
+        value = at_grid(*curves)
+        values = np.array([each[number] for each in drawn] or [value])
+        ends = score_interval(value, values.var(axis=0), patients, patients, mean=values.mean(axis=0))
+        bands.append([end.tolist() for end in ends])
     bands[0][0][-1] = 1.0  # at a false-positive rate of 1 every positive is found
     return bands
 

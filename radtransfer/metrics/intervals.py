@@ -142,7 +142,12 @@ def cluster_variance(parts: np.ndarray, patients: np.ndarray) -> float:
 
 
 def score_interval(
-    value: float | np.ndarray, variance: float | np.ndarray, patients: float, answers: float
+    value: float | np.ndarray,
+    variance: float | np.ndarray,
+    patients: float,
+    answers: float,
+    *,
+    mean: float | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's 95 % score interval of a share whose variance was estimated: low and high end.
 
@@ -151,9 +156,11 @@ def score_interval(
         variance: Of the value, as estimated.
         patients: From so many; of one, nothing is known about the variance.
         answers: As how many independent answers the value counts if each patient gives one.
+        mean: What the variance is around, if not the value: of curves of drawn patients beside a step of the curve.
     """
-    shrunk = _shrunk(value, patients)
-    known, assumed = (patients - 1) * value * (1 - value), 2 * shrunk * (1 - shrunk)
+    mean = value if mean is None else mean
+    shrunk = _shrunk(mean, patients)
+    known, assumed = (patients - 1) * mean * (1 - mean), 2 * shrunk * (1 - shrunk)
     return wilson_interval(value, (known + assumed) / ((patients - 1) * variance + assumed / answers))
 
 

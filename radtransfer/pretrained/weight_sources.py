@@ -168,6 +168,8 @@ def _in_search_folder(path: Path) -> Path | None:
 
 
 def _not_found(weights: str) -> str:
+    if weights == "random":
+        return f"random weights are in no file. Expected {WAYS}."
     path = Path(weights).expanduser()
     if sibling := _sibling(path):
         return f"no weights at {path}. Found {sibling} in the same folder; did you mean that?"

@@ -103,3 +103,9 @@ def test_check_looks_at_images_without_labels(source, cbr_file, tmp_path):
     outcome = run("check", str(cbr_file), "--data", str(tmp_path / source), "--image-size", "32", "--json")
     assert outcome.exit_code == 0, outcome.output
     assert json.loads(outcome.stdout)["check"]["images"] == 8
+
+
+def test_random_weights_are_in_no_file():
+    error = run("inspect", "random").exception
+    assert isinstance(error, WeightsError)
+    assert str(error).startswith("random weights are in no file. Expected")

@@ -45,6 +45,21 @@ def test_one_id_in_all_headers_is_no_patient(folder):
     assert any("all 3 headers have the same, 'ANON'" in note for note in table.notes)
 
 
+def test_a_dangling_link_is_of_no_format(folder):
+    (folder.root / "a").mkdir(parents=True)
+    (folder.root / "a" / "gone.png").symlink_to(folder.root / "nowhere.png")
+    table = folder("p1", "p2", "p1")
+    assert table.patients == ("p1", "p1", "a/gone.png", "p2")
+
+
+def test_a_dangling_dicom_file_beside_other_images_has_no_id(folder):
+    (folder.root / "b").mkdir(parents=True)
+    (folder.root / "b" / "gone.dcm").symlink_to(folder.root / "nowhere.dcm")
+    (folder.root / "a").mkdir()
+    Image.new("L", (8, 8)).save(folder.root / "a" / "x.png")
+    assert not any("patient ids" in note for note in folder().notes)
+
+
 def test_no_ids_at_all_are_like_images_without_headers(folder):
     table = folder("", "", "")
     assert table.patients is None
@@ -56,7 +71,7 @@ def test_images_of_other_formats_have_none(folder):
     Image.new("L", (8, 8)).save(folder.root / "a" / "x.png")
     table = folder("p1", "p2", "p3")
     assert table.patients is None
-    assert any("of 3 DICOM files not used: 1 images are of other formats" in note for note in table.notes)
+    assert any("of 3 DICOM files not used: 1 image is of other formats" in note for note in table.notes)
 
 
 def test_a_file_that_cannot_be_read_is_its_own_patient_until_the_images_are_checked(folder):

@@ -47,13 +47,15 @@ def test_the_bands_have_the_variance_of_curves_of_drawn_patients(answers):
     patients = len({name for name, yes in zip(clusters, truth, strict=True) if yes})
     x, y, _ = roc_curve(truth, scores, drop_intermediate=False)
     tops = np.interp(GRID + 1e-9, x, y)
-    low, high = score_interval(tops, np.var(sensitivities, axis=0), patients, patients)
+    low, high = score_interval(
+        tops, np.var(sensitivities, axis=0), patients, patients, mean=np.mean(sensitivities, axis=0)
+    )
     assert roc.low[:-1] == pytest.approx(low[:-1], abs=1e-6)
     assert roc.high[:-1] == pytest.approx(high[:-1], abs=1e-6)
     assert (roc.low[-1], roc.high[-1]) == (1, 1)
     precision, recall, _ = precision_recall_curve(truth, scores)
     there = np.array([precision[-2::-1][np.argmax(recall[-2::-1] >= value - 1e-12)] for value in GRID])
-    low, high = score_interval(there, np.var(precisions, axis=0), patients, patients)
+    low, high = score_interval(there, np.var(precisions, axis=0), patients, patients, mean=np.mean(precisions, axis=0))
     assert pr.low == pytest.approx(low, abs=1e-9)
     assert pr.high == pytest.approx(high, abs=1e-9)
 
@@ -64,6 +66,14 @@ def test_the_bands_of_one_patient_and_of_a_perfect_curve_have_a_width(answers):
         for curve in curves:
             widths = np.array(curve.high) - np.array(curve.low)
             assert widths[:-1].min() > 0.05
+
+
+def test_the_band_of_a_curve_that_reaches_1_does_not_fall_there():
+    truth = np.arange(120) < 60
+    scores = np.where(truth, 2.0, 1.0) + np.arange(120) / 1000
+    scores[:6], scores[60:80], scores[100:] = 0.5, 3.0, 0.2  # from 0.9 to 1 at a false-positive rate of 2/3
+    roc, _ = both_curves("sick", truth, scores, [str(number) for number in range(120)], draws=400)
+    assert np.diff(roc.low).min() > -0.1
 
 
 def test_one_sided_answers_have_no_curve():
