@@ -1,17 +1,18 @@
 """`radtransfer compare-cca`: how alike every layer of two networks is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from radtransfer.cli.completions import complete_backbone
-from radtransfer.cli.options import overwrite_option
+from radtransfer.cli.data_options import IMAGE_OPTIONS
+from radtransfer.cli.options import given_settings, overwrite_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.errors import ConfigError
-from radtransfer.settings import DataSettings
 from radtransfer.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
     help="Images to compare on: a data set, a folder, a table or files (repeated); labels are not needed.  "
     "[default: the run's own test images]",
 )
-@click.option("--image-root", metavar="DIR", help="Folder of the images that a table in --data names.")
+@setting_options(**IMAGE_OPTIONS)
 @click.option(
     "--backbone", metavar="NAME", shell_complete=complete_backbone, help="Network that a weights file is for."
 )
@@ -128,8 +129,10 @@ def compare_cca(
 def _settings(given: dict) -> "ComparisonSettings":
     from radtransfer.comparisons.compare import ComparisonSettings
     from radtransfer.comparisons.layer_pairs import Sampling
+    from radtransfer.config import load_config
 
     juodelyte, sources = given["compat"] == "juodelyte", given["data"]
+    images = load_config(options=given_settings(given, IMAGE_OPTIONS)).data
     return ComparisonSettings(
         layers=_listed(given["layers"]),
         similarity=_listed(given["similarity"]),
@@ -144,7 +147,7 @@ def _settings(given: dict) -> "ComparisonSettings":
         cross=given["cross"],
         batch_norm=given["batch_norm"],
         compat=given["compat"],
-        data=DataSettings(source=sources[0] if len(sources) == 1 else None, image_root=given["image_root"]),
+        data=replace(images, source=sources[0] if len(sources) == 1 else None),
         files=sources if len(sources) > 1 else (),
         backbone=given["backbone"],
         image_size=given["image_size"],

@@ -23,6 +23,15 @@ TABLE_OPTIONS = {
     "frames": "data.frames",
 }
 
+IMAGE_OPTIONS = {
+    name: TABLE_OPTIONS[name]
+    for name in (
+        *("image_root", "outside_root", "path_column", "patient_column", "patient_regex"),
+        *("missing_patients", "allow_alike_patients", "frames"),
+    )
+}
+"""Those that say how a data set is read which needs no labels."""
+
 FOLDS_SHOWN = 10
 
 _SPLITS = ("train", "val", "test")

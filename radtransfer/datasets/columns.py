@@ -96,12 +96,13 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
         taken.add(patient)
     fold, splits = _find_placement(sheet, fold, split, taken, notes)
     taken |= {fold, *splits.values()}
+    flags = _bare_flags(sheet, taken)
     if labels:
         form = _form(settings, several=len(labels) > 1)
     else:
-        labels, form = _find_labels(sheet, settings, taken, notes)
+        labels, form = _find_labels(sheet, settings, taken | flags, notes)
     taken |= set(labels)
-    notes += _ignored_splits(sheet, taken, fold, splits)
+    notes += _ignored_splits(sheet, taken, flags, fold, splits, named=split is not None)
     unused = [name for i, name in _real_columns(sheet) if i not in taken]
     if unused:
         notes.append(f"columns not used: {listed(unused)}")
@@ -135,7 +136,7 @@ def _find_placement(
         name = sheet.columns[fold]
         raise DataError(f"Column {name!r} (--fold-column) holds splits. Use --split-column {shlex.quote(name)}.")
     if split is not None:
-        flags = _flags(sheet, [split], re.compile("(?:is)?(.+)"))
+        flags = _flags(sheet, [split], re.compile("(?:is|in)?(.+)"))
         return fold, flags or {"": split}
     if fold is not None and _given_splits(sheet, fold):
         notes.append(f"column {sheet.columns[fold]!r} holds splits and is taken as split")
@@ -143,7 +144,7 @@ def _find_placement(
     split = _usual(sheet, "split", taken, notes, fits=lambda column: _is_split(sheet, column, notes))
     if split is not None:
         return fold, {"": split}
-    return fold, _flags(sheet, [i for i, _ in _real_columns(sheet) if i not in taken], re.compile("is(.+)"))
+    return fold, _flags(sheet, [i for i, _ in _real_columns(sheet) if i not in taken], re.compile("(?:is|in)(.+)"))
 
 
 def _flags(sheet: Sheet, columns: Sequence[int], name: re.Pattern) -> dict[str, int]:
@@ -157,6 +158,13 @@ def _flags(sheet: Sheet, columns: Sequence[int], name: re.Pattern) -> dict[str, 
             if 0 < cells.total() - cells[""] <= 2 * (cells["0"] + cells["1"]):
                 found.setdefault(splits[word], i)
     return found
+
+
+def _bare_flags(sheet: Sheet, taken: set) -> set[int]:
+    """Columns called `train` or `test` of 0 and 1: splits most likely, though a test may be one of a laboratory."""
+    free = [i for i, _ in _real_columns(sheet) if i not in taken]
+    found = set(_flags(sheet, free, re.compile("((?:train|test)(?:ing)?(?:set)?)")).values())
+    return found if len(free) > len(found) else set()
 
 
 def _is_split(sheet: Sheet, column: int, notes: list[str]) -> bool:
@@ -185,21 +193,29 @@ def _given_splits(sheet: Sheet, column: int) -> dict[str, str]:
     return split_names(splits)
 
 
-def _ignored_splits(sheet: Sheet, taken: set, fold: int | None, splits: Mapping[str, int]) -> list[str]:
+def _said_splits(sheet: Sheet, column: int) -> list[str | None]:
+    """The split that each row has in a column, None where it has none."""
+    given = _given_splits(sheet, column)
+    return [given.get(row[column].strip()) for row in sheet.rows]
+
+
+def _ignored_splits(
+    sheet: Sheet, taken: set, flags: set[int], fold: int | None, splits: Mapping[str, int], *, named: bool
+) -> list[str]:
     """A warning for each column that is not used and says in which split images are."""
     used = [i for i in (splits.get(""), *splits.values(), fold) if i is not None]
     instead = f"column {sheet.columns[used[0]]!r} is used" if used else "all images take part in drawn folds"
-    said, notes = [row[used[0]].strip() for row in sheet.rows] if used else None, []
+    said, notes = _said_splits(sheet, used[0]) if used else None, []
     for column, name in _real_columns(sheet):
         given = {} if column in taken else _given_splits(sheet, column)
-        cells = [row[column].strip() for row in sheet.rows] if len(set(given.values())) > 1 else said
-        if cells != said:
-            counts = Counter(given[cell] for cell in cells if cell in given)
+        if len(set(given.values())) > 1 and (found := _said_splits(sheet, column)) != said:
+            counts = Counter(found)
             found = ", ".join(f"{split} {counts[split]}" for split in ("train", "val", "test") if counts[split])
-            take = f"--split-column {shlex.quote(name)} takes it"
-            notes.append(
-                f"split ignored: column {name!r} holds only splits ({found}) and is not used: {instead}; {take}"
-            )
+            take = "" if named else f"; --split-column {shlex.quote(name)} takes it"
+            notes.append(f"split ignored: column {name!r} holds only splits ({found}) and is not used: {instead}{take}")
+    for name in (sheet.columns[i] for i in sorted(flags - taken) if not named):
+        take = f"--split-column {shlex.quote(name)} takes it if it says which images are in that split"
+        notes.append(f"split ignored: column {name!r} holds 0 and 1 and is not used: {instead}; {take}")
     return notes
 
 

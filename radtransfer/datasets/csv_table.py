@@ -123,9 +123,10 @@ def _labels(sheet: Sheet, columns: Columns, settings: DataSettings) -> list[tupl
         if not BINARY.issuperset(cells):
             wrong = [i for i, cells in enumerate(rows) if not BINARY.issuperset(cells)]
             column = next(i for i, cell in zip(columns.labels, cells, strict=True) if cell not in BINARY)
+            joined = " Several labels in one cell need --label-separator." if len(columns.labels) == 1 else ""
             raise RowsError(
                 f"{sheet.place(number)}, column {sheet.columns[column]!r}: expected 1, 0, -1 (uncertain) or nothing, "
-                f"received {row[column]!r}.{_more(wrong)}",
+                f"received {row[column]!r}.{_more(wrong)}{joined}",
                 wrong,
             )
     if columns.form == "several":
@@ -276,18 +277,23 @@ def _patients(
     name, cells = sheet.columns[columns.patient], [row[columns.patient] for row in sheet.rows]
     if not any(cell.strip() for cell in cells) and settings.patient_column is None:
         return None, (f"column {name!r} is empty and not used",)
-    missing = [row for row, cell in enumerate(cells) if is_missing(cell)]
-    if missing and settings.missing_patients == "error":
-        raise RowsError(
-            f"{_rows_message(sheet, missing, 'have no patient', [columns.patient])} Fill them in, or let each of these "
-            "images be its own patient with --missing-patients own.",
-            missing,
-            kind="missing_patients",
-        )
+    check_patients(sheet, columns.patient, settings)
     known = [
         next((cells[row] for row in rows if not is_missing(cells[row])), cells[rows[0]]) for rows in rows_of.values()
     ]
     return tuple(map(written, known)), ()
+
+
+def check_patients(sheet: Sheet, column: int, settings: DataSettings) -> None:
+    """Raises RowsError if the column has no patient in some rows, and the settings say that this is an error."""
+    missing = [row for row, cells in enumerate(sheet.rows) if is_missing(cells[column])]
+    if missing and settings.missing_patients == "error":
+        raise RowsError(
+            f"{_rows_message(sheet, missing, 'have no patient', [column])} Fill them in, or let each of these images "
+            "be its own patient with --missing-patients own.",
+            missing,
+            kind="missing_patients",
+        )
 
 
 def _placed(

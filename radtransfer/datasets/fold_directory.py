@@ -24,6 +24,9 @@ _FILE_NAME = re.compile(
     rf"(?:(?P<prefix>.+)[_-])?(?P<split>{_WORDS})(?:[_-]?fold[_-]?(?P<fold>\d+))?\.(?:csv|tsv|txt)", re.IGNORECASE
 )
 
+_FOLD, _SPLIT = "fold of the file", "split of the file"
+"""Columns that say what the file names do."""
+
 
 @dataclass(frozen=True)
 class SplitTable:
@@ -64,7 +67,7 @@ def open_sheet(location: str | None) -> tuple[Sheet, Path]:
 
 def own_columns(settings: DataSettings) -> DataSettings:
     """The settings that read the sheet of `open_sheet`: the file names give fold and split."""
-    return replace(settings, fold_column="fold", split_column="split")
+    return replace(settings, fold_column=_FOLD, split_column=_SPLIT)
 
 
 def find_split_tables(folder: Path) -> list[SplitTable]:
@@ -116,7 +119,6 @@ def _combined(folder: Path, tables: Sequence[SplitTable], folds: Sequence[int]) 
     sheets = [read_sheet(table.file) for table in tables]
     positions_in = [_positions(sheet.columns) for sheet in sheets]
     common = [key for key in positions_in[0] if all(key in positions for positions in positions_in)]
-    common = [key for key in common if key[0].lower() not in ("fold", "split")]
     rows, places = [], []
     for table, sheet, position in zip(tables, sheets, positions_in, strict=True):
         positions = [position[key] for key in common]
@@ -125,7 +127,7 @@ def _combined(folder: Path, tables: Sequence[SplitTable], folds: Sequence[int]) 
             places += sheet.places
     alike = len({sheet.columns for sheet in sheets}) == 1
     name = sheets[0].name if alike else f"what all tables in {folder} share"
-    return Sheet(name, (*(column for column, _ in common), "fold", "split"), rows, places)
+    return Sheet(name, (*(column for column, _ in common), _FOLD, _SPLIT), rows, places)
 
 
 def _positions(columns: Sequence[str]) -> dict[tuple[str, int], int]:

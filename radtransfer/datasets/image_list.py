@@ -1,6 +1,7 @@
 """Images for what needs no labels: named one by one, by folders or by tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from radtransfer.datasets.image_files import (
 )
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.labels import plain
-from radtransfer.datasets.patients import with_patients
+from radtransfer.datasets.patients import patient_id_errors, with_patients
 from radtransfer.datasets.sheet import Sheet, read_sheet
 from radtransfer.errors import DataError
 from radtransfer.image_formats.unread_formats import format_by_name
@@ -63,19 +64,27 @@ def read_images(settings: DataSettings, *, progress: Progress | None = None) -> 
     except DataError as error:
         refused = error
     name, location = find_dataset(settings.source, progress)
-    if settings.label_column or name not in ("csv_table", "fold_directory", "image_folder"):
+    of_patients = "patients" in getattr(refused, "kind", "")
+    if settings.label_column or of_patients or name not in ("csv_table", "fold_directory", "image_folder"):
         raise refused
     reason = str(refused).split(". ")[0].removesuffix(".")
-    notes = [f"read without labels: {reason}"]
+    notes, origin = [f"read without labels: {reason}"], "the data set"
     try:
         if name == "image_folder" or _is_image(Path(location)):
             images = list(_images_of(location, settings, notes, unread=False))
         else:
-            opened = {"csv_table": csv_table, "fold_directory": fold_directory}[name].open_sheet(location)
-            images = list(_in_sheet(*opened, settings, notes))
-        return with_patients(with_header_patients(_table(images, notes, settings), settings), settings)
-    except DataError:
-        raise refused from None
+            sheet, folder = {"csv_table": csv_table, "fold_directory": fold_directory}[name].open_sheet(location)
+            images = list(_in_sheet(sheet, folder, settings, notes))
+            column = find_image_columns(sheet, settings)[1]
+            origin = origin if column is None else f"column {sheet.columns[column]!r}"
+        table = _table(images, notes, settings)
+        table = replace(table, patients_from=origin, alike_patients=settings.allow_alike_patients)
+        table = with_patients(with_header_patients(table, settings), settings)
+        for error in patient_id_errors(table):
+            raise error
+    except DataError as error:
+        raise (error if "patients" in getattr(error, "kind", "") else refused) from None
+    return table
 
 
 def _table(images: Iterable[_Image], notes: Sequence[str], settings: DataSettings) -> ImageTable:
@@ -133,6 +142,8 @@ def _is_image(path: Path) -> bool:
 def _in_sheet(sheet: Sheet, folder: Path, settings: DataSettings, notes: list[str]) -> Iterator[_Image]:
     """The images of a table, each with the patient that its first row gives it."""
     column, patient = find_image_columns(sheet, settings)
+    if patient is not None:
+        csv_table.check_patients(sheet, patient, settings)
     patients = {row[column].strip(): plain(row[patient]) if patient is not None else "" for row in reversed(sheet.rows)}
     paths = [path for path in dict.fromkeys(row[column].strip() for row in sheet.rows) if path]
     places, found = find_files(

@@ -14,13 +14,15 @@ from radtransfer.errors import ConfigError, DataError, near_names
 from radtransfer.settings import DataSettings
 
 _MISSING = re.compile(
-    r"[<(\[]?(?:#?n[./]?a\.?|-?nan|nat|none|null|nil|unknown|missing|not (?:available|known)|anonym(?:ous|i[sz]ed))"
-    r"[>)\]]?|#(?:null!|value!|ref!|div/0!|name\?|num!)|[-–—―−?.]*",
+    r"[<(\[]?(?:#?n[./]?a\.?|-?nan|nat|none|null|nil|unk|unknown|missing|blank|undefined|anonym(?:ous|i[sz]ed)"
+    r"|not[ _](?:available|applicable|known|reported|specified)|no[ _]?data)[>)\]]?"
+    r"|#(?:null!|value!|ref!|div/0!|name\?|num!)|\\n|[-–—―−?.]*",
     re.IGNORECASE,
 )
 """What stands in a cell that holds no value, as people, pandas, SQL and spreadsheets write it."""
 
 _YES_NO = {"true": "1", "yes": "1", "t": "1", "y": "1", "false": "0", "no": "0", "f": "0", "n": "0"}
+_YES_NO |= {f"{number},{zeros}": number for number in ("1", "0", "-1") for zeros in ("0", "00")}
 
 BINARY = frozenset({"0", "1", "-1", ""})
 """What a column of a multi-label table may hold, after `zero_one`."""
@@ -58,7 +60,7 @@ def plain(cell: str) -> str:
 
 @functools.lru_cache(maxsize=1000)
 def zero_one(cell: str) -> str:
-    """A cell of a 0/1 column as "0", "1", "-1" (uncertain) or "" (no value): yes and true are 1; or what it holds."""
+    """A cell of a 0/1 column as "0", "1", "-1" (uncertain) or "" (no value), yes and 1,0 as 1; or what it holds."""
     text = plain(cell)
     return _YES_NO.get(text.lower(), text)
 
@@ -94,7 +96,7 @@ def joined_labels(classes: Iterable[str]) -> str | None:
 
     They do if they are lists, or hold a separator and what it separates stands in other classes too.
     """
-    classes = list(classes)
+    classes = sorted(classes)
     for separator in SEPARATORS:
         parts = {name: [part.strip() for part in name.split(separator)] for name in classes}
         known = Counter(part for found in parts.values() for part in set(found))
@@ -300,7 +302,7 @@ def find_positive_class(name: str, classes: Sequence[str], *, task: str, positiv
 
 
 def _same_text(name: str) -> str:
-    return unicodedata.normalize("NFC", plain(name))
+    return unicodedata.normalize("NFC", written(name))
 
 
 def _check_grades(table: ImageTable, positive_from: int) -> None:

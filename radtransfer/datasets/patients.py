@@ -109,11 +109,16 @@ def is_own_patient(patient: str) -> bool:
 
 
 def _with_own(table: ImageTable, settings: DataSettings) -> ImageTable:
-    missing = {row: patient for row, patient in enumerate(table.patients) if is_missing(patient)}
+    refused = settings.missing_patients == "error"
+    missing = {
+        row: patient
+        for row, patient in enumerate(table.patients)
+        if is_missing(patient) or (refused and is_own_patient(patient))
+    }
     if not missing:
         return table
     found = f"{len(missing)} of {len(table)} images have none ({missing_words(missing.values())})"
-    if settings.missing_patients == "error":
+    if refused:
         raise DataError(
             f"Expected a patient for every image; {found}, such as {table.paths[next(iter(missing))]!r}. Fill them in, "
             "or let each of these images be its own patient with --missing-patients own."

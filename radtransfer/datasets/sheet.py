@@ -19,6 +19,9 @@ DELIMITERS = ",;\t|"
 
 MOST_COLUMNS = 10_000
 
+_POINTERS = (b"version https://git-lfs", b"/annex/objects/", b".git/annex/objects/")
+"""How a small file begins that stands for one which is not fetched."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -61,7 +64,7 @@ class RowsError(DataError):
 
 
 def read_sheet(file: Path) -> Sheet:
-    """The rows of a delimited text file with a header; blank lines, and comments before the header, are skipped.
+    """The rows of a delimited text file with a header; blank lines and comments are skipped.
 
     Raises:
         DataError: Not readable, not text, no rows, too large a cell or header, or a row whose cells do not match the
@@ -71,7 +74,7 @@ def read_sheet(file: Path) -> Sheet:
     skipped, delimiter = _to_header(handle)
     reader = csv.reader(handle, delimiter=delimiter, strict=True)
     try:
-        lines = [(row, skipped + reader.line_num) for row in reader if any(cell.strip() for cell in row)]
+        lines = [(row, skipped + reader.line_num) for row in reader if not _is_note(row)]
     except csv.Error as error:
         found = f"is not valid CSV: {error}"
         if "field limit" in str(error):
@@ -114,6 +117,10 @@ def _check_format(file: Path, start: bytes) -> None:
     """Raises DataError if the first bytes are those of something else than text."""
     if start.lstrip().startswith(b"<"):
         raise _no_table(file, "HTML or XML", "save it as 'CSV UTF-8', or download it again")
+    if start.startswith(_POINTERS):
+        raise _no_table(
+            file, "a pointer of Git LFS or git-annex", "run `git lfs pull`, `datalad get` or `git annex get`"
+        )
     if start.isascii() and b"\0" not in start:
         return
     if is_dicom(start) or any(map(start.startswith, READERS)):
@@ -156,13 +163,20 @@ def _to_header(handle: io.StringIO) -> tuple[int, str]:
 
 
 def _is_comment(line: str, following: str) -> bool:
-    """Whether a line is one for people: it begins with # and is no row of names, with as many cells as what follows."""
+    """Whether a line is one for people: it begins with # and is no row of names above a row of an image.
+
+    Names have as many cells as the row, which holds a number or the name of a file.
+    """
     if not line.lstrip("\"' \t").startswith("#"):
         return False
     delimiter = _delimiter([line, following])
     names, cells = (_cells(text, delimiter) for text in (line, following))
     words = all(re.fullmatch(r"#?\s*[\w.-]+", name.strip()) for name in names)
-    return not (words and len(names) == len(cells) and (len(names) > 1 or is_image_name(cells[0].strip())))
+    if not words or len(names) != len(cells):
+        return True
+    return not (
+        any(re.search(r"[\d./\\]", cell) for cell in cells) if len(names) > 1 else is_image_name(cells[0].strip())
+    )
 
 
 def _delimiter(lines: Sequence[str]) -> str:
@@ -182,6 +196,12 @@ def _cells(line: str, delimiter: str) -> list[str]:
         return [line]
 
 
+def _is_note(row: Sequence[str]) -> bool:
+    """Whether a row is blank, or nothing but a comment: a text behind # and a space, and no other cell."""
+    first, *others = [cell.strip() for cell in row] or [""]
+    return not any(others) and (not first or re.match(r"#+\s", first) is not None)
+
+
 def _check_widths(file: Path, lines: list[tuple[list[str], int]]) -> None:
     width = len(lines[0][0])
     if width > MOST_COLUMNS:
@@ -191,7 +211,8 @@ def _check_widths(file: Path, lines: list[tuple[list[str], int]]) -> None:
         )
     for row, line in lines[1:]:
         if len(row) != width:
+            title = f" If {lines[0][0][0]!r} stands before the header, remove that line." if width == 1 else ""
             raise DataError(
                 f"{file} line {line} has {len(row)} cells, the header has {width}. "
-                "Put names that hold the delimiter in double quotes."
+                f"Put names that hold the delimiter in double quotes.{title}"
             )

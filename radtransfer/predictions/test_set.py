@@ -51,9 +51,10 @@ def matched(table: ImageTable, scoring: Scoring, *, model: str, class_map: Mappi
     """`table` with the model's classes; arguments and errors as of `read_test_set`."""
     if table.task != scoring.task:
         kind = {"multilabel": "several labels per image", "multiclass": "one class per image"}
+        cells = " Several labels in one cell need --label-separator." if scoring.task == "multilabel" else ""
         raise DataError(
             f"{model} gives {kind[scoring.task]} ({', '.join(scoring.classes)}), the data has {kind[table.task]} "
-            f"({', '.join(table.classes)}). Choose the columns with --label-column, and the task with --task."
+            f"({', '.join(table.classes)}). Choose the columns with --label-column, and the task with --task.{cells}"
         )
     _check_map(table, scoring, class_map)
     becomes = {name: class_map.get(name, name) for name in table.classes}

@@ -293,6 +293,12 @@ WORDS = (
         "NA",
         "na",
         "N/A",
+        "not applicable",
+        "Not Reported",
+        "unk",
+        "(blank)",
+        "no data",
+        r"\N",
         "#N/A",
         "n.a.",
         "nan",
@@ -312,7 +318,7 @@ WORDS = (
 @pytest.mark.parametrize("word", WORDS)
 def test_missing_words_are_no_label_in_every_spelling(table, word):
     text = f'path,label,note\na,x,\nb,y,\nc,"{word}",\nd,"{word}",\n'
-    said = repr(word.strip()).replace(".", r"\.").replace("?", r"\?").replace("(", r"\(").replace(")", r"\)")
+    said = re.escape(repr(word.strip()))
     counted = (
         rf"2 rows have no label \(column 'label': {said if word.strip() else 'empty'} 2\): table.csv line 4, table.csv"
     )
@@ -384,6 +390,15 @@ def test_where_no_image_has_a_patient_they_are_not_known(table):
     assert any("missing patients: 2 of 2 images have none ('NA' 1, empty 1)" in note for note in found.notes)
 
 
+def test_images_that_were_patients_of_their_own_are_refused_in_the_folds_of_a_run_too(table):
+    found = table("path,label,patient\na,0,1\nb,1,NA\n")
+    rows = "".join(f"{i},{label},{i}\n" for i, label in zip(found.patients, found.labels, strict=True))
+    text = "path,label,patient\n" + rows
+    assert table(text).patients == found.patients
+    with pytest.raises(DataError, match="1 of 2 images have none"):
+        table(text, missing_patients="error")
+
+
 def test_an_expression_that_finds_a_missing_word_finds_no_patient(table):
     found = table("path,label\n1_a,x\nunknown_b,y\nunknown_c,y\n1_d,x\n", patient_regex="^([^_]+)_")
     assert len(set(found.patients)) == 3
@@ -430,6 +445,17 @@ def test_an_unclear_value_in_such_a_column_is_an_error_and_other_columns_of_the_
     with pytest.raises(DataError, match="line 4, column 'is_test': expected true or false.* received 'x'"):
         table("path,label,is_test\na,0,1\nb,1,0\nc,0,x\n")
     assert table("path,label,is_test\na,0,urine\nb,1,blood\n").splits is None
+
+
+def test_a_column_called_test_is_warned_of_and_no_label_by_itself(table):
+    text = "path,A,B,test\na,0,1,0\nb,1,0,1\nc,1,1,0\n"
+    found = table(text)
+    assert found.classes == ("A", "B")
+    assert any(note.startswith("split ignored: column 'test' holds 0 and 1 and is not used") for note in found.notes)
+    assert table(text, split_column="test").splits.tolist() == [["train", "test", "train"]]
+    assert table(text, label_column=("A", "test")).classes == ("A", "test")
+    assert table("path,label,in_test\na,0,0\nb,1,1\n").splits.tolist() == [["train", "test"]]
+    assert table("path,test\na,0\nb,1\n").classes == ("0", "1")
 
 
 def test_one_true_or_false_column_per_split_is_a_split(table):
@@ -562,10 +588,17 @@ def test_a_separator_that_cannot_be_used_is_refused(table, settings):
         table("path,A,B\na,x,y\nb,y,x\n", **settings)
 
 
-@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("YES", "no"), ("1.0", "0.0"), ("y", "n"), ("TRUE", "0")])
+@pytest.mark.parametrize(
+    ("yes", "no"), [("True", "False"), ("YES", "no"), ("1.0", "0.0"), ("1,0", "0,0"), ("y", "n"), ("TRUE", "0")]
+)
 def test_words_for_yes_and_no_are_ones_and_zeros_in_label_columns(table, yes, no):
-    found = table(f"path,A,B\na,{yes},{no}\nb,{no},\nc,{no},{yes}\n")
+    found = table(f"path;A;B\na;{yes};{no}\nb;{no};\nc;{no};{yes}\n")
     assert found.targets.tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
+def test_one_text_column_for_several_labels_is_pointed_to_the_separator(table):
+    with pytest.raises(DataError, match="received 'a|b'.*Several labels in one cell need --label-separator"):
+        table("path,label\nx,a|b\ny,a\nz,b\n", task="multilabel", label_column=("label",))
 
 
 def test_a_label_column_with_nearly_as_many_values_as_rows_is_refused_by_name(table):
@@ -609,6 +642,8 @@ ROWS = "path,label,patient\na.png,yes,7\nb.png,no,8\n"
         ("# made by a program, on a day\n# second line\n\n" + ROWS, "utf-8"),
         ("sep=,\n# quoted by Excel,,\n" + ROWS, "utf-8"),
         ('"# made by a program, on a day",,\n' + ROWS, "utf-8"),
+        ("# by, some, program\n" + ROWS, "utf-8"),
+        (ROWS.replace("\na", "\n# of the first hospital\na") + "# end,,\n", "utf-8"),
         ("#" + ROWS, "utf-8"),  # a header all the same
         ("# path,label,patient\n" + ROWS.partition("\n")[2], "utf-8"),
         (ROWS.replace(",", "\t"), "utf-16"),  # Excel's Unicode text
@@ -617,6 +652,13 @@ ROWS = "path,label,patient\na.png,yes,7\nb.png,no,8\n"
 def test_what_programs_write_before_the_header_is_skipped(table, text, encoding):
     found = table(text, encoding=encoding)
     assert (found.paths, found.labels, found.patients) == (("a.png", "b.png"), ("yes", "no"), ("7", "8"))
+
+
+def test_a_title_before_the_header_is_named(table):
+    with pytest.raises(DataError, match="line 2 has 3 cells, the header has 1.*If 'Table 1' stands before the header"):
+        table("Table 1\n" + ROWS)
+    with pytest.raises(DataError, match="holds no images"):
+        table("# only a comment\n")
 
 
 def test_lines_are_counted_with_those_before_the_header(table):
@@ -659,8 +701,9 @@ def numpy_archive():
         (b'[{"path": "a.png", "label": "yes"}]', "JSON"),
         (b'{"path": "a.png"}\n{"path": "b.png"}\n', "JSON"),
         (b"<!DOCTYPE html><html></html>", "HTML or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a pointer of Git LFS or git-annex"),
     ],
-    ids=str.split("gzip zip xlsx xls npz npy parquet sqlite hdf5 pdf png json jsonl html"),
+    ids=str.split("gzip zip xlsx xls npz npy parquet sqlite hdf5 pdf png json jsonl html pointer"),
 )
 def test_a_file_of_another_kind_given_as_a_table_is_named(tmp_path, content, received):
     (tmp_path / "table.csv").write_bytes(content)

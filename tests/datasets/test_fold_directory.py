@@ -58,6 +58,20 @@ def test_the_file_names_give_the_split_and_not_a_column(folds):
         folds({"train.csv": "ab", "test.csv": "cd"}, split_column="set")
 
 
+@pytest.mark.parametrize("name", ["split", "set"])
+def test_a_column_that_contradicts_the_file_names_is_warned_of_without_a_way_that_is_closed(folds, name):
+    rows = f"path,class,{name}\n{{}},0,{{}}\n{{}},1,{{}}\n"
+    found = folds(
+        {"train.csv": rows.format("a", "train", "b", "Test"), "test.csv": rows.format("c", "test", "d", "test")}
+    )
+    notes = [note for note in found.notes if note.startswith("split ignored")]
+    assert len(notes) == 1 and f"column {name!r} holds only splits (train 1, test 3)" in notes[0]
+    assert notes[0].endswith("is not used: column 'split of the file' is used")
+    agreeing = rows.format("a", "training", "b", "Train"), rows.format("c", "test", "d", "testing")
+    found = folds(dict(zip(("train.csv", "test.csv"), agreeing, strict=True)))
+    assert not any(note.startswith("split ignored") for note in found.notes)
+
+
 def test_a_shared_table_belongs_to_every_fold(folds):
     found = folds({"train_fold1.csv": "ab", "train_fold2.csv": "ba", "val.csv": "e", "test.csv": "cd"})
     assert [fold["d"] for fold in splits_of(found)] == ["test", "test"]

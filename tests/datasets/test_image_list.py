@@ -115,3 +115,15 @@ def test_what_is_asked_for_and_is_not_there_is_an_error_all_the_same(folder, set
     with pytest.raises(DataError) as plain:
         read_table(DataSettings(**settings))
     assert str(caught.value) == str(plain.value)
+
+
+def test_patients_of_images_without_labels_are_checked_as_those_of_others(folder):
+    (folder / "t.csv").write_text("path,patient\na/one.png,07\npages.tif,7\n")
+    with pytest.raises(DataError, match="1 patient has several spellings"):
+        read_images(DataSettings(source="t.csv"))
+    found = read_images(DataSettings(source="t.csv", allow_alike_patients=True))
+    assert found.groups == ("07", "7")
+    (folder / "t.csv").write_text("path,patient\na/one.png,NA\npages.tif,7\n")
+    with pytest.raises(DataError, match="1 rows have no patient"):
+        read_images(DataSettings(source="t.csv", missing_patients="error"))
+    assert read_images(DataSettings(source="t.csv")).groups == ("a/one.png", "7")

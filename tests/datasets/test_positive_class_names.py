@@ -37,6 +37,7 @@ def test_names_match_as_those_of_classes_do(name, classes, found):
         ("1", ("01", "02"), "Did you mean '01'"),
         ("COVID", ("Covid", "NonCovid"), "Did you mean 'Covid'?"),
         ("x", ("ap", "pa"), "Give one of them."),
+        ("unknown", ("Mass", "NA"), "the classes are 'Mass' and 'NA'"),
         ("", ("ap", "pa"), "the classes are 'ap' and 'pa'"),
     ],
 )

@@ -80,7 +80,7 @@ def test_labels_that_only_one_side_has_are_unknown_or_left_out():
 
 
 def test_one_class_per_image_is_not_several_labels():
-    with pytest.raises(DataError, match="several labels per image .*, the data has one class per image"):
+    with pytest.raises(DataError, match="several labels per image .*, the data has one class per.*--label-separator"):
         match(table([0, 1], ("benign", "malignant")), Scoring("multilabel", ("edema", "fracture")))
 
 

@@ -317,3 +317,17 @@ def test_images_are_compared_on_without_labels_and_patients_still_count(radtrans
     by_patient, _ = compared(table)
     assert by_patient["similarity"] == pytest.approx(listed["similarity"], abs=0.2)
     assert by_patient["ci95"] != listed["ci95"]
+
+
+def test_a_table_of_images_is_read_as_its_options_say(radtransfer, tiny_images, tmp_path):
+    names = sorted(path.name for path in (tiny_images / "images").rglob("*.png"))[:12]
+    rows = "".join(f"{name},{number // 2}\n" for number, name in enumerate(names))
+    (tmp_path / "scans.csv").write_text(f"scan,who\n{rows}".replace(",1\n", ",01\n", 1))
+    command = ("compare-cca", "random:cbr_tiny", "random:cbr_tiny", *SMALL, "--image-size", 64, "--layers", "stem")
+    given = ("--data", tmp_path / "scans.csv", "--image-root", tiny_images / "images", "--path-column", "scan")
+    assert radtransfer(*command, *given).code == 0
+    outcome = radtransfer(*command, *given, "--patient-column", "who")
+    assert outcome.code == 3 and "1 patient has several spellings in column 'who'" in outcome.err
+    outcome = radtransfer(*command, *given, "--patient-column", "who", "--allow-alike-patients", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["layers"][0]["images"] == 12
