@@ -96,6 +96,8 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
         taken.add(patient)
     fold, splits = _find_placement(sheet, fold, split, taken, notes)
     taken |= {fold, *splits.values()}
+    if splits and split is None:
+        notes.append(f"split from column {listed(repr(sheet.columns[i]) for i in splits.values())}")
     flags = _bare_flags(sheet, taken)
     if labels:
         form = _form(settings, several=len(labels) > 1)

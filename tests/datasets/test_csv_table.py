@@ -412,6 +412,7 @@ def test_an_expression_that_finds_a_missing_word_finds_no_patient(table):
 def test_an_official_split_is_found_by_the_usual_names_and_words(table, column, word):
     found = table(f"path,label,{column}\na,0,Training\nb,1,train\nc,0,{word}\nd,1,TEST\ne,1,nan\n")
     assert found.splits.tolist() == [["train", "train", "val", "test", ""]]
+    assert f"split from column {column!r}" in found.notes
     assert any(note.startswith("not assigned: 1 of 5 images") for note in found.notes)
 
 
