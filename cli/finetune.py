@@ -148,7 +148,7 @@ def _result_text(result: Any) -> str:
 
 
 def _whose(metrics: dict[str, Any]) -> str:
-    """What the sensitivity is of, where it is no mean over classes or labels."""
+    """The class, grade or label of the sensitivity; "" for a mean over classes or labels."""
     if metrics.get("positive_class") is not None:
         return f" (positive class {metrics['positive_class']})"
     if metrics.get("positive_from") is not None:

@@ -194,7 +194,7 @@ def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]
         if not equals:
             mistakes.append(f"--set expects KEY=VALUE, such as training.epochs=5. Received: {text!r}")
             continue
-        if re.fullmatch("[|;,/&+]+", value):  # a separator, which is no YAML
+        if re.fullmatch("[|;,/&+]+", value):  # a separator, not valid YAML
             parsed.append((key.strip(), value))
             continue
         try:

@@ -348,7 +348,7 @@ def _choose_fold_or_split(
 
 
 def _splits(sheet: Sheet, columns: Columns) -> list[str | None]:
-    """The split that each row names; "" where there is no column for it, None where it is missing."""
+    """The split of each row: "" without a split column, None where the cell is missing."""
     if not columns.splits:
         return [""] * len(sheet.rows)
     if "" not in columns.splits:
