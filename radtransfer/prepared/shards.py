@@ -140,7 +140,9 @@ def write_shard(
     with whole_file(file) as part, tf.io.TFRecordWriter(str(part)) as writer:
         for images, _, weights in epoch:
             for image in _whole_numbers(images.numpy()[weights.numpy() > 0]):
-                writer.write(features.serialize_example(_example(table, rows[done], image, encoding)))
+                example = features.serialize_example(_example(table, rows[done], image, encoding))
+                # TFDS leaves the order of the features to protobuf, which changes it from process to process.
+                writer.write(tf.train.Example.FromString(example).SerializeToString(deterministic=True))
                 done += 1
             yield done
         writer.flush()

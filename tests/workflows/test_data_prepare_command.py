@@ -30,6 +30,18 @@ def test_training_on_the_prepared_set_gives_the_run_on_the_images(radtransfer, t
     assert runs["images"] == runs["set"]
 
 
+def test_two_processes_write_the_same_bytes(tiny_images, tmp_path):
+    sets = []
+    for out in (tmp_path / "a", tmp_path / "b"):
+        code = "from radtransfer.cli.main import main; main()"
+        command = [sys.executable, "-c", code, *map(str, prepare_command(tiny_images, out))]
+        subprocess.run(command, check=True, capture_output=True)
+        sets.append({path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"})
+    for contents in sets:  # it says when it was written
+        contents["provenance.json"] = json.loads(contents["provenance.json"]) | {"prepared": None}
+    assert sets[0] == sets[1]
+
+
 def test_only_json_is_on_stdout(radtransfer, tiny_images, tmp_path):
     outcome = radtransfer(*prepare_command(tiny_images, tmp_path / "set", "--encoding", "jpeg", "--json"))
     assert outcome.code == 0, outcome.err
