@@ -1,4 +1,4 @@
-"""A few kills of one run; `python tests/kill_harness.py --kills 100` and `-m slow` are the long forms."""
+"""A few kills of one run; `python tests/kill_harness.py --kills 100 --fork` and `-m slow` are the long forms."""
 
 import os
 import subprocess
