@@ -1,10 +1,17 @@
-"""The folder that results are written to: fit for it, before anything is computed."""
+"""The folder that results are written to: fit for it before anything is computed, and whole or as it was after."""
 
+import contextlib
+import ctypes
 import os
-from collections.abc import Collection, Iterable
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from radtransfer.errors import RunError
+from radtransfer.cache import PART
+from radtransfer.errors import RadtransferError, RunError
+from radtransfer.parts import delete_part, new_part
+from radtransfer.system_errors import write_error
+from radtransfer.whole_file import sync_folder
 
 
 def check_out(out: Path) -> None:
@@ -37,30 +44,134 @@ def check_new(out: Path, names: Iterable[str], *, overwrite: bool) -> None:
         raise RunError(f"{found[0]} exists. Use --overwrite to replace it, or another --out.")
 
 
-def delete_others(out: Path, names: Iterable[str], written: Collection[Path]) -> None:
-    """Delete what an earlier result left that was not written anew, so that all files are of one result.
+@contextlib.contextmanager
+def whole_folder(out: Path, earlier: Iterable[str] = (), *, last: str = "") -> Iterator[Path]:
+    """A temporary folder whose contents take their places in `out` when the block succeeds: all of them, or none.
+
+    A failure or a kill leaves `out` as it was; files of others in it stay. The file system exchanges both folders in
+    one step. Where it cannot (a mount point, the current folder, one that holds folders of others, NFS), the files
+    are moved one by one, and only SIGKILL between two of them leaves some old and some new ones.
 
     Args:
-        out: The folder.
-        names: As of `check_new`.
-        written: The files of the new result.
-    """
-    for path in _existing(out, names):
-        if path not in written:
-            path.unlink(missing_ok=True)
-
-
-def make_out(out: Path) -> None:
-    """Make the folder for results.
+        out: The folder, made if needed.
+        earlier: Names of the files of an earlier result, which are replaced or deleted; `*` stands for any letters.
+        last: Name of the file that is moved last.
 
     Raises:
-        RunError: As `check_out`.
+        DiskError: The disk is full, or fails.
+        RunError: The folder cannot be written, or as `check_out`.
     """
     check_out(out)
+    out = out.resolve()
+    missing = [folder for folder in out.parents if not folder.exists()]
+    staging = out / PART
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {out}: no folder can be made there ({error.strerror}). Choose another.") from None
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = new_part(out, inside=not os.access(out.parent, os.W_OK))
+        try:
+            staging.mkdir()
+            if out.exists():
+                _copy_rights(out, staging)
+            yield staging
+            _put_in_place(staging, out, list(earlier), last)
+            sync_folder(out.parent)
+        finally:
+            delete_part(staging)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+        if isinstance(error, Exception) and not isinstance(error, RadtransferError):
+            place = str(getattr(error, "filename", None) or out)
+            told = write_error(out, error) if place.startswith((str(out), str(staging))) else None
+            raise told or error from error
+        raise
+
+
+def _put_in_place(staging: Path, out: Path, earlier: Sequence[str], last: str) -> None:
+    if not out.exists():
+        staging.rename(out)
+        return
+    if not out.samefile(Path.cwd()):
+        before = {item.name for item in out.iterdir()}
+        if _link_others(staging, out, earlier) and _exchange(staging, out):
+            for item in staging.iterdir():
+                if item.name not in before:  # another process has just put it there
+                    item.rename(out / item.name)
+            return
+    _move_one_by_one(staging, out, earlier, last)
+
+
+def _move_one_by_one(staging: Path, out: Path, earlier: Sequence[str], last: str) -> None:
+    """Move the files and delete those of an earlier result; a failure or an interrupt takes it all back."""
+    out.mkdir(exist_ok=True)
+    moves = sorted(_moves(staging, out), key=lambda move: move[1].name == last)
+    gone = [path for path in _existing(out, earlier) if not (staging / path.relative_to(out)).exists()]
+    replaced = staging / PART
+    replaced.mkdir()
+    with contextlib.ExitStack() as undo:
+        for number, (new, path) in enumerate([*moves, *((None, path) for path in gone)]):
+            if os.path.lexists(path):
+                undo.callback(_move_back, replaced / str(number), path)
+                path.replace(replaced / str(number))
+            if new is not None:
+                undo.callback(_move_back, path, new)
+                new.replace(path)
+        undo.pop_all()
+    for folder in {path.parent for path in gone} - {out}:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _move_back(now: Path, before: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        now.replace(before)
+
+
+def _moves(staging: Path, out: Path) -> Iterator[tuple[Path | None, Path]]:
+    """From where to where: what is in folders that `out` has as well, and everything else as it is."""
+    for item in sorted(staging.iterdir()):
+        if item.is_dir() and (out / item.name).is_dir():
+            yield from _moves(item, out / item.name)
+        else:
+            yield item, out / item.name
+
+
+def _link_others(staging: Path, out: Path, earlier: Sequence[str]) -> bool:
+    """Give `staging` what `out` holds besides an earlier result; False where it cannot have all of it."""
+    ours = set(_existing(out, earlier))
+    for folder, folders, files in os.walk(out):
+        place = staging / Path(folder).relative_to(out)
+        others = [path for path in map(Path(folder).joinpath, files) if path not in ours]
+        of_others = not place.is_dir() and (others or not files)
+        if of_others or any(Path(folder, name).is_symlink() for name in folders):
+            return False
+        try:
+            for path in others:
+                if not (place / path.name).exists():
+                    os.link(path, place / path.name, follow_symlinks=False)
+        except OSError:
+            return False
+    return True
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders change places in one step, where the system (Linux) and the file system can do so."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
+
+
+def _copy_rights(out: Path, staging: Path) -> None:
+    """Owner, group and rights, as far as this user may give them."""
+    status = out.stat()
+    with contextlib.suppress(OSError):
+        os.chown(staging, status.st_uid, status.st_gid)
+    with contextlib.suppress(OSError):
+        shutil.copystat(out, staging)
 
 
 def _existing(out: Path, names: Iterable[str]) -> list[Path]:
