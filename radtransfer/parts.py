@@ -32,6 +32,14 @@ def delete_part(part: Path) -> None:
         raise
 
 
+def part_size(part: Path) -> int:
+    """Bytes that are written so far."""
+    with contextlib.suppress(OSError):
+        files = [part] if part.is_file() else [file for file in part.rglob("*") if file.is_file()]
+        return sum(file.stat().st_size for file in files)
+    return 0
+
+
 def is_written(part: Path) -> bool:
     """Whether another process of this machine is writing it at this moment."""
     found = _NAME.match(part.name)

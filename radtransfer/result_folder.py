@@ -4,12 +4,13 @@ import contextlib
 import ctypes
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from radtransfer.cache import PART
-from radtransfer.errors import RadtransferError, RunError
-from radtransfer.parts import delete_part, new_part
+from radtransfer.errors import DiskError, RadtransferError, RunError
+from radtransfer.parts import delete_part, new_part, part_size
 from radtransfer.system_errors import write_error
 from radtransfer.whole_file import sync_folder
 
@@ -62,50 +63,87 @@ def whole_folder(out: Path, earlier: Iterable[str] = (), *, last: str = "") -> I
         RunError: The folder cannot be written, or as `check_out`.
     """
     check_out(out)
+    earlier = list(earlier)
+    with _staged(out, lambda staging, out: _exchange_or_move(staging, out, earlier, last)) as staging:
+        yield staging
+
+
+@contextlib.contextmanager
+def files_together(folder: Path, *, first: str) -> Iterator[Path]:
+    """A temporary folder whose contents come together into `folder`, which may hold anything else.
+
+    A failure or an interrupt leaves none of them there, SIGKILL at most `first` without the others.
+
+    Args:
+        folder: Made if needed.
+        first: Names of those that are moved first; `*` stands for any letters.
+
+    Raises:
+        DiskError: The disk is full, or fails.
+        RunError: The folder cannot be written.
+    """
+
+    def put(staging: Path, folder: Path) -> None:
+        _move_one_by_one(staging, folder, [], late=lambda name: not fnmatch(name, first))
+
+    with _staged(folder, put) as staging:
+        yield staging
+
+
+@contextlib.contextmanager
+def _staged(out: Path, put_in_place: Callable[[Path, Path], None]) -> Iterator[Path]:
+    """A temporary folder beside `out`, inside it where that may not be written; deleted in the end."""
     out = out.resolve()
     missing = [folder for folder in out.parents if not folder.exists()]
-    staging = out / PART
+    staging = new_part(out, inside=out.exists() and (not os.access(out.parent, os.W_OK) or os.path.ismount(out)))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = new_part(out, inside=not os.access(out.parent, os.W_OK))
-        try:
-            staging.mkdir()
-            if out.exists():
-                _copy_rights(out, staging)
-            yield staging
-            _put_in_place(staging, out, list(earlier), last)
-            sync_folder(out.parent)
-        finally:
-            delete_part(staging)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            for folder in missing:
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        if out.exists():
+            _copy_rights(out, staging)
+        yield staging
+        if out.exists():
+            put_in_place(staging, out)
+        else:
+            staging.rename(out)
+        sync_folder(out.parent)
+    except Exception as error:
+        told = _folder_error(error, staging, out)
+        if told is None:
+            raise
+        raise told from error
+    finally:
+        delete_part(staging)
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
-        if isinstance(error, Exception) and not isinstance(error, RadtransferError):
-            place = str(getattr(error, "filename", None) or out)
-            told = write_error(out, error) if place.startswith((str(out), str(staging))) else None
-            raise told or error from error
-        raise
 
 
-def _put_in_place(staging: Path, out: Path, earlier: Sequence[str], last: str) -> None:
-    if not out.exists():
-        staging.rename(out)
+def _folder_error(error: Exception, staging: Path, out: Path) -> RadtransferError | None:
+    """What an error means that came while a folder was written; None where it has nothing to do with that."""
+    if isinstance(error, DiskError) and error.__cause__ is not None:
+        error = error.__cause__  # its figures are of the one file
+    elif isinstance(error, RadtransferError):
+        return None
+    written = part_size(staging)
+    delete_part(staging)
+    place = str(getattr(error, "filename", None) or out)
+    return write_error(out, error, written=written) if place.startswith((str(out), str(staging))) else None
+
+
+def _exchange_or_move(staging: Path, out: Path, earlier: Sequence[str], last: str) -> None:
+    before = {item.name for item in out.iterdir()}
+    if out.samefile(Path.cwd()) or not _link_others(staging, out, earlier) or not _exchange(staging, out):
+        _move_one_by_one(staging, out, earlier, late=lambda name: name == last)
         return
-    if not out.samefile(Path.cwd()):
-        before = {item.name for item in out.iterdir()}
-        if _link_others(staging, out, earlier) and _exchange(staging, out):
-            for item in staging.iterdir():
-                if item.name not in before:  # another process has just put it there
-                    item.rename(out / item.name)
-            return
-    _move_one_by_one(staging, out, earlier, last)
+    for item in staging.iterdir():
+        if item.name not in before:  # another process has just put it there
+            item.rename(out / item.name)
 
 
-def _move_one_by_one(staging: Path, out: Path, earlier: Sequence[str], last: str) -> None:
+def _move_one_by_one(staging: Path, out: Path, earlier: Sequence[str], *, late: Callable[[str], bool]) -> None:
     """Move the files and delete those of an earlier result; a failure or an interrupt takes it all back."""
-    out.mkdir(exist_ok=True)
-    moves = sorted(_moves(staging, out), key=lambda move: move[1].name == last)
+    moves = sorted(_moves(staging, out), key=lambda move: late(move[1].name))
     gone = [path for path in _existing(out, earlier) if not (staging / path.relative_to(out)).exists()]
     replaced = staging / PART
     replaced.mkdir()

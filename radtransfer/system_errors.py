@@ -13,7 +13,7 @@ _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """The system's numbers for a disk that is full, or that fails."""
 
 
-def write_error(path: Path, error: Exception, *, needed: int | None = None) -> RadtransferError | None:
+def write_error(path: Path, error: Exception, *, needed: int = 0, written: int = 0) -> RadtransferError | None:
     """What `error`, raised while `path` was written, means; None where it is not the system's.
 
     HDF5 and TensorFlow have the system's number, or its text, in their message only, and ZIP and HDF5 files that cannot
@@ -23,13 +23,16 @@ def write_error(path: Path, error: Exception, *, needed: int | None = None) -> R
         path: The file or folder, or the temporary path of it.
         error: Whatever was raised.
         needed: Bytes that were to be written, where they are known.
+        written: Bytes that were written before, and are deleted again.
     """
     number = _number(error)
     if number is None:
         return None
     first = f"Cannot write {true_path(path)}: {os.strerror(number)}"
     if number in _DISK:
-        return DiskError(f"{first} ({_room(path, number, needed)}). Free some space; what was finished is kept.")
+        return DiskError(
+            f"{first} ({_room(path, number, needed, written)}). Free some space; what was finished is kept."
+        )
     return RunError(f"{first}. Choose another place with --out.")
 
 
@@ -48,21 +51,16 @@ def system_error(error: Exception) -> RadtransferError | None:
         return None
     if number not in _DISK:
         return RunError(f"Cannot read or write {error.filename}: {os.strerror(number)}.")
-    room = "" if error.filename is None else f" ({_room(Path(error.filename), number, None)})"
+    room = "" if error.filename is None else f" ({_room(Path(error.filename), number)})"
     return DiskError(f"Cannot read or write {error.filename or 'the disk'}: {os.strerror(number)}{room}.")
 
 
-def free_bytes(path: Path) -> int:
-    """What this user may still write where `path` is, or will be.
-
-    Raises:
-        OSError: Nobody knows.
-    """
-    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-    return shutil.disk_usage(existing).free
+def existing_folder(path: Path) -> Path:
+    """The folder that `path` is, or will be, in, as far as it exists: its file system is the one to be asked."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
 
 
-def size_text(size: int) -> str:
+def size_text(size: float) -> str:
     """Bytes in the unit that suits them."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
@@ -71,16 +69,20 @@ def size_text(size: int) -> str:
     return f"{size:,.3g} GB" if size < 1000 else f"{size:,.0f} GB"
 
 
-def _room(path: Path, number: int, needed: int | None) -> str:
-    """How much there is, and how much it takes where that is known."""
-    wanted = "" if needed is None else f"{size_text(needed)} needed, "
+def _room(path: Path, number: int, needed: int = 0, written: int = 0) -> str:
+    """How much there is, and how much it takes as far as that is known."""
+    wanted = (
+        f"{size_text(needed)} needed, " if needed else f"more than {size_text(written)} needed, " if written else ""
+    )
     if number == errno.EFBIG and (limit := _largest_file()) is not None:
         return f"{wanted}a file of this process may have {size_text(limit)}: ulimit -f"
+    folder = existing_folder(path)
     try:
-        free = size_text(free_bytes(path))
+        free = size_text(shutil.disk_usage(folder).free)
     except OSError:
-        return f"{wanted}the free space is unknown"
-    return f"{wanted}{free} free in {true_path(path).parent}" + (", more than your quota" * (number == errno.EDQUOT))
+        return f"{wanted}unknown free space in {folder}"
+    quota = ", more than your quota lets you write" if number == errno.EDQUOT else ""
+    return f"{wanted}{free} free in {folder}{quota}"
 
 
 def _largest_file() -> int | None:
@@ -92,9 +94,13 @@ def _largest_file() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
+def disk_number(text: str) -> int | None:
+    """The system's number for a full or failing disk that a message tells of."""
+    return next((number for number in _DISK if os.strerror(number) in text), None)
+
+
 def _number(error: Exception) -> int | None:
-    number, text = getattr(error, "errno", None), str(error)
-    if isinstance(number, int):
+    if isinstance(number := getattr(error, "errno", None), int):
         return number
-    told = re.search(r"errno = (\d+)", text)
-    return int(told[1]) if told else next((known for known in _DISK if os.strerror(known) in text), None)
+    told = re.search(r"errno = (\d+)", str(error))
+    return int(told[1]) if told else disk_number(str(error))

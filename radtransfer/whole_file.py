@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from radtransfer.errors import RadtransferError
-from radtransfer.parts import delete_part, new_part
+from radtransfer.parts import delete_part, new_part, part_size
 from radtransfer.system_errors import write_error
 
 
@@ -30,7 +30,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     except RadtransferError:
         raise
     except Exception as error:
-        told = write_error(path, error) if getattr(error, "filename", None) in (None, str(part)) else None
+        written = part_size(part)
+        delete_part(part)
+        ours = getattr(error, "filename", None) in (None, str(part))
+        told = write_error(path, error, written=written) if ours else None
         if told is None:
             raise
         raise told from error
