@@ -5,11 +5,16 @@ import os
 import re
 import shutil
 import socket
+import time
 import zlib
 from functools import cache
 from pathlib import Path
 
-from radtransfer.cache import PART
+PART = ".part-"
+"""How the name of anything begins that is still being written; nobody reads it."""
+
+_ABANDONED = 24 * 3600
+"""Seconds after which another machine's is that of a process that was killed."""
 
 _NAME = re.compile(rf"{re.escape(PART)}(\d+)@([0-9a-f]{{8}})-")
 
@@ -17,8 +22,8 @@ _NAME = re.compile(rf"{re.escape(PART)}(\d+)@([0-9a-f]{{8}})-")
 def new_part(path: Path, *, inside: bool = False) -> Path:
     """The temporary path of `path`, beside it or inside it; those that ended processes left of it are deleted."""
     folder, name = (path, "") if inside else (path.parent, path.name[-50:])
-    for left in folder.glob(f"{PART}*@{this_machine()}-*"):
-        if left.name.endswith(f"@{this_machine()}-{name}") and not is_written(left):
+    for left in folder.glob(f"{PART}*@*"):
+        if _NAME.sub("", left.name) == name and not is_written(left):
             delete_part(left)
     return folder / f"{PART}{os.getpid()}@{this_machine()}-{name}"
 
@@ -41,9 +46,13 @@ def part_size(part: Path) -> int:
 
 
 def is_written(part: Path) -> bool:
-    """Whether another process of this machine is writing it at this moment."""
+    """Whether another process is writing it at this moment, as far as this machine can tell."""
     found = _NAME.match(part.name)
-    return found is not None and found[2] == this_machine() and is_another(int(found[1]))
+    if found is not None and found[2] == this_machine():
+        return is_another(int(found[1]))
+    with contextlib.suppress(OSError):
+        return time.time() - part.stat().st_mtime < _ABANDONED
+    return False
 
 
 def true_path(path: Path) -> Path:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from radtransfer.cache import PART
 from radtransfer.errors import DiskError, RadtransferError, RunError
-from radtransfer.parts import delete_part, new_part, part_size
+from radtransfer.parts import PART, delete_part, new_part, part_size
 from radtransfer.system_errors import write_error
 from radtransfer.whole_file import sync_folder
 

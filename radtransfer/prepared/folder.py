@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radtransfer.cache import PART
 from radtransfer.datasets.tfds.prepared_table import PROVENANCE, STATE, TABLE
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked, made_folder
+from radtransfer.parts import PART
 from radtransfer.prepared.shards import NAME
 from radtransfer.runs import differences, remove_parts, write_json
 
