@@ -12,7 +12,7 @@ from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
-from radtransfer.errors import DataError, RunError
+from radtransfer.errors import DataError
 
 if TYPE_CHECKING:
     from radtransfer.checks.evidence import Finding
@@ -74,18 +74,15 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
 
 def _write(report: "DataReport", out: Path, progress: TerminalProgress) -> list[Path]:
     from radtransfer.data.check_page import check_page
-    from radtransfer.result_folder import make_out
+    from radtransfer.result_folder import whole_folder
     from radtransfer.runs import write_json, write_text
 
-    make_out(out)
-    files = [out / "check.json", out / "check.html"]
     page = check_page(report, count=lambda done, total: progress.count("pictures", done, total))
-    try:
-        write_json(files[0], report.to_dict())
-        write_text(files[1], page)
-    except OSError as error:
-        raise RunError(f"Cannot write to {out}: {error.strerror or error}. Choose another --out.") from None
-    return files
+    names = ("check.json", "check.html")
+    with whole_folder(out, names) as folder:
+        write_json(folder / names[0], report.to_dict())
+        write_text(folder / names[1], page)
+    return [out / name for name in names]
 
 
 def _lines(report: "DataReport") -> Iterator[str]:

@@ -2,23 +2,32 @@
 
 import contextlib
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PART = ".part-"
-"""How the name of anything begins that is still being written; nobody reads it."""
+from radtransfer.parts import delete_part, new_part
+
+_told: set[Path] = set()
+"""The cache folders of which `cache_note` has said that they cannot be written."""
 
 
 def cache_folder() -> Path:
     """Where radtransfer keeps what it can make again: $RADTRANSFER_CACHE, or the user's cache folder."""
     if chosen := os.environ.get("RADTRANSFER_CACHE"):
-        return Path(chosen).expanduser()
+        return _with_home(chosen)
     if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
         return Path(local) / "radtransfer"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radtransfer"
+    return _with_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "radtransfer"
+
+
+def _with_home(path: str) -> Path:
+    """The path; `~` is in the folder for temporary files where this user has no home, as in some containers."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), f"radtransfer-{os.getuid()}", path.lstrip("~/"))
 
 
 @contextlib.contextmanager
@@ -31,14 +40,28 @@ def new_folder(folder: Path) -> Iterator[Path]:
         OSError: The folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=PART, dir=folder.parent))
+    draft = new_part(folder)
     try:
+        draft.mkdir()
         yield draft
-        draft.chmod(0o755)
         try:
             draft.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        delete_part(draft)
+
+
+def cache_note(error: Exception) -> str | None:
+    """What to say of a cache folder that cannot be used, so that its user goes on without; None once it is said."""
+    folder = cache_folder()
+    if folder in _told:
+        return None
+    _told.add(folder)
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    reason = "it is no folder" if isinstance(cause, FileExistsError) else getattr(cause, "strerror", None) or str(cause)
+    return (
+        f"the cache {folder} cannot be written ({reason.rstrip('.')}): this run goes on without it, and what it would "
+        "keep is made again when it is needed. Free some space there, or name another folder in RADTRANSFER_CACHE"
+    )

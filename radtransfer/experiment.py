@@ -9,15 +9,16 @@ import numpy as np
 
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.batch_norm import IMAGES, settled_after
+from radtransfer.cache import cache_note
 from radtransfer.classifier import Classifier
 from radtransfer.curve import HeldOut
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.device import Device
 from radtransfer.distribution.replicas import Replicas
 from radtransfer.epoch_order import epoch_order
-from radtransfer.errors import DataError
+from radtransfer.errors import DataError, DiskError
 from radtransfer.examination.data_changes import images_digest
-from radtransfer.features import FeatureBatches, features_once
+from radtransfer.features import FeatureBatches, UncachedFeatures, features_once
 from radtransfer.fold_data import FoldData
 from radtransfer.learner import Evaluator, Learner
 from radtransfer.losses import class_weights
@@ -81,11 +82,11 @@ class Experiment:
         """Those that train, in turn."""
         return (self.learner,) if self.head_learner is None else (self.head_learner, self.learner)
 
-    def inputs(self, learner: Learner, progress: Progress) -> Batches | FeatureBatches:
+    def inputs(self, learner: Learner, progress: Progress) -> Batches | FeatureBatches | UncachedFeatures:
         """What `learner` trains on: the images, or what its frozen trunk, as it stands, makes of them.
 
         Raises:
-            RunError: There is no room for the features.
+            DiskError: There is no room for the features, which were to be kept.
         """
         if self.replicas is not None:
             return self._own_part
@@ -93,9 +94,17 @@ class Experiment:
             return self.batches
         count = partial(progress.count, "features of the frozen part")
         size = self.config.training.batch_size
-        return features_once(learner.cut, self.batches, self.table.targets, batch_size=size, count=count)
+        try:
+            return features_once(learner.cut, self.batches, self.table.targets, batch_size=size, count=count)
+        except DiskError as error:
+            if self.config.system.cache_features is True:
+                raise
+            note = cache_note(error)
+            if note:
+                progress.note(note)
+            return UncachedFeatures(learner.cut, self.batches)
 
-    def fold_data(self, fold: Fold, batches: Batches | FeatureBatches) -> FoldData:
+    def fold_data(self, fold: Fold, batches: Batches | FeatureBatches | UncachedFeatures) -> FoldData:
         """What `fold` trains and validates on, in the form of `batches`."""
         training, validation = self.rows(fold, "train"), self.rows(fold, "val")
         # Epochs count from 1: the order of epoch 0 is free to choose the images for batch-norm statistics.
@@ -112,7 +121,7 @@ class Experiment:
             watched=[self._held_out(self.rows(fold, split), split, batches) for split in ("val", "test")],
         )
 
-    def _held_out(self, rows: np.ndarray, split: str, batches: Batches | FeatureBatches) -> HeldOut:
+    def _held_out(self, rows: np.ndarray, split: str, batches: Batches | FeatureBatches | UncachedFeatures) -> HeldOut:
         figures = partial(curve_figures, self.table.targets[rows], scoring=self.scoring)
         return HeldOut(split, lambda: batches.in_order(rows), figures)
 

@@ -7,7 +7,7 @@ only what a batch needs is in memory.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -68,6 +68,31 @@ class FeatureBatches:
         return FeatureEpoch(self.features, self.targets, rows, self.batch_size)
 
 
+@dataclass(frozen=True)
+class UncachedFeatures:
+    """The same epochs, of features that are computed again in each.
+
+    Attributes:
+        cut: Its trunk gives them.
+        batches: Of all images.
+    """
+
+    cut: Cut
+    batches: Batches
+
+    def shuffled(self, epoch: int, *, rows: np.ndarray, seed: int, fold: int) -> Iterator[Batch]:
+        """As `FeatureBatches.shuffled`."""
+        return self._of(self.batches.shuffled(epoch, rows=rows, seed=seed, fold=fold))
+
+    def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
+        """As `FeatureBatches.in_order`."""
+        return self._of(self.batches.in_order(rows))
+
+    def _of(self, epoch: Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]) -> Iterator[Batch]:
+        for images, targets, weights in epoch:
+            yield [tf.cast(x, tf.float32) for x in self.cut.traced_features(images)], targets, weights
+
+
 def features_once(
     cut: Cut, batches: Batches, targets: np.ndarray, *, batch_size: int, count: Callable[[int, int], None]
 ) -> FeatureBatches:
@@ -81,7 +106,7 @@ def features_once(
         count: Hears how many of how many batches are done.
 
     Raises:
-        RunError: There is no room for them, or no folder.
+        DiskError: There is no room for them, or no folder.
     """
     shapes = [(len(batches), *x.shape[1:]) for x in cut.trunk.outputs]
     features = FEATURES.get(

@@ -23,7 +23,7 @@ def made_folder(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"Cannot make the run folder {out}: {error.strerror}. Choose another --out.") from None
+        raise RunError(f"Cannot make the folder {out}: {error.strerror}. Choose another --out.") from None
     try:
         yield
     finally:

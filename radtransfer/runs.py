@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radtransfer.cache import PART
 from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked, made_folder
 from radtransfer.near_path import near_path
+from radtransfer.parts import PART, delete_part, is_written
 from radtransfer.run_reading import read_record
 from radtransfer.run_reading import read_rows as read_rows  # for whoever knows runs alone
 from radtransfer.system_errors import write_error
@@ -50,8 +50,9 @@ _OF_A_RUN = ("trackers", "fold_*", "folds.csv", "predictions.csv", "metrics.json
 
 def remove_parts(folder: Path) -> None:
     """Delete what killed processes left of files that were to be written whole below `folder`, which is locked."""
-    for part in folder.rglob(f"{PART}*"):
-        part.unlink(missing_ok=True)
+    for part in list(folder.rglob(f"{PART}*")):
+        if part.is_file() or not is_written(part):  # folders are results of other commands
+            delete_part(part)
 
 
 def write_text(path: Path, text: str) -> None:

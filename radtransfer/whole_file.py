@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from radtransfer.cache import PART
+from radtransfer.errors import RadtransferError
+from radtransfer.parts import delete_part, new_part, part_size
 from radtransfer.system_errors import write_error
 
 
@@ -19,24 +20,28 @@ def whole_file(path: Path) -> Iterator[Path]:
         DiskError: The disk is full, or fails.
         RunError: The file may not be written.
     """
-    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
+    part = new_part(path)
     try:
         yield part
         with part.open("rb+") as handle:
             os.fsync(handle.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError, ValueError) as error:
-        told = write_error(path, error) if getattr(error, "filename", None) in (None, str(part)) else None
+        sync_folder(path.parent)
+    except RadtransferError:
+        raise
+    except Exception as error:
+        written = part_size(part)
+        delete_part(part)
+        ours = getattr(error, "filename", None) in (None, str(part))
+        told = write_error(path, error, written=written) if ours else None
         if told is None:
             raise
         raise told from error
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        delete_part(part)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have the file's new name on the disk as well, where the system lets folders be synced."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

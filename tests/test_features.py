@@ -1,5 +1,8 @@
+import errno
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,8 +14,8 @@ from radtransfer import features
 from radtransfer.backbones import BACKBONES
 from radtransfer.classifier import build_classifier
 from radtransfer.cut import cut_network
-from radtransfer.errors import RunError
-from radtransfer.features import features_once
+from radtransfer.errors import DiskError
+from radtransfer.features import UncachedFeatures, features_once
 from radtransfer.image_formats import inspect_image
 from radtransfer.initialization import start
 from radtransfer.pipeline.batches import make_batches
@@ -116,14 +119,14 @@ def test_what_another_process_is_computing_stays_and_what_a_killed_one_left_goes
 
 def test_a_full_disk_is_said_before_anything_is_computed(images, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(RunError, match=r"need 0\.0 GB in .*--no-cache-features"):
+    with pytest.raises(DiskError, match=r"need [\d.]+ kB in .*, which has 10 bytes free.*--no-cache-features"):
         once(images, cut())
     assert entries(tmp_path) == []
 
 
 def test_a_cache_that_cannot_be_written_is_named(images, tmp_path, monkeypatch):
     monkeypatch.setenv("RADTRANSFER_CACHE", str(images.files[0]))
-    with pytest.raises(RunError, match=r"cannot be kept in .*RADTRANSFER_CACHE"):
+    with pytest.raises(DiskError, match=r"cannot be kept in .*RADTRANSFER_CACHE"):
         once(images, cut())
 
 
@@ -132,3 +135,58 @@ def test_a_broken_computation_leaves_nothing(images, tmp_path):
     with pytest.raises(Exception, match=r"5\.png"):
         once(images, cut())
     assert entries(tmp_path) == []
+
+
+def test_features_that_are_not_kept_are_the_same_bit_by_bit(images):
+    which = cut()
+    kept, computed = once(images, which), UncachedFeatures(which, images.batches)
+    for mine, its in zip(
+        computed.shuffled(3, rows=np.arange(IMAGES), seed=1, fold=2),
+        kept.shuffled(3, rows=np.arange(IMAGES), seed=1, fold=2),
+        strict=True,
+    ):
+        for a, b in zip((*mine[0], *mine[1:]), (*its[0], *its[1:]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len(list(computed.in_order(np.arange(3)))) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space is not allocated there")
+def test_a_file_without_its_space_is_never_mapped(images, tmp_path):
+    """A page of a mapped file that has no place on the disk ends the process with SIGBUS."""
+    code = (
+        "import pathlib, resource, signal, sys\nimport numpy as np\n"
+        "from radtransfer.errors import DiskError\nfrom radtransfer.kept_arrays import KeptArrays\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "def fill(arrays):\n    print('mapped')\n    arrays[0][:] = 1\n"
+        "try:\n    KeptArrays('x', 10**9, 'The arrays', '--none').get('k', [(200, 1000)], dtype=np.uint8, fill=fill)\n"
+        "except DiskError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The arrays cannot be kept in") and "File too large" in done.stdout
+    assert list((tmp_path / "cache" / "x").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC])
+def test_a_file_system_that_allocates_nothing_gets_zeros(images, tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    if number == errno.ENOSPC:
+        with pytest.raises(DiskError, match="No space left"):
+            once(images, cut())
+        assert entries(tmp_path) == []
+        return
+    once(images, cut())
+    (file,) = (tmp_path / "cache" / "features").glob("*/0.npy")
+    assert file.stat().st_blocks * 512 >= file.stat().st_size
+
+
+def test_older_features_make_room_on_a_full_disk(images, tmp_path, monkeypatch):
+    once(images, cut(seed=1))
+    (old,) = entries(tmp_path)
+    size = (tmp_path / "cache" / "features" / old / "0.npy").stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size // 2))
+    once(images, cut(seed=2))
+    assert len(entries(tmp_path)) == 1 and old not in entries(tmp_path)

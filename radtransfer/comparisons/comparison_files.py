@@ -23,7 +23,7 @@ from radtransfer.figures.prediction_agreement import prediction_agreement
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
 from radtransfer.figures.similarity_heat_map import similarity_heat_map
 from radtransfer.figures.style import save_figure
-from radtransfer.result_folder import delete_others, make_out
+from radtransfer.result_folder import whole_folder
 from radtransfer.runs import write_json, write_rows
 
 # These modules import TensorFlow, which the comparison of predictions does without.
@@ -59,21 +59,20 @@ def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
     """Write `similarity.csv`, `similarity.json`, `similarity.png` and, for crossed layers, a heat-map per kind.
 
     Raises:
-        RunError: As `check_out`.
+        DiskError, RunError: As `whole_folder`.
     """
-    make_out(out)
-    write_rows(out / "similarity.csv", _SIMILARITY_COLUMNS, (_row(item) for item in comparison.layers))
-    write_json(out / "similarity.json", comparison.to_dict())
     kinds = comparison.settings["similarity"]
     curves = {kind: _curve([item for item in comparison.layers if item.kind == kind]) for kind in kinds}
-    save_figure(similarity_curve(comparison.names, curves, measure=_measure(comparison)), out / "similarity.png")
-    written = [out / f"similarity.{suffix}" for suffix in ("csv", "json", "png")]
-    written += _heat_maps(comparison, out)
-    delete_others(out, COMPARISON_FILES, written)
-    return written
+    with whole_folder(out, COMPARISON_FILES, last="similarity.json") as folder:
+        write_rows(folder / "similarity.csv", _SIMILARITY_COLUMNS, (_row(item) for item in comparison.layers))
+        write_json(folder / "similarity.json", comparison.to_dict())
+        figure = similarity_curve(comparison.names, curves, measure=_measure(comparison))
+        save_figure(figure, folder / "similarity.png")
+        maps = list(_heat_maps(comparison, folder))
+    return [out / name for name in ("similarity.csv", "similarity.json", "similarity.png", *maps)]
 
 
-def _heat_maps(comparison: "Comparison", out: Path) -> Iterator[Path]:
+def _heat_maps(comparison: "Comparison", out: Path) -> Iterator[str]:
     for kind, matrix in comparison.cross.items():
         figure = similarity_heat_map(
             matrix,
@@ -83,9 +82,9 @@ def _heat_maps(comparison: "Comparison", out: Path) -> Iterator[Path]:
             column_title=Path(comparison.settings["b"]).name,
             title=kind,
         )
-        path = out / f"cross_{kind}.png"
-        save_figure(figure, path)
-        yield path
+        name = f"cross_{kind}.png"
+        save_figure(figure, out / name)
+        yield name
 
 
 def _row(item: "LayerSimilarity") -> list:
@@ -121,35 +120,30 @@ def write_population(population: "Population", out: Path) -> list[Path]:
     """Write `pairs.csv`, `groups.csv`, `population.json` and for each kind `groups_KIND.png` and `training_KIND.png`.
 
     Raises:
-        RunError: As `check_out`.
+        DiskError, RunError: As `whole_folder`.
     """
-    make_out(out)
-    written = [out / "pairs.csv", out / "groups.csv", out / "population.json"]
-    _write_records(written[0], population.pairs)
-    _write_records(written[1], population.groups)
-    write_json(written[2], population.to_dict())
-    for kind in population.r_squared:
-        figures = {
-            f"groups_{kind}.png": draw_groups(population, kind),
-            f"training_{kind}.png": draw_training(population, kind),
-        }
-        for name, figure in figures.items():
-            save_figure(figure, out / name)
-            written.append(out / name)
-    delete_others(out, POPULATION_FILES, written)
-    return written
+    names = ["pairs.csv", "groups.csv", "population.json"]
+    with whole_folder(out, POPULATION_FILES, last="population.json") as folder:
+        _write_records(folder / names[0], population.pairs)
+        _write_records(folder / names[1], population.groups)
+        write_json(folder / names[2], population.to_dict())
+        for kind in population.r_squared:
+            figures = {
+                f"groups_{kind}.png": draw_groups(population, kind),
+                f"training_{kind}.png": draw_training(population, kind),
+            }
+            for name, figure in figures.items():
+                save_figure(figure, folder / name)
+                names.append(name)
+    return [out / name for name in names]
 
 
 def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]:
     """Write `predictions.csv` (a line per image), `predictions.json` and `predictions.png`.
 
     Raises:
-        RunError: As `check_out`.
+        DiskError, RunError: As `whole_folder`.
     """
-    make_out(out)
-    written = [out / name for name in PREDICTION_FILES]
-    write_rows(written[0], ROW_COLUMNS, comparison.rows)
-    write_json(written[1], comparison.to_dict())
     columns = dict(zip(ROW_COLUMNS, zip(*comparison.rows, strict=True), strict=True))
     a, b = comparison.accuracy_a, comparison.accuracy_b
     figure = prediction_agreement(
@@ -161,29 +155,32 @@ def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]
         title_a=Path(comparison.settings["a"]).name,
         title_b=Path(comparison.settings["b"]).name,
     )
-    save_figure(figure, written[2])
-    return written
+    table, values, picture = PREDICTION_FILES
+    with whole_folder(out, PREDICTION_FILES, last=values) as folder:
+        write_rows(folder / table, ROW_COLUMNS, comparison.rows)
+        write_json(folder / values, comparison.to_dict())
+        save_figure(figure, folder / picture)
+    return [out / name for name in PREDICTION_FILES]
 
 
 def write_weights(comparison: "WeightComparison", out: Path) -> list[Path]:
     """Write `weights.csv`, `weights.json`, `weights.png` and, where both have them, `filters.png`.
 
     Raises:
-        RunError: As `check_out`.
+        DiskError, RunError: As `whole_folder`.
     """
-    make_out(out)
-    written = [out / f"weights.{suffix}" for suffix in ("csv", "json", "png")]
-    _write_records(written[0], comparison.layers)
-    write_json(written[1], comparison.to_dict())
-    layers = comparison.layers
+    names, layers = [f"weights.{suffix}" for suffix in ("csv", "json", "png")], comparison.layers
     changes = [layer.relative_change for layer in layers]
-    save_figure(layer_change([layer.layer for layer in layers], [layer.kind for layer in layers], changes), written[2])
-    if comparison.filters is not None:
-        titles = {f"title_{side}": f"{side.upper()}: {Path(comparison.settings[side]).name}" for side in "ab"}
-        written.append(out / "filters.png")
-        save_figure(filter_change(comparison.filters.a, comparison.filters.b, **titles), written[-1])
-    delete_others(out, WEIGHT_FILES, written)
-    return written
+    with whole_folder(out, WEIGHT_FILES, last="weights.json") as folder:
+        _write_records(folder / names[0], layers)
+        write_json(folder / names[1], comparison.to_dict())
+        figure = layer_change([layer.layer for layer in layers], [layer.kind for layer in layers], changes)
+        save_figure(figure, folder / names[2])
+        if comparison.filters is not None:
+            titles = {f"title_{side}": f"{side.upper()}: {Path(comparison.settings[side]).name}" for side in "ab"}
+            names.append("filters.png")
+            save_figure(filter_change(comparison.filters.a, comparison.filters.b, **titles), folder / names[-1])
+    return [out / name for name in names]
 
 
 def _write_records(path: Path, records: Sequence[Any]) -> None:

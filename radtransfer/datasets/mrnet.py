@@ -87,14 +87,17 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         raise MRNET.error(root, f"has no {plane} volume of the {len(examinations)} examinations in its tables")
     key = fingerprint(examination.file for examination in there)
     folder = cache_folder() / "mrnet" / f"{plane}-{slices}-{key}"
-    write_once(folder, lambda draft: _write(draft, there), what="The slices of MRNet")
+    folder, told = write_once(folder, lambda draft: _write(draft, there), what="The slices of MRNet")
     splits = {"train": "train", "valid": "test"} if options["split"] == "official" else {"train": "", "valid": ""}
     rows = [
         Row(examination.path(index), examination.label, examination.number, splits[examination.part])
         for examination in examinations
         for index in examination.slices
     ]
-    notes = [f"{len(rows)} {plane} slices ({slices}) of {len(examinations)} examinations, as PNG files in {folder}"]
+    notes = [
+        *told,
+        f"{len(rows)} {plane} slices ({slices}) of {len(examinations)} examinations, as PNG files in {folder}",
+    ]
     if len(there) < len(examinations):
         notes.append(f"{len(examinations) - len(there)} examinations have no {plane} volume")
     return table_of_rows(rows, folder, settings, notes=notes)

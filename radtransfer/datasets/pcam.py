@@ -65,7 +65,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     """The patches of the folder `location`, `FOLDER[,split=official|drawn][,images=all|N]`.
 
     Raises:
-        DataError: Another tree, files that do not fit each other, or a cache that cannot be written.
+        DataError: Another tree, files that do not fit each other, or no room for the patches.
         ConfigError: An option it does not have, or more images than there are.
     """
     root, options = PCAM.open(settings, location)
@@ -74,7 +74,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     chosen = _chosen(parts, options["images"])
     key = fingerprint(part.file for part in parts)
     folder = cache_folder() / "pcam" / f"{options['images']}-{key}"
-    write_once(folder, lambda draft: _write(draft, parts, chosen), what="The patches of PCam")
+    folder, told = write_once(folder, lambda draft: _write(draft, parts, chosen), what="The patches of PCam")
     known = all(part.slides is not None for part in parts)
     rows = [
         Row(
@@ -86,7 +86,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         for part, indices in zip(parts, chosen, strict=True)
         for index in indices.tolist()
     ]
-    notes = [f"{len(rows)} of {sum(len(part.labels) for part in parts)} patches, as PNG files in {folder}"]
+    notes = [*told, f"{len(rows)} of {sum(len(part.labels) for part in parts)} patches, as PNG files in {folder}"]
     if known:
         notes.append(f"patients are slides ({len({row.patient for row in rows})})")
     return table_of_rows(rows, folder, settings, notes=notes)

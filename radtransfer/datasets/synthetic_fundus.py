@@ -16,7 +16,7 @@ there afterwards. They are a toy: a network that grades them has learnt nothing 
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,14 +70,15 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
 
     Raises:
         ConfigError: An option or setting does not fit.
-        DataError: The cache folder cannot be written.
+        DiskError: There is no room for the images.
     """
     _check_settings(settings)
     options = parse_options(location)
     name = f"v{VERSION}-{options.images}-images-{options.size}px-seed{options.seed}"
     folder = cache_folder() / "synthetic_fundus" / name
-    write_once(folder, lambda draft: _write(draft, options), what="The synthetic images")
-    return _table(folder, options)
+    folder, notes = write_once(folder, lambda draft: _write(draft, options), what="The synthetic images")
+    table = _table(folder, options)
+    return replace(table, notes=(*notes, *table.notes))
 
 
 def parse_options(location: str | None) -> Options:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from radtransfer.cache import cache_folder
+from radtransfer.cache import cache_folder, cache_note
+from radtransfer.errors import RadtransferError
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace, as_part
 from radtransfer.runs import write_text
@@ -25,31 +26,35 @@ def recall(
 ) -> tuple[tuple[ImageFacts, ...], list[list[int]]] | None:
     """What was remembered of these images, if all of them were found good before and none has changed since."""
     file = _file(places, reading)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file is not None else None
-    except (OSError, ValueError):
+    if file is None:
         return None
-    if found is None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        facts, alike = tuple(_facts(row) for row in found["facts"]), found["near_identical"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     with contextlib.suppress(OSError):
         file.touch()
-    return tuple(_facts(row) for row in found["facts"]), found["near_identical"]
+    return facts, alike
 
 
 def remember(
     places: Sequence[ImagePlace], reading: ImageSettings, facts: Sequence[ImageFacts], alike: Sequence[Sequence[int]]
-) -> None:
-    """Keep the facts and the sets of nearly identical images; a cache that cannot be written keeps nothing."""
+) -> str | None:
+    """Keep the facts and the sets of nearly identical images; gives what is to be said where they cannot be kept."""
     file = _file(places, reading)
     if file is None:
-        return
-    with contextlib.suppress(OSError):
+        return None
+    try:
         file.parent.mkdir(parents=True, exist_ok=True)
         rows = [list(asdict(fact).values()) for fact in facts]
         write_text(file, json.dumps({"facts": rows, "near_identical": alike}))
         kept = sorted(file.parent.glob("*.json"), key=lambda item: item.stat().st_mtime)
         for old in kept[:-_MOST]:
             old.unlink(missing_ok=True)
+    except (OSError, RadtransferError) as error:
+        return cache_note(error)
+    return None
 
 
 def _file(places: Sequence[ImagePlace | None], reading: ImageSettings) -> Path | None:

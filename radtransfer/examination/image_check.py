@@ -116,7 +116,9 @@ def check_images(
     facts = tuple(finding.facts for finding in findings if finding.facts is not None)
     alike = near_identical([finding.miniature for finding in findings if finding.facts is not None])
     if not bad and not notes:
-        remember(table.files, reading, facts, alike)
+        note = remember(table.files, reading, facts, alike)
+        if note:
+            progress.note(note)
     return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad), alike)
 
 

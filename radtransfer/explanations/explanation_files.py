@@ -5,18 +5,14 @@ overlays/    a PNG for each image: as the network sees it, Grad-CAM, occlusion
 """
 
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from radtransfer.cache import PART
-from radtransfer.errors import RunError
 from radtransfer.explanations.coarse_maps import coarse_map_note
 from radtransfer.explanations.explained import Explained, Explanation
 from radtransfer.explanations.pictures import overlay, picture, side_by_side
 from radtransfer.explanations.sheet import explanation_sheet
-from radtransfer.result_folder import make_out
+from radtransfer.result_folder import whole_folder
 from radtransfer.runs import write_json, write_rows, write_text
 
 FILES = ("sheet.html", "explanations.json", "explanations.csv")
@@ -32,19 +28,11 @@ def write_explanations(explained: Explained, out: Path) -> list[Path]:
         The files, the page first.
 
     Raises:
-        RunError: The folder cannot be written.
+        DiskError, RunError: As `whole_folder`.
     """
-    make_out(out)
-    try:
-        with tempfile.TemporaryDirectory(prefix=PART, dir=out) as folder:
-            staging = Path(folder)
-            names = _stage(explained, staging)
-            _delete_overlays(out / "overlays")
-            for name in reversed(names):
-                (out / name).parent.mkdir(exist_ok=True)
-                (staging / name).replace(out / name)
-    except OSError as error:
-        raise RunError(f"--out {out}: cannot be written ({error.strerror or error}). Choose another folder.") from None
+    overlays = [f"overlays/{file.name}" for file in out.glob("overlays/*.png") if _OVERLAY.fullmatch(file.name)]
+    with whole_folder(out, (*FILES, *overlays), last=FILES[0]) as folder:
+        names = _stage(explained, folder)
     return [out / name for name in names]
 
 
@@ -101,14 +89,3 @@ def _line(item: Explanation) -> dict[str, Any]:
         "wrong": verdict.wrong,
         "agreement": item.agreement,
     }
-
-
-def _delete_overlays(folder: Path) -> None:
-    """Delete what earlier explanations drew, and nothing else."""
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    for file in folder.iterdir():
-        if _OVERLAY.fullmatch(file.name):
-            file.unlink()
-    if not any(folder.iterdir()):
-        shutil.rmtree(folder)

@@ -2,15 +2,12 @@
 
 import importlib.util
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from radtransfer.cache import PART
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, ExportError, RunError
 from radtransfer.export_formats import EXPORT_FORMATS
@@ -22,6 +19,7 @@ from radtransfer.exports.run_facts import read_facts
 from radtransfer.exports.sample_images import Samples, sample_images
 from radtransfer.pipeline.encoded_image import can_read_encoded, encoded_image
 from radtransfer.predictions.validation import export_values
+from radtransfer.result_folder import files_together
 from radtransfer.runs import find_fold, finished_folds, read_run, write_text
 from radtransfer.weight_formats.keras_models import open_model
 
@@ -90,24 +88,22 @@ def export_run(
         ConfigError: A package that the format needs is not installed.
         RunError: Not a run, no such fold, `out` exists or cannot be written.
         ExportError: What was written cannot be read, or predicts something else.
+        DiskError: The disk is full, or fails.
     """
     kind = EXPORT_FORMATS[format]
     _check_installed(kind, format)
     path, targets = _targets(run, kind, out, fold)
     for target in targets.values():
-        for place in (target, card_place(target)):
-            if place.exists():
-                raise RunError(f"{place} exists; nothing was written. Choose another --out.")
-    try:
-        with _staging(next(iter(targets.values())).parent) as staging:
-            exported = [
-                _export_fold(path, number, kind, target, staging, operating_point) for number, target in targets.items()
-            ]
-            for item in exported:
-                (staging / item.card.name).replace(item.card)
-                (staging / item.path.name).replace(item.path)
-    except OSError as error:
-        raise RunError(f"--out {out}: cannot be written ({error.strerror or error}). Choose another place.") from None
+        if target.exists():
+            raise RunError(f"{target} exists; nothing was written. Choose another --out.")
+    with files_together(next(iter(targets.values())).parent, first="*.card.md") as staging:
+        exported = [
+            _export_fold(path, number, kind, target, staging, operating_point) for number, target in targets.items()
+        ]
+        for card in (item.card for item in exported):
+            # The same card is what a killed export left.
+            if card.exists() and card.read_bytes() != (staging / card.name).read_bytes():
+                raise RunError(f"{card} exists; nothing was written. Choose another --out.")
     return exported
 
 
@@ -136,20 +132,6 @@ def _targets(run: str | Path, kind: ExportFormat, out: Path, fold: str | None) -
         raise ConfigError(f"--fold expects a number or all. Received: {fold!r}.")
     path, number = find_fold(run, fold=None if fold is None else int(fold))
     return path, {number: out if out.name.endswith(kind.suffix) else out.with_name(out.name + kind.suffix)}
-
-
-@contextmanager
-def _staging(parent: Path) -> Iterator[Path]:
-    """A folder in `parent` for what is not checked yet; if the block fails, nothing that was made is left."""
-    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=PART) as folder:
-            yield Path(folder)
-    except BaseException:
-        for folder in made:
-            folder.rmdir()
-        raise
 
 
 def _export_fold(
@@ -208,7 +190,7 @@ def predict_elsewhere(
         ExportError: It cannot be read.
     """
     read_bytes = kind.read_bytes if samples.encoded and kind.read_bytes else ""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "probabilities.npz"
         np.savez(inputs, samples.images, *(np.frombuffer(contents, np.uint8) for contents in samples.encoded))
         code = _CHECK.format(read=kind.read, read_bytes=read_bytes)

@@ -38,7 +38,7 @@ def keep_images(batches: Batches, where: Literal["ram", "disk"], *, count: Calla
 
     Raises:
         ConfigError: Memory is too small for them.
-        RunError: The disk is, or there is no folder.
+        DiskError: The disk is, or there is no folder.
         DataError: An image cannot be decoded.
     """
     source = batches.source

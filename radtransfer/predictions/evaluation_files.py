@@ -28,7 +28,7 @@ from radtransfer.predictions.judgement import Judged
 from radtransfer.predictions.leak_warnings import SEEN
 from radtransfer.predictions.predict import Prediction, positives, predicted_names
 from radtransfer.predictions.prediction_rows import csv_header, csv_line
-from radtransfer.result_folder import delete_others, make_out
+from radtransfer.result_folder import whole_folder
 from radtransfer.runs import write_json, write_rows
 
 FILES = (
@@ -42,33 +42,32 @@ _MOST = 8
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write the files that the module names; those of an earlier evaluation are replaced or deleted.
+    """Write the files that the module names, all or none; those of an earlier evaluation are replaced or deleted.
 
     Raises:
-        RunError: `out` is a run or a file, or no folder can be made there.
+        DiskError, RunError: As `whole_folder`.
     """
-    make_out(out)
     pairs = evaluation_curves(evaluation)
     curves = {kind: {pair[place].question: pair[place] for pair in pairs} for place, kind in enumerate(("roc", "pr"))}
-    written = [out / "predictions.csv", out / "metrics.json"]
-    write_rows(written[0], _header(evaluation), _rows(evaluation, evaluation.judged[0]))
-    write_json(
-        written[1],
-        evaluation.figures
-        | {"curves": {kind: [asdict(curve) for curve in found.values()] for kind, found in curves.items()}},
-    )
-    if len(evaluation.judged) > 1:
-        written.append(out / "predictions_members.csv")
-        rows = ([item.name, *row] for item in evaluation.judged[1:] for row in _rows(evaluation, item))
-        write_rows(written[-1], ["network", *_header(evaluation)], rows)
-    if evaluation.seen:
-        written.append(out / SEEN)
-        write_rows(written[-1], ["path", "how"], evaluation.seen.items())
-    for name, figure in _figures(evaluation, curves):
-        save_figure(figure, out / name)
-        written.append(out / name)
-    delete_others(out, FILES, written)
-    return written
+    with whole_folder(out, FILES, last="metrics.json") as folder:
+        names = ["predictions.csv", "metrics.json"]
+        write_rows(folder / names[0], _header(evaluation), _rows(evaluation, evaluation.judged[0]))
+        write_json(
+            folder / names[1],
+            evaluation.figures
+            | {"curves": {kind: [asdict(curve) for curve in found.values()] for kind, found in curves.items()}},
+        )
+        if len(evaluation.judged) > 1:
+            names.append("predictions_members.csv")
+            rows = ([item.name, *row] for item in evaluation.judged[1:] for row in _rows(evaluation, item))
+            write_rows(folder / names[-1], ["network", *_header(evaluation)], rows)
+        if evaluation.seen:
+            names.append(SEEN)
+            write_rows(folder / SEEN, ["path", "how"], evaluation.seen.items())
+        for name, figure in _figures(evaluation, curves):
+            save_figure(figure, folder / name)
+            names.append(name)
+    return [out / name for name in names]
 
 
 def evaluation_curves(evaluation: Evaluation) -> list[tuple[Curve, Curve]]:

@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radtransfer.cache import PART
 from radtransfer.datasets.tfds.prepared_table import PROVENANCE, STATE, TABLE
 from radtransfer.errors import RunError
-from radtransfer.locking import LOCK, locked
+from radtransfer.locking import LOCK, locked, made_folder
+from radtransfer.parts import PART
 from radtransfer.prepared.shards import NAME
 from radtransfer.runs import differences, remove_parts, write_json
 
 BAD_IMAGES = "bad_images.txt"
 
+_SHARDS = f"{NAME}-*.tfrecord-*"
+
 # In the order in which they are deleted: while prepare.json stands, the folder is known and can be replaced again.
-_WRITTEN = (
-    *(PROVENANCE, TABLE, "dataset_info.json", "features.json", "*.labels.txt", f"{NAME}-*.tfrecord-*"),
-    *(BAD_IMAGES, STATE),
-)
+_WRITTEN = (PROVENANCE, TABLE, "dataset_info.json", "features.json", "*.labels.txt", _SHARDS, STATE)
 
 
 @dataclass
@@ -34,10 +33,12 @@ class PreparedFolder:
     Attributes:
         path: The folder.
         state: What stands in `prepare.json`.
+        replaces: Whether an older set stands in the folder until the images of this one are checked.
     """
 
     path: Path
     state: dict[str, Any]
+    replaces: bool = False
 
     @property
     def skipped(self) -> list[list[str]] | None:
@@ -46,11 +47,20 @@ class PreparedFolder:
 
     def set_skipped(self, skipped: Sequence[Sequence[str]]) -> None:
         """Keep the images that could not be read: from now on it is known which image is in which shard."""
+        if self.replaces:
+            _delete(self.path)
+            self.replaces = False
         self.state["skipped"] = list(map(list, skipped))
         write_json(self.path / STATE, self.state)
 
+    def bytes_replaced(self) -> int:
+        """What the shards of an older set take that this one replaces."""
+        return sum(file.stat().st_size for file in self.path.glob(_SHARDS)) if self.replaces else 0
+
     def finished(self) -> bool:
         """Whether everything is written and still there."""
+        if self.replaces:
+            return False
         try:
             provenance = json.loads((self.path / PROVENANCE).read_text(encoding="utf-8"))
             shards = [((self.path / shard["name"]).stat().st_size, shard["bytes"]) for shard in provenance["shards"]]
@@ -67,29 +77,21 @@ def open_folder(path: Path, settings: dict[str, Any], sources: str, *, overwrite
         path: The folder.
         settings: What decides the images; compared with those that stand there.
         sources: Digest of labels and image files; compared likewise.
-        overwrite: Delete what was prepared there before.
+        overwrite: Replace what was prepared there before, once the images are checked.
 
     Raises:
         RunError: It holds something else or a set of other settings or sources, is in use, or cannot be written.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"Cannot make the folder {path}: {error.strerror}. Choose another --out.") from None
-    with locked(path):
-        state = _read_state(path)
-        if state is None:
+    with made_folder(path), locked(path):
+        before, state = _read_state(path), {"settings": settings, "sources": sources}
+        replaces = overwrite and before is not None
+        if before is None:
             _check_free(path)
-        elif overwrite:
-            _delete(path)
-            state = None
-        else:
-            _check_same(path, state, settings, sources)
+        elif not replaces:
+            _check_same(path, before, settings, sources)
+            state = before
         remove_parts(path)
-        if state is None:
-            state = {"settings": settings, "sources": sources}
-            write_json(path / STATE, state)
-        yield PreparedFolder(path, state)
+        yield PreparedFolder(path, state, replaces)
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tensorflow as tf
 
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable, tell_notes
 from radtransfer.datasets.tfds.prepared_table import PROVENANCE, write_table
 from radtransfer.datasets.tfds.records import read_examples
 from radtransfer.device import resolve_device
-from radtransfer.errors import ConfigError, DataError, RunError
+from radtransfer.errors import ConfigError, DataError, DiskError
 from radtransfer.examination.image_check import CheckedImages, check_images
 from radtransfer.image_place import file_of
 from radtransfer.pipeline.batches import make_batches
@@ -40,6 +39,7 @@ from radtransfer.prepared.shards import (
 )
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
+from radtransfer.system_errors import size_text
 
 _BATCH_BYTES = 64_000_000
 
@@ -85,7 +85,8 @@ def prepare_set(
     Raises:
         ConfigError: The settings do not fit, or `out` holds the images themselves.
         DataError: The images or labels cannot be used.
-        RunError: `out` is in use, holds something else or a set of other settings, or the disk is too small.
+        RunError: `out` is in use, or holds something else or a set of other settings.
+        DiskError: The disk is too small, or fails.
     """
     progress = progress or Progress()
     table = with_files_together(read_table(config.data, progress=progress))
@@ -111,13 +112,14 @@ def _write_images(
     workers, checked = resolve_device(config.system).workers, None
     if folder.skipped is None:
         checked = _check(folder, table, config, workers, progress)
-        folder.set_skipped([(image.path, image.reason) for image in checked.bad])
         table = checked.table
     shards = plan_shards(table, size=config.model.image_size, encoding=encoding)
-    missing = [shard for shard in shards if not is_whole(folder.path / shard.name, shard)]
+    missing = [shard for shard in shards if folder.replaces or not is_whole(folder.path / shard.name, shard)]
+    _check_space(folder, missing, config.model.image_size, encoding)
+    if checked is not None:
+        folder.set_skipped([(image.path, image.reason) for image in checked.bad])
     if not missing:
         return table, shards
-    _check_space(folder.path, missing, config.model.image_size, encoding)
     rows = np.arange(len(table))
     if checked is None:
         rows = np.array([row for shard in missing for row in shard.rows])
@@ -178,24 +180,21 @@ def _write_shards(
     total, before = sum(len(shard.rows) for shard in missing), 0
     for shard in missing:
         places = [position[row] for row in shard.rows]
-        try:
-            writing = write_shard(
-                out / shard.name, places, table=table, batches=batches, features=features, encoding=encoding
-            )
-            for done in writing:
-                progress.count("images prepared", before + done, total)
-        except (OSError, tf.errors.OpError) as error:
-            raise RunError(f"Cannot write {out / shard.name}: {error}. Free some space and run it again.") from error
+        writing = write_shard(
+            out / shard.name, places, table=table, batches=batches, features=features, encoding=encoding
+        )
+        for done in writing:
+            progress.count("images prepared", before + done, total)
         before += len(places)
 
 
-def _check_space(out: Path, missing: Sequence[Shard], size: int, encoding: str) -> None:
-    needed = sum(len(shard.rows) for shard in missing) * (image_bytes(size, encoding) + 300)
-    free = shutil.disk_usage(out).free
+def _check_space(folder: PreparedFolder, missing: Sequence[Shard], size: int, encoding: str) -> None:
+    out, needed = folder.path, sum(len(shard.rows) for shard in missing) * (image_bytes(size, encoding) + 300)
+    free = shutil.disk_usage(out).free + folder.bytes_replaced()
     if needed > free:
-        raise RunError(
-            f"{out} needs {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB free. Choose another --out, a smaller "
-            "--image-size" + (", or --encoding jpeg." if encoding == "raw" else ".")
+        raise DiskError(
+            f"{out} needs {size_text(needed)} and has {size_text(free)} free. Free some space, choose another --out, a "
+            "smaller --image-size" + (", or --encoding jpeg." if encoding == "raw" else ".")
         )
 
 

@@ -19,6 +19,7 @@ from radtransfer.datasets.tfds.prepared_table import StoredImage
 from radtransfer.datasets.tfds.records import read_examples
 from radtransfer.image_place import read_contents
 from radtransfer.pipeline.batches import Batches
+from radtransfer.result_folder import files_together
 from radtransfer.runs import whole_file
 from radtransfer.splits.leaks import frame_identities, image_identities
 
@@ -181,14 +182,20 @@ def write_metadata(
         )
         for split, parts in of_split.items()
     ]
-    tfds.folder_dataset.write_metadata(
-        data_dir=folder,
-        features=features,
-        split_infos=infos,
-        version="1.0.0",
-        check_data=False,
-        description=description,
-    )
+    with files_together(folder, first="*") as staging:
+        names = [staging / shard.name for shard in shards]
+        for file in names:  # TFDS wants to see them
+            file.touch()
+        tfds.folder_dataset.write_metadata(
+            data_dir=staging,
+            features=features,
+            split_infos=infos,
+            version="1.0.0",
+            check_data=False,
+            description=description,
+        )
+        for file in names:
+            file.unlink()
 
 
 def _example(table: ImageTable, row: int, image: np.ndarray, encoding: str) -> Mapping[str, Any]:

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from radtransfer.backbones.architecture import build_architecture
-from radtransfer.cache import PART
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
+from radtransfer.parts import PART
 from radtransfer.pretrained.recognition import mismatch, recognize
 from radtransfer.pretrained.torch_conversion import Converted, convert_torch, torch_backbone
 from radtransfer.weight_formats.matching import match_layers, weighted_layers

@@ -19,7 +19,7 @@ from radtransfer.plan_block import plan_lines
 from radtransfer.preparation import prepare
 from radtransfer.progress import Progress
 from radtransfer.rate_search.rule import CAVEAT, FEWEST, Suggestion, decade, diverged, suggest, sweep
-from radtransfer.result_folder import check_new, make_out
+from radtransfer.result_folder import check_new, whole_folder
 from radtransfer.runs import write_json, write_rows
 from radtransfer.settings import Config
 from radtransfer.training import memory_errors
@@ -111,22 +111,22 @@ def find_rate(
 
 
 def write_search(search: RateSearch, out: Path) -> list[Path]:
-    """Write `FILES`.
+    """Write `FILES`, all or none.
 
     Raises:
-        RunError: The folder cannot be written.
+        DiskError, RunError: As `whole_folder`.
     """
-    make_out(out)
     slopes = ("" if math.isnan(slope) else slope for slope in search.suggestion.slopes.tolist())
     rows = zip(range(1, len(search.rates) + 1), search.rates.tolist(), search.losses.tolist(), slopes, strict=True)
-    table, values, *pictures = written = [out / name for name in FILES]
-    write_rows(table, ("step", "learning_rate", "loss", "slope_per_decade"), rows)
-    write_json(values, search.to_dict())
+    table, values, *pictures = FILES
     found = search.suggestion
     figure = draw_loss_by_rate(search.rates, search.losses, steepest=found.steepest, upper=found.upper)
-    for picture in pictures:
-        save_figure(figure, picture)
-    return written
+    with whole_folder(out, FILES, last=values) as folder:
+        write_rows(folder / table, ("step", "learning_rate", "loss", "slope_per_decade"), rows)
+        write_json(folder / values, search.to_dict())
+        for picture in pictures:
+            save_figure(figure, folder / picture)
+    return [out / name for name in FILES]
 
 
 def _checked_width(low: float, high: float, steps: int) -> int:

@@ -1,20 +1,20 @@
-"""A report as a folder, written whole: everything is drawn before the first file is put in place.
+"""A report as a folder, written whole or not at all.
 
 report.html   the page, which needs no other file      report.json   every figure on it
 figures/      each figure as .png and .svg             tables/       each table as .csv and .md
 """
 
+import io
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from radtransfer.errors import RunError
 from radtransfer.figures.style import save_figure
 from radtransfer.reports.page import Report, Table, html_page, markdown_table
+from radtransfer.result_folder import whole_folder
 from radtransfer.runs import write_json, write_rows, write_text
 
 _OURS = re.compile(r"(figures|tables)/[\w-]+\.(png|svg|csv|md)")
@@ -32,21 +32,10 @@ def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[P
         The files, the page first.
 
     Raises:
-        RunError: The folder cannot be written.
+        DiskError, RunError: As `whole_folder`.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as staging:
-            names = _stage(report, values, Path(staging))
-            _delete_older(out, names)
-            # The page comes last: where it stands, the files that belong to it do too.
-            for name in reversed(names):
-                (out / name).parent.mkdir(exist_ok=True)
-                (Path(staging) / name).replace(out / name)
-    except OSError as error:
-        raise RunError(
-            f"--out {out}: the report cannot be written ({error.strerror}). Choose another folder."
-        ) from None
+    with whole_folder(out, ("report.html", "report.json", *_earlier(out)), last="report.html") as folder:
+        names = _stage(report, values, folder)
     return [out / name for name in names]
 
 
@@ -72,7 +61,7 @@ def _stage(report: Report, values: Mapping[str, Any], folder: Path) -> list[str]
         for suffix in (".png", ".svg"):
             names.append(f"figures/{picture.name}{suffix}")
             save_figure(picture.figure, folder / names[-1])
-        images[picture.name] = _drawn_text(picture.figure, folder / "page.svg")
+        images[picture.name] = _drawn_text(picture.figure)
     (folder / "tables").mkdir()
     for table in report.tables:
         names += [f"tables/{table.name}.csv", f"tables/{table.name}.md"]
@@ -83,13 +72,14 @@ def _stage(report: Report, values: Mapping[str, Any], folder: Path) -> list[str]
     return ["report.html", "report.json", *names]
 
 
-def _drawn_text(figure: Any, path: Path) -> bytes:
+def _drawn_text(figure: Any) -> bytes:
     """The SVG with its letters drawn, so that it looks the same where the font is missing."""
     import matplotlib
 
+    page = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "radtransfer"}):
-        figure.savefig(path, format="svg", metadata={"Date": None})
-    return path.read_bytes()
+        figure.savefig(page, format="svg", metadata={"Date": None})
+    return page.getvalue()
 
 
 def _write_csv(table: Table, path: Path) -> None:
@@ -97,12 +87,11 @@ def _write_csv(table: Table, path: Path) -> None:
     write_rows(path, header, ([csv_value(record[name]) for name in header] for record in table.records))
 
 
-def _delete_older(out: Path, names: list[str]) -> None:
-    """Delete what the report that stands there wrote and this one does not."""
+def _earlier(out: Path) -> list[str]:
+    """The figures and tables of the report that stands there."""
     try:
         before = json.loads((out / "report.json").read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    for name in before if isinstance(before, list) else []:
-        if isinstance(name, str) and _OURS.fullmatch(name) and name not in names:
-            (out / name).unlink(missing_ok=True)
+        return []
+    names = before if isinstance(before, list) else []
+    return [name for name in names if isinstance(name, str) and _OURS.fullmatch(name)]

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from radtransfer.cache import PART
 from radtransfer.datasets import absolute_source
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
+from radtransfer.parts import PART
 from radtransfer.pretrained.weight_sources import absolute_weights
 from radtransfer.runs import write_json, write_text
 from radtransfer.studies.plan import StudyPlan, changed_data

@@ -15,6 +15,8 @@ FLOORS = {
         (
             "errors",
             "environment",
+            "cache",
+            "parts",
             "system_errors",
             "intensity_window",
             "seeds",
@@ -33,7 +35,6 @@ FLOORS = {
             "config",
             "registry",
             "locking",
-            "cache",
             "kept_arrays",
             "run_reading",
             "whole_file",

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from radtransfer.datasets.cached_images import fingerprint, write_once
-from radtransfer.errors import DataError
+from radtransfer.errors import DataError, DiskError
 
 
 def test_a_folder_is_made_once(tmp_path):
@@ -22,13 +22,38 @@ def test_a_folder_is_made_once(tmp_path):
     assert list(folder.parent.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DataError("a damaged volume")])
-def test_a_half_written_folder_is_left_by_no_error(tmp_path, error):
+def test_a_half_written_folder_is_left_by_no_error(tmp_path):
     def write(draft):
         (draft / "1.png").write_bytes(b"x")
-        raise error
+        raise DataError("a damaged volume")
 
-    with pytest.raises(DataError, match=r"damaged volume|The slices could not be written .*No space left.*_CACHE"):
+    with pytest.raises(DataError, match="damaged volume"):
+        write_once(tmp_path / "a" / "b", write, what="The slices")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_cache_that_cannot_take_them_is_told_once_and_a_temporary_folder_is_used(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RADTRANSFER_CACHE", str(tmp_path / "file"))
+    written = []
+
+    def write(draft):
+        (draft / "1.png").write_bytes(b"x")
+        written.append(draft)
+
+    folder, notes = write_once(tmp_path / "file" / "a", write, what="The slices")
+    assert [file.name for file in folder.iterdir()] == ["1.png"] and tmp_path not in folder.parents
+    assert len(notes) == 1 and "cannot be written (it is no folder)" in notes[0]
+    assert write_once(tmp_path / "file" / "a", write, what="The slices") == (folder, [])
+    assert write_once(tmp_path / "file" / "b", write, what="The slices")[1] == []
+    assert len(written) == 2
+
+
+def test_a_disk_without_room_for_them_is_told_as_such(tmp_path):
+    def write(draft):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DiskError, match=r"The slices could not be written .*No space left.*_CACHE"):
         write_once(tmp_path / "a" / "b", write, what="The slices")
     assert list((tmp_path / "a").iterdir()) == []
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from radtransfer.datasets import read_table
 from radtransfer.datasets.fundus_drawing import LESIONS_OF_GRADE, fundus_image, patient_appearance
 from radtransfer.datasets.synthetic_fundus import Options, cache_folder, parse_options, read
-from radtransfer.errors import ConfigError, DataError
+from radtransfer.errors import ConfigError, DiskError
 from radtransfer.settings import DataSettings
 
 SMALL = "images=20,size=32"
@@ -95,7 +95,7 @@ def test_a_drawing_that_is_cut_short_leaves_nothing_to_be_read(cache, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", no_space)
-        with pytest.raises(DataError, match=r"No space left.*RADTRANSFER_CACHE"):
+        with pytest.raises(DiskError, match=r"No space left.*RADTRANSFER_CACHE"):
             read(DataSettings(), SMALL)
     assert list((cache / "synthetic_fundus").iterdir()) == []
     assert len(read(DataSettings(), SMALL)) == 20

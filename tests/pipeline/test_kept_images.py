@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.errors import ConfigError, RunError
+from radtransfer.errors import ConfigError, DiskError
 from radtransfer.image_formats import inspect_image
 from radtransfer.pipeline import kept_images
 from radtransfer.pipeline.batches import make_batches
@@ -92,5 +92,5 @@ def test_too_little_memory_is_said_before_anything_is_decoded(files, monkeypatch
 
 def test_a_cache_that_cannot_be_written_is_named(files, monkeypatch):
     monkeypatch.setenv("RADTRANSFER_CACHE", str(files[0]))
-    with pytest.raises(RunError, match=r"decoded images cannot be kept in .*--cache none"):
+    with pytest.raises(DiskError, match=r"decoded images cannot be kept in .*--cache none"):
         keep_images(batches_of(files), "disk", count=lambda *_: None)

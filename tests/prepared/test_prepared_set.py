@@ -14,7 +14,7 @@ from PIL import Image
 
 from radtransfer.config import load_config
 from radtransfer.datasets import read_table
-from radtransfer.errors import ConfigError, DataError, RunError
+from radtransfer.errors import ConfigError, DataError, DiskError, RunError
 from radtransfer.examination.image_check import check_images
 from radtransfer.image_place import read_contents
 from radtransfer.locking import locked
@@ -385,7 +385,7 @@ def test_a_folder_of_something_else_or_in_use_is_refused(images, tmp_path):
 
 def test_too_small_a_disk_is_found_before_anything_is_written(images, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(RunError, match=r"needs 0\.0 GB and has 0\.0 GB free"):
+    with pytest.raises(DiskError, match=r"needs [\d.]+ kB and has 1 kB free"):
         prepare(single_label(images), images, tmp_path / "out")
     assert not list((tmp_path / "out").glob("radtransfer-*"))
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -187,3 +188,27 @@ def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path):
     (tmp_path / "checkpoint.npz").touch()
     with pytest.raises(TrainingError, match=f"last good checkpoint, of epoch 2, is {tmp_path / 'checkpoint.npz'}"):
         _check_finite(float("inf"), row, tmp_path)
+
+
+@pytest.mark.parametrize("writes", [0, 2, 4])
+def test_an_evaluation_that_stops_before_its_figures_leaves_the_folder_as_it_was(
+    radtransfer, finished_run, tmp_path, monkeypatch, writes
+):
+    for out, before in ((tmp_path / "new", []), (tmp_path / "old", ["bad_images.txt", "metrics.json", "pr.png"])):
+        for name in before:
+            out.mkdir(exist_ok=True)
+            (out / name).write_text("before")
+        with monkeypatch.context() as patch:
+            full_disk_after(patch, writes)
+            outcome = radtransfer("evaluate", finished_run.path, "--out", out, "--overwrite", "--draws", 100)
+        assert outcome.code == 5, outcome.err
+        told = (
+            rf"Cannot write {out}: No space left on device \(more than [\d.]+ .?B needed, [\d.]+ .?B free in {tmp_path}"
+        )
+        assert re.search(told, outcome.err)
+        assert [path.read_text() for path in out.glob("*")] == ["before"] * len(before)
+    assert not list(tmp_path.rglob(".part-*"))
+    outcome = radtransfer("evaluate", finished_run.path, "--out", out, "--overwrite", "--draws", 100)
+    assert outcome.code == 0, outcome.err
+    assert (out / "bad_images.txt").read_text() == "before"
+    assert (out / "pr.png").stat().st_size > 1000

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radtransfer.cache import cache_folder, new_folder
+from radtransfer.cache import cache_folder
+from radtransfer.datasets.cached_images import write_once
 from radtransfer.datasets.tfds.builder import quiet, read_split
 from radtransfer.datasets.tfds.records import Span, example_parts, read_examples
 from radtransfer.errors import DataError
@@ -70,24 +71,22 @@ def index_set(source: Source) -> SetIndex:
     """The index of the set, from the cache folder where it is there.
 
     Raises:
-        DataError: The set was not prepared, is incomplete or damaged, or the cache folder cannot be written.
+        DataError: The set was not prepared, is incomplete or damaged.
+        DiskError: There is no room for the index.
     """
     shards = _shards(source)
     in_place = bool(shards) and source.builder.info.file_format.value == "tfrecord"
     key = _key(source, [shard for shard, _, _ in shards]) if shards else _contents_key(source)
+
+    def write(draft: Path) -> None:
+        rows = _scan(source, shards) if in_place else _copy(source, draft / _COPIES)
+        _write_index(draft, source, [shard for shard, _, _ in shards] if in_place else [_COPIES], rows)
+
     folder = cache_folder() / "tfds" / f"{source.builder.name}-{key[:16]}"
-    if not folder.is_dir():
-        try:
-            with new_folder(folder) as draft:
-                rows = _scan(source, shards) if in_place else _copy(source, draft / _COPIES)
-                _write_index(draft, source, [shard for shard, _, _ in shards] if in_place else [_COPIES], rows)
-        except OSError as error:
-            raise DataError(
-                f"The index of tfds:{source.location} could not be written to {folder} ({error}). "
-                "Free some space, or name another folder in the environment variable RADTRANSFER_CACHE."
-            ) from error
-    note = f"the images of tfds:{source.location} cannot be read in place and were copied to {folder}"
-    return _read_index(folder, () if in_place else (note,))
+    folder, notes = write_once(folder, write, what=f"The index of tfds:{source.location}")
+    if not in_place:
+        notes.append(f"the images of tfds:{source.location} cannot be read in place and were copied to {folder}")
+    return _read_index(folder, tuple(notes))
 
 
 def _shards(source: Source) -> list[tuple[Path, str, int]]:

@@ -14,10 +14,11 @@ from typing import Any
 
 from radtransfer.cache import cache_folder
 from radtransfer.datasets.tfds.builder import METADATA
-from radtransfer.errors import DataError
+from radtransfer.errors import DataError, DiskError
 from radtransfer.parallel import all_in_parallel
 from radtransfer.progress import Progress
 from radtransfer.remote_address import RemoteSource
+from radtransfer.system_errors import size_text
 from radtransfer.whole_file import whole_file
 
 _PIECE = 1 << 24
@@ -31,8 +32,8 @@ def copied_set(source: RemoteSource, progress: Progress) -> str:
     """The location on this machine, as dataset `tfds` reads it, of the set at `source`; copied unless it is there.
 
     Raises:
-        DataError: TensorFlow has no such file system or cannot read there, no prepared data set lies there, or the
-            cache folder has no room.
+        DataError: TensorFlow has no such file system or cannot read there, or no prepared data set lies there.
+        DiskError: The cache folder has no room, or cannot be written.
     """
     address = source.address
     if source.reader not in (None, "tfds"):
@@ -97,10 +98,10 @@ def _copy(address: str, folder: Path, files: Mapping[str, tuple[int, int]], prog
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise DataError(f"{address} cannot be copied to {folder} ({error.strerror}). {advice}") from None
+        raise DiskError(f"{address} cannot be copied to {folder} ({error.strerror}). {advice}") from None
     if needed > free:
-        raise DataError(f"{address} takes {_gigabytes(needed)} in {folder}; {_gigabytes(free)} are free. {advice}")
-    progress.note(f"{address}: copying {len(missing)} files, {_gigabytes(needed)}, to {folder}")
+        raise DiskError(f"{address} takes {size_text(needed)} in {folder}; {size_text(free)} are free. {advice}")
+    progress.note(f"{address}: copying {len(missing)} files, {size_text(needed)}, to {folder}")
     for done, name in enumerate(missing, start=1):
         _copy_file(f"{address}/{name}", folder / name, files[name])
         progress.count("files copied", done, len(missing))
@@ -127,10 +128,6 @@ def _copy_file(address: str, file: Path, facts: tuple[int, int]) -> None:
 
 def _size(file: Path) -> int | None:
     return file.stat().st_size if file.is_file() else None
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 def _unreadable(address: str, error: Any) -> str:

@@ -3,9 +3,9 @@
 import contextlib
 from pathlib import Path
 
-from radtransfer.cache import PART
 from radtransfer.errors import RunInUseError
 from radtransfer.locking import LOCK, locked
+from radtransfer.parts import PART
 
 PIECE = 16 << 20
 """Bytes of a file that travel at a time."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer import __version__
-from radtransfer.cache import PART
 from radtransfer.config import changed_config
 from radtransfer.errors import TrainingError
+from radtransfer.parts import PART
 from radtransfer.run_address import run_settings
 from radtransfer.settings import Config
 from radtransfer.studies.engines.engine import Hear, thread_environment, with_decoders

@@ -6,7 +6,7 @@ import tensorflow as tf
 from radtransfer.config import load_config
 from radtransfer.datasets import absolute_source, read_table
 from radtransfer.datasets.tfds import remote_set
-from radtransfer.errors import DataError
+from radtransfer.errors import DataError, DiskError
 from radtransfer.image_place import read_contents
 from radtransfer.prepared import shards
 from radtransfer.prepared.prepared_set import prepare_set
@@ -127,7 +127,7 @@ def test_a_file_that_ends_early_is_not_kept(address, cache, monkeypatch):
 
 def test_a_full_cache_folder_says_so_before_anything_is_copied(address, cache, monkeypatch):
     monkeypatch.setattr(remote_set.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
-    with pytest.raises(DataError, match="GB are free. .*RADTRANSFER_CACHE"):
+    with pytest.raises(DiskError, match="bytes are free. .*RADTRANSFER_CACHE"):
         table(address)
     assert not list(cache.glob("remote/*/*"))
 
