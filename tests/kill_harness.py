@@ -241,7 +241,10 @@ seen = 0
 def count(event, arguments):
     global seen
     opens = event == "open" and arguments[1] not in (None, "r", "rb")
-    if (opens or event in ("os.rename", "os.remove", "os.mkdir")) and str(arguments[0]).startswith(folder):
+    if not opens and event not in ("os.rename", "os.remove", "os.mkdir"):
+        return
+    # A result may be made beside the folder and be renamed into it.
+    if any(str(place).startswith(folder) for place in arguments[:2]) or "/.part-" in str(arguments[0]):
         seen += 1
         if seen == moment:
             os.kill(os.getpid(), how)
