@@ -90,7 +90,8 @@ class PublicSet:
             if getattr(settings, name) and name not in self.columns:
                 raise DataError(
                     f"--{name.replace('_', '-')} makes no sense for {self.name}, which brings its own images, labels "
-                    "and patients. Leave it out, or read one of the set's tables as a CSV."
+                    "and patients. Leave it out, or read one of the set's tables as a CSV.",
+                    misfits=(name,),
                 )
 
     def _values(self, given: Sequence[tuple[str, str]]) -> dict[str, str]:
