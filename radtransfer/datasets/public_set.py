@@ -199,18 +199,20 @@ def _notes(rows: Sequence[Row], files: Sequence[Path | None], *, repeated: int) 
     return notes
 
 
-def read_columns(file: Path, *names: str) -> list[tuple[str, ...]]:
-    """The cells of the columns called `names`, without spaces around them, a tuple per row.
+def read_columns(file: Path, *names: str, labels: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """The cells of the columns called `names`, then of those of `labels`, without spaces around them, a tuple per row.
 
     Raises:
         DataError: The file cannot be read, or a column is not there.
     """
     sheet = read_sheet(file)
+    names += tuple(labels)
     missing = [name for name in names if name not in sheet.columns]
     if missing:
         raise DataError(
             f"{file} has no column {', '.join(missing)}: expected {', '.join(names)}. "
-            f"Columns: {', '.join(sheet.columns)}."
+            f"Columns: {', '.join(sheet.columns)}.",
+            misfits=("label_column",) if labels and set(labels) <= set(missing) else (),
         )
     positions = [sheet.columns.index(name) for name in names]
     return [tuple(row[i].strip() for i in positions) for row in sheet.rows]

@@ -247,7 +247,7 @@ def _preprocessing_notes(cells: Sequence[tuple[Cell, str]]) -> Iterator[str]:
             arms.setdefault((model.backbone, model.preprocessing, own), {})[cell.arm] = None
     for (backbone, mode, own), names in arms.items():
         yield (
-            f"{backbone}: all arms get {mode} input, and the weights of {', '.join(names)} were trained with {own}; "
+            f"{backbone}: its arms get {mode} input, and the weights of {', '.join(names)} were trained with {own}; "
             f"--set arms.{next(iter(names))}.model.preprocessing={own} gives an arm its own"
         )
 

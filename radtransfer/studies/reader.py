@@ -116,7 +116,7 @@ class Parts:
             rest = rest[len(name) + 1 :]
             in_grid = section == "arms" and rest.startswith("grid.")
             (self.arm_grids if in_grid else named)[name][rest.removeprefix("grid.") if in_grid else rest] = value
-        elif section in ("base", "grid", "study", "preprocessing"):
+        elif section in ("base", "grid", "study") or (section == "preprocessing" and rest):
             (self.about if section == "study" else getattr(self, section))[rest] = value
         else:
             self.base[key] = value

@@ -126,6 +126,8 @@ def readers(data):
         yield name, f"chexpert:{data / 'chexpert'}", None, sets, {"patient_regex", "positive_from"}
     yield "transfusion-table2", chexpert, data / "chexpert", [natural], set()
     yield "transfusion-table2", f"chexpert:{data / 'chexpert'}", None, [natural], {"path_column"}
+    others = {"path_column", "label_column", "patient_regex", "task"}
+    yield "transfusion-table2", data / "natural", None, [natural], others
     for name in ("busi-advice", "revisiting", "radimagenet-24", "optimisation-dynamics"):
         yield name, data / "folds", data / "busi", [], set()
         yield name, f"busi:{data / 'busi'}", None, [], set()
@@ -212,6 +214,36 @@ def test_a_setting_of_a_users_own_file_is_refused_where_it_does_not_fit_the_data
     assert (plan.notes, arm_runs(plan)[0][1].config.data.patient_regex) == ((), r"^(\d+)_")
 
 
+MANY = """
+base:
+  data:
+    {source: gone.csv, image_root: /gone, path_column: file, label_column: [dx], patient_column: who, uncertain: ones,
+     split_column: part, label_separator: "|", missing_values: drop, positive_class: sick, frames: all}
+  model: {backbone: cbr_tiny}
+arms: {scratch: {}}
+"""
+MORE = """
+base:
+  data:
+    {source: gone.csv, path_column: file, label_column: [A, B], patient_regex: '(x[0-9]+)', fold_column: f,
+     task: multilabel, positive_from: 7, allow_alike_patients: true}
+  model: {backbone: cbr_tiny}
+arms: {scratch: {}}
+"""
+
+
+@pytest.mark.parametrize("text", [MANY, MORE])
+def test_no_data_setting_of_a_study_stands_in_the_way_of_other_data(data, tmp_path, text):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    sources = [f"busi:{data}/busi", f"chexpert:{data}/chexpert", f"eyepacs:{data}/eyepacs", data / "natural"]
+    for source in (*sources, data / "eyepacs/trainLabels.csv", "synthetic_fundus:images=40,size=32"):
+        (note,) = planned(str(file), tmp_path, source=source).notes
+        assert note.startswith(f"left out, as they do not fit {source}: data.")
+        assert "data.path_column (file)" in note and "data.label_column (" in note
+        assert "missing_values" not in note and "frames" not in note and "alike" not in note
+
+
 def test_of_label_columns_that_are_there_in_part_none_is_left_out(data, tmp_path):
     table = tmp_path / "part.csv"
     rows = (data / "chexpert/CheXpert-v1.0-small/train.csv").read_text().replace("Edema", "Oedema")
@@ -273,7 +305,7 @@ def test_of_weights_with_different_inputs_the_first_arm_decides_unless_an_arm_na
 def test_weights_that_are_fed_another_input_than_their_own_are_told_once(data, weights, tmp_path):
     plan = planned("revisiting", tmp_path, source=f"busi:{data}/busi")
     (note,) = plan.notes
-    assert note.startswith("resnet50: all arms get caffe input, and the weights of radimagenet, radimagenet_freeze")
+    assert note.startswith("resnet50: its arms get caffe input, and the weights of radimagenet, radimagenet_freeze")
     assert "--set arms.radimagenet.model.preprocessing=caffe_unit" in note
 
 
@@ -298,6 +330,15 @@ def test_runs_whose_input_stays_as_it_was_keep_their_addresses(data, tmp_path):
 
     assert runs["imagenet"].address == alone("model.weights=imagenet")
     assert runs["scratch"].address == alone("model.preprocessing=tf") != alone()
+
+
+def test_all_runs_of_a_sweep_get_one_input():
+    from radtransfer.studies.sweeps import freeze_sweep, transfusion_sweep
+
+    config = load_config(sets=("model.backbone=resnet50", "model.weights=imagenet", "data.source=x"))
+    for sweep in (freeze_sweep(config, ["stem", "stage4"]), transfusion_sweep(config, ["stem"], threshold=0.8)):
+        cells = study_cells(sweep.study)
+        assert {(cell.config.model.preprocessing, cell.own_preprocessing) for cell in cells} == {("caffe", "caffe")}
 
 
 CONTROL = """
