@@ -97,10 +97,12 @@ def finetune(
         raise click.UsageError("--resume and --overwrite exclude each other.")
     settings = load_config(config, sets=sets, options=given_settings(*told_apart(given)))
     import_tensorflow(compute=settings.system.distribute == "none")
+    from radtransfer.datasets import fitted
     from radtransfer.dry_run import dry_run as estimate_run
     from radtransfer.finetune import finetune as run
 
     progress, name = TerminalProgress(), Path(config).stem if config else None
+    settings = fitted(settings, progress)
     if dry_run:
         estimate = vars(estimate_run(settings, name=name, progress=progress))
         click.echo(json.dumps(estimate, indent=2) if as_json else estimate_text(estimate))

@@ -52,10 +52,11 @@ def lr_find(
     unused = {"training.learning_rate": high}
     settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
     import_tensorflow()
+    from radtransfer.datasets import fitted
     from radtransfer.rate_search.search import find_rate, write_search
 
     progress = TerminalProgress()
-    place = Path(out)
+    settings, place = fitted(settings, progress), Path(out)
     search = find_rate(settings, low=low, high=high, steps=steps, out=place, overwrite=overwrite, progress=progress)
     progress.clear()
     written = write_search(search, place)

@@ -106,6 +106,8 @@ def study(
     plan = plan_study(asked, store=Path(store), progress=progress)
     progress.clear()
     if dry_run:
+        for note in plan.notes:
+            progress.note(note)
         _estimate(plan, jobs=jobs or 1, as_json=as_json)
         return
     path = study_folder(asked, out)
@@ -194,6 +196,7 @@ def _planned_row(plan: "StudyPlan", run: "PlannedRun", seconds: float | None) ->
     status = "done" if run.done else "waiting" if waits else "failed" if failure else "to do"
     labels = {name: list(value) if isinstance(value, tuple) else value for name, value in cell.labels.items()}
     row = {"run": run.key, "status": status, "arm": cell.arm, "labels": labels, "source": run.source}
+    row["preprocessing"] = run.config.model.preprocessing
     return row | {"seconds": None if run.done or seconds is None else round(seconds, 1), "error": failure}
 
 
@@ -201,10 +204,10 @@ def _planned_lines(asked: Study, rows: list[dict[str, Any]]) -> Iterator[str]:
     from radtransfer.cli.study_board import duration
 
     yield f"{asked.name}: {asked.title}"
-    header = ["run", "status", "arm", *map(_short, asked.axes), "time"]
+    header = ["run", "status", "arm", *map(_short, asked.axes), "input", "time"]
     body = [
         [row["run"], row["status"], row["arm"], *(_cell_text(row["labels"].get(name)) for name in asked.axes)]
-        + ["" if row["status"] == "done" else duration(row["seconds"])]
+        + [row["preprocessing"], "" if row["status"] == "done" else duration(row["seconds"])]
         for row in rows
     ]
     yield from columns([header, *body])

@@ -53,11 +53,13 @@ def freeze_sweep_command(
     settings, out = _settings(config, sets, given)
     chosen = _stages(settings, stages)
     import_tensorflow()
+    from radtransfer.datasets import fitted
     from radtransfer.studies.study_runs import check_complete
     from radtransfer.studies.sweeps import freeze_sweep, write_freeze_sweep
 
-    sweep = freeze_sweep(settings, chosen)
-    plan, state = _run(sweep.study, out, TerminalProgress())
+    progress = TerminalProgress()
+    sweep = freeze_sweep(fitted(settings, progress), chosen)
+    plan, state = _run(sweep.study, out, progress)
     rows = write_freeze_sweep(sweep, plan, out)
     click.echo(json.dumps(rows, indent=2) if as_json else _table(rows, ("variant", "through")))
     check_complete(state, what="arms")
@@ -82,10 +84,12 @@ def transfusion_sweep_command(
         settings = changed_config(settings, {"training.eval_every": EVAL_EVERY})
     chosen = _stages(settings, stages)
     import_tensorflow()
+    from radtransfer.datasets import fitted
     from radtransfer.studies.study_runs import check_complete
     from radtransfer.studies.sweeps import transfusion_sweep, write_transfusion_sweep
 
-    sweep, progress = transfusion_sweep(settings, chosen, threshold=threshold), TerminalProgress()
+    progress = TerminalProgress()
+    sweep = transfusion_sweep(fitted(settings, progress), chosen, threshold=threshold)
     plan, state = _run(sweep.study, out, progress)
     rows = write_transfusion_sweep(sweep, plan, out)
     if not any(row["steps_watched"] for row in rows):

@@ -50,11 +50,15 @@ def load_config(
             raise ConfigError(f"{path.name} is a study of many runs. Use: radtransfer study {source}")
         values |= flat_settings(document, source=str(path), mistakes=mistakes)
         places |= {key: f"{path.name} line {line}" for key, line in lines.items()}
+    outside: dict[str, Any] = {}
     for key, value in parse_sets(sets, mistakes):
-        values[key], places[key] = value, f"--set {key}"
+        outside[key], places[key] = value, f"--set {key}"
     for key, value in (options or {}).items():
-        values[key], places[key] = value, "the command line"
-    return build_config(values, places=places, mistakes=mistakes, check=check)
+        outside[key], places[key] = value, "the command line"
+    config = build_config({**values, **outside}, places=places, mistakes=mistakes, check=check)
+    other_data = "data.source" in outside and source is not None and path in shipped_configs().values()
+    optional = [name for name in values if name.startswith("data.") and name not in outside] if other_data else []
+    return dataclasses.replace(config, optional=frozenset(optional))
 
 
 def build_config(
@@ -149,7 +153,7 @@ def setting_value(config: Config, name: str) -> Any:
 def config_values(config: Config) -> dict[str, Any]:
     """The settings as nested plain values; as YAML they load back to an equal `Config`."""
     values = _plain(dataclasses.asdict(config))
-    del values["given"]
+    del values["given"], values["optional"]
     return values
 
 

@@ -22,7 +22,7 @@ A message says what was expected, what was received and what to do next.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _LISTED, _FEW = 20, 5
@@ -33,9 +33,17 @@ INTERRUPTED = 130
 
 
 class RadtransferError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        misfits: Names of the data settings that do not fit the data or each other, where that is what is wrong.
+    """
 
     exit_code = 1
+
+    def __init__(self, *message: Any, misfits: Sequence[str] = ()):
+        super().__init__(*message)
+        self.misfits = tuple(misfits)
 
 
 class ConfigError(RadtransferError):

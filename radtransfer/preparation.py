@@ -25,7 +25,8 @@ from radtransfer.metrics.scoring import Scoring
 from radtransfer.networks import Networks
 from radtransfer.pipeline.batches import Batches, make_batches
 from radtransfer.preprocessing import RANDOM_PREPROCESSING
-from radtransfer.pretrained.loading import PretrainedWeights, load_pretrained, preprocessing_of
+from radtransfer.pretrained.loading import PretrainedWeights, load_pretrained
+from radtransfer.pretrained.weight_sources import preprocessing_of
 from radtransfer.progress import Progress
 from radtransfer.recipes import head_phase
 from radtransfer.run_names import check_names, has_weights

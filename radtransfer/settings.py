@@ -260,3 +260,5 @@ class Config:
     system: SystemSettings = SystemSettings()
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """Dotted names of the settings that the user gave, rather than the recipe or the defaults; no setting itself."""
+    optional: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Dotted names of data settings that a file has for other data: left out where they do not fit; no setting."""

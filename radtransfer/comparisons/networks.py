@@ -25,7 +25,8 @@ from radtransfer.export_formats.embedded import read_from_zip
 from radtransfer.initialization import draw_random
 from radtransfer.near_path import near_path
 from radtransfer.preprocessing import RANDOM_PREPROCESSING, preprocess
-from radtransfer.pretrained.loading import assign, load_pretrained, preprocessing_of
+from radtransfer.pretrained.loading import assign, load_pretrained
+from radtransfer.pretrained.weight_sources import preprocessing_of
 from radtransfer.runs import find_fold, finished_folds, read_run
 from radtransfer.weight_formats.keras_models import open_model, open_weights
 

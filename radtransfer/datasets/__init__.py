@@ -10,7 +10,7 @@ public downloads share. Errors are `DataError`s. Task, classes and `--positive-f
 """
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from radtransfer.near_path import near_path
 from radtransfer.progress import Progress
 from radtransfer.registry import Table
 from radtransfer.remote_address import remote_source
-from radtransfer.settings import DataSettings
+from radtransfer.settings import Config, DataSettings
 
 if TYPE_CHECKING:
     from radtransfer.datasets.image_table import ImageTable
@@ -77,19 +77,61 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
     return with_frames(table, settings)
 
 
+def read_fitting_table(config: Config, *, progress: Progress | None = None) -> "tuple[ImageTable, DataSettings]":
+    """`read_table`, less those of the settings in `config.optional` that do not fit the data; and the settings used.
+
+    Errors as of `read_table`.
+    """
+    settings = config.data
+    while True:
+        try:
+            return read_table(settings, progress=progress), settings
+        except (ConfigError, DataError) as error:
+            default = DataSettings()
+            misfits = [name for name in error.misfits if f"data.{name}" in config.optional]
+            misfits = [name for name in misfits if getattr(settings, name) != getattr(default, name)]
+            if not misfits:
+                raise
+            settings = replace(settings, **{misfits[0]: getattr(default, misfits[0])})
+
+
+def fitted(config: Config, progress: Progress) -> Config:
+    """`config` without the data settings of its file that do not fit the data given by hand, of which a note tells.
+
+    Errors as of `read_table`.
+    """
+    if not config.optional:
+        return config
+    _, used = read_fitting_table(config, progress=progress)
+    if note := misfits_note(config, used):
+        progress.note(note)
+    return replace(config, data=used, optional=frozenset())
+
+
+def misfits_note(config: Config, used: DataSettings) -> str | None:
+    """Which data settings of `config` were left out, in one sentence; None where none was."""
+    left_out = [
+        f"data.{item.name} ({','.join(value) if isinstance(value, tuple) else value})"
+        for item in fields(used)
+        if (value := getattr(config.data, item.name)) != getattr(used, item.name)
+    ]
+    return f"left out, as they do not fit {used.source}: {', '.join(left_out)}" if left_out else None
+
+
 def check_patient_settings(settings: DataSettings) -> None:
     """Raises ConfigError if two settings say where the patient comes from."""
     if settings.patient_column and settings.patient_regex:
         raise ConfigError(
             f"The patient comes from one place: got --patient-column {settings.patient_column} and "
-            f"--patient-regex {settings.patient_regex}. Leave one out."
+            f"--patient-regex {settings.patient_regex}. Leave one out.",
+            misfits=("patient_regex", "patient_column"),
         )
 
 
 def check_column_settings(settings: DataSettings, dataset: str) -> None:
     """Raises ConfigError if settings on columns do not fit each other, or a dataset that has no such columns."""
     placement = {"--split-column": settings.split_column, "--fold-column": settings.fold_column}
-    given = [f"{option} {name}" for option, name in placement.items() if name]
+    given = [option for option, name in placement.items() if name]
     if given and dataset != "csv_table":
         why = (
             "the files' names give fold and split"
@@ -97,14 +139,17 @@ def check_column_settings(settings: DataSettings, dataset: str) -> None:
             else "it has none"
         )
         raise ConfigError(
-            f"{given[0]} names a column of a table, but {settings.source} is a {dataset}: {why}. Leave it out."
+            f"{given[0]} {placement[given[0]]} names a column of a table, but {settings.source} is a {dataset}: {why}. "
+            "Leave it out.",
+            misfits=(given[0].strip("-").replace("-", "_"),),
         )
     separator = settings.label_separator
     if separator is None:
         return
     if dataset not in ("csv_table", "fold_directory"):
         raise ConfigError(
-            f"--label-separator is for a column of a table, but {settings.source} is a {dataset}. Leave it out."
+            f"--label-separator is for a column of a table, but {settings.source} is a {dataset}. Leave it out.",
+            misfits=("label_separator",),
         )
     if not separator or len(settings.label_column) > 1 or settings.task in ("binary", "multiclass"):
         received = (
@@ -116,7 +161,8 @@ def check_column_settings(settings: DataSettings, dataset: str) -> None:
         )
         raise ConfigError(
             "--label-separator needs the text that separates the labels in the cells of one column, such as |, and "
-            f"makes several labels per image. Received: {received}."
+            f"makes several labels per image. Received: {received}.",
+            misfits=("label_column" if len(settings.label_column) > 1 else "task", "label_separator"),
         )
 
 

@@ -56,7 +56,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     rows, left = [], 0
     for name, split in (("train.csv", "train"), ("valid.csv", "test")):
         file = root / name
-        for path, side, *cells in read_columns(file, "Path", "Frontal/Lateral", *labels):
+        for path, side, *cells in read_columns(file, "Path", "Frontal/Lateral", labels=labels):
             if view in ("all", side.lower()):
                 rows.append(_row(file, path, tuple(cells), split if official else ""))
             else:

@@ -79,7 +79,7 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
     """
     notes: list[str] = []
     path = _named(sheet, "path", settings.path_column, 0) if settings.path_column else None
-    labels = [_named(sheet, "label", name, i) for i, name in enumerate(settings.label_column)]
+    labels = [_named(sheet, "label", name, i, settings.label_column) for i, name in enumerate(settings.label_column)]
     patient = _named(sheet, "patient", settings.patient_column, 0) if settings.patient_column else None
     fold = _named(sheet, "fold", settings.fold_column, 0) if settings.fold_column else None
     split = _named(sheet, "split", settings.split_column, 0) if settings.split_column else None
@@ -136,7 +136,10 @@ def _find_placement(
         fold = _usual(sheet, "fold", taken, notes, fits=lambda column: _holds_any(sheet, column))
     elif _given_splits(sheet, fold):
         name = sheet.columns[fold]
-        raise DataError(f"Column {name!r} (--fold-column) holds splits. Use --split-column {shlex.quote(name)}.")
+        raise DataError(
+            f"Column {name!r} (--fold-column) holds splits. Use --split-column {shlex.quote(name)}.",
+            misfits=("fold_column",),
+        )
     if split is not None:
         flags = _flags(sheet, [split], re.compile("(?:is|in)?(.+)"))
         return fold, flags or {"": split}
@@ -242,7 +245,7 @@ def _find_labels(sheet: Sheet, settings: DataSettings, taken: set, notes: list[s
     left = free if len(free) == 1 else [i for i in free if _could_be_labels(sheet, i)]
     if len(left) != 1 or (settings.task == "multilabel" and not settings.label_separator):
         several = " Several labels in one cell need --label-separator." if settings.task == "multilabel" else ""
-        raise DataError(_no_column(sheet, "label", left) + several)
+        raise DataError(_no_column(sheet, "label", left) + several, misfits=("task",))
     name = sheet.columns[left[0]]
     notes.append(f"labels from column {name!r}, the only one that can be the label; --label-column names another")
     return left, _form(settings)
@@ -321,8 +324,8 @@ def _ends_with(name: str, usual: str) -> bool:
     return usual.startswith("*") and name.endswith(usual[1:]) and name != usual[1:]
 
 
-def _named(sheet: Sheet, role: str, name: str, position: int) -> int:
-    """The column the user named: exactly, or without regard to case."""
+def _named(sheet: Sheet, role: str, name: str, position: int, together: Sequence[str] = ()) -> int:
+    """The column the user named, perhaps `together` with others: exactly, or without regard to case."""
     for fits in (lambda column: column == name, lambda column: column.lower() == name.lower()):
         found = [i for i, column in enumerate(sheet.columns) if fits(column)]
         if len(found) == 1:
@@ -335,7 +338,12 @@ def _named(sheet: Sheet, role: str, name: str, position: int) -> int:
     use = near[0] if near else "NAME, one of these" if guess is None else sheet.columns[guess]
     advice = f"Use {OPTIONS[role]}{use}."
     option = OPTIONS[role].strip()
-    raise DataError(f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {listed(columns, 40)}. {advice}")
+    # With one of several there, the table is the one that was meant.
+    meant = {other.lower() for other in together} & {column.lower() for column in columns}
+    raise DataError(
+        f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {listed(columns, 40)}. {advice}",
+        misfits=() if meant else (f"{role}_column",),
+    )
 
 
 def _no_column(sheet: Sheet, role: str, left: Sequence[int] = ()) -> str:

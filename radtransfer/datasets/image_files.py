@@ -175,7 +175,8 @@ def find_files(
     if not root.is_dir():
         raise DataError(
             f"--image-root {image_root} is not a folder. Give the one that holds the table's images."
-            f"{near_path(image_root or '')}"
+            f"{near_path(image_root or '')}",
+            misfits=("image_root",),
         )
     inside = image_root is not None and not outside
     files: list[ImagePlace | None] = [_as_written(path, root, inside=inside) for path in paths]

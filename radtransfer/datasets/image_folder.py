@@ -62,7 +62,8 @@ def _folder(settings: DataSettings, location: str | None) -> Path:
         if getattr(settings, name):
             raise DataError(
                 f"--{name.replace('_', '-')} names a column, but {root} is a folder of images and has none: "
-                "its sub-folders are the classes, and --patient-regex finds the patient in the path."
+                "its sub-folders are the classes, and --patient-regex finds the patient in the path.",
+                misfits=(name,),
             )
     return root
 

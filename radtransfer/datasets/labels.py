@@ -227,16 +227,18 @@ def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
     if settings.task == "multilabel" and table.task != "multilabel":
         raise DataError(
             "Task multilabel needs a 0/1 column for each label (--label-column A,B,…); this data has one "
-            "label per image."
+            "label per image.",
+            misfits=("task",),
         )
     if settings.task in ("binary", "multiclass") and table.task == "multilabel":
         raise DataError(
             f"Task {settings.task} needs one label per image; this data has {listed(table.classes)}. "
-            "Name one column with --label-column, or use --task multilabel."
+            "Name one column with --label-column, or use --task multilabel.",
+            misfits=("task",),
         )
     if settings.task == "binary" and len(table.classes) != 2:
         found = f"{len(table.classes)}: {listed(table.classes)}"
-        raise DataError(f"Task binary needs two classes; found {found}.")
+        raise DataError(f"Task binary needs two classes; found {found}.", misfits=("task",))
     if settings.positive_from is not None:
         _check_grades(table, settings.positive_from)
     positive_class(table, settings)
@@ -288,7 +290,8 @@ def find_positive_class(name: str, classes: Sequence[str], *, task: str, positiv
         why = f"this data has {len(classes)}: {listed(classes)}"
     if why:
         raise ConfigError(
-            f"--positive-class {name} needs two classes and one label per image; {why}. Leave --positive-class out."
+            f"--positive-class {name} needs two classes and one label per image; {why}. Leave --positive-class out.",
+            misfits=("positive_class",),
         )
     if name in classes:
         return name
@@ -298,7 +301,10 @@ def find_positive_class(name: str, classes: Sequence[str], *, task: str, positiv
     folded = [item for item in classes if _same_text(item).casefold() == _same_text(name).casefold()]
     near = folded or near_names(name, classes)
     meant = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Give one of them."
-    raise ConfigError(f"--positive-class {name!r}: the classes are {' and '.join(map(repr, classes))}. {meant}")
+    raise ConfigError(
+        f"--positive-class {name!r}: the classes are {' and '.join(map(repr, classes))}. {meant}",
+        misfits=("positive_class",),
+    )
 
 
 def _same_text(name: str) -> str:
@@ -309,14 +315,16 @@ def _check_grades(table: ImageTable, positive_from: int) -> None:
     if table.task == "multilabel" or not all(_INTEGER.fullmatch(name) for name in table.classes):
         raise DataError(
             f"--positive-from {positive_from} needs one integer grade per image; "
-            f"the labels are {listed(table.classes)}."
+            f"the labels are {listed(table.classes)}.",
+            misfits=("positive_from",),
         )
     counts = Counter(int(name) >= positive_from for name in table.classes)
     if not counts[True] or not counts[False]:
         missing = "reaches" if not counts[True] else "is below"
         raise DataError(
             f"--positive-from {positive_from}: no grade {missing} it, of {listed(table.classes)}. "
-            f"Choose one above {table.classes[0]} and up to {table.classes[-1]}."
+            f"Choose one above {table.classes[0]} and up to {table.classes[-1]}.",
+            misfits=("positive_from",),
         )
 
 

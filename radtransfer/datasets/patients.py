@@ -162,12 +162,15 @@ def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...]
     if not pattern.groups:
         raise ConfigError(f"--patient-regex {regex!r} has no group: put the patient id in parentheses.")
     names = [PurePosixPath(path.replace("\\", "/")).name for path in paths]
+    fits_some = False
     for texts, what in ((paths, "path"), (names, "file name")):
         matches = [pattern.search(text) for text in texts]
+        fits_some |= any(matches)
         if all(match and match[1] for match in matches):
             return tuple(match[1] for match in matches), what
     unmatched = [path for path, match in zip(paths, matches, strict=True) if not (match and match[1])]
     raise DataError(
         f"--patient-regex {regex!r} gives no patient for {len(unmatched)} of {len(paths)} images, such as "
-        f"{unmatched[0]!r}. Change it so that its first group matches in every path or in every file name."
+        f"{unmatched[0]!r}. Change it so that its first group matches in every path or in every file name.",
+        misfits=() if fits_some else ("patient_regex",),
     )

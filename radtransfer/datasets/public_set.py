@@ -90,7 +90,8 @@ class PublicSet:
             if getattr(settings, name) and name not in self.columns:
                 raise DataError(
                     f"--{name.replace('_', '-')} makes no sense for {self.name}, which brings its own images, labels "
-                    "and patients. Leave it out, or read one of the set's tables as a CSV."
+                    "and patients. Leave it out, or read one of the set's tables as a CSV.",
+                    misfits=(name,),
                 )
 
     def _values(self, given: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -198,18 +199,20 @@ def _notes(rows: Sequence[Row], files: Sequence[Path | None], *, repeated: int) 
     return notes
 
 
-def read_columns(file: Path, *names: str) -> list[tuple[str, ...]]:
-    """The cells of the columns called `names`, without spaces around them, a tuple per row.
+def read_columns(file: Path, *names: str, labels: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """The cells of the columns called `names`, then of those of `labels`, without spaces around them, a tuple per row.
 
     Raises:
         DataError: The file cannot be read, or a column is not there.
     """
     sheet = read_sheet(file)
+    names += tuple(labels)
     missing = [name for name in names if name not in sheet.columns]
     if missing:
         raise DataError(
             f"{file} has no column {', '.join(missing)}: expected {', '.join(names)}. "
-            f"Columns: {', '.join(sheet.columns)}."
+            f"Columns: {', '.join(sheet.columns)}.",
+            misfits=("label_column",) if labels and set(labels) <= set(missing) else (),
         )
     positions = [sheet.columns.index(name) for name in names]
     return [tuple(row[i].strip() for i in positions) for row in sheet.rows]

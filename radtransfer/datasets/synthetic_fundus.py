@@ -112,7 +112,8 @@ def _check_settings(settings: DataSettings) -> None:
         if getattr(settings, name):
             raise ConfigError(
                 f"data.{name} is {getattr(settings, name)!r}, but synthetic_fundus brings its own images, "
-                f"labels and patients. Leave data.{name} out."
+                f"labels and patients. Leave data.{name} out.",
+                misfits=(name,),
             )
 
 

@@ -99,20 +99,6 @@ def build_backbone(
     return model
 
 
-def preprocessing_of(weights: str, *, backbone: str) -> str | None:
-    """The mode that `weights` were trained with, before they are read; None for random ones.
-
-    Raises:
-        WeightsError: Not found, or known to be another network's.
-    """
-    if weights == "random":
-        return None
-    check_imagenet_exists(weights, backbone)
-    source = find_weights(weights, backbone=backbone)
-    check_backbone(source, backbone)
-    return source.preprocessing_for(backbone)[0]
-
-
 @keras_defaults()
 def load_pretrained(
     weights: str | Path | None,

@@ -117,6 +117,20 @@ def check_imagenet_exists(weights: str, backbone: str) -> None:
         )
 
 
+def preprocessing_of(weights: str, *, backbone: str) -> str | None:
+    """The mode that `weights` were trained with, before they are read; None for random ones.
+
+    Raises:
+        WeightsError: Not found, or known to be another network's.
+    """
+    if weights == "random":
+        return None
+    check_imagenet_exists(weights, backbone)
+    source = find_weights(weights, backbone=backbone)
+    check_backbone(source, backbone)
+    return source.preprocessing_for(backbone)[0]
+
+
 def search_folders() -> tuple[Path, ...]:
     """Where a known file that was not given with its path is looked for."""
     named = os.environ.get(SEARCH_VARIABLE)

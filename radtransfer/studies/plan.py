@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.config import changed_config, raise_mistakes
-from radtransfer.datasets import read_table
+from radtransfer.datasets import misfits_note, read_fitting_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import ConfigError, DataError, RadtransferError, RunError, WeightsError
 from radtransfer.progress import Progress
 from radtransfer.run_address import address, files_fingerprint, run_identity, table_fingerprint
-from radtransfer.run_names import check_names
+from radtransfer.run_names import check_names, has_weights
 from radtransfer.run_reading import read_record
 from radtransfer.runs import read_run, write_json
 from radtransfer.settings import Config, DataSettings
@@ -125,7 +125,8 @@ def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -
     planner = _Planner(store, progress)
     for cell in (*source_cells(cells), *cells):
         planner.add(cell)
-    return StudyPlan(study, tuple(planner.cells), planner.runs, store, tuple(idle_exclusions(study)))
+    notes = (*idle_exclusions(study), *planner.notes, *_preprocessing_notes(planner.cells))
+    return StudyPlan(study, tuple(planner.cells), planner.runs, store, notes)
 
 
 def changed_data(plan: StudyPlan, cards: Mapping[str, Any]) -> Iterator[str]:
@@ -183,8 +184,9 @@ class _Planner:
     def __init__(self, store: Path, progress: Progress | None) -> None:
         self.runs: dict[str, PlannedRun] = {}
         self.cells: list[tuple[Cell, str]] = []
+        self.notes: list[str] = []
         self._store, self._progress = store, progress
-        self._data: dict[DataSettings, tuple[ImageTable, str, str]] = {}
+        self._data: dict[tuple[DataSettings, frozenset[str]], tuple[ImageTable, DataSettings, str, str]] = {}
 
     def add(self, cell: Cell) -> None:
         try:
@@ -204,9 +206,12 @@ class _Planner:
             raise ConfigError("A study computes each run in one process: system.distribute none or mirrored.")
         source = None if cell.source is None else self.runs[self._key(cell.source)]
         weights = {} if source is None else {"model.weights": str(source.path.absolute())}
-        config = changed_config(cell.config, weights)
-        table, rows, files = self._read(config.data)
-        identity = run_identity(config, table=rows, source=source and source.address)
+        table, data, rows, files = self._read(cell.config)
+        config = changed_config(cell.config, {"data": data, "optional": frozenset(), **weights})
+        # What the run would do by itself is called as before, so that it keeps its address.
+        alone = cell.own_preprocessing == config.model.preprocessing
+        known = changed_config(config, {"model.preprocessing": "auto"}) if alone else config
+        identity = run_identity(known, table=rows, source=source and source.address)
         found = address(identity)
         return PlannedRun(
             cell=cell,
@@ -220,15 +225,31 @@ class _Planner:
             source=source and source.key,
         )
 
-    def _read(self, settings: DataSettings) -> tuple[ImageTable, str, str]:
-        """The table, and the fingerprints of its rows and of its files."""
-        if settings not in self._data:
-            table = read_table(settings, progress=self._progress)
-            self._data[settings] = table, table_fingerprint(table), files_fingerprint(table)
-        return self._data[settings]
+    def _read(self, config: Config) -> tuple[ImageTable, DataSettings, str, str]:
+        """The table, the settings that fit it, and the fingerprints of its rows and of its files."""
+        asked = config.data, config.optional
+        if asked not in self._data:
+            table, used = read_fitting_table(config, progress=self._progress)
+            self._data[asked] = table, used, table_fingerprint(table), files_fingerprint(table)
+            self.notes += filter(None, [misfits_note(config, used)])
+        return self._data[asked]
 
     def _key(self, cell: Cell) -> str:
         return next(key for known, key in self.cells if known == cell)
+
+
+def _preprocessing_notes(cells: Sequence[tuple[Cell, str]]) -> Iterator[str]:
+    """A sentence for each network of which some weights were trained with another input scale than its arms get."""
+    arms: dict[tuple[str, str, str], dict[str, None]] = {}
+    for cell, _ in cells:
+        model, own = cell.config.model, cell.own_preprocessing
+        if own not in (None, model.preprocessing) and has_weights(cell.config):
+            arms.setdefault((model.backbone, model.preprocessing, own), {})[cell.arm] = None
+    for (backbone, mode, own), names in arms.items():
+        yield (
+            f"{backbone}: its arms get {mode} input, and the weights of {', '.join(names)} were trained with {own}; "
+            f"--set arms.{next(iter(names))}.model.preprocessing={own} gives an arm its own"
+        )
 
 
 def _read_card(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from radtransfer.config import checked_settings, flat_settings
 from radtransfer.errors import closest_names
 from radtransfer.run_names import check_value
 
-SECTIONS = ("study", "base", "sources", "arms", "grid", "exclude", "compare")
+SECTIONS = ("study", "base", "sources", "arms", "grid", "exclude", "compare", "preprocessing")
 """Of a study's file, in the order in which it is best read."""
 
 
@@ -76,6 +76,7 @@ class Parts:
     same: dict[str, Any]
     exclude: Any
     compare: Any
+    preprocessing: dict[str, Any]
 
     @classmethod
     def of(cls, document: dict[str, Any], reader: Reader) -> "Parts":
@@ -100,6 +101,7 @@ class Parts:
             same=same,
             exclude=document.get("exclude") or [],
             compare=document.get("compare"),
+            preprocessing=reader.mapping(document.get("preprocessing"), "preprocessing"),
         )
 
     def put(self, key: str, value: Any, reader: Reader, *, origin: str) -> None:
@@ -114,8 +116,8 @@ class Parts:
             rest = rest[len(name) + 1 :]
             in_grid = section == "arms" and rest.startswith("grid.")
             (self.arm_grids if in_grid else named)[name][rest.removeprefix("grid.") if in_grid else rest] = value
-        elif section in ("base", "grid", "study"):
-            {"base": self.base, "grid": self.grid, "study": self.about}[section][rest] = value
+        elif section in ("base", "grid", "study") or (section == "preprocessing" and rest):
+            (self.about if section == "study" else getattr(self, section))[rest] = value
         else:
             self.base[key] = value
             key = f"base.{key}"

@@ -7,11 +7,11 @@ study:                 what it is about, in words
   threshold: 0.9       the AUC that steps are counted to
 base:                  settings of every run, as in any config
   data: {source: images.csv}
-arms:                  what is compared: each a few settings more
-  scratch: {}
-  transfer: {model.weights: imagenet}
+  model.weights: imagenet
+arms:                  what is compared: each a few settings more; a control says so itself
+  scratch: {model.weights: random}
+  transfer: {}
   transfusion:
-    model.weights: imagenet
     transfer.scheme: transfusion
     grid: {transfer.through: [stem, stage1]}
 grid:                  every arm is run with every combination of these
@@ -25,6 +25,8 @@ sources:               runs to start from, as the weights `source:NAME`; a sourc
 compare:               for the report: pairs of arms, before (@initial) or after training
   cca: [[transfer@initial, transfer]]
   predictions: [[transfer, scratch]]
+preprocessing:         input scale of the arms of a network that do not name their own; by default that of the first
+  resnet50: caffe      pretrained weights among them
 """
 
 from collections.abc import Mapping
@@ -98,6 +100,9 @@ class Study:
         follows: Where it comes from.
         needs: What it needs.
         published: Numbers to compare with.
+        preprocessing: Backbone to the input scale of its arms whose own is `auto`; of others it is found.
+        given: Where data settings stand that were given on the command line, such as "base.data.source". Those of the
+            file that do not fit these data are left out.
     """
 
     name: str
@@ -113,6 +118,8 @@ class Study:
     follows: str = ""
     needs: str = ""
     published: str = ""
+    preprocessing: Mapping[str, str] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
 
     @property
     def axes(self) -> tuple[str, ...]:

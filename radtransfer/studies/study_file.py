@@ -2,18 +2,21 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from radtransfer.backbones import BACKBONES
 from radtransfer.closest_setting import closest_setting
 from radtransfer.config import find_config, parse_sets, raise_mistakes, setting_fields
 from radtransfer.errors import ConfigError, closest_names
+from radtransfer.run_names import check_value
+from radtransfer.studies.cells import with_preprocessing
 from radtransfer.studies.reader import Parts, Reader
 from radtransfer.studies.study import SOURCE, Comparisons, Study, StudyArm, StudySource, only_arms, side_arm
 from radtransfer.yaml_text import read_yaml, write_blocks
 
 _WORDS = ("title", "follows", "needs", "published")
-ABOUT = ("name", *_WORDS, "reference", "threshold")
+ABOUT = ("name", *_WORDS, "reference", "threshold", "given")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*$")
 
 
@@ -46,14 +49,17 @@ def load_study(
     if "arms" not in document and not set(document) & {"study", "base", "grid"}:
         raise ConfigError(f"{path.name} holds the settings of one run. Use: radtransfer finetune {source}")
     parts = Parts.of(document, reader)
+    controls = _controls(parts)
     for key, value in parse_sets(sets, reader.mistakes):
         parts.put(key, value, reader, origin=f"--set {key}")
     for key, value in (options or {}).items():
         parts.put(key, value, reader, origin="the command line")
     study = _read(parts, reader, name=path.stem)
     _check_names(study, reader)
+    _check_controls(study, controls, reader)
     raise_mistakes(reader.mistakes, "study")
-    return only_arms(study, tuple(arms))
+    arms = tuple(arms)
+    return only_arms(with_preprocessing(study), arms) if arms else study
 
 
 def study_text(study: Study) -> str:
@@ -63,13 +69,14 @@ def study_text(study: Study) -> str:
     }
     sources = {name: {**item.settings, "same": list(item.same)} for name, item in study.sources.items()}
     document = {
-        "study": {name: getattr(study, name) for name in ABOUT if getattr(study, name) not in ("", None)},
+        "study": {name: item for name in ABOUT if (item := _word(getattr(study, name))) not in ("", None, [])},
         "base": dict(study.base),
         "sources": sources,
         "arms": arms,
         "grid": _lists(study.grid),
         "exclude": [_lists(rule) for rule in study.exclude],
         "compare": {kind: list(map(list, pairs)) for kind, pairs in vars(study.compare).items() if pairs},
+        "preprocessing": dict(study.preprocessing),
     }
     return write_blocks(_plain({name: value for name, value in document.items() if value}))
 
@@ -93,6 +100,7 @@ def _read(parts: Parts, reader: Reader, *, name: str) -> Study:
         exclude=_exclude(parts.exclude, reader),
         sources={name: _source(name, parts, reader) for name in parts.sources},
         compare=_compare(parts.compare, reader),
+        preprocessing=_preprocessing(parts.preprocessing, reader),
     )
 
 
@@ -108,11 +116,50 @@ def _about(values: dict[str, Any], reader: Reader, *, name: str) -> dict[str, An
     if not isinstance(about.get("reference"), str | None):
         reader.wrong(f"reference is an arm. Received: {about['reference']!r}", "study", "reference")
         del about["reference"]
+    given = about.get("given", [])
+    if not isinstance(given, list):
+        reader.wrong(f"given is a list of settings such as base.data.source. Received: {given!r}", "study", "given")
+        given = []
+    outside = (name for name, line in reader.lines.items() if isinstance(line, str) and ".data." in name)
+    about["given"] = frozenset([*map(str, given), *outside])
     threshold = about.get("threshold")
     is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if threshold is not None and not (is_number and 0 <= threshold <= 1):
         reader.wrong(f"threshold is an AUC from 0 to 1. Received: {threshold!r}", "study", "threshold")
     return about
+
+
+def _preprocessing(modes: Mapping[str, Any], reader: Reader) -> dict[str, str]:
+    """Backbone to mode; `auto` leaves it to the weights."""
+    for backbone, mode in modes.items():
+        try:
+            BACKBONES.check(backbone)
+            check_value("model.preprocessing", str(mode))
+        except ConfigError as error:
+            reader.wrong(str(error), "preprocessing", backbone)
+    return {backbone: str(mode) for backbone, mode in modes.items() if mode != "auto"}
+
+
+def _controls(parts: Parts) -> list[str]:
+    """Arms that start at random only because they name no weights, in a study where other arms name theirs."""
+    if parts.base.get("model.weights", "random") != "random" or "model.weights" in parts.grid:
+        return []
+    named = {name: {**arm, **parts.arm_grids[name]}.get("model.weights") for name, arm in parts.arms.items()}
+    pretrained = any(weights not in (None, "random") for weights in named.values())
+    return [name for name, weights in named.items() if weights is None and pretrained]
+
+
+def _check_controls(study: Study, controls: Sequence[str], reader: Reader) -> None:
+    """Weights for all arms must not turn the controls of the file into pretrained arms."""
+    for section, values in (("base", [study.base.get("model.weights")]), ("grid", study.grid.get("model.weights", ()))):
+        if controls and set(values) - {None, "random"}:
+            reader.wrong(
+                f"{', '.join(controls)} would start from these weights; {reader.file} lets them start at random, "
+                "beside arms that name their weights. Give the weights to an arm, --set arms.NAME.model.weights=…; or "
+                f"write `model.weights: random` into {', '.join(controls)}, and the weights into base.",
+                section,
+                "model.weights",
+            )
 
 
 def _source(name: str, parts: Parts, reader: Reader) -> StudySource:
@@ -194,6 +241,10 @@ def _check_sources(study: Study, check: Callable[..., None]) -> None:
         for value in values:
             if str(value).startswith(SOURCE):
                 check(value, *parts, "model.weights")
+
+
+def _word(value: Any) -> Any:
+    return sorted(value) if isinstance(value, frozenset) else value
 
 
 def _lists(values: Mapping[str, tuple]) -> dict[str, list]:

@@ -26,7 +26,7 @@ from radtransfer.studies.pairs import paired_runs, reference_run
 from radtransfer.studies.plan import PlannedRun, StudyPlan, data_tables
 
 _FIRST = ("level", "run", "kind", "arm")
-_SETTINGS = ("backbone", "weights", "scheme", "through", "image_size", "seed", "fold")
+_SETTINGS = ("backbone", "weights", "preprocessing", "scheme", "through", "image_size", "seed", "fold")
 _FIGURES = ("auc", "auc_sd", "auc_pooled", "ci95_low", "ci95_high", "val_auc", "accuracy", "top5_accuracy")
 _STEPS = ("threshold", "steps", "steps_sd", "steps_reached", "steps_watched")
 _LAST = ("epochs", "best_epoch", "images", "patients", "parameters", "trainable_parameters", "seconds", "status")
@@ -69,14 +69,14 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
     """All that is known of a run.
 
     Its keys: `run` (key), `kind` ("arm" or "source"), `arm`, `labels` (axis → value), `backbone`, `weights` (as the
-    study says), `scheme`, `through`, `image_size`, `seed`, `positive_class` (None where there are not two classes);
-    `status` ("finished", "partly", "failed", "waiting") and `error`; `auc` (mean), `auc_sd` (ddof 1), `auc_pooled`,
-    `ci95_low`, `ci95_high`, `per_class` (class → mean AUC), `accuracy`, `top5_accuracy`, `images`, `patients`;
-    `threshold`, and `steps`, `steps_sd` over the folds that reached it, `steps_reached` of `steps_watched` folds;
-    `parameters` and `trainable_parameters` of the backbone; `seconds` of training; `reference`, the run that gains
-    are measured against; `path`; and `folds`, for each finished one its `fold`, `repeat`, `seed`, `auc`,
-    `per_class`, `val_auc`, `accuracy`, `top5_accuracy`, `epochs`, `best_epoch`, `images`, `patients`, `steps`
-    (null: never), `steps_watched`, `seconds`, `path`.
+    study says), `preprocessing`, `scheme`, `through`, `image_size`, `seed`, `positive_class` (None where there are not
+    two classes); `status` ("finished", "partly", "failed", "waiting") and `error`; `auc` (mean), `auc_sd` (ddof 1),
+    `auc_pooled`, `ci95_low`, `ci95_high`, `per_class` (class → mean AUC), `accuracy`, `top5_accuracy`, `images`,
+    `patients`; `threshold`, and `steps`, `steps_sd` over the folds that reached it, `steps_reached` of `steps_watched`
+    folds; `parameters` and `trainable_parameters` of the backbone; `seconds` of training; `reference`, the run that
+    gains are measured against; `path`; and `folds`, for each finished one its `fold`, `repeat`, `seed`, `auc`,
+    `per_class`, `val_auc`, `accuracy`, `top5_accuracy`, `epochs`, `best_epoch`, `images`, `patients`, `steps` (null:
+    never), `steps_watched`, `seconds`, `path`.
     """
     config, record = cell.config, _record(run.path)
     plan_record = record.get("plan", {})
@@ -88,6 +88,7 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
         "labels": {name: _plain(value) for name, value in cell.labels.items()},
         "backbone": config.model.backbone,
         "weights": config.model.weights,
+        "preprocessing": config.model.preprocessing,
         "scheme": look_up(config)[1].scheme,
         "through": config.transfer.through,
         "image_size": config.model.image_size,

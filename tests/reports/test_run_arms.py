@@ -87,8 +87,25 @@ def test_a_run_given_twice_counts_once(tmp_path):
         ({"starts_from": "random", "weights": "random"}, ("start",)),
         ({"backbone": "cbr_tiny", "frozen": 1, "weights": "w"}, ("network", "start", "what trains")),
         ({"settings": {"model.preprocessing": "tf", "data.source": "d.csv"}}, ("data", "preprocessing")),
+        (
+            {"weights": "random", "starts_from": "random", "settings": {"model.preprocessing": "tf"}},
+            ("start", "preprocessing"),
+        ),
     ],
 )
 def test_what_two_arms_differ_in_is_named(tmp_path, options, names):
     one, other = arms(write_run(tmp_path / "a"), write_run(tmp_path / "b", **options))
     assert differ_in(one, other) == names
+
+
+def test_an_input_is_what_it_was_resolved_to_however_the_settings_said_it(tmp_path):
+    import json
+
+    for name, asked, resolved in (("a", "auto", "caffe"), ("b", "caffe", "caffe"), ("c", "auto", "torch")):
+        path = write_run(tmp_path / name, seed="abc".index(name), settings={"model.preprocessing": asked})
+        record = json.loads((path / "run.json").read_text())
+        (path / "run.json").write_text(json.dumps(record | {"preprocessing": resolved}))
+    both, other = arms(tmp_path)
+    assert ([run.path.name for run in both.runs], both.preprocessing) == (["a", "b"], "caffe input")
+    assert (other.preprocessing, differ_in(both, other)) == ("torch input", ("preprocessing",))
+    assert "torch input" in other.name

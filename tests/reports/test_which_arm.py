@@ -106,3 +106,21 @@ def test_every_pair_of_compared_arms_gets_a_verdict():
             found = results(arm("a", 0.9), arm("b", 0.8, **{name: keys[name] for name in names}))
             words = {point.verdict for point in advice(found)}
             assert words & {"which arm", "which start", "which size", "undecided"}, names
+
+
+def test_a_start_with_another_input_is_not_ranked_and_the_advice_says_that_the_input_differs_too(tmp_path):
+    write_run(tmp_path / "runs/a", shift=3.0, settings={"model.preprocessing": "caffe"})
+    random = {"starts_from": "random", "weights": "random"}
+    write_run(tmp_path / "runs/b", shift=0.5, settings={"model.preprocessing": "torch"}, **random)
+    command = ["report", str(tmp_path / "runs"), "--no-cca", "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(application, command, prog_name="radtransfer").exit_code == 0
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "They differ in start and preprocessing: this says nothing of any one of these alone" in text
+    assert "Start from imagenet" not in text
+
+
+def test_networks_of_different_size_are_compared_and_the_input_is_told():
+    large = arm("a", 0.9, backbone="resnet50")
+    small = replace(arm("b", 0.9), parameters=10**5, preprocessing="torch input")
+    (point,) = which_size(results(large, small, differ_in=("network", "preprocessing")))
+    assert "They differ in preprocessing as well." in point.text

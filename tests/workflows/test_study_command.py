@@ -277,6 +277,21 @@ def test_a_dry_run_lists_the_runs_and_computes_none(radtransfer, study_file, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_tells_the_input_of_every_run_and_which_settings_were_left_out(radtransfer, tiny_images, tmp_path):
+    data = ("--data", tiny_images / "images.csv", "--image-root", tiny_images / "images", "--arms", "scratch,transfer")
+    sets = ("grid.model.backbone=[cbr_tiny]", "grid.seed=[0]", "sources.source.model.preprocessing=tf")
+    options = (*data, *(item for text in sets for item in ("--set", text)), "--runs", tmp_path, "--dry-run")
+    outcome = radtransfer("study", "quick-advice", *options)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("left out, as they do not fit") == 1
+    assert f"{tiny_images / 'images.csv'}: data.positive_from (2)" in outcome.err
+    header, *rows = outcome.out.splitlines()[1:-1]
+    assert header.split() == ["run", "status", "arm", "backbone", "seed", "input", "time"]
+    assert [row.split()[-3] for row in rows] == ["tf"] * 3
+    report = json.loads(radtransfer("study", "quick-advice", *options, "--json").out)
+    assert {row["preprocessing"] for row in report["runs"]} == {"tf"}
+
+
 def test_a_run_that_another_process_computes_is_waited_for(radtransfer, study_file, finished, tmp_path, monkeypatch):
     from radtransfer.studies import study_runs
 

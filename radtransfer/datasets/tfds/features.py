@@ -114,7 +114,8 @@ def _named(name: str, known: Sequence[str], role: str) -> str:
         return found[0]
     raise DataError(
         f"{name!r} (--{role}-column) is not in this TFDS data set. It has {listed(known, limit=20) or 'nothing'}. "
-        "Name one of these."
+        "Name one of these.",
+        misfits=(f"{role}_column",),
     )
 
 

@@ -164,17 +164,25 @@ def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, A
     """The labels that are asked for; patients by the regular expression, if there is one."""
     if settings.image_root or settings.path_column:
         name = "image_root" if settings.image_root else "path_column"
-        raise ConfigError(f"data.{name} is given, but a prepared data set brings its own images. Leave it out.")
+        raise ConfigError(
+            f"data.{name} is given, but a prepared data set brings its own images. Leave it out.", misfits=(name,)
+        )
     if settings.patient_column and (settings.patient_column != "patient" or table.patients is None):
         has = "no patients" if table.patients is None else "them in 'patient'"
-        raise ConfigError(f"--patient-column {settings.patient_column}: the prepared data set has {has}. Leave it out.")
+        raise ConfigError(
+            f"--patient-column {settings.patient_column}: the prepared data set has {has}. Leave it out.",
+            misfits=("patient_column",),
+        )
     parts, notes = {}, list(table.notes)
     if settings.patient_regex is not None:
         parts["patients"] = None
     if settings.label_column and settings.label_column != ("label",):
         if table.task != "multilabel" or set(settings.label_column) - set(table.classes):
             has = listed(table.classes) if table.task == "multilabel" else "one label per image, 'label'"
-            raise ConfigError(f"--label-column {','.join(settings.label_column)}: the prepared data set has {has}.")
+            raise ConfigError(
+                f"--label-column {','.join(settings.label_column)}: the prepared data set has {has}.",
+                misfits=() if set(settings.label_column) & set(table.classes) else ("label_column",),
+            )
         kept = [place for place, name in enumerate(table.classes) if name in settings.label_column]
         parts |= {"targets": table.targets[:, kept], "classes": tuple(table.classes[place] for place in kept)}
     if table.task == "multilabel":

@@ -46,7 +46,9 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     if is_prepared(folder):
         return _only(read_prepared(folder, settings), chosen, name)
     if folder.is_dir() and settings.image_root:
-        raise ConfigError(f"tfds:{name} is a folder and brings its own images. Leave --image-root out.")
+        raise ConfigError(
+            f"tfds:{name} is a folder and brings its own images. Leave --image-root out.", misfits=("image_root",)
+        )
     builder = open_builder(name, settings.image_root)
     known = KNOWN_SETS.get(builder.name)
     features = choose_features(builder.info.features, settings, known)

@@ -119,7 +119,7 @@ def _smallest(
 
 
 def _where(arm: ArmSummary) -> str:
-    return f" ({', '.join(filter(None, (arm.backbone, arm.recipe, arm.context)))})"
+    return f" ({', '.join(filter(None, (arm.backbone, arm.preprocessing, arm.recipe, arm.context)))})"
 
 
 def _size(arm: ArmSummary) -> str:

@@ -8,7 +8,7 @@ References:
 from collections.abc import Iterator
 
 from radtransfer.reports.advice.evidence import difference_evidence
-from radtransfer.reports.arms.arm_results import ArmResults, groups_of
+from radtransfer.reports.arms.arm_results import SETTINGS, ArmResults, groups_of
 from radtransfer.reports.numbers import number, plain_interval
 from radtransfer.reports.page import Point
 from radtransfer.reports.verdicts import verdict
@@ -22,7 +22,7 @@ LOW_KAPPA = 0.4
 
 def lost_when_frozen(found: ArmResults) -> Iterator[Point]:
     """A failure signature: less AUC the less is trained."""
-    for arms in groups_of(found, ("backbone", "start", "recipe", "context"), by="depth"):
+    for arms in groups_of(found, ("backbone", "start", *SETTINGS), by="depth"):
         known = sorted((arm for arm in arms if arm.trainable is not None), key=lambda arm: -arm.trainable)
         for arm in known[1:]:
             difference = found.difference(known[0].name, arm.name)
@@ -42,7 +42,7 @@ def alike_without_gain(found: ArmResults) -> Iterator[Point]:
         if arm.start == "random" or not values or sum(values) / len(values) < HIGH_SIMILARITY:
             continue
         for other in found.scored:
-            alike = all(getattr(arm, key) == getattr(other, key) for key in ("backbone", "depth", "recipe", "context"))
+            alike = all(getattr(arm, key) == getattr(other, key) for key in ("backbone", "depth", *SETTINGS))
             difference = found.difference(arm.name, other.name) if alike and other.start == "random" else None
             if difference is not None and verdict(difference.ci95) != "better":
                 mean = number(sum(values) / len(values), 2)

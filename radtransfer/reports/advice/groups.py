@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from radtransfer.reports.arms.arm_results import ArmResults, ArmSummary, groups_of
+from radtransfer.reports.arms.arm_results import SETTINGS, ArmResults, ArmSummary, groups_of
 
 
 def start_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
     """Arms, best first, that differ in their start alone."""
-    yield from groups_of(found, ("backbone", "depth", "recipe", "context"), by="start")
+    yield from groups_of(found, ("backbone", "depth", *SETTINGS), by="start")
 
 
 def depth_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
     """Arms, best first, that differ in how much of them trains alone."""
-    for arms in groups_of(found, ("backbone", "start", "recipe", "context"), by="depth"):
+    for arms in groups_of(found, ("backbone", "start", *SETTINGS), by="depth"):
         known = [arm for arm in arms if arm.trainable is not None]
         if len(known) > 1:
             yield known

@@ -21,7 +21,7 @@ from radtransfer.reports.fold_statistics import fold_difference, spread
 MOST_ARMS = 10
 """Up to so many arms every pair is compared; beyond, those that a rule of the advice needs."""
 
-_TOLD = ("start", "depth", "backbone", "recipe", "context")
+_TOLD = ("start", "depth", "backbone", "recipe", "context", "preprocessing")
 
 Pair = tuple[RunPredictions, RunPredictions]
 
@@ -91,6 +91,7 @@ def _summary(arm: Arm, predictions: PredictionShelf, images: int) -> ArmSummary:
         ci95=interval,
         of_study=arm.of_study,
         images=images,
+        preprocessing=arm.preprocessing,
     )
 
 

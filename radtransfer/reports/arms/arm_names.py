@@ -12,7 +12,9 @@ from typing import Any
 from radtransfer.reports.arms.arm_results import NETWORK
 from radtransfer.reports.arms.run_arms import CHANCE, Arm, ArmRun
 
-_PLAN = ("model.weights", "model.backbone", "model.preprocessing", "transfer.")
+_PREPROCESSING = "model.preprocessing"
+
+_PLAN = ("model.weights", "model.backbone", "transfer.")
 """Settings that are told by start, depth and backbone."""
 
 _RECIPE = "training."
@@ -37,8 +39,12 @@ def sort_arms(runs: Sequence[ArmRun]) -> list[Arm]:
 def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
     """An arm, without a name, for each group of runs."""
     firsts = [group[0] for group in groups]
-    names = dict.fromkeys(name for run in firsts for name in run.settings if not name.startswith((*CHANCE, *_PLAN)))
+    apart = (*CHANCE, *_PLAN, _PREPROCESSING)
+    names = dict.fromkeys(name for run in firsts for name in run.settings if not name.startswith(apart))
     others = [name for name in names if len({_text(run.settings.get(name)) for run in firsts}) > 1]
+    modes: dict[str, set[str | None]] = {}
+    for run in firsts:
+        modes.setdefault(_backbone(run), set()).add(run.settings.get(_PREPROCESSING))
     return [
         Arm(
             name="",
@@ -48,6 +54,7 @@ def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
             recipe=_told(run, [name for name in others if name.startswith(_RECIPE)]),
             context=_told(run, [name for name in others if not name.startswith(_RECIPE)]),
             runs=tuple(group),
+            preprocessing=f"{run.settings.get(_PREPROCESSING)} input" if len(modes[_backbone(run)]) > 1 else "",
         )
         for run, group in zip(firsts, groups, strict=True)
     ]
@@ -55,7 +62,8 @@ def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
 
 def what_it_is(arm: Any) -> str:
     """Backbone, start, depth and what else is special, of an `Arm` or `ArmSummary`."""
-    return ", ".join(filter(None, (arm.backbone, arm.start, arm.depth, arm.recipe, arm.context)))
+    words = (arm.backbone, arm.start, arm.depth, arm.preprocessing, arm.recipe, arm.context)
+    return ", ".join(filter(None, words))
 
 
 def started_from(arm: Arm) -> str:
@@ -139,7 +147,7 @@ def _names(arms: Sequence[Arm]) -> list[str]:
         if len(set(names)) < len(names):
             names = [f"{arm.runs[0].path.resolve().parent.name}/{name}" for arm, name in zip(arms, names, strict=True)]
     else:
-        keys = ("backbone", "start", "depth", "recipe", "context")
+        keys = ("backbone", "start", "depth", "preprocessing", "recipe", "context")
         shown = [key for key in keys if len({getattr(arm, key) for arm in arms}) > 1]
         names = [", ".join(filter(None, (getattr(arm, key) for key in shown))) or arm.start for arm in arms]
     return [name if names.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(names, start=1)]

@@ -9,6 +9,9 @@ from radtransfer.reports.arms.step_differences import Interval, StepDifference
 NETWORK = "network"
 """What arms of different backbones differ in, as `ArmDifference.differ_in` calls it."""
 
+SETTINGS = ("recipe", "context", "preprocessing")
+"""Attributes of an arm that must be equal where its start, or what of it trains, is compared."""
+
 
 @dataclass(frozen=True)
 class ArmSummary:
@@ -29,6 +32,7 @@ class ArmSummary:
         ci95: Its 95 % interval over patients.
         of_study: Whether its name is that of a study's arm.
         images: Which of the report's sets of test images it was tested on, from 1.
+        preprocessing: Its input scale, such as "caffe input"; empty where all arms of its backbone have the same.
     """
 
     name: str
@@ -47,6 +51,7 @@ class ArmSummary:
     ci95: Interval | None = None
     of_study: bool = False
     images: int = 1
+    preprocessing: str = ""
 
     @property
     def origin(self) -> str:

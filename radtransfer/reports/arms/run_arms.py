@@ -40,7 +40,7 @@ class ArmRun:
 
     Attributes:
         path: The folder.
-        settings: Dotted settings, of its config.yaml.
+        settings: Dotted settings, of its config.yaml; the input scale as it was resolved.
         record: Its run.json.
         metrics: Its metrics.json; empty while folds are missing.
         folds: What is finished.
@@ -76,7 +76,7 @@ class Arm:
 
     Attributes:
         name: Unique in the report.
-        start, depth, backbone, recipe, context: As in `ArmSummary`.
+        start, depth, backbone, recipe, context, preprocessing: As in `ArmSummary`.
         runs: One per seed.
         of_study: Whether a study gave the name.
     """
@@ -89,6 +89,7 @@ class Arm:
     context: str = ""
     runs: Sequence[ArmRun] = field(default_factory=tuple)
     of_study: bool = False
+    preprocessing: str = ""
 
     @property
     def folds(self) -> list[TrainedFold]:
@@ -139,7 +140,10 @@ def _read(folder: Path, weights: str) -> ArmRun:
         trained.append(TrainedFold(number, metrics.get("repeat", 1), seed, metrics.get("auc"), curve))
     whole = folder / "metrics.json"
     metrics = read_record(whole) if whole.is_file() else {}
-    return ArmRun(folder, dict(_flat(document)), read_run(folder), metrics, trained, weights)
+    record, settings = read_run(folder), dict(_flat(document))
+    if "preprocessing" in record:
+        settings["model.preprocessing"] = record["preprocessing"]
+    return ArmRun(folder, settings, record, metrics, trained, weights)
 
 
 def _curve(file: Path) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from radtransfer.errors import RadtransferError, SimilarityError
 from radtransfer.progress import Progress
+from radtransfer.reports.arms.arm_results import SETTINGS
 from radtransfer.reports.arms.run_arms import Arm
 from radtransfer.reports.arms.run_changes import CHANNELS, MOST_RUNS, in_enough_channels
 from radtransfer.reports.arms.subject import Subject
@@ -41,7 +42,7 @@ def _runs_by_arm(subject: Subject) -> Iterator[tuple[str, list[str]]]:
     by_name = {arm.name: arm for arm in subject.arms}
     for name, baseline in subject.references.items():
         arms = by_name[name], by_name[baseline]
-        if any(getattr(arms[0], key) != getattr(arms[1], key) for key in ("backbone", "depth", "recipe", "context")):
+        if any(getattr(arms[0], key) != getattr(arms[1], key) for key in ("backbone", "depth", *SETTINGS)):
             continue
         starts = [{stage["starts_from"] for stage in arm.runs[0].record["plan"]["stages"]} for arm in arms]
         runs = [_first_folds(arm) for arm in arms]

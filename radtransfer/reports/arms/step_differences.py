@@ -86,7 +86,10 @@ def step_differences(arms: Sequence[Arm], threshold: float) -> list[StepDifferen
     found = []
     for place, a in enumerate(arms):
         for b in arms[place + 1 :]:
-            alike = all(getattr(a, key) == getattr(b, key) for key in ("backbone", "depth", "recipe", "context"))
+            alike = all(
+                getattr(a, key) == getattr(b, key)
+                for key in ("backbone", "depth", "recipe", "context", "preprocessing")
+            )
             difference = step_difference(a, b, threshold) if alike and a.start != b.start else None
             found += [] if difference is None else [difference]
     return found

@@ -134,7 +134,7 @@ def _random_starts(arms: Sequence[Arm]) -> dict[str, str]:
 
 
 def _but_start(arm: Arm) -> tuple[str, ...]:
-    return (arm.backbone, arm.depth, arm.recipe, arm.context)
+    return (arm.backbone, arm.depth, arm.recipe, arm.context, arm.preprocessing)
 
 
 def _cca_pairs(
