@@ -2,7 +2,8 @@
 
 Differs from PyYAML's `safe_load` where that surprises: `1e-4` is a number, a repeated key is an
 error, `no`, `off`, `yes`, `on` stay the words they are (only `true` and `false` are booleans), 010 is ten, and
-times and dates (1:30, 2024-01-01) are text. The keys of `AS_WRITTEN` keep numbers and booleans as text too.
+times and dates (1:30, 2024-01-01) are text. The keys of `AS_WRITTEN` keep numbers and booleans as text too. Merge keys
+(`<<: *name`) are followed; no tag is, but those of plain values.
 """
 
 import re
@@ -22,9 +23,12 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, stream: str):
         super().__init__(stream)
-        self.lines: dict[tuple[str, ...], int] = {}
+        self._flat: set[int] = set()
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if id(node) in self._flat:
+            return
+        self._flat.add(id(node))
         seen: set = set()
         for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -35,7 +39,17 @@ class _Loader(yaml.SafeLoader):
             if key in seen:
                 raise ConfigError(f"key {key!r} is repeated in line {key_node.start_mark.line + 1}")
             seen.add(key)
+        super().flatten_mapping(node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         return super().construct_mapping(node, deep=True)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError):
+            what = f"{node.value!r:.40} is not of the type {node.tag.rpartition(':')[2]}, or too long"
+            raise ConfigError(f"line {node.start_mark.line + 1}: {what}") from None
 
 
 class _Dumper(yaml.SafeDumper):
@@ -62,7 +76,14 @@ for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
     _kind.add_implicit_resolver("tag:yaml.org,2002:int", _WHOLE_NUMBER, list("-+0123456789"))
 
+_Loader.yaml_constructors = {
+    tag: build
+    for tag, build in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.endswith((":null", ":bool", ":float", ":str", ":seq", ":map"))
+}
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+for _name in ("merge", "value"):  # << and =, which mean something as keys only
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", yaml.SafeLoader.construct_yaml_str)
 
 
 def parse_scalar(text: str, *, key: str = "") -> Any:

@@ -73,6 +73,63 @@ def test_a_value_that_holds_itself_is_a_mistake():
         parse_yaml("a: &a [*a]", source="it")
 
 
+def test_merge_keys_are_followed_and_own_keys_win():
+    document = "a: &a {x: 1, y: 2}\nc: &c {x: 5, z: 6}\nb:\n  <<: [*a, *c]\n  y: 3\n<<: {top: 4}\n"
+    value, lines = parse_yaml(document, source="it")
+    assert value["b"] == {"x": 1, "y": 3, "z": 6}
+    assert value["top"] == 4
+    assert (lines["b.x"], lines["b.y"], lines["top"]) == (1, 5, 6)
+
+
+def test_merged_settings_are_checked_as_if_they_were_written_there(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {source: x}\ntraining:\n  epochs: 2\n  <<: {epochs: 7, patience: 3}\n")
+    config = load_config(file)
+    assert (config.training.epochs, config.training.patience) == (2, 3)
+    file.write_text("data: {source: x}\ntraining:\n  <<: {epoch: 7}\n")
+    with pytest.raises(ConfigError, match=r"'training.epoch'.*line 3"):
+        load_config(file)
+    assert parse_yaml("a: &a {positive_class: 01}\nb: {<<: *a}", source="it")[0]["b"] == {"positive_class": "01"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: {<<: 3}",
+        "a: {<<: [3]}",
+        "a: {<<: null}",
+        "a: {<<: text}",
+        "b: &b [1]\na: {<<: *b}",
+        "a: &a {<<: *a}",
+        "a: &a {<<: [*a, {x: 1}]}",
+        "a: {<<: {x: 1}, <<: {y: 1}}",
+        "a: {<<: {x: 1, x: 2}}",
+        "a: {<<: {[x]: 2}}",
+        "a: !!bool maybe",
+        "a: !!timestamp soon",
+        "a: !!map x",
+        "a: !!set {x}",
+        "a: !!omap [x: 1]",
+        "a: !!binary eA==",
+        f"a: {'9' * 5000}",
+        "\n".join(
+            ["a0: &a0 {x: 1, y: 2}"] + [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 30)]
+        ),
+        "\n".join(["a0: &a0 {x: 1, y: 2}"] + [f"a{i}: &a{i} {{<<: *a{i - 1}, x{i}: *a{i - 1}}}" for i in range(1, 60)]),
+    ],
+)
+def test_what_is_no_setting_is_one_line_of_advice(text):
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, source="it")
+    assert str(caught.value).startswith("it")
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["<<", "="])
+def test_merge_signs_that_are_values_are_text(text):
+    assert parse_yaml(f"a: {text}\nb: [{text}]", source="it")[0] == {"a": text, "b": [text]}
+
+
 @pytest.mark.parametrize("text", ["0", "1", "01", "1.0", "1e3", "True", "true", "yes", "no", "2024-01-01"])
 def test_a_positive_class_is_the_text_that_was_written(text):
     document = (

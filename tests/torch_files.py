@@ -31,12 +31,15 @@ def state_dict(tensors: Mapping[str, np.ndarray]) -> bytes:
     return b"ccollections\nOrderedDict\n)R(" + items + b"u"
 
 
-def tensor(key: int, array: np.ndarray, *, shape: tuple = (), length: int | None = None) -> bytes:
+def tensor(
+    key: int, array: np.ndarray, *, shape: tuple = (), strides: tuple | None = None, length: int | None = None
+) -> bytes:
     """The call that makes one from block `key`."""
     kind = STORAGES[str(array.dtype)]
     block = b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(str(key)) + text("cpu")
     block += number(array.size if length is None else length) + b"tQ"
-    strides = np.cumprod([1, *array.shape[:0:-1]])[::-1] if array.ndim else []
+    if strides is None:
+        strides = np.cumprod([1, *array.shape[:0:-1]])[::-1] if array.ndim else []
     arguments = block + number(0) + numbers(shape or array.shape) + numbers(strides) + b"\x89" + b"}"
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
 
@@ -46,8 +49,10 @@ def text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(encoded)) + encoded
 
 
-def number(value: int) -> bytes:
-    return b"J" + struct.pack("<i", int(value)) if value < 2**31 else b"\x8a\x08" + struct.pack("<q", int(value))
+def number(value: float) -> bytes:
+    if isinstance(value, float):
+        return b"G" + struct.pack(">d", value)
+    return b"J" + struct.pack("<i", int(value)) if abs(value) < 2**31 else b"\x8a\x08" + struct.pack("<q", int(value))
 
 
 def numbers(values) -> bytes:

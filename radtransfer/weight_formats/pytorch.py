@@ -20,12 +20,21 @@ import numpy as np
 
 from radtransfer.errors import WeightsError
 from radtransfer.weight_formats.diagnosis import check_content, damage
-from radtransfer.weight_formats.state_pickle import LARGEST, StoredBlock, StoredTensor, read_state_pickle
+from radtransfer.weight_formats.state_pickle import (
+    LARGEST,
+    MOST_DIMENSIONS,
+    StoredBlock,
+    StoredTensor,
+    read_state_pickle,
+)
 
 LARGEST_FILE = 16 * 2**30
 """Bytes of all tensors together; the networks here have less than 1 GB."""
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "backbone")
+_DEEPEST = 8
+"""Dictionaries, one in the other, in which a state dict is looked for."""
+
 _SAFE_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
 _SAFE_DTYPES |= {"I8": "i1", "U8": "u1", "BOOL": "?"}
 _DAMAGED = (
@@ -90,27 +99,28 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
         if archive.getinfo(pickled).file_size > LARGEST:
             raise WeightsError("holds a pickle far larger than that of a state dict. Nothing was read.")
         folder = pickled.removesuffix("data.pkl")
-        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
-            raise WeightsError("was written on a big-endian machine. Save it again on another.")
+        if f"{folder}byteorder" in archive.namelist():
+            with archive.open(f"{folder}byteorder") as order:
+                if order.read(16) != b"little":
+                    raise WeightsError("was written on a big-endian machine. Save it again on another.")
         found = dict(_state_dict(read_state_pickle(archive.read(pickled))))
         _check_sizes(archive, folder, found.values())
-        blocks: dict[str, np.ndarray] = {}
-        for tensor in found.values():
-            key = tensor.block.key
-            if key not in blocks:
-                blocks[key] = _numbers(archive.read(f"{folder}data/{key}"), tensor.block)
-        return {name: _array(tensor, blocks[tensor.block.key]) for name, tensor in found.items()}
+        blocks = {
+            block: _numbers(archive.read(f"{folder}data/{block.key}"), block)
+            for block in {tensor.block for tensor in found.values()}
+        }
+        return {name: _array(tensor, blocks[tensor.block]) for name, tensor in found.items()}
 
 
-def _state_dict(content: Any) -> Iterator[tuple[str, StoredTensor]]:
+def _state_dict(content: Any, depth: int = 0) -> Iterator[tuple[str, StoredTensor]]:
     """The names and tensors of a state dict, alone or beside an epoch, an optimizer and the like."""
     if isinstance(content, dict):
         if any(isinstance(value, StoredTensor) for value in content.values()):
             return ((str(name), value) for name, value in content.items() if isinstance(value, StoredTensor))
         for name in _CONTAINERS:
-            if isinstance(content.get(name), dict):
-                return _state_dict(content[name])
-        held = ", ".join(map(str, list(content)[:6])) or "nothing"
+            if isinstance(content.get(name), dict) and depth < _DEEPEST:
+                return _state_dict(content[name], depth + 1)
+        held = ", ".join(f"{name!s:.40}" for name in list(content)[:6]) or "nothing"
         raise WeightsError(f"holds no state dict (it holds {held}). Save model.state_dict().")
     name = getattr(content, "name", type(content).__name__)
     raise WeightsError(
@@ -135,8 +145,6 @@ def _check_sizes(archive: zipfile.ZipFile, folder: str, tensors: Any) -> None:
 
 def _array(tensor: StoredTensor, numbers: np.ndarray) -> np.ndarray:
     shape, strides = tensor.shape, tensor.strides
-    if len(shape) != len(strides) or min((tensor.offset, *shape, *strides), default=0) < 0:
-        raise WeightsError(f"declares a tensor of shape {shape} with strides {strides}.")
     last = tensor.offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
     if math.prod(shape) and last >= len(numbers):
         raise WeightsError(f"declares a tensor of shape {shape} beyond its {len(numbers)} numbers. Download it again.")
@@ -169,21 +177,39 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         handle.seek(8)
         header = json.loads(handle.read(length))
         content = handle.read()
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in _SAFE_DTYPES:
-            raise WeightsError(f"holds {name} of the type {entry['dtype']}, which is not read.")
-        (start, end), shape = entry["data_offsets"], tuple(map(int, entry["shape"]))
-        block = StoredBlock(name, _SAFE_DTYPES[entry["dtype"]], math.prod(shape))
-        if (
-            min(shape, default=0) < 0
-            or end - start != block.length * _itemsize(block.dtype)
-            or not 0 <= start <= end <= len(content)
-        ):
-            raise WeightsError(f"declares {name} of shape {shape} in bytes {start} to {end} of {len(content)}.")
-        tensors[name] = _numbers(content[start:end], block).reshape(shape)
-    if not tensors:
+    declared = {
+        name: _declared(name, entry, size=len(content)) for name, entry in header.items() if name != "__metadata__"
+    }
+    if not declared:
         raise WeightsError("holds no tensors.")
-    return tensors
+    end = 0
+    for block, _, start in sorted(declared.values(), key=lambda entry: entry[2]):
+        if block.length and start < end:
+            raise WeightsError(f"declares {block.key!r:.80} in bytes that belong to another tensor. Download it again.")
+        end = max(end, start + block.length * _itemsize(block.dtype))
+    return {
+        name: _numbers(content[start : start + block.length * _itemsize(block.dtype)], block).reshape(shape)
+        for name, (block, shape, start) in declared.items()
+    }
+
+
+def _declared(name: str, entry: Any, *, size: int) -> tuple[StoredBlock, tuple[int, ...], int]:
+    """Of a tensor in a safetensors header its block, its shape, and where it begins in the `size` bytes of numbers."""
+    dtype, shape, offsets = (
+        (entry.get(key) for key in ("dtype", "shape", "data_offsets")) if isinstance(entry, dict) else (None, 0, 0)
+    )
+    if not isinstance(dtype, str) or dtype not in _SAFE_DTYPES:
+        raise WeightsError(f"holds {name!r:.80} of the type {dtype!r:.80}, which is not read.")
+    whole = all(
+        isinstance(numbers, list) and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+        for numbers in (shape, offsets)
+    )
+    if not whole or len(shape) > MOST_DIMENSIONS or len(offsets) != 2:
+        raise WeightsError(
+            f"declares {name!r:.80} of shape {shape!r:.80} in bytes {offsets!r:.80}: expected a list of up to "
+            f"{MOST_DIMENSIONS} whole numbers from 0 on, and a list of two. Download it again."
+        )
+    block, (start, end) = StoredBlock(name, _SAFE_DTYPES[dtype], math.prod(shape)), offsets
+    if end - start != block.length * _itemsize(block.dtype) or end > size:
+        raise WeightsError(f"declares {name!r:.80} of shape {shape!r:.80} in bytes {start} to {end} of {size}.")
+    return block, tuple(shape), start

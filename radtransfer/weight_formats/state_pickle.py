@@ -3,6 +3,9 @@
 `pickle` builds whatever a file asks for, by calling whatever it names. Here its instructions are only parsed, and
 followed by a machine that knows dictionaries, lists, tuples, numbers, strings and one call, that which makes a tensor
 from a stored block. Anything else is refused by name.
+
+A few hundred bytes can name one tuple within itself so often that comparing, printing or walking it never ends. So no
+object is walked twice, nothing but plain values becomes a key, and every item looked at counts as a step.
 """
 
 import pickletools
@@ -16,6 +19,10 @@ LARGEST = 32 * 2**20
 """Bytes; the pickle of a state dict holds names and numbers and is far smaller."""
 
 _MOST_STEPS = 2_000_000
+_LONGEST_NAME, MOST_DIMENSIONS = 1000, 32
+_KEYS = (str, bytes, int, float, type(None))
+"""What a dictionary here may have as a key; entries under others, such as tuples, are no tensors with a name."""
+
 _TENSOR_CALLS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 _PARAMETER_CALLS = ("torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state")
 _EMPTY_CALLS = ("collections OrderedDict", "collections defaultdict", "collections Counter")
@@ -41,7 +48,6 @@ _VALUES = {
     "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BINSTRING", "SHORT_BINSTRING", "STRING",
     "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 }  # fmt: skip
-_MARK = object()
 
 
 @dataclass(frozen=True)
@@ -85,14 +91,14 @@ def read_state_pickle(content: bytes) -> Any:
     """
     machine = _Machine()
     try:
-        for steps, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-            if steps > _MOST_STEPS:
-                raise WeightsError("holds a pickle of millions of instructions, which no state dict has.")
+        for opcode, argument, _ in pickletools.genops(content):
+            machine.step()
             if opcode.name == "STOP":
                 return machine.stack[-1]
             machine.follow(opcode.name, argument)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
-        raise WeightsError(f"holds a damaged pickle ({type(error).__name__}: {error}). Download it again.") from None
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error!s:.100}"
+        raise WeightsError(f"holds a damaged pickle ({reason}). Download it again.") from None
     raise WeightsError("holds a pickle without end. Download it again.")
 
 
@@ -101,25 +107,48 @@ class _Machine:
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
+        self.outer: list[list[Any]] = []  # of each mark that is open, what lay on the stack before it
         self.memo: dict[int, Any] = {}
+        self.texts: dict[str | bytes, str | bytes] = {}
+        self.steps = 0
+
+    def step(self, count: int = 1) -> None:
+        self.steps += count
+        if self.steps > _MOST_STEPS:
+            raise WeightsError(f"holds a pickle of more than {_MOST_STEPS:,} steps, which no state dict has.")
 
     def follow(self, name: str, argument: Any) -> None:
         if name in _LITERALS:
             self.stack.append(_LITERALS[name])
         elif name in _VALUES:
-            self.stack.append(argument)
+            self.stack.append(self.value(argument))
         elif name in _INSTRUCTIONS:
             _INSTRUCTIONS[name](self, argument)
         elif name not in ("PROTO", "FRAME"):
             raise WeightsError(f"holds the pickle instruction {name}, which no state dict needs; it is not followed.")
 
+    def value(self, value: Any) -> Any:
+        """Equal texts as one object, so that comparing them costs nothing; None for a number that no tensor needs.
+
+        Many numbers of more than 64 bits can have one hash.
+        """
+        if isinstance(value, str | bytes):
+            return self.texts.setdefault(value, value)
+        return None if isinstance(value, int) and value.bit_length() > 64 else value
+
+    def mark(self, _: Any) -> None:
+        self.outer.append(self.stack)
+        self.stack = []
+
     def since_mark(self) -> list[Any]:
-        place = max((number for number, item in enumerate(self.stack) if item is _MARK), default=None)
-        if place is None:
+        if not self.outer:
             raise IndexError("no mark")
-        items = self.stack[place + 1 :]
-        del self.stack[place:]
+        items, self.stack = self.stack, self.outer.pop()
         return items
+
+    def collect(self, kind: type) -> None:
+        items = self.since_mark()
+        self.stack.append(kind(items))
 
     def pop(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -135,11 +164,25 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
-            target.update(zip(items[::2], items[1::2], strict=True))
+            pairs = zip(items[::2], items[1::2], strict=True)
+            target.update((key, value) for key, value in pairs if isinstance(key, _KEYS))
 
     def extend(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
+
+    def holds_tensor(self, state: Any) -> bool:
+        """Whether a tensor stands in `state`, or an object whose making was not followed."""
+        waiting, seen = [state], set()
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, StoredTensor | Refused):
+                return True
+            if isinstance(item, dict | list | tuple) and id(item) not in seen:
+                seen.add(id(item))
+                self.step(len(item))
+                waiting.extend(item.values() if isinstance(item, dict) else item)
+        return False
 
 
 def _called(function: Any, arguments: Any) -> Any:
@@ -149,7 +192,9 @@ def _called(function: Any, arguments: Any) -> Any:
         block, offset, shape, strides = arguments[:4]
         if not isinstance(block, StoredBlock):
             raise WeightsError("holds a tensor without a block of numbers.")
-        return StoredTensor(block, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+        if not len(shape) == len(strides) <= MOST_DIMENSIONS or not all(map(_is_count, (offset, *shape, *strides))):
+            raise WeightsError("declares a tensor whose shape, strides and place are not whole numbers from 0 on.")
+        return StoredTensor(block, offset, tuple(shape), tuple(strides))
     if name in _PARAMETER_CALLS:
         return arguments[0]
     if name in _EMPTY_CALLS:
@@ -157,17 +202,30 @@ def _called(function: Any, arguments: Any) -> Any:
     return Refused(name)
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
 def _persistent(machine: _Machine, _: Any) -> None:
     (identity,) = machine.pop(1)
     kind, storage, key, _place, length = identity
     if kind != "storage" or not isinstance(storage, Named) or storage.name not in _STORAGES:
-        name = storage.name if isinstance(storage, Named) else storage
-        raise WeightsError(f"holds a block of the unknown type {name!r}.")
-    machine.stack.append(StoredBlock(str(key), _STORAGES[storage.name], int(length)))
+        raise WeightsError(f"holds a block of the unknown type {getattr(storage, 'name', type(storage).__name__)!r}.")
+    if not isinstance(key, str) or len(key) > _LONGEST_NAME or not _is_count(length):
+        raise WeightsError("holds a block whose name is no text, or whose length no whole number. Download it again.")
+    machine.stack.append(StoredBlock(key, _STORAGES[storage.name], length))
+
+
+def _named(machine: _Machine, name: str) -> None:
+    if len(name) > _LONGEST_NAME:
+        raise WeightsError(f"names something of {len(name):,} letters to be imported. Nothing was read.")
+    machine.stack.append(Named(name))
 
 
 def _stack_global(machine: _Machine, _: Any) -> None:
     module, name = machine.pop(2)
+    if not isinstance(module, str) or not isinstance(name, str) or max(len(module), len(name)) > _LONGEST_NAME:
+        raise WeightsError("names something to be imported, not by a short text. Nothing was read.")
     machine.stack.append(Named(f"{module} {name}"))
 
 
@@ -178,36 +236,34 @@ def _new_object(machine: _Machine, _: Any) -> None:
 
 def _build(machine: _Machine, _: Any) -> None:
     (state,) = machine.pop(1)
-    if isinstance(machine.stack[-1], Refused) and _holds_tensor(state):
+    if isinstance(machine.stack[-1], Refused) and machine.holds_tensor(state):
         raise WeightsError(
             f"is a whole pickled model ({machine.stack[-1].name.replace(' ', '.')}): making it would run its code, "
             "so it is not opened. Where it is trusted, save torch.save(model.state_dict(), …) and convert that."
         )
 
 
-def _holds_tensor(state: Any, depth: int = 0) -> bool:
-    if isinstance(state, StoredTensor):
-        return True
-    if depth > 20 or not isinstance(state, (dict, list, tuple)):
-        return isinstance(state, Refused)
-    return any(_holds_tensor(item, depth + 1) for item in (state.values() if isinstance(state, dict) else state))
+def _put(machine: _Machine, argument: int) -> None:
+    if argument.bit_length() > 32:
+        raise IndexError("a place in the memo that no file has")
+    machine.memo[argument] = machine.stack[-1]
 
 
-def _put(machine: _Machine, argument: Any) -> None:
-    machine.memo[int(argument)] = machine.stack[-1]
+def _get(machine: _Machine, argument: int) -> None:
+    machine.stack.append(machine.memo[argument])
 
 
 _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MARK": lambda machine, _: machine.stack.append(_MARK),
+    "MARK": _Machine.mark,
     "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
     "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
     "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
     "EMPTY_SET": lambda machine, _: machine.stack.append([]),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.since_mark())),
+    "TUPLE": lambda machine, _: machine.collect(tuple),
     "TUPLE1": lambda machine, _: machine.stack.append(tuple(machine.pop(1))),
     "TUPLE2": lambda machine, _: machine.stack.append(tuple(machine.pop(2))),
     "TUPLE3": lambda machine, _: machine.stack.append(tuple(machine.pop(3))),
-    "LIST": lambda machine, _: machine.stack.append(machine.since_mark()),
+    "LIST": lambda machine, _: machine.collect(list),
     "APPEND": lambda machine, _: machine.extend(machine.pop(1)),
     "APPENDS": lambda machine, _: machine.extend(machine.since_mark()),
     "ADDITEMS": lambda machine, _: machine.extend(machine.since_mark()),
@@ -218,10 +274,10 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "LONG_BINPUT": _put,
     "PUT": _put,
     "MEMOIZE": lambda machine, _: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),
-    "BINGET": lambda machine, argument: machine.stack.append(machine.memo[int(argument)]),
-    "LONG_BINGET": lambda machine, argument: machine.stack.append(machine.memo[int(argument)]),
-    "GET": lambda machine, argument: machine.stack.append(machine.memo[int(argument)]),
-    "GLOBAL": lambda machine, argument: machine.stack.append(Named(argument)),
+    "BINGET": _get,
+    "LONG_BINGET": _get,
+    "GET": _get,
+    "GLOBAL": _named,
     "STACK_GLOBAL": _stack_global,
     "BINPERSID": _persistent,
     "REDUCE": _Machine.call,

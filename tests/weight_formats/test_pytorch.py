@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -133,3 +135,155 @@ def test_safetensors_are_read(tmp_path):
 )
 def test_safetensors_that_cannot_be_are_refused(entry, tmp_path):
     assert "a" in refused(safetensors(tmp_path / "x.safetensors", {"a": entry}, bytes(24)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "offsets"),
+    [
+        ("[1e400]", "[0, 24]"),
+        ("[-1e400]", "[0, 24]"),
+        ("[NaN]", "[0, 24]"),
+        ("[-2, -3]", "[0, 24]"),
+        ("[true, 6]", "[0, 24]"),
+        ("[6.0]", "[0, 24]"),
+        ('["6"]', "[0, 24]"),
+        ('"6"', "[0, 24]"),
+        ("[[6]]", "[0, 24]"),
+        ("{}", "[0, 4]"),
+        ("null", "[0, 24]"),
+        ("[6" + 40 * ", 1" + "]", "[0, 24]"),
+        (f"[{10**300}, 0]", "[0, 0]"),
+        ("[6]", "[0, 1e400]"),
+        ("[6]", "[false, 24]"),
+        ("[6]", "[0, 24, 48]"),
+        ("[6]", '{"0": 24}'),
+        ("[6]", "[-24, 0]"),
+    ],
+)
+def test_shapes_and_places_in_safetensors_are_whole_numbers(shape, offsets, tmp_path):
+    header = f'{{"a": {{"dtype": "F32", "shape": {shape}, "data_offsets": {offsets}}}}}'.encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+    message = refused(tmp_path / "x.safetensors")
+    assert "declares 'a' of shape" in message
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize("entry", ["7", "null", '[["dtype", "F32"]]', "{}", '{"dtype": ["F32"]}', '{"dtype": {}}'])
+def test_entries_in_safetensors_that_are_no_tensors_are_named(entry, tmp_path):
+    header = f'{{"a": {entry}}}'.encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "holds 'a' of the type" in refused(tmp_path / "x.safetensors")
+
+
+def test_two_tensors_in_safetensors_do_not_share_bytes(tmp_path):
+    entry = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+    header = {"a": entry, "b": entry | {"data_offsets": [8, 24]}}
+    assert "'b' in bytes that belong to another" in refused(safetensors(tmp_path / "x.safetensors", header, bytes(24)))
+    header = {
+        "b": entry | {"data_offsets": [16, 32]},
+        "none": entry | {"shape": [0], "data_offsets": [8, 8]},
+        "a": entry,
+    }
+    read = read_pytorch(safetensors(tmp_path / "x.safetensors", header, bytes(32))).tensors
+    assert [array.size for array in read.values()] == [4, 0, 4]
+
+
+@pytest.mark.parametrize(
+    "change", [{"shape": (1e400,)}, {"shape": (-2,)}, {"shape": (6.0,)}, {"shape": (1,) * 40, "strides": (1,) * 40}]
+)
+def test_shapes_in_a_pickle_are_whole_numbers(change, tmp_path):
+    array = np.zeros(6, np.float32)
+    content = b"\x80\x02}(" + text("a") + tensor(0, array, **change) + b"u."
+    assert "declares a tensor whose shape" in refused(
+        write_torch_file(tmp_path / "x.pt", {"a": array}, pickled=content)
+    )
+
+
+def test_a_negative_shape_does_not_outweigh_one_that_is_too_large(tmp_path):
+    array = np.zeros(6, np.float32)
+    huge, negative = (tensor(0, array, shape=shape, strides=(0,)) for shape in ((10**12,), (-(10**12),)))
+    content = b"\x80\x02}(" + text("a") + huge + text("b") + negative + b"u."
+    assert "declares a tensor whose shape" in refused(
+        write_torch_file(tmp_path / "x.pt", {"a": array}, pickled=content)
+    )
+
+
+def operations(work) -> int:
+    """How many instructions of Python `work` runs."""
+    count = 0
+
+    def hear(frame, *_):
+        nonlocal count
+        count += 1
+        frame.f_trace_opcodes = True
+        return hear
+
+    sys.settrace(hear)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return count
+
+
+@pytest.mark.parametrize("part", [b"(t", b"((t", b"(l", b"}(u"])
+def test_the_work_on_a_pickle_is_in_proportion_to_its_length(part, tmp_path):
+    def read(count):
+        path = write_torch_file(tmp_path / "x.pt", {}, pickled=b"\x80\x02" + part * count + b"].")
+        return operations(lambda: refused(path))
+
+    read(0)
+    assert read(1000) <= 2.2 * read(500)
+
+
+def doubled(empty: bytes, together: bytes) -> bytes:
+    """An object that holds the one before it twice, a hundred times over, in 700 bytes."""
+    return empty + b"q\0" + b"".join(b"h%ch%c%sq%c" % (k, k, together, k + 1) for k in range(100))
+
+
+TUPLES = doubled(b")", b"\x86")
+WIDE = b"".join(b"(" + b"h%c" % k * 20 + b"tq%c" % (k + 1) for k in range(20))
+MODEL = b"cos\nsystem\n)R"
+LONG = b"\x8b@T\x89\0" + bytes(8_999_999) + b"\x01q\0"
+HOSTILE = {
+    "a key": TUPLES + b"}hdK\x01s.",
+    "a value": TUPLES + b"}" + text("a") + b"hds.",
+    "a kind of block": TUPLES + b"(hdhdhdhdhdtQ.",
+    "a storage": TUPLES + b"(" + text("storage") + b"hdhdhdhdtQ.",
+    "a block": TUPLES + b"(" + text("storage") + b"ctorch\nFloatStorage\n" + b"hdhdhdtQ.",
+    "a name": TUPLES + b"hdhd\x93.",
+    "a class": TUPLES + b"hdhd\x81.",
+    "a call": TUPLES + b"hdhdR.",
+    "a state": TUPLES + MODEL + b"hdb.",
+    "a wide state": b")q\0" + WIDE + MODEL + b"h\x14b.",
+    "one state of many objects": b"(" + b"K\x01" * 20_000 + b"tq\0" + (MODEL + b"h\0b") * 20_000 + b".",
+    "one name of many objects": text("m" * 9_000_000) + b"q\0" + b"h\0h\0\x93q\1" * 60_000 + b".",
+    "one long key": (text("m" * 9_000_000) + b"q\0") * 2 + b"}h\0Ns" + b"h\1Ns" * 60_000 + b".",
+    "keys of one hash": b"}("
+    + b"".join(b"\x8a\x0c" + (k * (2**61 - 1)).to_bytes(12, "little") + b"N" for k in range(200_000))
+    + b"u.",
+    "a long number": LONG + b"}" + b"h\0Ns" * 60_000 + b".",
+}
+
+
+def test_a_few_bytes_do_not_make_work_without_end(tmp_path):
+    for name, pickled in HOSTILE.items():
+        write_torch_file(tmp_path / f"{name}.pt", {}, pickled=b"\x80\x04" + pickled)
+    code = (
+        "import pathlib, sys\nfrom radtransfer.errors import WeightsError\n"
+        "from radtransfer.weight_formats.pytorch import read_pytorch\n"
+        "for path in sorted(pathlib.Path(sys.argv[1]).glob('*.pt')):\n"
+        "    try:\n        read_pytorch(path)\n"
+        "    except WeightsError as error:\n        print(path.stem, len(str(error)) < 500)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == [f"{name} True" for name in sorted(HOSTILE)], done.stderr
+
+
+def test_a_block_of_two_types_gives_each_tensor_its_own(tmp_path):
+    array = np.arange(4, dtype=np.float32)
+    content = b"\x80\x02}(" + text("a") + tensor(0, array)
+    content += text("b") + tensor(0, array.astype(np.float16), length=8, shape=(8,)) + b"u."
+    read = read_pytorch(write_torch_file(tmp_path / "x.pt", {"a": array}, pickled=content)).tensors
+    np.testing.assert_array_equal(read["a"], array)
+    np.testing.assert_array_equal(read["b"], array.view(np.float16).astype(np.float32))
