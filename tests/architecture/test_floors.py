@@ -125,6 +125,7 @@ NUMPY_ONLY = {
     "abc",
     "importlib",
     "contextlib",
+    "warnings",
 }
 
 
