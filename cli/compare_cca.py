@@ -181,15 +181,20 @@ def _text(comparison: "Comparison") -> str:
 def _population_text(population: "Population") -> str:
     columns = ("started from", *(group.starts for group in population.groups))
     width, wide = max(map(len, columns)) + 2, max(len(group.layer) for group in population.groups) + 2
-    lines = [f"{'started from':<{width}}{'layer':<{wide}}{'kind':<12}{'pairs':>5}{'before':>9}{'after':>9}{'sd':>9}"]
+    lines = [
+        f"{'started from':<{width}}{'layer':<{wide}}{'kind':<12}{'pairs':>5}{'before':>9}{'after':>9}{'sd':>9}"
+        f"{'R²':>9}  {'95 % interval':<16}{'points':>6}"
+    ]
     for group in population.groups:
+        ends = group.r_squared_ci95
         lines.append(
             f"{group.starts:<{width}}{group.layer:<{wide}}{group.kind:<12}{group.pairs:>5}"
-            f"{_number(group.initial):>9}{_number(group.final):>9}{_number(group.sd):>9}"
+            f"{_number(group.initial):>9}{_number(group.final):>9}{_number(group.sd):>9}{_number(group.r_squared):>9}  "
+            f"{'n/a' if ends is None else f'{ends[0]:.3f} to {ends[1]:.3f}':<16}{group.n_points or '':>6}"
         )
-    for kind, of_starts in population.r_squared.items():
-        for starts, value in of_starts.items():
-            lines.append(f"R² of {kind} before and after training, {starts}: {_number(value)}")
+    lines.append(
+        "R²: of similarity before and after training, over pairs × draws; its interval leaves out run after run"
+    )
     return "\n".join(lines)
 
 

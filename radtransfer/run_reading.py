@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,12 @@ _RECORDS: dict[str, dict[str, Any]] = {
 }
 _OF_ALL_FOLDS = {"mean": _FIGURE, "sd": _FIGURE, "pooled": _FIGURE, "per_fold": [_FIGURE], "ci95": (list, type(None))}
 """What `auc` of a whole run's metrics.json holds."""
+
+WITHOUT_WEIGHTS = {"random": "random", "gabor": "Gabor filters"}
+"""What stages start from that needs no weights, in words."""
+
+_DRAWN = {"mean_var": "mean and variance", "sampled": "sampled weights", "shuffled": "shuffled weights"}
+_FILES = (".h5", ".keras", ".npz", ".safetensors")
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -99,6 +105,60 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         if None in row or None in row.values():
             raise RunError(f"{path}: row {number} is not as long as the header; it was changed or cut. Restore it.")
     return rows
+
+
+def start_in_words(record: Mapping[str, Any], weights: str) -> str:
+    """What the stages of a run really started from, by the plan in its run.json; empty where that has no stages.
+
+    Args:
+        record: The run.json.
+        weights: What to call its pretrained weights.
+
+    Returns:
+        Such as "imagenet", "random", "mean and variance of imagenet", or "imagenet through stage1, then random".
+    """
+    plan = record.get("plan", {})
+    stages = plan.get("stages", [])
+    names = {"pretrained": weights, **WITHOUT_WEIGHTS}
+    texts = [
+        names.get(s["starts_from"], f"{_DRAWN.get(s['starts_from'], s['starts_from'])} of {weights}") for s in stages
+    ]
+    told = ""
+    for text, following, stage, after in zip(texts, texts[1:], stages, stages[1:], strict=False):
+        if text != following:  # within a stage, the last layer says where
+            end = stage["layers"][-1] if stage["stage"] == after["stage"] else stage["stage"]
+            told += f"{text} through {end}, then "
+    told += texts[-1] if texts else ""
+    batch_norm = plan.get("batch_norm", "identity")
+    drawn = any(stage["starts_from"] != "pretrained" for stage in stages)
+    return f"{told}, batch norm {batch_norm}" if drawn and batch_norm != "identity" else told
+
+
+def weights_in_words(source: str) -> str:
+    """What weights are called: a source by its name, a run by its folder, whichever fold and file of it is named."""
+    if source.startswith("source:"):
+        return f"source run “{source.removeprefix('source:')}”"
+    path = Path(source)
+    for part in (path, path.parent):
+        if part.name.startswith("fold_"):
+            return part.parent.name or source
+    return path.stem if path.suffix in _FILES else path.name
+
+
+def depth_in_words(record: Mapping[str, Any]) -> str:
+    """What trains: "all stages", "the head alone", or the stages from the first that does."""
+    plan = record.get("plan", {})
+    trains = [stage["stage"] for stage in plan.get("stages", []) if stage["trains"]]
+    if len(trains) == len(plan.get("stages", [])):
+        return "all stages" + (", after the head" if plan.get("head_first") else "")
+    return "the head alone" if not trains else f"from {trains[0]} up"
+
+
+def network_in_words(record: Mapping[str, Any]) -> str:
+    """The backbone, and whether it is slim; empty where that is not recorded."""
+    widths = {stage["width"] for stage in record.get("plan", {}).get("stages", [])}
+    backbone = record.get("backbone") or ""
+    return f"{backbone}, slim" if backbone and widths - {1.0} else backbone
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from radtransfer.comparisons.comparison_images import (
 )
 from radtransfer.comparisons.layer_comparison import LayerScores, compare_layers
 from radtransfer.comparisons.layer_pairs import CHANNELS, LayerPair, Sampling, layer_pairs
-from radtransfer.comparisons.layer_scores import LayerSimilarity, combine, measures
+from radtransfer.comparisons.layer_scores import LayerSimilarity, combine, measures, over_folds
 from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
 from radtransfer.comparisons.sampling import SAMPLINGS
 from radtransfer.environment import keras_defaults
@@ -80,11 +80,17 @@ class Comparison:
         cross: Kind to the mean similarity of every layer of A (rows) with every layer of B (columns), float64;
             NaN where it is not defined.
         settings: How it was found.
+        draws: Layer and kind to the similarity in each draw, mean over folds; None where it is not defined.
+        left_out: What has no similarity, and why.
+        few_rows: The layers of these that lack rows, of which fewer channels could be compared.
     """
 
     layers: tuple[LayerSimilarity, ...]
     settings: dict[str, Any]
     cross: dict[str, np.ndarray] = field(default_factory=dict)
+    draws: dict[tuple[str, str], tuple[float | None, ...]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    few_rows: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,6 +101,7 @@ class Comparison:
         """Plain values, as in JSON."""
         cross = {kind: np.where(np.isnan(matrix), None, matrix).tolist() for kind, matrix in self.cross.items()}
         plain = {"layers": [dataclasses.asdict(item) for item in self.layers], "settings": self.settings}
+        plain["left_out"] = list(self.left_out)
         return plain | ({"cross": {"layers": list(self.names), **cross}} if cross else {})
 
 
@@ -112,7 +119,7 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
         ConfigError: A setting or name cannot be used.
         WeightsError: A network cannot be loaded.
         DataError: The images cannot be used.
-        SimilarityError: The layers cannot be compared.
+        SimilarityError: None of the layers can be compared.
     """
     progress = progress or Progress()
     check_choice("sampling", settings.sampling.sampling, SAMPLINGS)
@@ -129,14 +136,22 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
             progress.note(f"fold {fold[0] or fold[1]}, {number} of {len(folds)}")
         found.append(_compare_fold(sources, fold, kinds, settings, progress))
     pairs, same_images = found[0].pairs, bool(settings.given)
-    _note_undefined(found, progress)
-    layers = tuple(
-        combine(pair.name, kind, [each.scores.draws[pair.name, kind] for each in found], same_images=same_images)
-        for pair in pairs
-        for kind in kinds
+    left_out = _left_out(found)
+    for note in left_out[:_MOST_NOTES]:
+        progress.note(note)
+    if len(left_out) > _MOST_NOTES:
+        progress.note(f"left out: {len(left_out) - _MOST_NOTES} more")
+    by_layer = {
+        (pair.name, kind): [each.scores.draws[pair.name, kind] for each in found] for pair in pairs for kind in kinds
+    }
+    return Comparison(
+        tuple(combine(*names, draws, same_images=same_images) for names, draws in by_layer.items()),
+        _record(sources, folds, found[0], settings),
+        _crossed(pairs, kinds, [each.scores for each in found]) if settings.cross else {},
+        {names: over_folds(draws) for names, draws in by_layer.items()},
+        left_out,
+        tuple(dict.fromkeys(name for each in found for name in each.scores.few_rows)),
     )
-    cross = _crossed(pairs, kinds, [each.scores for each in found]) if settings.cross else {}
-    return Comparison(layers, _record(sources, folds, found[0], settings), cross)
 
 
 @dataclass(frozen=True)
@@ -215,26 +230,29 @@ def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _note_undefined(found: Sequence[_FoldComparison], progress: Progress) -> None:
-    """Say which layers have no similarity.
+def _left_out(found: Sequence[_FoldComparison]) -> tuple[str, ...]:
+    """What has no similarity, and why: a sentence for each reason, naming the kinds.
 
     Raises:
-        SimilarityError: None has.
+        SimilarityError: Nothing has one.
     """
-    scores = [draw for each in found for draws in each.scores.draws.values() for draw in draws]
-    reasons = list(dict.fromkeys(draw.undefined for draw in scores if draw.value is None))
-    if all(draw.value is None for draw in scores):
-        raise SimilarityError(reasons[0])
-    for reason in reasons[:_MOST_NOTES]:
-        progress.note(reason)
-    if len(reasons) > _MOST_NOTES:
-        progress.note(f"{len(reasons) - _MOST_NOTES} more layers have no similarity")
+    kinds_of: dict[str, dict[str, None]] = {}
+    scores = [(kind, draw) for each in found for (_, kind), draws in each.scores.draws.items() for draw in draws]
+    for kind, draw in scores:
+        if draw.value is None:
+            kinds_of.setdefault(draw.undefined, {})[kind] = None
+    if all(draw.value is None for _, draw in scores):
+        raise SimilarityError(next(iter(kinds_of)))
+    return tuple(f"left out ({', '.join(kinds)}): {reason}" for reason, kinds in kinds_of.items())
 
 
 def _crossed(pairs: Sequence[LayerPair], kinds: Sequence[str], found: Sequence[LayerScores]) -> dict[str, np.ndarray]:
     return {
         kind: np.array(
-            [[np.mean(np.array([s.crossed[a.name, b.name, kind] for s in found], float)) for b in pairs] for a in pairs]
+            [
+                [np.mean(np.array([s.crossed.get((a.name, b.name, kind)) for s in found], float)) for b in pairs]
+                for a in pairs
+            ]
         )
         for kind in kinds
     }

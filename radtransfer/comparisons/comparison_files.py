@@ -8,7 +8,6 @@ compare-weights         weights.csv .json .png, and filters.png
 What an earlier comparison of the same kind left there is replaced or deleted.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,10 +123,10 @@ def write_population(population: "Population", out: Path) -> list[Path]:
     """
     names = ["pairs.csv", "groups.csv", "population.json"]
     with whole_folder(out, POPULATION_FILES, last="population.json") as folder:
-        _write_records(folder / names[0], population.pairs)
+        _write_records(folder / names[0], population.pairs, without=("points",))
         _write_records(folder / names[1], population.groups)
         write_json(folder / names[2], population.to_dict())
-        for kind in population.r_squared:
+        for kind in dict.fromkeys(group.kind for group in population.groups):
             figures = {
                 f"groups_{kind}.png": draw_groups(population, kind),
                 f"training_{kind}.png": draw_training(population, kind),
@@ -183,7 +182,15 @@ def write_weights(comparison: "WeightComparison", out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
-def _write_records(path: Path, records: Sequence[Any]) -> None:
-    """A line per record, a dataclass whose fields are the columns."""
-    columns = [field.name for field in dataclasses.fields(records[0])]
-    write_rows(path, columns, map(dataclasses.astuple, records))
+def _write_records(path: Path, records: Sequence[Any], *, without: Sequence[str] = ()) -> None:
+    """A line per record, a dataclass whose fields are the columns; an interval has two."""
+    rows = []
+    for record in records:
+        row = {}
+        for name, value in vars(record).items():
+            if name.endswith("ci95"):
+                row[f"{name}_low"], row[f"{name}_high"] = value or ("", "")
+            elif name not in without:
+                row[name] = value
+        rows.append(row)
+    write_rows(path, list(rows[0]), (row.values() for row in rows))

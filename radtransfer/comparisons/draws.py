@@ -4,13 +4,15 @@ Batches come in one order of images; what is measured does not depend on where t
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
 from radtransfer.comparisons.activations import Reading, read_rows
 from radtransfer.comparisons.sampling import Positions
+from radtransfer.errors import SimilarityError
+from radtransfer.similarity.checks import check_finite
 from radtransfer.similarity.pair_sums import PairSums
 from radtransfer.similarity.streamed_sums import StreamedSums
 
@@ -26,21 +28,35 @@ class PairedReadings:
         positions: Where.
         a: Name of each comparison to what is read of the first network for it.
         b: The same for the second.
+        not_finite: "a" or "b" and the name of a comparison to what is wrong with the values that were read of it.
     """
 
     positions: Positions
     a: Mapping[str, Reading]
     b: Mapping[str, Reading]
+    not_finite: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def rows(self, side: str, maps: Maps, cells: np.ndarray, images: np.ndarray) -> Rows:
-        """The rows of one network by name of the comparison; in messages the name tells the network and layer."""
-        readings = self.a if side == "a" else self.b
-        return {
-            f"{name} of {side.upper()} ({reading.layer})": read_rows(
-                maps[reading.layer], cells, images, grid=self.positions.grid, channels=reading.channels
-            )
-            for name, reading in readings.items()
-        }
+        """The rows of one network by name of the comparison; in messages the name tells the network and layer.
+
+        A layer with values that are not finite is remembered, and read as zeros: the others can be compared.
+        """
+        found = {}
+        for name, reading in (self.a if side == "a" else self.b).items():
+            title = f"{name} of {side.upper()} ({reading.layer})"
+            rows = read_rows(maps[reading.layer], cells, images, grid=self.positions.grid, channels=reading.channels)
+            try:
+                with np.errstate(invalid="ignore"):
+                    check_finite(title, rows.sum(axis=0, dtype=np.float64))
+            except SimilarityError as error:
+                self.not_finite.setdefault((side, name), str(error))
+                rows = np.zeros_like(rows)
+            found[title] = rows
+        return found
+
+    def undefined(self, a: str, b: str) -> str:
+        """Why the comparisons of these names in the two networks cannot be computed; empty where they can."""
+        return self.not_finite.get(("a", a)) or self.not_finite.get(("b", b), "")
 
 
 class GroupedSums:
@@ -53,17 +69,13 @@ class GroupedSums:
     """
 
     def __init__(self, readings: PairedReadings, groups: np.ndarray, *, norms: bool):
-        self._readings, self._groups, self._norms = readings, groups, norms
+        self.readings, self._groups, self._norms = readings, groups, norms
         self._sums: dict[int, StreamedSums] = {}
 
     def add(self, first: int, last: int, a: Maps, b: Maps) -> None:
-        """Add the images `first` to `last` - 1, whose maps are given.
-
-        Raises:
-            SimilarityError: Values that are not finite; names the layer.
-        """
-        cells, images = self._readings.positions.between(first, last)
-        x, y = self._readings.rows("a", a, cells, images), self._readings.rows("b", b, cells, images)
+        """Add the images `first` to `last` - 1, whose maps are given."""
+        cells, images = self.readings.positions.between(first, last)
+        x, y = self.readings.rows("a", a, cells, images), self.readings.rows("b", b, cells, images)
         of_row = self._groups[first:last][images]
         for group in np.unique(of_row).tolist():
             chosen = of_row == group
@@ -72,12 +84,12 @@ class GroupedSums:
     @property
     def images(self) -> int:
         """How many images are read."""
-        return int(np.count_nonzero(self._readings.positions.counts))
+        return int(np.count_nonzero(self.readings.positions.counts))
 
     def pairs(self) -> Iterator[tuple[str, list[PairSums]]]:
         """Each comparison with the sums of the groups that have rows."""
         sums = list(self._sums.values())
-        for name, (x, y) in zip(self._readings.a, sums[0].names(), strict=True):
+        for name, (x, y) in zip(self.readings.a, sums[0].names(), strict=True):
             yield name, [part.pair(x, y) for part in sums]
 
     def _of_group(self, group: int) -> StreamedSums:
@@ -136,18 +148,18 @@ class CrossedSums:
     """
 
     def __init__(self, readings: PairedReadings, *, norms: bool):
-        self._readings = readings
+        self.readings = readings
         self._sums = StreamedSums(pairs="all", norms=norms)
 
     def add(self, first: int, last: int, a: Maps, b: Maps) -> None:
         """Add the images `first` to `last` - 1, whose maps are given."""
-        cells, images = self._readings.positions.between(first, last)
+        cells, images = self.readings.positions.between(first, last)
         if cells.size:
-            self._sums.add(self._readings.rows("a", a, cells, images), self._readings.rows("b", b, cells, images))
+            self._sums.add(self.readings.rows("a", a, cells, images), self.readings.rows("b", b, cells, images))
 
     def pairs(self) -> Iterator[tuple[str, str, PairSums]]:
         """The names of each pair with its sums."""
-        names = ((mine, its) for mine in self._readings.a for its in self._readings.b)
+        names = ((mine, its) for mine in self.readings.a for its in self.readings.b)
         for (mine, its), (x, y) in zip(names, self._sums.names(), strict=True):
             yield mine, its, self._sums.pair(x, y)
 

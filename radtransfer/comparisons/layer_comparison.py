@@ -9,8 +9,14 @@ import tensorflow as tf
 from radtransfer.comparisons.activations import FeatureMaps
 from radtransfer.comparisons.comparison_images import ComparisonImages
 from radtransfer.comparisons.draws import CrossedSums, GroupedSums, MismatchedSums, PairedReadings
-from radtransfer.comparisons.layer_pairs import LayerPair, Sampling, crossed_readings, paired_readings
-from radtransfer.comparisons.layer_scores import DrawScore, score_draw, similarity_value
+from radtransfer.comparisons.layer_pairs import (
+    LayerPair,
+    Sampling,
+    crossed_readings,
+    paired_readings,
+    unequal_widths,
+)
+from radtransfer.comparisons.layer_scores import DrawScore, no_score, score_draw, similarity_value
 from radtransfer.comparisons.sampling import image_order
 from radtransfer.errors import SimilarityError
 from radtransfer.pipeline.batches import make_batches
@@ -30,10 +36,12 @@ class LayerScores:
     Attributes:
         draws: (layer, kind) to the score of each draw.
         crossed: (layer of A, layer of B, kind) to the similarity in each draw; empty unless asked for.
+        few_rows: The layers with too few rows for a kind that fits directions.
     """
 
     draws: dict[tuple[str, str], list[DrawScore]] = field(default_factory=dict)
-    crossed: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
+    crossed: dict[tuple[str, str, str], list[float | None]] = field(default_factory=dict)
+    few_rows: tuple[str, ...] = ()
 
 
 def compare_layers(
@@ -50,6 +58,8 @@ def compare_layers(
 ) -> LayerScores:
     """Compare the pairs on the images, by every kind, in every draw.
 
+    A layer that cannot be compared has no score, and a reason; the others have theirs.
+
     Args:
         a: One network's maps.
         b: The other's.
@@ -62,15 +72,19 @@ def compare_layers(
         progress: Counts the images.
 
     Raises:
-        SimilarityError: Too few rows, values that are not finite, or constant layers.
+        SimilarityError: No layer can be compared.
         DataError: An image cannot be decoded.
     """
     norms = "cka" in kinds
+    unequal = unequal_widths(a, b, pairs, sampling)
+    every, pairs = pairs, [pair for pair in pairs if pair.name not in unequal]
     draws = [
         paired_readings(a, b, pairs, images=len(images), sampling=sampling, repeat=repeat)
         for repeat in range(sampling.repeats)
     ]
-    check_rows(draws[0], kinds, images=len(images))
+    few = _few_rows(draws[0], images=len(images)) if any(measure.fits for measure in kinds.values()) else {}
+    if not pairs or (len(few) == len(pairs) and all(measure.fits for measure in kinds.values())):
+        raise SimilarityError(next(iter((unequal | few).values())))
     _note_few_rows(draws[0], sampling, progress)
     _note_high_scores(draws[0], kinds, progress)
     order, groups = image_order(images.clusters, groups=_groups(draws), seed=sampling.seed)
@@ -92,29 +106,31 @@ def compare_layers(
             sums.add(first, last, maps_a, maps_b)
         first = last
         progress.count("images", last, len(images))
-    return _scores(grouped, mismatched, crossed, kinds)
+    scores = _scores(grouped, mismatched, kinds, few)
+    for pair in every:
+        for kind in kinds if pair.name in unequal else ():
+            none = no_score(unequal[pair.name], rows=0, images=len(images), dims=0)
+            scores.draws[pair.name, kind] = [none] * sampling.repeats
+    _add_crossed(scores, crossed, kinds)
+    return scores
 
 
-def check_rows(draw: Sequence[PairedReadings], kinds: dict[str, Measure], *, images: int) -> None:
-    """See that every layer gives enough rows for the directions that are fitted.
-
-    Raises:
-        SimilarityError: Too few; says how many images would do.
-    """
-    if not any(measure.fits for measure in kinds.values()):
-        return
+def _few_rows(draw: Sequence[PairedReadings], *, images: int) -> dict[str, str]:
+    """The layers with too few rows for the directions that are fitted, and how many images would do."""
+    found = {}
     for readings in draw:
+        rows, cells = readings.positions.rows, readings.positions.grid[0] * readings.positions.grid[1]
         for name, reading in readings.a.items():
             dims = reading.channels.size + readings.b[name].channels.size
-            needed, rows = ROWS_PER_DIRECTION * dims, readings.positions.rows
+            needed = ROWS_PER_DIRECTION * dims
             if rows < needed:
-                cells = readings.positions.grid[0] * readings.positions.grid[1]
-                raise SimilarityError(
+                found[name] = (
                     f"{name}: expected at least {needed} rows for {dims} channels, received {rows} from {images} "
                     f"images of {cells} positions. {-(-needed // cells)} images would do"
                     f"{', with --rows ' + str(needed) if rows < min(needed, images * cells) else ''}; "
                     f"with these, use --dims {max(1, rows // (2 * ROWS_PER_DIRECTION))}, or --similarity cka."
                 )
+    return found
 
 
 def _note_few_rows(draw: Sequence[PairedReadings], sampling: Sampling, progress: Progress) -> None:
@@ -127,8 +143,9 @@ def _note_few_rows(draw: Sequence[PairedReadings], sampling: Sampling, progress:
 
 
 def _note_high_scores(draw: Sequence[PairedReadings], kinds: dict[str, Measure], progress: Progress) -> None:
-    """Warn where so few rows are fitted that unrelated layers look alike."""
-    for readings in draw if any(measure.fits for measure in kinds.values()) else ():
+    """Warn where there are so few rows that unrelated layers look alike."""
+    rises = any(measure.fits or measure.chance_of_sums is not None for measure in kinds.values())
+    for readings in draw if rises else ():
         dims = max(reading.channels.size + readings.b[name].channels.size for name, reading in readings.a.items())
         if readings.positions.rows < _AMPLE_ROWS * dims:
             progress.note(
@@ -177,18 +194,27 @@ def _batches(
 def _scores(
     grouped: Sequence[Sequence[GroupedSums]],
     mismatched: Sequence[Sequence[MismatchedSums]],
-    crossed: Sequence[CrossedSums],
     kinds: dict[str, Measure],
+    few: dict[str, str],
 ) -> LayerScores:
-    scores = LayerScores()
+    scores = LayerScores(few_rows=tuple(few))
     for draw, chance in zip(grouped, mismatched, strict=True):
         unrelated = dict(pair for sums in chance for pair in sums.pairs())
         for sums in draw:
             for name, groups in sums.pairs():
-                found = score_draw(groups, unrelated.get(name), kinds, images=sums.images)
+                reasons = {"undefined": sums.readings.undefined(name, name), "few_rows": few.get(name, "")}
+                found = score_draw(groups, unrelated.get(name), kinds, images=sums.images, **reasons)
                 for kind, score in found.items():
                     scores.draws.setdefault((name, kind), []).append(score)
-    for mine, its, pair in (item for sums in crossed for item in sums.pairs()):
-        for kind, measure in kinds.items():
-            scores.crossed.setdefault((mine, its, kind), []).append(similarity_value(measure, pair))
     return scores
+
+
+def _add_crossed(scores: LayerScores, crossed: Sequence[CrossedSums], kinds: dict[str, Measure]) -> None:
+    """Every layer of A with every layer of B; None where it is not defined, or the rows are too few to fit."""
+    for sums in crossed:
+        for mine, its, pair in sums.pairs():
+            few = pair.rows < ROWS_PER_DIRECTION * (pair.x.channels + pair.y.channels)
+            for kind, measure in kinds.items():
+                left_out = sums.readings.undefined(mine, its) or (few and measure.fits)
+                value = None if left_out else similarity_value(measure, pair)
+                scores.crossed.setdefault((mine, its, kind), []).append(value)

@@ -12,7 +12,7 @@ from radtransfer.backbones.stages import resolve_layer
 from radtransfer.comparisons.activations import FeatureMaps, Reading
 from radtransfer.comparisons.draws import PairedReadings
 from radtransfer.comparisons.sampling import SAMPLINGS, Grid, sample_channels
-from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
+from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.seeds import derive_seed
 
 CHANNELS = ("auto", "paired", "independent", "all")
@@ -87,17 +87,23 @@ def layer_pairs(
     return tuple(LayerPair(name, _resolved(a, cards[0], name), _resolved(b, cards[1], name)) for name in layers)
 
 
+def unequal_widths(a: FeatureMaps, b: FeatureMaps, pairs: Sequence[LayerPair], sampling: Sampling) -> dict[str, str]:
+    """Name of each pair whose channels cannot be the same, though `sampling` wants them to be, and why."""
+    widths = {pair.name: (a.width(pair.a), b.width(pair.b)) for pair in pairs if sampling.channels == "paired"}
+    return {
+        name: f"{name}: --channels paired takes the same channels of both layers; received {mine} and {its} channels. "
+        "Use --channels independent or all."
+        for name, (mine, its) in widths.items()
+        if mine != its
+    }
+
+
 def paired_readings(
     a: FeatureMaps, b: FeatureMaps, pairs: Sequence[LayerPair], *, images: int, sampling: Sampling, repeat: int
 ) -> list[PairedReadings]:
-    """One draw for the pairs, a value for each grid that pairs have in common.
-
-    Raises:
-        SimilarityError: `channels` is "paired" and the layers differ in width.
-    """
+    """One draw for the pairs, a value for each grid that pairs have in common."""
     grids: dict[Grid, list[LayerPair]] = defaultdict(list)
     for pair in pairs:
-        _check_widths(pair, a.width(pair.a), b.width(pair.b), sampling)
         grids[common_grid(a.grid(pair.a), b.grid(pair.b))].append(pair)
     readings = []
     for grid, members in grids.items():
@@ -159,14 +165,6 @@ def _by_grid(maps: FeatureMaps, layers: Mapping[str, str]) -> dict[Grid, dict[st
     for name, layer in layers.items():
         found[maps.grid(layer)][name] = layer
     return found
-
-
-def _check_widths(pair: LayerPair, a: int, b: int, sampling: Sampling) -> None:
-    if sampling.channels == "paired" and a != b:
-        raise SimilarityError(
-            f"{pair.name}: --channels paired takes the same channels of both layers; received {a} and {b} channels. "
-            "Use --channels independent or all."
-        )
 
 
 def _stages(cards: tuple[Backbone | None, Backbone | None]) -> tuple[LayerPair, ...]:

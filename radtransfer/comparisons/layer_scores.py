@@ -28,7 +28,8 @@ class Null:
     """The similarity of unrelated layers.
 
     Attributes:
-        closed_form: For independent Gaussian rows; None where no formula is known.
+        closed_form: For independent Gaussian rows: by formula, of Procrustes the mean over random rotations; None where
+            neither is known.
         permuted: Of A on one image with B on another at the same positions; None with a single image.
     """
 
@@ -114,24 +115,42 @@ def measures(kinds: Sequence[str], *, compat: str | None) -> dict[str, Measure]:
 
 
 def score_draw(
-    groups: Sequence[PairSums], mismatched: PairSums | None, kinds: Mapping[str, Measure], *, images: int
+    groups: Sequence[PairSums],
+    mismatched: PairSums | None,
+    kinds: Mapping[str, Measure],
+    *,
+    images: int,
+    undefined: str = "",
+    few_rows: str = "",
 ) -> dict[str, DrawScore]:
-    """What one draw says of a layer, by kind; rests without a group are formed once for all kinds."""
+    """What one draw says of a layer, by kind; rests without a group are formed once for all kinds.
+
+    Args:
+        groups: Sums of groups of images.
+        mismatched: Sums of A on one image with B on another.
+        kinds: The measures.
+        images: How many are read.
+        undefined: Why no kind can be computed; empty where that is not known.
+        few_rows: The same of the kinds that fit directions.
+    """
     total = total_sums(groups)
     rest = list(leaving_one_out(groups)) if len(groups) >= FEWEST_GROUPS else []
     dims = min(total.x.channels, total.y.channels)
     scores = {}
     for kind, measure in kinds.items():
+        reason = undefined or (few_rows if measure.fits else "")
         try:
-            found = measure.of_sums(total)
+            found = None if reason else measure.of_sums(total)
         except SimilarityError as error:
-            scores[kind] = DrawScore(None, None, Null(None, None), 0, 0, total.rows, images, dims, str(error))
+            found, reason = None, str(error)
+        if found is None:
+            scores[kind] = no_score(reason, rows=total.rows, images=images, dims=dims)
             continue
         left_out = [similarity_value(measure, part) for part in rest]
         scores[kind] = DrawScore(
             found.value,
             None if None in left_out or not left_out else np.array(left_out),
-            Null(_chance(measure, found), similarity_value(measure, mismatched)),
+            Null(_chance(measure, found, total), similarity_value(measure, mismatched)),
             found.rank_x,
             found.rank_y,
             found.rows,
@@ -139,6 +158,11 @@ def score_draw(
             dims,
         )
     return scores
+
+
+def no_score(reason: str, *, rows: int, images: int, dims: int) -> DrawScore:
+    """Of a layer that cannot be computed."""
+    return DrawScore(None, None, Null(None, None), 0, 0, rows, images, dims, reason)
 
 
 def similarity_value(measure: Measure, pair: PairSums | None) -> float | None:
@@ -173,6 +197,11 @@ def combine(
     )
 
 
+def over_folds(folds: Sequence[Sequence[DrawScore]]) -> tuple[float | None, ...]:
+    """The similarity in each draw, mean over folds."""
+    return tuple(_mean([draw.value for draw in draws]) for draws in zip(*folds, strict=True))
+
+
 def _interval(value: float, folds: Sequence[Sequence[DrawScore]]) -> tuple[float, float] | None:
     counts = [{0 if draw.left_out is None else draw.left_out.size for draw in fold} for fold in folds]
     if any(len(sizes) > 1 or 0 in sizes for sizes in counts):
@@ -182,7 +211,9 @@ def _interval(value: float, folds: Sequence[Sequence[DrawScore]]) -> tuple[float
     return normal_interval(value, float(np.sqrt(np.sum(np.square(errors)))) / len(folds))
 
 
-def _chance(measure: Measure, found: Similarity) -> float | None:
+def _chance(measure: Measure, found: Similarity, total: PairSums) -> float | None:
+    if measure.chance_of_sums is not None:
+        return measure.chance_of_sums(total)
     if measure.chance is None or (measure.fits and found.rows - 1 <= found.rank_x + found.rank_y):
         return None
     return measure.chance(found.rows, found.rank_x, found.rank_y)

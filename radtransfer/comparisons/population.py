@@ -1,22 +1,29 @@
-"""Compare every pair of several runs, before and after training, grouped by what they started from."""
+"""Compare every pair of several runs, before and after training, grouped by what they really started from."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from radtransfer.comparisons.compare import Comparison, ComparisonSettings, compare
 from radtransfer.errors import ConfigError
 from radtransfer.progress import Progress
+from radtransfer.run_reading import depth_in_words, network_in_words, start_in_words, weights_in_words
 from radtransfer.runs import find_fold, finished_folds, read_run
+from radtransfer.similarity.jackknife import jackknife_error
+
+INTERVAL = "delete-one-run jackknife of Fisher's z, Student's t; of a single pair, draws are left out"
+"""Of R²."""
 
 _FEWEST_POINTS = 3
 # Networks that started from the same weights are identical but for rounding.
 _LEAST_SPREAD = 1e-6
+_ON_A_LINE = 1 - 1e-12
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class PairSimilarity:
         kind: Key of `SIMILARITIES`.
         initial: Similarity before training; None where it is not defined.
         final: Similarity after training.
+        points: Both of them in each draw in which they are defined.
     """
 
     a: str
@@ -39,6 +47,7 @@ class PairSimilarity:
     kind: str
     initial: float | None
     final: float | None
+    points: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,11 +58,17 @@ class Group:
         starts: As in `PairSimilarity`.
         layer: The stage or layer; "top two" is the mean of the last two.
         kind: Key of `SIMILARITIES`.
-        pairs: How many.
+        pairs: How many have a similarity before and after training.
         initial: Mean before training.
         final: Mean after training.
         sd: Standard deviation of the latter over pairs, ddof 1; None for one. Pairs share runs, so it is no
             interval.
+        r_squared: Squared correlation of similarity before and after training over the points of this layer; None of
+            the top two, with fewer than three points, where all start or end alike, or where training moved nothing.
+        r_squared_ci95: Its 95 % interval over runs, 0 to 1 where there are too few to tell: pairs that share a run, and
+            draws of one pair, depend on each other, so that the runs are left out in turn. With a single pair its draws
+            are, which says nothing of other runs.
+        n_points: Pairs × draws.
     """
 
     starts: str
@@ -63,6 +78,9 @@ class Group:
     initial: float | None
     final: float | None
     sd: float | None
+    r_squared: float | None = None
+    r_squared_ci95: tuple[float, float] | None = None
+    n_points: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,16 +89,17 @@ class Population:
 
     Attributes:
         pairs: Every pair and layer.
-        groups: Their means by what they started from.
-        r_squared: Kind, then starts: squared correlation of similarity before and after training over
-            pairs and layers; None with fewer than three points, or where all are the same.
+        groups: Their means by what they started from, and how similarity before and after training are related.
         settings: How each pair was compared.
+        left_out: Layers that cannot be compared in some pair, and why.
+        few_rows: The layers of these that lack rows.
     """
 
     pairs: tuple[PairSimilarity, ...]
     groups: tuple[Group, ...]
-    r_squared: dict[str, dict[str, float | None]]
     settings: dict[str, Any]
+    left_out: tuple[str, ...] = ()
+    few_rows: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in JSON."""
@@ -88,13 +107,18 @@ class Population:
 
 
 def compare_population(
-    runs: Sequence[str], settings: ComparisonSettings, *, progress: Progress | None = None
+    runs: Sequence[str],
+    settings: ComparisonSettings,
+    *,
+    starts: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> Population:
     """Compare every pair of the runs, as they started and as they ended, fold with fold.
 
     Args:
         runs: Run folders, or RUN/fold_K.
         settings: How each pair is compared.
+        starts: What to call the start of each run; None for what its plan says.
         progress: Hears what happens.
 
     Raises:
@@ -103,23 +127,29 @@ def compare_population(
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion: Fig. 2 (pretrained with random against random with
-        random), Fig. 4 (before against after training) and Table 5 (several seeds).
+        random), Fig. 4 (before against after training, layer by layer) and Table 5 (several seeds).
     """
     progress = progress or Progress()
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise ConfigError(f"--pairs expects at least two different runs. Received: {', '.join(runs) or 'none'}.")
     every = list(combinations(runs, 2))
     _check_different(every)
-    starts, found, record = _starts_of(runs), [], {}
+    starts, found, compared = starts or starts_of_runs(runs), [], []
     for number, (a, b) in enumerate(every, start=1):
         progress.note(f"pair {number} of {len(every)}: {a} and {b}")
         before = compare(f"{a}@initial", f"{b}@initial", settings, progress=progress)
         after = compare(a, b, settings, progress=progress)
         found += _pairs(a, b, " × ".join(sorted((starts[a], starts[b]))), before, after)
-        record = record or after.settings
-    groups = [group for kind in settings.similarity for group in _groups([p for p in found if p.kind == kind])]
-    record = {name: value for name, value in record.items() if name not in ("a", "b")}
-    return Population(tuple(found), tuple(groups), _r_squared(found), {"runs": list(runs), "starts": starts, **record})
+        compared += [before, after]
+    groups = [g for kind in settings.similarity for g in _groups([p for p in found if p.kind == kind], starts)]
+    record = {name: value for name, value in compared[1].settings.items() if name not in ("a", "b")}
+    return Population(
+        tuple(found),
+        tuple(groups),
+        {"runs": list(runs), "starts": dict(starts), **record, "r_squared_ci95": INTERVAL},
+        tuple(dict.fromkeys(text for each in compared for text in each.left_out)),
+        tuple(dict.fromkeys(name for each in compared for name in each.few_rows)),
+    )
 
 
 def _check_different(pairs: Sequence[tuple[str, str]]) -> None:
@@ -137,32 +167,54 @@ def _folds(run: str) -> set[tuple[Path, int]]:
     return {(folder.resolve(), fold)}
 
 
-def _starts_of(runs: Sequence[str]) -> dict[str, str]:
-    """What each run started from: "random" or "pretrained"; where several weights differ, their names."""
-    names = {}
-    for run in runs:
-        path = Path(run)
-        record = read_run(path if (path / "run.json").is_file() else find_fold(path)[0])
-        names[run] = Path(record["weights"]["source"]).stem
-    if len({*names.values()} - {"random"}) > 1:
-        return names
-    return {run: name if name == "random" else "pretrained" for run, name in names.items()}
+def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
+    """What each run really started from, by its plan: "pretrained" or "random" where all stages did, else part by part.
+
+    Several weights are told by name; so are networks, and what of them trains, where they differ.
+    """
+    folders = {run: Path(run) if (Path(run) / "run.json").is_file() else find_fold(Path(run))[0] for run in runs}
+    records = {run: read_run(folder) for run, folder in folders.items()}
+    weights = _weights_of(records)
+    whole = {run for run in runs if start_in_words(records[run], "pretrained") == "pretrained"}
+    one = len({weights[run] for run in whole}) == 1
+    starts = {run: start_in_words(records[run], "pretrained" if one and run in whole else weights[run]) for run in runs}
+    for words in (network_in_words, depth_in_words):
+        if len({words(record) for record in records.values()}) > 1:
+            starts = {run: f"{start}, {words(records[run])}" for run, start in starts.items()}
+    return starts
+
+
+def _weights_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The source of each run's weights: the same for the same file, told in full where two would be called alike."""
+    keys = {run: r["weights"].get("sha256") or r["weights"].get("source") for run, r in records.items()}
+    sources: dict[str, str] = {}
+    for run, key in keys.items():
+        sources.setdefault(key, str(records[run]["weights"].get("source")))
+    names = [weights_in_words(source) for source in sources.values()]
+    told = {key: name if names.count(name) == 1 else sources[key] for key, name in zip(sources, names, strict=True)}
+    return {run: told[key] for run, key in keys.items()}
 
 
 def _pairs(a: str, b: str, starts: str, before: Comparison, after: Comparison) -> list[PairSimilarity]:
-    return [
-        PairSimilarity(a, b, starts, last.layer, last.kind, first.similarity, last.similarity)
-        for first, last in zip(before.layers, after.layers, strict=True)
-    ]
+    found = []
+    for first, last in zip(before.layers, after.layers, strict=True):
+        draws = zip(*(each.draws[last.layer, last.kind] for each in (before, after)), strict=True)
+        points = tuple(point for point in draws if None not in point)
+        found.append(PairSimilarity(a, b, starts, last.layer, last.kind, first.similarity, last.similarity, points))
+    return found
 
 
-def _groups(pairs: Sequence[PairSimilarity]) -> list[Group]:
+def _groups(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> list[Group]:
     """Of one kind; after the layers of each group, the mean of the last two."""
     groups = []
-    for starts in dict.fromkeys(pair.starts for pair in pairs):
-        members = [pair for pair in pairs if pair.starts == starts]
+    for name in dict.fromkeys(pair.starts for pair in pairs):
+        members = [pair for pair in pairs if pair.starts == name]
         layers = list(dict.fromkeys(pair.layer for pair in members))
-        groups += [_group(layer, [[p] for p in members if p.layer == layer]) for layer in layers]
+        for layer in layers:
+            of_layer = [pair for pair in members if pair.layer == layer]
+            groups.append(
+                dataclasses.replace(_group(layer, [[p] for p in of_layer]), **training_relation(of_layer, starts))
+            )
         top = [[p for p in members if (p.a, p.b) == names and p.layer in layers[-2:]] for names in _names(members)]
         groups.append(_group("top two", top))
     return groups
@@ -173,32 +225,61 @@ def _names(pairs: Sequence[PairSimilarity]) -> list[tuple[str, str]]:
 
 
 def _group(layer: str, pairs: Sequence[Sequence[PairSimilarity]]) -> Group:
-    """The mean over pairs, each given by one layer or several that are averaged first."""
-    initial, final = (
-        np.array([np.mean(np.array([getattr(p, name) for p in pair], float)) for pair in pairs])
-        for name in ("initial", "final")
-    )
-    sd = float(final.std(ddof=1)) if final.size > 1 else None
-    return Group(pairs[0][0].starts, layer, pairs[0][0].kind, len(pairs), *map(_mean, (initial, final)), sd)
+    """The mean over pairs, each given by one layer or several that are averaged first; over those that have both."""
+    values = np.array([np.mean([(p.initial, p.final) for p in pair], axis=0, dtype=float) for pair in pairs])
+    values = values[~np.isnan(values).any(axis=1)]
+    means = values.mean(axis=0).tolist() if len(values) else [None, None]
+    sd = float(values[:, 1].std(ddof=1)) if len(values) > 1 else None
+    return Group(pairs[0][0].starts, layer, pairs[0][0].kind, len(values), *means, sd)
 
 
-def _mean(values: np.ndarray) -> float | None:
-    return None if np.isnan(values).any() else float(values.mean())
+def training_relation(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> dict[str, Any]:
+    """R² of similarity before against after training in one layer, its interval, and the number of points.
+
+    Args:
+        pairs: Of one layer, kind and group.
+        starts: What each run started from.
+    """
+    points = [point for pair in pairs for point in pair.points]
+    z = _fisher(points)
+    if z is None:
+        return {"n_points": len(points)}
+    return {"r_squared": float(np.tanh(z) ** 2), "r_squared_ci95": _interval(z, pairs, starts), "n_points": len(points)}
 
 
-def _r_squared(pairs: Sequence[PairSimilarity]) -> dict[str, dict[str, float | None]]:
-    return {
-        kind: {
-            starts: _squared_correlation([p for p in pairs if (p.kind, p.starts) == (kind, starts)])
-            for starts in dict.fromkeys(pair.starts for pair in pairs)
-        }
-        for kind in dict.fromkeys(pair.kind for pair in pairs)
-    }
+def _interval(z: float, pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> tuple[float, float]:
+    """The 95 % interval of R², tanh(z)², from what z is without each run.
+
+    Runs of one start are a sample of their own: where the two of a pair differ in it, both samples add their error, and
+    a start with a single run adds none.
+    """
+    pairs = [pair for pair in pairs if pair.points]
+    if len(pairs) == 1:
+        (points,) = [pair.points for pair in pairs]
+        rests = [[points[:draw] + points[draw + 1 :] for draw in range(len(points))]]
+    else:
+        runs = dict.fromkeys(run for pair in pairs for run in (pair.a, pair.b))
+        samples = [[run for run in runs if starts[run] == start] for start in {starts[run] for run in runs}]
+        rests = [
+            [[point for pair in pairs if run not in (pair.a, pair.b) for point in pair.points] for run in sample]
+            for sample in samples
+            if len(sample) > 1
+        ]
+    left_out = [[_fisher(rest) for rest in sample] for sample in rests]
+    if any(None in sample for sample in left_out):
+        return 0.0, 1.0
+    error = np.hypot.reduce([jackknife_error(np.array(sample)) for sample in left_out])
+    half = student.ppf(0.975, min(map(len, left_out)) - 1) * error
+    low, high = sorted(np.tanh([z - half, z + half]) ** 2)
+    return (0.0 if abs(z) <= half or half == 0 else float(low)), (float(high) if half else 1.0)
 
 
-def _squared_correlation(pairs: Sequence[PairSimilarity]) -> float | None:
-    points = np.array([(pair.initial, pair.final) for pair in pairs], float)
-    points = points[~np.isnan(points).any(axis=1)]
-    if len(points) < _FEWEST_POINTS or np.ptp(points, axis=0).min() < _LEAST_SPREAD:
+def _fisher(points: Sequence[tuple[float, float]]) -> float | None:
+    """Fisher's z of the correlation; None with too few points, where one side does not vary, or nothing moved."""
+    before, after = np.array(points, float).reshape(-1, 2).T
+    if len(before) < _FEWEST_POINTS:
         return None
-    return float(np.corrcoef(points.T)[0, 1] ** 2)
+    if min(np.ptp(before), np.ptp(after), np.abs(after - before).max()) < _LEAST_SPREAD:
+        return None
+    # On a line, z has no bound.
+    return float(np.arctanh(np.clip(np.corrcoef(before, after)[0, 1], -_ON_A_LINE, _ON_A_LINE)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.figures.before_after import Points, before_after
+from radtransfer.figures.before_after import Panel, before_after
 from radtransfer.figures.similarity_curve import Curve, similarity_curve
 from radtransfer.similarity import SIMILARITIES
 
@@ -17,7 +17,7 @@ from radtransfer.similarity import SIMILARITIES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from radtransfer.comparisons.population import Group, PairSimilarity, Population
+    from radtransfer.comparisons.population import Group, Population
 
 TOP = "top two"
 """What the mean of the last two layers is called among the layers."""
@@ -27,16 +27,25 @@ def draw_groups(population: "Population", kind: str, *, top: bool = False) -> "F
     """A line per kind of pair over the layers, after training; with `top`, also the mean of the two highest."""
     groups = [group for group in population.groups if group.kind == kind and (top or group.layer != TOP)]
     names = list(dict.fromkeys(group.layer for group in groups))
-    starts = population.r_squared[kind]
+    starts = dict.fromkeys(group.starts for group in groups)
     curves = {s: _curve([group for group in groups if group.starts == s]) for s in starts}
     return similarity_curve(names, curves, measure=f"similarity ({SIMILARITIES[kind].title})")
 
 
 def draw_training(population: "Population", kind: str) -> "Figure":
-    """A point per pair and layer, before against after training, a colour per kind of pair."""
+    """Before against after training, a point per pair and draw: a row of panels per kind of pair, one per layer."""
+    groups = [group for group in population.groups if group.kind == kind and group.layer != TOP]
     pairs = [pair for pair in population.pairs if pair.kind == kind]
-    r_squared = population.r_squared[kind]
-    return before_after({s: _points([p for p in pairs if p.starts == s], r) for s, r in r_squared.items()})
+    return before_after(
+        {
+            (g.starts, g.layer): Panel(
+                [pair.points for pair in pairs if (pair.starts, pair.layer) == (g.starts, g.layer)],
+                g.r_squared,
+                g.r_squared_ci95,
+            )
+            for g in groups
+        }
+    )
 
 
 def _curve(groups: Sequence["Group"]) -> Curve:
@@ -45,8 +54,3 @@ def _curve(groups: Sequence["Group"]) -> Curve:
     sd = np.array([group.sd for group in groups], float)
     nothing = [np.nan] * len(groups)
     return Curve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing)
-
-
-def _points(pairs: Sequence["PairSimilarity"], r_squared: float | None) -> Points:
-    values = np.array([(pair.initial, pair.final) for pair in pairs], float)
-    return Points(values[:, 0].tolist(), values[:, 1].tolist(), r_squared)

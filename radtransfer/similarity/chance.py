@@ -7,6 +7,7 @@ import numpy as np
 from radtransfer.errors import SimilarityError
 
 _NODES = 256
+_ROTATED_DIRECTIONS = 200
 
 
 def chance_cca(rows: int, rank_x: int, rank_y: int) -> float:
@@ -62,6 +63,26 @@ def chance_explained(rows: int, rank_x: int, rank_y: int) -> float:
 def chance_debiased(rows: int, rank_x: int, rank_y: int) -> float:
     """Debiased CKA of unrelated layers is 0 whatever their sizes."""
     return 0.0
+
+
+def chance_rotated(rows: int, variances_x: np.ndarray, variances_y: np.ndarray) -> float:
+    """The Procrustes similarity to expect of unrelated layers with these spectra and Gaussian rows.
+
+    The rows of unrelated layers point in directions that have nothing to do with each other: the mean is taken over
+    random rotations of one against the other, always the same ones. With fewer rows than channels it comes close to 1.
+
+    Args:
+        rows: At least 2.
+        variances_x: Eigenvalues of the scatter of x, all above 0, float64 (rank of x,).
+        variances_y: Those of y.
+    """
+    few, many = sorted((np.sqrt(values[: rows - 1]) for values in (variances_x, variances_y)), key=len)
+    rng, total = np.random.default_rng(0), 0.0
+    rotations = -(-_ROTATED_DIRECTIONS // few.size)  # of many directions, one is as good as their mean
+    for _ in range(rotations):
+        cosines = np.linalg.qr(rng.normal(size=(rows - 1, few.size)))[0][: many.size]
+        total += np.linalg.svd(many[:, None] * cosines * few, compute_uv=False).sum()
+    return float(total / rotations / (np.linalg.norm(few) * np.linalg.norm(many)))
 
 
 def _degrees(rows: int, rank_x: int, rank_y: int) -> tuple[int, int, int]:

@@ -82,11 +82,17 @@ def _centred_quartic(pair: PairSums) -> float:
     return crossed + kk * squares_x + mm * squares_y - 3 * pair.rows * mm * kk
 
 
+def _chance_biased(pair: PairSums) -> float:
+    """Exact for Gaussian rows: the scatter of unrelated rows is what their lengths give, over rows - 1 directions."""
+    x, y = pair.x.scatter, pair.y.scatter
+    return float(np.trace(x) * np.trace(y) / (pair.rows - 1) / np.linalg.norm(x) / np.linalg.norm(y))
+
+
 CKA = Measure("debiased linear CKA", cka, cka_of_sums, chance_debiased, fits=False)
 CKA_BIASED = Measure(
     "biased linear CKA",
     partial(cka, debiased=False),
     partial(cka_of_sums, debiased=False),
-    None,
     fits=False,
+    chance_of_sums=_chance_biased,
 )

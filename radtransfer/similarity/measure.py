@@ -25,6 +25,8 @@ class Similarity:
         dead_x, dead_y: Indices of constant channels, which take no part.
         condition_x, condition_y: Largest over smallest singular value of the standardized rows, over the
             directions that were kept; above 1e5, sums alone give fewer than eight digits.
+        chance: What `procrustes` gives of unrelated layers with as many rows and the same spectra; None of the other
+            measures, whose chance follows from rows and ranks (`chance_cca`).
     """
 
     value: float
@@ -36,6 +38,7 @@ class Similarity:
     dead_y: tuple[int, ...]
     condition_x: float
     condition_y: float
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Measure:
         of_sums: From sums alone, unchecked; None for a measure that needs the rows.
         chance: The value to expect of unrelated layers, from rows, rank_x and rank_y; None if unknown.
         fits: Whether directions are fitted, so that `check_rows` applies.
+        chance_of_sums: The same as `chance` where it depends on the layers' spectra; None where it does not.
     """
 
     title: str
@@ -55,6 +59,7 @@ class Measure:
     of_sums: Callable[[PairSums], Similarity] | None = None
     chance: Callable[[int, int, int], float] | None = None
     fits: bool = True
+    chance_of_sums: Callable[[PairSums], float] | None = None
 
 
 def similarity_of(

@@ -126,6 +126,7 @@ NUMPY_ONLY = {
     "abc",
     "importlib",
     "contextlib",
+    "warnings",
 }
 
 

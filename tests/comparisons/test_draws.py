@@ -7,7 +7,6 @@ from radtransfer.comparisons.activations import Reading
 from radtransfer.comparisons.draws import CrossedSums, GroupedSums, MismatchedSums, PairedReadings
 from radtransfer.comparisons.layer_scores import combine, score_draw
 from radtransfer.comparisons.sampling import spread_positions
-from radtransfer.errors import SimilarityError
 from radtransfer.similarity import SIMILARITIES, StreamedSums
 from radtransfer.similarity.jackknife import total_sums
 
@@ -79,10 +78,20 @@ def test_crossed_sums_hold_every_pair(maps, readings):
     }
 
 
-def test_activations_that_are_not_finite_name_network_and_layer(maps, readings):
-    maps[1]["other"][5] = np.nan
-    with pytest.raises(SimilarityError, match=r"stem of B \(other\)"):
-        feed(GroupedSums(readings, GROUPS, norms=False), maps, 4)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_layer_that_is_not_finite_says_so_and_leaves_the_others_their_scores(maps, readings, bad):
+    both = PairedReadings(
+        readings.positions,
+        {"stem": Reading("low", np.arange(5)), "next": Reading("low", np.arange(5))},
+        {"stem": Reading("other", np.arange(7)), "next": Reading("fine", np.arange(7))},
+    )
+    maps[1]["fine"] = maps[1]["other"].copy()
+    maps[1]["other"][5] = bad
+    found = dict(feed(GroupedSums(both, GROUPS, norms=False), maps, 4).pairs())
+    assert "stem of B (other): expected finite activations" in both.undefined("stem", "stem")
+    assert both.undefined("next", "next") == ""
+    x, y = rows_of(maps[0]["low"], both.positions), rows_of(maps[1]["fine"], both.positions)
+    assert CCA(total_sums(found["next"])).value == pytest.approx(similarity.cca(x, y).value, abs=1e-12)
 
 
 def test_a_layer_that_is_constant_but_for_one_group_of_images_has_a_score_but_no_interval(maps, readings):

@@ -6,6 +6,7 @@ import pytest
 from radtransfer import similarity
 from radtransfer.errors import SimilarityError
 from radtransfer.similarity import SIMILARITIES
+from radtransfer.similarity.rows import sums_of_rows
 
 
 def simulated(name, rows, channels_x, channels_y, draws):
@@ -46,6 +47,42 @@ def test_few_and_many_directions_have_known_limits():
 def test_the_other_closed_forms_agree_with_simulation(name, x, y):
     expected = SIMILARITIES[name].chance(500, x, y)
     assert simulated(name, 500, x, y, 80) == pytest.approx(expected, abs=0.004)
+
+
+@pytest.mark.filterwarnings("ignore:.*make any two layers look alike")
+@pytest.mark.parametrize("name", ["procrustes", "cka_biased"])
+@pytest.mark.parametrize(
+    ("rows", "x", "y", "decay"),
+    [
+        (20, 64, 64, 0),
+        (20, 64, 64, 1),
+        (64, 64, 64, 0),
+        (30, 8, 200, 0),
+        (96, 64, 64, 0.5),
+        (1000, 64, 32, 1),
+        (9, 1, 1, 0),
+    ],
+)
+def test_chance_of_measures_without_fit_follows_from_rows_and_spectra(name, rows, x, y, decay):
+    rng, measure = np.random.default_rng(rows + y), SIMILARITIES[name]
+    values, chances = [], []
+    for _ in range(30):
+        layers = [rng.normal(size=(rows, d)) * (np.arange(d) + 1.0) ** -decay for d in (x, y)]
+        values.append(measure.of_rows(*layers).value)
+        chances.append(measure.chance_of_sums(sums_of_rows(*layers)))
+    assert np.mean(chances) == pytest.approx(np.mean(values), abs=4 * np.std(values) / np.sqrt(30))
+
+
+def test_procrustes_on_fewer_rows_than_channels_gives_its_chance_and_warns():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 64)), rng.normal(size=(40, 64))
+    with pytest.warns(UserWarning, match=r"40 rows of 64 channels .* unrelated ones score 0\.8\d\d by chance"):
+        found = similarity.procrustes(x, y)
+    assert found.value == pytest.approx(found.chance, abs=0.03)
+    x, y = rng.normal(size=(64, 64)), rng.normal(size=(64, 64))
+    assert similarity.procrustes(x, y).chance == pytest.approx(0.75, abs=0.02)  # no warning
+    with pytest.warns(UserWarning, match="30 rows of 500 channels"):
+        similarity.procrustes(rng.normal(size=(30, 4)), rng.normal(size=(30, 500)))
 
 
 @pytest.mark.parametrize(("rows", "x", "y"), [(20, 10, 10), (100, 0, 5), (3, 1, 1)])

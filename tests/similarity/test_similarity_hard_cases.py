@@ -125,6 +125,7 @@ def test_dead_channels_are_named_by_index(make_layers):
     assert similarity.cca(x, y).dead_x == (2, 5)
 
 
+@pytest.mark.filterwarnings("ignore:20 rows of 70 channels")
 @pytest.mark.parametrize("name", ["cka", "procrustes", "rbf_cka", "rsa"])
 def test_dead_channels_are_named_where_there_are_more_channels_than_rows(name):
     rng = np.random.default_rng(0)

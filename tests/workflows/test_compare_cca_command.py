@@ -231,17 +231,66 @@ def test_a_network_that_cannot_be_given_the_images_is_an_error(radtransfer, fini
     assert f"24 x {shape[1]} x {shape[2]}" in outcome.err
 
 
-def test_too_few_rows_say_how_many_images_would_do(radtransfer, finished_run):
-    outcome = radtransfer("compare-cca", f"{finished_run.path}@initial", finished_run.path, "--dims", 64)
-    assert outcome.code == 3
-    assert "stage2: expected at least 256 rows for 128 channels, received 216 from 24 images" in outcome.err
-    assert "29 images would do" in outcome.err
+def test_layers_with_too_few_rows_are_left_out_and_say_how_many_images_would_do(radtransfer, finished_run):
+    names = (f"{finished_run.path}/fold_1@initial", f"{finished_run.path}/fold_1", "--repeats", 1, "--dims", 64)
+    outcome = radtransfer("compare-cca", *names, "--similarity", "cca,cka", "--cross", "--json")
+    assert outcome.code == 0, outcome.err
+    few = "stage2: expected at least 256 rows for 128 channels, received 216 from 24 images"
+    assert f"left out (cca): {few}" in outcome.err and "29 images would do" in outcome.err
+    result = json.loads(outcome.out)
+    assert len(result["left_out"]) == 2 and few in result["left_out"][0]
+    defined = {(e["layer"], e["kind"]) for e in result["layers"] if e["similarity"] is not None}
+    assert defined == {("stem", "cca"), ("stage1", "cca"), *((stage, "cka") for stage in STAGES)}
+    # The rows of a pair are those of the smaller map: 216 do for stem and stage2, which have 96 channels.
+    assert [value is None for value in result["cross"]["cca"][2]] == [False, True, True, True]
+    assert None not in sum(result["cross"]["cka"], [])
+    outcome = radtransfer("compare-cca", *names, "--layers", "stage2,stage3")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert few in outcome.err
 
 
-def test_pairs_of_runs_are_grouped_by_what_they_started_from(radtransfer, finished_run, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        (lambda kernel: 0 * kernel, (), "conv2 of B (conv2): expected at least one channel that varies"),
+        (lambda kernel: kernel * np.nan, (), "conv2 of B (conv2): expected finite activations"),
+        (lambda kernel: kernel, ("--channels", "paired"), "conv2: --channels paired takes the same channels"),
+    ],
+    ids=["constant", "not finite", "unequal"],
+)
+def test_a_layer_that_cannot_be_computed_leaves_the_others(radtransfer, finished_run, tmp_path, change, options, words):
+    image = keras.Input((24, 24, 3))
+    x = keras.layers.Conv2D(32, 3, name="conv1")(image)
+    model = keras.Model(image, keras.layers.Conv2D(7, 3, name="conv2")(x))
+    model.get_layer("conv2").set_weights([change(array) for array in model.get_layer("conv2").get_weights()])
+    model.save(tmp_path / "other.keras")
+    names = (f"{finished_run.path}/fold_1", tmp_path / "other.keras", *SMALL, "--layers", "conv1,conv2", *options)
+    outcome = radtransfer("compare-cca", *names, "--json")
+    assert outcome.code == 0, outcome.err
+    low, high = json.loads(outcome.out)["layers"]
+    assert (low["layer"], high["layer"], high["similarity"]) == ("conv1", "conv2", None)
+    assert 0 < low["similarity"] < 1
+    assert f"left out (cca): {words}" in outcome.err
+
+
+def test_procrustes_on_fewer_rows_than_channels_gives_its_chance_and_warns(radtransfer, finished_run):
+    names = (f"{finished_run.path}/fold_1", "random:cbr_tiny", "--layers", "stem,stage3", "--repeats", 1)
+    measures = ("--similarity", "procrustes,cka_biased", "--rows", 300, "--channels", "all")
+    outcome = radtransfer("compare-cca", *names, *measures, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "stage3: 96 rows for" in outcome.err and "channels make any layers look alike" in outcome.err
+    for entry in json.loads(outcome.out)["layers"]:
+        assert 0 < entry["null"]["closed_form"] < 1
+        assert entry["null"]["closed_form"] < entry["null"]["permuted"] + 0.05
+    outcome = radtransfer("compare-cca", *names, *measures)
+    assert "n/a /" not in outcome.out
+
+
+def test_pairs_of_runs_are_grouped_by_their_plans_and_related_layer_by_layer(radtransfer, finished_run, tmp_path):
     other = copytree(finished_run.path, tmp_path / "other")
     record = json.loads((other / "run.json").read_text())
-    record["weights"]["source"] = "weights/source.h5"
+    for stage in record["plan"]["stages"]:
+        stage["starts_from"] = "pretrained"
     (other / "run.json").write_text(json.dumps(record))
     runs = [finished_run.path / "fold_1", finished_run.path / "fold_2", other / "fold_1"]
     out = tmp_path / "out"
@@ -261,10 +310,21 @@ def test_pairs_of_runs_are_grouped_by_what_they_started_from(radtransfer, finish
     assert groups["pretrained × random", "stem"]["final"] == pytest.approx(mixed[[0, 3], 1].mean())
     assert groups["pretrained × random", "stem"]["sd"] == pytest.approx(mixed[[0, 3], 1].std(ddof=1))
     assert groups["pretrained × random", "top two"]["final"] == pytest.approx(mixed[[1, 2, 4, 5], 1].mean())
-    assert result["r_squared"]["cca"]["random × random"] is not None
-    assert result["r_squared"]["cca"]["pretrained × random"] == pytest.approx(np.corrcoef(mixed.T)[0, 1] ** 2)
+    for pair in result["pairs"]:
+        assert np.mean(pair["points"], axis=0) == pytest.approx([pair["initial"], pair["final"]])
+    points = np.concatenate([p["points"] for p in result["pairs"][3:] if p["layer"] == "stage1"])
+    stage1 = groups["pretrained × random", "stage1"]
+    assert (stage1["n_points"], len(points)) == (4, 4)
+    assert stage1["r_squared"] == pytest.approx(np.corrcoef(points.T)[0, 1] ** 2)
+    # Leaving a run out leaves two points: nothing can be told of other runs.
+    assert stage1["r_squared_ci95"] == [0, 1]
+    assert groups["random × random", "stem"]["r_squared"] is None
     names = {"pairs.csv", "groups.csv", "population.json", "groups_cca.png", "training_cca.png"}
     assert {path.name for path in out.iterdir()} == names
+    with (out / "groups.csv").open(newline="") as handle:
+        lines = {(line["starts"], line["layer"]): line for line in csv.DictReader(handle)}
+    assert float(lines["pretrained × random", "stage1"]["r_squared_ci95_high"]) == 1
+    assert lines["pretrained × random", "top two"]["r_squared_ci95_high"] == ""
 
 
 @pytest.mark.parametrize(

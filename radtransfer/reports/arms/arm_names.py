@@ -11,6 +11,7 @@ from typing import Any
 
 from radtransfer.reports.arms.arm_results import NETWORK
 from radtransfer.reports.arms.run_arms import CHANCE, Arm, ArmRun
+from radtransfer.run_reading import WITHOUT_WEIGHTS, depth_in_words, network_in_words, start_in_words, weights_in_words
 
 _PREPROCESSING = "model.preprocessing"
 
@@ -21,10 +22,6 @@ _RECIPE = "training."
 
 _WORDS = {"data.source": "data"}
 """Settings whose own names would not be understood in a sentence."""
-
-_FILES = (".h5", ".keras", ".npz", ".safetensors")
-_WITHOUT_WEIGHTS = {"random": "random", "gabor": "Gabor filters"}
-_DRAWN = {"mean_var": "mean and variance", "sampled": "sampled weights", "shuffled": "shuffled weights"}
 
 
 def sort_arms(runs: Sequence[ArmRun]) -> list[Arm]:
@@ -49,8 +46,8 @@ def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
         Arm(
             name="",
             start=_start(run),
-            depth=_depth(run),
-            backbone=_backbone(run),
+            depth=depth_in_words(run.record),
+            backbone=network_in_words(run.record) or str(run.settings.get("model.backbone")),
             recipe=_told(run, [name for name in others if name.startswith(_RECIPE)]),
             context=_told(run, [name for name in others if not name.startswith(_RECIPE)]),
             runs=tuple(group),
@@ -85,7 +82,7 @@ def differ_in(a: Arm, b: Arm) -> tuple[str, ...]:
 def uses_weights(arm: Arm) -> bool:
     """Whether anything of an arm starts from pretrained weights, or from what is drawn like them."""
     stages = arm.runs[0].record.get("plan", {}).get("stages", [])
-    return any(stage["starts_from"] not in _WITHOUT_WEIGHTS for stage in stages)
+    return any(stage["starts_from"] not in WITHOUT_WEIGHTS for stage in stages)
 
 
 def _called(setting: str) -> str:
@@ -97,47 +94,9 @@ def _told(run: ArmRun, names: Sequence[str]) -> str:
 
 
 def _start(run: ArmRun) -> str:
-    """What the stages start from, weights named: "imagenet", "random", or "imagenet through stage1, then random"."""
-    plan = run.record.get("plan", {})
     weights = str(run.record.get("weights", {}).get("source") or run.settings.get("model.weights") or "pretrained")
-    origin = _origin(run.weights or weights)
-    names = {"pretrained": origin, **_WITHOUT_WEIGHTS}
-    parts: list[tuple[str, str]] = []
-    for stage in plan.get("stages", []):
-        text = names.get(stage["starts_from"], f"{_DRAWN.get(stage['starts_from'], stage['starts_from'])} of {origin}")
-        parts = [*(parts[:-1] if parts and parts[-1][0] == text else parts), (text, stage["stage"])]
-    if not parts:
-        return str(run.settings.get("transfer.scheme") or weights)
-    told = ", then ".join([*(f"{text} through {stage}" for text, stage in parts[:-1]), parts[-1][0]])
-    batch_norm = plan.get("batch_norm", "identity")
-    drawn = any(text not in names.values() for text, _ in parts)
-    return f"{told}, batch norm {batch_norm}" if drawn and batch_norm != "identity" else told
-
-
-def _origin(weights: str) -> str:
-    """What weights are called: a source by its name, a run by its folder, whichever fold and file of it is named."""
-    if weights.startswith("source:"):
-        return f"source run “{weights.removeprefix('source:')}”"
-    path = Path(weights)
-    for part in (path, path.parent):
-        if part.name.startswith("fold_"):
-            return part.parent.name or weights
-    return path.stem if path.suffix in _FILES else path.name
-
-
-def _depth(run: ArmRun) -> str:
-    """What trains: "all stages", "the head alone", or the stages from the first that does."""
-    plan = run.record.get("plan", {})
-    trains = [stage["stage"] for stage in plan.get("stages", []) if stage["trains"]]
-    if len(trains) == len(plan.get("stages", [])):
-        return "all stages" + (", after the head" if plan.get("head_first") else "")
-    return "the head alone" if not trains else f"from {trains[0]} up"
-
-
-def _backbone(run: ArmRun) -> str:
-    widths = {stage["width"] for stage in run.record.get("plan", {}).get("stages", [])}
-    slim = "" if widths <= {1.0} else ", slim"
-    return f"{run.record.get('backbone') or run.settings.get('model.backbone')}{slim}"
+    told = start_in_words(run.record, weights_in_words(run.weights or weights))
+    return told or str(run.settings.get("transfer.scheme") or weights)
 
 
 def _names(arms: Sequence[Arm]) -> list[str]:

@@ -89,7 +89,10 @@ def _compare_all(
     for number, (sides, runs) in enumerate(wanted.items(), start=1):
         progress.count("networks compared", number, len(wanted))
         try:
-            found[sides] = _compare_sides(sides, runs[:MOST_RUNS], settings, progress)
+            found[sides], left_out, few_rows = _compare_sides(sides, runs[:MOST_RUNS], settings, progress)
+            who = f"{sides[0].partition('@')[0]} before and after training" if _is_own(sides) else " and ".join(sides)
+            notes += [f"{who}: {text}" for text in left_out]
+            too_few = too_few or few_rows
         except (RadtransferError, OSError) as error:
             what = (
                 f"{sides[0].partition('@')[0]} is not compared before and after training"
@@ -98,27 +101,29 @@ def _compare_all(
             )
             notes.append(f"{what}: {error}")
             too_few = too_few or isinstance(error, SimilarityError)
-            if too_few and settings.sampling.dims > min(CHANNELS):
-                break
+        if too_few and settings.sampling.dims > min(CHANNELS):
+            break
     return found, notes, too_few
 
 
 def _compare_sides(
     sides: tuple[str, str], runs: Sequence[tuple[ArmRun, ArmRun]], settings: "ComparisonSettings", progress: Progress
-) -> list[LayerChange]:
-    """All folds that both runs of each pair have."""
+) -> tuple[list[LayerChange], list[str], bool]:
+    """All folds that both runs of each pair have; what is left out, and whether that is for want of rows."""
     from radtransfer.comparisons.compare import compare
 
     moments = [side.partition("@")[2] or "final" for side in sides]
-    compared = []
+    compared, left_out, few_rows = [], {}, False
     for one, other in runs:
         for fold in one.folds:
             if fold.fold in {each.fold for each in other.folds}:
                 a, b = (f"{run.path}@{moment}" for run, moment in zip((one, other), moments, strict=True))
-                layers = compare(a, b, replace(settings, folds=(fold.fold,)), progress=progress).layers
-                compared.append((fold.key, fold.fold, layers))
+                comparison = compare(a, b, replace(settings, folds=(fold.fold,)), progress=progress)
+                left_out |= dict.fromkeys(comparison.left_out)
+                few_rows = few_rows or bool(comparison.few_rows)
+                compared.append((fold.key, fold.fold, comparison.layers))
     keys, folds, layers = zip(*compared, strict=True) if compared else ((), (), ())
-    return [_change(keys, folds, items) for items in zip(*layers, strict=True)]
+    return [_change(keys, folds, items) for items in zip(*layers, strict=True)], list(left_out), few_rows
 
 
 def _change(keys: Sequence[str], folds: Sequence[int], items: Sequence[Any]) -> LayerChange:
