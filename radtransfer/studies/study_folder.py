@@ -14,7 +14,7 @@ from typing import Any
 from radtransfer.datasets import absolute_source
 from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked
-from radtransfer.parts import PART
+from radtransfer.parts import PART, delete_part
 from radtransfer.pretrained.weight_sources import absolute_weights
 from radtransfer.runs import write_json, write_text
 from radtransfer.studies.plan import StudyPlan, changed_data
@@ -69,7 +69,7 @@ def open_study_folder(path: Path) -> Iterator[StudyFolder]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        names = {item.name for item in path.iterdir() if item.name != LOCK and not item.name.startswith(PART)}
+        names = {item.name for item in path.iterdir() if not item.name.startswith((LOCK, PART))}
     except OSError as error:
         raise RunError(f"Cannot make the study's folder {path}: {error.strerror}. Choose another --out.") from None
     if names and "study.yaml" not in names:
@@ -78,7 +78,7 @@ def open_study_folder(path: Path) -> Iterator[StudyFolder]:
         )
     with locked(path):
         for part in path.glob(f"{PART}*"):
-            part.unlink()
+            delete_part(part)
         yield StudyFolder(path)
 
 
