@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from radtransfer.errors import RunError, RunInUseError
+from radtransfer.errors import RunInUseError
 from radtransfer.parts import is_running, started, this_machine
-from radtransfer.system_errors import write_error
+from radtransfer.system_errors import writing
 from radtransfer.whole_file import whole_file
 
 LOCK = ".lock"
@@ -34,13 +34,11 @@ def made_folder(out: Path) -> Iterator[None]:
     """Make the folder; one that is new is taken away again if nothing but the lock was written into it.
 
     Raises:
-        RunError: It cannot be made.
+        DiskError, RunError: It cannot be made.
     """
     new = not out.exists()
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"Cannot make the folder {out}: {error.strerror}. Choose another --out.") from None
     try:
         yield
     finally:
@@ -59,12 +57,10 @@ def locked(out: Path) -> Iterator[None]:
 
     Raises:
         RunInUseError: Another process holds it.
-        RunError: The folder cannot be written.
+        DiskError, RunError: The folder cannot be written.
     """
-    try:
+    with writing(out):
         handle = (out / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise write_error(out, error) or error from None
     with handle, contextlib.ExitStack() as stack:
         try:
             _lock(handle)
@@ -79,11 +75,9 @@ def locked(out: Path) -> Iterator[None]:
         else:
             if (out / HOLDER).exists():  # of a machine where this file system has no locks
                 stack.enter_context(_held(out))
-        try:
+        with writing(out / LOCK):
             os.ftruncate(handle.fileno(), 0)
             os.write(handle.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        except OSError as error:
-            raise write_error(out / LOCK, error) or error from None
         yield
 
 
@@ -147,17 +141,18 @@ def _take(out: Path, file: Path, text: str) -> None:
 
 def _make(file: Path, text: str) -> bool:
     """Make the file; False where it stands already."""
-    try:
-        with file.open("xb", buffering=0) as handle:
-            try:
-                handle.write(text.encode())
-            except BaseException:
-                file.unlink()
-                raise
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise write_error(file, error) or error from None
+    with writing(file):
+        try:
+            handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(handle, text.encode())
+        except OSError:
+            file.unlink()
+            raise
+        finally:
+            os.close(handle)
     return True
 
 

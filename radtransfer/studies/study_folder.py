@@ -22,6 +22,7 @@ from radtransfer.studies.study import Study, StudyArm
 from radtransfer.studies.study_file import study_text
 from radtransfer.studies.study_runs import StudyState
 from radtransfer.studies.tables import write_study_table
+from radtransfer.system_errors import writing
 
 _SECONDS = 1.0
 """Between two writings of `progress.json`, at least."""
@@ -67,11 +68,9 @@ def open_study_folder(path: Path) -> Iterator[StudyFolder]:
     Raises:
         RunError: It holds something else, is in use, or cannot be written.
     """
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in path.iterdir() if not item.name.startswith((LOCK, PART))}
-    except OSError as error:
-        raise RunError(f"Cannot make the study's folder {path}: {error.strerror}. Choose another --out.") from None
     if names and "study.yaml" not in names:
         raise RunError(
             f"{path} holds other files ({', '.join(sorted(names)[:3])}) and is no study. Choose another --out."
