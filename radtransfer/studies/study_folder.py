@@ -13,7 +13,7 @@ from typing import Any
 
 from radtransfer.datasets import absolute_source
 from radtransfer.errors import RunError
-from radtransfer.locking import LOCK, locked
+from radtransfer.locking import LOCK, locked, made_folder
 from radtransfer.parts import PART, delete_part
 from radtransfer.pretrained.weight_sources import absolute_weights
 from radtransfer.runs import write_json, write_text
@@ -22,7 +22,6 @@ from radtransfer.studies.study import Study, StudyArm
 from radtransfer.studies.study_file import study_text
 from radtransfer.studies.study_runs import StudyState
 from radtransfer.studies.tables import write_study_table
-from radtransfer.system_errors import writing
 
 _SECONDS = 1.0
 """Between two writings of `progress.json`, at least."""
@@ -68,17 +67,16 @@ def open_study_folder(path: Path) -> Iterator[StudyFolder]:
     Raises:
         RunError: It holds something else, is in use, or cannot be written.
     """
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+    with made_folder(path):
         names = {item.name for item in path.iterdir() if not item.name.startswith((LOCK, PART))}
-    if names and "study.yaml" not in names:
-        raise RunError(
-            f"{path} holds other files ({', '.join(sorted(names)[:3])}) and is no study. Choose another --out."
-        )
-    with locked(path):
-        for part in path.glob(f"{PART}*"):
-            delete_part(part)
-        yield StudyFolder(path)
+        if names and "study.yaml" not in names:
+            raise RunError(
+                f"{path} holds other files ({', '.join(sorted(names)[:3])}) and is no study. Choose another --out."
+            )
+        with locked(path):
+            for part in path.glob(f"{PART}*"):
+                delete_part(part)
+            yield StudyFolder(path)
 
 
 def with_full_paths(study: Study) -> Study:

@@ -122,6 +122,18 @@ def test_what_is_read_inside_is_not_called_unwritable(tmp_path):
         (tmp_path / "source").read_bytes()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such devices")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_json(tmp_path / "pipe", 1)
+    assert os.read(reader, 10) == b"1\n"
+    os.close(reader)
+    assert not (tmp_path / "pipe").is_file()
+    with pytest.raises(DiskError, match="/dev/full: No space left"), whole_file(Path("/dev/full")) as part:
+        part.write_text("x")
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_that_may_not_be_written_is_named(radtransfer, table_options, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
