@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from radtransfer.errors import RunError
+from radtransfer.system_errors import writing
 
 
 @click.command(short_help="Write the model card of a run.")
@@ -31,9 +32,7 @@ def card(run: str, fold: int | None, out: Path | None) -> None:
         return
     if out.exists():
         raise RunError(f"{out} exists; nothing was written. Choose another --out.")
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, text)
-    except OSError as error:
-        raise RunError(f"--out {out}: cannot be written ({error.strerror}). Choose another place.") from None
     click.echo(f"wrote {out}", err=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS
-from radtransfer.cli.options import given_settings, setting_options
+from radtransfer.cli.options import break_lock_option, given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
@@ -36,6 +36,7 @@ OPTIONS = TABLE_OPTIONS | {
 )
 @setting_options(**OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace what was prepared in --out.")
+@break_lock_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Write DATA once at working resolution, as a TFDS data set that trains many times faster.

@@ -11,6 +11,7 @@ from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
+from radtransfer.system_errors import writing
 
 OPTIONS = TABLE_OPTIONS | {
     "image_size": "model.image_size",
@@ -45,8 +46,6 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     from radtransfer.data.preview import preview_data
 
     figure = preview_data(settings, images=images, copies=copies, progress=TerminalProgress())
-    try:
+    with writing(path):
         save_figure(figure, path)
-    except OSError as error:
-        raise ConfigError(f"Cannot write {out}: {error.strerror or error}. Choose another --out.") from None
     click.echo(f"wrote     {path}", err=True)

@@ -14,9 +14,9 @@ from radtransfer.cli.prediction_options import (
     open_images,
     skip_option,
     tell_bad_images,
-    writing,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.system_errors import writing
 
 
 @click.command(short_help="Write the features that a layer makes of images.")
@@ -64,7 +64,7 @@ def extract(
     check_feature_file(Path(out))
     found, stream, progress = open_images(model, images, fold, batch_size, given)
     extractor = make_extractor(found, layer, pool=pool)
-    with writing(out), feature_file(Path(out), layer=extractor.layer, shape=extractor.shape) as write:
+    with writing(Path(out)), feature_file(Path(out), layer=extractor.layer, shape=extractor.shape) as write:
         for paths, features in extractor(stream, batch_size=batch_size, notify=progress.note):
             write(paths, features)
     progress.clear()

@@ -8,7 +8,7 @@ import click
 
 from radtransfer.cli.completions import complete_run_config
 from radtransfer.cli.data_options import TABLE_OPTIONS
-from radtransfer.cli.options import given_settings, sets_option, setting_options
+from radtransfer.cli.options import break_lock_option, given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
@@ -70,6 +70,7 @@ OPTIONS = {
 @sets_option("Any setting by its dotted name, such as training.momentum=0.8.")
 @click.option("--resume", is_flag=True, help="Go on with the same command's run where it stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@break_lock_option
 @click.option(
     "--dry-run",
     is_flag=True,

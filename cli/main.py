@@ -134,7 +134,7 @@ def _bug_report(error: Exception, *, verbose: bool) -> str:
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
     },
-    epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed, "
+    epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed or disk full, "
     "6 some folds failed, 7 export failed its check, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="radtransfer")

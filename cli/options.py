@@ -33,6 +33,22 @@ def sets_option(text: str) -> Callable:
     )
 
 
+def _break_locks(context: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        from radtransfer.locking import breaking_locks
+
+        context.with_resource(breaking_locks())
+
+
+break_lock_option = click.option(
+    "--break-lock",
+    is_flag=True,
+    expose_value=False,
+    callback=_break_locks,
+    help="Take over folders that a process of another machine holds, which has ended. Only on file systems without "
+    "locks, and only where a message names it.",
+)
+
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an earlier result in --out.")
 
 

@@ -17,9 +17,9 @@ from radtransfer.cli.prediction_options import (
     open_images,
     skip_option,
     tell_bad_images,
-    writing,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.system_errors import writing
 
 
 @click.command(short_help="Predict images with a trained model.")
@@ -112,5 +112,5 @@ def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
     if out is None:
         yield partial(click.echo, nl=False)
         return
-    with writing(out), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
+    with writing(Path(out)), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
         yield handle.write

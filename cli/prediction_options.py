@@ -1,8 +1,7 @@
 """What predict, extract and evaluate share: their options, and how unreadable images are told of."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.errors import ConfigError, DataError, RunError
+from radtransfer.system_errors import writing
 
 if TYPE_CHECKING:
     from radtransfer.examination.image_check import BadImage
@@ -81,25 +81,10 @@ def check_file(out: str | None, *, overwrite: bool) -> None:
     path = Path(out)
     if path.is_dir() or (path.exists() and not overwrite):
         raise ConfigError(f"{out} exists. Use --overwrite to replace a file, or another --out.")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {out}: its folder cannot be made ({error.strerror}). Choose another.") from None
     if not os.access(path.parent, os.W_OK):
         raise RunError(f"--out {out}: its folder may not be written. Choose another.")
-
-
-@contextmanager
-def writing(out: str) -> Iterator[None]:
-    """Turns a disk that is full, or gone, into one sentence: nothing else in the block reads or writes files unguarded.
-
-    Raises:
-        RunError: The file cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"--out {out}: cannot be written ({error.strerror or error}). Nothing was left there.") from None
 
 
 def open_images(

@@ -10,7 +10,7 @@ import click
 
 from radtransfer.cli.completions import complete_study
 from radtransfer.cli.data_options import positive_lines
-from radtransfer.cli.options import given_settings, sets_option, setting_options
+from radtransfer.cli.options import break_lock_option, given_settings, sets_option, setting_options
 from radtransfer.cli.study_places import DEFAULT_CLUSTER, Places
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
@@ -67,6 +67,7 @@ STORE = "runs/studies"
     help="GPUs that are kept for a run with --ray; 0.5 lets two share one.  [default: 0]",
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Compute at most N runs now.")
+@break_lock_option
 @click.option("--dry-run", is_flag=True, help="List the runs and estimate the time; compute none.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def study(

@@ -11,7 +11,7 @@ from radtransfer.backbones import BACKBONES
 from radtransfer.cli.completions import complete_run_config
 from radtransfer.cli.data_options import positive_lines
 from radtransfer.cli.finetune import OPTIONS
-from radtransfer.cli.options import given_settings, sets_option, setting_options
+from radtransfer.cli.options import break_lock_option, given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import changed_config, load_config
@@ -31,6 +31,7 @@ def _sweep_options(command: Callable) -> Callable:
         setting_options(**SHARED),
         sets_option("Any setting by its dotted name."),
         click.option("--stages", metavar="STAGE,…", help="Only these stages.  [default: all]"),
+        break_lock_option,
         click.option("--json", "as_json", is_flag=True, help="Print the table as JSON."),
     ]
     for decorate in reversed(decorators):

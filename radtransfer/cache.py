@@ -62,6 +62,6 @@ def cache_note(error: Exception) -> str | None:
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     reason = "it is no folder" if isinstance(cause, FileExistsError) else getattr(cause, "strerror", None) or str(cause)
     return (
-        f"the cache {folder} cannot be written ({reason.rstrip('.')}): this run goes on without it, and what it would "
-        "keep is made again when it is needed. Free some space there, or name another folder in RADTRANSFER_CACHE"
+        f"the cache {folder} cannot be written ({reason.rstrip('.')}): nothing is kept there for later runs, and what "
+        "is needed is made again. Free some space there, or name another folder in RADTRANSFER_CACHE"
     )

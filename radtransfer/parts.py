@@ -49,7 +49,7 @@ def is_written(part: Path) -> bool:
     """Whether another process is writing it at this moment, as far as this machine can tell."""
     found = _NAME.match(part.name)
     if found is not None and found[2] == this_machine():
-        return is_another(int(found[1]))
+        return int(found[1]) != os.getpid() and is_running(int(found[1]))
     with contextlib.suppress(OSError):
         return time.time() - part.stat().st_mtime < _ABANDONED
     return False
@@ -68,16 +68,26 @@ def this_machine() -> str:
     return _digits(socket.gethostname())
 
 
-def is_another(process: int) -> bool:
-    """Whether a number is that of another process of this machine, which has not ended."""
+def is_running(process: int, begun: str = "") -> bool:
+    """Whether a process of this machine, which `started` then, has not ended; True where the system does not tell."""
     if os.name == "nt":  # os.kill would end it
-        return process != os.getpid()
+        return True
     with contextlib.suppress(PermissionError):
         try:
             os.kill(process, 0)
         except (ProcessLookupError, OverflowError):
             return False
-    return process != os.getpid()
+    now = started(process)
+    return now is not None and (not begun or not now or begun == now)
+
+
+def started(process: int) -> str | None:
+    """When a process that is there started, in ticks of this machine; "" where nobody knows, None if it has ended."""
+    try:
+        facts = Path(f"/proc/{process}/stat").read_bytes().decode(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return None if facts[0] in "ZX" else facts[19]
 
 
 def _digits(text: str) -> str:

@@ -1,7 +1,6 @@
 """A network as a transfer plan starts it, without data and without training."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from radtransfer.pretrained.loading import PretrainedWeights
 from radtransfer.run_names import has_weights
 from radtransfer.runs import whole_file
 from radtransfer.settings import Config
+from radtransfer.system_errors import writing
 from radtransfer.transfer import TransferPlan, lay_out
 
 
@@ -83,11 +83,12 @@ def save_planned(network: PlannedNetwork, path: Path) -> None:
     """The model as plain Keras, whole or not at all.
 
     Raises:
-        ConfigError: `path` exists, cannot be written, or does not end in .keras.
+        ConfigError: `path` exists, or does not end in .keras.
+        DiskError, RunError: It cannot be written.
     """
     if path.suffix != ".keras" or path.exists():
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {path}.")
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:
             network.model.save(part)
@@ -97,7 +98,8 @@ def save_filters(network: PlannedNetwork, path: Path) -> None:
     """The first convolution's filters and the weights' histograms by stage, beside the pretrained ones.
 
     Raises:
-        ConfigError: `path` has no suffix of a figure, or cannot be written.
+        ConfigError: `path` has no suffix of a figure.
+        DiskError, RunError: It cannot be written.
     """
     found = [kernel for kernel in convolution_kernels(network.model) if kernel[0] in network.plan.layers]
     source = network.starting_weights or {}
@@ -111,17 +113,8 @@ def save_filters(network: PlannedNetwork, path: Path) -> None:
         pretrained=_by_stage(pretrained, network.plan),
         title=f"{network.card.name}, {network.plan.scheme}",
     )
-    with _writing(path):
+    with writing(path):
         save_figure(figure, path)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a message."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"Cannot write {path}: {error.strerror or error}. Choose another place.") from None
 
 
 def _built(

@@ -43,7 +43,7 @@ FREE = frozenset(
 _REPLACED = "replaced"
 """The status of a run of which another, begun with --overwrite, has deleted a part."""
 
-_BEFORE_A_RUN = {LOCK, "bad_images.txt", "config.yaml"}
+_BEFORE_A_RUN = {"bad_images.txt", "config.yaml"}
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
 _OF_A_RUN = ("trackers", "fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
 
@@ -220,7 +220,7 @@ def _existing_record(out: Path) -> dict[str, Any] | None:
 
 def _check_is_free(out: Path) -> None:
     others = sorted(
-        item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith(PART)
+        item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith((PART, LOCK))
     )
     if others:
         raise RunError(

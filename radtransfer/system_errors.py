@@ -1,9 +1,11 @@
 """What the machine's own errors mean to the user: a full disk, a folder that may not be written, no memory left."""
 
+import contextlib
 import errno
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from radtransfer.errors import DiskError, RadtransferError, RunError, TrainingError
@@ -34,6 +36,20 @@ def write_error(path: Path, error: Exception, *, needed: int = 0, written: int =
             f"{first} ({_room(path, number, needed, written)}). Free some space; what was finished is kept."
         )
     return RunError(f"{first}. Choose another place with --out.")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says while `path` is written into one sentence; nothing else is read in the block.
+
+    Raises:
+        DiskError: The disk is full, or fails.
+        RunError: The path cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) or error from error
 
 
 def system_error(error: Exception) -> RadtransferError | None:

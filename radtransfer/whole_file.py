@@ -7,19 +7,24 @@ from pathlib import Path
 
 from radtransfer.errors import RadtransferError
 from radtransfer.parts import delete_part, new_part, part_size
-from radtransfer.system_errors import write_error
+from radtransfer.system_errors import write_error, writing
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes `path` when the block succeeds.
 
-    Readers see the old file or the new one, never a part; a failure leaves the old one.
+    Readers see the old file or the new one, never a part; a failure leaves the old one. A device or a pipe, such as
+    `/dev/stdout`, is `path` itself: it cannot be replaced.
 
     Raises:
         DiskError: The disk is full, or fails.
         RunError: The file may not be written.
     """
+    if path.absolute().parent == Path("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+        with writing(path):
+            yield path
+        return
     part = new_part(path)
     try:
         yield part

@@ -18,6 +18,7 @@ from radtransfer.progress import Progress
 from radtransfer.runs import write_rows
 from radtransfer.settings import Config
 from radtransfer.splits.folds import FOLD_COLUMNS, Fold, assign_folds, fold_notes, fold_rows
+from radtransfer.system_errors import writing
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,15 @@ def write_split(split: DataSplit, path: Path) -> None:
     that reads them takes them for one repeat.
 
     Raises:
-        ConfigError: It cannot be written, or a label is named like another column.
+        ConfigError: A label is named like another column.
+        DiskError, RunError: It cannot be written.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if split.table.task == "multilabel":
             write_rows(path, _label_header(split.table), _label_rows(split))
         else:
             write_rows(path, FOLD_COLUMNS, fold_rows(split.table, split.folds))
-    except OSError as error:
-        raise ConfigError(f"Cannot write {path}: {error.strerror or error}. Choose another --out.") from None
 
 
 def _label_header(table: ImageTable) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from radtransfer.parallel import in_parallel
 from radtransfer.progress import Progress
 from radtransfer.runs import write_text
 from radtransfer.settings import ImageSettings
+from radtransfer.system_errors import writing
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def _report(bad: Sequence[BadImage], report_file: Path | None) -> None:
     if report_file is None:
         return
     if bad:
-        report_file.parent.mkdir(parents=True, exist_ok=True)
+        with writing(report_file):
+            report_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(report_file, "".join(f"{image.path}\t{image.reason}\n" for image in bad))
     else:
         report_file.unlink(missing_ok=True)

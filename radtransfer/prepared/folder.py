@@ -105,8 +105,8 @@ def _read_state(path: Path) -> dict[str, Any] | None:
 
 
 def _check_free(path: Path) -> None:
-    others = sorted(item.name for item in path.iterdir() if item.name not in (LOCK, BAD_IMAGES))
-    if others := [name for name in others if not name.startswith(PART)]:
+    others = sorted(item.name for item in path.iterdir() if item.name != BAD_IMAGES)
+    if others := [name for name in others if not name.startswith((LOCK, PART))]:
         raise RunError(
             f"{path} holds other files ({', '.join(others[:3])}) and no prepared data set; nothing was written. "
             "Choose another --out."

@@ -1,6 +1,5 @@
 """Weights of other programs, written as a Keras file that every command takes."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
-from radtransfer.parts import PART
 from radtransfer.pretrained.recognition import mismatch, recognize
 from radtransfer.pretrained.torch_conversion import Converted, convert_torch, torch_backbone
 from radtransfer.weight_formats.matching import match_layers, weighted_layers
@@ -19,6 +17,7 @@ from radtransfer.weight_formats.pytorch import is_pytorch, read_pytorch
 from radtransfer.weight_formats.reading import read_weight_file, sha256_of
 from radtransfer.weight_formats.saved_model import is_saved_model, read_saved_model
 from radtransfer.weight_formats.weight_file import WeightFile
+from radtransfer.whole_file import whole_file
 
 SUFFIX = ".weights.h5"
 
@@ -75,11 +74,9 @@ def convert_weights(source: Path, out: Path, *, backbone: str | None = None, ove
     model = build_architecture(found.backbone, image_size=None, pooling=None)
     for name, arrays in found.layers.items():
         model.get_layer(name).set_weights(arrays)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=PART) as folder:
-        part = Path(folder) / out.name
+    with whole_file(out) as part:
         model.save_weights(part)
         _check_equal(part, model, found.layers)
-        part.replace(out)
     return Conversion(
         source=str(source),
         out=str(out),

@@ -13,7 +13,7 @@ import numpy as np
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.environment import keras_defaults, keras_home
-from radtransfer.errors import WeightsError, WeightsMismatchError
+from radtransfer.errors import DiskError, WeightsError, WeightsMismatchError
 from radtransfer.pretrained.recognition import mismatch
 from radtransfer.pretrained.weight_sources import (
     Certainty,
@@ -22,6 +22,7 @@ from radtransfer.pretrained.weight_sources import (
     check_imagenet_exists,
     find_weights,
 )
+from radtransfer.system_errors import write_error
 from radtransfer.weight_formats.matching import Match, match_layers
 from radtransfer.weight_formats.reading import read_weight_file, sha256_of
 
@@ -161,6 +162,8 @@ def _download(source: WeightSource, notify: Callable[[str], None]) -> None:
         with contextlib.redirect_stdout(sys.stderr):  # Keras draws its progress bar on stdout
             getattr(keras.applications, application)(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises a bare Exception when there is no network
+        if isinstance(told := write_error(source.file, error), DiskError):
+            raise told from error
         raise WeightsError(_not_downloaded(source, str(error))) from None
     if not source.file.exists():
         raise WeightsError(_not_downloaded(source, "Keras did not put it there"))

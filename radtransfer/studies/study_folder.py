@@ -13,8 +13,8 @@ from typing import Any
 
 from radtransfer.datasets import absolute_source
 from radtransfer.errors import RunError
-from radtransfer.locking import LOCK, locked
-from radtransfer.parts import PART
+from radtransfer.locking import LOCK, locked, made_folder
+from radtransfer.parts import PART, delete_part
 from radtransfer.pretrained.weight_sources import absolute_weights
 from radtransfer.runs import write_json, write_text
 from radtransfer.studies.plan import StudyPlan, changed_data
@@ -67,19 +67,16 @@ def open_study_folder(path: Path) -> Iterator[StudyFolder]:
     Raises:
         RunError: It holds something else, is in use, or cannot be written.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        names = {item.name for item in path.iterdir() if item.name != LOCK and not item.name.startswith(PART)}
-    except OSError as error:
-        raise RunError(f"Cannot make the study's folder {path}: {error.strerror}. Choose another --out.") from None
-    if names and "study.yaml" not in names:
-        raise RunError(
-            f"{path} holds other files ({', '.join(sorted(names)[:3])}) and is no study. Choose another --out."
-        )
-    with locked(path):
-        for part in path.glob(f"{PART}*"):
-            part.unlink()
-        yield StudyFolder(path)
+    with made_folder(path):
+        names = {item.name for item in path.iterdir() if not item.name.startswith((LOCK, PART))}
+        if names and "study.yaml" not in names:
+            raise RunError(
+                f"{path} holds other files ({', '.join(sorted(names)[:3])}) and is no study. Choose another --out."
+            )
+        with locked(path):
+            for part in path.glob(f"{PART}*"):
+                delete_part(part)
+            yield StudyFolder(path)
 
 
 def with_full_paths(study: Study) -> Study:

@@ -9,6 +9,7 @@ from radtransfer.studies.engines.engine import Engine
 from radtransfer.studies.estimate import Speeds, store_speeds
 from radtransfer.studies.plan import PlannedRun, StudyPlan
 from radtransfer.studies.run_cell import Outcome
+from radtransfer.system_errors import writing
 
 BUSY_SECONDS = 1.0
 """Until a run that another process was computing is tried again."""
@@ -104,7 +105,8 @@ def run_study(
     """
     state = _begin(plan, engine, limit)
     loop = _Loop(state, engine, listener or StudyListener())
-    plan.store.mkdir(parents=True, exist_ok=True)
+    with writing(plan.store):
+        plan.store.mkdir(parents=True, exist_ok=True)
     loop.listener.changed(state)
     while loop.start() or state.running:
         for key, outcome in engine.wait(loop.hear, 1.0) if state.running else ():

@@ -14,6 +14,7 @@ from radtransfer.config import setting_fields, setting_value
 from radtransfer.figures.by_stage import draw_by_stage
 from radtransfer.figures.convergence import draw_convergence
 from radtransfer.figures.style import save_figure, set_subject
+from radtransfer.result_folder import files_together
 from radtransfer.runs import read_rows, write_json, write_rows
 from radtransfer.settings import Config
 from radtransfer.studies.plan import StudyPlan
@@ -71,11 +72,11 @@ def transfusion_sweep(config: Config, stages: Sequence[str], *, threshold: float
 def write_freeze_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[dict[str, Any]]:
     """`sweep.csv`, `sweep.json` and `auc_by_stage.png` and `.svg`; gives the table's rows."""
     rows = [_row(sweep, row) for row in study_table(plan)["runs"]]
-    _write_table(rows, out)
     stages = list(dict.fromkeys(row["through"] for row in rows))
     points = {(row["variant"], row["through"]): _point(row, "auc") for row in rows}
     series = {name: [points.get((scheme, stage)) for stage in stages] for scheme, name in VARIANTS.items()}
-    _save(draw_by_stage(stages, series, x="frozen through L", y="test AUC (mean ± sd)"), rows, out, "auc_by_stage")
+    figure = draw_by_stage(stages, series, x="frozen through L", y="test AUC (mean ± sd)")
+    _write(rows, {"auc_by_stage": figure}, out)
     return rows
 
 
@@ -83,18 +84,13 @@ def write_transfusion_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[di
     """`sweep.csv`, `sweep.json`, `convergence` and `steps_to_threshold` as PNG and SVG; gives the table's rows."""
     runs, threshold = study_table(plan)["runs"], sweep.study.threshold
     rows = [_row(sweep, run) | _steps(run) for run in runs]
-    _write_table(rows, out)
     curves = {f"through {row['through']}": list(_test_curves(run)) for row, run in zip(rows, runs, strict=True)}
-    _save(
-        draw_convergence({name: folds for name, folds in curves.items() if folds}, threshold=threshold),
-        rows,
-        out,
-        "convergence",
-    )
+    convergence = draw_convergence({name: folds for name, folds in curves.items() if folds}, threshold=threshold)
     stages = [row["through"] for row in rows]
     series = {"steps": [_point(row, "steps") for row in rows]}
     label = f"steps to a test AUC of {threshold:g}"
-    _save(draw_by_stage(stages, series, x="pretrained through L", y=label), rows, out, "steps_to_threshold")
+    by_stage = draw_by_stage(stages, series, x="pretrained through L", y=label)
+    _write(rows, {"convergence": convergence, "steps_to_threshold": by_stage}, out)
     return rows
 
 
@@ -142,13 +138,13 @@ def _point(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
     return None if mean is None else (mean, sd or 0.0)
 
 
-def _write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
-    write_rows(out / "sweep.csv", list(rows[0]), [list(row.values()) for row in rows])
-    write_json(out / "sweep.json", list(rows))
-
-
-def _save(figure: Any, rows: Sequence[Mapping[str, Any]], out: Path, name: str) -> None:
+def _write(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], out: Path) -> None:
+    """The table and the figures, by name, all or none."""
     positive = next((row["positive_class"] for row in rows if row["positive_class"] is not None), None)
-    set_subject(figure.axes[0], "" if positive is None else f"positive class {positive}")
-    for suffix in (".png", ".svg"):
-        save_figure(figure, out / f"{name}{suffix}")
+    with files_together(out, first="*") as folder:
+        write_rows(folder / "sweep.csv", list(rows[0]), [list(row.values()) for row in rows])
+        write_json(folder / "sweep.json", list(rows))
+        for name, figure in figures.items():
+            set_subject(figure.axes[0], "" if positive is None else f"positive class {positive}")
+            for suffix in (".png", ".svg"):
+                save_figure(figure, folder / f"{name}{suffix}")

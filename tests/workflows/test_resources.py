@@ -1,11 +1,13 @@
 """What happens when the machine gives out: disk, memory, permissions."""
 
+import contextlib
 import errno
 import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -120,6 +122,18 @@ def test_what_is_read_inside_is_not_called_unwritable(tmp_path):
         (tmp_path / "source").read_bytes()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such devices")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_json(tmp_path / "pipe", 1)
+    assert os.read(reader, 10) == b"1\n"
+    os.close(reader)
+    assert not (tmp_path / "pipe").is_file()
+    with pytest.raises(DiskError, match="/dev/full: No space left"), whole_file(Path("/dev/full")) as part:
+        part.write_text("x")
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_that_may_not_be_written_is_named(radtransfer, table_options, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
@@ -212,3 +226,96 @@ def test_an_evaluation_that_stops_before_its_figures_leaves_the_folder_as_it_was
     assert outcome.code == 0, outcome.err
     assert (out / "bad_images.txt").read_text() == "before"
     assert (out / "pr.png").stat().st_size > 1000
+
+
+@pytest.fixture(params=["no folder", "full"])
+def unusable_cache(request, tmp_path, monkeypatch):
+    """A cache folder that nothing can be written to."""
+    if request.param == "no folder":
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("RADTRANSFER_CACHE", str(tmp_path / "file"))
+        return
+    monkeypatch.setenv("RADTRANSFER_CACHE", str(tmp_path / "cache"))
+    make = Path.mkdir
+
+    def mkdir(path, *arguments, **named):
+        if (tmp_path / "cache") in (path, *path.parents):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        make(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing_and_is_told_once(
+    radtransfer, table_options, finished_run, tmp_path, unusable_cache
+):
+    out = tmp_path / "run"
+    outcome = radtransfer("finetune", *table_options, "--folds", 1, "--dry-run", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("cannot be written") == 1 and "RADTRANSFER_CACHE" in outcome.err
+    frozen = ("--weights", finished_run.path / "fold_1", "--scheme", "freezeall", "--augmentation", "none")
+    outcome = radtransfer("finetune", *table_options, "--folds", 1, "--epochs", 1, *frozen, "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert not list(tmp_path.rglob(".part-*"))
+
+
+@pytest.mark.parametrize("asked", [("--cache", "disk"), ("--cache-features", "--scheme", "freezeall")])
+def test_a_cache_that_was_asked_for_and_cannot_be_written_ends_the_run(
+    radtransfer, table_options, finished_run, tmp_path, unusable_cache, asked
+):
+    options = ("--folds", 1, "--epochs", 1, "--weights", finished_run.path / "fold_1", "--augmentation", "none")
+    outcome = radtransfer("finetune", *table_options, *options, *asked, "--out", tmp_path / "run")
+    assert outcome.code == 5, outcome.err
+    assert "RADTRANSFER_CACHE" in outcome.err and "Traceback" not in outcome.err
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+FULL = {
+    "export": (("export", "RUN/fold_1", "--format", "savedmodel"), "out"),
+    "report": (("report", "RUN", "--no-cca"), "out"),
+    "prepare": (("data", "prepare", "DATA", "--image-size", 32), "out"),
+    "split": (("data", "split", "DATA"), "out.csv"),
+    "predict": (("predict", "RUN/fold_1", *["DATA"] * 8), "out.csv"),
+    "extract": (("extract", "RUN/fold_1", "DATA", "--layer", "stage1", "--pool", "none"), "out.npz"),
+    "card": (("card", "RUN/fold_1"), "out.md"),
+}
+
+
+@pytest.mark.parametrize("command", FULL)
+def test_every_command_that_writes_tells_a_full_disk_and_leaves_nothing(
+    radtransfer, finished_run, table_options, tmp_path, command
+):
+    words, out = FULL[command]
+    words = [str(word).replace("RUN", str(finished_run.path)) for word in words]
+    words = [item for word in words for item in (table_options[1:4] if word == "DATA" else [word])]
+    with files_of_at_most(1000):
+        outcome = radtransfer(*words, "--out", tmp_path / out)
+    assert outcome.code == 5, outcome.err
+    assert re.search(r"File too large \(.*1 kB: ulimit -f\)", outcome.err), outcome.err
+    left = {path.name for path in tmp_path.rglob("*")}
+    assert left <= ({"out", ".lock", "prepare.json"} if command == "prepare" else set())
+
+
+def test_a_run_that_another_machine_holds_goes_on_with_break_lock(radtransfer, table_options, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    holder = {"process": 7, "host": "node17", "machine": "0", "started": "1", "since": "2026-01-31T12:00:00+00:00"}
+    (out / ".lock-holder").write_text(json.dumps(holder))
+    arguments = ("finetune", *table_options, "--folds", 1, "--epochs", 1, "--out", out)
+    outcome = radtransfer(*arguments)
+    assert outcome.code == 2
+    assert "process 7 on node17, since 2026-01-31T12:00:00" in outcome.err and "--break-lock" in outcome.err
+    outcome = radtransfer(*arguments, "--break-lock")
+    assert outcome.code == 0, outcome.err
+    assert not (out / ".lock-holder").exists()
+    assert "RADTRANSFER_BREAK_LOCK" not in os.environ

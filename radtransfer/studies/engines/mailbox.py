@@ -94,6 +94,6 @@ class Mailbox:
 def files_below(folder: Path) -> dict[str, Path]:
     """The files of a run by their path in its folder; those that say how far it is come last."""
     files = [file for file in folder.rglob("*") if file.is_file()]
-    files = [file for file in files if file.name != LOCK and not file.name.startswith(PART)]
+    files = [file for file in files if not file.name.startswith((LOCK, PART))]
     files.sort(key=lambda file: (file.name == "run.json", file.name == "metrics.json", file))
     return {file.relative_to(folder).as_posix(): file for file in files}
