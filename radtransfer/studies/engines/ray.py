@@ -13,6 +13,7 @@ from typing import Any
 from radtransfer import __version__
 from radtransfer.cache import PART
 from radtransfer.config import changed_config
+from radtransfer.environment import ONEDNN, ONEDNN_CHOSEN
 from radtransfer.errors import TrainingError
 from radtransfer.run_address import run_settings
 from radtransfer.settings import Config
@@ -36,7 +37,8 @@ _ROOM_SECONDS = 5.0
 
 _ENVIRONMENT = (
     "TF_CPP_MIN_LOG_LEVEL",
-    "TF_ENABLE_ONEDNN_OPTS",
+    ONEDNN,
+    ONEDNN_CHOSEN,
     "TF_DETERMINISTIC_OPS",
     "RADTRANSFER_CACHE",
     "MLFLOW_TRACKING_URI",
