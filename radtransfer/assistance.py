@@ -22,6 +22,7 @@ DECISIVE = (
     "preprocessing",
     "precision",
     "jit",
+    "onednn",
     "classes",
     "head",
     "table_sha256",

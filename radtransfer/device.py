@@ -4,6 +4,7 @@ import os
 import platform
 from dataclasses import dataclass
 
+from radtransfer.environment import onednn_in_use
 from radtransfer.settings import SystemSettings
 
 
@@ -15,12 +16,14 @@ class Device:
         name: "GPU" or "CPU", with its model where the system tells it.
         precision: Keras dtype policy.
         jit: Whether the step is compiled with XLA.
+        onednn: Whether operations on the CPU are computed by oneDNN.
         workers: Images decoded in parallel.
     """
 
     name: str
     precision: str
     jit: bool
+    onednn: bool
     workers: int
 
 
@@ -44,6 +47,7 @@ def resolve_device(settings: SystemSettings) -> Device:
         name=name,
         precision=precision if settings.precision == "auto" else settings.precision,
         jit=bool(gpus) if settings.jit == "auto" else settings.jit,
+        onednn=onednn_in_use(),
         workers=usable_cores() if settings.workers == "auto" else settings.workers,
     )
 

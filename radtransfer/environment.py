@@ -5,7 +5,7 @@ when it is imported, and a notebook can change them, and the dtype policy, at an
 of a run, or break it.
 
 * A process of ours (a command, a worker of a study) calls `pin_variables` first and imports Keras by `import_keras`:
-  no file or variable of the user counts.
+  no file or variable of the user counts, except that `TF_ENABLE_ONEDNN_OPTS` overrides our choice.
 * In a notebook Keras belongs to the user. What builds or runs networks does so under `keras_defaults`, which gives
   the user's settings back afterwards.
 * A process that runs plain Keras for us starts with `clean_variables`.
@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from radtransfer.errors import ConfigError
 
@@ -42,11 +42,23 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 """Settings of `keras.config`, as Keras ships them."""
 
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+"""Whether TensorFlow computes with oneDNN on a CPU; it reads this once, when it is imported."""
+
+ONEDNN_CHOSEN = "RADTRANSFER_CHOSE_ONEDNN"
+"""The value of `ONEDNN`, if it is our choice and not the user's; processes that we start inherit both."""
+
+CPUINFO = Path("/proc/cpuinfo")
+
+_ONEDNN_BY_DEFAULT = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
+"""Flags of the Linux processors on which TensorFlow itself uses oneDNN: one is enough."""
+
 
 def pin_variables() -> None:
     """Pin the variables of this process, which runs nothing but radtransfer, and of those that it starts."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _set_variables(_PINNED)
+    _choose_onednn()
 
 
 def clean_variables() -> dict[str, str]:
@@ -117,6 +129,28 @@ def keras_defaults() -> Iterator[None]:
         _set_keras(before)
 
 
+def onednn_in_use() -> bool:
+    """Whether TensorFlow really computes with oneDNN on the CPU of this process, whatever the variables say now."""
+    # TensorFlow has no public name for it.
+    from tensorflow.python.util import _pywrap_util_port
+
+    return _pywrap_util_port.IsMklEnabled()
+
+
+def onednn_decided_by() -> Literal["radtransfer", "user", "tensorflow"]:
+    """Who says whether this process computes with oneDNN."""
+    value = os.environ.get(ONEDNN, "").lower()
+    if value and value == os.environ.get(ONEDNN_CHOSEN):
+        return "radtransfer"
+    # TensorFlow ignores all other values.
+    return "user" if value in ("0", "false", "1", "true") else "tensorflow"
+
+
+def onednn_by_default() -> bool:
+    """Whether TensorFlow uses oneDNN on this Linux processor if nobody tells it otherwise."""
+    return bool(_processor_flags() & _ONEDNN_BY_DEFAULT)
+
+
 def keras_home() -> Path:
     """The user's folder of Keras, where it keeps what it downloads."""
     # Path.expanduser raises an error for a user without a home.
@@ -129,6 +163,25 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def _choose_onednn() -> None:
+    """Use oneDNN on every processor with AVX2 and FMA; the README has what was measured.
+
+    TensorFlow leaves it off where instructions for neural networks (VNNI, BF16, AMX) are missing. Other processors
+    and systems were not measured: they keep TensorFlow's default, and a variable of the user's stays.
+    """
+    if not os.environ.get(ONEDNN) and {"avx2", "fma"} <= _processor_flags():
+        os.environ |= {ONEDNN: "1", ONEDNN_CHOSEN: "1"}
+
+
+def _processor_flags() -> set[str]:
+    """What a Linux system says of an x86 processor; empty elsewhere."""
+    try:
+        with CPUINFO.open(encoding="utf-8", errors="replace") as file:
+            return set(next((line for line in file if line.startswith("flags")), "").split())
+    except OSError:
+        return set()
 
 
 def _set_keras(values: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.cut import Cut
+from radtransfer.environment import onednn_in_use
 from radtransfer.epoch_order import epoch_order, filled_rows
 from radtransfer.kept_arrays import KeptArrays
 from radtransfer.pipeline.batches import Batches
@@ -119,12 +120,13 @@ def features_once(
 
 
 def _key(trunk: keras.Model, batches: Batches) -> str:
-    """Of the trunk's layers and weights and of the images, by place, size and time of change."""
+    """Of the trunk's layers, weights and arithmetic, and of the images, by place, size and time of change."""
     # Operations that are no layers are numbered by what the process built before; their kind is enough.
     parts = [
         [type(operation).__name__, operation.get_config() if isinstance(operation, keras.Layer) else None]
         for operation in trunk.operations
     ]
+    parts.append(["oneDNN", onednn_in_use()])  # its results differ in the last digits
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for weight in trunk.get_weights():
         digest.update(weight.tobytes())

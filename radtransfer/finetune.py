@@ -11,7 +11,7 @@ from typing import Any
 
 from radtransfer.assistance import DECISIVE, assist, compare_data, compare_settings, failure, tell
 from radtransfer.distribution.joining import join, lost_workers
-from radtransfer.environment import keras_defaults
+from radtransfer.environment import ONEDNN, keras_defaults, onednn_by_default, onednn_decided_by
 from radtransfer.errors import DiskError, FoldsFailedError, RadtransferError, RunError, TrainingError
 from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
@@ -190,17 +190,23 @@ def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
     """
     # Runs of earlier versions recorded less.
     before = {name: run.record[name] for name in DECISIVE if name in run.record}
+    if onednn_decided_by() == "radtransfer":
+        before.setdefault("onednn", onednn_by_default())  # what earlier versions computed with
     after = {name: record[name] for name in before}
     changed = [] if "versions" not in run.record else list(differences(before, after))
     if changed:
-        what = "; ".join(
-            f"{name} was {old}, is {new}" + (" (image files have other contents)" if name == "images_sha256" else "")
-            for name, old, new in changed
-        )
+        what = "; ".join(f"{name} was {old}, is {new}{_restored_by(name, old)}" for name, old, new in changed)
         raise RunError(
             f"--resume: this is not what {run.path} was started with: {what}. Restore it (arithmetic: with --precision "
             "and --jit), or start a new run with another --out."
         )
+
+
+def _restored_by(name: str, old: Any) -> str:
+    """What is worth saying of a value that was `old`."""
+    if name == "images_sha256":
+        return " (image files have other contents)"
+    return f" (set {ONEDNN}={1 if old else 0} before radtransfer starts)" if name == "onednn" else ""
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def run_record(experiment: Experiment) -> dict[str, Any]:
         "device": experiment.device.name,
         "precision": experiment.device.precision,
         "jit": experiment.device.jit,
+        "onednn": experiment.device.onednn,
         "replicas": {} if experiment.replicas is None else experiment.replicas.record(),
         "backbone": experiment.card.name,
         "image_size": experiment.config.model.image_size,
@@ -125,7 +126,8 @@ def _train_line(config: Config) -> str:
 
 
 def _system_line(device: Device) -> str:
-    return f"{device.name}, {device.precision}, XLA {'on' if device.jit else 'off'}, {device.workers} decoding"
+    xla, onednn = ("on" if on else "off" for on in (device.jit, device.onednn))
+    return f"{device.name}, {device.precision}, XLA {xla}, oneDNN {onednn}, {device.workers} decoding"
 
 
 def _replicas_text(experiment: Experiment, replicas: Replicas) -> str:

@@ -12,7 +12,8 @@ import pytest
 import radtransfer
 from radtransfer.augmentations import AUGMENTATIONS
 from radtransfer.config import load_config
-from radtransfer.environment import keras_defaults
+from radtransfer.doctor.machine import arithmetic_finding
+from radtransfer.environment import ONEDNN, keras_defaults, onednn_decided_by, onednn_in_use, pin_variables
 from radtransfer.errors import ConfigError
 from radtransfer.finetune import finetune
 
@@ -120,3 +121,76 @@ def test_a_fresh_python_gets_the_network_whatever_keras_json_says(text, variable
     assert found.split() == ["1079520", "tensorflow", data_format]  # the user's own networks are as the file says
     assert download == str(tmp_path / "datasets" / "copy.json")
     assert file.read_text() == text
+
+
+@pytest.fixture
+def processor(monkeypatch, tmp_path):
+    """Act as on a Linux processor with these lines in `/proc/cpuinfo`, and as if nobody had asked for oneDNN."""
+    # An empty variable is as good as none, and is put back afterwards whatever the test makes of it.
+    monkeypatch.setenv(ONEDNN, "")
+    monkeypatch.setenv("RADTRANSFER_CHOSE_ONEDNN", "")
+
+    def act(lines):
+        (tmp_path / "cpuinfo").write_text(lines)
+        monkeypatch.setattr("radtransfer.environment.CPUINFO", tmp_path / "cpuinfo")
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("lines", "given", "expected", "decided_by"),
+    [
+        ("flags : fpu avx avx2 fma sse4_2\n", "", "1", "radtransfer"),
+        ("model name : a b\nflags\t\t: fma avx2 avx512_vnni\n\nflags : fpu\n", "", "1", "radtransfer"),
+        ("flags : fpu avx avx2 fma\n", "0", "0", "user"),
+        ("flags : fpu avx avx2 fma\n", "True", "True", "user"),
+        ("flags : fpu avx avx2 fma\n", "off", "off", "tensorflow"),
+        ("flags : fpu avx avx2\n", "", "", "tensorflow"),
+        ("Features : fp asimd avx2 fma\n", "", "", "tensorflow"),
+        ("", "", "", "tensorflow"),
+    ],
+)
+def test_onednn_is_chosen_where_it_was_measured_unless_the_user_decides(
+    lines, given, expected, decided_by, processor, monkeypatch
+):
+    processor(lines)
+    monkeypatch.setenv(ONEDNN, given)
+    for _ in range(2):  # a process of ours and one that it starts
+        pin_variables()
+        assert (os.environ[ONEDNN], onednn_decided_by()) == (expected, decided_by)
+
+
+def test_a_system_without_cpuinfo_keeps_tensorflows_choice(processor, monkeypatch, tmp_path):
+    processor("")
+    monkeypatch.setattr("radtransfer.environment.CPUINFO", tmp_path)
+    pin_variables()
+    assert onednn_decided_by() == "tensorflow"
+
+
+CONVOLUTION = """
+import os, sys
+import tensorflow as tf
+from radtransfer.environment import ONEDNN, onednn_in_use
+os.environ[ONEDNN] = sys.argv[1]  # too late to change anything
+convolve = tf.function(lambda x: tf.nn.conv2d(x, tf.ones([3, 3, 3, 4]), 1, "SAME"))
+convolve(tf.ones([1, 8, 8, 3]))
+print("in use:", onednn_in_use())
+"""
+
+
+@pytest.mark.parametrize(("value", "late"), [("1", "0"), ("0", "1")])
+def test_what_is_said_of_onednn_is_what_computes(value, late):
+    environment = os.environ | {ONEDNN: value, "ONEDNN_VERBOSE": "1"}
+    command = [sys.executable, "-c", CONVOLUTION, late]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"in use: {value == '1'}" in done.stdout
+    assert (",cpu,convolution," in done.stdout) is (value == "1")
+
+
+@pytest.mark.parametrize("value", ["0", "off"])
+def test_the_doctor_tells_of_a_variable_without_effect(value, monkeypatch):
+    """TensorFlow was imported before the variable got the first value, and never understands the second."""
+    monkeypatch.setenv(ONEDNN, value)
+    finding = arithmetic_finding()
+    assert (finding.status, finding.facts["onednn"]) == ("note", onednn_in_use())
+    assert f"oneDNN {'on' if onednn_in_use() else 'off'}: {ONEDNN}={value} has no effect" in finding.text

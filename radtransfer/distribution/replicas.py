@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from radtransfer.checkpoint import packed, unpacked
 from radtransfer.distribution.cluster import Cluster
+from radtransfer.environment import ONEDNN
 from radtransfer.errors import ConfigError
 
 
@@ -116,7 +117,7 @@ class Replicas:
             names = ", ".join(name for name, differs in zip(facts, differing[worker], strict=True) if differs)
             raise ConfigError(
                 f"Expected the same run on every worker. Worker {worker} and worker 0 differ in: {names}. Start all "
-                "with the same version, settings, weights and images; only --worker-index differs."
+                f"with the same version, settings, weights, images and {ONEDNN}; only --worker-index differs."
             )
 
     def _broadcast(self, data: bytes) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from radtransfer.cache import cache_folder
 from radtransfer.device import resolve_device, usable_cores
 from radtransfer.doctor.finding import Finding
+from radtransfer.environment import ONEDNN, onednn_decided_by
 from radtransfer.settings import SystemSettings
 
 LITTLE_MEMORY, LITTLE_DISK = 4.0, 5.0
@@ -83,12 +84,21 @@ def arithmetic_finding() -> Finding:
     import tensorflow as tf
 
     device = resolve_device(SystemSettings())
-    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
-    facts = {"device": device.name, "precision": device.precision, "xla": device.jit, "onednn": onednn}
+    facts = {"device": device.name, "precision": device.precision, "xla": device.jit, "onednn": device.onednn}
     ones = tf.ones([256, 256])
     right = float(tf.reduce_sum(tf.matmul(ones, ones))) == 256.0**3
-    xla, oned = ("on" if device.jit else "off"), ("on" if onednn else "off (TF_ENABLE_ONEDNN_OPTS=0)")
-    text = f"{device.name}; by default {device.precision}, XLA {xla}; oneDNN {oned}"
+    xla, onednn = ("on" if on else "off" for on in (device.jit, device.onednn))
+    text = f"{device.name}; by default {device.precision}, XLA {xla}; oneDNN {onednn}"
     if not right:
         return Finding("arithmetic", "problem", f"{text}; a product of matrices came out wrong", "check driver", facts)
-    return Finding("arithmetic", "ok", text, facts=facts)
+    value, facts["onednn_decided_by"] = os.environ.get(ONEDNN, ""), onednn_decided_by()
+    asked = value.lower() in ("1", "true")
+    if value and (facts["onednn_decided_by"] == "tensorflow" or asked != device.onednn):
+        advice = "TensorFlow understands 0 and 1, if it was built with oneDNN"
+        return Finding("arithmetic", "note", f"{text}: {ONEDNN}={value} has no effect", advice, facts)
+    reason = {
+        "radtransfer": "chosen by radtransfer for a processor with AVX2 and FMA",
+        "user": f"set by {ONEDNN}={value}",
+        "tensorflow": "TensorFlow's default here",
+    }[facts["onednn_decided_by"]]
+    return Finding("arithmetic", "ok", f"{text}, {reason}", facts=facts)

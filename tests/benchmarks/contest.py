@@ -26,8 +26,8 @@ SAME_THREADS = {
 class Contestant:
     """A script in a Python, that begins at once; `ready` holds what it said first."""
 
-    def __init__(self, python, script, *arguments):
-        self.process = start(python, script, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, python, script, *arguments, **variables):
+        self.process = start(python, script, *arguments, **variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.ready = self._answer()
 
     def turn(self, steps):
@@ -46,9 +46,10 @@ class Contestant:
         return json.loads(line)
 
 
-def start(python, script, *arguments, **streams):
+def start(python, script, *arguments, stdin=None, stdout=None, **variables):
     command = [str(item) for item in (python, script, *arguments)]
-    return subprocess.Popen(command, env=os.environ | SAME_THREADS, text=True, **streams)
+    environment = os.environ | SAME_THREADS | variables
+    return subprocess.Popen(command, env=environment, text=True, stdin=stdin, stdout=stdout)
 
 
 def serve(work, **facts):

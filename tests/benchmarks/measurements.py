@@ -35,6 +35,8 @@ BACKBONES = (
     "cbr_large_w",
     "cbr_large_t",
 )
+KERNELS = {"as here": {}, "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"}}
+"""What oneDNN's kernels may use: the second only approximates a processor without AVX-512, as Eigen still uses it."""
 
 
 def step(options, scratch):
@@ -52,6 +54,31 @@ def _steps_of(options, backbone):
         rows[name]["first_step"] = [round(value, 2) for value in contestant.ready["first"]]
         contestant.close()
     return rows
+
+
+def onednn(options, scratch):
+    """How many times as long a training step and a prediction take without oneDNN as with it."""
+    return {name: _onednn_of(options, name) for name in options.backbones}
+
+
+def _onednn_of(options, backbone):
+    arguments = (sys.executable, HERE / "ours.py", "both", backbone, options.size, options.batch)
+    started = {
+        (kernels, state): Contestant(*arguments, TF_ENABLE_ONEDNN_OPTS=value, **variables)
+        for kernels, variables in KERNELS.items()
+        for state, value in (("on", "1"), ("off", "0"))
+    }
+    found = turns(started, rounds=options.rounds, steps=1)
+    for contestant in started.values():
+        contestant.close()
+    works = {"training": slice(0, 2), "prediction": slice(2, 4)}
+    return {
+        f"{work}, kernels {kernels}": ratios(
+            {state: [turn[place] for turn in found[kernels, state]] for state in ("on", "off")}, "on"
+        )["off"]
+        for work, place in works.items()
+        for kernels in KERNELS
+    }
 
 
 def start(options, scratch):

@@ -4,6 +4,7 @@ python ours.py step BACKBONE SIZE BATCH
 python ours.py folds BACKBONE SIZE BATCH FOLDS
 python ours.py train BACKBONE SIZE BATCH FOLDER
 python ours.py evaluate BACKBONE SIZE BATCH         a turn is `predict`, then the bare forward passes
+python ours.py both BACKBONE SIZE BATCH             a turn is training steps, then `predict` of as many batches
 """
 
 import sys
@@ -116,7 +117,21 @@ def evaluate(backbone, size, batch):
     serve(both, tensorflow=tf.__version__)
 
 
+def both(backbone, size, batch):
+    learner = make_learner(backbone, size, batch)
+    begin(learner, 0)
+    steps, data = stepping(learner, repeated(size, batch)), batch_of(size, batch)
+
+    def work(count):
+        trained, began = steps(count), spent()
+        predict(learner, [data] * count)
+        return trained + since(began)
+
+    work(1)
+    serve(work, tensorflow=tf.__version__)
+
+
 if __name__ == "__main__":
     what, backbone, size, batch, *rest = sys.argv[1:]
-    work = {"step": step, "folds": folds, "train": train, "evaluate": evaluate}[what]
+    work = {"step": step, "folds": folds, "train": train, "evaluate": evaluate, "both": both}[what]
     work(backbone, int(size), int(batch), *rest)

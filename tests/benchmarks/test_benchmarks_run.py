@@ -28,8 +28,8 @@ def test_steps_and_help_give_ratios(tmp_path):
 
 @pytest.mark.slow
 def test_all_others_run(tmp_path):
-    results = quick(tmp_path, "start,features,evaluation,memory")
-    assert list(results)[-4:] == ["start", "features", "evaluation", "memory"]
+    results = quick(tmp_path, "start,features,evaluation,memory,onednn")
+    assert list(results)[-5:] == ["start", "features", "evaluation", "memory", "onednn"]
 
 
 def test_an_unknown_name_is_refused():

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 from click.testing import CliRunner
 
@@ -23,3 +26,14 @@ def test_a_problem_is_exit_code_2_and_named(monkeypatch, tmp_path):
     assert outcome.exit_code == 2
     assert "problem  cache" in outcome.stdout and "→ set RADTRANSFER_CACHE" in outcome.stdout
     assert "1 to solve first: cache" in outcome.stdout
+
+
+def test_the_doctor_says_whether_onednn_computes_and_who_decided():
+    code = "from radtransfer.cli.main import main; main()"
+    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    command = [sys.executable, "-c", code, "doctor", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    (finding,) = [item for item in json.loads(done.stdout)["findings"] if item["subject"] == "arithmetic"]
+    assert finding["facts"]["onednn"] is False
+    assert finding["facts"]["onednn_decided_by"] == "user"
+    assert "oneDNN off, set by TF_ENABLE_ONEDNN_OPTS=0" in finding["text"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from radtransfer.checkpoint import load_checkpoint
+from radtransfer.environment import ONEDNN, pin_variables
 
 EPOCHS = 4
 
@@ -133,6 +134,46 @@ def test_a_changed_table_is_noticed_on_resume(table_options, tiny_images, tmp_pa
     resumed = subprocess.run(command(options, out, "--resume"), capture_output=True, text=True)
     assert resumed.returncode == 2
     assert "table_sha256 was" in resumed.stderr
+
+
+def test_a_run_is_resumed_only_with_the_arithmetic_it_was_started_with(
+    table_options, uninterrupted, tmp_path, monkeypatch
+):
+    out, resume = tmp_path / "run", command(table_options, tmp_path / "run", "--resume")
+    run_killed_after_epoch_1(table_options, out, fold=2)
+    used = json.loads((out / "run.json").read_text())["onednn"]
+    monkeypatch.setenv(ONEDNN, "0" if used else "1")
+    refused = subprocess.run(resume, capture_output=True, text=True)
+    assert refused.returncode == 2
+    asked = f"set {ONEDNN}={int(used)} before radtransfer starts"
+    assert f"onednn was {used}, is {not used} ({asked})" in refused.stderr
+    monkeypatch.setenv(ONEDNN, str(int(used)))
+    subprocess.run(resume, check=True, capture_output=True)
+    check_equal(out, uninterrupted)
+
+
+@pytest.mark.parametrize(("flags", "by_default"), [("avx2 fma", False), ("avx2 fma avx512_vnni", True)])
+def test_a_run_without_a_record_of_onednn_goes_on_with_what_tensorflow_used(
+    radtransfer, finished_run, table_options, tmp_path, monkeypatch, flags, by_default
+):
+    """As earlier versions left it, on a processor where oneDNN is now chosen."""
+    out = shutil.copytree(finished_run.path, tmp_path / "run")
+    record = json.loads((out / "run.json").read_text())
+    used = record.pop("onednn")
+    (out / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr("radtransfer.environment.CPUINFO", tmp_path / "cpuinfo")
+    arguments = ("finetune", *table_options, "--folds", 2, "--epochs", 2, "--out", out, "--resume")
+    monkeypatch.setenv(ONEDNN, "")
+    pin_variables()
+    outcome = radtransfer(*arguments)
+    assert outcome.code == (0 if used == by_default else 2), outcome.err
+    assert (f"onednn was {by_default}, is {used}" in outcome.err) is (used != by_default)
+    if used != by_default:
+        monkeypatch.setenv(ONEDNN, str(int(used)))  # as the user says that it was
+        monkeypatch.setenv("RADTRANSFER_CHOSE_ONEDNN", "")
+        outcome = radtransfer(*arguments)
+        assert outcome.code == 0, outcome.err
 
 
 def test_a_damaged_checkpoint_is_named(table_options, tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from radtransfer.config import load_config
+from radtransfer.environment import onednn_in_use
 from radtransfer.runs import read_rows
 
 
@@ -26,11 +27,16 @@ def test_the_record_says_how_the_run_was_made(finished_run):
     assert record["seed"] == 0
     assert record["precision"] == "float32"
     assert record["jit"] is False
+    assert record["onednn"] is onednn_in_use()
     assert record["preprocessing"] == "torch"
     assert record["weights"]["source"] == "random"
     assert {"radtransfer", "tensorflow", "keras", "numpy"} <= set(record["versions"])
     assert set(record["timings"]["seconds_per_fold"]) == {"1", "2"}
     assert record["timings"]["seconds"] == pytest.approx(sum(record["timings"]["seconds_per_fold"].values()))
+
+
+def test_the_plan_says_whether_onednn_computes(finished_run):
+    assert f"XLA off, oneDNN {'on' if onednn_in_use() else 'off'}, " in finished_run.outcome.err
 
 
 def test_every_image_is_tested_once_and_no_patient_is_split(finished_run, tiny_images):

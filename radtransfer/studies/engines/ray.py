@@ -12,6 +12,7 @@ from typing import Any
 
 from radtransfer import __version__
 from radtransfer.config import changed_config
+from radtransfer.environment import ONEDNN, ONEDNN_CHOSEN
 from radtransfer.errors import TrainingError
 from radtransfer.parts import PART
 from radtransfer.run_address import run_settings
@@ -36,7 +37,8 @@ _ROOM_SECONDS = 5.0
 
 _ENVIRONMENT = (
     "TF_CPP_MIN_LOG_LEVEL",
-    "TF_ENABLE_ONEDNN_OPTS",
+    ONEDNN,
+    ONEDNN_CHOSEN,
     "TF_DETERMINISTIC_OPS",
     "RADTRANSFER_CACHE",
     "RADTRANSFER_BREAK_LOCK",
