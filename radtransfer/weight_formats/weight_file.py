@@ -44,6 +44,7 @@ class WeightFile:
         layers: In the file's order; within one kind only, where `kind` is told.
         keras_version: Of the writer, where recorded.
         model_name: Name of the saved model, where recorded.
+        lambdas: Names of its Lambda layers, whose effect is unknown.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class WeightFile:
     layers: tuple[SavedLayer, ...] = field(repr=False)
     keras_version: str | None = None
     model_name: str | None = None
+    lambdas: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
