@@ -43,7 +43,9 @@ _VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellips
 _VALUES |= {"TensorShape", "__tuple__"}  # of Keras 2
 """What Keras writes like classes, but reads as plain values."""
 
-_FILE_KEY = re.compile(r"(.*_)?(vocabulary|file|filepath|filename|fname|path|dir|directory|folder|url|uri|origin|asset)s?")
+_FILE_KEY = re.compile(
+    r"(.*_)?(vocabulary|file|filepath|filename|fname|path|dir|directory|folder|url|uri|origin|asset)s?"
+)
 _FILE_VALUE = re.compile(r"[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]|[A-Za-z][\w+.-]*://")
 
 
@@ -60,7 +62,7 @@ def lambdas_in(path: Path, *, allowed: bool) -> tuple[str, ...]:
                 raise WeightsError(_carries(path, part))
             if part["class_name"] == "Lambda":
                 found.append(str(_name(part) or "a Lambda layer"))
-    return tuple(dict.fromkeys(reversed(found)))
+    return tuple(dict.fromkeys(found))
 
 
 def check_is_plain_keras(path: Path) -> None:
@@ -90,9 +92,9 @@ def _is_listed(part: dict[str, Any]) -> bool:
     if name == "function":
         function = part.get("config")
         return isinstance(function, str) and (module, function) in _functions() and registered in (None, function)
-    if (registered or name or "").startswith("radtransfer>"):  # Keras looks among registered names first
-        own = (registered or name).partition(">")[2]
-        return name in (own, registered, f"radtransfer>{own}") and (module or "radtransfer").split(".")[0] == "radtransfer"
+    package, _, own = (registered or name or "").partition(">")
+    if package == "radtransfer" and own:  # Keras looks among registered names first
+        return name in (own, f"radtransfer>{own}") and (module or package).partition(".")[0] == package
     return (module, name) in _classes() and registered in (None, name)
 
 
@@ -138,7 +140,7 @@ def _keras_folder() -> Path:
 
 
 def _architecture(path: Path) -> Any:
-    """The configuration that the file holds, as Keras reads it; None where it holds weights alone or none can be read."""
+    """The configuration that the file holds, as Keras reads it; None where there is none that can be read."""
     try:
         if container_of(path) == "zip":
             with zipfile.ZipFile(path) as archive:
@@ -163,9 +165,9 @@ def _parts(value: Any) -> Iterator[dict[str, Any]]:
         item = waiting.pop()
         if isinstance(item, dict):
             yield item
-            waiting += item.values()
+            waiting += reversed(item.values())
         elif isinstance(item, list):
-            waiting += item
+            waiting += reversed(item)
 
 
 def _name(part: dict[str, Any]) -> str | None:
@@ -174,10 +176,10 @@ def _name(part: dict[str, Any]) -> str | None:
 
 def _carries(path: Path, part: dict[str, Any]) -> str:
     where = f" ({_name(part)!r})" if _name(part) else ""
-    other = " or read them with --ignore-lambda" if part["class_name"] in _LAMBDA else ""
+    take = ", or take them with --ignore-lambda (radtransfer weights convert)" if part["class_name"] in _LAMBDA else ""
     return (
         f"weights file {path} carries code, {_CODE[part['class_name']]}{where}, which is never run: whatever it did to "
-        f"the images would be lost. Where you trust the file, save its weights alone with save_weights{other}."
+        f"the images would be lost. Where you trust the file, save its weights alone with save_weights{take}."
     )
 
 

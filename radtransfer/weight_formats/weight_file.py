@@ -1,5 +1,6 @@
 """What every format gives: named layers of arrays, whatever the file looked like inside."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,16 @@ class SavedLayer:
     kind: str | None = None
     outer: tuple[str, ...] = ()
     within: bool = False
+
+    def leaf_name(self, leaf: str) -> str:
+        """What Keras calls an array that the file only numbers, where the layer's kind tells; else `leaf`."""
+        if self.kind == "batch_normalization" and len(self.arrays) == 4:
+            names = ("gamma", "beta", "moving_mean", "moving_variance")
+        elif self.kind is not None and re.search("conv.*d$|dense$", self.kind) and "separable" not in self.kind:
+            names = ("kernel", "bias")
+        else:
+            return leaf
+        return names[int(leaf)] if leaf.isdigit() and int(leaf) < len(names) else leaf
 
     @property
     def label(self) -> str:
@@ -57,6 +68,15 @@ class WeightFile:
     @property
     def parameters(self) -> int:
         return sum(array.size for layer in self.layers for array in layer.arrays.values())
+
+    @property
+    def lambda_note(self) -> str:
+        """What the user should know of its Lambda layers; "" where there are none."""
+        if not self.lambdas:
+            return ""
+        shown = ", ".join(self.lambdas[:4]) + (", …" if len(self.lambdas) > 4 else "")
+        layers = f"{len(self.lambdas)} Lambda layer" + ("s" if len(self.lambdas) > 1 else "")
+        return f"{self.path.name} holds {layers} ({shown}), ignored: the effect on the images is unknown"
 
 
 @dataclass(frozen=True)
