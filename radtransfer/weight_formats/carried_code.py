@@ -57,10 +57,11 @@ def lambdas_in(path: Path, *, allowed: bool) -> tuple[str, ...]:
     """
     found = []
     for part in _parts(_without_training(_architecture(path))):
-        if "config" in part and part.get("class_name") in _CODE:
-            if not allowed or part["class_name"] not in _LAMBDA:
+        kind = str(part.get("class_name"))
+        if "config" in part and kind in _CODE:
+            if not allowed or kind not in _LAMBDA:
                 raise WeightsError(_carries(path, part))
-            if part["class_name"] == "Lambda":
+            if kind == "Lambda":
                 found.append(str(_name(part) or "a Lambda layer"))
     return tuple(dict.fromkeys(found))
 
@@ -72,7 +73,7 @@ def check_is_plain_keras(path: Path) -> None:
         raise WeightsError(f"{path} is not a model that Keras can load: it holds no architecture that can be read.")
     for part in _parts(_without_training(architecture)):
         if "class_name" in part and not _is_listed(part):
-            raise WeightsError(_carries(path, part) if part["class_name"] in _CODE else _needs(path, part))
+            raise WeightsError(_carries(path, part) if str(part["class_name"]) in _CODE else _needs(path, part))
         for key, value in part.items():
             if _names_file(key, value):
                 shown = value if isinstance(value, str) else json.dumps(value)

@@ -147,8 +147,8 @@ def check_graph(path: Path) -> None:
             if what is not None and not (function in saver and _SAVER.fullmatch(name)):
                 where = f" in {function}" if function else ""
                 raise WeightsError(
-                    f"{path} holds an operation that {what} ({name}{where}), and no network of images needs it; nothing "
-                    "was loaded. Give the run, a .keras file, or a SavedModel that radtransfer export wrote."
+                    f"{path} holds an operation that {what} ({name}{where}); nothing was loaded. Give the run, "
+                    "a .keras file, or a SavedModel that radtransfer export wrote."
                 )
         taken = sorted(name for name in functions if op_def_registry.get(name) is not None)
         if taken:
@@ -160,7 +160,7 @@ def refusal(operation: str) -> str | None:
     if operation in _COMPUTING:
         return None
     effects = (what for what, pattern in _EFFECTS.items() if pattern.fullmatch(operation))
-    return next(effects, "is not among those of image networks")
+    return next(effects, "no network of images needs")
 
 
 def _nodes(graph: "MetaGraphDef") -> Iterator[tuple[str | None, "NodeDef"]]:
