@@ -2,6 +2,7 @@
 
 import io
 import mmap
+import struct
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -84,7 +85,7 @@ def _zip_of(path: Path) -> list[zipfile.ZipInfo] | None:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist() or None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error):
         return None
 
 
