@@ -30,6 +30,7 @@ OPTIONS = {
     "repeats": "splits.repeats",
     "backbone": "model.backbone",
     "weights": "model.weights",
+    "ignore_lambda": "model.ignore_lambda",
     "preprocessing": "model.preprocessing",
     "image_size": "model.image_size",
     "head": "model.head",

@@ -15,6 +15,7 @@ from radtransfer.schemes import SCHEMES
 
 OPTIONS = {
     "weights": "model.weights",
+    "ignore_lambda": "model.ignore_lambda",
     "scheme": "transfer.scheme",
     "through": "transfer.through",
     "freeze_to": "transfer.freeze_to",

@@ -53,8 +53,9 @@ def list_weights(as_json: bool) -> None:
 
 @weights.command(short_help="Say what a file of weights holds.")
 @click.argument("file", shell_complete=complete_weights)
+@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(file: str, as_json: bool) -> None:
+def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
     """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K].
 
     \b
@@ -64,7 +65,8 @@ def inspect(file: str, as_json: bool) -> None:
     from radtransfer.weight_formats.reading import read_weight_file
 
     source = find_weights(file)
-    content = read_weight_file(source.file)  # a bad file is refused before TensorFlow is imported
+    # A bad file is refused before TensorFlow is imported.
+    content = read_weight_file(source.file, ignore_lambda=ignore_lambda)
     import_tensorflow()
     from radtransfer.pretrained.weight_inspection import inspect_weights
 
@@ -101,7 +103,10 @@ def _lines(found):
     yield "file", found.file
     yield "format", f"{found.format}{writer}"
     yield "holds", f"{found.layers} weighted layers, {found.parameters:,} parameters"
+    yield "values", _values_line(found.not_finite)
     yield "sha256", found.sha256
+    if found.lambdas:
+        yield "lambda", f"{', '.join(found.lambdas)}: ignored; the effect on the images is unknown"
     if found.backbone is None:
         yield "backbone", "none of those in `radtransfer backbones`"
         return
@@ -115,6 +120,16 @@ def _lines(found):
     if found.card:
         yield "card", found.card
         yield "terms", found.terms
+
+
+def _values_line(bad) -> str:
+    """How many values are no number, and in which variables."""
+    if not bad:
+        return "all finite"
+    counts = [f"{item['variable']} ({item['nan']} NaN, {item['infinite']} infinite)" for item in bad]
+    nan, infinite = (sum(item[kind] for item in bad) for kind in ("nan", "infinite"))
+    shown = ", ".join(counts[:6]) + (", …" if len(counts) > 6 else "")
+    return f"{nan:,} NaN and {infinite:,} infinite in {len(bad)} variables: {shown}"
 
 
 def _text(path) -> str | None:

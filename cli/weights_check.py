@@ -38,8 +38,11 @@ MODES_SHOWN = 4
 @click.option(
     "--layers", type=click.IntRange(1, 1000), default=12, show_default=True, help="Batch-norm layers, from the stem on."
 )
+@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(file: str, backbone: str | None, images: int, layers: int, as_json: bool, **given: Any) -> None:
+def check(
+    file: str, backbone: str | None, images: int, layers: int, ignore_lambda: bool, as_json: bool, **given: Any
+) -> None:
     """Compare what the batch-norm layers in FILE remember of their training with what each mode makes of your images.
 
     No labels are needed. The first layer tells how bright and how contrasted the training images must have been
@@ -53,7 +56,15 @@ def check(file: str, backbone: str | None, images: int, layers: int, as_json: bo
     from radtransfer.input_scale.file_check import check_weights
 
     progress = TerminalProgress()
-    found = check_weights(file, settings, backbone=backbone, images=images, layers=layers, progress=progress)
+    found = check_weights(
+        file,
+        settings,
+        backbone=backbone,
+        images=images,
+        layers=layers,
+        ignore_lambda=ignore_lambda,
+        progress=progress,
+    )
     progress.clear()
     click.echo(json.dumps(_as_dict(found), indent=2) if as_json else "\n".join(_lines(found, settings.data.source)))
 

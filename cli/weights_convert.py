@@ -13,9 +13,10 @@ from radtransfer.cli.tensorflow import import_tensorflow
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT.weights.h5")
 @click.option("--backbone", metavar="NAME", help="The network in IN; recognized without.")
+@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def convert(source: str, out: str, backbone: str | None, overwrite: bool, as_json: bool) -> None:
+def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, overwrite: bool, as_json: bool) -> None:
     """Write the weights in IN as a file that --weights takes everywhere.
 
     IN is a PyTorch state dict of ResNet50, DenseNet121 or InceptionV3 as torchvision builds them (.pt, .pth,
@@ -33,7 +34,7 @@ def convert(source: str, out: str, backbone: str | None, overwrite: bool, as_jso
         BACKBONES.check(backbone)
     if source.startswith(HUB):
         source = str(cached_hub_file(source))
-    done = convert_weights(Path(source), Path(out), backbone=backbone, overwrite=overwrite)
+    done = convert_weights(Path(source), Path(out), backbone=backbone, overwrite=overwrite, ignore_lambda=ignore_lambda)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(done), indent=2))
         return

@@ -8,8 +8,9 @@ import click
 
 @click.command(short_help="Read a file to its end and compare its hash.")
 @click.argument("file")
+@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(file: str, as_json: bool) -> None:
+def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
     """Read all of FILE, and compare its hash with the published ones: exit code 4 if it is damaged or another.
 
     \b
@@ -19,7 +20,7 @@ def verify(file: str, as_json: bool) -> None:
     from radtransfer.pretrained.verification import verify_file
     from radtransfer.pretrained.weight_sources import find_weights
 
-    found = verify_file(find_weights(file).file)
+    found = verify_file(find_weights(file).file, ignore_lambda=ignore_lambda)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
         return

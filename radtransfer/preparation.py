@@ -183,7 +183,13 @@ def load_for(
         return None
     if model is None or any(width < 1 for width in widths.values()):
         model = build_architecture(card, image_size=config.model.image_size)
-    return load_pretrained(config.model.weights, backbone=card.name, model=model, notify=notify)
+    return load_pretrained(
+        config.model.weights,
+        backbone=card.name,
+        model=model,
+        notify=notify,
+        ignore_lambda=config.model.ignore_lambda,
+    )
 
 
 def _activation(config: Config, table: ImageTable) -> str:

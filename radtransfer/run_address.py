@@ -29,6 +29,7 @@ _ADDED = (
     *(("data.split_column", None), ("data.fold_column", None), ("data.label_separator", None)),
     *(("data.missing_values", "error"), ("data.missing_patients", "own")),
     *(("data.allow_alike_patients", False), ("data.positive_class", None)),
+    ("model.ignore_lambda", False),
 )
 """Settings that earlier versions lacked, and their defaults: these leave the addresses of earlier runs as they were."""
 

@@ -122,6 +122,9 @@ class ModelSettings:
         "random",
         "What it starts from: random, imagenet, a name from `radtransfer weights list`, a Keras file, or RUN[/fold_K].",
     )
+    ignore_lambda: bool = setting(
+        False, "Take the weights of a file with Lambda layers too; what those did to the images is unknown."
+    )
     preprocessing: str = setting(
         "auto",
         "Input scale: auto (the one the weights were trained with), caffe, tf, torch, unit, caffe_unit, bgr_tf, raw.",

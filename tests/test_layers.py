@@ -9,6 +9,7 @@ import pytest
 from radtransfer.errors import ConfigError
 from radtransfer.initialization import draw_random
 from radtransfer.layers import layer_variables, model_variables
+from radtransfer.weight_formats.keras_models import open_model
 from radtransfer.weight_formats.matching import match_layers
 from radtransfer.weight_formats.reading import read_weight_file
 
@@ -120,6 +121,8 @@ def test_every_public_layer_loads_from_each_kind_of_keras_file(name, tmp_path):
     model.save(tmp_path / "whole.keras")
     model.save_weights(tmp_path / "only.weights.h5")
     model.save(tmp_path / "legacy.h5")
+    for weight, value in zip(open_model(tmp_path / "whole.keras").get_weights(), values(model), strict=True):
+        np.testing.assert_array_equal(weight, value)
     for file in tmp_path.iterdir():
         match = found_in(file, other)
         assert match.complete, file.name

@@ -58,6 +58,7 @@ def check_weights(
     backbone: str | None = None,
     images: int = 48,
     layers: int = 12,
+    ignore_lambda: bool = False,
     progress: Progress | None = None,
 ) -> FileCheck:
     """Which preprocessing the weights in a file expect, as seen on images of the user.
@@ -68,7 +69,8 @@ def check_weights(
         backbone: Name of the network; None to recognize it.
         images: Most images to look at; classes take turns.
         layers: Batch-norm layers to compare, from the stem on.
-        progress: Hears the count.
+        ignore_lambda: Take the weights of a file with Lambda layers too.
+        progress: Hears the count, and of Lambda layers that were ignored.
 
     Raises:
         WeightsError: The file cannot be used, is none of the backbones, or takes images of other than three channels.
@@ -76,7 +78,9 @@ def check_weights(
     """
     progress = progress or Progress()
     source = find_weights(weights, backbone=backbone)
-    file = read_weight_file(source.file)
+    file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
+    if file.lambdas:
+        progress.note(file.lambda_note)
     model = _network(source, file, backbone, config.model.image_size)
     used, sure = source.preprocessing_for(model.name)
     pictures = _pictures(config, images, progress)
@@ -89,7 +93,8 @@ def _network(source: WeightSource, file: WeightFile, backbone: str | None, image
     if backbone is not None:
         BACKBONES.check(backbone)
         model = build_architecture(backbone, image_size=image_size, pooling=None)
-        assign(model, load_pretrained(str(source.file), backbone=backbone, model=model))
+        given = str(source.file)
+        assign(model, load_pretrained(given, backbone=backbone, model=model, ignore_lambda=bool(file.lambdas)))
         return model
     found = recognize(file)
     if found is None:

@@ -10,6 +10,7 @@ import numpy as np
 from radtransfer.backbones.architecture import build_architecture
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
+from radtransfer.pretrained.loading import check_finite
 from radtransfer.pretrained.recognition import mismatch, recognize
 from radtransfer.pretrained.torch_conversion import Converted, convert_torch, torch_backbone
 from radtransfer.weight_formats.matching import match_layers, weighted_layers
@@ -48,7 +49,14 @@ class Conversion:
 
 
 @keras_defaults()
-def convert_weights(source: Path, out: Path, *, backbone: str | None = None, overwrite: bool = False) -> Conversion:
+def convert_weights(
+    source: Path,
+    out: Path,
+    *,
+    backbone: str | None = None,
+    overwrite: bool = False,
+    ignore_lambda: bool = False,
+) -> Conversion:
     """Write the weights of `source` to `out`, a `.weights.h5` file, and read them back.
 
     Args:
@@ -56,6 +64,7 @@ def convert_weights(source: Path, out: Path, *, backbone: str | None = None, ove
         out: Its name ends with `.weights.h5`.
         backbone: Network; None to recognize it.
         overwrite: Replace `out` if it exists.
+        ignore_lambda: Take the weights of a file with Lambda layers too.
 
     Raises:
         ConfigError: `out` exists or is called otherwise.
@@ -70,7 +79,11 @@ def convert_weights(source: Path, out: Path, *, backbone: str | None = None, ove
         raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another name.")
     if not out.parent.is_dir():
         raise ConfigError(f"There is no folder {out.parent}.")
-    found = _from_torch(source, backbone) if source.is_file() and is_pytorch(source) else _from_keras(source, backbone)
+    if source.is_file() and is_pytorch(source):
+        found = _from_torch(source, backbone)
+    else:
+        found = _from_keras(_keras_file(source, ignore_lambda), backbone)
+    check_finite(found.layers, source)
     model = build_architecture(found.backbone, image_size=None, pooling=None)
     for name, arrays in found.layers.items():
         model.get_layer(name).set_weights(arrays)
@@ -97,31 +110,33 @@ def _from_torch(source: Path, asked: str | None) -> Converted:
     return convert_torch(file, name, weighted_layers(model), epsilon)
 
 
-def _from_keras(source: Path, asked: str | None) -> Converted:
-    file = _keras_file(source)
+def _from_keras(file: WeightFile, asked: str | None) -> Converted:
+    notes = (file.lambda_note,) if file.lambdas else ()
     if asked is not None:
         model = build_architecture(asked, image_size=None, pooling=None)
         match = match_layers(file, model)
         if not match.complete:
             raise WeightsMismatchError(mismatch(file, match, backbone=asked, model=model))
-        return Converted(asked, match.arrays, (), match.extra)
+        return Converted(asked, match.arrays, notes, match.extra)
     found = recognize(file)
     if found is None:
         raise WeightsMismatchError(
-            f"{source} holds {len(file.layers)} weighted layers that are not those of a known backbone. "
+            f"{file.path} holds {len(file.layers)} weighted layers that are not those of a known backbone. "
             "Name the network with --backbone to see what is missing."
         )
     if found.channels != 3:
-        raise WeightsMismatchError(f"{source} is for images of {found.channels} channels; only three can be converted.")
-    return Converted(found.backbone, found.match.arrays, (), found.match.extra)
+        raise WeightsMismatchError(
+            f"{file.path} is for images of {found.channels} channels; only three can be converted."
+        )
+    return Converted(found.backbone, found.match.arrays, notes, found.match.extra)
 
 
-def _keras_file(source: Path) -> WeightFile:
+def _keras_file(source: Path, ignore_lambda: bool) -> WeightFile:
     if source.is_dir():
         if not is_saved_model(source):
             raise WeightsError(f"{source} is a folder without saved_model.pb and variables/: no SavedModel.")
         return read_saved_model(source)
-    return read_weight_file(source)
+    return read_weight_file(source, ignore_lambda=ignore_lambda)
 
 
 def _check_equal(path: Path, model: keras.Model, layers: Mapping[str, tuple[np.ndarray, ...]]) -> None:

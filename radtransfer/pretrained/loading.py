@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -107,6 +107,7 @@ def load_pretrained(
     backbone: str,
     model: keras.Model,
     notify: Callable[[str], None] | None = None,
+    ignore_lambda: bool = False,
 ) -> PretrainedWeights | None:
     """The weights that `weights` means, arranged for `model`, which is left as it is.
 
@@ -114,7 +115,8 @@ def load_pretrained(
         weights: As for `build_backbone`; None and "random" give None.
         backbone: Name of the network.
         model: That network, flat; layers of the file that it lacks are ignored.
-        notify: Hears one sentence before something is downloaded.
+        notify: Hears one sentence before something is downloaded, and one of Lambda layers that were ignored.
+        ignore_lambda: Take the weights of a file with Lambda layers too.
 
     Raises:
         WeightsError: Not found, not usable, not downloadable.
@@ -125,13 +127,16 @@ def load_pretrained(
     check_imagenet_exists(str(weights), backbone)
     source = find_weights(str(weights), backbone=backbone)
     check_backbone(source, backbone)
+    notify = notify or (lambda _: None)
     if not source.file.exists():
-        _download(source, notify or (lambda _: None))
-    file = read_weight_file(source.file)
+        _download(source, notify)
+    file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
+    if file.lambdas:
+        notify(file.lambda_note)
     match = match_layers(file, model)
     if not match.complete:
         raise WeightsMismatchError(mismatch(file, match, backbone=backbone, model=model))
-    _check_finite(match, source.file)
+    check_finite(match.arrays, source.file)
     preprocessing, sure = source.preprocessing_for(backbone)
     return PretrainedWeights(
         layers=match.arrays,
@@ -176,8 +181,9 @@ def _not_downloaded(source: WeightSource, reason: str) -> str:
     )
 
 
-def _check_finite(match: Match, path: Path) -> None:
-    bad = [name for name, arrays in match.arrays.items() if not all(map(_finite, arrays))]
+def check_finite(layers: Mapping[str, Sequence[np.ndarray]], path: Path) -> None:
+    """Raises WeightsError if the layers that were read from `path` hold NaN or infinite values."""
+    bad = [name for name, arrays in layers.items() if not all(map(_finite, arrays))]
     if bad:
         raise WeightsError(
             f"{path} holds values that are not finite in {len(bad)} layers (first: {bad[0]}): "

@@ -38,14 +38,18 @@ class Verification:
     verdict: Literal["published", "unknown"]
 
 
-def verify_file(path: Path) -> Verification:
+def verify_file(path: Path, *, ignore_lambda: bool = False) -> Verification:
     """Read all of `path` and compare its hash with those in the manifest.
+
+    Args:
+        path: The file.
+        ignore_lambda: Read the weights of a file with Lambda layers too.
 
     Raises:
         WeightsError: It cannot be read, holds numbers that are not finite, or has the name of a published file but
             not its hash.
     """
-    arrays = _arrays(path)
+    arrays = _arrays(path, ignore_lambda)
     bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
         raise WeightsError(f"{path} holds values that are not finite in {len(bad)} arrays (first: {bad[0]}).")
@@ -69,10 +73,10 @@ def verify_file(path: Path) -> Verification:
     )
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path, ignore_lambda: bool) -> dict[str, np.ndarray]:
     if path.is_file() and is_pytorch(path):
         return {name: array for name, array in read_pytorch(path).tensors.items() if array.dtype.kind == "f"}
-    layers = read_weight_file(path).layers
+    layers = read_weight_file(path, ignore_lambda=ignore_lambda).layers
     return {f"{layer.label}/{leaf}": array for layer in layers for leaf, array in layer.arrays.items()}
 
 

@@ -1,7 +1,10 @@
 """Everything that can be said about a weights file without training with it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from radtransfer.pretrained.recognition import Recognition, recognize
 from radtransfer.pretrained.weight_sources import Certainty, WeightSource
@@ -26,6 +29,8 @@ class Inspection:
         layers: With weights.
         parameters: All numbers in them.
         sha256: Of the file.
+        not_finite: Of each variable with such values: its name, how many are NaN and how many infinite.
+        lambdas: Names of its Lambda layers, whose effect on the images is unknown.
         backbone: The network whose every layer finds its weights here; None if it is none of ours.
         backbone_layers: With weights, without a head.
         channels: Of the images it takes.
@@ -48,6 +53,8 @@ class Inspection:
     layers: int
     parameters: int
     sha256: str
+    not_finite: tuple[dict[str, Any], ...] = ()
+    lambdas: tuple[str, ...] = ()
     backbone: str | None = None
     backbone_layers: int | None = None
     channels: int | None = None
@@ -73,9 +80,19 @@ def inspect_weights(source: WeightSource, file: WeightFile) -> Inspection:
         layers=len(file.layers),
         parameters=file.parameters,
         sha256=sha256_of(file.path),
+        not_finite=tuple(_not_finite(file)),
+        lambdas=file.lambdas,
     )
     found = recognize(file)
     return inspection if found is None else _with_backbone(inspection, found, source)
+
+
+def _not_finite(file: WeightFile) -> Iterator[dict[str, Any]]:
+    for layer in file.layers:
+        for leaf, array in layer.arrays.items():
+            nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+            if nan or infinite:
+                yield {"variable": f"{layer.label}/{layer.leaf_name(leaf)}", "nan": nan, "infinite": infinite}
 
 
 def _with_backbone(inspection: Inspection, found: Recognition, source: WeightSource) -> Inspection:

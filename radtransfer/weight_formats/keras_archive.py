@@ -1,39 +1,27 @@
 """`.keras`: a zip of `metadata.json`, `config.json` and `model.weights.h5`. The config is never run."""
 
-import io
 import json
 import zipfile
 from pathlib import Path
 
-import h5py
-
-from radtransfer.errors import WeightsError
-from radtransfer.weight_formats.hdf5_heaps import check_attributes, check_heaps
+from radtransfer.weight_formats.container import WEIGHTS, container_of, open_archive, open_hdf5
 from radtransfer.weight_formats.weight_file import WeightFile, WeightFormat
 from radtransfer.weight_formats.weights_h5 import layers_of
 
-_WEIGHTS = "model.weights.h5"
 _LARGEST_JSON = 64 * 2**20
-_MOST_COMPRESSED = 64
 
 
 def recognizes_keras_archive(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    if container_of(path) != "zip":
         return False
     with zipfile.ZipFile(path) as archive:
-        return {"config.json", _WEIGHTS} <= set(archive.namelist())
+        return {"config.json", WEIGHTS} <= set(archive.namelist())
 
 
 def read_keras_archive(path: Path) -> WeightFile:
-    with zipfile.ZipFile(path) as archive:
-        size = archive.getinfo(_WEIGHTS).file_size
-        if size > _MOST_COMPRESSED * path.stat().st_size + 2**20:
-            raise WeightsError(f"declares {size / 1e6:,.0f} MB, which cannot be. Download it again.")
-        content = archive.read(_WEIGHTS)
-        check_heaps(content)
-        with h5py.File(io.BytesIO(content)) as file:
-            check_attributes(file)
-            layers = layers_of(file, file_size=size)
+    with open_archive(path) as archive:
+        with open_hdf5(archive.read(WEIGHTS)) as file:
+            layers = layers_of(file)
         return WeightFile(
             path=path,
             format="keras_archive",

@@ -1,23 +1,19 @@
 """Whole models opened by Keras: in safe mode, after a look at what they would have it do."""
 
-import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import h5py
 
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import WeightsError
 from radtransfer.weight_formats.carried_code import check_is_plain_keras
-from radtransfer.weight_formats.hdf5_heaps import check_attributes, check_file_heaps, check_heaps
+from radtransfer.weight_formats.container import WEIGHTS, container_of, open_archive, open_hdf5
+from radtransfer.weight_formats.reading import DAMAGED
 
 if TYPE_CHECKING:
     import keras
 
-_MOST_COMPRESSED = 64
-"""How many times larger than its file the unpacked content may be."""
+_CONTAINERS = {".keras": "zip", ".h5": "hdf5", ".hdf5": "hdf5"}
+"""What Keras takes a file for, by its name."""
 
 
 @keras_defaults()
@@ -25,7 +21,7 @@ def open_model(path: Path) -> "keras.Model":
     """The model in `path`, not compiled.
 
     Raises:
-        WeightsError: Not a model, damaged, or it carries code.
+        WeightsError: Not a model, damaged, or made of more than Keras' own layers and functions.
     """
     import keras
 
@@ -45,6 +41,7 @@ def open_weights(model: "keras.Model", path: Path) -> None:
     Raises:
         WeightsError: They are damaged, or another network's.
     """
+    _check_container(path)
     try:
         model.load_weights(path)
     except MemoryError:
@@ -59,22 +56,18 @@ def _reason(error: Exception) -> str:
 
 
 def _check_container(path: Path) -> None:
-    """See that nothing in the file unpacks to any size, or is read without end."""
+    """See that `path` is what Keras takes it for, and that nothing in it unpacks to any size or leads elsewhere."""
+    expected = _CONTAINERS.get(path.suffix)
     try:
-        if h5py.is_hdf5(path):
-            check_file_heaps(path)
-            with h5py.File(path) as file:
-                check_attributes(file)
+        if not path.is_file() or expected is None or container_of(path) != expected:
+            named = {"zip": "a .keras file, which is a zip", "hdf5": "an HDF5 file"}.get(expected, "a .keras file")
+            raise WeightsError(f"is not a model that Keras can load: expected {named}, whole.")
+        if expected == "hdf5":
+            open_hdf5(path).close()
             return
-        with zipfile.ZipFile(path) as archive:
-            declared = sum(member.file_size for member in archive.infolist())
-            if declared > _MOST_COMPRESSED * path.stat().st_size + 2**20:
-                raise WeightsError(f"declares {declared / 1e6:,.0f} MB, which cannot be. Nothing was unpacked.")
-            content = archive.read("model.weights.h5")
-        check_heaps(content)
-        with h5py.File(io.BytesIO(content)) as file:
-            check_attributes(file)
+        with open_archive(path) as archive:
+            open_hdf5(archive.read(WEIGHTS)).close()
     except WeightsError as error:
-        raise WeightsError(f"{path} {error}") from None
-    except (OSError, KeyError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        return  # no archive, or a damaged one: Keras says so
+        raise WeightsError(str(error) if str(path) in str(error) else f"{path} {error}") from None
+    except DAMAGED as error:
+        raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from None

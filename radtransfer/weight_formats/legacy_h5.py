@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 
 import h5py
 
-from radtransfer.errors import WeightsError
+from radtransfer.weight_formats.container import container_of
 from radtransfer.weight_formats.hdf5 import Entry, optional_text, read_layers, text
 from radtransfer.weight_formats.weight_file import SavedLayer, WeightFile, WeightFormat
 
 
 def recognizes_legacy_h5(path: Path) -> bool:
-    if not h5py.is_hdf5(path):
+    if container_of(path) != "hdf5":
         return False
     with h5py.File(path) as file:
         return _weights_group(file) is not None
@@ -35,7 +35,7 @@ def read_legacy_h5(path: Path) -> WeightFile:
         return WeightFile(
             path=path,
             format="legacy_h5",
-            layers=read_layers(entries, file_size=path.stat().st_size),
+            layers=read_layers(entries),
             keras_version=optional_text(group.attrs.get("keras_version")),
             model_name=_model_name(file),
         )
@@ -60,8 +60,6 @@ def _layer_entries(name: str, group: h5py.Group) -> list[Entry]:
     """The layers in one top-level group: itself, or those within it, of a nested model or of a layer."""
     owners: dict[str, dict[str, h5py.Dataset]] = defaultdict(dict)
     for weight in _names(group, "weight_names"):
-        if group[weight].file != group.file:
-            raise WeightsError(f"refers to another file for {weight}; only self-contained files are read.")
         path = PurePosixPath(weight)
         leaf = path.name.partition(":")[0]
         owners[str(path.parent)][path.name if leaf in owners[str(path.parent)] else leaf] = group[weight]

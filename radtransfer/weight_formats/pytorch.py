@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.errors import WeightsError
+from radtransfer.weight_formats.container import container_of
 from radtransfer.weight_formats.diagnosis import check_content, damage
 from radtransfer.weight_formats.state_pickle import (
     LARGEST,
@@ -66,7 +67,7 @@ class StateDict:
 
 def is_pytorch(path: Path) -> bool:
     """Whether the content is a PyTorch zip or safetensors."""
-    if zipfile.is_zipfile(path):
+    if container_of(path) == "zip":
         try:
             with zipfile.ZipFile(path) as archive:
                 return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())

@@ -3,53 +3,55 @@
 import hashlib
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
-
-import h5py
 
 from radtransfer.errors import WeightsError
 from radtransfer.weight_formats import FORMATS
-from radtransfer.weight_formats.carried_code import check_carries_no_code
+from radtransfer.weight_formats.carried_code import lambdas_in
+from radtransfer.weight_formats.container import container_of, open_hdf5
 from radtransfer.weight_formats.diagnosis import check_content, damage, no_weights
-from radtransfer.weight_formats.hdf5_heaps import check_attributes, check_file_heaps
 from radtransfer.weight_formats.weight_file import WeightFile
 
-# What h5py, zipfile and json raise on damaged or hostile files.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     KeyError,
     ValueError,
     TypeError,
     RuntimeError,
+    SystemError,
     EOFError,
     NotImplementedError,
     AttributeError,
     zipfile.BadZipFile,
     zlib.error,
 )
+"""What h5py, zipfile and json raise on damaged or hostile files."""
 
 
-def read_weight_file(path: Path) -> WeightFile:
+def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
     """All weights in `path`. Nothing in it is executed or unpickled.
+
+    Args:
+        path: The file.
+        ignore_lambda: Read the weights of a model with Lambda layers too, whose effect nobody knows then.
 
     Raises:
         WeightsError: Not a weights file, damaged, or of a format that is not supported; says which.
     """
     check_content(path)
     try:
-        if h5py.is_hdf5(path):
-            check_file_heaps(path)
-            with h5py.File(path) as file:
-                check_attributes(file)
+        if container_of(path) == "hdf5":
+            open_hdf5(path).close()
         for card in FORMATS.values():
             if card.recognizes(path):
-                check_carries_no_code(path)
-                return _with_layers(card.read(path))
+                lambdas = lambdas_in(path, allowed=ignore_lambda)
+                return replace(_with_layers(card.read(path)), lambdas=lambdas)
         raise WeightsError(no_weights(path))
     except WeightsError as error:
         told = str(error)
         raise WeightsError(told if str(path) in told else f"weights file {path} {told}") from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise WeightsError(damage(path, error)) from None
 
 

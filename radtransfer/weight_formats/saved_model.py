@@ -48,7 +48,8 @@ def read_saved_model(path: Path) -> WeightFile:
     layers: dict[str, dict[str, np.ndarray]] = {}
     for name, (array, *others) in ((name, found) for name, found in read.items() if found):
         owner, _, leaf = name.rpartition("/")
-        if all(np.array_equal(array, other) for other in others):  # else nobody can tell which of them is meant
+        # Where they differ, nobody can tell which of them is meant.
+        if all(np.array_equal(array, other, equal_nan=True) for other in others):
             layers.setdefault(owner, {})[leaf] = array
     if not layers:
         raise WeightsError(f"{path} holds no weights with names. Export it with model.export, or pass its .keras file.")

@@ -1,5 +1,6 @@
 """What every format gives: named layers of arrays, whatever the file looked like inside."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,16 @@ class SavedLayer:
     outer: tuple[str, ...] = ()
     within: bool = False
 
+    def leaf_name(self, leaf: str) -> str:
+        """What Keras calls an array that the file only numbers, where the layer's kind tells; else `leaf`."""
+        if self.kind == "batch_normalization" and len(self.arrays) == 4:
+            names = ("gamma", "beta", "moving_mean", "moving_variance")
+        elif self.kind is not None and re.search("conv.*d$|dense$", self.kind) and "separable" not in self.kind:
+            names = ("kernel", "bias")
+        else:
+            return leaf
+        return names[int(leaf)] if leaf.isdigit() and int(leaf) < len(names) else leaf
+
     @property
     def label(self) -> str:
         """What to call it in messages: unique within its file."""
@@ -44,6 +55,7 @@ class WeightFile:
         layers: In the file's order; within one kind only, where `kind` is told.
         keras_version: Of the writer, where recorded.
         model_name: Name of the saved model, where recorded.
+        lambdas: Names of its Lambda layers, whose effect is unknown.
     """
 
     path: Path
@@ -51,10 +63,20 @@ class WeightFile:
     layers: tuple[SavedLayer, ...] = field(repr=False)
     keras_version: str | None = None
     model_name: str | None = None
+    lambdas: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
         return sum(array.size for layer in self.layers for array in layer.arrays.values())
+
+    @property
+    def lambda_note(self) -> str:
+        """What the user should know of its Lambda layers; "" where there are none."""
+        if not self.lambdas:
+            return ""
+        shown = ", ".join(self.lambdas[:4]) + (", …" if len(self.lambdas) > 4 else "")
+        layers = f"{len(self.lambdas)} Lambda layer" + ("s" if len(self.lambdas) > 1 else "")
+        return f"{self.path.name} holds {layers} ({shown}), ignored: the effect on the images is unknown"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 
 from radtransfer.errors import WeightsError
+from radtransfer.weight_formats.container import container_of
 from radtransfer.weight_formats.hdf5 import Entry, read_layers, text
 from radtransfer.weight_formats.weight_file import SavedLayer, WeightFile, WeightFormat
 
@@ -26,7 +27,7 @@ _DEEPEST = 32
 
 
 def recognizes_weights_h5(path: Path) -> bool:
-    if not h5py.is_hdf5(path):
+    if container_of(path) != "hdf5":
         return False
     with h5py.File(path) as file:
         return holds_weights(file)
@@ -34,20 +35,20 @@ def recognizes_weights_h5(path: Path) -> bool:
 
 def read_weights_h5(path: Path) -> WeightFile:
     with h5py.File(path) as file:
-        return WeightFile(path, "weights_h5", layers_of(file, file_size=path.stat().st_size))
+        return WeightFile(path, "weights_h5", layers_of(file))
 
 
 def holds_weights(file: h5py.File) -> bool:
     return any(name in file for name in _CONTAINERS)
 
 
-def layers_of(file: h5py.File, *, file_size: int) -> tuple[SavedLayer, ...]:
+def layers_of(file: h5py.File) -> tuple[SavedLayer, ...]:
     """The layers of an open file.
 
     Raises:
-        WeightsError: Groups are nested without end, links leave the file, or sizes cannot be true.
+        WeightsError: Groups are nested without end.
     """
-    return read_layers(list(_entries(file, (), named="name" in _own(file).attrs)), file_size=file_size)
+    return read_layers(list(_entries(file, (), named="name" in _own(file).attrs)))
 
 
 def _entries(
@@ -74,8 +75,6 @@ def _entries(
     if depth > _DEEPEST:
         raise WeightsError("nests its groups without end.")
     for key in sorted(group, key=_natural):
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise WeightsError(f"holds a link in {group.name}; only self-contained files are read.")
         item = group[key]
         if not isinstance(item, h5py.Group) or (not path and key in _NOT_THE_MODEL):
             continue
@@ -97,8 +96,8 @@ def _entries(
 
 def _own(group: h5py.Group) -> h5py.Group:
     """Where a layer keeps its own weights and its name; the group itself, where it keeps none."""
-    own = group.get("vars", getlink=True)
-    return group["vars"] if isinstance(own, h5py.HardLink) and isinstance(group["vars"], h5py.Group) else group
+    own = group.get("vars")
+    return own if isinstance(own, h5py.Group) else group
 
 
 def _natural(name: str) -> tuple[str, int]:

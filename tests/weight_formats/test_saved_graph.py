@@ -2,6 +2,7 @@ import re
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from radtransfer.errors import WeightsError
 from radtransfer.weight_formats.saved_graph import check_graph, refusal
@@ -56,8 +57,6 @@ def test_a_graph_that_computes_passes(tmp_path):
 
 
 def test_the_savers_function_is_refused_where_the_network_calls_it(tmp_path):
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
     path = saved(tmp_path / "model") / "saved_model.pb"
     model = SavedModel.FromString(path.read_bytes())
     (graph,) = model.meta_graphs
@@ -68,6 +67,64 @@ def test_the_savers_function_is_refused_where_the_network_calls_it(tmp_path):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(WeightsError, match="reads or writes files"):
         check_graph(path.parent)
+
+
+@pytest.mark.parametrize(
+    "operation", ["SleepOp", "XlaCustomCall", "XlaCallModule", "XlaLaunch", "BatchFunction", "NotYetMade"]
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_operation_that_is_on_no_list_is_refused_by_name(tmp_path, operation, nested):
+    path = saved(tmp_path / "model") / "saved_model.pb"
+    model = SavedModel.FromString(path.read_bytes())
+    (graph,) = model.meta_graphs
+    function = graph.graph_def.library.function.add()
+    function.signature.name = "inner"
+    if nested:
+        function.node_def.add(name="more", op=operation)
+    else:
+        function.node_def.add(name="more", op="PartitionedCall").attr["f"].func.name = operation
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsError, match=rf"no network of images needs \({operation} in inner\)"):
+        check_graph(path.parent)
+
+
+def test_a_function_with_the_name_of_an_operation_is_refused(tmp_path):
+    path = saved(tmp_path / "model") / "saved_model.pb"
+    model = SavedModel.FromString(path.read_bytes())
+    model.meta_graphs[0].graph_def.library.function.add().signature.name = "WriteFile"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsError, match="the name of an operation, WriteFile"):
+        check_graph(path.parent)
+
+
+def test_networks_of_tf_keras_and_of_the_hub_pass(tmp_path):
+    import tf_keras
+
+    layers = [tf_keras.layers.Input((8, 8, 3)), tf_keras.layers.RandomRotation(0.1), tf_keras.layers.Rescaling(1 / 255)]
+    layers += [
+        tf_keras.layers.SeparableConv2D(3, 3),
+        tf_keras.layers.BatchNormalization(),
+        tf_keras.layers.Dropout(0.1),
+    ]
+    layers += [tf_keras.layers.Reshape((36, 3)), tf_keras.layers.LSTM(4), tf_keras.layers.Dense(2, "softmax")]
+    model = tf_keras.Sequential(layers)
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy", tf_keras.metrics.AUC()])
+    model.save(tmp_path / "tf_keras", save_format="tf")
+    check_graph(tmp_path / "tf_keras")
+
+    class Hub(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel = tf.Variable(tf.ones((3, 3, 3, 4)))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((), tf.bool)])
+        def __call__(self, images, training):
+            x = tf.image.per_image_standardization(tf.image.resize(images, (16, 16), antialias=True))
+            x = tf.nn.swish(tf.nn.conv2d(x, self.kernel, 1, "SAME"))
+            return tf.reduce_mean(tf.cond(training, lambda: tf.nn.dropout(x, 0.1), lambda: x), axis=(1, 2))
+
+    tf.saved_model.save(Hub(), str(tmp_path / "hub"))
+    check_graph(tmp_path / "hub")
 
 
 def test_every_operation_of_tensorflow_that_is_told_a_file_is_refused():
