@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from radtransfer.cli.terminal import show, show_file
 from radtransfer.errors import RunError
 
 
@@ -27,7 +28,7 @@ def card(run: str, fold: int | None, out: Path | None) -> None:
     facts = read_facts(path, number)
     text = model_card(facts, size=facts.record["image_size"])
     if out is None:
-        click.echo(text, nl=False)
+        show_file(text)
         return
     if out.exists():
         raise RunError(f"{out} exists; nothing was written. Choose another --out.")
@@ -36,4 +37,4 @@ def card(run: str, fold: int | None, out: Path | None) -> None:
         write_text(out, text)
     except OSError as error:
         raise RunError(f"--out {out}: cannot be written ({error.strerror}). Choose another place.") from None
-    click.echo(f"wrote {out}", err=True)
+    show(f"wrote {out}", err=True)

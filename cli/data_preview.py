@@ -8,7 +8,7 @@ import click
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show
 from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
 
@@ -49,4 +49,4 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
         save_figure(figure, path)
     except OSError as error:
         raise ConfigError(f"Cannot write {out}: {error.strerror or error}. Choose another --out.") from None
-    click.echo(f"wrote     {path}", err=True)
+    show(f"wrote     {path}", err=True)

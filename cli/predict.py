@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from radtransfer.cli.prediction_options import (
     writing,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import show_file
 
 
 @click.command(short_help="Predict images with a trained model.")
@@ -110,7 +110,7 @@ def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
     from radtransfer.runs import whole_file
 
     if out is None:
-        yield partial(click.echo, nl=False)
+        yield show_file
         return
     with writing(out), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
         yield handle.write
