@@ -62,7 +62,7 @@ def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
         RunError: As `check_out`.
     """
     make_out(out)
-    write_rows(out / "similarity.csv", _SIMILARITY_COLUMNS, (_row(item) for item in comparison.layers))
+    write_rows(out / "similarity.csv", _SIMILARITY_COLUMNS, map(_row, comparison.layers), for_people=True)
     write_json(out / "similarity.json", comparison.to_dict())
     kinds = comparison.settings["similarity"]
     curves = {kind: _curve([item for item in comparison.layers if item.kind == kind]) for kind in kinds}
@@ -189,4 +189,4 @@ def write_weights(comparison: "WeightComparison", out: Path) -> list[Path]:
 def _write_records(path: Path, records: Sequence[Any]) -> None:
     """A line per record, a dataclass whose fields are the columns."""
     columns = [field.name for field in dataclasses.fields(records[0])]
-    write_rows(path, columns, map(dataclasses.astuple, records))
+    write_rows(path, columns, map(dataclasses.astuple, records), for_people=True)

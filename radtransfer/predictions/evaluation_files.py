@@ -63,7 +63,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
         write_rows(written[-1], ["network", *_header(evaluation)], rows)
     if evaluation.seen:
         written.append(out / SEEN)
-        write_rows(written[-1], ["path", "how"], evaluation.seen.items())
+        write_rows(written[-1], ["path", "how"], evaluation.seen.items(), for_people=True)
     for name, figure in _figures(evaluation, curves):
         save_figure(figure, out / name)
         written.append(out / name)

@@ -143,7 +143,7 @@ def _point(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
 
 
 def _write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
-    write_rows(out / "sweep.csv", list(rows[0]), [list(row.values()) for row in rows])
+    write_rows(out / "sweep.csv", list(rows[0]), [list(row.values()) for row in rows], for_people=True)
     write_json(out / "sweep.json", list(rows))
 
 
