@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LIST_OPTIONS = {
     "image_root": "data.image_root",
+    "outside_root": "data.outside_root",
     "path_column": "data.path_column",
     "frames": "data.frames",
     "workers": "system.workers",

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from radtransfer.studies.plan import PlannedRun, StudyPlan
     from radtransfer.studies.study_runs import StudyState
 
-OPTIONS = {"data": "data.source", "image_root": "data.image_root", "track": "track"}
+OPTIONS = {
+    "data": "data.source",
+    "image_root": "data.image_root",
+    "outside_root": "data.outside_root",
+    "track": "track",
+}
 STORE = "runs/studies"
 
 
