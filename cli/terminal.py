@@ -47,7 +47,7 @@ def show_file(text: str) -> None:
     if sys.stdout.isatty():
         show(*text.removesuffix("\n").split("\n"))
     else:
-        click.echo(text, nl=False)
+        click.echo(text, nl=False, color=True)  # else click takes out of names what looks like a colour
 
 
 def draw(controls: str, text: str = "") -> None:
