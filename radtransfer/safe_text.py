@@ -46,7 +46,8 @@ def html_text(text: Any) -> str:
 
 def markdown_text(text: Any) -> str:
     """`text` as Markdown shows it letter by letter, on one line, also in a cell of a table."""
-    return _MARKDOWN.sub(r"\\\g<0>", html.escape(printable(" ".join(str(text).split())), quote=False))
+    line = _MARKDOWN.sub(r"\\\g<0>", html.escape(printable(" ".join(str(text).split())), quote=False))
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", line)  # a number of a list
 
 
 def markdown_code(text: Any) -> str:
