@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
     from radtransfer.runs import whole_file
 
     if out is None:
-        yield show_file
+        yield partial(show_file, is_row=True)
         return
     with writing(out), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
         yield handle.write

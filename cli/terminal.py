@@ -42,12 +42,13 @@ def show_json(value: Any) -> None:
     click.echo(json_text(value, indent=2))
 
 
-def show_file(text: str) -> None:
-    """Print what is meant for a file: as it is, except on a terminal."""
-    if sys.stdout.isatty():
-        show(*text.removesuffix("\n").split("\n"))
-    else:
+def show_file(text: str, *, is_row: bool = False) -> None:
+    """Print what is meant for a file: as it is, except on a terminal; the cells of a row may hold line breaks."""
+    if not sys.stdout.isatty():
         click.echo(text, nl=False, color=True)  # else click takes out of names what looks like a colour
+    elif text:
+        whole = text.removesuffix("\n")
+        show(*([whole] if is_row else whole.split("\n")))
 
 
 def draw(controls: str, text: str = "") -> None:
