@@ -68,6 +68,7 @@ def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
     root = data.image_root or found.image_root
     words = ["radtransfer", "finetune", "--data", str(path)]
     words += ["--image-root", str(root)] if root else []
+    words += ["--outside-root"] if root and data.outside_root else []
     words += ["--image-root", "FOLDER"] if not root and found.in_records else []
     words += ["--positive-class", found.positive_class] if data.positive_class else []
     if found.table.task == "multilabel":

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from run_files import write_run
 import radtransfer
 import radtransfer.cli
 from radtransfer.cli.main import application
+from radtransfer.cli.study_board import StudyBoard
 from radtransfer.cli.terminal import TerminalProgress, draw, line, painted, show, show_json
 from radtransfer.safe_text import printable, printable_lines
 
@@ -149,6 +151,20 @@ def test_a_progress_bar_and_its_colours_still_reach_the_terminal(capsys, monkeyp
     check(OURS.sub("", shown))
 
 
+def test_the_board_of_a_study_obeys_no_name(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    board = StudyBoard(SimpleNamespace(write_progress=lambda state: None))
+    cell = SimpleNamespace(cell=SimpleNamespace(name=HOSTILE))
+    running = {0: SimpleNamespace(run=cell, row={"doing": HOSTILE, "machine": HOSTILE})}
+    plan = SimpleNamespace(study=SimpleNamespace(name=HOSTILE), runs={})
+    board.changed(SimpleNamespace(plan=plan, done={}, failed={}, running=running, seconds_left=lambda: None))
+    board.note(HOSTILE)
+    shown = capsys.readouterr().err
+    assert shown.count("\x1b[2A\x1b[J") == 1 and shown.count("\n") == 3
+    check(OURS.sub("", shown.replace("\x1b[2A\x1b[J", "")))
+
+
 def test_our_own_colours_and_controls_are_sent_and_those_of_others_are_not(capsys):
     draw("\x1b[2A\x1b[J")
     show(line(painted("error", fg="red"), HOSTILE), "two\nlines", err=True)
@@ -166,6 +182,7 @@ def test_json_stays_json_and_reads_back_equal(capsys):
 
 LIBRARY = f"""
 import logging, warnings
+from radtransfer.cli.study_board import StudyBoard
 from radtransfer.cli.terminal import show_libraries_safely
 show_libraries_safely()
 warnings.warn({HOSTILE!r})

@@ -1,8 +1,10 @@
 """No folder of data is left by a link, unless the user says so."""
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from radtransfer.cli.main import application
 from radtransfer.datasets import DATASETS, read_table
 from radtransfer.datasets.image_list import list_images, read_images
 from radtransfer.datasets.lenient import read_leniently
@@ -118,3 +120,33 @@ def test_the_tables_of_a_public_set_name_no_image_outside_of_it(tmp_path):
         DataError, match=r"1 paths in the tables of .* lead out of it, such as 'train_images/\.\./\.\./out"
     ):
         read_table(DataSettings(source=f"aptos2019:{tmp_path / 'set'}"))
+
+
+def test_a_command_is_refused_and_the_next_one_is_told_what_was_allowed(folder):
+    command = ["data", "split", str(folder), "--folds", "2", "--out", str(folder.parent / "folds.csv")]
+    make_images(folder, *(f"{label}/{i}.png" for label in "ab" for i in range(5, 15)))
+    link_out(folder)
+    refused = CliRunner().invoke(application, command)
+    assert refused.exit_code == 3 and "2 links lead out of" in refused.stderr and "--outside-root" in refused.stderr
+    assert not (folder.parent / "folds.csv").exists()
+    allowed = CliRunner().invoke(application, [*command, "--outside-root"])
+    assert allowed.exit_code == 0 and f"--image-root {folder} --outside-root" in allowed.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *["finetune", "study", "predict", "extract", "evaluate", "explain", "compare-cca", "lr-find"],
+        *[
+            "freeze-sweep",
+            "transfusion-sweep",
+            "data check",
+            "data split",
+            "data prepare",
+            "data preview",
+            "weights check",
+        ],
+    ],
+)
+def test_every_command_that_reads_folders_takes_outside_root(command):
+    assert "--outside-root" in CliRunner().invoke(application, [*command.split(), "--help"]).stdout
