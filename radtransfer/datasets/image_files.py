@@ -87,6 +87,7 @@ def walk_files(folder: Path, *, outside: bool = False) -> list[str]:
 
 def links_out(folder: Path, files: Iterable[Path]) -> list[str]:
     """The links by which files that are written as below `folder` lie elsewhere, relative to it."""
+    folder = os.path.normpath(folder)
     leads_out = cache(lambda path: _leads_out(path, os.path.realpath(folder)))
     leaving: dict[str, None] = {}
     for file in map(os.path.normpath, files):

@@ -91,8 +91,9 @@ def test_images_of_a_folder_of_tables_are_not_looked_up_through_a_link_out_of_it
     tables = folder.parent / "tables"
     make_tables(tables, "images/{}.png")
     (tables / "images").symlink_to(folder.parent / "elsewhere")
-    with pytest.raises(DataError, match="1 link leads out of .*/tables, such as 'images' to '.*/elsewhere'"):
-        read(DataSettings(source=str(tables)))
+    for source in (tables, folder / ".." / "tables"):
+        with pytest.raises(DataError, match="1 link leads out of .*/tables, such as 'images' to '.*/elsewhere'"):
+            read(DataSettings(source=str(source)))
     assert all(read(DataSettings(source=str(tables), outside_root=True)).files)
 
 
