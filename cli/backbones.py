@@ -1,7 +1,6 @@
 """`radtransfer backbones`: the networks, their stages and their sizes."""
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.cli.completions import complete_backbone
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import show, show_json
 
 if TYPE_CHECKING:
     from radtransfer.backbones.stages import StageSummary
@@ -28,11 +28,11 @@ def backbones(name: str | None, as_json: bool) -> None:
     """
     if name is None:
         cards = [BACKBONES[known] for known in BACKBONES]
-        click.echo(json.dumps([_card_json(card) for card in cards], indent=2) if as_json else _table_text(cards))
+        show_json([_card_json(card) for card in cards]) if as_json else show(*_table_text(cards))
         return
     card = BACKBONES[name]
     stages = _built_stages(card)
-    click.echo(json.dumps(_network_json(card, stages), indent=2) if as_json else _network_text(card, stages))
+    show_json(_network_json(card, stages)) if as_json else show(*_network_text(card, stages))
 
 
 def _built_stages(card: Backbone) -> tuple["StageSummary", ...]:
@@ -65,15 +65,15 @@ def _network_json(card: Backbone, stages: tuple["StageSummary", ...]) -> dict[st
     }
 
 
-def _table_text(cards: list[Backbone]) -> str:
+def _table_text(cards: list[Backbone]) -> list[str]:
     rows = [f"{'name':<20}{'parameters':>11}  stages  preprocessing  description"]
     for card in cards:
         numbers = f"{card.parameters:>11,}  {len(card.stages):>6}"
         rows.append(f"{card.name:<20}{numbers}  {card.preprocessing:<13}  {card.description}")
-    return "\n".join(rows)
+    return rows
 
 
-def _network_text(card: Backbone, stages: tuple["StageSummary", ...]) -> str:
+def _network_text(card: Backbone, stages: tuple["StageSummary", ...]) -> list[str]:
     rows = [card.description, f"parameters     {card.parameters:,} without a head"]
     if card.paper_parameters is not None:
         rule = "kernels after the first + 5 × last width"
@@ -92,4 +92,4 @@ def _network_text(card: Backbone, stages: tuple["StageSummary", ...]) -> str:
         f"{'×'.join(map(str, stage.output_shape)):<14}  {stage.parameters:>10,}"
         for stage in stages
     ]
-    return "\n".join(rows)
+    return rows

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from radtransfer.cli.terminal import show, show_file
 from radtransfer.errors import RunError
 from radtransfer.system_errors import writing
 
@@ -28,11 +29,11 @@ def card(run: str, fold: int | None, out: Path | None) -> None:
     facts = read_facts(path, number)
     text = model_card(facts, size=facts.record["image_size"])
     if out is None:
-        click.echo(text, nl=False)
+        show_file(text)
         return
     if out.exists():
         raise RunError(f"{out} exists; nothing was written. Choose another --out.")
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, text)
-    click.echo(f"wrote {out}", err=True)
+    show(f"wrote {out}", err=True)

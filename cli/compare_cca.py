@@ -1,6 +1,5 @@
 """`radtransfer compare-cca`: how alike every layer of two networks is."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from radtransfer.cli.completions import complete_backbone
 from radtransfer.cli.data_options import IMAGE_OPTIONS
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.errors import ConfigError
 from radtransfer.similarity import SIMILARITIES
 
@@ -121,9 +120,9 @@ def compare_cca(
     else:
         found = compare(*networks, settings, progress=progress)
         written, text = write_comparison(found, Path(out)) if out else [], _text
-    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else text(found))
+    show_json(found.to_dict()) if as_json else show(*text(found))
     for path in written:
-        click.echo(f"wrote {path}", err=True)
+        show(f"wrote {path}", err=True)
 
 
 def _settings(given: dict) -> "ComparisonSettings":
@@ -159,7 +158,7 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def _text(comparison: "Comparison") -> str:
+def _text(comparison: "Comparison") -> list[str]:
     width = max(len(name) for name in ("layer", *comparison.names)) + 2
     lines = [
         f"{'layer':<{width}}{'kind':<12}{'similarity':>10}  {'95 % interval':<16}{'chance':<15}"
@@ -175,10 +174,10 @@ def _text(comparison: "Comparison") -> str:
     folds = comparison.settings["folds"]
     over = f", mean over {len(folds)} folds" if len(folds) > 1 else ""
     lines.append(f"mean of {comparison.settings['repeats']} draws{over}; chance: by formula / of exchanged images")
-    return "\n".join(lines)
+    return lines
 
 
-def _population_text(population: "Population") -> str:
+def _population_text(population: "Population") -> list[str]:
     columns = ("started from", *(group.starts for group in population.groups))
     width, wide = max(map(len, columns)) + 2, max(len(group.layer) for group in population.groups) + 2
     lines = [
@@ -195,7 +194,7 @@ def _population_text(population: "Population") -> str:
     lines.append(
         "R²: of similarity before and after training, over pairs × draws; its interval leaves out run after run"
     )
-    return "\n".join(lines)
+    return lines
 
 
 def _number(value: float | None) -> str:

@@ -1,13 +1,12 @@
 """`radtransfer compare-predictions`: whether two runs err on the same images, and which is better."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from radtransfer.cli.options import overwrite_option
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 
 if TYPE_CHECKING:
     from radtransfer.comparisons.predictions import PredictionComparison
@@ -38,9 +37,9 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
         check_new(Path(out), PREDICTION_FILES, overwrite=overwrite)
     comparison = compare(a, b, seed=seed, draws=draws, progress=TerminalProgress())
     written = write_predictions(comparison, Path(out)) if out else []
-    click.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else "\n".join(_lines(comparison)))
+    show_json(comparison.to_dict()) if as_json else show(*_lines(comparison))
     for path in written:
-        click.echo(f"wrote {path}", err=True)
+        show(f"wrote {path}", err=True)
 
 
 def _lines(found: "PredictionComparison"):

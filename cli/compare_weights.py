@@ -1,6 +1,5 @@
 """`radtransfer compare-weights`: how far the weights of each layer have moved."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import click
 from radtransfer.cli.completions import complete_backbone
 from radtransfer.cli.options import overwrite_option
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 
 if TYPE_CHECKING:
     from radtransfer.comparisons.weights import WeightComparison
@@ -56,9 +55,9 @@ def compare_weights(
         a, b, backbone=backbone, image_size=image_size, folds=fold, seed=seed, progress=TerminalProgress()
     )
     written = write_weights(comparison, Path(out)) if out else []
-    click.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else "\n".join(_lines(comparison)))
+    show_json(comparison.to_dict()) if as_json else show(*_lines(comparison))
     for path in written:
-        click.echo(f"wrote {path}", err=True)
+        show(f"wrote {path}", err=True)
 
 
 def _lines(comparison: "WeightComparison"):

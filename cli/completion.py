@@ -4,6 +4,7 @@ import click
 
 from radtransfer.cli.completions import SHELLS
 from radtransfer.cli.main import COMPLETING
+from radtransfer.cli.terminal import show_file
 
 
 @click.command(short_help="Print the script that completes names in a shell.")
@@ -17,4 +18,4 @@ def completion(shell: str) -> None:
              radtransfer completion fish > ~/.config/fish/completions/radtransfer.fish
     """
     application = click.get_current_context().find_root().command
-    click.echo(SHELLS[shell](application, {}, "radtransfer", COMPLETING).source())
+    show_file(SHELLS[shell](application, {}, "radtransfer", COMPLETING).source() + "\n")

@@ -1,6 +1,5 @@
 """`radtransfer configs`: the shipped settings of runs, and studies."""
 
-import json
 from pathlib import Path
 
 import click
@@ -8,6 +7,7 @@ import click
 from radtransfer.cli.completions import complete_config
 from radtransfer.cli.groups import Group
 from radtransfer.cli.options import sets_option
+from radtransfer.cli.terminal import show, show_file, show_json
 from radtransfer.config import config_text, find_config, load_config, shipped_configs
 from radtransfer.studies.study_file import is_study, load_study
 
@@ -34,23 +34,23 @@ def list_configs(as_json: bool) -> None:
     found = shipped_configs()
     if as_json:
         rows = [{"name": name, "kind": _kind(name), "purpose": _purpose(path)} for name, path in found.items()]
-        click.echo(json.dumps(rows, indent=2))
+        show_json(rows)
         return
     for name, path in found.items():
-        click.echo(f"{name:<25}{_kind(name):<7}{_purpose(path)}")
+        show(f"{name:<25}{_kind(name):<7}{_purpose(path)}")
 
 
-@configs.command()
+@configs.command("show")
 @click.argument("config", shell_complete=complete_config)
 @click.option("--full", is_flag=True, help="Every setting of a run with its value, those of its recipe included.")
-def show(config: str, full: bool) -> None:
+def show_config(config: str, full: bool) -> None:
     """Print CONFIG, a shipped name or a YAML file.
 
     \b
     Example: radtransfer configs show quickstart --full
     """
     text = config_text(load_config(config)) if full else find_config(config).read_text(encoding="utf-8")
-    click.echo(text, nl=False)
+    show_file(text)
 
 
 @configs.command(short_help="Check the settings of a run or a study.")
@@ -69,12 +69,12 @@ def validate(config: str, sets: tuple[str, ...]) -> None:
         from radtransfer.studies.plan import check_study
 
         cells = check_study(load_study(config, sets=sets))
-        click.echo(f"{config}: a valid study of {len(cells)} runs.")
+        show(f"{config}: a valid study of {len(cells)} runs.")
         return
     from radtransfer.run_names import check_value, look_up
 
     look_up(load_config(config, sets=sets, check=check_value))
-    click.echo(f"{config}: every setting is valid.")
+    show(f"{config}: every setting is valid.")
 
 
 def _kind(name: str) -> str:

@@ -1,6 +1,5 @@
 """`radtransfer data check`: everything that is wrong with a data set."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import click
 from radtransfer.cli.data_options import TABLE_OPTIONS, images_text, split_lines
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json
 from radtransfer.config import load_config
 from radtransfer.errors import DataError
 
@@ -62,9 +61,9 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     report = check_data(settings, progress=progress)
     written = _write(report, Path(out), progress) if out else []
     progress.clear()
-    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(_lines(report)))
+    show_json(report.to_dict()) if as_json else show(*_lines(report))
     for path in written:
-        click.echo(f"wrote     {path}", err=True)
+        show(f"wrote     {path}", err=True)
     if report.evidence is None:
         raise DataError(f"{data}: nothing could be checked. Name the data as the message above says, and check again.")
     if not report.valid:
@@ -91,15 +90,15 @@ def _lines(report: "DataReport") -> Iterator[str]:
         yield f"images    {images_text(report.images, report.patients, report.classes, report.positive_class)}"
         yield f"stored    {_stored(report)}"
         if len(report.modes) > 1:
-            yield from (f"          {line}" for line in _mode_table(report))
+            yield from (f"          {text}" for text in _mode_table(report))
     folds = report.splits["folds"]
     if folds:
         source = "given with the data" if report.splits["given"] else "as finetune would draw them"
         yield f"folds     {len(folds)}, {source}"
-        yield from (f"          {line}" for line in split_lines(folds))
+        yield from (f"          {text}" for text in split_lines(folds))
     for (severity, kind), findings in report.kinds.items():
         yield ""
-        yield f"{click.style(f'{severity:<10}', fg=_COLORS[severity], bold=True)}{kind}, {len(findings)}"
+        yield line(painted(f"{severity:<10}", fg=_COLORS[severity], bold=True), f"{kind}, {len(findings)}")
         shown = len(findings) if kind == "table" else FINDINGS_SHOWN
         yield from (f"          {_text(finding)}" for finding in findings[:shown])
         if len(findings) > shown:

@@ -1,7 +1,6 @@
 """`radtransfer data prepare`: write a data set once, at working resolution."""
 
 import dataclasses
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import click
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import break_lock_option, given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
 
 OPTIONS = TABLE_OPTIONS | {
@@ -56,15 +55,15 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
         config, out=Path(out).expanduser(), encoding=encoding, overwrite=overwrite, progress=TerminalProgress()
     )
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(result) | {"path": str(result.path)}, indent=2))
+        show_json(dataclasses.asdict(result) | {"path": str(result.path)})
         return
     splits = ", ".join(f"{name} {count}" for name, count in result.splits.items())
     shards = "1 shard" if result.shards == 1 else f"{result.shards} shards"
     skipped = f", {result.skipped} left out" if result.skipped else ""
     positive = config.data.positive_class
     named = f" --positive-class {shlex.quote(positive)}" if positive else ""
-    click.echo(
-        f"prepared  {result.images} images ({splits}){skipped}\n"
-        f"stored    {result.bytes / 1e6:,.0f} MB in {shards}, {encoding}\n"
-        f"use it    radtransfer finetune --data tfds:{result.path}{named}"
+    show(
+        f"prepared  {result.images} images ({splits}){skipped}",
+        f"stored    {result.bytes / 1e6:,.0f} MB in {shards}, {encoding}",
+        f"use it    radtransfer finetune --data tfds:{result.path}{named}",
     )

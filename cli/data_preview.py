@@ -8,7 +8,7 @@ import click
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show
 from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
 from radtransfer.system_errors import writing
@@ -48,4 +48,4 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     figure = preview_data(settings, images=images, copies=copies, progress=TerminalProgress())
     with writing(path):
         save_figure(figure, path)
-    click.echo(f"wrote     {path}", err=True)
+    show(f"wrote     {path}", err=True)

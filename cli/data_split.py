@@ -1,6 +1,5 @@
 """`radtransfer data split`: the folds of a data set as a table."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS, images_text, split_lines
 from radtransfer.cli.options import given_settings, setting_options
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
 from radtransfer.settings import DataSettings
@@ -53,13 +52,13 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
     write_split(found, path)
     counts = found.to_dict()
     if as_json:
-        click.echo(json.dumps(counts, indent=2))
+        show_json(counts)
     else:
         names = ("images", "patients", "classes", "positive_class")
-        click.echo(f"images    {images_text(*(counts[name] for name in names))}")
-        click.echo("\n".join(split_lines(counts["folds"])))
-    click.echo(f"wrote     {path}", err=True)
-    click.echo(f"train     {_next_line(found, path, settings.data)}", err=True)
+        show(f"images    {images_text(*(counts[name] for name in names))}")
+        show(*split_lines(counts["folds"]))
+    show(f"wrote     {path}", err=True)
+    show(f"train     {_next_line(found, path, settings.data)}", err=True)
 
 
 def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
@@ -69,6 +68,7 @@ def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
     root = data.image_root or found.image_root
     words = ["radtransfer", "finetune", "--data", str(path)]
     words += ["--image-root", str(root)] if root else []
+    words += ["--outside-root"] if root and data.outside_root else []
     words += ["--image-root", "FOLDER"] if not root and found.in_records else []
     words += ["--positive-class", found.positive_class] if data.positive_class else []
     if found.table.task == "multilabel":

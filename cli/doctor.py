@@ -1,10 +1,11 @@
 """`radtransfer doctor`: what this machine offers, and what stands in the way."""
 
-import json
+from collections.abc import Iterator
 
 import click
 
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import line, painted, show, show_json
 
 _COLORS = {"ok": "green", "note": "yellow", "problem": "red"}
 
@@ -29,17 +30,17 @@ def doctor(as_json: bool) -> None:
     for finding in examine(import_tensorflow=import_tensorflow):
         findings.append(finding)
         if not as_json:
-            click.echo(_text(finding))
+            show(*_lines(finding))
     problems = [finding.subject for finding in findings if finding.status == "problem"]
     if as_json:
-        click.echo(json.dumps({"problems": problems, "findings": [item.to_dict() for item in findings]}, indent=2))
+        show_json({"problems": problems, "findings": [item.to_dict() for item in findings]})
     elif problems:
-        click.echo(f"{len(problems)} to solve first: {', '.join(problems)}")
+        show(f"{len(problems)} to solve first: {', '.join(problems)}")
     click.get_current_context().exit(BROKEN if problems else 0)
 
 
-def _text(finding) -> str:
-    mark = click.style(f"{finding.status:<9}", fg=_COLORS[finding.status])
-    indented = finding.text.replace("\n", f"\n{'':<21}")
-    advice = f"\n{'':<21}→ {finding.advice}" if finding.advice else ""
-    return f"{mark}{finding.subject:<12}{indented}{advice}"
+def _lines(finding) -> Iterator[str]:
+    first, *more = finding.text.split("\n")
+    yield line(painted(f"{finding.status:<9}", fg=_COLORS[finding.status]), f"{finding.subject:<12}{first}")
+    more += [f"→ {finding.advice}"] if finding.advice else []
+    yield from (f"{'':<21}{text}" for text in more)

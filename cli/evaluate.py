@@ -1,6 +1,5 @@
 """`radtransfer evaluate`: what a trained model is worth on test images."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from radtransfer.cli.evaluation_text import evaluation_lines
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
 from radtransfer.cli.prediction_options import batch_option, fold_option
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
 
@@ -114,9 +113,9 @@ def evaluate(
         )
     progress.clear()
     written = _write(evaluation, out)
-    click.echo(json.dumps(evaluation.figures, indent=2) if as_json else "\n".join(evaluation_lines(evaluation)))
+    show_json(evaluation.figures) if as_json else show(*evaluation_lines(evaluation))
     for path in written:
-        click.echo(f"wrote     {path}", err=True)
+        show(f"wrote     {path}", err=True)
     listed = next((path for path in written if path.name == SEEN), None)
     leaked = leak_summary(evaluation.figures.get("seen"), listed)
     if leaked:

@@ -1,6 +1,5 @@
 """`radtransfer explain`: where in an image a network finds what it says."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import click
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
 
 if TYPE_CHECKING:
@@ -79,10 +78,10 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     written = write_explanations(explained, Path(out))
     progress.clear()
     record = explained_record(explained)
-    click.echo(json.dumps(record, indent=2) if as_json else "\n".join(_lines(explained, written[2])))
+    show_json(record) if as_json else show(*_lines(explained, written[2]))
     overlays = len(explained.explanations)
     others = f"{overlays} overlay{'s' * (overlays != 1)}, {written[1].name}, {written[2].name}"
-    click.echo(f"wrote {written[0]}, {others}", err=True)
+    show(f"wrote {written[0]}, {others}", err=True)
 
 
 def _lines(explained: "Explained", table: Path) -> "Iterator[str]":

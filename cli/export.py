@@ -1,11 +1,11 @@
 """`radtransfer export`: take a trained model home."""
 
-import json
 from pathlib import Path
 
 import click
 
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import show, show_json
 from radtransfer.export_formats import EXPORT_FORMATS
 
 
@@ -38,19 +38,17 @@ def export(run: str, format_: str, out: str, fold: str | None, operating_point: 
     if as_json:
         plain = [{name: str(value) if isinstance(value, Path) else value for name, value in vars(item).items()}
                  for item in exported]  # fmt: skip
-        click.echo(json.dumps(plain, indent=2))
+        show_json(plain)
         return
     for item in exported:
         images = f"{item.images} of the run's images" if item.images else "drawn images (the run's are not there)"
         files = "" if item.bytes_difference is None else f", {item.bytes_difference:.2g} from the files"
-        click.echo(
-            f"{item.path}  {item.size / 1e6:.1f} MB  largest difference {item.difference:.2g}{files} on {images}"
-        )
-    click.echo(f"checked   in a fresh process; more than {LARGEST_DIFFERENCE:g} is refused")
-    click.echo(f"inside    {exported[0].inside}")
+        show(f"{item.path}  {item.size / 1e6:.1f} MB  largest difference {item.difference:.2g}{files} on {images}")
+    show(f"checked   in a fresh process; more than {LARGEST_DIFFERENCE:g} is refused")
+    show(f"inside    {exported[0].inside}")
     inside = "" if exported[0].bytes_difference is None else " (serve_bytes does all of it)"
-    click.echo(f"to do     {exported[0].caller}{inside}")
+    show(f"to do     {exported[0].caller}{inside}")
     if exported[0].positive_class is not None:
-        click.echo(f"positive class {exported[0].positive_class}")
-    click.echo(f"use       {exported[0].usage}")
-    click.echo(f"card      {', '.join(str(item.card) for item in exported)}")
+        show(f"positive class {exported[0].positive_class}")
+    show(f"use       {exported[0].usage}")
+    show(f"card      {', '.join(str(item.card) for item in exported)}")

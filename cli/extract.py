@@ -16,6 +16,7 @@ from radtransfer.cli.prediction_options import (
     tell_bad_images,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import show
 from radtransfer.system_errors import writing
 
 
@@ -70,7 +71,5 @@ def extract(
     progress.clear()
     done = len(stream.images) - len(stream.bad)
     shape = " × ".join(map(str, extractor.shape))
-    click.echo(
-        f"{out}  {done} images  layer {extractor.layer}  {shape} features  {Path(out).stat().st_size / 1e6:.1f} MB"
-    )
+    show(f"{out}  {done} images  layer {extractor.layer}  {shape} features  {Path(out).stat().st_size / 1e6:.1f} MB")
     tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept="The others are in the file.")

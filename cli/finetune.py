@@ -1,6 +1,5 @@
 """`radtransfer finetune`: the main job."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from radtransfer.cli.completions import complete_run_config
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import break_lock_option, given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
 from radtransfer.errors import FoldsFailedError
 
@@ -107,7 +106,7 @@ def finetune(
     settings = fitted(settings, progress)
     if dry_run:
         estimate = vars(estimate_run(settings, name=name, progress=progress))
-        click.echo(json.dumps(estimate, indent=2) if as_json else estimate_text(estimate))
+        show_json(estimate) if as_json else show(*estimate_text(estimate).split("\n"))
         return
     try:
         result = run(settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
@@ -125,10 +124,10 @@ def told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _print_result(result: Any, *, as_json: bool) -> None:
-    click.echo(json.dumps(result.metrics, indent=2) if as_json else _result_text(result))
+    show_json(result.metrics) if as_json else show(*_result_text(result))
 
 
-def _result_text(result: Any) -> str:
+def _result_text(result: Any) -> list[str]:
     metrics = result.metrics
     auc = metrics["auc"]
     rows = [
@@ -148,7 +147,7 @@ def _result_text(result: Any) -> str:
     ]
     if result.path.is_dir():  # not where another worker has written it
         rows.append(f"run      {result.path}")
-    return "\n".join(rows)
+    return rows
 
 
 def _whose(metrics: dict[str, Any]) -> str:

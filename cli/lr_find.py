@@ -1,6 +1,5 @@
 """`radtransfer lr-find`: which learning rate to begin with."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from radtransfer.cli.completions import complete_run_config
 from radtransfer.cli.finetune import OPTIONS
 from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
 
 _WITHOUT_MEANING = ("epochs", "learning_rate", "schedule", "monitor", "patience", "eval_every", "repeats", "ema")
@@ -61,11 +60,11 @@ def lr_find(
     progress.clear()
     written = write_search(search, place)
     found = search.to_dict()
-    click.echo(json.dumps(found, indent=2) if as_json else _text(found))
-    click.echo(f"wrote {', '.join(map(str, written))}", err=True)
+    show_json(found) if as_json else show(*_text(found))
+    show(f"wrote {', '.join(map(str, written))}", err=True)
 
 
-def _text(found: dict[str, Any]) -> str:
+def _text(found: dict[str, Any]) -> list[str]:
     from radtransfer.rate_search.rule import UPPER
 
     fall = f"{-found['slope']:.3g} per decade, {found['standard_errors_below_0']:.1f} times its standard error"
@@ -83,4 +82,4 @@ def _text(found: dict[str, Any]) -> str:
     if found["diverged_at"] is not None:
         rows["diverged"] = f"at {found['diverged_at']:.2g}, where the search ended"
     rows["caveat"] = found["caveat"]
-    return "\n".join(f"{title:<11}{text}" for title, text in rows.items())
+    return [f"{title:<11}{text}" for title, text in rows.items()]

@@ -14,10 +14,11 @@ import click
 from radtransfer import __version__
 from radtransfer.cli.groups import Group
 from radtransfer.cli.interrupts import heed_interrupts
-from radtransfer.cli.terminal import safe_text
+from radtransfer.cli.terminal import show_libraries_safely
 from radtransfer.environment import pin_variables
 from radtransfer.errors import INTERRUPTED, ConfigError, DiskError, RadtransferError
 from radtransfer.remote_address import check_here
+from radtransfer.safe_text import printable_lines
 from radtransfer.system_errors import system_error
 
 COMMANDS = {
@@ -68,11 +69,19 @@ class Application(Group):
         module, attribute = COMMANDS[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except click.ClickException as error:
+            raise _safe(error) from None
+
     def invoke(self, ctx: click.Context):
         try:
             _check_written(ctx.args)
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit):
+        except click.ClickException as error:
+            raise _safe(error) from None
+        except click.exceptions.Exit:
             raise
         except RadtransferError as error:
             raise _told(error) from error
@@ -113,10 +122,18 @@ class _Failure(click.ClickException):
             super().show(file)
 
 
+def _safe(error: click.ClickException) -> click.ClickException:
+    """The error with a message that steers no terminal; click prints it."""
+    if not isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        text = printable_lines(error.format_message())
+        error.format_message = lambda: text
+    return error
+
+
 def _failure(message: str, exit_code: int) -> click.ClickException:
-    failure = _Failure(safe_text(message))
+    failure = _Failure(message)
     failure.exit_code = exit_code
-    return failure
+    return _safe(failure)
 
 
 def _bug_report(error: Exception, *, verbose: bool) -> str:
@@ -155,6 +172,7 @@ def main() -> None:
     """Run the command line."""
     pin_variables()
     heed_interrupts()
+    show_libraries_safely()
     if COMPLETING in os.environ:
         importlib.import_module("radtransfer.cli.completions")
     try:

@@ -1,6 +1,5 @@
 """`radtransfer plan`: what a scheme means for a network, without training."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 from radtransfer.cli.completions import complete_backbone
 from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import show, show_json
 from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
 from radtransfer.schemes import SCHEMES
@@ -53,7 +53,7 @@ def plan(
     if backbone is None:
         if any(value not in (None, ()) for value in (sets, classes, out, filters, *given.values())):
             raise ConfigError("A plan is that of a network: name one first, such as `radtransfer plan resnet50 …`.")
-        click.echo(json.dumps(_schemes_json(), indent=2) if as_json else _schemes_text())
+        show_json(_schemes_json()) if as_json else show(*_schemes_text())
         return
     config = load_config(sets=sets, options={**given_settings(given, OPTIONS), "model.backbone": backbone})
     if filters is not None:
@@ -66,16 +66,16 @@ def plan(
     from radtransfer.plan_block import plan_text
     from radtransfer.planning import plan_network, save_filters, save_planned
 
-    network = plan_network(config, classes=classes, notify=lambda text: click.echo(f"note      {text}", err=True))
+    network = plan_network(config, classes=classes, notify=lambda text: show(f"note      {text}", err=True))
     record = {"backbone": backbone, "weights": config.model.weights} | network.plan.record()
     head = network.model if classes else None
-    click.echo(json.dumps(record, indent=2) if as_json else plan_text(network.plan, head=head))
+    show_json(record) if as_json else show(*plan_text(network.plan, head=head).split("\n"))
     if out is not None:
         save_planned(network, Path(out))
-        click.echo(f"model     {out}", err=True)
+        show(f"model     {out}", err=True)
     if filters is not None:
         save_filters(network, Path(filters))
-        click.echo(f"filters   {filters}", err=True)
+        show(f"filters   {filters}", err=True)
 
 
 def _schemes_json() -> list[dict[str, str]]:
@@ -85,8 +85,8 @@ def _schemes_json() -> list[dict[str, str]]:
     ]
 
 
-def _schemes_text() -> str:
+def _schemes_text() -> list[str]:
     width = max(len(scheme.description) for scheme in SCHEMES.values()) + 2
     rows = [f"{'scheme':<23}{'what it does':<{width}}where"]
     rows += [f"{name:<23}{scheme.description:<{width}}{scheme.reference}" for name, scheme in SCHEMES.items()]
-    return "\n".join(rows)
+    return rows

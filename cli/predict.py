@@ -19,6 +19,7 @@ from radtransfer.cli.prediction_options import (
     tell_bad_images,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import show_file
 from radtransfer.system_errors import writing
 
 
@@ -110,7 +111,7 @@ def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
     from radtransfer.runs import whole_file
 
     if out is None:
-        yield partial(click.echo, nl=False)
+        yield partial(show_file, is_row=True)
         return
     with writing(Path(out)), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
         yield handle.write

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show
 from radtransfer.errors import ConfigError, DataError, RunError
 from radtransfer.system_errors import writing
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LIST_OPTIONS = {
     "image_root": "data.image_root",
+    "outside_root": "data.outside_root",
     "path_column": "data.path_column",
     "frames": "data.frames",
     "workers": "system.workers",
@@ -58,16 +59,16 @@ def tell_bad_images(bad: Sequence["BadImage"], total: int, on_bad_image: str, *,
         DataError: Something could not, and is not to be skipped; or nothing could.
     """
     for image in bad[:_SHOWN]:
-        click.echo(f"unreadable  {image.path}: {image.reason}", err=True)
+        show(f"unreadable  {image.path}: {image.reason}", err=True)
     if len(bad) > _SHOWN:
-        click.echo(f"unreadable  … and {len(bad) - _SHOWN} more", err=True)
+        show(f"unreadable  … and {len(bad) - _SHOWN} more", err=True)
     if bad and (on_bad_image == "error" or len(bad) == total):
         raise DataError(
             f"{len(bad)} of {total} images cannot be read (listed above). {kept} Repair them, or accept it with "
             "--on-bad-image skip."
         )
     if bad:
-        click.echo(f"{len(bad)} of {total} images cannot be read and are left out", err=True)
+        show(f"{len(bad)} of {total} images cannot be read and are left out", err=True)
 
 
 def check_file(out: str | None, *, overwrite: bool) -> None:

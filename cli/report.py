@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show
 
 
 @click.command(short_help="Make a page of figures, tables and advice from runs.")
@@ -54,4 +54,4 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     if before:
         progress.note(f"replaced the report of {before} in {out}")
     for path in written[:2]:
-        click.echo(f"wrote {path}", err=True)
+        show(f"wrote {path}", err=True)

@@ -13,7 +13,7 @@ from radtransfer.cli.data_options import positive_lines
 from radtransfer.cli.options import break_lock_option, given_settings, sets_option, setting_options
 from radtransfer.cli.study_places import DEFAULT_CLUSTER, Places
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.errors import DiskError
 from radtransfer.remote_address import remote_source
 from radtransfer.studies.study import Study, study_folder
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from radtransfer.studies.plan import PlannedRun, StudyPlan
     from radtransfer.studies.study_runs import StudyState
 
-OPTIONS = {"data": "data.source", "image_root": "data.image_root", "track": "track"}
+OPTIONS = {
+    "data": "data.source",
+    "image_root": "data.image_root",
+    "outside_root": "data.outside_root",
+    "track": "track",
+}
 STORE = "runs/studies"
 
 
@@ -114,7 +119,7 @@ def study(
     path = study_folder(asked, out)
     state = _compute(plan, path, places=places, limit=limit)
     table = json.loads((path / "table.json").read_text(encoding="utf-8"))
-    click.echo(json.dumps(table, indent=2) if as_json else "\n".join(_result_lines(table, path)))
+    show_json(table) if as_json else show(*_result_lines(table, path))
     from radtransfer.studies.study_runs import check_complete
 
     check_complete(state)
@@ -159,15 +164,15 @@ def _estimate(plan: "StudyPlan", *, jobs: int, as_json: bool) -> None:
     seconds = None if None in todo else round(sum(todo) / max(min(jobs, len(todo)), 1))
     counts = {"total": len(rows), "done": len(rows) - len(todo), "to_do": len(todo), "seconds": seconds}
     if as_json:
-        click.echo(json.dumps({"study": plan.study.name, **counts, "runs": rows}, indent=2))
+        show_json({"study": plan.study.name, **counts, "runs": rows})
         return
     from radtransfer.cli.study_board import duration
 
-    click.echo("\n".join(_planned_lines(plan.study, rows)))
+    show(*_planned_lines(plan.study, rows))
     at_most = (
         "nothing" if not todo else f"at most {duration(seconds)} with --jobs {jobs}; early stopping makes it shorter"
     )
-    click.echo(f"{len(rows)} runs: {counts['done']} done, {len(todo)} to do, {at_most}")
+    show(f"{len(rows)} runs: {counts['done']} done, {len(todo)} to do, {at_most}")
 
 
 def _speeds(plan: "StudyPlan") -> Any:

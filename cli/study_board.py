@@ -1,12 +1,9 @@
 """How a study looks while it runs: a table of its running runs on a terminal, a line per ended run elsewhere."""
 
-import shutil
 import sys
 import time
 
-import click
-
-from radtransfer.cli.terminal import safe_text
+from radtransfer.cli.terminal import draw, in_one_line, line, painted, show
 from radtransfer.studies.plan import PlannedRun
 from radtransfer.studies.run_cell import Outcome
 from radtransfer.studies.study_folder import StudyFolder
@@ -38,32 +35,30 @@ class StudyBoard(StudyListener):
         auc = "" if row["auc"] is None else f"  AUC {row['auc']:.3f}"
         spread = "" if row["auc_sd"] is None else f" ± {row['auc_sd']:.3f}"
         count = len(state.done) + len(state.failed)
-        status = click.style(f"{outcome.status:<9}", fg=_COLORS.get(outcome.status))
-        error = f"\n{'':<10}{safe_text(outcome.error)}" if outcome.error else ""
+        status = painted(f"{outcome.status:<9}", fg=_COLORS.get(outcome.status))
         place = f"{count}/{len(state.plan.runs)}"
-        self._say(f"{place:<10}{status} {run.cell.name}{auc}{spread}  {duration(outcome.seconds)}  {run.key}{error}")
+        said = f" {run.cell.name}{auc}{spread}  {duration(outcome.seconds)}  {run.key}"
+        errors = outcome.error.split("\n") if outcome.error else []
+        self._say(line(f"{place:<10}", status, said), *(f"{'':<10}{error}" for error in errors))
 
     def note(self, text: str) -> None:
-        self._say(f"{click.style('note', fg='yellow')}      {safe_text(text)}")
+        self._say(line(painted(f"{'note':<10}", fg="yellow"), text))
 
     def clear(self) -> None:
         """Take the table away."""
         if self._lines:
-            # This is no colour: NO_COLOR must not take it away.
-            click.echo(f"\x1b[{self._lines}A\x1b[J", err=True, nl=False, color=True)
+            draw(f"\x1b[{self._lines}A\x1b[J")
             self._lines = 0
 
     def _draw(self, state: StudyState) -> None:
-        width = shutil.get_terminal_size().columns - 1
         lines = [_summary(state), *(_running(item) for item in state.running.values())]
         self.clear()
-        for line in lines:
-            click.echo(line[:width], err=True)
+        show(*map(in_one_line, lines), err=True)
         self._lines = len(lines)
 
-    def _say(self, text: str) -> None:
+    def _say(self, *lines: str) -> None:
         self.clear()
-        click.echo(text, err=True)
+        show(*lines, err=True)
 
 
 def duration(seconds: float | None) -> str:

@@ -1,6 +1,5 @@
 """`radtransfer freeze-sweep` and `transfusion-sweep`: how deep weights should be reused."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from radtransfer.cli.data_options import positive_lines
 from radtransfer.cli.finetune import OPTIONS
 from radtransfer.cli.options import break_lock_option, given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import changed_config, load_config
 from radtransfer.errors import ConfigError
 from radtransfer.settings import Config
@@ -62,7 +61,7 @@ def freeze_sweep_command(
     sweep = freeze_sweep(fitted(settings, progress), chosen)
     plan, state = _run(sweep.study, out, progress)
     rows = write_freeze_sweep(sweep, plan, out)
-    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows, ("variant", "through")))
+    show_json(rows) if as_json else show(*_table(rows, ("variant", "through")))
     check_complete(state, what="arms")
 
 
@@ -96,7 +95,7 @@ def transfusion_sweep_command(
     if not any(row["steps_watched"] for row in rows):
         every = settings.training.eval_every
         progress.note(f"no fold takes as many steps as --eval-every {every}: there are no curves. Give a smaller one")
-    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows, ("through",)))
+    show_json(rows) if as_json else show(*_table(rows, ("through",)))
     check_complete(state, what="arms")
 
 
@@ -136,7 +135,7 @@ def _stages(settings: Config, chosen: str | None) -> list[str]:
     return [name for name in card.stages if name in asked]
 
 
-def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> str:
+def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[str]:
     header = "".join(f"{label:<{_width(rows, label)}}" for label in labels)
     steps = "  steps (folds)" if "steps_mean" in rows[0] else ""
     lines = [f"{header}AUC mean ± sd   pooled  95 % interval{steps}"]
@@ -146,8 +145,7 @@ def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> str:
         interval = f"{_number(row['ci95_low'])} to {_number(row['ci95_high'])}"
         reached = f"  {_reached(row)}" if steps else ""
         lines.append(f"{start}{figures}{interval}{reached}")
-    lines += positive_lines(rows)
-    return "\n".join(lines)
+    return [*lines, *positive_lines(rows)]
 
 
 def _width(rows: Sequence[dict[str, Any]], label: str) -> int:

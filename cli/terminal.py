@@ -1,19 +1,85 @@
-"""How progress looks: a bar on a terminal, one line per epoch elsewhere; all of it on stderr."""
+"""Everything that the commands print goes through `show`, `show_json`, `show_file` or `draw`; the progress too.
 
+Names of files, classes and columns may hold anything. Nothing in them reaches the terminal that would steer it.
+"""
+
+import logging
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from radtransfer.progress import Progress
+from radtransfer.safe_text import json_text, printable, printable_lines
 
 
-def safe_text(text: str) -> str:
-    """`text` without what would steer the terminal: names of files, labels and columns may hold anything."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
+class Painted(str):
+    """Text that is safe for the terminal already: ours, with colours."""
+
+
+def painted(text: str, **style: Any) -> Painted:
+    """`text` in the colours of `click.style`."""
+    return Painted(click.style(printable(text), **style))
+
+
+def line(*parts: str) -> Painted:
+    """One line of several parts, some of them painted."""
+    return Painted("".join(part if isinstance(part, Painted) else printable(part) for part in parts))
+
+
+def show(*lines: str, err: bool = False) -> None:
+    """Print lines of text; what steers a terminal is shown as an escape, also a line break within a line."""
+    if lines:
+        click.echo("\n".join(map(line, lines)), err=err)
+
+
+def show_json(value: Any) -> None:
+    """Print `value` as JSON."""
+    click.echo(json_text(value, indent=2))
+
+
+def show_file(text: str, *, is_row: bool = False) -> None:
+    """Print what is meant for a file: as it is, except on a terminal; the cells of a row may hold line breaks."""
+    if not sys.stdout.isatty():
+        click.echo(text, nl=False, color=True)  # else click takes out of names what looks like a colour
+    elif text:
+        whole = text.removesuffix("\n")
+        show(*([whole] if is_row else whole.split("\n")))
+
+
+def draw(controls: str, text: str = "") -> None:
+    """Send the terminal control characters of ours, and over the line that is left there a text, if there is one."""
+    # Controls are no colours: NO_COLOR must not take them away.
+    click.echo(f"{controls}{in_one_line(text):<{_width() if text else 0}}", err=True, nl=False, color=True)
+
+
+def in_one_line(text: str) -> str:
+    """`text` as `show` prints it, cut where the line of the terminal ends."""
+    return printable(text)[: _width()]
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns - 1
+
+
+def show_libraries_safely() -> None:
+    """Let the warnings and logs of libraries, which quote files, steer no terminal either."""
+    make_record = logging.getLogRecordFactory()
+
+    def safe_record(*arguments: Any, **more: Any) -> logging.LogRecord:
+        record = make_record(*arguments, **more)
+        record.msg, record.args = printable_lines(record.getMessage()), ()
+        return record
+
+    def safe_warning(message: Any, category: type, filename: str, lineno: int, line: str | None = None) -> str:
+        return printable_lines(f"{filename}:{lineno}: {category.__name__}: {message}") + "\n"
+
+    logging.setLogRecordFactory(safe_record)
+    warnings.formatwarning = safe_warning
 
 
 class TerminalProgress(Progress):
@@ -26,33 +92,30 @@ class TerminalProgress(Progress):
 
     def plan(self, rows: Mapping[str, str]) -> None:
         for title, text in rows.items():
-            indented = safe_text(text).replace("\n", f"\n{'':<10}")
-            self._line(f"{click.style(f'{title:<10}', bold=True)}{indented}")
+            self._titled(painted(f"{title:<10}", bold=True), text)
         self._started = time.monotonic()
 
     def note(self, text: str) -> None:
-        self._line(f"{click.style('note', fg='yellow')}      {safe_text(text)}")
+        self._titled(painted(f"{'note':<10}", fg="yellow"), text)
 
     def warning(self, text: str) -> None:
-        self._line(f"{click.style('warning', fg='yellow', bold=True)}   {safe_text(text)}")
+        self._titled(painted(f"{'warning':<10}", fg="yellow", bold=True), text)
 
     def count(self, what: str, done: int, total: int) -> None:
         if not sys.stderr.isatty() or (done < total and time.monotonic() - self._drawn_at < 0.1):
             return
         self._drawn_at = time.monotonic()
-        width = shutil.get_terminal_size().columns - 1
         filled = "#" * (24 * done // max(total, 1))
-        line = f"{what} [{filled:<24}] {done}/{total}"
-        click.echo(f"\r{line:<{width}.{width}}", err=True, nl=False)
+        draw("\r", f"{what} [{filled:<24}] {done}/{total}")
         self._bar_shown = True
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
         auc = "   n/a" if row["val_auc"] is None else f"{row['val_auc']:6.3f}"
-        best = click.style("*", fg="green", bold=True) if row["best"] else " "
         self._line(
             f"fold {fold}/{folds}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
-            f"loss {row['loss']:.4f}  val_loss {row['val_loss']:.4f}  val_auc {auc} {best} "
-            f"lr {row['learning_rate']:.2e}  {row['seconds']:.1f} s"
+            f"loss {row['loss']:.4f}  val_loss {row['val_loss']:.4f}  val_auc {auc} ",
+            painted("*", fg="green", bold=True) if row["best"] else " ",
+            f" lr {row['learning_rate']:.2e}  {row['seconds']:.1f} s",
         )
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
@@ -64,9 +127,15 @@ class TerminalProgress(Progress):
     def clear(self) -> None:
         """Take the bar away, before a result is printed."""
         if self._bar_shown:
-            click.echo("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r", err=True, nl=False)
+            draw("\r", " ")
+            draw("\r")
             self._bar_shown = False
 
-    def _line(self, text: str) -> None:
+    def _titled(self, title: Painted, text: str) -> None:
+        first, *more = text.split("\n")
+        self._line(title, first)
+        show(*(f"{'':<10}{another}" for another in more), err=True)
+
+    def _line(self, *parts: str) -> None:
         self.clear()
-        click.echo(text, err=True)
+        show(line(*parts), err=True)

@@ -1,13 +1,13 @@
 """`radtransfer weights`: the known weight files, what is in one, what it expects, and where they are looked for."""
 
 import dataclasses
-import json
 
 import click
 
 from radtransfer.cli.completions import complete_weights
 from radtransfer.cli.groups import Group
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import show, show_json
 from radtransfer.cli.weights_check import check
 from radtransfer.cli.weights_convert import convert
 from radtransfer.cli.weights_verify import fetch, verify
@@ -41,14 +41,14 @@ def list_weights(as_json: bool) -> None:
     cards = weights_cards().values()
     if as_json:
         rows = [dataclasses.asdict(card) | {"found": _text(found.get(card.name))} for card in cards]
-        click.echo(json.dumps(rows, indent=2))
+        show_json(rows)
         return
-    click.echo(f"{'name':<32}{'preprocessing':<15}{'top-1':>6}  here")
+    show(f"{'name':<32}{'preprocessing':<15}{'top-1':>6}  here")
     for card in cards:
         here = _text(found.get(card.name)) or ("Keras downloads it" if card.keras else "no")
-        click.echo(f"{card.name:<32}{card.preprocessing:<15}{_percent(card.top1):>6}  {here}")
+        show(f"{card.name:<32}{card.preprocessing:<15}{_percent(card.top1):>6}  {here}")
     for family, terms in {card.family: card.terms for card in cards}.items():
-        click.echo(f"\n{family}: {terms}")
+        show("", f"{family}: {terms}")
 
 
 @weights.command(short_help="Say what a file of weights holds.")
@@ -72,10 +72,10 @@ def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
 
     found = inspect_weights(source, content)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        show_json(dataclasses.asdict(found))
         return
     for title, line in _lines(found):
-        click.echo(f"{title:<15}{line}")
+        show(f"{title:<15}{line}")
 
 
 @weights.command()
@@ -88,13 +88,13 @@ def where() -> None:
     from radtransfer.pretrained.weight_sources import SEARCH_VARIABLE, found_files, keras_cache, search_folders
 
     for folder in search_folders():
-        click.echo(f"searched  {folder.resolve()}")
-    click.echo(f"Keras     {keras_cache()}")
+        show(f"searched  {folder.resolve()}")
+    show(f"Keras     {keras_cache()}")
     found = found_files()
     for name, path in found.items():
-        click.echo(f"found     {name:<32}{path}")
+        show(f"found     {name:<32}{path}")
     if not found:
-        click.echo(f"found     none of the known files; {SEARCH_VARIABLE} names the folder that holds yours")
+        show(f"found     none of the known files; {SEARCH_VARIABLE} names the folder that holds yours")
 
 
 def _lines(found):

@@ -1,7 +1,6 @@
 """`radtransfer weights check`: which preprocessing the weights in a file expect."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def check(
         progress=progress,
     )
     progress.clear()
-    click.echo(json.dumps(_as_dict(found), indent=2) if as_json else "\n".join(_lines(found, settings.data.source)))
+    show_json(_as_dict(found)) if as_json else show(*_lines(found, settings.data.source))
 
 
 def _as_dict(found: "FileCheck") -> dict[str, Any]:

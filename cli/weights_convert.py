@@ -1,12 +1,12 @@
 """`radtransfer weights convert`: weights of other programs as a Keras file."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
 from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import show, show_json
 
 
 @click.command(short_help="Make a Keras file of PyTorch weights or a SavedModel.")
@@ -36,13 +36,13 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
         source = str(cached_hub_file(source))
     done = convert_weights(Path(source), Path(out), backbone=backbone, overwrite=overwrite, ignore_lambda=ignore_lambda)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(done), indent=2))
+        show_json(dataclasses.asdict(done))
         return
-    click.echo(f"backbone  {done.backbone}: {done.layers} layers, {done.parameters:,} parameters, read back equal")
+    show(f"backbone  {done.backbone}: {done.layers} layers, {done.parameters:,} parameters, read back equal")
     for note in done.notes:
-        click.echo(f"note      {note}")
+        show(f"note      {note}")
     if done.left_out:
         more = ", …" if len(done.left_out) > 6 else ""
-        click.echo(f"left out  {', '.join(done.left_out[:6])}{more}")
-    click.echo(f"input     not stored in such files: `radtransfer weights check {done.out} --data …` finds it")
-    click.echo(f"wrote     {done.out}  sha256 {done.sha256}")
+        show(f"left out  {', '.join(done.left_out[:6])}{more}")
+    show(f"input     not stored in such files: `radtransfer weights check {done.out} --data …` finds it")
+    show(f"wrote     {done.out}  sha256 {done.sha256}")

@@ -1,9 +1,10 @@
 """`radtransfer weights verify` and `fetch`: is a file what it should be, and where to get it."""
 
 import dataclasses
-import json
 
 import click
+
+from radtransfer.cli.terminal import show, show_json
 
 
 @click.command(short_help="Read a file to its end and compare its hash.")
@@ -22,17 +23,17 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
 
     found = verify_file(find_weights(file).file, ignore_lambda=ignore_lambda)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        show_json(dataclasses.asdict(found))
         return
-    click.echo(f"file      {found.file}, {found.size / 1e6:,.1f} MB")
-    click.echo(f"sha256    {found.sha256}")
-    click.echo(f"read      {found.arrays} arrays, {found.parameters:,} numbers, all finite")
+    show(f"file      {found.file}, {found.size / 1e6:,.1f} MB")
+    show(f"sha256    {found.sha256}")
+    show(f"read      {found.arrays} arrays, {found.parameters:,} numbers, all finite")
     if found.verdict == "published":
-        click.echo(f"verdict   {found.card}: the published file, by its hash")
-        click.echo(f"terms     {weights_cards()[found.card].terms}")
+        show(f"verdict   {found.card}: the published file, by its hash")
+        show(f"terms     {weights_cards()[found.card].terms}")
         return
     named = f"has the name of {found.card}, whose publisher gives no hash" if found.card else "no card has this hash"
-    click.echo(f"verdict   unknown: {named}; note the sha256 to compare copies")
+    show(f"verdict   unknown: {named}; note the sha256 to compare copies")
 
 
 @click.command(short_help="Download a file of the Hugging Face hub, if told to.")
@@ -49,12 +50,12 @@ def fetch(file: str, download: bool) -> None:
     wanted = hub.hub_file(file)
     path = hub.in_cache(wanted)
     if path is not None:
-        click.echo(f"here      {path}")
+        show(f"here      {path}")
         return
     size = hub.size_of(wanted)
     shown = "size not known" if size is None else f"{size / 1e6:,.1f} MB"
-    click.echo(f"file      {wanted.name} of {wanted.repo}, {shown}")
+    show(f"file      {wanted.name} of {wanted.repo}, {shown}")
     if not download:
-        click.echo(f"next      {wanted.fetch_line}")
+        show(f"next      {wanted.fetch_line}")
         return
-    click.echo(f"here      {hub.download(wanted)}")
+    show(f"here      {hub.download(wanted)}")

@@ -8,6 +8,7 @@ fold_2/ …
 import contextlib
 import csv
 import datetime
+import itertools
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from radtransfer.near_path import near_path
 from radtransfer.parts import PART, delete_part, is_written
 from radtransfer.run_reading import read_record
 from radtransfer.run_reading import read_rows as read_rows  # for whoever knows runs alone
+from radtransfer.safe_text import spreadsheet_cell
 from radtransfer.system_errors import write_error
 from radtransfer.whole_file import whole_file
 from radtransfer.yaml_text import write_yaml
@@ -66,12 +68,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A CSV with a header; floats are written so that they read back exactly."""
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, for_people: bool = False) -> None:
+    """A CSV with a header; floats are written so that they read back exactly.
+
+    A table `for_people` has no cell that a spreadsheet takes for a formula. The others, which commands and scripts
+    read, hold every name as it is.
+    """
+    cell = spreadsheet_cell if for_people else lambda value: value
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows(map(cell, row) for row in itertools.chain([header], rows))
 
 
 @dataclass

@@ -29,7 +29,8 @@ class DataSettings:
         None, "Folder that the table's image paths are looked up in; default: the table's own folder."
     )
     outside_root: bool = setting(
-        False, "Let the table's paths, and links, lead out of the folder that --image-root names."
+        False,
+        "Let links lead out of the folder of a data set, and links and paths out of the one that --image-root names.",
     )
     path_column: str | None = setting(None, "Column with the image path; found by its usual names.")
     label_column: tuple[str, ...] = setting(

@@ -6,7 +6,7 @@ import pytest
 
 from radtransfer.config import config_values, load_config
 from radtransfer.errors import RunError
-from radtransfer.runs import find_fold, open_run, read_run, whole_file, write_json, write_text
+from radtransfer.runs import find_fold, open_run, read_run, whole_file, write_json, write_rows, write_text
 
 SETTINGS = config_values(load_config(sets=("training.epochs=5",)))
 
@@ -31,6 +31,15 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         raise ValueError("boom")
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_table_for_people_holds_no_formula_and_one_for_commands_every_name_as_it_is(tmp_path):
+    rows = [["=HYPERLINK(1)", -0.5, "-0.5"], ["@x", None, "ok"]]
+    for for_people, mark in ((True, "'"), (False, "")):
+        write_rows(tmp_path / "a.csv", ["path", "+label", "auc"], rows, for_people=for_people)
+        first, *lines = (tmp_path / "a.csv").read_text().splitlines()
+        assert first == f"path,{mark}+label,auc"
+        assert lines == [f"{mark}=HYPERLINK(1),-0.5,-0.5", f"{mark}@x,,ok"]
 
 
 def test_json_refuses_what_json_cannot_hold(tmp_path):

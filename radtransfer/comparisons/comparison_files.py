@@ -63,7 +63,7 @@ def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
     kinds = comparison.settings["similarity"]
     curves = {kind: _curve([item for item in comparison.layers if item.kind == kind]) for kind in kinds}
     with whole_folder(out, COMPARISON_FILES, last="similarity.json") as folder:
-        write_rows(folder / "similarity.csv", _SIMILARITY_COLUMNS, (_row(item) for item in comparison.layers))
+        write_rows(folder / "similarity.csv", _SIMILARITY_COLUMNS, map(_row, comparison.layers), for_people=True)
         write_json(folder / "similarity.json", comparison.to_dict())
         figure = similarity_curve(comparison.names, curves, measure=_measure(comparison))
         save_figure(figure, folder / "similarity.png")
@@ -193,4 +193,4 @@ def _write_records(path: Path, records: Sequence[Any], *, without: Sequence[str]
             elif name not in without:
                 row[name] = value
         rows.append(row)
-    write_rows(path, list(rows[0]), (row.values() for row in rows))
+    write_rows(path, list(rows[0]), (row.values() for row in rows), for_people=True)

@@ -1,6 +1,5 @@
 """The report of a data check as one HTML page that needs nothing else: no scripts, no files, no network."""
 
-import html
 from collections.abc import Callable, Sequence
 
 from radtransfer.checks.evidence import Finding, counted
@@ -8,6 +7,7 @@ from radtransfer.data.check import DataReport
 from radtransfer.data.summary import SPLITS
 from radtransfer.data.thumbnails import thumbnail
 from radtransfer.examination.image_survey import survey_image
+from radtransfer.safe_text import html_text
 
 FINDINGS_SHOWN = 40
 """Findings of one kind on the page."""
@@ -30,6 +30,7 @@ _TITLES = {
     "patients_alike": "One patient under several spellings",
     "patients_rounded": "Patient ids rounded by a spreadsheet",
     "leak": "The same in two splits",
+    "links": "Links that lead out of the folder",
     "duplicate": "Copies of one image",
     "near_duplicate": "Images that look alike",
     "missing": "Missing files",
@@ -109,7 +110,7 @@ def check_page(report: DataReport, *, count: Callable[[int, int], None] = lambda
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
-        f"<title>Data check: {html.escape(report.data)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>Data check: {html_text(report.data)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -121,7 +122,7 @@ def _header(report: DataReport) -> str:
         ("Nothing makes results invalid", "good") if report.valid else ("Results would be invalid", "error")
     )
     return (
-        f"<header><h1>{html.escape(report.data)}</h1><p>radtransfer data check: {found}</p>"
+        f"<header><h1>{html_text(report.data)}</h1><p>radtransfer data check: {found}</p>"
         f'<div class="verdict {style}">{verdict}</div></header>'
     )
 
@@ -140,9 +141,7 @@ def _facts(report: DataReport) -> str:
                 f"{min(width['min'], height['min'])}, {max(width['max'], height['max'])} px"
             )
     facts["stored as"] = ", ".join(f"{mode} {count:,}" for mode, count in report.modes.items()) or "not known"
-    rows = "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in facts.items()
-    )
+    rows = "".join(f"<div><dt>{html_text(name)}</dt><dd>{html_text(text)}</dd></div>" for name, text in facts.items())
     return f'<section><dl class="facts">{rows}</dl></section>'
 
 
@@ -152,12 +151,12 @@ def _classes(report: DataReport) -> str:
     most = max(max(counts["images"] for counts in report.classes.values()), 1)
     modes = list(report.modes) if len(report.modes) > 1 else []
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{counts['images']:,}</td><td>{_number(counts['patients'])}</td>"
+        f"<tr><td>{html_text(name)}</td><td>{counts['images']:,}</td><td>{_number(counts['patients'])}</td>"
         + "".join(f"<td>{report.class_modes[name][mode]:,}</td>" for mode in modes)
         + f'<td class="left"><span class="bar" style="width: {220 * counts["images"] / most:.0f}px"></span></td></tr>'
         for name, counts in report.classes.items()
     )
-    stored = "".join(f"<th>stored as {html.escape(mode)}</th>" for mode in modes)
+    stored = "".join(f"<th>stored as {html_text(mode)}</th>" for mode in modes)
     head = f'<tr><th>class</th><th>images</th><th>patients</th>{stored}<th class="left"></th></tr>'
     return f'<section><h2>Classes</h2><div class="scroll"><table>{head}{rows}</table></div></section>'
 
@@ -166,7 +165,7 @@ def _splits(report: DataReport) -> str:
     folds = report.splits["folds"]
     if not folds:
         return ""
-    names = "".join(f"<th>{html.escape(name)}</th>" for name in report.classes)
+    names = "".join(f"<th>{html_text(name)}</th>" for name in report.classes)
     rows = "".join(
         f'<tr><td>{fold["fold"] if split == "train" else ""}</td><td class="left">{split}</td>'
         f"<td>{fold[split]['images']:,}</td><td>{_number(fold[split]['patients'])}</td>"
@@ -195,7 +194,7 @@ def _kind(severity: str, kind: str, findings: Sequence[Finding], report: DataRep
     more = f'<p class="more">and {left:,} more; all are in check.json</p>' if left > 0 else ""
     is_open = " open" if severity != "note" else ""
     return (
-        f"<section><details{is_open}><summary><h2>{html.escape(_TITLES.get(kind, kind))}</h2>"
+        f"<section><details{is_open}><summary><h2>{html_text(_TITLES.get(kind, kind))}</h2>"
         f'<span class="tag {severity}">{severity}</span><span class="count">{kind}, {len(findings):,}</span></summary>'
         f"{body}{more}</details></section>"
     )
@@ -206,7 +205,7 @@ def _finding(finding: Finding, report: DataReport) -> str:
     left = len(finding.files) - IMAGES_SHOWN
     more = f'<p class="more">and {left:,} more of them</p>' if left > 0 else ""
     images = f'<div class="images">{figures}</div>' if figures else ""
-    return f'<div class="finding"><p>{html.escape(finding.message)}</p>{images}{more}</div>'
+    return f'<div class="finding"><p>{html_text(finding.message)}</p>{images}{more}</div>'
 
 
 def _figure(path: str, report: DataReport, message: str = "") -> str:
@@ -219,8 +218,8 @@ def _figure(path: str, report: DataReport, message: str = "") -> str:
         place = report.left_out[path]
         picture = thumbnail(place, survey_image(place).facts)
     image = f'<img src="{picture}" alt="">' if picture else '<div class="blank"></div>'
-    caption = f"<b>{html.escape(label)}</b> {html.escape(path)}" if label else html.escape(path)
-    caption += f"<br>{html.escape(message)}" if message else ""
+    caption = f"<b>{html_text(label)}</b> {html_text(path)}" if label else html_text(path)
+    caption += f"<br>{html_text(message)}" if message else ""
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 

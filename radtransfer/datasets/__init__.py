@@ -68,7 +68,9 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
     check_patient_settings(settings)
     name, location = find_dataset(settings.source, progress)
     check_column_settings(settings, name)
+    check_folder(name, location, settings)
     table = DATASETS[name](settings, location)
+    check_places(table, name, location, settings)
     notes = check_labels(table, settings)
     table = replace(table, notes=table.notes + notes, alike_patients=settings.allow_alike_patients)
     table = with_patients(with_header_patients(table, settings), settings)
@@ -164,6 +166,32 @@ def check_column_settings(settings: DataSettings, dataset: str) -> None:
             f"makes several labels per image. Received: {received}.",
             misfits=("label_column" if len(settings.label_column) > 1 else "task", "label_separator"),
         )
+
+
+def check_folder(name: str, location: str | None, settings: DataSettings) -> None:
+    """Raises DataError if links lead out of the folder that holds a data set, and may not."""
+    from radtransfer.datasets.fold_directory import find_split_tables
+    from radtransfer.datasets.image_files import check_links, links_out, walk_files
+    from radtransfer.datasets.location import split_location
+
+    place = (location or "").partition("?")[0] if name == "tfds" else location or ""
+    folder = Path(split_location(place)[0]).expanduser().absolute()
+    if settings.outside_root or not place or name == "csv_table" or not folder.is_dir():
+        return
+    if name == "fold_directory":  # which may stand among other things
+        check_links(folder, links_out(folder, [table.file for table in find_split_tables(folder)]))
+    elif name != "image_folder":  # which looks while it lists its files
+        walk_files(folder)
+
+
+def check_places(table: "ImageTable", name: str, location: str | None, settings: DataSettings) -> None:
+    """Raises DataError if links lead the images of a folder of tables out of that folder, and may not."""
+    from radtransfer.datasets.image_files import check_links, links_out
+    from radtransfer.image_place import file_of
+
+    if name == "fold_directory" and settings.image_root is None and not settings.outside_root:
+        folder = Path(location or "").expanduser().absolute()
+        check_links(folder, links_out(folder, [file_of(place) for place in table.files if place is not None]))
 
 
 def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[str, str | None]:

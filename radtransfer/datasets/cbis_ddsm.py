@@ -124,7 +124,7 @@ class Places:
     def __init__(self, root: Path):
         self._root = root
         self._files: dict[str, list[str]] = defaultdict(list)
-        for file in walk_files(root):
+        for file in walk_files(root, outside=True):
             *folders, name = file.split("/")
             if is_image_name(name):
                 for key in dict.fromkeys((*folders, name.rpartition(".")[0])):

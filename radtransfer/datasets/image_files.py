@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -70,21 +71,68 @@ def unread_note(files: Iterable[str]) -> str | None:
     return f"{listed} not read ({what})"
 
 
-def walk_files(folder: Path) -> list[str]:
+def walk_files(folder: Path, *, outside: bool = False) -> list[str]:
     """Every file and dangling link below `folder`, sorted, relative to it with "/"; linked folders are followed once.
 
     Hidden folders are left out: what `.ipynb_checkpoints` and the like hold are copies.
 
     Raises:
-        DataError: A folder may not be read.
+        DataError: A folder may not be read, or, unless they may lead `outside`, a link leads out of `folder`.
     """
+    leaving: list[str] = []
+    files = _listed(folder, None if outside else leaving)
+    check_links(folder, leaving)
+    return files
+
+
+def links_out(folder: Path, files: Iterable[Path]) -> list[str]:
+    """The links by which files that are written as below `folder` lie elsewhere, relative to it."""
+    folder = os.path.normpath(folder)
+    leads_out = cache(lambda path: _leads_out(path, os.path.realpath(folder)))
+    leaving: dict[str, None] = {}
+    for file in map(os.path.normpath, files):
+        above = os.path.dirname(file)  # noqa: PTH120
+        if is_dangling(Path(file)) or not file.startswith(os.path.join(folder, "")):  # noqa: PTH118
+            continue
+        link = above if leads_out(above) else file
+        while leads_out(os.path.dirname(link)):  # noqa: PTH120
+            link = os.path.dirname(link)  # noqa: PTH120
+        if link == above or (os.path.islink(link) and leads_out(link)):  # noqa: PTH114
+            leaving[os.path.relpath(link, folder)] = None
+    return list(leaving)
+
+
+def check_links(folder: Path, leaving: Sequence[str]) -> None:
+    """Raises DataError if there are links, relative to `folder`, that lead out of it."""
+    if leaving:
+        error = DataError(
+            f"{links_note(folder, leaving)}. Copy what they lead to into the folder, or allow it with --outside-root."
+        )
+        error.kind = "links"
+        raise error
+
+
+def links_note(folder: Path, leaving: Sequence[str]) -> str:
+    """How many links lead out of `folder`, and where the first of them leads."""
+    count = "1 link leads" if len(leaving) == 1 else f"{len(leaving)} links lead"
+    return f"{count} out of {folder}, such as {leaving[0]!r} to {os.path.realpath(folder / leaving[0])!r}"
+
+
+def _leads_out(path: str, real_root: str) -> bool:
+    return not os.path.join(os.path.realpath(path), "").startswith(os.path.join(real_root, ""))  # noqa: PTH118
+
+
+def _listed(folder: Path, leaving: list[str] | None) -> list[str]:
+    """The files below `folder`, sorted; links that lead out of it are added to `leaving` instead, or followed."""
     try:
-        return sorted(_walk(str(folder), "", set()))
+        return sorted(_walk(str(folder), "", set(), os.path.realpath(folder), leaving))
     except OSError as error:
         raise DataError(f"Cannot list {error.filename}: {error.strerror}. Check its permissions.") from None
 
 
-def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+def _walk(
+    folder: str, prefix: str, seen: set[tuple[int, int]], real_root: str, leaving: list[str] | None
+) -> Iterator[str]:
     facts = os.stat(folder)  # noqa: PTH116
     # Windows file systems without inodes say 0 for all.
     if facts.st_ino and (facts.st_dev, facts.st_ino) in seen:
@@ -93,6 +141,11 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
+        hidden = entry.name.startswith(".")
+        may_leave = leaving is None or hidden or not entry.is_symlink() or is_dangling(Path(entry.path))
+        if not may_leave and _leads_out(entry.path, real_root):
+            leaving.append(prefix + entry.name)
+            continue
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
         except OSError as error:
@@ -100,9 +153,9 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]
                 raise
             is_folder = is_file = False
         if is_folder:
-            if entry.name.startswith("."):
+            if hidden:
                 continue
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", seen)
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", seen, real_root, leaving)
         elif is_file or is_dangling(Path(entry.path)):
             yield prefix + entry.name
 
@@ -116,11 +169,13 @@ class FileIndex:
         files: Their paths relative to it.
         by_end: "c.png", "b/c.png" and "a/b/c.png" to the first two files that end so; images also without
             suffix, as tables such as EyePACS' name them ("10_left").
+        leaving: Links that lead out of the folder and were not followed.
     """
 
     root: Path
     files: tuple[str, ...]
     by_end: dict[str, list[str]]
+    leaving: Sequence[str] = ()
 
     def find(self, path: str) -> Path | None:
         """The file that shares the longest end with `path`, at least the file name.
@@ -138,9 +193,10 @@ class FileIndex:
         return self.root / candidates[0] if candidates else None
 
 
-def index_files(root: Path) -> FileIndex:
-    """The index of all files below `root`."""
-    files = tuple(walk_files(root))
+def index_files(root: Path, *, outside: bool = False) -> FileIndex:
+    """The index of all files below `root`; links are followed out of it with `outside` only."""
+    leaving: list[str] = []
+    files = tuple(_listed(root, None if outside else leaving))
     by_end: dict[str, list[str]] = {}
     for file in files:
         names = [file, file.rpartition(".")[0]] if is_image_name(file.rpartition("/")[2]) else [file]
@@ -148,7 +204,7 @@ def index_files(root: Path) -> FileIndex:
             known = by_end.setdefault(end, [])
             if len(known) < 2:
                 known.append(file)
-    return FileIndex(root, files, by_end)
+    return FileIndex(root, files, by_end, leaving)
 
 
 def find_files(
@@ -160,7 +216,8 @@ def find_files(
     table's folder). Otherwise it comes from another machine and goes by its longest matching end, at least by
     its file name, anywhere below the root. `x.dcm#3`, where no file is called so, is frame 3 of `x.dcm`.
 
-    A root that was named holds every image: neither "..", nor an absolute path, nor a link leads out of it.
+    A root that was named holds every image: neither "..", nor an absolute path, nor a link leads out of it. Without
+    one, paths and links are taken as the table has them, and the search alone does not leave the folder by a link.
 
     Args:
         paths: Unique paths, as the table writes them.
@@ -187,7 +244,7 @@ def find_files(
     if not foreign:
         _check_inside(paths, files, root, inside=inside)
         return files, ()
-    index = index_files(root)
+    index = index_files(root, outside=outside)
     for i in foreign:
         match = frames[i]
         files[i] = _frame(index.find(match["file"]), match) if match else index.find(paths[i])
@@ -195,7 +252,8 @@ def find_files(
     _check_inside(paths, files, root, inside=inside)
     missing = [paths[i] for i in foreign if files[i] is None]
     found = len(foreign) - len(missing)
-    return files, (*(_notes(index, found) if found else ()), *_near_note(index, missing))
+    notes = [f"{links_note(root, index.leaving)}, not followed without --outside-root"] if index.leaving else []
+    return files, (*(_notes(index, found) if found else ()), *_near_note(index, missing), *(notes if missing else ()))
 
 
 def image_identity(path: str, place: ImagePlace | None) -> Hashable:

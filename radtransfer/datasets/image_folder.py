@@ -29,7 +29,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
             settings that name columns.
     """
     root = _folder(settings, location)
-    files = walk_files(root)
+    files = walk_files(root, outside=settings.outside_root)
     images = [file for file in files if is_image_name(file.rpartition("/")[2]) or is_dicom_file(root / file)]
     _check_names(images)
     split_folders = _split_folders(images)

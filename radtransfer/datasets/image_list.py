@@ -64,8 +64,8 @@ def read_images(settings: DataSettings, *, progress: Progress | None = None) -> 
     except DataError as error:
         refused = error
     name, location = find_dataset(settings.source, progress)
-    of_patients = "patients" in getattr(refused, "kind", "")
-    if settings.label_column or of_patients or name not in ("csv_table", "fold_directory", "image_folder"):
+    of_more = any(word in getattr(refused, "kind", "") for word in ("patients", "links"))
+    if settings.label_column or of_more or name not in ("csv_table", "fold_directory", "image_folder"):
         raise refused
     reason = str(refused).split(". ")[0].removesuffix(".")
     notes, origin = [f"read without labels: {reason}"], "the data set"
@@ -118,7 +118,7 @@ def _check_names(paths: Iterable[str]) -> None:
 def _images_of(name: str, settings: DataSettings, notes: list[str], *, unread: bool) -> Iterator[_Image]:
     path = Path(name).expanduser()
     if path.is_dir():
-        yield from _in_folder(name, path, notes, unread=unread)
+        yield from _in_folder(name, path, settings, notes, unread=unread)
     elif path.suffix.lower() in TABLES and path.is_file():
         yield from _in_sheet(read_sheet(path), path.parent, settings, notes)
     else:
@@ -153,8 +153,8 @@ def _in_sheet(sheet: Sheet, folder: Path, settings: DataSettings, notes: list[st
     yield from ((path, place, patients[path]) for path, place in zip(paths, places, strict=True))
 
 
-def _in_folder(name: str, folder: Path, notes: list[str], *, unread: bool) -> Iterator[_Image]:
-    files = walk_files(folder)
+def _in_folder(name: str, folder: Path, settings: DataSettings, notes: list[str], *, unread: bool) -> Iterator[_Image]:
+    files = walk_files(folder, outside=settings.outside_root)
     others = [file for file in files if format_by_name(file.rpartition("/")[2])]
     images = [file for file in files if is_image_name(file.rpartition("/")[2]) or is_dicom_file(folder / file)]
     note = unread_note(others)

@@ -10,7 +10,9 @@ from pathlib import Path
 from radtransfer.datasets import (
     DATASETS,
     check_column_settings,
+    check_folder,
     check_patient_settings,
+    check_places,
     csv_table,
     find_dataset,
     fold_directory,
@@ -66,11 +68,13 @@ def read_leniently(
     try:
         name, location = find_dataset(settings.source, progress)
         check_column_settings(settings, name)
+        check_folder(name, location, settings)
         if name in _SHEETS:
             own = fold_directory.own_columns(settings) if name == "fold_directory" else settings
             table = _without_mistaken_rows(*_SHEETS[name](location), own, mistakes)
         else:
             table = DATASETS[name](settings, location)
+        check_places(table, name, location, settings)
     except DataError as error:
         return None, [*mistakes, Mistake(str(error), getattr(error, "kind", "table"))]
     try:

@@ -69,7 +69,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         ConfigError: An option it does not have, or more images than there are.
     """
     root, options = PCAM.open(settings, location)
-    index = index_files(root)
+    index = index_files(root, outside=True)
     parts = [_part(root, index, name) for name in _SPLITS]
     chosen = _chosen(parts, options["images"])
     key = fingerprint(part.file for part in parts)

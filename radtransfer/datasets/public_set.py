@@ -4,6 +4,7 @@ A location is `FOLDER`, or `FOLDER,option=value,…`. Each reader says in its do
 and options its set has; the set's labels and patients are known, so settings that name columns are refused.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +153,8 @@ def table_of_rows(
     """
     unique = list(dict.fromkeys(rows))
     _check_rows(unique, root)
+    if not settings.outside_root:
+        _check_inside(unique, root)
     files = [root / row.path for row in unique]
     files = [file if file.is_file() or is_dangling(file) else None for file in files]
     if not any(files):
@@ -191,6 +194,16 @@ def _check_rows(rows: Sequence[Row], root: Path) -> None:
             )
 
 
+def _check_inside(rows: Sequence[Row], root: Path) -> None:
+    top = os.path.join(os.path.normpath(root), "")  # noqa: PTH118
+    out = [row.path for row in rows if not os.path.normpath(root / row.path).startswith(top)]
+    if out:
+        raise DataError(
+            f"{len(out)} paths in the tables of {root} lead out of it, such as {out[0]!r}. Correct them, or allow it "
+            "with --outside-root."
+        )
+
+
 def _notes(rows: Sequence[Row], files: Sequence[Path | None], *, repeated: int) -> list[str]:
     notes = [f"{repeated} repeated rows of one image counted once"] if repeated else []
     missing = [row.path for row, file in zip(rows, files, strict=True) if file is None]
@@ -220,7 +233,7 @@ def read_columns(file: Path, *names: str, labels: Sequence[str] = ()) -> list[tu
 
 def images_below(folder: Path) -> tuple[list[str], int]:
     """The images below `folder`, sorted and relative to it, and the number of other files."""
-    files = walk_files(folder)
+    files = walk_files(folder, outside=True)  # `check_folder` has looked
     images = [file for file in files if is_image_name(file.rpartition("/")[2])]
     return images, len(files) - len(images)
 

@@ -23,6 +23,7 @@ from radtransfer.image_place import ImagePlace
 from radtransfer.parallel import in_parallel
 from radtransfer.progress import Progress
 from radtransfer.runs import write_text
+from radtransfer.safe_text import printable
 from radtransfer.settings import ImageSettings
 from radtransfer.system_errors import writing
 
@@ -139,7 +140,7 @@ def _report(bad: Sequence[BadImage], report_file: Path | None) -> None:
     if bad:
         with writing(report_file):
             report_file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(report_file, "".join(f"{image.path}\t{image.reason}\n" for image in bad))
+        write_text(report_file, "".join(f"{printable(image.path)}\t{printable(image.reason)}\n" for image in bad))
     else:
         report_file.unlink(missing_ok=True)
 

@@ -73,7 +73,7 @@ def _stage(explained: Explained, folder: Path) -> list[str]:
         side_by_side([shown, *(overlay(shown, heat) for heat in heats)]).save(folder / overlays[-1])
     lines = [_line(item) | {"overlay": name} for item, name in zip(explained.explanations, overlays, strict=True)]
     rows = [["" if value is None else value for value in line.values()] for line in lines]
-    write_rows(folder / "explanations.csv", list(lines[0]), rows)
+    write_rows(folder / "explanations.csv", list(lines[0]), rows, for_people=True)
     write_json(folder / "explanations.json", explained_record(explained))
     write_text(folder / "sheet.html", explanation_sheet(explained))
     return [*FILES, *overlays]

@@ -1,6 +1,5 @@
 """The sheet of explanations as one HTML page: no scripts, no files beside it, no network; every name is escaped."""
 
-import html
 from collections.abc import Sequence
 
 from radtransfer.explanations.coarse_maps import coarse_map_note
@@ -9,6 +8,7 @@ from radtransfer.explanations.pictures import color_stops, data_uri, overlay, pi
 from radtransfer.explanations.randomization import depend_on_weights
 from radtransfer.reports.numbers import number
 from radtransfer.reports.style import STYLE
+from radtransfer.safe_text import html_text as _e
 
 _VERDICTS = {
     True: "With every weight redrawn the maps are other maps: they show what the network has learned.",
@@ -154,7 +154,3 @@ def _case(rank: int, item: Explanation) -> str:
 def _joined(notes: Sequence[str]) -> str:
     shown = "; ".join(note for note in notes if note)
     return f"<br>{shown}" if shown else ""
-
-
-def _e(text: str) -> str:
-    return html.escape(str(text))

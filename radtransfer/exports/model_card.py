@@ -4,8 +4,6 @@ References:
     Mitchell et al. 2019, Model Cards for Model Reporting (arXiv 1810.03993): the sections.
 """
 
-import html
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,8 @@ from radtransfer.exports.run_facts import SPLITS, RunFacts
 from radtransfer.exports.weight_terms import weight_terms
 from radtransfer.metrics.calibration import edge_note
 from radtransfer.reports.numbers import mean_sd, number
+from radtransfer.safe_text import markdown_code
+from radtransfer.safe_text import markdown_text as _text
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _training(facts: RunFacts) -> list[str]:
 
 def _weights(facts: RunFacts) -> list[str]:
     found = weight_terms(facts.record)
-    hashed = f" sha256 `{found.sha256}`." if found.sha256 else ""
+    hashed = f" sha256 {markdown_code(found.sha256)}." if found.sha256 else ""
     random = (facts.record.get("weights") or {}).get("source") == "random"
     terms = "terms of the images" if random else "terms of these weights, and of the images,"
     return [
@@ -232,7 +232,7 @@ def _check(check: ExportCheck) -> list[str]:
     return [
         f"Reloaded in a fresh process, its probabilities on {images} differ from the run's model by "
         f"{check.difference:.2g} at most{files}; more than {check.allowed:g} is refused. {check.size / 1e6:.1f} MB.",
-        f"Use: `{check.usage}`",
+        f"Use: {markdown_code(check.usage)}",
     ]
 
 
@@ -249,8 +249,3 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, figures: int
     rule = ["---"] * (len(header) - figures) + ["---:"] * figures
     lines = [map(_text, header), rule, *(map(_text, row) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _text(value: Any) -> str:
-    """`value` as Markdown shows it letter by letter, on one line."""
-    return re.sub(r"([\\`*\[\]|#~])", r"\\\1", html.escape(" ".join(str(value).split()), quote=False))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.figures.style import COLORS, in_paper_style
+from radtransfer.safe_text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,9 +68,9 @@ def draw_contact_sheet(
 
 def _caption(figure: "Figure", row: SheetRow, *, color: str, x: float, y: float) -> None:
     """The class above the middle of the row, the name below it, both ending at `x`."""
-    label = shortened(row.label or "no label", LETTERS)
+    label = shortened(printable(row.label or "no label"), LETTERS)
     figure.text(x, y, label, ha="right", va="bottom", color=color, fontweight="bold", parse_math=False)
-    name = shortened(row.name, 3 * LETTERS)
+    name = shortened(printable(row.name), 3 * LETTERS)
     lines = "\n".join(name[start : start + LETTERS] for start in range(0, len(name), LETTERS))
     figure.text(x, y - 0.004, lines, ha="right", va="top", fontsize=6, color="0.35", parse_math=False)
 

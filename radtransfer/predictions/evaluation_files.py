@@ -63,7 +63,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
             write_rows(folder / names[-1], ["network", *_header(evaluation)], rows)
         if evaluation.seen:
             names.append(SEEN)
-            write_rows(folder / SEEN, ["path", "how"], evaluation.seen.items())
+            write_rows(folder / SEEN, ["path", "how"], evaluation.seen.items(), for_people=True)
         for name, figure in _figures(evaluation, curves):
             save_figure(figure, folder / name)
             names.append(name)

@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable
 
 from radtransfer.metrics.scoring import Scoring
 from radtransfer.predictions.predict import Prediction
+from radtransfer.safe_text import json_text
 
 FORMATS = ("csv", "jsonl")
 
@@ -57,4 +57,4 @@ def _json_line(prediction: Prediction, scoring: Scoring) -> str:
         record["positive"] = prediction.positive
         if scoring.positive_class is not None:
             record["positive_class"] = scoring.positive_class
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return json_text(record, ensure_ascii=False) + "\n"

@@ -5,12 +5,13 @@ escaped when the page is written.
 """
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from radtransfer.reports.style import STYLE
+from radtransfer.safe_text import html_text as _e
+from radtransfer.safe_text import markdown_text as _markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -195,11 +196,3 @@ def _kind(table: Table, column: int, again: bool = False) -> str:
     if column >= table.text_columns:
         return ""
     return ' class="name again"' if again else ' class="name"'
-
-
-def _e(text: str) -> str:
-    return html.escape(str(text))
-
-
-def _markdown(text: str) -> str:
-    return html.escape(str(text), quote=False).replace("|", "\\|").replace("\n", " ")

@@ -84,7 +84,8 @@ def _drawn_text(figure: Any) -> bytes:
 
 def _write_csv(table: Table, path: Path) -> None:
     header = list(table.records[0])
-    write_rows(path, header, ([csv_value(record[name]) for name in header] for record in table.records))
+    rows = ([csv_value(record[name]) for name in header] for record in table.records)
+    write_rows(path, header, rows, for_people=True)
 
 
 def _earlier(out: Path) -> list[str]:

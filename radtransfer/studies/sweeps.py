@@ -142,7 +142,7 @@ def _write(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], out: P
     """The table and the figures, by name, all or none."""
     positive = next((row["positive_class"] for row in rows if row["positive_class"] is not None), None)
     with files_together(out, first="*") as folder:
-        write_rows(folder / "sweep.csv", list(rows[0]), [list(row.values()) for row in rows])
+        write_rows(folder / "sweep.csv", list(rows[0]), [list(row.values()) for row in rows], for_people=True)
         write_json(folder / "sweep.json", list(rows))
         for name, figure in figures.items():
             set_subject(figure.axes[0], "" if positive is None else f"positive class {positive}")

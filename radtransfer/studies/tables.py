@@ -60,7 +60,7 @@ def write_study_table(plan: StudyPlan, out: Path) -> dict[str, Any]:
     columns = list(dict.fromkeys([*_FIRST, *axes, *_SETTINGS, *_FIGURES, *_STEPS, *_LAST, *_END]))
     rows = [line for row in table["runs"] for line in _lines(row)]
     columns += dict.fromkeys(name for line in rows for name in line if name.startswith(_BY_CLASS))
-    write_rows(out / "table.csv", columns, ([row.get(name) for name in columns] for row in rows))
+    write_rows(out / "table.csv", columns, ([row.get(name) for name in columns] for row in rows), for_people=True)
     write_json(out / "table.json", table)
     return table
 

@@ -14,6 +14,7 @@ FLOORS = {
     "ground": [
         (
             "errors",
+            "safe_text",
             "environment",
             "cache",
             "parts",

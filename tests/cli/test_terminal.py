@@ -1,5 +1,6 @@
-from radtransfer.cli.terminal import TerminalProgress, safe_text
+from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.progress import Progress
+from radtransfer.safe_text import printable_lines
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\r\x9b\u202e\udcff.png\nß\t日本"
 
@@ -15,7 +16,7 @@ def test_what_steers_a_terminal_is_shown_and_not_sent(capsys):
 
 
 def test_plain_text_stays_as_it_is():
-    assert safe_text("Größe 3 × 4\n\tok") == "Größe 3 × 4\n\tok"
+    assert printable_lines("Größe 3 × 4\n\tok") == "Größe 3 × 4\n\tok"
 
 
 def test_a_warning_is_told_from_a_note(capsys):

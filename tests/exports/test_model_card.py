@@ -93,6 +93,14 @@ def test_names_that_are_markup_are_shown_as_they_are(tmp_path):
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in rows[:4])
 
 
+def test_no_field_of_a_run_adds_markup_to_the_card(tmp_path):
+    evil = "![x](http://x)|`<script>`\n\n# head"
+    record = {"backbone": evil, "head": evil, "weights": {"source": evil, "sha256": f"`{evil}"}, "notes": [evil]}
+    card = card_of(make_run(tmp_path / "run", record=record, label="=<b>_x_</b>\\"))
+    assert "<script>" not in re.sub("(`+) .*? \\1", "", card) and "<b>" not in card
+    assert not re.search(r"(?<!\\)\]\(|^# head", re.sub("(`+) .*? \\1", "", card), re.MULTILINE)
+
+
 def test_the_check_of_an_export_stands_at_the_end(tmp_path):
     check = ExportCheck("load(path)", 4_000_000, 2e-7, 3e-7, 8, 1e-5)
     card = card_of(make_run(tmp_path / "run"), check=check)

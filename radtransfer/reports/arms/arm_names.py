@@ -39,21 +39,22 @@ def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
     apart = (*CHANCE, *_PLAN, _PREPROCESSING)
     names = dict.fromkeys(name for run in firsts for name in run.settings if not name.startswith(apart))
     others = [name for name in names if len({_text(run.settings.get(name)) for run in firsts}) > 1]
+    networks = [network_in_words(run.record) or str(run.settings.get("model.backbone")) for run in firsts]
     modes: dict[str, set[str | None]] = {}
-    for run in firsts:
-        modes.setdefault(_backbone(run), set()).add(run.settings.get(_PREPROCESSING))
+    for run, network in zip(firsts, networks, strict=True):
+        modes.setdefault(network, set()).add(run.settings.get(_PREPROCESSING))
     return [
         Arm(
             name="",
             start=_start(run),
             depth=depth_in_words(run.record),
-            backbone=network_in_words(run.record) or str(run.settings.get("model.backbone")),
+            backbone=network,
             recipe=_told(run, [name for name in others if name.startswith(_RECIPE)]),
             context=_told(run, [name for name in others if not name.startswith(_RECIPE)]),
             runs=tuple(group),
-            preprocessing=f"{run.settings.get(_PREPROCESSING)} input" if len(modes[_backbone(run)]) > 1 else "",
+            preprocessing=f"{run.settings.get(_PREPROCESSING)} input" if len(modes[network]) > 1 else "",
         )
-        for run, group in zip(firsts, groups, strict=True)
+        for run, network, group in zip(firsts, networks, groups, strict=True)
     ]
 
 
