@@ -25,7 +25,9 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.command("compare-cca", short_help="Compare every layer of two networks on the same images.")
 @click.argument("networks", nargs=-1, required=True, metavar="A B | --pairs RUN RUN…")
 @click.option(
-    "--pairs", is_flag=True, help="Every pair of several runs, before and after training, by what they started from."
+    "--pairs",
+    is_flag=True,
+    help="Every pair of several runs, before and after training, by what each stage of them really started from.",
 )
 @click.option("--layers", default="stages", show_default=True, metavar="stages|all|NAMES", help="Comma-separated.")
 @click.option("--rows", default=10_000, show_default=True, type=click.IntRange(4), help="Positions per layer.")
@@ -87,7 +89,8 @@ def compare_cca(
     a .keras file, a weights file with --backbone, random:NAME or imagenet:NAME.
 
     The interval is over images; "chance" is what unrelated layers score: by formula, and with the images of B
-    exchanged. Compare scores of the same rows and dims only: fewer rows raise CCA.
+    exchanged. Compare scores of the same rows and dims only: fewer rows raise CCA and Procrustes. A layer that cannot
+    be compared (too few rows, constant, not finite) is left out with a note.
 
     \b
     Example: radtransfer compare-cca runs/first@initial runs/first@final --out comparison
@@ -192,7 +195,8 @@ def _population_text(population: "Population") -> list[str]:
             f"{'n/a' if ends is None else f'{ends[0]:.3f} to {ends[1]:.3f}':<16}{group.n_points or '':>6}"
         )
     lines.append(
-        "R²: of similarity before and after training, over pairs × draws; its interval leaves out run after run"
+        "R²: of similarity before and after training in the layer, over points, which are pairs × draws. Its interval "
+        "leaves out one run after another"
     )
     return lines
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from radtransfer.comparisons.compare import Comparison, ComparisonSettings, compare
@@ -17,7 +18,10 @@ from radtransfer.run_reading import depth_in_words, network_in_words, start_in_w
 from radtransfer.runs import find_fold, finished_folds, read_run
 from radtransfer.similarity.jackknife import jackknife_error
 
-INTERVAL = "delete-one-run jackknife of Fisher's z, Student's t; of a single pair, draws are left out"
+INTERVAL = (
+    "delete-one-run jackknife of Fisher's z, Student's t, never narrower than of independent points; of a single pair, "
+    "draws are left out"
+)
 """Of R²."""
 
 _FEWEST_POINTS = 3
@@ -66,8 +70,8 @@ class Group:
         r_squared: Squared correlation of similarity before and after training over the points of this layer; None of
             the top two, with fewer than three points, where all start or end alike, or where training moved nothing.
         r_squared_ci95: Its 95 % interval over runs, 0 to 1 where there are too few to tell: pairs that share a run, and
-            draws of one pair, depend on each other, so that the runs are left out in turn. With a single pair its draws
-            are, which says nothing of other runs.
+            draws of one pair, depend on each other, so that the runs are left out in turn. It says nothing of other
+            runs of a start that has only one; with a single pair its draws are left out.
         n_points: Pairs × draws.
     """
 
@@ -248,15 +252,15 @@ def training_relation(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]
 
 
 def _interval(z: float, pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> tuple[float, float]:
-    """The 95 % interval of R², tanh(z)², from what z is without each run.
+    """The 95 % interval of R², tanh(z)², from what z is without each run; at least that of independent points.
 
     Runs of one start are a sample of their own: where the two of a pair differ in it, both samples add their error, and
     a start with a single run adds none.
     """
     pairs = [pair for pair in pairs if pair.points]
     if len(pairs) == 1:
-        (points,) = [pair.points for pair in pairs]
-        rests = [[points[:draw] + points[draw + 1 :] for draw in range(len(points))]]
+        (alone,) = [pair.points for pair in pairs]
+        rests = [[alone[:draw] + alone[draw + 1 :] for draw in range(len(alone))]]
     else:
         runs = dict.fromkeys(run for pair in pairs for run in (pair.a, pair.b))
         samples = [[run for run in runs if starts[run] == start] for start in {starts[run] for run in runs}]
@@ -265,13 +269,14 @@ def _interval(z: float, pairs: Sequence[PairSimilarity], starts: Mapping[str, st
             for sample in samples
             if len(sample) > 1
         ]
-    left_out = [[_fisher(rest) for rest in sample] for sample in rests]
-    if any(None in sample for sample in left_out):
+    left_out, points = [[_fisher(rest) for rest in sample] for sample in rests], sum(len(p.points) for p in pairs)
+    if any(None in sample for sample in left_out) or points <= _FEWEST_POINTS:
         return 0.0, 1.0
     error = np.hypot.reduce([jackknife_error(np.array(sample)) for sample in left_out])
-    half = student.ppf(0.975, min(map(len, left_out)) - 1) * error
+    degrees = min(map(len, left_out)) - 1
+    half = max(student.ppf(0.975, degrees) * error, norm.ppf(0.975) / np.sqrt(points - _FEWEST_POINTS))
     low, high = sorted(np.tanh([z - half, z + half]) ** 2)
-    return (0.0 if abs(z) <= half or half == 0 else float(low)), (float(high) if half else 1.0)
+    return 0.0 if abs(z) <= half else float(low), float(high)
 
 
 def _fisher(points: Sequence[tuple[float, float]]) -> float | None:

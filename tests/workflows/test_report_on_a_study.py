@@ -119,6 +119,12 @@ def test_seeds_are_compared_with_each_other(reported):
     pairs = {row["starts"]: row["pairs"] for row in rows}
     assert pairs == {"pretrained × pretrained": 1, "pretrained × random": 4, "random × random": 1}
     assert next(row for row in rows if row["starts"] == "pretrained × pretrained")["before"] == pytest.approx(1)
+    mixed = {row["layer"]: row for row in reported.values["seed_pairs"] if row["starts"] == "pretrained × random"}
+    assert all((mixed[layer]["r_squared"] is None) == (layer == "top two") for layer in mixed)
+    low, high = mixed["stem"]["r_squared_ci95"]
+    assert 0 <= low <= mixed["stem"]["r_squared"] <= high <= 1
+    assert mixed["stem"]["n_points"] == 4 * 5
+    assert "a jackknife that leaves out one network after another" in reported.page.text
     for name in ("seed_pairs_1", "seed_training_1"):
         assert (reported.out / f"figures/{name}.png").is_file() and (reported.out / f"figures/{name}.svg").is_file()
 

@@ -67,8 +67,8 @@ def _table(found: "Mapping[str, Population]") -> Table:
         "squared correlation of similarity before and after training in the layer, over points, which are pairs × "
         "draws of channels and positions; none where all start alike or nothing moved. Pairs that share a network are "
         "not independent, so its 95 % interval is a jackknife that leaves out one network after another (Fisher's z, "
-        "Student's t): wide with few networks, 0 to 1 where they are too few to tell. With a single pair its draws are "
-        "left out, which says nothing of other networks."
+        "Student's t; never narrower than that of independent points): wide with few networks, 0 to 1 where they are "
+        "too few to tell. With a single pair its draws are left out, which says nothing of other networks."
     )
     header = ["arm", "starts", "layer", "before", "after", "pairs", "R²", "95 % interval", "points"]
     return Table("seed_pairs", caption, header, cells, rows, text_columns=3)
