@@ -180,6 +180,8 @@ def main() -> None:
     except SystemExit as leaving:
         code = leaving.code
     if _full_disk:
+        if "radtransfer.datasets.cached_images" in sys.modules:
+            sys.modules["radtransfer.datasets.cached_images"].delete_temporary()
         # HDF5 files that could not be written fail once more, with a traceback, where Python takes itself apart.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -127,6 +127,9 @@ def _take(out: Path, file: Path, text: str) -> None:
     if _make(file, text):
         return
     found = _text(file)
+    if not found and not file.exists():  # it was given back just now
+        _take(out, file, text)
+        return
     _check_gone(out, file, found)
     claim = file.with_name(f"{HOLDER}-{zlib.crc32(found.encode()):08x}")
     _take(out, claim, text)

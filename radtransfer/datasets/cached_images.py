@@ -50,6 +50,12 @@ def write_once(folder: Path, write: Callable[[Path], None], *, what: str) -> tup
         return Path(other.name), [note] if note else []
 
 
+def delete_temporary() -> None:
+    """Delete what `write_once` made instead, where the process ends in another way than Python's."""
+    while _instead:
+        _instead.popitem()[1].cleanup()
+
+
 def fingerprint(files: Iterable[Path]) -> str:
     """Sixteen hexadecimal digits that change with the path, size or time of any file."""
     digest = hashlib.sha256()
