@@ -132,13 +132,13 @@ def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
 
 def _record_start(run: Run, experiment: Experiment) -> None:
     """What `run.json` says of the making; a resumed run keeps it and adds what it goes on with."""
-    record = run_record(experiment)
+    record, rows = run_record(experiment), list(fold_rows(experiment.table, experiment.folds))
+    write_rows(run.path / "folds.csv", FOLD_COLUMNS, rows)
     if "versions" in run.record:
         again = {"at": now(), "versions": record["versions"], "device": record["device"]}
         run.update(resumed=[*run.record.get("resumed", []), again])
         return
-    run.update(**record)
-    write_rows(run.path / "folds.csv", FOLD_COLUMNS, fold_rows(experiment.table, experiment.folds))
+    run.update(**record, fold_rows=len(rows))
 
 
 def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress) -> FoldResult:

@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from radtransfer.errors import RadtransferError, RunError
+from radtransfer.errors import ConfigError, RadtransferError, RunError
+from radtransfer.yaml_text import read_yaml
 
 _NUMBER, _TEXT, _FIGURE = (int, float), (str,), (int, float, type(None))
 _RECORDS: dict[str, dict[str, Any]] = {
@@ -51,6 +53,14 @@ _RECORDS: dict[str, dict[str, Any]] = {
 _OF_ALL_FOLDS = {"mean": _FIGURE, "sd": _FIGURE, "pooled": _FIGURE, "per_fold": [_FIGURE], "ci95": (list, type(None))}
 """What `auc` of a whole run's metrics.json holds."""
 
+_COLUMNS = {
+    "folds.csv": ("path", "label", "patient", "fold", "split"),
+    "predictions.csv": ("path", "patient", "label", "split"),
+    "history.csv": ("epoch", "step"),
+    "curve.csv": ("step", "split", "auc"),
+}
+"""That the tables of a run have at least."""
+
 WITHOUT_WEIGHTS = {"random": "random", "gabor": "Gabor filters"}
 """What stages start from that needs no weights, in words."""
 
@@ -90,20 +100,44 @@ class Record(dict):
         raise RunError(f"{self._path} lacks {name!r}, which every run has. Restore it, or take the original run.")
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV with a header.
+def read_settings(run: Path) -> dict[str, Any]:
+    """What config.yaml of a run says, section by section.
 
     Raises:
-        RunError: It cannot be read, or a row is not as long as the header.
+        RunError: It cannot be read, or does not hold a run's settings.
+    """
+    path = run / "config.yaml"
+    try:
+        settings, _ = read_yaml(path)
+    except ConfigError as error:
+        raise RunError(f"{error} Restore the file, or take the original run.") from None
+    if not isinstance(settings, dict) or not isinstance(settings.get("model"), dict):
+        raise RunError(f"{path} does not hold the settings of a run: it was changed or cut. Restore it.")
+    return settings
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV of a run: a header, and at least one row.
+
+    Raises:
+        RunError: It cannot be read, was cut, or lacks a column that a run writes.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            rows = list(csv.DictReader(handle))
+        text = path.read_bytes().decode("utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        header, rows = reader.fieldnames or (), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"{path} cannot be read ({error}). Restore it.") from None
+    missing = [name for name in _COLUMNS.get(path.name, ()) if name not in header]
+    if missing:
+        found = f"found {', '.join(header)!s:.80}" if header else "it is empty"
+        raise RunError(f"{path}: expected a column {missing[0]!r}; {found}. It was changed or cut: restore it.")
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             raise RunError(f"{path}: row {number} is not as long as the header; it was changed or cut. Restore it.")
+    if not rows or not text.endswith("\n"):
+        what = "its last line is cut off" if rows else "it has a header and no rows, which no run writes"
+        raise RunError(f"{path}: {what}. Restore it.")
     return rows
 
 

@@ -11,6 +11,7 @@ import datetime
 import itertools
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,9 +170,46 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def finished_folds(path: Path) -> dict[int, Path]:
-    """The folds of a run that hold a result, by number."""
+    """The folds of a run that hold a result, by number.
+
+    Raises:
+        RunError: One that the run's own metrics.json counts has none.
+    """
     folders = {int(item.name[5:]): item for item in path.glob("fold_*") if item.name[5:].isdigit()}
-    return {number: folders[number] for number in sorted(folders) if (folders[number] / "metrics.json").is_file()}
+    finished = {number: folders[number] for number in sorted(folders) if (folders[number] / "metrics.json").is_file()}
+    if (path / "metrics.json").is_file():
+        for number in read_record(path / "metrics.json").get("folds", ()):
+            if number not in finished:
+                raise RunError(
+                    f"Run {path} lacks fold_{number}/metrics.json, which its metrics.json counts. Restore it."
+                )
+    return finished
+
+
+def read_folds(run: Path) -> list[dict[str, str]]:
+    """The rows of `folds.csv`, all of them: each image in each fold that it takes part in.
+
+    Raises:
+        RunError: It is not there, was cut or changed: run.json says how many rows there were, and each finished fold
+            how many images it tested.
+    """
+    file = run / "folds.csv"
+    if not file.is_file():
+        raise RunError(f"Run {run} lacks folds.csv, which says what was trained and tested. Restore it.")
+    rows, wrong = read_rows(file), None
+    if not all(row["fold"].isdigit() and row["split"] in ("train", "val", "test") for row in rows):
+        wrong = "holds a fold or a split that no run writes"
+    written = read_run(run).get("fold_rows", len(rows))
+    if written != len(rows):
+        wrong = f"holds {len(rows)} rows, and the run wrote {written}"
+    tested = Counter(int(row["fold"]) for row in rows if row["split"] == "test" and not wrong)
+    for number, folder in finished_folds(run).items():
+        count = read_record(folder / "metrics.json").get("n_images", tested[number])
+        if not wrong and count != tested[number]:
+            wrong = f"holds {tested[number]} test images of fold {number}, and {count} were tested"
+    if wrong:
+        raise RunError(f"{file} {wrong}: it was changed or cut. Restore it.")
+    return rows
 
 
 def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int]:

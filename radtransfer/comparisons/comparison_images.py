@@ -1,7 +1,6 @@
 """The images on which networks are compared: a run's test images, or any others."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +9,15 @@ from radtransfer.datasets import read_table
 from radtransfer.datasets.image_list import list_images, read_images
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.patients import NO_PATIENTS
-from radtransfer.errors import DataError, RadtransferError, RunError, WeightsError
+from radtransfer.errors import DataError, RunError, WeightsError
 from radtransfer.examination.data_changes import data_changes
 from radtransfer.examination.image_examination import examine_images
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
 from radtransfer.progress import Progress
-from radtransfer.run_reading import read_rows, reading
+from radtransfer.run_reading import read_settings, reading
+from radtransfer.runs import read_folds
 from radtransfer.settings import Config, DataSettings, ImageSettings
-from radtransfer.yaml_text import read_yaml
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,14 @@ def tested_images(run: Path, fold: int) -> ComparisonImages:
 
 
 def note_changes(runs: Sequence[Path], progress: Progress) -> None:
-    """Tell of each run whose images or labels are not what they were."""
+    """Tell of each run whose images or labels are not what they were.
+
+    Raises:
+        ConfigError: Its config.yaml cannot be read.
+        RunError: Another file of it is not as it was written.
+    """
     for run in dict.fromkeys(runs):
-        with suppress(RadtransferError):  # a copy of a run may lack its settings
+        if (run / "config.yaml").is_file():  # a copy of a run may lack its settings
             for change in data_changes(run, run_images(run).data):
                 progress.note(change)
 
@@ -116,7 +120,7 @@ def run_images(run: Path) -> Config:
         ConfigError: They cannot be read.
         RunError: They are not there.
     """
-    document, _ = read_yaml(run_file(run, "config.yaml"))
+    document = read_settings(run)
     with reading(run):
         sections = {section: dict(document.get(section) or {}) for section in ("data", "images")}
     return load_config(
@@ -131,7 +135,7 @@ def tested_paths(run: Path, fold: int) -> list[str]:
         RunError: The run has no such fold.
     """
     with reading(run):
-        lines = read_rows(run_file(run, "folds.csv"))
+        lines = read_folds(run)
         tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
     if not tested:
         raise RunError(f"Run {run} has no test images in fold {fold}. Name another fold, or give --data.")

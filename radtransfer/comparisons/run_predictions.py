@@ -1,5 +1,6 @@
 """What a run predicted about its test or validation images, read back from its folder."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +112,9 @@ def _read(given: str, run: Path, split: str, folds: Sequence[int]) -> RunPredict
         tested = [row | {"fold": number} for row in predictions if row["split"] == split]
         lines += tested
         metrics = read_record(run / f"fold_{number}" / "metrics.json")
-        _check_count(run, number, len(tested), metrics if split == "test" else metrics.get("val", {}))
+        counts = Counter(row["split"] for row in predictions)
+        _check_count(run, number, counts["test"], metrics)
+        _check_count(run, number, counts["val"], metrics.get("val", {}))
         repeats += [metrics["repeat"]] * len(tested)
     labels, paths = tuple(line["label"] for line in lines), tuple(line["path"] for line in lines)
     return RunPredictions(

@@ -11,8 +11,7 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import RadtransferError
 from radtransfer.image_place import ImagePlace, file_of
 from radtransfer.parallel import in_parallel
-from radtransfer.run_reading import read_record, read_rows
-from radtransfer.runs import write_text
+from radtransfer.runs import read_folds, read_run, write_text
 from radtransfer.settings import DataSettings
 
 
@@ -47,10 +46,15 @@ def data_changes(run: Path, data: DataSettings, *, workers: int = 2) -> list[str
         run: The run folder.
         data: Where its images come from, as its `config.yaml` says.
         workers: Files read at the same time.
+
+    Raises:
+        RunError: The run's own files are not as they were written.
     """
+    if not (run / "folds.csv").is_file():
+        return []
+    rows, before = read_folds(run), read_run(run).get("images_sha256")
     try:
-        rows, table = read_rows(run / "folds.csv"), read_table(data)
-        before = read_record(run / "run.json").get("images_sha256")
+        table = read_table(data)
         changes = list(_row_changes(rows, table))
         if not changes and before is not None:
             places = dict(zip(table.paths, table.files, strict=True))

@@ -10,14 +10,13 @@ from typing import Any
 
 from radtransfer.comparisons.comparison_images import run_file, run_images
 from radtransfer.comparisons.run_predictions import read_predictions
-from radtransfer.errors import RadtransferError
+from radtransfer.errors import RadtransferError, RunError
 from radtransfer.metrics.evaluation import Predictions, Summary, summarize
 from radtransfer.metrics.scoring import Scoring, recorded_scoring
-from radtransfer.run_reading import read_record
-from radtransfer.runs import finished_folds, read_rows, read_run
+from radtransfer.run_reading import read_record, read_settings
+from radtransfer.runs import finished_folds, read_folds, read_run
 from radtransfer.settings import ImageSettings
 from radtransfer.weight_formats.reading import sha256_of
-from radtransfer.yaml_text import read_yaml
 
 SPLITS = ("train", "val", "test")
 
@@ -111,7 +110,7 @@ class RunFacts:
         labels, patients = defaultdict(Counter), defaultdict(set)
         images: Counter[str] = Counter()
         several = self.record["task"] == "multilabel"
-        for row in read_rows(run_file(self.run, "folds.csv")):
+        for row in read_folds(self.run):
             if int(row["fold"]) == self.fold and row["split"] in SPLITS:
                 images[row["split"]] += 1
                 labels[row["split"]].update(filter(None, row["label"].split(";")) if several else [row["label"]])
@@ -123,10 +122,17 @@ class RunFacts:
 
     @cached_property
     def summary(self) -> Summary | None:
-        """The fold's test figures with their interval; None where labels are needed that are not there any more."""
+        """The fold's test figures with their interval; None where labels are needed that are not there any more.
+
+        Raises:
+            RunError: The fold's predictions were cut or changed.
+        """
         try:
             found = read_predictions(str(self.run / f"fold_{self.fold}"))
-        except RadtransferError:
+        except RadtransferError as error:
+            there = (self.run / f"fold_{self.fold}" / "predictions.csv").is_file()
+            if isinstance(error, RunError) and there:  # cut or changed, and not left out
+                raise
             return None
         predictions = Predictions(found.targets, found.probabilities, found.paths, found.patients)
         return summarize([predictions], found.scoring)
@@ -142,7 +148,7 @@ def read_facts(run: Path, fold: int) -> RunFacts:
     Raises:
         RunError: A file of the run is not there.
     """
-    document, _ = read_yaml(run_file(run, "config.yaml"))
+    document = read_settings(run)
     overall = run / "metrics.json"
     return RunFacts(
         run=run,

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from radtransfer.comparisons.comparison_images import run_file, run_images
+from radtransfer.comparisons.comparison_images import run_images
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.predictions.trained_model import TrainedModel
 from radtransfer.progress import Progress
+from radtransfer.run_reading import read_settings
 from radtransfer.splits.folds import Fold
 from radtransfer.splits.source_leaks import leaked_images
 from radtransfer.splits.trained_images import Seen, seen_before
-from radtransfer.yaml_text import read_yaml
 
 SEEN = "seen.csv"
 """Names the test images that were in training."""
@@ -135,7 +135,6 @@ def _consequence(leaked: int, tested: int) -> str:
 
 def _seen_by_the_weights(model: TrainedModel, table: ImageTable) -> tuple[str, list[int]]:
     """The weights that the run started from, and rows of the test images that trained them, if they are a run's."""
-    document, _ = read_yaml(run_file(model.path, "config.yaml"))
-    weights = str((document.get("model") or {}).get("weights") or "random")
+    weights = str(read_settings(model.path)["model"].get("weights") or "random")
     whole = Fold(1, 1, 0, np.full(len(table), "test"))
     return weights, next((rows for _, rows in leaked_images(weights, table, [whole])), [])

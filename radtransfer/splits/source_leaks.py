@@ -6,8 +6,8 @@ from radtransfer.config import load_config
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.errors import RadtransferError, RunError
-from radtransfer.run_reading import read_rows, reading
-from radtransfer.runs import find_fold
+from radtransfer.run_reading import reading
+from radtransfer.runs import find_fold, read_folds
 from radtransfer.splits.folds import Fold
 from radtransfer.splits.leaks import LEAK, image_identities
 
@@ -33,7 +33,7 @@ def leaked_images(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Ite
     except (RunError, RadtransferError):
         return
     with reading(run):
-        rows = [row for row in read_rows(run / "folds.csv") if int(row["fold"]) == number]
+        rows = [row for row in read_folds(run) if int(row["fold"]) == number]
         trained = {row["path"] for row in rows if row["split"] != "test"}
     identities = zip(source.paths, image_identities(source), strict=True)
     seen = {identity for path, identity in identities if path in trained}

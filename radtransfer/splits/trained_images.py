@@ -9,7 +9,7 @@ from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.patient_keys import patient_keys
 from radtransfer.datasets.patients import is_own_patient
 from radtransfer.errors import RadtransferError
-from radtransfer.runs import read_rows
+from radtransfer.runs import read_folds
 from radtransfer.settings import DataSettings
 from radtransfer.splits.copies import copies
 from radtransfer.splits.leaks import image_identities
@@ -45,7 +45,7 @@ def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSe
         folds: Of the run.
         data: Where the run's images come from.
     """
-    lines = [row for row in read_rows(run / "folds.csv") if row["split"] in _WAYS and int(row["fold"]) in folds]
+    lines = [row for row in read_folds(run) if row["split"] in _WAYS and int(row["fold"]) in folds]
     splits = {}
     for line in lines:
         splits.setdefault(line["path"], set()).add(line["split"])

@@ -40,7 +40,7 @@ class StudyFolder:
 
     def begin(self, plan: StudyPlan) -> list[str]:
         """Write `study.yaml`; gives what the user should know, of data that have changed above all."""
-        notes = [*plan.notes, *changed_data(plan, self._before().get("data", {}))]
+        notes = [*plan.notes, *changed_data(plan, self._before())]
         write_text(self.path / "study.yaml", study_text(with_full_paths(plan.study)))
         return notes
 
@@ -55,9 +55,11 @@ class StudyFolder:
         return write_study_table(plan, self.path)
 
     def _before(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads((self.path / "table.json").read_text(encoding="utf-8"))
-        return {}
+        """The data of `table.json`; none, where it was cut: it is written anew."""
+        found = None
+        with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+            found = json.loads((self.path / "table.json").read_text(encoding="utf-8"))["data"]
+        return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 
 from radtransfer.comparisons.predictions import common_predictions, compare_aucs, pooled_auc
 from radtransfer.comparisons.run_predictions import RunPredictions, read_predictions
-from radtransfer.errors import DataError, RadtransferError
+from radtransfer.errors import DataError, RadtransferError, RunError
 from radtransfer.metrics.agreement import agreement, kappa_interval
 from radtransfer.metrics.auc_difference import delong
 from radtransfer.metrics.scoring import main_questions
@@ -43,6 +43,9 @@ class PredictionShelf:
             try:
                 self._read[run.path] = read_predictions(str(run.path))
             except (RadtransferError, OSError, KeyError) as error:
+                there = all((run.path / f"fold_{fold.fold}" / "predictions.csv").is_file() for fold in run.folds)
+                if isinstance(error, RunError) and there:  # cut or changed, and not left out
+                    raise
                 self._read[run.path] = None
                 self.notes.append(f"{run.path.name}: predictions cannot be read ({error}); not compared")
         return self._read[run.path]

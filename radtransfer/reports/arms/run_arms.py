@@ -10,9 +10,8 @@ from radtransfer.errors import RunError
 from radtransfer.metrics.scoring import Scoring, recorded_scoring
 from radtransfer.near_path import near_path
 from radtransfer.reports.arms.study_record import read_study
-from radtransfer.run_reading import read_record, read_rows, reading
+from radtransfer.run_reading import read_record, read_rows, read_settings, reading
 from radtransfer.runs import finished_folds, read_run
-from radtransfer.yaml_text import read_yaml
 
 CHANCE = ("seed", "out", "track", "system.", "splits.fold", "recipe", "data.positive_class")
 """Settings that do not make another arm; the positive class is the same in all runs of a report."""
@@ -132,7 +131,7 @@ def read_arm_run(folder: Path, *, weights: str = "") -> ArmRun:
 
 
 def _read(folder: Path, weights: str) -> ArmRun:
-    document, _ = read_yaml(folder / "config.yaml")
+    document = read_settings(folder)
     trained = []
     for number, place in finished_folds(folder).items():
         metrics, curve = read_record(place / "metrics.json"), _curve(place / "curve.csv")

@@ -107,7 +107,7 @@ def read_study(path: Path) -> StudyRecord | None:
         table = json.loads(file.read_text(encoding="utf-8"))
         record = StudyRecord(path, table.get("study", {}), table["runs"], table.get("compare", {}))
         record.by_name()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{file} is no table of a study ({error!r}). Run the study again; its runs are kept.") from None
     return record
 

@@ -9,7 +9,8 @@ from radtransfer.reports.arms.one_question import MOST_CLASSES
 from radtransfer.reports.arms.run_arms import Arm, ArmRun
 from radtransfer.reports.numbers import listed
 from radtransfer.reports.page import Table
-from radtransfer.run_reading import read_rows, reading
+from radtransfer.run_reading import reading
+from radtransfer.runs import read_folds
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,10 @@ def count_table(counts: Mapping[str, ImageCounts], arms: Sequence[Arm]) -> list[
 
 
 def _counts(run: ArmRun) -> ImageCounts | None:
-    file = run.path / "folds.csv"
-    if not file.is_file():
+    if not (run.path / "folds.csv").is_file():
         return None
     with reading(run.path):
-        rows = {row["path"]: (row["label"], row["patient"]) for row in read_rows(file)}
+        rows = {row["path"]: (row["label"], row["patient"]) for row in read_folds(run.path)}
     labels: Counter[str] = Counter()
     for label, _ in rows.values():
         labels.update(label.split(";") if run.scoring.task == "multilabel" else [label])
