@@ -144,12 +144,15 @@ def check_graph(path: Path) -> None:
         names = ((function, name) for function, node in _nodes(graph) for name in _named(node))
         for function, name in names:
             what = None if name in functions else refusal(name)
-            if what is not None and not (function in saver and _SAVER.fullmatch(name)):
-                where = f" in {function}" if function else ""
-                raise WeightsError(
-                    f"{path} holds an operation that {what} ({name}{where}); nothing was loaded. Give the run, "
-                    "a .keras file, or a SavedModel that radtransfer export wrote."
-                )
+            if what is None or (function in saver and _SAVER.fullmatch(name)):
+                continue
+            place = f"{name} in {function}" if function else name
+            if op_def_registry.get(name) is None:
+                raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: no such operation, {place}.")
+            raise WeightsError(
+                f"{path} holds an operation that {what} ({place}); nothing was loaded. Give the run, a .keras file, or "
+                "a SavedModel that radtransfer export wrote."
+            )
         taken = sorted(name for name in functions if op_def_registry.get(name) is not None)
         if taken:
             raise WeightsError(f"{path} gives a function the name of an operation, {taken[0]}; nothing was loaded.")
