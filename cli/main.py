@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from radtransfer import __version__
-from radtransfer.cli.groups import Group
+from radtransfer.cli.groups import Group, unknown_option
 from radtransfer.cli.interrupts import heed_interrupts
 from radtransfer.cli.terminal import safe_text
 from radtransfer.environment import pin_variables
@@ -69,9 +69,12 @@ class Application(Group):
         return getattr(importlib.import_module(module), attribute)
 
     def invoke(self, ctx: click.Context):
+        words = list(ctx.args)
         try:
-            _check_written(ctx.args)
+            _check_written(words)
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise unknown_option(error, words) from None
         except (click.ClickException, click.exceptions.Exit):
             raise
         except RadtransferError as error:
