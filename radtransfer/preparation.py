@@ -77,7 +77,7 @@ def prepare(
         preprocessing=preprocessing,
         precision=device.precision,
     )
-    plan = lay_out(outline, classifier.backbone, card, weights=has_weights(config))
+    plan = lay_out(outline, classifier.backbone, card)
     pretrained = load_for(config, card, outline.widths, progress.note, model=classifier.backbone)
     learner, head_learner = _learners(config, trained, classifier, plan, device, progress)
     checked = check_images(

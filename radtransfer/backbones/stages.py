@@ -1,6 +1,5 @@
 """Which layer belongs to which stage: the ground that freezing, transfusion and analysis stand on."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import keras
 
 from radtransfer.backbones.backbone import Backbone
-from radtransfer.errors import UnknownNameError
 
 HEAD = "head"
 """Where layers belong that come after the last stage."""
@@ -84,9 +82,7 @@ def resolve_layer(model: keras.Model, card: Backbone, name: str) -> str:
     layers = [layer.name for layer in model.layers]
     if name in layers:
         return name
-    # Without a close name the message lists all it is given: hundreds of layers would help nobody.
-    known = [*card.stages, *difflib.get_close_matches(name, layers)]
-    raise UnknownNameError(f"stage or layer of {card.name}", name, known, see=f"radtransfer backbones {card.name}")
+    raise card.unknown_layer(name, layers)
 
 
 def stage_summaries(model: keras.Model, card: Backbone) -> tuple[StageSummary, ...]:
