@@ -8,7 +8,6 @@ References:
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from radtransfer.explanations.scored_network import Decision, ScoredNetwork
 
@@ -81,6 +80,8 @@ def on_grid(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Spearman's, of two maps of one shape; None where one of them is the same everywhere."""
+    from scipy.stats import rankdata
+
     ranks = [rankdata(values.ravel()) for values in (a, b)]
     if any(np.ptp(values) == 0 for values in ranks):
         return None
