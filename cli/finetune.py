@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,10 @@ from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
 from radtransfer.errors import FoldsFailedError
+from radtransfer.settings import Config
+
+if TYPE_CHECKING:
+    from radtransfer.preparation import RunInputs
 
 OPTIONS = {
     "data": "data.source",
@@ -96,21 +100,51 @@ def finetune(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
     settings = load_config(config, sets=sets, options=given_settings(*told_apart(given)))
+    progress, name = TerminalProgress(), Path(config).stem if config else None
+    flags = {"resume": resume, "overwrite": overwrite}
+    finished = not dry_run and _is_finished(settings, name=name, **flags)
+    inputs = None if finished else inputs_first(settings, progress)
     import_tensorflow(compute=settings.system.distribute == "none")
     from radtransfer.dry_run import dry_run as estimate_run
     from radtransfer.finetune import finetune as run
 
-    progress, name = TerminalProgress(), Path(config).stem if config else None
     if dry_run:
-        estimate = vars(estimate_run(settings, name=name, progress=progress))
+        estimate = vars(estimate_run(settings, name=name, progress=progress, inputs=inputs))
         click.echo(json.dumps(estimate, indent=2) if as_json else estimate_text(estimate))
         return
     try:
-        result = run(settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
+        result = run(settings, name=name, **flags, progress=progress, inputs=inputs)
     except FoldsFailedError as error:
         _print_result(error.result, as_json=as_json)
         raise
     _print_result(result, as_json=as_json)
+
+
+def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite: bool) -> bool:
+    """Whether the run that goes on is finished already; a run folder that cannot be used is told before the images."""
+    from radtransfer.distribution.cluster import find_cluster
+    from radtransfer.run_address import run_settings
+    from radtransfer.run_names import check_names
+    from radtransfer.runs import open_run, run_folder
+
+    check_names(settings)
+    if find_cluster(settings.system) is not None:
+        return False  # only one of the workers has the folder
+    out = run_folder(settings, name=name, reuse=resume or overwrite)
+    with open_run(out, run_settings(settings, out=out), resume=resume, overwrite=overwrite) as run:
+        return run.finished
+
+
+def inputs_first(settings: Config, progress: TerminalProgress) -> "RunInputs":
+    """What the run reads, and whatever is wrong with it, before TensorFlow is imported where the data allows it."""
+    from radtransfer.datasets import needs_tensorflow
+    from radtransfer.preparation import read_inputs
+    from radtransfer.run_names import check_names
+
+    check_names(settings)
+    if needs_tensorflow(settings.data.source):
+        import_tensorflow(compute=settings.system.distribute == "none")
+    return read_inputs(settings, progress)
 
 
 def told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

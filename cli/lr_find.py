@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from radtransfer.cli.completions import complete_run_config
-from radtransfer.cli.finetune import OPTIONS
+from radtransfer.cli.finetune import OPTIONS, inputs_first
 from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
@@ -51,12 +51,18 @@ def lr_find(
     # Some recipes have no learning rate; here it does not matter.
     unused = {"training.learning_rate": high}
     settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
+    from radtransfer.rate_search.rule import FILES, checked_width
+    from radtransfer.result_folder import check_new
+
+    progress, place = TerminalProgress(), Path(out)
+    checked_width(low, high, steps)
+    check_new(place, FILES, overwrite=overwrite)
+    rates = {"low": low, "high": high, "steps": steps}
+    inputs = inputs_first(settings, progress)
     import_tensorflow()
     from radtransfer.rate_search.search import find_rate, write_search
 
-    progress = TerminalProgress()
-    place = Path(out)
-    search = find_rate(settings, low=low, high=high, steps=steps, out=place, overwrite=overwrite, progress=progress)
+    search = find_rate(settings, **rates, out=place, overwrite=overwrite, progress=progress, inputs=inputs)
     progress.clear()
     written = write_search(search, place)
     found = search.to_dict()

@@ -41,6 +41,12 @@ class Outline:
     head_first: bool
     stages: Mapping[str, StageSettings] = field(default_factory=dict)
 
+    @property
+    def freezes(self) -> bool:
+        """Whether some layer does not train, be it only while the head trains alone."""
+        written = any(not stage.trains for stage in self.stages.values())
+        return written or self.freeze_to != "none" or self.top is not None or self.head_first
+
 
 def outline_plan(settings: TransferSettings, card: Backbone, *, weights: bool) -> Outline:
     """What `settings` ask for.
