@@ -1,6 +1,7 @@
 """`radtransfer finetune`: the main job."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.config import load_config
+from radtransfer.environment import import_by
 from radtransfer.errors import FoldsFailedError
 from radtransfer.settings import Config
 
@@ -137,13 +139,9 @@ def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite:
 
 def inputs_first(settings: Config, progress: TerminalProgress) -> "RunInputs":
     """What the run reads, and whatever is wrong with it, before TensorFlow is imported where the data allows it."""
-    from radtransfer.datasets import needs_tensorflow
     from radtransfer.preparation import read_inputs
-    from radtransfer.run_names import check_names
 
-    check_names(settings)
-    if needs_tensorflow(settings.data.source):
-        import_tensorflow(compute=settings.system.distribute == "none")
+    import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
     return read_inputs(settings, progress)
 
 

@@ -14,8 +14,9 @@ import click
 from radtransfer import __version__
 from radtransfer.cli.groups import Group, unknown_option
 from radtransfer.cli.interrupts import heed_interrupts
+from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import safe_text
-from radtransfer.environment import pin_variables
+from radtransfer.environment import import_by, pin_variables
 from radtransfer.errors import INTERRUPTED, ConfigError, DiskError, RadtransferError
 from radtransfer.remote_address import check_here
 from radtransfer.system_errors import system_error
@@ -72,6 +73,7 @@ class Application(Group):
         words = list(ctx.args)
         try:
             _check_written(words)
+            import_by(import_tensorflow)
             return super().invoke(ctx)
         except click.NoSuchOption as error:
             raise unknown_option(error, words) from None

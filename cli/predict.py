@@ -13,13 +13,13 @@ from radtransfer.cli.prediction_options import (
     LIST_OPTIONS,
     batch_option,
     check_file,
+    check_point,
     fold_option,
     open_images,
     skip_option,
     tell_bad_images,
     writing,
 )
-from radtransfer.cli.tensorflow import import_tensorflow
 
 
 @click.command(short_help="Predict images with a trained model.")
@@ -68,7 +68,7 @@ def predict(
     Example: radtransfer predict runs/first new_images/ --out predictions.csv
     """
     check_file(out, overwrite=overwrite)
-    import_tensorflow()
+    check_point(operating_point)
     from radtransfer.metrics.calibration import edge_note
     from radtransfer.predictions.forward import Forward
     from radtransfer.predictions.predict import Predictor

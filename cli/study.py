@@ -15,7 +15,6 @@ from radtransfer.cli.study_places import DEFAULT_CLUSTER, Places
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress
 from radtransfer.errors import DiskError
-from radtransfer.remote_address import remote_source
 from radtransfer.studies.study import Study, study_folder
 from radtransfer.studies.study_file import load_study
 
@@ -105,8 +104,6 @@ def study(
     from radtransfer.studies.plan import plan_study
 
     progress = TerminalProgress()
-    if any(remote_source(source) for source in asked.data_sources):
-        import_tensorflow()
     plan = plan_study(asked, store=Path(store), progress=progress)
     progress.clear()
     if dry_run:

@@ -95,15 +95,12 @@ def transfusion_sweep_command(
 
 def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
     """The study's plan, and how far it has come; its runs go below OUT/runs."""
-    from radtransfer.datasets import needs_tensorflow
     from radtransfer.result_folder import check_out
     from radtransfer.studies.engines.in_process import InProcess
     from radtransfer.studies.plan import plan_study
     from radtransfer.studies.study_runs import StudyListener, run_study
 
     check_out(out)
-    if any(map(needs_tensorflow, study.data_sources)):
-        import_tensorflow()
     plan = plan_study(study, store=out / "runs", progress=progress)
     for run in plan.runs.values():
         if run.done:

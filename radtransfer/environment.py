@@ -14,7 +14,7 @@ of a run, or break it.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ _DEFAULTS: Mapping[str, Any] = {
     "max_steps_per_epoch": None,
 }
 """Settings of `keras.config`, as Keras ships them."""
+
+
+_importer: Callable[[], None] | None = None
 
 
 def pin_variables() -> None:
@@ -80,12 +83,22 @@ def import_keras() -> None:
     _set_keras(_DEFAULTS)
 
 
+def import_by(importer: Callable[[], None]) -> None:
+    """Let `importer` import Keras and TensorFlow in this process, which runs nothing but radtransfer, when needed."""
+    global _importer
+    _importer = importer
+
+
 def require_keras() -> None:
     """Import Keras with the user's settings, on TensorFlow, if the user has not imported it yet.
+
+    Called after everything that can be checked without: it takes seconds.
 
     Raises:
         ConfigError: It is imported and runs on another backend.
     """
+    if "keras" not in sys.modules and _importer is not None:
+        _importer()
     if "keras" in sys.modules:
         _check_backend()
         return

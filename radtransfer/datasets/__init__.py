@@ -155,19 +155,6 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
     )
 
 
-def needs_tensorflow(source: str | None) -> bool:
-    """Whether TensorFlow has to be imported to read the table: of sets of its own, and of those at an address.
-
-    Errors as of `find_dataset`.
-    """
-    if source and remote_source(source):
-        return True
-    from radtransfer.datasets.tfds.prepared_table import is_prepared
-
-    name, location = find_dataset(source)
-    return name == "tfds" and not is_prepared(Path((location or "").partition("?")[0]).expanduser())
-
-
 def absolute_source(source: str) -> str:
     """`source` as it reads the same data from every folder."""
     from radtransfer.datasets.location import absolute_location

@@ -1,7 +1,7 @@
 """What replicas cannot do, said before anything is read."""
 
 from radtransfer.errors import ConfigError
-from radtransfer.settings import Config, SystemSettings
+from radtransfer.settings import SystemSettings
 
 
 def check_features(settings: SystemSettings) -> None:

@@ -20,8 +20,8 @@ from radtransfer.exports.export_metadata import export_metadata
 from radtransfer.exports.model_card import ExportCheck, model_card
 from radtransfer.exports.run_facts import read_facts
 from radtransfer.exports.sample_images import Samples, sample_images
-from radtransfer.pipeline.encoded_image import can_read_encoded, encoded_image
 from radtransfer.predictions.validation import export_values
+from radtransfer.result_folder import check_place
 from radtransfer.runs import find_fold, finished_folds, read_run, write_text
 from radtransfer.weight_formats.keras_models import open_model
 
@@ -72,7 +72,6 @@ class Exported:
     positive_class: str | None
 
 
-@keras_defaults()
 def export_run(
     run: str | Path, *, format: str, out: Path, fold: str | None = None, operating_point: str | None = None
 ) -> list[Exported]:
@@ -98,10 +97,12 @@ def export_run(
         for place in (target, card_place(target)):
             if place.exists():
                 raise RunError(f"{place} exists; nothing was written. Choose another --out.")
+    check_place(next(iter(targets.values())).parent)
     try:
         with _staging(next(iter(targets.values())).parent) as staging:
+            decided = {number: export_values(path, number, operating_point) for number in targets}
             exported = [
-                _export_fold(path, number, kind, target, staging, operating_point) for number, target in targets.items()
+                _export_fold(path, number, kind, target, staging, decided[number]) for number, target in targets.items()
             ]
             for item in exported:
                 (staging / item.card.name).replace(item.card)
@@ -152,10 +153,12 @@ def _staging(parent: Path) -> Iterator[Path]:
         raise
 
 
+@keras_defaults()
 def _export_fold(
-    run: Path, fold: int, kind: ExportFormat, target: Path, staging: Path, operating_point: str | None
+    run: Path, fold: int, kind: ExportFormat, target: Path, staging: Path, decided: dict[str, object]
 ) -> Exported:
-    decided = export_values(run, fold, operating_point)
+    from radtransfer.pipeline.encoded_image import can_read_encoded, encoded_image
+
     facts, original = read_facts(run, fold), run / f"fold_{fold}" / "model.keras"
     model = open_model(original)
     size = model.input_shape[1]

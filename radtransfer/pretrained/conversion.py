@@ -4,21 +4,24 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from radtransfer.backbones.architecture import build_architecture
+from radtransfer.backbones import BACKBONES
 from radtransfer.cache import PART
-from radtransfer.environment import keras_defaults
+from radtransfer.environment import keras_defaults, require_keras
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
 from radtransfer.pretrained.recognition import mismatch, recognize
 from radtransfer.pretrained.torch_conversion import Converted, convert_torch, torch_backbone
 from radtransfer.weight_formats.matching import match_layers, weighted_layers
-from radtransfer.weight_formats.pytorch import is_pytorch, read_pytorch
+from radtransfer.weight_formats.pytorch import StateDict, is_pytorch, read_pytorch
 from radtransfer.weight_formats.reading import read_weight_file, sha256_of
 from radtransfer.weight_formats.saved_model import is_saved_model, read_saved_model
 from radtransfer.weight_formats.weight_file import WeightFile
+
+if TYPE_CHECKING:
+    import keras
 
 SUFFIX = ".weights.h5"
 
@@ -48,7 +51,6 @@ class Conversion:
     sha256: str
 
 
-@keras_defaults()
 def convert_weights(source: Path, out: Path, *, backbone: str | None = None, overwrite: bool = False) -> Conversion:
     """Write the weights of `source` to `out`, a `.weights.h5` file, and read them back.
 
@@ -71,15 +73,22 @@ def convert_weights(source: Path, out: Path, *, backbone: str | None = None, ove
         raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another name.")
     if not out.parent.is_dir():
         raise ConfigError(f"There is no folder {out.parent}.")
-    found = _from_torch(source, backbone) if source.is_file() and is_pytorch(source) else _from_keras(source, backbone)
-    model = build_architecture(found.backbone, image_size=None, pooling=None)
-    for name, arrays in found.layers.items():
-        model.get_layer(name).set_weights(arrays)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=PART) as folder:
-        part = Path(folder) / out.name
-        model.save_weights(part)
-        _check_equal(part, model, found.layers)
-        part.replace(out)
+    if backbone is not None:
+        BACKBONES.check(backbone)
+    is_torch = source.is_file() and is_pytorch(source)
+    file = read_pytorch(source) if is_torch else _keras_file(source)
+    with keras_defaults():
+        from radtransfer.backbones.architecture import build_architecture
+
+        found = _from_torch(file, backbone) if is_torch else _from_keras(file, source, backbone)
+        model = build_architecture(found.backbone, image_size=None, pooling=None)
+        for name, arrays in found.layers.items():
+            model.get_layer(name).set_weights(arrays)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=PART) as folder:
+            part = Path(folder) / out.name
+            model.save_weights(part)
+            _check_equal(part, model, found.layers)
+            part.replace(out)
     return Conversion(
         source=str(source),
         out=str(out),
@@ -92,16 +101,20 @@ def convert_weights(source: Path, out: Path, *, backbone: str | None = None, ove
     )
 
 
-def _from_torch(source: Path, asked: str | None) -> Converted:
-    file = read_pytorch(source)
+def _from_torch(file: StateDict, asked: str | None) -> Converted:
+    from keras import layers
+
+    from radtransfer.backbones.architecture import build_architecture
+
     name = torch_backbone(file, asked)
     model = build_architecture(name, image_size=None, pooling=None)
-    epsilon = next(layer.epsilon for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+    epsilon = next(layer.epsilon for layer in model.layers if isinstance(layer, layers.BatchNormalization))
     return convert_torch(file, name, weighted_layers(model), epsilon)
 
 
-def _from_keras(source: Path, asked: str | None) -> Converted:
-    file = _keras_file(source)
+def _from_keras(file: WeightFile, source: Path, asked: str | None) -> Converted:
+    from radtransfer.backbones.architecture import build_architecture
+
     if asked is not None:
         model = build_architecture(asked, image_size=None, pooling=None)
         match = match_layers(file, model)
@@ -123,11 +136,12 @@ def _keras_file(source: Path) -> WeightFile:
     if source.is_dir():
         if not is_saved_model(source):
             raise WeightsError(f"{source} is a folder without saved_model.pb and variables/: no SavedModel.")
+        require_keras()
         return read_saved_model(source)
     return read_weight_file(source)
 
 
-def _check_equal(path: Path, model: keras.Model, layers: Mapping[str, tuple[np.ndarray, ...]]) -> None:
+def _check_equal(path: Path, model: "keras.Model", layers: Mapping[str, tuple[np.ndarray, ...]]) -> None:
     """Raises WeightsError unless `path` holds exactly `layers`."""
     written = match_layers(read_weight_file(path), model)
     equal = written.complete and all(

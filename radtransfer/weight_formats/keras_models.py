@@ -1,6 +1,7 @@
 """Whole models opened by Keras: in safe mode, after a look at what they would have it do."""
 
 import io
+import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,6 +16,9 @@ from radtransfer.weight_formats.hdf5_heaps import check_attributes, check_file_h
 
 if TYPE_CHECKING:
     import keras
+
+_UNZIPPED = (zipfile.BadZipFile, zlib.error, EOFError)
+"""What is raised on a damaged archive."""
 
 _MOST_COMPRESSED = 64
 """How many times larger than its file the unpacked content may be."""
@@ -37,6 +41,16 @@ def open_model(path: Path) -> "keras.Model":
         raise
     except Exception as error:  # Keras raises what it meets in a damaged file
         raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from error
+
+
+def layer_names(path: Path) -> tuple[str, ...]:
+    """The names of a model's layers, read without Keras; empty where the file does not tell, of which Keras will."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        return tuple(layer["config"]["name"] for layer in layers)
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, NotImplementedError, *_UNZIPPED):
+        return ()
 
 
 def open_weights(model: "keras.Model", path: Path) -> None:
