@@ -9,7 +9,6 @@ import click
 from radtransfer.cli.completions import complete_backbone
 from radtransfer.cli.data_options import IMAGE_OPTIONS
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.errors import ConfigError
 from radtransfer.similarity import SIMILARITIES
@@ -103,7 +102,6 @@ def compare_cca(
         raise click.UsageError("--pairs compares the same layers of both networks; leave --cross out.")
     if given["compat"] and (given["sampling"] or given["channels"]):
         raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
-    import_tensorflow()
     from radtransfer.comparisons.compare import compare
     from radtransfer.comparisons.comparison_files import (
         COMPARISON_FILES,

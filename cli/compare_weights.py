@@ -7,7 +7,6 @@ import click
 
 from radtransfer.cli.completions import complete_backbone
 from radtransfer.cli.options import overwrite_option
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ def compare_weights(
     \b
     Example: radtransfer compare-weights runs/first@initial runs/first@final --out comparison
     """
-    import_tensorflow()
     from radtransfer.comparisons.comparison_files import WEIGHT_FILES, write_weights
     from radtransfer.comparisons.weights import compare_weights as compare
     from radtransfer.result_folder import check_new

@@ -8,10 +8,10 @@ import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS, images_text, split_lines
 from radtransfer.cli.options import given_settings, setting_options
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json
 from radtransfer.config import load_config
 from radtransfer.errors import DataError
+from radtransfer.run_names import check_value
 
 if TYPE_CHECKING:
     from radtransfer.checks.evidence import Finding
@@ -49,12 +49,12 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     \b
     Example: radtransfer data check images.csv --image-root images/ --out checked
     """
-    settings = load_config(options={**given_settings(given, OPTIONS), "data.source": data})
+    options = {**given_settings(given, OPTIONS), "data.source": data}
+    settings = load_config(options=options, check=check_value)
     if out:
         from radtransfer.result_folder import check_out
 
         check_out(Path(out))
-    import_tensorflow()
     from radtransfer.data.check import check_data
 
     progress = TerminalProgress()

@@ -9,9 +9,9 @@ import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import break_lock_option, given_settings, setting_options
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
+from radtransfer.run_names import check_value
 
 OPTIONS = TABLE_OPTIONS | {
     "on_bad_image": "data.on_bad_image",
@@ -47,8 +47,8 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     Example: radtransfer data prepare images.csv --image-root images/ --image-size 224 --out prepared
              radtransfer finetune --data tfds:prepared --backbone resnet50 --weights imagenet
     """
-    config = load_config(options={**given_settings(given, OPTIONS), "data.source": data})
-    import_tensorflow()
+    options = {**given_settings(given, OPTIONS), "data.source": data}
+    config = load_config(options=options, check=check_value)
     from radtransfer.prepared.prepared_set import prepare_set
 
     result = prepare_set(

@@ -7,10 +7,10 @@ import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, setting_options
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show
 from radtransfer.config import load_config
 from radtransfer.errors import ConfigError
+from radtransfer.run_names import check_value
 from radtransfer.system_errors import writing
 
 OPTIONS = TABLE_OPTIONS | {
@@ -36,13 +36,13 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     \b
     Example: radtransfer data preview images.csv --augmentation light --image-size 224 --out preview.png
     """
-    settings, path = load_config(options={**given_settings(given, OPTIONS), "data.source": data}), Path(out)
+    options = {**given_settings(given, OPTIONS), "data.source": data}
+    settings, path = load_config(options=options, check=check_value), Path(out)
     from radtransfer.figures.style import check_figure_path, save_figure
 
     check_figure_path(path)
     if path.exists() and not overwrite:
         raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another --out.")
-    import_tensorflow()
     from radtransfer.data.preview import preview_data
 
     figure = preview_data(settings, images=images, copies=copies, progress=TerminalProgress())

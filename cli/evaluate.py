@@ -8,11 +8,12 @@ import click
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.evaluation_text import evaluation_lines
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
-from radtransfer.cli.prediction_options import batch_option, fold_option
-from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.prediction_options import batch_option, check_point, fold_option
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
+from radtransfer.datasets import find_dataset
 from radtransfer.errors import ConfigError
+from radtransfer.remote_address import remote_source
 
 if TYPE_CHECKING:
     from radtransfer.predictions.evaluate import Evaluation
@@ -87,13 +88,17 @@ def evaluate(
         from radtransfer.result_folder import check_out
 
         check_out(Path(out))
-    import_tensorflow()
     from radtransfer.device import usable_cores
-    from radtransfer.predictions.evaluate import Judging, evaluate_on, evaluate_run
+    from radtransfer.predictions.evaluate import Judging, check_has_images, evaluate_on, evaluate_run
     from radtransfer.predictions.leak_warnings import SEEN, leak_summary
     from radtransfer.predictions.trained_model import find_model
 
     _check_new(out, overwrite=overwrite)
+    check_point(operating_point)
+    if settings.data.source is None:
+        check_has_images(run)
+    elif remote_source(settings.data.source) is None:
+        find_dataset(settings.data.source)  # first: a model that is a file has to be opened
     progress = TerminalProgress()
     model, judging = find_model(run, folds=fold), Judging(operating_point, bins, draws, seed)
     if settings.data.source is None:

@@ -7,9 +7,10 @@ import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
+from radtransfer.datasets import find_dataset
+from radtransfer.remote_address import remote_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,15 +58,17 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     from radtransfer.result_folder import check_new, check_out
 
     check_out(Path(out))
-    import_tensorflow()
     from radtransfer.explanations.explain import explain as explain_images
     from radtransfer.explanations.explained import ExplainSettings
     from radtransfer.explanations.explanation_files import FILES, explained_record, write_explanations
 
     check_new(Path(out), FILES, overwrite=overwrite)
+    data = load_config(options={**given_settings(given, TABLE_OPTIONS), "data.source": given["data"]}).data
+    if data.source is not None and remote_source(data.source) is None:
+        find_dataset(data.source)  # first: a model that is a file has to be opened
     settings = ExplainSettings(
         files=images,
-        data=load_config(options={**given_settings(given, TABLE_OPTIONS), "data.source": given["data"]}).data,
+        data=data,
         fold=given["fold"],
         layer=given["layer"],
         target=given["target"],

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import show, show_json
 from radtransfer.export_formats import EXPORT_FORMATS
 
@@ -31,7 +30,6 @@ def export(run: str, format_: str, out: str, fold: str | None, operating_point: 
     \b
     Example: radtransfer export runs/first --fold 1 --format savedmodel --out model
     """
-    import_tensorflow()
     from radtransfer.exports.export_run import LARGEST_DIFFERENCE, export_run
 
     exported = export_run(run, format=format_, out=Path(out), fold=fold, operating_point=operating_point)

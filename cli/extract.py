@@ -57,13 +57,17 @@ def extract(
     \b
     Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz
     """
-    check_file(out, overwrite=overwrite)
-    import_tensorflow()
-    from radtransfer.predictions.extract import make_extractor
     from radtransfer.predictions.feature_files import check_feature_file, feature_file
+    from radtransfer.predictions.trained_model import check_layer, check_one
 
+    check_file(out, overwrite=overwrite)
     check_feature_file(Path(out))
     found, stream, progress = open_images(model, images, fold, batch_size, given)
+    check_one(found)
+    check_layer(found, layer)
+    import_tensorflow()
+    from radtransfer.predictions.extract import make_extractor
+
     extractor = make_extractor(found, layer, pool=pool)
     with writing(Path(out)), feature_file(Path(out), layer=extractor.layer, shape=extractor.shape) as write:
         for paths, features in extractor(stream, batch_size=batch_size, notify=progress.note):

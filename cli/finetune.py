@@ -1,5 +1,6 @@
 """`radtransfer finetune`: the main job."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from radtransfer.cli.options import break_lock_option, given_settings, sets_opti
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
+from radtransfer.environment import import_by
 from radtransfer.errors import FoldsFailedError
+from radtransfer.settings import Config
 
 OPTIONS = {
     "data": "data.source",
@@ -97,23 +100,45 @@ def finetune(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
     settings = load_config(config, sets=sets, options=given_settings(*told_apart(given)))
-    import_tensorflow(compute=settings.system.distribute == "none")
+    import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
     from radtransfer.datasets import fitted
-    from radtransfer.dry_run import dry_run as estimate_run
-    from radtransfer.finetune import finetune as run
+    from radtransfer.preparation import read_inputs
 
     progress, name = TerminalProgress(), Path(config).stem if config else None
     settings = fitted(settings, progress)
+    flags = {"resume": resume, "overwrite": overwrite}
+    finished = not dry_run and _is_finished(settings, name=name, **flags)
+    # Whatever is wrong with them is told before TensorFlow is imported, where the data allows it.
+    inputs = None if finished else read_inputs(settings, progress)
+    import_tensorflow(compute=settings.system.distribute == "none")
+    from radtransfer.dry_run import dry_run as estimate_run
+    from radtransfer.finetune import finetune as run
+
     if dry_run:
-        estimate = vars(estimate_run(settings, name=name, progress=progress))
+        estimate = vars(estimate_run(settings, name=name, progress=progress, inputs=inputs))
         show_json(estimate) if as_json else show(*estimate_text(estimate).split("\n"))
         return
     try:
-        result = run(settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
+        result = run(settings, name=name, **flags, progress=progress, inputs=inputs)
     except FoldsFailedError as error:
         _print_result(error.result, as_json=as_json)
         raise
     _print_result(result, as_json=as_json)
+
+
+def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite: bool) -> bool:
+    """Whether the run that goes on is finished already; a run folder that cannot be used is told before the images."""
+    from radtransfer.distribution.cluster import find_cluster
+    from radtransfer.run_address import run_settings
+    from radtransfer.run_names import check_names
+    from radtransfer.runs import open_run, run_folder
+
+    check_names(settings)
+    if find_cluster(settings.system) is not None:
+        return False  # only one of the workers has the folder
+    out = run_folder(settings, name=name, reuse=resume or overwrite)
+    with open_run(out, run_settings(settings, out=out), resume=resume, overwrite=overwrite) as run:
+        return run.finished
 
 
 def told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -50,13 +50,21 @@ def lr_find(
     # Some recipes have no learning rate; here it does not matter.
     unused = {"training.learning_rate": high}
     settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
-    import_tensorflow()
     from radtransfer.datasets import fitted
+    from radtransfer.preparation import read_inputs
+    from radtransfer.rate_search.rule import FILES, checked_width
+    from radtransfer.result_folder import check_new
+
+    progress, place = TerminalProgress(), Path(out)
+    checked_width(low, high, steps)
+    check_new(place, FILES, overwrite=overwrite)
+    rates = {"low": low, "high": high, "steps": steps}
+    settings = fitted(settings, progress)
+    inputs = read_inputs(settings, progress)
+    import_tensorflow()
     from radtransfer.rate_search.search import find_rate, write_search
 
-    progress = TerminalProgress()
-    settings, place = fitted(settings, progress), Path(out)
-    search = find_rate(settings, low=low, high=high, steps=steps, out=place, overwrite=overwrite, progress=progress)
+    search = find_rate(settings, **rates, out=place, overwrite=overwrite, progress=progress, inputs=inputs)
     progress.clear()
     written = write_search(search, place)
     found = search.to_dict()

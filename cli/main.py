@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 from radtransfer import __version__
-from radtransfer.cli.groups import Group
+from radtransfer.cli.groups import Group, unknown_option
 from radtransfer.cli.interrupts import heed_interrupts
+from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import show_libraries_safely
-from radtransfer.environment import pin_variables
+from radtransfer.environment import import_by, pin_variables
 from radtransfer.errors import INTERRUPTED, ConfigError, DiskError, RadtransferError
 from radtransfer.remote_address import check_here
 from radtransfer.safe_text import printable_lines
@@ -76,9 +77,13 @@ class Application(Group):
             raise _safe(error) from None
 
     def invoke(self, ctx: click.Context):
+        words = list(ctx.args)
         try:
-            _check_written(ctx.args)
+            _check_written(words)
+            import_by(import_tensorflow)
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise _safe(unknown_option(error, words)) from None
         except click.ClickException as error:
             raise _safe(error) from None
         except click.exceptions.Exit:

@@ -62,6 +62,11 @@ def plan(
         check_figure_path(Path(filters))
     if out is not None and (Path(out).suffix != ".keras" or Path(out).exists()):
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {out}.")
+    from radtransfer.pretrained.loading import preprocessing_of
+    from radtransfer.run_names import look_up
+
+    look_up(config)
+    preprocessing_of(config.model.weights, backbone=backbone)
     import_tensorflow()
     from radtransfer.plan_block import plan_text
     from radtransfer.planning import plan_network, save_filters, save_planned

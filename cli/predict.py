@@ -13,12 +13,12 @@ from radtransfer.cli.prediction_options import (
     LIST_OPTIONS,
     batch_option,
     check_file,
+    check_point,
     fold_option,
     open_images,
     skip_option,
     tell_bad_images,
 )
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import show_file
 from radtransfer.system_errors import writing
 
@@ -69,7 +69,7 @@ def predict(
     Example: radtransfer predict runs/first new_images/ --out predictions.csv
     """
     check_file(out, overwrite=overwrite)
-    import_tensorflow()
+    check_point(operating_point)
     from radtransfer.metrics.calibration import edge_note
     from radtransfer.predictions.forward import Forward
     from radtransfer.predictions.predict import Predictor

@@ -88,6 +88,14 @@ def check_file(out: str | None, *, overwrite: bool) -> None:
         raise RunError(f"--out {out}: its folder may not be written. Choose another.")
 
 
+def check_point(rule: str | None) -> None:
+    """Raises ConfigError if `--operating-point` is no rule."""
+    from radtransfer.metrics.operating_point import check_rule
+
+    if rule is not None and rule.strip().lower() != "none":
+        check_rule(rule)
+
+
 def open_images(
     model: str, images: Sequence[str], fold: Sequence[int], batch_size: int, given: dict[str, Any]
 ) -> tuple["TrainedModel", "ImageStream", TerminalProgress]:
@@ -97,7 +105,8 @@ def open_images(
     from radtransfer.predictions.trained_model import find_model
 
     data, workers = _list_settings(given)
-    progress, found, listed = TerminalProgress(), find_model(model, folds=fold), list_images(images, data)
+    listed = list_images(images, data)  # first: a model that is a file has to be opened
+    progress, found = TerminalProgress(), find_model(model, folds=fold)
     for note in (*found.notes, *listed.notes):
         progress.note(note)
     stream = ImageStream(

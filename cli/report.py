@@ -43,10 +43,6 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
 
         written = report_published(published, out)
     else:
-        if cca:
-            from radtransfer.cli.tensorflow import import_tensorflow
-
-            import_tensorflow()
         from radtransfer.reports.run_report import report_runs
 
         written = report_runs(runs, out, threshold=threshold, cca=cca, progress=progress)

@@ -15,7 +15,6 @@ from radtransfer.cli.study_places import DEFAULT_CLUSTER, Places
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.errors import DiskError
-from radtransfer.remote_address import remote_source
 from radtransfer.studies.study import Study, study_folder
 from radtransfer.studies.study_file import load_study
 
@@ -74,6 +73,7 @@ STORE = "runs/studies"
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Compute at most N runs now.")
 @break_lock_option
 @click.option("--dry-run", is_flag=True, help="List the runs and estimate the time; compute none.")
+@click.option("--no-timing", is_flag=True, help="With --dry-run: time no run, so that the list comes at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def study(
     config: str,
@@ -87,6 +87,7 @@ def study(
     gpus: float | None,
     limit: int | None,
     dry_run: bool,
+    no_timing: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -100,6 +101,8 @@ def study(
              radtransfer study revisiting --data FOLDS --image-root IMAGES --jobs 2
              radtransfer study revisiting --data FOLDS --image-root IMAGES --ray --gpus-per-run 1
     """
+    if no_timing and not dry_run:
+        raise click.UsageError("--no-timing says how --dry-run lists the runs. Add --dry-run.")
     places = Places(jobs, cluster, cpus, gpus)
     places.check()
     chosen = [name.strip() for name in arms.split(",")] if arms else []
@@ -107,14 +110,12 @@ def study(
     from radtransfer.studies.plan import plan_study
 
     progress = TerminalProgress()
-    if any(remote_source(source) for source in asked.data_sources):
-        import_tensorflow()
     plan = plan_study(asked, store=Path(store), progress=progress)
     progress.clear()
     if dry_run:
         for note in plan.notes:
             progress.note(note)
-        _estimate(plan, jobs=jobs or 1, as_json=as_json)
+        _estimate(plan, jobs=jobs or 1, timing=not no_timing, as_json=as_json)
         return
     path = study_folder(asked, out)
     state = _compute(plan, path, places=places, limit=limit)
@@ -156,9 +157,9 @@ def _again(path: Path, store: Path) -> list[str]:
     return ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(store)]
 
 
-def _estimate(plan: "StudyPlan", *, jobs: int, as_json: bool) -> None:
-    """List the runs, and how long those that are to do will take."""
-    speeds = _speeds(plan)
+def _estimate(plan: "StudyPlan", *, jobs: int, timing: bool, as_json: bool) -> None:
+    """List the runs, and how long those that are to do will take, as far as that is known or timed."""
+    speeds = _speeds(plan, timing=timing)
     rows = [_planned_row(plan, run, speeds.seconds(run)) for run in plan.runs.values()]
     todo = [row["seconds"] for row in rows if row["status"] != "done"]
     seconds = None if None in todo else round(sum(todo) / max(min(jobs, len(todo)), 1))
@@ -169,18 +170,19 @@ def _estimate(plan: "StudyPlan", *, jobs: int, as_json: bool) -> None:
     from radtransfer.cli.study_board import duration
 
     show(*_planned_lines(plan.study, rows))
-    at_most = (
-        "nothing" if not todo else f"at most {duration(seconds)} with --jobs {jobs}; early stopping makes it shorter"
-    )
+    at_most = f"at most {duration(seconds)} with --jobs {jobs}; early stopping makes it shorter"
+    if seconds is None and not timing:
+        at_most = "time unknown: without --no-timing, a run of each network is timed"
+    at_most = at_most if todo else "nothing"
     show(f"{len(rows)} runs: {counts['done']} done, {len(todo)} to do, {at_most}")
 
 
-def _speeds(plan: "StudyPlan") -> Any:
-    """What is known of how fast networks train here; one run of each that nothing is known about is timed."""
+def _speeds(plan: "StudyPlan", *, timing: bool) -> Any:
+    """What is known of how fast networks train here; `timing` times one run of each that nothing is known about."""
     from radtransfer.studies.estimate import rehearsal, store_speeds, untimed_runs
 
     speeds, progress = store_speeds(plan.store), TerminalProgress()
-    for run in untimed_runs(plan, speeds):
+    for run in untimed_runs(plan, speeds) if timing else ():
         import_tensorflow()
         from radtransfer.dry_run import dry_run
         from radtransfer.errors import RadtransferError

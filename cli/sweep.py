@@ -52,7 +52,6 @@ def freeze_sweep_command(
     """
     settings, out = _settings(config, sets, given)
     chosen = _stages(settings, stages)
-    import_tensorflow()
     from radtransfer.datasets import fitted
     from radtransfer.studies.study_runs import check_complete
     from radtransfer.studies.sweeps import freeze_sweep, write_freeze_sweep
@@ -83,7 +82,6 @@ def transfusion_sweep_command(
     if settings.training.eval_every is None:
         settings = changed_config(settings, {"training.eval_every": EVAL_EVERY})
     chosen = _stages(settings, stages)
-    import_tensorflow()
     from radtransfer.datasets import fitted
     from radtransfer.studies.study_runs import check_complete
     from radtransfer.studies.sweeps import transfusion_sweep, write_transfusion_sweep
@@ -101,14 +99,17 @@ def transfusion_sweep_command(
 
 def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
     """The study's plan, and how far it has come; its runs go below OUT/runs."""
+    from radtransfer.result_folder import check_out
     from radtransfer.studies.engines.in_process import InProcess
     from radtransfer.studies.plan import plan_study
     from radtransfer.studies.study_runs import StudyListener, run_study
 
+    check_out(out)
     plan = plan_study(study, store=out / "runs", progress=progress)
     for run in plan.runs.values():
         if run.done:
             progress.note(f"{run.path} is finished; nothing is left to do")
+    import_tensorflow()
     listener = StudyListener()
     listener.note = progress.note
     listener.started = lambda _, run: progress.note(f"arm {run.cell.arm}: {run.path}")

@@ -8,9 +8,9 @@ import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, setting_options
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
+from radtransfer.run_names import check_value
 
 if TYPE_CHECKING:
     from radtransfer.input_scale.file_check import FileCheck
@@ -50,8 +50,7 @@ def check(
     \b
     Example: radtransfer weights check RadImageNet-ResNet50_notop.h5 --data images/
     """
-    settings = load_config(options=given_settings(given, OPTIONS))
-    import_tensorflow()
+    settings = load_config(options=given_settings(given, OPTIONS), check=check_value)
     from radtransfer.input_scale.file_check import check_weights
 
     progress = TerminalProgress()

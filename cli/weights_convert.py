@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import show, show_json
 
 
@@ -25,13 +24,9 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
     \b
     Example: radtransfer weights convert ResNet50.pt radimagenet-resnet50.weights.h5
     """
-    import_tensorflow()
-    from radtransfer.backbones import BACKBONES
     from radtransfer.pretrained.conversion import convert_weights
     from radtransfer.pretrained.hub import HUB, cached_hub_file
 
-    if backbone is not None:
-        BACKBONES.check(backbone)
     if source.startswith(HUB):
         source = str(cached_hub_file(source))
     done = convert_weights(Path(source), Path(out), backbone=backbone, overwrite=overwrite, ignore_lambda=ignore_lambda)

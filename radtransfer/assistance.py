@@ -11,7 +11,7 @@ from radtransfer.errors import OutOfMemoryError, TrainingError
 from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_training import train_fold
 from radtransfer.plan_block import plan_lines, run_record
-from radtransfer.preparation import prepare
+from radtransfer.preparation import RunInputs, prepare
 from radtransfer.progress import Progress
 from radtransfer.run_address import run_settings
 from radtransfer.runs import FREE
@@ -35,8 +35,12 @@ _PLACES = FREE | {"data.source", "data.image_root", "model.weights"}
 """Settings that may differ between workers; of what lies in these places the contents are compared."""
 
 
-def assist(config: Config, replicas: Replicas, progress: Progress) -> tuple[dict[str, Any], dict[int, str], int]:
+def assist(
+    config: Config, replicas: Replicas, progress: Progress, inputs: RunInputs | None = None
+) -> tuple[dict[str, Any], dict[int, str], int]:
     """What a worker that is not the chief does: the same steps, and nothing is written.
+
+    `inputs` are those of `read_inputs`, if it was called already.
 
     Returns:
         What `metrics.json` holds, why folds failed, and how many there are.
@@ -51,7 +55,7 @@ def assist(config: Config, replicas: Replicas, progress: Progress) -> tuple[dict
         if finished is not None:
             return finished, {}, 0
         compare_settings(replicas, run_settings(config, out=Path()))
-        experiment = prepare(config, report_file=None, progress=progress, replicas=replicas)
+        experiment = prepare(config, report_file=None, progress=progress, inputs=inputs, replicas=replicas)
         compare_data(experiment)
         progress.plan(plan_lines(experiment, None))
         experiment, failures = with_kept_images(experiment, progress), {}

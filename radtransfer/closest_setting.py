@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from radtransfer.errors import near_names
+from radtransfer.synonyms import OPTIONS, SECTIONS, meant_names
 
 
 def closest_setting(name: str, known: Iterable[str]) -> str:
@@ -20,8 +21,12 @@ def closest_setting(name: str, known: Iterable[str]) -> str:
         sections.setdefault(above, {})[key] = item
     sections.pop("", None)
     same = [item for item in known if item.rpartition(".")[2] == last]
+    lasts = {item.rpartition(".")[2]: item for item in known}
+    same = same[:1] or [lasts[key] for key in meant_names(last, lasts, OPTIONS)]
+    if not section and name not in sections:
+        same += meant_names(name, sections, SECTIONS)
     if same:
-        return f"Did you mean {same[0]!r}?"
+        return f"Did you mean {' or '.join(map(repr, same))}?"
     if section in sections:
         near = [sections[section][key] for key in near_names(last, sections[section])]
     elif section:

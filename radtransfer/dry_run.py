@@ -10,12 +10,12 @@ import tensorflow as tf
 from radtransfer.batch_norm import IMAGES
 from radtransfer.config import changed_config
 from radtransfer.environment import keras_defaults
-from radtransfer.finetune import run_folder
 from radtransfer.initialization import start
 from radtransfer.learner import Learner
 from radtransfer.plan_block import plan_lines
-from radtransfer.preparation import prepare
+from radtransfer.preparation import RunInputs, prepare
 from radtransfer.progress import Progress
+from radtransfer.runs import run_folder
 from radtransfer.settings import Config
 
 _STEPS = 3
@@ -47,8 +47,10 @@ class Estimate:
 
 
 @keras_defaults()
-def dry_run(config: Config, *, name: str | None = None, progress: Progress | None = None) -> Estimate:
-    """Everything `finetune` does up to its first steps, without a run folder.
+def dry_run(
+    config: Config, *, name: str | None = None, progress: Progress | None = None, inputs: RunInputs | None = None
+) -> Estimate:
+    """Everything `finetune` does up to its first steps, without a run folder; `inputs` as there.
 
     Raises:
         RadtransferError: Whatever `finetune` would raise before training.
@@ -60,7 +62,7 @@ def dry_run(config: Config, *, name: str | None = None, progress: Progress | Non
     out = run_folder(config, name=name, reuse=False)
     if (out / "run.json").exists():
         progress.note(f"{out} holds a run already: --resume, --overwrite or another --out will be needed")
-    experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
+    experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
     progress.plan(plan_lines(experiment, None))
     fold = experiment.folds[0]
     start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=experiment.fold_seed(fold))

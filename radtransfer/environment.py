@@ -14,7 +14,7 @@ of a run, or break it.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +52,9 @@ CPUINFO = Path("/proc/cpuinfo")
 
 _ONEDNN_BY_DEFAULT = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
 """Flags of the Linux processors on which TensorFlow itself uses oneDNN: one is enough."""
+
+
+_importer: Callable[[], None] | None = None
 
 
 def pin_variables() -> None:
@@ -92,12 +95,22 @@ def import_keras() -> None:
     _set_keras(_DEFAULTS)
 
 
+def import_by(importer: Callable[[], None]) -> None:
+    """Let `importer` import Keras and TensorFlow in this process, which runs nothing but radtransfer, when needed."""
+    global _importer
+    _importer = importer
+
+
 def require_keras() -> None:
     """Import Keras with the user's settings, on TensorFlow, if the user has not imported it yet.
+
+    Called after everything that can be checked without: it takes seconds.
 
     Raises:
         ConfigError: It is imported and runs on another backend.
     """
+    if "keras" not in sys.modules and _importer is not None:
+        _importer()
     if "keras" in sys.modules:
         _check_backend()
         return

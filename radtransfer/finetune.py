@@ -19,12 +19,11 @@ from radtransfer.fold_training import train_fold
 from radtransfer.metrics.scoring import recorded_scoring
 from radtransfer.networks import Networks
 from radtransfer.plan_block import plan_lines, run_record
-from radtransfer.preparation import prepare
+from radtransfer.preparation import RunInputs, prepare
 from radtransfer.progress import Progress
-from radtransfer.remote_address import check_here
 from radtransfer.run_address import run_settings
 from radtransfer.run_reading import read_record, reading
-from radtransfer.runs import Run, differences, now, open_run, write_rows, write_text
+from radtransfer.runs import Run, differences, now, open_run, run_folder, write_rows, write_text
 from radtransfer.settings import Config
 from radtransfer.splits.folds import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.tracking import tracked
@@ -48,6 +47,7 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    inputs: RunInputs | None = None,
     networks: Networks | None = None,
 ) -> Result:
     """Train, validate and test on every fold, and leave a run folder.
@@ -58,6 +58,7 @@ def finetune(
         resume: Go on with the same run where it stopped, to the same result.
         overwrite: Replace the run in `config.out`.
         progress: Hears what happens.
+        inputs: From `read_inputs` of these settings, if it was called already.
         networks: Those of earlier runs in this process: one that fits is taken over, to the same result, and the
             first step comes many times sooner.
 
@@ -73,7 +74,7 @@ def finetune(
     replicas = join(config.system, notify=progress.note)
     out = run_folder(config, name=name, reuse=resume or overwrite)
     if replicas is not None and not replicas.is_chief:
-        return _result(out, *assist(config, replicas, progress))
+        return _result(out, *assist(config, replicas, progress, inputs))
     settings = run_settings(config, out=out)
     with (
         open_run(out, settings, resume=resume, overwrite=overwrite) as run,
@@ -87,7 +88,12 @@ def finetune(
             return Result(out, finished)
         compare_settings(replicas, settings)
         experiment = prepare(
-            config, report_file=out / "bad_images.txt", progress=progress, networks=networks, replicas=replicas
+            config,
+            report_file=out / "bad_images.txt",
+            progress=progress,
+            inputs=inputs,
+            networks=networks,
+            replicas=replicas,
         )
         compare_data(experiment)
         _check_unchanged(run, run_record(experiment))
@@ -110,24 +116,6 @@ def _finished_metrics(run: Run) -> dict[str, Any]:
     with reading(run.path):
         # Those of earlier versions do not say which class is positive.
         return {"positive_class": recorded_scoring(run.record).positive_class} | read_record(run.path / "metrics.json")
-
-
-def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
-    """Where the run goes: `config.out`, or a folder below `runs/` that no run stands in yet.
-
-    Raises:
-        ConfigError: It is an address.
-    """
-    check_here(config.out)
-    if config.out is not None:
-        return Path(config.out)
-    data, weights = Path(config.data.source or "data").stem, Path(config.model.weights).stem
-    base = Path("runs") / (name or f"{data}-{config.model.backbone}-{weights}")
-    number, out = 1, base
-    while not reuse and (out / "run.json").exists():
-        number += 1
-        out = base.with_name(f"{base.name}-{number}")
-    return out
 
 
 def _record_start(run: Run, experiment: Experiment) -> None:

@@ -1,14 +1,16 @@
 """Losses per image, from logits, in float32, blind to labels that are not known."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from radtransfer.errors import ConfigError
 
-Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Loss = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """(targets, logits, class weights) → float32 (batch,).
 
 Targets and logits are (batch, classes), targets NaN where unknown. Class weights, float32 (classes,), are
@@ -27,19 +29,26 @@ def make_loss(name: str, *, activation: str) -> Loss:
     Raises:
         ConfigError: Categorical cross-entropy of independent sigmoids, which is not a likelihood.
     """
+    import tensorflow as tf
+
+    check_loss(name, activation=activation)
     if name == "auto":
         name = "categorical_crossentropy" if activation == "softmax" else "binary_crossentropy"
-    if name == "categorical_crossentropy" and activation == "sigmoid":
-        raise ConfigError("training.loss: categorical_crossentropy needs model.head softmax. Received: sigmoid.")
     log_probabilities = _log_softmax if activation == "softmax" else _log_sigmoid
     entropy = _categorical if name == "categorical_crossentropy" else _binary
 
-    def loss(targets: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    def loss(targets: "tf.Tensor", logits: "tf.Tensor", weights: "tf.Tensor") -> "tf.Tensor":
         known = tf.logical_not(tf.math.is_nan(targets))
         log_p, log_not_p = log_probabilities(tf.cast(logits, tf.float32))
         return entropy(tf.where(known, targets, 0.0), log_p, log_not_p, weights, tf.cast(known, tf.float32))
 
     return loss
+
+
+def check_loss(name: str, *, activation: str) -> None:
+    """Raises ConfigError for categorical cross-entropy of independent sigmoids, which is not a likelihood."""
+    if name == "categorical_crossentropy" and activation == "sigmoid":
+        raise ConfigError("training.loss: categorical_crossentropy needs model.head softmax. Received: sigmoid.")
 
 
 def class_weights(
@@ -72,20 +81,28 @@ def class_weights(
     return (len(targets) / (len(classes) * positives)).astype(np.float32)
 
 
-def _categorical(targets: Any, log_p: Any, log_not_p: Any, weights: Any, known: Any) -> tf.Tensor:
+def _categorical(targets: Any, log_p: Any, log_not_p: Any, weights: Any, known: Any) -> "tf.Tensor":
+    import tensorflow as tf
+
     return -tf.reduce_sum(weights * targets * log_p, axis=1)
 
 
-def _binary(targets: Any, log_p: Any, log_not_p: Any, weights: Any, known: Any) -> tf.Tensor:
+def _binary(targets: Any, log_p: Any, log_not_p: Any, weights: Any, known: Any) -> "tf.Tensor":
+    import tensorflow as tf
+
     terms = -(weights * targets * log_p + (1.0 - targets) * log_not_p) * known
     return tf.reduce_sum(terms, axis=1) / tf.maximum(tf.reduce_sum(known, axis=1), 1.0)
 
 
-def _log_sigmoid(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _log_sigmoid(logits: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+    import tensorflow as tf
+
     return tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
 
 
-def _log_softmax(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _log_softmax(logits: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+    import tensorflow as tf
+
     log_p = tf.nn.log_softmax(logits)
     # log(1 - p): the softmax mass of all other classes, bounded as Keras bounds probabilities.
     return log_p, tf.math.log(tf.clip_by_value(1.0 - tf.exp(log_p), 1e-7, 1.0))

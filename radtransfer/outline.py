@@ -3,13 +3,13 @@
 Here a scheme's name and the options beside it become one meaning, or one message why they have none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.backbones.widths import stage_widths
 from radtransfer.errors import ConfigError, UnknownNameError
-from radtransfer.schemes import HALF_AFTER_STAGE2, Scheme, find_scheme
+from radtransfer.schemes import HALF_AFTER_STAGE2, WITHOUT_WEIGHTS, Scheme, find_scheme
 from radtransfer.settings import StageSettings, TransferSettings
 
 
@@ -41,6 +41,12 @@ class Outline:
     head_first: bool
     stages: Mapping[str, StageSettings] = field(default_factory=dict)
 
+    @property
+    def freezes(self) -> bool:
+        """Whether some layer does not train, be it only while the head trains alone."""
+        written = any(not stage.trains for stage in self.stages.values())
+        return written or self.freeze_to != "none" or self.top is not None or self.head_first
+
 
 def outline_plan(settings: TransferSettings, card: Backbone, *, weights: bool) -> Outline:
     """What `settings` ask for.
@@ -60,7 +66,10 @@ def outline_plan(settings: TransferSettings, card: Backbone, *, weights: bool) -
     scheme = find_scheme(name)
     slim = settings.slim or scheme.slim
     through, freeze_to = _boundaries(name, scheme, settings, slim)
-    return Outline(
+    for boundary in (through, freeze_to):
+        if boundary not in (None, "none", "all"):
+            card.check_layer(boundary)
+    outline = Outline(
         scheme=name,
         start=scheme.start,
         rest=scheme.rest or scheme.start,
@@ -71,11 +80,29 @@ def outline_plan(settings: TransferSettings, card: Backbone, *, weights: bool) -
         batch_norm=settings.batch_norm,
         head_first=scheme.head_first,
     )
+    _check_weights(outline, (outline.start, outline.rest), weights=weights)
+    return outline
+
+
+def _check_weights(outline: Outline, starts: Iterable[str], *, weights: bool) -> None:
+    """Raises ConfigError if something starts from pretrained weights that there are none of."""
+    what = next((start for start in starts if start not in WITHOUT_WEIGHTS), None)
+    if not weights and (what or outline.batch_norm != "identity"):
+        asking = f"scheme {outline.scheme} starts from {what}" if what else f"--bn-init {outline.batch_norm}"
+        raise ConfigError(
+            f"{asking}: expected pretrained weights to take it from. Received: --weights random. "
+            "Give --weights imagenet, a file, or a run."
+        )
 
 
 def _scheme_name(settings: TransferSettings, *, weights: bool) -> str:
     if settings.scheme != "auto":
         return settings.scheme
+    if settings.through is not None and settings.slim:
+        raise ConfigError(
+            f"--slim STAGE:WIDTH names the last stage of full width: leave --through {settings.through} out, or add "
+            f"the --scheme that it belongs to. Received: --slim {settings.slim}."
+        )
     if settings.through is not None:
         raise ConfigError(
             f"--through {settings.through} says where, not what: add --scheme transfusion, fixed_features, "
@@ -97,10 +124,7 @@ def _boundaries(name: str, scheme: Scheme, settings: TransferSettings, slim: str
             raise ConfigError(f"Scheme {name} freezes what it reuses. Received: --freeze-to {freeze_to} beside it.")
         through = None if freeze_to == "all" else freeze_to
     if through is not None and scheme.through not in ("named", "named or end") and not by_freezing:
-        raise ConfigError(
-            f"Scheme {name} takes no --through ({scheme.description}). Use transfusion, fixed_features, "
-            "fixed_features_reinit or random_features, or write the stages out under transfer.stages."
-        )
+        raise ConfigError(f"Scheme {name} takes no --through ({scheme.description}). {_instead(scheme, through)}")
     if through is None and scheme.through == "named":
         raise ConfigError(f"Scheme {name} needs --through STAGE or LAYER ({scheme.description}).")
     if scheme.through == "stem":
@@ -108,6 +132,20 @@ def _boundaries(name: str, scheme: Scheme, settings: TransferSettings, slim: str
     if scheme.through == "slim":
         through = slim.partition(":")[0]
     return through, (through or "all") if scheme.freezes else (freeze_to or "none")
+
+
+def _instead(scheme: Scheme, through: str) -> str:
+    """What says for a scheme without `--through` what `--through` would have said."""
+    if scheme.slim:
+        return f"Its last stage of full width is named by --slim STAGE:WIDTH, such as --slim {through}:0.5."
+    if scheme.freezes:
+        return f"What it freezes is named by --freeze-to, such as --freeze-to {through}."
+    if scheme.through == "stem":
+        return "It always ends with the stem: leave --through out."
+    return (
+        "Use transfusion, fixed_features, fixed_features_reinit or random_features, or write the stages out under "
+        "transfer.stages."
+    )
 
 
 def _slim_widths(slim: str, card: Backbone) -> dict[str, float]:
@@ -147,7 +185,9 @@ def _written_out(settings: TransferSettings, card: Backbone, *, weights: bool) -
     filled = {
         name: StageSettings(stage.starts_from or default, stage.trains, stage.width) for name, stage in stages.items()
     }
-    return Outline(
+    if settings.freeze_to not in (None, "none", "all"):
+        card.check_layer(settings.freeze_to)
+    outline = Outline(
         scheme="custom",
         start=default,
         rest=default,
@@ -159,3 +199,5 @@ def _written_out(settings: TransferSettings, card: Backbone, *, weights: bool) -
         head_first=False,
         stages=filled,
     )
+    _check_weights(outline, (stage.starts_from for stage in filled.values()), weights=weights)
+    return outline

@@ -71,7 +71,7 @@ def plan_network(
     outline = outline_plan(config.transfer, card, weights=has_weights(config))
     preprocessing = preprocessing_for(config, card, notify)
     model = _built(config, card, outline.widths, classes, preprocessing)
-    plan = lay_out(outline, model, card, weights=has_weights(config))
+    plan = lay_out(outline, model, card)
     pretrained = load_for(config, card, outline.widths, notify)
     for note in plan.notes():
         notify(note)

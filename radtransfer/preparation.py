@@ -1,29 +1,27 @@
-"""Reads and checks everything that a run needs, before hours are spent on it."""
+"""Reads and checks everything that a run needs, before hours are spent on it.
+
+What needs no network comes first, in `read_inputs`, and imports no TensorFlow: a mistake is told at once.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
-from radtransfer.classifier import Classifier
 from radtransfer.datasets import read_table
 from radtransfer.datasets.image_table import ImageTable, tell_notes
 from radtransfer.datasets.labels import positive_class
 from radtransfer.device import Device, resolve_device
-from radtransfer.distribution.combinations import check_combination
-from radtransfer.distribution.replicas import Replicas
+from radtransfer.distribution.combinations import check_batch_size
 from radtransfer.errors import ConfigError
 from radtransfer.examination.image_check import CheckedImages, check_images
-from radtransfer.experiment import Experiment, loss_weights, make_classifier
-from radtransfer.learner import Learner
+from radtransfer.losses import check_loss, class_weights
 from radtransfer.metrics.evaluation import exact_auc
 from radtransfer.metrics.scoring import Scoring
-from radtransfer.networks import Networks
-from radtransfer.pipeline.batches import Batches, make_batches
+from radtransfer.outline import Outline
 from radtransfer.preprocessing import RANDOM_PREPROCESSING
 from radtransfer.pretrained.loading import PretrainedWeights, load_pretrained
 from radtransfer.pretrained.weight_sources import preprocessing_of
@@ -34,7 +32,64 @@ from radtransfer.settings import Config, TrainingSettings
 from radtransfer.splits.folds import Fold, assign_folds, fold_notes
 from radtransfer.splits.leaks import LEAK, copy_notes, near_identical_notes
 from radtransfer.splits.source_leaks import source_leaks
-from radtransfer.transfer import TransferPlan, lay_out
+
+if TYPE_CHECKING:
+    import keras
+
+    from radtransfer.classifier import Classifier
+    from radtransfer.distribution.replicas import Replicas
+    from radtransfer.experiment import Experiment
+    from radtransfer.learner import Learner
+    from radtransfer.networks import Networks
+    from radtransfer.pipeline.batches import Batches
+    from radtransfer.transfer import TransferPlan
+
+
+_NOTHING_FROZEN = (
+    "--cache-features: the plan freezes nothing from the first layer on, so there is nothing to keep. "
+    "Add --freeze-to STAGE or a scheme that freezes."
+)
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run is given, read and checked as far as that needs no network.
+
+    Attributes:
+        card: The backbone's card.
+        outline: Of the transfer plan.
+        table: Every image, none of them looked into.
+        scoring: Which questions the outputs answer.
+        folds: Who trains, validates and tests where.
+        preprocessing: The resolved mode.
+        activation: Of the head.
+    """
+
+    card: Backbone
+    outline: Outline
+    table: ImageTable
+    scoring: Scoring
+    folds: tuple[Fold, ...]
+    preprocessing: str
+    activation: str
+
+
+def read_inputs(config: Config, progress: Progress) -> RunInputs:
+    """Look up every name, find the weights, read the table and draw the folds.
+
+    Raises:
+        ConfigError: A setting names what does not exist, or does not fit the others.
+        WeightsError: The weights are not found, or known to be another network's.
+        DataError: The images, labels or splits cannot be used.
+    """
+    card, outline = check_names(config)
+    if config.system.cache_features is True and not outline.freezes:
+        raise ConfigError(_NOTHING_FROZEN)
+    preprocessing = preprocessing_for(config, card, progress.note)
+    table, scoring = _read_table(config, progress)
+    return RunInputs(
+        card, outline, table, scoring, _folds(config, table), preprocessing, activation=_activation(config, table)
+    )
 
 
 def prepare(
@@ -42,15 +97,17 @@ def prepare(
     *,
     report_file: Path | None,
     progress: Progress,
-    networks: Networks | None = None,
-    replicas: Replicas | None = None,
-) -> Experiment:
+    inputs: RunInputs | None = None,
+    networks: "Networks | None" = None,
+    replicas: "Replicas | None" = None,
+) -> "Experiment":
     """Read and check everything, cheapest first; images are decoded last.
 
     Args:
         config: The settings.
         report_file: Where unreadable images are listed; None for nowhere.
         progress: Hears what is found.
+        inputs: From `read_inputs` of these settings, if it was called already.
         networks: Those of earlier runs in this process, if any is to be taken over.
         replicas: Those that train, if they are several.
 
@@ -59,13 +116,16 @@ def prepare(
         WeightsError: The weights cannot be used.
         DataError: The images, labels or splits cannot be used.
     """
-    card, outline = check_names(config)
+    inputs = inputs or read_inputs(config, progress)
+    # The modules that need TensorFlow.
+    from radtransfer.experiment import Experiment, make_classifier
+    from radtransfer.networks import Networks
+    from radtransfer.transfer import lay_out
+
+    card, outline, table, folds = inputs.card, inputs.outline, inputs.table, inputs.folds
     device = resolve_device(config.system)
     if replicas is not None:
-        check_combination(config, replicas)
-    table, scoring = _read_table(config, progress)
-    folds = _folds(config, table)
-    preprocessing = preprocessing_for(config, card, progress.note)
+        check_batch_size(config.training.batch_size, replicas.count)
     networks = networks or Networks()
     trained = networks if replicas is None else Networks(replicas=replicas)
     classifier = make_classifier(
@@ -74,11 +134,11 @@ def prepare(
         card,
         table,
         widths=outline.widths,
-        activation=_activation(config, table),
-        preprocessing=preprocessing,
+        activation=inputs.activation,
+        preprocessing=inputs.preprocessing,
         precision=device.precision,
     )
-    plan = lay_out(outline, classifier.backbone, card, weights=has_weights(config))
+    plan = lay_out(outline, classifier.backbone, card)
     pretrained = load_for(config, card, outline.widths, progress.note, model=classifier.backbone)
     learner, head_learner = _learners(config, trained, classifier, plan, device, progress)
     checked = check_images(
@@ -98,7 +158,7 @@ def prepare(
         *near_identical_notes(checked.table, splits, checked.near_identical),
         *source_leaks(config.model.weights, checked.table, folds),
     )
-    for note in (*notes, *_monitor_notes(config, checked.table, folds, scoring), *plan.notes()):
+    for note in (*notes, *_monitor_notes(config, checked.table, folds, inputs.scoring), *plan.notes()):
         (progress.warning if note.startswith(LEAK) else progress.note)(note)
     return Experiment(
         config=config,
@@ -106,10 +166,10 @@ def prepare(
         device=device,
         table=replace(checked.table, notes=(*checked.table.notes, *notes)),
         folds=folds,
-        scoring=scoring,
+        scoring=inputs.scoring,
         pretrained=pretrained,
         plan=plan,
-        preprocessing=preprocessing,
+        preprocessing=inputs.preprocessing,
         networks=networks,
         replicas=replicas,
         classifier=classifier,
@@ -123,7 +183,7 @@ def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring
     """The table, and what can be checked of labels and loss before anything else is read."""
     table = read_table(config.data, progress=progress)
     tell_notes(table.notes, progress)
-    loss_weights(config, table, np.arange(len(table)))
+    class_weights(config.training.class_weights, table.targets, classes=table.classes, task=table.task)
     asked = config.data.positive_from
     grade = table.positive_from if asked is None else asked
     return table, Scoring(table.task, table.classes, grade, positive_class=positive_class(table, config.data))
@@ -165,7 +225,7 @@ def load_for(
     widths: Mapping[str, float],
     notify: Callable[[str], None],
     *,
-    model: keras.Model | None = None,
+    model: "keras.Model | None" = None,
 ) -> PretrainedWeights | None:
     """The weights, for the network at full width: a slim one takes from them what it can.
 
@@ -182,6 +242,8 @@ def load_for(
     if not has_weights(config):
         return None
     if model is None or any(width < 1 for width in widths.values()):
+        from radtransfer.backbones.architecture import build_architecture
+
         model = build_architecture(card, image_size=config.model.image_size)
     return load_pretrained(
         config.model.weights,
@@ -193,6 +255,12 @@ def load_for(
 
 
 def _activation(config: Config, table: ImageTable) -> str:
+    activation = _head(config, table)
+    check_loss(config.training.loss, activation=activation)
+    return activation
+
+
+def _head(config: Config, table: ImageTable) -> str:
     if table.task == "multilabel" and config.model.head == "softmax":
         raise ConfigError("--head softmax needs one label per image; this table has several. Use sigmoid or auto.")
     if config.model.head == "auto":
@@ -202,34 +270,33 @@ def _activation(config: Config, table: ImageTable) -> str:
 
 def _learners(
     config: Config,
-    networks: Networks,
-    classifier: Classifier,
-    plan: TransferPlan,
+    networks: "Networks",
+    classifier: "Classifier",
+    plan: "TransferPlan",
     device: Device,
     progress: Progress,
-) -> tuple[Learner, Learner | None]:
+) -> "tuple[Learner, Learner | None]":
     """The one that trains what the plan trains; and before it the one of the head alone, if the plan has one."""
     training, cache = config.training, config.system.cache_features
     without = training.augmentation == "none" and config.system.distribute == "none"
     from_features = without if cache == "auto" else cache
 
-    def learner(settings: TrainingSettings, frozen: frozenset[str]) -> Learner:
+    def learner(settings: TrainingSettings, frozen: frozenset[str]) -> "Learner":
         return networks.learner(classifier, settings, jit=device.jit, frozen=frozen, from_features=from_features)
 
     head = learner(head_phase(training), plan.layers) if plan.head_first else None
     whole = learner(training, plan.frozen)
     cached = [item for item in (head, whole) if item is not None and item.from_features]
     if cache is True and not cached:
-        raise ConfigError(
-            "--cache-features: the plan freezes nothing from the first layer on, so there is nothing to keep. "
-            "Add --freeze-to STAGE or a scheme that freezes."
-        )
+        raise ConfigError(_NOTHING_FROZEN)
     if cached and training.augmentation != "none":
         progress.note(f"features of the frozen part are kept: there is no {training.augmentation} augmentation")
     return whole, head
 
 
-def _batches(config: Config, checked: CheckedImages, device: Device) -> Batches:
+def _batches(config: Config, checked: CheckedImages, device: Device) -> "Batches":
+    from radtransfer.pipeline.batches import make_batches
+
     return make_batches(
         checked.table.paths,
         checked.table.files,

@@ -20,9 +20,14 @@ def check_out(out: Path) -> None:
     Raises:
         RunError: It is a run or a file, or no folder can be made there.
     """
-    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if (out / "run.json").exists() or out.is_file():
         raise RunError(f"--out {out}: expected a folder for results, received a run or a file. Choose another.")
+    check_place(out)
+
+
+def check_place(out: Path) -> None:
+    """Raises RunError if the folder `out` does not stand and cannot be made."""
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise RunError(f"--out {out}: no folder can be made in {existing}. Choose another.")
 

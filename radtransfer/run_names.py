@@ -7,6 +7,7 @@ from radtransfer.augmentations import AUGMENTATIONS
 from radtransfer.backbones import BACKBONES
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.config import setting_value
+from radtransfer.distribution.combinations import check_features
 from radtransfer.errors import ConfigError
 from radtransfer.intensity_window import parse_window
 from radtransfer.outline import Outline, outline_plan
@@ -40,14 +41,15 @@ def check_names(config: Config) -> tuple[Backbone, Outline]:
     """The backbone's card and the outline of the plan, after every name in the settings was looked up.
 
     Raises:
-        ConfigError: No images are given, a table holds no such name, the package of a tracker is missing, or the plan
-            contradicts itself.
+        ConfigError: No images are given, a table holds no such name, the package of a tracker is missing, or the
+            settings contradict each other.
     """
     if config.data.source is None:
         raise ConfigError(
             "No images given. Pass --data with a folder or a CSV, or a config; try `radtransfer finetune quickstart`."
         )
     check_trackers(config.track)
+    check_features(config.system)
     return look_up(config)
 
 

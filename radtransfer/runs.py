@@ -22,9 +22,11 @@ from radtransfer.errors import RunError
 from radtransfer.locking import LOCK, locked, made_folder
 from radtransfer.near_path import near_path
 from radtransfer.parts import PART, delete_part, is_written
+from radtransfer.remote_address import check_here
 from radtransfer.run_reading import read_record
 from radtransfer.run_reading import read_rows as read_rows  # for whoever knows runs alone
 from radtransfer.safe_text import spreadsheet_cell
+from radtransfer.settings import Config
 from radtransfer.system_errors import write_error
 from radtransfer.whole_file import whole_file
 from radtransfer.yaml_text import write_yaml
@@ -122,6 +124,24 @@ class Run:
     @property
     def finished(self) -> bool:
         return self.record.get("status") == "finished"
+
+
+def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
+    """Where the run goes: `config.out`, or a folder below `runs/` that no run stands in yet.
+
+    Raises:
+        ConfigError: It is an address.
+    """
+    check_here(config.out)
+    if config.out is not None:
+        return Path(config.out)
+    data, weights = Path(config.data.source or "data").stem, Path(config.model.weights).stem
+    base = Path("runs") / (name or f"{data}-{config.model.backbone}-{weights}")
+    number, out = 1, base
+    while not reuse and (out / "run.json").exists():
+        number += 1
+        out = base.with_name(f"{base.name}-{number}")
+    return out
 
 
 @contextlib.contextmanager

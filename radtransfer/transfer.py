@@ -21,7 +21,6 @@ from radtransfer.errors import ConfigError
 from radtransfer.layers import LayerVariable, model_variables
 from radtransfer.outline import Outline
 from radtransfer.preprocessing import LAYER as PREPROCESSING
-from radtransfer.schemes import WITHOUT_WEIGHTS
 
 FEW = 0.01
 """Of a backbone's parameters: a plan that trains fewer, but some, is pointed out."""
@@ -84,11 +83,6 @@ class TransferPlan:
         return {layer: part.starts_from for part in self.parts for layer in part.layers}
 
     @property
-    def needs_weights(self) -> bool:
-        """Whether it is nothing without pretrained weights."""
-        return self.batch_norm != "identity" or any(part.starts_from not in WITHOUT_WEIGHTS for part in self.parts)
-
-    @property
     def uses_batch_norm(self) -> bool:
         """Whether there is a part that `batch_norm` speaks of."""
         return any(part.starts_from != "pretrained" and part.parameters for part in self.parts)
@@ -126,19 +120,18 @@ class TransferPlan:
         }
 
 
-def lay_out(outline: Outline, model: keras.Model, card: Backbone, *, weights: bool) -> TransferPlan:
+def lay_out(outline: Outline, model: keras.Model, card: Backbone) -> TransferPlan:
     """`outline` over the layers of a network.
 
     Args:
         outline: From `outline_plan`.
         model: Flat, with the backbone's layers, alone or within a classifier.
         card: The backbone's.
-        weights: Whether there are pretrained weights.
 
     Raises:
         UnknownNameError: The network has no such stage or layer.
-        ConfigError: A layer to cut at is not the backbone's; something starts from weights that there are none of,
-            or that do not fit a narrow stage.
+        ConfigError: A layer to cut at is not the backbone's, or something starts from weights that do not fit a narrow
+            stage.
     """
     stages = _backbone_stages(model, card)
     for boundary in (outline.through, outline.freeze_to):
@@ -153,7 +146,6 @@ def lay_out(outline: Outline, model: keras.Model, card: Backbone, *, weights: bo
         for (stage, start, trains), layers in sorted(members.items(), key=lambda item: order.index(item[0][0]))
     ]
     plan = TransferPlan(outline.scheme, outline.through, tuple(parts), outline.batch_norm, outline.head_first)
-    _check_weights(plan, weights=weights)
     _check_widths(plan)
     return plan
 
@@ -228,16 +220,6 @@ def _part(
             size = item.variable.value.shape.num_elements()
             total, learned = total + size, learned + size * item.learned
     return Part(stage, tuple(layers), total, learned if trains else 0, starts_from, trains, width)
-
-
-def _check_weights(plan: TransferPlan, *, weights: bool) -> None:
-    if plan.needs_weights and not weights:
-        what = next((part.starts_from for part in plan.parts if part.starts_from not in WITHOUT_WEIGHTS), None)
-        asking = f"scheme {plan.scheme} starts from {what}" if what else f"--bn-init {plan.batch_norm}"
-        raise ConfigError(
-            f"{asking}: expected pretrained weights to take it from. Received: --weights random. "
-            "Give --weights imagenet, a file, or a run."
-        )
 
 
 def _check_widths(plan: TransferPlan) -> None:

@@ -38,6 +38,14 @@ SECTIONS += "`radtransfer configs show quickstart --full` lists every key."
         ("model.backbnoe", "Did you mean 'model.backbone'?"),
         ("backbone", "Did you mean 'model.backbone'?"),
         ("model.epochs", "Did you mean 'training.epochs'?"),
+        ("training.lr", "Did you mean 'training.learning_rate'?"),
+        ("lr", "Did you mean 'training.learning_rate'?"),
+        ("train.bs", "Did you mean 'training.batch_size'?"),
+        ("model.pretrained", "Did you mean 'model.weights'?"),
+        ("data.dataset", "Did you mean 'data.source'?"),
+        ("optimizer.weight-decay", "Did you mean 'training.weight_decay'?"),
+        ("trainer", "Did you mean 'training'?"),
+        ("model", "Did you mean 'model.backbone'?"),
     ],
 )
 def test_an_unknown_setting_is_answered_in_a_line(name, hint):

@@ -91,7 +91,7 @@ def started(scheme, pretrained, *, seed=BASE, name="cbr_tiny", **options):
         preprocessing="torch",
         widths=outline.widths,
     )
-    plan = lay_out(outline, classifier.backbone, card, weights=pretrained is not None)
+    plan = lay_out(outline, classifier.backbone, card)
     start(classifier.model, plan, pretrained, seed=seed)
     return classifier.model
 
@@ -221,7 +221,7 @@ def test_a_seed_draws_the_values_that_it_always_drew(name, settings, digest, pro
         for layer in built.backbone.layers
         if layer.weights
     }
-    plan = lay_out(outline_plan(TransferSettings(**settings), card, weights=True), built.backbone, card, weights=True)
+    plan = lay_out(outline_plan(TransferSettings(**settings), card, weights=True), built.backbone, card)
     start(built.model, plan, invented, seed=7)
     arrays, rng = built.model.get_weights(), np.random.default_rng(1)
     assert digest in (None, hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16])
@@ -236,7 +236,7 @@ def composite(scheme, pretrained, *, seed=BASE, **options):
     )
     start(
         classifier.model,
-        lay_out(outline, classifier.backbone, COMPOSITE, weights=pretrained is not None),
+        lay_out(outline, classifier.backbone, COMPOSITE),
         pretrained,
         seed=seed,
     )

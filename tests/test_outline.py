@@ -68,8 +68,12 @@ def test_stages_that_are_not_written_out_have_their_defaults():
     [
         ({"scheme": "transfusion"}, r"transfusion needs --through STAGE or LAYER"),
         ({"scheme": "mean_var", "through": "stage1"}, r"mean_var takes no --through"),
-        ({"scheme": "hybrid", "through": "stage1"}, r"hybrid takes no --through"),
-        ({"scheme": "freezeall", "through": "stage1"}, r"freezeall takes no --through"),
+        ({"scheme": "hybrid", "through": "stage1"}, r"hybrid takes no --through.*STAGE:WIDTH.*--slim stage1:0.5"),
+        ({"scheme": "slim", "through": "stage3"}, r"slim takes no --through.*--slim STAGE:WIDTH.*--slim stage3:0.5"),
+        ({"scheme": "slim", "slim": "stage1:0.5", "through": "stage2"}, r"--slim STAGE:WIDTH"),
+        ({"slim": "stage1:0.5", "through": "stage2"}, r"--slim STAGE:WIDTH .* leave --through stage2 out"),
+        ({"scheme": "freezeall", "through": "stage1"}, r"freezeall takes no --through.*--freeze-to stage1"),
+        ({"scheme": "gabor", "through": "stage1"}, r"gabor takes no --through.*leave --through out"),
         ({"through": "stage1"}, r"--through stage1 says where, not what: add --scheme"),
         ({"scheme": "fixed_features", "through": "stem", "freeze_to": "stage1"}, r"Received: --freeze-to stage1"),
         ({"scheme": "freezeall", "freeze_to": "none"}, r"Received: --freeze-to none"),
@@ -88,8 +92,24 @@ def test_contradictions_are_named(settings, message):
 
 
 @pytest.mark.parametrize(
+    ("settings", "asking"),
+    [
+        ({"scheme": "transfer"}, "scheme transfer starts from pretrained"),
+        ({"scheme": "mean_var"}, "scheme mean_var starts from mean_var"),
+        ({"batch_norm": "transfer"}, "--bn-init transfer"),
+        ({"stages": {"stem": StageSettings("shuffled")}}, "scheme custom starts from shuffled"),
+    ],
+)
+def test_without_weights_nothing_starts_from_them(settings, asking):
+    with pytest.raises(ConfigError, match=f"{asking}: expected pretrained weights"):
+        outline(weights=False, **settings)
+
+
+@pytest.mark.parametrize(
     ("settings", "closest"),
     [
+        ({"freeze_to": "stage9"}, "stage4"),
+        ({"scheme": "transfusion", "through": "conv2_block3_ou"}, "conv2_block3_out"),
         ({"scheme": "transfuse"}, "transfusion"),
         ({"slim": "stag2:0.5"}, "stage2"),
         ({"stages": {"stm": StageSettings()}}, "stem"),

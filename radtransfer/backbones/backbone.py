@@ -1,13 +1,20 @@
 """What a backbone is: an architecture with named stages, and nothing learned."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radtransfer.errors import ConfigError, UnknownNameError
+from radtransfer.errors import ConfigError, UnknownNameError, near_names
 
 if TYPE_CHECKING:
     import keras
+
+_LAYERS = Path(__file__).with_name("layers.txt")
+"""The layers of the networks, a line each, so that a name is looked up before a network is built."""
+
+_AROUND = ("image", "preprocessing", "avg_pool", "head_dropout", "head", "probabilities")
+"""Layers of a classifier that are not its backbone's."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,23 @@ class Backbone:
         """Raises ConfigError if images of `size` pixels are too small."""
         if size < self.minimum_size:
             raise ConfigError(f"Image size {size} is too small for {self.name} (minimum {self.minimum_size}).")
+
+    def check_layer(self, name: str) -> None:
+        """Raises UnknownNameError if `name` is known to be neither a stage nor a layer; of other networks nothing is.
+
+        Only a network that is not in `layers.txt` has to be built to know.
+        """
+        lines = (line.partition(": ") for line in _LAYERS.read_text(encoding="utf-8").splitlines())
+        layers = next((names.split() for network, _, names in lines if network == self.name), None)
+        if layers is None or name in (*self.stages, *layers, *_AROUND):
+            return
+        raise self.unknown_layer(name, layers)
+
+    def unknown_layer(self, name: str, layers: Iterable[str]) -> UnknownNameError:
+        """The error that `name` is neither a stage nor one of `layers`; it names the closest of both."""
+        # Without a close name the message lists all it is given: hundreds of layers would help nobody.
+        known = [*self.stages, *near_names(name, layers)]
+        return UnknownNameError(f"stage or layer of {self.name}", name, known, see=f"radtransfer backbones {self.name}")
 
     def stage_end(self, stage: str) -> str:
         """The last layer of `stage`.

@@ -1,14 +1,13 @@
 """Which layer belongs to which stage: the ground that freezing, transfusion and analysis stand on."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from radtransfer.backbones.backbone import Backbone
-from radtransfer.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    import keras
 
 HEAD = "head"
 """Where layers belong that come after the last stage."""
@@ -33,7 +32,7 @@ class StageSummary:
     parameters: int
 
 
-def layer_stages(model: keras.Model, card: Backbone) -> dict[str, str]:
+def layer_stages(model: "keras.Model", card: Backbone) -> dict[str, str]:
     """The stage of every layer of `model`, in the model's order.
 
     A layer belongs to the first stage whose end depends on it; what no stage depends on (pooling,
@@ -56,7 +55,7 @@ def layer_stages(model: keras.Model, card: Backbone) -> dict[str, str]:
     return {layer.name: stages.get(layer.name, HEAD) for layer in model.layers}
 
 
-def layer_sources(model: keras.Model) -> dict[str, list[str]]:
+def layer_sources(model: "keras.Model") -> dict[str, list[str]]:
     """Each operation of the graph to those whose outputs it takes.
 
     Read from the config, the public form of the graph, which holds only the calls made in this model:
@@ -73,7 +72,7 @@ def _origins(nodes: Any) -> Iterator[str]:
             yield from _origins(part)
 
 
-def resolve_layer(model: keras.Model, card: Backbone, name: str) -> str:
+def resolve_layer(model: "keras.Model", card: Backbone, name: str) -> str:
     """The layer that `name` means: a stage means its last layer, a layer itself.
 
     Raises:
@@ -84,13 +83,13 @@ def resolve_layer(model: keras.Model, card: Backbone, name: str) -> str:
     layers = [layer.name for layer in model.layers]
     if name in layers:
         return name
-    # Without a close name the message lists all it is given: hundreds of layers would help nobody.
-    known = [*card.stages, *difflib.get_close_matches(name, layers)]
-    raise UnknownNameError(f"stage or layer of {card.name}", name, known, see=f"radtransfer backbones {card.name}")
+    raise card.unknown_layer(name, layers)
 
 
-def stage_summaries(model: keras.Model, card: Backbone) -> tuple[StageSummary, ...]:
+def stage_summaries(model: "keras.Model", card: Backbone) -> tuple[StageSummary, ...]:
     """The stages of a built backbone, in order."""
+    import keras
+
     stages = layer_stages(model, card)
     summaries = []
     for stage, end in card.stages.items():
@@ -111,7 +110,7 @@ def stage_summaries(model: keras.Model, card: Backbone) -> tuple[StageSummary, .
     return tuple(summaries)
 
 
-def layers_up_to(model: keras.Model, card: Backbone, name: str) -> frozenset[str]:
+def layers_up_to(model: "keras.Model", card: Backbone, name: str) -> frozenset[str]:
     """The layers of `model` up to and including `name`, a stage or a layer: all that its output depends on.
 
     With a stage or a layer of a later stage, whole earlier stages are in it.

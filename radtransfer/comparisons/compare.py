@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from radtransfer.batch_norm import share_statistics
-from radtransfer.comparisons.activations import FeatureMaps
 from radtransfer.comparisons.comparison_images import (
     ComparisonImages,
     check_input,
@@ -18,18 +16,26 @@ from radtransfer.comparisons.comparison_images import (
     tested_images,
     tested_paths,
 )
-from radtransfer.comparisons.layer_comparison import LayerScores, compare_layers
 from radtransfer.comparisons.layer_pairs import CHANNELS, LayerPair, Sampling, layer_pairs
 from radtransfer.comparisons.layer_scores import LayerSimilarity, combine, measures, over_folds
-from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
+from radtransfer.comparisons.networks import (
+    DEFAULT_SIZE,
+    Network,
+    NetworkSource,
+    check_layers,
+    find_networks,
+    folds_of,
+)
 from radtransfer.comparisons.sampling import SAMPLINGS
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.progress import Progress
-from radtransfer.seeds import derive_seed
 from radtransfer.settings import DataSettings, ImageSettings
 from radtransfer.similarity.checks import check_choice
 from radtransfer.similarity.measure import Measure
+
+if TYPE_CHECKING:
+    from radtransfer.comparisons.layer_comparison import LayerScores
 
 _MOST_NOTES = 5
 Sources = tuple[NetworkSource, NetworkSource]
@@ -105,7 +111,6 @@ class Comparison:
         return plain | ({"cross": {"layers": list(self.names), **cross}} if cross else {})
 
 
-@keras_defaults()
 def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress | None = None) -> Comparison:
     """Compare two networks layer by layer.
 
@@ -126,15 +131,16 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
     check_choice("channels", settings.sampling.channels, CHANNELS)
     check_choice("batch norm", settings.batch_norm, ("own", "shared"))
     kinds = measures(settings.similarity, compat=settings.compat)
-    sources = _sources((a, b), settings, progress)
-    folds = folds_of(sources, settings.folds)
+    sources, folds, given = find_compared(a, b, settings, progress)
     if not settings.given:
         note_changes([source.run for source in sources if source.run is not None], progress)
     found = []
     for number, fold in enumerate(folds, start=1):
         if len(folds) > 1:
             progress.note(f"fold {fold[0] or fold[1]}, {number} of {len(folds)}")
-        found.append(_compare_fold(sources, fold, kinds, settings, progress))
+        images = _tested_images(sources, fold, progress) if given is None else given
+        with keras_defaults():
+            found.append(_compare_fold(sources, fold, images, kinds, settings, progress))
     pairs, same_images = found[0].pairs, bool(settings.given)
     left_out = _left_out(found)
     for note in left_out[:_MOST_NOTES]:
@@ -158,26 +164,40 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
 class _FoldComparison:
     networks: tuple[Network, Network]
     pairs: tuple[LayerPair, ...]
-    scores: LayerScores
+    scores: "LayerScores"
 
 
-def _sources(given: tuple[str, str], settings: ComparisonSettings, progress: Progress) -> Sources:
-    """The two networks; what is random about one is not random in the same way about the other."""
-    seeds = [derive_seed(settings.sampling.seed, "network", side) for side in ("a", "b")]
-    return tuple(
-        find_network(name, backbone=settings.backbone, seed=seed, notify=progress.note)
-        for name, seed in zip(given, seeds, strict=True)
-    )
+def find_compared(
+    a: str, b: str, settings: ComparisonSettings, progress: Progress
+) -> tuple[Sources, list[tuple[int | None, int | None]], ComparisonImages | None]:
+    """Two networks that can be loaded, the folds that are compared, and the images that were given for it, if any.
+
+    Errors as of `compare`.
+    """
+    sources = find_networks((a, b), backbone=settings.backbone, seed=settings.sampling.seed, notify=progress.note)
+    folds = folds_of(sources, settings.folds)
+    check_layers(sources, settings.layers)
+    runs = [source.run for source in sources if source.run is not None]
+    if settings.given:
+        reading = run_images(runs[0]).images if runs else ImageSettings()
+        return sources, folds, given_images(settings.files, settings.data, reading, progress)
+    if not runs:
+        raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
+    return sources, folds, None
 
 
 def _compare_fold(
     sources: Sources,
     fold: tuple[int | None, int | None],
+    images: ComparisonImages,
     kinds: dict[str, Measure],
     settings: ComparisonSettings,
     progress: Progress,
 ) -> _FoldComparison:
-    images = _images(sources, fold, settings, progress)
+    from radtransfer.batch_norm import share_statistics
+    from radtransfer.comparisons.activations import FeatureMaps
+    from radtransfer.comparisons.layer_comparison import compare_layers
+
     sizes = _image_sizes(sources, settings)
     a, b = (source.load(k, size) for source, k, size in zip(sources, fold, sizes, strict=True))
     for source, network in zip(sources, (a, b), strict=True):
@@ -199,16 +219,9 @@ def _compare_fold(
     return _FoldComparison((a, b), pairs, scores)
 
 
-def _images(
-    sources: Sources, fold: tuple[int | None, int | None], settings: ComparisonSettings, progress: Progress
-) -> ComparisonImages:
-    """The images that were given, read as the first run reads its own, or the test images of that run's fold."""
+def _tested_images(sources: Sources, fold: tuple[int | None, int | None], progress: Progress) -> ComparisonImages:
+    """The test images of the first run's fold."""
     runs = [(source.run, k) for source, k in zip(sources, fold, strict=True) if source.run is not None]
-    if settings.given:
-        reading = run_images(runs[0][0]).images if runs else ImageSettings()
-        return given_images(settings.files, settings.data, reading, progress)
-    if not runs:
-        raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
     images = tested_images(*runs[0])
     unseen = set(tested_paths(*runs[-1]))
     seen = sum(path not in unseen for path in images.paths)
@@ -246,7 +259,7 @@ def _left_out(found: Sequence[_FoldComparison]) -> tuple[str, ...]:
     return tuple(f"left out ({', '.join(kinds)}): {reason}" for reason, kinds in kinds_of.items())
 
 
-def _crossed(pairs: Sequence[LayerPair], kinds: Sequence[str], found: Sequence[LayerScores]) -> dict[str, np.ndarray]:
+def _crossed(pairs: Sequence[LayerPair], kinds: Sequence[str], found: "Sequence[LayerScores]") -> dict[str, np.ndarray]:
     return {
         kind: np.array(
             [

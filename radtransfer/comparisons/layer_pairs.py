@@ -3,17 +3,21 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.backbones.stages import resolve_layer
-from radtransfer.comparisons.activations import FeatureMaps, Reading
-from radtransfer.comparisons.draws import PairedReadings
 from radtransfer.comparisons.sampling import SAMPLINGS, Grid, sample_channels
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import keras
+
+    from radtransfer.comparisons.activations import FeatureMaps, Reading
+    from radtransfer.comparisons.draws import PairedReadings
 
 CHANNELS = ("auto", "paired", "independent", "all")
 """The same channels in both networks where they have as many; the same; others in each; every one."""
@@ -60,7 +64,7 @@ class Sampling:
 
 
 def layer_pairs(
-    a: keras.Model, b: keras.Model, cards: tuple[Backbone | None, Backbone | None], layers: Sequence[str]
+    a: "keras.Model", b: "keras.Model", cards: tuple[Backbone | None, Backbone | None], layers: Sequence[str]
 ) -> tuple[LayerPair, ...]:
     """The layers that `layers` means.
 
@@ -99,8 +103,8 @@ def unequal_widths(a: FeatureMaps, b: FeatureMaps, pairs: Sequence[LayerPair], s
 
 
 def paired_readings(
-    a: FeatureMaps, b: FeatureMaps, pairs: Sequence[LayerPair], *, images: int, sampling: Sampling, repeat: int
-) -> list[PairedReadings]:
+    a: "FeatureMaps", b: "FeatureMaps", pairs: Sequence[LayerPair], *, images: int, sampling: Sampling, repeat: int
+) -> "list[PairedReadings]":
     """One draw for the pairs, a value for each grid that pairs have in common."""
     grids: dict[Grid, list[LayerPair]] = defaultdict(list)
     for pair in pairs:
@@ -114,8 +118,8 @@ def paired_readings(
 
 
 def crossed_readings(
-    a: FeatureMaps, b: FeatureMaps, pairs: Sequence[LayerPair], *, images: int, sampling: Sampling, repeat: int
-) -> list[PairedReadings]:
+    a: "FeatureMaps", b: "FeatureMaps", pairs: Sequence[LayerPair], *, images: int, sampling: Sampling, repeat: int
+) -> "list[PairedReadings]":
     """One draw for every layer of A against every layer of B, a value for each pair of grids.
 
     A pair of layers is read as if it alone were compared.
@@ -143,24 +147,28 @@ def common_grid(a: Grid, b: Grid) -> Grid:
 
 def _at_positions(
     grid: Grid,
-    mine: Mapping[str, Reading],
-    its: Mapping[str, Reading],
+    mine: "Mapping[str, Reading]",
+    its: "Mapping[str, Reading]",
     images: int,
     sampling: Sampling,
     repeat: int,
-) -> PairedReadings:
+) -> "PairedReadings":
+    from radtransfer.comparisons.draws import PairedReadings
+
     rng = np.random.default_rng(derive_seed(sampling.seed_of(repeat), "positions", *grid))
     positions = SAMPLINGS[sampling.sampling](grid, images=images, rows=sampling.rows, rng=rng)
     return PairedReadings(positions, mine, its)
 
 
-def _reading(maps: FeatureMaps, layer: str, sampling: Sampling, repeat: int, side: str) -> Reading:
+def _reading(maps: "FeatureMaps", layer: str, sampling: Sampling, repeat: int, side: str) -> "Reading":
+    from radtransfer.comparisons.activations import Reading
+
     width, seed = maps.width(layer), sampling.seed_of(repeat)
     side = side if sampling.channels == "independent" else ""
     return Reading(layer, sample_channels(width, sampling.dims_of(width), seed=seed, side=side))
 
 
-def _by_grid(maps: FeatureMaps, layers: Mapping[str, str]) -> dict[Grid, dict[str, str]]:
+def _by_grid(maps: "FeatureMaps", layers: Mapping[str, str]) -> dict[Grid, dict[str, str]]:
     found: dict[Grid, dict[str, str]] = defaultdict(dict)
     for name, layer in layers.items():
         found[maps.grid(layer)][name] = layer
@@ -174,7 +182,7 @@ def _stages(cards: tuple[Backbone | None, Backbone | None]) -> tuple[LayerPair, 
     return tuple(LayerPair(stage, end, b.stages[stage]) for stage, end in a.stages.items() if stage in b.stages)
 
 
-def _resolved(model: keras.Model, card: Backbone | None, name: str) -> str:
+def _resolved(model: "keras.Model", card: Backbone | None, name: str) -> str:
     if card is not None:
         return resolve_layer(model, card, name)
     known = [layer.name for layer in model.layers]
@@ -183,6 +191,6 @@ def _resolved(model: keras.Model, card: Backbone | None, name: str) -> str:
     return name
 
 
-def _has_map(layer: keras.Layer) -> bool:
+def _has_map(layer: "keras.Layer") -> bool:
     shape = getattr(layer.output, "shape", ())
     return len(shape) == 4 and type(layer).__name__ not in _NOT_MAPS

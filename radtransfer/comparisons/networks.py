@@ -11,24 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
-
-import keras
+from typing import TYPE_CHECKING, Literal
 
 from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.comparisons.comparison_images import run_file
-from radtransfer.comparisons.flat_model import flat_model, is_flat
 from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError
 from radtransfer.export_formats.embedded import read_from_zip
-from radtransfer.initialization import draw_random
 from radtransfer.near_path import near_path
 from radtransfer.preprocessing import RANDOM_PREPROCESSING, preprocess
 from radtransfer.pretrained.loading import assign, load_pretrained
 from radtransfer.pretrained.weight_sources import preprocessing_of
 from radtransfer.runs import find_fold, finished_folds, read_run
-from radtransfer.weight_formats.keras_models import open_model, open_weights
+from radtransfer.seeds import derive_seed
+from radtransfer.weight_formats.keras_models import layer_names, open_model, open_weights
+
+if TYPE_CHECKING:
+    import keras
 
 DEFAULT_SIZE = 224
 _SCALING = ("Rescaling", "Normalization")
@@ -44,7 +43,7 @@ class Network:
         preprocessing: Mode of its input; None where the file brings its own.
     """
 
-    model: keras.Model
+    model: "keras.Model"
     card: Backbone | None
     preprocessing: str | None
 
@@ -57,6 +56,7 @@ class NetworkSource:
         given: What the user said.
         kind: Of source.
         load: `load(fold, image_size)` gives the `Network`; both are ignored where they decide nothing.
+        card: Its backbone, where known before it is loaded.
         run: The run it is of.
         folds: The finished folds, or the one that was named; empty where there are none.
         image_size: Of the images it takes; None where it can be built for any.
@@ -65,6 +65,7 @@ class NetworkSource:
     given: str
     kind: Literal["run", "random", "imagenet", "file", "weights"]
     load: Callable[[int | None, int], Network]
+    card: Backbone | None = None
     run: Path | None = None
     folds: tuple[int, ...] = ()
     image_size: int | None = None
@@ -88,7 +89,8 @@ def find_network(
     kind, _, name = given.partition(":")
     if kind in ("random", "imagenet") and name:
         BACKBONES.check(name)
-        return NetworkSource(given, kind, partial(_built, name, kind, seed, notify))
+        preprocessing_of(kind, backbone=name)  # raises where there are no such weights
+        return NetworkSource(given, kind, partial(_built, name, kind, seed, notify), BACKBONES[name])
     path, moment = _split_moment(given)
     if (path / "run.json").is_file() or (path.name.startswith("fold_") and (path.parent / "run.json").is_file()):
         return _of_run(given, path, moment)
@@ -101,7 +103,33 @@ def find_network(
     if backbone is None:
         raise _unknown(given)
     BACKBONES.check(backbone)
-    return NetworkSource(given, "weights", partial(_built, backbone, given, seed, notify))
+    preprocessing_of(given, backbone=backbone)
+    return NetworkSource(given, "weights", partial(_built, backbone, given, seed, notify), BACKBONES[backbone])
+
+
+def find_networks(
+    given: tuple[str, str], *, backbone: str | None, seed: int, notify: Callable[[str], None]
+) -> tuple[NetworkSource, NetworkSource]:
+    """Two networks; what is random about one is not random in the same way about the other. Errors of `find_network`.
+
+    A file is opened to know what it takes: after the other one was looked for, which costs nothing.
+    """
+    found: dict[str, NetworkSource] = {}
+    for side, name in sorted(zip("ab", given, strict=True), key=lambda item: item[1].endswith(".keras")):
+        drawn = derive_seed(seed, "network", side)
+        found[side] = find_network(name, backbone=backbone, seed=drawn, notify=notify)
+    return found["a"], found["b"]
+
+
+def check_layers(sources: Sequence[NetworkSource], names: Sequence[str]) -> None:
+    """Raises UnknownNameError if it is known, before they are loaded, that networks have no such stages or layers."""
+    for source in sources if tuple(names) not in (("stages",), ("all",)) else ():
+        known = layer_names(run_file(source.run, f"fold_{source.folds[0]}/model.keras")) if source.run else ()
+        for name in names if source.card else ():
+            if not source.run:
+                source.card.check_layer(name)
+            elif known and name not in (*source.card.stages, *known):
+                raise source.card.unknown_layer(name, known)
 
 
 def folds_of(
@@ -158,7 +186,8 @@ def _of_run(given: str, path: Path, moment: str | None) -> NetworkSource:
         folds = (fold,)
     record = read_run(run)
     load = partial(_trained, run, record, moment == "initial")
-    return NetworkSource(given, "run", load, run, folds, record["image_size"])
+    card = BACKBONES.get(record["backbone"])
+    return NetworkSource(given, "run", load, card, run, folds, record["image_size"])
 
 
 def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> Network:
@@ -177,6 +206,9 @@ def _built(
     image_size: int,
 ) -> Network:
     """A backbone with random or pretrained weights, and the preprocessing that belongs to them."""
+    from radtransfer.backbones.architecture import build_architecture
+    from radtransfer.initialization import draw_random
+
     mode = preprocessing_of(weights, backbone=backbone) or RANDOM_PREPROCESSING
     prepare = partial(preprocess, mode=mode)
     model = build_architecture(backbone, image_size=image_size, prepare=prepare)
@@ -198,7 +230,7 @@ def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSo
     return NetworkSource(given, "file", lambda *_: network, image_size=network.model.inputs[0].shape[1])
 
 
-def file_network(given: str, path: Path, model: keras.Model, notify: Callable[[str], None]) -> Network:
+def file_network(given: str, path: Path, model: "keras.Model", notify: Callable[[str], None]) -> Network:
     """The network that the `.keras` file `path` holds as `model`, every layer at the top.
 
     One with scaling of its own, and what radtransfer exported, is as it is; another gets the preprocessing of its
@@ -208,6 +240,10 @@ def file_network(given: str, path: Path, model: keras.Model, notify: Callable[[s
         WeightsError: It is no functional model of one image.
         ValueError: Layers of different sub-models share a name.
     """
+    import keras
+
+    from radtransfer.comparisons.flat_model import flat_model, is_flat
+
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
     model = model if is_flat(model) else flat_model(model)
@@ -222,11 +258,11 @@ def file_network(given: str, path: Path, model: keras.Model, notify: Callable[[s
     return Network(prepared, card, card.preprocessing)
 
 
-def _scales_itself(model: keras.Model) -> bool:
+def _scales_itself(model: "keras.Model") -> bool:
     return any(type(layer).__name__ in _SCALING for layer in model.layers)
 
 
-def _card_of(model: keras.Model) -> Backbone | None:
+def _card_of(model: "keras.Model") -> Backbone | None:
     """The backbone whose stages the model has, by the names of their last layers."""
     names = {layer.name for layer in model.layers}
     cards = [card for card in BACKBONES.values() if {*card.stages.values()} <= names]

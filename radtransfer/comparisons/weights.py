@@ -3,19 +3,21 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from radtransfer.comparisons.comparison_images import note_changes
-from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_network, folds_of
+from radtransfer.comparisons.networks import DEFAULT_SIZE, Network, NetworkSource, find_networks, folds_of
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import WeightsError, WeightsMismatchError
-from radtransfer.layers import LayerVariable, convolution_kernels, model_variables
 from radtransfer.preprocessing import preprocessing_mode
 from radtransfer.progress import Progress
-from radtransfer.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import keras
+
+    from radtransfer.layers import LayerVariable
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,6 @@ class WeightComparison:
         }
 
 
-@keras_defaults()
 def compare_weights(
     a: str,
     b: str,
@@ -102,14 +103,12 @@ def compare_weights(
         WeightsMismatchError: The networks have no layer of one name and shape.
     """
     progress = progress or Progress()
-    sources = tuple(
-        find_network(name, backbone=backbone, seed=derive_seed(seed, "network", side), notify=progress.note)
-        for side, name in (("a", a), ("b", b))
-    )
-    note_changes([source.run for source in sources if source.run is not None], progress)
+    sources = find_networks((a, b), backbone=backbone, seed=seed, notify=progress.note)
     chosen, networks, per_fold = folds_of(sources, folds), None, []
+    note_changes([source.run for source in sources if source.run is not None], progress)
     for number, fold in enumerate(chosen, start=1):
-        pair = tuple(_load(source, k, image_size) for source, k in zip(sources, fold, strict=True))
+        with keras_defaults():
+            pair = tuple(_load(source, k, image_size) for source, k in zip(sources, fold, strict=True))
         networks = networks or pair
         per_fold.append(_changes(*(network.model for network in pair)))
         progress.count("folds", number, len(chosen))
@@ -159,8 +158,10 @@ def _load(source: NetworkSource, fold: int | None, image_size: int | None) -> Ne
     return source.load(fold, source.image_size or image_size or DEFAULT_SIZE)
 
 
-def _learned(model: keras.Model) -> dict[str, dict[str, LayerVariable]]:
+def _learned(model: "keras.Model") -> "dict[str, dict[str, LayerVariable]]":
     """What trains, frozen or not, by layer; a layer within another one is called `outer/inner`."""
+    from radtransfer.layers import model_variables
+
     found: dict[str, dict[str, LayerVariable]] = {}
     for layer, variables in model_variables(model).items():
         for path, item in variables.items():
@@ -170,7 +171,7 @@ def _learned(model: keras.Model) -> dict[str, dict[str, LayerVariable]]:
     return found
 
 
-def _changes(a: keras.Model, b: keras.Model) -> dict[str, WeightChange]:
+def _changes(a: "keras.Model", b: "keras.Model") -> dict[str, WeightChange]:
     others, changes = _learned(b), {}
     for name, variables in _learned(a).items():
         mine, its = (
@@ -195,6 +196,8 @@ def _filters(a: Network, b: Network) -> Filters | None:
 
 def _first_kernel(network: Network) -> tuple[str, np.ndarray | None]:
     """The first convolution's kernel, its channels in the order of the image."""
+    from radtransfer.layers import convolution_kernels
+
     for layer, _, variable in convolution_kernels(network.model):
         kernel = np.array(variable)
         reverse = network.preprocessing and preprocessing_mode(network.preprocessing).order == "BGR"

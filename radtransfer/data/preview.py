@@ -13,15 +13,15 @@ from radtransfer.device import usable_cores
 from radtransfer.environment import keras_defaults
 from radtransfer.examination.image_check import CheckedImages, check_images
 from radtransfer.figures.contact_sheet import SheetRow, draw_contact_sheet, shortened
-from radtransfer.pipeline.batches import Epoch, make_batches
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from radtransfer.pipeline.batches import Epoch
 
-@keras_defaults()
+
 def preview_data(config: Config, *, images: int, copies: int, progress: Progress | None = None) -> "Figure":
     """A contact sheet: each image as the network sees it, then `copies` random variations of it.
 
@@ -39,20 +39,23 @@ def preview_data(config: Config, *, images: int, copies: int, progress: Progress
     AUGMENTATIONS.check(augmentation)
     table = read_table(config.data, progress=progress)
     checked = _checked(table.select(chosen_rows(table, images, config.seed)), config, progress or Progress())
-    batches = make_batches(
-        checked.table.paths,
-        checked.table.files,
-        checked.facts,
-        checked.table.targets,
-        image_size=size,
-        reading=config.images,
-        batch_size=len(checked.table),
-        workers=usable_cores(),
-        augmentation=augmentation,
-    )
     copies = 0 if augmentation == "none" else copies
-    epochs = [batches.in_order(), *(batches.shuffled(number, seed=config.seed) for number in range(1, copies + 1))]
-    pictures = zip(*(_pictures(epoch) for epoch in epochs), strict=True)
+    with keras_defaults():
+        from radtransfer.pipeline.batches import make_batches
+
+        batches = make_batches(
+            checked.table.paths,
+            checked.table.files,
+            checked.facts,
+            checked.table.targets,
+            image_size=size,
+            reading=config.images,
+            batch_size=len(checked.table),
+            workers=usable_cores(),
+            augmentation=augmentation,
+        )
+        epochs = [batches.in_order(), *(batches.shuffled(number, seed=config.seed) for number in range(1, copies + 1))]
+        pictures = list(zip(*(_pictures(epoch) for epoch in epochs), strict=True))
     return draw_contact_sheet(
         [
             SheetRow(PurePosixPath(path.replace("\\", "/")).name, label, row)
@@ -92,7 +95,7 @@ def _checked(table: ImageTable, config: Config, progress: Progress) -> CheckedIm
     return checked
 
 
-def _pictures(epoch: Epoch) -> list[np.ndarray]:
+def _pictures(epoch: "Epoch") -> list[np.ndarray]:
     """The images of one pass in table order, uint8 (height, width, 3)."""
     (batch,) = epoch
     images = np.clip(np.rint(batch[0].numpy()), 0, 255).astype(np.uint8)

@@ -36,15 +36,22 @@ class Cluster:
         return [i for i, host in enumerate(self.hosts) if i != self.index and not _takes_connection(host)]
 
 
-def find_cluster(settings: SystemSettings) -> Cluster:
-    """The cluster of `multiworker`: from the settings, or from the variable TF_CONFIG.
+def find_cluster(settings: SystemSettings) -> Cluster | None:
+    """The cluster of `multiworker`, from the settings or the variable TF_CONFIG; None without `multiworker`.
 
     TF_CONFIG is TensorFlow's: `{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}`,
     with a "chief" before the workers or without.
 
     Raises:
-        ConfigError: Neither says it, or what it says is no cluster.
+        ConfigError: Neither says it, or what it says is no cluster; or the settings name workers without `multiworker`.
     """
+    if settings.distribute != "multiworker":
+        if settings.hosts or settings.worker_index is not None:
+            given = "--workers HOST:PORT,…" if settings.hosts else "--worker-index"
+            raise ConfigError(
+                f"{given} belongs to --distribute multiworker. Received: --distribute {settings.distribute}."
+            )
+        return None
     if settings.hosts:
         source, hosts, index = "--workers", settings.hosts, settings.worker_index
         if index is None:

@@ -45,12 +45,9 @@ def join(settings: SystemSettings, *, notify: Callable[[str], None] = lambda _: 
         ConfigError: The cluster cannot be used, or TensorFlow has computed already.
         WorkerLostError: The others did not come.
     """
-    given = "--workers HOST:PORT,…" if settings.hosts else "--worker-index"
-    if settings.distribute != "multiworker" and (settings.hosts or settings.worker_index is not None):
-        raise ConfigError(f"{given} belongs to --distribute multiworker. Received: --distribute {settings.distribute}.")
+    cluster = find_cluster(settings)
     if settings.distribute == "none":
         return None
-    cluster = find_cluster(settings) if settings.distribute == "multiworker" else None
     if cluster not in _joined:
         _joined[cluster] = Replicas(_mirrored() if cluster is None else _of_workers(cluster, notify), cluster)
     return _joined[cluster]

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.environment import require_keras
 from radtransfer.errors import BadImageError, DataError
 from radtransfer.examination.checked_images import recall, remember
 from radtransfer.examination.image_examination import examine_image
@@ -94,6 +95,7 @@ def check_images(
         _report([], report_file)
         progress.note(f"all {len(table)} images were checked before, and no file has changed since")
         return CheckedImages(table, known[0], (), known[1])
+    require_keras()  # images are decoded by TensorFlow, in threads
     findings = []
     look = partial(_check, reading=reading)
     with closing(in_parallel(look, table.files, workers=workers)) as batches:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from radtransfer.environment import require_keras
 from radtransfer.errors import BadImageError
 from radtransfer.examination.near_identical import SIDE, miniature
 from radtransfer.examination.retina import retina_box
@@ -23,6 +24,7 @@ def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tupl
     """
     facts = tuple(map(inspect_image, places))
     if reading.fundus_crop or any(fact.deep for fact in facts):
+        require_keras()
         return tuple(examine_image(place, reading)[0] for place in places)
     return facts
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.environment import require_keras
 from radtransfer.errors import BadImageError
 from radtransfer.examination.image_examination import image_contents, read_pixels
 from radtransfer.examination.near_identical import miniature
@@ -99,6 +100,7 @@ def survey_images(table: ImageTable, *, workers: int, window: str, progress: Pro
         window: The setting `images.window`.
         progress: Hears the count.
     """
+    require_keras()  # images are decoded by TensorFlow, in threads
     records: list[ImageRecord] = []
     look = partial(survey_image, window=window)
     with closing(in_parallel(look, table.files, workers=workers)) as batches:

@@ -1,7 +1,6 @@
 """The disc of the retina in a fundus photograph, which stands before a dark background."""
 
 import numpy as np
-from scipy import ndimage
 
 _SIDE = 256
 """Pixels of the longer side that are looked at."""
@@ -22,6 +21,8 @@ def retina_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
     Args:
         pixels: (height, width, 3), of any range.
     """
+    from scipy import ndimage
+
     step = max(1, max(pixels.shape[:2]) // _SIDE)
     grey = pixels[::step, ::step].max(axis=-1).astype(np.float32)
     low, bright = np.percentile(grey, [1, 90])

@@ -1,12 +1,15 @@
 """Maps of so few positions that they show a region at most, and where finer ones are."""
 
-from radtransfer.explanations.scored_network import ScoredNetwork
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from radtransfer.explanations.scored_network import ScoredNetwork
 
 FINE = 7
 """Positions along a side below which a map is coarse: most networks have 7 at the size they are made for."""
 
 
-def coarse_map_note(network: ScoredNetwork) -> str | None:
+def coarse_map_note(network: "ScoredNetwork") -> str | None:
     """What to know of the network's map if it is coarser than 7×7, and the stage that would be finer; else None."""
     if min(network.grid) >= FINE:
         return None
@@ -19,7 +22,7 @@ def coarse_map_note(network: ScoredNetwork) -> str | None:
     return f"{covers}; --layer {stage} has {_times(network.stage_grids[stage])}"
 
 
-def finer_stage(network: ScoredNetwork) -> str | None:
+def finer_stage(network: "ScoredNetwork") -> str | None:
     """The last stage whose map is fine, else the finest of those that are finer than the network's; None without."""
     finer = {stage: grid for stage, grid in network.stage_grids.items() if min(grid) > min(network.grid)}
     fine = [stage for stage, grid in finer.items() if min(grid) >= FINE]

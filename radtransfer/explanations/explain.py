@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,23 +19,25 @@ from radtransfer.explanations.explained_images import (
 )
 from radtransfer.explanations.maps import class_maps, median, occlusion_maps, on_grid, rank_correlation
 from radtransfer.explanations.randomization import randomization_test
-from radtransfer.explanations.scored_network import Decision, ScoredNetwork
 from radtransfer.explanations.verdicts import (
+    Decision,
     Verdict,
     confident_mistakes_first,
     multi_label_verdicts,
     single_label_verdicts,
 )
-from radtransfer.predictions.trained_model import TrainedModel, find_model
+from radtransfer.predictions.trained_model import TrainedModel, check_layer, find_model, is_export
 from radtransfer.progress import Progress
 from radtransfer.runs import find_fold
+
+if TYPE_CHECKING:
+    from radtransfer.explanations.scored_network import ScoredNetwork
 
 _BATCH = 16
 _TESTED = 16
 """Images of the randomization test, at most."""
 
 
-@keras_defaults()
 def explain(given: str, settings: ExplainSettings, *, progress: Progress | None = None) -> Explained:
     """Explain images; see `ExplainSettings`.
 
@@ -50,12 +52,27 @@ def explain(given: str, settings: ExplainSettings, *, progress: Progress | None 
         WeightsError: A model that cannot be read, or is no classifier.
     """
     progress = progress or Progress()
+    if not settings.files and settings.data.source is None and is_export(given):
+        raise _no_images()
     model = _find(given, settings, progress)
+    if settings.layer is not None:
+        check_layer(model, settings.layer)
+    if settings.target is not None and model.kind == "run":
+        _check_target(settings.target, model.scoring.classes)
+    images = _images(model, settings, progress)
+    with keras_defaults():
+        return _explained(given, model, images, settings, progress)
+
+
+def _explained(
+    given: str, model: TrainedModel, images: ExplainedImages, settings: ExplainSettings, progress: Progress
+) -> Explained:
+    from radtransfer.explanations.scored_network import ScoredNetwork
+
     card = BACKBONES.get(model.backbone)
     network = ScoredNetwork(model.keras_models()[0], card, settings.layer)
     if settings.layer is None and network.card and network.stage != list(network.card.stages)[-1]:
         progress.note(f"the map is that of {network.stage}: later stages have one position for images of this size")
-    images = _images(model, settings, progress)
     logits = _all_logits(network, images, progress)
     classes = _classes(model, network, images)
     verdicts = _verdicts(network.probabilities(logits), images, model.scoring.task if model.named else None, classes)
@@ -112,11 +129,15 @@ def _images(model: TrainedModel, settings: ExplainSettings, progress: Progress) 
         classes = model.scoring.classes if model.named else None
         return images_of_data(settings.data, model.reading, classes, progress)
     if model.kind != "run":
-        raise ConfigError("Expected images: name files after the model, or give --data with a folder or table.")
+        raise _no_images()
     return images_of_run(model.path, model.folds[0])
 
 
-def _all_logits(network: ScoredNetwork, images: ExplainedImages, progress: Progress) -> np.ndarray:
+def _no_images() -> ConfigError:
+    return ConfigError("Expected images: name files after the model, or give --data with a folder or table.")
+
+
+def _all_logits(network: "ScoredNetwork", images: ExplainedImages, progress: Progress) -> np.ndarray:
     """Of every image, in order."""
     logits = np.empty((len(images), network.outputs), np.float32)
     epoch = images.batches(range(len(images)), image_size=network.image_size, batch_size=_BATCH).in_order()
@@ -126,7 +147,7 @@ def _all_logits(network: ScoredNetwork, images: ExplainedImages, progress: Progr
     return logits
 
 
-def _classes(model: TrainedModel, network: ScoredNetwork, images: ExplainedImages) -> tuple[str, ...]:
+def _classes(model: TrainedModel, network: "ScoredNetwork", images: ExplainedImages) -> tuple[str, ...]:
     """The names of the classes; numbers where nobody gives any."""
     count = 2 if network.outputs == 1 else network.outputs
     known = model.scoring.classes if model.named else None
@@ -147,16 +168,20 @@ def _verdicts(
     return single_label_verdicts(probabilities, images.truth, classes)
 
 
-def _decision(target: str | None, verdict: Verdict, network: ScoredNetwork, classes: Sequence[str]) -> Decision:
+def _decision(target: str | None, verdict: Verdict, network: "ScoredNetwork", classes: Sequence[str]) -> Decision:
     if target is None:
         return verdict.decision
-    if target not in classes:
-        raise ConfigError(f"--class {target!r}: expected one of {', '.join(classes)}.")
+    _check_target(target, classes)
     number = classes.index(target)
     return Decision(0, present=bool(number)) if network.outputs == 1 < len(classes) else Decision(number)
 
 
-def _pixels(network: ScoredNetwork, images: ExplainedImages, rows: Sequence[int]) -> np.ndarray:
+def _check_target(target: str, classes: Sequence[str]) -> None:
+    if target not in classes:
+        raise ConfigError(f"--class {target!r}: expected one of {', '.join(classes)}.")
+
+
+def _pixels(network: "ScoredNetwork", images: ExplainedImages, rows: Sequence[int]) -> np.ndarray:
     """Some images as the network gets them, float32 (images, size, size, 3)."""
     batches = images.batches(rows, image_size=network.image_size, batch_size=len(rows))
     return next(iter(batches.in_order()))[0].numpy()

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from radtransfer.explanations.randomization import Randomized
-from radtransfer.explanations.scored_network import ScoredNetwork
 from radtransfer.explanations.verdicts import Verdict
 from radtransfer.settings import DataSettings
+
+if TYPE_CHECKING:
+    from radtransfer.explanations.scored_network import ScoredNetwork
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Explained:
     """
 
     given: str
-    network: ScoredNetwork
+    network: "ScoredNetwork"
     what: str
     images: int
     mistakes: int | None

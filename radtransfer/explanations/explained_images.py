@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +14,11 @@ from radtransfer.device import usable_cores
 from radtransfer.errors import DataError
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
-from radtransfer.pipeline.batches import Batches, make_batches
 from radtransfer.progress import Progress
 from radtransfer.settings import DataSettings, ImageSettings
+
+if TYPE_CHECKING:
+    from radtransfer.pipeline.batches import Batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +48,10 @@ class ExplainedImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def batches(self, rows: Sequence[int], *, image_size: int, batch_size: int) -> Batches:
+    def batches(self, rows: Sequence[int], *, image_size: int, batch_size: int) -> "Batches":
         """Those numbered `rows`, as the network sees them."""
+        from radtransfer.pipeline.batches import make_batches
+
         return make_batches(
             [self.paths[row] for row in rows],
             [self.places[row] for row in rows],

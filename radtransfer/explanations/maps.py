@@ -6,11 +6,14 @@ References:
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import rankdata
 
-from radtransfer.explanations.scored_network import Decision, ScoredNetwork
+from radtransfer.explanations.verdicts import Decision
+
+if TYPE_CHECKING:
+    from radtransfer.explanations.scored_network import ScoredNetwork
 
 _AT_ONCE = 8
 """Images of one backward pass."""
@@ -19,7 +22,7 @@ _COPIES = 32
 """Occluded copies of one forward pass."""
 
 
-def class_maps(network: ScoredNetwork, images: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
+def class_maps(network: "ScoredNetwork", images: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
     """Grad-CAM before its ReLU: float32 (images, height, width) of the layer; what is above 0 speaks for the decision.
 
     Each channel of the layer, weighted with the mean over positions of the score's gradient, summed.
@@ -40,7 +43,7 @@ def class_maps(network: ScoredNetwork, images: np.ndarray, decisions: Sequence[D
 
 
 def occlusion_maps(
-    network: ScoredNetwork,
+    network: "ScoredNetwork",
     images: np.ndarray,
     decisions: Sequence[Decision],
     *,
@@ -81,6 +84,8 @@ def on_grid(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Spearman's, of two maps of one shape; None where one of them is the same everywhere."""
+    from scipy.stats import rankdata
+
     ranks = [rankdata(values.ravel()) for values in (a, b)]
     if any(np.ptp(values) == 0 for values in ranks):
         return None

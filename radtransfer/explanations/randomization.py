@@ -8,14 +8,18 @@ References:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from radtransfer.backbones.stages import HEAD, layer_stages
 from radtransfer.explanations.maps import class_maps, median, rank_correlation
-from radtransfer.explanations.scored_network import Decision, ScoredNetwork
-from radtransfer.initialization import draw_random
+from radtransfer.explanations.verdicts import Decision
+
+if TYPE_CHECKING:
+    import keras
+
+    from radtransfer.explanations.scored_network import ScoredNetwork
 
 PASSED = 0.5
 """Largest rank correlation, all weights redrawn, with which maps are said to depend on the weights."""
@@ -50,7 +54,7 @@ def depend_on_weights(found: Sequence[Randomized], *, images: int) -> bool | Non
 
 
 def randomization_test(
-    network: ScoredNetwork,
+    network: "ScoredNetwork",
     images: np.ndarray,
     decisions: Sequence[Decision],
     *,
@@ -66,6 +70,8 @@ def randomization_test(
         seed: Of the weights that are drawn.
         count: Hears how many steps are done.
     """
+    from radtransfer.initialization import draw_random
+
     model, trained = network.model, class_maps(network, images, decisions)
     learned = model.get_weights()
     try:
@@ -85,7 +91,7 @@ def randomization_test(
     return found
 
 
-def _steps(network: ScoredNetwork) -> dict[str, list[keras.Layer]]:
+def _steps(network: "ScoredNetwork") -> "dict[str, list[keras.Layer]]":
     """The layers with weights that each step adds, from the output down."""
     layers = [layer for layer in network.model.layers if layer.weights]
     if network.card is None:

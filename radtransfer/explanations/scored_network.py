@@ -1,7 +1,6 @@
 """A classifier opened at two places: at a layer whose map is drawn, and before its last activation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -11,14 +10,7 @@ from radtransfer.backbones.backbone import Backbone
 from radtransfer.backbones.stages import resolve_layer
 from radtransfer.comparisons.flat_model import flat_model, is_flat
 from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What is explained about an image: that output number `output` is there, or that it is not."""
-
-    output: int
-    present: bool = True
+from radtransfer.explanations.verdicts import Decision
 
 
 class ScoredNetwork:

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radtransfer.explanations.scored_network import Decision
+
+@dataclass(frozen=True)
+class Decision:
+    """What is explained about an image: that output number `output` is there, or that it is not."""
+
+    output: int
+    present: bool = True
 
 
 @dataclass(frozen=True)

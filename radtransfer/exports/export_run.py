@@ -17,9 +17,8 @@ from radtransfer.exports.export_metadata import export_metadata
 from radtransfer.exports.model_card import ExportCheck, model_card
 from radtransfer.exports.run_facts import read_facts
 from radtransfer.exports.sample_images import Samples, sample_images
-from radtransfer.pipeline.encoded_image import can_read_encoded, encoded_image
 from radtransfer.predictions.validation import export_values
-from radtransfer.result_folder import files_together
+from radtransfer.result_folder import check_place, files_together
 from radtransfer.runs import find_fold, finished_folds, read_run, write_text
 from radtransfer.weight_formats.keras_models import open_model
 
@@ -70,7 +69,6 @@ class Exported:
     positive_class: str | None
 
 
-@keras_defaults()
 def export_run(
     run: str | Path, *, format: str, out: Path, fold: str | None = None, operating_point: str | None = None
 ) -> list[Exported]:
@@ -96,9 +94,12 @@ def export_run(
     for target in targets.values():
         if target.exists():
             raise RunError(f"{target} exists; nothing was written. Choose another --out.")
-    with files_together(next(iter(targets.values())).parent, first="*.card.md") as staging:
+    folder = next(iter(targets.values())).parent
+    check_place(folder)
+    decided = {number: export_values(path, number, operating_point) for number in targets}
+    with files_together(folder, first="*.card.md") as staging:
         exported = [
-            _export_fold(path, number, kind, target, staging, operating_point) for number, target in targets.items()
+            _export_fold(path, number, kind, target, staging, decided[number]) for number, target in targets.items()
         ]
         for card in (item.card for item in exported):
             # The same card is what a killed export left.
@@ -134,10 +135,12 @@ def _targets(run: str | Path, kind: ExportFormat, out: Path, fold: str | None) -
     return path, {number: out if out.name.endswith(kind.suffix) else out.with_name(out.name + kind.suffix)}
 
 
+@keras_defaults()
 def _export_fold(
-    run: Path, fold: int, kind: ExportFormat, target: Path, staging: Path, operating_point: str | None
+    run: Path, fold: int, kind: ExportFormat, target: Path, staging: Path, decided: dict[str, object]
 ) -> Exported:
-    decided = export_values(run, fold, operating_point)
+    from radtransfer.pipeline.encoded_image import can_read_encoded, encoded_image
+
     facts, original = read_facts(run, fold), run / f"fold_{fold}" / "model.keras"
     model = open_model(original)
     size = model.input_shape[1]

@@ -12,7 +12,6 @@ from radtransfer.datasets import read_table
 from radtransfer.errors import RadtransferError
 from radtransfer.examination.image_examination import examine_images
 from radtransfer.image_place import ImagePlace, read_contents
-from radtransfer.pipeline.batches import make_batches
 from radtransfer.runs import read_rows
 from radtransfer.settings import ImageSettings
 
@@ -70,6 +69,8 @@ def _tested_places(run: Path, fold: int) -> list[ImagePlace]:
 
 
 def _read(places: list[ImagePlace], size: int, reading: ImageSettings, *, real: int) -> Samples:
+    from radtransfer.pipeline.batches import make_batches
+
     facts = examine_images(places, reading)
     batches = make_batches(
         [str(place) for place in places],

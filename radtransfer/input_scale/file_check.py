@@ -3,27 +3,30 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.data.preview import chosen_rows
 from radtransfer.datasets.image_list import read_images
 from radtransfer.device import usable_cores
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, WeightsMismatchError
 from radtransfer.examination.image_check import check_images
-from radtransfer.input_scale.check import ScaleCheck, check_network
-from radtransfer.pipeline.batches import make_batches
 from radtransfer.pretrained.loading import assign, load_pretrained
 from radtransfer.pretrained.recognition import recognize
-from radtransfer.pretrained.weight_sources import Certainty, WeightSource, find_weights
+from radtransfer.pretrained.weight_sources import Certainty, WeightSource, check_backbone, find_weights
 from radtransfer.progress import Progress
 from radtransfer.settings import Config
 from radtransfer.weight_formats.reading import read_weight_file
 from radtransfer.weight_formats.weight_file import WeightFile
+
+if TYPE_CHECKING:
+    import keras
+
+    from radtransfer.datasets.image_table import ImageTable
+    from radtransfer.input_scale.check import ScaleCheck
 
 FEWEST = 8
 """Images below which nothing is said about their statistics."""
@@ -47,10 +50,9 @@ class FileCheck:
     image_size: int
     used: str
     used_sure: Certainty
-    check: ScaleCheck
+    check: "ScaleCheck"
 
 
-@keras_defaults()
 def check_weights(
     weights: str,
     config: Config,
@@ -77,21 +79,30 @@ def check_weights(
         DataError: The table cannot be used, or too few images can be read.
     """
     progress = progress or Progress()
+    if backbone is not None:
+        BACKBONES.check(backbone)
     source = find_weights(weights, backbone=backbone)
+    if backbone is not None:
+        check_backbone(source, backbone)
+    table = read_images(config.data, progress=progress)
     file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
     if file.lambdas:
         progress.note(file.lambda_note)
-    model = _network(source, file, backbone, config.model.image_size)
-    used, sure = source.preprocessing_for(model.name)
-    pictures = _pictures(config, images, progress)
-    found = check_network(model, pictures, layers=layers, seed=config.seed, progress=progress)
+    with keras_defaults():
+        from radtransfer.input_scale.check import check_network
+
+        model = _network(source, file, backbone, config.model.image_size)
+        used, sure = source.preprocessing_for(model.name)
+        pictures = _pictures(table, config, images, progress)
+        found = check_network(model, pictures, layers=layers, seed=config.seed, progress=progress)
     return FileCheck(str(source.file), model.name, config.model.image_size, used, sure, found)
 
 
-def _network(source: WeightSource, file: WeightFile, backbone: str | None, image_size: int) -> keras.Model:
+def _network(source: WeightSource, file: WeightFile, backbone: str | None, image_size: int) -> "keras.Model":
     """The network of the file, with its weights."""
+    from radtransfer.backbones.architecture import build_architecture
+
     if backbone is not None:
-        BACKBONES.check(backbone)
         model = build_architecture(backbone, image_size=image_size, pooling=None)
         given = str(source.file)
         assign(model, load_pretrained(given, backbone=backbone, model=model, ignore_lambda=bool(file.lambdas)))
@@ -112,9 +123,10 @@ def _network(source: WeightSource, file: WeightFile, backbone: str | None, image
     return model
 
 
-def _pictures(config: Config, images: int, progress: Progress) -> np.ndarray:
+def _pictures(table: "ImageTable", config: Config, images: int, progress: Progress) -> np.ndarray:
     """The images as the network sees them before preprocessing, float32 (images, size, size, 3), RGB, 0–255."""
-    table = read_images(config.data, progress=progress)
+    from radtransfer.pipeline.batches import make_batches
+
     with tempfile.TemporaryDirectory() as folder:
         checked = check_images(
             table.select(chosen_rows(table, images, config.seed)),

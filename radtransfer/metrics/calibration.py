@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from radtransfer.metrics.intervals import wilson_interval
 from radtransfer.metrics.scoring import Scoring, main_questions
@@ -117,6 +116,8 @@ def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activatio
     References:
         Guo et al. 2017, On Calibration of Modern Neural Networks, ICML, section 4.2.
     """
+    from scipy.optimize import minimize_scalar
+
     known = ~np.isnan(targets)
     known = known & known.all(axis=1, keepdims=True) if activation == "softmax" else known
     if not known.any():

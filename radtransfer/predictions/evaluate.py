@@ -17,12 +17,11 @@ from radtransfer.examination.image_check import check_images
 from radtransfer.metrics.calibration import BINS, mean_with_temperatures
 from radtransfer.metrics.evaluation import Predictions
 from radtransfer.metrics.operating_point import OperatingPoint
-from radtransfer.pipeline.batches import make_batches
 from radtransfer.predictions.forward import Forward, run_all
 from radtransfer.predictions.judgement import Judged, judge
 from radtransfer.predictions.leak_warnings import warn_of_leaks
 from radtransfer.predictions.test_set import read_test_set
-from radtransfer.predictions.trained_model import TrainedModel
+from radtransfer.predictions.trained_model import TrainedModel, is_export
 from radtransfer.predictions.validation import point_of, temperatures_of, validation_count
 from radtransfer.progress import Progress
 from radtransfer.settings import DataSettings
@@ -105,8 +104,9 @@ def evaluate_on(
     """
     judging, progress = judging or Judging(), progress or Progress()
     model = model.with_positive_class(data.positive_class)
-    point, temperatures = point_of(model, judging.rule), temperatures_of(model)
+    point = point_of(model, judging.rule)
     table = read_test_set(data, model.scoring, model=model.given, split=split, class_map=class_map, progress=progress)
+    temperatures = temperatures_of(model)
     tell_notes((_UNKNOWN if note == NO_PATIENTS else note for note in (*model.notes, *table.notes)), progress)
     checked = check_images(
         table,
@@ -119,6 +119,8 @@ def evaluate_on(
     table = checked.table
     _note_changes(model, progress)
     leaks = warn_of_leaks(model, table, progress)
+    from radtransfer.pipeline.batches import make_batches
+
     batches = make_batches(
         table.paths,
         table.files,
@@ -150,7 +152,7 @@ def evaluate_run(
     """
     judging = judging or Judging()
     if model.kind != "run":
-        raise ConfigError(f"{model.given} has no test images of its own. Give some with --data.")
+        raise _no_images(model.given)
     point, temperatures = point_of(model, judging.rule), temperatures_of(model)
     found = read_predictions(str(model.path), folds=model.folds)
     _note_changes(model, progress or Progress())
@@ -167,6 +169,16 @@ def evaluate_run(
         calibrated = None if None in temperatures else np.concatenate(scaled)
         each.insert(0, Judged("out_of_fold", tuple(parts), calibrated))
     return _evaluation(model, None, each, found.labels, point, judging, temperatures, {})
+
+
+def check_has_images(given: str) -> None:
+    """Raises ConfigError if `given` is an export, which has no test images."""
+    if is_export(given):
+        raise _no_images(given)
+
+
+def _no_images(given: str) -> ConfigError:
+    return ConfigError(f"{given} has no test images of its own. Give some with --data.")
 
 
 def _note_changes(model: TrainedModel, progress: Progress) -> None:

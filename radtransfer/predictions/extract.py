@@ -11,11 +11,11 @@ import tensorflow as tf
 from radtransfer.backbones import BACKBONES
 from radtransfer.comparisons.activations import FeatureMaps
 from radtransfer.environment import keras_defaults
-from radtransfer.errors import ConfigError, RunError, UnknownNameError
+from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.predictions.forward import Forward
 from radtransfer.predictions.image_stream import ImageStream
 from radtransfer.predictions.saved_layers import saved_layer
-from radtransfer.predictions.trained_model import TrainedModel
+from radtransfer.predictions.trained_model import TrainedModel, check_one
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,7 @@ def make_extractor(model: TrainedModel, layer: str, *, pool: Literal["avg", "non
         UnknownNameError: No such stage or layer.
         WeightsError: The model cannot be loaded.
     """
-    if len(model.folds) > 1:
-        listed = ", ".join(map(str, model.folds))
-        raise RunError(
-            f"{model.given} has several networks (folds {listed}), whose features are not comparable. "
-            "Name one with --fold."
-        )
+    check_one(model)
     if model.kind == "savedmodel":
         name = _layer_name(model, layer)
         function, shape = saved_layer(model.path, name, known=_stages(model))

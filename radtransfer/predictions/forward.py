@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import TrainingError
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from radtransfer.predictions.trained_model import Member
 
 
@@ -26,12 +27,14 @@ class Forward:
         self.members, self.batch_size, self._notify = members, batch_size, notify
 
     @keras_defaults()
-    def __call__(self, images: tf.Tensor) -> np.ndarray:
+    def __call__(self, images: "tf.Tensor") -> np.ndarray:
         """float32 (networks, images, …).
 
         Raises:
             TrainingError: A single image does not fit, or an output is not finite.
         """
+        import tensorflow as tf
+
         parts, start = [], 0
         while start < len(images):
             piece = images[start : start + self.batch_size]

@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from radtransfer.datasets.image_table import ImageTable
+from radtransfer.environment import require_keras
 from radtransfer.errors import BadImageError
 from radtransfer.examination.image_check import BadImage
 from radtransfer.examination.image_examination import examine_image
 from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
 from radtransfer.parallel import all_in_parallel
-from radtransfer.pipeline.batches import make_batches
 from radtransfer.settings import ImageSettings
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _CHUNK = 512
 """Images that are looked at together: what is in memory does not grow with their number."""
@@ -42,19 +45,22 @@ class ImageStream:
     count: Callable[[int, int], None] = lambda done, total: None
     bad: list[BadImage] = field(default_factory=list)
 
-    def __iter__(self) -> Iterator[tuple[list[str], tf.Tensor]]:
+    def __iter__(self) -> Iterator[tuple[list[str], "tf.Tensor"]]:
         """Paths, and images, float32 (batch, image_size, image_size, 3), RGB, 0–255.
 
         Raises:
             DataError: An image that could be read a moment ago cannot be decoded.
         """
+        require_keras()  # images are decoded by TensorFlow, in threads
         for start in range(0, len(self.images), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             yield from self._chunk(self.images.paths[chunk], self.images.files[chunk], start)
 
     def _chunk(
         self, paths: Sequence[str], places: Sequence[ImagePlace | None], start: int
-    ) -> Iterator[tuple[list[str], tf.Tensor]]:
+    ) -> Iterator[tuple[list[str], "tf.Tensor"]]:
+        from radtransfer.pipeline.batches import make_batches
+
         looks = all_in_parallel(self._look, places, workers=self.workers)
         readable = [row for row, look in enumerate(looks) if isinstance(look, ImageFacts)]
         self.bad += [

@@ -10,28 +10,28 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
-import tensorflow as tf
-
+from radtransfer.backbones import BACKBONES
 from radtransfer.comparisons.comparison_images import check_input, run_file, run_images
 from radtransfer.comparisons.networks import file_network
 from radtransfer.datasets.labels import find_positive_class
-from radtransfer.environment import keras_defaults
+from radtransfer.environment import keras_defaults, require_keras
 from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.embedded import reading_of
-from radtransfer.fast_layers import use_fast_operations
 from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring, recorded_scoring
 from radtransfer.near_path import near_path
-from radtransfer.predictions.saved_signature import saved_member
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.settings import ImageSettings
-from radtransfer.weight_formats.keras_models import open_model
+from radtransfer.weight_formats.keras_models import layer_names, open_model
 
-Member = Callable[[tf.Tensor], tf.Tensor]
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Member = Callable[["tf.Tensor"], "tf.Tensor"]
 """float32 images (batch, height, width, 3), RGB, 0–255, to probabilities (batch, classes)."""
 
 
@@ -111,7 +111,6 @@ class TrainedModel:
         return [load_keras(run_file(self.path, f"fold_{fold}/model.keras")) for fold in self.folds]
 
 
-@keras_defaults()
 def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
     """The model that `given` means.
 
@@ -144,6 +143,36 @@ def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
     )
 
 
+def is_export(given: str) -> bool:
+    """Whether `given` is the file or folder of an export, and not a run or a part of one; it is not opened."""
+    path = Path(given).expanduser()
+    of_run = path.name == "model.keras" and (path.parent.parent / "run.json").is_file()
+    return (path.is_file() and not of_run) or (path / "saved_model.pb").is_file()
+
+
+def check_one(model: TrainedModel) -> None:
+    """Raises RunError if these are several networks, whose features have nothing in common."""
+    if len(model.folds) > 1:
+        listed = ", ".join(map(str, model.folds))
+        raise RunError(
+            f"{model.given} has several networks (folds {listed}), whose features are not comparable. "
+            "Name one with --fold."
+        )
+
+
+def check_layer(model: TrainedModel, name: str) -> None:
+    """See that a run's networks have a stage or layer `name`, as far as their files tell without being opened.
+
+    Raises:
+        UnknownNameError: They have not.
+    """
+    if model.kind != "run" or model.backbone not in BACKBONES:
+        return
+    card, known = BACKBONES[model.backbone], layer_names(run_file(model.path, f"fold_{model.folds[0]}/model.keras"))
+    if known and name not in (*card.stages, *known):
+        raise card.unknown_layer(name, known)
+
+
 def load_keras(path: Path) -> Any:
     """The Keras model in a file.
 
@@ -155,6 +184,10 @@ def load_keras(path: Path) -> Any:
 
 def keras_member(model: Any) -> Member:
     """A Keras model as a function of batches of any size, traced once, and computed by fast operations from then on."""
+    import tensorflow as tf
+
+    from radtransfer.fast_layers import use_fast_operations
+
     use_fast_operations(model)
     shape = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
     return tf.function(lambda images: model(images, training=False), input_signature=[shape])
@@ -182,6 +215,7 @@ def _of_run(given: str, run: Path, folds: tuple[int, ...]) -> TrainedModel:
 
 
 def _of_keras(given: str, path: Path) -> TrainedModel:
+    """The model in a file, which has to be opened to know what it takes and gives."""
     if path.suffix != ".keras":
         raise WeightsError(
             f"{given} is not a .keras file. Expected a run, an exported .keras file or a SavedModel folder."
@@ -195,7 +229,8 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
     found = _described(given, "keras", path, classes=model.outputs[0].shape[-1], image_size=inputs[0].shape[1])
     activation = last if last in ("softmax", "sigmoid") else found.activation
     if found.backbone is None:
-        found, model = _of_others(found, model)
+        with keras_defaults():
+            found, model = _of_others(found, model)
     return replace(found, held=(model,), activation=activation)
 
 
@@ -212,6 +247,9 @@ def _of_others(found: TrainedModel, model: Any) -> tuple[TrainedModel, Any]:
 
 
 def _of_saved(given: str, path: Path) -> TrainedModel:
+    require_keras()
+    from radtransfer.predictions.saved_signature import saved_member
+
     member, size, classes = saved_member(path)
     return replace(_described(given, "savedmodel", path, classes=classes, image_size=size), held=(member,))
 

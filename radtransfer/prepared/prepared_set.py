@@ -23,7 +23,6 @@ from radtransfer.device import resolve_device
 from radtransfer.errors import ConfigError, DataError, DiskError
 from radtransfer.examination.image_check import CheckedImages, check_images
 from radtransfer.image_place import file_of
-from radtransfer.pipeline.batches import make_batches
 from radtransfer.prepared.folder import BAD_IMAGES, PreparedFolder, open_folder
 from radtransfer.prepared.provenance import fixed_settings, table_digest, write_provenance
 from radtransfer.prepared.shards import (
@@ -162,6 +161,8 @@ def _write_shards(
     progress: Progress,
 ) -> None:
     """Write the `missing` shards; `rows` are the numbers of the `checked` images in the whole table."""
+    from radtransfer.pipeline.batches import make_batches
+
     size, table = config.model.image_size, checked.table
     if deep := sum(facts.deep for facts in checked.facts):
         progress.note(f"{deep} images have more than 8 bits; prepared, they are rounded to 8")

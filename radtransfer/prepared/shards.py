@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import tensorflow as tf
 
 from radtransfer.datasets.image_table import ImageTable
 from radtransfer.datasets.tfds.prepared_table import StoredImage
 from radtransfer.datasets.tfds.records import read_examples
 from radtransfer.image_place import read_contents
-from radtransfer.pipeline.batches import Batches
 from radtransfer.result_folder import files_together
 from radtransfer.runs import whole_file
 from radtransfer.splits.leaks import frame_identities, image_identities
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
+
+    from radtransfer.pipeline.batches import Batches
 
 SHARD_BYTES = 256_000_000
 """About how large a shard becomes."""
@@ -125,7 +125,7 @@ def write_shard(
     rows: Sequence[int],
     *,
     table: ImageTable,
-    batches: Batches,
+    batches: "Batches",
     features: "tfds.features.FeaturesDict",
     encoding: Literal["raw", "jpeg"],
 ) -> Iterator[int]:
@@ -137,6 +137,8 @@ def write_shard(
     Raises:
         DataError: An image cannot be decoded; names its file.
     """
+    import tensorflow as tf
+
     epoch, done = batches.in_order(np.array(rows)), 0
     with whole_file(file) as part, tf.io.TFRecordWriter(str(part)) as writer:
         for images, _, weights in epoch:
@@ -218,4 +220,6 @@ def _whole_numbers(images: np.ndarray) -> np.ndarray:
 
 
 def _jpeg(image: np.ndarray) -> bytes:
+    import tensorflow as tf
+
     return tf.io.encode_jpeg(image, quality=JPEG_QUALITY, chroma_downsampling=False).numpy()

@@ -3,22 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.environment import keras_defaults
+from radtransfer.backbones import BACKBONES
+from radtransfer.environment import keras_defaults, require_keras
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
 from radtransfer.pretrained.loading import check_finite
 from radtransfer.pretrained.recognition import mismatch, recognize
 from radtransfer.pretrained.torch_conversion import Converted, convert_torch, torch_backbone
 from radtransfer.weight_formats.matching import match_layers, weighted_layers
-from radtransfer.weight_formats.pytorch import is_pytorch, read_pytorch
+from radtransfer.weight_formats.pytorch import StateDict, is_pytorch, read_pytorch
 from radtransfer.weight_formats.reading import read_weight_file, sha256_of
 from radtransfer.weight_formats.saved_model import is_saved_model, read_saved_model
 from radtransfer.weight_formats.weight_file import WeightFile
 from radtransfer.whole_file import whole_file
+
+if TYPE_CHECKING:
+    import keras
 
 SUFFIX = ".weights.h5"
 
@@ -48,7 +51,6 @@ class Conversion:
     sha256: str
 
 
-@keras_defaults()
 def convert_weights(
     source: Path,
     out: Path,
@@ -79,17 +81,21 @@ def convert_weights(
         raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another name.")
     if not out.parent.is_dir():
         raise ConfigError(f"There is no folder {out.parent}.")
-    if source.is_file() and is_pytorch(source):
-        found = _from_torch(source, backbone)
-    else:
-        found = _from_keras(_keras_file(source, ignore_lambda), backbone)
-    check_finite(found.layers, source)
-    model = build_architecture(found.backbone, image_size=None, pooling=None)
-    for name, arrays in found.layers.items():
-        model.get_layer(name).set_weights(arrays)
-    with whole_file(out) as part:
-        model.save_weights(part)
-        _check_equal(part, model, found.layers)
+    if backbone is not None:
+        BACKBONES.check(backbone)
+    is_torch = source.is_file() and is_pytorch(source)
+    file = read_pytorch(source) if is_torch else _keras_file(source, ignore_lambda)
+    with keras_defaults():
+        from radtransfer.backbones.architecture import build_architecture
+
+        found = _from_torch(file, backbone) if is_torch else _from_keras(file, backbone)
+        check_finite(found.layers, source)
+        model = build_architecture(found.backbone, image_size=None, pooling=None)
+        for name, arrays in found.layers.items():
+            model.get_layer(name).set_weights(arrays)
+        with whole_file(out) as part:
+            model.save_weights(part)
+            _check_equal(part, model, found.layers)
     return Conversion(
         source=str(source),
         out=str(out),
@@ -102,15 +108,20 @@ def convert_weights(
     )
 
 
-def _from_torch(source: Path, asked: str | None) -> Converted:
-    file = read_pytorch(source)
+def _from_torch(file: StateDict, asked: str | None) -> Converted:
+    from keras import layers
+
+    from radtransfer.backbones.architecture import build_architecture
+
     name = torch_backbone(file, asked)
     model = build_architecture(name, image_size=None, pooling=None)
-    epsilon = next(layer.epsilon for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+    epsilon = next(layer.epsilon for layer in model.layers if isinstance(layer, layers.BatchNormalization))
     return convert_torch(file, name, weighted_layers(model), epsilon)
 
 
 def _from_keras(file: WeightFile, asked: str | None) -> Converted:
+    from radtransfer.backbones.architecture import build_architecture
+
     notes = (file.lambda_note,) if file.lambdas else ()
     if asked is not None:
         model = build_architecture(asked, image_size=None, pooling=None)
@@ -135,11 +146,12 @@ def _keras_file(source: Path, ignore_lambda: bool) -> WeightFile:
     if source.is_dir():
         if not is_saved_model(source):
             raise WeightsError(f"{source} is a folder without saved_model.pb and variables/: no SavedModel.")
+        require_keras()
         return read_saved_model(source)
     return read_weight_file(source, ignore_lambda=ignore_lambda)
 
 
-def _check_equal(path: Path, model: keras.Model, layers: Mapping[str, tuple[np.ndarray, ...]]) -> None:
+def _check_equal(path: Path, model: "keras.Model", layers: Mapping[str, tuple[np.ndarray, ...]]) -> None:
     """Raises WeightsError unless `path` holds exactly `layers`."""
     written = match_layers(read_weight_file(path), model)
     equal = written.complete and all(

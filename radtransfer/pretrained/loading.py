@@ -5,13 +5,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import keras
 import numpy as np
 
 from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.environment import keras_defaults, keras_home
 from radtransfer.errors import DiskError, WeightsError, WeightsMismatchError
 from radtransfer.pretrained.recognition import mismatch
@@ -25,6 +23,9 @@ from radtransfer.pretrained.weight_sources import (
 from radtransfer.system_errors import write_error
 from radtransfer.weight_formats.matching import Match, match_layers
 from radtransfer.weight_formats.reading import read_weight_file, sha256_of
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def build_backbone(
     image_size: int | None = 224,
     pooling: Literal["avg"] | None = "avg",
     channels: int = 3,
-) -> keras.Model:
+) -> "keras.Model":
     """A flat functional model without preprocessing and without head.
 
     Args:
@@ -93,6 +94,8 @@ def build_backbone(
         ConfigError: No such backbone, or the images are too small for it.
         WeightsError: The weights are not found, not usable, or another network's.
     """
+    from radtransfer.backbones.architecture import build_architecture
+
     model = build_architecture(name, image_size=image_size, pooling=pooling, channels=channels)
     pretrained = load_pretrained(weights, backbone=name, model=model)
     if pretrained is not None:
@@ -105,7 +108,7 @@ def load_pretrained(
     weights: str | Path | None,
     *,
     backbone: str,
-    model: keras.Model,
+    model: "keras.Model",
     notify: Callable[[str], None] | None = None,
     ignore_lambda: bool = False,
 ) -> PretrainedWeights | None:
@@ -150,7 +153,7 @@ def load_pretrained(
     )
 
 
-def assign(model: keras.Model, pretrained: PretrainedWeights) -> None:
+def assign(model: "keras.Model", pretrained: PretrainedWeights) -> None:
     """Set the layers of `model`, or of a classifier around it, frozen or not."""
     for name, arrays in pretrained.layers.items():
         model.get_layer(name).set_weights(arrays)
@@ -161,11 +164,13 @@ def _download(source: WeightSource, notify: Callable[[str], None]) -> None:
     application = BACKBONES[source.card.backbone].application if source.card and source.card.keras else None
     if application is None:
         raise WeightsError(f"{source.given} has no {source.file.name}: expected {source.file}.")
+    from keras import applications
+
     notify(f"downloading {source.file.name} from {source.card.origin} to {source.file.parent}")
     try:
         keras_home().mkdir(parents=True, exist_ok=True)  # else Keras takes a folder in /tmp
         with contextlib.redirect_stdout(sys.stderr):  # Keras draws its progress bar on stdout
-            getattr(keras.applications, application)(weights="imagenet", include_top=False)
+            getattr(applications, application)(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises a bare Exception when there is no network
         if isinstance(told := write_error(source.file, error), DiskError):
             raise told from error
@@ -195,7 +200,7 @@ def _finite(array: np.ndarray) -> bool:
     return bool(np.isfinite(array).all())
 
 
-def _changed(match: Match, model: keras.Model) -> int:
+def _changed(match: Match, model: "keras.Model") -> int:
     return sum(
         not all(map(np.array_equal, model.get_layer(name).get_weights(), arrays))
         for name, arrays in match.arrays.items()

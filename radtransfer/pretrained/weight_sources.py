@@ -18,6 +18,7 @@ from radtransfer.near_path import near_name, near_path
 from radtransfer.pretrained.hub import HUB, cached_hub_file
 from radtransfer.pretrained.manifest import WeightsCard, card_named, card_of_file, weights_cards
 from radtransfer.runs import finished_folds, read_run
+from radtransfer.weight_formats.reading import check_is_weights
 
 SEARCH_VARIABLE = "RADTRANSFER_WEIGHTS"
 """Environment variable that names a folder of weight files."""
@@ -121,13 +122,15 @@ def preprocessing_of(weights: str, *, backbone: str) -> str | None:
     """The mode that `weights` were trained with, before they are read; None for random ones.
 
     Raises:
-        WeightsError: Not found, or known to be another network's.
+        WeightsError: Not found, no weights at all, or known to be another network's.
     """
     if weights == "random":
         return None
     check_imagenet_exists(weights, backbone)
     source = find_weights(weights, backbone=backbone)
     check_backbone(source, backbone)
+    if source.file.exists():
+        check_is_weights(source.file)
     return source.preprocessing_for(backbone)[0]
 
 

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from radtransfer.errors import ConfigError
+
+FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))
+"""What a search writes."""
+
 STEEPEST = "the middle of the decade over which a line fitted to the loss falls most steeply"
 UPPER = "a tenth of the middle of the decade with the lowest mean loss"
 CAVEAT = (
@@ -63,6 +68,21 @@ class Suggestion:
     def rule(self) -> str:
         """Where `rate` comes from."""
         return UPPER if self.early else STEEPEST
+
+
+def checked_width(low: float, high: float, steps: int) -> int:
+    """`decade`, of rates and steps that say something.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if not low > 0 or not 10 * low <= high:
+        raise ConfigError(f"Expected rates above 0, --to at least ten times --from. Received: {low:g} to {high:g}.")
+    width = decade(low, high, steps)
+    if width < FEWEST:
+        needed = math.ceil(FEWEST * math.log10(high / low)) + 2
+        raise ConfigError(f"{steps} steps from {low:g} to {high:g} are too few: give --steps {needed} or more.")
+    return width
 
 
 def sweep(low: float, high: float, steps: int) -> np.ndarray:

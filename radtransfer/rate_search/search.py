@@ -10,22 +10,19 @@ import numpy as np
 
 from radtransfer.config import changed_config
 from radtransfer.environment import keras_defaults
-from radtransfer.errors import ConfigError, TrainingError
+from radtransfer.errors import TrainingError
 from radtransfer.experiment import Experiment
 from radtransfer.figures.loss_by_rate import draw_loss_by_rate
 from radtransfer.figures.style import save_figure
 from radtransfer.initialization import start
 from radtransfer.plan_block import plan_lines
-from radtransfer.preparation import prepare
+from radtransfer.preparation import RunInputs, prepare
 from radtransfer.progress import Progress
-from radtransfer.rate_search.rule import CAVEAT, FEWEST, Suggestion, decade, diverged, suggest, sweep
+from radtransfer.rate_search.rule import CAVEAT, FILES, Suggestion, checked_width, diverged, suggest, sweep
 from radtransfer.result_folder import check_new, whole_folder
 from radtransfer.runs import write_json, write_rows
 from radtransfer.settings import Config
 from radtransfer.training import memory_errors
-
-FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))
-"""What a search writes."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,7 @@ def find_rate(
     out: Path,
     overwrite: bool = False,
     progress: Progress | None = None,
+    inputs: RunInputs | None = None,
 ) -> RateSearch:
     """Train on the first fold's training images, from the start that the settings give, and leave no run behind.
 
@@ -82,18 +80,19 @@ def find_rate(
         out: Gets `rates.csv`, `rates.json` and the figure; unreadable images are listed there as well.
         overwrite: Whether an earlier search in `out` may be replaced.
         progress: Hears what happens.
+        inputs: From `read_inputs` of these settings, if it was called already.
 
     Raises:
         ConfigError: The rates cannot be used; or as `finetune` before training, like all others.
         RunError: `out` is a run or a file, no folder can be made there, or it holds a search already.
         TrainingError: The loss leaves within the first decade.
     """
-    progress, width = progress or Progress(), _checked_width(low, high, steps)
+    progress, width = progress or Progress(), checked_width(low, high, steps)
     check_new(out, FILES, overwrite=overwrite)
     # What is kept for later runs is left alone, and the images of a few hundred steps need no second reading.
     elsewhere = {"system.cache": "none", "system.cache_features": False, "system.distribute": "none", "track": ()}
     config = changed_config(config, elsewhere)
-    experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress)
+    experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
     training, images = config.training, f"the training images of fold {experiment.folds[0].number}"
     line = f"{training.optimizer}, batch {training.batch_size}, augmentation {training.augmentation}, learning rate "
     line += f"{low:g} to {high:g} in {steps} steps on {images}, seed {config.seed}"
@@ -127,16 +126,6 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
         for picture in pictures:
             save_figure(figure, folder / picture)
     return [out / name for name in FILES]
-
-
-def _checked_width(low: float, high: float, steps: int) -> int:
-    if not low > 0 or not 10 * low <= high:
-        raise ConfigError(f"Expected rates above 0, --to at least ten times --from. Received: {low:g} to {high:g}.")
-    width = decade(low, high, steps)
-    if width < FEWEST:
-        needed = math.ceil(FEWEST * math.log10(high / low)) + 2
-        raise ConfigError(f"{steps} steps from {low:g} to {high:g} are too few: give --steps {needed} or more.")
-    return width
 
 
 def _train(experiment: Experiment, rates: np.ndarray, width: int, progress: Progress) -> tuple[list[float], bool]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,8 @@ def fold_difference(a: Mapping[str, float], b: Mapping[str, float]) -> FoldDiffe
     Networks of a cross-validation learn from nearly the same images, so that their differences vary less from fold to
     fold than they would on new data. The variance is taken as sd² · (1/n + 1/(n - 1)), n folds that test 1/n each.
     """
+    from scipy.stats import t as student
+
     values = np.array([a[fold] - b[fold] for fold in a if fold in b], np.float64)
     n = values.size
     if n == 0:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 _FLAT = 1e-12
 """Values that differ by less than this share of the largest are constant: rounding, not data."""
@@ -69,6 +68,8 @@ def fit_line(x: Sequence[float], y: Sequence[float], *, groups: int = 1) -> Line
         y: The same.
         groups: How many means were taken away from x and y beforehand; each costs a degree of freedom.
     """
+    from scipy.stats import t as student
+
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     n, df = x.size, x.size - groups - 1
     if df < 1:

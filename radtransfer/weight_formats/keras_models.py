@@ -1,5 +1,8 @@
 """Whole models opened by Keras: in safe mode, after a look at what they would have it do."""
 
+import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 
 _CONTAINERS = {".keras": "zip", ".h5": "hdf5", ".hdf5": "hdf5"}
 """What Keras takes a file for, by its name."""
+
+_UNZIPPED = (zipfile.BadZipFile, zlib.error, EOFError)
+"""What is raised on a damaged archive."""
 
 
 @keras_defaults()
@@ -33,6 +39,16 @@ def open_model(path: Path) -> "keras.Model":
         raise
     except Exception as error:  # Keras raises what it meets in a damaged file
         raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from error
+
+
+def layer_names(path: Path) -> tuple[str, ...]:
+    """The names of a model's layers, read without Keras; empty where the file does not tell, of which Keras will."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        return tuple(layer["config"]["name"] for layer in layers)
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, NotImplementedError, *_UNZIPPED):
+        return ()
 
 
 def open_weights(model: "keras.Model", path: Path) -> None:

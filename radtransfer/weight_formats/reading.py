@@ -55,6 +55,19 @@ def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
         raise WeightsError(damage(path, error)) from None
 
 
+def check_is_weights(path: Path) -> None:
+    """Raises WeightsError if `path` is no weights file of any format, as far as its first bytes tell."""
+    try:
+        check_content(path)
+        if not any(card.recognizes(path) for card in FORMATS.values()):
+            raise WeightsError(no_weights(path))
+    except WeightsError as error:
+        told = str(error)
+        raise WeightsError(told if str(path) in told else f"weights file {path} {told}") from None
+    except DAMAGED as error:
+        raise WeightsError(damage(path, error)) from None
+
+
 def sha256_of(path: Path) -> str:
     """The file's SHA-256, streamed."""
     with path.open("rb") as handle:

@@ -16,7 +16,7 @@ from radtransfer.backbones.architecture import build_architecture
 from radtransfer.backbones.backbone import Backbone
 from radtransfer.backbones.stages import HEAD, layer_stages, stage_summaries
 from radtransfer.batch_norm import batch_norms
-from radtransfer.errors import ConfigError
+from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.layers import sub_layers
 from radtransfer.preprocessing import preprocess
 
@@ -75,6 +75,14 @@ def test_the_stages_are_named_from_the_stem_on(card):
 
 def test_the_card_counts_the_parameters_right(card, model):
     assert model.count_params() == card.parameters
+
+
+def test_every_layer_is_known_before_the_network_is_built(card, model):
+    for layer in model.layers:
+        card.check_layer(layer.name)
+    if card.name in BACKBONES:  # of others nothing is known before
+        with pytest.raises(UnknownNameError, match="stage or layer of .* 'stage77'. Did you mean .*'stage"):
+            card.check_layer("stage77")
 
 
 def test_the_default_preprocessing_exists(card):

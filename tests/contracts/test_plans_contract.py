@@ -31,7 +31,7 @@ def network(name, widths):
 
 def plan_of(name, *, weights=True, **settings):
     outline = outline_plan(TransferSettings(**settings), BACKBONES[name], weights=weights)
-    return lay_out(outline, network(name, tuple(outline.widths.items())), BACKBONES[name], weights=weights)
+    return lay_out(outline, network(name, tuple(outline.widths.items())), BACKBONES[name])
 
 
 def expected(scheme, stage, stages):
@@ -115,7 +115,7 @@ def test_a_layer_that_measures_data_is_refused():
     card = dataclasses.replace(BACKBONES["composite"], build=build, stages={"stem": "last"})
     outline = outline_plan(TransferSettings(), card, weights=False)
     with pytest.raises(ConfigError, match="own: expected a Normalization with mean and variance as arguments"):
-        lay_out(outline, build_architecture(card, image_size=32), card, weights=False)
+        lay_out(outline, build_architecture(card, image_size=32), card)
 
 
 def test_a_cut_within_a_stage_makes_two_parts_of_it():
@@ -134,7 +134,7 @@ def test_a_plan_is_not_cut_outside_the_backbone(layer):
     )
     for settings in (TransferSettings(freeze_to=layer), TransferSettings(scheme="transfusion", through=layer)):
         with pytest.raises(ConfigError, match=f"Received: {layer}, which stands before or after all stages"):
-            lay_out(outline_plan(settings, card, weights=True), classifier.model, card, weights=True)
+            lay_out(outline_plan(settings, card, weights=True), classifier.model, card)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def invented(model):
 
 def plan_for(model, name, **settings):
     outline = outline_plan(TransferSettings(**settings), BACKBONES[name], weights=True)
-    return lay_out(outline, model, BACKBONES[name], weights=True)
+    return lay_out(outline, model, BACKBONES[name])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,20 +1,19 @@
-from types import SimpleNamespace
-
 import pytest
 
-from radtransfer.config import load_config
-from radtransfer.distribution.combinations import check_combination
+from radtransfer.distribution.combinations import check_batch_size, check_features
 from radtransfer.errors import ConfigError
+from radtransfer.settings import SystemSettings
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "message"),
-    [
-        ("training.batch_size", 7, "multiple of 2, as there are 2 replicas. Received: 7. Use 6 or 8"),
-        ("training.batch_size", 1, "Use 2"),
-        ("system.cache_features", True, "--cache-features and --distribute exclude each other"),
-    ],
+    ("size", "message"), [(7, "multiple of 2, as there are 2 replicas. Received: 7. Use 6 or 8"), (1, "Use 2")]
 )
-def test_what_replicas_cannot_do_is_refused(setting, value, message):
+def test_a_batch_that_replicas_cannot_share_is_refused(size, message):
     with pytest.raises(ConfigError, match=message):
-        check_combination(load_config(options={setting: value}), SimpleNamespace(count=2))
+        check_batch_size(size, 2)
+
+
+def test_features_are_not_kept_by_replicas():
+    with pytest.raises(ConfigError, match="--cache-features and --distribute exclude each other"):
+        check_features(SystemSettings(cache_features=True, distribute="mirrored"))
+    check_features(SystemSettings(cache_features=True))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radtransfer.datasets.tfds.known import KNOWN_SETS
+from radtransfer.environment import require_keras
 from radtransfer.errors import DataError, closest_names
 from radtransfer.near_path import near_path
 
@@ -35,6 +36,7 @@ def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuild
     folder = Path(location).expanduser()
     if folder.is_dir():
         return _from_folder(set_folder(folder))
+    require_keras()
     import tensorflow_datasets as tfds
 
     with quiet():
@@ -105,6 +107,7 @@ def quiet() -> Iterator[None]:
 
 
 def _from_folder(folder: Path) -> "tfds.core.DatasetBuilder":
+    require_keras()
     import tensorflow_datasets as tfds
 
     with quiet():

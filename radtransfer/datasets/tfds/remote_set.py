@@ -14,6 +14,7 @@ from typing import Any
 
 from radtransfer.cache import cache_folder
 from radtransfer.datasets.tfds.builder import METADATA
+from radtransfer.environment import require_keras
 from radtransfer.errors import DataError, DiskError
 from radtransfer.parallel import all_in_parallel
 from radtransfer.progress import Progress
@@ -47,6 +48,7 @@ def copied_set(source: RemoteSource, progress: Progress) -> str:
 
 
 def _check_scheme(address: str, scheme: str) -> None:
+    require_keras()
     import tensorflow as tf
 
     known = sorted(name for name in tf.io.gfile.get_registered_schemes() if name not in ("", "file"))
