@@ -186,7 +186,8 @@ def _of_run(given: str, path: Path, moment: str | None) -> NetworkSource:
         folds = (fold,)
     record = read_run(run)
     load = partial(_trained, run, record, moment == "initial")
-    card = BACKBONES.get(record["backbone"])
+    known = record["backbone"] in BACKBONES
+    card = BACKBONES[record["backbone"]] if known else None
     return NetworkSource(given, "run", load, card, run, folds, record["image_size"])
 
 
