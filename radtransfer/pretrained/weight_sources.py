@@ -18,7 +18,6 @@ from radtransfer.near_path import near_name, near_path
 from radtransfer.pretrained.hub import HUB, cached_hub_file
 from radtransfer.pretrained.manifest import WeightsCard, card_named, card_of_file, weights_cards
 from radtransfer.runs import finished_folds, read_run
-from radtransfer.weight_formats.reading import check_is_weights
 
 SEARCH_VARIABLE = "RADTRANSFER_WEIGHTS"
 """Environment variable that names a folder of weight files."""
@@ -130,6 +129,8 @@ def preprocessing_of(weights: str, *, backbone: str) -> str | None:
     source = find_weights(weights, backbone=backbone)
     check_backbone(source, backbone)
     if source.file.exists():
+        from radtransfer.weight_formats.reading import check_is_weights
+
         check_is_weights(source.file)
     return source.preprocessing_for(backbone)[0]
 
