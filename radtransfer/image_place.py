@@ -32,6 +32,11 @@ class FilePart:
 ImagePlace = Path | FilePart
 
 
+def is_frame(place: ImagePlace) -> bool:
+    """Whether the image is one of the frames of a file, and not a file, or a range of bytes."""
+    return isinstance(place, FilePart) and place.length is None
+
+
 def file_of(place: ImagePlace) -> Path:
     """The file that the image is in."""
     return place.path if isinstance(place, FilePart) else place

@@ -8,8 +8,9 @@ import numpy as np
 
 from radtransfer.datasets.image_files import is_dicom_file
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.errors import BadImageError
+from radtransfer.errors import BadImageError, DataError
 from radtransfer.image_formats import count_frames
+from radtransfer.image_formats.file_parts import MOST_FRAMES
 from radtransfer.image_place import FilePart, ImagePlace
 from radtransfer.parallel import all_in_parallel
 from radtransfer.settings import DataSettings
@@ -26,10 +27,19 @@ def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
 
     Frame 3 of `x.dcm` is called `x.dcm#3`, from 1. It has the label, the splits and the patient of its file; where
     there are no patients, the file is the patient, so that its frames are never split between sets.
+
+    Raises:
+        DataError: A file has more than `MOST_FRAMES`.
     """
     if settings.frames == "first":
         return table
     counts = _counts(table.files)
+    if (counts > MOST_FRAMES).any():
+        file = table.files[int(np.argmax(counts > MOST_FRAMES))]
+        raise DataError(
+            f"--frames all: {file} holds more than {MOST_FRAMES:,} frames. Store it in several files, or use "
+            "--frames first."
+        )
     several = counts > 1
     if not several.any():
         return replace(table, notes=(*table.notes, "--frames all: no file holds further frames"))

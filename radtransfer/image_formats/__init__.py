@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from radtransfer.errors import BadImageError
 from radtransfer.image_formats.dicom import DICOM_SUFFIXES, PREAMBLE, decode_dicom, is_dicom, read_header
+from radtransfer.image_formats.file_parts import MOST_FRAMES, check_parts
 from radtransfer.image_formats.pillow_images import (
     NOT_IMAGES,
     READERS,
+    check_size,
     decode_with_pillow,
     first_bytes,
     is_deep,
@@ -20,11 +21,8 @@ from radtransfer.image_formats.pillow_images import (
 )
 from radtransfer.image_formats.tiff import MAGICS, TiffValues, count_pages
 from radtransfer.image_formats.unread_formats import format_by_content
-from radtransfer.image_place import FilePart, ImagePlace, as_part
+from radtransfer.image_place import FilePart, ImagePlace, as_part, read_contents
 from radtransfer.intensity_window import SIXTEEN_BITS
-
-PIXEL_LIMIT = 200_000_000
-"""Larger images are refused from their header alone: a small file can unpack to any size."""
 
 _ORIENTATION_TAG = 0x0112
 
@@ -66,7 +64,7 @@ def inspect_image(place: ImagePlace) -> ImageFacts:
     if isinstance(place, FilePart) and place.pixels is not None:
         return ImageFacts("pixels", *place.pixels)
     if _holds_dicom(place):
-        header = read_header(as_part(place).path)
+        header = read_header(place)
         check_size(place, header.height, header.width)
         return ImageFacts("dicom", header.height, header.width, deep=header.bits > 8)
     with open_image(place) as image:
@@ -82,34 +80,22 @@ def inspect_image(place: ImagePlace) -> ImageFacts:
     return facts
 
 
-def check_size(place: ImagePlace, height: int, width: int) -> None:
-    """See that an image has pixels, and not too many of them.
-
-    Raises:
-        BadImageError: It has none, or more than `PIXEL_LIMIT`.
-    """
-    if width * height > PIXEL_LIMIT:
-        limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
-        raise BadImageError(place, f"its {width}×{height} pixels are above {limit}; store it smaller")
-    if not width * height:
-        raise BadImageError(place, f"it has no pixels ({width}×{height})")
-
-
 def count_frames(file: Path) -> int:
     """How many images `file` holds: frames of a DICOM file or a GIF, pages of a TIFF.
+
+    Of more than `MOST_FRAMES`, one more than these: a small file can announce any number.
 
     Raises:
         BadImageError: It is not an image, or damaged.
     """
     if _holds_dicom(file):
-        return read_header(file).frames
+        return min(read_header(file).frames, MOST_FRAMES + 1)
     if first_bytes(file).startswith(MAGICS):
         return count_pages(file)
     with open_image(file) as image:
-        try:
-            return getattr(image, "n_frames", 1)
-        except Exception as error:  # as in `decode_with_pillow`
-            raise BadImageError(file, f"damaged or truncated ({error})") from error
+        if image.format == "GIF":
+            return check_parts(file, read_contents(file))
+        return min(getattr(image, "n_frames", 1), MOST_FRAMES + 1)
 
 
 def decode_outside(place: ImagePlace, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:

@@ -4,7 +4,6 @@ Reading the file is in `dicom_file.py`, what a viewer shows of grey values in `d
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,15 +53,15 @@ def is_dicom(start: bytes) -> bool:
     return start[128:PREAMBLE] == b"DICM"
 
 
-def read_header(path: Path) -> DicomHeader:
-    """What the header of `path` says; the pixels are not read.
+def read_header(place: ImagePlace) -> DicomHeader:
+    """What the header of the file at `place` says; the pixels are not read.
 
     Raises:
         BadImageError: Not DICOM, no image in it, cut off, of a kind that is not read, or pydicom or the plugin for
             its compression is missing.
     """
-    with reading(path):
-        file = open_dicom(path)
+    with reading(place):
+        file = open_dicom(place)
         header = file.header
         return DicomHeader(
             height=int(header.Rows),
@@ -93,7 +92,7 @@ def decode_dicom(place: ImagePlace, window: str, *, notes: list[str] | None = No
     """
     part, asked = as_part(place), parse_window(window)
     with reading(place):
-        file = open_dicom(part.path)
+        file = open_dicom(place)
         if part.frame >= file.frames:
             raise BadImageError(place, f"there is no frame {part.frame + 1}: the file has {file.frames}")
         photometric = file.header.PhotometricInterpretation

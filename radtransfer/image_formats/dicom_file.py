@@ -14,6 +14,8 @@ import numpy as np
 
 from radtransfer.errors import BadImageError
 from radtransfer.image_formats.dicom_guard import INSTALL, printable, reading, reason_of
+from radtransfer.image_formats.kept_files import kept_file
+from radtransfer.image_place import ImagePlace, as_part, is_frame
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -58,6 +60,7 @@ class DicomFile:
         offset: Where they begin, bytes; 0 in a deflated file, which has to be unpacked first.
         options: What pydicom's decoder has to know about them apart from the header.
         notes: In what the header and the pixels disagree, and how they are read nevertheless.
+        whole: Header and pixels of a deflated file with several frames, which is unpacked once for all of them.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class DicomFile:
     offset: int
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
+    whole: "Dataset | None" = None
 
     @property
     def frames(self) -> int:
@@ -73,12 +77,19 @@ class DicomFile:
         return max(1, int(self.header.get("NumberOfFrames") or 1))
 
 
-def open_dicom(path: Path) -> DicomFile:
-    """The DICOM image `path`, its header read and its pixels not.
+def open_dicom(place: ImagePlace) -> DicomFile:
+    """The DICOM image at `place`, its header read and its pixels not; of one of its frames, read once for all.
 
     Raises:
         BadImageError: Not DICOM, no image in it, cut off, or compressed in a way that nothing here reads.
     """
+    if not is_frame(place):
+        return _open(as_part(place).path)
+    with reading(place), kept_file(place.path) as kept:
+        return kept.once("dicom", lambda: _open(place.path))
+
+
+def _open(path: Path) -> DicomFile:
     with reading(path), path.open("rb") as handle:
         from pydicom import dcmread
 
@@ -93,14 +104,19 @@ def open_dicom(path: Path) -> DicomFile:
             if keyword is None:
                 raise BadImageError(path, "it has no pixel data, or is cut off before it")
             file = _consistent(DicomFile(path, header, syntax, 0, {"pixel_keyword": keyword}))
+            file = replace(file, whole=data if file.frames > 1 else None)
             return _of_length(file, len(data[keyword].value), cut=False)
         options, length = _pixel_element(path, handle, syntax)
         file = _consistent(DicomFile(path, header, syntax, handle.tell(), options))
         size = path.stat().st_size
         if not syntax.is_encapsulated:
             return _of_length(file, min(length, size - file.offset), cut=length > size - file.offset)
-        if not _items_are_whole(handle, size):
+        fragments = _fragments(handle, size)
+        if fragments is None:
             raise BadImageError(path, "truncated: its pixel data is not all there")
+        if len(fragments) == file.frames > 1:  # told to pydicom, which otherwise looks for each frame from the first on
+            offsets, lengths = zip(*fragments, strict=True)
+            return replace(file, options=file.options | {"extended_offsets": (list(offsets), list(lengths))})
         return file
 
 
@@ -120,7 +136,7 @@ def stored_frame(file: DicomFile, frame: int) -> tuple[np.ndarray, tuple[str, ..
         options = {"correct_unused_bits": False}
         if file.syntax.is_deflated:
             options |= {name: value for name, value in file.options.items() if name != "pixel_keyword"}
-            return _true_values(pixel_array(dcmread(handle, force=True), index=frame, **options), file)
+            return _true_values(pixel_array(file.whole or dcmread(handle, force=True), index=frame, **options), file)
         handle.seek(file.offset)
         options |= as_pixel_options(file.header, **file.options)
         try:
@@ -341,15 +357,22 @@ def _pixel_element(path: Path, handle: BinaryIO, syntax: "UID") -> tuple[dict[st
     return kind, int.from_bytes(start[4:8], order)
 
 
-def _items_are_whole(handle: BinaryIO, size: int) -> bool:
-    """Whether the fragments of compressed pixel data all end before the file does."""
-    fragments = 0
+def _fragments(handle: BinaryIO, size: int) -> list[tuple[int, int]] | None:
+    """Place, from the end of the offset table on, and length of each part of compressed pixel data.
+
+    None where there is none, or one ends behind the end of the file.
+    """
+    items: list[tuple[int, int]] = []
     while len(head := handle.read(8)) == 8:
         tag = int.from_bytes(head[:2], "little") << 16 | int.from_bytes(head[2:4], "little")
         if tag != _ITEM:
-            return tag == _END_OF_ITEMS and fragments > 1
-        if handle.seek(int.from_bytes(head[4:], "little"), 1) > size:
-            return False
-        fragments += 1
-    # Some writers leave out the mark of the end.
-    return not head and fragments > 1
+            head = b"" if tag == _END_OF_ITEMS else head
+            break
+        length = int.from_bytes(head[4:], "little")
+        items.append((handle.tell() - 8, length))
+        if handle.seek(length, 1) > size:
+            return None
+    # Some writers leave out the mark of the end. The first item is the table of offsets.
+    if head or len(items) < 2:
+        return None
+    return [(place - items[1][0], length) for place, length in items[1:]]

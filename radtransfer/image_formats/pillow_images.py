@@ -6,6 +6,8 @@ To add a format, add its first bytes and its reader to `READERS`.
 import errno
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,11 @@ from PIL import (
 )
 
 from radtransfer.errors import BadImageError
-from radtransfer.image_formats.tiff import MAGICS, TiffValues, open_tiff
+from radtransfer.image_formats.file_parts import check_parts
+from radtransfer.image_formats.kept_files import FrameSequence, kept_file
+from radtransfer.image_formats.tiff import MAGICS, TiffPages, TiffValues, open_tiff
 from radtransfer.image_formats.unread_formats import START, why_unread
-from radtransfer.image_place import ImagePlace, as_part, read_contents
+from radtransfer.image_place import FilePart, ImagePlace, as_part, is_frame, read_contents
 from radtransfer.intensity_window import SIXTEEN_BITS, scaled
 
 # Not `Image.open`: it also tries formats that start other programs, and warns from 89 megapixels on.
@@ -34,6 +38,8 @@ READERS = {
     b"RIFF": WebPImagePlugin.WebPImageFile,
     **{b"P%d" % number: PpmImagePlugin.PpmImageFile for number in range(1, 7)},
 }
+
+_IN_PARTS = (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, GifImagePlugin.GifImageFile)
 
 NOT_IMAGES = {
     b"<!doctype html": "an HTML page, not an image; download it again",
@@ -50,29 +56,67 @@ _JPEG_FRAMES = (0xC0, 0xC1, 0xC2, *_RARE_JPEGS)
 """Markers of the segment that says how a JPEG is coded, and with how many bits."""
 
 
-def open_image(place: ImagePlace) -> Image.Image | TiffValues:
+PIXEL_LIMIT = 200_000_000
+"""Larger images are refused from their header alone: a small file can unpack to any size."""
+
+_EXIF = 2**16
+"""Bytes of EXIF that are looked at, as many as a JPEG can have: Pillow reads as much for each entry."""
+
+
+@contextmanager
+def open_image(place: ImagePlace) -> Iterator[Image.Image | TiffValues]:
     """The image, its header read and its pixels not; not a Pillow image where Pillow is wrong about a TIFF.
+
+    A file whose frames are asked for one by one is opened once, and read in order.
 
     Raises:
         BadImageError: Empty, not an image of a known format, or damaged in its header.
     """
     start = first_bytes(place)
-    if start.startswith(MAGICS):
-        return open_tiff(place, start)
+    if not is_frame(place):
+        with open_tiff(place, start) if start.startswith(MAGICS) else _open(place, start) as image:
+            yield image
+        return
+    with kept_file(place.path) as kept:
+        if start.startswith(MAGICS):
+            with kept.once("pages", lambda: TiffPages(place.path, start)).page(place) as page:
+                yield page
+        else:
+            yield kept.once("frames", lambda: FrameSequence(_open(place, start, decoded=True))).frame(place)
+
+
+def check_size(place: ImagePlace, height: int, width: int) -> None:
+    """See that an image has pixels, and not too many of them.
+
+    Raises:
+        BadImageError: It has none, or more than `PIXEL_LIMIT`.
+    """
+    if width * height > PIXEL_LIMIT:
+        limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
+        raise BadImageError(place, f"its {width}×{height} pixels are above {limit}; store it smaller")
+    if not width * height:
+        raise BadImageError(place, f"it has no pixels ({width}×{height})")
+
+
+def _open(place: ImagePlace, start: bytes, *, decoded: bool = False) -> Image.Image:
+    """The first image of a file that is no TIFF; with `decoded`, its size is checked before anything of it is."""
     reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
     if reader is None or (start.startswith(b"RIFF") and start[8:12] == b"AVI "):
         raise BadImageError(place, _why_not_image(place))
     part = as_part(place)
     try:
-        image = reader(str(part.path) if part.length is None else io.BytesIO(read_contents(part)))
+        content = read_contents(part) if reader in _IN_PARTS or part.length is not None else b""
+        check_parts(place, content)
+        image = reader(str(part.path) if part.length is None else io.BytesIO(content))
+    except BadImageError:
+        raise
     except Exception as error:  # as in `decode_with_pillow`
         reason = kind_of_jpeg(place) or f"damaged or truncated in its header ({error})"
         raise BadImageError(place, reason) from error
-    try:
-        image.seek(part.frame)
-    except Exception as error:
-        image.close()
-        raise BadImageError(place, f"it has no frame {part.frame + 1}, or is damaged ({error})") from error
+    if decoded:
+        check_size(place, image.height, image.width)
+    if "exif" in image.info:
+        image.info["exif"] = image.info["exif"][:_EXIF]
     return image
 
 
@@ -90,9 +134,11 @@ def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
     """
     part = as_part(place)
     try:
-        with part.path.open("rb") as file:
-            file.seek(part.offset)
-            start = file.read(count if part.length is None else min(count, part.length))
+        if is_frame(place):
+            with kept_file(part.path) as kept:
+                start = kept.once("start", lambda: _read(part, START))[:count]
+        else:
+            start = _read(part, count)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             raise BadImageError(place, why_missing(part.path)) from None
@@ -100,6 +146,12 @@ def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
     if not start:
         raise BadImageError(place, "an empty file")
     return start
+
+
+def _read(part: FilePart, count: int) -> bytes:
+    with part.path.open("rb") as file:
+        file.seek(part.offset)
+        return file.read(count if part.length is None else min(count, part.length))
 
 
 def kind_of_jpeg(place: ImagePlace) -> str | None:

@@ -9,17 +9,20 @@ import io
 import logging
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 
 from radtransfer.errors import BadImageError
+from radtransfer.image_formats.file_parts import MOST_FRAMES
 from radtransfer.image_place import ImagePlace, as_part, read_contents
 from radtransfer.intensity_window import SIXTEEN_BITS, scaled
 
 if TYPE_CHECKING:
-    from tifffile import TiffPage
+    from tifffile import TiffFile, TiffPage
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How a TIFF begins; the last two are BigTIFF."""
@@ -48,26 +51,83 @@ _DEPTH, _SUBFILE, _NOT_FULL = 32997, 254, 0b101
 """Two tags, and two bits in the second: a smaller copy of another page, and a mask."""
 
 
-def open_tiff(place: ImagePlace, start: bytes) -> "Image.Image | TiffValues":
-    """The page of a TIFF that `place` names and that begins with `start`, its tags read and its pixels not.
+@contextmanager
+def open_tiff(place: ImagePlace, start: bytes) -> "Iterator[Image.Image | TiffValues]":
+    """The first page of a TIFF that begins with `start`, its tags read and its pixels not.
 
     Raises:
-        BadImageError: Damaged in its tags, there is no such page, or it is of a kind that is not read.
+        BadImageError: Damaged in its tags, or it is of a kind that is not read.
     """
-    part = as_part(place)
-    try:
-        simple = part.frame == 0 and not next(_pages(place))[0] & _NOT_FULL
-        number = 0 if simple else _full_pages(place)[part.frame]
-        # Pillow misses that big-endian BigTIFF is BigTIFF.
-        image = None if start.startswith(b"MM\0+") else _by_pillow(place, number)
-        return image or TiffValues(place, number)
-    except BadImageError:
-        raise
-    except IndexError:
-        raise BadImageError(place, f"it has no frame {part.frame + 1}") from None
-    # As Pillow, tifffile raises what it meets in a damaged file.
-    except Exception as error:
-        raise BadImageError(place, f"damaged or truncated in its header ({error})") from error
+    with closing(TiffPages(place, start)) as pages, pages.page(place) as page:
+        yield page
+
+
+class TiffPages:
+    """The pages of an open TIFF, one at a time and in any order; each library opens the file once, when needed."""
+
+    def __init__(self, place: ImagePlace, start: bytes):
+        self._place, self._start = place, start
+
+    @contextmanager
+    def page(self, place: ImagePlace) -> "Iterator[Image.Image | TiffValues]":
+        """The page that `place` names, its tags read and its pixels not.
+
+        Raises:
+            BadImageError: Damaged in its tags, there is no such page, or it is of a kind that is not read.
+        """
+        frame = as_part(place).frame
+        try:
+            simple = frame == 0 and not self._first_kind & _NOT_FULL
+            number = 0 if simple else self._numbers[frame]
+            page = self._by_pillow(number) or TiffValues(place, self._tifffile, number)
+        except BadImageError as error:
+            raise BadImageError(place, error.reason) from None
+        except IndexError:
+            raise BadImageError(place, f"it has no frame {frame + 1}") from None
+        # As Pillow, tifffile raises what it meets in a damaged file.
+        except Exception as error:
+            raise BadImageError(place, f"damaged or truncated in its header ({error})") from error
+        yield page
+
+    def close(self) -> None:
+        for name in ("_pillow", "_tifffile"):
+            if (opened := self.__dict__.get(name)) is not None:
+                opened.close()
+
+    @cached_property
+    def _first_kind(self) -> int:
+        return next(_pages(self._place))[0]
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        return _full_pages(self._place)
+
+    @cached_property
+    def _pillow(self) -> TiffImagePlugin.TiffImageFile | None:
+        """None where Pillow does not read the file; it misses that big-endian BigTIFF is BigTIFF."""
+        try:
+            return None if self._start.startswith(b"MM\0+") else TiffImagePlugin.TiffImageFile(_source(self._place))
+        except Exception:
+            return None
+
+    @cached_property
+    def _tifffile(self) -> Any:
+        from tifffile import TiffFile
+
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # whoever reads a damaged file says so
+        return TiffFile(_source(self._place))
+
+    def _by_pillow(self, number: int) -> Image.Image | None:
+        """Page `number` through Pillow; None where Pillow does not read it, or not as its tags say."""
+        image = self._pillow
+        try:
+            image.seek(number)
+            if _pillow_is_right(image.tag_v2.get) and _covered(image):
+                _mend(image)
+                return image
+        except Exception:
+            pass
+        return None
 
 
 def count_pages(place: ImagePlace) -> int:
@@ -98,25 +158,15 @@ class TiffValues:
         inverted: Whether its smallest value is white.
     """
 
-    def __init__(self, place: ImagePlace, number: int):
+    def __init__(self, place: ImagePlace, file: "TiffFile", number: int):
         """Read the tags of page `number`.
 
         Raises:
             BadImageError: It is of a kind that is not read.
         """
-        self._place, self._file = place, _tifffile(place)
-        try:
-            self._page: TiffPage = self._file.pages[number]
-            self._read_tags(self._page.tags.valueof)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __enter__(self) -> "TiffValues":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._place, self._file = place, file
+        self._page: TiffPage = file.pages[number]
+        self._read_tags(self._page.tags.valueof)
 
     def values(self) -> np.ndarray:
         """(height, width, 3), RGB, floating point, not turned: of a deep page as they are stored, else 0–255."""
@@ -262,23 +312,6 @@ class TiffValues:
         return values
 
 
-def _by_pillow(place: ImagePlace, number: int) -> Image.Image | None:
-    """Page `number` through Pillow; None where Pillow does not read it, or not as its tags say."""
-    try:
-        image = TiffImagePlugin.TiffImageFile(_source(place))
-    except Exception:
-        return None
-    try:
-        image.seek(number)
-        if _pillow_is_right(image.tag_v2.get) and _covered(image):
-            _mend(image)
-            return image
-    except Exception:
-        pass
-    image.close()
-    return None
-
-
 def _pillow_is_right(tag: Callable[..., Any]) -> bool:
     photometric, bits, compression = tag(_PHOTOMETRIC), _numbers(tag(_BITS, 1)), tag(_COMPRESSION, 1)
     if set(_numbers(tag(_FORMAT, 1))) != {1} or tag(_INKS, 1) != 1 or tag(_DEPTH, 1) != 1:
@@ -325,6 +358,8 @@ def _full_pages(place: ImagePlace) -> list[int]:
 def _pages(place: ImagePlace) -> Iterator[tuple[int, bool]]:
     """Of each page tag 254, and whether it has pages below it; before Pillow or tifffile reads what its tags hold.
 
+    Of more than `MOST_FRAMES` pages, one more than these.
+
     Raises:
         BadImageError: Pages follow each other in a circle, or announce more than could be in the file.
     """
@@ -337,7 +372,8 @@ def _pages(place: ImagePlace) -> Iterator[tuple[int, bool]]:
         entry = 4 + 2 * least
         offset = int.from_bytes(head[least : 2 * least], endian)
         seen: set[int] = set()
-        while offset or not seen:
+        announced = 0
+        while (offset or not seen) and len(seen) <= MOST_FRAMES:
             if offset in seen:
                 raise BadImageError(place, "damaged: its pages follow each other in a circle")
             seen.add(offset)
@@ -347,22 +383,15 @@ def _pages(place: ImagePlace) -> Iterator[tuple[int, bool]]:
             if not count or len(entries) < min(count, _MOST_TAGS) * entry:
                 raise BadImageError(place, "truncated: its tags are not there")
             offset = int.from_bytes(file.read(least), endian)
-            kind, below, announced = 0, False, 0
+            kind, below = 0, False
             for tag, number_type, length, value in struct.iter_unpack(f"{order}HH{word}{least}s", entries):
                 announced += length * _BYTES.get(number_type, 1)
                 below |= tag == _SUB_PAGES
                 if tag == _SUBFILE:
                     (kind,) = struct.unpack_from(f"{order}{'H' if number_type == 3 else 'I'}", value)
-            if count > _MOST_TAGS or announced > 2 * size + 2**16:
+            if count > _MOST_TAGS or announced > 2 * size + 2**16 * len(seen):
                 raise BadImageError(place, "damaged: its tags announce more than the file can hold")
             yield kind, below
-
-
-def _tifffile(place: ImagePlace) -> Any:
-    from tifffile import TiffFile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # whoever reads a damaged file says so
-    return TiffFile(_source(place))
 
 
 def _source(place: ImagePlace) -> str | io.BytesIO:

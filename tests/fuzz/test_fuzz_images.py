@@ -14,7 +14,8 @@ from tiff_files import LZW, MINISWHITE, RGB, page, tiff
 
 from radtransfer.errors import BadImageError
 from radtransfer.examination.image_examination import examine_image, read_pixels
-from radtransfer.image_formats import PIXEL_LIMIT, inspect_image
+from radtransfer.image_formats import inspect_image
+from radtransfer.image_formats.pillow_images import PIXEL_LIMIT
 from radtransfer.image_formats.unread_formats import BEGINNINGS
 from radtransfer.settings import ImageSettings
 
