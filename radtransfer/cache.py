@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from radtransfer.interruption import before_hard_end
+
 PART = ".part-"
 """How the name of anything begins that is still being written; nobody reads it."""
 
@@ -33,7 +35,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=PART, dir=folder.parent))
     try:
-        yield draft
+        with before_hard_end(lambda: shutil.rmtree(draft, ignore_errors=True)):
+            yield draft
         draft.chmod(0o755)
         try:
             draft.rename(folder)

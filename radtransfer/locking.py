@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from radtransfer.errors import RunError, RunInUseError
+from radtransfer.interruption import before_hard_end
 
 LOCK = ".lock"
 
@@ -24,13 +25,18 @@ def made_folder(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"Cannot make the run folder {out}: {error.strerror}. Choose another --out.") from None
-    try:
-        yield
-    finally:
+
+    def take_away() -> None:
         with contextlib.suppress(OSError):
             if new and [item.name for item in out.iterdir()] == [LOCK]:
                 (out / LOCK).unlink()
                 out.rmdir()
+
+    try:
+        with before_hard_end(take_away):
+            yield
+    finally:
+        take_away()
 
 
 @contextlib.contextmanager

@@ -162,7 +162,7 @@ def _learned(model: "keras.Model") -> "dict[str, dict[str, LayerVariable]]":
     """What trains, frozen or not, by layer; a layer within another one is called `outer/inner`."""
     from radtransfer.layers import model_variables
 
-    found: dict[str, dict[str, "LayerVariable"]] = {}
+    found: dict[str, dict[str, LayerVariable]] = {}
     for layer, variables in model_variables(model).items():
         for path, item in variables.items():
             if item.learned:

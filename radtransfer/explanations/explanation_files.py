@@ -6,11 +6,9 @@ overlays/    a PNG for each image: as the network sees it, Grad-CAM, occlusion
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from radtransfer.cache import PART
 from radtransfer.errors import RunError
 from radtransfer.explanations.coarse_maps import coarse_map_note
 from radtransfer.explanations.explained import Explained, Explanation
@@ -18,6 +16,7 @@ from radtransfer.explanations.pictures import overlay, picture, side_by_side
 from radtransfer.explanations.sheet import explanation_sheet
 from radtransfer.result_folder import make_out
 from radtransfer.runs import write_json, write_rows, write_text
+from radtransfer.whole_file import part_folder
 
 FILES = ("sheet.html", "explanations.json", "explanations.csv")
 """What stands there beside the overlays."""
@@ -36,8 +35,7 @@ def write_explanations(explained: Explained, out: Path) -> list[Path]:
     """
     make_out(out)
     try:
-        with tempfile.TemporaryDirectory(prefix=PART, dir=out) as folder:
-            staging = Path(folder)
+        with part_folder(out) as staging:
             names = _stage(explained, staging)
             _delete_overlays(out / "overlays")
             for name in reversed(names):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from radtransfer.cache import PART
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, ExportError, RunError
 from radtransfer.export_formats import EXPORT_FORMATS
@@ -20,10 +19,12 @@ from radtransfer.exports.export_metadata import export_metadata
 from radtransfer.exports.model_card import ExportCheck, model_card
 from radtransfer.exports.run_facts import read_facts
 from radtransfer.exports.sample_images import Samples, sample_images
+from radtransfer.interruption import before_hard_end
 from radtransfer.predictions.validation import export_values
 from radtransfer.result_folder import check_place
 from radtransfer.runs import find_fold, finished_folds, read_run, write_text
 from radtransfer.weight_formats.keras_models import open_model
+from radtransfer.whole_file import part_folder
 
 LARGEST_DIFFERENCE = 1e-5
 """Largest difference of a probability, after export, that is let pass."""
@@ -144,12 +145,16 @@ def _staging(parent: Path) -> Iterator[Path]:
     """A folder in `parent` for what is not checked yet; if the block fails, nothing that was made is left."""
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=PART) as folder:
-            yield Path(folder)
-    except BaseException:
+
+    def take_away() -> None:
         for folder in made:
             folder.rmdir()
+
+    try:
+        with before_hard_end(take_away), part_folder(parent) as folder:
+            yield folder
+    except BaseException:
+        take_away()
         raise
 
 

@@ -1,6 +1,5 @@
 """Weights of other programs, written as a Keras file that every command takes."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.backbones import BACKBONES
-from radtransfer.cache import PART
 from radtransfer.environment import keras_defaults, require_keras
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
 from radtransfer.pretrained.recognition import mismatch, recognize
@@ -19,6 +17,7 @@ from radtransfer.weight_formats.pytorch import StateDict, is_pytorch, read_pytor
 from radtransfer.weight_formats.reading import read_weight_file, sha256_of
 from radtransfer.weight_formats.saved_model import is_saved_model, read_saved_model
 from radtransfer.weight_formats.weight_file import WeightFile
+from radtransfer.whole_file import part_folder
 
 if TYPE_CHECKING:
     import keras
@@ -84,8 +83,8 @@ def convert_weights(source: Path, out: Path, *, backbone: str | None = None, ove
         model = build_architecture(found.backbone, image_size=None, pooling=None)
         for name, arrays in found.layers.items():
             model.get_layer(name).set_weights(arrays)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=PART) as folder:
-            part = Path(folder) / out.name
+        with part_folder(out.parent) as folder:
+            part = folder / out.name
             model.save_weights(part)
             _check_equal(part, model, found.layers)
             part.replace(out)

@@ -6,7 +6,6 @@ figures/      each figure as .png and .svg             tables/       each table 
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from radtransfer.errors import RunError
 from radtransfer.figures.style import save_figure
 from radtransfer.reports.page import Report, Table, html_page, markdown_table
 from radtransfer.runs import write_json, write_rows, write_text
+from radtransfer.whole_file import part_folder
 
 _OURS = re.compile(r"(figures|tables)/[\w-]+\.(png|svg|csv|md)")
 
@@ -36,13 +36,13 @@ def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[P
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as staging:
-            names = _stage(report, values, Path(staging))
+        with part_folder(out) as staging:
+            names = _stage(report, values, staging)
             _delete_older(out, names)
             # The page comes last: where it stands, the files that belong to it do too.
             for name in reversed(names):
                 (out / name).parent.mkdir(exist_ok=True)
-                (Path(staging) / name).replace(out / name)
+                (staging / name).replace(out / name)
     except OSError as error:
         raise RunError(
             f"--out {out}: the report cannot be written ({error.strerror}). Choose another folder."
