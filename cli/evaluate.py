@@ -11,9 +11,8 @@ from radtransfer.cli.options import given_settings, overwrite_option, setting_op
 from radtransfer.cli.prediction_options import batch_option, check_point, fold_option
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
-from radtransfer.datasets import find_dataset
+from radtransfer.datasets import check_source
 from radtransfer.errors import ConfigError
-from radtransfer.remote_address import remote_source
 
 if TYPE_CHECKING:
     from radtransfer.predictions.evaluate import Evaluation
@@ -95,10 +94,9 @@ def evaluate(
 
     _check_new(out, overwrite=overwrite)
     check_point(operating_point)
+    check_source(settings.data.source)
     if settings.data.source is None:
         check_has_images(run)
-    elif remote_source(settings.data.source) is None:
-        find_dataset(settings.data.source)  # first: a model that is a file has to be opened
     progress = TerminalProgress()
     model, judging = find_model(run, folds=fold), Judging(operating_point, bins, draws, seed)
     if settings.data.source is None:

@@ -9,8 +9,7 @@ from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
-from radtransfer.datasets import find_dataset
-from radtransfer.remote_address import remote_source
+from radtransfer.datasets import check_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,8 +63,7 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
 
     check_new(Path(out), FILES, overwrite=overwrite)
     data = load_config(options={**given_settings(given, TABLE_OPTIONS), "data.source": given["data"]}).data
-    if data.source is not None and remote_source(data.source) is None:
-        find_dataset(data.source)  # first: a model that is a file has to be opened
+    check_source(data.source)
     settings = ExplainSettings(
         files=images,
         data=data,

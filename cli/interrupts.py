@@ -2,24 +2,32 @@
 
 import _thread
 import contextlib
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
+from radtransfer.interruption import end_after_signals
+
 _AGAIN = 0.05
 """Seconds after which an interrupt that was lost is given once more."""
 
 
+_GRACE = 1.0
+"""Seconds after which a process that was interrupted is ended wherever it is."""
+
+
 def heed_interrupts() -> None:
-    """Let SIGTERM interrupt like Ctrl-C, and let no interrupt be lost.
+    """Let SIGTERM interrupt like Ctrl-C, let no interrupt be lost, and none be answered late.
 
     Python drops what is raised while an object is finalized, so a signal that comes just then would go unheard and
     the command would run to its end.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     sys.unraisablehook = _heed
+    end_after_signals(_GRACE, last=lambda: os.write(2, b"Error: Interrupted.\n"))
 
 
 @contextlib.contextmanager

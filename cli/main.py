@@ -184,10 +184,10 @@ def main() -> None:
         code = application(prog_name="radtransfer")
     except SystemExit as leaving:
         code = leaving.code
-    if _full_disk:
+    if _full_disk or code == INTERRUPTED:
         if "radtransfer.datasets.cached_images" in sys.modules:
             sys.modules["radtransfer.datasets.cached_images"].delete_temporary()
-        # HDF5 files that could not be written fail once more, with a traceback, where Python takes itself apart.
+        # Python takes seconds to take TensorFlow apart, and HDF5 files that could not be written fail there once more.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

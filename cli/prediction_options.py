@@ -102,11 +102,13 @@ def open_images(
     """The model, the images as its training read them, and who is told how many of them are done."""
     from radtransfer.datasets.image_list import list_images
     from radtransfer.predictions.image_stream import ImageStream
-    from radtransfer.predictions.trained_model import find_model
+    from radtransfer.predictions.trained_model import find_model, is_export
 
     data, workers = _list_settings(given)
-    listed = list_images(images, data)  # first: a model that is a file has to be opened
-    progress, found = TerminalProgress(), find_model(model, folds=fold)
+    # A model that is a file has to be opened, which takes seconds.
+    found = None if is_export(model) else find_model(model, folds=fold)
+    listed = list_images(images, data)
+    progress, found = TerminalProgress(), found or find_model(model, folds=fold)
     for note in (*found.notes, *listed.notes):
         progress.note(note)
     stream = ImageStream(

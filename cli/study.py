@@ -15,6 +15,7 @@ from radtransfer.cli.study_places import DEFAULT_CLUSTER, Places
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.errors import DiskError
+from radtransfer.interruption import before_hard_end
 from radtransfer.studies.study import Study, study_folder
 from radtransfer.studies.study_file import load_study
 
@@ -137,12 +138,18 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
         board = StudyBoard(folder)
         for note in folder.begin(plan):
             board.note(note)
-        engine = places.engine(plan.store, note=board.note)
+
+        def tell() -> None:
+            board.note(f"stopping; go on with: {again}")
+
+        with before_hard_end(tell):
+            engine = places.engine(plan.store, note=board.note)
         try:
-            state = run_study(plan, engine, limit=limit, listener=board)
+            with before_hard_end(tell):
+                state = run_study(plan, engine, limit=limit, listener=board)
             folder.write_progress(state, now=True)
         except (KeyboardInterrupt, DiskError):
-            board.note(f"stopping; go on with: {again}")
+            tell()
             raise
         finally:
             board.clear()

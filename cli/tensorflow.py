@@ -6,6 +6,7 @@ import tempfile
 
 from radtransfer.cli.interrupts import interrupts_later
 from radtransfer.environment import import_keras
+from radtransfer.interruption import before_hard_end
 
 
 def import_tensorflow(*, compute: bool = True) -> None:
@@ -21,7 +22,11 @@ def import_tensorflow(*, compute: bool = True) -> None:
         return
     sys.stderr.flush()
     shown = os.dup(2)
-    with interrupts_later(), tempfile.TemporaryFile() as hidden:
+    with (
+        interrupts_later(),
+        before_hard_end(lambda: os.dup2(shown, 2)),
+        tempfile.TemporaryFile() as hidden,
+    ):
         os.dup2(hidden.fileno(), 2)
         try:
             import_keras()

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from radtransfer.interruption import before_hard_end
 from radtransfer.parts import delete_part, new_part
 
 _told: set[Path] = set()
@@ -43,7 +44,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     draft = new_part(folder)
     try:
         draft.mkdir()
-        yield draft
+        with before_hard_end(lambda: delete_part(draft)):
+            yield draft
         try:
             draft.rename(folder)
         except OSError:

@@ -16,6 +16,7 @@ from radtransfer.errors import DiskError, FoldsFailedError, RadtransferError, Ru
 from radtransfer.experiment import Experiment, with_kept_images
 from radtransfer.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
 from radtransfer.fold_training import train_fold
+from radtransfer.interruption import before_hard_end
 from radtransfer.metrics.scoring import recorded_scoring
 from radtransfer.networks import Networks
 from radtransfer.plan_block import plan_lines, run_record
@@ -200,26 +201,36 @@ def _restored_by(name: str, old: Any) -> str:
 @contextmanager
 def _interrupts(run: Run, settings: dict[str, Any], progress: Progress) -> Iterator[None]:
     """Say how to go on after an interrupt: also while the images are looked at, which may take long."""
-    try:
-        yield
-    except KeyboardInterrupt:
+
+    def tell() -> None:
         if run.replaces and not run.record:
             progress.note(f"interrupted before the new run began; the one in {run.path} still stands")
-        else:
-            with suppress(RadtransferError):  # the disk may be full
-                if not run.record:
-                    write_text(run.path / "config.yaml", write_yaml(settings))
-            progress.note(f"interrupted; go on with: {_again(run)}")
+            return
+        with suppress(RadtransferError):  # the disk may be full
+            if not run.record:
+                write_text(run.path / "config.yaml", write_yaml(settings))
+        progress.note(f"interrupted; go on with: {_again(run)}")
+
+    try:
+        with before_hard_end(tell):
+            yield
+    except KeyboardInterrupt:
+        tell()
         raise
 
 
 @contextmanager
 def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
     """Keep `status` in `run.json` true, however the block ends short of a kill."""
-    try:
-        yield
-    except KeyboardInterrupt:
+
+    def interrupted() -> None:
         run.update(status="interrupted", ended=now())
+
+    try:
+        with before_hard_end(interrupted):
+            yield
+    except KeyboardInterrupt:
+        interrupted()
         raise
     except BaseException as error:
         if isinstance(error, DiskError):

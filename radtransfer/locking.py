@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from radtransfer.errors import RunInUseError
+from radtransfer.interruption import before_hard_end
 from radtransfer.parts import is_running, started, this_machine
 from radtransfer.system_errors import writing
 from radtransfer.whole_file import whole_file
@@ -39,13 +40,18 @@ def made_folder(out: Path) -> Iterator[None]:
     new = not out.exists()
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
+
+    def take_away() -> None:
         with contextlib.suppress(OSError):
             if new and [item.name for item in out.iterdir()] == [LOCK]:
                 (out / LOCK).unlink()
                 out.rmdir()
+
+    try:
+        with before_hard_end(take_away):
+            yield
+    finally:
+        take_away()
 
 
 @contextlib.contextmanager
@@ -111,11 +117,16 @@ def _held(out: Path) -> Iterator[None]:
     me = {"process": process, "host": socket.gethostname(), "machine": this_machine(), "started": started(process)}
     file, text = out / HOLDER, json.dumps(me | {"since": since, "id": secrets.token_hex(8)})
     _take(out, file, text)
-    try:
-        yield
-    finally:
+
+    def release() -> None:
         if _text(file) == text:  # nobody has broken it
             file.unlink(missing_ok=True)
+
+    try:
+        with before_hard_end(release):
+            yield
+    finally:
+        release()
 
 
 def _take(out: Path, file: Path, text: str) -> None:

@@ -31,6 +31,10 @@ class Table(Mapping[str, Any]):
         module, attribute = self._entries[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
+    def get(self, name: str | None, default: Any = None) -> Any:
+        """The entry called `name`, or `default`."""
+        return self[name] if name in self._entries else default
+
     def check(self, name: str) -> None:
         """Raises UnknownNameError if there is no entry called `name`; imports nothing."""
         if name not in self._entries:

@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from radtransfer.errors import DiskError, RadtransferError, RunError
+from radtransfer.interruption import before_hard_end
 from radtransfer.parts import PART, delete_part, new_part, part_size
 from radtransfer.system_errors import write_error
 from radtransfer.whole_file import sync_folder
@@ -100,12 +101,20 @@ def _staged(out: Path, put_in_place: Callable[[Path, Path], None]) -> Iterator[P
     out = out.resolve()
     missing = [folder for folder in out.parents if not folder.exists()]
     staging = new_part(out, inside=out.exists() and (not os.access(out.parent, os.W_OK) or os.path.ismount(out)))
+
+    def delete() -> None:
+        delete_part(staging)
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
     try:
         staging.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
         if out.exists():
             _copy_rights(out, staging)
-        yield staging
+        with before_hard_end(delete):
+            yield staging
         if out.exists():
             put_in_place(staging, out)
         else:
@@ -117,10 +126,7 @@ def _staged(out: Path, put_in_place: Callable[[Path, Path], None]) -> Iterator[P
             raise
         raise told from error
     finally:
-        delete_part(staging)
-        for folder in missing:
-            with contextlib.suppress(OSError):  # it is not empty
-                folder.rmdir()
+        delete()
 
 
 def _folder_error(error: Exception, staging: Path, out: Path) -> RadtransferError | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from radtransfer.errors import RadtransferError
+from radtransfer.interruption import before_hard_end
 from radtransfer.parts import delete_part, new_part, part_size
 from radtransfer.system_errors import write_error, writing
 
@@ -27,7 +28,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         return
     part = new_part(path)
     try:
-        yield part
+        with before_hard_end(lambda: delete_part(part)):
+            yield part
         with part.open("rb+") as handle:
             os.fsync(handle.fileno())
         part.replace(path)

@@ -27,6 +27,7 @@ from radtransfer.comparisons.networks import (
     folds_of,
 )
 from radtransfer.comparisons.sampling import SAMPLINGS
+from radtransfer.datasets import check_source
 from radtransfer.environment import keras_defaults
 from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.progress import Progress
@@ -174,6 +175,7 @@ def find_compared(
 
     Errors as of `compare`.
     """
+    check_source(settings.data.source)
     sources = find_networks((a, b), backbone=settings.backbone, seed=settings.sampling.seed, notify=progress.note)
     folds = folds_of(sources, settings.folds)
     check_layers(sources, settings.layers)

@@ -229,6 +229,15 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
     )
 
 
+def check_source(source: str | None) -> None:
+    """See that something lies at a source that is given, where a model has to be opened before it is read.
+
+    Errors as of `find_dataset`; an address is not asked.
+    """
+    if source is not None and remote_source(source) is None:
+        find_dataset(source)
+
+
 def absolute_source(source: str) -> str:
     """`source` as it reads the same data from every folder."""
     from radtransfer.datasets.location import absolute_location

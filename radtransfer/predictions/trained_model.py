@@ -147,7 +147,7 @@ def is_export(given: str) -> bool:
     """Whether `given` is the file or folder of an export, and not a run or a part of one; it is not opened."""
     path = Path(given).expanduser()
     of_run = path.name == "model.keras" and (path.parent.parent / "run.json").is_file()
-    return (path.is_file() and not of_run) or (path / "saved_model.pb").is_file()
+    return (path.is_file() and path.suffix == ".keras" and not of_run) or (path / "saved_model.pb").is_file()
 
 
 def check_one(model: TrainedModel) -> None:

@@ -17,13 +17,17 @@ from pathlib import Path
 
 from radtransfer.environment import import_keras, pin_variables, variables
 from radtransfer.errors import TrainingError
+from radtransfer.interruption import end_after_signals
 from radtransfer.settings import Config
 from radtransfer.studies.engines.engine import Hear, Relay, thread_environment, with_decoders
 from radtransfer.studies.run_cell import Outcome, own_networks, run_cell
 
 _PATIENCE = 30.0
-"""Seconds that a worker has to end an epoch's bookkeeping when it is told to stop."""
+"""Seconds that a worker has to end by itself."""
 
+
+_GRACE = 0.8
+"""Seconds after which a worker that was told to stop is ended wherever it is, before its parent is."""
 
 _RUNS, _GROWTH = 50, 1.5
 """Of a worker before a fresh one takes its place: runs, and memory by that after its first run. TensorFlow gives back
@@ -133,6 +137,7 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
         import_keras()
         # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
         signal.signal(signal.SIGTERM, _interrupt)
+        end_after_signals(_GRACE)
         networks, first, last = own_networks(), 0, False
         while not last:
             config, path = pipe.recv()
