@@ -197,7 +197,7 @@ def _population_text(population: "Population") -> str:
         )
     lines.append(
         "R²: of similarity before and after training in the layer, over points, which are pairs × draws. Its interval "
-        "leaves out one run after another"
+        "leaves out one run after another, with a single pair one draw after another"
     )
     return "\n".join(lines)
 
