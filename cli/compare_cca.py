@@ -194,7 +194,7 @@ def _population_text(population: "Population") -> list[str]:
         )
     lines.append(
         "R²: of similarity before and after training in the layer, over points, which are pairs × draws. Its interval "
-        "leaves out one run after another"
+        "leaves out one run after another, with a single pair one draw after another"
     )
     return lines
 

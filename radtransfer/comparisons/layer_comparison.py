@@ -1,6 +1,6 @@
 """Every layer of two networks, compared in one pass over the images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,7 +86,7 @@ def compare_layers(
     if not pairs or (len(few) == len(pairs) and all(measure.fits for measure in kinds.values())):
         raise SimilarityError(next(iter((unequal | few).values())))
     _note_few_rows(draws[0], sampling, progress)
-    _note_high_scores(draws[0], kinds, progress)
+    _note_high_scores(draws[0], kinds, few, progress)
     order, groups = image_order(images.clusters, groups=_groups(draws), seed=sampling.seed)
     grouped = [[GroupedSums(readings, groups, norms=norms) for readings in draw] for draw in draws]
     mismatched = [
@@ -142,14 +142,18 @@ def _note_few_rows(draw: Sequence[PairedReadings], sampling: Sampling, progress:
             )
 
 
-def _note_high_scores(draw: Sequence[PairedReadings], kinds: dict[str, Measure], progress: Progress) -> None:
-    """Warn where there are so few rows that unrelated layers look alike."""
-    rises = any(measure.fits or measure.chance_of_sums is not None for measure in kinds.values())
-    for readings in draw if rises else ():
-        dims = max(reading.channels.size + readings.b[name].channels.size for name, reading in readings.a.items())
+def _note_high_scores(
+    draw: Sequence[PairedReadings], kinds: dict[str, Measure], few: Mapping[str, str], progress: Progress
+) -> None:
+    """Warn where there are so few rows that unrelated layers look alike, but for layers that are left out."""
+    fitted = any(measure.fits for measure in kinds.values())
+    others = any(measure.chance_of_sums is not None for measure in kinds.values())
+    for readings in draw:
+        names = [name for name in readings.a if others or (fitted and name not in few)]
+        dims = max((readings.a[name].channels.size + readings.b[name].channels.size for name in names), default=0)
         if readings.positions.rows < _AMPLE_ROWS * dims:
             progress.note(
-                f"{_shortened(list(readings.a))}: {readings.positions.rows:,} rows for {dims} channels make any layers "
+                f"{_shortened(names)}: {readings.positions.rows:,} rows for {dims} channels make any layers "
                 f"look alike; {_AMPLE_ROWS * dims:,} would be ample. Read the scores against chance"
             )
 

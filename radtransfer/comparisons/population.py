@@ -12,7 +12,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from radtransfer.comparisons.compare import Comparison, ComparisonSettings, compare
-from radtransfer.errors import ConfigError
+from radtransfer.errors import ConfigError, RunError
 from radtransfer.progress import Progress
 from radtransfer.run_reading import depth_in_words, network_in_words, start_in_words, weights_in_words
 from radtransfer.runs import find_fold, finished_folds, read_run
@@ -175,9 +175,17 @@ def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
     """What each run really started from, by its plan: "pretrained" or "random" where all stages did, else part by part.
 
     Several weights are told by name; so are networks, and what of them trains, where they differ.
+
+    Raises:
+        RunError: A run has no plan.
     """
     folders = {run: Path(run) if (Path(run) / "run.json").is_file() else find_fold(Path(run))[0] for run in runs}
     records = {run: read_run(folder) for run, folder in folders.items()}
+    for folder, record in zip(folders.values(), records.values(), strict=True):
+        if not record["plan"].get("stages"):
+            raise RunError(
+                f"{folder / 'run.json'} lacks the stages of the plan, by which runs are grouped. Restore it."
+            )
     weights = _weights_of(records)
     whole = {run for run in runs if start_in_words(records[run], "pretrained") == "pretrained"}
     one = len({weights[run] for run in whole}) == 1

@@ -8,6 +8,7 @@ import pytest
 from run_files import write_run
 
 from radtransfer.comparisons.population import PairSimilarity, starts_of_runs, training_relation
+from radtransfer.errors import RunError
 
 
 def run(folder, *, plan=None, weights=None, **options):
@@ -64,6 +65,17 @@ def test_weights_are_the_same_if_their_file_is_and_told_apart_if_it_is_not(tmp_p
     assert starts(a, copied) == ["pretrained"] * 2
     assert starts(a, {"source": "x.h5", "sha256": "2"}) == ["w", "x"]
     assert starts(a, {"source": "b/w.h5", "sha256": "2"}) == ["a/w.h5", "b/w.h5"]
+
+
+@pytest.mark.parametrize("plan", [None, {}, {"stages": []}])
+def test_a_run_without_a_plan_cannot_be_grouped(tmp_path, plan):
+    path = run(tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text(encoding="utf-8")) | {"plan": plan}
+    if plan is None:
+        del record["plan"]
+    (tmp_path / "run/run.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(RunError, match="plan"):
+        starts_of_runs([path])
 
 
 def test_other_networks_and_frozen_stages_are_groups_of_their_own(tmp_path):
