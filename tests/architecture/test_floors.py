@@ -15,8 +15,8 @@ FLOORS = {
         (
             "errors",
             "environment",
-            "cache",
             "parts",
+            "cache",
             "system_errors",
             "intensity_window",
             "seeds",
@@ -34,10 +34,10 @@ FLOORS = {
             "recipes",
             "config",
             "registry",
-            "locking",
             "kept_arrays",
             "run_reading",
             "whole_file",
+            "locking",
             "runs",
             "result_folder",
         )
