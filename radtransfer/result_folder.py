@@ -127,7 +127,7 @@ def _folder_error(error: Exception, staging: Path, out: Path) -> RadtransferErro
     written = part_size(staging)
     delete_part(staging)
     place = Path(getattr(error, "filename", None) or out)
-    ours = place in out.parents or out in (place, *place.parents) or staging in place.parents
+    ours = place in out.parents or out in (place, *place.parents) or staging in (place, *place.parents)
     return write_error(out, error, written=written) if ours else None
 
 
