@@ -98,7 +98,7 @@ def files_together(folder: Path, *, first: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def _staged(out: Path, put_in_place: Callable[[Path, Path], None]) -> Iterator[Path]:
     """A temporary folder beside `out`, inside it where that may not be written; deleted in the end."""
-    out = out.resolve()
+    out = out.resolve() if out.exists() else out.absolute()
     missing = [folder for folder in out.parents if not folder.exists()]
     staging = new_part(out, inside=out.exists() and (not os.access(out.parent, os.W_OK) or os.path.ismount(out)))
 
@@ -137,8 +137,9 @@ def _folder_error(error: Exception, staging: Path, out: Path) -> RadtransferErro
         return None
     written = part_size(staging)
     delete_part(staging)
-    place = str(getattr(error, "filename", None) or out)
-    return write_error(out, error, written=written) if place.startswith((str(out), str(staging))) else None
+    place = Path(getattr(error, "filename", None) or out)
+    ours = place in out.parents or out in (place, *place.parents) or staging in (place, *place.parents)
+    return write_error(out, error, written=written) if ours else None
 
 
 def _exchange_or_move(staging: Path, out: Path, earlier: Sequence[str], last: str) -> None:

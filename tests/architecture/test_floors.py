@@ -38,9 +38,9 @@ FLOORS = {
             "recipes",
             "config",
             "registry",
-            "locking",
             "kept_arrays",
             "run_reading",
+            "locking",
             "runs",
             "result_folder",
         )
