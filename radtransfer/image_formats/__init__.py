@@ -1,5 +1,6 @@
 """Images on disk: what their headers say, and who reads those that TensorFlow does not."""
 
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from radtransfer.image_formats.unread_formats import format_by_content
 from radtransfer.image_place import FilePart, ImagePlace, as_part, read_contents
 from radtransfer.intensity_window import SIXTEEN_BITS
 
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _WHOLE = 0x0112, {3: "H", 4: "I", 8: "h", 9: "i"}
+"""And the types of whole numbers in EXIF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +138,28 @@ def _decoder(image: Image.Image, place: ImagePlace) -> str:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1 where there is none or none that means anything."""
-    # `getexif` of a PNG without EXIF reads all its pixels in search of one; TIFF images Pillow turns itself.
+    # TIFF images Pillow turns itself. It reads all of EXIF, and for each entry as much as that announces.
     if "exif" not in image.info:
         return 1
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    value = _exif_orientation(image.info["exif"])
+    if value is None:
+        text = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
+        found = re.search(rb'tiff:Orientation(?:="|>)([0-9])', text.encode() if isinstance(text, str) else text)
+        value = int(found[1]) if found else 1
+    return value if 1 <= value <= 8 else 1
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    """Tag 274 in the first directory of `exif`."""
+    while exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    order, value = "<" if exif.startswith(b"II") else ">", None
+    if exif[:2] not in (b"II", b"MM") or len(exif) < 8:
+        return None
+    (start,) = struct.unpack_from(f"{order}I", exif, 4)
+    (count,) = struct.unpack(f"{order}H", exif[start : start + 2].rjust(2, b"\0"))
+    entries = exif[start + 2 : start + 2 + 12 * count]
+    for tag, kind, values, data in struct.iter_unpack(f"{order}HHI4s", entries[: len(entries) // 12 * 12]):
+        if tag == _ORIENTATION_TAG and kind in _WHOLE and values == 1:
+            (value,) = struct.unpack_from(order + _WHOLE[kind], data)
+    return value

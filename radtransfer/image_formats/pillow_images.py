@@ -59,9 +59,6 @@ _JPEG_FRAMES = (0xC0, 0xC1, 0xC2, *_RARE_JPEGS)
 PIXEL_LIMIT = 200_000_000
 """Larger images are refused from their header alone: a small file can unpack to any size."""
 
-_EXIF = 2**16
-"""Bytes of EXIF that are looked at, as many as a JPEG can have: Pillow reads as much for each entry."""
-
 
 @contextmanager
 def open_image(place: ImagePlace) -> Iterator[Image.Image | TiffValues]:
@@ -115,8 +112,6 @@ def _open(place: ImagePlace, start: bytes, *, decoded: bool = False) -> Image.Im
         raise BadImageError(place, reason) from error
     if decoded:
         check_size(place, image.height, image.width)
-    if "exif" in image.info:
-        image.info["exif"] = image.info["exif"][:_EXIF]
     return image
 
 

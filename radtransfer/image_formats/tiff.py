@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
@@ -66,7 +66,8 @@ class TiffPages:
     """The pages of an open TIFF, one at a time and in any order; each library opens the file once, when needed."""
 
     def __init__(self, place: ImagePlace, start: bytes):
-        self._place, self._start = place, start
+        self._place, self._start, self._mended = place, start, None
+        self._files: list[BinaryIO] = []
 
     @contextmanager
     def page(self, place: ImagePlace) -> "Iterator[Image.Image | TiffValues]":
@@ -90,9 +91,12 @@ class TiffPages:
         yield page
 
     def close(self) -> None:
-        for name in ("_pillow", "_tifffile"):
-            if (opened := self.__dict__.get(name)) is not None:
-                opened.close()
+        while self._files:
+            self._files.pop().close()
+
+    def _file(self) -> BinaryIO:
+        self._files.append(_opened(self._place))
+        return self._files[-1]
 
     @cached_property
     def _first_kind(self) -> int:
@@ -105,8 +109,10 @@ class TiffPages:
     @cached_property
     def _pillow(self) -> TiffImagePlugin.TiffImageFile | None:
         """None where Pillow does not read the file; it misses that big-endian BigTIFF is BigTIFF."""
-        try:
-            return None if self._start.startswith(b"MM\0+") else TiffImagePlugin.TiffImageFile(_source(self._place))
+        if self._start.startswith(b"MM\0+"):
+            return None
+        try:  # by name, Pillow would open the file again for each page that is not compressed
+            return TiffImagePlugin.TiffImageFile(self._file())
         except Exception:
             return None
 
@@ -115,15 +121,19 @@ class TiffPages:
         from tifffile import TiffFile
 
         logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # whoever reads a damaged file says so
-        return TiffFile(_source(self._place))
+        return TiffFile(self._file())
 
     def _by_pillow(self, number: int) -> Image.Image | None:
         """Page `number` through Pillow; None where Pillow does not read it, or not as its tags say."""
         image = self._pillow
+        if number == self._mended:  # perhaps with its pixels, and then without the places of these
+            return image
+        self._mended = None
         try:
             image.seek(number)
             if _pillow_is_right(image.tag_v2.get) and _covered(image):
                 _mend(image)
+                self._mended = number
                 return image
         except Exception:
             pass
@@ -363,8 +373,7 @@ def _pages(place: ImagePlace) -> Iterator[tuple[int, bool]]:
     Raises:
         BadImageError: Pages follow each other in a circle, or announce more than could be in the file.
     """
-    source = _source(place)
-    with source if isinstance(source, io.BytesIO) else open(source, "rb") as file:  # noqa: PTH123
+    with _opened(place) as file:
         head = file.read(16)
         size = file.seek(0, io.SEEK_END)
         order, endian = ("<", "little") if head.startswith(b"I") else (">", "big")
@@ -394,9 +403,9 @@ def _pages(place: ImagePlace) -> Iterator[tuple[int, bool]]:
             yield kind, below
 
 
-def _source(place: ImagePlace) -> str | io.BytesIO:
+def _opened(place: ImagePlace) -> BinaryIO:
     part = as_part(place)
-    return str(part.path) if part.length is None else io.BytesIO(read_contents(part))
+    return part.path.open("rb") if part.length is None else io.BytesIO(read_contents(part))
 
 
 def _numbers(value: Any) -> tuple[int, ...]:

@@ -16,6 +16,9 @@ import h5py
 from radtransfer.errors import WeightsError
 
 _HEAP = re.compile(rb"GCOL\x01\0\0\0")
+_DEEPEST, _MOST_OBJECTS = 64, 100_000
+"""Groups, one in the other, and groups and datasets of a file."""
+
 _HEADER, _ALIGNMENT = 16, 8
 """Bytes of the header of a heap and of each object in it, and what all sizes are rounded up to."""
 
@@ -40,15 +43,32 @@ def check_file_heaps(path: Path) -> None:
 
 
 def check_attributes(file: h5py.File) -> None:
-    """Raises WeightsError if an attribute is a list of any length: no weights file has one. None is read."""
+    """Look at every group and dataset, and read no attribute.
 
-    def look(_: str, item: h5py.HLObject) -> None:
-        for place in range(h5py.h5a.get_num_attrs(item.id)):
-            if h5py.h5a.open(item.id, index=place).get_type().get_class() == h5py.h5t.VLEN:
-                raise WeightsError(f"is damaged: an attribute of {item.name} is no text. Download it again.")
-
-    look("", file)
-    file.visititems(look)
+    Raises:
+        WeightsError: An attribute is a list of any length, or groups are nested, or objects are many, as in no weights
+            file; or one stands in two places, so that walking over all places may never end.
+    """
+    waiting, seen = [(file.id, 0)], set()
+    while waiting:
+        item, depth = waiting.pop()
+        place = h5py.h5o.get_info(item).addr
+        if place in seen and not isinstance(item, h5py.h5g.GroupID):
+            continue
+        if place in seen or depth > _DEEPEST:
+            raise WeightsError("nests its groups without end, or has one in two places. Download it again.")
+        if len(seen) >= _MOST_OBJECTS:
+            raise WeightsError(f"has more than {_MOST_OBJECTS:,} groups and datasets, which no weights file has.")
+        seen.add(place)
+        for number in range(h5py.h5a.get_num_attrs(item)):
+            if h5py.h5a.open(item, index=number).get_type().get_class() == h5py.h5t.VLEN:
+                name = h5py.h5i.get_name(item).decode("utf-8", "replace")
+                raise WeightsError(f"is damaged: an attribute of {name} is no text. Download it again.")
+        if isinstance(item, h5py.h5f.FileID):
+            item = h5py.h5g.open(item, b"/")
+        if isinstance(item, h5py.h5g.GroupID):
+            names = [name for name in item if item.links.get_info(name).type == h5py.h5l.TYPE_HARD]
+            waiting += [(h5py.h5o.open(item, name), depth + 1) for name in names]
 
 
 def _walk(content: bytes | mmap.mmap, start: int, size: int) -> None:

@@ -253,6 +253,42 @@ def test_an_external_link_in_a_legacy_file_is_refused(tmp_path):
     assert "refers to another file" in message(path)
 
 
+def nested(file, count):
+    group = file.create_group("layers")
+    for _ in range(count):
+        group = group.create_group("layers")
+
+
+def doubled(file, count):
+    """Of which each group holds the next one twice: 2 ** count places."""
+    group = file.create_group("layers")
+    for _ in range(count):
+        inner = group.create_group("a")
+        group["b"] = inner
+        group = inner
+
+
+@pytest.mark.parametrize("make", [nested, doubled])
+@pytest.mark.parametrize("suffix", ["weights.h5", "keras"])
+def test_groups_that_would_be_walked_over_for_ever_are_refused_before_they_are(tmp_path, make, suffix):
+    with h5py.File(tmp_path / "x.weights.h5", "w") as file:
+        make(file, 3000 if make is nested else 40)
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", "{}")
+            archive.write(tmp_path / "x.weights.h5", "model.weights.h5")
+    assert "nests its groups without end, or has one in two places" in message(path)
+
+
+def test_a_dataset_with_two_names_is_read_under_both(tmp_path):
+    path = tmp_path / "x.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/a/vars/0"] = np.ones(3, "float32")
+        file.create_group("layers/b/vars")["0"] = file["layers/a/vars/0"]
+    assert [layer.name for layer in read_weight_file(path).layers] == ["a", "b"]
+
+
 def test_groups_without_end_are_refused(tmp_path):
     with h5py.File(tmp_path / "x.weights.h5", "w") as file:
         group = file.create_group("layers/a")
