@@ -67,7 +67,11 @@ def undisturbed(command, out):
 
 def interrupted(options, out, after):
     process = subprocess.Popen(
-        words(options.command, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        words(options.command, out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         _, said = process.communicate(timeout=after)

@@ -9,7 +9,17 @@ import sys
 
 import pytest
 
-HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tensorflow_datasets", "keras_cv", "pydicom", "pandas")
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "tensorflow_datasets",
+    "keras_cv",
+    "pydicom",
+    "pandas",
+)
 
 PROGRAM = f"""
 import json, sys
@@ -243,7 +253,9 @@ def outcomes(tmp_path_factory, finished_run, tiny_images):
     """Command to exit code and message, all of one process that can import nothing heavy."""
     place = tmp_path_factory.mktemp("mistakes")
     shutil.copytree(finished_run.path, place / "runs" / "done")
-    shutil.copytree(finished_run.path, place / "runs" / "begun", ignore=shutil.ignore_patterns("fold_*", "metrics.json"))
+    shutil.copytree(
+        finished_run.path, place / "runs" / "begun", ignore=shutil.ignore_patterns("fold_*", "metrics.json")
+    )
     shutil.copy(finished_run.path / "fold_1" / "model.keras", place)
     shutil.copytree(tiny_images / "images", place / "images")
     table = (tiny_images / "images.csv").read_text().replace("sick/", "images/sick/").replace("well/", "images/well/")
