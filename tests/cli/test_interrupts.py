@@ -55,3 +55,42 @@ except KeyboardInterrupt:
 def test_an_interrupt_is_not_lost_in_a_finalizer():
     outcome = subprocess.run([sys.executable, "-c", FINALIZED], capture_output=True, text=True)
     assert (outcome.stdout, outcome.stderr) == ("heard\n", "")
+
+
+DEAF = """
+import hashlib, sys
+from pathlib import Path
+from radtransfer.cli.interrupts import heed_interrupts
+from radtransfer.interruption import before_hard_end
+from radtransfer.whole_file import part_folder, whole_file
+
+heed_interrupts()
+out = Path(sys.argv[1])
+with before_hard_end(lambda: print("a block that was left", file=sys.stderr)):
+    pass
+with before_hard_end(lambda: print("how to go on", file=sys.stderr, flush=True)):
+    with before_hard_end(lambda: 1 / 0), part_folder(out) as folder, whole_file(out / "file") as part:
+        (folder / "half").touch()
+        part.write_text("half")
+        print("ready", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # many minutes in which Python answers nothing
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_python_cannot_answer_the_process_ends_with_nothing_half_written(tmp_path, number):
+    with subprocess.Popen(
+        [sys.executable, "-c", DEAF, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(timeout=120) == 130
+        assert process.stderr.read() == "how to go on\nError: Interrupted.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_call_handles_no_signal():
+    code = "import radtransfer.finetune, radtransfer.predictions.evaluate, signal\n"
+    code += "print(signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{signal.SIG_DFL} {signal.default_int_handler} -1\n"

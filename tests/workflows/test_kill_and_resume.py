@@ -85,6 +85,54 @@ def test_a_killed_run_resumes_to_the_identical_result(table_options, uninterrupt
     check_equal(out, uninterrupted)
 
 
+DEAF = """
+import hashlib
+from radtransfer.environment import pin_variables
+
+pin_variables()
+from radtransfer.cli.main import main
+from radtransfer.learner import Learner
+
+steps, reset = [], Learner.reset
+
+def wrapped(self, weights):
+    train = self.train
+
+    def step(*batch):
+        steps.append(batch)
+        if len(steps) == {step}:
+            print("busy", flush=True)
+            # As TensorFlow is in a long step: Python answers nothing.
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+        return train(*batch)
+
+    self.train = step
+    reset(self, weights)
+
+Learner.reset = wrapped
+main()
+"""
+
+
+@pytest.mark.parametrize(("how", "step"), [("SIGINT", 1), ("SIGTERM", 7)])
+def test_a_run_stopped_within_a_step_that_answers_nothing_resumes_to_the_identical_result(
+    table_options, uninterrupted, tmp_path, how, step
+):
+    out = tmp_path / "run"
+    arguments = [sys.executable, "-c", DEAF.format(step=step), *command(table_options, out)[3:]]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(getattr(signal, how))
+        assert process.wait(timeout=120) == 130
+        error = process.stderr.read()
+    assert f"go on with: radtransfer finetune {out / 'config.yaml'} --out {out} --resume" in error
+    assert error.endswith("Error: Interrupted.\n") and "Traceback" not in error
+    assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
+    assert not list(out.rglob(".part-*"))
+    subprocess.run(command(table_options, out, "--resume"), check=True, capture_output=True)
+    check_equal(out, uninterrupted)
+
+
 def test_kept_features_the_head_phase_averages_and_the_curve_survive_a_kill(
     table_options, finished_run, tmp_path, monkeypatch
 ):

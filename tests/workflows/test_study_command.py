@@ -292,6 +292,17 @@ def test_a_dry_run_tells_the_input_of_every_run_and_which_settings_were_left_out
     assert {row["preprocessing"] for row in report["runs"]} == {"tf"}
 
 
+def test_a_dry_run_without_timing_lists_the_runs_and_measures_nothing(radtransfer, study_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("radtransfer.cli.study.import_tensorflow", lambda: 1 / 0)
+    options = ("--runs", tmp_path / "store", "--out", tmp_path / "out", "--dry-run", "--no-timing")
+    outcome = radtransfer("study", study_file, *options)
+    assert outcome.code == 0, outcome.err
+    assert "timing" not in outcome.err
+    assert "5 runs: 0 done, 5 to do, time unknown: without --no-timing, a run of each network is timed" in outcome.out
+    listed = json.loads(radtransfer("study", study_file, *options, "--json").out)
+    assert listed["seconds"] is None and [row["seconds"] for row in listed["runs"]] == [None] * 5
+
+
 def test_a_run_that_another_process_computes_is_waited_for(radtransfer, study_file, finished, tmp_path, monkeypatch):
     from radtransfer.studies import study_runs
 
