@@ -62,7 +62,7 @@ def plan(
         check_figure_path(Path(filters))
     if out is not None and (Path(out).suffix != ".keras" or Path(out).exists()):
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {out}.")
-    from radtransfer.pretrained.loading import preprocessing_of
+    from radtransfer.pretrained.weight_sources import preprocessing_of
     from radtransfer.run_names import look_up
 
     look_up(config)

@@ -30,7 +30,7 @@ SECTIONS += "`radtransfer configs show quickstart --full` lists every key."
         ("x", SECTIONS),
         ("zz.qq", SECTIONS),
         ("", SECTIONS),
-        ("model.bogus", "Keys of model: backbone, weights, preprocessing, image_size, head, dropout."),
+        ("model.bogus", "Keys of model: backbone, weights, ignore_lambda, preprocessing, image_size, head, dropout."),
         ("transfer", "Keys of transfer: scheme, through, freeze_to, slim, batch_norm, stages."),
         ("transfr", "Did you mean 'transfer' or"),
         ("backbnoe", "Did you mean 'model.backbone' or"),

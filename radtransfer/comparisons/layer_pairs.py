@@ -91,7 +91,9 @@ def layer_pairs(
     return tuple(LayerPair(name, _resolved(a, cards[0], name), _resolved(b, cards[1], name)) for name in layers)
 
 
-def unequal_widths(a: FeatureMaps, b: FeatureMaps, pairs: Sequence[LayerPair], sampling: Sampling) -> dict[str, str]:
+def unequal_widths(
+    a: "FeatureMaps", b: "FeatureMaps", pairs: Sequence[LayerPair], sampling: Sampling
+) -> dict[str, str]:
     """Name of each pair whose channels cannot be the same, though `sampling` wants them to be, and why."""
     widths = {pair.name: (a.width(pair.a), b.width(pair.b)) for pair in pairs if sampling.channels == "paired"}
     return {
