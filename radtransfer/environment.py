@@ -9,16 +9,19 @@ of a run, or break it.
 * In a notebook Keras belongs to the user. What builds or runs networks does so under `keras_defaults`, which gives
   the user's settings back afterwards.
 * A process that runs plain Keras for us starts with `clean_variables`.
+
+Where a limit leaves TensorFlow too little memory to start, it ends the process by a signal: that is told before.
 """
 
 import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, Literal
 
-from radtransfer.errors import ConfigError
+from radtransfer.errors import ConfigError, OutOfMemoryError
 
 _PINNED: Mapping[str, str | None] = {
     "KERAS_BACKEND": "tensorflow",
@@ -57,11 +60,58 @@ _ONEDNN_BY_DEFAULT = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx
 _importer: Callable[[], None] | None = None
 
 
+_NEEDED = {"RLIMIT_AS": (2_450_000_000, 0, "-v"), "RLIMIT_DATA": (600_000_000, 5, "-d")}
+"""Bytes that must be free below each limit, the column of /proc/self/statm with what is used, and the `ulimit` option.
+
+Measured on two cores with TensorFlow 2.21, as what a run of cbr_tiny takes: an address space of 2.46 GB in all ends it
+by a signal, 2.66 GB are enough; so are 0.82 GB of data, and 0.61 GB are not.
+"""
+
+_PER_CORE = 50_000_000
+"""Bytes for the stacks of the threads that TensorFlow starts for each further core."""
+
+
 def pin_variables() -> None:
-    """Pin the variables of this process, which runs nothing but radtransfer, and of those that it starts."""
+    """Pin the variables of this process, which runs nothing but radtransfer, and of those that it starts.
+
+    Whatever imports TensorFlow in it from now on, `check_limits` is called first.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _set_variables(_PINNED)
     _choose_onednn()
+    if not any(isinstance(finder, _LimitsFirst) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _LimitsFirst())
+
+
+class _LimitsFirst(MetaPathFinder):
+    """Finds nothing, and is asked before TensorFlow is."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name == "tensorflow":
+            check_limits()
+
+
+def check_limits() -> None:
+    """See that the limits of this process leave TensorFlow the memory that it needs to start.
+
+    Raises:
+        OutOfMemoryError: They do not.
+    """
+    try:
+        import resource
+
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    except (ImportError, OSError):  # not Linux
+        return
+    for name, (needed, column, option) in _NEEDED.items():
+        needed += _PER_CORE * max(0, len(os.sched_getaffinity(0)) - 2)
+        limit, used = resource.getrlimit(getattr(resource, name))[0], int(pages[column]) * resource.getpagesize()
+        if limit != resource.RLIM_INFINITY and limit - used < needed:
+            raise OutOfMemoryError(
+                f"TensorFlow needs {needed / 1e9:.1f} GB of memory to start, and of the {limit / 1e9:.2f} GB that this "
+                f"process may have (ulimit {option}) {max(limit - used, 0) / 1e9:.2f} GB are free. Raise the limit, "
+                f"with `ulimit {option} unlimited` or in the settings of the job."
+            )
 
 
 def clean_variables() -> dict[str, str]:
@@ -108,12 +158,15 @@ def require_keras() -> None:
 
     Raises:
         ConfigError: It is imported and runs on another backend.
+        OutOfMemoryError: A limit leaves TensorFlow too little memory to start.
     """
     if "keras" not in sys.modules and _importer is not None:
         _importer()
     if "keras" in sys.modules:
         _check_backend()
         return
+    if "tensorflow" not in sys.modules:
+        check_limits()
     try:
         with variables({"KERAS_BACKEND": "tensorflow"}):
             import keras  # noqa: F401

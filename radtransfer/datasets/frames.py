@@ -40,9 +40,14 @@ def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
             f"--frames all: {file} holds more than {MOST_FRAMES:,} frames. Store it in several files, or use "
             "--frames first."
         )
-    several = counts > 1
+    several, damaged = counts > 1, np.flatnonzero(counts == 0)
+    notes = table.notes
+    if len(damaged):
+        what = f"the frames of {len(damaged)} damaged files cannot be counted, such as {table.paths[damaged[0]]}"
+        notes += (f"--frames all: {what}; at most the first of each is used",)
     if not several.any():
-        return replace(table, notes=(*table.notes, "--frames all: no file holds further frames"))
+        return replace(table, notes=(*notes, "--frames all: no file holds further frames"))
+    counts = np.maximum(counts, 1)
     rows = np.repeat(np.arange(len(table)), counts)
     frames = np.concatenate([np.arange(count) for count in counts])
     note = f"{several.sum()} files with several frames give {counts[several].sum()} images"
@@ -60,12 +65,12 @@ def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
             for file, row, frame in zip(wide.files, rows, frames, strict=True)
         ),
         patients=wide.patients or wide.paths,
-        notes=(*table.notes, note),
+        notes=(*notes, note),
     )
 
 
 def _counts(files: Sequence[ImagePlace | None]) -> np.ndarray:
-    """Frames of each file, int; 1 for one that is not there or cannot be read, which is found later."""
+    """Frames of each file, int; 1 for one that is not there, which is found later, and 0 for one that is damaged."""
     return np.array(all_in_parallel(_count, files, workers=_READERS), int)
 
 
@@ -75,4 +80,4 @@ def _count(file: ImagePlace | None) -> int:
     try:
         return count_frames(file)
     except BadImageError:
-        return 1
+        return 0

@@ -6,6 +6,7 @@ from radtransfer.doctor.finding import Finding
 from radtransfer.doctor.gpu import gather, gpu_finding
 from radtransfer.doctor.machine import arithmetic_finding, cache_finding, machine_finding
 from radtransfer.doctor.software import PACKAGE, extras, extras_finding, requirements, versions_finding
+from radtransfer.errors import OutOfMemoryError
 from radtransfer.pretrained.weight_sources import SEARCH_VARIABLE, found_files, keras_cache, search_folders
 
 
@@ -24,6 +25,7 @@ def examine(*, import_tensorflow: Callable[[], None]) -> Iterator[Finding]:
         import_tensorflow()
     except Exception as error:
         advice = "install it again: pip install --force-reinstall tensorflow"
+        advice = "raise the limit that is named" if isinstance(error, OutOfMemoryError) else advice
         yield Finding("tensorflow", "problem", f"cannot be imported: {_first_line(error)}", advice)
         return
     yield _found("gpu", lambda: gpu_finding(gather()))

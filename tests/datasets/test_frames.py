@@ -134,3 +134,13 @@ def test_files_that_cannot_be_read_stay_one_row(data):
     (data / "b" / "broken.dcm").write_bytes(b"x" * 500)
     (data / "b" / "broken.tif").write_bytes(b"II*\0" + b"x" * 500)
     assert read(data).paths[-2:] == ("b/broken.dcm", "b/broken.tif")
+
+
+def test_a_file_that_was_cut_does_not_lose_its_frames_in_silence(tmp_path):
+    pages(tmp_path / "b" / "2.tif", 8, 8)
+    cut = pages(tmp_path / "a" / "1.tif", 8, 8, 8)
+    cut.write_bytes(cut.read_bytes()[:-200])
+    table = read(tmp_path)
+    assert table.paths == ("a/1.tif", "b/2.tif#1", "b/2.tif#2")
+    told = "the frames of 1 damaged files cannot be counted, such as a/1.tif; at most the first of each is used"
+    assert f"--frames all: {told}" in table.notes

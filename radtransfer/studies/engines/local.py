@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from radtransfer.environment import import_keras, pin_variables, variables
-from radtransfer.errors import TrainingError
+from radtransfer.errors import RadtransferError, TrainingError
 from radtransfer.interruption import end_after_signals
 from radtransfer.settings import Config
 from radtransfer.studies.engines.engine import Hear, Relay, thread_environment, with_decoders
@@ -132,9 +132,14 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
     # Several processes share a GPU only if none takes all its memory at once.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        if prepare is not None:
-            prepare()
-        import_keras()
+        try:
+            if prepare is not None:
+                prepare()
+            import_keras()
+        except RadtransferError as error:  # the limits of the machine, which are the answer to the first run
+            pipe.recv()
+            pipe.send((Outcome("failed", str(error), error.exit_code), True))
+            return
         # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
         signal.signal(signal.SIGTERM, _interrupt)
         end_after_signals(_GRACE)

@@ -8,7 +8,7 @@ from typing import Any
 
 from radtransfer import __version__
 from radtransfer.environment import import_keras, pin_variables
-from radtransfer.errors import ConfigError, DataError, WeightsError
+from radtransfer.errors import ConfigError, DataError, RadtransferError, WeightsError
 from radtransfer.settings import Config
 from radtransfer.studies.engines.collecting import compute_elsewhere
 from radtransfer.studies.engines.engine import Relay
@@ -50,9 +50,12 @@ def compute(task: Task, mailbox: Any) -> Outcome:
         return Outcome("failed", reason, ConfigError.exit_code)
     tell("placed", (machine,))
     pin_variables()
-    if task.prepare is not None:
-        task.prepare()
-    import_keras()
+    try:
+        if task.prepare is not None:
+            task.prepare()
+        import_keras()
+    except RadtransferError as error:
+        return Outcome("failed", f"On {machine}: {error}", error.exit_code)
     outcome = _compute(task, mailbox, tell)
     if outcome.exit_code in (DataError.exit_code, WeightsError.exit_code):
         return replace(outcome, error=f"On {machine}: {outcome.error}")
