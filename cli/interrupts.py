@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from radtransfer.interruption import end_after_signals
 
@@ -19,15 +19,20 @@ _GRACE = 1.0
 """Seconds after which a process that was interrupted is ended wherever it is."""
 
 
-def heed_interrupts() -> None:
+def heed_interrupts(leave: Callable[[], None] = lambda: None) -> None:
     """Let SIGTERM interrupt like Ctrl-C, let no interrupt be lost, and none be answered late.
 
     Python drops what is raised while an object is finalized, so a signal that comes just then would go unheard and
-    the command would run to its end.
+    the command would run to its end. `leave` is called where the process is ended from outside its main thread.
     """
+
+    def last() -> None:
+        leave()
+        os.write(2, b"Error: Interrupted.\n")
+
     signal.signal(signal.SIGTERM, _interrupt)
     sys.unraisablehook = _heed
-    end_after_signals(_GRACE, last=lambda: os.write(2, b"Error: Interrupted.\n"))
+    end_after_signals(_GRACE, last=last)
 
 
 @contextlib.contextmanager

@@ -173,10 +173,16 @@ def application(debug: bool) -> None:
         click.get_current_context().color = False
 
 
+def _delete_temporary() -> None:
+    """What Python deletes where it ends by itself."""
+    if "radtransfer.datasets.cached_images" in sys.modules:
+        sys.modules["radtransfer.datasets.cached_images"].delete_temporary()
+
+
 def main() -> None:
     """Run the command line."""
     pin_variables()
-    heed_interrupts()
+    heed_interrupts(_delete_temporary)
     show_libraries_safely()
     if COMPLETING in os.environ:
         importlib.import_module("radtransfer.cli.completions")
@@ -185,8 +191,7 @@ def main() -> None:
     except SystemExit as leaving:
         code = leaving.code
     if _full_disk or code == INTERRUPTED:
-        if "radtransfer.datasets.cached_images" in sys.modules:
-            sys.modules["radtransfer.datasets.cached_images"].delete_temporary()
+        _delete_temporary()
         # Python takes seconds to take TensorFlow apart, and HDF5 files that could not be written fail there once more.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+import threading
 import time
 import zlib
 from functools import cache
@@ -16,7 +17,7 @@ PART = ".part-"
 _ABANDONED = 24 * 3600
 """Seconds after which another machine's is that of a process that was killed."""
 
-_NAME = re.compile(rf"{re.escape(PART)}(\d+)@([0-9a-f]{{8}})-")
+_NAME = re.compile(rf"{re.escape(PART)}(\d+)(?:\.\d+)?@([0-9a-f]{{8}})-")
 
 
 def new_part(path: Path, *, inside: bool = False) -> Path:
@@ -25,7 +26,9 @@ def new_part(path: Path, *, inside: bool = False) -> Path:
     for left in folder.glob(f"{PART}*@*"):
         if _NAME.sub("", left.name) == name and not is_written(left):
             delete_part(left)
-    return folder / f"{PART}{os.getpid()}@{this_machine()}-{name}"
+    # Another thread writes the same file where the process is ended while the main thread writes it.
+    thread = "" if threading.current_thread() is threading.main_thread() else f".{threading.get_native_id()}"
+    return folder / f"{PART}{os.getpid()}{thread}@{this_machine()}-{name}"
 
 
 def delete_part(part: Path) -> None:

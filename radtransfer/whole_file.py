@@ -30,9 +30,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         with before_hard_end(lambda: delete_part(part)):
             yield part
-        with part.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        part.replace(path)
+            with part.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            part.replace(path)
         sync_folder(path.parent)
     except RadtransferError:
         raise

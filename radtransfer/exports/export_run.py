@@ -96,8 +96,8 @@ def export_run(
             raise RunError(f"{target} exists; nothing was written. Choose another --out.")
     folder = next(iter(targets.values())).parent
     check_place(folder)
-    decided = {number: export_values(path, number, operating_point) for number in targets}
     with files_together(folder, first="*.card.md") as staging:
+        decided = {number: export_values(path, number, operating_point) for number in targets}
         exported = [
             _export_fold(path, number, kind, target, staging, decided[number]) for number, target in targets.items()
         ]

@@ -8,13 +8,15 @@
     evaluation  predicting a fold against its bare forward passes
     memory      the peak of `finetune` against that of the script written by hand
     help        `radtransfer --help` against `python -c pass`
+    mistakes    what commands take to say that they cannot do what was asked, in processor time of `python -c pass`
     onednn      a training step and a prediction without and with oneDNN; only if named
     images      decoding and resizing (`bench_images.py`); only if named
+    interrupts  how soon a command ends after Ctrl-C (`bench_interrupts.py`); only if named
     similarity  CCA against google/svcca (`bench_similarity.py`); only if named
 
 Contestants take turns, with as many threads each, in processes of their own; a ratio is the median of those within
-rounds, beside the smallest and the largest. More than 1 is in our favour, except that `memory`, `evaluation` and `help`
-say how many times as much we take. PyTorch runs in a Python of its own, and is left out without `--torch-python`.
+rounds, beside the smallest and the largest. More than 1 is in our favour, except that `memory`, `evaluation`, `help`
+and `mistakes` say how many times as much we take. PyTorch runs in a Python of its own, and is left out without `--torch-python`.
 """
 
 import argparse
@@ -28,8 +30,8 @@ from pathlib import Path
 import contest
 import measurements
 
-ALL = ("step", "start", "features", "evaluation", "memory", "help")
-ELSEWHERE = ("images", "similarity")
+ALL = ("step", "start", "features", "evaluation", "memory", "help", "mistakes")
+ELSEWHERE = ("images", "similarity", "interrupts")
 IF_NAMED = ("onednn", *ELSEWHERE)
 
 

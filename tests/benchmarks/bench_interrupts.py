@@ -23,6 +23,9 @@ COMMAND += "--batch-size 8 --folds 2 --fold 1 --epochs 1 --out {out}"
 
 def main():
     options = parse()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what it runs in the background so, and the commands would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
         seconds = undisturbed(options.command, whole)

@@ -144,6 +144,52 @@ def help(options, scratch):
     return {"radtransfer --help / python -c pass": summary(within)}
 
 
+def mistakes(options, scratch):
+    """Processor time, user and system."""
+    _draw(scratch / "images", 8, 40)
+    train = f"finetune --data {scratch / 'images'} --backbone cbr_tiny --image-size 64"
+    lines = (
+        "train",
+        "finetune",
+        "finetune --lr 1e-3",
+        "finetune nosuch",
+        "finetune --data nosuch",
+        f"{train} --backbone resnet51",
+        f"{train} --epochs many",
+        f"{train} --scheme slim --through stage1",
+        f"{train} --freeze-to stage9",
+        f"{train} --weights nosuch.h5",
+        f"{train} --fold 9",
+        "study quick-advice --arms nosuch",
+        "lr-find",
+        "data check nosuch",
+        "data prepare nosuch --out prepared",
+        "plan resnet50 --scheme transfusion",
+        "weights inspect nosuch.h5",
+        "evaluate nosuch",
+        "predict nosuch images",
+        "export nosuch --format keras --out model",
+        "explain nosuch",
+        "compare-cca nosuch nosuch",
+        "report nosuch --out report",
+    )
+    rows = {}
+    for line in lines[:: 8 if options.quick else 1]:
+        found = {"mistake": [], "pass": []}
+        for _ in range(1 if options.quick else 5):
+            found["pass"].append(_processor_seconds(["-c", "pass"], scratch))
+            found["mistake"].append(_processor_seconds(["-m", "radtransfer", *line.split()], scratch))
+        within = [mine / its for mine, its in zip(found["mistake"], found["pass"], strict=True)]
+        rows[line.replace(f"{scratch}/", "")] = summary(within)
+    return rows
+
+
+def _processor_seconds(arguments, folder):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    _, _, used = os.wait4(subprocess.Popen([sys.executable, *arguments], cwd=folder, **quiet).pid, 0)
+    return used.ru_utime + used.ru_stime
+
+
 def _draw(folder, size, count):
     rng = np.random.default_rng(0)
     for number in range(count):

@@ -17,11 +17,12 @@ def quick(tmp_path, names):
     return json.loads(file.read_text())
 
 
-def test_steps_and_help_give_ratios(tmp_path):
-    results = quick(tmp_path, "step,help")
+def test_steps_help_and_mistakes_give_ratios(tmp_path):
+    results = quick(tmp_path, "step,help,mistakes")
     assert results["step"]["cbr_tiny"]["radtransfer"]["ratio"] == 1.0
     assert results["step"]["cbr_tiny"]["model.fit"]["seconds"] > 0
     assert results["help"]["radtransfer --help / python -c pass"]["ratio"] > 0
+    assert all(row["ratio"] > 0 for row in results["mistakes"].values())
     assert {"python", "tensorflow", "keras"} <= set(results["versions"])
     assert results["machine"]["cores"] >= 1
 
