@@ -16,7 +16,8 @@
 
 Contestants take turns, with as many threads each, in processes of their own; a ratio is the median of those within
 rounds, beside the smallest and the largest. More than 1 is in our favour, except that `memory`, `evaluation`, `help`
-and `mistakes` say how many times as much we take. PyTorch runs in a Python of its own, and is left out without `--torch-python`.
+and `mistakes` say how many times as much we take. PyTorch runs in a Python of its own, and is left out without
+`--torch-python`.
 """
 
 import argparse
