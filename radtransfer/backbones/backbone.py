@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _LAYERS = Path(__file__).with_name("layers.txt")
 """The layers of the networks, a line each, so that a name is looked up before a network is built."""
 
-_AROUND = ("image", "preprocessing", "avg_pool", "head_dropout", "head", "probabilities")
+_AROUND = ("image", "preprocessing", "avg_pool", "global_average_pooling2d", "head_dropout", "head", "probabilities")
 """Layers of a classifier that are not its backbone's."""
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
 
 from radtransfer.comparisons.compare import Comparison, ComparisonSettings, compare
 from radtransfer.errors import ConfigError, RunError
@@ -265,6 +263,9 @@ def _interval(z: float, pairs: Sequence[PairSimilarity], starts: Mapping[str, st
     Runs of one start are a sample of their own: where the two of a pair differ in it, both samples add their error, and
     a start with a single run adds none.
     """
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
     pairs = [pair for pair in pairs if pair.points]
     if len(pairs) == 1:
         (alone,) = [pair.points for pair in pairs]

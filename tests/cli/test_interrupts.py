@@ -62,14 +62,15 @@ import hashlib, sys
 from pathlib import Path
 from radtransfer.cli.interrupts import heed_interrupts
 from radtransfer.interruption import before_hard_end
-from radtransfer.whole_file import part_folder, whole_file
+from radtransfer.result_folder import whole_folder
+from radtransfer.whole_file import whole_file
 
 heed_interrupts()
 out = Path(sys.argv[1])
 with before_hard_end(lambda: print("a block that was left", file=sys.stderr)):
     pass
 with before_hard_end(lambda: print("how to go on", file=sys.stderr, flush=True)):
-    with before_hard_end(lambda: 1 / 0), part_folder(out) as folder, whole_file(out / "file") as part:
+    with before_hard_end(lambda: 1 / 0), whole_folder(out / "results") as folder, whole_file(out / "file") as part:
         (folder / "half").touch()
         part.write_text("half")
         print("ready", flush=True)
