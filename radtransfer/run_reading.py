@@ -107,6 +107,8 @@ def read_settings(run: Path) -> dict[str, Any]:
         RunError: It cannot be read, or does not hold a run's settings.
     """
     path = run / "config.yaml"
+    if not path.is_file():
+        raise RunError(f"Run {run} lacks config.yaml, which every run has. Restore it, or take the original run.")
     try:
         settings, _ = read_yaml(path)
     except ConfigError as error:
