@@ -101,13 +101,17 @@ def finetune(
         raise click.UsageError("--resume and --overwrite exclude each other.")
     settings = load_config(config, sets=sets, options=given_settings(*told_apart(given)))
     import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
-    from radtransfer.datasets import fitted
-    from radtransfer.preparation import read_inputs
+    from radtransfer.datasets import check_source, fitted
+    from radtransfer.run_names import check_names
 
+    check_names(settings)
+    check_source(settings.data.source)
     progress, name = TerminalProgress(), Path(config).stem if config else None
     settings = fitted(settings, progress)
     flags = {"resume": resume, "overwrite": overwrite}
     finished = not dry_run and _is_finished(settings, name=name, **flags)
+    from radtransfer.preparation import read_inputs
+
     # Whatever is wrong with them is told before TensorFlow is imported, where the data allows it.
     inputs = None if finished else read_inputs(settings, progress)
     import_tensorflow(compute=settings.system.distribute == "none")
@@ -130,10 +134,8 @@ def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite:
     """Whether the run that goes on is finished already; a run folder that cannot be used is told before the images."""
     from radtransfer.distribution.cluster import find_cluster
     from radtransfer.run_address import run_settings
-    from radtransfer.run_names import check_names
     from radtransfer.runs import open_run, run_folder
 
-    check_names(settings)
     if find_cluster(settings.system) is not None:
         return False  # only one of the workers has the folder
     out = run_folder(settings, name=name, reuse=resume or overwrite)

@@ -50,7 +50,11 @@ def lr_find(
     # Some recipes have no learning rate; here it does not matter.
     unused = {"training.learning_rate": high}
     settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
-    from radtransfer.datasets import fitted
+    from radtransfer.datasets import check_source, fitted
+    from radtransfer.run_names import check_names
+
+    check_names(settings)
+    check_source(settings.data.source)
     from radtransfer.preparation import read_inputs
     from radtransfer.rate_search.rule import FILES, checked_width
     from radtransfer.result_folder import check_new

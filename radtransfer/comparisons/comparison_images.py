@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from radtransfer.config import load_config
 from radtransfer.datasets import read_table
-from radtransfer.datasets.image_list import list_images, read_images
 from radtransfer.datasets.image_table import ImageTable
-from radtransfer.datasets.patients import NO_PATIENTS
 from radtransfer.errors import DataError, RunError, WeightsError
 from radtransfer.examination.data_changes import data_changes
-from radtransfer.examination.image_examination import examine_images
-from radtransfer.image_formats import ImageFacts
 from radtransfer.image_place import ImagePlace
 from radtransfer.progress import Progress
 from radtransfer.run_reading import read_settings, reading
 from radtransfer.runs import read_folds
 from radtransfer.settings import Config, DataSettings, ImageSettings
+
+if TYPE_CHECKING:
+    from radtransfer.image_formats import ImageFacts
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ComparisonImages:
 
     paths: tuple[str, ...]
     places: tuple[ImagePlace, ...]
-    facts: tuple[ImageFacts, ...]
+    facts: "tuple[ImageFacts, ...]"
     reading: ImageSettings
     clusters: tuple[str, ...]
 
@@ -51,6 +51,9 @@ def given_images(
         ConfigError: Neither is given.
         DataError: Nothing usable is there, or an image is missing or unreadable.
     """
+    from radtransfer.datasets.image_list import list_images, read_images
+    from radtransfer.datasets.patients import NO_PATIENTS
+
     table = list_images(files, data, unread=False) if files else read_images(data, progress=progress)
     for note in table.notes:
         if note != NO_PATIENTS:
@@ -149,6 +152,8 @@ def images_of_table(table: ImageTable, paths: Sequence[str], reading: ImageSetti
         DataError: One is missing or unreadable.
     """
     rows = {path: row for row, path in enumerate(table.paths)}
+    from radtransfer.examination.image_examination import examine_images
+
     missing = [path for path in paths if path not in rows or table.files[rows[path]] is None]
     if missing:
         raise DataError(
