@@ -8,7 +8,7 @@ import click
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.evaluation_text import evaluation_lines
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
-from radtransfer.cli.prediction_options import batch_option, check_point, fold_option
+from radtransfer.cli.prediction_options import batch_option, check_model, check_point, fold_option
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
 from radtransfer.datasets import check_source
@@ -87,6 +87,7 @@ def evaluate(
         from radtransfer.result_folder import check_out
 
         check_out(Path(out))
+    check_model(run)
     from radtransfer.device import usable_cores
     from radtransfer.predictions.evaluate import Judging, check_has_images, evaluate_on, evaluate_run
     from radtransfer.predictions.leak_warnings import SEEN, leak_summary

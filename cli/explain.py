@@ -7,6 +7,7 @@ import click
 
 from radtransfer.cli.data_options import TABLE_OPTIONS
 from radtransfer.cli.options import given_settings, overwrite_option, setting_options
+from radtransfer.cli.prediction_options import check_model
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
 from radtransfer.config import load_config
 from radtransfer.datasets import check_source
@@ -57,6 +58,7 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     from radtransfer.result_folder import check_new, check_out
 
     check_out(Path(out))
+    check_model(model)
     from radtransfer.explanations.explain import explain as explain_images
     from radtransfer.explanations.explained import ExplainSettings
     from radtransfer.explanations.explanation_files import FILES, explained_record, write_explanations

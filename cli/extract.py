@@ -10,6 +10,7 @@ from radtransfer.cli.prediction_options import (
     LIST_OPTIONS,
     batch_option,
     check_file,
+    check_model,
     fold_option,
     open_images,
     skip_option,
@@ -57,6 +58,7 @@ def extract(
     \b
     Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz
     """
+    check_model(model)
     from radtransfer.predictions.feature_files import check_feature_file, feature_file
     from radtransfer.predictions.trained_model import check_layer, check_one
 

@@ -102,10 +102,12 @@ def finetune(
     settings = load_config(config, sets=sets, options=given_settings(*told_apart(given)))
     import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
     from radtransfer.datasets import check_source, fitted
+    from radtransfer.pretrained.weight_sources import preprocessing_of
     from radtransfer.run_names import check_names
 
     check_names(settings)
     check_source(settings.data.source)
+    preprocessing_of(settings.model.weights, backbone=settings.model.backbone)
     progress, name = TerminalProgress(), Path(config).stem if config else None
     settings = fitted(settings, progress)
     flags = {"resume": resume, "overwrite": overwrite}

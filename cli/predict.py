@@ -13,6 +13,7 @@ from radtransfer.cli.prediction_options import (
     LIST_OPTIONS,
     batch_option,
     check_file,
+    check_model,
     check_point,
     fold_option,
     open_images,
@@ -70,6 +71,7 @@ def predict(
     """
     check_file(out, overwrite=overwrite)
     check_point(operating_point)
+    check_model(model)
     from radtransfer.metrics.calibration import edge_note
     from radtransfer.predictions.forward import Forward
     from radtransfer.predictions.predict import Predictor

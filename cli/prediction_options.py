@@ -9,6 +9,7 @@ import click
 
 from radtransfer.cli.terminal import TerminalProgress, show
 from radtransfer.errors import ConfigError, DataError, RunError
+from radtransfer.near_path import no_model
 from radtransfer.system_errors import writing
 
 if TYPE_CHECKING:
@@ -94,6 +95,12 @@ def check_point(rule: str | None) -> None:
 
     if rule is not None and rule.strip().lower() != "none":
         check_rule(rule)
+
+
+def check_model(given: str) -> None:
+    """Raises WeightsNotFoundError if nothing lies at `given`, before what opens a model is imported."""
+    if not Path(given).expanduser().exists():
+        raise no_model(given)
 
 
 def open_images(

@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+from radtransfer.errors import WeightsNotFoundError
+
 _CLOSE = 0.7
 _ENTRIES = 10_000
 
@@ -44,3 +46,11 @@ def near_name(path: Path, wanted: Callable[[Path], bool] = lambda _: True) -> st
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "_")
+
+
+def no_model(given: str) -> WeightsNotFoundError:
+    """The error that no trained model lies at `given`."""
+    return WeightsNotFoundError(
+        f"No model at {given}. Expected a run (RUN or RUN/fold_K), an exported .keras file or a SavedModel folder."
+        f"{near_path(Path(given).expanduser())}"
+    )

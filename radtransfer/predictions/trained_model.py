@@ -18,12 +18,12 @@ from radtransfer.comparisons.comparison_images import check_input, run_file, run
 from radtransfer.comparisons.networks import file_network
 from radtransfer.datasets.labels import find_positive_class
 from radtransfer.environment import keras_defaults, require_keras
-from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError
+from radtransfer.errors import ConfigError, RunError, WeightsError
 from radtransfer.export_formats import EXPORT_FORMATS
 from radtransfer.export_formats.embedded import reading_of
 from radtransfer.metrics.operating_point import OperatingPoint
 from radtransfer.metrics.scoring import Scoring, recorded_scoring
-from radtransfer.near_path import near_path
+from radtransfer.near_path import no_model
 from radtransfer.runs import finished_folds, read_run
 from radtransfer.settings import ImageSettings
 from radtransfer.weight_formats.keras_models import layer_names, open_model
@@ -137,10 +137,7 @@ def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
         return _of_saved(given, path)
     if path.is_file():
         return _of_keras(given, path)
-    raise WeightsNotFoundError(
-        f"No model at {given}. Expected a run (RUN or RUN/fold_K), an exported .keras file or a SavedModel folder."
-        f"{near_path(path)}"
-    )
+    raise no_model(given)
 
 
 def is_export(given: str) -> bool:

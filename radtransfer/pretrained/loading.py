@@ -22,7 +22,6 @@ from radtransfer.pretrained.weight_sources import (
 )
 from radtransfer.system_errors import write_error
 from radtransfer.weight_formats.matching import Match, match_layers
-from radtransfer.weight_formats.reading import read_weight_file, sha256_of
 
 if TYPE_CHECKING:
     import keras
@@ -133,6 +132,8 @@ def load_pretrained(
     notify = notify or (lambda _: None)
     if not source.file.exists():
         _download(source, notify)
+    from radtransfer.weight_formats.reading import read_weight_file, sha256_of
+
     file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
     if file.lambdas:
         notify(file.lambda_note)

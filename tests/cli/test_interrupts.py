@@ -58,7 +58,7 @@ def test_an_interrupt_is_not_lost_in_a_finalizer():
 
 
 DEAF = """
-import hashlib, sys
+import hashlib, sys, threading
 from pathlib import Path
 from radtransfer.cli.interrupts import heed_interrupts
 from radtransfer.interruption import before_hard_end
@@ -73,7 +73,7 @@ with before_hard_end(lambda: print("how to go on", file=sys.stderr, flush=True))
     with before_hard_end(lambda: 1 / 0), whole_folder(out / "results") as folder, whole_file(out / "file") as part:
         (folder / "half").touch()
         part.write_text("half")
-        print("ready", flush=True)
+        threading.Timer(1, print, ["ready"], {"flush": True}).start()  # when the main thread is deaf
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # many minutes in which Python answers nothing
 """
 

@@ -87,6 +87,7 @@ def test_a_killed_run_resumes_to_the_identical_result(table_options, uninterrupt
 
 DEAF = """
 import hashlib
+import threading
 from radtransfer.environment import pin_variables
 
 pin_variables()
@@ -101,7 +102,7 @@ def wrapped(self, weights):
     def step(*batch):
         steps.append(batch)
         if len(steps) == {step}:
-            print("busy", flush=True)
+            threading.Timer(1, lambda: print("busy", flush=True)).start()
             # As TensorFlow is in a long step: Python answers nothing.
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
         return train(*batch)
