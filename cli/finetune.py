@@ -101,13 +101,9 @@ def finetune(
         raise click.UsageError("--resume and --overwrite exclude each other.")
     settings = load_config(config, sets=sets, options=given_settings(*told_apart(given)))
     import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
-    from radtransfer.datasets import check_source, fitted
-    from radtransfer.pretrained.weight_sources import preprocessing_of
-    from radtransfer.run_names import check_names
+    check_named(settings)
+    from radtransfer.datasets import fitted
 
-    check_names(settings)
-    check_source(settings.data.source)
-    preprocessing_of(settings.model.weights, backbone=settings.model.backbone)
     progress, name = TerminalProgress(), Path(config).stem if config else None
     settings = fitted(settings, progress)
     flags = {"resume": resume, "overwrite": overwrite}
@@ -130,6 +126,20 @@ def finetune(
         _print_result(error.result, as_json=as_json)
         raise
     _print_result(result, as_json=as_json)
+
+
+def check_named(settings: Config) -> None:
+    """See that every name in the settings, the data and the weights are there, before NumPy is imported.
+
+    Errors as of `read_inputs`, which checks the same and more.
+    """
+    from radtransfer.datasets import check_source
+    from radtransfer.pretrained.weight_sources import preprocessing_of
+    from radtransfer.run_names import check_names
+
+    check_names(settings)
+    check_source(settings.data.source)
+    preprocessing_of(settings.model.weights, backbone=settings.model.backbone)
 
 
 def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite: bool) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from radtransfer.cli.completions import complete_run_config
-from radtransfer.cli.finetune import OPTIONS
+from radtransfer.cli.finetune import OPTIONS, check_named
 from radtransfer.cli.options import given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
@@ -50,11 +50,8 @@ def lr_find(
     # Some recipes have no learning rate; here it does not matter.
     unused = {"training.learning_rate": high}
     settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
-    from radtransfer.datasets import check_source, fitted
-    from radtransfer.run_names import check_names
-
-    check_names(settings)
-    check_source(settings.data.source)
+    check_named(settings)
+    from radtransfer.datasets import fitted
     from radtransfer.preparation import read_inputs
     from radtransfer.rate_search.rule import FILES, checked_width
     from radtransfer.result_folder import check_new

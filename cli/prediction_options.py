@@ -90,7 +90,7 @@ def check_file(out: str | None, *, overwrite: bool) -> None:
 
 
 def check_point(rule: str | None) -> None:
-    """Raises ConfigError if `--operating-point` is no rule."""
+    """Raises ConfigError if `--operating-point` is not a valid rule."""
     from radtransfer.metrics.operating_point import check_rule
 
     if rule is not None and rule.strip().lower() != "none":

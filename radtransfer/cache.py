@@ -62,7 +62,11 @@ def cache_note(error: Exception) -> str | None:
         return None
     _told.add(folder)
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    reason = "it is no folder" if isinstance(cause, FileExistsError) else getattr(cause, "strerror", None) or str(cause)
+    reason = (
+        "it is not a directory"
+        if isinstance(cause, FileExistsError)
+        else getattr(cause, "strerror", None) or str(cause)
+    )
     return (
         f"the cache {folder} cannot be written ({reason.rstrip('.')}): nothing is kept there for later runs, and what "
         "is needed is made again. Free some space there, or name another folder in RADTRANSFER_CACHE"

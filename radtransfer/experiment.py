@@ -86,7 +86,7 @@ class Experiment:
         """What `learner` trains on: the images, or what its frozen trunk, as it stands, makes of them.
 
         Raises:
-            DiskError: There is no room for the features, which were to be kept.
+            DiskError: The features, which the user asked to cache, do not fit on the disk.
         """
         if self.replicas is not None:
             return self._own_part

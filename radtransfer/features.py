@@ -107,7 +107,7 @@ def features_once(
         count: Hears how many of how many batches are done.
 
     Raises:
-        DiskError: There is no room for them, or no folder.
+        DiskError: They do not fit on the disk, or the folder cannot be made.
     """
     shapes = [(len(batches), *x.shape[1:]) for x in cut.trunk.outputs]
     features = FEATURES.get(

@@ -49,7 +49,7 @@ class KeptArrays:
         """The arrays of `key`, read-only; `fill` writes them where nobody has done so before.
 
         Raises:
-            DiskError: There is no room for them, or no folder.
+            DiskError: They do not fit on the disk, or the folder cannot be made.
         """
         folder = cache_folder() / self.name / key
         try:
@@ -63,7 +63,7 @@ class KeptArrays:
         except OSError as error:
             if error.filename is not None and not str(error.filename).startswith(str(cache_folder())):
                 raise  # an image
-            reason = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+            reason = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
             raise DiskError(
                 f"{self.title} cannot be kept in {folder.parent}: {reason}. Free some space, name another "
                 f"folder in RADTRANSFER_CACHE, or run with {self.instead}."

@@ -186,9 +186,7 @@ def _of_run(given: str, path: Path, moment: str | None) -> NetworkSource:
         folds = (fold,)
     record = read_run(run)
     load = partial(_trained, run, record, moment == "initial")
-    known = record["backbone"] in BACKBONES
-    card = BACKBONES[record["backbone"]] if known else None
-    return NetworkSource(given, "run", load, card, run, folds, record["image_size"])
+    return NetworkSource(given, "run", load, BACKBONES.get(record["backbone"]), run, folds, record["image_size"])
 
 
 def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> Network:

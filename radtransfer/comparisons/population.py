@@ -14,7 +14,6 @@ from radtransfer.errors import ConfigError, RunError
 from radtransfer.progress import Progress
 from radtransfer.run_reading import depth_in_words, network_in_words, start_in_words, weights_in_words
 from radtransfer.runs import find_fold, finished_folds, read_run
-from radtransfer.similarity.jackknife import jackknife_error
 
 INTERVAL = (
     "delete-one-run jackknife of Fisher's z, Student's t, never narrower than of independent points; of a single pair, "
@@ -281,9 +280,10 @@ def _interval(z: float, pairs: Sequence[PairSimilarity], starts: Mapping[str, st
     left_out, points = [[_fisher(rest) for rest in sample] for sample in rests], sum(len(p.points) for p in pairs)
     if any(None in sample for sample in left_out) or points <= _FEWEST_POINTS:
         return 0.0, 1.0
-    error = np.hypot.reduce([jackknife_error(np.array(sample)) for sample in left_out])
+    # About z, not about their mean: two networks left out in turn may agree with each other, and not with all.
+    variance = sum((len(sample) - 1) * np.mean((np.array(sample) - z) ** 2) for sample in left_out)
     degrees = min(map(len, left_out)) - 1
-    half = max(student.ppf(0.975, degrees) * error, norm.ppf(0.975) / np.sqrt(points - _FEWEST_POINTS))
+    half = max(student.ppf(0.975, degrees) * np.sqrt(variance), norm.ppf(0.975) / np.sqrt(points - _FEWEST_POINTS))
     low, high = sorted(np.tanh([z - half, z + half]) ** 2)
     return 0.0 if abs(z) <= half else float(low), float(high)
 

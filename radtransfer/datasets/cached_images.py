@@ -24,7 +24,7 @@ def write_once(folder: Path, write: Callable[[Path], None], *, what: str) -> tup
         The folder, and what is to be said of it.
 
     Raises:
-        DiskError: There is no room for it anywhere.
+        DiskError: It fits neither into the cache nor into a temporary folder.
     """
     if folder in _instead:
         return Path(_instead[folder].name), []

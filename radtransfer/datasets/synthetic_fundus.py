@@ -70,7 +70,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
 
     Raises:
         ConfigError: An option or setting does not fit.
-        DiskError: There is no room for the images.
+        DiskError: The images do not fit on the disk.
     """
     _check_settings(settings)
     options = parse_options(location)

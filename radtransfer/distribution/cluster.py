@@ -43,7 +43,8 @@ def find_cluster(settings: SystemSettings) -> Cluster | None:
     with a "chief" before the workers or without.
 
     Raises:
-        ConfigError: Neither says it, or what it says is no cluster; or the settings name workers without `multiworker`.
+        ConfigError: Neither describes a cluster, or the description is not valid; or the settings
+            name workers without `multiworker`.
     """
     if settings.distribute != "multiworker":
         if settings.hosts or settings.worker_index is not None:

@@ -11,7 +11,7 @@ from radtransfer.errors import BadImageError
 from radtransfer.image_place import ImagePlace
 
 MOST_FRAMES = 10_000
-"""Of a file; where it has more, nobody counts on."""
+"""Frames of one file that are counted, at most."""
 
 _MOST = {"scans": 100, "segments": 2_000, "chunks": 10_000, "comments": 4_096}
 _SCAN, _END = 0xDA, 0xD9

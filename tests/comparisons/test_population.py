@@ -130,6 +130,19 @@ def test_the_interval_holds_though_pairs_share_runs_and_draws_share_pairs(share,
     assert share < 0.5 or np.mean(naive) < 0.7
 
 
+def test_the_interval_holds_with_two_networks_of_each_start():
+    rng, held = np.random.default_rng(1), []
+    starts = {"a": "pretrained", "b": "pretrained", "c": "random", "d": "random"}
+    for _ in range(300):
+        of_run = dict(zip(starts, rng.normal(size=(4, 2)), strict=True))
+        found = [
+            PairSimilarity(a, b, "p × r", "stem", "cca", None, None, tuple(map(tuple, of_run[a] + of_run[b] + own)))
+            for a, b, own in zip("aabb", "cdcd", rng.normal(0, 0.2, (4, 5, 2)), strict=True)
+        ]
+        held.append(training_relation(found, starts)["r_squared_ci95"][0] == 0)  # they are not related
+    assert np.mean(held) >= 0.95
+
+
 @pytest.mark.parametrize(
     ("points", "r_squared"),
     [

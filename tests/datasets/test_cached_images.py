@@ -43,7 +43,7 @@ def test_a_cache_that_cannot_take_them_is_told_once_and_a_temporary_folder_is_us
 
     folder, notes = write_once(tmp_path / "file" / "a", write, what="The slices")
     assert [file.name for file in folder.iterdir()] == ["1.png"] and tmp_path not in folder.parents
-    assert len(notes) == 1 and "cannot be written (it is no folder)" in notes[0]
+    assert len(notes) == 1 and "cannot be written (it is not a directory)" in notes[0]
     assert write_once(tmp_path / "file" / "a", write, what="The slices") == (folder, [])
     assert write_once(tmp_path / "file" / "b", write, what="The slices")[1] == []
     assert len(written) == 2

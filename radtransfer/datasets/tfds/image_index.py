@@ -72,7 +72,7 @@ def index_set(source: Source) -> SetIndex:
 
     Raises:
         DataError: The set was not prepared, is incomplete or damaged.
-        DiskError: There is no room for the index.
+        DiskError: The index does not fit on the disk.
     """
     shards = _shards(source)
     in_place = bool(shards) and source.builder.info.file_format.value == "tfrecord"
