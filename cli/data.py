@@ -1,12 +1,318 @@
-"""`radtransfer data`: look at a data set before, or without, training on it."""
+"""`radtransfer data`: look at a data set before, or without, training on it.
+
+`radtransfer data check`: everything that is wrong with a data set.
+
+`radtransfer data prepare`: write a data set once, at working resolution.
+
+`radtransfer data preview`: a sheet of images, as the network sees them and augmented.
+
+`radtransfer data split`: the folds of a data set as a table.
+"""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.data_check import check
-from radtransfer.cli.data_prepare import prepare
-from radtransfer.cli.data_preview import preview
-from radtransfer.cli.data_split import split
 from radtransfer.cli.groups import Group
+from radtransfer.cli.options import (
+    TABLE_OPTIONS,
+    break_lock_option,
+    given_settings,
+    images_text,
+    setting_options,
+    split_lines,
+)
+from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json
+from radtransfer.config.load import load_config
+from radtransfer.config.schema import DataSettings
+from radtransfer.errors import ConfigError, DataError
+from radtransfer.files import writing
+from radtransfer.training.names import check_value
+
+if TYPE_CHECKING:
+    from radtransfer.data.check import DataReport
+    from radtransfer.data.checks import Finding
+
+OPTIONS = TABLE_OPTIONS | {
+    "positive_from": "data.positive_from",
+    "on_bad_image": "data.on_bad_image",
+    "window": "images.window",
+    "folds": "splits.folds",
+    "val_fraction": "splits.val_fraction",
+    "image_size": "model.image_size",
+    "workers": "system.workers",
+    "seed": "seed",
+}
+
+FINDINGS_SHOWN = 3
+"""Of each kind, in the terminal; what is said of the table is said once and shown whole."""
+
+_COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+@click.command(short_help="Find what would make results wrong.")
+@click.argument("data")
+@setting_options(**OPTIONS)
+@click.option("--out", metavar="DIR", help="Write check.json and check.html, a page with pictures, here.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
+    """Decode every image of DATA and find what would make results wrong: exit code 3 if there is such a thing.
+
+    Looks for files that cannot be read, images without content, one image with two labels or in two splits, images
+    that look alike, patients in two splits, and unusual sizes, colour modes and ranges. Splits are those that DATA
+    brings, or those that finetune would draw with these --folds, --val-fraction and --seed.
+
+    \b
+    Example: radtransfer data check images.csv --image-root images/ --out checked
+    """
+    options = {**given_settings(given, OPTIONS), "data.source": data}
+    settings = load_config(options=options, check=check_value)
+    if out:
+        from radtransfer.files import check_out
+
+        check_out(Path(out))
+    from radtransfer.data.check import check_data
+
+    progress = TerminalProgress()
+    report = check_data(settings, progress=progress)
+    written = _write(report, Path(out), progress) if out else []
+    progress.clear()
+    show_json(report.to_dict()) if as_json else show(*_lines(report))
+    for path in written:
+        show(f"wrote     {path}", err=True)
+    if report.evidence is None:
+        raise DataError(f"{data}: nothing could be checked. Name the data as the message above says, and check again.")
+    if not report.valid:
+        kinds = [f"{len(found)} × {kind}" for (severity, kind), found in report.kinds.items() if severity == "error"]
+        raise DataError(f"{data}: results would be invalid ({', '.join(kinds)}). Correct the data and check again.")
+
+
+def _write(report: "DataReport", out: Path, progress: TerminalProgress) -> list[Path]:
+    from radtransfer.data.pictures import check_page
+    from radtransfer.files import whole_folder
+    from radtransfer.runs.folder import write_json, write_text
+
+    page = check_page(report, count=lambda done, total: progress.count("pictures", done, total))
+    names = ("check.json", "check.html")
+    with whole_folder(out, names) as folder:
+        write_json(folder / names[0], report.to_dict())
+        write_text(folder / names[1], page)
+    return [out / name for name in names]
+
+
+def _lines(report: "DataReport") -> Iterator[str]:
+    yield f"data      {report.data}"
+    if report.images:
+        yield f"images    {images_text(report.images, report.patients, report.classes, report.positive_class)}"
+        yield f"stored    {_stored(report)}"
+        if len(report.modes) > 1:
+            yield from (f"          {text}" for text in _mode_table(report))
+    folds = report.splits["folds"]
+    if folds:
+        source = "given with the data" if report.splits["given"] else "as finetune would draw them"
+        yield f"folds     {len(folds)}, {source}"
+        yield from (f"          {text}" for text in split_lines(folds))
+    for (severity, kind), findings in report.kinds.items():
+        yield ""
+        yield line(painted(f"{severity:<10}", fg=_COLORS[severity], bold=True), f"{kind}, {len(findings)}")
+        shown = len(findings) if kind == "table" else FINDINGS_SHOWN
+        yield from (f"          {_text(finding)}" for finding in findings[:shown])
+        if len(findings) > shown:
+            yield f"          … and {len(findings) - shown} more (--out or --json lists all)"
+    yield ""
+    yield f"valid     {'yes' if report.valid else 'no'}"
+
+
+def _stored(report: "DataReport") -> str:
+    if not report.sizes:
+        return "none can be read"
+    height, width = report.sizes["height"], report.sizes["width"]
+    sizes = f"{width['median']:g}×{height['median']:g} px"
+    if report.sizes["distinct"] > 1:
+        sizes = (
+            f"{width['min']} to {width['max']} px wide, {height['min']} to {height['max']} high, median {sizes}, "
+            f"{report.sizes['distinct']} sizes"
+        )
+    return f"{sizes}; {', '.join(f'{mode} {count}' for mode, count in report.modes.items())}"
+
+
+def _mode_table(report: "DataReport") -> Iterator[str]:
+    """How many images of each class are stored in which mode."""
+    wide = max(map(len, ("class", *report.class_modes)))
+    yield "  ".join(["class".ljust(wide), *report.modes])
+    for name, modes in report.class_modes.items():
+        yield "  ".join([name.ljust(wide), *(f"{count:>{len(mode)}}" for mode, count in modes.items())])
+
+
+def _text(finding: "Finding") -> str:
+    if not finding.files:
+        return finding.message
+    more = f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else ""
+    return f"{', '.join(finding.files[:3])}{more}: {finding.message}"
+
+
+OPTIONS_DATA_PREPARE = TABLE_OPTIONS | {
+    "on_bad_image": "data.on_bad_image",
+    "image_size": "model.image_size",
+    "aspect": "images.aspect",
+    "fundus_crop": "images.fundus_crop",
+    "window": "images.window",
+    "workers": "system.workers",
+}
+
+
+@click.command(short_help="Decode and resize every image once, for later runs.")
+@click.argument("data")
+@click.option("--out", required=True, metavar="FOLDER", help="Folder of the prepared data set.")
+@click.option(
+    "--encoding",
+    type=click.Choice(("raw", "jpeg")),
+    default="raw",
+    show_default=True,
+    help="raw: uint8 pixels, the fastest to read; jpeg: quality 95, about a quarter of the space.",
+)
+@setting_options(**OPTIONS_DATA_PREPARE)
+@click.option("--overwrite", is_flag=True, help="Replace what was prepared in --out.")
+@break_lock_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, **given: Any) -> None:
+    """Write DATA once at working resolution, as a TFDS data set that trains many times faster.
+
+    DATA is what `finetune --data` takes; afterwards give it `--data tfds:FOLDER`. The same command goes on where it
+    was stopped.
+
+    \b
+    Example: radtransfer data prepare images.csv --image-root images/ --image-size 224 --out prepared
+             radtransfer finetune --data tfds:prepared --backbone resnet50 --weights imagenet
+    """
+    options = {**given_settings(given, OPTIONS_DATA_PREPARE), "data.source": data}
+    config = load_config(options=options, check=check_value)
+    from radtransfer.data.prepared import prepare_set
+
+    result = prepare_set(
+        config, out=Path(out).expanduser(), encoding=encoding, overwrite=overwrite, progress=TerminalProgress()
+    )
+    if as_json:
+        show_json(dataclasses.asdict(result) | {"path": str(result.path)})
+        return
+    splits = ", ".join(f"{name} {count}" for name, count in result.splits.items())
+    shards = "1 shard" if result.shards == 1 else f"{result.shards} shards"
+    skipped = f", {result.skipped} left out" if result.skipped else ""
+    positive = config.data.positive_class
+    named = f" --positive-class {shlex.quote(positive)}" if positive else ""
+    show(
+        f"prepared  {result.images} images ({splits}){skipped}",
+        f"stored    {result.bytes / 1e6:,.0f} MB in {shards}, {encoding}",
+        f"use it    radtransfer finetune --data tfds:{result.path}{named}",
+    )
+
+
+OPTIONS_DATA_PREVIEW = TABLE_OPTIONS | {
+    "image_size": "model.image_size",
+    "aspect": "images.aspect",
+    "fundus_crop": "images.fundus_crop",
+    "window": "images.window",
+    "augmentation": "training.augmentation",
+    "seed": "seed",
+}
+
+
+@click.command(short_help="Draw a sheet of images, raw and augmented.")
+@click.argument("data")
+@setting_options(**OPTIONS_DATA_PREVIEW)
+@click.option("--images", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows; classes take turns.")
+@click.option("--copies", type=click.IntRange(1, 20), default=5, show_default=True, help="Variations of each image.")
+@click.option("--out", metavar="PNG", default="preview.png", show_default=True, help="Where the sheet goes.")
+@click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **given: Any) -> None:
+    """Draw images of DATA as the network would see them, and how the augmentation varies them in training.
+
+    \b
+    Example: radtransfer data preview images.csv --augmentation light --image-size 224 --out preview.png
+    """
+    options = {**given_settings(given, OPTIONS_DATA_PREVIEW), "data.source": data}
+    settings, path = load_config(options=options, check=check_value), Path(out)
+    from radtransfer.reports.figures import check_figure_path, save_figure
+
+    check_figure_path(path)
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another --out.")
+    from radtransfer.data.pictures import preview_data
+
+    figure = preview_data(settings, images=images, copies=copies, progress=TerminalProgress())
+    with writing(path):
+        save_figure(figure, path)
+    show(f"wrote     {path}", err=True)
+
+
+if TYPE_CHECKING:
+    from radtransfer.data.check import DataSplit
+
+OPTIONS_DATA_SPLIT = TABLE_OPTIONS | {
+    "allow_leakage": "data.allow_leakage",
+    "folds": "splits.folds",
+    "val_fraction": "splits.val_fraction",
+    "train_size": "splits.train_size",
+    "repeats": "splits.repeats",
+    "seed": "seed",
+}
+
+
+@click.command(short_help="Draw the folds and write them as a CSV.")
+@click.argument("data")
+@setting_options(**OPTIONS_DATA_SPLIT)
+@click.option("--out", metavar="FILE.csv", default="folds.csv", show_default=True, help="Where the table goes.")
+@click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> None:
+    """Draw the folds of DATA by patient and stratified, and write them: path, label, patient, fold, split.
+
+    They are those that finetune draws with the same options, and `finetune --data folds.csv` has exactly these. Splits
+    that DATA brings stay as they are. Images are not decoded.
+
+    \b
+    Example: radtransfer data split images.csv --folds 5 --seed 1 --out folds.csv
+    """
+    settings, path = load_config(options={**given_settings(given, OPTIONS_DATA_SPLIT), "data.source": data}), Path(out)
+    if path.suffix.lower() != ".csv":
+        raise ConfigError(f"--out takes a file that ends in .csv. Received: {out}.")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another --out.")
+    from radtransfer.data.check import split_data, write_split
+
+    found = split_data(settings, progress=TerminalProgress())
+    write_split(found, path)
+    counts = found.to_dict()
+    if as_json:
+        show_json(counts)
+    else:
+        names = ("images", "patients", "classes", "positive_class")
+        show(f"images    {images_text(*(counts[name] for name in names))}")
+        show(*split_lines(counts["folds"]))
+    show(f"wrote     {path}", err=True)
+    show(f"train     {_next_line(found, path, settings.data)}", err=True)
+
+
+def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
+    """The command that trains on these folds."""
+    from radtransfer.data.labels import is_missing
+
+    root = data.image_root or found.image_root
+    words = ["radtransfer", "finetune", "--data", str(path)]
+    words += ["--image-root", str(root)] if root else []
+    words += ["--outside-root"] if root and data.outside_root else []
+    words += ["--image-root", "FOLDER"] if not root and found.in_records else []
+    words += ["--positive-class", found.positive_class] if data.positive_class else []
+    if found.table.task == "multilabel":
+        words += ["--task", "multilabel"]
+    elif any(map(is_missing, found.table.classes)):
+        words += ["--missing-values", "class"]
+    words += ["--allow-alike-patients"] if found.table.alike_patients else []
+    return f"{shlex.join(words)} …"
 
 
 @click.group(cls=Group)

@@ -1,11 +1,41 @@
-"""`radtransfer doctor`: what this machine offers, and what stands in the way."""
+"""`radtransfer doctor`: what this machine offers, and what stands in the way.
 
-from collections.abc import Iterator
+What this machine offers to radtransfer, and what stands in its way.
+
+All findings, cheapest first; whatever breaks is a finding itself.
+
+One thing that was looked at.
+
+Whether TensorFlow sees a GPU, and if not, why not.
+
+Cores, memory, disk and arithmetic.
+
+Versions of what radtransfer needs, and which of its extras are installed.
+"""
+
+import ctypes
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
 
 import click
+from packaging.requirements import Requirement
 
+from radtransfer import __version__
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import line, painted, show, show_json
+from radtransfer.config.schema import SystemSettings
+from radtransfer.errors import OutOfMemoryError
+from radtransfer.pretrained.source import SEARCH_VARIABLE, found_files, keras_cache, search_folders
+from radtransfer.process import ONEDNN, onednn_decided_by, resolve_device, usable_cores
+from radtransfer.runs.cache import cache_folder
 
 _COLORS = {"ok": "green", "note": "yellow", "problem": "red"}
 
@@ -24,7 +54,6 @@ def doctor(as_json: bool) -> None:
     Example: radtransfer doctor
              radtransfer doctor --json > machine.json
     """
-    from radtransfer.doctor.examine import examine
 
     findings = []
     for finding in examine(import_tensorflow=import_tensorflow):
@@ -44,3 +73,326 @@ def _lines(finding) -> Iterator[str]:
     yield line(painted(f"{finding.status:<9}", fg=_COLORS[finding.status]), f"{finding.subject:<12}{first}")
     more += [f"→ {finding.advice}"] if finding.advice else []
     yield from (f"{'':<21}{text}" for text in more)
+
+
+Status = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one subject.
+
+    Attributes:
+        subject: Its name, one or two words.
+        status: "ok"; "note" if something is missing that not everybody needs; "problem" if nothing works with it.
+        text: What was found, a line or several.
+        advice: What to do about it; empty if nothing.
+        facts: The same for programs.
+    """
+
+    subject: str
+    status: Status
+    text: str
+    advice: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+LITTLE_MEMORY, LITTLE_DISK = 4.0, 5.0
+"""Gigabytes below which a note is given: rules of thumb. 25 000 images of 224 px take 3.8 where they are kept."""
+
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def machine_finding() -> Finding:
+    """Cores and memory that this process may use."""
+    cores, total, free = usable_cores(), *memory()
+    facts = {"cores": cores, "all_cores": os.cpu_count(), "memory_gb": total, "free_memory_gb": free}
+    known = "memory unknown" if total is None else f"{total:.1f} GB of memory"
+    text = f"{cores} of {os.cpu_count()} cores, {known}" + ("" if free is None else f", {free:.1f} free")
+    if free is not None and free < LITTLE_MEMORY:
+        advice = "close other programs, or use a smaller --batch-size and --image-size"
+        return Finding("machine", "note", f"{text}; large networks need more", advice, facts)
+    return Finding("machine", "ok", text, facts=facts)
+
+
+def memory() -> tuple[float | None, float | None]:
+    """Gigabytes that this process may use, and how much of it is free; None where the system does not tell."""
+    total, free = _system_memory()
+    limit = min((int(text) for text in map(_first_line, _LIMITS) if text.isdigit()), default=None)
+    if limit is not None and (total is None or limit / 1e9 < total):
+        total, free = limit / 1e9, None if free is None else min(free, limit / 1e9)
+    return (None if total is None else round(total, 1)), (None if free is None else round(free, 1))
+
+
+def _system_memory() -> tuple[float | None, float | None]:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None, None
+    values = {name: text.split()[0] for name, _, text in (line.partition(":") for line in lines)}
+    total, free = (int(values[name]) * 1024 / 1e9 if name in values else None for name in ("MemTotal", "MemAvailable"))
+    return total, free
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def cache_finding() -> Finding:
+    """Whether the cache folder can be written, and the room there."""
+    folder = cache_folder()
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    facts = {"folder": str(folder), "free_disk_gb": round(shutil.disk_usage(existing).free / 1e9, 1)}
+    text = f"{folder}, {facts['free_disk_gb']:.1f} GB free"
+    if not _can_write(existing):
+        advice = "set RADTRANSFER_CACHE to a folder of yours"
+        return Finding("cache", "problem", f"{folder} cannot be written", advice, facts)
+    if facts["free_disk_gb"] < LITTLE_DISK:
+        advice = "make room, or set RADTRANSFER_CACHE to another disk"
+        return Finding("cache", "note", f"{text}: little for prepared data and --cache disk", advice, facts)
+    return Finding("cache", "ok", text, facts=facts)
+
+
+def _can_write(folder: Path) -> bool:
+    """Tried, since permission bits do not tell of read-only disks."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def arithmetic_finding() -> Finding:
+    """What `auto` means here, and whether a small product comes out right; imports TensorFlow."""
+    import tensorflow as tf
+
+    device = resolve_device(SystemSettings())
+    facts = {"device": device.name, "precision": device.precision, "xla": device.jit, "onednn": device.onednn}
+    ones = tf.ones([256, 256])
+    right = float(tf.reduce_sum(tf.matmul(ones, ones))) == 256.0**3
+    xla, onednn = ("on" if on else "off" for on in (device.jit, device.onednn))
+    text = f"{device.name}; by default {device.precision}, XLA {xla}; oneDNN {onednn}"
+    if not right:
+        return Finding("arithmetic", "problem", f"{text}; a product of matrices came out wrong", "check driver", facts)
+    value, facts["onednn_decided_by"] = os.environ.get(ONEDNN, ""), onednn_decided_by()
+    asked = value.lower() in ("1", "true")
+    if value and (facts["onednn_decided_by"] == "tensorflow" or asked != device.onednn):
+        advice = "TensorFlow understands 0 and 1, if it was built with oneDNN"
+        return Finding("arithmetic", "note", f"{text}: {ONEDNN}={value} has no effect", advice, facts)
+    reason = {
+        "radtransfer": "chosen by radtransfer for a processor with AVX2 and FMA",
+        "user": f"set by {ONEDNN}={value}",
+        "tensorflow": "TensorFlow's default here",
+    }[facts["onednn_decided_by"]]
+    return Finding("arithmetic", "ok", f"{text}, {reason}", facts=facts)
+
+
+PACKAGE = "radtransfer"
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A package that is required.
+
+    Attributes:
+        name: Of the package.
+        wanted: Versions that will do.
+        installed: The version that is here; None if none is.
+        fits: Whether it will do.
+    """
+
+    name: str
+    wanted: str
+    installed: str | None
+    fits: bool
+
+
+def requirements(package: str, *, extra: str | None = None) -> list[Needed]:
+    """What `package` requires, always or for `extra`, and what is here of it."""
+    found = []
+    for line in metadata.requires(package) or ():
+        need = Requirement(line)
+        always = need.marker is None or need.marker.evaluate({"extra": ""})
+        if always == (extra is None) and (always or need.marker.evaluate({"extra": extra})):
+            installed = installed_version(need.name)
+            fits = installed is not None and need.specifier.contains(installed, prereleases=True)
+            found.append(Needed(need.name, str(need.specifier), installed, fits))
+    return found
+
+
+def installed_version(name: str) -> str | None:
+    """The version of a distribution; None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def versions_finding(needed: Sequence[Needed]) -> Finding:
+    """Whether every package is here in a version that will do."""
+    wrong = [item for item in needed if not item.fits]
+    here = ", ".join(f"{item.name} {item.installed}" for item in needed if item.fits)
+    lines = [f"radtransfer {__version__}, Python {platform.python_version()}, {platform.platform()}", here]
+    lines += [f"{item.name} {item.installed or 'is not installed'}; needed: {item.wanted}" for item in wrong]
+    advice = "pip install " + " ".join(f"'{item.name}{item.wanted}'" for item in wrong) if wrong else ""
+    facts = {"radtransfer": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    facts |= {item.name: item.installed for item in needed}
+    return Finding("versions", "problem" if wrong else "ok", "\n".join(lines), advice, facts)
+
+
+def extras() -> dict[str, list[Needed]]:
+    """What each extra of this package requires; the one for tests is not shown."""
+    names = metadata.distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
+    return {name: requirements(PACKAGE, extra=name) for name in names if name != "test"}
+
+
+def extras_finding(needed: dict[str, list[Needed]]) -> Finding:
+    """Which extras are complete, and what the others lack."""
+    lines, lacking = [], []
+    for name, packages in needed.items():
+        missing = [item.name for item in packages if not item.fits]
+        lines.append(f"{name:<8}{'installed' if not missing else 'lacks ' + ', '.join(missing)}")
+        lacking += [name] if missing else []
+    advice = f"pip install '{PACKAGE}[{','.join(lacking)}]', those that you need" if lacking else ""
+    facts = {name: all(item.fits for item in packages) for name, packages in needed.items()}
+    return Finding("extras", "note" if lacking else "ok", "\n".join(lines), advice, facts)
+
+
+HIDING = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class GpuEvidence:
+    """What decides whether there is a GPU.
+
+    Attributes:
+        seen: Names of the GPUs that TensorFlow sees.
+        system: `sys.platform`.
+        visible: Value of CUDA_VISIBLE_DEVICES; None if not set.
+        device: Whether the system has an NVIDIA device.
+        driver: Whether NVIDIA's driver library can be loaded.
+        built: Whether this TensorFlow was built with CUDA.
+        missing: CUDA libraries that this TensorFlow takes from pip and that are not installed.
+    """
+
+    seen: tuple[str, ...]
+    system: str
+    visible: str | None
+    device: bool
+    driver: bool
+    built: bool
+    missing: tuple[str, ...]
+
+
+def gather() -> GpuEvidence:
+    """Look; imports TensorFlow."""
+    import tensorflow as tf
+
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    return GpuEvidence(
+        seen=tuple(str(item.get("device_name", "GPU")) for item in details),
+        system=sys.platform,
+        visible=os.environ.get(HIDING),
+        device=Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists(),
+        driver=_can_load("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"),
+        built=tf.test.is_built_with_cuda(),
+        missing=tuple(item.name for item in requirements("tensorflow", extra="and-cuda") if item.installed is None),
+    )
+
+
+def gpu_finding(evidence: GpuEvidence) -> Finding:
+    """The GPUs; or the first reason against one, in the order in which they stand in its way."""
+    facts = asdict(evidence) | {"seen": list(evidence.seen), "missing": list(evidence.missing)}
+    if evidence.seen:
+        return Finding("gpu", "ok", f"{len(evidence.seen)} visible: {', '.join(evidence.seen)}", facts=facts)
+    text, advice = _reason(evidence)
+    return Finding("gpu", "note", f"none visible: {text}", advice, facts)
+
+
+def _reason(evidence: GpuEvidence) -> tuple[str, str]:
+    if evidence.system == "darwin":
+        return "TensorFlow uses none on macOS by itself", "train on Linux where it takes too long"
+    if evidence.system == "win32":
+        return "TensorFlow uses none on Windows since 2.11", "install radtransfer inside WSL 2"
+    if evidence.visible is not None and not _any_allowed(evidence.visible):
+        return f"{HIDING}={evidence.visible!r} hides all", f"unset {HIDING}"
+    if not evidence.device and not evidence.driver:
+        return "no NVIDIA device and no driver here; the CPU does all work", ""
+    if not evidence.driver:
+        return "there is a device, and its driver (libcuda.so.1) cannot be loaded", "install NVIDIA's driver"
+    if not evidence.built:
+        return "a driver is there, and this TensorFlow was built without CUDA", "pip install 'tensorflow[and-cuda]'"
+    if evidence.missing:
+        text = f"a driver is there, and CUDA libraries are not: {', '.join(evidence.missing)}"
+        return text, "pip install 'tensorflow[and-cuda]'"
+    if not evidence.device:
+        return "a driver library and no device", "start the container with its GPU (docker: --gpus all)"
+    advice = "nvidia-smi shows the driver's version; update it, and see the log with TF_CPP_MIN_LOG_LEVEL=0"
+    return "device, driver and libraries are there, and TensorFlow still cannot use them", advice
+
+
+def _any_allowed(visible: str) -> bool:
+    """CUDA takes the devices in order and stops at the first that it does not know."""
+    first = visible.split(",")[0].strip()
+    return bool(first) and not first.startswith("-") and first.lower() not in ("none", "void", "nodevfiles")
+
+
+def _can_load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def examine(*, import_tensorflow: Callable[[], None]) -> Iterator[Finding]:
+    """Look at everything.
+
+    Args:
+        import_tensorflow: Imports TensorFlow; may raise anything.
+    """
+    yield _found("versions", lambda: versions_finding(requirements(PACKAGE)))
+    yield _found("machine", machine_finding)
+    yield _found("cache", cache_finding)
+    yield _found("weights", weights_finding)
+    yield _found("extras", lambda: extras_finding(extras()))
+    try:
+        import_tensorflow()
+    except Exception as error:
+        advice = "install it again: pip install --force-reinstall tensorflow"
+        advice = "raise the limit that is named" if isinstance(error, OutOfMemoryError) else advice
+        yield Finding("tensorflow", "problem", f"cannot be imported: {_first_line_examine(error)}", advice)
+        return
+    yield _found("gpu", lambda: gpu_finding(gather()))
+    yield _found("arithmetic", arithmetic_finding)
+
+
+def weights_finding() -> Finding:
+    """The known weight files that are here."""
+    found = found_files()
+    named, *_ = folders = search_folders()
+    facts = {"folders": [str(folder) for folder in folders], "found": {name: str(path) for name, path in found.items()}}
+    searched = ", ".join(str(folder.resolve()) for folder in folders)
+    files = "\n".join(f"{name:<32}{path}" for name, path in found.items()) or "none of the known files"
+    text = f"searched in {searched}; Keras' own in {keras_cache()}\n{files}"
+    if len(folders) > 1 and not named.is_dir():
+        return Finding("weights", "problem", f"{SEARCH_VARIABLE}={named} is no folder\n{text}", "correct it", facts)
+    advice = "" if found else f"only where you need them; {SEARCH_VARIABLE} names the folder that holds yours"
+    return Finding("weights", "ok" if found else "note", text, advice, facts)
+
+
+def _found(subject: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except Exception as error:  # what the doctor cannot see is worth a line, and no reason to stop looking
+        return Finding(subject, "problem", f"cannot be examined: {type(error).__name__}: {_first_line_examine(error)}")
+
+
+def _first_line_examine(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

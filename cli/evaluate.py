@@ -1,21 +1,164 @@
-"""`radtransfer evaluate`: what a trained model is worth on test images."""
+"""`radtransfer evaluate`: what a trained model is worth on test images.
 
+What `radtransfer evaluate` prints.
+
+`radtransfer predict`: what a trained model says about images.
+
+`radtransfer explain`: where in an image a network finds what it says.
+
+`radtransfer extract`: features of a layer of a trained network.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.data_options import TABLE_OPTIONS
-from radtransfer.cli.evaluation_text import evaluation_lines
-from radtransfer.cli.options import given_settings, overwrite_option, setting_options
-from radtransfer.cli.prediction_options import batch_option, check_model, check_point, fold_option
-from radtransfer.cli.terminal import TerminalProgress, show, show_json
-from radtransfer.config import load_config
-from radtransfer.datasets import check_source
+from radtransfer.cli.options import (
+    LIST_OPTIONS,
+    TABLE_OPTIONS,
+    batch_option,
+    check_file,
+    check_model,
+    check_point,
+    fold_option,
+    given_settings,
+    open_images,
+    overwrite_option,
+    setting_options,
+    skip_option,
+    tell_bad_images,
+)
+from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import TerminalProgress, show, show_file, show_json
+from radtransfer.config.load import load_config
+from radtransfer.data.readers import check_source
 from radtransfer.errors import ConfigError
+from radtransfer.files import writing
 
 if TYPE_CHECKING:
-    from radtransfer.predictions.evaluate import Evaluation
+    from radtransfer.evaluation.evaluate import Evaluation
+
+
+def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
+    """Model, data, a table of its networks, and what the whole is worth, line by line."""
+    found, model = evaluation.figures, evaluation.model
+    yield f"model     {_model_text(evaluation)}"
+    patients = "patients not known" if found["n_patients"] is None else f"{found['n_patients']} patients"
+    source = found["data"] or "the run's own test images"
+    counts = ", ".join(f"{name} {item['n_positive']}" for name, item in found["per_class"].items())
+    yield f"data      {source}: {found['n_images']} images, {patients} ({counts}){_in_training(found.get('seen'))}"
+    grade = found["positive_from"]
+    if grade is not None:
+        yield f"AUC       of grade {grade} or worse"
+    if found["positive_class"] is not None:
+        yield f"positive class {found['positive_class']}: sensitivity, specificity, Brier and calibration are of it"
+    yield ""
+    yield from _table(found)
+    yield ""
+    for name, item in _told_classes(found, model.activation):
+        reason = found["undefined"].get(name)
+        yield f"{name:<24}AUC {_number(item['auc'])}  {_interval(item['ci95'])}{f'  ({reason})' if reason else ''}"
+    yield ""
+    yield from _calibration_lines(found, model.activation)
+    yield from _point_lines(found)
+    yield from _confusion_lines(found["confusion"])
+
+
+def _told_classes(found: dict[str, Any], activation: str) -> list[tuple[str, dict[str, Any]]]:
+    """Every class or label; of two classes that share a softmax the positive, since both have one AUC."""
+    classes = list(found["per_class"].items())
+    if found["task"] != "multiclass" or len(classes) != 2:
+        return classes
+    in_order = sorted(classes, key=lambda item: item[0] == found["positive_class"])
+    return in_order[1:] if activation == "softmax" else in_order
+
+
+def _in_training(seen: dict[str, Any] | None) -> str:
+    """So that the table says so where only the table is kept."""
+    if seen is None or not seen["images"]:
+        return ""
+    return f"; {'all' if seen['images'] == seen['of'] else seen['images']} of them in the run's training or validation"
+
+
+def _model_text(evaluation: "Evaluation") -> str:
+    model = evaluation.model
+    if model.kind != "run":
+        return f"{model.given} ({'Keras file' if model.kind == 'keras' else 'SavedModel'})"
+    folds = ", ".join(map(str, model.folds))
+    return f"{model.given}, fold{'s' * (len(model.folds) > 1)} {folds}"
+
+
+def _table(found: dict[str, Any]) -> Iterator[str]:
+    yield f"{'':<14}{'AUC':>6}  {'95 % interval':<16}{'accuracy':>9}{'sens@90%spec':>14}{'Brier':>8}{'ECE':>8}"
+    for name, item in [*found["members"].items(), (found["judged"], found)]:
+        numbers = f"{_number(item['accuracy']):>9}{_number(item['sensitivity_at_90_specificity']):>14}"
+        numbers += f"{_number(item['brier']):>8}{_number(item['calibration']['ece']):>8}"
+        yield f"{name:<14}{_number(item['auc']):>6}  {_interval(item['ci95']):<16}{numbers}"
+
+
+def _calibration_lines(found: dict[str, Any], activation: str) -> Iterator[str]:
+    from radtransfer.evaluation.calibration import edge_note
+
+    item = found["calibration"]
+    yield f"calibration    ECE {_number(item['ece'])} in {item['bins']} bins of equal width"
+    if "ece_after" in item:
+        temperatures = ", ".join(f"{value:.2f}" for value in found["temperatures"])
+        number = found["validation_images"]
+        images = "validation images" if number is None else f"{number} validation images"
+        yield (
+            f"               temperature {temperatures}, fitted on {images}: ECE {_number(item['ece'])} to "
+            f"{_number(item['ece_after'])}, Brier {_number(item['brier_before'])} to {_number(item['brier_after'])}"
+        )
+        note = edge_note(found["temperatures"])
+        if note:
+            yield f"               {note}"
+
+
+def _point_lines(found: dict[str, Any]) -> Iterator[str]:
+    point = found.get("operating_point")
+    if point is None:
+        return
+    yield f"operating point {point['rule']}, chosen on {point['chosen_on_images']} validation images"
+    for name, item in point["questions"].items():
+        there, ci95 = item["validation"], item["ci95"]
+        named = f"positive class {name}" if name == found["positive_class"] else name
+        yield (
+            f"  {named}: threshold {item['threshold']:.4g}, accuracy {_number(item['accuracy'])}, "
+            f"sensitivity {_number(item['sensitivity'])} "
+            f"({_interval(ci95['sensitivity'])}), specificity {_number(item['specificity'])} "
+            f"({_interval(ci95['specificity'])}); on validation {_number(there['sensitivity'])} and "
+            f"{_number(there['specificity'])}"
+        )
+
+
+def _confusion_lines(found: dict[str, Any]) -> Iterator[str]:
+    yield f"confusion matrix {found['decided']}"
+    if "labels" in found:
+        yield f"{'label':<24}{'tn':>7}{'fp':>7}{'fn':>7}{'tp':>7}"
+        for name, ((tn, fp), (fn, tp)) in found["labels"].items():
+            yield f"{name:<24}{tn:>7}{fp:>7}{fn:>7}{tp:>7}"
+        return
+    names = found["classes"]
+    width = max(8, *(len(name) + 2 for name in names))
+    yield f"{'true, predicted':<20}" + "".join(f"{name:>{width}}" for name in names)
+    for name, row in zip(names, found["counts"], strict=True):
+        yield f"{name:<20}" + "".join(f"{count:>{width}}" for count in row)
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _interval(ends: list[float] | None) -> str:
+    return "n/a" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+if TYPE_CHECKING:
+    from radtransfer.evaluation.evaluate import Evaluation
 
 OPTIONS = {
     "data": "data.source",
@@ -84,14 +227,13 @@ def evaluate(
     mapped = _class_map(class_map)
     _check_options(given, split, mapped)
     if out:
-        from radtransfer.result_folder import check_out
+        from radtransfer.files import check_out
 
         check_out(Path(out))
     check_model(run)
-    from radtransfer.device import usable_cores
-    from radtransfer.predictions.evaluate import Judging, check_has_images, evaluate_on, evaluate_run
-    from radtransfer.predictions.leak_warnings import SEEN, leak_summary
-    from radtransfer.predictions.trained_model import find_model
+    from radtransfer.evaluation.evaluate import SEEN, Judging, check_has_images, evaluate_on, evaluate_run, leak_summary
+    from radtransfer.evaluation.trained_model import find_model
+    from radtransfer.process import usable_cores
 
     _check_new(out, overwrite=overwrite)
     check_point(operating_point)
@@ -128,8 +270,8 @@ def evaluate(
 
 def _check_new(out: str | None, *, overwrite: bool) -> None:
     if out is not None:
-        from radtransfer.predictions.evaluation_files import FILES
-        from radtransfer.result_folder import check_new
+        from radtransfer.evaluation.evaluation_files import FILES
+        from radtransfer.files import check_new
 
         check_new(Path(out), FILES, overwrite=overwrite)
 
@@ -137,7 +279,7 @@ def _check_new(out: str | None, *, overwrite: bool) -> None:
 def _write(evaluation: "Evaluation", out: str | None) -> list[Path]:
     if out is None:
         return []
-    from radtransfer.predictions.evaluation_files import write_evaluation
+    from radtransfer.evaluation.evaluation_files import write_evaluation
 
     return write_evaluation(evaluation, Path(out))
 
@@ -159,3 +301,262 @@ def _check_options(given: dict[str, Any], split: str, mapped: dict[str, str]) ->
     named += ["--split"] * (split != "all") + ["--class-map"] * bool(mapped)
     if named:
         raise ConfigError(f"{named[0]} is about the images in --data, which is not given.")
+
+
+@click.command(short_help="Predict images with a trained model.")
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True)
+@fold_option
+@click.option(
+    "--operating-point",
+    metavar="RULE",
+    help="Decide by a threshold chosen on the run's validation images: youden, sensitivity=X or specificity=X; "
+    "none takes the largest output. An export brings its own.",
+)
+@click.option(
+    "--calibration",
+    type=click.Choice(["none", "temperature"]),
+    default="none",
+    show_default=True,
+    help="Scale the probabilities by temperatures fitted on validation images.",
+)
+@setting_options(**LIST_OPTIONS)
+@batch_option
+@skip_option
+@click.option("--format", "format_", type=click.Choice(["csv", "jsonl"]), help="Default: as --out ends, else csv.")
+@click.option("--out", metavar="FILE", help="Write here, whole or not at all, instead of to standard output.")
+@click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+def predict(
+    model: str,
+    images: tuple[str, ...],
+    fold: tuple[int, ...],
+    operating_point: str | None,
+    calibration: str,
+    batch_size: int,
+    on_bad_image: str,
+    format_: str | None,
+    out: str | None,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Predict IMAGES with MODEL: a line per image with its class and the probability of each.
+
+    MODEL is a run (the mean over its folds), RUN/fold_K, an exported .keras file or a SavedModel folder. IMAGES are
+    files, folders that are searched, and CSV files with a column of paths. They are read as the model's training read
+    them. Lines appear as they are ready.
+
+    \b
+    Example: radtransfer predict runs/first new_images/ --out predictions.csv
+    """
+    check_file(out, overwrite=overwrite)
+    check_point(operating_point)
+    check_model(model)
+    from radtransfer.evaluation.calibration import edge_note
+    from radtransfer.evaluation.evaluate import known_temperatures, point_of
+    from radtransfer.evaluation.predict import Forward, Predictor, line_writer
+
+    found, stream, progress = open_images(model, images, fold, batch_size, given)
+    point = point_of(found, operating_point)
+    if point is not None and found.scoring.positive_class is not None:
+        named = found.scoring.positive_class
+        progress.note(f"positive class {named}: probability of at least {point.thresholds[named]:.4g} ({point.rule})")
+    temperatures = known_temperatures(found) if calibration == "temperature" else ()
+    note = edge_note(temperatures)
+    if note:
+        progress.note(note)
+    predictor = Predictor(
+        found,
+        Forward(found.load(), batch_size=batch_size, notify=progress.note),
+        temperatures=temperatures,
+        point=point,
+    )
+    header, line = line_writer(format_ or _format_of(out), found.scoring, pointed=point is not None)
+    with _writer(out) as write:
+        write(header)
+        for prediction in predictor(stream):
+            write(line(prediction))
+    progress.clear()
+    kept = "The others are predicted."
+    tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept=kept)
+
+
+def _format_of(out: str | None) -> str:
+    return "jsonl" if out is not None and Path(out).suffix.lower() in (".jsonl", ".ndjson") else "csv"
+
+
+@contextlib.contextmanager
+def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
+    """Writes text to the file that appears when the block succeeds, or at once to standard output."""
+    from radtransfer.runs.folder import whole_file
+
+    if out is None:
+        yield partial(show_file, is_row=True)
+        return
+    with writing(Path(out)), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
+        yield handle.write
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from radtransfer.evaluation.explanation_files import Explained
+
+
+_AGREES = 0.2
+"""Median rank correlation below which two kinds of maps show different things."""
+
+
+_LISTED = 10
+"""Images that are named on the terminal."""
+
+
+@click.command(short_help="Draw where in images a network finds what it says.")
+@click.argument("model")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--data", metavar="SOURCE", help="Images, with labels or not.  [default: the run's own test images]")
+@setting_options(**TABLE_OPTIONS)
+@click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
+@click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
+@click.option("--class", "target", metavar="NAME", help="Explain this class.  [default: what was predicted]")
+@click.option("--limit", type=click.IntRange(1, 1000), default=24, show_default=True, help="Images to explain.")
+@click.option(
+    "--occlusion", type=click.IntRange(0, 64), default=8, show_default=True, help="Squares a side to cover; 0: none."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights the test draws.")
+@click.option("--out", metavar="DIR", default="explanations", show_default=True, help="Folder of sheet and overlays.")
+@overwrite_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_json: bool, **given: object) -> None:
+    """Explain what MODEL (a run, RUN/fold_K, a .keras file) says about IMAGES, --data, or the run's test images.
+
+    Grad-CAM maps, confident mistakes first, on a sheet (HTML) and as PNG. Two checks are printed: the rank correlation
+    with what covering parts of the image does, and with the maps of the same network with random weights, which has to
+    be low.
+
+    \b
+    Example: radtransfer explain runs/first --fold 1 --limit 12 --out explanations
+             radtransfer explain model.keras scan_1.png scan_2.png --layer stage3
+    """
+    if images and given["data"]:
+        raise click.UsageError("Expected IMAGES or --data, and not both.")
+    from radtransfer.files import check_new, check_out
+
+    check_out(Path(out))
+    check_model(model)
+    from radtransfer.evaluation.explain import explain as explain_images
+    from radtransfer.evaluation.explanation_files import FILES, ExplainSettings, explained_record, write_explanations
+
+    check_new(Path(out), FILES, overwrite=overwrite)
+    data = load_config(options={**given_settings(given, TABLE_OPTIONS), "data.source": given["data"]}).data
+    check_source(data.source)
+    settings = ExplainSettings(
+        files=images,
+        data=data,
+        fold=given["fold"],
+        layer=given["layer"],
+        target=given["target"],
+        limit=given["limit"],
+        cells=given["occlusion"],
+        seed=given["seed"],
+    )
+    progress = TerminalProgress()
+    explained = explain_images(model, settings, progress=progress)
+    written = write_explanations(explained, Path(out))
+    progress.clear()
+    record = explained_record(explained)
+    show_json(record) if as_json else show(*_lines(explained, written[2]))
+    overlays = len(explained.explanations)
+    others = f"{overlays} overlay{'s' * (overlays != 1)}, {written[1].name}, {written[2].name}"
+    show(f"wrote {written[0]}, {others}", err=True)
+
+
+def _lines(explained: "Explained", table: Path) -> "Iterator[str]":
+    from radtransfer.evaluation.heat_maps import coarse_map_note, depend_on_weights
+
+    network = explained.network
+    stage = f" ({network.stage})" if network.stage else ""
+    yield f"layer     {network.layer}{stage}, a map of {network.grid[0]}×{network.grid[1]}"
+    coarse = coarse_map_note(network)
+    if coarse:
+        yield f"note      {coarse}"
+    wrong = "" if explained.mistakes is None else f", {explained.mistakes} mistakes"
+    yield f"images    {explained.images} {explained.what}{wrong}; {len(explained.explanations)} explained"
+    if explained.explanations[0].occlusion is not None:
+        count = sum(item.agreement is not None for item in explained.explanations)
+        yield f"occlusion rank correlation with Grad-CAM {_number_explain(explained.agreement)}, median of {count} images"
+        if explained.agreement is not None and explained.agreement < _AGREES:
+            yield f"{'':<10}the two hardly agree: trust neither"
+    steps = ", ".join(f"{step.what} {_number_explain(step.correlation)}" for step in explained.randomized)
+    yield f"sanity    rank correlation with the maps of random weights: {steps}"
+    depends = depend_on_weights(explained.randomized, images=len(explained.explanations))
+    said = {True: "depend", False: "hardly depend", None: "are too few to tell whether they depend"}
+    yield f"{'':<10}the maps {said[depends]} on the weights"
+    for item in explained.explanations[:_LISTED]:
+        state = {True: "wrong", False: "right", None: ""}[item.verdict.wrong]
+        yield f"{state:<10}{item.verdict.name} {item.verdict.probability:.3f}  {item.path}"
+    if len(explained.explanations) > _LISTED:
+        yield f"{'':<10}… and {len(explained.explanations) - _LISTED} more in {table}"
+
+
+def _number_explain(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}"
+
+
+@click.command(short_help="Write the features that a layer makes of images.")
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--layer", required=True, metavar="STAGE|LAYER", help="A stage (its last layer), or a layer by name.")
+@click.option(
+    "--pool",
+    type=click.Choice(["avg", "none"]),
+    default="avg",
+    show_default=True,
+    help="avg is the mean over positions, none the whole feature map.",
+)
+@fold_option
+@setting_options(**LIST_OPTIONS)
+@batch_option
+@skip_option
+@click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file, written whole or not at all.")
+@click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+def extract(
+    model: str,
+    images: tuple[str, ...],
+    layer: str,
+    pool: str,
+    fold: tuple[int, ...],
+    batch_size: int,
+    on_bad_image: str,
+    out: str,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Write what a layer of MODEL makes of IMAGES: their paths and a row of features each.
+
+    MODEL is RUN/fold_K, a run with --fold, an exported .keras file or a SavedModel folder. IMAGES are files, folders
+    that are searched, and CSV files with a column of paths. `radtransfer backbones NAME` lists stages and layers.
+
+    \b
+    Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz
+    """
+    check_model(model)
+    from radtransfer.evaluation.extract import check_feature_file, feature_file
+    from radtransfer.evaluation.trained_model import check_layer, check_one
+
+    check_file(out, overwrite=overwrite)
+    check_feature_file(Path(out))
+    found, stream, progress = open_images(model, images, fold, batch_size, given)
+    check_one(found)
+    check_layer(found, layer)
+    import_tensorflow()
+    from radtransfer.evaluation.extract import make_extractor
+
+    extractor = make_extractor(found, layer, pool=pool)
+    with writing(Path(out)), feature_file(Path(out), layer=extractor.layer, shape=extractor.shape) as write:
+        for paths, features in extractor(stream, batch_size=batch_size, notify=progress.note):
+            write(paths, features)
+    progress.clear()
+    done = len(stream.images) - len(stream.bad)
+    shape = " × ".join(map(str, extractor.shape))
+    show(f"{out}  {done} images  layer {extractor.layer}  {shape} features  {Path(out).stat().st_size / 1e6:.1f} MB")
+    tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept="The others are in the file.")

@@ -1,11 +1,16 @@
-"""`radtransfer export`: take a trained model home."""
+"""`radtransfer export`: take a trained model home.
+
+`radtransfer card`: the model card of a run.
+"""
 
 from pathlib import Path
 
 import click
 
-from radtransfer.cli.terminal import show, show_json
-from radtransfer.export_formats import EXPORT_FORMATS
+from radtransfer.cli.terminal import show, show_file, show_json
+from radtransfer.errors import RunError
+from radtransfer.exports.formats import EXPORT_FORMATS
+from radtransfer.files import writing
 
 
 @click.command(short_help="Write a trained model in another format, and check it.")
@@ -30,7 +35,7 @@ def export(run: str, format_: str, out: str, fold: str | None, operating_point: 
     \b
     Example: radtransfer export runs/first --fold 1 --format savedmodel --out model
     """
-    from radtransfer.exports.export_run import LARGEST_DIFFERENCE, export_run
+    from radtransfer.exports.export import LARGEST_DIFFERENCE, export_run
 
     exported = export_run(run, format=format_, out=Path(out), fold=fold, operating_point=operating_point)
     if as_json:
@@ -50,3 +55,33 @@ def export(run: str, format_: str, out: str, fold: str | None, operating_point: 
         show(f"positive class {exported[0].positive_class}")
     show(f"use       {exported[0].usage}")
     show(f"card      {', '.join(str(item.card) for item in exported)}")
+
+
+@click.command(short_help="Write the model card of a run.")
+@click.argument("run")
+@click.option("--fold", type=int, metavar="K", help="Which fold; needed where there are several.")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it here instead of printing it.")
+def card(run: str, fold: int | None, out: Path | None) -> None:
+    """Print the model card of RUN (or RUN/fold_K): data, results, weights and their terms, limits; in Markdown.
+
+    `radtransfer export` writes the same beside each export, with the result of its check.
+
+    \b
+    Example: radtransfer card runs/first --fold 1 --out MODEL_CARD.md
+    """
+    from radtransfer.exports.metadata import read_facts
+    from radtransfer.exports.model_card import model_card
+    from radtransfer.runs.folder import find_fold, write_text
+
+    path, number = find_fold(run, fold=fold)
+    facts = read_facts(path, number)
+    text = model_card(facts, size=facts.record["image_size"])
+    if out is None:
+        show_file(text)
+        return
+    if out.exists():
+        raise RunError(f"{out} exists; nothing was written. Choose another --out.")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, text)
+    show(f"wrote {out}", err=True)

@@ -1,4 +1,9 @@
-"""`radtransfer finetune`: the main job."""
+"""`radtransfer finetune`: the main job.
+
+`radtransfer lr-find`: which learning rate to begin with.
+
+`radtransfer plan`: what a scheme means for a network, without training.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -6,15 +11,15 @@ from typing import Any
 
 import click
 
-from radtransfer.cli.completions import complete_run_config
-from radtransfer.cli.data_options import TABLE_OPTIONS
-from radtransfer.cli.options import break_lock_option, given_settings, sets_option, setting_options
+from radtransfer.cli.completion import complete_backbone, complete_run_config
+from radtransfer.cli.options import TABLE_OPTIONS, break_lock_option, given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
-from radtransfer.config import load_config
-from radtransfer.environment import import_by
-from radtransfer.errors import FoldsFailedError
-from radtransfer.settings import Config
+from radtransfer.config.load import load_config
+from radtransfer.config.schema import Config
+from radtransfer.errors import ConfigError, FoldsFailedError
+from radtransfer.process import import_by
+from radtransfer.transfer.schemes import SCHEMES
 
 OPTIONS = {
     "data": "data.source",
@@ -102,19 +107,19 @@ def finetune(
     settings = load_config(config, sets=sets, options=given_settings(*told_apart(given)))
     import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
     check_named(settings)
-    from radtransfer.datasets import fitted
+    from radtransfer.data.readers import fitted
 
     progress, name = TerminalProgress(), Path(config).stem if config else None
     settings = fitted(settings, progress)
     flags = {"resume": resume, "overwrite": overwrite}
     finished = not dry_run and _is_finished(settings, name=name, **flags)
-    from radtransfer.preparation import read_inputs
+    from radtransfer.training.prepare import read_inputs
 
     # Whatever is wrong with them is told before TensorFlow is imported, where the data allows it.
     inputs = None if finished else read_inputs(settings, progress)
     import_tensorflow(compute=settings.system.distribute == "none")
-    from radtransfer.dry_run import dry_run as estimate_run
-    from radtransfer.finetune import finetune as run
+    from radtransfer.training.plan import dry_run as estimate_run
+    from radtransfer.training.run import finetune as run
 
     if dry_run:
         estimate = vars(estimate_run(settings, name=name, progress=progress, inputs=inputs))
@@ -133,9 +138,9 @@ def check_named(settings: Config) -> None:
 
     Errors as of `read_inputs`, which checks the same and more.
     """
-    from radtransfer.datasets import check_source
-    from radtransfer.pretrained.weight_sources import preprocessing_of
-    from radtransfer.run_names import check_names
+    from radtransfer.data.readers import check_source
+    from radtransfer.pretrained.source import preprocessing_of
+    from radtransfer.training.names import check_names
 
     check_names(settings)
     check_source(settings.data.source)
@@ -144,9 +149,9 @@ def check_named(settings: Config) -> None:
 
 def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite: bool) -> bool:
     """Whether the run that goes on is finished already; a run folder that cannot be used is told before the images."""
-    from radtransfer.distribution.cluster import find_cluster
-    from radtransfer.run_address import run_settings
-    from radtransfer.runs import open_run, run_folder
+    from radtransfer.runs.folder import open_run, run_folder
+    from radtransfer.training.address import run_settings
+    from radtransfer.training.cluster import find_cluster
 
     if find_cluster(settings.system) is not None:
         return False  # only one of the workers has the folder
@@ -222,3 +227,168 @@ def _duration(seconds: float) -> str:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
+
+
+_WITHOUT_MEANING = ("epochs", "learning_rate", "schedule", "monitor", "patience", "eval_every", "repeats", "ema")
+_ITS_OWN = ("out", "track", "cache", "cache_features")
+SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_WITHOUT_MEANING, *_ITS_OWN)}
+
+
+@click.command("lr-find", short_help="Suggest a learning rate after a few hundred steps.")
+@click.argument("config", required=False, shell_complete=complete_run_config)
+@setting_options(**SHARED)
+@sets_option("Any setting.")
+@click.option("--from", "low", type=float, default=1e-6, show_default=True, help="First learning rate.")
+@click.option("--to", "high", type=float, default=1.0, show_default=True, help="Last learning rate.")
+@click.option("--steps", type=click.IntRange(20), default=240, show_default=True, help="Training steps.")
+@click.option("--out", metavar="DIR", default="lr-find", show_default=True, help="Folder of the table and the figure.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier search in --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def lr_find(
+    config: str | None,
+    sets: tuple[str, ...],
+    low: float,
+    high: float,
+    steps: int,
+    out: str,
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Train a few hundred steps with a rising learning rate, and suggest where the loss falls most steeply.
+
+    Takes the settings of finetune: the network, its start, the images of the first fold, augmentation, batch size and
+    optimizer are those of the run that you plan. No run is begun; --out gets rates.csv, rates.json and the curve.
+
+    \b
+    Example: radtransfer lr-find quickstart
+             radtransfer lr-find --data images.csv --backbone resnet50 --weights imagenet --steps 300
+    """
+    # Some recipes have no learning rate; here it does not matter.
+    unused = {"training.learning_rate": high}
+    settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
+    check_named(settings)
+    from radtransfer.data.readers import fitted
+    from radtransfer.files import check_new
+    from radtransfer.training.lr_finder import FILES, checked_width
+    from radtransfer.training.prepare import read_inputs
+
+    progress, place = TerminalProgress(), Path(out)
+    checked_width(low, high, steps)
+    check_new(place, FILES, overwrite=overwrite)
+    rates = {"low": low, "high": high, "steps": steps}
+    settings = fitted(settings, progress)
+    inputs = read_inputs(settings, progress)
+    import_tensorflow()
+    from radtransfer.training.lr_finder import find_rate, write_search
+
+    search = find_rate(settings, **rates, out=place, overwrite=overwrite, progress=progress, inputs=inputs)
+    progress.clear()
+    written = write_search(search, place)
+    found = search.to_dict()
+    show_json(found) if as_json else show(*_text(found))
+    show(f"wrote {', '.join(map(str, written))}", err=True)
+
+
+def _text(found: dict[str, Any]) -> list[str]:
+    from radtransfer.training.lr_finder import UPPER
+
+    fall = f"{-found['slope']:.3g} per decade, {found['standard_errors_below_0']:.1f} times its standard error"
+    if found["suggested"] is None:
+        suggested = f"none: the loss falls nowhere by more than its noise (at most {fall}; 4 times are asked for)"
+        suggested += "; give more --steps or larger batches"
+    elif found["fell_early"]:
+        suggested = f"{found['suggested']:.2g}, {found['rule']} ({found['lowest_loss_at']:.2g}); the loss fell most "
+        suggested += f"steeply at {found['steepest_at']:.2g}, but only because it began high"
+    else:
+        suggested = f"{found['suggested']:.2g}, {found['rule']} ({fall})"
+    rows = {"suggested": suggested}
+    if not found["fell_early"]:
+        rows["at most"] = f"{found['upper']:.2g}, {UPPER} ({found['lowest_loss_at']:.2g})"
+    if found["diverged_at"] is not None:
+        rows["diverged"] = f"at {found['diverged_at']:.2g}, where the search ended"
+    rows["caveat"] = found["caveat"]
+    return [f"{title:<11}{text}" for title, text in rows.items()]
+
+
+OPTIONS_PLAN = {
+    "weights": "model.weights",
+    "ignore_lambda": "model.ignore_lambda",
+    "scheme": "transfer.scheme",
+    "through": "transfer.through",
+    "freeze_to": "transfer.freeze_to",
+    "slim": "transfer.slim",
+    "bn_init": "transfer.batch_norm",
+    "preprocessing": "model.preprocessing",
+    "image_size": "model.image_size",
+    "seed": "seed",
+}
+
+
+@click.command(short_help="Show where each stage starts from, and what trains.")
+@click.argument("backbone", required=False, shell_complete=complete_backbone)
+@setting_options(**OPTIONS_PLAN)
+@sets_option("Any setting, such as transfer.stages=….")
+@click.option("--classes", type=click.IntRange(2), metavar="N", help="Add preprocessing and a head of N classes.")
+@click.option("--out", metavar="MODEL.keras", help="Write the initialized model.")
+@click.option("--filters", metavar="PNG", help="Draw the first convolution and the weights' histograms.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(
+    backbone: str | None,
+    sets: tuple[str, ...],
+    classes: int | None,
+    out: str | None,
+    filters: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Show what BACKBONE starts from, stage by stage, and what trains; without BACKBONE, list the schemes.
+
+    \b
+    Example: radtransfer plan resnet50 --weights imagenet --scheme transfusion --through stage2
+             radtransfer plan cbr_tiny --scheme gabor --filters conv1.png --out start.keras
+    """
+    if backbone is None:
+        if any(value not in (None, ()) for value in (sets, classes, out, filters, *given.values())):
+            raise ConfigError("A plan is that of a network: name one first, such as `radtransfer plan resnet50 …`.")
+        show_json(_schemes_json()) if as_json else show(*_schemes_text())
+        return
+    config = load_config(sets=sets, options={**given_settings(given, OPTIONS_PLAN), "model.backbone": backbone})
+    if filters is not None:
+        from radtransfer.reports.figures import check_figure_path
+
+        check_figure_path(Path(filters))
+    if out is not None and (Path(out).suffix != ".keras" or Path(out).exists()):
+        raise ConfigError(f"--out takes a new file that ends in .keras. Received: {out}.")
+    from radtransfer.pretrained.source import preprocessing_of
+    from radtransfer.training.names import look_up
+
+    look_up(config)
+    preprocessing_of(config.model.weights, backbone=backbone)
+    import_tensorflow()
+    from radtransfer.training.plan import plan_network, plan_text, save_filters, save_planned
+
+    network = plan_network(config, classes=classes, notify=lambda text: show(f"note      {text}", err=True))
+    record = {"backbone": backbone, "weights": config.model.weights} | network.plan.record()
+    head = network.model if classes else None
+    show_json(record) if as_json else show(*plan_text(network.plan, head=head).split("\n"))
+    if out is not None:
+        save_planned(network, Path(out))
+        show(f"model     {out}", err=True)
+    if filters is not None:
+        save_filters(network, Path(filters))
+        show(f"filters   {filters}", err=True)
+
+
+def _schemes_json() -> list[dict[str, str]]:
+    return [
+        {"scheme": name, "description": scheme.description, "reference": scheme.reference}
+        for name, scheme in SCHEMES.items()
+    ]
+
+
+def _schemes_text() -> list[str]:
+    width = max(len(scheme.description) for scheme in SCHEMES.values()) + 2
+    rows = [f"{'scheme':<23}{'what it does':<{width}}where"]
+    rows += [f"{name:<23}{scheme.description:<{width}}{scheme.reference}" for name, scheme in SCHEMES.items()]
+    return rows

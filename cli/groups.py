@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 import click
 
-from radtransfer.errors import closest_names, near_names
-from radtransfer.synonyms import COMMANDS, GPU, OPTIONS, meant_names
+from radtransfer.errors import COMMANDS, GPU, OPTIONS, closest_names, meant_names, near_names
 
 
 class Group(click.Group):
@@ -61,7 +60,7 @@ def unknown_option(error: click.NoSuchOption, words: Iterable[str]) -> click.Usa
 
 def _setting(name: str) -> str | None:
     """The setting that has no option of its own, by its last part."""
-    from radtransfer.config import setting_fields
+    from radtransfer.config.load import setting_fields
 
     lasts = {setting.rpartition(".")[2]: setting for setting in setting_fields()}
     found = meant_names(name, lasts, OPTIONS)

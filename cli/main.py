@@ -13,38 +13,36 @@ import click
 
 from radtransfer import __version__
 from radtransfer.cli.groups import Group, unknown_option
-from radtransfer.cli.interrupts import heed_interrupts
-from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.tensorflow import heed_interrupts, import_tensorflow
 from radtransfer.cli.terminal import show_libraries_safely
-from radtransfer.environment import import_by, pin_variables
 from radtransfer.errors import INTERRUPTED, ConfigError, DiskError, RadtransferError
-from radtransfer.remote_address import check_here
-from radtransfer.safe_text import printable_lines
-from radtransfer.system_errors import system_error
+from radtransfer.files import printable_lines, system_error
+from radtransfer.images.refs import check_here
+from radtransfer.process import import_by, pin_variables
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
     "study": "radtransfer.cli.study:study",
-    "freeze-sweep": "radtransfer.cli.sweep:freeze_sweep_command",
-    "transfusion-sweep": "radtransfer.cli.sweep:transfusion_sweep_command",
-    "lr-find": "radtransfer.cli.lr_find:lr_find",
+    "freeze-sweep": "radtransfer.cli.study:freeze_sweep_command",
+    "transfusion-sweep": "radtransfer.cli.study:transfusion_sweep_command",
+    "lr-find": "radtransfer.cli.finetune:lr_find",
     "data": "radtransfer.cli.data:data",
-    "plan": "radtransfer.cli.plan:plan",
-    "backbones": "radtransfer.cli.backbones:backbones",
+    "plan": "radtransfer.cli.finetune:plan",
+    "backbones": "radtransfer.cli.weights:backbones",
     "weights": "radtransfer.cli.weights:weights",
-    "configs": "radtransfer.cli.configs:configs",
+    "configs": "radtransfer.cli.weights:configs",
     "completion": "radtransfer.cli.completion:completion",
     "doctor": "radtransfer.cli.doctor:doctor",
     "evaluate": "radtransfer.cli.evaluate:evaluate",
-    "predict": "radtransfer.cli.predict:predict",
-    "extract": "radtransfer.cli.extract:extract",
+    "predict": "radtransfer.cli.evaluate:predict",
+    "extract": "radtransfer.cli.evaluate:extract",
     "export": "radtransfer.cli.export:export",
-    "card": "radtransfer.cli.card:card",
-    "explain": "radtransfer.cli.explain:explain",
-    "compare-cca": "radtransfer.cli.compare_cca:compare_cca",
-    "compare-predictions": "radtransfer.cli.compare_predictions:compare_predictions",
-    "compare-weights": "radtransfer.cli.compare_weights:compare_weights",
-    "report": "radtransfer.cli.report:report",
+    "card": "radtransfer.cli.export:card",
+    "explain": "radtransfer.cli.evaluate:explain",
+    "compare-cca": "radtransfer.cli.compare:compare_cca",
+    "compare-predictions": "radtransfer.cli.compare:compare_predictions",
+    "compare-weights": "radtransfer.cli.compare:compare_weights",
+    "report": "radtransfer.cli.study:report",
 }
 
 _WRITTEN = ("--out", "--runs")
@@ -175,8 +173,8 @@ def application(debug: bool) -> None:
 
 def _delete_temporary() -> None:
     """What Python deletes where it ends by itself."""
-    if "radtransfer.datasets.cached_images" in sys.modules:
-        sys.modules["radtransfer.datasets.cached_images"].delete_temporary()
+    if "radtransfer.data.public" in sys.modules:
+        sys.modules["radtransfer.data.public"].delete_temporary()
 
 
 def main() -> None:
@@ -185,7 +183,7 @@ def main() -> None:
     heed_interrupts(_delete_temporary)
     show_libraries_safely()
     if COMPLETING in os.environ:
-        importlib.import_module("radtransfer.cli.completions")
+        importlib.import_module("radtransfer.cli.completion")
     try:
         code = application(prog_name="radtransfer")
     except SystemExit as leaving:

@@ -1,15 +1,25 @@
-"""Command-line options made from the settings: one source for default, type, range and help."""
+"""Command-line options made from the settings: one source for default, type, range and help.
 
+What the commands on a data set share: the options that say how it is read, and how its splits are shown.
+
+What predict, extract and evaluate share: their options, and how unreadable images are told of.
+"""
+
+import os
 import types
 import typing
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.completions import complete_assignment, complete_setting
-from radtransfer.config import setting_fields
-from radtransfer.yaml_text import parse_scalar
+from radtransfer.cli.completion import complete_assignment, complete_setting
+from radtransfer.cli.terminal import TerminalProgress, show
+from radtransfer.config.load import setting_fields
+from radtransfer.config.yaml_text import parse_scalar
+from radtransfer.errors import ConfigError, DataError, RunError, no_model
+from radtransfer.files import writing
 
 
 def setting_options(**names: str) -> Callable:
@@ -35,7 +45,7 @@ def sets_option(text: str) -> Callable:
 
 def _break_locks(context: click.Context, _: click.Parameter, given: bool) -> None:
     if given:
-        from radtransfer.locking import breaking_locks
+        from radtransfer.runs.lock import breaking_locks
 
         context.with_resource(breaking_locks())
 
@@ -105,3 +115,204 @@ def _parse(value: str, annotation: Any) -> Any:
 
 def _default_text(default: Any) -> str:
     return "" if default is None or default == () or isinstance(default, bool) else f"  [default: {default}]"
+
+
+TABLE_OPTIONS = {
+    "image_root": "data.image_root",
+    "outside_root": "data.outside_root",
+    "path_column": "data.path_column",
+    "label_column": "data.label_column",
+    "patient_column": "data.patient_column",
+    "patient_regex": "data.patient_regex",
+    "split_column": "data.split_column",
+    "fold_column": "data.fold_column",
+    "label_separator": "data.label_separator",
+    "missing_values": "data.missing_values",
+    "missing_patients": "data.missing_patients",
+    "allow_alike_patients": "data.allow_alike_patients",
+    "task": "data.task",
+    "positive_class": "data.positive_class",
+    "uncertain": "data.uncertain",
+    "unmentioned": "data.unmentioned",
+    "frames": "data.frames",
+}
+
+IMAGE_OPTIONS = {
+    name: TABLE_OPTIONS[name]
+    for name in (
+        *("image_root", "outside_root", "path_column", "patient_column", "patient_regex"),
+        *("missing_patients", "allow_alike_patients", "frames"),
+    )
+}
+"""Those that say how a data set is read which needs no labels."""
+
+FOLDS_SHOWN = 10
+
+_SPLITS = ("train", "val", "test")
+
+
+def split_lines(folds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A table of images, patients and classes in each split of each fold, as `split_counts` gives them."""
+    if not folds:
+        return
+    classes = list(folds[0]["train"]["classes"])
+    widths = [max(len(name), 6) + 2 for name in classes]
+    heads = "".join(f"{name:>{width}}" for name, width in zip(classes, widths, strict=True))
+    yield f"{'fold':<6}{'split':<7}{'images':>8}{'patients':>10}{heads}"
+    for fold in folds[:FOLDS_SHOWN]:
+        for name in _SPLITS:
+            counts = fold[name]
+            patients = "–" if counts["patients"] is None else counts["patients"]
+            numbers = zip(counts["classes"].values(), widths, strict=True)
+            cells = "".join(f"{number:>{width}}" for number, width in numbers)
+            number = fold["fold"] if name == "train" else ""
+            yield f"{number:<6}{name:<7}{counts['images']:>8}{patients:>10}{cells}"
+    if len(folds) > FOLDS_SHOWN:
+        yield f"and {len(folds) - FOLDS_SHOWN} more folds, alike"
+
+
+def positive_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the figures of a table of runs are of, where these tell two classes apart; of which arms, if not of all."""
+    named: dict[str | None, list[str]] = {}
+    for row in rows:
+        named.setdefault(row["positive_class"], []).append(row.get("arm", ""))
+    for name, arms in named.items():
+        if name is not None:
+            yield f"positive class {name}" + (f": {', '.join(dict.fromkeys(arms))}" if len(named) > 1 else "")
+
+
+def images_text(
+    images: int, patients: int | None, classes: Mapping[str, Mapping[str, int | None]], positive: str | None
+) -> str:
+    """How many images, patients and classes there are, and which of two classes is positive, in one line."""
+    known = "patients not known" if patients is None else f"{patients} patients"
+    names = [f"{name} {counts['images']}" for name, counts in list(classes.items())[:12]]
+    names += ["…"] if len(classes) > 12 else []
+    of_two = "" if positive is None else f"; positive class {positive}"
+    return f"{images} images, {known}, {len(classes)} classes ({', '.join(names)}){of_two}"
+
+
+if TYPE_CHECKING:
+    from radtransfer.config.schema import DataSettings
+    from radtransfer.data.image_check import BadImage
+    from radtransfer.evaluation.predict import ImageStream
+    from radtransfer.evaluation.trained_model import TrainedModel
+
+LIST_OPTIONS = {
+    "image_root": "data.image_root",
+    "outside_root": "data.outside_root",
+    "path_column": "data.path_column",
+    "frames": "data.frames",
+    "workers": "system.workers",
+}
+
+_SHOWN = 20
+
+
+def fold_option(command: Callable) -> Callable:
+    """`--fold K`, which may be repeated."""
+    return click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of a run.")(command)
+
+
+def batch_option(command: Callable) -> Callable:
+    """`--batch-size N`."""
+    text = "Images at a time, at most; halved where memory runs out."
+    return click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help=text)(command)
+
+
+def skip_option(command: Callable) -> Callable:
+    """`--on-bad-image error|skip`."""
+    text = "Images that cannot be read are left out and listed; with error the exit code is 3 then."
+    choices = click.Choice(["error", "skip"])
+    return click.option("--on-bad-image", type=choices, default="error", show_default=True, help=text)(command)
+
+
+def tell_bad_images(bad: Sequence["BadImage"], total: int, on_bad_image: str, *, kept: str) -> None:
+    """List on stderr what could not be read.
+
+    Args:
+        bad: What.
+        total: How many images there were.
+        on_bad_image: As the option has it.
+        kept: What became of the others, for the message.
+
+    Raises:
+        DataError: Something could not, and is not to be skipped; or nothing could.
+    """
+    for image in bad[:_SHOWN]:
+        show(f"unreadable  {image.path}: {image.reason}", err=True)
+    if len(bad) > _SHOWN:
+        show(f"unreadable  … and {len(bad) - _SHOWN} more", err=True)
+    if bad and (on_bad_image == "error" or len(bad) == total):
+        raise DataError(
+            f"{len(bad)} of {total} images cannot be read (listed above). {kept} Repair them, or accept it with "
+            "--on-bad-image skip."
+        )
+    if bad:
+        show(f"{len(bad)} of {total} images cannot be read and are left out", err=True)
+
+
+def check_file(out: str | None, *, overwrite: bool) -> None:
+    """See that a file can be written, before anything is computed.
+
+    Raises:
+        ConfigError: It stands there already, or cannot be made there.
+    """
+    if out is None:
+        return
+    path = Path(out)
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ConfigError(f"{out} exists. Use --overwrite to replace a file, or another --out.")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise RunError(f"--out {out}: its folder may not be written. Choose another.")
+
+
+def check_point(rule: str | None) -> None:
+    """Raises ConfigError if `--operating-point` is not a valid rule."""
+    from radtransfer.evaluation.calibration import check_rule
+
+    if rule is not None and rule.strip().lower() != "none":
+        check_rule(rule)
+
+
+def check_model(given: str) -> None:
+    """Raises WeightsNotFoundError if nothing lies at `given`, before what opens a model is imported."""
+    if not Path(given).expanduser().exists():
+        raise no_model(given)
+
+
+def open_images(
+    model: str, images: Sequence[str], fold: Sequence[int], batch_size: int, given: dict[str, Any]
+) -> tuple["TrainedModel", "ImageStream", TerminalProgress]:
+    """The model, the images as its training read them, and who is told how many of them are done."""
+    from radtransfer.data.image_list import list_images
+    from radtransfer.evaluation.predict import ImageStream
+    from radtransfer.evaluation.trained_model import find_model, is_export
+
+    data, workers = _list_settings(given)
+    # A model that is a file has to be opened, which takes seconds.
+    found = None if is_export(model) else find_model(model, folds=fold)
+    listed = list_images(images, data)
+    progress, found = TerminalProgress(), found or find_model(model, folds=fold)
+    for note in (*found.notes, *listed.notes):
+        progress.note(note)
+    stream = ImageStream(
+        listed,
+        found.image_size,
+        found.reading,
+        batch_size=batch_size,
+        workers=workers,
+        count=lambda done, total: progress.count("images", done, total),
+    )
+    return found, stream, progress
+
+
+def _list_settings(given: dict[str, Any]) -> tuple["DataSettings", int]:
+    """How the images of a list are found, and how many are decoded at a time."""
+    from radtransfer.config.load import load_config
+    from radtransfer.process import usable_cores
+
+    config = load_config(options=given_settings(given, LIST_OPTIONS))
+    return config.data, usable_cores() if config.system.workers == "auto" else config.system.workers

@@ -1,27 +1,124 @@
-"""`radtransfer study`: a grid of runs that answers a question."""
+"""`radtransfer study`: a grid of runs that answers a question.
+
+Where `radtransfer study` computes its runs: what --jobs, --ray, --cpus-per-run and --gpus-per-run say together.
+
+`radtransfer report`: results as one page, with its figures and tables as files.
+
+`radtransfer freeze-sweep` and `transfusion-sweep`: how deep weights should be reused.
+"""
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.completions import complete_study
-from radtransfer.cli.data_options import positive_lines
-from radtransfer.cli.options import break_lock_option, given_settings, sets_option, setting_options
-from radtransfer.cli.study_places import DEFAULT_CLUSTER, Places
+from radtransfer.cli.completion import complete_run_config, complete_study
+from radtransfer.cli.finetune import OPTIONS as OPTIONS_finetune
+from radtransfer.cli.options import break_lock_option, given_settings, positive_lines, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
-from radtransfer.errors import DiskError
-from radtransfer.interruption import before_hard_end
+from radtransfer.config.load import changed_config, load_config
+from radtransfer.config.schema import Config
+from radtransfer.errors import ConfigError, DiskError
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.process import before_hard_end
+from radtransfer.studies.file import load_study
 from radtransfer.studies.study import Study, study_folder
-from radtransfer.studies.study_file import load_study
 
 if TYPE_CHECKING:
-    from radtransfer.studies.plan import PlannedRun, StudyPlan
-    from radtransfer.studies.study_runs import StudyState
+    from radtransfer.studies.engines import Engine
+
+DEFAULT_CLUSTER = ""
+"""What `--ray` without an address stands for."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The options as they were given; None where one was not.
+
+    Attributes:
+        jobs: Runs at a time; 0 for this process.
+        cluster: Address of a Ray cluster, or `DEFAULT_CLUSTER`.
+        cpus: Of each run.
+        gpus: Of each run.
+    """
+
+    jobs: int | None
+    cluster: str | None
+    cpus: int | None
+    gpus: float | None
+
+    def check(self) -> None:
+        """Refuse what does not go together, before anything else is done.
+
+        Raises:
+            click.UsageError: It does not.
+            ConfigError: Ray is asked for and not installed.
+        """
+        if self.cluster is None and self.gpus is not None:
+            raise click.UsageError("--gpus-per-run needs --ray: nothing else hands out GPUs.")
+        if self.jobs == 0 and self.cluster is not None:
+            raise click.UsageError("--jobs 0 is this process, --ray is others. Leave one away.")
+        if self.jobs == 0 and self.cpus is not None:
+            raise click.UsageError("--cpus-per-run needs runs in processes of their own. Received: --jobs 0.")
+        if self.cluster is not None:
+            from radtransfer.studies.ray import require_ray
+
+            require_ray()
+
+    def engine(self, store: Path, *, note: Callable[[str], None]) -> "Engine":
+        """Where the runs of `store` are computed; `note` hears what the user should know of it."""
+        if self.cluster is not None:
+            return self._ray_engine(store, note)
+        if self.jobs == 0:
+            from radtransfer.studies.engines import InProcess
+
+            import_tensorflow()
+            return InProcess()
+        from radtransfer.studies.local import Workers
+
+        return Workers(self.jobs or 1, prepare=import_tensorflow, threads=self.cpus)
+
+    def words(self) -> list[str]:
+        """The options as they are typed."""
+        if self.cluster is None:
+            return ["--jobs", str(1 if self.jobs is None else self.jobs), *_option("--cpus-per-run", self.cpus)]
+        sizes = (*_option("--cpus-per-run", self.cpus), *_option("--gpus-per-run", self.gpus))
+        address = () if self.cluster == DEFAULT_CLUSTER else (self.cluster,)
+        return [*_option("--jobs", self.jobs), *sizes, "--ray", *address]
+
+    def _ray_engine(self, store: Path, note: Callable[[str], None]) -> "Engine":
+        from radtransfer.studies.ray import Cluster, RayEngine
+
+        cpus, gpus = self.cpus or 1, self.gpus or 0.0
+        cluster = Cluster(self.cluster or None)
+        try:
+            if self.jobs is None:
+                cluster.check_room(cpus=cpus, gpus=gpus)
+            engine = RayEngine(cluster, store=store, cpus=cpus, gpus=gpus, places=self.jobs, prepare=import_tensorflow)
+        except BaseException:
+            cluster.close()
+            raise
+        machines, size = cluster.machines(), f"{cpus} threads" if cpus > 1 else "one thread"
+        where = f"Ray {cluster.ray.__version__} on {len(machines)} machine{'s' if len(machines) > 1 else ''}"
+        note(f"{where}: {engine.places} runs at a time, {size}{f' and {gpus:g} GPUs' if gpus else ''} each")
+        idle = sum(machine.get("GPU", 0) for machine in machines)
+        if idle and not gpus:
+            note(f"no run will use any of its {idle:g} GPUs: ask for them with --gpus-per-run")
+        return engine
+
+
+def _option(name: str, value: object) -> tuple[str, ...]:
+    return () if value is None else (name, f"{value:g}")
+
+
+if TYPE_CHECKING:
+    from radtransfer.studies.grid import PlannedRun, StudyPlan
+    from radtransfer.studies.runs import StudyState
 
 OPTIONS = {
     "data": "data.source",
@@ -108,7 +205,7 @@ def study(
     places.check()
     chosen = [name.strip() for name in arms.split(",")] if arms else []
     asked = load_study(config, sets=sets, options=given_settings(given, OPTIONS), arms=chosen)
-    from radtransfer.studies.plan import plan_study
+    from radtransfer.studies.grid import plan_study
 
     progress = TerminalProgress()
     plan = plan_study(asked, store=Path(store), progress=progress)
@@ -122,7 +219,7 @@ def study(
     state = _compute(plan, path, places=places, limit=limit)
     table = json.loads((path / "table.json").read_text(encoding="utf-8"))
     show_json(table) if as_json else show(*_result_lines(table, path))
-    from radtransfer.studies.study_runs import check_complete
+    from radtransfer.studies.runs import check_complete
 
     check_complete(state)
 
@@ -130,8 +227,8 @@ def study(
 def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None) -> "StudyState":
     """Run what is to be run, with its progress on the terminal and in the study's folder."""
     from radtransfer.cli.study_board import StudyBoard
-    from radtransfer.studies.study_folder import open_study_folder
-    from radtransfer.studies.study_runs import run_study
+    from radtransfer.studies.runs import run_study
+    from radtransfer.studies.store import open_study_folder
 
     again = shlex.join([*_again(path, plan.store), *places.words()])
     with open_study_folder(path) as folder:
@@ -186,13 +283,13 @@ def _estimate(plan: "StudyPlan", *, jobs: int, timing: bool, as_json: bool) -> N
 
 def _speeds(plan: "StudyPlan", *, timing: bool) -> Any:
     """What is known of how fast networks train here; `timing` times one run of each that nothing is known about."""
-    from radtransfer.studies.estimate import rehearsal, store_speeds, untimed_runs
+    from radtransfer.studies.grid import rehearsal, store_speeds, untimed_runs
 
     speeds, progress = store_speeds(plan.store), TerminalProgress()
     for run in untimed_runs(plan, speeds) if timing else ():
         import_tensorflow()
-        from radtransfer.dry_run import dry_run
         from radtransfer.errors import RadtransferError
+        from radtransfer.training.plan import dry_run
 
         progress.note(f"timing {run.config.model.backbone} at {run.config.model.image_size} px")
         config = rehearsal(run)
@@ -270,3 +367,199 @@ def _cell_text(value: Any) -> str:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+@click.command(short_help="Make a page of figures, tables and advice from runs.")
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--published", metavar="DIR", type=click.Path(path_type=Path), help="Results as Juodelyte et al. publish theirs."
+)
+@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder of the report.")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), help="AUC to count steps to.  [default: one that every arm reaches]"
+)
+@click.option(
+    "--cca/--no-cca", default=True, show_default=True, help="Compare the layers of each arm before and after training."
+)
+def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold: float | None, cca: bool) -> None:
+    """Write report.html, report.json, figures/ (PNG and SVG) and tables/ (CSV and Markdown) to --out.
+
+    RUNS are run folders, a study, or folders of runs; those that differ in their seed alone are one arm. An earlier
+    report in --out is replaced.
+    --published reads AUC.csv, CCA_<target>.csv and similarity.csv of a folder, whatever targets, sources, layers and
+    folds they hold.
+
+    \b
+    Example: radtransfer report runs/imagenet runs/scratch --out report
+             radtransfer report --published results/ --out report
+    """
+    if bool(runs) == (published is not None):
+        raise click.UsageError("Expected RUNS or --published DIR, and not both.")
+    from radtransfer.files import check_out
+    from radtransfer.reports.report import report_time
+
+    check_out(out)
+    progress, before = TerminalProgress(), report_time(out)
+    if published is not None:
+        from radtransfer.reports.published_report import report_published
+
+        written = report_published(published, out)
+    else:
+        from radtransfer.reports.report import report_runs
+
+        written = report_runs(runs, out, threshold=threshold, cca=cca, progress=progress)
+        progress.clear()
+    if before:
+        progress.note(f"replaced the report of {before} in {out}")
+    for path in written[:2]:
+        show(f"wrote {path}", err=True)
+
+
+SWEPT = ("scheme", "through", "freeze_to", "slim")
+SHARED = {name: setting for name, setting in OPTIONS_finetune.items() if name not in SWEPT}
+
+EVAL_EVERY = 20
+"""Steps between the points of a convergence curve, where the settings do not say."""
+
+
+def _sweep_options(command: Callable) -> Callable:
+    decorators = [
+        click.argument("config", required=False, shell_complete=complete_run_config),
+        setting_options(**SHARED),
+        sets_option("Any setting by its dotted name."),
+        click.option("--stages", metavar="STAGE,…", help="Only these stages.  [default: all]"),
+        break_lock_option,
+        click.option("--json", "as_json", is_flag=True, help="Print the table as JSON."),
+    ]
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+@click.command("freeze-sweep", short_help="Freeze up to every stage, pretrained and random.")
+@_sweep_options
+def freeze_sweep_command(
+    config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, **given: Any
+) -> None:
+    """Freeze up to every stage: pretrained, pretrained with the rest random, and random features (App. E).
+
+    The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, a figure and the runs.
+
+    \b
+    Example: radtransfer freeze-sweep --data images.csv --backbone resnet50 --weights imagenet --out sweeps/freeze
+    """
+    settings, out = _settings(config, sets, given)
+    chosen = _stages(settings, stages)
+    from radtransfer.data.readers import fitted
+    from radtransfer.studies.runs import check_complete
+    from radtransfer.studies.tables import freeze_sweep, write_freeze_sweep
+
+    progress = TerminalProgress()
+    sweep = freeze_sweep(fitted(settings, progress), chosen)
+    plan, state = _run(sweep.study, out, progress)
+    rows = write_freeze_sweep(sweep, plan, out)
+    show_json(rows) if as_json else show(*_table(rows, ("variant", "through")))
+    check_complete(state, what="arms")
+
+
+@click.command("transfusion-sweep", short_help="Reuse weights up to every stage, train everything.")
+@_sweep_options
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="AUC to be reached.")
+def transfusion_sweep_command(
+    config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, threshold: float, **given: Any
+) -> None:
+    """Reuse weights up to every stage, train everything, and count the steps to an AUC (Fig. 7).
+
+    The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, two figures and the runs.
+
+    \b
+    Example: radtransfer transfusion-sweep --data images.csv --backbone resnet50 --weights imagenet
+                 --eval-every 10 --threshold 0.85 --out sweeps/transfusion
+    """
+    settings, out = _settings(config, sets, given)
+    if settings.training.eval_every is None:
+        settings = changed_config(settings, {"training.eval_every": EVAL_EVERY})
+    chosen = _stages(settings, stages)
+    from radtransfer.data.readers import fitted
+    from radtransfer.studies.runs import check_complete
+    from radtransfer.studies.tables import transfusion_sweep, write_transfusion_sweep
+
+    progress = TerminalProgress()
+    sweep = transfusion_sweep(fitted(settings, progress), chosen, threshold=threshold)
+    plan, state = _run(sweep.study, out, progress)
+    rows = write_transfusion_sweep(sweep, plan, out)
+    if not any(row["steps_watched"] for row in rows):
+        every = settings.training.eval_every
+        progress.note(f"no fold takes as many steps as --eval-every {every}: there are no curves. Give a smaller one")
+    show_json(rows) if as_json else show(*_table(rows, ("through",)))
+    check_complete(state, what="arms")
+
+
+def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
+    """The study's plan, and how far it has come; its runs go below OUT/runs."""
+    from radtransfer.files import check_out
+    from radtransfer.studies.engines import InProcess
+    from radtransfer.studies.grid import plan_study
+    from radtransfer.studies.runs import StudyListener, run_study
+
+    check_out(out)
+    plan = plan_study(study, store=out / "runs", progress=progress)
+    for run in plan.runs.values():
+        if run.done:
+            progress.note(f"{run.path} is finished; nothing is left to do")
+    import_tensorflow()
+    listener = StudyListener()
+    listener.note = progress.note
+    listener.started = lambda _, run: progress.note(f"arm {run.cell.arm}: {run.path}")
+    return plan, run_study(plan, InProcess(progress), listener=listener)
+
+
+def _settings(config: str | None, sets: tuple[str, ...], given: dict[str, Any]) -> tuple[Config, Path]:
+    settings = load_config(config, sets=sets, options=given_settings(given, SHARED))
+    if settings.out is None:
+        raise ConfigError("A sweep needs --out DIR: the folder of its runs, table and figures.")
+    if settings.model.weights == "random":
+        raise ConfigError("A sweep compares pretrained with random. Received: --weights random. Give --weights.")
+    if settings.transfer.stages:
+        raise ConfigError("A sweep sets the plan of every run itself. Received: transfer.stages. Leave them away.")
+    return settings, Path(settings.out)
+
+
+def _stages(settings: Config, chosen: str | None) -> list[str]:
+    """The stages asked for, in the network's order."""
+    card = BACKBONES[settings.model.backbone]
+    asked = [name.strip() for name in chosen.split(",")] if chosen else list(card.stages)
+    for name in asked:
+        card.stage_end(name)  # raises if there is no such stage
+    return [name for name in card.stages if name in asked]
+
+
+def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[str]:
+    header = "".join(f"{label:<{_width(rows, label)}}" for label in labels)
+    steps = "  steps (folds)" if "steps_mean" in rows[0] else ""
+    lines = [f"{header}AUC mean ± sd   pooled  95 % interval{steps}"]
+    for row in rows:
+        start = "".join(f"{row[label]:<{_width(rows, label)}}" for label in labels)
+        figures = (
+            f"{_number_sweep(row['auc_mean'])} ± {_number_sweep(row['auc_sd'])}   {_number_sweep(row['auc_pooled'])}  "
+        )
+        interval = f"{_number_sweep(row['ci95_low'])} to {_number_sweep(row['ci95_high'])}"
+        reached = f"  {_reached(row)}" if steps else ""
+        lines.append(f"{start}{figures}{interval}{reached}")
+    return [*lines, *positive_lines(rows)]
+
+
+def _width(rows: Sequence[dict[str, Any]], label: str) -> int:
+    return max(len(label), *(len(str(row[label])) for row in rows)) + 2
+
+
+def _number_sweep(value: float | None) -> str:
+    return "  n/a" if value is None else f"{value:.3f}"
+
+
+def _reached(row: dict[str, Any]) -> str:
+    """Mean steps to the threshold, and in how many of the folds that were watched."""
+    mean = "never" if row["steps_watched"] else "n/a"
+    if row["steps_mean"] is not None:
+        mean = f"{row['steps_mean']:.0f}"
+    return f"{mean} ({row['steps_reached']}/{row['steps_watched']})"

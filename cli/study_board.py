@@ -4,10 +4,10 @@ import sys
 import time
 
 from radtransfer.cli.terminal import draw, in_one_line, line, painted, show
-from radtransfer.studies.plan import PlannedRun
-from radtransfer.studies.run_cell import Outcome
-from radtransfer.studies.study_folder import StudyFolder
-from radtransfer.studies.study_runs import RunningRun, StudyListener, StudyState
+from radtransfer.studies.engines import Outcome
+from radtransfer.studies.grid import PlannedRun
+from radtransfer.studies.runs import RunningRun, StudyListener, StudyState
+from radtransfer.studies.store import StudyFolder
 from radtransfer.studies.tables import run_row
 
 _COLORS = {"finished": "green", "partly": "yellow", "failed": "red"}

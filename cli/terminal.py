@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from radtransfer.progress import Progress
-from radtransfer.safe_text import json_text, printable, printable_lines
+from radtransfer.files import json_text, printable, printable_lines
+from radtransfer.process import Progress
 
 
 class Painted(str):

@@ -1,16 +1,237 @@
-"""`radtransfer weights`: the known weight files, what is in one, what it expects, and where they are looked for."""
+"""`radtransfer weights`: the known weight files, what is in one, what it expects, and where they are looked for.
+
+`radtransfer weights check`: which preprocessing the weights in a file expect.
+
+`radtransfer weights convert`: weights of other programs as a Keras file.
+
+`radtransfer weights verify` and `fetch`: is a file what it should be, and where to get it.
+
+`radtransfer backbones`: the networks, their stages and their sizes.
+
+`radtransfer configs`: the shipped settings of runs, and studies.
+"""
 
 import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.completions import complete_weights
+from radtransfer.cli.completion import complete_backbone, complete_config, complete_weights
 from radtransfer.cli.groups import Group
+from radtransfer.cli.options import TABLE_OPTIONS, given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import show, show_json
-from radtransfer.cli.weights_check import check
-from radtransfer.cli.weights_convert import convert
-from radtransfer.cli.weights_verify import fetch, verify
+from radtransfer.cli.terminal import TerminalProgress, show, show_file, show_json
+from radtransfer.config.load import config_text, find_config, load_config, shipped_configs
+from radtransfer.models.backbone import BACKBONES, Backbone
+from radtransfer.studies.file import is_study, load_study
+from radtransfer.training.names import check_value
+
+if TYPE_CHECKING:
+    from radtransfer.pretrained.input_scale import FileCheck, ModeEvidence
+
+OPTIONS = TABLE_OPTIONS | {
+    "data": "data.source",
+    "image_size": "model.image_size",
+    "aspect": "images.aspect",
+    "fundus_crop": "images.fundus_crop",
+    "window": "images.window",
+    "seed": "seed",
+}
+
+MODES_SHOWN = 4
+"""Columns of the table of layers."""
+
+
+@click.command(short_help="Find the preprocessing that a file's weights expect.")
+@click.argument("file")
+@setting_options(**OPTIONS)
+@click.option("--backbone", metavar="NAME", help="The network in FILE; recognized without.")
+@click.option("--images", type=click.IntRange(8, 1000), default=48, show_default=True, help="Most images to look at.")
+@click.option(
+    "--layers", type=click.IntRange(1, 1000), default=12, show_default=True, help="Batch-norm layers, from the stem on."
+)
+@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(
+    file: str, backbone: str | None, images: int, layers: int, ignore_lambda: bool, as_json: bool, **given: Any
+) -> None:
+    """Compare what the batch-norm layers in FILE remember of their training with what each mode makes of your images.
+
+    No labels are needed. The first layer tells how bright and how contrasted the training images must have been
+    under each mode; a mode fits if these could have been images, and those of the others could not.
+
+    \b
+    Example: radtransfer weights check RadImageNet-ResNet50_notop.h5 --data images/
+    """
+    settings = load_config(options=given_settings(given, OPTIONS), check=check_value)
+    from radtransfer.pretrained.input_scale import check_weights
+
+    progress = TerminalProgress()
+    found = check_weights(
+        file,
+        settings,
+        backbone=backbone,
+        images=images,
+        layers=layers,
+        ignore_lambda=ignore_lambda,
+        progress=progress,
+    )
+    progress.clear()
+    show_json(_as_dict(found)) if as_json else show(*_lines(found, settings.data.source))
+
+
+def _as_dict(found: "FileCheck") -> dict[str, Any]:
+    content = dataclasses.asdict(found)
+    for mode in content["check"]["modes"]:
+        training = mode["training"]
+        training["colour"] = list(map(float, training["colour"]))
+        del training["colour_error"]
+    return content
+
+
+def _lines(found: "FileCheck", data: str) -> Iterator[str]:
+    checked = found.check
+    yield f"file      {found.file}"
+    yield f"backbone  {found.backbone}, the first {checked.layers} of {checked.all_layers} batch-norm layers"
+    yield (
+        f"images    {checked.images} of {data}, {found.image_size} px, {'grey' if checked.grey else 'colour'}, "
+        f"brightness {checked.brightness:.2f}, contrast {checked.contrast:.2f}"
+    )
+    if checked.modes:
+        yield ""
+        yield f"{'mode':<18}{'probability':<22}{'its training images would have':<56}fits best at"
+        yield from map(_mode_line, checked.modes)
+        yield ""
+        yield from _layer_lines(checked.modes[:MODES_SHOWN])
+        yield ""
+    yield f"verdict   {_verdict_text(found)}"
+    yield f"          {checked.verdict.reason}"
+    if checked.verdict.certainty == "fits" and found.used not in checked.verdict.modes:
+        how = {"card": "from the manifest", "run": "from the run", "assumed": "assumed"}[found.used_sure]
+        mode = checked.verdict.modes[0]
+        yield f"          radtransfer would use {found.used} ({how}); --preprocessing {mode} overrides it."
+
+
+def _mode_line(mode: "ModeEvidence") -> str:
+    images = mode.training
+    colours = ", ".join(f"{letter} {value:.2f}" for letter, value in zip("RGB", images.colour, strict=True))
+    text = f"brightness {images.brightness:.2f} ({colours}), contrast {images.contrast:.2f}"
+    if not mode.possible:
+        text = f"impossible: brightness {images.brightness:.3g}, contrast {images.contrast:.2g}"
+    probability = f"{mode.probability:.3f} ({mode.low:.3f}–{mode.high:.3f})"
+    return f"{', '.join((mode.mode, *mode.same_as)):<18}{probability:<22}{text:<56}{mode.best_at} of {len(mode.layers)}"
+
+
+def _layer_lines(modes) -> Iterator[str]:
+    """Of each layer and mode, how far the mean is off and how much wider the spread is than remembered."""
+    width = max(len(layer.layer) for layer in modes[0].layers) + 2
+    yield f"{'layer':<{width}}" + "".join(f"{mode.mode:>20}" for mode in modes)
+    yield f"{'':<{width}}" + f"{'mean off, spread':>20}" * len(modes)
+    for place, first in enumerate(modes[0].layers):
+        fits = [mode.layers[place] for mode in modes]
+        yield f"{first.layer:<{width}}" + "".join(f"{f'{fit.shift:.2f} sd, ×{fit.spread:.2f}':>20}" for fit in fits)
+
+
+def _verdict_text(found: "FileCheck") -> str:
+    verdict = found.check.verdict
+    if verdict.certainty == "fits":
+        same = f" (on these grey images the same as {', '.join(verdict.modes[1:])})" if verdict.modes[1:] else ""
+        probability = found.check.modes[0].probability
+        return f"{verdict.modes[0]} fits{same}, probability {probability:.3f} among the modes known here."
+    if verdict.certainty == "none":
+        return "none of the modes fits."
+    among = f": {' or '.join(verdict.modes)}" if verdict.modes else ""
+    return f"cannot tell{among}."
+
+
+@click.command(short_help="Make a Keras file of PyTorch weights or a SavedModel.")
+@click.argument("source", metavar="IN")
+@click.argument("out", metavar="OUT.weights.h5")
+@click.option("--backbone", metavar="NAME", help="The network in IN; recognized without.")
+@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, overwrite: bool, as_json: bool) -> None:
+    """Write the weights in IN as a file that --weights takes everywhere.
+
+    IN is a PyTorch state dict of ResNet50, DenseNet121 or InceptionV3 as torchvision builds them (.pt, .pth,
+    .safetensors; RadImageNet's too), a SavedModel folder, or any Keras file. Nothing in it is unpickled or run.
+
+    \b
+    Example: radtransfer weights convert ResNet50.pt radimagenet-resnet50.weights.h5
+    """
+    from radtransfer.pretrained.convert import convert_weights
+    from radtransfer.pretrained.source import HUB, cached_hub_file
+
+    if source.startswith(HUB):
+        source = str(cached_hub_file(source))
+    done = convert_weights(Path(source), Path(out), backbone=backbone, overwrite=overwrite, ignore_lambda=ignore_lambda)
+    if as_json:
+        show_json(dataclasses.asdict(done))
+        return
+    show(f"backbone  {done.backbone}: {done.layers} layers, {done.parameters:,} parameters, read back equal")
+    for note in done.notes:
+        show(f"note      {note}")
+    if done.left_out:
+        more = ", …" if len(done.left_out) > 6 else ""
+        show(f"left out  {', '.join(done.left_out[:6])}{more}")
+    show(f"input     not stored in such files: `radtransfer weights check {done.out} --data …` finds it")
+    show(f"wrote     {done.out}  sha256 {done.sha256}")
+
+
+@click.command(short_help="Read a file to its end and compare its hash.")
+@click.argument("file")
+@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
+    """Read all of FILE, and compare its hash with the published ones: exit code 4 if it is damaged or another.
+
+    \b
+    Example: radtransfer weights verify RadImageNet-ResNet50_notop.h5
+    """
+    from radtransfer.pretrained.convert import verify_file
+    from radtransfer.pretrained.source import find_weights, weights_cards
+
+    found = verify_file(find_weights(file).file, ignore_lambda=ignore_lambda)
+    if as_json:
+        show_json(dataclasses.asdict(found))
+        return
+    show(f"file      {found.file}, {found.size / 1e6:,.1f} MB")
+    show(f"sha256    {found.sha256}")
+    show(f"read      {found.arrays} arrays, {found.parameters:,} numbers, all finite")
+    if found.verdict == "published":
+        show(f"verdict   {found.card}: the published file, by its hash")
+        show(f"terms     {weights_cards()[found.card].terms}")
+        return
+    named = f"has the name of {found.card}, whose publisher gives no hash" if found.card else "no card has this hash"
+    show(f"verdict   unknown: {named}; note the sha256 to compare copies")
+
+
+@click.command(short_help="Download a file of the Hugging Face hub, if told to.")
+@click.argument("file", metavar="hf:REPO/FILE[@REVISION]")
+@click.option("--download", is_flag=True, help="Do it; without, only say what would be downloaded.")
+def fetch(file: str, download: bool) -> None:
+    """Say what would be downloaded and how large it is, and with --download get it. Then --weights takes its hf: name.
+
+    \b
+    Example: radtransfer weights fetch hf:Lab-Rasool/RadImageNet/ResNet50.pt --download
+    """
+    from radtransfer.pretrained import source as hub
+
+    wanted = hub.hub_file(file)
+    path = hub.in_cache(wanted)
+    if path is not None:
+        show(f"here      {path}")
+        return
+    size = hub.size_of(wanted)
+    shown = "size not known" if size is None else f"{size / 1e6:,.1f} MB"
+    show(f"file      {wanted.name} of {wanted.repo}, {shown}")
+    if not download:
+        show(f"next      {wanted.fetch_line}")
+        return
+    show(f"here      {hub.download(wanted)}")
 
 
 @click.group(cls=Group, short_help="List, inspect, check and convert weight files.")
@@ -34,8 +255,7 @@ def list_weights(as_json: bool) -> None:
     \b
     Example: radtransfer weights list --json
     """
-    from radtransfer.pretrained.manifest import weights_cards
-    from radtransfer.pretrained.weight_sources import found_files
+    from radtransfer.pretrained.source import found_files, weights_cards
 
     found = found_files()
     cards = weights_cards().values()
@@ -61,20 +281,20 @@ def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
     \b
     Example: radtransfer weights inspect RadImageNet-ResNet50_notop.h5
     """
-    from radtransfer.pretrained.weight_sources import find_weights
-    from radtransfer.weight_formats.reading import read_weight_file
+    from radtransfer.pretrained.read import read_weight_file
+    from radtransfer.pretrained.source import find_weights
 
     source = find_weights(file)
     # A bad file is refused before TensorFlow is imported.
     content = read_weight_file(source.file, ignore_lambda=ignore_lambda)
     import_tensorflow()
-    from radtransfer.pretrained.weight_inspection import inspect_weights
+    from radtransfer.pretrained.convert import inspect_weights
 
     found = inspect_weights(source, content)
     if as_json:
         show_json(dataclasses.asdict(found))
         return
-    for title, line in _lines(found):
+    for title, line in _lines_weights(found):
         show(f"{title:<15}{line}")
 
 
@@ -85,7 +305,7 @@ def where() -> None:
     \b
     Example: RADTRANSFER_WEIGHTS=~/weights radtransfer weights where
     """
-    from radtransfer.pretrained.weight_sources import SEARCH_VARIABLE, found_files, keras_cache, search_folders
+    from radtransfer.pretrained.source import SEARCH_VARIABLE, found_files, keras_cache, search_folders
 
     for folder in search_folders():
         show(f"searched  {folder.resolve()}")
@@ -97,7 +317,7 @@ def where() -> None:
         show(f"found     none of the known files; {SEARCH_VARIABLE} names the folder that holds yours")
 
 
-def _lines(found):
+def _lines_weights(found):
     """The title and text of each line about an `Inspection`."""
     writer = f", written by Keras {found.keras_version}" if found.keras_version else ""
     yield "file", found.file
@@ -138,3 +358,161 @@ def _text(path) -> str | None:
 
 def _percent(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+if TYPE_CHECKING:
+    from radtransfer.models.backbone import StageSummary
+
+IMAGE_SIZE = 224
+"""Pixels; the output sizes are shown for images of this size."""
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=complete_backbone)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def backbones(name: str | None, as_json: bool) -> None:
+    """List the networks, or show the stages of NAME.
+
+    Example: radtransfer backbones resnet50
+    """
+    if name is None:
+        cards = [BACKBONES[known] for known in BACKBONES]
+        show_json([_card_json(card) for card in cards]) if as_json else show(*_table_text(cards))
+        return
+    card = BACKBONES[name]
+    stages = _built_stages(card)
+    show_json(_network_json(card, stages)) if as_json else show(*_network_text(card, stages))
+
+
+def _built_stages(card: Backbone) -> tuple["StageSummary", ...]:
+    import_tensorflow()
+    from radtransfer.models.architecture import build_architecture
+    from radtransfer.models.backbone import stage_summaries
+
+    return stage_summaries(build_architecture(card, image_size=IMAGE_SIZE), card)
+
+
+def _card_json(card: Backbone) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "description": card.description,
+        "parameters": card.parameters,
+        "paper_parameters": card.paper_parameters,
+        "preprocessing": card.preprocessing,
+        "pretrained": card.pretrained,
+        "slim": card.build_slim is not None,
+        "minimum_size": card.minimum_size,
+        "batch_norm_momentum": card.batch_norm_momentum,
+        "stages": list(card.stages),
+    }
+
+
+def _network_json(card: Backbone, stages: tuple["StageSummary", ...]) -> dict[str, Any]:
+    return _card_json(card) | {
+        "image_size": IMAGE_SIZE,
+        "stages": [dataclasses.asdict(stage) for stage in stages],
+    }
+
+
+def _table_text(cards: list[Backbone]) -> list[str]:
+    rows = [f"{'name':<20}{'parameters':>11}  stages  preprocessing  description"]
+    for card in cards:
+        numbers = f"{card.parameters:>11,}  {len(card.stages):>6}"
+        rows.append(f"{card.name:<20}{numbers}  {card.preprocessing:<13}  {card.description}")
+    return rows
+
+
+def _network_text(card: Backbone, stages: tuple["StageSummary", ...]) -> list[str]:
+    rows = [card.description, f"parameters     {card.parameters:,} without a head"]
+    if card.paper_parameters is not None:
+        rule = "kernels after the first + 5 × last width"
+        rows.append(f"{'':<15}{card.paper_parameters:,} as the paper counts them: {rule}")
+    widths = "each stage at any fraction of its width" if card.build_slim else "full width only"
+    rows += [
+        f"preprocessing  {card.preprocessing}",
+        f"slim           {widths}",
+        f"image size     {card.minimum_size} pixels or more; output sizes below for {IMAGE_SIZE}",
+        "",
+    ]
+    width = max(len(stage.end) for stage in stages)
+    rows += [f"stage    layers  {'last layer':<{width}}  {'output':<14}  parameters"]
+    rows += [
+        f"{stage.name:<8} {len(stage.layers):>6}  {stage.end:<{width}}  "
+        f"{'×'.join(map(str, stage.output_shape)):<14}  {stage.parameters:>10,}"
+        for stage in stages
+    ]
+    return rows
+
+
+@click.group(cls=Group)
+def configs() -> None:
+    """List, show or check settings of runs, and studies.
+
+    \b
+    Example: radtransfer configs list
+             radtransfer configs show quickstart > mine.yaml
+             radtransfer configs validate mine.yaml
+    """
+
+
+@configs.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_configs(as_json: bool) -> None:
+    """Names of the shipped configs and studies, with what each is for.
+
+    \b
+    Example: radtransfer configs list --json
+    """
+    found = shipped_configs()
+    if as_json:
+        rows = [{"name": name, "kind": _kind(name), "purpose": _purpose(path)} for name, path in found.items()]
+        show_json(rows)
+        return
+    for name, path in found.items():
+        show(f"{name:<25}{_kind(name):<7}{_purpose(path)}")
+
+
+@configs.command("show")
+@click.argument("config", shell_complete=complete_config)
+@click.option("--full", is_flag=True, help="Every setting of a run with its value, those of its recipe included.")
+def show_config(config: str, full: bool) -> None:
+    """Print CONFIG, a shipped name or a YAML file.
+
+    \b
+    Example: radtransfer configs show quickstart --full
+    """
+    text = config_text(load_config(config)) if full else find_config(config).read_text(encoding="utf-8")
+    show_file(text)
+
+
+@configs.command(short_help="Check the settings of a run or a study.")
+@click.argument("config", shell_complete=complete_config)
+@sets_option("Change a setting, as finetune or study does.")
+def validate(config: str, sets: tuple[str, ...]) -> None:
+    """Check the settings in CONFIG, of a run or a study, without running anything; all mistakes are listed.
+
+    The exit code is 2 where there is one. Data and weights may still be missing: `finetune --dry-run` reads them too.
+
+    \b
+    Example: radtransfer configs validate mine.yaml
+             radtransfer configs validate quick-advice --set grid.seed=[0,1,2]
+    """
+    if is_study(config):
+        from radtransfer.studies.grid import check_study
+
+        cells = check_study(load_study(config, sets=sets))
+        show(f"{config}: a valid study of {len(cells)} runs.")
+        return
+    from radtransfer.training.names import check_value, look_up
+
+    look_up(load_config(config, sets=sets, check=check_value))
+    show(f"{config}: every setting is valid.")
+
+
+def _kind(name: str) -> str:
+    return "study" if is_study(name) else "run"
+
+
+def _purpose(path: Path) -> str:
+    """What the first line of a config says it is for."""
+    return path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")

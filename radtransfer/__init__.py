@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "build_backbone": "radtransfer.pretrained.loading",
-    "load_config": "radtransfer.config",
+    "load_config": "radtransfer.config.load",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -19,7 +19,7 @@ def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'radtransfer' has no attribute {name!r}")
     if name == "build_backbone":
-        importlib.import_module("radtransfer.environment").require_keras()
+        importlib.import_module("radtransfer.process").require_keras()
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from radtransfer.backbones.backbone import Backbone
+from radtransfer.models.backbone import Backbone
 
 STAGES = {"stem": "stem_out", "stage1": "block1_out", "stage2": "block2_out", "stage3": "coded"}
 
@@ -52,6 +52,6 @@ COMPOSITE = Backbone(
 
 def add_to_backbones(monkeypatch):
     """Let the command line know it by name."""
-    from radtransfer.backbones import BACKBONES
+    from radtransfer.models.backbone import BACKBONES
 
     monkeypatch.setitem(BACKBONES._entries, "composite", "composite_network:COMPOSITE")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from radtransfer.environment import pin_variables
+from radtransfer.process import pin_variables
 
 pin_variables()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

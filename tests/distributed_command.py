@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.backbone import Backbone
+from radtransfer.models.backbone import BACKBONES, Backbone
 
 
 def build_plain(image, pooling):

@@ -405,7 +405,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     start = start_fresh
     if given.fork:
-        import radtransfer.finetune  # noqa: F401
+        import radtransfer.training.run  # noqa: F401
 
         start = start_forked
     chance, tally = random.Random(given.seed), Tally()

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from radtransfer.metrics.evaluation import Predictions, evaluate, summarize
-from radtransfer.metrics.scoring import Scoring
+from radtransfer.evaluation.metrics import Predictions, evaluate, summarize
+from radtransfer.evaluation.scoring import Scoring
 
 STAGES = ("stem", "stage1", "stage2")
 SCORING = Scoring("multiclass", ("well", "sick"))

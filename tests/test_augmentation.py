@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.augmentations import AUGMENTATIONS
-from radtransfer.augmentations.preset import Preset, affine, window
-from radtransfer.augmentations.presets import JUODELYTE
 from radtransfer.errors import UnknownNameError
+from radtransfer.images.augment import JUODELYTE, Preset, affine, window
+from radtransfer.images.preprocessing import AUGMENTATIONS
 
 IMAGES = 8
 
@@ -65,7 +64,7 @@ def test_other_seeds_vary_the_same_image_otherwise(images, name):
 
 def test_randaugment_and_augmix_draw_anew_at_every_step_of_a_loop(images):
     """With draws counted only while tracing, all operations of an AugMix chain would be the same one."""
-    from radtransfer.augmentations.keras_cv_layers import StatelessDraws
+    from radtransfer.images.keras_cv_layers import StatelessDraws
 
     draws = StatelessDraws()
 
@@ -164,7 +163,7 @@ def test_an_unknown_augmentation_names_the_closest():
 
 def test_presets_do_not_import_keras_cv():
     code = (
-        "import sys; from radtransfer.augmentations import AUGMENTATIONS\n"
+        "import sys; from radtransfer.images.preprocessing import AUGMENTATIONS\n"
         "AUGMENTATIONS['light'].build(); AUGMENTATIONS['randaugment']\n"
         "sys.exit('keras_cv' in sys.modules)"
     )

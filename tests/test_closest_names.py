@@ -3,7 +3,7 @@ import yaml
 from click.testing import CliRunner
 
 from radtransfer.cli.main import application
-from radtransfer.config import build_config, setting_fields
+from radtransfer.config.load import build_config, setting_fields
 from radtransfer.errors import ConfigError, closest_names
 
 

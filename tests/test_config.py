@@ -2,11 +2,11 @@ import dataclasses
 
 import pytest
 
-from radtransfer.config import config_text, load_config, setting_fields, shipped_configs
+from radtransfer.config.load import config_text, load_config, setting_fields, shipped_configs
+from radtransfer.config.recipes import RECIPES
+from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError
-from radtransfer.recipes import RECIPES
-from radtransfer.settings import Config
-from radtransfer.studies.study_file import is_study
+from radtransfer.studies.file import is_study
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.curve import HeldOut, curve_rows, steps_to
+from radtransfer.training.curve import HeldOut, curve_rows, steps_to
 
 
 def rows(*points, split="test"):

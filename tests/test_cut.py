@@ -3,13 +3,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.stages import layers_up_to
-from radtransfer.classifier import build_classifier
-from radtransfer.cut import cut_network
-from radtransfer.initialization import start
-from radtransfer.learner import Learner
-from radtransfer.settings import TrainingSettings
+from radtransfer.config.schema import TrainingSettings
+from radtransfer.models.backbone import BACKBONES, layers_up_to
+from radtransfer.models.classifier import build_classifier, cut_network
+from radtransfer.training.step import Learner
+from radtransfer.transfer.initialize import start
 
 BATCH, SIZE, CLASSES = 4, 32, 3
 

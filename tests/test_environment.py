@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import radtransfer
-from radtransfer.augmentations import AUGMENTATIONS
-from radtransfer.config import load_config
-from radtransfer.doctor.machine import arithmetic_finding
-from radtransfer.environment import ONEDNN, keras_defaults, onednn_decided_by, onednn_in_use, pin_variables
+from radtransfer.cli.doctor import arithmetic_finding
+from radtransfer.config.load import load_config
 from radtransfer.errors import ConfigError
-from radtransfer.finetune import finetune
+from radtransfer.images.preprocessing import AUGMENTATIONS
+from radtransfer.process import ONEDNN, keras_defaults, onednn_decided_by, onednn_in_use, pin_variables
+from radtransfer.training.run import finetune
 
 SETTINGS = {
     "image_data_format": "channels_first",
@@ -132,7 +132,7 @@ def processor(monkeypatch, tmp_path):
 
     def act(lines):
         (tmp_path / "cpuinfo").write_text(lines)
-        monkeypatch.setattr("radtransfer.environment.CPUINFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr("radtransfer.process.CPUINFO", tmp_path / "cpuinfo")
 
     return act
 
@@ -162,7 +162,7 @@ def test_onednn_is_chosen_where_it_was_measured_unless_the_user_decides(
 
 def test_a_system_without_cpuinfo_keeps_tensorflows_choice(processor, monkeypatch, tmp_path):
     processor("")
-    monkeypatch.setattr("radtransfer.environment.CPUINFO", tmp_path)
+    monkeypatch.setattr("radtransfer.process.CPUINFO", tmp_path)
     pin_variables()
     assert onednn_decided_by() == "tensorflow"
 
@@ -170,7 +170,7 @@ def test_a_system_without_cpuinfo_keeps_tensorflows_choice(processor, monkeypatc
 CONVOLUTION = """
 import os, sys
 import tensorflow as tf
-from radtransfer.environment import ONEDNN, onednn_in_use
+from radtransfer.process import ONEDNN, onednn_in_use
 os.environ[ONEDNN] = sys.argv[1]  # too late to change anything
 convolve = tf.function(lambda x: tf.nn.conv2d(x, tf.ones([3, 3, 3, 4]), 1, "SAME"))
 convolve(tf.ones([1, 8, 8, 3]))

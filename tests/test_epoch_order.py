@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.epoch_order import epoch_order, filled_rows, image_seeds, path_keys
+from radtransfer.images.pipeline import epoch_order, filled_rows, image_seeds, path_keys
 
 SOME = {"seed": 3, "fold": 1, "epoch": 5}
 

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer import features
-from radtransfer.backbones import BACKBONES
-from radtransfer.classifier import build_classifier
-from radtransfer.cut import cut_network
 from radtransfer.errors import DiskError
-from radtransfer.features import UncachedFeatures, features_once
-from radtransfer.image_formats import inspect_image
-from radtransfer.initialization import start
-from radtransfer.pipeline.batches import make_batches
+from radtransfer.images.formats import inspect_image
+from radtransfer.images.pipeline import make_batches
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier, cut_network
+from radtransfer.transfer import frozen as features
+from radtransfer.transfer.frozen import UncachedFeatures, features_once
+from radtransfer.transfer.initialize import start
 
 IMAGES, SIZE, BATCH = 10, 24, 4
 
@@ -160,7 +159,7 @@ def test_a_file_without_its_space_is_never_mapped(images, tmp_path):
     """A page of a mapped file that has no place on the disk ends the process with SIGBUS."""
     code = (
         "import pathlib, resource, signal, sys\nimport numpy as np\n"
-        "from radtransfer.errors import DiskError\nfrom radtransfer.kept_arrays import KeptArrays\n"
+        "from radtransfer.errors import DiskError\nfrom radtransfer.runs.array_cache import KeptArrays\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "def fill(arrays):\n    print('mapped')\n    arrays[0][:] = 1\n"
         "try:\n    KeptArrays('x', 10**9, 'The arrays', '--none').get('k', [(200, 1000)], dtype=np.uint8, fill=fill)\n"

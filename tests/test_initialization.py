@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from composite_network import COMPOSITE
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.classifier import build_classifier
-from radtransfer.initialization import draw_random, start
-from radtransfer.layers import layer_variables
-from radtransfer.outline import outline_plan
-from radtransfer.schemes import SCHEMES
-from radtransfer.seeds import derive_seed
-from radtransfer.settings import StageSettings, TransferSettings
-from radtransfer.transfer import lay_out
+from radtransfer.config.schema import StageSettings, TransferSettings
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier
+from radtransfer.models.layers import layer_variables
+from radtransfer.process import derive_seed
+from radtransfer.transfer.initialize import draw_random, start
+from radtransfer.transfer.plan import lay_out
+from radtransfer.transfer.schemes import SCHEMES
+from radtransfer.transfer.spec import outline_plan
 
 
 def build(name="cbr_tiny"):

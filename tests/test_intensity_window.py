@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radtransfer.errors import ConfigError
-from radtransfer.intensity_window import IntensityWindow, parse_window, scaled
+from radtransfer.images.refs import IntensityWindow, parse_window, scaled
 
 
 def test_auto_is_what_the_format_says():

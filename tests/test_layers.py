@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from radtransfer.errors import ConfigError
-from radtransfer.initialization import draw_random
-from radtransfer.layers import layer_variables, model_variables
-from radtransfer.weight_formats.keras_models import open_model
-from radtransfer.weight_formats.matching import match_layers
-from radtransfer.weight_formats.reading import read_weight_file
+from radtransfer.models.layers import layer_variables, model_variables
+from radtransfer.pretrained.match import match_layers
+from radtransfer.pretrained.read import open_model, read_weight_file
+from radtransfer.transfer.initialize import draw_random
 
 LAYERS = keras.layers
 SEQUENCE, MAP = (6, 4), (8, 8, 4)

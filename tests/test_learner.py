@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.batch_norm import judged_network, reestimate_statistics, settled_after, trainable_batch_norms
-from radtransfer.classifier import build_classifier
-from radtransfer.initialization import start
-from radtransfer.learner import Learner
-from radtransfer.settings import TrainingSettings
+from radtransfer.config.schema import TrainingSettings
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier
+from radtransfer.training.batch_norm import judged_network, reestimate_statistics, settled_after, trainable_batch_norms
+from radtransfer.training.step import Learner
+from radtransfer.transfer.initialize import start
 
 BATCH, SIZE, CLASSES = 4, 16, 3
 

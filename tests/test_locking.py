@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from radtransfer.errors import DiskError, RunInUseError
-from radtransfer.locking import HOLDER, breaking_locks, locked
+from radtransfer.runs.lock import HOLDER, breaking_locks, locked
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -32,7 +32,7 @@ def no_locks(monkeypatch):
 HOLDING = """
 import errno, fcntl, os, pathlib, sys
 from radtransfer.errors import RunInUseError
-from radtransfer.locking import locked
+from radtransfer.runs.lock import locked
 
 def flock(*_):
     raise OSError(errno.ENOLCK, "No locks available")
@@ -151,7 +151,7 @@ def test_of_processes_that_find_the_same_dead_holder_one_takes_over(tmp_path):
 def test_one_that_was_killed_while_it_took_over_blocks_nobody(tmp_path, no_locks, monkeypatch):
     killed_holder(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("radtransfer.locking.whole_file", lambda _: os._exit(9))
+        patch.setattr("radtransfer.runs.lock.whole_file", lambda _: os._exit(9))
         pid = os.fork()
         if pid == 0:
             with locked(tmp_path):

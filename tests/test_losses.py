@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from radtransfer.errors import ConfigError
-from radtransfer.losses import class_weights, make_loss
+from radtransfer.training.losses import class_weights, make_loss
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [-3.0, 0.1, 4.0]], np.float32)
 ONE_HOT = np.array([[1, 0, 0], [0, 1, 0]], np.float32)

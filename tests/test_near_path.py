@@ -2,7 +2,7 @@
 
 import pytest
 
-from radtransfer.near_path import near_path
+from radtransfer.errors import near_path
 
 
 @pytest.fixture

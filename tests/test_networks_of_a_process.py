@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.initialization import draw_random
-from radtransfer.networks import Networks
-from radtransfer.settings import TrainingSettings
+from radtransfer.config.schema import TrainingSettings
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.training.context import Networks
+from radtransfer.transfer.initialize import draw_random
 
 FACTS = {
     "classes": 2,

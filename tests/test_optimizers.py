@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.optimizers import make_optimizer, weight_averages
-from radtransfer.settings import TrainingSettings
+from radtransfer.config.schema import TrainingSettings
+from radtransfer.training.step import make_optimizer, weight_averages
 
 PLAIN = {
     "adam": lambda rate, momentum, decay: keras.optimizers.Adam(rate, weight_decay=decay or None),

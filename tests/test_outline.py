@@ -1,9 +1,9 @@
 import pytest
 
-from radtransfer.backbones import BACKBONES
+from radtransfer.config.schema import StageSettings, TransferSettings
 from radtransfer.errors import ConfigError, UnknownNameError
-from radtransfer.outline import outline_plan
-from radtransfer.settings import StageSettings, TransferSettings
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.transfer.spec import outline_plan
 
 CARD = BACKBONES["resnet50"]
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from radtransfer.parallel import all_in_parallel, in_parallel
+from radtransfer.process import all_in_parallel, in_parallel
 
 MANY = 4000
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radtransfer.errors import UnknownNameError
-from radtransfer.preprocessing import MODES, preprocess
+from radtransfer.images.preprocessing import MODES, preprocess
 
 
 def preprocessed(images: np.ndarray, mode: str) -> np.ndarray:

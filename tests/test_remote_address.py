@@ -3,8 +3,8 @@
 import pytest
 
 from radtransfer.errors import ConfigError
-from radtransfer.remote_address import check_here, remote_source
-from radtransfer.run_names import check_value
+from radtransfer.images.refs import check_here, remote_source
+from radtransfer.training.names import check_value
 
 
 @pytest.mark.parametrize(

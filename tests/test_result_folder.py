@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from radtransfer.errors import DiskError, RunError
-from radtransfer.result_folder import check_new, check_out, whole_folder
+from radtransfer.files import check_new, check_out, whole_folder
 
 RESULT = ("a.csv", "b.csv", "cross_*.png", "figures/*.png")
 
@@ -117,7 +117,7 @@ def test_a_kill_at_any_file_operation_leaves_the_earlier_result_or_the_new_one(t
 
 KILLED = """
 import os, pathlib, signal, sys
-from radtransfer.result_folder import whole_folder
+from radtransfer.files import whole_folder
 
 out, left = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 
@@ -137,7 +137,7 @@ with whole_folder(out, ("a.csv", "b.csv", "figures/*.png")) as folder:
 
 
 def test_what_a_killed_process_left_goes_with_the_next_result(tmp_path):
-    code = "import os, sys, pathlib\nfrom radtransfer.result_folder import whole_folder\n"
+    code = "import os, sys, pathlib\nfrom radtransfer.files import whole_folder\n"
     code += "with whole_folder(pathlib.Path(sys.argv[1])) as folder:\n    os._exit(9)\n"
     subprocess.run([sys.executable, "-c", code, tmp_path / "out"])
     assert [path.name[:6] for path in tmp_path.iterdir()] == [".part-"]

@@ -3,9 +3,9 @@ import os
 import numpy as np
 import pytest
 
-from radtransfer.config import load_config
-from radtransfer.datasets.image_table import ImageTable
-from radtransfer.run_address import address, run_identity, table_fingerprint
+from radtransfer.config.load import load_config
+from radtransfer.data.table import ImageTable
+from radtransfer.training.address import address, run_identity, table_fingerprint
 
 
 def table(**changes):
@@ -37,7 +37,7 @@ def test_what_changes_no_number_changes_no_address(free):
 
 
 def test_the_name_of_a_recipe_is_not_part_of_it_but_what_it_sets_is():
-    from radtransfer.recipes import RECIPES
+    from radtransfer.config.recipes import RECIPES
 
     assert of("recipe=juodelyte") != of()
     written = [f"{name}={value}" for name, value in RECIPES["juodelyte"].items()]

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from radtransfer.config import config_values, load_config
+from radtransfer.config.load import config_values, load_config
 from radtransfer.errors import RunError
-from radtransfer.runs import find_fold, open_run, read_run, whole_file, write_json, write_rows, write_text
+from radtransfer.runs.folder import find_fold, open_run, read_run, whole_file, write_json, write_rows, write_text
 
 SETTINGS = config_values(load_config(sets=("training.epochs=5",)))
 
@@ -95,7 +95,7 @@ def test_resume_may_decode_with_another_number_of_workers(run_folder):
 def test_a_second_process_is_refused_and_the_lock_dies_with_its_process(tmp_path):
     out = tmp_path / "run"
     code = (
-        "import sys, pathlib; from radtransfer.runs import open_run\n"
+        "import sys, pathlib; from radtransfer.runs.folder import open_run\n"
         f"with open_run(pathlib.Path({str(out)!r}), {{}}): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -148,7 +148,7 @@ def test_a_setting_that_came_later_does_not_block_resuming(run_folder):
 
 
 def test_an_overwriting_that_is_killed_leaves_nothing_that_calls_itself_finished(tmp_path, monkeypatch):
-    from radtransfer import runs
+    from radtransfer.runs import folder as runs
 
     out = tmp_path / "run"
     with open_run(out, {}) as run:

@@ -4,8 +4,8 @@ import re
 import pytest
 from page_checks import check_page
 
+from radtransfer.files import html_text, json_text, markdown_code, markdown_text, spreadsheet_cell
 from radtransfer.reports.page import Prose, Report, Section, html_page
-from radtransfer.safe_text import html_text, json_text, markdown_code, markdown_text, spreadsheet_cell
 
 MARKUP = [
     *["<script>alert(1)</script>", '" onerror="alert(1)', "' onload='x", "</style><script>", "javascript:alert(1)"],

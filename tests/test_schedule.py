@@ -1,8 +1,8 @@
 import pytest
 
-from radtransfer.config import load_config
-from radtransfer.schedule import learning_rate
-from radtransfer.settings import TrainingSettings
+from radtransfer.config.load import load_config
+from radtransfer.config.schema import TrainingSettings
+from radtransfer.training.step import learning_rate
 
 
 def rates(settings, steps, steps_per_epoch=10):

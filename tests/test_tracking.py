@@ -4,13 +4,12 @@ import json
 
 import pytest
 
-from radtransfer import tracking
-from radtransfer.config import load_config
+from radtransfer.config.load import load_config
 from radtransfer.errors import ConfigError
-from radtransfer.progress import Progress
-from radtransfer.runs import write_json, write_rows
-from radtransfer.trackers import TRACKERS, check_trackers
-from radtransfer.trackers.tracker import Tracker
+from radtransfer.process import Progress
+from radtransfer.runs.folder import write_json, write_rows
+from radtransfer.training import tracking
+from radtransfer.training.trackers import TRACKERS, Tracker, check_trackers
 
 HISTORY = ("epoch", "step", "loss", "val_auc")
 

@@ -1,8 +1,8 @@
 import pytest
 
-from radtransfer.config import config_text, load_config
+from radtransfer.config.load import config_text, load_config
+from radtransfer.config.yaml_text import parse_scalar, parse_yaml, write_blocks, write_yaml
 from radtransfer.errors import ConfigError
-from radtransfer.yaml_text import parse_scalar, parse_yaml, write_blocks, write_yaml
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Looking at a data set: summary, checks, split, preview."""
+"""Tables of labelled images: read, checked and split."""

@@ -1,27 +1,81 @@
-"""Everything that is wrong with a data set, before anything is trained on it.
+"""Looking at a data set: summary, checks, split, preview.
+
+Everything that is wrong with a data set, before anything is trained on it.
 
 Reads the table leniently, decodes every image once, lays out the folds that training would have, and runs every check
 of `checks/` over what was found.
+
+How many images and patients of each class there are, as a whole and in each split of each fold.
+
+Folds without training: grouped by patient, stratified, and written so that training takes exactly these.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from radtransfer.checks import CHECKS
-from radtransfer.checks.evidence import SEVERITIES, Evidence, Finding
-from radtransfer.data.summary import class_counts, mode_counts, size_figures, split_counts
-from radtransfer.datasets.image_table import ImageTable, note_kind
-from radtransfer.datasets.labels import positive_class
-from radtransfer.datasets.lenient import read_leniently
-from radtransfer.datasets.patients import NO_PATIENTS
-from radtransfer.device import usable_cores
-from radtransfer.errors import DataError
-from radtransfer.examination.image_survey import survey_images
-from radtransfer.image_place import ImagePlace
-from radtransfer.progress import Progress
-from radtransfer.settings import Config
-from radtransfer.splits.folds import Fold, assign_folds
+import numpy as np
+
+from radtransfer.config.schema import Config
+from radtransfer.data.checks import CHECKS, SEVERITIES, Evidence, Finding
+from radtransfer.data.image_list import read_leniently
+from radtransfer.data.labels import positive_class
+from radtransfer.data.patients import NO_PATIENTS
+from radtransfer.data.readers import read_table
+from radtransfer.data.splits import FOLD_COLUMNS, Fold, assign_folds, fold_notes, fold_rows
+from radtransfer.data.survey import ImageRecord, survey_images
+from radtransfer.data.table import ImageTable, note_kind, tell_notes
+from radtransfer.errors import ConfigError, DataError
+from radtransfer.files import writing
+from radtransfer.images.refs import FilePart, ImagePlace, file_of
+from radtransfer.process import Progress, usable_cores
+from radtransfer.runs.folder import write_rows
+
+SPLITS = ("train", "val", "test")
+
+
+def class_counts(table: ImageTable) -> dict[str, dict[str, int | None]]:
+    """Class or label to its `images` and `patients`; None where patients are not known."""
+    return {
+        name: {key: value for key, value in _counts(table, np.flatnonzero(column == 1)).items() if key != "classes"}
+        for name, column in zip(table.classes, table.targets.T, strict=True)
+    }
+
+
+def split_counts(table: ImageTable, folds: Sequence[Fold]) -> list[dict[str, Any]]:
+    """For each fold its number, and for each split `images`, `patients` (None: not known) and `classes` (images)."""
+    return [
+        {"fold": fold.number} | {name: _counts(table, np.flatnonzero(fold.split == name)) for name in SPLITS}
+        for fold in folds
+    ]
+
+
+def size_figures(records: Sequence[ImageRecord]) -> dict[str, Any]:
+    """`height` and `width` with their `min`, `median` and `max`, pixels, upright, and how many sizes are `distinct`."""
+    facts = [record.facts for record in records if record.facts is not None]
+    if not facts:
+        return {}
+    sides = np.array([(f.width, f.height) if f.orientation > 4 else (f.height, f.width) for f in facts])
+    figures = {
+        name: {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
+        for name, values in zip(("height", "width"), sides.T, strict=True)
+    }
+    return figures | {"distinct": len(np.unique(sides, axis=0))}
+
+
+def mode_counts(records: Sequence[ImageRecord]) -> dict[str, int]:
+    """How many images are stored in which mode, the commonest first."""
+    counts = Counter(record.mode for record in records if not record.problem)
+    return dict(counts.most_common())
+
+
+def _counts(table: ImageTable, rows: np.ndarray) -> dict[str, Any]:
+    patients = None if table.patients is None else len({table.patient_keys[row] for row in rows})
+    classes = (table.targets[rows] == 1).sum(axis=0).tolist()
+    return {"images": len(rows), "patients": patients, "classes": dict(zip(table.classes, classes, strict=True))}
 
 
 @dataclass(frozen=True)
@@ -152,3 +206,107 @@ def _in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     for number, finding in enumerate(findings):
         first.setdefault((finding.severity, finding.kind), number)
     return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), first[f.severity, f.kind])))
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """The folds of a data set.
+
+    Attributes:
+        table: The images.
+        folds: As training would have them.
+        positive_class: Of two classes.
+    """
+
+    table: ImageTable
+    folds: tuple[Fold, ...]
+    positive_class: str | None = None
+
+    @property
+    def image_root(self) -> Path | None:
+        """The folder below which all paths lead to their images; None where there is no such folder."""
+        roots = {_root(path, place) for path, place in zip(self.table.paths, self.table.files, strict=True)}
+        return roots.pop() if len(roots) == 1 else None
+
+    @property
+    def in_records(self) -> bool:
+        """Whether images are parts of larger files, which no path leads to: a CSV needs the files they were made of."""
+        return any(isinstance(place, FilePart) and place.length is not None for place in self.table.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """`images`, `patients`, `classes`, `positive_class` and `folds`, as in the report of a data check."""
+        patients = None if self.table.patients is None else len(set(self.table.patients))
+        return {
+            "images": len(set(self.table.paths)),
+            "patients": patients,
+            "classes": class_counts(self.table),
+            "positive_class": self.positive_class,
+            "folds": split_counts(self.table, self.folds),
+        }
+
+
+def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit:
+    """The folds that `finetune` has with the same settings; images are not decoded.
+
+    Args:
+        config: Of which `data`, `splits` and the seed count.
+        progress: Hears what is noticed.
+
+    Raises:
+        ConfigError: Settings that contradict each other.
+        DataError: The table or its splits cannot be used.
+    """
+    progress = progress or Progress()
+    table = read_table(config.data, progress=progress)
+    tell_notes(table.notes, progress)
+    folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
+    notes = fold_notes(table, config.splits, folds, folds_given="splits.folds" in config.given)
+    tell_notes(notes, progress)
+    return DataSplit(table, folds, positive_class(table, config.data))
+
+
+def write_split(split: DataSplit, path: Path) -> None:
+    """Write a CSV that training reads as exactly these folds, whole or not at all.
+
+    It has the columns of a run's `folds.csv`: path, label, patient, fold and split; in place of `label`, a table with
+    several labels has a column of 1, 0 and -1 (not known) for each. Folds of all repeats are numbered through; a run
+    that reads them takes them for one repeat.
+
+    Raises:
+        ConfigError: A label is named like another column.
+        DiskError, RunError: It cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if split.table.task == "multilabel":
+            write_rows(path, _label_header(split.table), _label_rows(split))
+        else:
+            write_rows(path, FOLD_COLUMNS, fold_rows(split.table, split.folds))
+
+
+def _label_header(table: ImageTable) -> tuple[str, ...]:
+    taken = [name for name in table.classes if name in FOLD_COLUMNS]
+    if taken:
+        raise ConfigError(f"A label is called {taken[0]!r}, like a column of folds.csv. Rename it in the table.")
+    return ("path", *table.classes, "patient", "fold", "split")
+
+
+def _label_rows(split: DataSplit) -> Iterator[tuple[Any, ...]]:
+    table = split.table
+    patients = table.patients or ("",) * len(table)
+    labels = np.where(np.isnan(table.targets), -1, table.targets).astype(int).tolist()
+    for fold in split.folds:
+        for path, values, patient, name in zip(table.paths, labels, patients, fold.split, strict=True):
+            if name:
+                yield path, *values, patient, fold.number, str(name)
+
+
+def _root(path: str, place: ImagePlace | None) -> Path | None:
+    if place is None:
+        return None
+    if isinstance(place, FilePart) and place.length is None:
+        path = path.rpartition("#")[0] or path  # the number of a frame
+    file, end = str(file_of(place)), os.path.normpath(path)
+    if os.path.isabs(path) or not file.endswith(os.sep + end):  # noqa: PTH117
+        return None
+    return Path(file[: -len(end) - 1])

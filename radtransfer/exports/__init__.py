@@ -1,1 +1,1 @@
-"""Taking a trained model home: written, described, and proved in a fresh process to predict the same."""
+"""Trained models as files for other programs."""

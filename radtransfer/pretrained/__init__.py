@@ -1,1 +1,1 @@
-"""Pretrained weights: where they are, whose they are, and how they get into a network."""
+"""Pretrained weights: found, read and matched."""

@@ -1,4 +1,7 @@
-"""Gives a network the weights it starts from: complete, or not at all."""
+"""Gives a network the weights it starts from: complete, or not at all.
+
+Which network a weights file is for, by trying: it is the one whose every layer finds its weights.
+"""
 
 import contextlib
 import sys
@@ -9,19 +12,86 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.environment import keras_defaults, keras_home
 from radtransfer.errors import DiskError, WeightsError, WeightsMismatchError
-from radtransfer.pretrained.recognition import mismatch
-from radtransfer.pretrained.weight_sources import (
-    Certainty,
-    WeightSource,
-    check_backbone,
-    check_imagenet_exists,
-    find_weights,
-)
-from radtransfer.system_errors import write_error
-from radtransfer.weight_formats.matching import Match, match_layers
+from radtransfer.files import write_error
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.pretrained.match import Match, Target, match_layers, match_targets, weighted_layers, with_any_channels
+from radtransfer.pretrained.source import Certainty, WeightSource, check_backbone, check_imagenet_exists, find_weights
+from radtransfer.pretrained.weight_file import WeightFile
+from radtransfer.process import keras_defaults, keras_home
+
+if TYPE_CHECKING:
+    import keras
+
+_MOST_TRIED = 6
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """A network that a file fits.
+
+    Attributes:
+        backbone: Its name.
+        layers: Layers with weights that it has.
+        channels: Of the images that the file's first convolution takes.
+        match: The plan.
+    """
+
+    backbone: str
+    layers: int
+    channels: int
+    match: Match = field(repr=False)
+
+
+def recognize(file: WeightFile) -> Recognition | None:
+    """The backbone whose layers `file` holds, all of them, or None."""
+    # A file holds its backbone and perhaps a head: the largest backbones it has room for come first.
+    # A stem for other than three channels changes the total by little.
+    room = file.parameters * 1.01
+    fitting = [card for card in BACKBONES.values() if card.parameters <= room]
+    if not fitting:
+        return None
+    # Imported late: it brings TensorFlow.
+    from radtransfer.models.architecture import build_architecture
+
+    for card in sorted(fitting, key=lambda card: -card.parameters)[:_MOST_TRIED]:
+        targets = weighted_layers(build_architecture(card, image_size=None, pooling=None))
+        match = match_targets(file, with_any_channels(targets))
+        if match.complete:
+            return Recognition(card.name, len(targets), _channels(match, targets), match)
+    return None
+
+
+def mismatch(file: WeightFile, match: Match, *, backbone: str, model: "keras.Model") -> str:
+    """What to tell the user about a file that lacks layers of `model`."""
+    targets = weighted_layers(model)
+    other_stem = match_targets(file, with_any_channels(targets))
+    if other_stem.complete:
+        return (
+            f"{file.path.name} holds {backbone} for images of {_channels(other_stem, targets)} channels; "
+            f"the network is built for {model.inputs[0].shape[-1]}. Use weights for as many channels."
+        )
+    holds = f"{file.path.name} holds {len(file.layers)} weighted layers"
+    needs = f"--backbone is {backbone} ({len(targets)} weighted layers)"
+    found = recognize(file)
+    if found is not None:
+        return f"{holds} (looks like {found.backbone}); {needs}. Use --backbone {found.backbone}."
+    return (
+        f"{holds} that are not those of a known backbone; {needs}. Nothing was loaded: {len(match.missing)} "
+        f"layers find no weights of their name and shape, first {_described(targets, match.missing[0])}."
+    )
+
+
+def _channels(match: Match, targets: Sequence[Target]) -> int:
+    """Input channels of the first convolution; three, as the network was built, where none sees the image."""
+    kernels = (match.arrays[target.name][0] for target in targets)
+    return next((kernel.shape[-2] for kernel in kernels if kernel.ndim == 4), 3)
+
+
+def _described(targets: Sequence[Target], name: str) -> str:
+    shapes = next(target.shapes for target in targets if target.name == name)
+    return f"{name} ({', '.join(leaf + ' ' + '×'.join(map(str, shape)) for leaf, shape in shapes.items())})"
+
 
 if TYPE_CHECKING:
     import keras
@@ -93,7 +163,7 @@ def build_backbone(
         ConfigError: No such backbone, or the images are too small for it.
         WeightsError: The weights are not found, not usable, or another network's.
     """
-    from radtransfer.backbones.architecture import build_architecture
+    from radtransfer.models.architecture import build_architecture
 
     model = build_architecture(name, image_size=image_size, pooling=pooling, channels=channels)
     pretrained = load_pretrained(weights, backbone=name, model=model)
@@ -132,7 +202,7 @@ def load_pretrained(
     notify = notify or (lambda _: None)
     if not source.file.exists():
         _download(source, notify)
-    from radtransfer.weight_formats.reading import read_weight_file, sha256_of
+    from radtransfer.pretrained.read import read_weight_file, sha256_of
 
     file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
     if file.lambdas:

@@ -1,1 +1,1 @@
-"""Reports: pages, figures, tables and advice, from runs or from published results."""
+"""Reports on runs and studies."""

@@ -11,40 +11,40 @@ not called like the functions in them: importing `similarity/cca.py` would repla
 
 import importlib
 
-from radtransfer.registry import Table
+from radtransfer.errors import Table
 
 SIMILARITIES = Table(
     "similarity",
     {
-        "cca": "radtransfer.similarity.canonical_correlation:CCA",
-        "cca_squared": "radtransfer.similarity.canonical_correlation:CCA_SQUARED",
-        "svcca": "radtransfer.similarity.singular_vector:SVCCA",
-        "svcca_singular_values": "radtransfer.similarity.singular_vector:SVCCA_SINGULAR_VALUES",
-        "pwcca": "radtransfer.similarity.projection_weighted:PWCCA",
-        "pwcca_google": "radtransfer.similarity.projection_weighted:PWCCA_GOOGLE",
-        "cka": "radtransfer.similarity.kernel_alignment:CKA",
-        "cka_biased": "radtransfer.similarity.kernel_alignment:CKA_BIASED",
-        "procrustes": "radtransfer.similarity.rotation:PROCRUSTES",
-        "linear_regression": "radtransfer.similarity.explained_variance:LINEAR_REGRESSION",
-        "rbf_cka": "radtransfer.similarity.radial_alignment:RBF_CKA",
-        "rsa": "radtransfer.similarity.dissimilarity_matrices:RSA",
+        "cca": "radtransfer.similarity.cca:CCA",
+        "cca_squared": "radtransfer.similarity.cca:CCA_SQUARED",
+        "svcca": "radtransfer.similarity.cca:SVCCA",
+        "svcca_singular_values": "radtransfer.similarity.cca:SVCCA_SINGULAR_VALUES",
+        "pwcca": "radtransfer.similarity.cca:PWCCA",
+        "pwcca_google": "radtransfer.similarity.cca:PWCCA_GOOGLE",
+        "cka": "radtransfer.similarity.others:CKA",
+        "cka_biased": "radtransfer.similarity.others:CKA_BIASED",
+        "procrustes": "radtransfer.similarity.others:PROCRUSTES",
+        "linear_regression": "radtransfer.similarity.others:LINEAR_REGRESSION",
+        "rbf_cka": "radtransfer.similarity.others:RBF_CKA",
+        "rsa": "radtransfer.similarity.others:RSA",
     },
 )
 """Name to `Measure`; NumPy is imported when a measure is asked for."""
 
 _PUBLIC = {
     "Similarity": "radtransfer.similarity.measure",
-    "StreamedSums": "radtransfer.similarity.streamed_sums",
-    "cca": "radtransfer.similarity.canonical_correlation",
-    "chance_cca": "radtransfer.similarity.chance",
-    "cka": "radtransfer.similarity.kernel_alignment",
+    "StreamedSums": "radtransfer.similarity.moments",
+    "cca": "radtransfer.similarity.cca",
+    "chance_cca": "radtransfer.similarity.jackknife",
+    "cka": "radtransfer.similarity.others",
     "jackknife_interval": "radtransfer.similarity.jackknife",
-    "linear_regression": "radtransfer.similarity.explained_variance",
-    "procrustes": "radtransfer.similarity.rotation",
-    "pwcca": "radtransfer.similarity.projection_weighted",
-    "rbf_cka": "radtransfer.similarity.radial_alignment",
-    "rsa": "radtransfer.similarity.dissimilarity_matrices",
-    "svcca": "radtransfer.similarity.singular_vector",
+    "linear_regression": "radtransfer.similarity.others",
+    "procrustes": "radtransfer.similarity.others",
+    "pwcca": "radtransfer.similarity.cca",
+    "rbf_cka": "radtransfer.similarity.others",
+    "rsa": "radtransfer.similarity.others",
+    "svcca": "radtransfer.similarity.cca",
 }
 
 __all__ = ["SIMILARITIES", *_PUBLIC]

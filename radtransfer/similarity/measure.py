@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radtransfer.errors import SimilarityError
-from radtransfer.similarity.layer_sums import LayerSums
-from radtransfer.similarity.pair_sums import PairSums
+from radtransfer.similarity.moments import LayerSums, PairSums
 
 ROWS_PER_DIRECTION = 2
 """With fewer rows than this for each direction of x and y together, CCA finds likeness in noise."""

@@ -1,1 +1,1 @@
-"""A study: a grid of runs told in one YAML file, computed once each, and their tables."""
+"""Studies: many runs from one file."""

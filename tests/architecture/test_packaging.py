@@ -25,7 +25,7 @@ def modules_after(code):
     "code",
     [
         "import radtransfer",
-        "from radtransfer.backbones import BACKBONES; [BACKBONES[name] for name in BACKBONES]",
+        "from radtransfer.models.backbone import BACKBONES; [BACKBONES[name] for name in BACKBONES]",
         "from radtransfer.cli.main import application; application(['--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['finetune', '--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['compare-cca', '--help'], standalone_mode=False)",
@@ -33,8 +33,8 @@ def modules_after(code):
         "from radtransfer.cli.main import application; application(['study', '--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['doctor', '--help'], standalone_mode=False)",
         "from radtransfer.cli.main import application; application(['completion', 'zsh'], standalone_mode=False)",
-        "from radtransfer.config import load_config; load_config('quickstart')",
-        "from radtransfer.studies.study_file import load_study; load_study('quick-advice')",
+        "from radtransfer.config.load import load_config; load_config('quickstart')",
+        "from radtransfer.studies.file import load_study; load_study('quick-advice')",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code):

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from composite_network import COMPOSITE
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.backbones.stages import layer_sources
-from radtransfer.batch_norm import batch_norms
 from radtransfer.errors import ConfigError, UnknownNameError
+from radtransfer.models.architecture import build_architecture
+from radtransfer.models.backbone import BACKBONES, layer_sources
+from radtransfer.training.batch_norm import batch_norms
 
 
 def test_an_unknown_backbone_is_refused_with_the_closest_name():

@@ -5,9 +5,9 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.cli.backbones import backbones
+from radtransfer.cli.weights import backbones
 from radtransfer.errors import UnknownNameError
+from radtransfer.models.backbone import BACKBONES
 
 
 def run(*arguments: str) -> str:
@@ -68,7 +68,7 @@ def test_an_unknown_backbone_is_an_error_with_the_closest_names():
 
 def test_listing_imports_neither_tensorflow_nor_numpy():
     script = (
-        "import sys; from radtransfer.cli.backbones import backbones; "
+        "import sys; from radtransfer.cli.weights import backbones; "
         "backbones([], standalone_mode=False); "
         "sys.exit(str({'tensorflow', 'keras', 'numpy'} & set(sys.modules) or ''))"
     )

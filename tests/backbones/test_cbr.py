@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
+from radtransfer.models.architecture import build_architecture
+from radtransfer.models.backbone import BACKBONES
 
 TABLE_1 = {
     "cbr_large_t": 8_532_480,

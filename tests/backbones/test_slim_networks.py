@@ -8,11 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.backbones.stages import stage_summaries
-from radtransfer.backbones.widths import narrowed, stage_widths
 from radtransfer.errors import ConfigError, UnknownNameError
+from radtransfer.models.architecture import build_architecture
+from radtransfer.models.backbone import BACKBONES, narrowed, stage_summaries, stage_widths
 
 AFTER_STAGE1 = {"stage2": 0.5, "stage3": 0.5, "stage4": 0.5}
 

@@ -1,11 +1,9 @@
 import keras
 import pytest
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.backbones.backbone import Backbone
-from radtransfer.backbones.stages import HEAD, layer_stages, resolve_layer, stage_summaries
 from radtransfer.errors import UnknownNameError
+from radtransfer.models.architecture import build_architecture
+from radtransfer.models.backbone import BACKBONES, HEAD, Backbone, layer_stages, resolve_layer, stage_summaries
 
 BRANCHING = Backbone(
     name="branching",

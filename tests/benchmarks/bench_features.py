@@ -48,18 +48,17 @@ def parse():
 
 
 def depths(options):
-    from radtransfer.backbones import BACKBONES
+    from radtransfer.models.backbone import BACKBONES
 
     return options.depths.split(",") if options.depths else list(BACKBONES[options.backbone].stages)
 
 
 def measure(options, depth, folder):
-    from radtransfer.backbones import BACKBONES
-    from radtransfer.backbones.stages import layers_up_to
-    from radtransfer.classifier import build_classifier
-    from radtransfer.features import features_once
-    from radtransfer.learner import Learner
-    from radtransfer.settings import TrainingSettings
+    from radtransfer.config.schema import TrainingSettings
+    from radtransfer.models.backbone import BACKBONES, layers_up_to
+    from radtransfer.models.classifier import build_classifier
+    from radtransfer.training.step import Learner
+    from radtransfer.transfer.frozen import features_once
 
     card = BACKBONES[options.backbone]
     classifier = build_classifier(
@@ -105,8 +104,8 @@ def measure(options, depth, folder):
 
 
 def batches(options, folder):
-    from radtransfer.image_formats import inspect_image
-    from radtransfer.pipeline.batches import make_batches
+    from radtransfer.images.formats import inspect_image
+    from radtransfer.images.pipeline import make_batches
 
     rng, files = np.random.default_rng(0), []
     for i in range(options.images):

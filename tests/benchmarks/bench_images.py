@@ -33,8 +33,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from radtransfer.image_formats import inspect_image
-from radtransfer.pipeline.batches import make_batches
+from radtransfer.images.formats import inspect_image
+from radtransfer.images.pipeline import make_batches
 
 SIZE, BATCH, PARALLEL = 587, 8, 2
 SETS = {"2196x1958": (1958, 2196, 90, 24), "2196x1958 fine": (1958, 2196, 95, 24), "4000x3000": (3000, 4000, 90, 8)}
@@ -178,10 +178,10 @@ def waiting(folder):
     """The share of a CBR-Tiny's second epoch, its images augmented, in which it waits for a batch."""
     import keras
 
-    from radtransfer.backbones import BACKBONES
-    from radtransfer.classifier import build_classifier
-    from radtransfer.learner import Learner
-    from radtransfer.settings import TrainingSettings
+    from radtransfer.config.schema import TrainingSettings
+    from radtransfer.models.backbone import BACKBONES
+    from radtransfer.models.classifier import build_classifier
+    from radtransfer.training.step import Learner
 
     classifier = build_classifier(
         BACKBONES["cbr_tiny"],
@@ -212,8 +212,8 @@ def waiting(folder):
 
 def prepared_places(folder):
     """The images of a prepared set, as `finetune --data tfds:FOLDER` reads them."""
-    from radtransfer.datasets import read_table
-    from radtransfer.settings import DataSettings
+    from radtransfer.config.schema import DataSettings
+    from radtransfer.data.readers import read_table
 
     return list(read_table(DataSettings(source=f"tfds:{folder}")).files)
 

@@ -22,9 +22,8 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm, t
 
-from radtransfer.metrics.intervals import difference_interval, estimate_auc
-from radtransfer.metrics.roc import exact_area
-from radtransfer.metrics.scoring import Question
+from radtransfer.evaluation.intervals import difference_interval, estimate_auc
+from radtransfer.evaluation.scoring import Question, exact_area
 
 Z = norm.ppf(0.975)
 

@@ -20,11 +20,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from radtransfer.config import load_config
-from radtransfer.initialization import start
-from radtransfer.preparation import prepare
-from radtransfer.progress import Progress
-from radtransfer.training import predict
+from radtransfer.config.load import load_config
+from radtransfer.process import Progress
+from radtransfer.training.loop import predict
+from radtransfer.training.prepare import prepare
+from radtransfer.transfer.initialize import start
 
 BATCH = 8
 LOOKS = 10

@@ -16,11 +16,11 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from contest import serve, since, spent  # noqa: E402
 
-from radtransfer.backbones import BACKBONES  # noqa: E402
-from radtransfer.initialization import start  # noqa: E402
-from radtransfer.networks import Networks  # noqa: E402
-from radtransfer.settings import TrainingSettings  # noqa: E402
-from radtransfer.training import predict  # noqa: E402
+from radtransfer.config.schema import TrainingSettings  # noqa: E402
+from radtransfer.models.backbone import BACKBONES  # noqa: E402
+from radtransfer.training.context import Networks  # noqa: E402
+from radtransfer.training.loop import predict  # noqa: E402
+from radtransfer.transfer.initialize import start  # noqa: E402
 
 imported = time.perf_counter()
 
@@ -89,8 +89,8 @@ def folds(backbone, size, batch, count):
 
 
 def train(backbone, size, batch, folder):
-    from radtransfer.config import load_config
-    from radtransfer.finetune import finetune
+    from radtransfer.config.load import load_config
+    from radtransfer.training.run import finetune
 
     options = {
         "data.source": folder,

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from radtransfer.checks.evidence import Evidence
-from radtransfer.datasets.image_table import ImageTable
-from radtransfer.examination.image_survey import ImageRecord
-from radtransfer.image_formats import ImageFacts
-from radtransfer.splits.folds import Fold
+from radtransfer.data.checks import Evidence
+from radtransfer.data.splits import Fold
+from radtransfer.data.survey import ImageRecord
+from radtransfer.data.table import ImageTable
+from radtransfer.images.formats import ImageFacts
 
 
 def record(number=0, *, height=64, width=64, orientation=1, decoder="png8", deep=False, **values):

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from radtransfer.checks import CHECKS
-from radtransfer.examination.image_survey import ImageRecord
-from radtransfer.image_place import FilePart
+from radtransfer.data.checks import CHECKS
+from radtransfer.data.survey import ImageRecord
+from radtransfer.images.refs import FilePart
 
 
 def found(name, evidence):

@@ -4,9 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radtransfer.checks import CHECKS
-from radtransfer.checks.duplicates import linked
-from radtransfer.checks.near_duplicates import BITS, DIFFERENCE, similar_pairs
+from radtransfer.data.checks import BITS, CHECKS, DIFFERENCE, linked, similar_pairs
 
 
 def looks_of(seed, count):

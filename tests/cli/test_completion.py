@@ -8,13 +8,13 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from radtransfer.augmentations import AUGMENTATIONS
-from radtransfer.backbones import BACKBONES
-from radtransfer.cli.completions import SHELLS
+from radtransfer.cli.completion import SHELLS
 from radtransfer.cli.main import COMPLETING, application
-from radtransfer.config import setting_fields, shipped_configs
-from radtransfer.recipes import RECIPES
-from radtransfer.schemes import SCHEMES
+from radtransfer.config.load import setting_fields, shipped_configs
+from radtransfer.config.recipes import RECIPES
+from radtransfer.images.preprocessing import AUGMENTATIONS
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.transfer.schemes import SCHEMES
 
 
 def complete(*words, shell="bash"):

@@ -5,7 +5,7 @@ import yaml
 from click.testing import CliRunner
 
 from radtransfer.cli.main import application
-from radtransfer.config import load_config, shipped_configs
+from radtransfer.config.load import load_config, shipped_configs
 
 
 def run(*arguments):

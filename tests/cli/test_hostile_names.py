@@ -20,7 +20,7 @@ import radtransfer.cli
 from radtransfer.cli.main import application
 from radtransfer.cli.study_board import StudyBoard
 from radtransfer.cli.terminal import TerminalProgress, draw, line, painted, show, show_json
-from radtransfer.safe_text import printable, printable_lines
+from radtransfer.files import printable, printable_lines
 
 HOSTILE = "\x1b[31;5mred\x9b2J\u202eevil\u200b\x7f\r\nspoof"
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u034f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -133,8 +133,8 @@ def test_an_unexpected_error_obeys_no_name(monkeypatch):
     def fail():
         raise ZeroDivisionError(HOSTILE)
 
-    monkeypatch.setattr("radtransfer.config.shipped_configs", fail)
-    monkeypatch.setattr("radtransfer.cli.configs.shipped_configs", fail)
+    monkeypatch.setattr("radtransfer.config.load.shipped_configs", fail)
+    monkeypatch.setattr("radtransfer.cli.weights.shipped_configs", fail)
     for words in (["configs", "list"], ["--debug", "configs", "list"]):
         check(CliRunner().invoke(application, words).stderr)
 

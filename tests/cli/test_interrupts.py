@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from radtransfer.cli.interrupts import interrupts_later
+from radtransfer.cli.tensorflow import interrupts_later
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -35,7 +35,7 @@ def test_a_signal_that_is_ignored_stays_so():
 
 FINALIZED = """
 import signal, time
-from radtransfer.cli.interrupts import heed_interrupts
+from radtransfer.cli.tensorflow import heed_interrupts
 
 class Finalized:
     def __del__(self):
@@ -60,10 +60,10 @@ def test_an_interrupt_is_not_lost_in_a_finalizer():
 DEAF = """
 import hashlib, sys, threading
 from pathlib import Path
-from radtransfer.cli.interrupts import heed_interrupts
-from radtransfer.interruption import before_hard_end
-from radtransfer.result_folder import whole_folder
-from radtransfer.whole_file import whole_file
+from radtransfer.cli.tensorflow import heed_interrupts
+from radtransfer.process import before_hard_end
+from radtransfer.files import whole_folder
+from radtransfer.files import whole_file
 
 heed_interrupts()
 out = Path(sys.argv[1])
@@ -91,7 +91,7 @@ def test_where_python_cannot_answer_the_process_ends_with_nothing_half_written(t
 
 
 def test_a_library_call_handles_no_signal():
-    code = "import radtransfer.finetune, radtransfer.predictions.evaluate, signal\n"
+    code = "import radtransfer.training.run, radtransfer.evaluation.evaluate, signal\n"
     code += "print(signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == f"{signal.SIG_DFL} {signal.default_int_handler} -1\n"

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from radtransfer.cli.main import application
-from radtransfer.cli.study_places import Places
+from radtransfer.cli.study import Places
 
 
 def study(folder, *options):

@@ -1,6 +1,6 @@
 from radtransfer.cli.terminal import TerminalProgress
-from radtransfer.progress import Progress
-from radtransfer.safe_text import printable_lines
+from radtransfer.files import printable_lines
+from radtransfer.process import Progress
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\r\x9b\u202e\udcff.png\nß\t日本"
 

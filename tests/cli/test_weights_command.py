@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.cli.weights import weights
 from radtransfer.errors import WeightsError, WeightsNotFoundError
+from radtransfer.models.architecture import build_architecture
 from radtransfer.pretrained.loading import load_pretrained
-from radtransfer.pretrained.manifest import weights_cards
+from radtransfer.pretrained.source import weights_cards
 
 
 @pytest.fixture(autouse=True)

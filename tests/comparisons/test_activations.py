@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.comparisons.activations import FeatureMaps, collect_rows, read_rows
 from radtransfer.errors import SimilarityError, UnknownNameError
+from radtransfer.similarity.activations import FeatureMaps, collect_rows, read_rows
 
 
 def small_model(dtype="float32"):

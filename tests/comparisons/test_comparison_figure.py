@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from radtransfer.comparisons.comparison_files import _measure
+from radtransfer.similarity.population import _measure
 
 
 @pytest.mark.parametrize(

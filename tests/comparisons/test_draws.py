@@ -3,11 +3,9 @@ import pytest
 import tensorflow as tf
 
 from radtransfer import similarity
-from radtransfer.comparisons.activations import Reading
-from radtransfer.comparisons.draws import CrossedSums, GroupedSums, MismatchedSums, PairedReadings
-from radtransfer.comparisons.layer_scores import combine, score_draw
-from radtransfer.comparisons.sampling import spread_positions
 from radtransfer.similarity import SIMILARITIES, StreamedSums
+from radtransfer.similarity.activations import CrossedSums, GroupedSums, MismatchedSums, PairedReadings, Reading
+from radtransfer.similarity.compare_layers import combine, score_draw, spread_positions
 from radtransfer.similarity.jackknife import total_sums
 
 IMAGES, GROUPS = 11, np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4])

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.comparisons.flat_model import flat_model, is_flat
+from radtransfer.similarity.activations import flat_model, is_flat
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.comparisons.networks import find_network, folds_of
 from radtransfer.errors import ConfigError, WeightsError, WeightsNotFoundError
-from radtransfer.preprocessing import preprocess
+from radtransfer.images.preprocessing import preprocess
+from radtransfer.models.architecture import build_architecture
+from radtransfer.similarity.networks import find_network, folds_of
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_imagenet_weights_that_do_not_exist_are_said():
 
 
 def source(*folds):
-    from radtransfer.comparisons.networks import NetworkSource
+    from radtransfer.similarity.networks import NetworkSource
 
     return NetworkSource("run", "run", lambda fold, size: None, folds=folds)
 

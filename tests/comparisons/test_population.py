@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from run_files import write_run
 
-from radtransfer.comparisons.population import PairSimilarity, starts_of_runs, training_relation
 from radtransfer.errors import RunError
+from radtransfer.similarity.population import PairSimilarity, starts_of_runs, training_relation
 
 
 def run(folder, *, plan=None, weights=None, **options):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.comparisons.sampling import (
+from radtransfer.similarity.compare_layers import (
     SAMPLINGS,
     image_order,
     places,

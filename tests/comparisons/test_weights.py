@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from radtransfer.comparisons.weights import mean_change, weight_change
 from radtransfer.errors import WeightsError
+from radtransfer.similarity.compare_weights import mean_change, weight_change
 
 
 def test_the_change_is_relative_to_the_first_and_the_cosine_is_of_the_angle():

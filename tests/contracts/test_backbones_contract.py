@@ -11,14 +11,13 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.backbones import BACKBONES, backbone
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.backbones.backbone import Backbone
-from radtransfer.backbones.stages import HEAD, layer_stages, stage_summaries
-from radtransfer.batch_norm import batch_norms
 from radtransfer.errors import ConfigError, UnknownNameError
-from radtransfer.layers import sub_layers
-from radtransfer.preprocessing import preprocess
+from radtransfer.images.preprocessing import preprocess
+from radtransfer.models import backbone
+from radtransfer.models.architecture import build_architecture
+from radtransfer.models.backbone import BACKBONES, HEAD, Backbone, layer_stages, stage_summaries
+from radtransfer.models.layers import sub_layers
+from radtransfer.training.batch_norm import batch_norms
 
 SIZE = 96
 LIGHT = ("cbr_tiny", "efficientnet_v2_b0", "convnext_tiny")

@@ -4,10 +4,10 @@ import importlib
 
 import pytest
 
-from radtransfer.datasets import DATASETS, read_table
-from radtransfer.datasets.public_set import PublicSet
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.public import PublicSet
+from radtransfer.data.readers import DATASETS, read_table
 from radtransfer.errors import DataError, UnknownNameError
-from radtransfer.settings import DataSettings
 
 
 def public_sets():
@@ -31,7 +31,7 @@ def test_there_are_public_sets():
 @pytest.mark.parametrize("name", SETS)
 def test_the_name_is_that_of_the_table_and_of_the_file(name):
     assert SETS[name].name == name
-    assert DATASETS[name].__module__ == f"radtransfer.datasets.{name}"
+    assert DATASETS[name].__module__ == f"radtransfer.data.readers.{name}"
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -6,12 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.classifier import build_classifier
-from radtransfer.export_formats import EXPORT_FORMATS
-from radtransfer.export_formats.export_format import Exportable
-from radtransfer.exports.export_run import LARGEST_DIFFERENCE, predict_elsewhere
-from radtransfer.exports.sample_images import Samples
+from radtransfer.exports.export import LARGEST_DIFFERENCE, Samples, predict_elsewhere
+from radtransfer.exports.formats import EXPORT_FORMATS, Exportable
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier
 
 METADATA = {"classes": ["a | b", "größer", "c"], "operating_point": {"threshold": 0.25}}
 

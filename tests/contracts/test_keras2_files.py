@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radtransfer.backbones.architecture import build_architecture
+from radtransfer.models.architecture import build_architecture
 from radtransfer.pretrained.loading import assign, load_pretrained
 
 SIZE = 80

@@ -9,14 +9,14 @@ import keras
 import pytest
 import yaml
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.classifier import build_classifier
+from radtransfer.config.schema import StageSettings, TransferSettings
 from radtransfer.errors import ConfigError
-from radtransfer.outline import outline_plan
-from radtransfer.schemes import SCHEMES
-from radtransfer.settings import StageSettings, TransferSettings
-from radtransfer.transfer import lay_out
+from radtransfer.models.architecture import build_architecture
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier
+from radtransfer.transfer.plan import lay_out
+from radtransfer.transfer.schemes import SCHEMES
+from radtransfer.transfer.spec import outline_plan
 
 FAMILIES = ("resnet50", "inception_v3", "densenet121", "efficientnet_v2_b0", "convnext_tiny", "cbr_tiny")
 NAMES = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.classifier import build_classifier
-from radtransfer.initialization import NORMALIZATIONS, draw_random, start
-from radtransfer.layers import layer_variables
-from radtransfer.learner import Learner
-from radtransfer.outline import outline_plan
+from radtransfer.config.schema import TrainingSettings, TransferSettings
+from radtransfer.models.architecture import build_architecture
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier
+from radtransfer.models.layers import layer_variables
 from radtransfer.pretrained.loading import load_pretrained
-from radtransfer.settings import TrainingSettings, TransferSettings
-from radtransfer.transfer import lay_out
+from radtransfer.training.step import Learner
+from radtransfer.transfer.initialize import NORMALIZATIONS, draw_random, start
+from radtransfer.transfer.plan import lay_out
+from radtransfer.transfer.spec import outline_plan
 
 FAMILIES = ("resnet50", "inception_v3", "densenet121", "efficientnet_v2_b0", "convnext_tiny", "cbr_tiny")
 NAMES = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]

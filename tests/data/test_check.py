@@ -1,8 +1,8 @@
 """A data set checked as a whole."""
 
-from radtransfer.config import load_config
+from radtransfer.config.load import load_config
 from radtransfer.data.check import check_data
-from radtransfer.progress import Progress
+from radtransfer.process import Progress
 
 
 def kinds_of(report):

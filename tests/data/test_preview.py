@@ -3,9 +3,9 @@
 import numpy as np
 from PIL import Image
 
-from radtransfer.config import load_config
-from radtransfer.data.preview import chosen_rows, preview_data
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.config.load import load_config
+from radtransfer.data.pictures import chosen_rows, preview_data
+from radtransfer.data.table import ImageTable
 
 
 def make_table(targets):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.config import load_config
-from radtransfer.data.split import split_data, write_split
-from radtransfer.datasets import read_table
+from radtransfer.config.load import load_config
+from radtransfer.config.schema import DataSettings, SplitSettings
+from radtransfer.data.check import split_data, write_split
+from radtransfer.data.readers import read_table
+from radtransfer.data.splits import assign_folds
 from radtransfer.errors import ConfigError
-from radtransfer.settings import DataSettings, SplitSettings
-from radtransfer.splits.folds import assign_folds
 
 
 def write_table(path, names):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.data.thumbnails import SIDE, thumbnail
-from radtransfer.image_formats import inspect_image
+from radtransfer.data.pictures import SIDE, thumbnail
+from radtransfer.images.formats import inspect_image
 
 RAMP = np.repeat(np.linspace(50, 250, 300).astype(np.uint8)[:, None], 200, axis=1)
 

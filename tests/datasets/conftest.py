@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from radtransfer.datasets import read_table
-from radtransfer.settings import DataSettings
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.readers import read_table
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from radtransfer.datasets.cached_images import fingerprint, write_once
+from radtransfer.data.public import fingerprint, write_once
 from radtransfer.errors import DataError, DiskError
 
 

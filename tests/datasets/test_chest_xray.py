@@ -2,10 +2,10 @@
 
 import pytest
 
-from radtransfer.datasets.chest_xray import patient_of
+from radtransfer.config.schema import SplitSettings
+from radtransfer.data.public import patient_of
+from radtransfer.data.splits import assign_folds
 from radtransfer.errors import DataError
-from radtransfer.settings import SplitSettings
-from radtransfer.splits.folds import assign_folds
 
 IMAGES = (
     *("train/NORMAL/IM-0115-0001.jpeg", "train/NORMAL/NORMAL2-IM-1427-0001-0002.jpeg"),

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from radtransfer.datasets.chexpert import LABELS
+from radtransfer.config.schema import SplitSettings
+from radtransfer.data.public_parsers import LABELS
+from radtransfer.data.splits import assign_folds
 from radtransfer.errors import DataError
-from radtransfer.settings import SplitSettings
-from radtransfer.splits.folds import assign_folds
 
 OBSERVATIONS = (
     *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),

@@ -8,9 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from radtransfer.datasets import read_table
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.readers import read_table
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.settings import DataSettings
 
 
 @pytest.fixture

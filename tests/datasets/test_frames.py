@@ -5,12 +5,12 @@ import pytest
 from dicom_files import blob, write
 from PIL import Image
 
-from radtransfer.datasets import read_table
-from radtransfer.image_formats import decode_outside, inspect_image
-from radtransfer.image_place import FilePart
-from radtransfer.settings import DataSettings, SplitSettings
-from radtransfer.splits.folds import assign_folds
-from radtransfer.splits.leaks import find_leaks
+from radtransfer.config.schema import DataSettings, SplitSettings
+from radtransfer.data.leaks import find_leaks
+from radtransfer.data.readers import read_table
+from radtransfer.data.splits import assign_folds
+from radtransfer.images.formats import decode_outside, inspect_image
+from radtransfer.images.refs import FilePart
 
 
 def cine(file, frames, **options):

@@ -4,9 +4,9 @@ import pytest
 from dicom_files import blob, write
 from PIL import Image
 
-from radtransfer.datasets import read_table
-from radtransfer.datasets.patients import NO_PATIENTS
-from radtransfer.settings import DataSettings
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.patients import NO_PATIENTS
+from radtransfer.data.readers import read_table
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import unicodedata
 
 import pytest
 
-from radtransfer.datasets import read_table
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.readers import read_table
 from radtransfer.errors import BadImageError, DataError
-from radtransfer.image_formats import inspect_image
-from radtransfer.settings import DataSettings
+from radtransfer.images.formats import inspect_image
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import os
 import pytest
 from PIL import Image
 
-from radtransfer.datasets import read_table
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.readers import read_table
+from radtransfer.data.survey import survey_image
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
-from radtransfer.examination.image_survey import survey_image
-from radtransfer.settings import DataSettings
 
 
 def make_images(root, *names):

@@ -1,11 +1,11 @@
 import pytest
 from PIL import Image
 
-from radtransfer.datasets import read_table
-from radtransfer.datasets.image_list import list_images, read_images
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.image_list import list_images, read_images
+from radtransfer.data.readers import read_table
 from radtransfer.errors import DataError
-from radtransfer.image_place import FilePart
-from radtransfer.settings import DataSettings
+from radtransfer.images.refs import FilePart
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from radtransfer.datasets.kvasir import CLASSES
+from radtransfer.data.public import CLASSES_KVASIR as CLASSES
 from radtransfer.errors import DataError
 
 IMAGES = tuple(f"{name}/0a7b-{number}.jpg" for name in CLASSES for number in (1, 2))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from radtransfer.datasets.lenient import read_leniently
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.image_list import read_leniently
 from radtransfer.errors import ConfigError
-from radtransfer.settings import DataSettings
 
 
 @pytest.fixture

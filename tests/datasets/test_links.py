@@ -5,11 +5,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from radtransfer.cli.main import application
-from radtransfer.datasets import DATASETS, read_table
-from radtransfer.datasets.image_list import list_images, read_images
-from radtransfer.datasets.lenient import read_leniently
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.image_list import list_images, read_images, read_leniently
+from radtransfer.data.readers import DATASETS, read_table
 from radtransfer.errors import DataError
-from radtransfer.settings import DataSettings
 
 FOLDERS = [name for name in DATASETS if name not in ("csv_table", "synthetic_fundus")]
 

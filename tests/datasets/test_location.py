@@ -2,8 +2,7 @@
 
 import pytest
 
-from radtransfer.datasets import absolute_source
-from radtransfer.datasets.location import split_location
+from radtransfer.data.readers import absolute_source, split_location
 
 
 @pytest.mark.parametrize(

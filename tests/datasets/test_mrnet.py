@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.datasets.mrnet import chosen_slices
+from radtransfer.data.public_parsers import chosen_slices
 from radtransfer.errors import DataError
 
 EXAMINATIONS = {"train": ("0000", "0001", "0002"), "valid": ("1130", "1131")}

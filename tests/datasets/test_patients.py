@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radtransfer.datasets import read_table
-from radtransfer.datasets.lenient import read_leniently
-from radtransfer.datasets.patient_keys import patient_key
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.image_list import read_leniently
+from radtransfer.data.readers import read_table
+from radtransfer.data.table import patient_key
 from radtransfer.errors import DataError
-from radtransfer.settings import DataSettings
 
 ONE_PERSON = (
     *("0001", "1", "00001", " 1", "1 ", "\t1", "1.0", "01.00", "1,0", "'0001", '"1"', '="0001"'),
@@ -156,7 +156,7 @@ def test_a_check_of_the_data_goes_on_after_it_has_found_two_spellings(write):
 
 
 def test_many_patients_are_compared_through_their_different_ids_only(write, monkeypatch):
-    from radtransfer.datasets import patient_keys
+    from radtransfer.data import table as patient_keys
 
     calls, key = [], patient_keys.patient_key
     monkeypatch.setattr(patient_keys, "patient_key", lambda name: calls.append(name) or key(name))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.datasets import pcam
+from radtransfer.data import public_parsers as pcam
 from radtransfer.errors import ConfigError, DataError
 
 STEM = "camelyonpatch_level_2_split_"

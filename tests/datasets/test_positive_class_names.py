@@ -2,7 +2,7 @@
 
 import pytest
 
-from radtransfer.datasets.labels import find_positive_class
+from radtransfer.data.labels import find_positive_class
 from radtransfer.errors import ConfigError
 
 

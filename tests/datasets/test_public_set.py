@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radtransfer.datasets.public_set import Option, PublicSet, Row, read_columns, table_of_rows
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.public import Option, PublicSet, Row, read_columns, table_of_rows
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
-from radtransfer.settings import DataSettings
 
 KNEES = PublicSet(
     name="knees",

@@ -2,9 +2,9 @@
 
 import pytest
 
+from radtransfer.config.schema import SplitSettings
+from radtransfer.data.splits import assign_folds
 from radtransfer.errors import DataError
-from radtransfer.settings import SplitSettings
-from radtransfer.splits.folds import assign_folds
 
 
 def tables(header, lines, *, prefix="", folds=(1, 2)):

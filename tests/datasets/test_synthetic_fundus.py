@@ -11,11 +11,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from radtransfer.datasets import read_table
-from radtransfer.datasets.fundus_drawing import LESIONS_OF_GRADE, fundus_image, patient_appearance
-from radtransfer.datasets.synthetic_fundus import Options, cache_folder, parse_options, read
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.readers import read_table
+from radtransfer.data.synthetic import (
+    LESIONS_OF_GRADE,
+    Options,
+    cache_folder,
+    fundus_image,
+    parse_options,
+    patient_appearance,
+    read,
+)
 from radtransfer.errors import ConfigError, DiskError
-from radtransfer.settings import DataSettings
 
 SMALL = "images=20,size=32"
 

@@ -5,11 +5,10 @@ import threading
 import pytest
 from distributed_command import free_hosts
 
-from radtransfer.distribution.cluster import Cluster, find_cluster
-from radtransfer.distribution.joining import join
-from radtransfer.distribution.rendezvous import meet
+from radtransfer.config.schema import SystemSettings
 from radtransfer.errors import ConfigError, WorkerLostError
-from radtransfer.settings import SystemSettings
+from radtransfer.training.cluster import Cluster, find_cluster, meet
+from radtransfer.training.distributed import join
 
 HOSTS = ("one:2222", "two:2222")
 

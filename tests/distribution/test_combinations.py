@@ -1,8 +1,8 @@
 import pytest
 
-from radtransfer.distribution.combinations import check_batch_size, check_features
+from radtransfer.config.schema import SystemSettings
 from radtransfer.errors import ConfigError
-from radtransfer.settings import SystemSettings
+from radtransfer.training.names import check_batch_size, check_features
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from radtransfer.distribution.replicas import Replicas
 from radtransfer.errors import ConfigError
+from radtransfer.training.distributed import Replicas
 
 
 def test_workers_that_differ_are_named(monkeypatch):

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from radtransfer.distribution.joining import LOGICAL_CPUS
+from radtransfer.training.distributed import LOGICAL_CPUS
 
 
 def test_a_learner_on_two_devices():

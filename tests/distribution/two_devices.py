@@ -5,14 +5,13 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.batch_norm import judged_network, reestimate_statistics, trainable_batch_norms
-from radtransfer.classifier import build_classifier
-from radtransfer.distribution.joining import join
-from radtransfer.distribution.replicated_learner import ReplicatedLearner
-from radtransfer.initialization import start
-from radtransfer.learner import Learner
-from radtransfer.settings import SystemSettings, TrainingSettings
+from radtransfer.config.schema import SystemSettings, TrainingSettings
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier
+from radtransfer.training.batch_norm import judged_network, reestimate_statistics, trainable_batch_norms
+from radtransfer.training.distributed import ReplicatedLearner, join
+from radtransfer.training.step import Learner
+from radtransfer.transfer.initialize import start
 
 BATCH, SIZE, CLASSES = 8, 16, 3
 SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=BATCH, ema_momentum=0.9)

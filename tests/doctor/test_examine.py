@@ -2,9 +2,9 @@ import importlib.metadata
 
 import pytest
 
-from radtransfer.doctor import machine, software
-from radtransfer.doctor.examine import examine, weights_finding
-from radtransfer.doctor.software import Needed, extras_finding, requirements, versions_finding
+from radtransfer.cli import doctor as machine
+from radtransfer.cli import doctor as software
+from radtransfer.cli.doctor import Needed, examine, extras_finding, requirements, versions_finding, weights_finding
 
 
 def test_a_tensorflow_that_cannot_be_imported_is_a_problem_and_not_a_crash():
@@ -75,7 +75,7 @@ def test_the_limit_of_a_container_counts(monkeypatch, tmp_path):
 
 
 def test_weights_are_found_and_a_wrong_folder_is_a_problem(monkeypatch, tmp_path):
-    from radtransfer.pretrained.manifest import weights_cards
+    from radtransfer.pretrained.source import weights_cards
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("RADTRANSFER_WEIGHTS", str(tmp_path))

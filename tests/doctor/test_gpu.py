@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from radtransfer.doctor.gpu import GpuEvidence, gpu_finding
+from radtransfer.cli.doctor import GpuEvidence, gpu_finding
 
 COMPLETE = GpuEvidence(seen=(), system="linux", visible=None, device=True, driver=True, built=True, missing=())
 

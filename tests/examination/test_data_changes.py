@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.datasets import read_table
-from radtransfer.examination.data_changes import data_changes, images_digest
-from radtransfer.runs import write_json, write_rows
-from radtransfer.settings import DataSettings
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.image_check import data_changes, images_digest
+from radtransfer.data.readers import read_table
+from radtransfer.runs.folder import write_json, write_rows
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_nothing_is_said_of_data_that_is_gone(made, tmp_path):
 
 def test_files_that_have_not_changed_are_read_once(made, monkeypatch):
     run, settings = made
-    from radtransfer.examination import data_changes as module
+    from radtransfer.data import image_check as module
 
     monkeypatch.setattr(module, "_digest", lambda file: pytest.fail("read again"))
     assert data_changes(run, settings) == []

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.config.schema import ImageSettings
+from radtransfer.data import image_check as images
+from radtransfer.data.image_check import BadImage, check_images
+from radtransfer.data.survey import examine_image
+from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError
-from radtransfer.examination import image_check as images
-from radtransfer.examination.image_check import BadImage, check_images
-from radtransfer.examination.image_examination import examine_image
-from radtransfer.image_formats import ImageFacts, decode_outside, inspect_image
-from radtransfer.image_formats.pillow_images import decode_with_pillow
-from radtransfer.progress import Progress
-from radtransfer.settings import ImageSettings
+from radtransfer.images.formats import ImageFacts, decode_outside, inspect_image
+from radtransfer.images.pillow import decode_with_pillow
+from radtransfer.process import Progress
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")
 
@@ -345,7 +345,7 @@ def test_an_interrupted_check_stops_its_workers(tmp_path, monkeypatch):
         time.sleep(0.001)
         return examine_image(file, reading)
 
-    monkeypatch.setattr("radtransfer.examination.image_check.examine_image", slow)
+    monkeypatch.setattr("radtransfer.data.image_check.examine_image", slow)
     with pytest.raises(KeyboardInterrupt):
         check(good_files(tmp_path, 1) * 1000, tmp_path / "bad.txt", progress=Interrupting())
     assert len(inspected) < 200

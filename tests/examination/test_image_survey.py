@@ -7,12 +7,12 @@ import pytest
 from dicom_files import blob, write
 from PIL import Image
 
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.data import survey as image_survey
+from radtransfer.data.survey import ImageRecord, survey_image, survey_images
+from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
-from radtransfer.examination import image_survey
-from radtransfer.examination.image_survey import ImageRecord, survey_image, survey_images
-from radtransfer.image_place import FilePart
-from radtransfer.progress import Progress
+from radtransfer.images.refs import FilePart
+from radtransfer.process import Progress
 
 RGB = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype="uint8")
 
@@ -170,5 +170,5 @@ def test_the_reason_decides_the_kind(monkeypatch, tmp_path, reason, problem):
     def refuse(place):
         raise BadImageError(place, reason)
 
-    monkeypatch.setattr("radtransfer.examination.image_survey.inspect_image", refuse)
+    monkeypatch.setattr("radtransfer.data.survey.inspect_image", refuse)
     assert survey_image(tmp_path / "a.png") == ImageRecord(problem, reason)

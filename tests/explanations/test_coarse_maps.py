@@ -3,10 +3,10 @@ from types import SimpleNamespace
 import pytest
 from spot_networks import spot_network
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.classifier import build_classifier
-from radtransfer.explanations.coarse_maps import coarse_map_note, finer_stage
-from radtransfer.explanations.scored_network import ScoredNetwork
+from radtransfer.evaluation.heat_maps import coarse_map_note, finer_stage
+from radtransfer.evaluation.scored_network import ScoredNetwork
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier
 
 
 def tiny(size, layer=None):

@@ -1,7 +1,7 @@
 import numpy as np
 
-from radtransfer.explanations.scored_network import Decision
-from radtransfer.explanations.verdicts import confident_mistakes_first, multi_label_verdicts, single_label_verdicts
+from radtransfer.evaluation.heat_maps import confident_mistakes_first, multi_label_verdicts, single_label_verdicts
+from radtransfer.evaluation.scored_network import Decision
 
 NAN = float("nan")
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from spot_networks import spot_network
 
-from radtransfer.explanations.maps import class_maps, median, occlusion_maps, on_grid, rank_correlation
-from radtransfer.explanations.scored_network import Decision, ScoredNetwork
+from radtransfer.evaluation.heat_maps import class_maps, median, occlusion_maps, on_grid, rank_correlation
+from radtransfer.evaluation.scored_network import Decision, ScoredNetwork
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.classifier import build_classifier
-from radtransfer.explanations.randomization import Randomized, depend_on_weights, randomization_test
-from radtransfer.explanations.scored_network import Decision, ScoredNetwork
+from radtransfer.evaluation.heat_maps import Randomized, depend_on_weights, randomization_test
+from radtransfer.evaluation.scored_network import Decision, ScoredNetwork
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier
 
 
 def test_maps_change_when_weights_are_redrawn_and_the_network_stays_as_it_was():

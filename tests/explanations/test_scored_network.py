@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from spot_networks import spot_network
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.classifier import build_classifier
 from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
-from radtransfer.explanations.scored_network import Decision, ScoredNetwork
+from radtransfer.evaluation.scored_network import Decision, ScoredNetwork
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.classifier import build_classifier
 
 
 def tiny(activation="softmax", classes=3, size=32):

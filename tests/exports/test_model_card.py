@@ -7,10 +7,8 @@ import yaml
 from run_files import write_run
 
 from radtransfer.errors import RunError
-from radtransfer.exports.export_metadata import export_metadata
+from radtransfer.exports.metadata import export_metadata, read_facts, weight_terms
 from radtransfer.exports.model_card import ExportCheck, model_card
-from radtransfer.exports.run_facts import read_facts
-from radtransfer.exports.weight_terms import weight_terms
 
 
 def make_run(folder, *, record=None, settings=None, label="sick", patients=True):

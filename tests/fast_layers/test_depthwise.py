@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.fast_layers import use_fast_operations
-from radtransfer.fast_layers.depthwise import compute_depthwise
+from radtransfer.models.architecture import build_architecture
+from radtransfer.models.fast_layers import compute_depthwise, use_fast_operations
 
 CHANNELS = 4
 

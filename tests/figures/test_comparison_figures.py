@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 
-from radtransfer.figures.filter_change import filter_change
-from radtransfer.figures.layer_change import layer_change
-from radtransfer.figures.prediction_agreement import prediction_agreement
-from radtransfer.figures.similarity_curve import Curve, similarity_curve
-from radtransfer.figures.similarity_heat_map import similarity_heat_map
-from radtransfer.figures.style import save_figure
+from radtransfer.reports.figures import Curve_similarity_curve as Curve
+from radtransfer.reports.figures import (
+    filter_change,
+    layer_change,
+    prediction_agreement,
+    save_figure,
+    similarity_curve,
+    similarity_heat_map,
+)
 
 NAN = float("nan")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from radtransfer.figures.contact_sheet import SheetRow, draw_contact_sheet, shortened
-from radtransfer.figures.style import COLORS, save_figure
+from radtransfer.reports.figures import COLORS, SheetRow, draw_contact_sheet, save_figure
+from radtransfer.reports.figures import shortened_contact_sheet as shortened
 
 
 def test_there_is_a_cell_for_each_picture_and_names_are_plain_text(tmp_path):

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 
-from radtransfer.figures.confusion_matrix import draw_confusion
-from radtransfer.figures.precision_recall import draw_precision_recall
-from radtransfer.figures.reliability import Bins, draw_reliability
-from radtransfer.figures.roc_curve import draw_roc
-from radtransfer.figures.style import save_figure
+from radtransfer.reports.figures import (
+    Bins,
+    draw_confusion,
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+    save_figure,
+)
 
 GRID = np.linspace(0, 1, 5)
 BAND = ([0.1] * 5, [0.9] * 5)

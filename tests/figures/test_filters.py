@@ -1,7 +1,7 @@
 import numpy as np
 
-from radtransfer.figures.convergence import mean_curve
-from radtransfer.figures.filters import GAP, filter_grid
+from radtransfer.reports.figures import GAP_FILTERS as GAP
+from radtransfer.reports.figures import filter_grid, mean_curve
 
 
 def test_every_filter_stands_in_the_grid_scaled_to_its_own_range():

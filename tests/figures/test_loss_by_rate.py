@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.figures.loss_by_rate import draw_loss_by_rate
+from radtransfer.reports.figures import draw_loss_by_rate
 
 
 @pytest.mark.parametrize("steepest", [1e-3, None])

@@ -1,12 +1,15 @@
 import pytest
 
-from radtransfer.figures.auc_by_size import draw_auc_by_size
-from radtransfer.figures.by_group import draw_by_group
-from radtransfer.figures.convergence import draw_convergence
-from radtransfer.figures.forest import draw_forest
-from radtransfer.figures.gain_scatter import draw_gain
-from radtransfer.figures.layer_panels import draw_layer_panels
-from radtransfer.figures.style import plain, save_figure
+from radtransfer.reports.figures import (
+    draw_auc_by_size,
+    draw_by_group,
+    draw_convergence,
+    draw_forest,
+    draw_gain,
+    draw_layer_panels,
+    plain,
+    save_figure,
+)
 
 NAN = float("nan")
 

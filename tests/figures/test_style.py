@@ -1,7 +1,7 @@
 import pytest
 
 from radtransfer.errors import ConfigError
-from radtransfer.figures.style import COLORS, FORMATS, line_style, new_figure, save_figure
+from radtransfer.reports.figures import COLORS, FORMATS, line_style, new_figure, save_figure
 
 
 def drawing():

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiff_files import LZW, MINISWHITE, RGB, page, tiff
 
+from radtransfer.config.schema import ImageSettings
+from radtransfer.data.survey import examine_image, read_pixels
 from radtransfer.errors import BadImageError
-from radtransfer.examination.image_examination import examine_image, read_pixels
-from radtransfer.image_formats import inspect_image
-from radtransfer.image_formats.pillow_images import PIXEL_LIMIT
-from radtransfer.image_formats.unread_formats import BEGINNINGS
-from radtransfer.settings import ImageSettings
+from radtransfer.images.files import BEGINNINGS
+from radtransfer.images.formats import inspect_image
+from radtransfer.images.pillow import PIXEL_LIMIT
 
 SUFFIXES = (".png", ".jpg", ".bmp", ".gif", ".tif", ".webp", ".ppm", ".dcm", ".csv", "")
 

@@ -4,11 +4,11 @@ from fuzzing import answer, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radtransfer.config import config_text, load_config, setting_fields, shipped_configs
-from radtransfer.settings import Config
-from radtransfer.studies.plan import check_study
-from radtransfer.studies.study_file import load_study, study_text
-from radtransfer.yaml_text import parse_yaml, write_yaml
+from radtransfer.config.load import config_text, load_config, setting_fields, shipped_configs
+from radtransfer.config.schema import Config
+from radtransfer.config.yaml_text import parse_yaml, write_yaml
+from radtransfer.studies.file import load_study, study_text
+from radtransfer.studies.grid import check_study
 
 NAMES = sorted(setting_fields())
 scalars = st.one_of(

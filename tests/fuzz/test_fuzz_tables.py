@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from radtransfer.datasets import read_table
-from radtransfer.datasets.image_table import ImageTable
-from radtransfer.datasets.labels import is_missing
+from radtransfer.config.schema import DataSettings, SplitSettings
+from radtransfer.data.labels import is_missing
+from radtransfer.data.readers import read_table
+from radtransfer.data.splits import assign_folds
+from radtransfer.data.table import ImageTable
 from radtransfer.errors import RadtransferError
-from radtransfer.image_place import file_of
-from radtransfer.settings import DataSettings, SplitSettings
-from radtransfer.splits.folds import assign_folds
+from radtransfer.images.refs import file_of
 
 IMAGES = ("a.png", "b.png", "c.png", "d/e.png", "d/a.png", "näme with space.png", "x,y.png")
 cells = st.one_of(

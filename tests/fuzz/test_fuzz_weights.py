@@ -10,12 +10,11 @@ from fuzzing import answer, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.errors import WeightsError
-from radtransfer.weight_formats.keras_models import open_model
-from radtransfer.weight_formats.matching import match_layers
-from radtransfer.weight_formats.reading import read_weight_file
-from radtransfer.weight_formats.weight_file import WeightFile
+from radtransfer.models.architecture import build_architecture
+from radtransfer.pretrained.match import match_layers
+from radtransfer.pretrained.read import open_model, read_weight_file
+from radtransfer.pretrained.weight_file import WeightFile
 
 BACKBONE = "cbr_tiny"
 

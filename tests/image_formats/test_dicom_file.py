@@ -22,9 +22,11 @@ from pydicom.uid import (
 )
 
 from radtransfer.errors import BadImageError
-from radtransfer.image_formats import ImageFacts, count_frames, decode_outside, dicom_file, dicom_guard, inspect_image
-from radtransfer.image_formats.dicom import DicomHeader, decode_dicom, is_dicom, read_header
-from radtransfer.image_place import FilePart
+from radtransfer.images import dicom_file
+from radtransfer.images import dicom_file as dicom_guard
+from radtransfer.images.dicom import DicomHeader, decode_dicom, is_dicom, read_header
+from radtransfer.images.formats import ImageFacts, count_frames, decode_outside, inspect_image
+from radtransfer.images.refs import FilePart
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype="uint8")
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -576,5 +578,5 @@ def test_a_deflated_file_that_unpacks_to_any_size_is_refused(tmp_path, monkeypat
     for _ in range(2):  # with an even length and an odd one, which is padded
         assert decode_dicom(file, "minmax").shape == (2000, 2000, 3)
         file.write_bytes(file.read_bytes() + b"\0")
-    monkeypatch.setattr("radtransfer.image_formats.dicom_file.DEFLATED_LIMIT", 3_000_000)
+    monkeypatch.setattr("radtransfer.images.dicom_file.DEFLATED_LIMIT", 3_000_000)
     assert "unpacks to more than 3 MB" in reason(file)

@@ -7,8 +7,8 @@ from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from radtransfer.errors import BadImageError
-from radtransfer.image_formats.dicom import decode_dicom
-from radtransfer.image_place import FilePart
+from radtransfer.images.dicom import decode_dicom
+from radtransfer.images.refs import FilePart
 
 CT = np.array([[-1024, -160, -100, 0], [40, 140, 239, 3071]], "int16")
 

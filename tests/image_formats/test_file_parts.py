@@ -12,12 +12,12 @@ import pytest
 from dicom_files import write
 from PIL import Image
 
-from radtransfer.datasets import read_table
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.readers import read_table
+from radtransfer.data.survey import survey_image
 from radtransfer.errors import BadImageError, DataError
-from radtransfer.examination.image_survey import survey_image
-from radtransfer.image_formats import count_frames, decode_outside, inspect_image
-from radtransfer.image_place import FilePart
-from radtransfer.settings import DataSettings
+from radtransfer.images.formats import count_frames, decode_outside, inspect_image
+from radtransfer.images.refs import FilePart
 
 OPENED: list[str] = []
 sys.addaudithook(lambda event, arguments: OPENED.append(str(arguments[0])) if event == "open" else None)

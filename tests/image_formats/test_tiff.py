@@ -7,12 +7,11 @@ import pytest
 import tiff_files as tiffs
 from tiff_files import CIELAB, CMYK, MASK, MINISBLACK, MINISWHITE, PALETTE, RGB, YCBCR, page, tiff, write
 
+from radtransfer.config.schema import ImageSettings
+from radtransfer.data.survey import examine_image, read_pixels, survey_image
 from radtransfer.errors import BadImageError
-from radtransfer.examination.image_examination import examine_image, read_pixels
-from radtransfer.examination.image_survey import survey_image
-from radtransfer.image_formats import count_frames, decode_outside, inspect_image
-from radtransfer.image_place import FilePart
-from radtransfer.settings import ImageSettings
+from radtransfer.images.formats import count_frames, decode_outside, inspect_image
+from radtransfer.images.refs import FilePart
 
 RNG = np.random.default_rng(0)
 TYPES = [("u", bits) for bits in (1, 2, 4, 8, 12, 16, 32, 64)] + [("i", bits) for bits in (2, 4, 8, 12, 16, 32, 64)]
@@ -159,7 +158,7 @@ def test_luminance_and_colour_become_rgb_also_where_they_are_not_compressed(tmp_
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_orientation_is_found_whoever_reads_the_values(tmp_path, orientation):
-    from radtransfer.pipeline.image_source import ImageSource
+    from radtransfer.images.pipeline import ImageSource
 
     values = random_values("u", 8, 3)[:16, :16].astype("u2") * 257
     files = [tmp_path / "8.tif", tmp_path / "16.tif"]

@@ -6,10 +6,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from radtransfer.data.survey import survey_image
 from radtransfer.errors import BadImageError
-from radtransfer.examination.image_survey import survey_image
-from radtransfer.image_formats import inspect_image
-from radtransfer.image_formats.unread_formats import format_by_name
+from radtransfer.images.files import format_by_name
+from radtransfer.images.formats import inspect_image
 
 
 def zipped(*names):

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from radtransfer.initializers import Gabor
-from radtransfer.initializers.gabor import gabor_planes
+from radtransfer.initializers import Gabor, gabor_planes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gabor_filters.json"
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from radtransfer.initializers import MeanVar, PositiveMeanVar
-from radtransfer.seeds import derive_seed
+from radtransfer.process import derive_seed
 
 SHAPE = (100, 1000)
 SKEWED = np.random.default_rng(0).gamma(0.5, 2.0, 300)

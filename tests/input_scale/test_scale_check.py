@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.input_scale.check import check_network
-from radtransfer.preprocessing import MODES, preprocess
+from radtransfer.images.preprocessing import MODES, preprocess
+from radtransfer.models.architecture import build_architecture
+from radtransfer.pretrained.input_check import check_network
 
 SIZE = 32
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from radtransfer.metrics.auc_difference import delong
+from radtransfer.evaluation.intervals import delong
 
 
 def scores(rng, images=120, shared=0.7, gain=0.0):

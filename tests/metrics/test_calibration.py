@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from radtransfer.metrics.calibration import (
+from radtransfer.evaluation.calibration import (
     edge_note,
     expected_error,
     fit_temperature,
@@ -15,7 +15,7 @@ from radtransfer.metrics.calibration import (
     reliability,
     with_temperature,
 )
-from radtransfer.metrics.scoring import Scoring
+from radtransfer.evaluation.scoring import Scoring
 
 TWO = Scoring("multiclass", ("well", "sick"))
 THREE = Scoring("multiclass", ("a", "b", "c"))

@@ -11,9 +11,8 @@ from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
 from radtransfer.errors import ConfigError, TrainingError
-from radtransfer.metrics.evaluation import Predictions, evaluate, exact_auc, summarize
-from radtransfer.metrics.roc import exact_area, sensitivity_at_specificity
-from radtransfer.metrics.scoring import Scoring
+from radtransfer.evaluation.metrics import Predictions, evaluate, exact_auc, summarize
+from radtransfer.evaluation.scoring import Scoring, exact_area, sensitivity_at_specificity
 
 TWO = Scoring("multiclass", ("benign", "malignant"))
 THREE = Scoring("multiclass", ("a", "b", "c"))

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from radtransfer.metrics.agreement import agreement, kappa_interval
-from radtransfer.metrics.auc_difference import delong
-from radtransfer.metrics.intervals import difference_interval, estimate_auc, share_interval
-from radtransfer.metrics.scoring import Question
-from radtransfer.reports.verdicts import verdict
+from radtransfer.evaluation.intervals import delong, difference_interval, estimate_auc, share_interval
+from radtransfer.evaluation.metrics import agreement, kappa_interval
+from radtransfer.evaluation.scoring import Question
+from radtransfer.reports.statistics import verdict
 
 
 def estimate(truth, scores, patients=None):

@@ -4,7 +4,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.metrics.operating_point import (
+from radtransfer.evaluation.calibration import (
     OperatingPoint,
     check_rule,
     choose_point,
@@ -12,7 +12,7 @@ from radtransfer.metrics.operating_point import (
     rate_intervals,
     rates,
 )
-from radtransfer.metrics.scoring import Question, Scoring
+from radtransfer.evaluation.scoring import Question, Scoring
 
 TWO = Scoring("multiclass", ("well", "sick"))
 

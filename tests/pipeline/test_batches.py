@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from radtransfer.errors import DataError, UnknownNameError
-from radtransfer.image_formats import inspect_image
-from radtransfer.pipeline.batches import Batches, make_batches
+from radtransfer.images.formats import inspect_image
+from radtransfer.images.pipeline import Batches, make_batches
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from radtransfer.examination.image_examination import examine_images
-from radtransfer.pipeline.encoded_image import can_read_encoded, encoded_image
-from radtransfer.pipeline.exif import exif_orientation
-from radtransfer.pipeline.image_source import ImageSource
-from radtransfer.settings import ImageSettings
+from radtransfer.config.schema import ImageSettings
+from radtransfer.data.survey import examine_images
+from radtransfer.images.decode import can_read_encoded, encoded_image, exif_orientation
+from radtransfer.images.pipeline import ImageSource
 
 SIZE = 32
 SIZES = ((21, 50), (32, 32), (200, 90), (301, 257), (64, 65), (1203, 987))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from radtransfer.image_formats import ImageFacts
-from radtransfer.pipeline.framing import frame_image
+from radtransfer.images.decode import frame_image
+from radtransfer.images.formats import ImageFacts
 
 
 def framed(height: int, width: int, *, size: int = 100, aspect: str = "stretch", decoder: str = "jpeg", **facts):

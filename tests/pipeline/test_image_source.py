@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.datasets.fundus_drawing import fundus_image, patient_appearance
+from radtransfer.config.schema import ImageSettings
+from radtransfer.data.survey import examine_images
+from radtransfer.data.synthetic import fundus_image, patient_appearance
 from radtransfer.errors import BadImageError
-from radtransfer.examination.image_examination import examine_images
-from radtransfer.image_formats import inspect_image
-from radtransfer.image_place import FilePart
-from radtransfer.pipeline.image_source import ImageSource
-from radtransfer.settings import ImageSettings
+from radtransfer.images.formats import inspect_image
+from radtransfer.images.pipeline import ImageSource
+from radtransfer.images.refs import FilePart
 
 
 def source(*places, size=128, **reading) -> ImageSource:

@@ -5,10 +5,9 @@ import pytest
 from PIL import Image
 
 from radtransfer.errors import ConfigError, DiskError
-from radtransfer.image_formats import inspect_image
-from radtransfer.pipeline import kept_images
-from radtransfer.pipeline.batches import make_batches
-from radtransfer.pipeline.kept_images import keep_images
+from radtransfer.images import pipeline as kept_images
+from radtransfer.images.formats import inspect_image
+from radtransfer.images.pipeline import keep_images, make_batches
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 import pytest
 
-from radtransfer.metrics.scoring import Scoring
-from radtransfer.predictions.evaluation_files import calibration_axes
+from radtransfer.evaluation.evaluation_files import calibration_axes
+from radtransfer.evaluation.scoring import Scoring
 
 
 @pytest.mark.parametrize(

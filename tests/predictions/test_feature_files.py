@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radtransfer.errors import ConfigError
-from radtransfer.predictions.feature_files import check_feature_file, feature_file
+from radtransfer.evaluation.extract import check_feature_file, feature_file
 
 BATCHES = [(["a.png", "b ä.png"], 0), (["c.png"], 2)]
 FEATURES = np.random.default_rng(0).random((3, 2, 2, 4), np.float32)

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from radtransfer.errors import TrainingError
-from radtransfer.predictions.forward import Forward
+from radtransfer.evaluation.predict import Forward
 
 
 def network(sizes, *, most):

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from radtransfer.metrics.calibration import with_temperature
-from radtransfer.metrics.operating_point import OperatingPoint
-from radtransfer.metrics.scoring import Scoring
-from radtransfer.predictions.predict import Predictor, decision_text, positives, predicted_names
+from radtransfer.evaluation.calibration import OperatingPoint, with_temperature
+from radtransfer.evaluation.predict import Predictor, decision_text, positives, predicted_names
+from radtransfer.evaluation.scoring import Scoring
 
 TWO = Scoring("multiclass", ("benign", "malignant"))
 

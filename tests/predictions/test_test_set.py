@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.metrics.scoring import Scoring
-from radtransfer.predictions.test_set import matched, read_test_set
-from radtransfer.settings import DataSettings
+from radtransfer.evaluation.evaluate import matched, read_test_set
+from radtransfer.evaluation.scoring import Scoring
 
 MODEL = Scoring("multiclass", ("benign", "malignant"))
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.errors import WeightsError
-from radtransfer.export_formats.embedded import add_to_zip
-from radtransfer.predictions.trained_model import find_model, keras_member
-from radtransfer.preprocessing import preprocess
+from radtransfer.evaluation.trained_model import find_model, keras_member
+from radtransfer.exports.formats import add_to_zip
+from radtransfer.images.preprocessing import preprocess
+from radtransfer.models.architecture import build_architecture
 
 
 @pytest.fixture(scope="module")

@@ -12,20 +12,20 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from radtransfer.config import load_config
-from radtransfer.datasets import read_table
+from radtransfer.config.load import load_config
+from radtransfer.config.schema import DataSettings, SplitSettings
+from radtransfer.data import prepared as prepared_set
+from radtransfer.data import prepared as prepared_shards
+from radtransfer.data.image_check import check_images
+from radtransfer.data.leaks import image_identities
+from radtransfer.data.prepared import prepare_set
+from radtransfer.data.readers import read_table
+from radtransfer.data.splits import assign_folds
 from radtransfer.errors import ConfigError, DataError, DiskError, RunError
-from radtransfer.examination.image_check import check_images
-from radtransfer.image_place import read_contents
-from radtransfer.locking import locked
-from radtransfer.pipeline.batches import make_batches
-from radtransfer.prepared import prepared_set
-from radtransfer.prepared import shards as prepared_shards
-from radtransfer.prepared.prepared_set import prepare_set
-from radtransfer.progress import Progress
-from radtransfer.settings import DataSettings, SplitSettings
-from radtransfer.splits.folds import assign_folds
-from radtransfer.splits.leaks import image_identities
+from radtransfer.images.pipeline import make_batches
+from radtransfer.images.refs import read_contents
+from radtransfer.process import Progress
+from radtransfer.runs.lock import locked
 
 SIZE = 20
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from torch_files import write_torch_file
 
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
-from radtransfer.pretrained.conversion import convert_weights
+from radtransfer.models.architecture import build_architecture
+from radtransfer.pretrained.convert import convert_weights
 from radtransfer.pretrained.loading import build_backbone
 
 

@@ -9,8 +9,7 @@ from click.testing import CliRunner
 
 from radtransfer.cli.weights import weights
 from radtransfer.errors import WeightsError, WeightsNotFoundError
-from radtransfer.pretrained.hub import hub_file
-from radtransfer.pretrained.weight_sources import find_weights
+from radtransfer.pretrained.source import find_weights, hub_file
 
 NAME = "hf:someone/models/sub/net.weights.h5"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import radtransfer
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.errors import UnknownNameError, WeightsError, WeightsMismatchError
+from radtransfer.models.architecture import build_architecture
 from radtransfer.pretrained.loading import assign, build_backbone, load_pretrained
 
 SIZE = 32

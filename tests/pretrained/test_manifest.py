@@ -2,10 +2,10 @@
 
 import pytest
 
-from radtransfer.backbones import BACKBONES
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.preprocessing import MODES
-from radtransfer.pretrained.manifest import card_named, card_of_file, weights_cards
+from radtransfer.images.preprocessing import MODES
+from radtransfer.models.architecture import build_architecture
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.pretrained.source import card_named, card_of_file, weights_cards
 
 NAMES = list(weights_cards())
 

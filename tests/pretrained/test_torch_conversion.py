@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radtransfer.backbones.architecture import build_architecture
 from radtransfer.errors import WeightsError, WeightsMismatchError
-from radtransfer.pretrained.torch_conversion import convert_torch, torch_backbone
-from radtransfer.pretrained.torch_layers import TORCH_BACKBONES, torch_layers
-from radtransfer.weight_formats.matching import weighted_layers
-from radtransfer.weight_formats.pytorch import StateDict
+from radtransfer.models.architecture import build_architecture
+from radtransfer.pretrained.match import weighted_layers
+from radtransfer.pretrained.torch import TORCH_BACKBONES, StateDict, convert_torch, torch_backbone, torch_layers
 
 LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 

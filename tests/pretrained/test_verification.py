@@ -8,10 +8,10 @@ import pytest
 from torch_files import write_torch_file
 
 from radtransfer.errors import WeightsError
-from radtransfer.pretrained import verification
-from radtransfer.pretrained.manifest import weights_cards
-from radtransfer.pretrained.verification import verify_file
-from radtransfer.weight_formats.reading import sha256_of
+from radtransfer.pretrained import convert as verification
+from radtransfer.pretrained.convert import verify_file
+from radtransfer.pretrained.read import sha256_of
+from radtransfer.pretrained.source import weights_cards
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from radtransfer.errors import WeightsError, WeightsMismatchError, WeightsNotFoundError
-from radtransfer.pretrained.weight_sources import check_backbone, find_weights, found_files
+from radtransfer.pretrained.source import check_backbone, find_weights, found_files
 
 
 @pytest.fixture(autouse=True)

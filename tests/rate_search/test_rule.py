@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.rate_search.rule import FEWEST, decade, diverged, suggest, sweep
+from radtransfer.training.lr_finder import FEWEST, decade, diverged, suggest, sweep
 
 LOW, HIGH, STEPS = 1e-6, 1.0, 241
 RATES, WIDTH = sweep(LOW, HIGH, STEPS), decade(LOW, HIGH, STEPS)

@@ -5,14 +5,12 @@ import pytest
 from run_files import write_run
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from radtransfer.comparisons.predictions import compare_predictions
-from radtransfer.comparisons.run_predictions import read_predictions
-from radtransfer.progress import Progress
-from radtransfer.reports.arms.arm_comparison import MOST_ARMS, PredictionShelf, _pairs, compare_arms, summarize_arms
-from radtransfer.reports.arms.arm_names import sort_arms
-from radtransfer.reports.arms.arm_results import ArmSummary
-from radtransfer.reports.arms.run_arms import find_runs
-from radtransfer.reports.verdicts import verdict
+from radtransfer.process import Progress
+from radtransfer.reports.arms import MOST_ARMS, PredictionShelf, _pairs, compare_arms, summarize_arms
+from radtransfer.reports.collect import ArmSummary, find_runs
+from radtransfer.reports.names import sort_arms
+from radtransfer.reports.statistics import verdict
+from radtransfer.similarity.compare_predictions import compare_predictions, read_predictions
 
 
 def compared(*paths):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from radtransfer.reports.fold_statistics import fold_difference, spread
+from radtransfer.reports.statistics import fold_difference, spread
 
 
 def test_the_spread_of_folds_is_that_of_a_sample():

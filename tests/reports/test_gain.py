@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from radtransfer.reports.gain import GainPoint, fit_line, fit_within, relative_gain, slopes_without_one
+from radtransfer.reports.statistics import GainPoint, fit_line, fit_within, relative_gain, slopes_without_one
 
 
 @pytest.mark.parametrize("n", [3, 5, 20, 200])

@@ -4,7 +4,7 @@ import json
 
 from run_files import write_run
 
-from radtransfer.reports.run_report import report_runs
+from radtransfer.reports.report import report_runs
 
 
 def noticing(folder, *notes):

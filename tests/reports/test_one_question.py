@@ -9,9 +9,9 @@ from page_checks import check_page
 from run_files import write_run
 
 from radtransfer.cli.main import application
-from radtransfer.metrics.scoring import Scoring
-from radtransfer.reports.advice.one_arm import has_weights
-from radtransfer.reports.arms.one_question import question
+from radtransfer.evaluation.scoring import Scoring
+from radtransfer.reports.advice import has_weights
+from radtransfer.reports.arms import question
 
 
 def report(*arguments):

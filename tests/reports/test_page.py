@@ -1,7 +1,7 @@
 import pytest
 from page_checks import check_page
 
-from radtransfer.figures.style import new_figure
+from radtransfer.reports.figures import new_figure
 from radtransfer.reports.page import (
     LONG,
     Picture,

@@ -1,6 +1,6 @@
 """Rules on made-up rows whose right sentence is known."""
 
-from radtransfer.reports.published import advice
+from radtransfer.reports import published_report as advice
 
 
 def difference(target, mean, ci95, *, a="A", b="B", freeze_b="freezeFalse", n=5):

@@ -2,7 +2,7 @@ import pytest
 from published_files import LAYERS, change, write_csv, write_published
 
 from radtransfer.errors import DataError
-from radtransfer.reports.published.results import read_published
+from radtransfer.reports.published import read_published
 
 AUC = ["target", "source", "freeze", "fold", "AUC"]
 

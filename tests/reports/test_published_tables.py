@@ -5,14 +5,15 @@ import pytest
 from published_files import LAYERS, change, write_csv, write_published
 from scipy import stats
 
-from radtransfer.reports.published.results import LayerPair, read_published
-from radtransfer.reports.published.tables import (
+from radtransfer.reports.published import (
+    LayerPair,
     auc_rows,
     cca_rows,
     difference_rows,
     gain_rows,
     pair_kind,
     prediction_rows,
+    read_published,
 )
 
 

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from radtransfer.errors import RunError
-from radtransfer.figures.style import new_figure
+from radtransfer.reports.figures import new_figure
 from radtransfer.reports.page import Picture, Report, Section, Table
-from radtransfer.reports.report_folder import write_report
+from radtransfer.reports.report import write_report
 
 
 def report(*names):

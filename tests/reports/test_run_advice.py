@@ -4,10 +4,18 @@ from itertools import combinations
 
 import pytest
 
-from radtransfer.reports.advice.advice import advice, how_deep, which_size, which_start
-from radtransfer.reports.advice.failure_signatures import alike_without_gain, equal_but_different, lost_when_frozen
-from radtransfer.reports.advice.training import few_trainings, one_training
-from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults, ArmSummary, LayerChange
+from radtransfer.reports.advice import (
+    advice,
+    alike_without_gain,
+    equal_but_different,
+    few_trainings,
+    how_deep,
+    lost_when_frozen,
+    one_training,
+    which_size,
+    which_start,
+)
+from radtransfer.reports.collect import ArmDifference, ArmResults, ArmSummary, LayerChange
 
 
 def arm(name, auc, *, start="imagenet", depth="all stages", backbone="resnet50", **more):

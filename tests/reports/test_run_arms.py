@@ -4,8 +4,8 @@ import pytest
 from run_files import write_run
 
 from radtransfer.errors import RunError
-from radtransfer.reports.arms.arm_names import differ_in, sort_arms
-from radtransfer.reports.arms.run_arms import find_runs
+from radtransfer.reports.collect import find_runs
+from radtransfer.reports.names import differ_in, sort_arms
 
 
 def arms(*paths):

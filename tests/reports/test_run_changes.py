@@ -1,11 +1,9 @@
 import pytest
 from run_files import write_run
 
-from radtransfer.reports.arms.arm_results import LayerChange
-from radtransfer.reports.arms.run_changes import change_differences, gain_points
-from radtransfer.reports.arms.subject import find_subject
-from radtransfer.reports.sections.changes import change_difference_parts
-from radtransfer.reports.sections.gain import gain_parts, gain_rows
+from radtransfer.reports.collect import LayerChange
+from radtransfer.reports.names import change_differences, find_subject, gain_points
+from radtransfer.reports.sections import change_difference_parts, gain_parts, gain_rows
 
 
 def changes(values):

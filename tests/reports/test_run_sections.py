@@ -1,7 +1,7 @@
 import pytest
 
-from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults, ArmSummary
-from radtransfer.reports.sections.runs import difference_parts, size_parts
+from radtransfer.reports.collect import ArmDifference, ArmResults, ArmSummary
+from radtransfer.reports.sections import difference_parts, size_parts
 
 
 def summary(name, start, backbone, parameters):

@@ -2,10 +2,18 @@
 
 import pytest
 
-from radtransfer.reports.advice.steps import sooner, sooner_or_later
-from radtransfer.reports.arms.arm_results import ArmResults, ArmSummary
-from radtransfer.reports.arms.run_arms import Arm, ArmRun, TrainedFold
-from radtransfer.reports.arms.step_differences import StepDifference, step_difference, step_differences, step_rows
+from radtransfer.reports.advice import sooner, sooner_or_later
+from radtransfer.reports.collect import (
+    Arm,
+    ArmResults,
+    ArmRun,
+    ArmSummary,
+    StepDifference,
+    TrainedFold,
+    step_difference,
+    step_differences,
+    step_rows,
+)
 
 
 def arm(name, steps, *, last=100, start=None, every=10, recipe=""):

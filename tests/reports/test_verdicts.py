@@ -1,6 +1,6 @@
 import pytest
 
-from radtransfer.reports.verdicts import how_many, verdict
+from radtransfer.reports.statistics import how_many, verdict
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,8 @@ from click.testing import CliRunner
 from run_files import write_run
 
 from radtransfer.cli.main import application
-from radtransfer.reports.advice.advice import advice, which_size
-from radtransfer.reports.advice.training import few_trainings
-from radtransfer.reports.advice.which_arm import which_arm
-from radtransfer.reports.arms.arm_results import ArmDifference, ArmResults, ArmSummary
+from radtransfer.reports.advice import advice, few_trainings, which_arm, which_size
+from radtransfer.reports.collect import ArmDifference, ArmResults, ArmSummary
 
 BOTH = ("start", "epochs")
 

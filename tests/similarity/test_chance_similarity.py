@@ -6,7 +6,7 @@ import pytest
 from radtransfer import similarity
 from radtransfer.errors import SimilarityError
 from radtransfer.similarity import SIMILARITIES
-from radtransfer.similarity.rows import sums_of_rows
+from radtransfer.similarity.moments import sums_of_rows
 
 
 def simulated(name, rows, channels_x, channels_y, draws):

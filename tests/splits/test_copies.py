@@ -3,11 +3,10 @@ import os
 import numpy as np
 import pytest
 
-from radtransfer.datasets.image_table import ImageTable
-from radtransfer.image_place import FilePart
-from radtransfer.splits import copies as module
-from radtransfer.splits.copies import copies
-from radtransfer.splits.leaks import copy_notes
+from radtransfer.data import leaks as module
+from radtransfer.data.leaks import copies, copy_notes
+from radtransfer.data.table import ImageTable
+from radtransfer.images.refs import FilePart
 
 
 @pytest.fixture

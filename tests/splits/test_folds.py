@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radtransfer.datasets import read_table
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.config.schema import DataSettings, SplitSettings
+from radtransfer.data.readers import read_table
+from radtransfer.data.splits import FOLD_COLUMNS, assign_folds, fold_notes, fold_rows
+from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.settings import DataSettings, SplitSettings
-from radtransfer.splits.folds import FOLD_COLUMNS, assign_folds, fold_notes, fold_rows
 
 
 def make_table(labels, patients=None, splits=None, files=None, paths=None):

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from radtransfer.datasets.image_table import ImageTable
+from radtransfer.config.schema import SplitSettings
+from radtransfer.data.splits import assign_folds, fold_notes, fold_rows, leading_groups
+from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.settings import SplitSettings
-from radtransfer.splits.folds import assign_folds, fold_notes, fold_rows
-from radtransfer.splits.train_size import leading_groups
 
 
 def make_table(labels, patients=None, splits=None):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.datasets import read_table
-from radtransfer.settings import DataSettings
-from radtransfer.splits.trained_images import seen_before
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.readers import read_table
+from radtransfer.data.source_leaks import seen_before
 
 
 @pytest.fixture

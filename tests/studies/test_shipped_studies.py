@@ -4,15 +4,14 @@ import csv
 
 import pytest
 
-from radtransfer.config import load_config, shipped_configs
-from radtransfer.datasets import fitted, read_table
+from radtransfer.config.load import load_config, shipped_configs
+from radtransfer.data.readers import fitted, read_table
 from radtransfer.errors import RadtransferError
-from radtransfer.progress import Progress
-from radtransfer.run_address import address, run_identity
-from radtransfer.studies.cells import study_cells
-from radtransfer.studies.plan import plan_study
-from radtransfer.studies.study_file import is_study, load_study, study_text
-from radtransfer.studies.study_folder import with_full_paths
+from radtransfer.process import Progress
+from radtransfer.studies.file import is_study, load_study, study_cells, study_text
+from radtransfer.studies.grid import plan_study
+from radtransfer.studies.store import with_full_paths
+from radtransfer.training.address import address, run_identity
 
 STUDIES = [name for name in shipped_configs() if is_study(name)]
 
@@ -333,7 +332,7 @@ def test_runs_whose_input_stays_as_it_was_keep_their_addresses(data, tmp_path):
 
 
 def test_all_runs_of_a_sweep_get_one_input():
-    from radtransfer.studies.sweeps import freeze_sweep, transfusion_sweep
+    from radtransfer.studies.tables import freeze_sweep, transfusion_sweep
 
     config = load_config(sets=("model.backbone=resnet50", "model.weights=imagenet", "data.source=x"))
     for sweep in (freeze_sweep(config, ["stem", "stage4"]), transfusion_sweep(config, ["stem"], threshold=0.8)):

@@ -1,11 +1,17 @@
 import pytest
 
-from radtransfer.config import load_config, shipped_configs
+from radtransfer.config.load import load_config, shipped_configs
 from radtransfer.errors import ConfigError
-from radtransfer.studies.cells import source_cells, study_cells
-from radtransfer.studies.pairs import paired_runs, reference_run
-from radtransfer.studies.plan import check_study
-from radtransfer.studies.study_file import is_study, load_study, study_text
+from radtransfer.studies.file import (
+    is_study,
+    load_study,
+    paired_runs,
+    reference_run,
+    source_cells,
+    study_cells,
+    study_text,
+)
+from radtransfer.studies.grid import check_study
 
 STUDIES = {name for name in shipped_configs() if is_study(name)}
 

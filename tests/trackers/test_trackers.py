@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from radtransfer.trackers import TRACKERS
-from radtransfer.trackers.tracker import TrackedRun, Tracker
+from radtransfer.training.trackers import TRACKERS, TrackedRun, Tracker
 
 
 @pytest.fixture(autouse=True)

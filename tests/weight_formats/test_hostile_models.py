@@ -15,11 +15,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from radtransfer.errors import WeightsError
-from radtransfer.export_formats.embedded import add_to_zip
+from radtransfer.exports.formats import add_to_zip
 from radtransfer.initializers import MeanVar
-from radtransfer.weight_formats.carried_code import check_is_plain_keras
-from radtransfer.weight_formats.keras_models import open_model, open_weights
-from radtransfer.weight_formats.reading import read_weight_file
+from radtransfer.pretrained.hdf5 import check_is_plain_keras
+from radtransfer.pretrained.read import open_model, open_weights, read_weight_file
 
 PROGRAMS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 """Public layers that are whatever a file has them be."""
@@ -212,7 +211,7 @@ def test_a_whole_hdf5_model_opens(tmp_path):
 def test_the_judgement_imports_no_tensorflow(tmp_path, model):
     path = keras_file(tmp_path / "m.keras", model, lambda document: None)
     code = (
-        "import sys, pathlib; from radtransfer.weight_formats.carried_code import check_is_plain_keras as check;"
+        "import sys, pathlib; from radtransfer.pretrained.hdf5 import check_is_plain_keras as check;"
         "check(pathlib.Path(sys.argv[1])); assert not {'keras', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, path], check=True)

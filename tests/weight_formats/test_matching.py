@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radtransfer.weight_formats.matching import Target, match_targets, with_any_channels
-from radtransfer.weight_formats.weight_file import SavedLayer, WeightFile
+from radtransfer.pretrained.match import Target, match_targets, with_any_channels
+from radtransfer.pretrained.weight_file import SavedLayer, WeightFile
 
 BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 

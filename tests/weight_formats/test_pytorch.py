@@ -12,7 +12,7 @@ import pytest
 from torch_files import number, state_dict, tensor, text, write_torch_file
 
 from radtransfer.errors import WeightsError
-from radtransfer.weight_formats.pytorch import read_pytorch
+from radtransfer.pretrained.torch import read_pytorch
 
 TENSORS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
@@ -271,7 +271,7 @@ def test_a_few_bytes_do_not_make_work_without_end(tmp_path):
         write_torch_file(tmp_path / f"{name}.pt", {}, pickled=b"\x80\x04" + pickled)
     code = (
         "import pathlib, sys\nfrom radtransfer.errors import WeightsError\n"
-        "from radtransfer.weight_formats.pytorch import read_pytorch\n"
+        "from radtransfer.pretrained.torch import read_pytorch\n"
         "for path in sorted(pathlib.Path(sys.argv[1]).glob('*.pt')):\n"
         "    try:\n        read_pytorch(path)\n"
         "    except WeightsError as error:\n        print(path.stem, len(str(error)) < 500)\n"

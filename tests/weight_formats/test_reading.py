@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from radtransfer.errors import WeightsError
-from radtransfer.weight_formats import FORMATS
-from radtransfer.weight_formats.reading import read_weight_file, sha256_of
+from radtransfer.pretrained.read import FORMATS, read_weight_file, sha256_of
 
 
 def small_model() -> keras.Model:

@@ -5,7 +5,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from radtransfer.errors import WeightsError
-from radtransfer.weight_formats.saved_graph import check_graph, refusal
+from radtransfer.pretrained.saved_model import check_graph, refusal
 
 IMAGES = tf.TensorSpec((None, 4, 4, 3), tf.float32)
 

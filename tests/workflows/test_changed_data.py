@@ -5,7 +5,7 @@ import shutil
 import pytest
 from run_files import write_run
 
-from radtransfer.yaml_text import read_yaml, write_yaml
+from radtransfer.config.yaml_text import read_yaml, write_yaml
 
 
 @pytest.fixture(scope="module")

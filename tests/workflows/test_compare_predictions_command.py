@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from radtransfer.runs import read_rows, write_rows
+from radtransfer.runs.folder import read_rows, write_rows
 
 
 @pytest.fixture(scope="module")

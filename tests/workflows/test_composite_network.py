@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from composite_network import COMPOSITE, add_to_backbones
 
-from radtransfer.backbones.architecture import build_architecture
-from radtransfer.initialization import draw_random
-from radtransfer.runs import read_rows
-from radtransfer.seeds import derive_seed
+from radtransfer.models.architecture import build_architecture
+from radtransfer.process import derive_seed
+from radtransfer.runs.folder import read_rows
+from radtransfer.transfer.initialize import draw_random
 
 
 @pytest.fixture(scope="module", autouse=True)

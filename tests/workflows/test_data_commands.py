@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.datasets import read_table
+from radtransfer.config.schema import DataSettings, SplitSettings
+from radtransfer.data.readers import read_table
+from radtransfer.data.splits import assign_folds
 from radtransfer.errors import INTERRUPTED
-from radtransfer.settings import DataSettings, SplitSettings
-from radtransfer.splits.folds import assign_folds
 
 HOSTILE = "cut <script>alert(1)<&.png"
 

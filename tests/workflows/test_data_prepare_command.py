@@ -61,8 +61,8 @@ SLOWLY = """
 import time
 from radtransfer.cli.tensorflow import import_tensorflow
 import_tensorflow()
-from radtransfer.prepared import prepared_set
-from radtransfer.prepared import shards as prepared_shards
+from radtransfer.data.prepared import prepared_set
+from radtransfer.data.prepared import shards as prepared_shards
 from radtransfer.cli.main import main
 from radtransfer.cli.terminal import TerminalProgress
 prepared_shards.SHARD_BYTES, prepared_set._BATCH_BYTES = 24 * 24 * 3 * 2, 24 * 24 * 12

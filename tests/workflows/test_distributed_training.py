@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from distributed_command import finish, plain_network, start, start_workers
 
-from radtransfer.checkpoint import load_checkpoint
-from radtransfer.distribution.joining import LOGICAL_CPUS
-from radtransfer.runs import read_rows
+from radtransfer.runs.folder import read_rows
+from radtransfer.training.checkpoint import load_checkpoint
+from radtransfer.training.distributed import LOGICAL_CPUS
 
 CLOSE = 1e-6
 """Of losses, between one process and several: they add the same numbers in another order."""

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score
 
-from radtransfer.runs import read_rows
+from radtransfer.runs.folder import read_rows
 
 UNSEEN = {"images": 0, "patients": 0, "in_weights": 0, "compared": True}
 FIGURES = {"roc.png", "pr.png", "calibration.png", "confusion.png"}

@@ -109,10 +109,10 @@ def test_a_loss_that_is_no_number_exits_with_5(radtransfer, table_options, tmp_p
 
 
 def test_an_epoch_ends_soon_after_its_loss_is_no_number(radtransfer, table_options, tmp_path, monkeypatch):
-    from radtransfer.progress import EpochReporter
+    from radtransfer.process import EpochReporter
 
     steps = []
-    monkeypatch.setattr("radtransfer.training._LOOK", 2)
+    monkeypatch.setattr("radtransfer.training.loop._LOOK", 2)
     monkeypatch.setattr(EpochReporter, "step", lambda _, *numbers: steps.append(numbers))
     diverging = ("--optimizer", "sgd", "--learning-rate", 90, "--set", "training.weight_decay=1", "--batch-size", 2)
     arguments = (*diverging, "--schedule", "constant", "--epochs", 3, "--folds", 1, "--out", tmp_path / "run")
@@ -157,8 +157,8 @@ def test_resuming_with_other_settings_exits_with_2(radtransfer, finished_run, ta
 
 
 def test_some_failed_folds_exit_with_6_and_keep_the_others(radtransfer, table_options, tmp_path, monkeypatch):
-    from radtransfer import finetune
     from radtransfer.errors import TrainingError
+    from radtransfer.training import run as finetune
 
     train = finetune._train_fold
 
@@ -178,7 +178,7 @@ def test_some_failed_folds_exit_with_6_and_keep_the_others(radtransfer, table_op
 
 
 def test_a_bug_is_one_line_with_exit_code_1(radtransfer, table_options, monkeypatch, tmp_path):
-    from radtransfer import finetune
+    from radtransfer.training import run as finetune
 
     def explode(*_, **__):
         raise RuntimeError("boom")
@@ -199,7 +199,7 @@ def test_a_typo_does_not_cost_the_run_that_was_to_be_overwritten(radtransfer, ta
 def test_memory_that_runs_out_exits_with_5_and_says_what_helps(radtransfer, table_options, tmp_path, monkeypatch):
     import tensorflow as tf
 
-    from radtransfer import fold_results
+    from radtransfer.training import fold_results
 
     def run_out(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
@@ -212,7 +212,7 @@ def test_memory_that_runs_out_exits_with_5_and_says_what_helps(radtransfer, tabl
 def test_an_image_that_vanishes_during_training_is_named(
     radtransfer, tiny_images, table_options, tmp_path, monkeypatch
 ):
-    from radtransfer import finetune
+    from radtransfer.training import run as finetune
 
     root = tmp_path / "images"
     shutil.copytree(tiny_images / "images", root)
@@ -228,7 +228,7 @@ def test_an_image_that_vanishes_during_training_is_named(
 
 
 def test_resuming_with_another_weights_file_is_refused(radtransfer, finished_run, table_options, tmp_path, monkeypatch):
-    from radtransfer import finetune
+    from radtransfer.training import run as finetune
 
     source = tmp_path / "source.keras"
     shutil.copy(finished_run.path / "fold_1" / "model.keras", source)

@@ -6,7 +6,7 @@ import pytest
 from page_checks import check_page
 from PIL import Image
 
-from radtransfer.runs import read_rows
+from radtransfer.runs.folder import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,9 @@ def test_data_with_labels_is_matched_by_name(radtransfer, finished_run, tiny_ima
 
 
 def test_a_model_of_several_labels_is_explained_by_the_label_it_is_most_wrong_about(radtransfer, tiny_images, tmp_path):
-    from radtransfer.backbones import BACKBONES
-    from radtransfer.classifier import build_classifier
-    from radtransfer.export_formats.embedded import add_to_zip
+    from radtransfer.exports.formats import add_to_zip
+    from radtransfer.models.backbone import BACKBONES
+    from radtransfer.models.classifier import build_classifier
 
     labels, path, out = ["edema", "mass", "node"], tmp_path / "m.keras", tmp_path / "sheet"
     model = build_classifier(

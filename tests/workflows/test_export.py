@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from radtransfer.export_formats import EXPORT_FORMATS
+from radtransfer.exports.formats import EXPORT_FORMATS
 
 FORMATS = [
     ("keras", "m.keras"),
@@ -122,7 +122,7 @@ def test_nothing_is_overwritten(radtransfer, finished_run, tmp_path, taken):
 def test_an_export_that_predicts_otherwise_is_refused_and_leaves_nothing(
     radtransfer, finished_run, tmp_path, monkeypatch
 ):
-    from radtransfer.export_formats import keras_archive
+    from radtransfer.exports import formats as keras_archive
 
     def write_other_weights(exported, path):
         model = exported.model
@@ -142,7 +142,7 @@ def test_an_export_that_predicts_otherwise_is_refused_and_leaves_nothing(
 
 def test_a_converter_that_fails_is_told_in_one_line(tmp_path):
     from radtransfer.errors import ExportError
-    from radtransfer.export_formats.fresh_python import run_python
+    from radtransfer.exports.formats import run_python
 
     with pytest.raises(ExportError, match="It failed: ValueError: no such thing. Nothing was written"):
         run_python("raise ValueError('no such thing')", [], failure="It failed")

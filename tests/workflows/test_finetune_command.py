@@ -97,7 +97,7 @@ def test_mixed_precision_trains_and_saves_a_float32_model(radtransfer, table_opt
 
 
 def test_xla_trains_to_nearly_the_same_weights(radtransfer, table_options, tmp_path):
-    from radtransfer.runs import read_rows
+    from radtransfer.runs.folder import read_rows
 
     losses = []
     for flag in ("--jit", "--no-jit"):
@@ -124,7 +124,7 @@ def test_a_dry_run_estimates_and_leaves_nothing(radtransfer, table_options, tmp_
 @pytest.mark.parametrize(("hours", "text"), [(0.0025, "9 s"), (0.5, "30 min"), (31.24, "31.2 h")])
 def test_an_estimate_is_printed_in_fitting_units(hours, text):
     from radtransfer.cli.finetune import estimate_text
-    from radtransfer.dry_run import Estimate
+    from radtransfer.training.plan import Estimate
 
     printed = estimate_text(vars(Estimate(60, 2, 4, 3.2, 0.41, 1.6, hours, 821.0)))
     assert f"whole run      about {text}, less" in printed
@@ -164,7 +164,7 @@ def test_weights_that_have_seen_the_test_images_are_pointed_out(radtransfer, tab
 
 
 def test_the_time_of_the_head_phase_is_part_of_the_estimate(radtransfer, table_options, finished_run, monkeypatch):
-    from radtransfer import dry_run
+    from radtransfer.training import plan as dry_run
 
     phases = iter([dry_run._Phase(100, 10, 0, 0), dry_run._Phase(0, 20, 0, 0)])
     monkeypatch.setattr(dry_run, "_measured", lambda *_, **__: next(phases))

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from radtransfer.checkpoint import load_checkpoint
-from radtransfer.environment import ONEDNN, pin_variables
+from radtransfer.process import ONEDNN, pin_variables
+from radtransfer.training.checkpoint import load_checkpoint
 
 EPOCHS = 4
 
@@ -88,11 +88,11 @@ def test_a_killed_run_resumes_to_the_identical_result(table_options, uninterrupt
 DEAF = """
 import hashlib
 import threading
-from radtransfer.environment import pin_variables
+from radtransfer.process import pin_variables
 
 pin_variables()
 from radtransfer.cli.main import main
-from radtransfer.learner import Learner
+from radtransfer.training.step import Learner
 
 steps, reset = [], Learner.reset
 
@@ -211,7 +211,7 @@ def test_a_run_without_a_record_of_onednn_goes_on_with_what_tensorflow_used(
     used = record.pop("onednn")
     (out / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
     (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-    monkeypatch.setattr("radtransfer.environment.CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("radtransfer.process.CPUINFO", tmp_path / "cpuinfo")
     arguments = ("finetune", *table_options, "--folds", 2, "--epochs", 2, "--out", out, "--resume")
     monkeypatch.setenv(ONEDNN, "")
     pin_variables()

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
-from radtransfer.predictions import evaluation_files
-from radtransfer.runs import read_rows
+from radtransfer.evaluation import evaluation_files
+from radtransfer.runs.folder import read_rows
 
 CLASSES = ("sick", "well")
 FIGURES = ("roc.png", "pr.png", "calibration.png", "confusion.png")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.comparisons.run_predictions import read_predictions
-from radtransfer.datasets import read_table
-from radtransfer.settings import DataSettings
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.readers import read_table
+from radtransfer.similarity.compare_predictions import read_predictions
 
 TRAINING = ("--backbone", "cbr_tiny", "--image-size", 24, "--epochs", 1, "--folds", 1)
 

@@ -48,8 +48,8 @@ ARMS = ["scratch", "transfer (epochs 1)", "transfer (epochs 2)"]
 @pytest.fixture(scope="module")
 def reported(radtransfer, tiny_images, tmp_path_factory):
     """The study, one arm of which fails, and the report on it."""
-    from radtransfer import finetune as job
     from radtransfer.errors import TrainingError
+    from radtransfer.training import run as job
 
     folder, original = tmp_path_factory.mktemp("study"), job.finetune
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from radtransfer import whole_file as whole_file_module
+from radtransfer import files as whole_file_module
 from radtransfer.errors import DiskError, RunError
-from radtransfer.runs import write_json
-from radtransfer.whole_file import whole_file
+from radtransfer.files import whole_file
+from radtransfer.runs.folder import write_json
 
 
 def full_disk_after(monkeypatch, writes):
@@ -78,7 +78,7 @@ WRITERS = {
 def test_every_writer_tells_a_file_that_cannot_grow(tmp_path, writer):
     code = (
         "import pathlib, resource, sys\n"
-        "from radtransfer.errors import DiskError\nfrom radtransfer.whole_file import whole_file\n"
+        "from radtransfer.errors import DiskError\nfrom radtransfer.files import whole_file\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "try:\n    with whole_file(path) as part:\n        " + WRITERS[writer] + "\n"
@@ -151,7 +151,7 @@ def test_a_place_where_nothing_can_be_made_is_named(radtransfer, table_options, 
 
 
 def test_no_memory_before_training_says_what_helps(radtransfer, table_options, tmp_path, monkeypatch):
-    from radtransfer import finetune
+    from radtransfer.training import run as finetune
 
     def run_out(*_, **__):
         raise MemoryError("Unable to allocate 40.0 GiB")
@@ -166,7 +166,7 @@ def test_no_memory_before_training_says_what_helps(radtransfer, table_options, t
 def test_an_interrupt_before_the_first_epoch_prints_the_line_that_goes_on(
     radtransfer, table_options, finished_run, tmp_path, monkeypatch
 ):
-    from radtransfer import finetune
+    from radtransfer.training import run as finetune
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -180,7 +180,7 @@ def test_an_interrupt_before_the_first_epoch_prints_the_line_that_goes_on(
 
 
 def test_an_interrupt_before_overwriting_leaves_the_run_that_stands(radtransfer, table_options, tmp_path, monkeypatch):
-    from radtransfer import finetune
+    from radtransfer.training import run as finetune
 
     out = tmp_path / "run"
     out.mkdir()
@@ -194,7 +194,7 @@ def test_an_interrupt_before_overwriting_leaves_the_run_that_stands(radtransfer,
 
 def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path):
     from radtransfer.errors import TrainingError
-    from radtransfer.training import _check_finite
+    from radtransfer.training.loop import _check_finite
 
     row = {"epoch": 3, "learning_rate": 0.1}
     with pytest.raises(TrainingError, match="No epoch was finished before it"):

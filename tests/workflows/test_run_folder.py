@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from radtransfer.config import load_config
-from radtransfer.environment import onednn_in_use
-from radtransfer.runs import read_rows
+from radtransfer.config.load import load_config
+from radtransfer.process import onednn_in_use
+from radtransfer.runs.folder import read_rows
 
 
 def test_the_folder_holds_what_it_promises(finished_run):

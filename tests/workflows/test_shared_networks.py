@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.config import load_config
-from radtransfer.finetune import finetune
-from radtransfer.networks import Networks
+from radtransfer.config.load import load_config
+from radtransfer.training.context import Networks
+from radtransfer.training.run import finetune
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_scheme_after_others_comes_out_as_it_does_alone(config, finished_run, 
 
 
 def test_runs_that_train_the_same_layers_trace_once(config, finished_run, tmp_path, monkeypatch):
-    import radtransfer.networks as module
+    import radtransfer.training.context as module
 
     made = []
 
@@ -81,8 +81,8 @@ def test_runs_that_train_the_same_layers_trace_once(config, finished_run, tmp_pa
 
 
 def test_runs_of_one_engine_share_a_network(config, finished_run, tmp_path, monkeypatch):
-    import radtransfer.networks as module
-    from radtransfer.studies.engines.in_process import InProcess
+    import radtransfer.training.context as module
+    from radtransfer.studies.engines import InProcess
 
     made, build = [], module.build_classifier
     monkeypatch.setattr(module, "build_classifier", lambda *given, **facts: made.append(1) or build(*given, **facts))

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from radtransfer.locking import locked
-from radtransfer.runs import read_rows
+from radtransfer.runs.folder import read_rows
+from radtransfer.runs.lock import locked
 
 OF_A_RUN = ("metrics.json", "predictions.csv", "folds.csv", "fold_1/history.csv", "fold_2/predictions.csv")
 
@@ -196,8 +196,8 @@ def test_a_study_that_was_stopped_and_killed_goes_on_to_the_same_result(radtrans
 
 @pytest.fixture
 def failing_seed_1(monkeypatch):
-    from radtransfer import finetune as job
     from radtransfer.errors import TrainingError
+    from radtransfer.training import run as job
 
     original = job.finetune
 
@@ -226,8 +226,8 @@ def test_a_run_that_fails_is_kept_and_tried_again(radtransfer, study_file, tmp_p
 
 
 def test_what_starts_from_a_failed_run_is_not_tried(radtransfer, study_file, tmp_path, monkeypatch):
-    from radtransfer import finetune as job
     from radtransfer.errors import TrainingError
+    from radtransfer.training import run as job
 
     def fails(config, **_):
         tried.append(config.seed)
@@ -243,8 +243,8 @@ def test_what_starts_from_a_failed_run_is_not_tried(radtransfer, study_file, tmp
 
 
 def test_data_that_no_run_can_use_are_read_once(radtransfer, study_file, tmp_path, monkeypatch):
-    from radtransfer import finetune as job
     from radtransfer.errors import DataError
+    from radtransfer.training import run as job
 
     def fails(config, **_):
         tried.append(config.seed)
@@ -304,7 +304,7 @@ def test_a_dry_run_without_timing_lists_the_runs_and_measures_nothing(radtransfe
 
 
 def test_a_run_that_another_process_computes_is_waited_for(radtransfer, study_file, finished, tmp_path, monkeypatch):
-    from radtransfer.studies import study_runs
+    from radtransfer.studies import runs as study_runs
 
     key = runs_by_name(finished.table)["scratch", 0]["run"]
     folder = tmp_path / "store" / key

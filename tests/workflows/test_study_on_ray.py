@@ -34,7 +34,7 @@ grid: {seed: [0, 1, 2, 3]}
 """
 
 CLI = "from radtransfer.cli.main import main; main()"
-UNSEEN = "from radtransfer.studies.engines.ray import RayEngine; RayEngine._write_probe = lambda self: None; " + CLI
+UNSEEN = "from radtransfer.studies.ray import RayEngine; RayEngine._write_probe = lambda self: None; " + CLI
 RECORDS = ("config.yaml", "run.json")
 
 

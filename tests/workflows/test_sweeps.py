@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from radtransfer.runs import read_rows
+from radtransfer.runs.folder import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def test_steps_that_were_never_watched_are_not_called_never(radtransfer, sweep_o
 
 
 def test_an_arm_that_fails_is_kept_and_told(radtransfer, sweep_options, tmp_path, monkeypatch):
-    from radtransfer import finetune as job
     from radtransfer.errors import TrainingError
+    from radtransfer.training import run as job
 
     def failing(config, **options):
         if config.transfer.scheme == "scratch":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from radtransfer.trackers import TRACKERS
+from radtransfer.training.trackers import TRACKERS
 
 pytest.importorskip("tensorboard")
 
@@ -34,9 +34,9 @@ def test_a_tracked_run_gives_the_same_numbers(radtransfer, table_options, finish
 
 
 def test_a_stopped_run_loses_no_point(table_options, radtransfer, tmp_path):
-    from radtransfer.config import load_config
-    from radtransfer.finetune import finetune
-    from radtransfer.progress import Progress
+    from radtransfer.config.load import load_config
+    from radtransfer.process import Progress
+    from radtransfer.training.run import finetune
 
     class Stop(Progress):
         def epoch(self, fold, folds, epochs, row):

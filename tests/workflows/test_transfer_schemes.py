@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.runs import read_rows
+from radtransfer.runs.folder import read_rows
 
 ONE_FOLD = ("--folds", 1, "--epochs", 2)
 FROZEN = ("conv1", "bn1", "conv2", "bn2")

@@ -3,16 +3,16 @@
 import pytest
 import tensorflow as tf
 
-from radtransfer.config import load_config
-from radtransfer.datasets import absolute_source, read_table
-from radtransfer.datasets.tfds import remote_set
+from radtransfer.config.load import load_config
+from radtransfer.config.schema import DataSettings
+from radtransfer.data import prepared as shards
+from radtransfer.data import tfds as remote_set
+from radtransfer.data.prepared import prepare_set
+from radtransfer.data.readers import absolute_source, read_table
 from radtransfer.errors import DataError, DiskError
-from radtransfer.image_place import read_contents
-from radtransfer.prepared import shards
-from radtransfer.prepared.prepared_set import prepare_set
-from radtransfer.progress import Progress
-from radtransfer.run_address import files_fingerprint, table_fingerprint
-from radtransfer.settings import DataSettings
+from radtransfer.images.refs import read_contents
+from radtransfer.process import Progress
+from radtransfer.training.address import files_fingerprint, table_fingerprint
 
 SHARDS = 3
 

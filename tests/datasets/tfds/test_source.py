@@ -9,11 +9,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from radtransfer.datasets import absolute_source, read_table
-from radtransfer.datasets.tfds.known import KNOWN_SETS
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.readers import absolute_source, read_table
+from radtransfer.data.tfds_files import KNOWN_SETS
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.image_place import FilePart, read_contents
-from radtransfer.settings import DataSettings
+from radtransfer.images.refs import FilePart, read_contents
 
 FINDINGS = KNOWN_SETS["chexpert"].findings
 LABEL = tfds.features.ClassLabel

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from radtransfer.config import load_config
+from radtransfer.config.load import load_config
+from radtransfer.config.yaml_text import write_yaml
 from radtransfer.errors import RunInUseError
-from radtransfer.locking import locked
-from radtransfer.runs import write_json, write_text
-from radtransfer.studies.engines import collecting, mailbox
-from radtransfer.studies.engines.collecting import compute_elsewhere
-from radtransfer.studies.engines.mailbox import Mailbox
-from radtransfer.studies.run_cell import Outcome
-from radtransfer.yaml_text import write_yaml
+from radtransfer.runs.folder import write_json, write_text
+from radtransfer.runs.lock import locked
+from radtransfer.studies import engines as collecting
+from radtransfer.studies import engines as mailbox
+from radtransfer.studies.engines import Mailbox, Outcome, compute_elsewhere
 
 RUN, SOURCE = "0123456789ab", "ba9876543210"
 

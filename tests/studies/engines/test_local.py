@@ -3,9 +3,9 @@ import signal
 import time
 from pathlib import Path
 
-from radtransfer.config import load_config
-from radtransfer.studies.engines.engine import with_decoders
-from radtransfer.studies.engines.local import Workers
+from radtransfer.config.load import load_config
+from radtransfer.studies.engines import with_decoders
+from radtransfer.studies.local import Workers
 
 
 def outcome_of(runner, key, when=lambda: None):

@@ -2,11 +2,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from radtransfer.config import load_config
-from radtransfer.studies.engines import ray as engines
-from radtransfer.studies.engines.mailbox import Mailbox
-from radtransfer.studies.engines.ray import ATTEMPTS, RayEngine
-from radtransfer.studies.run_cell import Outcome
+from radtransfer.config.load import load_config
+from radtransfer.studies import ray as engines
+from radtransfer.studies.engines import Mailbox, Outcome
+from radtransfer.studies.ray import ATTEMPTS, RayEngine
 
 
 class RayError(Exception):

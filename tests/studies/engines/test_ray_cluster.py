@@ -4,7 +4,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from radtransfer.errors import ConfigError
-from radtransfer.studies.engines.ray_cluster import Cluster
+from radtransfer.studies.ray import Cluster
 
 
 @pytest.fixture

@@ -1,1 +1,0 @@
-"""Comparisons of two networks or two runs: layers, predictions, weights."""

@@ -1,0 +1,1 @@
+"""Settings: their schema, files and recipes."""

@@ -1,0 +1,383 @@
+"""Every setting of a fine-tuning run, with its default, its allowed values and its help text.
+
+The field names are the YAML keys (`training.epochs`), the help texts are the command's `--help`.
+A recipe (`recipes.py`) changes some defaults; `config.py` reads, merges and checks.
+
+The value of one setting: from what YAML gives to the type its field asks for.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from radtransfer.config.yaml_text import parse_scalar
+from radtransfer.errors import closest_names
+
+
+def setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field that knows its help text and its inclusive range."""
+    metadata = {"help": help, "low": low, "high": high}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images, which labels, which patients."""
+
+    source: str | None = setting(
+        None,
+        "Images: a folder with one sub-folder per class, a CSV, a folder of train_fold1.csv …, tfds:NAME or "
+        "tfds:FOLDER, gs://BUCKET/SET, or a data set by NAME:FOLDER, such as busi:FOLDER, or synthetic_fundus.",
+    )
+    image_root: str | None = setting(
+        None, "Folder that the table's image paths are looked up in; default: the table's own folder."
+    )
+    outside_root: bool = setting(
+        False,
+        "Let links lead out of the folder of a data set, and links and paths out of the one that --image-root names.",
+    )
+    path_column: str | None = setting(None, "Column with the image path; found by its usual names.")
+    label_column: tuple[str, ...] = setting(
+        (),
+        "Column with the class, or several 0/1 columns (comma-separated) for multi-label; found by its usual names.",
+    )
+    patient_column: str | None = setting(None, "Column with the patient id; found by its usual names.")
+    patient_regex: str | None = setting(
+        None, "Regular expression whose first group, found in the path, is the patient id."
+    )
+    split_column: str | None = setting(
+        None, "Column with train, val or test, or a true-or-false one such as is_test; found by its usual names."
+    )
+    fold_column: str | None = setting(
+        None, "Column with the fold in which an image is tested (-1: in none); found by its usual names."
+    )
+    label_separator: str | None = setting(
+        None, "What separates several labels in one cell, as | in Effusion|Mass; makes a multi-label table."
+    )
+    missing_values: Literal["error", "drop", "class"] = setting(
+        "error", "What to do about images whose label is missing (empty, NA, nan, none, unknown, …)."
+    )
+    missing_patients: Literal["own", "error"] = setting(
+        "own", "What to do about images whose patient is missing: each is its own patient, or an error."
+    )
+    allow_alike_patients: bool = setting(
+        False,
+        "Patient ids that differ only in case, spaces or leading zeros (0001, 1) are different people; otherwise two "
+        "such spellings are an error.",
+    )
+    task: Literal["auto", "binary", "multiclass", "multilabel"] = setting("auto", "What the labels are.")
+    positive_from: int | None = setting(
+        None,
+        "For ordered integer grades: the lowest grade that counts as positive (referable); "
+        "its AUC is then the one reported.",
+    )
+    positive_class: str | None = setting(
+        None,
+        "Of two classes, the one that sensitivity, specificity, operating point, calibration and precision are of; "
+        "default: the last class.",
+    )
+    uncertain: Literal["zeros", "ones", "ignore"] = setting("ignore", "Multi-label: what a label of -1 counts as.")
+    unmentioned: Literal["zeros", "ignore"] = setting("zeros", "Multi-label: what an empty label counts as.")
+    frames: Literal["first", "all"] = setting(
+        "first", "Of a file with several frames: take the first, or each as an image."
+    )
+    on_bad_image: Literal["error", "skip"] = setting("error", "What to do about images that cannot be read.")
+    allow_leakage: bool = setting(False, "Go on although an image or patient stands in two splits.")
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How a stored image becomes the square that the network sees."""
+
+    aspect: Literal["stretch", "pad", "crop"] = setting(
+        "stretch", "An image that is not square is stretched, padded with black, or cropped to its central square."
+    )
+    fundus_crop: bool = setting(False, "Cut each fundus photograph down to the disc of the retina first.")
+    window: str = setting(
+        "auto",
+        "Values of 16-bit images and DICOM that become 0-255: auto (the window in the header; else all the format's "
+        "values), minmax (each image's own), or CENTRE,WIDTH.",
+    )
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How the images become training, validation and test sets."""
+
+    folds: int = setting(
+        5, "Cross-validation folds, grouped by patient and stratified; 1 is one fixed split.", low=1, high=100
+    )
+    fold: tuple[int, ...] = setting((), "Run only these folds (comma-separated).")
+    val_fraction: float = setting(0.1, "Share of what is not test that validates, by patient.", low=0.01, high=0.5)
+    train_size: int | None = setting(
+        None,
+        "Train on this many images of each training set: whole patients, stratified, never more.",
+        low=2,
+        high=10**9,
+    )
+    repeats: int = setting(1, "Repeat everything over this many seeds.", low=1, high=1000)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network, and what it starts from."""
+
+    backbone: str = setting("resnet50", "Network; see `radtransfer backbones`.")
+    weights: str = setting(
+        "random",
+        "What it starts from: random, imagenet, a name from `radtransfer weights list`, a Keras file, or RUN[/fold_K].",
+    )
+    ignore_lambda: bool = setting(
+        False, "Take the weights of a file with Lambda layers too; what those did to the images is unknown."
+    )
+    preprocessing: str = setting(
+        "auto",
+        "Input scale: auto (the one the weights were trained with), caffe, tf, torch, unit, caffe_unit, bgr_tf, raw.",
+    )
+    image_size: int = setting(224, "Height and width in pixels.", low=16, high=4096)
+    head: Literal["auto", "softmax", "sigmoid"] = setting(
+        "auto", "Output activation: auto is softmax for one label, sigmoid for several."
+    )
+    dropout: float = setting(0.5, "Dropout before the classifier, a fraction.", low=0.0, high=0.95)
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """One stage of a plan that is written out."""
+
+    starts_from: Literal["random", "pretrained", "mean_var", "sampled", "shuffled", "gabor"] | None = setting(
+        None, "What it starts from; default: pretrained where there are weights, else random."
+    )
+    trains: bool = setting(True, "Whether it trains.")
+    width: float = setting(1.0, "The fraction of its channels that it has.", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """What each stage starts from, whether it trains, and how wide it is."""
+
+    scheme: str = setting(
+        "auto",
+        "How weights are reused: transfer, transfusion, mean_var, … (`radtransfer plan` lists them); "
+        "auto is transfer where there are weights, else scratch.",
+    )
+    through: str | None = setting(None, "Stage or layer up to which the scheme reuses or freezes.")
+    freeze_to: str | None = setting(
+        None, "Freeze everything up to and including this stage or layer; none, or all of the backbone."
+    )
+    slim: str | None = setting(
+        None, "STAGE:WIDTH gives every stage after STAGE this fraction of its channels; stage2:0.5 for slim and hybrid."
+    )
+    batch_norm: Literal["identity", "mean_var", "transfer"] = setting(
+        "identity", "What batch norm starts from where its stage does not start from pretrained."
+    )
+    stages: dict[str, StageSettings] = setting(
+        {}, "A plan written out: for each stage, starts_from, trains and width; in place of a scheme."
+    )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How it is trained."""
+
+    epochs: int = setting(50, "Passes over the training images, at most.", low=1, high=100_000)
+    batch_size: int = setting(32, "Images per step.", low=1, high=65_536)
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = setting("adam", "Optimizer.")
+    learning_rate: float | None = setting(1e-4, "Peak learning rate.", low=0.0, high=100.0)
+    momentum: float = setting(0.9, "Momentum, for sgd and rmsprop.", low=0.0, high=0.9999)
+    weight_decay: float = setting(0.0, "Decoupled weight decay.", low=0.0, high=1.0)
+    ema_momentum: float | None = setting(
+        None,
+        "Validate and keep an exponential moving average of the weights with this decay (0.99 averages over the last "
+        "100 steps or so); default: the weights themselves.",
+        low=0.0,
+        high=0.99999,
+    )
+    schedule: Literal["constant", "cosine", "step"] = setting("cosine", "Learning rate after the warm-up.")
+    warmup_epochs: float = setting(0.0, "Epochs of linear warm-up from 0.", low=0.0, high=1000.0)
+    step_epochs: tuple[int, ...] = setting((30, 60, 90), "Epochs at which the step schedule divides the rate by 10.")
+    augmentation: str = setting(
+        "light",
+        "Preset: none, light, fundus, chest, juodelyte, juodelyte_no_flip, or the name of a KerasCV layer.",
+    )
+    loss: Literal["auto", "categorical_crossentropy", "binary_crossentropy"] = setting(
+        "auto", "Loss: auto is categorical for softmax, binary for sigmoids."
+    )
+    class_weights: str | dict[str, float] = setting(
+        "none", "none, balanced, or a weight per class; for several labels, the weight of a positive."
+    )
+    monitor: Literal["auc", "accuracy", "loss"] = setting(
+        "auc", "Validation figure that picks the best epoch and stops early."
+    )
+    patience: int | None = setting(
+        10, "Epochs without improvement before stopping; null never stops.", low=1, high=100_000
+    )
+    eval_every: int | None = setting(
+        None, "Steps between evaluations of validation and test images for curve.csv; default: none.", low=1, high=10**9
+    )
+
+
+@dataclass(frozen=True)
+class SystemSettings:
+    """How the machine is used."""
+
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = setting(
+        "auto", "Arithmetic: auto is mixed precision on a GPU, float32 on a CPU."
+    )
+    jit: bool | Literal["auto"] = setting("auto", "Compile the step with XLA: auto is on on a GPU, off on a CPU.")
+    workers: int | Literal["auto"] = setting(
+        "auto", "Images decoded in parallel; auto is the number of cores.", low=1, high=1024
+    )
+    distribute: Literal["none", "mirrored", "multiworker"] = setting(
+        "none",
+        "Split every batch among replicas: mirrored (all GPUs of this machine) or multiworker (several machines; "
+        "--workers HOST:PORT,… with --worker-index K, or TF_CONFIG). --batch-size is that of all together.",
+    )
+    hosts: tuple[str, ...] = setting(
+        (), "HOST:PORT of every worker of --distribute multiworker, the same list for each; the first is the chief."
+    )
+    worker_index: int | None = setting(
+        None, "Which of the workers of --distribute multiworker this process is, from 0.", low=0, high=100_000
+    )
+    cache: Literal["none", "ram", "disk"] = setting(
+        "none", "Where images stay after they were first decoded and resized: nowhere, in memory, or on disk."
+    )
+    cache_features: bool | Literal["auto"] = setting(
+        "auto",
+        "Run the frozen part once per image and reuse its output, without augmentation; "
+        "auto does so where the plan freezes and augmentation is none.",
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    recipe: str = setting("default", "Set of training defaults: default, raghu-retina, raghu-chexpert, juodelyte, mei.")
+    seed: int = setting(0, "Everything random follows from it.", low=0, high=2**31 - 1)
+    out: str | None = setting(None, "Run folder; default: runs/<data>-<backbone>-<weights>.")
+    track: tuple[str, ...] = setting(
+        (), "Show the training in these as well (comma-separated): tensorboard, mlflow, wandb; extra `track`."
+    )
+    data: DataSettings = DataSettings()
+    images: ImageSettings = ImageSettings()
+    splits: SplitSettings = SplitSettings()
+    model: ModelSettings = ModelSettings()
+    transfer: TransferSettings = TransferSettings()
+    training: TrainingSettings = TrainingSettings()
+    system: SystemSettings = SystemSettings()
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Dotted names of the settings that the user gave, rather than the recipe or the defaults; no setting itself."""
+    optional: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Dotted names of data settings that a file has for other data: left out where they do not fit; no setting."""
+
+
+def fields_of(kind: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """The settings of a dataclass and its sections: dotted name, field, type."""
+    hints = typing.get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        annotation = hints[item.name]
+        if dataclasses.is_dataclass(annotation):
+            yield from fields_of(annotation, f"{prefix}{item.name}.")
+        elif item.metadata:
+            yield prefix + item.name, item, annotation
+
+
+def converted(value: Any, annotation: Any) -> Any:
+    """`value` as the annotated type; the text of the error says what was expected."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, typing.get_args(annotation))
+    if origin is typing.Literal:
+        if value in typing.get_args(annotation):
+            return value
+        raise ValueError(f"expected one of {', '.join(map(str, typing.get_args(annotation)))}")
+    if origin is tuple:
+        return _convert_tuple(value, typing.get_args(annotation)[0])
+    if origin is dict:
+        return _convert_mapping(value, typing.get_args(annotation)[1])
+    if dataclasses.is_dataclass(annotation):
+        return value if isinstance(value, annotation) else _convert_fields(value, annotation)
+    return _convert_plain(value, annotation)
+
+
+def _convert_mapping(value: Any, member: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("expected a mapping")
+    result = {}
+    for key, item in value.items():
+        try:
+            result[str(key)] = converted(item, member)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{key}: {error}") from None
+    return result
+
+
+def _convert_fields(value: Any, kind: type) -> Any:
+    """A mapping as the dataclass `kind`, whose fields are settings."""
+    if not isinstance(value, dict):
+        raise TypeError("expected a mapping")
+    known, result = {name: (item, annotation) for name, item, annotation in fields_of(kind)}, {}
+    for key, inner in value.items():
+        if key not in known:
+            raise ValueError(f"unknown key {key!r}. {closest_names(str(key), known)}")
+        item, annotation = known[key]
+        result[key] = converted(inner, annotation)
+        check_range(result[key], item)
+    return kind(**result)
+
+
+def _convert_union(value: Any, members: tuple) -> Any:
+    expected = []
+    for member in members:
+        if member is type(None):
+            if value is None:
+                return None
+            continue
+        try:
+            return converted(value, member)
+        except (TypeError, ValueError) as error:
+            expected.append(str(error))
+    raise ValueError(" or ".join(expected))
+
+
+def _convert_tuple(value: Any, member: type) -> tuple:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        value = [parse_scalar(part) for part in parts] if member is not str else parts
+    if not isinstance(value, list | tuple):
+        value = [value]
+    return tuple(converted(item, member) for item in value)
+
+
+def _convert_plain(value: Any, kind: type) -> Any:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise TypeError("expected true or false")
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError(f"expected {({float: 'a number', int: 'a whole number', str: 'text'})[kind]}")
+
+
+def check_range(value: Any, item: dataclasses.Field) -> None:
+    """Raises ValueError if a number is outside the range of its setting."""
+    low, high = item.metadata["low"], item.metadata["high"]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("expected a finite number")
+    if low is None or not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if not low <= value <= high:
+        raise ValueError(f"expected a value from {low:g} to {high:g}")

@@ -1,0 +1,354 @@
+"""Find images on disk: walk a folder, and resolve the paths that tables bring from other machines."""
+
+import errno
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from radtransfer.errors import DataError, near_path
+from radtransfer.images.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
+from radtransfer.images.files import advice, format_by_name
+from radtransfer.images.refs import FilePart, ImagePlace, as_part, file_of
+
+_FRAME = re.compile(r"(?P<file>.+)#(?P<frame>[1-9]\d*)")
+"""The name that `--frames all` gives a frame."""
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
+        *(".pgm", ".ppm", ".pnm", ".pbm"),
+        *DICOM_SUFFIXES,
+    ]
+)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name looks like an image; hidden files (macOS writes `._1.png`) do not."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def is_dicom_file(file: Path) -> bool:
+    """Whether `file` is DICOM by its name, or by its first bytes where its name has no suffix or a number for one.
+
+    Scanners call their files `IM-0001-0001` or `1.2.840.113619.2.55`. DICOMDIR is the index of a disc, no image.
+    """
+    suffix = file.suffix.lower()
+    if suffix in DICOM_SUFFIXES:
+        return True
+    if file.name.startswith((".", "DICOMDIR")) or not (suffix == "" or suffix[1:].isdigit()):
+        return False
+    try:
+        with file.open("rb") as handle:
+            return is_dicom(handle.read(PREAMBLE))
+    except OSError:
+        return False
+
+
+def is_dangling(file: Path) -> bool:
+    """Whether `file` is a link to what is not there, as datalad and git-annex leave them, or to itself."""
+    return os.path.islink(file) and not os.path.exists(file)  # noqa: PTH110, PTH114
+
+
+def unread_note(files: Iterable[str]) -> str | None:
+    """A sentence that counts the files in formats that are known and not read, by format; None if there are none."""
+    found = [(format_by_name(file.rpartition("/")[2]), file) for file in files]
+    examples: dict[str, str] = {}
+    for name, file in found:
+        if name is not None:
+            examples.setdefault(name, file)
+    counts = Counter(name for name, _ in found if name is not None).most_common()
+    if not counts:
+        return None
+    listed = ", ".join(f"{count} {name}" for name, count in counts)
+    what = "; ".join(f"{examples[name]!r}: {advice(name)}" for name, _ in counts[:3])
+    return f"{listed} not read ({what})"
+
+
+def walk_files(folder: Path, *, outside: bool = False) -> list[str]:
+    """Every file and dangling link below `folder`, sorted, relative to it with "/"; linked folders are followed once.
+
+    Hidden folders are left out: what `.ipynb_checkpoints` and the like hold are copies.
+
+    Raises:
+        DataError: A folder may not be read, or, unless they may lead `outside`, a link leads out of `folder`.
+    """
+    leaving: list[str] = []
+    files = _listed(folder, None if outside else leaving)
+    check_links(folder, leaving)
+    return files
+
+
+def links_out(folder: Path, files: Iterable[Path]) -> list[str]:
+    """The links by which files that are written as below `folder` lie elsewhere, relative to it."""
+    folder = os.path.normpath(folder)
+    leads_out = cache(lambda path: _leads_out(path, os.path.realpath(folder)))
+    leaving: dict[str, None] = {}
+    for file in map(os.path.normpath, files):
+        above = os.path.dirname(file)  # noqa: PTH120
+        if is_dangling(Path(file)) or not file.startswith(os.path.join(folder, "")):  # noqa: PTH118
+            continue
+        link = above if leads_out(above) else file
+        while leads_out(os.path.dirname(link)):  # noqa: PTH120
+            link = os.path.dirname(link)  # noqa: PTH120
+        if link == above or (os.path.islink(link) and leads_out(link)):  # noqa: PTH114
+            leaving[os.path.relpath(link, folder)] = None
+    return list(leaving)
+
+
+def check_links(folder: Path, leaving: Sequence[str]) -> None:
+    """Raises DataError if there are links, relative to `folder`, that lead out of it."""
+    if leaving:
+        error = DataError(
+            f"{links_note(folder, leaving)}. Copy what they lead to into the folder, or allow it with --outside-root."
+        )
+        error.kind = "links"
+        raise error
+
+
+def links_note(folder: Path, leaving: Sequence[str]) -> str:
+    """How many links lead out of `folder`, and where the first of them leads."""
+    count = "1 link leads" if len(leaving) == 1 else f"{len(leaving)} links lead"
+    return f"{count} out of {folder}, such as {leaving[0]!r} to {os.path.realpath(folder / leaving[0])!r}"
+
+
+def _leads_out(path: str, real_root: str) -> bool:
+    return not os.path.join(os.path.realpath(path), "").startswith(os.path.join(real_root, ""))  # noqa: PTH118
+
+
+def _listed(folder: Path, leaving: list[str] | None) -> list[str]:
+    """The files below `folder`, sorted; links that lead out of it are added to `leaving` instead, or followed."""
+    try:
+        return sorted(_walk(str(folder), "", set(), os.path.realpath(folder), leaving))
+    except OSError as error:
+        raise DataError(f"Cannot list {error.filename}: {error.strerror}. Check its permissions.") from None
+
+
+def _walk(
+    folder: str, prefix: str, seen: set[tuple[int, int]], real_root: str, leaving: list[str] | None
+) -> Iterator[str]:
+    facts = os.stat(folder)  # noqa: PTH116
+    # Windows file systems without inodes say 0 for all.
+    if facts.st_ino and (facts.st_dev, facts.st_ino) in seen:
+        return
+    seen.add((facts.st_dev, facts.st_ino))
+    with os.scandir(folder) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
+    for entry in entries:
+        hidden = entry.name.startswith(".")
+        may_leave = leaving is None or hidden or not entry.is_symlink() or is_dangling(Path(entry.path))
+        if not may_leave and _leads_out(entry.path, real_root):
+            leaving.append(prefix + entry.name)
+            continue
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            is_folder = is_file = False
+        if is_folder:
+            if hidden:
+                continue
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", seen, real_root, leaving)
+        elif is_file or is_dangling(Path(entry.path)):
+            yield prefix + entry.name
+
+
+@dataclass(frozen=True)
+class FileIndex:
+    """The files below a folder by every end of their paths.
+
+    Attributes:
+        root: The folder.
+        files: Their paths relative to it.
+        by_end: "c.png", "b/c.png" and "a/b/c.png" to the first two files that end so; images also without
+            suffix, as tables such as EyePACS' name them ("10_left").
+        leaving: Links that lead out of the folder and were not followed.
+    """
+
+    root: Path
+    files: tuple[str, ...]
+    by_end: dict[str, list[str]]
+    leaving: Sequence[str] = ()
+
+    def find(self, path: str) -> Path | None:
+        """The file that shares the longest end with `path`, at least the file name.
+
+        Raises:
+            DataError: Several do.
+        """
+        ends = (self.by_end[end] for end in _ends(path) if end in self.by_end)
+        candidates = next(ends, [])
+        if len(candidates) > 1:
+            raise DataError(
+                f"{path!r} is ambiguous: {candidates[0]!r} and {candidates[1]!r} in {self.root} both have that name. "
+                "Give an --image-root that holds one of them, or write more of the path into the table."
+            )
+        return self.root / candidates[0] if candidates else None
+
+
+def index_files(root: Path, *, outside: bool = False) -> FileIndex:
+    """The index of all files below `root`; links are followed out of it with `outside` only."""
+    leaving: list[str] = []
+    files = tuple(_listed(root, None if outside else leaving))
+    by_end: dict[str, list[str]] = {}
+    for file in files:
+        names = [file, file.rpartition(".")[0]] if is_image_name(file.rpartition("/")[2]) else [file]
+        for end in (end for name in names for end in _ends(name)):
+            known = by_end.setdefault(end, [])
+            if len(known) < 2:
+                known.append(file)
+    return FileIndex(root, files, by_end, leaving)
+
+
+def find_files(
+    paths: Sequence[str], *, image_root: str | None, table_folder: Path, outside: bool = False
+) -> tuple[list[ImagePlace | None], tuple[str, ...]]:
+    """Where each of the paths is on disk, None where it is nowhere, and notes on how they were found.
+
+    A path is taken as it is written if a file is there: absolute, or relative to `image_root` (default: the
+    table's folder). Otherwise it comes from another machine and goes by its longest matching end, at least by
+    its file name, anywhere below the root. `x.dcm#3`, where no file is called so, is frame 3 of `x.dcm`.
+
+    A root that was named holds every image: neither "..", nor an absolute path, nor a link leads out of it. Without
+    one, paths and links are taken as the table has them, and the search alone does not leave the folder by a link.
+
+    Args:
+        paths: Unique paths, as the table writes them.
+        image_root: `--image-root`.
+        table_folder: The folder that holds the table.
+        outside: Whether they may lead out of the root all the same.
+
+    Raises:
+        DataError: The root is no folder, a file name is ambiguous, or a path leads out of the root.
+    """
+    root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()
+    if not root.is_dir():
+        raise DataError(
+            f"--image-root {image_root} is not a folder. Give the one that holds the table's images."
+            f"{near_path(image_root or '')}",
+            misfits=("image_root",),
+        )
+    inside = image_root is not None and not outside
+    files: list[ImagePlace | None] = [_as_written(path, root, inside=inside) for path in paths]
+    frames = {i: _FRAME.fullmatch(path) for i, path in enumerate(paths) if files[i] is None}
+    for i, match in frames.items():
+        files[i] = match and _frame(_as_written(match["file"], root, inside=inside), match)
+    foreign = [i for i in frames if files[i] is None]
+    if not foreign:
+        _check_inside(paths, files, root, inside=inside)
+        return files, ()
+    index = index_files(root, outside=outside)
+    for i in foreign:
+        match = frames[i]
+        files[i] = _frame(index.find(match["file"]), match) if match else index.find(paths[i])
+    _check_distinct(paths, files, foreign)
+    _check_inside(paths, files, root, inside=inside)
+    missing = [paths[i] for i in foreign if files[i] is None]
+    found = len(foreign) - len(missing)
+    notes = [f"{links_note(root, index.leaving)}, not followed without --outside-root"] if index.leaving else []
+    return files, (*(_notes(index, found) if found else ()), *_near_note(index, missing), *(notes if missing else ()))
+
+
+def image_identity(path: str, place: ImagePlace | None) -> Hashable:
+    """What makes two rows the same image: one place on disk, also by a link; the path where there is no file."""
+    if place is None:
+        return path
+    part = as_part(place)
+    try:
+        facts = os.stat(part.path)  # noqa: PTH116
+    except OSError:
+        return path
+    # Windows file systems without inodes say 0 for all.
+    return (facts.st_dev, facts.st_ino, part.offset) if facts.st_ino else path
+
+
+def _frame(file: Path | None, match: re.Match) -> FilePart | None:
+    """The frame of `file` that a name ends with, None where there is no such file."""
+    return None if file is None else FilePart(file, frame=int(match["frame"]) - 1)
+
+
+def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
+    """The file at `path`; with `inside`, it must be written as one below the root."""
+    for text in dict.fromkeys((path, path.replace("\\", "/"), os.path.expanduser(path))):  # noqa: PTH111
+        file = os.path.normpath(root / text)
+        leaves = not file.startswith(os.path.join(root, ""))  # noqa: PTH118
+        if not (inside and leaves) and (os.path.isfile(file) or is_dangling(Path(file))):  # noqa: PTH113
+            return Path(file)
+    return None
+
+
+def _check_inside(paths: Sequence[str], files: Sequence[ImagePlace | None], root: Path, *, inside: bool) -> None:
+    """See that no link leads out of the root, and no path that was found nowhere below it leads to a file elsewhere."""
+    if not inside:
+        return
+    real = os.path.join(os.path.realpath(root), "")  # noqa: PTH118
+    out = []
+    for path, file in zip(paths, files, strict=True):
+        there = _as_written(path, root, inside=False) if file is None else file_of(file)
+        if there is not None and not is_dangling(there) and not os.path.realpath(there).startswith(real):
+            out.append((path, there))
+    if out:
+        path, there = out[0]
+        raise DataError(
+            f"{len(out)} paths of the table lead out of --image-root {root}, such as {path!r} to "
+            f"{os.path.realpath(there)}. Name a folder that holds all images, correct the paths, or allow it with "
+            "--outside-root."
+        )
+
+
+def _ends(path: str) -> Iterator[str]:
+    """The ends of a path of any system, the longest first; letters with accents in one spelling of two."""
+    parts = [part for part in unicodedata.normalize("NFC", path).replace("\\", "/").split("/") if part]
+    return ("/".join(parts[start:]) for start in range(len(parts)))
+
+
+def _check_distinct(paths: Sequence[str], files: Sequence[ImagePlace | None], foreign: Sequence[int]) -> None:
+    """A file name found for two different images is not the image of both."""
+    guessed, owner = set(foreign), {}
+    for i, file in enumerate(files):
+        if file is None:
+            continue
+        other = owner.setdefault(file, i)
+        if other != i and (i in guessed or other in guessed):
+            raise DataError(
+                f"{paths[other]!r} and {paths[i]!r} both lead to {file_of(file)}, found by its name. "
+                "Give the --image-root that holds both, or correct the paths in the table."
+            )
+
+
+def _notes(index: FileIndex, found: int) -> tuple[str, ...]:
+    images = sum(is_image_name(file.rpartition("/")[2]) for file in index.files)
+    others = len(index.files) - images
+    ignored = f"; files that are not images, ignored: {others}" if others else ""
+    return (f"{found} images found by file name among the {images} in {index.root}{ignored}",)
+
+
+def _near_note(index: FileIndex, missing: Sequence[str]) -> tuple[str, ...]:
+    """One sentence on all paths whose file stands there under a name that differs in suffix, case or spelling."""
+    known: dict[str, str] = {}
+    for file in index.files:
+        if is_image_name(file.rpartition("/")[2]) or format_by_name(file.rpartition("/")[2]):
+            known.setdefault(_loose(file), file)
+    near = [(path, known[_loose(path)]) for path in missing if _loose(path) in known]
+    if not near:
+        return ()
+    (path, file), count = near[0], len(near)
+    return (
+        f"{count} of {len(missing)} missing images are in {index.root} under names that differ in suffix, case or "
+        f"spelling, such as {file!r} for {path!r}; write them into the table as the files are called",
+    )
+
+
+def _loose(path: str) -> str:
+    """The name of an image without suffix, case, quotes and %20, and with one space for any of " ", "_" and "-"."""
+    name = unquote(path).strip(" \t'\"").replace("\\", "/").rpartition("/")[2]
+    stem, dot, _ = name.rpartition(".")
+    if dot and (is_image_name(name) or format_by_name(name)):
+        name = stem.removesuffix(".nii")
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()

@@ -1,0 +1,353 @@
+"""Labels as text become targets, classes and a task."""
+
+import functools
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.sheet import RowsError
+from radtransfer.data.table import ImageTable
+from radtransfer.errors import ConfigError, DataError, near_names
+
+_MISSING = re.compile(
+    r"[<(\[]?(?:#?n[./]?a\.?|-?nan|nat|none|null|nil|unk|unknown|missing|blank|undefined|anonym(?:ous|i[sz]ed)"
+    r"|not[ _](?:available|applicable|known|reported|specified)|no[ _]?data)[>)\]]?"
+    r"|#(?:null!|value!|ref!|div/0!|name\?|num!)|\\n|[-–—―−?.]*",
+    re.IGNORECASE,
+)
+"""What stands in a cell that holds no value, as people, pandas, SQL and spreadsheets write it."""
+
+_YES_NO = {"true": "1", "yes": "1", "t": "1", "y": "1", "false": "0", "no": "0", "f": "0", "n": "0"}
+_YES_NO |= {f"{number},{zeros}": number for number in ("1", "0", "-1") for zeros in ("0", "00")}
+
+BINARY = frozenset({"0", "1", "-1", ""})
+"""What a column of a multi-label table may hold, after `zero_one`."""
+
+NO_FINDING = frozenset({"no finding", "no findings", "no abnormality", "no abnormalities"})
+"""What says in a list of labels, in any case, that the image has none of them."""
+
+SEPARATORS = "|;,/+&"
+"""What most often stands between the labels in one cell."""
+
+_QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""")
+_WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*")
+_INTEGER = re.compile(r"[+-]?\d+")
+
+
+def is_missing(cell: str) -> bool:
+    """Whether a cell holds no value: nothing, or a word for it such as NA, nan, None, null, unknown or "-"."""
+    return _MISSING.fullmatch(cell.strip()) is not None
+
+
+def written(cell: str) -> str:
+    """A cell without spaces around it; "1.0" and other whole floats as integers.
+
+    Spreadsheets and pandas write integers as floats as soon as one cell of the column is empty.
+    """
+    text = cell.strip()
+    whole = _WHOLE_FLOAT.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def plain(cell: str) -> str:
+    """A cell as it is `written`, "" where it holds no value."""
+    return "" if is_missing(cell) else written(cell)
+
+
+@functools.lru_cache(maxsize=1000)
+def zero_one(cell: str) -> str:
+    """A cell of a 0/1 column as "0", "1", "-1" (uncertain) or "" (no value), yes and 1,0 as 1; or what it holds."""
+    text = plain(cell)
+    return _YES_NO.get(text.lower(), text)
+
+
+def missing_words(cells: Iterable[str]) -> str:
+    """How often each word for a missing value occurs, as messages say it: 'NA' 7, empty 3."""
+    counts = Counter(cell.strip() for cell in cells)
+    return listed((f"{word!r} {count}" if word else f"empty {count}" for word, count in counts.most_common()), limit=8)
+
+
+def separated(cell: str, separator: str) -> list[str]:
+    """The labels in one cell; none where it is empty.
+
+    `['a', 'b']`, as Python writes a list, is read as such whatever the separator is; `[]` is no finding.
+    """
+    text = cell.strip()
+    parts = text.split(separator)
+    if text[:1] + text[-1:] in ("[]", "()", "{}"):
+        text = text[1:-1].strip()
+        quoted = [single or double for single, double in _QUOTED.findall(text)]
+        if not text:
+            parts = ["no finding"]
+        elif not re.sub(r"[\s,]", "", _QUOTED.sub("", text)):
+            parts = quoted
+        else:
+            parts = text.split(separator if separator in text else ",")
+    parts = [part.strip().strip("\"'").strip() for part in parts]
+    return [written(part) for part in dict.fromkeys(parts) if part]
+
+
+def joined_labels(classes: Iterable[str]) -> str | None:
+    """A note where classes seem to be several labels in one cell; None where they do not.
+
+    They do if they are lists, or hold a separator and what it separates stands in other classes too.
+    """
+    classes = sorted(classes)
+    for separator in SEPARATORS:
+        parts = {name: [part.strip() for part in name.split(separator)] for name in classes}
+        known = Counter(part for found in parts.values() for part in set(found))
+        enough = any if separator in "|;" else all
+        joined = [name for name in classes if len(parts[name]) > 1 and enough(known[part] > 1 for part in parts[name])]
+        lists = [name for name in classes if separator == "," and name[:1] + name[-1:] == "[]"]
+        if found := joined or lists:
+            return (
+                f"joined labels: classes such as {found[0]!r} look like several labels in one cell, and each "
+                f"combination counts as a class; --label-separator '{separator}' makes a label of each part"
+            )
+    return None
+
+
+def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
+    """Check that the values of a label column are classes, and not names or measurements; gives notes.
+
+    Refused are fractions of more than ten values (of more than four, if most images have one of their own), whole
+    numbers of more than twenty with fewer than five images each, and, of whatever kind, more than ten values with fewer
+    than two images each, or more than a thousand with fewer than ten each.
+
+    Raises:
+        DataError: They are not.
+    """
+    values = list(dict.fromkeys(labels))
+    share = len(values) / len(labels)
+    numbers = _numbers(values)
+    few = ", ".join(map(repr, values[:3]))
+    found = f"Column {column!r} holds {len(values)} different values in {len(labels)} images, such as {few}"
+    crowded = (len(values) > 10 and share > 0.5) or (len(values) > 1000 and share > 0.1)
+    whole = numbers is not None and all(number.is_integer() for number in numbers)
+    fractions = numbers is not None and not whole and len(values) > (4 if share > 0.5 else 10)
+    if fractions or (whole and (crowded or (len(values) > 20 and share > 0.2))):
+        raise RowsError(
+            f"{found}: numbers that look continuous, such as an age or a measurement. Predicting them is regression, "
+            "which is out of scope: radtransfer classifies. Make a few classes of them, or name another column with "
+            "--label-column.",
+            (),
+            kind="label_column",
+        )
+    if crowded:
+        joined = joined_labels(values)
+        many = "nearly as many as images" if share > 0.5 else "too many"
+        raise RowsError(
+            f"{found}: {many} to be classes. Name the column of the classes with --label-column."
+            + (f" Or: {joined.partition(': ')[2]}." if joined else ""),
+            (),
+            kind="label_column",
+        )
+    if whole and len(values) > 20:
+        return (
+            f"label column: {column!r} holds {len(values)} whole numbers, from {min(numbers):g} to {max(numbers):g}, "
+            "and each counts as a class; measurements such as an age are regression, which is out of scope",
+        )
+    return ()
+
+
+def _numbers(values: Iterable[str]) -> list[float] | None:
+    """The values as numbers; None where one is none."""
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        return None
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Unique names: by value if all are integers, else as text."""
+    unique = set(names)
+    if all(_INTEGER.fullmatch(name) for name in unique):
+        return tuple(sorted(unique, key=lambda name: (int(name), name)))
+    return tuple(sorted(unique))
+
+
+def one_hot(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Targets, float32 (images, classes), and the sorted classes of one label per image."""
+    classes = sorted_names(labels)
+    column = {name: index for index, name in enumerate(classes)}
+    return np.eye(len(classes), dtype="float32")[[column[label] for label in labels]], classes
+
+
+def label_values(settings: DataSettings) -> dict[str, float]:
+    """What each text in a column of a multi-label table counts as."""
+    uncertain = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[settings.uncertain]
+    unmentioned = {"zeros": 0.0, "ignore": np.nan}[settings.unmentioned]
+    return {"0": 0.0, "1": 1.0, "-1": uncertain, "": unmentioned}
+
+
+def multilabel_targets(
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    settings: DataSettings,
+    *,
+    error: Callable[[int, str], DataError],
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Targets of several labels, float32 (images, labels) with NaN where not known, and the sorted labels.
+
+    Args:
+        names: Of the labels.
+        rows: The cells of each image, in the order of the names.
+        settings: What uncertain and unmentioned labels count as.
+        error: The error of the row of that number, from what is wrong with it.
+
+    Raises:
+        DataError: A cell holds something else.
+    """
+    values = label_values(settings)
+    order = sorted(range(len(names)), key=lambda i: names[i])
+    targets = np.empty((len(rows), len(order)), dtype="float32")
+    for j, column in enumerate(order):
+        for i, row in enumerate(rows):
+            value = values.get(zero_one(row[column]))
+            if value is None:
+                raise error(
+                    i,
+                    f"column {names[column]!r}: expected 1, 0, -1 (uncertain) or nothing, received {row[column]!r}.",
+                )
+            targets[i, j] = value
+    return targets, tuple(names[column] for column in order)
+
+
+def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
+    """Check that the labels fit `--task`, `--positive-from` and `--positive-class`; gives notes on labels that are odd.
+
+    Raises:
+        DataError: They do not fit.
+        ConfigError: There is no such positive class.
+    """
+    if settings.task == "multilabel" and table.task != "multilabel":
+        raise DataError(
+            "Task multilabel needs a 0/1 column for each label (--label-column A,B,…); this data has one "
+            "label per image.",
+            misfits=("task",),
+        )
+    if settings.task in ("binary", "multiclass") and table.task == "multilabel":
+        raise DataError(
+            f"Task {settings.task} needs one label per image; this data has {listed(table.classes)}. "
+            "Name one column with --label-column, or use --task multilabel.",
+            misfits=("task",),
+        )
+    if settings.task == "binary" and len(table.classes) != 2:
+        found = f"{len(table.classes)}: {listed(table.classes)}"
+        raise DataError(f"Task binary needs two classes; found {found}.", misfits=("task",))
+    if settings.positive_from is not None:
+        _check_grades(table, settings.positive_from)
+    positive_class(table, settings)
+    if table.task == "multilabel":
+        return (*_alike(table), *_one_sided(table))
+    if len(table.classes) < 2:
+        found = f"{len(table)} of one: {listed(table.classes)}"
+        raise DataError(f"Expected images of two or more classes, found {found}.")
+    return _alike(table)
+
+
+def listed(names: Iterable[str], limit: int = 12) -> str:
+    """Names for a message, the first `limit` of them."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def positive_class(table: ImageTable, settings: DataSettings) -> str | None:
+    """Of two classes, the one that `data.positive_class` names, or the last; None for anything else.
+
+    Errors as of `find_positive_class`.
+    """
+    grade = table.positive_from if settings.positive_from is None else settings.positive_from
+    if settings.positive_class is None:
+        two = table.task == "multiclass" and len(table.classes) == 2 and grade is None
+        return table.classes[-1] if two else None
+    return find_positive_class(settings.positive_class, table.classes, task=table.task, positive_from=grade)
+
+
+def find_positive_class(name: str, classes: Sequence[str], *, task: str, positive_from: int | None) -> str:
+    """The one of two classes that is called `name`: as it is written, but for spaces around it and "1.0" for "1".
+
+    Args:
+        name: As the user gives it.
+        classes: All there are.
+        task: Of the labels.
+        positive_from: The grade from which on images are positive, if there is one.
+
+    Raises:
+        ConfigError: There are not two classes of one label per image, or none has this name.
+    """
+    why = None
+    if task == "multilabel":
+        why = f"this data has 0/1 labels ({listed(classes)}), and 1 is positive in each"
+    elif positive_from is not None:
+        why = f"this data has grades, and those from {positive_from} on are positive (--positive-from)"
+    elif len(classes) != 2:
+        why = f"this data has {len(classes)}: {listed(classes)}"
+    if why:
+        raise ConfigError(
+            f"--positive-class {name} needs two classes and one label per image; {why}. Leave --positive-class out.",
+            misfits=("positive_class",),
+        )
+    if name in classes:
+        return name
+    alike = [item for item in classes if _same_text(item) == _same_text(name)]
+    if len(alike) == 1:
+        return alike[0]
+    folded = [item for item in classes if _same_text(item).casefold() == _same_text(name).casefold()]
+    near = folded or near_names(name, classes)
+    meant = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Give one of them."
+    raise ConfigError(
+        f"--positive-class {name!r}: the classes are {' and '.join(map(repr, classes))}. {meant}",
+        misfits=("positive_class",),
+    )
+
+
+def _same_text(name: str) -> str:
+    return unicodedata.normalize("NFC", written(name))
+
+
+def _check_grades(table: ImageTable, positive_from: int) -> None:
+    if table.task == "multilabel" or not all(_INTEGER.fullmatch(name) for name in table.classes):
+        raise DataError(
+            f"--positive-from {positive_from} needs one integer grade per image; "
+            f"the labels are {listed(table.classes)}.",
+            misfits=("positive_from",),
+        )
+    counts = Counter(int(name) >= positive_from for name in table.classes)
+    if not counts[True] or not counts[False]:
+        missing = "reaches" if not counts[True] else "is below"
+        raise DataError(
+            f"--positive-from {positive_from}: no grade {missing} it, of {listed(table.classes)}. "
+            f"Choose one above {table.classes[0]} and up to {table.classes[-1]}.",
+            misfits=("positive_from",),
+        )
+
+
+def _alike(table: ImageTable) -> tuple[str, ...]:
+    """A note for each set of classes that are spelt alike: one class, most often, by several hands."""
+    spelt: dict[str, list[str]] = {}
+    counts = dict(zip(table.classes, (table.targets == 1).sum(axis=0).tolist(), strict=True))
+    for name in table.classes:
+        spelt.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), []).append(name)
+    return tuple(
+        f"{' and '.join(f'{name!r} ({counts[name]})' for name in names)} are spelt alike and count as "
+        f"{len(names)} classes; give them one name if they are one"
+        for names in spelt.values()
+        if len(names) > 1
+    )
+
+
+def _one_sided(table: ImageTable) -> tuple[str, ...]:
+    """A note for each of the labels whose known values are all the same: its AUC is undefined."""
+    notes = []
+    for name, values in zip(table.classes, table.targets.T, strict=True):
+        known = values[~np.isnan(values)]
+        if not known.size or known.min() == known.max():
+            found = f"only {known[0]:g}" if known.size else "no known value"
+            notes.append(f"label {name!r} has {found}: its AUC will be undefined")
+    return tuple(notes)

@@ -1,0 +1,286 @@
+"""The datasets: where images, labels, patients and splits come from.
+
+To add one, write `datasets/<name>.py` with
+
+    def read(settings: DataSettings, location: str | None = None) -> ImageTable
+
+and add one line to `DATASETS`; `--data <name>:<location>` then reads it. `public_set.py` holds what the readers of
+public downloads share. Errors are `DataError`s. Task, classes and `--positive-from` are checked here for every dataset;
+`--patient-regex` and DICOM headers serve all that bring no patients, and `--frames` all.
+
+Locations with options: `FOLDER,name=value,…`, or `FOLDER?…` as TFDS writes them.
+"""
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radtransfer.config.schema import Config, DataSettings
+from radtransfer.errors import ConfigError, DataError, Table, UnknownNameError, near_path
+from radtransfer.images.refs import remote_source
+from radtransfer.process import Progress
+
+if TYPE_CHECKING:
+    from radtransfer.data.table import ImageTable
+
+DATASETS = Table(
+    "dataset",
+    {
+        "image_folder": "radtransfer.data.folder:read",
+        "csv_table": "radtransfer.data.csv:read",
+        "fold_directory": "radtransfer.data.image_list:read",
+        "synthetic_fundus": "radtransfer.data.synthetic:read",
+        "tfds": "radtransfer.data.tfds:read",
+        "chest_xray": "radtransfer.data.public:read_chest_xray",
+        "busi": "radtransfer.data.public:read_busi",
+        "ddti": "radtransfer.data.public:read_ddti",
+        "cbis_ddsm": "radtransfer.data.public_parsers:read",
+        "mrnet": "radtransfer.data.public_parsers:read_mrnet",
+        "pcam": "radtransfer.data.public_parsers:read_pcam",
+        "isic2018": "radtransfer.data.public:read_isic2018",
+        "ham10000": "radtransfer.data.public:read_ham10000",
+        "kvasir": "radtransfer.data.public:read_kvasir",
+        "chexpert": "radtransfer.data.public_parsers:read_chexpert",
+        "eyepacs": "radtransfer.data.public:read_eyepacs",
+        "aptos2019": "radtransfer.data.public:read",
+        "radimagenet_task": "radtransfer.data.public_parsers:read_radimagenet_task",
+    },
+)
+
+
+def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "ImageTable":
+    """Every image of the data set that `settings.source` names, with labels, patients and given splits.
+
+    The source is NAME or NAME:LOCATION of a dataset in the table; otherwise a folder of images, a folder of
+    `train_fold1.csv …`, a prepared data set, or a CSV, whichever stands there; or the address of a prepared data set,
+    `gs://…`, which is copied to this machine first. `progress` hears of the copy.
+
+    Raises:
+        ConfigError: No source, or settings that contradict each other.
+        DataError: Nothing usable is there, or patient ids mislead; says what was expected and found.
+    """
+    from radtransfer.data.csv import with_frames
+    from radtransfer.data.labels import check_labels
+    from radtransfer.data.patients import patient_id_errors, with_header_patients, with_patients
+
+    check_patient_settings(settings)
+    name, location = find_dataset(settings.source, progress)
+    check_column_settings(settings, name)
+    check_folder(name, location, settings)
+    table = DATASETS[name](settings, location)
+    check_places(table, name, location, settings)
+    notes = check_labels(table, settings)
+    table = replace(table, notes=table.notes + notes, alike_patients=settings.allow_alike_patients)
+    table = with_patients(with_header_patients(table, settings), settings)
+    for error in patient_id_errors(table):
+        raise error
+    return with_frames(table, settings)
+
+
+def read_fitting_table(config: Config, *, progress: Progress | None = None) -> "tuple[ImageTable, DataSettings]":
+    """`read_table`, less those of the settings in `config.optional` that do not fit the data; and the settings used.
+
+    Errors as of `read_table`.
+    """
+    settings = config.data
+    while True:
+        try:
+            return read_table(settings, progress=progress), settings
+        except (ConfigError, DataError) as error:
+            default = DataSettings()
+            misfits = [name for name in error.misfits if f"data.{name}" in config.optional]
+            misfits = [name for name in misfits if getattr(settings, name) != getattr(default, name)]
+            if not misfits:
+                raise
+            settings = replace(settings, **{misfits[0]: getattr(default, misfits[0])})
+
+
+def fitted(config: Config, progress: Progress) -> Config:
+    """`config` without the data settings of its file that do not fit the data given by hand, of which a note tells.
+
+    Errors as of `read_table`.
+    """
+    if not config.optional:
+        return config
+    _, used = read_fitting_table(config, progress=progress)
+    if note := misfits_note(config, used):
+        progress.note(note)
+    return replace(config, data=used, optional=frozenset())
+
+
+def misfits_note(config: Config, used: DataSettings) -> str | None:
+    """Which data settings of `config` were left out, in one sentence; None where none was."""
+    left_out = [
+        f"data.{item.name} ({','.join(value) if isinstance(value, tuple) else value})"
+        for item in fields(used)
+        if (value := getattr(config.data, item.name)) != getattr(used, item.name)
+    ]
+    return f"left out, as they do not fit {used.source}: {', '.join(left_out)}" if left_out else None
+
+
+def check_patient_settings(settings: DataSettings) -> None:
+    """Raises ConfigError if two settings say where the patient comes from."""
+    if settings.patient_column and settings.patient_regex:
+        raise ConfigError(
+            f"The patient comes from one place: got --patient-column {settings.patient_column} and "
+            f"--patient-regex {settings.patient_regex}. Leave one out.",
+            misfits=("patient_regex", "patient_column"),
+        )
+
+
+def check_column_settings(settings: DataSettings, dataset: str) -> None:
+    """Raises ConfigError if settings on columns do not fit each other, or a dataset that has no such columns."""
+    placement = {"--split-column": settings.split_column, "--fold-column": settings.fold_column}
+    given = [option for option, name in placement.items() if name]
+    if given and dataset != "csv_table":
+        why = (
+            "the files' names give fold and split"
+            if dataset in ("fold_directory", "radimagenet_task")
+            else "it has none"
+        )
+        raise ConfigError(
+            f"{given[0]} {placement[given[0]]} names a column of a table, but {settings.source} is a {dataset}: {why}. "
+            "Leave it out.",
+            misfits=(given[0].strip("-").replace("-", "_"),),
+        )
+    separator = settings.label_separator
+    if separator is None:
+        return
+    if dataset not in ("csv_table", "fold_directory"):
+        raise ConfigError(
+            f"--label-separator is for a column of a table, but {settings.source} is a {dataset}. Leave it out.",
+            misfits=("label_separator",),
+        )
+    if not separator or len(settings.label_column) > 1 or settings.task in ("binary", "multiclass"):
+        received = (
+            "an empty text"
+            if not separator
+            else f"--label-column {','.join(settings.label_column)}"
+            if len(settings.label_column) > 1
+            else f"--task {settings.task}"
+        )
+        raise ConfigError(
+            "--label-separator needs the text that separates the labels in the cells of one column, such as |, and "
+            f"makes several labels per image. Received: {received}.",
+            misfits=("label_column" if len(settings.label_column) > 1 else "task", "label_separator"),
+        )
+
+
+def check_folder(name: str, location: str | None, settings: DataSettings) -> None:
+    """Raises DataError if links lead out of the folder that holds a data set, and may not."""
+    from radtransfer.data.image_files import check_links, links_out, walk_files
+    from radtransfer.data.image_list import find_split_tables
+
+    place = (location or "").partition("?")[0] if name == "tfds" else location or ""
+    folder = Path(split_location(place)[0]).expanduser().absolute()
+    if settings.outside_root or not place or name == "csv_table" or not folder.is_dir():
+        return
+    if name == "fold_directory":  # which may stand among other things
+        check_links(folder, links_out(folder, [table.file for table in find_split_tables(folder)]))
+    elif name != "image_folder":  # which looks while it lists its files
+        walk_files(folder)
+
+
+def check_places(table: "ImageTable", name: str, location: str | None, settings: DataSettings) -> None:
+    """Raises DataError if links lead the images of a folder of tables out of that folder, and may not."""
+    from radtransfer.data.image_files import check_links, links_out
+    from radtransfer.images.refs import file_of
+
+    if name == "fold_directory" and settings.image_root is None and not settings.outside_root:
+        folder = Path(location or "").expanduser().absolute()
+        check_links(folder, links_out(folder, [file_of(place) for place in table.files if place is not None]))
+
+
+def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[str, str | None]:
+    """The name of the dataset that reads `source`, and the location that it is given, on this machine.
+
+    A set that is named by its address is copied here first, of which `progress` hears.
+
+    Raises:
+        ConfigError: No source, or a NAME:LOCATION whose name no table holds.
+        DataError: Nothing is there, or a folder that cannot be looked into.
+    """
+    if not source:
+        raise ConfigError("No data given. Pass --data with a folder of class folders, a CSV or a built-in set.")
+    if (remote := remote_source(source)) is not None:
+        from radtransfer.data.tfds import copied_set
+
+        return "tfds", copied_set(remote, progress or Progress())
+    name, colon, location = source.partition(":")
+    if name in DATASETS:
+        return name, location or None
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if _holds_prepared_set(path):
+            return "tfds", str(path)
+        return ("fold_directory" if _holds_split_tables(path) else "image_folder"), str(path)
+    if path.exists() or path.is_symlink():
+        return "csv_table", str(path)
+    # A single letter before the colon is a Windows drive.
+    if colon and re.fullmatch(r"\w{2,}", name):
+        raise UnknownNameError("dataset", name, DATASETS)
+    names = "" if path.name != source else f", or one of {', '.join(DATASETS)}"
+    raise DataError(
+        f"No data at {source!r}: expected a folder with one sub-folder per class, a CSV, or a folder of "
+        f"train_fold1.csv …{names}.{near_path(path)}"
+    )
+
+
+def check_source(source: str | None) -> None:
+    """See that something lies at a source that is given, where a model has to be opened before it is read.
+
+    Errors as of `find_dataset`; an address is not asked.
+    """
+    if source is not None and remote_source(source) is None:
+        find_dataset(source)
+
+
+def absolute_source(source: str) -> str:
+    """`source` as it reads the same data from every folder."""
+
+    name, _, location = source.partition(":")
+    if name in DATASETS:
+        return f"{name}:{absolute_location(location)}" if location else source
+    return absolute_location(source)
+
+
+def _holds_prepared_set(folder: Path) -> bool:
+    from radtransfer.data.tfds import is_prepared
+    from radtransfer.data.tfds_files import METADATA
+
+    return is_prepared(folder) or (folder / METADATA).is_file()
+
+
+def _holds_split_tables(folder: Path) -> bool:
+    from radtransfer.data.image_list import find_split_tables
+
+    try:
+        return any(table.split == "train" for table in find_split_tables(folder))
+    except PermissionError:
+        raise DataError(f"The folder {folder} may not be read. Check its permissions.") from None
+
+
+_OPTION = re.compile(r"\s*(\w+)\s*=([^,/\\]*)")
+
+
+def split_location(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The folder, and the (name, value) pairs after it; a folder that is there is never cut."""
+    folder, options = text, []
+    while not (folder and Path(folder).expanduser().exists()):
+        start, comma, end = folder.rpartition(",")
+        option = _OPTION.fullmatch(end)
+        if not comma or option is None:
+            break
+        folder, options = start, [(option[1], option[2].strip()), *options]
+    return folder, tuple(options)
+
+
+def absolute_location(text: str) -> str:
+    """`text` with the full path of the folder that is there; where none is, `text` as it stands."""
+    folder, options = split_location(text)
+    path = Path(folder).expanduser()
+    if folder and path.exists():
+        return ",".join([str(path.absolute()), *(f"{name}={value}" for name, value in options)])
+    before, mark, after = text.partition("?")
+    return f"{absolute_location(before)}?{after}" if mark else text

@@ -1,0 +1,369 @@
+"""The built-in data set: synthetic fundus photographs whose number of lesions gives the grade, 0 to 4.
+
+Source text: `synthetic_fundus`, or with options `synthetic_fundus:images=600,size=128,seed=0`.
+
+    grade   lesions   kinds
+      0        0      none
+      1      1–3      microaneurysms
+      2      8–12     microaneurysms, haemorrhages, exudates
+      3     18–24     the same
+      4     32–40     the same
+
+A patient has two eyes of one look; each grade belongs to one patient in five, and one left eye in three is a
+grade better or worse than the right. The images are drawn once, into the user's cache folder, and read from
+there afterwards. They are a toy: a network that grades them has learnt nothing about diabetic retinopathy.
+
+How one synthetic fundus photograph is drawn; nothing in it comes from a patient.
+
+Coordinates are those of the photograph's circle: x to the right, y downwards, both -1 to 1, drawn as a right
+eye (optic disc to the right of the macula). Colours are fractions of full brightness, RGB.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.public import write_once
+from radtransfer.data.table import ImageTable
+from radtransfer.errors import ConfigError, UnknownNameError
+from radtransfer.runs.cache import cache_folder
+
+LESIONS_OF_GRADE = ((0, 0), (1, 3), (8, 12), (18, 24), (32, 40))
+"""Fewest and most lesions of each grade, 0 to 4."""
+
+OVERSAMPLING = 4
+"""Masks are drawn this many times larger and averaged, which smooths their edges."""
+
+LESION_KINDS = ("microaneurysm", "haemorrhage", "exudate")
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What the two eyes of a patient, and the camera that saw both, have in common."""
+
+    colour: np.ndarray
+    texture: float
+    disc: tuple[float, float, float]
+    vessel_width: float
+    winding: float
+    vignette: float
+    brightness: float
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What lies on the retina: how much of each pixel it covers, float (size, size), 0–1."""
+
+    veins: np.ndarray
+    arteries: np.ndarray
+    blood: np.ndarray
+    exudates: np.ndarray
+
+
+class Canvas:
+    """A mask on which shapes are drawn in the photograph's coordinates."""
+
+    def __init__(self, size: int):
+        self._half = size * OVERSAMPLING / 2
+        self._image = Image.new("L", (size * OVERSAMPLING,) * 2)
+        self._draw = ImageDraw.Draw(self._image)
+
+    def line(self, points: np.ndarray, width: float) -> None:
+        pixels = max(1, round(width * self._half))
+        self._draw.line(self._pixels(points), fill=255, width=pixels, joint="curve")
+
+    def blob(self, points: np.ndarray) -> None:
+        self._draw.polygon(self._pixels(points), fill=255)
+
+    def coverage(self, softness: float = 0.0) -> np.ndarray:
+        """The mask at the photograph's size, its edges blurred over `softness`."""
+        image = self._image.reduce(OVERSAMPLING)
+        blurred = image.filter(ImageFilter.GaussianBlur(softness * image.width / 2))
+        return np.asarray(blurred, dtype=np.float32) / 255
+
+    def _pixels(self, points: np.ndarray) -> list[float]:
+        return ((points + 1) * self._half).ravel().tolist()
+
+
+def patient_appearance(rng: np.random.Generator) -> Appearance:
+    """A new patient: pigmentation, optic disc, vessels, camera."""
+    pale, dark = np.array([0.90, 0.47, 0.24]), np.array([0.66, 0.27, 0.13])
+    pigment = rng.uniform()
+    return Appearance(
+        colour=(1 - pigment) * pale + pigment * dark + rng.normal(0, 0.02, 3),
+        texture=rng.uniform(0.02, 0.07),
+        disc=(rng.uniform(0.46, 0.56), rng.uniform(-0.06, 0.06), rng.uniform(0.125, 0.16)),
+        vessel_width=rng.uniform(0.034, 0.044),
+        winding=rng.uniform(0.06, 0.13),
+        vignette=rng.uniform(0.25, 0.5),
+        brightness=rng.uniform(0.8, 1.1),
+    )
+
+
+def fundus_image(rng: np.random.Generator, appearance: Appearance, grade: int, size: int) -> np.ndarray:
+    """A photograph of a right eye: uint8, (size, size, 3), RGB."""
+    x, y = _grid(size)
+    picture, light = _retina(rng, appearance, x, y), _light(rng, appearance, x, y)
+    masks = _draw_masks(rng, appearance, grade, size)
+    picture = _blend(picture, _disc_light(appearance, x, y), np.array([1.0, 0.88, 0.62]))
+    for coverage, transmitted in (
+        (masks.veins, (0.62, 0.40, 0.42)),
+        (masks.arteries, (0.80, 0.52, 0.52)),
+        (masks.blood, (0.55, 0.27, 0.28)),
+    ):
+        picture = picture * (1 - coverage[..., None] * (1 - np.array(transmitted)))
+    picture = _blend(picture, 0.9 * masks.exudates, np.array([1.0, 0.93, 0.58]))
+    picture = picture * light[..., None] + rng.normal(0.012, 0.010, picture.shape)
+    return (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
+    axis = (np.arange(size) + 0.5) * 2 / size - 1
+    return axis[None, :], axis[:, None]
+
+
+def _blend(picture: np.ndarray, share: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    return picture + share[..., None] * (colour - picture)
+
+
+def _retina(rng: np.random.Generator, appearance: Appearance, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The background with its pigment texture and the darker macula."""
+    size = y.size
+    texture = sum(_clouds(rng, cells, size) for cells in (5, 11, 24)) * appearance.texture
+    disc_x, disc_y, _ = appearance.disc
+    macula = np.exp(-((x - disc_x + 0.62) ** 2 + (y - disc_y - 0.04) ** 2) / 0.035)
+    shade = 1 + texture[..., None] - macula[..., None] * np.array([0.28, 0.42, 0.42])
+    return appearance.colour * shade
+
+
+def _clouds(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
+    """Smooth noise of unit strength with about `cells` bumps across."""
+    noise = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
+    return np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _disc_light(appearance: Appearance, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The optic disc: a soft-edged oval with a paler cup."""
+    disc_x, disc_y, radius = appearance.disc
+    distance = np.hypot((x - disc_x) / 0.9, y - disc_y) / radius
+    rim, cup = 1 / (1 + np.exp((distance - 1) * 14)), np.exp(-((distance / 0.45) ** 2))
+    halo = np.exp(-((distance / 1.7) ** 2))
+    return np.clip(0.15 * halo + 0.58 * rim + 0.22 * cup, 0, 1)
+
+
+def _light(rng: np.random.Generator, appearance: Appearance, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Flash, vignette, uneven illumination, and the black surround."""
+    radius, angle = np.hypot(x, y), rng.uniform(0, 2 * np.pi)
+    gradient = 1 + rng.uniform(0.05, 0.25) * (x * np.cos(angle) + y * np.sin(angle))
+    aperture = np.clip((0.965 - radius) * y.size / 3, 0, 1)
+    flash = appearance.brightness * rng.uniform(0.93, 1.07)
+    return flash * gradient * (1 - appearance.vignette * radius**2.5) * aperture
+
+
+def _draw_masks(rng: np.random.Generator, appearance: Appearance, grade: int, size: int) -> Masks:
+    veins, arteries, blood, exudates = (Canvas(size) for _ in range(4))
+    for canvas, scale in ((veins, 1.0), (arteries, 0.72)):
+        for points, width in _vessels(rng, appearance, scale):
+            canvas.line(points, width)
+    low, high = LESIONS_OF_GRADE[grade]
+    for place in _lesion_places(rng, appearance, rng.integers(low, high + 1)):
+        kind = "microaneurysm" if grade < 2 else rng.choice(LESION_KINDS, p=(0.4, 0.35, 0.25))
+        canvas = exudates if kind == "exudate" else blood
+        canvas.blob(place + _lesion_outline(rng, kind))
+    return Masks(veins.coverage(), arteries.coverage(), blood.coverage(0.008), exudates.coverage(0.006))
+
+
+def _vessels(rng: np.random.Generator, appearance: Appearance, scale: float) -> Iterator[tuple[np.ndarray, float]]:
+    """Pieces of the vessel tree, as points and a width: four arcades from the optic disc, each branching."""
+    start, width = np.array(appearance.disc[:2]), appearance.vessel_width * scale
+    for side in (-1, 1):
+        temporal = side * rng.uniform(1.7, 2.1), side * rng.uniform(0.55, 0.9)
+        nasal = side * rng.uniform(0.45, 1.0), side * rng.uniform(-0.3, 0.4)
+        yield from _branches(rng, start, *temporal, width, appearance.winding)
+        yield from _branches(rng, start, *nasal, width * 0.75, appearance.winding)
+
+
+def _branches(
+    rng: np.random.Generator, start: np.ndarray, angle: float, bend: float, width: float, winding: float
+) -> Iterator[tuple[np.ndarray, float]]:
+    """A vessel that leaves `start` at `angle` (radians), turns by `bend` per unit length, thins and forks."""
+    waiting = [(start, angle, bend, width)]
+    while waiting:
+        start, angle, bend, width = waiting.pop()
+        steps = int(rng.integers(5, 9))
+        angles = angle + np.cumsum(bend * 0.045 + rng.normal(0, winding, steps))
+        moves = 0.045 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        points = np.concatenate([start[None], start + np.cumsum(moves, axis=0)])
+        yield points, width
+        if np.hypot(*points[-1]) > 1 or width < 0.009:
+            continue
+        waiting.append((points[-1], angles[-1], bend, width * 0.91))
+        if rng.uniform() < 0.6:
+            turn = rng.choice((-1, 1)) * rng.uniform(0.4, 0.9)
+            waiting.append((points[-1], angles[-1] + turn, -0.6 * turn, width * rng.uniform(0.45, 0.65)))
+
+
+def _lesion_places(rng: np.random.Generator, appearance: Appearance, count: int) -> np.ndarray:
+    """Float (count, 2): off the optic disc, and apart from one another so that they can be counted."""
+    disc_x, disc_y, radius = appearance.disc
+    places: list[np.ndarray] = []
+    while len(places) < count:
+        distance, angle = 0.85 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
+        place = distance * np.array([np.cos(angle), np.sin(angle)])
+        taken = [*places, np.array([disc_x, disc_y])]
+        room = [0.11] * len(places) + [radius + 0.08]
+        if np.all(np.hypot(*(np.array(taken) - place).T) > room):
+            places.append(place)
+    return np.array(places).reshape(count, 2)
+
+
+def _lesion_outline(rng: np.random.Generator, kind: str) -> np.ndarray:
+    """A closed outline round the origin, float (points, 2): a dot, a ragged blot or a small bright patch."""
+    low, high, ragged = {
+        "microaneurysm": (0.020, 0.027, 0.0),
+        "haemorrhage": (0.030, 0.056, 0.20),
+        "exudate": (0.020, 0.036, 0.16),
+    }[kind]
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    waves = [rng.normal() * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (2, 3)]
+    radii = rng.uniform(low, high) * (1 + ragged * np.clip(sum(waves), -2, 2))
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+
+
+VERSION = 1
+"""Raised with every change of the drawing, so that no cached image of an older one is taken for a new one."""
+
+CLASSES = tuple(str(grade) for grade in range(len(LESIONS_OF_GRADE)))
+
+TABLE_NAME = "images.csv"
+
+README = """\
+SYNTHETIC fundus photographs, drawn by radtransfer ({options}, generator version {version}).
+
+No patient was photographed and no finding is real. The number of drawn lesions gives the grade. The images
+serve to try the software; results on them say nothing about eyes. images.csv lists path, label and patient.
+This is a cache: delete the folder whenever you like, it is drawn again when it is needed.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be asked for after `synthetic_fundus:`."""
+
+    images: int = 600
+    size: int = 128
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return ",".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
+
+LIMITS = {"images": (10, 100_000), "size": (32, 1024), "seed": (0, 2**31 - 1)}
+"""Smallest and largest value of each option."""
+
+
+def read(settings: DataSettings, location: str | None = None) -> ImageTable:
+    """The table of the synthetic images, which are drawn first where the cache does not hold them.
+
+    Args:
+        settings: Those that name columns must be left alone, as the set knows its labels and patients.
+        location: Options, "images=600,size=128,seed=0", each of which may be left out.
+
+    Raises:
+        ConfigError: An option or setting does not fit.
+        DiskError: The images do not fit on the disk.
+    """
+    _check_settings(settings)
+    options = parse_options(location)
+    name = f"v{VERSION}-{options.images}-images-{options.size}px-seed{options.seed}"
+    folder = cache_folder() / "synthetic_fundus" / name
+    folder, notes = write_once(folder, lambda draft: _write(draft, options), what="The synthetic images")
+    table = _table(folder, options)
+    return replace(table, notes=(*notes, *table.notes))
+
+
+def parse_options(location: str | None) -> Options:
+    """The options written as "name=value,…".
+
+    Raises:
+        ConfigError: A name is unknown or a value is no integer in its range.
+    """
+    values = {}
+    for part in filter(None, (location or "").split(",")):
+        name, _, text = (piece.strip() for piece in part.partition("="))
+        values[name] = _option_value(name, text)
+    return Options(**values)
+
+
+def _option_value(name: str, text: str) -> int:
+    if name not in LIMITS:
+        raise UnknownNameError("option of synthetic_fundus", name, LIMITS)
+    low, high = LIMITS[name]
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise ConfigError(
+            f"synthetic_fundus: {name} must be an integer from {low} to {high}, got {text!r}. "
+            f"Write it like this: synthetic_fundus:{Options()}"
+        )
+    return int(text)
+
+
+def _check_settings(settings: DataSettings) -> None:
+    """Refuse what this set would have to ignore."""
+    for name in ("image_root", "path_column", "label_column", "patient_column", "patient_regex"):
+        if getattr(settings, name):
+            raise ConfigError(
+                f"data.{name} is {getattr(settings, name)!r}, but synthetic_fundus brings its own images, "
+                f"labels and patients. Leave data.{name} out.",
+                misfits=(name,),
+            )
+
+
+def _write(folder: Path, options: Options) -> None:
+    (folder / "README.txt").write_text(README.format(options=options, version=VERSION), encoding="utf-8")
+    rows = [("path", "label", "patient")]
+    for name, grade, patient, pixels in _draw(options):
+        Image.fromarray(pixels).save(folder / name)
+        rows.append((name, str(grade), patient))
+    with (folder / TABLE_NAME).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _draw(options: Options) -> Iterator[tuple[str, int, str, np.ndarray]]:
+    """File name, grade, patient and pixels of every image; a patient's two eyes look alike."""
+    for index in range(options.images):
+        number, is_left = divmod(index, 2)
+        appearance = patient_appearance(np.random.default_rng([options.seed, number]))
+        rng = np.random.default_rng([options.seed, number, 1 + is_left])
+        grade = _patient_grade(options.seed, number)
+        if is_left:
+            grade = int(np.clip(grade + rng.choice((-1, 0, 0, 0, 0, 1)), 0, len(CLASSES) - 1))
+        pixels = fundus_image(rng, appearance, grade, options.size)
+        patient, eye = f"patient_{number:05d}", "left" if is_left else "right"
+        yield f"{patient}_{eye}.png", grade, patient, pixels[:, ::-1] if is_left else pixels
+
+
+def _patient_grade(seed: int, number: int) -> int:
+    """Every five patients in a row have the five grades, in an order of their own."""
+    block, place = divmod(number, len(CLASSES))
+    return int(np.random.default_rng([seed, block, 0, 0]).permutation(len(CLASSES))[place])
+
+
+def _table(folder: Path, options: Options) -> ImageTable:
+    with (folder / TABLE_NAME).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    labels = [CLASSES.index(row["label"]) for row in rows]
+    files = tuple(folder / row["path"] for row in rows)
+    return ImageTable(
+        paths=tuple(row["path"] for row in rows),
+        files=tuple(file if file.is_file() else None for file in files),
+        targets=np.eye(len(CLASSES), dtype=np.float32)[labels],
+        classes=CLASSES,
+        task="multiclass",
+        patients=tuple(row["patient"] for row in rows),
+        notes=(f"synthetic images drawn by radtransfer ({options}), no photographs of patients: {folder}",),
+    )

@@ -1,0 +1,622 @@
+"""Sets of TensorFlow Datasets, and those that `data prepare` writes in the same form: one reader for both.
+
+A data set of TensorFlow Datasets (TFDS), one of its own or one that `radtransfer data prepare` wrote.
+
+Source text: `tfds:LOCATION` or `tfds:LOCATION?split=NAME+NAME`. LOCATION is a folder that holds the set, or
+NAME[/CONFIG][:VERSION] of a set that was prepared in TFDS's own folder (`--image-root` names another one).
+
+The splits train, validation and test are the given split. Those that `?split=` names are taken together, as in
+TFDS, and folds are drawn from them.
+
+A prepared data set that lies where TensorFlow's file systems reach, such as `gs://BUCKET/SET`, and its copy here.
+
+Training reads images in another order each epoch, which would be a request for every image. So the set is copied
+once, shard by shard, into the cache folder, and read from there. A copy that was stopped goes on with the shard that
+it was at; a set whose files have another size or time is copied anew, beside the old one.
+
+The table that stands beside the shards of a prepared data set, written and read so that nothing changes.
+
+images.csv        a row per image: path, label (or a column `label: NAME` for each of several), patient, split (or
+                  `fold 1`, `fold 2`, …), shard, offset, length, sha256
+provenance.json   what the images were made of; written last, so that a folder without it is not finished
+
+The labels of a TFDS set as targets.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.columns import split_names
+from radtransfer.data.labels import label_values, listed, one_hot, plain, written
+from radtransfer.data.table import ImageTable
+from radtransfer.data.tfds_files import (
+    KNOWN_SETS,
+    METADATA,
+    ChosenFeatures,
+    KnownSet,
+    SetIndex,
+    Source,
+    choose_features,
+    index_set,
+    open_builder,
+    value_features,
+)
+from radtransfer.errors import ConfigError, DataError, DiskError
+from radtransfer.files import size_text, whole_file
+from radtransfer.images.refs import FilePart, RemoteSource
+from radtransfer.process import Progress, all_in_parallel, require_keras
+from radtransfer.runs.cache import cache_folder
+from radtransfer.runs.folder import write_rows
+
+_PIECE = 1 << 24
+"""Bytes that are copied at a time."""
+
+_LISTING = 16
+"""Files that are asked for their size at a time."""
+
+
+def copied_set(source: RemoteSource, progress: Progress) -> str:
+    """The location on this machine, as dataset `tfds` reads it, of the set at `source`; copied unless it is there.
+
+    Raises:
+        DataError: TensorFlow has no such file system or cannot read there, or no prepared data set lies there.
+        DiskError: The cache folder has no room, or cannot be written.
+    """
+    address = source.address
+    if source.reader not in (None, "tfds"):
+        raise DataError(f"{address}: {source.reader} reads folders of this machine. {_advice(source.scheme)}")
+    _check_scheme(address, source.scheme)
+    files = _files(source)
+    known = hashlib.sha256(f"{address} {sorted(files.items())}".encode()).hexdigest()
+    folder = cache_folder() / "remote" / f"{address.rpartition('/')[2]}-{known[:16]}"
+    _copy(address, folder, files, progress)
+    return f"{folder}{source.options}"
+
+
+def _check_scheme(address: str, scheme: str) -> None:
+    require_keras()
+    import tensorflow as tf
+
+    known = sorted(name for name in tf.io.gfile.get_registered_schemes() if name not in ("", "file"))
+    if scheme not in known:
+        raise DataError(
+            f"{address}: this TensorFlow knows {', '.join(f'{name}://' for name in known)} and folders. Mount it as a "
+            "folder, or copy the data set to this machine, and name that folder."
+        )
+
+
+def _files(source: RemoteSource) -> Mapping[str, tuple[int, int]]:
+    """Size in bytes, and time of change in ns, of each file of the set."""
+    import tensorflow as tf
+
+    address = source.address
+
+    def facts(name: str) -> tuple[int, int] | None:
+        status = tf.io.gfile.stat(f"{address}/{name}")
+        return None if status.is_directory else (status.length, status.mtime_nsec)
+
+    try:
+        # Asked first: a list of files is empty for whatever reason.
+        facts(METADATA)
+        # Names that begin with a dot are locks, and what is still being written.
+        names = [name for name in tf.io.gfile.listdir(address) if not name.startswith(".")]
+        found = all_in_parallel(facts, names, workers=_LISTING)
+    except tf.errors.NotFoundError:
+        raise DataError(
+            f"No prepared data set lies at {address}: it has no {METADATA}. {_advice(source.scheme)}"
+        ) from None
+    except tf.errors.OpError as error:
+        login = " (`gcloud auth application-default login`)" if source.scheme == "gs" else ""
+        raise DataError(
+            f"{_unreadable(address, error)} Check that this machine is online, that the address is right, and that you "
+            f"may read it{login}."
+        ) from None
+    return {name: fact for name, fact in zip(names, found, strict=True) if fact is not None}
+
+
+def _copy(address: str, folder: Path, files: Mapping[str, tuple[int, int]], progress: Progress) -> None:
+    """Copy the files that `folder` does not hold yet."""
+    missing = [name for name, (size, _) in sorted(files.items()) if _size(folder / name) != size]
+    if not missing:
+        progress.note(f"{address} is read from its copy in {folder}")
+        return
+    needed = sum(files[name][0] for name in missing)
+    advice = "Free some space, or name another folder in the environment variable RADTRANSFER_CACHE."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise DiskError(f"{address} cannot be copied to {folder} ({error.strerror}). {advice}") from None
+    if needed > free:
+        raise DiskError(f"{address} takes {size_text(needed)} in {folder}; {size_text(free)} are free. {advice}")
+    progress.note(f"{address}: copying {len(missing)} files, {size_text(needed)}, to {folder}")
+    for done, name in enumerate(missing, start=1):
+        _copy_file(f"{address}/{name}", folder / name, files[name])
+        progress.count("files copied", done, len(missing))
+
+
+def _copy_file(address: str, file: Path, facts: tuple[int, int]) -> None:
+    """Copy one file, whole or not at all, with its time: that tells whether images have changed."""
+    import tensorflow as tf
+
+    size, time = facts
+    with whole_file(file) as part:
+        try:
+            with tf.io.gfile.GFile(address, "rb") as there, part.open("wb") as here:
+                while piece := there.read(_PIECE):
+                    here.write(piece)
+        except tf.errors.OpError as error:
+            raise DataError(
+                f"{_unreadable(address, error)} What was copied is kept; the same command goes on."
+            ) from None
+        if part.stat().st_size != size:
+            raise DataError(f"{address} ended after {part.stat().st_size} of {size} bytes. Run the command again.")
+        os.utime(part, ns=(time, time))
+
+
+def _size(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None
+
+
+def _unreadable(address: str, error: Any) -> str:
+    reason = next(iter(str(error.message).strip().splitlines()), type(error).__name__)
+    # TensorFlow wraps what the network says in what its library is called.
+    reason = reason.rpartition("error details: ")[2].rstrip(".")
+    return f"{address} cannot be read ({reason[:300]})."
+
+
+def _advice(scheme: str) -> str:
+    return (
+        "Only prepared data sets are read from there: run `radtransfer data prepare DATA --out SET`, copy the folder "
+        f"SET to {scheme}://…, and name that."
+    )
+
+
+TABLE, PROVENANCE, STATE = "images.csv", "provenance.json", "prepare.json"
+
+_LABEL, _FOLD = "label: ", "fold "
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """Where an image lies in a prepared set, and the SHA-256 of the bytes that it was made of."""
+
+    shard: str
+    offset: int
+    length: int
+    sha256: str
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether `radtransfer data prepare` wrote, or is to go on writing, the folder."""
+    return (folder / PROVENANCE).is_file() or (folder / STATE).is_file()
+
+
+def write_table(folder: Path, table: ImageTable, stored: Sequence[StoredImage]) -> None:
+    """Write `images.csv`.
+
+    Args:
+        folder: The prepared set.
+        table: Its images.
+        stored: Where each of them lies.
+    """
+    columns = {"path": table.paths, **_label_columns(table)}
+    if table.patients is not None:
+        columns["patient"] = table.patients
+    columns |= _split_columns(table)
+    for name in ("shard", "offset", "length", "sha256"):
+        columns[name] = [getattr(image, name) for image in stored]
+    write_rows(folder / TABLE, list(columns), zip(*columns.values(), strict=True))
+
+
+def read_prepared(folder: Path, settings: DataSettings) -> ImageTable:
+    """The images of a prepared set: paths, labels, patients and splits as the data it was made from had them.
+
+    Raises:
+        ConfigError: Settings that name what the set does not have.
+        DataError: It is not finished, a shard is missing or has another size, or the table is damaged.
+    """
+    provenance = _provenance(folder)
+    try:
+        _check_shards(folder, provenance["shards"])
+        table = _table(folder, _columns(folder / TABLE), provenance)
+        rows = provenance["rows"]
+    except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
+        raise DataError(
+            f"{folder}: {TABLE} or {PROVENANCE} is damaged ({type(error).__name__}: {error}). "
+            "Copy it again, or prepare the data set again with --overwrite."
+        ) from None
+    if len(table) != rows:
+        raise DataError(f"{folder / TABLE} has {len(table)} rows, {PROVENANCE} says {rows}. Copy it again.")
+    return _as_asked(table, settings, provenance)
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} is not finished: run the same `radtransfer data prepare` command again, which goes on."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / PROVENANCE} cannot be read ({error}). Prepare the data set again.") from None
+
+
+def _check_shards(folder: Path, shards: Sequence[dict[str, Any]]) -> None:
+    for shard in shards:
+        file = folder / shard["name"]
+        found = file.stat().st_size if file.is_file() else None
+        if found != shard["bytes"]:
+            state = "missing" if found is None else f"damaged: it has {found} bytes instead of {shard['bytes']}"
+            raise DataError(f"Shard {file} is {state}. Copy it again, or prepare the data set again with --overwrite.")
+
+
+def _columns(file: Path) -> dict[str, tuple[str, ...]]:
+    with file.open(encoding="utf-8", newline="") as handle:
+        rows = csv.reader(handle)
+        header = next(rows)
+        return dict(zip(header, zip(*rows, strict=True), strict=True))
+
+
+def _table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[str, Any]) -> ImageTable:
+    size, classes = provenance["image_size"], provenance["classes"]
+    pixels = (size, size) if provenance["encoding"] == "raw" else None
+    shards = {shard["name"]: folder.absolute() / shard["name"] for shard in provenance["shards"]}
+    places = zip(columns["shard"], columns["offset"], columns["length"], strict=True)
+    folds = [columns[name] for name in columns if name == "split" or name.startswith(_FOLD)]
+    return ImageTable(
+        paths=columns["path"],
+        files=tuple(FilePart(shards[name], int(start), int(length), pixels=pixels) for name, start, length in places),
+        targets=_targets(columns, classes, provenance["task"]),
+        classes=tuple(classes),
+        task=provenance["task"],
+        patients=columns.get("patient"),
+        splits=np.array(folds, dtype="U5") if folds else None,
+        positive_from=provenance.get("positive_from"),
+        notes=tuple(_notes(provenance)),
+    )
+
+
+def _targets(columns: dict[str, tuple[str, ...]], classes: Sequence[str], task: str) -> np.ndarray:
+    if task == "multilabel":
+        values = {"0": 0.0, "1": 1.0, "": np.nan}
+        return np.array(
+            [[values[text] for text in columns[_LABEL + name]] for name in classes], dtype=np.float32
+        ).T.copy()
+    number = {name: place for place, name in enumerate(classes)}
+    return np.eye(len(classes), dtype=np.float32)[[number[label] for label in columns["label"]]]
+
+
+def _label_columns(table: ImageTable) -> dict[str, Sequence[str]]:
+    if table.task != "multilabel":
+        return {"label": [table.classes[place] for place in table.targets.argmax(axis=1)]}
+    return {
+        _LABEL + name: ["" if np.isnan(value) else f"{value:g}" for value in values]
+        for name, values in zip(table.classes, table.targets.T, strict=True)
+    }
+
+
+def _split_columns(table: ImageTable) -> dict[str, Sequence[str]]:
+    if table.splits is None:
+        return {}
+    if len(table.splits) == 1:
+        return {"split": table.splits[0].tolist()}
+    return {f"{_FOLD}{number}": split.tolist() for number, split in enumerate(table.splits, start=1)}
+
+
+def _notes(provenance: dict[str, Any]) -> Iterator[str]:
+    size, made = provenance["image_size"], provenance["prepared"]
+    yield f"prepared {made[:10]} from {provenance['source']} at {size}×{size} pixels, {provenance['encoding']}"
+    if skipped := provenance["skipped"]:
+        yield f"{len(skipped)} images that could not be read were left out when it was prepared"
+
+
+def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, Any]) -> ImageTable:
+    """The labels that are asked for; patients by the regular expression, if there is one."""
+    if settings.image_root or settings.path_column:
+        name = "image_root" if settings.image_root else "path_column"
+        raise ConfigError(
+            f"data.{name} is given, but a prepared data set brings its own images. Leave it out.", misfits=(name,)
+        )
+    if settings.patient_column and (settings.patient_column != "patient" or table.patients is None):
+        has = "no patients" if table.patients is None else "them in 'patient'"
+        raise ConfigError(
+            f"--patient-column {settings.patient_column}: the prepared data set has {has}. Leave it out.",
+            misfits=("patient_column",),
+        )
+    parts, notes = {}, list(table.notes)
+    if settings.patient_regex is not None:
+        parts["patients"] = None
+    if settings.label_column and settings.label_column != ("label",):
+        if table.task != "multilabel" or set(settings.label_column) - set(table.classes):
+            has = listed(table.classes) if table.task == "multilabel" else "one label per image, 'label'"
+            raise ConfigError(
+                f"--label-column {','.join(settings.label_column)}: the prepared data set has {has}.",
+                misfits=() if set(settings.label_column) & set(table.classes) else ("label_column",),
+            )
+        kept = [place for place, name in enumerate(table.classes) if name in settings.label_column]
+        parts |= {"targets": table.targets[:, kept], "classes": tuple(table.classes[place] for place in kept)}
+    if table.task == "multilabel":
+        notes += _changed_counting(settings, provenance["settings"]["data"])
+    return replace(table, **parts, notes=tuple(notes))
+
+
+def _changed_counting(settings: DataSettings, before: dict[str, Any]) -> Iterator[str]:
+    for name in ("uncertain", "unmentioned"):
+        if getattr(settings, name) != before[name]:
+            yield f"--{name} {getattr(settings, name)} not used: the set was prepared with {before[name]}"
+
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+
+@dataclass(frozen=True)
+class SetLabels:
+    """The labels of a set.
+
+    Attributes:
+        targets: Of the labelled examples, as `ImageTable` has them.
+        classes: Class or label names.
+        task: "multiclass" or "multilabel".
+        known: Which examples are labelled, bool (examples,).
+        notes: What was chosen and what is left out.
+    """
+
+    targets: np.ndarray
+    classes: tuple[str, ...]
+    task: str
+    known: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def read_labels(
+    builder: "tfds.core.DatasetBuilder",
+    index: SetIndex,
+    features: ChosenFeatures,
+    settings: DataSettings,
+    known: KnownSet | None,
+) -> SetLabels:
+    """The labels of every example that has one.
+
+    Raises:
+        DataError: A label is none of the values that it may have, or no example has one.
+    """
+    if features.findings:
+        return _findings(builder, index, features, settings, known)
+    columns = [_texts(builder.info.features[name], index.values[name]) for name in features.labels]
+    if len(columns) > 1 or settings.task == "multilabel":
+        order = sorted(range(len(columns)), key=lambda column: features.labels[column])
+        names = tuple(features.labels[column] for column in order)
+        numbers = [_binary(builder.info.features[name], index.values[name]) for name in names]
+        return SetLabels(
+            _targets_labels(names, numbers, settings), names, "multilabel", np.ones(len(index.places), bool)
+        )
+    known_rows = np.array([text != "" for text in columns[0]])
+    missing = int((~known_rows).sum())
+    if missing == len(known_rows):
+        raise DataError(f"No example of the chosen splits has a label ({features.labels[0]}). Choose other splits.")
+    targets, classes = one_hot([text for text in columns[0] if text])
+    notes = (f"{missing} images without a label are left out",) if missing else ()
+    return SetLabels(targets, classes, "multiclass", known_rows, notes)
+
+
+def _findings(
+    builder: "tfds.core.DatasetBuilder",
+    index: SetIndex,
+    features: ChosenFeatures,
+    settings: DataSettings,
+    known: KnownSet,
+) -> SetLabels:
+    """One label per finding, from a feature that holds them in a row."""
+    label, notes = features.labels[0], []
+    class_names, rows = builder.info.features[label].feature.names, index.values[label]
+    wrong = [len(row) for row in rows if len(row) != len(known.findings)]
+    if wrong:
+        found = (
+            f"{len(wrong)} examples have another number of labels than the {len(known.findings)} findings of the set"
+        )
+        if builder.info.splits:
+            raise DataError(f"{found}, such as {wrong[0]}. Prepare the data set again.")
+        notes.append(f"{found}; missing ones count as unmentioned")
+    columns = []
+    for finding in features.findings:
+        place = known.findings.index(finding)
+        columns.append([known.meanings[class_names[row[place]]] if place < len(row) else "" for row in rows])
+    if not settings.label_column:
+        others = listed((name for name in known.findings if name not in features.findings), limit=20)
+        notes.append(f"labels {listed(features.findings)}; also there for --label-column: {others}")
+    targets = _targets_labels(features.findings, columns, settings)
+    return SetLabels(targets, features.findings, "multilabel", np.ones(len(rows), bool), tuple(notes))
+
+
+def _texts(feature: "tfds.features.FeatureConnector", values: Iterable[Any]) -> list[str]:
+    """Each label as text; "" where there is none."""
+    names = getattr(feature, "names", None)
+    if names is None:
+        return ["" if value is None else plain(str(value)) for value in values]
+    return ["" if value is None or value < 0 else names[value] for value in values]
+
+
+def _binary(feature: "tfds.features.FeatureConnector", values: Iterable[Any]) -> list[str]:
+    """Each label as 1, 0, -1 (uncertain) or nothing; a class without label is unmentioned."""
+    if getattr(feature, "names", None) is None:
+        return ["" if value is None else plain(str(value)) for value in values]
+    return ["" if value is None or value < 0 else str(value) for value in values]
+
+
+def _targets_labels(names: Sequence[str], columns: Sequence[Sequence[str]], settings: DataSettings) -> np.ndarray:
+    values = label_values(settings)
+    for name, column in zip(names, columns, strict=True):
+        if unknown := set(column) - set(values):
+            raise DataError(
+                f"Label {name!r}: expected 1, 0, -1 (uncertain) or nothing, received {min(unknown)!r}. "
+                "Several labels per image need two classes each."
+            )
+    return np.array([[values[text] for text in row] for row in zip(*columns, strict=True)], dtype="float32")
+
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+_EXAMPLE = "write tfds:FOLDER, or tfds:NAME/CONFIG such as tfds:patch_camelyon, with ?split=train if only that is meant"
+
+
+def read(settings: DataSettings, location: str | None = None) -> ImageTable:
+    """The images of the set `location`; nothing is downloaded.
+
+    Raises:
+        ConfigError: No location, or one with an unknown option.
+        DataError: No such set, it was not prepared, is incomplete or damaged, or does not hold what is asked for.
+    """
+    name, chosen = parse_location(location)
+    folder = Path(name).expanduser()
+    if is_prepared(folder):
+        return _only(read_prepared(folder, settings), chosen, name)
+    if folder.is_dir() and settings.image_root:
+        raise ConfigError(
+            f"tfds:{name} is a folder and brings its own images. Leave --image-root out.", misfits=("image_root",)
+        )
+    builder = open_builder(name, settings.image_root)
+    known = KNOWN_SETS.get(builder.name)
+    features = choose_features(builder.info.features, settings, known)
+    source = Source(
+        builder=builder,
+        location=name,
+        data_dir=settings.image_root,
+        image=features.image,
+        features=value_features(builder.info.features),
+        splits=_splits(builder, chosen, name),
+    )
+    return _table_source(source, index_set(source), features, settings, pooled=bool(chosen))
+
+
+def parse_location(location: str | None) -> tuple[str, tuple[str, ...]]:
+    """The name or folder, and the splits that `?split=` chooses.
+
+    Raises:
+        ConfigError: No location, or one with an unknown option.
+    """
+    name, mark, option = (location or "").partition("?")
+    key, _, value = option.partition("=")
+    chosen = tuple(filter(None, re.split(r"[+,]", value)))
+    if not name or (mark and (key != "split" or not chosen)):
+        raise ConfigError(f"tfds:{location or ''}: {_EXAMPLE}.")
+    return name, chosen
+
+
+def _splits(builder: "tfds.core.DatasetBuilder", chosen: Sequence[str], name: str) -> tuple[str, ...]:
+    """The splits to read, in the order of train, validation and test."""
+    known = list(builder.info.splits)
+    if not known:  # nothing is known of a set without files; `mock_data` gives every split the same examples
+        return tuple(chosen) or ("train",)
+    if unknown := [split for split in chosen if split not in known]:
+        raise DataError(f"tfds:{name} has no split {unknown[0]!r}. It has {listed(known)}.")
+    order = ("train", "val", "test")
+    names = split_names(known)
+    usual = sorted((split for split in known if names[split]), key=lambda split: order.index(names[split]))
+    if not chosen and not usual:
+        raise DataError(
+            f"tfds:{name} has no train split, but {listed(known)}. Choose with tfds:{name}?split={known[0]}"
+        )
+    return tuple(chosen or usual)
+
+
+def _only(table: ImageTable, chosen: Sequence[str], name: str) -> ImageTable:
+    """The images of the chosen splits of a prepared set, taken together."""
+    if not chosen:
+        return table
+    words = set(split_names(chosen).values())
+    if table.splits is None and words == {"train"}:
+        return table
+    if table.splits is None or len(table.splits) > 1 or None in words:
+        found = (
+            "train" if table.splits is None else f"{len(table.splits)} folds" if len(table.splits) > 1 else "one split"
+        )
+        raise DataError(f"tfds:{name}?split={'+'.join(chosen)}: this prepared set brings {found}. Leave ?split= out.")
+    kept = table.select(np.isin(table.splits[0], sorted(words)))
+    return replace(kept, splits=None)
+
+
+def _table_source(
+    source: Source, index: SetIndex, features: ChosenFeatures, settings: DataSettings, *, pooled: bool
+) -> ImageTable:
+    known = KNOWN_SETS.get(source.builder.name)
+    labels = read_labels(source.builder, index, features, settings, known)
+    patients, patient_notes = _patients(index, features, settings, known)
+    paths, path_notes = _paths(index, features.name)
+    kept = np.flatnonzero(labels.known)
+    splits, split_notes = (None, ()) if pooled else _given([index.splits[row] for row in kept])
+    return ImageTable(
+        paths=tuple(paths[row] for row in kept),
+        files=tuple(index.places[row] for row in kept),
+        targets=labels.targets,
+        classes=labels.classes,
+        task=labels.task,
+        patients=None if patients is None else tuple(patients[row] for row in kept),
+        splits=splits,
+        notes=(*features.notes, *labels.notes, *path_notes, *patient_notes, *split_notes, *index.notes),
+    )
+
+
+def _paths(index: SetIndex, name: str | None) -> tuple[list[str], tuple[str, ...]]:
+    """The split, and in it the name of the example if all have one of their own, else its number."""
+    if name is not None:
+        paths = [f"{split}/{value}" for split, value in zip(index.splits, index.values[name], strict=True)]
+        if len(set(paths)) == len(paths):
+            return paths, ()
+    numbers: Counter[str] = Counter()
+    paths = []
+    for split in index.splits:
+        paths.append(f"{split}/{numbers[split]}")
+        numbers[split] += 1
+    note = f"feature {name!r} names several images alike; their number in the split names them" if name else ""
+    return paths, (note,) if note else ()
+
+
+def _patients(
+    index: SetIndex, features: ChosenFeatures, settings: DataSettings, known: KnownSet | None
+) -> tuple[list[str] | None, tuple[str, ...]]:
+    """The patients: from their feature, or from the name where the form of that is known."""
+    if settings.patient_regex is not None:
+        return None, ()
+    if features.patient is not None:
+        return [written(str(value)) for value in index.values[features.patient]], ()
+    if known is None or known.patient is None or features.name != known.name:
+        return None, ()
+    names = index.values[known.name]
+    matches = [re.search(known.patient, name) for name in names]
+    patients = [match[1] if match else name for match, name in zip(matches, names, strict=True)]
+    notes = [f"{len(set(patients))} patients from the {known.name} of the images"]
+    if unmatched := matches.count(None):
+        first = names[matches.index(None)]
+        notes.append(f"{unmatched} images are patients of their own: their name holds no patient, such as {first!r}")
+    return patients, tuple(notes)
+
+
+def _given(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The given split, (1, images); None where there is nothing to learn from or nothing else."""
+    splits = split_names(set(names))
+    words = [splits[name] for name in names]
+    held = set(words)
+    if "train" not in held or len(held) == 1:
+        return None, ()
+    if "test" in held:
+        return np.array([words], dtype="U5"), ("one fixed split, given with the data",)
+    note = (
+        "one fixed split: the set brings no test images, so its validation split is the test set; "
+        "?split=train leaves it out and draws folds"
+    )
+    return np.array([["test" if word == "val" else word for word in words]], dtype="U5"), (note,)

@@ -1,1 +1,0 @@
-"""What this machine offers to radtransfer, and what stands in its way."""

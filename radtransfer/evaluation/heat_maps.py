@@ -1,0 +1,309 @@
+"""Where in an image the reasons for a decision lie, in two ways that share nothing but the network.
+
+References:
+    Selvaraju et al. 2017, Grad-CAM (arXiv 1610.02391), equations 1 and 2.
+    Zeiler, Fergus 2014, Visualizing and Understanding Convolutional Networks (arXiv 1311.2901), section 4.2: occlusion.
+
+Maps of so few positions that they show a region at most, and where finer ones are.
+
+Whether maps depend on what a network has learned: the same maps of the same network with its weights redrawn.
+
+A map that stays as it was with random weights shows edges of the image, not reasons of the network.
+
+References:
+    Adebayo et al. 2018, Sanity Checks for Saliency Maps (arXiv 1810.03292), section 3: cascading randomization.
+
+What a network said about each image, which of it is explained, and in which order: confident mistakes first.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from radtransfer.models.backbone import HEAD, layer_stages
+
+if TYPE_CHECKING:
+    from radtransfer.evaluation.scored_network import ScoredNetwork
+
+FINE = 7
+"""Positions along a side below which a map is coarse: most networks have 7 at the size they are made for."""
+
+
+def coarse_map_note(network: "ScoredNetwork") -> str | None:
+    """What to know of the network's map if it is coarser than 7×7, and the stage that would be finer; else None."""
+    if min(network.grid) >= FINE:
+        return None
+    pixels = round(network.image_size / min(network.grid))
+    covers = f"a map of {_times(network.grid)} is coarse: one value covers {pixels}×{pixels} pixels of "
+    covers += f"{network.image_size}×{network.image_size}, a region rather than a spot"
+    stage = finer_stage(network)
+    if stage is None:
+        return f"{covers}; a network of larger images has a finer one"
+    return f"{covers}; --layer {stage} has {_times(network.stage_grids[stage])}"
+
+
+def finer_stage(network: "ScoredNetwork") -> str | None:
+    """The last stage whose map is fine, else the finest of those that are finer than the network's; None without."""
+    finer = {stage: grid for stage, grid in network.stage_grids.items() if min(grid) > min(network.grid)}
+    fine = [stage for stage, grid in finer.items() if min(grid) >= FINE]
+    return fine[-1] if fine else max(finer, key=lambda stage: min(finer[stage]), default=None)
+
+
+def _times(grid: tuple[int, int]) -> str:
+    return f"{grid[0]}×{grid[1]}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is explained about an image: that output number `output` is there, or that it is not."""
+
+    output: int
+    present: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One image and what is explained about it.
+
+    Attributes:
+        row: Of the image.
+        name: What the network said: a class, or "not" and a label.
+        decision: What is explained.
+        probability: That the network gave to what it said.
+        truth: The image's labels; empty where they are not known.
+        wrong: Whether it was; None where that is not known.
+    """
+
+    row: int
+    name: str
+    decision: Decision
+    probability: float
+    truth: str
+    wrong: bool | None
+
+
+def single_label_verdicts(probabilities: np.ndarray, truth: np.ndarray | None, classes: Sequence[str]) -> list[Verdict]:
+    """The class with the largest output of each image.
+
+    Args:
+        probabilities: float (images, outputs). One output is the probability of the second of two classes.
+        truth: float (images, classes), 0 or 1, NaN where not known; None without labels.
+        classes: Their names.
+    """
+    alone = probabilities.shape[1] == 1
+    each = np.concatenate([1 - probabilities, probabilities], axis=1) if alone else probabilities
+    found = []
+    for row, (values, chosen) in enumerate(zip(each, each.argmax(axis=1), strict=True)):
+        decision = Decision(0, present=bool(chosen)) if alone else Decision(int(chosen))
+        known = truth is not None and not np.isnan(truth[row]).any()
+        labels = _named(truth[row], classes) if known else ""
+        wrong = bool(truth[row][chosen] < 0.5) if known else None
+        found.append(Verdict(row, classes[chosen], decision, float(values[chosen]), labels, wrong))
+    return found
+
+
+def multi_label_verdicts(probabilities: np.ndarray, truth: np.ndarray | None, classes: Sequence[str]) -> list[Verdict]:
+    """Of each image the label about which the network is most wrong; without known labels, its surest finding."""
+    found = []
+    for row, values in enumerate(probabilities):
+        known = np.full(len(classes), np.nan) if truth is None else truth[row]
+        if np.isnan(known).all():
+            label, wrong = int(values.argmax()), None
+        else:
+            label = int(np.nanargmax(np.abs(values - known)))
+            wrong = bool((values[label] > 0.5) != (known[label] > 0.5))
+        present = bool(values[label] > 0.5)
+        name = classes[label] if present else f"not {classes[label]}"
+        probability = float(values[label] if present else 1 - values[label])
+        labels = "" if np.isnan(known).all() else _named(known, classes) or "none of the labels"
+        found.append(Verdict(row, name, Decision(label, present), probability, labels, wrong))
+    return found
+
+
+def confident_mistakes_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Mistakes, the surest first; then images without a label and right answers, the least sure first."""
+
+    def key(verdict: Verdict) -> tuple:
+        if verdict.wrong:
+            return 0, -verdict.probability, verdict.row
+        return 1 if verdict.wrong is None else 2, verdict.probability, verdict.row
+
+    return sorted(verdicts, key=key)
+
+
+def _named(row: np.ndarray, classes: Sequence[str]) -> str:
+    return "; ".join(name for name, value in zip(classes, row, strict=True) if value > 0.5)
+
+
+if TYPE_CHECKING:
+    from radtransfer.evaluation.scored_network import ScoredNetwork
+
+_AT_ONCE = 8
+"""Images of one backward pass."""
+
+_COPIES = 32
+"""Occluded copies of one forward pass."""
+
+
+def class_maps(network: "ScoredNetwork", images: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
+    """Grad-CAM before its ReLU: float32 (images, height, width) of the layer; what is above 0 speaks for the decision.
+
+    Each channel of the layer, weighted with the mean over positions of the score's gradient, summed.
+    Differs from Selvaraju et al. in the score: log odds, see `ScoredNetwork`.
+
+    Args:
+        network: Of which the map is drawn.
+        images: float32 (images, size, size, 3), RGB, 0–255.
+        decisions: One for each image.
+    """
+    found = []
+    for start in range(0, len(images), _AT_ONCE):
+        stop = start + _AT_ONCE
+        maps, gradients = network.gradients(images[start:stop], decisions[start:stop])
+        weights = gradients.mean(axis=(1, 2), keepdims=True)
+        found.append((maps * weights).sum(axis=-1))
+    return np.concatenate(found)
+
+
+def occlusion_maps(
+    network: "ScoredNetwork",
+    images: np.ndarray,
+    decisions: Sequence[Decision],
+    *,
+    cells: int,
+    count: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """By how much a decision's score falls where a square of the image is covered: float32 (images, cells, cells).
+
+    Each of `cells` × `cells` squares in turn is given the image's mean colour.
+
+    Args:
+        network: As for `class_maps`; its layer plays no part.
+        images: Likewise.
+        decisions: Likewise.
+        cells: Squares along a side.
+        count: Hears how many images are done.
+    """
+    edges = np.linspace(0, images.shape[1], cells + 1).astype(int)
+    found = []
+    for number, (image, decision) in enumerate(zip(images, decisions, strict=True), start=1):
+        (whole,) = network.scores(network.logits(image[np.newaxis]), [decision])
+        copies = np.repeat(image[np.newaxis], cells**2, axis=0)
+        for place, copy in enumerate(copies):
+            row, column = divmod(place, cells)
+            copy[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = image.mean(axis=(0, 1))
+        logits = np.concatenate([network.logits(copies[i : i + _COPIES]) for i in range(0, len(copies), _COPIES)])
+        found.append(whole - network.scores(logits, [decision] * len(copies)).reshape(cells, cells))
+        count(number, len(images))
+    return np.stack(found)
+
+
+def on_grid(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Maps averaged, or where they are coarser interpolated, onto another grid: float32 (images, height, width)."""
+    import tensorflow as tf
+
+    return tf.image.resize(maps[..., np.newaxis], grid, antialias=True).numpy()[..., 0]
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's, of two maps of one shape; None where one of them is the same everywhere."""
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(values.ravel()) for values in (a, b)]
+    if any(np.ptp(values) == 0 for values in ranks):
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """Of those that are defined; None where there is none."""
+    defined = [value for value in values if value is not None]
+    return float(np.median(defined)) if defined else None
+
+
+if TYPE_CHECKING:
+    import keras
+
+    from radtransfer.evaluation.scored_network import ScoredNetwork
+
+PASSED = 0.5
+"""Largest rank correlation, all weights redrawn, with which maps are said to depend on the weights."""
+
+FEWEST = 4
+"""Images below which the median says nothing."""
+
+
+@dataclass(frozen=True)
+class Randomized:
+    """One step of the cascade.
+
+    Attributes:
+        what: Which weights are random: "head", "+ stage4", …
+        correlation: Median over images of the rank correlation with the maps of the trained network, before the ReLU;
+            None where no map has a rank.
+    """
+
+    what: str
+    correlation: float | None
+
+
+def depend_on_weights(found: Sequence[Randomized], *, images: int) -> bool | None:
+    """Whether the maps depend on the weights; None where that cannot be told: too few images, or maps without ranks.
+
+    Args:
+        found: The cascade.
+        images: How many it was computed on.
+    """
+    last = found[-1].correlation
+    return None if last is None or images < FEWEST else abs(last) <= PASSED
+
+
+def randomization_test(
+    network: "ScoredNetwork",
+    images: np.ndarray,
+    decisions: Sequence[Decision],
+    *,
+    seed: int,
+    count: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Randomized]:
+    """The cascade from the head down; the last step has redrawn every weight. The network is left as it was.
+
+    Args:
+        network: Trained.
+        images: As for `class_maps`.
+        decisions: One for each image.
+        seed: Of the weights that are drawn.
+        count: Hears how many steps are done.
+    """
+    from radtransfer.transfer.initialize import draw_random
+
+    model, trained = network.model, class_maps(network, images, decisions)
+    learned = model.get_weights()
+    try:
+        draw_random(model, seed=seed)
+        drawn = {layer.name: layer.get_weights() for layer in model.layers}
+        model.set_weights(learned)
+        found, steps = [], _steps(network)
+        for number, (what, layers) in enumerate(steps.items(), start=1):
+            for layer in layers:
+                layer.set_weights(drawn[layer.name])
+            maps = class_maps(network, images, decisions)
+            correlations = [rank_correlation(a, b) for a, b in zip(trained, maps, strict=True)]
+            found.append(Randomized(what, median(correlations)))
+            count(number, len(steps))
+    finally:
+        model.set_weights(learned)
+    return found
+
+
+def _steps(network: "ScoredNetwork") -> "dict[str, list[keras.Layer]]":
+    """The layers with weights that each step adds, from the output down."""
+    layers = [layer for layer in network.model.layers if layer.weights]
+    if network.card is None:
+        return {"all weights": layers}
+    stages = layer_stages(network.model, network.card)
+    order = [HEAD, *reversed(network.card.stages)]
+    steps = {stage: [layer for layer in layers if stages[layer.name] == stage] for stage in order}
+    return {stage if stage == HEAD else f"+ {stage}": members for stage, members in steps.items() if members}

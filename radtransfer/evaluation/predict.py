@@ -1,0 +1,310 @@
+"""Predict images without labels, as they come.
+
+Any number of images as batches, a few hundred decoded at a time; those that cannot be read are set aside.
+
+Networks run over batches of images, in pieces as large as memory lets them be.
+
+Predictions as text, a line each: CSV, or JSON lines.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from radtransfer.config.schema import ImageSettings
+from radtransfer.data.image_check import BadImage
+from radtransfer.data.survey import examine_image
+from radtransfer.data.table import ImageTable
+from radtransfer.errors import BadImageError, TrainingError
+from radtransfer.evaluation.calibration import OperatingPoint, decisions, mean_with_temperatures
+from radtransfer.evaluation.scoring import Scoring
+from radtransfer.evaluation.trained_model import TrainedModel
+from radtransfer.files import json_text
+from radtransfer.images.formats import ImageFacts
+from radtransfer.images.refs import ImagePlace
+from radtransfer.process import all_in_parallel, keras_defaults, require_keras
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_CHUNK = 512
+"""Images that are looked at together: what is in memory does not grow with their number."""
+
+
+@dataclass
+class ImageStream:
+    """The images of a list in order, as the training of a run reads them.
+
+    Attributes:
+        images: The list.
+        image_size: Side of the square that every image becomes, pixels.
+        reading: How it becomes one.
+        batch_size: Images that come together, at most.
+        workers: Images decoded at the same time.
+        count: Hears how many of how many images are done.
+        bad: Those that could not be read so far.
+    """
+
+    images: ImageTable
+    image_size: int
+    reading: ImageSettings
+    batch_size: int
+    workers: int
+    count: Callable[[int, int], None] = lambda done, total: None
+    bad: list[BadImage] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[list[str], "tf.Tensor"]]:
+        """Paths, and images, float32 (batch, image_size, image_size, 3), RGB, 0–255.
+
+        Raises:
+            DataError: An image that could be read a moment ago cannot be decoded.
+        """
+        require_keras()  # images are decoded by TensorFlow, in threads
+        for start in range(0, len(self.images), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            yield from self._chunk(self.images.paths[chunk], self.images.files[chunk], start)
+
+    def _chunk(
+        self, paths: Sequence[str], places: Sequence[ImagePlace | None], start: int
+    ) -> Iterator[tuple[list[str], "tf.Tensor"]]:
+        from radtransfer.images.pipeline import make_batches
+
+        looks = all_in_parallel(self._look, places, workers=self.workers)
+        readable = [row for row, look in enumerate(looks) if isinstance(look, ImageFacts)]
+        self.bad += [
+            BadImage(path, look) for path, look in zip(paths, looks, strict=True) if not isinstance(look, ImageFacts)
+        ]
+        if readable:
+            kept = [paths[row] for row in readable]
+            batches = make_batches(
+                kept,
+                [places[row] for row in readable],
+                [looks[row] for row in readable],
+                np.zeros((len(readable), 1), np.float32),
+                image_size=self.image_size,
+                reading=self.reading,
+                batch_size=min(self.batch_size, len(readable)),
+                workers=self.workers,
+            )
+            done = 0
+            for images, _, weights in batches.in_order():
+                size = int(weights.numpy().sum())
+                yield kept[done : done + size], images[:size]
+                done += size
+                self.count(start + readable[done - 1] + 1, len(self.images))
+        self.count(min(start + len(paths), len(self.images)), len(self.images))
+
+    def _look(self, place: ImagePlace | None) -> ImageFacts | str:
+        """How an image is stored, or why it cannot be read."""
+        if place is None:
+            return "not found"
+        try:
+            return examine_image(place, self.reading)[0]
+        except BadImageError as error:
+            return error.reason
+
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from radtransfer.evaluation.trained_model import Member
+
+
+class Forward:
+    """Runs every network on a batch; where memory runs out, on half of it from then on.
+
+    Args:
+        members: The networks; what they give is joined along a new first axis.
+        batch_size: Images at a time, at most.
+        notify: Hears once of each halving.
+    """
+
+    def __init__(self, members: Sequence["Member"], *, batch_size: int, notify: Callable[[str], None] = lambda _: None):
+        self.members, self.batch_size, self._notify = members, batch_size, notify
+
+    @keras_defaults()
+    def __call__(self, images: "tf.Tensor") -> np.ndarray:
+        """float32 (networks, images, …).
+
+        Raises:
+            TrainingError: A single image does not fit, or an output is not finite.
+        """
+        import tensorflow as tf
+
+        parts, start = [], 0
+        while start < len(images):
+            piece = images[start : start + self.batch_size]
+            try:
+                parts.append(np.stack([np.asarray(member(piece), np.float32) for member in self.members]))
+            except (tf.errors.ResourceExhaustedError, MemoryError):
+                self._halve(len(piece))
+                continue
+            start += len(piece)
+        outputs = np.concatenate(parts, axis=1)
+        if not np.isfinite(outputs).all():
+            raise TrainingError("The network gives outputs that are not finite numbers: its training diverged.")
+        return outputs
+
+    def _halve(self, failed: int) -> None:
+        if failed == 1:
+            raise TrainingError(
+                "Out of memory with a single image. Close other programs, or name one fold with --fold."
+            )
+        self.batch_size = failed // 2
+        self._notify(f"out of memory at {failed} images at a time; {self.batch_size} from here on")
+
+
+def run_all(forward: Forward, batches: Iterable, *, images: int, count: Callable[[int, int], None]) -> np.ndarray:
+    """What the networks give for the images of one pass, float32 (networks, images, …).
+
+    Args:
+        forward: Runs them.
+        batches: (images, targets, weights); a row of weight 0 only fills the batch.
+        images: How many there are.
+        count: Hears how many are done.
+    """
+    parts, done = [], 0
+    for batch, _, weights in batches:
+        kept = int(weights.numpy().sum())
+        parts.append(forward(batch[:kept]))
+        done += kept
+        count(done, images)
+    return np.concatenate(parts, axis=1)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said about one image.
+
+    Attributes:
+        path: Of the image.
+        probabilities: float64 (classes,).
+        predicted: The class; with several labels those that are present.
+        positive: Whether the score of two classes or ordered grades reaches the operating point; None without one.
+    """
+
+    path: str
+    probabilities: np.ndarray
+    predicted: tuple[str, ...]
+    positive: bool | None = None
+
+
+@dataclass
+class Predictor:
+    """Predicts with one network, or with the mean of several.
+
+    Attributes:
+        model: Which.
+        forward: Its networks.
+        temperatures: Of each network; None where its probabilities stay as they are.
+        point: Decides instead of the largest output, or of 0.5.
+    """
+
+    model: TrainedModel
+    forward: Forward
+    temperatures: Sequence[float | None] = field(default=())
+    point: OperatingPoint | None = None
+
+    def __call__(self, stream: ImageStream) -> Iterator[Prediction]:
+        """A prediction for every image that can be read, in order; errors as of `Forward` and `ImageStream`."""
+        for paths, images in stream:
+            probabilities, decided = self.probabilities(self.forward(images))
+            says = predicted_names(decided, self.model.scoring, self.point)
+            positive = positives(decided, self.model.scoring, self.point)
+            for row, path in enumerate(paths):
+                yield Prediction(path, probabilities[row], says[row], None if positive is None else bool(positive[row]))
+
+    def probabilities(self, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The means over networks, (images, classes): as they are shown, and those that are decided by."""
+        plain = members.astype(np.float64).mean(axis=0)
+        if not any(self.temperatures):
+            return plain, plain
+        return mean_with_temperatures(members, self.temperatures, activation=self.model.activation), plain
+
+
+def predicted_names(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint | None) -> list[tuple[str, ...]]:
+    """The class of each image, or its labels: by the operating point, else the largest output, or those above 0.5."""
+    if scoring.task == "multilabel":
+        present = decisions(probabilities, scoring, point) if _decides(scoring, point) else probabilities > 0.5
+        return [tuple(np.array(scoring.classes, object)[row]) for row in present]
+    if _decides(scoring, point):
+        negative_and_positive = scoring.in_order
+        return [(negative_and_positive[int(yes)],) for yes in decisions(probabilities, scoring, point)[:, 0]]
+    return [(scoring.classes[column],) for column in probabilities.argmax(axis=1)]
+
+
+def decision_text(scoring: Scoring, point: OperatingPoint | None) -> str:
+    """How `predicted_names` decides, to stand behind what was decided."""
+    if _decides(scoring, point):
+        return f"at the operating point {point.rule}"
+    return "by probabilities above 0.5" if scoring.task == "multilabel" else "by the largest probability"
+
+
+def positives(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint | None) -> np.ndarray | None:
+    """Whether each image reaches the operating point, bool (images,); None without one or with several labels."""
+    if point is None or scoring.task == "multilabel":
+        return None
+    return decisions(probabilities, scoring, point)[:, 0]
+
+
+def _decides(scoring: Scoring, point: OperatingPoint | None) -> bool:
+    """Whether there is an operating point that tells the classes, or which labels there are; not a grade from K on."""
+    if point is None or scoring.positive_from is not None:
+        return False
+    return scoring.task == "multilabel" or len(scoring.classes) == 2
+
+
+FORMATS = ("csv", "jsonl")
+
+Line = Callable[[Prediction], str]
+"""Gives the line of a prediction, its end included."""
+
+
+def csv_header(scoring: Scoring, *, pointed: bool) -> list[str]:
+    """The columns: path, predicted, `positive` where there is an operating point, and a probability per class."""
+    decided = ["positive"] if pointed and scoring.task != "multilabel" else []
+    return ["path", "predicted", *decided, *(f"p_{name}" for name in scoring.classes)]
+
+
+def csv_line(prediction: Prediction) -> list[str]:
+    """The cells of a prediction; several labels are joined by ";", nine digits bring a float32 back exactly."""
+    decided = [] if prediction.positive is None else [str(int(prediction.positive))]
+    numbers = [f"{value:.9g}" for value in prediction.probabilities]
+    return [prediction.path, ";".join(prediction.predicted), *decided, *numbers]
+
+
+def line_writer(format: str, scoring: Scoring, *, pointed: bool) -> tuple[str, Line]:
+    """What stands before the first prediction, and what makes a line of each.
+
+    Args:
+        format: One of `FORMATS`.
+        scoring: What the outputs mean.
+        pointed: Whether an operating point decides.
+    """
+    if format == "csv":
+        return _csv_text(csv_header(scoring, pointed=pointed)), lambda prediction: _csv_text(csv_line(prediction))
+    return "", lambda prediction: _json_line(prediction, scoring)
+
+
+def _csv_text(cells: list[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _json_line(prediction: Prediction, scoring: Scoring) -> str:
+    names = list(prediction.predicted)
+    record = {
+        "path": prediction.path,
+        "predicted": names if scoring.task == "multilabel" else names[0],
+        "probabilities": dict(zip(scoring.classes, prediction.probabilities.tolist(), strict=True)),
+    }
+    if prediction.positive is not None:
+        record["positive"] = prediction.positive
+        if scoring.positive_class is not None:
+            record["positive_class"] = scoring.positive_class
+    return json_text(record, ensure_ascii=False) + "\n"

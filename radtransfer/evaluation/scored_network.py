@@ -1,0 +1,139 @@
+"""A classifier opened at two places: at a layer whose map is drawn, and before its last activation."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
+from radtransfer.evaluation.heat_maps import Decision
+from radtransfer.models.backbone import Backbone, resolve_layer
+from radtransfer.similarity.activations import flat_model, is_flat
+
+
+class ScoredNetwork:
+    """Gives logits, and the gradient of a decision's score at one layer.
+
+    The score is the log odds of the decision, log p/(1 - p): of a sigmoid its logit, of a softmax the logit minus the
+    log of the summed exponentials of the others. It means the same for one output, two and many, and unlike a softmax's
+    logit it does not change where the probabilities do not.
+
+    Args:
+        model: RGB images 0–255, float32 (batch, size, size, 3) → probabilities (batch, outputs).
+        card: Its backbone, where known.
+        layer: A stage or a layer; None for the last stage, or without a card the last layer, whose map has several
+            positions.
+
+    Raises:
+        UnknownNameError: No such stage or layer.
+        ConfigError: The layer has no map, or one of a single position.
+        WeightsError: The model does not end in a softmax or sigmoid.
+    """
+
+    def __init__(self, model: keras.Model, card: Backbone | None, layer: str | None = None):
+        model = model if is_flat(model) else flat_model(model)
+        logits, self.activation = _before_activation(model)
+        self.card, self.layer = card, _layer_name(model, card, layer)
+        output = model.get_layer(self.layer).output
+        if not _has_map(output):
+            raise ConfigError(
+                f"--layer {self.layer}: expected a layer with a map of several positions, received an output of "
+                f"{tuple(output.shape[1:])}. Take an earlier stage, or a model of larger images."
+            )
+        self.model = keras.Model(model.inputs, [output, logits])
+        self.grid: tuple[int, int] = tuple(output.shape[1:3])
+        stages = card.stages if card else {}
+        maps = {stage: model.get_layer(end).output for stage, end in stages.items()}
+        self.stage_grids: dict[str, tuple[int, int]] = {
+            stage: tuple(values.shape[1:3]) for stage, values in maps.items() if len(values.shape) == 4
+        }
+        self.image_size: int = model.inputs[0].shape[1]
+        self.outputs: int = logits.shape[-1]
+        images = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
+        numbers = tf.TensorSpec((None,), tf.int32)
+        self._logits = tf.function(lambda x: self.model(x, training=False)[1], input_signature=[images])
+        self._traced = tf.function(self._trace, input_signature=[images, numbers, tf.TensorSpec((None,), tf.float32)])
+
+    @property
+    def stage(self) -> str | None:
+        """The stage that the layer ends, if it ends one."""
+        ends = {end: stage for stage, end in (self.card.stages.items() if self.card else ())}
+        return ends.get(self.layer)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """float32 (images, outputs)."""
+        return self._logits(tf.constant(images, tf.float32)).numpy()
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """float64 (images, outputs)."""
+        logits = logits.astype(np.float64)
+        if self.activation == "sigmoid":
+            return 1 / (1 + np.exp(-logits))
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    def scores(self, logits: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
+        """The log odds of a decision about each image, float32 (images,)."""
+        return self._score(tf.constant(logits), *_arrays(decisions)).numpy()
+
+    def gradients(self, images: np.ndarray, decisions: Sequence[Decision]) -> tuple[np.ndarray, np.ndarray]:
+        """The layer's map and the score's gradient there, float32 (images, height, width, channels) each."""
+        maps, gradients = self._traced(tf.constant(images, tf.float32), *_arrays(decisions))
+        return maps.numpy(), gradients.numpy()
+
+    def _trace(self, images: tf.Tensor, outputs: tf.Tensor, signs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(images)  # else nothing before a frozen layer is remembered
+            maps, logits = self.model(images, training=False)
+            score = self._score(logits, outputs, signs)
+        return maps, tape.gradient(score, maps)
+
+    def _score(self, logits: tf.Tensor, outputs: tf.Tensor, signs: tf.Tensor) -> tf.Tensor:
+        own = tf.one_hot(outputs, self.outputs, dtype=tf.float32)
+        score = tf.reduce_sum(logits * own, axis=1)
+        if self.activation == "softmax":
+            score -= tf.reduce_logsumexp(tf.where(own > 0, -np.inf, logits), axis=1)
+        return signs * score
+
+
+def _arrays(decisions: Sequence[Decision]) -> tuple[tf.Tensor, tf.Tensor]:
+    outputs = tf.constant([decision.output for decision in decisions], tf.int32)
+    return outputs, tf.constant([1.0 if decision.present else -1.0 for decision in decisions], tf.float32)
+
+
+def _before_activation(model: keras.Model) -> tuple[keras.KerasTensor, str]:
+    """The logits, and what is done to them."""
+    last = model.layers[-1]
+    activation = "softmax" if isinstance(last, keras.layers.Softmax) else None
+    activation = activation or getattr(getattr(last, "activation", None), "__name__", None)
+    outputs = model.outputs[0].shape
+    if activation not in ("softmax", "sigmoid") or len(outputs) != 2 or (activation == "softmax" and outputs[1] < 2):
+        raise WeightsError(
+            f"Expected a model that ends in a softmax or sigmoid over its classes. Received: {model.name}, which ends "
+            f"in {last.name}, {type(last).__name__} with {activation or 'no activation'}, of outputs {outputs[1:]}."
+        )
+    if isinstance(last, keras.layers.Softmax | keras.layers.Activation):
+        return last.input, activation
+    linear = type(last).from_config(last.get_config() | {"activation": "linear"})
+    logits = linear(last.input)
+    linear.set_weights(last.get_weights())
+    return logits, activation
+
+
+def _layer_name(model: keras.Model, card: Backbone | None, given: str | None) -> str:
+    if given is None:
+        ends = list(card.stages.values()) if card else [layer.name for layer in model.layers]
+        with_map = [name for name in ends if _has_map(model.get_layer(name).output)]
+        return (with_map or ends)[-1]
+    if card is not None:
+        return resolve_layer(model, card, given)
+    names = [layer.name for layer in model.layers]
+    if given not in names:
+        raise UnknownNameError("layer", given, names)
+    return given
+
+
+def _has_map(output: keras.KerasTensor) -> bool:
+    shape = getattr(output, "shape", ())
+    return len(shape) == 4 and shape[1] * shape[2] > 1

@@ -1,0 +1,213 @@
+"""Metrics of predictions, with their intervals.
+
+Which yes-or-no questions a network's outputs answer; every AUC is of one of them.
+
+The main questions, by task:
+
+    ordered grades, `positive_from` K   is the grade K or more? Score: the share of the outputs for these
+    two classes                         is it the positive class? Score: its output as it is, also of sigmoids
+    more classes                        is it this class? One question per class (macro one-versus-rest)
+    several labels                      is this label present? One question per label (macro)
+
+Unknown targets (NaN) are never counted. `average="micro"` pools the outputs of all classes into one question,
+as Juodelyte et al. 2023 did; classes of unequal size flatter it, and it is there to reproduce their numbers.
+
+Exact figures of the ROC curve: area, the share that each image has in it, sensitivity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from radtransfer.errors import ConfigError, TrainingError
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the outputs mean and which of them the main AUC is of.
+
+    Attributes:
+        task: "multiclass" (one label per image) or "multilabel".
+        classes: In the order of the outputs.
+        positive_from: The lowest of ordered grades that counts as positive.
+        positive_class: Of two classes, the one that is positive: the last where none is given; None for all else.
+        average: How the AUCs of several classes become one.
+
+    Raises:
+        ConfigError: `positive_from` or `positive_class` does not fit the classes, the task or the average.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    positive_from: int | None = None
+    average: Literal["macro", "micro"] = "macro"
+    positive_class: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.average not in ("macro", "micro"):
+            raise ConfigError(f"average must be macro or micro, got {self.average!r}.")
+        if self.positive_from is not None:
+            self._check_grades()
+        two = self.task == "multiclass" and len(self.classes) == 2 and self.positive_from is None
+        if self.positive_class is None:
+            object.__setattr__(self, "positive_class", self.classes[-1] if two else None)
+        elif not two or self.positive_class not in self.classes:
+            raise ConfigError(
+                f"positive_class is {self.positive_class!r}, but the classes are {', '.join(self.classes)}: "
+                "expected one of two classes of single-label images. Choose another or leave it out."
+            )
+
+    @property
+    def in_order(self) -> tuple[str, ...]:
+        """The classes as figures and tables show them: those of the outputs, the positive one last."""
+        return tuple(sorted(self.classes, key=lambda name: name == self.positive_class))
+
+    @property
+    def subject(self) -> str:
+        """What AUC, sensitivity and specificity are of, in words; empty where they are means over classes or labels."""
+        if self.positive_class is not None:
+            return f"positive class {self.positive_class}"
+        if self.positive_from is not None:
+            return f"grade {self.positive_from} or worse"
+        return f"label {self.classes[0]}" if self.task == "multilabel" and len(self.classes) == 1 else ""
+
+    def _check_grades(self) -> None:
+        if self.task != "multiclass" or self.average != "macro":
+            raise ConfigError("positive_from needs one grade per image and average macro. Leave one out.")
+        try:
+            positive = {int(name) >= self.positive_from for name in self.classes}
+        except ValueError:
+            positive = set()
+        if positive != {True, False}:
+            raise ConfigError(
+                f"positive_from is {self.positive_from}, but the classes are {', '.join(self.classes)}: "
+                "expected integer grades, some below it and some not. Choose another or leave it out."
+            )
+
+
+def recorded_scoring(record: Mapping[str, Any], *, positive_from: int | None = None) -> Scoring:
+    """The scoring of a stored run.
+
+    Args:
+        record: Its run.json. Runs of earlier versions had no `positive_class`: it was the last class.
+        positive_from: Of its settings; the earliest runs did not record it.
+    """
+    grade = record.get("positive_from", positive_from)
+    return Scoring(record["task"], tuple(record["classes"]), grade, positive_class=record.get("positive_class"))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A yes-or-no question: the images it is asked of (int), the answers (bool) and the scores (float64)."""
+
+    name: str
+    images: np.ndarray
+    truth: np.ndarray
+    scores: np.ndarray
+
+
+def class_questions(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> list[Question]:
+    """One class against the others, or one label, each.
+
+    Args:
+        targets: float (images, classes), 0 or 1; NaN where not known.
+        probabilities: float (images, classes).
+        scoring: What the columns mean.
+
+    Raises:
+        TrainingError: An output is not finite.
+    """
+    _check(targets, probabilities, scoring)
+    columns = zip(scoring.classes, targets.T, probabilities.T, strict=True)
+    return [_question(name, truth, scores) for name, truth, scores in columns]
+
+
+def main_questions(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> list[Question]:
+    """The questions whose mean AUC is the main one; arguments and errors as in `class_questions`."""
+    each = class_questions(targets, probabilities, scoring)
+    if scoring.positive_from is not None:
+        return [_referable(targets, probabilities, scoring)]
+    if scoring.average == "micro":
+        return [_flattened(each)]
+    return [question for question in each if scoring.positive_class in (None, question.name)]
+
+
+def _question(name: str, truth: np.ndarray, scores: np.ndarray) -> Question:
+    images = np.flatnonzero(~np.isnan(truth))
+    return Question(name, images, truth[images] > 0.5, scores[images].astype(np.float64))
+
+
+def _referable(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> Question:
+    """Outputs of the grades from K on, over the sum of all; 0.5 where all are 0."""
+    positive = np.array([int(name) >= scoring.positive_from for name in scoring.classes])
+    outputs = probabilities.astype(np.float64)
+    total, share = outputs.sum(axis=1), np.full(len(outputs), 0.5)
+    np.divide(outputs[:, positive].sum(axis=1), total, out=share, where=total > 0)
+    return _question(f"grade >= {scoring.positive_from}", targets[:, positive].sum(axis=1), share)
+
+
+def _flattened(each: list[Question]) -> Question:
+    parts = ([getattr(question, name) for question in each] for name in ("images", "truth", "scores"))
+    return Question("all classes", *map(np.concatenate, parts))
+
+
+def _check(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> None:
+    shape = (len(targets), len(scoring.classes))
+    for name, array in (("targets", targets), ("probabilities", probabilities)):
+        if array.shape != shape:
+            raise ValueError(f"{name} must be of shape {shape} (images, classes), got {array.shape}.")
+    broken = np.count_nonzero(~np.isfinite(probabilities))
+    if broken:
+        raise TrainingError(
+            f"{broken} of {probabilities.size} outputs are not finite: training diverged. "
+            "Lower --learning-rate, or use --precision float32."
+        )
+
+
+def placements(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Of each positive, the share of negatives that score lower; of each negative, of positives that score higher.
+
+    Ties count half; both classes must be present.
+
+    Args:
+        truth: bool (n,).
+        scores: float (n,), finite; higher means more likely true.
+    """
+    won = np.empty(truth.size)
+    for side, sign in ((truth, 1), (~truth, -1)):
+        others = np.sort(sign * scores[~side])
+        ends = [np.searchsorted(others, sign * scores[side], side=end) for end in ("left", "right")]
+        won[side] = (ends[0] + ends[1]) / (2 * others.size)
+    return won
+
+
+def exact_area(truth: np.ndarray, scores: np.ndarray) -> float | None:
+    """The share of positive-negative pairs in which the positive scores higher, ties counting half.
+
+    Args:
+        truth: bool (n,).
+        scores: float (n,), finite; higher means more likely true.
+
+    Returns:
+        0–1; None where there is no positive or no negative.
+
+    References:
+        Hanley and McNeil 1982, Radiology 143: the area is the Wilcoxon statistic over the number of pairs.
+    """
+    negatives = np.sort(scores[~truth])
+    pairs = int(truth.sum()) * negatives.size
+    won = [np.searchsorted(negatives, scores[truth], side=end).sum() for end in ("left", "right")]
+    return float((won[0] + won[1]) / (2 * pairs)) if pairs else None
+
+
+def sensitivity_at_specificity(truth: np.ndarray, scores: np.ndarray, specificity: float) -> float | None:
+    """The largest sensitivity of any threshold with at least this specificity; None as in `exact_area`."""
+    positives, negatives = scores[truth], scores[~truth]
+    if not positives.size or not negatives.size:
+        return None
+    # In floating point, (1 - 0.9) * 10 is a little less than the one false positive that is allowed.
+    allowed = int((1 - specificity) * negatives.size + 1e-9)
+    highest_excluded = np.sort(negatives)[::-1][allowed]
+    return float(np.mean(positives > highest_excluded))

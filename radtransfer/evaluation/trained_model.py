@@ -1,0 +1,391 @@
+"""What a trained network says about images: evaluated, predicted, and its features.
+
+The trained networks that predict, by what they are called on the command line.
+
+RUN                 all finished folds of a run, or those that are named; their probabilities are averaged
+RUN/fold_K          one of them
+FILE.keras          an exported model, or any functional Keras model of RGB images 0–255
+FOLDER              an exported SavedModel
+
+The output of a layer inside a SavedModel, which holds operations and no layers.
+
+Keras gives the operations of a layer its name as scope; the graph is laid flat, and the last in that scope is taken.
+
+The network in a SavedModel: its function of float images. The graph is looked at before TensorFlow loads it.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from zipfile import BadZipFile
+
+import tensorflow as tf
+
+from radtransfer.config.schema import ImageSettings
+from radtransfer.data.labels import find_positive_class
+from radtransfer.errors import ConfigError, RunError, UnknownNameError, WeightsError, no_model
+from radtransfer.evaluation.calibration import OperatingPoint
+from radtransfer.evaluation.scoring import Scoring, recorded_scoring
+from radtransfer.exports.formats import EXPORT_FORMATS, reading_of
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.pretrained.read import layer_names, open_model
+from radtransfer.pretrained.saved_model import check_graph
+from radtransfer.process import keras_defaults, require_keras
+from radtransfer.runs.folder import finished_folds, read_run
+from radtransfer.similarity.compare_images import check_input, run_file, run_images
+from radtransfer.similarity.networks import file_network
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Member = Callable[["tf.Tensor"], "tf.Tensor"]
+"""float32 images (batch, height, width, 3), RGB, 0–255, to probabilities (batch, classes)."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network, or several of one run, and what has to be known to use them.
+
+    Attributes:
+        given: What the user called it.
+        kind: Of source.
+        path: The run, file or folder.
+        folds: Of the run; empty for an export.
+        scoring: What the outputs mean.
+        activation: "softmax" or "sigmoid".
+        image_size: Pixels.
+        reading: How an image becomes a square.
+        backbone: Its name, where known.
+        temperatures: That an export was given, one or none.
+        point: The operating point that an export was given.
+        notes: What the user should know, one sentence each.
+        named: Whether its classes have names; they are numbers where not.
+        held: The networks, where they are loaded already.
+    """
+
+    given: str
+    kind: Literal["run", "keras", "savedmodel"]
+    path: Path
+    folds: tuple[int, ...]
+    scoring: Scoring
+    activation: str
+    image_size: int
+    reading: ImageSettings
+    backbone: str | None = None
+    temperatures: tuple[float | None, ...] = ()
+    point: OperatingPoint | None = None
+    notes: tuple[str, ...] = ()
+    named: bool = True
+    held: tuple[Any, ...] = ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """What each network is called."""
+        return tuple(f"fold_{fold}" for fold in self.folds) or ("model",)
+
+    def with_positive_class(self, name: str | None) -> "TrainedModel":
+        """The same, judged by its class `name`; as it is for None.
+
+        Raises:
+            ConfigError: It has not two classes, or none of this name; or it was exported with a threshold of the other.
+        """
+        if name is None:
+            return self
+        scoring = self.scoring
+        name = find_positive_class(name, scoring.classes, task=scoring.task, positive_from=scoring.positive_from)
+        if self.point is not None and name != scoring.positive_class:
+            raise ConfigError(
+                f"--positive-class {name}: {self.given} was exported with an operating point of {scoring.subject}. "
+                "Evaluate the run, or an export of it without an operating point."
+            )
+        return replace(self, scoring=replace(scoring, positive_class=name))
+
+    def load(self) -> list[Member]:
+        """Every network, ready to predict.
+
+        Raises:
+            RunError: A model of the run is gone.
+            WeightsError: It cannot be loaded.
+        """
+        if self.kind == "savedmodel":
+            return list(self.held)
+        return [keras_member(model) for model in self.keras_models()]
+
+    def keras_models(self) -> list[Any]:
+        """Every network of a run or Keras file; errors as of `load`."""
+        if self.held:
+            return list(self.held)
+        return [load_keras(run_file(self.path, f"fold_{fold}/model.keras")) for fold in self.folds]
+
+
+def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
+    """The model that `given` means.
+
+    Args:
+        given: As in the module.
+        folds: Only these of a run.
+
+    Raises:
+        RunError: Not a finished run, or it has not these folds.
+        WeightsError: Nothing that can be loaded.
+    """
+    path = Path(given).expanduser()
+    of_run = path.parent if path.name == "model.keras" and (path.parent.parent / "run.json").is_file() else path
+    named = re.fullmatch(r"fold_(\d+)", of_run.name)
+    if named and (of_run.parent / "run.json").is_file():
+        if folds and set(folds) != {int(named[1])}:
+            raise RunError(f"{given} is one fold already. Leave --fold out, or give the run: {of_run.parent}.")
+        return _of_run(given, of_run.parent, (int(named[1]),))
+    if (path / "run.json").is_file():
+        return _of_run(given, path, tuple(dict.fromkeys(folds)))
+    if folds:
+        raise RunError(f"--fold names a fold of a run. Received: {given}, which is no run.")
+    if (path / "saved_model.pb").is_file():
+        return _of_saved(given, path)
+    if path.is_file():
+        return _of_keras(given, path)
+    raise no_model(given)
+
+
+def is_export(given: str) -> bool:
+    """Whether `given` is the file or folder of an export, and not a run or a part of one; it is not opened."""
+    path = Path(given).expanduser()
+    of_run = path.name == "model.keras" and (path.parent.parent / "run.json").is_file()
+    return (path.is_file() and path.suffix == ".keras" and not of_run) or (path / "saved_model.pb").is_file()
+
+
+def check_one(model: TrainedModel) -> None:
+    """Raises RunError if these are several networks, whose features have nothing in common."""
+    if len(model.folds) > 1:
+        listed = ", ".join(map(str, model.folds))
+        raise RunError(
+            f"{model.given} has several networks (folds {listed}), whose features are not comparable. "
+            "Name one with --fold."
+        )
+
+
+def check_layer(model: TrainedModel, name: str) -> None:
+    """See that a run's networks have a stage or layer `name`, as far as their files tell without being opened.
+
+    Raises:
+        UnknownNameError: They have not.
+    """
+    if model.kind != "run" or model.backbone not in BACKBONES:
+        return
+    card, known = BACKBONES[model.backbone], layer_names(run_file(model.path, f"fold_{model.folds[0]}/model.keras"))
+    if known and name not in (*card.stages, *known):
+        raise card.unknown_layer(name, known)
+
+
+def load_keras(path: Path) -> Any:
+    """The Keras model in a file.
+
+    Raises:
+        WeightsError: It cannot be loaded.
+    """
+    return open_model(path)
+
+
+def keras_member(model: Any) -> Member:
+    """A Keras model as a function of batches of any size, traced once, and computed by fast operations from then on."""
+    import tensorflow as tf
+
+    from radtransfer.models.fast_layers import use_fast_operations
+
+    use_fast_operations(model)
+    shape = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
+    return tf.function(lambda images: model(images, training=False), input_signature=[shape])
+
+
+def _of_run(given: str, run: Path, folds: tuple[int, ...]) -> TrainedModel:
+    record, finished = read_run(run), tuple(finished_folds(run))
+    missing = [fold for fold in folds if fold not in finished]
+    if missing or not finished:
+        listed = ", ".join(map(str, finished)) or "none"
+        which = f"fold {missing[0]} is not finished" if missing else "no fold is finished yet"
+        raise RunError(f"Run {run}: {which}. Finished folds: {listed}.")
+    settings = run_images(run)
+    return TrainedModel(
+        given=given,
+        kind="run",
+        path=run,
+        folds=folds or finished,
+        scoring=recorded_scoring(record, positive_from=settings.data.positive_from),
+        activation=record["head"],
+        image_size=record["image_size"],
+        reading=settings.images,
+        backbone=record["backbone"],
+    )
+
+
+def _of_keras(given: str, path: Path) -> TrainedModel:
+    """The model in a file, which has to be opened to know what it takes and gives."""
+    if path.suffix != ".keras":
+        raise WeightsError(
+            f"{given} is not a .keras file. Expected a run, an exported .keras file or a SavedModel folder."
+        )
+    model = load_keras(path)
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise WeightsError(f"{given}: expected a model of one image that gives a probability per class.")
+    check_input(given, inputs[0].shape[1:])
+    last = model.layers[-1].get_config().get("activation")
+    found = _described(given, "keras", path, classes=model.outputs[0].shape[-1], image_size=inputs[0].shape[1])
+    activation = last if last in ("softmax", "sigmoid") else found.activation
+    if found.backbone is None:
+        with keras_defaults():
+            found, model = _of_others(found, model)
+    return replace(found, held=(model,), activation=activation)
+
+
+def _of_others(found: TrainedModel, model: Any) -> tuple[TrainedModel, Any]:
+    """What other tools saved; scaled as its backbone wants where nothing in the file does, as in the comparisons."""
+    notes: list[str] = []
+    try:
+        network = file_network(found.given, found.path, model, notes.append)
+    except ValueError:  # its layers share names: it is taken as it is
+        return found, model
+    backbone = network.card.name if network.card else None
+    scaled = network.model if network.preprocessing else model
+    return replace(found, backbone=backbone, notes=(*found.notes, *notes)), scaled
+
+
+def _of_saved(given: str, path: Path) -> TrainedModel:
+    require_keras()
+
+    member, size, classes = saved_member(path)
+    return replace(_described(given, "savedmodel", path, classes=classes, image_size=size), held=(member,))
+
+
+def _described(given: str, kind: str, path: Path, *, classes: int, image_size: int | None) -> TrainedModel:
+    """An export by what its metadata say; without them its classes are numbers."""
+    try:
+        values = EXPORT_FORMATS[kind].read_metadata(path)
+        return _by_metadata(given, kind, path, values, classes=classes, image_size=image_size)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFile) as error:
+        raise WeightsError(f"{given}: the description that it carries is damaged ({error}). Export it again.") from None
+
+
+def _by_metadata(
+    given: str, kind: str, path: Path, values: dict[str, Any], *, classes: int, image_size: int | None
+) -> TrainedModel:
+    notes = ()
+    if not values:
+        notes = (
+            f"{given} does not say what its classes are or how its images were read: classes are numbers, images are "
+            "stretched. Export it again with radtransfer export",
+        )
+    names = tuple(values.get("classes") or map(str, range(classes)))
+    if len(names) != classes:
+        raise WeightsError(f"{given} has {classes} outputs, but names {len(names)} classes. Export it again.")
+    size = image_size or ((values.get("input") or {}).get("shape") or [None, None])[1]
+    if size is None:
+        raise WeightsError(f"{given} takes images of any size and does not say which. Export it from a run.")
+    activation = values.get("activation", "softmax")
+    task = values.get("task") or ("multilabel" if activation == "sigmoid" else "multiclass")
+    point = values.get("operating_point")
+    return TrainedModel(
+        given=given,
+        kind=kind,
+        path=path,
+        folds=(),
+        scoring=Scoring(task, names, values.get("positive_from"), positive_class=values.get("positive_class")),
+        activation=activation,
+        image_size=size,
+        reading=reading_of(values),
+        backbone=(values.get("provenance") or {}).get("backbone"),
+        temperatures=(values.get("temperature"),),
+        point=None if point is None else OperatingPoint(**point),
+        notes=notes,
+        named=bool(values.get("classes")),
+    )
+
+
+def image_signature(path: Path) -> tuple[Any, Any, str]:
+    """A SavedModel, its function of float images that gives one output, and the name of that function's input.
+
+    Raises:
+        WeightsError: It cannot be loaded, does more than compute, or has no such function.
+    """
+    check_graph(path)
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except MemoryError:
+        raise
+    except Exception as error:  # TensorFlow raises what it meets in a damaged graph
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: {reason}") from error
+    for function in loaded.signatures.values():
+        inputs = function.structured_input_signature[1]
+        specs, outputs = list(inputs.values()), function.structured_outputs
+        if len(specs) == 1 and specs[0].dtype == tf.float32 and specs[0].shape.rank == 4 and len(outputs) == 1:
+            return loaded, function, next(iter(inputs))
+    raise WeightsError(f"{path}: expected a signature that takes float images (batch, height, width, 3); it has none.")
+
+
+def saved_member(path: Path) -> tuple[Callable[[tf.Tensor], tf.Tensor], int | None, int]:
+    """The network in a SavedModel, the image size that it takes, and how many classes it gives.
+
+    Raises:
+        WeightsError: As `image_signature`.
+    """
+    loaded, function, name = image_signature(path)
+
+    # The loaded object must outlive its functions, whose variables it holds.
+    def member(images: tf.Tensor, loaded: Any = loaded) -> tf.Tensor:
+        return next(iter(function(**{name: images}).values()))
+
+    (output,) = function.structured_outputs.values()
+    return member, function.structured_input_signature[1][name].shape[1], output.shape[-1]
+
+
+_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
+"""Operations that compute nothing."""
+
+
+def saved_layer(
+    path: Path, layer: str, *, known: Mapping[str, str]
+) -> tuple[Callable[[tf.Tensor], tf.Tensor], tuple[int, ...]]:
+    """A function from float32 images to what `layer` makes of them, and the shape of that without the batch.
+
+    Args:
+        path: Of the SavedModel.
+        layer: Name of a Keras layer.
+        known: Stage to layer, for messages.
+
+    Raises:
+        UnknownNameError: No operation lies in the scope of such a layer.
+        WeightsError: The model cannot be loaded, or the output has no fixed shape.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    loaded, function, _ = image_signature(path)
+    flat = convert_variables_to_constants_v2(function)  # reads the variables that `loaded` holds
+    del loaded
+    scopes = _scopes(flat.graph)
+    if layer not in scopes:
+        raise UnknownNameError("stage or layer", layer, [*known, *scopes])
+    tensor = scopes[layer]
+    if tensor.shape.rank is None or None in tensor.shape[1:]:
+        raise WeightsError(f"{path}: layer {layer} gives outputs of no fixed shape. Use the run or a .keras export.")
+    pruned = flat.prune(flat.inputs[0], tensor)
+    return pruned, tuple(tensor.shape[1:])
+
+
+def _scopes(graph: Any) -> dict[str, tf.Tensor]:
+    """Layer to its last output, in order.
+
+    Keras traces a model that it has called before, so that every layer's scope is its name with a number (`conv1_1`).
+    """
+    operations = [
+        (operation.name.split("/"), operation.outputs[0])
+        for operation in graph.get_operations()
+        if operation.outputs and operation.type not in _NO_LAYER and operation.name.count("/") > 1
+    ]
+    start = len(os.path.commonprefix([parts[:-1] for parts, _ in operations]))
+    scopes = {parts[start]: output for parts, output in operations if len(parts) > start + 1}
+    numbered = all(re.search(r"_\d+$", scope) for scope in scopes)
+    return {re.sub(r"_\d+$", "", scope) if numbered else scope: output for scope, output in scopes.items()}

@@ -1,0 +1,314 @@
+"""Taking a trained model home: written, described, and proved in a fresh process to predict the same.
+
+Take a trained model home, and prove in a fresh process that what was written predicts the same.
+
+Images on which an export is compared with the model it was made from: the run's own, or drawn ones.
+"""
+
+import importlib.util
+import tempfile
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from radtransfer.config.schema import ImageSettings
+from radtransfer.data.readers import read_table
+from radtransfer.data.survey import examine_images
+from radtransfer.errors import ConfigError, ExportError, RadtransferError, RunError
+from radtransfer.evaluation.evaluate import export_values
+from radtransfer.exports.formats import EXPORT_FORMATS, Exportable, ExportFormat, run_python
+from radtransfer.exports.metadata import export_metadata, read_facts
+from radtransfer.exports.model_card import ExportCheck, model_card
+from radtransfer.files import check_place, files_together
+from radtransfer.images.refs import ImagePlace, read_contents
+from radtransfer.pretrained.read import open_model
+from radtransfer.process import keras_defaults
+from radtransfer.runs.folder import find_fold, finished_folds, read_rows, read_run, write_text
+from radtransfer.similarity.compare_images import run_images
+
+_IMAGES = 8
+_ENCODED = ("jpeg", "png8", "png16")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images as the network gets them, and as they are stored.
+
+    Attributes:
+        images: float32 (images, size, size, 3), RGB, 0–255.
+        encoded: The bytes of those that are JPEGs or PNGs.
+        encoded_rows: Which of `images` these are.
+        real: How many are the run's; 0 where these are not on disk any more and others were drawn.
+    """
+
+    images: np.ndarray
+    encoded: list[bytes]
+    encoded_rows: list[int]
+    real: int
+
+
+def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) -> Samples:
+    """Some test images of a fold, spread over all of them.
+
+    Args:
+        run: The run's folder.
+        fold: Number.
+        size: Side of the images that the model takes, pixels.
+        reading: How the run read its images.
+    """
+    places = _tested_places(run, fold)
+    if places:
+        try:
+            return _read(places, size, reading, real=len(places))
+        except (RadtransferError, OSError):  # damaged or gone since
+            pass
+    with tempfile.TemporaryDirectory() as folder:
+        return _read(_drawn_files(Path(folder), size), size, reading, real=0)
+
+
+def _tested_places(run: Path, fold: int) -> list[ImagePlace]:
+    try:
+        table = read_table(run_images(run).data)
+        rows = read_rows(run / f"fold_{fold}" / "predictions.csv")
+        tested = [row["path"] for row in rows if row.get("split") == "test"]
+    except (RadtransferError, OSError):
+        return []
+    where = dict(zip(table.paths, table.files, strict=True))
+    found = [where[path] for path in tested if where.get(path) is not None]
+    chosen = np.linspace(0, len(found) - 1, min(_IMAGES, len(found))).astype(int)
+    return [found[number] for number in chosen]
+
+
+def _read(places: list[ImagePlace], size: int, reading: ImageSettings, *, real: int) -> Samples:
+    from radtransfer.images.pipeline import make_batches
+
+    facts = examine_images(places, reading)
+    batches = make_batches(
+        [str(place) for place in places],
+        places,
+        facts,
+        np.zeros((len(places), 1), np.float32),
+        image_size=size,
+        reading=reading,
+        batch_size=len(places),
+        workers=1,
+    )
+    images = next(iter(batches.in_order()))[0].numpy()
+    rows = [row for row, fact in enumerate(facts) if fact.decoder in _ENCODED]
+    return Samples(images, [read_contents(places[row]) for row in rows], rows, real)
+
+
+def _drawn_files(folder: Path, size: int) -> list[ImagePlace]:
+    """Coarse patterns of little contrast, which no network is sure about, as PNG files."""
+    rng, step = np.random.default_rng(0), max(1, size // 6)
+    files = []
+    for number in range(_IMAGES):
+        coarse = rng.integers(64, 192, (8, 9, 3), np.uint8)
+        files.append(folder / f"{number}.png")
+        Image.fromarray(np.kron(coarse, np.ones((step, step, 1), np.uint8))).save(files[-1])
+    return files
+
+
+LARGEST_DIFFERENCE = 1e-5
+"""Largest difference of a probability, after export, that is let pass."""
+
+_CHECK = """
+import sys
+import numpy as np
+path, original, inputs, outputs = sys.argv[1:]
+with np.load(inputs) as arrays:
+    images, *encoded = arrays.values()
+encoded = [contents.tobytes() for contents in encoded]
+{read}
+of_images = np.asarray(probabilities)
+{read_bytes}
+np.savez(outputs, of_images, np.asarray(probabilities))
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One exported model.
+
+    Attributes:
+        path: The file or folder written.
+        card: Its model card.
+        size: Bytes.
+        difference: Largest absolute difference of a probability, reloaded in a fresh process.
+        bytes_difference: The same where it decodes the files itself; None where it does not.
+        images: How many of the run's images were compared; 0 where they are not on disk any more, and drawn
+            ones were used.
+        inside: What of the way from a file to a probability is inside.
+        caller: What is left to whoever calls it.
+        usage: How it is used.
+        positive_class: Of two classes.
+    """
+
+    path: Path
+    card: Path
+    size: int
+    difference: float
+    bytes_difference: float | None
+    images: int
+    inside: str
+    caller: str
+    usage: str
+    positive_class: str | None
+
+
+def export_run(
+    run: str | Path, *, format: str, out: Path, fold: str | None = None, operating_point: str | None = None
+) -> list[Exported]:
+    """Export one fold of a run, or all of them, with a model card each; all are checked before the first appears.
+
+    Args:
+        run: A run folder, or RUN/fold_K.
+        format: Key of `EXPORT_FORMATS`.
+        out: File or folder to write; for all folds, a folder that gets `fold_K` for each.
+        fold: A number, "all", or None where the run has one fold.
+        operating_point: Rule of a threshold, chosen on the fold's validation images, that the export carries.
+
+    Raises:
+        UnknownNameError: No such format.
+        ConfigError: A package that the format needs is not installed.
+        RunError: Not a run, no such fold, `out` exists or cannot be written.
+        ExportError: What was written cannot be read, or predicts something else.
+        DiskError: The disk is full, or fails.
+    """
+    kind = EXPORT_FORMATS[format]
+    _check_installed(kind, format)
+    path, targets = _targets(run, kind, out, fold)
+    for target in targets.values():
+        if target.exists():
+            raise RunError(f"{target} exists; nothing was written. Choose another --out.")
+    folder = next(iter(targets.values())).parent
+    check_place(folder)
+    with files_together(folder, first="*.card.md") as staging:
+        decided = {number: export_values(path, number, operating_point) for number in targets}
+        exported = [
+            _export_fold(path, number, kind, target, staging, decided[number]) for number, target in targets.items()
+        ]
+        for card in (item.card for item in exported):
+            # The same card is what a killed export left.
+            if card.exists() and card.read_bytes() != (staging / card.name).read_bytes():
+                raise RunError(f"{card} exists; nothing was written. Choose another --out.")
+    return exported
+
+
+def card_place(target: Path) -> Path:
+    """Where the model card of an export stands."""
+    return target.with_name(f"{target.name}.card.md")
+
+
+def _check_installed(kind: ExportFormat, format: str) -> None:
+    missing = [name for name in kind.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--format {format} needs {', '.join(missing)}, not installed. Run: pip install 'radtransfer[export]'"
+        )
+
+
+def _targets(run: str | Path, kind: ExportFormat, out: Path, fold: str | None) -> tuple[Path, dict[int, Path]]:
+    """The run folder, and where each fold goes."""
+    if fold == "all":
+        read_run(Path(run))
+        numbers = finished_folds(Path(run))
+        if not numbers:
+            raise RunError(f"Run {run} has no finished fold yet; nothing to export.")
+        return Path(run), {number: out / f"fold_{number}{kind.suffix}" for number in numbers}
+    if fold is not None and not fold.isdigit():
+        raise ConfigError(f"--fold expects a number or all. Received: {fold!r}.")
+    path, number = find_fold(run, fold=None if fold is None else int(fold))
+    return path, {number: out if out.name.endswith(kind.suffix) else out.with_name(out.name + kind.suffix)}
+
+
+@keras_defaults()
+def _export_fold(
+    run: Path, fold: int, kind: ExportFormat, target: Path, staging: Path, decided: dict[str, object]
+) -> Exported:
+    from radtransfer.images.decode import can_read_encoded, encoded_image
+
+    facts, original = read_facts(run, fold), run / f"fold_{fold}" / "model.keras"
+    model = open_model(original)
+    size = model.input_shape[1]
+    metadata = export_metadata(facts, size=size) | decided
+    samples = sample_images(run, fold, size=size, reading=facts.reading)
+    from_bytes = None
+    if kind.read_bytes and can_read_encoded(facts.reading):
+        from_bytes = partial(encoded_image, image_size=size, reading=facts.reading)
+    part = staging / target.name
+    expected = model.predict(samples.images, verbose=0)  # first: a writer that changes the model is found out
+    kind.write(Exportable(model, metadata, from_bytes), part)
+    if from_bytes is None:
+        samples = replace(samples, encoded=[], encoded_rows=[])
+    of_images, of_files = predict_elsewhere(kind, part, original, samples)
+    difference, bytes_difference = _difference(of_images, expected), None
+    if samples.encoded:
+        bytes_difference = _difference(of_files, expected[samples.encoded_rows])
+    check = ExportCheck(kind.usage, _size(part), difference, bytes_difference, samples.real, LARGEST_DIFFERENCE)
+    write_text(staging / card_place(target).name, model_card(facts, size=size, check=check, values=metadata))
+    rules = metadata["input"]
+    return Exported(
+        path=target,
+        card=card_place(target),
+        size=check.size,
+        difference=difference,
+        bytes_difference=bytes_difference,
+        images=samples.real,
+        inside=rules["inside"],
+        caller=rules["caller"],
+        usage=kind.usage,
+        positive_class=metadata["positive_class"],
+    )
+
+
+def predict_elsewhere(
+    kind: ExportFormat, path: Path, original: Path, samples: Samples
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a fresh Python, without this package, predicts from an export.
+
+    Args:
+        kind: Its format.
+        path: The export.
+        original: The run's model.keras.
+        samples: Images, as tensors and as files.
+
+    Returns:
+        Of the images, and of the files; the same again where it does not decode files or there are none.
+
+    Raises:
+        ExportError: It cannot be read.
+    """
+    read_bytes = kind.read_bytes if samples.encoded and kind.read_bytes else ""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "probabilities.npz"
+        np.savez(inputs, samples.images, *(np.frombuffer(contents, np.uint8) for contents in samples.encoded))
+        code = _CHECK.format(read=kind.read, read_bytes=read_bytes)
+        run_python(code, [path, original, inputs, outputs], failure="The export cannot be read back")
+        with np.load(outputs) as arrays:
+            of_images, of_files = arrays.values()
+    return of_images, of_files
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """How far two arrays of probabilities are apart, at most.
+
+    Raises:
+        ExportError: Too far.
+    """
+    if found.shape != expected.shape:
+        raise ExportError(f"The reloaded export predicts {found.shape}, not {expected.shape}. Nothing was written.")
+    difference = float(np.abs(found - expected).max())
+    if not difference <= LARGEST_DIFFERENCE:
+        raise ExportError(
+            f"The reloaded export predicts differently: by {difference:.2g}, "
+            f"where {LARGEST_DIFFERENCE:g} is allowed. Nothing was written."
+        )
+    return difference
+
+
+def _size(path: Path) -> int:
+    return sum(item.stat().st_size for item in ([path] if path.is_file() else path.rglob("*")) if item.is_file())

@@ -1,0 +1,402 @@
+"""The file formats a trained model is taken home in.
+
+To add one, write an `ExportFormat` in a file of its own and a line here.
+
+What an export format is: how to write a model, how a stranger reads it, and where its description stands.
+
+How a description is put into files: a member of a ZIP, an attribute of HDF5.
+
+Python in a process of its own, where nothing of this one is left: for proofs, and for converters that are noisy.
+
+A `.keras` file, which `keras.models.load_model` opens in safe mode; `radtransfer.json` is a member of it.
+
+A TensorFlow SavedModel folder with two signatures; `assets.extra/` holds `radtransfer.json` and `labels.txt`.
+
+serve         images, float32 (batch, size, size, 3), RGB, 0–255; also the default signature
+serve_bytes   image_bytes, string (batch,): each an encoded JPEG or PNG; everything that training did is inside
+
+A `.tflite` file in float32; a ZIP at its end, which interpreters skip, holds `radtransfer.json` and `labels.txt`.
+
+An `.onnx` file, opset 17, with the input `image` and the output `probabilities`; `radtransfer.json` is a property.
+
+Written by Keras' own exporter, which drives tf2onnx and mends what of it NumPy 2 broke.
+
+A `.weights.h5` file, for a network that is built elsewhere; `radtransfer.json` is an attribute of it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radtransfer.config.schema import ImageSettings
+from radtransfer.errors import ExportError, Table
+from radtransfer.files import disk_number
+from radtransfer.process import clean_variables
+
+EXPORT_FORMATS = Table(
+    "export format",
+    {
+        "keras": "radtransfer.exports.formats:KERAS",
+        "savedmodel": "radtransfer.exports.formats:SAVED_MODEL",
+        "tflite": "radtransfer.exports.formats:TFLITE",
+        "onnx": "radtransfer.exports.formats:ONNX",
+        "weights": "radtransfer.exports.formats:WEIGHTS",
+    },
+)
+
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+
+@dataclass(frozen=True, eq=False)
+class Exportable:
+    """A model to be taken home.
+
+    Attributes:
+        model: float32 RGB images 0–255, (batch, size, size, 3) → float32 (batch, outputs).
+        metadata: What is written into the file about it; plain values, for JSON.
+        from_bytes: An encoded JPEG or PNG, a string scalar, to one such image; None where that is not possible in a
+            graph.
+    """
+
+    model: "keras.Model"
+    metadata: Mapping[str, Any]
+    from_bytes: Callable[["tf.Tensor"], "tf.Tensor"] | None = None
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """One way to take a model home.
+
+    Attributes:
+        suffix: Of the file; empty for a folder.
+        write: Writes a model, and what is said about it, at a path.
+        read_metadata: What was written about the model at a path.
+        read: Python, without this package, that makes `probabilities` of `images` (both NumPy arrays) from the
+            export at `path`; `original` is the run's model.keras, for formats that hold no architecture.
+        read_bytes: Goes on from there with the same of `encoded`, a list of the bytes of JPEGs and PNGs; None where
+            images have to be decoded by the caller.
+        usage: One sentence: how it is used.
+        needs: Packages of the extra `export` that it takes.
+    """
+
+    suffix: str
+    write: Callable[[Exportable, Path], None]
+    read_metadata: Callable[[Path], dict[str, Any]]
+    read: str
+    usage: str
+    read_bytes: str | None = None
+    needs: tuple[str, ...] = ()
+
+
+NAME = "radtransfer.json"
+"""Of the member, file, attribute or property that describes a model."""
+
+LABELS = "labels.txt"
+"""The classes, one a line, in the order of the outputs."""
+
+
+def as_json(metadata: Mapping[str, Any]) -> str:
+    """`metadata` as text; NaN is refused, since JSON has none."""
+    return json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def as_lines(metadata: Mapping[str, Any]) -> str:
+    """The classes, one a line."""
+    return "".join(f"{' '.join(str(name).split())}\n" for name in metadata.get("classes", ()))
+
+
+def reading_of(metadata: Mapping[str, Any]) -> ImageSettings:
+    """How the images of an exported model are read, by its metadata; stretched where it says nothing."""
+    rules, names = metadata.get("input") or {}, (field.name for field in fields(ImageSettings))
+    return ImageSettings(**{name: rules[name] for name in names if name in rules})
+
+
+def add_to_zip(path: Path, metadata: Mapping[str, Any], *, labels: bool = False) -> None:
+    """Add the description to a ZIP; a file that is none gets one at its end, which its own readers do not see."""
+    members = {NAME: as_json(metadata)} | ({LABELS: as_lines(metadata)} if labels else {})
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, text in members.items():
+            # A fixed date, as Keras' own members have, so that the same model is the same file.
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+
+
+def read_from_zip(path: Path) -> dict[str, Any]:
+    """What `add_to_zip` added; empty where there is none."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(NAME)) if NAME in archive.namelist() else {}
+
+
+def add_to_hdf5(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Put the description into an attribute of an HDF5 file."""
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file.attrs[NAME] = as_json(metadata)
+
+
+def read_from_hdf5(path: Path) -> dict[str, Any]:
+    """What `add_to_hdf5` put there; empty where there is none."""
+    import h5py
+
+    with h5py.File(path) as file:
+        return json.loads(file.attrs[NAME]) if NAME in file.attrs else {}
+
+
+def run_python(code: str, arguments: Sequence[str | Path], *, failure: str) -> None:
+    """Run `code` with `arguments` in `sys.argv`; what it prints is heard only if it fails.
+
+    Args:
+        code: Python.
+        arguments: As text.
+        failure: How the message begins.
+
+    Raises:
+        ExportError: It failed; gives the last line it wrote.
+        OSError: The disk is full, or fails.
+    """
+    # -P keeps the current folder off the path, so that only installed packages are found.
+    command = [sys.executable, "-P", "-c", code, *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, text=True, errors="replace", env=clean_variables())
+    if process.returncode:
+        last = process.stderr.strip().splitlines()[-1:] or [f"it ended with code {process.returncode}"]
+        number = disk_number(last[0])
+        if number is not None:
+            raise OSError(number, os.strerror(number))
+        raise ExportError(f"{failure}: {last[0].rstrip('.')}. Nothing was written.")
+
+
+def _write(exported: Exportable, path: Path) -> None:
+    exported.model.save(path)
+    add_to_zip(path, exported.metadata)
+
+
+KERAS = ExportFormat(
+    suffix=".keras",
+    write=_write,
+    read_metadata=read_from_zip,
+    read="""
+import keras
+probabilities = keras.models.load_model(path, safe_mode=True).predict(images, verbose=0)
+""",
+    usage="keras.models.load_model(path).predict(images)",
+)
+
+
+_EXTRA = "assets.extra"
+"""Where TensorFlow keeps files that a SavedModel carries along and does not use."""
+
+
+def _write_saved_model(exported: Exportable, path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    model = exported.model
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")
+    archive.add_endpoint("serve", partial(model, training=False), input_signature=[images])
+    if exported.from_bytes is not None:
+
+        def serve_bytes(contents: tf.Tensor) -> tf.Tensor:
+            kind = tf.TensorSpec(model.input_shape[1:], tf.float32)
+            return model(tf.map_fn(exported.from_bytes, contents, fn_output_signature=kind), training=False)
+
+        contents = tf.TensorSpec((None,), tf.string, name="image_bytes")
+        archive.add_endpoint("serve_bytes", serve_bytes, input_signature=[contents])
+    archive.write_out(str(path), verbose=False)
+    (path / _EXTRA).mkdir()
+    (path / _EXTRA / NAME).write_text(as_json(exported.metadata), encoding="utf-8")
+    (path / _EXTRA / LABELS).write_text(as_lines(exported.metadata), encoding="utf-8")
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    file = path / _EXTRA / NAME
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+SAVED_MODEL = ExportFormat(
+    suffix="",
+    write=_write_saved_model,
+    read_metadata=_read_metadata,
+    read="""
+import tensorflow as tf
+model = tf.saved_model.load(path)
+probabilities = model.serve(images).numpy()
+""",
+    read_bytes="""
+probabilities = model.serve_bytes(tf.constant(encoded)).numpy()
+""",
+    usage="tf.saved_model.load(path).serve(images), or .serve_bytes(encoded JPEGs and PNGs)",
+)
+
+
+_CONVERT = """
+import sys
+import tensorflow as tf
+saved, path = sys.argv[1:]
+with open(path, "wb") as file:
+    file.write(tf.lite.TFLiteConverter.from_saved_model(saved).convert())
+"""
+
+
+def _write_tensorflow_lite(exported: Exportable, path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    model = exported.model
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")
+    archive.add_endpoint(
+        "serve", lambda image: {"probabilities": model(image, training=False)}, input_signature=[images]
+    )
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        archive.write_out(folder, verbose=False)
+        run_python(_CONVERT, [folder, path], failure="The model cannot be converted to TensorFlow Lite")
+    add_to_zip(path, exported.metadata, labels=True)
+
+
+TFLITE = ExportFormat(
+    suffix=".tflite",
+    write=_write_tensorflow_lite,
+    read_metadata=read_from_zip,
+    read="""
+import tensorflow as tf
+run = tf.lite.Interpreter(model_path=path).get_signature_runner()
+probabilities = run(image=images)["probabilities"]
+""",
+    usage='tf.lite.Interpreter(model_path=path).get_signature_runner()(image=images)["probabilities"]',
+)
+
+
+if TYPE_CHECKING:
+    import keras
+
+_CONVERT_ONNX_FILE = """
+import sys
+import keras
+import numpy
+import onnx
+original, path, name, metadata = sys.argv[1:]
+model = keras.models.load_model(original, safe_mode=True, compile=False)
+model(keras.ops.zeros((1, *model.input_shape[1:])))  # Keras exports no model that was never called
+model.export(path, format="onnx", opset_version=17, verbose=False)
+model = onnx.load(path)
+nodes, one = [], onnx.numpy_helper.from_array(numpy.float32(1), "one")
+for node in model.graph.node:
+    if node.op_type == "Erfc":  # TensorFlow's GELU; ONNX has no such operation
+        (x,), (y,) = node.input, node.output
+        nodes.append(onnx.helper.make_node("Erf", [x], [y + "_erf"]))
+        nodes.append(onnx.helper.make_node("Sub", [one.name, y + "_erf"], [y]))
+    else:
+        nodes.append(node)
+if len(nodes) > len(model.graph.node):
+    model.graph.initializer.append(one)
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+(result,) = model.graph.output
+for node in model.graph.node:
+    node.output[:] = ["probabilities" if output == result.name else output for output in node.output]
+result.name = "probabilities"
+with open(metadata, encoding="utf-8") as file:
+    model.metadata_props.add(key=name, value=file.read())
+onnx.checker.check_model(model)
+onnx.save(model, path)
+"""
+
+
+def _write_onnx_file(exported: Exportable, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        original, metadata = Path(folder) / "model.keras", Path(folder) / NAME
+        _without_groups(exported.model).save(original)
+        metadata.write_text(as_json(exported.metadata), encoding="utf-8")
+        failure = "The model cannot be converted to ONNX"
+        run_python(_CONVERT_ONNX_FILE, [original, path, NAME, metadata], failure=failure)
+
+
+def _without_groups(model: "keras.Model") -> "keras.Model":
+    """The same network with depthwise layers for convolutions of one channel a group, which TensorFlow leaves to XLA.
+
+    tf2onnx does not look into functions that XLA compiles (ConvNeXt).
+    """
+    import keras
+
+    grouped = {layer.name for layer in model.layers if _has_group_per_channel(layer)}
+    if not grouped:
+        return model
+
+    def renewed(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if layer.name not in grouped:
+            return type(layer).from_config(config)
+        kept = ("name", "kernel_size", "strides", "padding", "dilation_rate", "activation", "use_bias", "dtype")
+        return keras.layers.DepthwiseConv2D(**{name: config[name] for name in kept})
+
+    copy = keras.models.clone_model(model, clone_function=renewed)
+    for layer in model.layers:
+        weights = layer.get_weights()
+        if layer.name in grouped:
+            weights[0] = weights[0].transpose(0, 1, 3, 2)
+        copy.get_layer(layer.name).set_weights(weights)
+    return copy
+
+
+def _has_group_per_channel(layer: "keras.Layer") -> bool:
+    return getattr(layer, "groups", 1) > 1 and layer.groups == layer.filters == layer.input.shape[-1]
+
+
+def _read_metadata_onnx_file(path: Path) -> dict[str, Any]:
+    import onnx
+
+    for item in onnx.load(path, load_external_data=False).metadata_props:
+        if item.key == NAME:
+            return json.loads(item.value)
+    return {}
+
+
+ONNX = ExportFormat(
+    suffix=".onnx",
+    write=_write_onnx_file,
+    read_metadata=_read_metadata_onnx_file,
+    read="""
+import onnxruntime
+session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+(probabilities,) = session.run(["probabilities"], {"image": images})
+""",
+    usage='onnxruntime.InferenceSession(path).run(["probabilities"], {"image": images})',
+    needs=("onnx", "tf2onnx", "onnxruntime"),
+)
+
+
+def _write_weights_only(exported: Exportable, path: Path) -> None:
+    exported.model.save_weights(path)
+    add_to_hdf5(path, exported.metadata)
+
+
+WEIGHTS = ExportFormat(
+    suffix=".weights.h5",
+    write=_write_weights_only,
+    read_metadata=read_from_hdf5,
+    read="""
+import keras
+model = keras.models.load_model(original, safe_mode=True)
+model.set_weights([0 * weight for weight in model.get_weights()])
+model.load_weights(path)
+probabilities = model.predict(images, verbose=0)
+""",
+    usage="model.load_weights(path), of a model that is built elsewhere",
+)

@@ -1,0 +1,354 @@
+"""What is known of one fold of a run, read from its folder alone: what cards and metadata are made of.
+
+Under which terms the weights stand that a model started from.
+
+What of the way from a file to a probability is inside an exported model, and what is left to whoever calls it.
+
+What is written into an exported model about it: labels, input, and where it comes from.
+
+Further parts may stand beside these; readers take what they know.
+"""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from radtransfer import __version__
+from radtransfer.config.schema import ImageSettings
+from radtransfer.errors import RadtransferError, RunError
+from radtransfer.evaluation.metrics import Predictions, Summary, summarize
+from radtransfer.evaluation.scoring import Scoring, recorded_scoring
+from radtransfer.images.preprocessing import MODES
+from radtransfer.pretrained.read import sha256_of
+from radtransfer.pretrained.source import card_named, card_of_file
+from radtransfer.runs.folder import finished_folds, now, read_folds, read_run
+from radtransfer.runs.read import read_record, read_settings
+from radtransfer.similarity.compare_images import run_file, run_images
+from radtransfer.similarity.compare_predictions import read_predictions
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """One of the three sets of a fold.
+
+    Attributes:
+        images: How many.
+        patients: How many; None where they are not known.
+        classes: Images of each class, or with each label.
+    """
+
+    images: int
+    patients: int | None
+    classes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One fold of a run.
+
+    Attributes:
+        run: The folder.
+        fold: Number.
+        record: What `run.json` says.
+        settings: What `config.yaml` says, section by section.
+        metrics: Of the fold's test images.
+        overall: Of the whole run; empty where it is not finished.
+        folds: The finished ones.
+    """
+
+    run: Path
+    fold: int
+    record: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    overall: Mapping[str, Any]
+    folds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.run.resolve().name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order of the outputs."""
+        return tuple(self.record["classes"])
+
+    @property
+    def scoring(self) -> Scoring:
+        return recorded_scoring(self.record, positive_from=(self.settings.get("data") or {}).get("positive_from"))
+
+    @property
+    def source(self) -> str:
+        """The data set, without the folders of the machine it lay on."""
+        given = str((self.record.get("data") or {}).get("source") or "not recorded")
+        name, colon, place = given.partition(":")
+        short = "/".join(Path(place if colon and len(name) > 1 else given).parts[-2:])
+        return f"{name}:{short}" if colon and len(name) > 1 else short
+
+    @property
+    def notes(self) -> list[str]:
+        """What was noticed about the data, without the folders of the machine it lay on."""
+        data = self.settings.get("data") or {}
+        places = [Path(place) for place in (data.get("source"), data.get("image_root")) if place]
+        folders = {f"{place.parent}{os.sep}" for place in places if place.is_absolute()}
+        notes = list(self.record.get("notes") or ())
+        for folder in sorted(folders, key=len, reverse=True):
+            notes = [note.replace(folder, "") for note in notes]
+        return notes
+
+    @property
+    def scale_assumed(self) -> bool:
+        """Whether the input scale is the network's usual one, for want of a word of the user or of the weights."""
+        asked = (self.settings.get("model") or {}).get("preprocessing", "auto") != "auto"
+        return not asked and (self.record.get("weights") or {}).get("preprocessing_from") == "assumed"
+
+    @cached_property
+    def reading(self) -> ImageSettings:
+        """How the run read its images; the defaults where that is not known any more."""
+        try:
+            return run_images(self.run).images
+        except RadtransferError:
+            return ImageSettings()
+
+    @cached_property
+    def splits(self) -> Mapping[str, SplitCount]:
+        """Of the fold, from `folds.csv`."""
+        labels, patients = defaultdict(Counter), defaultdict(set)
+        images: Counter[str] = Counter()
+        several = self.record["task"] == "multilabel"
+        for row in read_folds(self.run):
+            if int(row["fold"]) == self.fold and row["split"] in SPLITS:
+                images[row["split"]] += 1
+                labels[row["split"]].update(filter(None, row["label"].split(";")) if several else [row["label"]])
+                patients[row["split"]].add(row["patient"])
+        known = all(patient for split in patients.values() for patient in split)
+        return {
+            split: SplitCount(images[split], len(patients[split]) if known else None, labels[split]) for split in SPLITS
+        }
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """The fold's test figures with their interval; None where labels are needed that are not there any more.
+
+        Raises:
+            RunError: The fold's predictions were cut or changed.
+        """
+        try:
+            found = read_predictions(str(self.run / f"fold_{self.fold}"))
+        except RadtransferError as error:
+            there = (self.run / f"fold_{self.fold}" / "predictions.csv").is_file()
+            if isinstance(error, RunError) and there:  # cut or changed, and not left out
+                raise
+            return None
+        predictions = Predictions(found.targets, found.probabilities, found.paths, found.patients)
+        return summarize([predictions], found.scoring)
+
+    @cached_property
+    def model_sha256(self) -> str:
+        return sha256_of(run_file(self.run, f"fold_{self.fold}/model.keras"))
+
+
+def read_facts(run: Path, fold: int) -> RunFacts:
+    """The facts of a finished fold.
+
+    Raises:
+        RunError: A file of the run is not there.
+    """
+    document = read_settings(run)
+    overall = run / "metrics.json"
+    return RunFacts(
+        run=run,
+        fold=fold,
+        record=read_run(run),
+        settings=document,
+        metrics=read_record(run_file(run, f"fold_{fold}/metrics.json")),
+        overall=read_record(overall) if overall.is_file() else {},
+        folds=tuple(finished_folds(run)),
+    )
+
+
+_DEEP = 20
+"""Runs that started from runs, at most."""
+
+
+@dataclass(frozen=True)
+class WeightTerms:
+    """What is known of the weights that a run started from.
+
+    Attributes:
+        source: Their name, without the folders of the machine it ran on.
+        sha256: Of their file; None where there is none.
+        terms: One or more sentences.
+    """
+
+    source: str
+    sha256: str | None
+    terms: str
+
+
+def weight_terms(record: Mapping[str, Any]) -> WeightTerms:
+    """What `run.json` and the manifest say of the weights; of a run's weights, what that run started from."""
+    weights = record.get("weights") or {}
+    given, file = weights.get("source") or "random", weights.get("file")
+    return WeightTerms(_short(given), weights.get("sha256"), _terms(record, given, file, _DEEP))
+
+
+def _terms(record: Mapping[str, Any], given: str, file: str | None, deep: int) -> str:
+    if given == "random":
+        return "It started from random weights; no terms of others apply to them."
+    backbone = record.get("backbone")
+    card = card_named(given, backbone=backbone) or (card_of_file(Path(file)) if file else None)
+    if card is not None and card.backbone == backbone:
+        return card.terms
+    source = _run_around(Path(file)) if file else None
+    if source is not None and deep:
+        weights = source.get("weights") or {}
+        before = weights.get("source") or "random"
+        return f"They are a run's, which started from {_short(before)}. " + _terms(
+            source, before, weights.get("file"), deep - 1
+        )
+    return "Not known to radtransfer: they are those of whoever published the file."
+
+
+def _run_around(file: Path) -> Mapping[str, Any] | None:
+    """The record of the run that `file` is the model of, if it is still there."""
+    for folder in list(file.parents)[:2]:
+        if (folder / "run.json").is_file():
+            try:
+                return read_run(folder)
+            except RunError:
+                return None
+    return None
+
+
+def _short(given: str) -> str:
+    """A name as it is; of a path its last part, with the run where it is a fold."""
+    parts = Path(given).parts
+    if len(parts) < 2:
+        return given
+    return "/".join(parts[-2:]) if parts[-1].startswith("fold_") else parts[-1]
+
+
+_SQUARES = {
+    "stretch": "resize it to {size}×{size}, stretched where it is not square",
+    "pad": "resize it so that it fits into {size}×{size}, and pad it with black to that square, in its middle",
+    "crop": "cut out its central square and resize that to {size}×{size}",
+}
+
+
+def inside_text(mode: str) -> str:
+    """The input scale that is built in, as a sentence without its full stop."""
+    return f"input scale {mode} ({MODES[mode].description})" if mode in MODES else "its own input scale"
+
+
+def caller_text(size: int, reading: ImageSettings) -> str:
+    """What has to be done with an image file for the signature that takes images, as a sentence without full stop."""
+    disc = "cut it to the disc of the retina, " if reading.fundus_crop else ""
+    square = _SQUARES[reading.aspect].format(size=size)
+    return (
+        f"decode the image to RGB, turn it as its EXIF orientation says, {disc}{square}, with a resize that averages "
+        "(antialiased: Pillow's BILINEAR, TensorFlow's antialias=True, OpenCV's INTER_AREA when it shrinks), and give "
+        "the values 0–255 as float32, not scaled further"
+    )
+
+
+def depth_text(reading: ImageSettings) -> str:
+    """What became of values of more than 8 bits."""
+    said = {
+        "auto": "DICOM by the window in its header, PNG and TIFF of 16 bits by all that 16 bits hold",
+        "minmax": "each image from its own smallest to its largest value",
+    }
+    return said.get(reading.window, f"the window {reading.window} (centre, width)") + " to 0–255"
+
+
+def input_record(record: Mapping[str, Any], reading: ImageSettings, *, size: int) -> dict[str, Any]:
+    """The same as plain values, for the metadata of an export.
+
+    Args:
+        record: What `run.json` says.
+        reading: How the run read its images.
+        size: Side of the square, pixels.
+    """
+    return {
+        "name": "image",
+        "shape": [None, size, size, 3],
+        "dtype": "float32",
+        "channels": "RGB",
+        "range": [0, 255],
+        "preprocessing": record["preprocessing"],
+        "inside": inside_text(record["preprocessing"]),
+        "caller": caller_text(size, reading),
+        "aspect": reading.aspect,
+        "fundus_crop": reading.fundus_crop,
+        "window": reading.window,
+        "deep_values": depth_text(reading),
+    }
+
+
+FORMAT = 1
+"""Raised when something that stands here changes its meaning."""
+
+NOT_A_DEVICE = "Research software, not a medical device."
+
+
+def export_metadata(facts: RunFacts, *, size: int) -> dict[str, Any]:
+    """Plain values, for JSON; no folder of this machine stands in them.
+
+    Args:
+        facts: Of the fold.
+        size: Side of the images that the model takes, pixels.
+    """
+    record = facts.record
+    return {
+        "format": FORMAT,
+        "written_by": f"radtransfer {__version__}",
+        "written": now(),
+        "notice": NOT_A_DEVICE,
+        "task": record["task"],
+        "classes": list(facts.classes),
+        "activation": record["head"],
+        "positive_from": record.get("positive_from"),
+        "positive_class": facts.scoring.positive_class,
+        "input": input_record(record, facts.reading, size=size),
+        "output": {
+            "name": "probabilities",
+            "shape": [None, len(facts.classes)],
+            "meaning": "a probability for each class, in the order of classes",
+        },
+        "provenance": _provenance(facts),
+    }
+
+
+def _provenance(facts: RunFacts) -> dict[str, Any]:
+    record, weights = facts.record, weight_terms(facts.record)
+    return {
+        "run": facts.name,
+        "fold": facts.fold,
+        "started": record.get("started"),
+        "model_sha256": facts.model_sha256,
+        "versions": record.get("versions"),
+        "seed": record.get("seed"),
+        "backbone": record["backbone"],
+        "plan": _plan(record.get("plan") or {}),
+        "weights": {"source": weights.source, "sha256": weights.sha256, "terms": weights.terms},
+        "data": {
+            "source": facts.source,
+            "images": (record.get("data") or {}).get("images"),
+            "table_sha256": record.get("table_sha256"),
+        },
+        "test": {name: facts.metrics.get(name) for name in ("auc", "accuracy", "n_images", "n_patients")},
+    }
+
+
+def _plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    stages = [
+        {name: part.get(name) for name in ("stage", "starts_from", "trains", "width")}
+        for part in plan.get("stages", ())
+    ]
+    return {"scheme": plan.get("scheme"), "through": plan.get("through"), "stages": stages}

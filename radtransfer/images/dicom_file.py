@@ -1,0 +1,451 @@
+"""A DICOM file through pydicom (extra `dicom`): its header, and the values of one frame as they are stored.
+
+The pixels are decoded frame by frame, straight from the file.
+
+Around every use of pydicom: silence, and a `BadImageError` for whatever it and its plugins raise.
+"""
+
+import logging
+import re
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from radtransfer.errors import BadImageError
+from radtransfer.images.files import kept_file
+from radtransfer.images.refs import ImagePlace, as_part, is_frame
+
+INSTALL = "pip install 'radtransfer[dicom]'"
+
+_LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
+
+
+@contextmanager
+def reading(place: ImagePlace) -> Iterator[None]:
+    """Work on `place`, its header's elements included: in silence, and every error a `BadImageError`."""
+    if not find_spec("pydicom"):
+        raise BadImageError(place, f"a DICOM file, which pydicom reads; install it: {INSTALL}")
+    try:
+        with _SILENCE:
+            yield
+    except BadImageError:
+        raise
+    except FileNotFoundError:
+        raise BadImageError(place, "not found") from None
+    except PermissionError as error:
+        raise BadImageError(place, f"cannot be opened ({error.strerror})") from None
+    # pydicom raises what it meets in a damaged file: KeyError, struct.error, AssertionError and more.
+    except Exception as error:
+        raise BadImageError(place, f"damaged ({reason_of(error)})") from error
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of the message, or the second of those that only announce reasons with the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(lines[min(1, len(lines) - 1)].rstrip(".:") if lines else type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """`text` from a header, fit for one line of a report: a damaged one may hold any character."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+class _Silence:
+    """While any thread is inside, what pydicom and its plugins warn of or log goes nowhere.
+
+    One for all threads: the list of warning filters is the process', and threads that each set and restore it
+    would leave it changed.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._outer = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            self._outer.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module="|".join(_LIBRARIES))
+            for logger in map(logging.getLogger, _LIBRARIES):
+                self._outer.callback(setattr, logger, "propagate", logger.propagate)
+                logger.propagate = False
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._outer.close()
+
+
+_SILENCE = _Silence()
+
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pydicom.uid import UID
+
+GREY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+"""What pixels can mean."""
+
+_SUBSAMPLING = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+"""JPEG Baseline and Extended: the compressed syntaxes in which pixels share colours."""
+
+_PLUGINS = {
+    "JPEG 2000": ("openjpeg", "pylibjpeg-openjpeg"),
+    "High-Throughput JPEG 2000": ("openjpeg", "pylibjpeg-openjpeg"),
+    "JPEG Baseline": ("libjpeg", "pylibjpeg-libjpeg"),
+    "JPEG Extended": ("libjpeg", "pylibjpeg-libjpeg"),
+    "JPEG Lossless": ("libjpeg", "pylibjpeg-libjpeg"),
+    "JPEG-LS": ("libjpeg", "pylibjpeg-libjpeg"),
+}
+"""The module and the package that read a transfer syntax whose name begins so."""
+
+DEFLATED_LIMIT = 1_000_000_000
+"""Bytes that a deflated file may unpack to: a small one can unpack to any size."""
+
+_META_START = 128 + 4 + 12
+"""Preamble, magic, and the element that says how long the rest of the group is, in bytes."""
+
+_PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+_PIXEL_TYPES = (b"OB", b"OW", b"OF", b"OD", b"UN")
+_ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
+
+
+@dataclass(frozen=True, slots=True)
+class DicomFile:
+    """A DICOM image whose pixels are known to be there in full, in a syntax that can be read.
+
+    Attributes:
+        path: The file.
+        header: Everything before the pixels.
+        syntax: How they are stored.
+        offset: Where they begin, bytes; 0 in a deflated file, which has to be unpacked first.
+        options: What pydicom's decoder has to know about them apart from the header.
+        notes: In what the header and the pixels disagree, and how they are read nevertheless.
+        whole: Header and pixels of a deflated file with several frames, which is unpacked once for all of them.
+    """
+
+    path: Path
+    header: "Dataset"
+    syntax: "UID"
+    offset: int
+    options: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    whole: "Dataset | None" = None
+
+    @property
+    def frames(self) -> int:
+        """How many images it holds."""
+        return max(1, int(self.header.get("NumberOfFrames") or 1))
+
+
+def open_dicom(place: ImagePlace) -> DicomFile:
+    """The DICOM image at `place`, its header read and its pixels not; of one of its frames, read once for all.
+
+    Raises:
+        BadImageError: Not DICOM, no image in it, cut off, or compressed in a way that nothing here reads.
+    """
+    if not is_frame(place):
+        return _open(as_part(place).path)
+    with reading(place), kept_file(place.path) as kept:
+        return kept.once("dicom", lambda: _open(place.path))
+
+
+def _open(path: Path) -> DicomFile:
+    with reading(path), path.open("rb") as handle:
+        from pydicom import dcmread
+
+        _check_deflated(path)
+        header = dcmread(handle, stop_before_pixels=True, force=True)
+        _check_image(path, header)
+        syntax = _syntax(header)
+        _check_syntax(path, syntax)
+        if syntax.is_deflated:
+            data = dcmread(path, force=True)
+            keyword = next((name for name in _PIXELS.values() if name in data), None)
+            if keyword is None:
+                raise BadImageError(path, "it has no pixel data, or is cut off before it")
+            file = _consistent(DicomFile(path, header, syntax, 0, {"pixel_keyword": keyword}))
+            file = replace(file, whole=data if file.frames > 1 else None)
+            return _of_length(file, len(data[keyword].value), cut=False)
+        options, length = _pixel_element(path, handle, syntax)
+        file = _consistent(DicomFile(path, header, syntax, handle.tell(), options))
+        size = path.stat().st_size
+        if not syntax.is_encapsulated:
+            return _of_length(file, min(length, size - file.offset), cut=length > size - file.offset)
+        fragments = _fragments(handle, size)
+        if fragments is None:
+            raise BadImageError(path, "truncated: its pixel data is not all there")
+        if len(fragments) == file.frames > 1:  # told to pydicom, which otherwise looks for each frame from the first on
+            offsets, lengths = zip(*fragments, strict=True)
+            return replace(file, options=file.options | {"extended_offsets": (list(offsets), list(lengths))})
+        return file
+
+
+def stored_frame(file: DicomFile, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The stored values of frame number `frame`, (height, width) or (height, width, 3), colours as RGB.
+
+    Returns:
+        The values, and in what the header and the pixels disagree.
+
+    Raises:
+        BadImageError: The frame cannot be decoded, or it is not certain what its values are.
+    """
+    with reading(file.path), file.path.open("rb") as handle:
+        from pydicom import dcmread
+        from pydicom.pixels import as_pixel_options, get_decoder, pixel_array
+
+        options = {"correct_unused_bits": False}
+        if file.syntax.is_deflated:
+            options |= {name: value for name, value in file.options.items() if name != "pixel_keyword"}
+            return _true_values(pixel_array(file.whole or dcmread(handle, force=True), index=frame, **options), file)
+        handle.seek(file.offset)
+        options |= as_pixel_options(file.header, **file.options)
+        try:
+            stored = get_decoder(file.syntax).as_array(handle, index=frame, **options)[0]
+        except RuntimeError as error:  # all decoders of a compressed syntax failed
+            advice = _plugin_advice(file.syntax.name)
+            raise BadImageError(file.path, advice or f"damaged pixel data ({reason_of(error)})") from error
+        except ValueError as error:
+            if "broadcast" not in str(error):
+                raise
+            what = "its compressed pixels have another size or other colours than its header says; export it again"
+            raise BadImageError(file.path, what) from error
+        return _true_values(stored, file)
+
+
+def _consistent(file: DicomFile) -> DicomFile:
+    """`file`, whose header has been seen to say all that has to be known of its pixels, and nothing impossible."""
+    header, path = file.header, file.path
+    photometric, samples = str(header.get("PhotometricInterpretation") or ""), header.get("SamplesPerPixel")
+    known = (*GREY, PALETTE, *COLOURS)
+    if photometric not in known:
+        found = printable(photometric) or "of no stated kind"
+        raise BadImageError(path, f"its pixels are {found}; read are {', '.join(known)}")
+    expected = 3 if photometric in COLOURS else 1
+    if samples and samples != expected:
+        what = f"{photometric} pixels have {expected} values each, the header says {samples}"
+        raise BadImageError(path, f"damaged: {what}")
+    if file.options["pixel_keyword"] != "PixelData":
+        return file
+    allowed = {"SamplesPerPixel": (1, 3), "BitsAllocated": (1, 8, 16, 32, 64), "PixelRepresentation": (0, 1)}
+    if samples == 3:
+        allowed["PlanarConfiguration"] = (0, 1)
+    allocated = header.get("BitsAllocated")
+    allowed["BitsStored"] = range(1, (allocated or 0) + 1)
+    for name, values in allowed.items():
+        value = header.get(name)
+        if value is None or value == "":
+            raise BadImageError(
+                path, f"its header lacks {name}, without which its pixels mean nothing; export it again"
+            )
+        if value not in values:
+            bits = f" with BitsAllocated {allocated}" if name == "BitsStored" else ""
+            raise BadImageError(path, f"its header says {name} {printable(str(value))}{bits}, which cannot be")
+    if photometric == "YBR_FULL_422" and file.syntax.is_encapsulated and file.syntax not in _SUBSAMPLING:
+        file = replace(file, options=file.options | {"photometric_interpretation": "RGB"})  # see `dicom._full_length`
+    if samples == 3 and header.PixelRepresentation == 1:
+        note = "the header says that colours are signed, which they cannot be; read as unsigned"
+        return replace(file, options=file.options | {"pixel_representation": 0}, notes=(*file.notes, note))
+    return file
+
+
+def _of_length(file: DicomFile, length: int, *, cut: bool) -> DicomFile:
+    """`file`, whose uncompressed pixels are `length` bytes long; `cut` if that is less than their element says."""
+    header, path = file.header, file.path
+    pixels, photometric = header.Rows * header.Columns * file.frames, header.get("PhotometricInterpretation")
+    bits = 32 if "Float" in file.options["pixel_keyword"] else header.get("BitsAllocated") or 0
+    bits = 64 if "Double" in file.options["pixel_keyword"] else bits
+    # Two pixels of YBR_FULL_422 share their colour.
+    half, full = (-(-pixels * samples * bits // 8) for samples in (2, 3))
+    needed = half if photometric == "YBR_FULL_422" else -(-pixels * header.get("SamplesPerPixel", 1) * bits // 8)
+    if photometric == "YBR_FULL_422" and full <= length <= full + 1:
+        options = file.options | {"photometric_interpretation": "RGB"}
+        return replace(file, options=options)  # see `dicom._full_length`
+    if photometric == "YBR_FULL" and half <= length <= half + 1 and not cut:
+        note = "the header says YBR_FULL, the pixels are as long as YBR_FULL_422; read as such"
+        options = file.options | {"photometric_interpretation": "YBR_FULL_422"}
+        return replace(file, options=options, notes=(*file.notes, note))
+    if length < needed and cut:
+        raise BadImageError(path, "truncated: its pixel data is not all there")
+    least = max(2, needed // (max(header.Rows, header.Columns) * file.frames))  # of a row or a column
+    if not needed <= length < needed + least:
+        raise BadImageError(
+            path,
+            f"its header describes {needed} bytes of pixels and it holds {length}, so that its size, bits, colours or "
+            "number of frames must be wrong; export it again",
+        )
+    if length > needed + needed % 2:
+        note = "a few more bytes of pixels than the header describes; those at the end are not read"
+        return replace(file, notes=(*file.notes, note))
+    return file
+
+
+def _true_values(stored: np.ndarray, file: DicomFile) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The values as `BitsStored` and `HighBit` have them in the bits that are stored, if both are true of them."""
+    header, notes = file.header, list(file.notes)
+    if stored.dtype.kind not in "iu" or file.options["pixel_keyword"] != "PixelData":
+        return stored, tuple(notes)
+    stored = _of_declared_sign(stored.astype(stored.dtype.newbyteorder("="), copy=False), header, notes)
+    bits, size = int(header.BitsStored), 8 * stored.dtype.itemsize
+    if bits >= size or header.BitsAllocated == 1:
+        return stored, tuple(notes)
+    high = header.get("HighBit")
+    high = bits - 1 if high in (None, "") else int(high)
+    whole = stored.view(f"u{stored.dtype.itemsize}")
+    above = whole >> bits
+    lowest = above.flat[0] if (above == above.flat[0]).all() else None  # the same in all pixels: no part of the image
+    extended = (stored.dtype.kind == "i") & np.array_equal((stored << (size - bits)) >> (size - bits), stored)
+    shift = 0
+    if extended or lowest == 0:
+        if high != bits - 1:
+            notes.append("the header says another HighBit than BitsStored - 1; the values are in the lowest bits")
+    elif high >= bits and not (whole & (2 ** (high + 1 - bits) - 1)).any():
+        shift = high + 1 - bits
+        notes.append("the values are not in the lowest bits but below HighBit, and read from there")
+    elif high == bits - 1 and (lowest is not None or _overlay_bits(header, bits)):
+        notes.append("there are bits above those that BitsStored says; they are not read")
+    else:
+        what = f"BitsStored {bits} and HighBit {high}"
+        raise BadImageError(
+            file.path, f"its header says {what}, and its values use other bits, so that it is not certain what they are"
+        )
+    return (stored << (size - bits - shift)) >> (size - bits), tuple(notes)
+
+
+def _of_declared_sign(stored: np.ndarray, header: "Dataset", notes: list[str]) -> np.ndarray:
+    """`stored`, as signed or unsigned as its least and greatest value, which headers may name, show it to be."""
+    size = stored.dtype.itemsize
+    named = header.get("SmallestImagePixelValue"), header.get("LargestImagePixelValue")
+    if None in named or not all(isinstance(value, int) for value in named) or header.BitsStored != 8 * size:
+        return stored
+    for kind, word in (("u", "unsigned"), ("i", "signed")):
+        other = stored.view(f"{kind}{size}")
+        ends, own = (
+            [int(value) % 2 ** (8 * size) for value in pair]
+            for pair in ((other.min(), other.max()), (stored.min(), stored.max()))
+        )
+        if ends == [value % 2 ** (8 * size) for value in named] != own:
+            notes.append(f"the header contradicts itself about signs; by its least and greatest value read as {word}")
+            return other
+    return stored
+
+
+def _overlay_bits(header: "Dataset", bits: int) -> bool:
+    """Whether the header says that overlays are stored in the bits from number `bits` on."""
+    groups = range(0x6000, 0x6020, 2)
+    return any((element := header.get((group, 0x0102))) and int(element.value or 0) >= bits for group in groups)
+
+
+def _syntax(header: "Dataset") -> "UID":
+    """The transfer syntax, of old files that do not name it from how they are written."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" in header.file_meta:
+        return header.file_meta.TransferSyntaxUID
+    implicit, little = header.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    return ImplicitVRLittleEndian if implicit else explicit
+
+
+def _check_deflated(path: Path) -> None:
+    """See that a deflated file, which has to be unpacked as a whole, does not unpack to any size."""
+    from pydicom import filereader
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        meta = filereader.read_file_meta_info(path)
+    except InvalidDicomError:
+        return  # without preamble, and so not deflated
+    if not getattr(meta.get("TransferSyntaxUID"), "is_deflated", False):
+        return
+    unpacked, inflater = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+    with path.open("rb") as handle:
+        handle.seek(_META_START + int(meta.FileMetaInformationGroupLength))
+        while not inflater.eof and (packed := handle.read(1 << 16)):
+            while packed and not inflater.eof and unpacked <= DEFLATED_LIMIT:
+                unpacked += len(inflater.decompress(packed, 1 << 20))
+                packed = inflater.unconsumed_tail
+    if unpacked > DEFLATED_LIMIT:
+        limit = f"{DEFLATED_LIMIT // 1_000_000} MB"
+        raise BadImageError(path, f"its deflated content unpacks to more than {limit}; store it smaller")
+
+
+def _check_image(path: Path, header: "Dataset") -> None:
+    if header.get("Rows") and header.get("Columns"):
+        return
+    if not header.file_meta and not any(tag >> 16 == 8 for tag in header.keys()):  # noqa: SIM118
+        raise BadImageError(path, "not a DICOM file")
+    from pydicom.uid import UID
+
+    name = UID(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "").name
+    what = "its image is missing, or cut off" if "Image Storage" in name else "a DICOM file without an image"
+    raise BadImageError(path, f"{what} ({printable(name) or 'of no stated kind'})")
+
+
+def _check_syntax(path: Path, syntax: "UID") -> None:
+    from pydicom.pixels import get_decoder
+
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        what = "video" if re.search("MPEG|HEVC|H.264|H.265", syntax.name) else "pixels"
+        raise BadImageError(
+            path, f"its {what} ({printable(syntax.name)}) cannot be read; convert it to uncompressed DICOM or PNG"
+        ) from None
+    if not available:
+        raise BadImageError(path, _plugin_advice(syntax.name) or f"its pixels ({syntax.name}) cannot be read")
+
+
+def _plugin_advice(syntax: str) -> str | None:
+    """What to install to read the transfer syntax of this name; None where nothing is missing."""
+    module, package = next((plugin for start, plugin in _PLUGINS.items() if syntax.startswith(start)), ("", ""))
+    if not module or (find_spec(module) and find_spec("pylibjpeg")):
+        return None
+    return f"its pixels are compressed ({syntax}), which pylibjpeg and {package} read; install them: {INSTALL}"
+
+
+def _pixel_element(path: Path, handle: BinaryIO, syntax: "UID") -> tuple[dict[str, Any], int]:
+    """What kind of pixel data begins at `handle`, and its length in bytes; `handle` is left at its first value."""
+    order = "little" if syntax.is_little_endian else "big"
+    start = handle.read(8)
+    tag = int.from_bytes(start[:2], order) << 16 | int.from_bytes(start[2:4], order)
+    if len(start) < 8 or tag not in _PIXELS:
+        raise BadImageError(path, "it has no pixel data, or is cut off before it")
+    kind = {"pixel_keyword": _PIXELS[tag]}
+    # Not what the syntax says: there are compressed files whose elements are implicit.
+    if start[4:6] in _PIXEL_TYPES and start[6:8] == b"\0\0":
+        return kind | {"pixel_vr": start[4:6].decode()}, int.from_bytes(handle.read(4), order)
+    return kind, int.from_bytes(start[4:8], order)
+
+
+def _fragments(handle: BinaryIO, size: int) -> list[tuple[int, int]] | None:
+    """Place, from the end of the offset table on, and length of each part of compressed pixel data.
+
+    None where there is none, or one ends behind the end of the file.
+    """
+    items: list[tuple[int, int]] = []
+    while len(head := handle.read(8)) == 8:
+        tag = int.from_bytes(head[:2], "little") << 16 | int.from_bytes(head[2:4], "little")
+        if tag != _ITEM:
+            head = b"" if tag == _END_OF_ITEMS else head
+            break
+        length = int.from_bytes(head[4:], "little")
+        items.append((handle.tell() - 8, length))
+        if handle.seek(length, 1) > size:
+            return None
+    # Some writers leave out the mark of the end. The first item is the table of offsets.
+    if head or len(items) < 2:
+        return None
+    return [(place - items[1][0], length) for place, length in items[1:]]

@@ -1,0 +1,152 @@
+"""Input scales that weights were trained with, built into the model as plain Keras layers.
+
+To add one, write a line in `MODES`.
+
+References:
+    `keras.applications.imagenet_utils.preprocess_input`: caffe, tf, torch.
+    Mei et al. 2022, RadImageNet, fine-tuning scripts (github.com/BMEII-AI/RadImageNet): caffe_unit
+    in the TensorFlow ones (`rescale=1/255` after caffe), bgr_tf in the PyTorch ones.
+
+Random variations of training images, by name.
+
+Every augmentation has `build()`, which gives a function of one image, float32 (height, width, 3),
+RGB, 0–255, and one seed, int32 (2,), that returns an image of the same shape and range. What it
+returns depends on these two alone, never on earlier calls or on parallelism, so that an epoch can be
+repeated exactly. To add a preset, write its values in `presets.py` and a line here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from radtransfer.errors import Table, UnknownNameError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """`(channel * scale - mean) / std`, after the channels are put in `order`.
+
+    Attributes:
+        name: As in YAML and on the command line.
+        description: One line for the user.
+        order: Of the channels the network sees; images are RGB.
+        scale: Applied to 0–255 values first.
+        mean: Of each channel in `order`, after `scale`.
+        std: Of each channel in `order`, after `scale`.
+    """
+
+    name: str
+    description: str
+    order: Literal["RGB", "BGR"] = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @property
+    def output_range(self) -> tuple[float, float]:
+        """The smallest and largest value that an image of 0–255 can become."""
+        channels = tuple(zip(self.mean, self.std, strict=True))
+        low = min(-mean / std for mean, std in channels)
+        high = max((255 * self.scale - mean) / std for mean, std in channels)
+        return low, high
+
+
+_CAFFE_MEAN = (103.939, 116.779, 123.68)  # of ImageNet, in blue, green, red
+
+_MODES = (
+    Preprocessing("caffe", "BGR minus the ImageNet mean, -123.68 to 151.06", order="BGR", mean=_CAFFE_MEAN),
+    Preprocessing("tf", "RGB, -1 to 1", scale=1 / 127.5, mean=(1.0, 1.0, 1.0)),
+    Preprocessing(
+        "torch",
+        "RGB, 0 to 1, then ImageNet mean and standard deviation",
+        scale=1 / 255,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    Preprocessing("unit", "RGB, 0 to 1", scale=1 / 255),
+    Preprocessing(
+        "caffe_unit",
+        "(BGR minus the ImageNet mean) / 255, as the RadImageNet .h5 weights",
+        order="BGR",
+        mean=_CAFFE_MEAN,
+        std=(255.0, 255.0, 255.0),
+    ),
+    Preprocessing(
+        "bgr_tf",
+        "BGR, -1 to 1, as the RadImageNet .pt weights",
+        order="BGR",
+        scale=1 / 127.5,
+        mean=(1.0, 1.0, 1.0),
+    ),
+    Preprocessing("raw", "RGB, 0 to 255, for networks that scale their own input"),
+)
+
+RANDOM_PREPROCESSING = "torch"
+"""Mode of networks that start from random weights (Transfusion, Appendix A)."""
+
+LAYER = "preprocessing"
+"""Name of the layer that scales images inside a model."""
+
+MODES: Mapping[str, Preprocessing] = MappingProxyType({mode.name: mode for mode in _MODES})
+
+
+def preprocessing_mode(name: str) -> Preprocessing:
+    """The card of mode `name`.
+
+    Raises:
+        UnknownNameError: No such mode.
+    """
+    if name not in MODES:
+        raise UnknownNameError("preprocessing mode", name, MODES)
+    return MODES[name]
+
+
+def preprocess(images: "keras.KerasTensor", mode: str) -> "keras.KerasTensor":
+    """Images as a network trained with `mode` expects them; float32 under every precision policy.
+
+    Inside a functional model it becomes a slice and a `Rescaling` layer, which any Keras 3 loads
+    in safe mode.
+
+    Args:
+        images: (batch, height, width, 3), RGB, 0–255; a symbolic Keras tensor or a tensor.
+        mode: Key of `MODES`.
+
+    Raises:
+        UnknownNameError: No such mode.
+    """
+    import keras
+
+    card = preprocessing_mode(mode)
+    if card.order == "BGR":
+        images = images[..., ::-1]
+    scale = [card.scale / std for std in card.std]
+    offset = [-mean / std for mean, std in zip(card.mean, card.std, strict=True)]
+    # Keras takes a plain list for (channels, 1, 1) where the reader's keras.json says channels_first.
+    return keras.layers.Rescaling([[scale]], offset, dtype="float32", name=LAYER)(images)
+
+
+AUGMENTATIONS = Table(
+    "augmentation",
+    {
+        "none": "radtransfer.images.augment:NONE",
+        "light": "radtransfer.images.augment:LIGHT",
+        "fundus": "radtransfer.images.augment:FUNDUS",
+        "chest": "radtransfer.images.augment:CHEST",
+        "juodelyte": "radtransfer.images.augment:JUODELYTE",
+        "juodelyte_no_flip": "radtransfer.images.augment:JUODELYTE_NO_FLIP",
+        "randaugment": "radtransfer.images.keras_cv_layers:RANDAUGMENT",
+        "augmix": "radtransfer.images.keras_cv_layers:AUGMIX",
+        "random_flip": "radtransfer.images.keras_cv_layers:RANDOM_FLIP",
+        "random_rotation": "radtransfer.images.keras_cv_layers:RANDOM_ROTATION",
+        "random_zoom": "radtransfer.images.keras_cv_layers:RANDOM_ZOOM",
+        "random_shear": "radtransfer.images.keras_cv_layers:RANDOM_SHEAR",
+        "random_contrast": "radtransfer.images.keras_cv_layers:RANDOM_CONTRAST",
+        "random_color_jitter": "radtransfer.images.keras_cv_layers:RANDOM_COLOR_JITTER",
+        "random_gaussian_blur": "radtransfer.images.keras_cv_layers:RANDOM_GAUSSIAN_BLUR",
+        "random_cutout": "radtransfer.images.keras_cv_layers:RANDOM_CUTOUT",
+    },
+)

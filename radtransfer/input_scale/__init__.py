@@ -1,1 +1,0 @@
-"""Which preprocessing a pretrained network expects, read from its batch-norm statistics."""

@@ -1,1 +1,0 @@
-"""What a trained network says about images: evaluated, predicted, and its features."""

@@ -1,1 +1,0 @@
-"""Data sets prepared once: decoded, resized, written in shards."""

@@ -1,0 +1,268 @@
+"""TensorFlow SavedModel folders: the variables are read from the checkpoint in them, the graph is never loaded.
+
+variables/variables.index, .data-…   each variable by key, and its name: "conv1_conv/kernel"
+
+A look at the operations in a SavedModel before TensorFlow loads it: a graph is a program, and not all are networks.
+
+Loading restores variables, and may run functions; predicting runs others. TensorFlow has operations that read and
+write any file, call Python or other processes, wait, or end this one. So only operations that are known to compute,
+and that networks of images use, are let through; and those of the saver, where nothing but the saver can call them.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from radtransfer.errors import WeightsError
+from radtransfer.pretrained.weight_file import SavedLayer, WeightFile
+
+_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_NOT_THE_MODEL = ("optimizer", "adam", "sgd", "rmsprop", "iteration", "learning_rate", "seed_generator")
+
+
+def is_saved_model(path: Path) -> bool:
+    """Whether `path` is such a folder."""
+    return (path / "saved_model.pb").is_file() and (path / "variables" / "variables.index").is_file()
+
+
+def read_saved_model(path: Path) -> WeightFile:
+    """All weights of the folder `path`.
+
+    Raises:
+        WeightsError: It is damaged, or names none of its variables.
+    """
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    prefix = path / "variables" / "variables"
+    stored = sum(item.stat().st_size for item in prefix.parent.glob("variables.data-*"))
+    try:
+        checkpoint = tf.train.load_checkpoint(str(prefix))
+        shapes, dtypes = checkpoint.get_variable_to_shape_map(), checkpoint.get_variable_to_dtype_map()
+        names = _names(checkpoint.get_tensor(_OBJECTS)) if _OBJECTS in shapes else {}
+        keys = {name: [key for key in of if key in shapes and dtypes[key].is_floating] for name, of in names.items()}
+        declared = sum(4 * int(np.prod(shapes[key], dtype=float)) for of in keys.values() for key in of)
+        if declared > 4 * stored + 2**20:
+            raise WeightsError(
+                f"{path} declares {declared / 1e6:,.0f} MB of weights in {stored / 1e6:,.1f} MB, which cannot be. "
+                "Nothing was read."
+            )
+        read = {name: [np.asarray(checkpoint.get_tensor(key), np.float32) for key in of] for name, of in keys.items()}
+    except (tf.errors.OpError, ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"weights of {path} are damaged ({reason}). Export it again.") from None
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, (array, *others) in ((name, found) for name, found in read.items() if found):
+        owner, _, leaf = name.rpartition("/")
+        # Where they differ, nobody can tell which of them is meant.
+        if all(np.array_equal(array, other, equal_nan=True) for other in others):
+            layers.setdefault(owner, {})[leaf] = array
+    if not layers:
+        raise WeightsError(f"{path} holds no weights with names. Export it with model.export, or pass its .keras file.")
+    return WeightFile(path, "saved_model", tuple(SavedLayer(owner, leaves) for owner, leaves in layers.items()))
+
+
+def _names(objects: bytes) -> dict[str, list[str]]:
+    """The name of each variable, without ":0", to its keys in the checkpoint, in the order of the model."""
+    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    graph = TrackableObjectGraph()
+    graph.ParseFromString(objects)
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for attribute in node.attributes:
+            name = attribute.full_name.partition(":")[0]
+            if attribute.checkpoint_key and name and not name.lower().startswith(_NOT_THE_MODEL):
+                found.setdefault(name, []).append(attribute.checkpoint_key)
+    return found
+
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+_SAVER = re.compile(r"(DTensor|Distributed)?(Save|Restore)(V2|Slice|Slices)?|MergeV2Checkpoints")
+"""What keeps and restores variables, in files of any name."""
+
+_OPERATIONS = """
+Abs Acos Acosh Add AddN AddV2 Angle ApproximateEqual Asin Asinh Atan Atan2 Atanh BesselI0e BesselI1e BitwiseAnd
+BitwiseOr BitwiseXor Cast Ceil CheckNumerics CheckNumericsV2 ClipByValue Complex ComplexAbs Conj Cos Cosh Digamma
+Div DivNoNan Equal Erf Erfc Erfinv Exp Expm1 Floor FloorDiv FloorMod Greater GreaterEqual Imag Inv Invert IsFinite
+IsInf IsNan LeftShift Less LessEqual Lgamma Log Log1p LogicalAnd LogicalNot LogicalOr Maximum Minimum Mod Mul
+MulNoNan Ndtri Neg NextAfter NotEqual Polygamma PopulationCount Pow Real RealDiv Reciprocal RightShift Rint Round
+Rsqrt Select SelectV2 Sigmoid Sign Sin Sinh Sqrt Square SquaredDifference Sub Tan Tanh TruncateDiv TruncateMod
+Xdivy Xlog1py Xlogy
+
+All Any ArgMax ArgMin Bincount Bucketize Cumprod Cumsum CumulativeLogsumexp DenseBincount EuclideanNorm
+HistogramFixedWidth InTopK InTopKV2 LowerBound Max Mean Min NthElement Prod SegmentMax SegmentMaxV2 SegmentMean
+SegmentMin SegmentMinV2 SegmentProd SegmentProdV2 SegmentSum SegmentSumV2 Sum TopK TopKV2 Unique UniqueV2
+UniqueWithCounts UniqueWithCountsV2 UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentProd UnsortedSegmentSum
+UpperBound
+
+BatchMatMul BatchMatMulV2 BatchMatMulV3 Cholesky Cross Diag DiagPart Eig Einsum FFT FFT2D FFT3D FFTND IFFT IFFT2D
+IFFT3D IFFTND IRFFT IRFFT2D IRFFT3D IRFFTND LogMatrixDeterminant Lu MatMul MatrixBandPart MatrixDeterminant
+MatrixDiag MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixDiagV2 MatrixDiagV3 MatrixInverse MatrixSetDiag
+MatrixSetDiagV2 MatrixSetDiagV3 MatrixSolve MatrixSolveLs MatrixSquareRoot MatrixTriangularSolve Qr RFFT RFFT2D
+RFFT3D RFFTND SelfAdjointEigV2 SparseMatMul Svd
+
+AvgPool AvgPool3D BatchNormWithGlobalNormalization BiasAdd BiasAddV1 Conv Conv2D Conv2DBackpropInput
+Conv2DBackpropInputV2 Conv3D Conv3DBackpropInput Conv3DBackpropInputV2 CudnnRNN CudnnRNNCanonicalToParams
+CudnnRNNCanonicalToParamsV2 CudnnRNNParamsSize CudnnRNNV2 CudnnRNNV3 DataFormatDimMap DataFormatVecPermute
+DepthwiseConv2dNative DepthwiseConv2dNativeBackpropInput Dequantize Dilation2D Elu FakeQuantWithMinMaxArgs
+FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel FractionalAvgPool FractionalMaxPool FusedBatchNorm
+FusedBatchNormV2 FusedBatchNormV3 FusedPadConv2D FusedResizeAndPadConv2D L2Loss LRN LeakyRelu LogSoftmax MaxPool
+MaxPool3D MaxPoolV2 MaxPoolWithArgmax QuantizeAndDequantize QuantizeAndDequantizeV2 QuantizeAndDequantizeV3
+QuantizeAndDequantizeV4 QuantizeV2 Relu Relu6 Selu Softmax SoftmaxCrossEntropyWithLogits Softplus Softsign
+SparseSoftmaxCrossEntropyWithLogits
+
+AvgPool3DGrad AvgPoolGrad BiasAddGrad Conv2DBackpropFilter Conv2DBackpropFilterV2 Conv3DBackpropFilter
+Conv3DBackpropFilterV2 CropAndResizeGradBoxes CropAndResizeGradImage CudnnRNNBackprop CudnnRNNBackpropV2
+CudnnRNNBackpropV3 DepthwiseConv2dNativeBackpropFilter Dilation2DBackpropFilter Dilation2DBackpropInput EluGrad
+FusedBatchNormGrad FusedBatchNormGradV2 FusedBatchNormGradV3 InvGrad LRNGrad LeakyReluGrad MaxPool3DGrad
+MaxPoolGrad MaxPoolGradV2 MaxPoolGradWithArgmax MirrorPadGrad ReciprocalGrad Relu6Grad ReluGrad ResizeBicubicGrad
+ResizeBilinearGrad ResizeNearestNeighborGrad RsqrtGrad SeluGrad SigmoidGrad SoftplusGrad SoftsignGrad SqrtGrad
+StridedSliceGrad TanhGrad
+
+BatchToSpace BatchToSpaceND Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo Concat ConcatOffset ConcatV2
+ConjugateTranspose Const DeepCopy DepthToSpace DynamicPartition DynamicStitch Empty EnsureShape ExpandDims
+ExtractImagePatches ExtractVolumePatches Fill Gather GatherNd GatherV2 GuaranteeConst Identity IdentityN
+InplaceAdd InplaceSub InplaceUpdate InvertPermutation LinSpace ListDiff MirrorPad NoOp OneHot OnesLike Pack Pad
+PadV2 ParallelConcat ParallelDynamicStitch Placeholder PlaceholderV2 PlaceholderWithDefault PreventGradient Range
+Rank Reshape Reverse ReverseSequence ReverseV2 Roll ScatterNd ScatterNdNonAliasingAdd Shape ShapeN
+Size Slice Snapshot SpaceToBatch SpaceToBatchND SpaceToDepth Split SplitV Squeeze StopGradient StridedSlice
+TensorScatterAdd TensorScatterMax TensorScatterMin TensorScatterSub TensorScatterUpdate TensorStridedSliceUpdate
+Tile Transpose Unpack UnravelIndex Where ZerosLike
+
+AdjustContrast AdjustContrastv2 AdjustHue AdjustSaturation CombinedNonMaxSuppression CropAndResize
+DecodeAndCropJpeg DecodeBase64 DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodePaddedRaw DecodePng DecodeRaw
+DecodeWebP DrawBoundingBoxes DrawBoundingBoxesV2 EncodeBase64 EncodeJpeg EncodeJpegVariableQuality EncodePng
+ExtractGlimpse ExtractGlimpseV2 ExtractJpegShape HSVToRGB ImageProjectiveTransformV2 ImageProjectiveTransformV3
+NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3 NonMaxSuppressionV4 NonMaxSuppressionV5
+NonMaxSuppressionWithOverlaps RGBToHSV RandomCrop ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor
+SampleDistortedBoundingBox SampleDistortedBoundingBoxV2 ScaleAndTranslate StatelessSampleDistortedBoundingBox
+
+Multinomial NonDeterministicInts ParameterizedTruncatedNormal RandomGamma RandomIndexShuffle RandomPoisson
+RandomPoissonV2 RandomShuffle RandomStandardNormal RandomUniform RandomUniformInt RngReadAndSkip RngSkip
+StatefulStandardNormal StatefulStandardNormalV2 StatefulTruncatedNormal StatefulUniform StatefulUniformFullInt
+StatefulUniformInt StatelessMultinomial StatelessParameterizedTruncatedNormal StatelessRandomBinomial
+StatelessRandomGammaV2 StatelessRandomGammaV3 StatelessRandomGetAlg StatelessRandomGetKeyCounter
+StatelessRandomGetKeyCounterAlg StatelessRandomNormal StatelessRandomNormalV2 StatelessRandomPoisson
+StatelessRandomUniform StatelessRandomUniformFullInt StatelessRandomUniformFullIntV2 StatelessRandomUniformInt
+StatelessRandomUniformIntV2 StatelessRandomUniformV2 StatelessShuffle StatelessTruncatedNormal
+StatelessTruncatedNormalV2 TruncatedNormal
+
+Assert Case ControlTrigger Enter Exit If LoopCond Merge NextIteration PartitionedCall StatefulPartitionedCall
+StatelessCase StatelessIf StatelessWhile Switch While
+
+EmptyTensorList TensorArrayCloseV3 TensorArrayConcatV3 TensorArrayGatherV3 TensorArrayReadV3 TensorArrayScatterV3
+TensorArraySizeV3 TensorArraySplitV3 TensorArrayV3 TensorArrayWriteV3 TensorListConcat TensorListConcatLists
+TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGather TensorListGetItem TensorListLength
+TensorListPopBack TensorListPushBack TensorListPushBackBatch TensorListReserve TensorListResize TensorListScatter
+TensorListScatterIntoExistingList TensorListScatterV2 TensorListSetItem TensorListSplit TensorListStack
+
+Assign AssignAdd AssignAddVariableOp AssignSub AssignSubVariableOp AssignVariableOp DestroyResourceOp
+DisableCopyOnRead HashTableV2 InitializeTableV2 IsVariableInitialized LookupTableExportV2 LookupTableFindV2
+LookupTableImportV2 LookupTableInsertV2 LookupTableSizeV2 MutableHashTableV2 ReadVariableOp ResourceGather
+ResourceGatherNd ResourceScatterAdd ResourceScatterUpdate VarHandleOp VarIsInitializedOp Variable VariableShape
+VariableV2
+
+AsString ParseExample ParseExampleV2 ParseSingleExample RegexFullMatch RegexReplace ShardedFilename
+StaticRegexFullMatch StaticRegexReplace StringFormat StringJoin StringLength StringLower StringSplitV2 StringStrip
+StringToNumber StringUpper Substr
+"""
+"""Operations that compute: on numbers, in sums, in matrices, in networks
+and their gradients; that lay out arrays, read and change images,
+draw at random, call functions, keep lists, variables and tables, and handle text."""
+
+_COMPUTING = frozenset(_OPERATIONS.split())
+_REFUSED = {
+    "runs Python": r".*PyFunc.*|_?XlaHostCompute.*",
+    "reads or writes files": (
+        r"ReadFile|WriteFile|MatchingFiles|ImmutableConst|RecordInput|.*Dataset.*|.*Reader.*|.*TextFile(V2)?"
+        r"|GenerateVocabRemapping|LoadAndRemapMatrix|FixedUnigramCandidateSampler|Skipgram|(De|En)codeProto(V2)?"
+        r"|Print(V2)?|Debug.*|DumpTensor|CalibrationStatisticsSaver|CreateSummary.*|Write.*Summary|ImportEvent"
+        rf"|FileSystemSetConfiguration|{_SAVER.pattern}"
+    ),
+    "calls other processes": r"Rpc.*|RemoteCall|_?(Host)?(Send|Recv)",
+    "ends the process": r"Abort",
+}
+_EFFECTS = {what: re.compile(pattern) for what, pattern in _REFUSED.items()}
+
+
+def check_graph(path: Path) -> None:
+    """See that the SavedModel in the folder `path` does nothing but compute.
+
+    Raises:
+        WeightsError: One of its operations does more, or it cannot be read.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+    from tensorflow.python.framework import op_def_registry
+
+    saved = SavedModel()
+    try:
+        saved.ParseFromString((path / "saved_model.pb").read_bytes())
+    except (OSError, DecodeError) as error:
+        raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: {error}") from None
+    for graph in saved.meta_graphs:
+        saver, functions = _of_the_saver(graph), {item.signature.name for item in graph.graph_def.library.function}
+        names = ((function, name) for function, node in _nodes(graph) for name in _named(node))
+        for function, name in names:
+            what = None if name in functions else refusal(name)
+            if what is None or (function in saver and _SAVER.fullmatch(name)):
+                continue
+            place = f"{name} in {function}" if function else name
+            if op_def_registry.get(name) is None:
+                raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: no such operation, {place}.")
+            raise WeightsError(
+                f"{path} holds an operation that {what} ({place}); nothing was loaded. Give the run, a .keras file, or "
+                "a SavedModel that radtransfer export wrote."
+            )
+        taken = sorted(name for name in functions if op_def_registry.get(name) is not None)
+        if taken:
+            raise WeightsError(f"{path} gives a function the name of an operation, {taken[0]}; nothing was loaded.")
+
+
+def refusal(operation: str) -> str | None:
+    """Why an operation of this name is refused, such as "runs Python"; None if it is one that computes."""
+    if operation in _COMPUTING:
+        return None
+    effects = (what for what, pattern in _EFFECTS.items() if pattern.fullmatch(operation))
+    return next(effects, "no network of images needs")
+
+
+def _nodes(graph: "MetaGraphDef") -> Iterator[tuple[str | None, "NodeDef"]]:
+    """Every node, with the function that it stands in; None in the graph itself."""
+    yield from ((None, node) for node in graph.graph_def.node)
+    for function in graph.graph_def.library.function:
+        yield from ((function.signature.name, node) for node in function.node_def)
+
+
+def _of_the_saver(graph: "MetaGraphDef") -> set[str]:
+    """The functions that the saver calls, and nothing else can.
+
+    A SavedModel of TensorFlow 1 has no objects, and its graph itself is run: none then.
+    """
+    if not graph.HasField("object_graph_def"):
+        return set()
+    saver = {graph.saver_def.save_tensor_name.partition(":")[0], graph.saver_def.restore_op_name}
+    objects, library = graph.object_graph_def, graph.graph_def.library
+    own, others = set(), {*objects.concrete_functions}
+    for node in objects.nodes:
+        others |= {*node.function.concrete_functions, node.bare_concrete_function.concrete_function_name}
+    for gradient in library.gradient:
+        others |= {gradient.function_name, gradient.gradient_func}
+    for function, node in _nodes(graph):
+        (own if function is None and node.name in saver else others).update(_named(node))
+    return own - others
+
+
+def _named(node: "NodeDef") -> Iterator[str]:
+    """The operation of a node, or the function that it is, and the functions that it calls."""
+    yield node.op
+    for value in node.attr.values():
+        functions = [value.func] if value.HasField("func") else value.list.func
+        yield from (function.name for function in functions if function.name)

@@ -1,1 +1,0 @@
-"""The sentences on top of a report, each with its evidence."""

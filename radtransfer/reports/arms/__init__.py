@@ -1,1 +1,0 @@
-"""The runs of a report, gathered into arms, and what each scored, learned and changed."""

@@ -1,1 +1,0 @@
-"""What the page of published results is made of."""

@@ -1,0 +1,282 @@
+"""Means over folds, and what the difference of two networks on the same folds is worth.
+
+References:
+    Nadeau and Bengio 2003, Inference for the Generalization Error, Machine Learning 52 (the corrected variance).
+
+What an interval allows to say of a difference, and how many more patients would allow more.
+
+Whether networks that stay like their start gain more from it: a straight line through a point per target and fold.
+
+References:
+    Juodelyte, Jiménez-Sánchez and Cheplygina 2023, Revisiting Hidden Representations (arXiv 2302.08272):
+    similarity against relative gain.
+
+Figures as a report prints them: a dash where there is none, a real minus sign.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, standard deviation (ddof 1; None for one value) and number of values."""
+
+    mean: float | None
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class FoldDifference:
+    """A less B on the folds that both have.
+
+    Attributes:
+        mean, sd: Of the differences; `sd` (ddof 1) is None for one fold.
+        ci95: 95 % interval of the mean, corrected for the training images that folds share; None below two folds.
+        n: Folds.
+        positive: In how many of them A is better.
+    """
+
+    mean: float
+    sd: float | None
+    ci95: tuple[float, float] | None
+    n: int
+    positive: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of finite values; the mean of none is None."""
+    array = np.asarray(values, np.float64)
+    mean = float(array.mean()) if array.size else None
+    return Spread(mean, float(array.std(ddof=1)) if array.size > 1 else None, array.size)
+
+
+def fold_difference(a: Mapping[str, float], b: Mapping[str, float]) -> FoldDifference | None:
+    """The difference of two networks, each a value by fold; None without a common fold.
+
+    Networks of a cross-validation learn from nearly the same images, so that their differences vary less from fold to
+    fold than they would on new data. The variance is taken as sd² · (1/n + 1/(n - 1)), n folds that test 1/n each.
+    """
+    from scipy.stats import t as student
+
+    values = np.array([a[fold] - b[fold] for fold in a if fold in b], np.float64)
+    n = values.size
+    if n == 0:
+        return None
+    mean, sd = float(values.mean()), float(values.std(ddof=1)) if n > 1 else None
+    interval = None
+    if sd is not None:
+        half = float(student.ppf(0.975, n - 1)) * sd * math.sqrt(1 / n + 1 / (n - 1))
+        interval = (mean - half, mean + half)
+    return FoldDifference(mean, sd, interval, n, int((values > 0).sum()))
+
+
+SAME = 0.02
+"""AUCs whose difference lies within this, with its whole interval, are called equal."""
+
+_MOST = 100
+"""Beyond so many times the patients there are, no number is given."""
+
+
+def verdict(ci95: Sequence[float] | None, *, same: float = SAME) -> str:
+    """What the 95 % interval of a difference says: "better", "worse", "equal" or "undecided".
+
+    An interval without width comes of too few values to have one, such as two folds that happen to agree: undecided.
+    """
+    if _says_nothing(ci95):
+        return "undecided"
+    low, high = ci95
+    if low > -same and high < same:
+        return "equal"
+    return "better" if low > 0 else "worse" if high < 0 else "undecided"
+
+
+def how_many(value: float, ci95: Sequence[float] | None, n: int, *, unit: str = "patients", same: float = SAME) -> str:
+    """How many patients would decide an undecided difference, if it stayed as it is; the interval shrinks as 1/√n.
+
+    Args:
+        value: The difference.
+        ci95: Its 95 % interval.
+        n: How many patients it was computed on.
+        unit: What is counted.
+        same: As in `verdict`.
+    """
+    if _says_nothing(ci95):
+        return f"no interval can be given from {n} {unit}"
+    half = (ci95[1] - ci95[0]) / 2
+    to_differ = _factor(half, abs(value))
+    to_equal = _factor(half, same - abs(value))
+    factor, what = min((to_differ, "tell them apart"), (to_equal, f"show them equal within {same:g}"))
+    if factor > _MOST:
+        return f"more than {_MOST} times the {n} {unit} would be needed"
+    return f"about {_rounded(factor * n):,} {unit} instead of {n:,} would {what}, if the difference stays as it is"
+
+
+def more_trainings(value: float, half: float, n: int) -> str:
+    """How many trainings of each would take zero out of an interval of ± `half`, if the difference stayed as it is."""
+    factor = _factor(half, abs(value))
+    if factor > _MOST:
+        return f"more than {_MOST} times the {n} trainings would be needed"
+    return f"about {_rounded(factor * n):,} trainings instead of {n:,} would decide"
+
+
+def _says_nothing(ci95: Sequence[float] | None) -> bool:
+    return ci95 is None or ci95[1] - ci95[0] < 1e-12
+
+
+def _factor(half: float, room: float) -> float:
+    return math.inf if room <= 0 else max((half / room) ** 2, 1.0)
+
+
+def _rounded(count: float) -> int:
+    """Up, to two digits."""
+    step = 10 ** max(math.floor(math.log10(max(count, 1))) - 1, 0)
+    return math.ceil(count / step) * step
+
+
+_FLAT = 1e-12
+"""Values that differ by less than this share of the largest are constant: rounding, not data."""
+
+
+@dataclass(frozen=True)
+class GainPoint:
+    """One fold of one target.
+
+    Attributes:
+        target, fold: Which.
+        similarity: Of the fine-tuned network to its own start, 0–1.
+        gain: (AUC - AUC of random initialization) / AUC of random initialization.
+    """
+
+    target: str
+    fold: str
+    similarity: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """Least squares of y on x; what is not defined is None, and `reason` says why.
+
+    Attributes:
+        slope, intercept: Of the line.
+        r: Pearson's correlation.
+        ci95: 95 % interval of the slope, Student's t on `df` degrees of freedom.
+        r_ci95: 95 % interval of r by Fisher's transformation; needs four points.
+        n: Points.
+        df: Degrees of freedom.
+        reason: Why the line, or r, is not defined.
+    """
+
+    slope: float | None
+    intercept: float | None
+    r: float | None
+    ci95: tuple[float, float] | None
+    r_ci95: tuple[float, float] | None
+    n: int
+    df: int
+    reason: str | None = None
+
+
+def relative_gain(auc: float, of_random: float) -> float:
+    """How much better than from random initialization, as a share of that AUC, which is not 0."""
+    return (auc - of_random) / of_random
+
+
+def fit_line(x: Sequence[float], y: Sequence[float], *, groups: int = 1) -> Line:
+    """The least-squares line of y on x.
+
+    Args:
+        x: Finite values (n,).
+        y: The same.
+        groups: How many means were taken away from x and y beforehand; each costs a degree of freedom.
+    """
+    from scipy.stats import t as student
+
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    n, df = x.size, x.size - groups - 1
+    if df < 1:
+        return _undefined(n, df, f"too few points for a line with an interval ({n})")
+    if _constant(x):
+        return _undefined(n, df, "the similarity is the same at every point")
+    dx, dy = x - x.mean(), y - y.mean()
+    slope = float(dx @ dy / (dx @ dx))
+    error = math.sqrt(float(np.sum((dy - slope * dx) ** 2)) / df / float(dx @ dx))
+    half = float(student.ppf(0.975, df)) * error
+    r = None if _constant(y) else float(np.clip(dx @ dy / math.sqrt((dx @ dx) * (dy @ dy)), -1, 1))
+    reason = "the gain is the same at every point: no correlation is defined" if r is None else None
+    interval = (slope - half, slope + half)
+    return Line(slope, float(y.mean() - slope * x.mean()), r, interval, _fisher(r, df), n, df, reason)
+
+
+def fit_within(points: Sequence[GainPoint]) -> Line:
+    """The line through the points after each target's means are taken away: folds of one target compared."""
+    targets = sorted({point.target for point in points})
+    x, y = (np.array([getattr(point, name) for point in points]) for name in ("similarity", "gain"))
+    for target in targets:
+        mine = np.array([point.target == target for point in points])
+        # Rounding left by the subtraction is not variation.
+        x[mine] = 0.0 if _constant(x[mine]) else x[mine] - x[mine].mean()
+        y[mine] = 0.0 if _constant(y[mine]) else y[mine] - y[mine].mean()
+    return fit_line(x, y, groups=max(len(targets), 1))
+
+
+def slopes_without_one(points: Sequence[GainPoint]) -> dict[str, float | None]:
+    """The slope when one target is left out, by target: whether one target alone makes the line."""
+    found = {}
+    for target in sorted({point.target for point in points}):
+        others = [point for point in points if point.target != target]
+        found[target] = fit_line([p.similarity for p in others], [p.gain for p in others]).slope
+    return found
+
+
+def _undefined(n: int, df: int, reason: str) -> Line:
+    return Line(None, None, None, None, None, n, df, reason)
+
+
+def _constant(values: np.ndarray) -> bool:
+    return float(np.ptp(values)) <= _FLAT * float(np.abs(values).max(initial=0))
+
+
+def _fisher(r: float | None, df: int) -> tuple[float, float] | None:
+    """The interval of a correlation, whose transformation has variance 1 / (df - 1)."""
+    if r is None or df < 2:
+        return None
+    if abs(r) == 1:
+        return (r, r)
+    half = 1.959963984540054 / math.sqrt(df - 1)
+    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """With so many decimal places."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """With its sign."""
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def mean_sd(mean: float | None, sd: float | None, digits: int = 3) -> str:
+    """Mean ± standard deviation; the mean alone where that of one value is not defined."""
+    return number(mean, digits) if sd is None else f"{number(mean, digits)} ± {number(sd, digits)}"
+
+
+def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
+    """Low to high end of an interval of differences."""
+    return "–" if ends is None else f"{signed(ends[0], digits)} to {signed(ends[1], digits)}"
+
+
+def listed(names: Sequence[str], word: str = "and") -> str:
+    """One or more names in a sentence: a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
+def plain_interval(ends: Sequence[float] | None, digits: int = 3) -> str:
+    """Low to high end of an interval of figures that have no sign."""
+    return "–" if ends is None else f"{number(ends[0], digits)} to {number(ends[1], digits)}"

@@ -1,0 +1,194 @@
+"""One process at a time in a run folder; the lock dies with the process that holds it."""
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import secrets
+import socket
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from radtransfer.errors import RunInUseError
+from radtransfer.files import is_running, started, this_machine, whole_file, writing
+from radtransfer.process import before_hard_end
+
+LOCK = ".lock"
+"""How the names begin of what tells that a folder is in use."""
+
+HOLDER = f"{LOCK}-holder"
+
+_BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+"""The system's numbers for a lock that another process holds; any other is of a file system without locks."""
+
+_BREAK = "RADTRANSFER_BREAK_LOCK"
+"""Environment variable, so that processes that compute the runs of a study know it too."""
+
+
+@contextlib.contextmanager
+def made_folder(out: Path) -> Iterator[None]:
+    """Make the folder; one that is new is taken away again if nothing but the lock was written into it.
+
+    Raises:
+        DiskError, RunError: It cannot be made.
+    """
+    new = not out.exists()
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+
+    def take_away() -> None:
+        with contextlib.suppress(OSError):
+            if new and [item.name for item in out.iterdir()] == [LOCK]:
+                (out / LOCK).unlink()
+                out.rmdir()
+
+    try:
+        with before_hard_end(take_away):
+            yield
+    finally:
+        take_away()
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold `out/.lock`; the system frees it when the process ends, however it ends.
+
+    Where the file system has no locks, a file `.lock-holder` that this process made tells who holds the folder. That of
+    a process of this machine that has ended is taken over; another's is, with `breaking_locks`.
+
+    Raises:
+        RunInUseError: Another process holds it.
+        DiskError, RunError: The folder cannot be written.
+    """
+    with writing(out):
+        handle = (out / LOCK).open("a+", encoding="utf-8")
+    with handle, contextlib.ExitStack() as stack:
+        try:
+            _lock(handle)
+        except OSError as error:
+            if error.errno in _BUSY:
+                handle.seek(0)
+                holder = handle.read().strip() or "unknown"
+                raise RunInUseError(
+                    f"Run folder {out} is in use by another process ({holder}). Wait for it, or choose another --out."
+                ) from None
+            stack.enter_context(_held(out))
+        else:
+            if (out / HOLDER).exists():  # of a machine where this file system has no locks
+                stack.enter_context(_held(out))
+        with writing(out / LOCK):
+            os.ftruncate(handle.fileno(), 0)
+            os.write(handle.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+
+
+@contextlib.contextmanager
+def breaking_locks() -> Iterator[None]:
+    """Let this process, and those that it starts, take over what a process of another machine holds."""
+    os.environ[_BREAK] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_BREAK, None)
+
+
+def _lock(handle: IO[str]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        # Far behind the text, so that another process can still read who holds it.
+        handle.seek(1 << 20)
+        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Hold the folder by a file, where the file system has no locks."""
+    process, since = os.getpid(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    me = {"process": process, "host": socket.gethostname(), "machine": this_machine(), "started": started(process)}
+    file, text = out / HOLDER, json.dumps(me | {"since": since, "id": secrets.token_hex(8)})
+    _take(out, file, text)
+
+    def release() -> None:
+        if _text(file) == text:  # nobody has broken it
+            file.unlink(missing_ok=True)
+
+    try:
+        with before_hard_end(release):
+            yield
+    finally:
+        release()
+
+
+def _take(out: Path, file: Path, text: str) -> None:
+    """Make `file`, or take it over from a holder who is gone.
+
+    Each holder's text is another one, and who takes it over first holds a file that is named after it. So of several
+    processes that find the same text only one replaces it, and none replaces a later one.
+    """
+    if _make(file, text):
+        return
+    found = _text(file)
+    if not found and not file.exists():  # it was given back just now
+        _take(out, file, text)
+        return
+    _check_gone(out, file, found)
+    claim = file.with_name(f"{HOLDER}-{zlib.crc32(found.encode()):08x}")
+    _take(out, claim, text)
+    try:
+        if _text(file) != found:
+            raise RunInUseError(f"{out} was just taken over by another process. Wait for it, or choose another --out.")
+        with whole_file(file) as part:
+            part.write_text(text, encoding="utf-8")
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _make(file: Path, text: str) -> bool:
+    """Make the file; False where it stands already."""
+    with writing(file):
+        try:
+            handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(handle, text.encode())
+        except OSError:
+            file.unlink()
+            raise
+        finally:
+            os.close(handle)
+    return True
+
+
+def _check_gone(out: Path, file: Path, text: str) -> None:
+    """Raise RunInUseError unless the holder has ended, or may be anywhere and its lock may be broken."""
+    try:
+        holder = json.loads(text)
+        process, who = int(holder["process"]), f"process {holder['process']} on {holder['host']}"
+        here, since, begun = holder["machine"] == this_machine(), holder["since"], holder["started"]
+    except (ValueError, KeyError, TypeError):
+        who, here, since = "it is not known which", False, "an unknown time"
+    used = f"{out} is in use by another process ({who}, since {since}"
+    if here:
+        if is_running(process, begun):
+            raise RunInUseError(f"{used}), which is still running. Wait for it, or choose another --out.")
+    elif _BREAK not in os.environ:
+        raise RunInUseError(
+            f"{used}, says {file}). The file system has no locks, and this machine cannot see whether that process is "
+            "still running. If it has ended, use --break-lock; else wait for it, or choose another --out."
+        )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

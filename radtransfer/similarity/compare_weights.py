@@ -1,0 +1,204 @@
+"""Compare the weights of two networks layer by layer, and the filters of their first convolution."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radtransfer.errors import WeightsError, WeightsMismatchError
+from radtransfer.images.preprocessing import preprocessing_mode
+from radtransfer.process import Progress, keras_defaults
+from radtransfer.similarity.compare_images import note_changes
+from radtransfer.similarity.networks import DEFAULT_SIZE, Network, NetworkSource, find_networks, folds_of
+
+if TYPE_CHECKING:
+    import keras
+
+    from radtransfer.models.layers import LayerVariable
+
+
+@dataclass(frozen=True)
+class WeightChange:
+    """The way from the weights of one layer to those of the same layer in another network.
+
+    Attributes:
+        layer: Its name; `outer/inner` of a layer within another one.
+        kind: Its class in Keras.
+        parameters: Numbers in it that train; moving statistics are left out.
+        relative_change: Length of the difference over the length of the first; None where that is 0.
+        cosine: Of the angle between both, -1–1; None where one is 0.
+        norm_a, norm_b: Their lengths.
+    """
+
+    layer: str
+    kind: str
+    parameters: int
+    relative_change: float | None
+    cosine: float | None
+    norm_a: float
+    norm_b: float
+
+
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """The kernels of a first convolution in both networks, float32 (height, width, RGB or other, filters)."""
+
+    layer: str
+    a: np.ndarray
+    b: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class WeightComparison:
+    """What was found.
+
+    Attributes:
+        layers: The layers of A, in order, whose weights are of the same shapes in B; means over folds.
+        left_out: Layers with weights that are not, by name.
+        filters: Of the first fold; None where the first convolutions differ in shape.
+        settings: Which networks and folds.
+    """
+
+    layers: tuple[WeightChange, ...]
+    left_out: tuple[str, ...]
+    filters: Filters | None
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in JSON, without the filters."""
+        return {
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "left_out": list(self.left_out),
+            "settings": self.settings,
+        }
+
+
+def compare_weights(
+    a: str,
+    b: str,
+    *,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    folds: Sequence[int] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> WeightComparison:
+    """Compare the weights of two networks.
+
+    Args:
+        a: As for `compare.compare`; the one to start from.
+        b: Another, of the same architecture at least in part.
+        backbone: Of weights files.
+        image_size: For networks that are built for any size; it decides no weight.
+        folds: Of the runs; empty for all that both have.
+        seed: Of random networks.
+        progress: Hears what happens.
+
+    Raises:
+        ConfigError: A name or fold cannot be used.
+        WeightsError: A network cannot be loaded, or its weights are not finite.
+        WeightsMismatchError: The networks have no layer of one name and shape.
+    """
+    progress = progress or Progress()
+    sources = find_networks((a, b), backbone=backbone, seed=seed, notify=progress.note)
+    chosen, networks, per_fold = folds_of(sources, folds), None, []
+    note_changes([source.run for source in sources if source.run is not None], progress)
+    for number, fold in enumerate(chosen, start=1):
+        with keras_defaults():
+            pair = tuple(_load(source, k, image_size) for source, k in zip(sources, fold, strict=True))
+        networks = networks or pair
+        per_fold.append(_changes(*(network.model for network in pair)))
+        progress.count("folds", number, len(chosen))
+    layers = tuple(mean_change([changes[name] for changes in per_fold]) for name in per_fold[0])
+    if not layers:
+        raise WeightsMismatchError(f"{a} and {b} have no layer of one name and shape; nothing to compare.")
+    return WeightComparison(
+        layers=layers,
+        left_out=tuple(sorted(_left_out(networks, per_fold[0]))),
+        filters=_filters(*networks),
+        settings={"a": a, "b": b, "folds": [k for k in (x or y for x, y in chosen) if k is not None], "seed": seed},
+    )
+
+
+def weight_change(layer: str, kind: str, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> WeightChange:
+    """The change from arrays `a` to arrays `b` of the same shapes, taken as one vector each.
+
+    Raises:
+        WeightsError: Values that are not finite.
+    """
+    x, y = (np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64) for arrays in (a, b))
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise WeightsError(f"{layer} holds weights that are not finite: its training diverged. Use another checkpoint.")
+    norms = float(np.linalg.norm(x)), float(np.linalg.norm(y))
+    return WeightChange(
+        layer,
+        kind,
+        x.size,
+        float(np.linalg.norm(y - x)) / norms[0] if norms[0] else None,
+        float(np.clip(x @ y / (norms[0] * norms[1]), -1, 1)) if all(norms) else None,
+        *norms,
+    )
+
+
+def mean_change(changes: Sequence[WeightChange]) -> WeightChange:
+    """The mean over folds of one layer's changes; None where it is not defined in one of them."""
+
+    def mean(name: str) -> float | None:
+        values = [getattr(change, name) for change in changes]
+        return None if None in values else float(np.mean(values))
+
+    names = ("relative_change", "cosine", "norm_a", "norm_b")
+    return WeightChange(changes[0].layer, changes[0].kind, changes[0].parameters, *map(mean, names))
+
+
+def _load(source: NetworkSource, fold: int | None, image_size: int | None) -> Network:
+    return source.load(fold, source.image_size or image_size or DEFAULT_SIZE)
+
+
+def _learned(model: "keras.Model") -> "dict[str, dict[str, LayerVariable]]":
+    """What trains, frozen or not, by layer; a layer within another one is called `outer/inner`."""
+    from radtransfer.models.layers import model_variables
+
+    found: dict[str, dict[str, LayerVariable]] = {}
+    for layer, variables in model_variables(model).items():
+        for path, item in variables.items():
+            if item.learned:
+                inner, _, name = path.rpartition("/")
+                found.setdefault(f"{layer}/{inner}".rstrip("/"), {})[name] = item
+    return found
+
+
+def _changes(a: "keras.Model", b: "keras.Model") -> dict[str, WeightChange]:
+    others, changes = _learned(b), {}
+    for name, variables in _learned(a).items():
+        mine, its = (
+            {key: np.array(item.variable) for key, item in side.items()} for side in (variables, others.get(name, {}))
+        )
+        if {key: array.shape for key, array in mine.items()} == {key: array.shape for key, array in its.items()}:
+            kind = type(next(iter(variables.values())).owner).__name__
+            changes[name] = weight_change(name, kind, list(mine.values()), [its[key] for key in mine])
+    return changes
+
+
+def _left_out(networks: tuple[Network, Network], compared: dict[str, WeightChange]) -> set[str]:
+    return {name for network in networks for name in _learned(network.model)} - compared.keys()
+
+
+def _filters(a: Network, b: Network) -> Filters | None:
+    (name, mine), (_, its) = _first_kernel(a), _first_kernel(b)
+    if mine is None or its is None or mine.shape != its.shape:
+        return None
+    return Filters(name, mine, its)
+
+
+def _first_kernel(network: Network) -> tuple[str, np.ndarray | None]:
+    """The first convolution's kernel, its channels in the order of the image."""
+    from radtransfer.models.layers import convolution_kernels
+
+    for layer, _, variable in convolution_kernels(network.model):
+        kernel = np.array(variable)
+        reverse = network.preprocessing and preprocessing_mode(network.preprocessing).order == "BGR"
+        return layer, kernel[:, :, ::-1] if reverse else kernel
+    return "", None

@@ -1,0 +1,278 @@
+"""Comparisons of two networks or two runs: layers, predictions, weights.
+
+The networks that can be compared, by what they are called on the command line.
+
+RUN, RUN/fold_K          what a run trained; RUN@initial what it started from, RUN@final the same as RUN
+random:NAME              a backbone with random weights
+imagenet:NAME            a backbone with Keras' ImageNet weights
+FILE.keras               any functional Keras model
+FILE, or a known name    weights of the backbone that --backbone names
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError, near_path
+from radtransfer.exports.formats import read_from_zip
+from radtransfer.images.preprocessing import RANDOM_PREPROCESSING, preprocess
+from radtransfer.models.backbone import BACKBONES, Backbone
+from radtransfer.pretrained.loading import assign, load_pretrained
+from radtransfer.pretrained.read import layer_names, open_model, open_weights
+from radtransfer.pretrained.source import preprocessing_of
+from radtransfer.process import derive_seed
+from radtransfer.runs.folder import find_fold, finished_folds, read_run
+from radtransfer.similarity.compare_images import run_file
+
+if TYPE_CHECKING:
+    import keras
+
+DEFAULT_SIZE = 224
+_SCALING = ("Rescaling", "Normalization")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that takes RGB images 0–255 of one size.
+
+    Attributes:
+        model: Functional, preprocessing inside.
+        card: Its backbone, where known.
+        preprocessing: Mode of its input; None where the file brings its own.
+    """
+
+    model: "keras.Model"
+    card: Backbone | None
+    preprocessing: str | None
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """A network that can be loaded.
+
+    Attributes:
+        given: What the user said.
+        kind: Of source.
+        load: `load(fold, image_size)` gives the `Network`; both are ignored where they decide nothing.
+        card: Its backbone, where known before it is loaded.
+        run: The run it is of.
+        folds: The finished folds, or the one that was named; empty where there are none.
+        image_size: Of the images it takes; None where it can be built for any.
+    """
+
+    given: str
+    kind: Literal["run", "random", "imagenet", "file", "weights"]
+    load: Callable[[int | None, int], Network]
+    card: Backbone | None = None
+    run: Path | None = None
+    folds: tuple[int, ...] = ()
+    image_size: int | None = None
+
+
+def find_network(
+    given: str, *, backbone: str | None, seed: int, notify: Callable[[str], None] | None = None
+) -> NetworkSource:
+    """The network that `given` means; nothing is loaded yet.
+
+    Args:
+        given: As in the module.
+        backbone: Name of the network a weights file is for.
+        seed: Of random weights.
+        notify: Hears one sentence before something is downloaded.
+
+    Raises:
+        ConfigError: No such backbone or run, or weights without a backbone.
+        WeightsError: No such file.
+    """
+    kind, _, name = given.partition(":")
+    if kind in ("random", "imagenet") and name:
+        BACKBONES.check(name)
+        preprocessing_of(kind, backbone=name)  # raises where there are no such weights
+        return NetworkSource(given, kind, partial(_built, name, kind, seed, notify), BACKBONES[name])
+    path, moment = _split_moment(given)
+    if (path / "run.json").is_file() or (path.name.startswith("fold_") and (path.parent / "run.json").is_file()):
+        return _of_run(given, path, moment)
+    if moment is not None:
+        raise RunError(
+            f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.{near_path(path)}"
+        )
+    if path.suffix == ".keras":
+        return _of_file(given, path, notify or (lambda _: None))
+    if backbone is None:
+        raise _unknown(given)
+    BACKBONES.check(backbone)
+    preprocessing_of(given, backbone=backbone)
+    return NetworkSource(given, "weights", partial(_built, backbone, given, seed, notify), BACKBONES[backbone])
+
+
+def find_networks(
+    given: tuple[str, str], *, backbone: str | None, seed: int, notify: Callable[[str], None]
+) -> tuple[NetworkSource, NetworkSource]:
+    """Two networks; what is random about one is not random in the same way about the other. Errors of `find_network`.
+
+    A file is opened to know what it takes: after the other one was looked for, which costs nothing.
+    """
+    found: dict[str, NetworkSource] = {}
+    for side, name in sorted(zip("ab", given, strict=True), key=lambda item: item[1].endswith(".keras")):
+        drawn = derive_seed(seed, "network", side)
+        found[side] = find_network(name, backbone=backbone, seed=drawn, notify=notify)
+    return found["a"], found["b"]
+
+
+def check_layers(sources: Sequence[NetworkSource], names: Sequence[str]) -> None:
+    """Raises UnknownNameError if it is known, before they are loaded, that networks have no such stages or layers."""
+    for source in sources if tuple(names) not in (("stages",), ("all",)) else ():
+        known = layer_names(run_file(source.run, f"fold_{source.folds[0]}/model.keras")) if source.run else ()
+        for name in names if source.card else ():
+            if not source.run:
+                source.card.check_layer(name)
+            elif known and name not in (*source.card.stages, *known):
+                raise source.card.unknown_layer(name, known)
+
+
+def folds_of(
+    sources: tuple[NetworkSource, NetworkSource], chosen: Sequence[int] = ()
+) -> list[tuple[int | None, int | None]]:
+    """Which fold of each network is compared with which of the other: the same ones, if both have several.
+
+    Args:
+        sources: Two networks.
+        chosen: Numbers of folds; empty for all.
+
+    Raises:
+        RunError: They have no fold in common, or not the chosen ones.
+    """
+    a, b = (source.folds for source in sources)
+    if not chosen and (len(a) == 1 or len(b) == 1) and a and b and not {*a} & {*b}:
+        return _all_with_one(a, b)
+    common = [k for k in a or b if k in (b or a)]
+    missing = [k for k in chosen if k not in common]
+    if missing or (a and b and not common):
+        raise RunError(
+            f"Expected fold {missing[0] if missing else 'numbers'} in both runs. {sources[0].given} has finished "
+            f"{_listed(a)}, {sources[1].given} {_listed(b)}. Name one of each, as RUN/fold_K."
+        )
+    kept = [k for k in common if not chosen or k in chosen]
+    return [(k if a else None, k if b else None) for k in kept] or [(None, None)]
+
+
+def _all_with_one(a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
+    """Two folds that were named, of different numbers."""
+    if len(a) > 1 or len(b) > 1:
+        raise RunError(f"Expected the same folds, received {_listed(a)} and {_listed(b)}. Name one of each.")
+    return [(a[0], b[0])]
+
+
+def _listed(folds: Sequence[int]) -> str:
+    return ", ".join(map(str, folds)) or "none"
+
+
+def _split_moment(given: str) -> tuple[Path, str | None]:
+    path, at, moment = given.rpartition("@")
+    if at and moment in ("initial", "final"):
+        return Path(path), moment
+    return Path(given), None
+
+
+def _of_run(given: str, path: Path, moment: str | None) -> NetworkSource:
+    if (path / "run.json").is_file():
+        run, folds = path, tuple(finished_folds(path))
+        if not folds:
+            raise RunError(f"Run {run} has no finished fold yet; nothing to compare.")
+    else:
+        run, fold = find_fold(path)
+        folds = (fold,)
+    record = read_run(run)
+    load = partial(_trained, run, record, moment == "initial")
+    return NetworkSource(given, "run", load, BACKBONES.get(record["backbone"]), run, folds, record["image_size"])
+
+
+def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> Network:
+    model = open_model(run_file(run, f"fold_{fold}/model.keras"))
+    if initial:
+        open_weights(model, run_file(run, f"fold_{fold}/initial.weights.h5"))
+    return Network(model, BACKBONES[record["backbone"]], record["preprocessing"])
+
+
+def _built(
+    backbone: str,
+    weights: str,
+    seed: int,
+    notify: Callable[[str], None] | None,
+    _: int | None,
+    image_size: int,
+) -> Network:
+    """A backbone with random or pretrained weights, and the preprocessing that belongs to them."""
+    from radtransfer.models.architecture import build_architecture
+    from radtransfer.transfer.initialize import draw_random
+
+    mode = preprocessing_of(weights, backbone=backbone) or RANDOM_PREPROCESSING
+    prepare = partial(preprocess, mode=mode)
+    model = build_architecture(backbone, image_size=image_size, prepare=prepare)
+    pretrained = load_pretrained(weights, backbone=backbone, model=model, notify=notify)
+    if pretrained is None:
+        draw_random(model, seed=seed)
+    else:
+        assign(model, pretrained)
+    return Network(model, BACKBONES[backbone], mode)
+
+
+def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSource:
+    if not path.is_file():
+        raise WeightsNotFoundError(f"No file {path}. Expected a run, a Keras file, random:NAME or imagenet:NAME.")
+    try:
+        network = file_network(given, path, open_model(path), notify)
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be laid flat: {error} Give the layers names of their own.") from None
+    return NetworkSource(given, "file", lambda *_: network, image_size=network.model.inputs[0].shape[1])
+
+
+def file_network(given: str, path: Path, model: "keras.Model", notify: Callable[[str], None]) -> Network:
+    """The network that the `.keras` file `path` holds as `model`, every layer at the top.
+
+    One with scaling of its own, and what radtransfer exported, is as it is; another gets the preprocessing of its
+    backbone, if that is known, and it is said.
+
+    Raises:
+        WeightsError: It is no functional model of one image.
+        ValueError: Layers of different sub-models share a name.
+    """
+    import keras
+
+    from radtransfer.similarity.activations import flat_model, is_flat
+
+    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
+    model = model if is_flat(model) else flat_model(model)
+    card = _card_of(model)
+    if _scales_itself(model) or read_from_zip(path):
+        return Network(model, card, None)
+    scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
+    notify(f"{given} has no preprocessing inside; it is given {scale}")
+    if card is None:
+        return Network(model, None, None)
+    prepared = flat_model(model, prepare=partial(preprocess, mode=card.preprocessing))
+    return Network(prepared, card, card.preprocessing)
+
+
+def _scales_itself(model: "keras.Model") -> bool:
+    return any(type(layer).__name__ in _SCALING for layer in model.layers)
+
+
+def _card_of(model: "keras.Model") -> Backbone | None:
+    """The backbone whose stages the model has, by the names of their last layers."""
+    names = {layer.name for layer in model.layers}
+    cards = [card for card in BACKBONES.values() if {*card.stages.values()} <= names]
+    named = [card for card in cards if card.name == model.name]
+    return named[0] if named else cards[0] if len(cards) == 1 else None
+
+
+def _unknown(given: str) -> ConfigError | WeightsNotFoundError:
+    if Path(given).is_file():
+        return ConfigError(f"{given} is a weights file: name its network with --backbone.")
+    return WeightsNotFoundError(
+        f"Nothing to compare at {given}. Expected a run (RUN, RUN/fold_K, RUN@initial, RUN@final), a Keras file, "
+        f"a weights file with --backbone, random:NAME or imagenet:NAME.{near_path(given)}"
+    )

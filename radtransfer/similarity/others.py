@@ -1,0 +1,343 @@
+"""Linear centred kernel alignment (CKA), biased and exactly debiased.
+
+Centred kernel alignment with a Gaussian kernel (RBF CKA), on one batch.
+
+Orthogonal Procrustes similarity: how well one layer fits the other after the best rotation.
+
+Representational similarity analysis (RSA), on one batch.
+
+Linear regression: the share of y's variance that a linear map of x explains.
+
+What the measures share that compare rows with rows, and so take one batch in memory.
+"""
+
+import warnings
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from radtransfer.errors import SimilarityError
+from radtransfer.similarity.jackknife import chance_debiased, chance_explained, chance_rotated
+from radtransfer.similarity.measure import Measure, Similarity, check_rows, similarity_of
+from radtransfer.similarity.moments import PairSums, check_choice, compact_sums, refined, sums_of_rows
+
+_FEWEST_ROWS = 4
+
+
+def cka(x: np.ndarray, y: np.ndarray, *, debiased: bool = True) -> Similarity:
+    """Linear CKA; rotations and one common scale of x or of y do not change it.
+
+    Args:
+        x: Real (rows, channels).
+        y: The same rows of another layer, real (rows, channels); the numbers of channels may differ.
+        debiased: Whether to take the unbiased estimate of each term. It leaves unrelated layers at 0 on
+            average, so that it can fall a little below 0; biased CKA of few rows and many channels is high
+            for any two layers.
+
+    Raises:
+        SimilarityError: Fewer than 4 rows, values that are not finite, or nothing but constants.
+
+    References:
+        Kornblith, Norouzi, Lee and Hinton 2019, section 3.
+    """
+    return cka_of_sums(compact_sums(x, y, norms=debiased), debiased=debiased)
+
+
+def cka_of_sums(pair: PairSums, *, debiased: bool = True) -> Similarity:
+    """The same from sums; debiased only from sums with norms."""
+    if pair.rows < _FEWEST_ROWS:
+        raise SimilarityError(f"Expected at least {_FEWEST_ROWS} rows for CKA, received {pair.rows}.")
+    if debiased and pair.norms is None:
+        raise SimilarityError("Expected sums with norms for debiased CKA; collect them with `norms=True`.")
+    pair.x.check_live()
+    pair.y.check_live()
+    dependence = _debiased_dependence if debiased else _dependence
+    own = [dependence(layer) for layer in pair.itself]
+    if min(own) <= 0:
+        raise SimilarityError(
+            f"{pair.x.name} and {pair.y.name}: debiased CKA is not defined on {pair.rows} rows this noisy. "
+            "Use more rows, or biased CKA."
+        )
+    return similarity_of(pair, dependence(pair) / np.sqrt(own[0]) / np.sqrt(own[1]))
+
+
+def _dependence(pair: PairSums) -> float:
+    """The Hilbert-Schmidt independence criterion of linear kernels, not divided by (rows - 1)²."""
+    return float(np.sum(pair.scatter**2))
+
+
+def _debiased_dependence(pair: PairSums) -> float:
+    """Its unbiased estimate, times rows (rows - 3).
+
+    Equation 5 needs kernels without their diagonal. For linear kernels of centred rows each of its terms
+    follows from the scatter, its traces and q, the sum of |u|²|v|² over rows u of x and v of y; so no kernel
+    of rows by rows is ever formed.
+
+    References:
+        Song, Smola, Gretton, Bedo and Borgwardt 2012, JMLR 13, equation 5.
+    """
+    n, q = pair.rows, _centred_quartic(pair)
+    traces = np.trace(pair.x.scatter) * np.trace(pair.y.scatter)
+    return float(np.sum(pair.scatter**2) - q * n / (n - 2) + traces / ((n - 1) * (n - 2)))
+
+
+def _centred_quartic(pair: PairSums) -> float:
+    """Sum of |u - m|²|v - k|², with means m and k, from sums about the pivots.
+
+    |u - m|² = |u|² - 2 m·u + |m|², and the same for v, multiplied out.
+    """
+    norms, m, k = pair.norms[0], pair.x.shift, pair.y.shift
+    mm, kk = m @ m, k @ k
+    squares_x, squares_y = np.trace(pair.x.products), np.trace(pair.y.products)
+    crossed = norms.both - 2 * k @ norms.y - 2 * m @ norms.x + 4 * m @ pair.products @ k
+    return crossed + kk * squares_x + mm * squares_y - 3 * pair.rows * mm * kk
+
+
+def _chance_biased(pair: PairSums) -> float:
+    """Exact for Gaussian rows: the scatter of unrelated rows is what their lengths give, over rows - 1 directions."""
+    x, y = pair.x.scatter, pair.y.scatter
+    return float(np.trace(x) * np.trace(y) / (pair.rows - 1) / np.linalg.norm(x) / np.linalg.norm(y))
+
+
+CKA = Measure("debiased linear CKA", cka, cka_of_sums, chance_debiased, fits=False)
+CKA_BIASED = Measure(
+    "biased linear CKA",
+    partial(cka, debiased=False),
+    partial(cka_of_sums, debiased=False),
+    fits=False,
+    chance_of_sums=_chance_biased,
+)
+
+
+def procrustes(x: np.ndarray, y: np.ndarray) -> Similarity:
+    """The cosine between centred x and y after the best rotation.
+
+    Rotations, shifts and one common scale of x or of y do not change it. It needs no number of rows, but the fewer
+    there are for each channel, the better any two layers fit: read it against `chance` of the result. On fewer rows
+    than channels it warns.
+
+    Args:
+        x: Real (rows, channels).
+        y: The same rows of another layer; the one with fewer channels is filled up with zeros.
+
+    Raises:
+        SimilarityError: Values that are not finite, or nothing but constants.
+
+    References:
+        Schönemann 1966, Psychometrika 31; as a similarity of networks:
+        Williams, Kunz, Kornblith and Linderman 2021, Generalized shape metrics, section 2.
+    """
+    pair = compact_sums(x, y)
+    found = replace(procrustes_of_sums(pair), chance=_chance(pair))
+    channels = max(np.shape(x)[1], np.shape(y)[1])
+    if found.rows < channels:
+        warnings.warn(
+            f"{found.rows} rows of {channels} channels make any two layers look alike: unrelated ones score "
+            f"{found.chance:.3f} by chance, these {found.value:.3f}. Use more rows, fewer channels, or debiased CKA.",
+            stacklevel=2,
+        )
+    return found
+
+
+def procrustes_of_sums(pair: PairSums) -> Similarity:
+    """The same from sums: the nuclear norm of the scatter between x and y, over their lengths."""
+    pair.x.check_live()
+    pair.y.check_live()
+    lengths = np.sqrt(np.trace(pair.x.scatter)) * np.sqrt(np.trace(pair.y.scatter))
+    shares = np.linalg.svd(pair.scatter / lengths, compute_uv=False)
+    return similarity_of(pair, shares.sum(), shares)
+
+
+def _chance(pair: PairSums) -> float:
+    return chance_rotated(pair.rows, pair.x.principal[0], pair.y.principal[0])
+
+
+PROCRUSTES = Measure("orthogonal Procrustes", procrustes, procrustes_of_sums, fits=False, chance_of_sums=_chance)
+
+
+def linear_regression(x: np.ndarray, y: np.ndarray, *, allow_few_rows: bool = False) -> Similarity:
+    """R² of the least-squares fit of all channels of y from those of x, summed over the channels of y.
+
+    No invertible linear map of x changes it; of y, only rotations and one common scale do not.
+
+    Args:
+        x: Real (rows, channels).
+        y: The same rows of another layer, real (rows, channels); the numbers of channels may differ.
+        allow_few_rows: Accept fewer than two rows per direction.
+
+    Raises:
+        SimilarityError: As in `cca`.
+
+    References:
+        Kornblith, Norouzi, Lee and Hinton 2019, Table 1, with x and y swapped.
+    """
+    pair = sums_of_rows(x, y)
+    better, _ = refined(x, y, pair, keep_y=True)
+    result = similarity_of(pair, _explained(better))
+    if not allow_few_rows:
+        check_rows(result, pair)
+    return result
+
+
+def linear_regression_of_sums(pair: PairSums) -> Similarity:
+    """The same from sums."""
+    return similarity_of(pair, _explained(pair))
+
+
+def _explained(pair: PairSums) -> float:
+    pair.y.check_live()
+    return np.sum((pair.x.whitening.basis.T @ pair.scatter) ** 2) / np.trace(pair.y.scatter)
+
+
+LINEAR_REGRESSION = Measure("linear regression R²", linear_regression, linear_regression_of_sums, chance_explained)
+
+
+FEWEST_ROWS = 4
+MOST_ROWS = 10_000
+"""Each (rows, rows) matrix takes 800 MB then."""
+
+
+def batch_sums(x: np.ndarray, y: np.ndarray) -> PairSums:
+    """The sums of a batch that is neither too small to compare nor too large for memory.
+
+    Raises:
+        SimilarityError: Too few or too many rows, wrong shapes, values that are not finite, or only constants.
+    """
+    rows = len(x)
+    if not FEWEST_ROWS <= rows <= MOST_ROWS:
+        raise SimilarityError(
+            f"Expected {FEWEST_ROWS} to {MOST_ROWS} rows for a measure that compares rows with rows, received "
+            f"{rows}. Pass a random sample of them."
+        )
+    pair = compact_sums(x, y)
+    pair.x.check_live()
+    pair.y.check_live()
+    return pair
+
+
+def squared_distances(rows: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances between all rows, float64 (rows, rows), the diagonal exactly 0."""
+    centred = rows - np.mean(rows, axis=0, dtype=np.float64)
+    lengths = np.einsum("ij,ij->i", centred, centred)
+    squares = np.maximum(lengths[:, None] + lengths - 2 * centred @ centred.T, 0)
+    np.fill_diagonal(squares, 0)
+    return squares
+
+
+def upper(matrix: np.ndarray) -> np.ndarray:
+    """The entries above the diagonal."""
+    return matrix[np.triu_indices(len(matrix), 1)]
+
+
+def rbf_cka(x: np.ndarray, y: np.ndarray, *, bandwidth: float = 1.0, debiased: bool = True) -> Similarity:
+    """CKA of Gaussian kernels; rotations and one common scale of x or of y do not change it.
+
+    Args:
+        x: Real (rows, channels), 4 to 10 000 rows; time and memory grow with the square of the rows.
+        y: The same rows of another layer, real (rows, channels).
+        bandwidth: Standard deviation of the kernel, in units of the median distance between rows.
+        debiased: As in `cka`.
+
+    Raises:
+        SimilarityError: As in `cka`; too many rows; more than half of the distances are 0.
+
+    References:
+        Kornblith, Norouzi, Lee and Hinton 2019, section 3; centring of the debiased kernel:
+        Székely and Rizzo 2014, Annals of Statistics 42, definition 2.
+    """
+    if not bandwidth > 0:
+        raise SimilarityError(f"Expected a bandwidth above 0, received {bandwidth:g}.")
+    pair = batch_sums(x, y)
+    centre = _centred_without_diagonal if debiased else _centred
+    kernels = [centre(_gaussian(name, rows, bandwidth)) for name, rows in (("x", x), ("y", y))]
+    lengths = [np.linalg.norm(kernel) for kernel in kernels]
+    return similarity_of(pair, np.sum(kernels[0] * kernels[1]) / (lengths[0] * lengths[1]))
+
+
+def _gaussian(name: str, rows: np.ndarray, bandwidth: float) -> np.ndarray:
+    squares = squared_distances(rows)
+    median = np.median(upper(squares))
+    if median == 0:
+        raise SimilarityError(f"{name}: expected rows that differ, but more than half of all pairs are identical.")
+    return np.exp(-squares / (2 * bandwidth**2 * median))
+
+
+def _centred(kernel: np.ndarray) -> np.ndarray:
+    means = kernel.mean(axis=0)
+    return kernel - means - means[:, None] + means.mean()
+
+
+def _centred_without_diagonal(kernel: np.ndarray) -> np.ndarray:
+    n = len(kernel)
+    np.fill_diagonal(kernel, 0)
+    sums = kernel.sum(axis=0)
+    centred = kernel - (sums + sums[:, None]) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
+    np.fill_diagonal(centred, 0)
+    return centred
+
+
+RBF_CKA = Measure("debiased RBF CKA", rbf_cka, fits=False)
+
+
+def rsa(
+    x: np.ndarray, y: np.ndarray, *, dissimilarity: str = "correlation", comparison: str = "spearman"
+) -> Similarity:
+    """The correlation between the dissimilarities of all pairs of rows in x and in y, -1–1.
+
+    Args:
+        x: Real (rows, channels), 4 to 10 000 rows; time and memory grow with the square of the rows.
+        y: The same rows of another layer, real (rows, channels).
+        dissimilarity: `"correlation"`: 1 minus Pearson's over channels; `"euclidean"`: distance.
+        comparison: `"spearman"` or `"pearson"`.
+
+    Raises:
+        SimilarityError: Too few or too many rows; values that are not finite; a row with the same value in
+            every channel, whose correlations do not exist; dissimilarities that are all equal.
+
+    References:
+        Kriegeskorte, Mur and Bandettini 2008, Frontiers in Systems Neuroscience 2.
+    """
+    check_choice("dissimilarity", dissimilarity, _DISSIMILARITIES)
+    check_choice("comparison", comparison, ("spearman", "pearson"))
+    pair = batch_sums(x, y)
+    entries = [upper(_DISSIMILARITIES[dissimilarity](name, rows)) for name, rows in (("x", x), ("y", y))]
+    if comparison == "spearman":
+        entries = [_ranks(values) for values in entries]
+    unit = [_unit(name, values) for name, values in zip(("x", "y"), entries, strict=True)]
+    return similarity_of(pair, unit[0] @ unit[1])
+
+
+def _correlation_distances(name: str, rows: np.ndarray) -> np.ndarray:
+    centred = rows - np.mean(rows, axis=1, keepdims=True, dtype=np.float64)
+    constant = np.flatnonzero(np.ptp(rows, axis=1) == 0)
+    if constant.size:
+        raise SimilarityError(
+            f"{name}: expected rows that vary over channels, received {constant.size} that do not (first: row "
+            f"{constant[0]}). Use dissimilarity='euclidean'."
+        )
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    return 1 - centred @ centred.T
+
+
+def _euclidean_distances(name: str, rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(squared_distances(rows))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 0, ties sharing the mean of theirs, float64."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
+
+
+def _unit(name: str, values: np.ndarray) -> np.ndarray:
+    centred = values - values.mean()
+    length = np.linalg.norm(centred)
+    if length == 0:
+        raise SimilarityError(f"{name}: expected dissimilarities that differ, but all pairs of rows have the same.")
+    return centred / length
+
+
+_DISSIMILARITIES = {"correlation": _correlation_distances, "euclidean": _euclidean_distances}
+
+RSA = Measure("representational similarity analysis", rsa, fits=False)

@@ -1,0 +1,545 @@
+"""Compare every pair of several runs, before and after training, grouped by what they really started from.
+
+The figures of several runs compared in pairs: by what they started from, and before against after training.
+
+References:
+    Raghu et al. 2019, Transfusion (arXiv 1902.07208), Fig. 2 and 4.
+
+What comparisons leave in a folder: a table, everything as JSON, and figures.
+
+compare-cca A B         similarity.csv .json .png, and cross_KIND.png for crossed layers
+compare-cca --pairs     pairs.csv groups.csv population.json, and groups_KIND.png training_KIND.png
+compare-predictions     predictions.csv .json .png
+compare-weights         weights.csv .json .png, and filters.png
+
+What an earlier comparison of the same kind left there is replaced or deleted.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radtransfer.errors import ConfigError, RunError
+from radtransfer.files import whole_folder
+from radtransfer.process import Progress
+from radtransfer.reports.figures import Curve_similarity_curve as Curve
+from radtransfer.reports.figures import (
+    Panel,
+    before_after,
+    filter_change,
+    layer_change,
+    prediction_agreement,
+    save_figure,
+    similarity_curve,
+    similarity_heat_map,
+)
+from radtransfer.runs.folder import find_fold, finished_folds, read_run, write_json, write_rows
+from radtransfer.runs.read import depth_in_words, network_in_words, start_in_words, weights_in_words
+from radtransfer.similarity import SIMILARITIES
+from radtransfer.similarity.compare import Comparison, ComparisonSettings, compare
+from radtransfer.similarity.compare_predictions import ROW_COLUMNS, PredictionComparison
+
+INTERVAL = (
+    "delete-one-run jackknife of Fisher's z, Student's t, never narrower than of independent points; of a single pair, "
+    "draws are left out"
+)
+"""Of R²."""
+
+_FEWEST_POINTS = 3
+# Networks that started from the same weights are identical but for rounding.
+_LEAST_SPREAD = 1e-6
+_ON_A_LINE = 1 - 1e-12
+
+
+@dataclass(frozen=True)
+class PairSimilarity:
+    """One layer of one pair of runs.
+
+    Attributes:
+        a, b: The runs.
+        starts: What the two started from, such as "pretrained × random".
+        layer: The stage or layer.
+        kind: Key of `SIMILARITIES`.
+        initial: Similarity before training; None where it is not defined.
+        final: Similarity after training.
+        points: Both of them in each draw in which they are defined.
+    """
+
+    a: str
+    b: str
+    starts: str
+    layer: str
+    kind: str
+    initial: float | None
+    final: float | None
+    points: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """One layer of all pairs with the same starts.
+
+    Attributes:
+        starts: As in `PairSimilarity`.
+        layer: The stage or layer; "top two" is the mean of the last two.
+        kind: Key of `SIMILARITIES`.
+        pairs: How many have a similarity before and after training.
+        initial: Mean before training.
+        final: Mean after training.
+        sd: Standard deviation of the latter over pairs, ddof 1; None for one. Pairs share runs, so it is no
+            interval.
+        r_squared: Squared correlation of similarity before and after training over the points of this layer; None of
+            the top two, with fewer than three points, where all start or end alike, or where training moved nothing.
+        r_squared_ci95: Its 95 % interval over runs, 0 to 1 where there are too few to tell: pairs that share a run, and
+            draws of one pair, depend on each other, so that the runs are left out in turn. It says nothing of other
+            runs of a start that has only one; with a single pair its draws are left out.
+        n_points: Pairs × draws.
+    """
+
+    starts: str
+    layer: str
+    kind: str
+    pairs: int
+    initial: float | None
+    final: float | None
+    sd: float | None
+    r_squared: float | None = None
+    r_squared_ci95: tuple[float, float] | None = None
+    n_points: int = 0
+
+
+@dataclass(frozen=True)
+class Population:
+    """What was found.
+
+    Attributes:
+        pairs: Every pair and layer.
+        groups: Their means by what they started from, and how similarity before and after training are related.
+        settings: How each pair was compared.
+        left_out: Layers that cannot be compared in some pair, and why.
+        few_rows: The layers of these that lack rows.
+    """
+
+    pairs: tuple[PairSimilarity, ...]
+    groups: tuple[Group, ...]
+    settings: dict[str, Any]
+    left_out: tuple[str, ...] = ()
+    few_rows: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in JSON."""
+        return dataclasses.asdict(self)
+
+
+def compare_population(
+    runs: Sequence[str],
+    settings: ComparisonSettings,
+    *,
+    starts: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Population:
+    """Compare every pair of the runs, as they started and as they ended, fold with fold.
+
+    Args:
+        runs: Run folders, or RUN/fold_K.
+        settings: How each pair is compared.
+        starts: What to call the start of each run; None for what its plan says.
+        progress: Hears what happens.
+
+    Raises:
+        ConfigError: Fewer than two runs, or a fold twice.
+        RadtransferError: As `compare`.
+
+    References:
+        Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion: Fig. 2 (pretrained with random against random with
+        random), Fig. 4 (before against after training, layer by layer) and Table 5 (several seeds).
+    """
+    progress = progress or Progress()
+    if len(runs) < 2 or len(set(runs)) < len(runs):
+        raise ConfigError(f"--pairs expects at least two different runs. Received: {', '.join(runs) or 'none'}.")
+    every = list(combinations(runs, 2))
+    _check_different(every)
+    starts, found, compared = starts or starts_of_runs(runs), [], []
+    for number, (a, b) in enumerate(every, start=1):
+        progress.note(f"pair {number} of {len(every)}: {a} and {b}")
+        before = compare(f"{a}@initial", f"{b}@initial", settings, progress=progress)
+        after = compare(a, b, settings, progress=progress)
+        found += _pairs(a, b, " × ".join(sorted((starts[a], starts[b]))), before, after)
+        compared += [before, after]
+    groups = [g for kind in settings.similarity for g in _groups([p for p in found if p.kind == kind], starts)]
+    record = {name: value for name, value in compared[1].settings.items() if name not in ("a", "b")}
+    return Population(
+        tuple(found),
+        tuple(groups),
+        {"runs": list(runs), "starts": dict(starts), **record, "r_squared_ci95": INTERVAL},
+        tuple(dict.fromkeys(text for each in compared for text in each.left_out)),
+        tuple(dict.fromkeys(name for each in compared for name in each.few_rows)),
+    )
+
+
+def _check_different(pairs: Sequence[tuple[str, str]]) -> None:
+    """See that no fold would be compared with itself, as of RUN and RUN/fold_1."""
+    for a, b in pairs:
+        if _folds(a) & _folds(b):
+            raise ConfigError(f"--pairs expects different runs. Received: {a} and {b}, which share a fold. Name one.")
+
+
+def _folds(run: str) -> set[tuple[Path, int]]:
+    path = Path(run)
+    if (path / "run.json").is_file():
+        return {(path.resolve(), number) for number in finished_folds(path)}
+    folder, fold = find_fold(path)
+    return {(folder.resolve(), fold)}
+
+
+def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
+    """What each run really started from, by its plan: "pretrained" or "random" where all stages did, else part by part.
+
+    Several weights are told by name; so are networks, and what of them trains, where they differ.
+
+    Raises:
+        RunError: A run has no plan.
+    """
+    folders = {run: Path(run) if (Path(run) / "run.json").is_file() else find_fold(Path(run))[0] for run in runs}
+    records = {run: read_run(folder) for run, folder in folders.items()}
+    for folder, record in zip(folders.values(), records.values(), strict=True):
+        if not record["plan"].get("stages"):
+            raise RunError(
+                f"{folder / 'run.json'} lacks the stages of the plan, by which runs are grouped. Restore it."
+            )
+    weights = _weights_of(records)
+    whole = {run for run in runs if start_in_words(records[run], "pretrained") == "pretrained"}
+    one = len({weights[run] for run in whole}) == 1
+    starts = {run: start_in_words(records[run], "pretrained" if one and run in whole else weights[run]) for run in runs}
+    for words in (network_in_words, depth_in_words):
+        if len({words(record) for record in records.values()}) > 1:
+            starts = {run: f"{start}, {words(records[run])}" for run, start in starts.items()}
+    return starts
+
+
+def _weights_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The source of each run's weights: the same for the same file, told in full where two would be called alike."""
+    keys = {run: r["weights"].get("sha256") or r["weights"].get("source") for run, r in records.items()}
+    sources: dict[str, str] = {}
+    for run, key in keys.items():
+        sources.setdefault(key, str(records[run]["weights"].get("source")))
+    names = [weights_in_words(source) for source in sources.values()]
+    told = {key: name if names.count(name) == 1 else sources[key] for key, name in zip(sources, names, strict=True)}
+    return {run: told[key] for run, key in keys.items()}
+
+
+def _pairs(a: str, b: str, starts: str, before: Comparison, after: Comparison) -> list[PairSimilarity]:
+    found = []
+    for first, last in zip(before.layers, after.layers, strict=True):
+        draws = zip(*(each.draws[last.layer, last.kind] for each in (before, after)), strict=True)
+        points = tuple(point for point in draws if None not in point)
+        found.append(PairSimilarity(a, b, starts, last.layer, last.kind, first.similarity, last.similarity, points))
+    return found
+
+
+def _groups(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> list[Group]:
+    """Of one kind; after the layers of each group, the mean of the last two."""
+    groups = []
+    for name in dict.fromkeys(pair.starts for pair in pairs):
+        members = [pair for pair in pairs if pair.starts == name]
+        layers = list(dict.fromkeys(pair.layer for pair in members))
+        for layer in layers:
+            of_layer = [pair for pair in members if pair.layer == layer]
+            groups.append(
+                dataclasses.replace(_group(layer, [[p] for p in of_layer]), **training_relation(of_layer, starts))
+            )
+        top = [[p for p in members if (p.a, p.b) == names and p.layer in layers[-2:]] for names in _names(members)]
+        groups.append(_group("top two", top))
+    return groups
+
+
+def _names(pairs: Sequence[PairSimilarity]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((pair.a, pair.b) for pair in pairs))
+
+
+def _group(layer: str, pairs: Sequence[Sequence[PairSimilarity]]) -> Group:
+    """The mean over pairs, each given by one layer or several that are averaged first; over those that have both."""
+    values = np.array([np.mean([(p.initial, p.final) for p in pair], axis=0, dtype=float) for pair in pairs])
+    values = values[~np.isnan(values).any(axis=1)]
+    means = values.mean(axis=0).tolist() if len(values) else [None, None]
+    sd = float(values[:, 1].std(ddof=1)) if len(values) > 1 else None
+    return Group(pairs[0][0].starts, layer, pairs[0][0].kind, len(values), *means, sd)
+
+
+def training_relation(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> dict[str, Any]:
+    """R² of similarity before against after training in one layer, its interval, and the number of points.
+
+    Args:
+        pairs: Of one layer, kind and group.
+        starts: What each run started from.
+    """
+    points = [point for pair in pairs for point in pair.points]
+    z = _fisher(points)
+    if z is None:
+        return {"n_points": len(points)}
+    return {"r_squared": float(np.tanh(z) ** 2), "r_squared_ci95": _interval(z, pairs, starts), "n_points": len(points)}
+
+
+def _interval(z: float, pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> tuple[float, float]:
+    """The 95 % interval of R², tanh(z)², from what z is without each run; at least that of independent points.
+
+    Runs of one start are a sample of their own: where the two of a pair differ in it, both samples add their error, and
+    a start with a single run adds none.
+    """
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
+    pairs = [pair for pair in pairs if pair.points]
+    if len(pairs) == 1:
+        (alone,) = [pair.points for pair in pairs]
+        rests = [[alone[:draw] + alone[draw + 1 :] for draw in range(len(alone))]]
+    else:
+        runs = dict.fromkeys(run for pair in pairs for run in (pair.a, pair.b))
+        samples = [[run for run in runs if starts[run] == start] for start in {starts[run] for run in runs}]
+        rests = [
+            [[point for pair in pairs if run not in (pair.a, pair.b) for point in pair.points] for run in sample]
+            for sample in samples
+            if len(sample) > 1
+        ]
+    left_out, points = [[_fisher(rest) for rest in sample] for sample in rests], sum(len(p.points) for p in pairs)
+    if any(None in sample for sample in left_out) or points <= _FEWEST_POINTS:
+        return 0.0, 1.0
+    # About z, not about their mean: two networks left out in turn may agree with each other, and not with all.
+    variance = sum((len(sample) - 1) * np.mean((np.array(sample) - z) ** 2) for sample in left_out)
+    degrees = min(map(len, left_out)) - 1
+    half = max(student.ppf(0.975, degrees) * np.sqrt(variance), norm.ppf(0.975) / np.sqrt(points - _FEWEST_POINTS))
+    low, high = sorted(np.tanh([z - half, z + half]) ** 2)
+    return 0.0 if abs(z) <= half else float(low), float(high)
+
+
+def _fisher(points: Sequence[tuple[float, float]]) -> float | None:
+    """Fisher's z of the correlation; None with too few points, where one side does not vary, or nothing moved."""
+    before, after = np.array(points, float).reshape(-1, 2).T
+    if len(before) < _FEWEST_POINTS:
+        return None
+    if min(np.ptp(before), np.ptp(after), np.abs(after - before).max()) < _LEAST_SPREAD:
+        return None
+    # On a line, z has no bound.
+    return float(np.arctanh(np.clip(np.corrcoef(before, after)[0, 1], -_ON_A_LINE, _ON_A_LINE)))
+
+
+# This module imports TensorFlow, which drawing does without.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    pass
+
+TOP = "top two"
+"""What the mean of the last two layers is called among the layers."""
+
+
+def draw_groups(population: "Population", kind: str, *, top: bool = False) -> "Figure":
+    """A line per kind of pair over the layers, after training; with `top`, also the mean of the two highest."""
+    groups = [group for group in population.groups if group.kind == kind and (top or group.layer != TOP)]
+    names = list(dict.fromkeys(group.layer for group in groups))
+    starts = dict.fromkeys(group.starts for group in groups)
+    curves = {s: _curve([group for group in groups if group.starts == s]) for s in starts}
+    return similarity_curve(names, curves, measure=f"similarity ({SIMILARITIES[kind].title})")
+
+
+def draw_training(population: "Population", kind: str) -> "Figure":
+    """Before against after training, a point per pair and draw: a row of panels per kind of pair, one per layer."""
+    groups = [group for group in population.groups if group.kind == kind and group.layer != TOP]
+    pairs = [pair for pair in population.pairs if pair.kind == kind]
+    return before_after(
+        {
+            (g.starts, g.layer): Panel(
+                [pair.points for pair in pairs if (pair.starts, pair.layer) == (g.starts, g.layer)],
+                g.r_squared,
+                g.r_squared_ci95,
+            )
+            for g in groups
+        }
+    )
+
+
+def _curve(groups: Sequence["Group"]) -> Curve:
+    """The mean after training, give or take the standard deviation over pairs."""
+    values = np.array([group.final for group in groups], float)
+    sd = np.array([group.sd for group in groups], float)
+    nothing = [np.nan] * len(groups)
+    return Curve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing)
+
+
+# These modules import TensorFlow, which the comparison of predictions does without.
+if TYPE_CHECKING:
+    from radtransfer.similarity.compare import Comparison
+    from radtransfer.similarity.compare_layers import LayerSimilarity
+
+    pass
+    from radtransfer.similarity.compare_weights import WeightComparison
+
+COMPARISON_FILES = ("similarity.csv", "similarity.json", "similarity.png", "cross_*.png")
+POPULATION_FILES = ("pairs.csv", "groups.csv", "population.json", "groups_*.png", "training_*.png")
+PREDICTION_FILES = ("predictions.csv", "predictions.json", "predictions.png")
+WEIGHT_FILES = ("weights.csv", "weights.json", "weights.png", "filters.png")
+
+_SIMILARITY_COLUMNS = [
+    "layer",
+    "kind",
+    "similarity",
+    "ci95_low",
+    "ci95_high",
+    "null_closed_form",
+    "null_permuted",
+    "rank_a",
+    "rank_b",
+    "rows",
+    "images",
+    "dims",
+    "repeats",
+]
+
+
+def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
+    """Write `similarity.csv`, `similarity.json`, `similarity.png` and, for crossed layers, a heat-map per kind.
+
+    Raises:
+        DiskError, RunError: As `whole_folder`.
+    """
+    kinds = comparison.settings["similarity"]
+    curves = {
+        kind: _curve_comparison_files([item for item in comparison.layers if item.kind == kind]) for kind in kinds
+    }
+    with whole_folder(out, COMPARISON_FILES, last="similarity.json") as folder:
+        write_rows(folder / "similarity.csv", _SIMILARITY_COLUMNS, map(_row, comparison.layers), for_people=True)
+        write_json(folder / "similarity.json", comparison.to_dict())
+        figure = similarity_curve(comparison.names, curves, measure=_measure(comparison))
+        save_figure(figure, folder / "similarity.png")
+        maps = list(_heat_maps(comparison, folder))
+    return [out / name for name in ("similarity.csv", "similarity.json", "similarity.png", *maps)]
+
+
+def _heat_maps(comparison: "Comparison", out: Path) -> Iterator[str]:
+    for kind, matrix in comparison.cross.items():
+        figure = similarity_heat_map(
+            matrix,
+            rows=comparison.names,
+            columns=comparison.names,
+            row_title=Path(comparison.settings["a"]).name,
+            column_title=Path(comparison.settings["b"]).name,
+            title=kind,
+        )
+        name = f"cross_{kind}.png"
+        save_figure(figure, out / name)
+        yield name
+
+
+def _row(item: "LayerSimilarity") -> list:
+    interval = item.ci95 or ("", "")
+    figures = [item.similarity, *interval, item.null.closed_form, item.null.permuted]
+    counts = [item.rank_a, item.rank_b, item.rows, item.images, item.dims, item.repeats]
+    return [item.layer, item.kind, *("" if value is None else value for value in figures), *counts]
+
+
+def _measure(comparison: "Comparison") -> str:
+    """What the curve shows: its measure, if it is one, and whether a network is compared with its own start."""
+    from radtransfer.similarity import SIMILARITIES
+
+    kinds, (a, b) = comparison.settings["similarity"], (comparison.settings[side].partition("@") for side in "ab")
+    what = f"similarity ({SIMILARITIES[kinds[0]].title})" if len(kinds) == 1 else "similarity"
+    of_itself = a[0] == b[0] and a[2] == "initial" and b[2] in ("", "final")
+    return f"{what},\nbefore and after training" if of_itself else what
+
+
+def _curve_comparison_files(items: list["LayerSimilarity"]) -> Curve:
+    # The larger of the two that is known; NaN where none is.
+    chance = np.fmax(*np.array([[item.null.closed_form, item.null.permuted] for item in items], float).T)
+    intervals = np.array([item.ci95 or (np.nan, np.nan) for item in items])
+    return Curve(
+        values=[np.nan if item.similarity is None else item.similarity for item in items],
+        low=intervals[:, 0].tolist(),
+        high=intervals[:, 1].tolist(),
+        chance=chance.tolist(),
+    )
+
+
+def write_population(population: "Population", out: Path) -> list[Path]:
+    """Write `pairs.csv`, `groups.csv`, `population.json` and for each kind `groups_KIND.png` and `training_KIND.png`.
+
+    Raises:
+        DiskError, RunError: As `whole_folder`.
+    """
+    names = ["pairs.csv", "groups.csv", "population.json"]
+    with whole_folder(out, POPULATION_FILES, last="population.json") as folder:
+        _write_records(folder / names[0], population.pairs, without=("points",))
+        _write_records(folder / names[1], population.groups)
+        write_json(folder / names[2], population.to_dict())
+        for kind in dict.fromkeys(group.kind for group in population.groups):
+            figures = {
+                f"groups_{kind}.png": draw_groups(population, kind),
+                f"training_{kind}.png": draw_training(population, kind),
+            }
+            for name, figure in figures.items():
+                save_figure(figure, folder / name)
+                names.append(name)
+    return [out / name for name in names]
+
+
+def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]:
+    """Write `predictions.csv` (a line per image), `predictions.json` and `predictions.png`.
+
+    Raises:
+        DiskError, RunError: As `whole_folder`.
+    """
+    columns = dict(zip(ROW_COLUMNS, zip(*comparison.rows, strict=True), strict=True))
+    a, b = comparison.accuracy_a, comparison.accuracy_b
+    figure = prediction_agreement(
+        columns["p_truth_a"],
+        columns["p_truth_b"],
+        right_a=columns["right_a"],
+        right_b=columns["right_b"],
+        independent=[a * b, a * (1 - b), (1 - a) * b, (1 - a) * (1 - b)],
+        title_a=Path(comparison.settings["a"]).name,
+        title_b=Path(comparison.settings["b"]).name,
+    )
+    table, values, picture = PREDICTION_FILES
+    with whole_folder(out, PREDICTION_FILES, last=values) as folder:
+        write_rows(folder / table, ROW_COLUMNS, comparison.rows)
+        write_json(folder / values, comparison.to_dict())
+        save_figure(figure, folder / picture)
+    return [out / name for name in PREDICTION_FILES]
+
+
+def write_weights(comparison: "WeightComparison", out: Path) -> list[Path]:
+    """Write `weights.csv`, `weights.json`, `weights.png` and, where both have them, `filters.png`.
+
+    Raises:
+        DiskError, RunError: As `whole_folder`.
+    """
+    names, layers = [f"weights.{suffix}" for suffix in ("csv", "json", "png")], comparison.layers
+    changes = [layer.relative_change for layer in layers]
+    with whole_folder(out, WEIGHT_FILES, last="weights.json") as folder:
+        _write_records(folder / names[0], layers)
+        write_json(folder / names[1], comparison.to_dict())
+        figure = layer_change([layer.layer for layer in layers], [layer.kind for layer in layers], changes)
+        save_figure(figure, folder / names[2])
+        if comparison.filters is not None:
+            titles = {f"title_{side}": f"{side.upper()}: {Path(comparison.settings[side]).name}" for side in "ab"}
+            names.append("filters.png")
+            save_figure(filter_change(comparison.filters.a, comparison.filters.b, **titles), folder / names[-1])
+    return [out / name for name in names]
+
+
+def _write_records(path: Path, records: Sequence[Any], *, without: Sequence[str] = ()) -> None:
+    """A line per record, a dataclass whose fields are the columns; an interval has two."""
+    rows = []
+    for record in records:
+        row = {}
+        for name, value in vars(record).items():
+            if name.endswith("ci95"):
+                row[f"{name}_low"], row[f"{name}_high"] = value or ("", "")
+            elif name not in without:
+                row[name] = value
+        rows.append(row)
+    write_rows(path, list(rows[0]), (row.values() for row in rows), for_people=True)

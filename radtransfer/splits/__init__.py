@@ -1,1 +1,0 @@
-"""Splitting images: patients kept together, classes kept even, leaks found."""

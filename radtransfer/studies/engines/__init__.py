@@ -1,1 +1,0 @@
-"""Where the runs of a study are computed: here, in processes of this machine, or on a Ray cluster."""

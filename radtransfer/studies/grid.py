@@ -1,0 +1,333 @@
+"""A study's runs with their places: checked, addressed, and what of them is done.
+
+How long a study will take: from what runs of the same network and size took, or from one that is timed.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radtransfer.config.load import changed_config, raise_mistakes
+from radtransfer.config.schema import Config, DataSettings, TransferSettings
+from radtransfer.data.readers import misfits_note, read_fitting_table
+from radtransfer.data.splits import fold_count
+from radtransfer.data.table import ImageTable
+from radtransfer.errors import ConfigError, DataError, RadtransferError, RunError, WeightsError
+from radtransfer.process import Progress
+from radtransfer.runs.folder import finished_folds, read_run, write_json
+from radtransfer.runs.read import read_record
+from radtransfer.studies.file import Cell, idle_exclusions, source_cells, study_cells
+from radtransfer.studies.study import SOURCE, Study
+from radtransfer.training.address import address, files_fingerprint, run_identity, table_fingerprint
+from radtransfer.training.names import check_names, has_weights
+
+LENGTH = 12
+"""Digits of the address that name a run's folder."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run with its place in the store.
+
+    Attributes:
+        cell: What it is in the study; the first one, where several are the same run.
+        config: Its settings, with the folder of the run that it starts from as its weights.
+        path: Its folder.
+        address: The hash of what determines it.
+        identity: What determines it.
+        images: In its table.
+        folds: That it has.
+        files: Fingerprint of the image files' sizes and times.
+        source: Key of the run that it starts from.
+    """
+
+    cell: Cell
+    config: Config
+    path: Path
+    address: str
+    identity: Mapping[str, Any]
+    images: int
+    folds: int
+    files: str
+    source: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its address, shortened."""
+        return self.path.name
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "run.json").is_file() and read_run(self.path).get("status") == "finished"
+
+    @property
+    def card(self) -> Path:
+        """The file beside the folder that says what determines the run, and why it last failed."""
+        return self.path.with_suffix(".json")
+
+    def failure(self) -> str | None:
+        """Why it failed when it was last tried."""
+        return _read_card(self.card).get("failure") if not self.done else None
+
+    def keep_card(self, *, failure: str | None) -> None:
+        """Write the card; `files` stays as it was when the run was made.
+
+        Raises:
+            RunError: Another run has the same short address.
+        """
+        before = _read_card(self.card)
+        if before and before.get("identity") != json.loads(json.dumps(self.identity)):
+            raise RunError(f"{self.card} is the card of another run. Use another --runs.")
+        made = before.get("files") if self.path.exists() else None
+        values = {"identity": self.identity, "files": made or self.files, "failure": failure}
+        write_json(self.card, values)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """Every run of a study, those that others start from first.
+
+    Attributes:
+        study: The study.
+        cells: Each with the key of its run; several may be the same run.
+        runs: By key.
+        store: The folder of the runs.
+        notes: What the user should know, one sentence each.
+    """
+
+    study: Study
+    cells: tuple[tuple[Cell, str], ...]
+    runs: Mapping[str, PlannedRun]
+    store: Path
+    notes: tuple[str, ...] = ()
+
+
+def check_study(study: Study) -> tuple[Cell, ...]:
+    """The cells of a study that was not narrowed on the command line, those that others start from first.
+
+    Raises:
+        ConfigError: Settings, or exclusions that exclude nothing.
+    """
+    cells = study_cells(study)
+    raise_mistakes(list(idle_exclusions(study)), "study")
+    return (*source_cells(cells), *cells)
+
+
+def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -> StudyPlan:
+    """Read the tables, find the weights, and give every run its place; `progress` hears of images copied here first.
+
+    Raises:
+        ConfigError: Settings, or no data.
+        DataError: A table cannot be used.
+        WeightsError: Weights are not found.
+    """
+    cells = study_cells(study)
+    _check_images(study, cells)
+    planner = _Planner(store, progress)
+    for cell in (*source_cells(cells), *cells):
+        planner.add(cell)
+    notes = (*idle_exclusions(study), *planner.notes, *_preprocessing_notes(planner.cells))
+    return StudyPlan(study, tuple(planner.cells), planner.runs, store, notes)
+
+
+def changed_data(plan: StudyPlan, cards: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each data set that is not what it was.
+
+    Args:
+        plan: As it is now.
+        cards: Source to table fingerprint, from when the study was last run.
+    """
+    for source, table in data_tables(plan).items():
+        if cards.get(source, table) != table:
+            yield (
+                f"the table of {source} has changed since this study was last run: its runs are computed anew, those "
+                f"of the old table stay in {plan.store}"
+            )
+    replaced = [
+        run
+        for run in plan.runs.values()
+        if run.path.exists() and _read_card(run.card).get("files", run.files) != run.files
+    ]
+    for source in dict.fromkeys(str(run.config.data.source) for run in replaced):
+        keys = ", ".join(run.key for run in replaced if str(run.config.data.source) == source)
+        yield (
+            f"image files of {source} were changed after runs on them were made: {keys}. They are kept as they are; "
+            "where pixels changed, delete them or use another --runs"
+        )
+
+
+def data_tables(plan: StudyPlan) -> dict[str, str]:
+    """Data source to the fingerprint of its table."""
+    return {str(run.config.data.source): run.identity["table"] for run in plan.runs.values()}
+
+
+def _check_images(study: Study, cells: Sequence[Cell]) -> None:
+    """Raises ConfigError if runs, other than those that others start from, have no images."""
+    without = dict.fromkeys(cell.arm for cell in cells if cell.config.data.source is None)
+    if not without:
+        return
+    needs = f" It needs: {study.needs}." if study.needs else ""
+    if all(cell.arm in without for cell in cells):
+        raise ConfigError(
+            f"No images given for {study.name}.{needs} Pass --data with a folder or a CSV, and --image-root if its "
+            "paths begin elsewhere."
+        )
+    arms = ", ".join(without)
+    raise ConfigError(
+        f"No images given for {arms} of {study.name}.{needs} Pass --data with a folder or a CSV for all arms that name "
+        f"none, or --set arms.{next(iter(without))}.data.source=…"
+    )
+
+
+class _Planner:
+    """Adds cell after cell, sources before what starts from them."""
+
+    def __init__(self, store: Path, progress: Progress | None) -> None:
+        self.runs: dict[str, PlannedRun] = {}
+        self.cells: list[tuple[Cell, str]] = []
+        self.notes: list[str] = []
+        self._store, self._progress = store, progress
+        self._data: dict[tuple[DataSettings, frozenset[str]], tuple[ImageTable, DataSettings, str, str]] = {}
+
+    def add(self, cell: Cell) -> None:
+        try:
+            run = self._planned(cell)
+        except RadtransferError as error:
+            kind = next((kind for kind in (DataError, WeightsError) if isinstance(error, kind)), ConfigError)
+            raise kind(f"{cell.name}: {error}") from error
+        self.runs.setdefault(run.key, run)
+        self.cells.append((cell, run.key))
+
+    def _planned(self, cell: Cell) -> PlannedRun:
+        if cell.is_source and cell.config.data.source is None:
+            name = cell.arm.removeprefix(SOURCE)
+            raise ConfigError(f"Name its images with --set sources.{name}.data.source=…, or choose --arms without it.")
+        check_names(cell.config)
+        if cell.config.system.distribute == "multiworker":
+            raise ConfigError("A study computes each run in one process: system.distribute none or mirrored.")
+        source = None if cell.source is None else self.runs[self._key(cell.source)]
+        weights = {} if source is None else {"model.weights": str(source.path.absolute())}
+        table, data, rows, files = self._read(cell.config)
+        config = changed_config(cell.config, {"data": data, "optional": frozenset(), **weights})
+        # What the run would do by itself is called as before, so that it keeps its address.
+        alone = cell.own_preprocessing == config.model.preprocessing
+        known = changed_config(config, {"model.preprocessing": "auto"}) if alone else config
+        identity = run_identity(known, table=rows, source=source and source.address)
+        found = address(identity)
+        return PlannedRun(
+            cell=cell,
+            config=config,
+            path=self._store / found[:LENGTH],
+            address=found,
+            identity=identity,
+            images=len(table),
+            folds=len(config.splits.fold) or fold_count(table, config.splits),
+            files=files,
+            source=source and source.key,
+        )
+
+    def _read(self, config: Config) -> tuple[ImageTable, DataSettings, str, str]:
+        """The table, the settings that fit it, and the fingerprints of its rows and of its files."""
+        asked = config.data, config.optional
+        if asked not in self._data:
+            table, used = read_fitting_table(config, progress=self._progress)
+            self._data[asked] = table, used, table_fingerprint(table), files_fingerprint(table)
+            self.notes += filter(None, [misfits_note(config, used)])
+        return self._data[asked]
+
+    def _key(self, cell: Cell) -> str:
+        return next(key for known, key in self.cells if known == cell)
+
+
+def _preprocessing_notes(cells: Sequence[tuple[Cell, str]]) -> Iterator[str]:
+    """A sentence for each network of which some weights were trained with another input scale than its arms get."""
+    arms: dict[tuple[str, str, str], dict[str, None]] = {}
+    for cell, _ in cells:
+        model, own = cell.config.model, cell.own_preprocessing
+        if own not in (None, model.preprocessing) and has_weights(cell.config):
+            arms.setdefault((model.backbone, model.preprocessing, own), {})[cell.arm] = None
+    for (backbone, mode, own), names in arms.items():
+        yield (
+            f"{backbone}: its arms get {mode} input, and the weights of {', '.join(names)} were trained with {own}; "
+            f"--set arms.{next(iter(names))}.model.preprocessing={own} gives an arm its own"
+        )
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        return dict(read_record(path)) if path.is_file() else {}
+    except RunError:
+        return {}  # a card is written again
+
+
+_NETWORK = ("model.backbone", "model.image_size")
+_STEP = ("training.batch_size", "transfer.scheme", "transfer.through", "transfer.freeze_to", "transfer.slim")
+
+
+@dataclass
+class Speeds:
+    """Seconds per image and epoch, validation included, by what decides them.
+
+    Attributes:
+        exact: By network, size, batch and plan.
+        rough: By network and size.
+    """
+
+    exact: dict[tuple, float] = field(default_factory=dict)
+    rough: dict[tuple, float] = field(default_factory=dict)
+
+    def learn(self, identity: Mapping[str, Any], seconds: float, *, epochs: int, images: int) -> None:
+        """`epochs`, over all folds, on a table of `images` took `seconds`."""
+        rate = seconds / max(epochs * images, 1)
+        self.exact[_values(identity, _NETWORK + _STEP)] = rate
+        self.rough[_values(identity, _NETWORK)] = rate
+
+    def learn_run(self, identity: Mapping[str, Any], path: Path) -> None:
+        """The run in `path` was finished; one that is not tells nothing."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            record = _read(path / "run.json")
+            if record["status"] == "finished":
+                epochs = sum(_read(fold / "metrics.json")["epochs"] for fold in finished_folds(path).values())
+                self.learn(identity, record["timings"]["seconds"], epochs=epochs, images=record["data"]["images"])
+
+    def seconds(self, run: PlannedRun) -> float | None:
+        """What is left of a run, at most, since patience may stop it; None where nothing like it was timed."""
+        known = self.exact.get(_values(run.identity, _NETWORK + _STEP), self.rough.get(_values(run.identity, _NETWORK)))
+        folds = run.folds - len(finished_folds(run.path))
+        return None if known is None else known * run.images * run.config.training.epochs * folds
+
+
+def store_speeds(store: Path) -> Speeds:
+    """What the finished runs in `store` tell."""
+    speeds = Speeds()
+    for card in sorted(store.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # not a run's card
+            speeds.learn_run(_read(card)["identity"], card.with_suffix(""))
+    return speeds
+
+
+def untimed_runs(plan: StudyPlan, speeds: Speeds) -> Iterator[PlannedRun]:
+    """One of each network and size that is still to be computed and that nothing is known about."""
+    seen = set()
+    for run in plan.runs.values():
+        network = _values(run.identity, _NETWORK)
+        if not run.done and network not in seen and network not in speeds.rough:
+            seen.add(network)
+            yield run
+
+
+def rehearsal(run: PlannedRun) -> Config:
+    """What to time in place of `run`, whose weights may not be there yet: the same network, all of it trained."""
+    plain = {"model.weights": "random", "transfer": TransferSettings(), "training.eval_every": None}
+    return changed_config(run.config, plain)
+
+
+def _values(identity: Mapping[str, Any], names: tuple[str, ...]) -> tuple:
+    return tuple(identity[name] for name in names)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

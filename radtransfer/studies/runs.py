@@ -1,0 +1,228 @@
+"""Computes the runs of a study that are not done: sources first, failures kept, in as many places as there are."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from radtransfer.errors import ConfigError, DataError, FoldsFailedError, TrainingError, WeightsError
+from radtransfer.files import writing
+from radtransfer.studies.engines import Engine, Outcome
+from radtransfer.studies.grid import PlannedRun, Speeds, StudyPlan, store_speeds
+
+BUSY_SECONDS = 1.0
+"""Until a run that another process was computing is tried again."""
+
+
+@dataclass
+class RunningRun:
+    """A run that is being computed.
+
+    Attributes:
+        run: Which.
+        started: `time.monotonic()`.
+        row: What it told last: machine, fold, folds, epoch, epochs, val_auc.
+    """
+
+    run: PlannedRun
+    started: float
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class StudyState:
+    """How far a study has come.
+
+    Attributes:
+        plan: What there is to do.
+        done: Keys of finished runs.
+        failed: Key to error of those that were tried now and failed, in part or whole.
+        running: By key.
+        waiting: Keys of those that will be tried, in order.
+        left: Keys of those that will not, because of a limit.
+        speeds: To estimate what is left.
+        places: Runs at a time.
+    """
+
+    plan: StudyPlan
+    done: list[str]
+    waiting: list[str]
+    places: int = 1
+    left: list[str] = field(default_factory=list)
+    failed: dict[str, Outcome] = field(default_factory=dict)
+    running: dict[str, RunningRun] = field(default_factory=dict)
+    speeds: Speeds = field(default_factory=Speeds)
+
+    def seconds_left(self) -> float | None:
+        """For what is running and waiting, at most; None if nothing like one of these runs was timed."""
+        keys = [*self.running, *self.waiting]
+        estimates = [self.speeds.seconds(self.plan.runs[key]) for key in keys]
+        if None in estimates:
+            return None
+        passed = sum(time.monotonic() - item.started for item in self.running.values())
+        return max(sum(estimates) - passed, 0.0) / max(min(self.places, len(keys)), 1)
+
+    def record(self) -> dict[str, Any]:
+        """What `progress.json` holds."""
+        seconds = self.seconds_left()
+        return {
+            "study": self.plan.study.name,
+            "total": len(self.plan.runs),
+            "done": len(self.done),
+            "failed": {key: outcome.error for key, outcome in self.failed.items()},
+            "running": [{"run": key, "name": item.run.cell.name, **item.row} for key, item in self.running.items()],
+            "waiting": len(self.waiting),
+            "left": len(self.left),
+            "seconds_left": None if seconds is None else round(seconds),
+        }
+
+
+class StudyListener:
+    """Hears how a study goes. This one is deaf; commands override its methods."""
+
+    def changed(self, state: StudyState) -> None:
+        """A run started, told something or ended."""
+
+    def started(self, state: StudyState, run: PlannedRun) -> None:
+        """`run` is being computed."""
+
+    def ended(self, state: StudyState, run: PlannedRun, outcome: Outcome) -> None:
+        """`run` ended."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know, one sentence."""
+
+
+def run_study(
+    plan: StudyPlan, engine: Engine, *, limit: int | None = None, listener: StudyListener | None = None
+) -> StudyState:
+    """Compute every run that is not done, or `limit` of them; errors of runs are kept in the result.
+
+    Raises:
+        RunError: The store cannot be used.
+        KeyboardInterrupt: As it comes; what was running goes on with the next call.
+    """
+    state = _begin(plan, engine, limit)
+    loop = _Loop(state, engine, listener or StudyListener())
+    with writing(plan.store):
+        plan.store.mkdir(parents=True, exist_ok=True)
+    loop.listener.changed(state)
+    while loop.start() or state.running:
+        for key, outcome in engine.wait(loop.hear, 1.0) if state.running else ():
+            loop.end(key, outcome)
+        loop.listener.changed(state)
+    return state
+
+
+def check_complete(state: StudyState, *, what: str = "runs") -> None:
+    """For after the tables are written.
+
+    Raises:
+        FoldsFailedError: Some runs failed.
+        RadtransferError: All did, for one reason: that error.
+    """
+    failed = {state.plan.runs[key].cell.name: outcome for key, outcome in state.failed.items()}
+    if not failed:
+        return
+    errors = {(outcome.error, outcome.exit_code) for outcome in failed.values()}
+    if len(failed) == len(state.plan.runs) and len(errors) == 1:
+        (error, code), *_ = errors
+        kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, WeightsError)}
+        raise kinds.get(code, TrainingError)(f"every run failed: {error}")
+    total = len(state.plan.runs)
+    reasons = " ".join(f"{name}: {outcome.error}" for name, outcome in failed.items())
+    raise FoldsFailedError(f"{len(failed)} of {total} {what} failed; the others are kept. {reasons}")
+
+
+def _begin(plan: StudyPlan, engine: Engine, limit: int | None) -> StudyState:
+    done = [key for key, run in plan.runs.items() if run.done]
+    todo = [key for key in plan.runs if key not in done]
+    kept = todo if limit is None else todo[:limit]
+    left = todo[len(kept) :]
+    return StudyState(plan, done, kept, left=left, speeds=store_speeds(plan.store), places=engine.places)
+
+
+class _Loop:
+    """Starts runs as places become free, and keeps what becomes of them."""
+
+    def __init__(self, state: StudyState, engine: Engine, listener: StudyListener) -> None:
+        self.state, self.engine, self.listener = state, engine, listener
+        self._not_before: dict[str, float] = {}
+        self._bad_data: dict[tuple, Outcome] = {}
+        self._told_full = False
+
+    def start(self) -> bool:
+        """Fill the free places; whether anything may still be started later."""
+        places = self.state.places = self.engine.places
+        for key in list(self.state.waiting):
+            run = self.state.plan.runs[key]
+            blocked = self._blocked(run)
+            if blocked is not None:
+                self.state.waiting.remove(key)
+                self._keep(run, blocked)
+            elif len(self.state.running) < places and self._ready(run):
+                self.state.waiting.remove(key)
+                run.keep_card(failure=None)
+                self.state.running[key] = RunningRun(run, time.monotonic())
+                self.listener.started(self.state, run)
+                self.engine.submit(key, run.config, run.path)
+        if self.state.waiting and not self.state.running:
+            if places == 0 and not self._told_full:
+                self._told_full = True
+                self.listener.note("no machine has room for a run; waiting for one")
+            time.sleep(BUSY_SECONDS)  # another process computes what this one waits for, or there is no place
+        return bool(self.state.waiting)
+
+    def hear(self, key: str, name: str, arguments: tuple) -> None:
+        """What a run tells while it is computed."""
+        row = self.state.running[key].row
+        if name == "epoch":
+            fold, folds, epochs, told = arguments
+            row.update(fold=fold, folds=folds, epoch=told["epoch"], epochs=epochs, val_auc=told["val_auc"])
+        elif name == "count":
+            row["doing"] = "{} {}/{}".format(*arguments)
+        elif name == "placed":
+            row.clear()
+            row["machine"] = arguments[0]
+        elif name == "told":
+            self.listener.note(f"{self.state.running[key].run.cell.name}: {arguments[0]}")
+        if name in ("epoch", "count", "placed"):
+            self.listener.changed(self.state)
+
+    def end(self, key: str, outcome: Outcome) -> None:
+        """A run ended."""
+        run = self.state.running.pop(key).run
+        if outcome.status == "busy":
+            if key not in self._not_before:
+                self.listener.note(f"{run.cell.name} ({run.path}) is being computed by another process; waiting for it")
+            self._not_before[key] = time.monotonic() + BUSY_SECONDS
+            self.state.waiting.append(key)
+            return
+        if outcome.exit_code == DataError.exit_code:
+            self._bad_data[_data_of(run)] = outcome
+        self._keep(run, outcome)
+
+    def _keep(self, run: PlannedRun, outcome: Outcome) -> None:
+        run.keep_card(failure=outcome.error)
+        if outcome.status == "finished":
+            self.state.done.append(run.key)
+            self.state.speeds.learn_run(run.identity, run.path)
+        else:
+            self.state.failed[run.key] = outcome
+        self.listener.ended(self.state, run, outcome)
+
+    def _ready(self, run: PlannedRun) -> bool:
+        if self._not_before.get(run.key, 0.0) > time.monotonic():
+            return False
+        return run.source is None or run.source in self.state.done
+
+    def _blocked(self, run: PlannedRun) -> Outcome | None:
+        """What becomes of a run that cannot be computed any more."""
+        if run.source in self.state.failed:
+            reason = f"The run that it starts from, {run.source}, failed."
+            return Outcome("failed", reason, self.state.failed[run.source].exit_code)
+        return self._bad_data.get(_data_of(run))
+
+
+def _data_of(run: PlannedRun) -> tuple:
+    """What decides whether the data of a run can be used."""
+    return run.config.data, run.config.images, run.config.splits

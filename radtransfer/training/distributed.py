@@ -1,0 +1,408 @@
+"""The devices that train together, and what the processes that hold them tell each other.
+
+A learner whose network stands on several devices, each of which computes its part of every batch.
+
+The gradient is that of the whole batch, whatever the number of replicas: each divides its sum of losses by the images
+of all, and the gradients are added up. Batch norm normalizes with the images of one replica, as is usual; after every
+step the moving means of all replicas are averaged, and so are the moving variances, so that at any time each replica
+holds the network that is validated and saved.
+
+How a process joins those it trains with, and what it says when one of them is gone.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from radtransfer.config.schema import SystemSettings, TrainingSettings
+from radtransfer.errors import ConfigError, WorkerLostError
+from radtransfer.models.classifier import Classifier
+from radtransfer.models.layers import seed_states
+from radtransfer.process import ONEDNN, derive_seed
+from radtransfer.training.batch_norm import trainable_batch_norms
+from radtransfer.training.checkpoint import packed, unpacked
+from radtransfer.training.cluster import Cluster, find_cluster, meet
+from radtransfer.training.step import Inputs, Learner
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """Copies of one network, one for each device, that take the same steps.
+
+    Attributes:
+        strategy: TensorFlow's.
+        cluster: The processes they are spread over; None for one.
+    """
+
+    strategy: tf.distribute.Strategy
+    cluster: Cluster | None = None
+
+    @property
+    def count(self) -> int:
+        """Replicas in all processes."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def workers(self) -> int:
+        """Processes."""
+        return len(self.cluster.hosts) if self.cluster else 1
+
+    @property
+    def worker(self) -> int:
+        """The number of this process, from 0."""
+        return self.cluster.index if self.cluster else 0
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.worker == 0
+
+    @property
+    def local_count(self) -> int:
+        """Replicas of this process."""
+        return self.count // self.workers
+
+    def record(self) -> dict[str, int]:
+        """For `run.json`; what decides the numbers."""
+        return {"replicas": self.count, "workers": self.workers}
+
+    def run(self, function: Callable, *arrays: Any) -> tuple[Any, ...]:
+        """What each replica of this process makes of its part of `arrays`, in order; to be called in a tf.function.
+
+        Args:
+            function: Runs in the context of a replica.
+            arrays: Tensors, or lists of them, (images of this process, …): each replica gets an equal part.
+        """
+
+        def of_replica(*arrays: Any) -> Any:
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group % self.local_count
+            return function(*tf.nest.map_structure(lambda array: self._part(array, number), arrays))
+
+        results = self.strategy.run(of_replica, args=arrays)
+        return self.strategy.experimental_local_results(results)
+
+    def _part(self, array: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        if self.local_count == 1:
+            return array
+        with tf.device("/device:CPU:0"):  # so that no more than the part goes to the device
+            return tf.reshape(array, (self.local_count, -1, *array.shape[1:]))[number]
+
+    def gathered(self, array: np.ndarray) -> np.ndarray:
+        """(workers, …): `array`, of one shape and dtype everywhere, from each process."""
+        if self.workers == 1:
+            return array[None]
+        words = np.frombuffer(array.tobytes() + bytes(-array.nbytes % 4), np.int32)
+        mine = np.zeros((self.workers, len(words)), np.int32)
+        mine[self.worker] = words
+        all_words = self._sum(tf.constant(mine)).numpy()
+        return np.stack(
+            [np.frombuffer(row.tobytes()[: array.nbytes], array.dtype).reshape(array.shape) for row in all_words]
+        )
+
+    def from_chief(self, load: Callable[[], Any]) -> Any:
+        """What the chief loads, to every process: arrays and a record (see `checkpoint`), or None."""
+        if self.workers == 1:
+            return load()
+        loaded = load() if self.is_chief else None
+        data = self._broadcast(b"" if loaded is None else packed(*loaded))
+        if self.is_chief or not data:
+            return loaded
+        return unpacked(data)
+
+    def record_from_chief(self, value: Any) -> Any:
+        """`value`, plain, as the chief has it."""
+        return self.from_chief(lambda: ([], value))[1]
+
+    def check_same(self, facts: Mapping[str, Any]) -> None:
+        """Nothing is trained together that differs.
+
+        Raises:
+            ConfigError: Another process has other values of `facts` than the chief.
+        """
+        digests = [hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest() for value in facts.values()]
+        every = self.gathered(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
+        differing = (every != every[0]).any(axis=2)
+        for worker in np.flatnonzero(differing.any(axis=1)):
+            names = ", ".join(name for name, differs in zip(facts, differing[worker], strict=True) if differs)
+            raise ConfigError(
+                f"Expected the same run on every worker. Worker {worker} and worker 0 differ in: {names}. Start all "
+                f"with the same version, settings, weights, images and {ONEDNN}; only --worker-index differs."
+            )
+
+    def _broadcast(self, data: bytes) -> bytes:
+        size = int(self._sum(tf.constant([len(data) if self.is_chief else 0], tf.int64))[0])
+        data = data if self.is_chief else bytes(size)
+        words = np.frombuffer(data + bytes(-size % 4), np.int32)
+        return self._sum(tf.constant(words)).numpy().tobytes()[:size]
+
+    @cached_property
+    def _sum(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The sum of an integer tensor over all processes."""
+
+        def of_replica(array: tf.Tensor) -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            first = context.replica_id_in_sync_group % self.local_count == 0
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, array * tf.cast(first, array.dtype))
+
+        def total(array: tf.Tensor) -> tf.Tensor:
+            return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=(array,)))[0]
+
+        return tf.function(total, reduce_retracing=True)
+
+
+_SUM, _MEAN = tf.distribute.ReduceOp.SUM, tf.distribute.ReduceOp.MEAN
+
+
+class ReplicatedLearner(Learner):
+    """Trains as `Learner` does, on many devices; every process makes it and calls it alike.
+
+    `train`, `evaluate` and `observe` take this process's part of the batch.
+
+    Args:
+        classifier: Built in the scope of the strategy.
+        settings: Optimizer, loss, and the batch size of all replicas together.
+        replicas: They.
+        jit: Compile what a replica computes with XLA; the exchange and the update are not.
+        frozen: Names of layers that do not train.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: TrainingSettings,
+        *,
+        replicas: Replicas,
+        jit: bool,
+        frozen: frozenset[str] = frozenset(),
+    ):
+        self._replicas = replicas
+        self._replica_gradients = tf.function(super()._gradients, jit_compile=jit)
+        self._replica_evaluate = tf.function(super()._evaluate, jit_compile=jit)
+        self._replica_logits = tf.function(self._training_logits, jit_compile=jit)
+        with replicas.strategy.scope():
+            super().__init__(
+                classifier,
+                settings,
+                batch_size=settings.batch_size // replicas.workers,
+                jit=False,
+                frozen=frozen,
+            )
+
+    @property
+    def is_chief(self) -> bool:
+        return self._replicas.is_chief
+
+    def from_chief(self, load: Any) -> Any:
+        return self._replicas.from_chief(load)
+
+    def reset(self, class_weights: np.ndarray) -> None:
+        """As `Learner.reset`; besides, every process takes over the chief's weights."""
+        super().reset(class_weights)
+        self.restore(self._replicas.from_chief(lambda: (list(self.state()), None))[0])
+
+    def seeds(self) -> list[np.ndarray]:
+        """(replicas of this process, 2) for each generator."""
+        return [np.stack([copy.numpy() for copy in copies]) for copies in self._seed_copies()]
+
+    def set_seeds(self, seeds: list[np.ndarray]) -> None:
+        for copies, states in zip(self._seed_copies(), seeds, strict=True):
+            for copy, state in zip(copies, states, strict=True):
+                copy.assign(state)
+
+    def seed_epoch(self, seed: int) -> None:
+        """As `Learner.seed_epoch`; each replica drops other units."""
+        first = self._replicas.worker * self._replicas.local_count
+        numbers = range(first, first + self._replicas.local_count)
+        of_replicas = [derive_seed(seed, "replica", number) if number else seed for number in numbers]
+        places = range(len(seed_states(self.classifier.model)))
+        self.set_seeds([np.array([[own, place << 32] for own in of_replicas]) for place in places])
+
+    def whole(self, found: list[tuple[tf.Tensor, ...]]) -> list[tuple[tf.Tensor, ...]]:
+        """`found`, batch by batch (images of this process, …), with those of the other processes."""
+        columns = [np.stack([array.numpy() for array in column]) for column in zip(*found, strict=True)]
+        joined = [np.concatenate(self._replicas.gathered(column), axis=1) for column in columns]
+        return list(zip(*map(tf.constant, joined), strict=True))
+
+    def _seed_copies(self) -> list[tuple[tf.Variable, ...]]:
+        copies = self._replicas.strategy.experimental_local_results
+        return [copies(state.value) for state in seed_states(self.classifier.model)]
+
+    def _train(self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        return self._replicas.run(self._train_replica, inputs, targets, weights)[0]
+
+    def _train_replica(self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        count = tf.maximum(context.all_reduce(_SUM, tf.reduce_sum(weights)), 1.0)
+        total, gradients = self._replica_gradients(inputs, targets, weights, count)
+        self.optimizer.apply(gradients, self.classifier.model.trainable_variables)  # Keras adds them up
+        self._average(context)
+        return context.all_reduce(_SUM, total)
+
+    def _evaluate(self, inputs: Inputs, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        results = self._replicas.run(self._replica_evaluate, inputs, targets)
+        probabilities, losses = zip(*results, strict=True)
+        return tf.concat(probabilities, axis=0), tf.concat(losses, axis=0)
+
+    def _observe(self, inputs: Inputs) -> None:
+        self._replicas.run(self._observe_replica, inputs)
+
+    def _observe_replica(self, inputs: Inputs) -> tf.Tensor:
+        """Statistics that began at zero become those of the whole batch, as one device would have measured them."""
+        self._replica_logits(inputs)
+        self._average(tf.distribute.get_replica_context(), from_zero=True)
+        return tf.zeros([])
+
+    def _training_logits(self, inputs: Inputs) -> tf.Tensor:
+        return self._logits(inputs, training=True)
+
+    def _average(self, context: tf.distribute.ReplicaContext, *, from_zero: bool = False) -> None:
+        """Average the moving statistics over all replicas.
+
+        With `from_zero` the variance is that of all images of the batch: the mean of the replicas' variances plus the
+        variance of their means.
+        """
+        layers = trainable_batch_norms(self.classifier.model)
+        if not layers:
+            return
+        own = [layer.moving_mean.value for layer in layers]
+        means = _all_reduce_mean(context, own)
+        variances = [layer.moving_variance.value for layer in layers]
+        if from_zero:
+            shares = [1.0 - layer.momentum for layer in layers]
+            spread = [tf.square(x - mean) / share for x, mean, share in zip(own, means, shares, strict=True)]
+            variances = [variance + more for variance, more in zip(variances, spread, strict=True)]
+        variances = _all_reduce_mean(context, variances)
+        for layer, mean, variance in zip(layers, means, variances, strict=True):
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(variance)
+
+
+def _all_reduce_mean(context: tf.distribute.ReplicaContext, arrays: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Of vectors, in one exchange."""
+    joined = context.all_reduce(_MEAN, tf.concat([tf.convert_to_tensor(array) for array in arrays], axis=0))
+    return tf.split(joined, [array.shape[0] for array in arrays])
+
+
+LOGICAL_CPUS = "RADTRANSFER_LOGICAL_CPUS"
+"""Environment variable: as how many devices the CPU counts for `mirrored`, to try it where there is no GPU."""
+
+_GONE = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.UnknownError,
+)
+"""What TensorFlow raises in a process when another one is gone."""
+
+_joined: dict[Cluster | None, Replicas] = {}
+
+
+def join(settings: SystemSettings, *, notify: Callable[[str], None] = lambda _: None) -> Replicas | None:
+    """The replicas that the settings ask for; None for an ordinary run.
+
+    To be called before TensorFlow computes anything; again, it gives the same ones. Under `multiworker` it returns
+    when every worker is there.
+
+    Args:
+        settings: Of the run.
+        notify: Hears whom it waits for.
+
+    Raises:
+        ConfigError: The cluster cannot be used, or TensorFlow has computed already.
+        WorkerLostError: The others did not come.
+    """
+    cluster = find_cluster(settings)
+    if settings.distribute == "none":
+        return None
+    if cluster not in _joined:
+        _joined[cluster] = Replicas(_mirrored() if cluster is None else _of_workers(cluster, notify), cluster)
+    return _joined[cluster]
+
+
+@contextmanager
+def lost_workers(replicas: Replicas | None) -> Iterator[None]:
+    """Turns the loss of another process into an error that names it.
+
+    TensorFlow notices at once when a process ends, and after about ten seconds when it hangs or is cut off.
+
+    Raises:
+        WorkerLostError: It is gone.
+    """
+    try:
+        yield
+    except _GONE as error:
+        if replicas is None or replicas.cluster is None:
+            raise
+        cluster = replicas.cluster
+        gone = [f"worker {i} ({cluster.hosts[i]})" for i in cluster.unreachable()]
+        said = "" if gone else f" TensorFlow says: {_last_line(error)}"
+        raise WorkerLostError(
+            f"{' and '.join(gone) or 'Another worker'} is gone or hangs, so that {cluster.title} cannot go on. "
+            "See what ended it there, then start every worker again with --resume: the run goes on after its last "
+            f"finished epoch.{said}"
+        ) from error
+
+
+def _last_line(error: tf.errors.OpError) -> str:
+    """What an error says, without where in the graph."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    return next((line for line in reversed(lines) if line and not line.startswith(("[[", "File ", "(0)"))), "nothing")
+
+
+def _mirrored() -> tf.distribute.Strategy:
+    wanted = os.environ.get(LOGICAL_CPUS)
+    if wanted:
+        if not wanted.isdigit() or not 1 <= int(wanted) <= 64:
+            raise ConfigError(f"{LOGICAL_CPUS}: expected a whole number from 1 to 64. Received: {wanted}.")
+        try:
+            parts = [tf.config.LogicalDeviceConfiguration()] * int(wanted)
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+        except RuntimeError:
+            raise _too_late(LOGICAL_CPUS) from None
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    return tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices(kind)])
+
+
+def _of_workers(cluster: Cluster, notify: Callable[[str], None]) -> tf.distribute.Strategy:
+    meet(cluster, notify)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.hosts)}),
+        task_type="worker",
+        task_id=cluster.index,
+        rpc_layer="grpc",
+    )
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except RuntimeError as error:
+        if "program startup" in str(error):
+            raise _too_late("--distribute multiworker") from None
+        raise
+    except tf.errors.OpError as error:
+        raise WorkerLostError(
+            f"{cluster.title} cannot work with the others: each host must reach every HOST:PORT, and all must be given "
+            f"the same list. TensorFlow says: {_last_line(error)}"
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread() and callable(handler):
+            signal.signal(signal.SIGTERM, handler)  # TensorFlow has put its own in its place, which only takes note
+
+
+def _too_late(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what}: TensorFlow has computed something in this process already. Start a new process, or call "
+        "radtransfer.training.distributed.join with the settings first."
+    )

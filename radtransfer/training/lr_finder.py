@@ -1,0 +1,280 @@
+"""The learning-rate range test: a few hundred steps with a rising rate, and what their losses suggest.
+
+What the losses of a learning-rate range test suggest.
+
+References:
+    Smith 2017, Cyclical Learning Rates for Training Neural Networks (arXiv 1506.01186), section 3.3.
+
+Trains a network for a few hundred steps with a rising learning rate, and forgets it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radtransfer.config.load import changed_config
+from radtransfer.config.schema import Config
+from radtransfer.errors import ConfigError, TrainingError
+from radtransfer.files import check_new, whole_folder
+from radtransfer.process import Progress, keras_defaults
+from radtransfer.reports.figures import draw_loss_by_rate, save_figure
+from radtransfer.runs.folder import write_json, write_rows
+from radtransfer.training.context import Experiment
+from radtransfer.training.loop import memory_errors
+from radtransfer.training.plan import plan_lines
+from radtransfer.training.prepare import RunInputs, prepare
+from radtransfer.transfer.initialize import start
+
+FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))
+"""What a search writes."""
+
+STEEPEST = "the middle of the decade over which a line fitted to the loss falls most steeply"
+UPPER = "a tenth of the middle of the decade with the lowest mean loss"
+CAVEAT = (
+    "A place to begin and no result: one start, one order of the images, one batch size, and a loss that the rates "
+    "before have changed. Pretrained weights may suffer below it; compare a third of it and three times it in a study."
+)
+
+SURE = 4.0
+"""Standard errors that the steepest slope must lie below 0: in noise alone one of the decades is often at 2."""
+
+FEWEST = 10
+"""Steps in a decade, below which a slope means little."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What the losses suggest.
+
+    Attributes:
+        steepest: The rate in the middle of the decade over which the loss falls most steeply; None if it falls nowhere
+            by more than its noise.
+        slope: Change of the loss in a decade, where it falls most steeply.
+        certainty: How many of its standard errors that is below 0.
+        lowest: The rate in the middle of the decade with the lowest mean loss; above it training gets worse.
+        upper: A tenth of that, which leaves room for it: the other suggestion in use.
+        early: Whether `steepest` lies below a tenth of `upper`: the loss fell at once because it began high, as that of
+            a random head does, which says little about rates.
+        rate: The learning rate to begin with: `steepest`, or `upper` where it fell early.
+        slopes: Of the decade around each step; NaN near the ends.
+    """
+
+    steepest: float | None
+    slope: float
+    certainty: float
+    lowest: float
+    slopes: np.ndarray
+
+    @property
+    def upper(self) -> float:
+        return self.lowest / 10
+
+    @property
+    def early(self) -> bool:
+        return self.steepest is not None and self.steepest < self.upper / 10
+
+    @property
+    def rate(self) -> float | None:
+        return self.upper if self.early else self.steepest
+
+    @property
+    def rule(self) -> str:
+        """Where `rate` comes from."""
+        return UPPER if self.early else STEEPEST
+
+
+def checked_width(low: float, high: float, steps: int) -> int:
+    """`decade`, of rates and steps that say something.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if not low > 0 or not 10 * low <= high:
+        raise ConfigError(f"Expected rates above 0, --to at least ten times --from. Received: {low:g} to {high:g}.")
+    width = decade(low, high, steps)
+    if width < FEWEST:
+        needed = math.ceil(FEWEST * math.log10(high / low)) + 2
+        raise ConfigError(f"{steps} steps from {low:g} to {high:g} are too few: give --steps {needed} or more.")
+    return width
+
+
+def sweep(low: float, high: float, steps: int) -> np.ndarray:
+    """`steps` rates from `low` to `high`, each the same multiple of the one before."""
+    return np.geomspace(low, high, steps)
+
+
+def decade(low: float, high: float, steps: int) -> int:
+    """Steps in which the rate grows tenfold, to the nearest odd number."""
+    return 2 * round((steps - 1) / math.log10(high / low) / 2) + 1
+
+
+def diverged(losses: Sequence[float], width: int) -> bool:
+    """Whether the loss has left: it is no number, or its mean over a quarter of a decade is beyond twice the lowest."""
+    if not math.isfinite(losses[-1]):
+        return True
+    few = max(width // 4, 3)
+    if len(losses) < 2 * few:
+        return False
+    means = np.convolve(losses, np.full(few, 1 / few), "valid")
+    return bool(means[-1] > 2 * means.min() and means[-1] > means[0])
+
+
+def suggest(rates: np.ndarray, losses: np.ndarray, *, width: int) -> Suggestion:
+    """Apply `STEEPEST`, and `UPPER` where the loss only began high.
+
+    Args:
+        rates: Of each step, equally spaced in their logarithms.
+        losses: Of each step, finite; at least `width`.
+        width: Steps in a decade, odd.
+    """
+    x = np.log10(rates[:width]) - np.log10(rates[:width]).mean()
+    windows = np.lib.stride_tricks.sliding_window_view(losses, width)
+    slopes = windows @ x / (x @ x)
+    rest = windows - windows.mean(axis=1, keepdims=True) - slopes[:, None] * x
+    errors = np.sqrt((rest**2).sum(axis=1) / (width - 2) / (x @ x))
+    steepest, half = int(slopes.argmin()), width // 2
+    certainty = -slopes[steepest] / max(errors[steepest], np.finfo(float).tiny)
+    return Suggestion(
+        steepest=float(rates[steepest + half]) if certainty > SURE else None,
+        slope=float(slopes[steepest]),
+        certainty=float(certainty),
+        lowest=float(rates[int(windows.mean(axis=1).argmin()) + half]),
+        slopes=np.concatenate([np.full(half, np.nan), slopes, np.full(half, np.nan)]),
+    )
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """What a search found.
+
+    Attributes:
+        rates: Of each step.
+        losses: Mean training loss of each step's images, dropout and augmentation included.
+        diverged: Whether the loss left before the last rate; the steps end there.
+        suggestion: What follows.
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    diverged: bool
+    suggestion: Suggestion
+
+    def to_dict(self) -> dict[str, Any]:
+        found = self.suggestion
+        return {
+            "suggested": found.rate,
+            "rule": found.rule,
+            "steepest_at": found.steepest,
+            "slope": found.slope,
+            "standard_errors_below_0": found.certainty,
+            "lowest_loss_at": found.lowest,
+            "upper": found.upper,
+            "fell_early": found.early,
+            "diverged_at": float(self.rates[-1]) if self.diverged else None,
+            "steps": len(self.rates),
+            "caveat": CAVEAT,
+        }
+
+
+@keras_defaults()
+def find_rate(
+    config: Config,
+    *,
+    low: float,
+    high: float,
+    steps: int,
+    out: Path,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    inputs: RunInputs | None = None,
+) -> RateSearch:
+    """Train on the first fold's training images, from the start that the settings give, and leave no run behind.
+
+    Args:
+        config: Of the run; its learning rate, schedule and epochs do not matter.
+        low: First learning rate.
+        high: Last one.
+        steps: In between, if the loss does not leave before.
+        out: Gets `rates.csv`, `rates.json` and the figure; unreadable images are listed there as well.
+        overwrite: Whether an earlier search in `out` may be replaced.
+        progress: Hears what happens.
+        inputs: From `read_inputs` of these settings, if it was called already.
+
+    Raises:
+        ConfigError: The rates cannot be used; or as `finetune` before training, like all others.
+        RunError: `out` is a run or a file, no folder can be made there, or it holds a search already.
+        TrainingError: The loss leaves within the first decade.
+    """
+    progress, width = progress or Progress(), checked_width(low, high, steps)
+    check_new(out, FILES, overwrite=overwrite)
+    # What is kept for later runs is left alone, and the images of a few hundred steps need no second reading.
+    elsewhere = {"system.cache": "none", "system.cache_features": False, "system.distribute": "none", "track": ()}
+    config = changed_config(config, elsewhere)
+    experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
+    training, images = config.training, f"the training images of fold {experiment.folds[0].number}"
+    line = f"{training.optimizer}, batch {training.batch_size}, augmentation {training.augmentation}, learning rate "
+    line += f"{low:g} to {high:g} in {steps} steps on {images}, seed {config.seed}"
+    progress.plan({**plan_lines(experiment, None), "train": line})
+    if experiment.head_learner is not None:
+        progress.note("the head does not train alone first here: the rate is that of everything")
+    rates = sweep(low, high, steps)
+    with memory_errors(config.training):
+        losses, left = _train(experiment, rates, width, progress)
+    kept = losses[:-1] if left and not math.isfinite(losses[-1]) else losses
+    if len(kept) < width:
+        raise TrainingError(f"The loss left after {len(losses)} steps, at {rates[len(losses) - 1]:.2g}. Lower --from.")
+    rates, values = rates[: len(kept)], np.array(kept)
+    return RateSearch(rates, values, left, suggest(rates, values, width=width))
+
+
+def write_search(search: RateSearch, out: Path) -> list[Path]:
+    """Write `FILES`, all or none.
+
+    Raises:
+        DiskError, RunError: As `whole_folder`.
+    """
+    slopes = ("" if math.isnan(slope) else slope for slope in search.suggestion.slopes.tolist())
+    rows = zip(range(1, len(search.rates) + 1), search.rates.tolist(), search.losses.tolist(), slopes, strict=True)
+    table, values, *pictures = FILES
+    found = search.suggestion
+    figure = draw_loss_by_rate(search.rates, search.losses, steepest=found.steepest, upper=found.upper)
+    with whole_folder(out, FILES, last=values) as folder:
+        write_rows(folder / table, ("step", "learning_rate", "loss", "slope_per_decade"), rows)
+        write_json(folder / values, search.to_dict())
+        for picture in pictures:
+            save_figure(figure, folder / picture)
+    return [out / name for name in FILES]
+
+
+def _train(experiment: Experiment, rates: np.ndarray, width: int, progress: Progress) -> tuple[list[float], bool]:
+    """The loss of each step, and whether it left."""
+    fold, learner = experiment.folds[0], experiment.learner
+    start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=experiment.fold_seed(fold))
+    learner.reset(experiment.class_weights(fold))
+    learner.seed_epoch(experiment.fold_seed(fold))
+    count, losses = partial(progress.count, "steps"), []
+    for batch in _batches(experiment, len(rates)):
+        learner.optimizer.learning_rate = float(rates[len(losses)])
+        losses.append(float(learner.train(*batch)) / float(batch[2].numpy().sum()))
+        count(len(losses), len(rates))
+        if diverged(losses, width):
+            return losses, True
+    return losses, False
+
+
+def _batches(experiment: Experiment, steps: int):
+    """`steps` training batches, through as many epochs as they take."""
+    data = experiment.fold_data(experiment.folds[0], experiment.batches)
+    epoch = 0
+    while steps > 0:
+        epoch += 1
+        for batch in data.epoch(epoch):
+            if steps == 0:
+                return
+            yield batch
+            steps -= 1

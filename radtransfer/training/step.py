@@ -1,0 +1,345 @@
+"""A network with its optimizer and its traced functions; re-set, not rebuilt, for every fold.
+
+Tracing a large network costs longer than many of its steps, so one learner serves all folds of a run, and those of
+the next one that needs the same (see `networks`).
+
+Keras' optimizers with the update of a variable as one operation.
+
+Keras composes an update of about ten operations, each of which reads and writes a whole variable; TensorFlow has one
+for each rule, which is traced sooner and passes over memory once. Rules, variables and results are those of Keras but
+for rounding.
+
+The learning rate as a pure function of the step.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from radtransfer.config.schema import TrainingSettings
+from radtransfer.errors import RunError
+from radtransfer.models.classifier import Classifier, Cut, cut_network
+from radtransfer.models.layers import seed_states
+from radtransfer.training.losses import make_loss
+
+
+def make_optimizer(settings: TrainingSettings, *, mixed_float16: bool) -> keras.optimizers.Optimizer:
+    """The optimizer that the settings ask for; with loss scaling where it computes in float16."""
+    rate, decay, momentum = settings.learning_rate, settings.weight_decay or None, settings.momentum
+    average = {"use_ema": settings.ema_momentum is not None, "ema_momentum": settings.ema_momentum or 0.0}
+    optimizer = {
+        "adam": lambda: FusedAdam(rate, weight_decay=decay, **average),
+        "adamw": lambda: FusedAdamW(rate, weight_decay=settings.weight_decay, **average),
+        "sgd": lambda: FusedSGD(rate, momentum=momentum, weight_decay=decay, **average),
+        "rmsprop": lambda: FusedRMSprop(rate, momentum=momentum, weight_decay=decay, **average),
+    }[settings.optimizer]()
+    return keras.optimizers.LossScaleOptimizer(optimizer) if mixed_float16 else optimizer
+
+
+def weight_averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The moving averages of the variables that `optimizer` was built for, in their order; none without `use_ema`.
+
+    As in Keras, the first step sets them to its weights.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner._model_variables_moving_average if inner.use_ema else []
+
+
+class FusedAdamStep:
+    """The step of Adam without AMSGrad."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        place = self._get_variable_index(variable)
+        step = tf.cast(self.iterations.value + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[place].value.handle,
+            v=self._velocities[place].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=learning_rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+class FusedAdam(FusedAdamStep, keras.optimizers.Adam):
+    """Adam."""
+
+
+class FusedAdamW(FusedAdamStep, keras.optimizers.AdamW):
+    """AdamW."""
+
+
+class FusedSGD(keras.optimizers.SGD):
+    """Stochastic gradient descent, with momentum or without."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        if not self.momentum:
+            tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=learning_rate, delta=gradient)
+            return
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=learning_rate,
+            grad=gradient,
+            momentum=self.momentum,
+        )
+
+
+class FusedRMSprop(keras.optimizers.RMSprop):
+    """RMSprop, fused where it has momentum."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        if not self.momentum:  # Keras has no variables for it then, and the operation needs them
+            super().update_step(gradient, variable, learning_rate)
+            return
+        place = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyRMSProp(
+            var=variable.handle,
+            ms=self._velocities[place].value.handle,
+            mom=self._momentums[place].value.handle,
+            lr=learning_rate,
+            rho=self.rho,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+T = TypeVar("T")
+
+Inputs = tf.Tensor | list[tf.Tensor]
+"""Images, float32 (batch, height, width, 3), RGB, 0–255; or a frozen trunk's outputs for them, float32."""
+
+
+class Evaluator:
+    """Predicts with a network, a batch of one fixed shape at a time; traced once.
+
+    Args:
+        classifier: The network.
+        loss: Key of `losses.make_loss`.
+        batch_size: Images per batch, always.
+        jit: Compile with XLA.
+        cut: Where freezing ends, if anything is frozen.
+        from_features: Whether a batch holds what the trunk of `cut` makes of images, and not images.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        loss: str,
+        batch_size: int,
+        jit: bool,
+        cut: Cut | None = None,
+        from_features: bool = False,
+    ):
+        self.classifier = classifier
+        self._loss = make_loss(loss, activation=classifier.activation)
+        self._activation = tf.nn.softmax if classifier.activation == "softmax" else tf.nn.sigmoid
+        self.cut, self.from_features = cut, from_features
+        images = tf.TensorSpec((batch_size, *classifier.logits.input_shape[1:]), tf.float32)
+        features = [tf.TensorSpec((batch_size, *x.shape[1:]), tf.float32) for x in cut.rest.inputs] if cut else None
+        self._inputs = features if from_features else images
+        self._targets = tf.TensorSpec((batch_size, classifier.logits.output_shape[-1]), tf.float32)
+        self.evaluate = tf.function(self._evaluate, input_signature=[self._inputs, self._targets], jit_compile=jit)
+
+    def whole(self, found: list[tuple[tf.Tensor, ...]]) -> list[tuple[tf.Tensor, ...]]:
+        """What was found of batch after batch, with what other processes found of theirs, if there are any."""
+        return found
+
+    def _logits(self, inputs: Inputs, *, training: bool) -> tf.Tensor:
+        """float32 (batch, classes)."""
+        if self.cut is None:
+            return tf.cast(self.classifier.logits(inputs, training=training), tf.float32)
+        features = inputs if self.from_features else self.cut.features(inputs)
+        return tf.cast(self.cut.logits(features, training=training), tf.float32)
+
+    def _evaluate(self, inputs: Inputs, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Probabilities (batch, classes) and unweighted loss (batch,), without dropout."""
+        logits = self._logits(inputs, training=False)
+        return self._activation(logits), self._loss(targets, logits, tf.ones([logits.shape[-1]]))
+
+
+class Learner(Evaluator):
+    """Trains a network as well: with its optimizer, the layers that are frozen, and the weight of each class.
+
+    Args:
+        classifier: The network.
+        settings: Optimizer, loss, and whether weights are averaged.
+        batch_size: Images per batch, always.
+        jit: Compile with XLA.
+        frozen: Names of layers that do not train; their batch norm runs in inference mode.
+        from_features: Whether a batch holds what the frozen trunk makes of images, if there is one, and not images.
+
+    Attributes:
+        averages: Moving averages of the weights that train, in their order; empty where the settings ask for none.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: TrainingSettings,
+        *,
+        batch_size: int,
+        jit: bool,
+        frozen: frozenset[str] = frozenset(),
+        from_features: bool = False,
+    ):
+        cut = cut_network(classifier, frozen)
+        super().__init__(
+            classifier,
+            loss=settings.loss,
+            batch_size=batch_size,
+            jit=jit,
+            cut=cut,
+            from_features=from_features and cut is not None,
+        )
+        self._frozen = frozen
+        self.freeze()
+        self.optimizer = make_optimizer(settings, mixed_float16=_uses_float16(classifier.model))
+        # Without this the optimizer makes its variables in the first step, which is then traced twice.
+        self.optimizer.build(classifier.model.trainable_variables)
+        self.averages = weight_averages(self.optimizer)
+        self._fresh_optimizer = [_compact(np.array(variable)) for variable in self.optimizer.variables]
+        self._class_weights = tf.Variable(tf.ones([self._targets.shape[-1]]), trainable=False)
+        weights = tf.TensorSpec((batch_size,), tf.float32)
+        self.train = tf.function(self._train, input_signature=[self._inputs, self._targets, weights], jit_compile=jit)
+        self.observe = tf.function(self._observe, input_signature=[self._inputs], jit_compile=jit)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes, and says what the others go on from."""
+        return True
+
+    def from_chief(self, load: Callable[[], T]) -> T:
+        """What the chief loads."""
+        return load()
+
+    def reset(self, class_weights: np.ndarray) -> None:
+        """A fresh optimizer and these class weights; the network's weights are the caller's to set."""
+        self.freeze()
+        for variable, value in zip(self.optimizer.variables, self._fresh_optimizer, strict=True):
+            variable.assign(value)
+        self._class_weights.assign(class_weights)
+
+    def seed_epoch(self, seed: int) -> None:
+        """Make dropout of the coming epoch a pure function of `seed`."""
+        places = range(len(seed_states(self.classifier.model)))
+        self.set_seeds([np.array([seed, place << 32]) for place in places])
+
+    def seeds(self) -> list[np.ndarray]:
+        """Where the generators of the random layers stand."""
+        return [np.array(state) for state in seed_states(self.classifier.model)]
+
+    def set_seeds(self, seeds: list[np.ndarray]) -> None:
+        """Let them go on from `seeds`."""
+        for state, seed in zip(seed_states(self.classifier.model), seeds, strict=True):
+            state.assign(seed)
+
+    def state(self) -> Iterator[np.ndarray]:
+        """Weights and optimizer, enough to go on exactly; one array at a time."""
+        return (np.array(variable) for variable in self._variables())
+
+    def restore(self, state: list[np.ndarray]) -> None:
+        """Set what `state` gave, or nothing.
+
+        Raises:
+            RunError: It is of another network, optimizer or precision.
+        """
+        variables = self._variables()
+        if [array.shape for array in state] != [tuple(variable.shape) for variable in variables]:
+            raise RunError(
+                "A checkpoint of another network, optimizer or precision: "
+                f"expected {len(variables)} arrays of its shapes, received {len(state)}. "
+                "Delete the fold's folder to begin it again."
+            )
+        for variable, value in zip(variables, state, strict=True):
+            variable.assign(value)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside the block the network has its averages, where there are any; after it the weights that train."""
+        self._exchange_averages()
+        try:
+            yield
+        finally:
+            self._exchange_averages()
+
+    def _exchange_averages(self) -> None:
+        if not self.averages:
+            return
+        for variable, average in zip(self.classifier.model.trainable_variables, self.averages, strict=True):
+            value = np.array(variable)
+            variable.assign(average)
+            average.assign(value)
+
+    def freeze(self) -> None:
+        """Mark the layers that do not train: a step is traced with them as they are at its first call."""
+        for layer in self.classifier.model.layers:
+            layer.trainable = layer.name not in self._frozen
+
+    def _variables(self) -> list[keras.Variable]:
+        return [*self.classifier.model.weights, *self.optimizer.variables]
+
+    def _train(self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """One step; gives the sum of the losses of the rows that count."""
+        total, gradients = self._gradients(inputs, targets, weights, tf.maximum(tf.reduce_sum(weights), 1.0))
+        self.optimizer.apply(gradients, self.classifier.model.trainable_variables)
+        return total
+
+    def _gradients(
+        self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor, count: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The sum of the losses, and the gradients of its `count`-th part."""
+        variables = self.classifier.model.trainable_variables
+        # Only what trains is watched: the trunk is not recorded, and gradient work stops where it ends.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in variables])
+            losses = self._loss(targets, self._logits(inputs, training=True), self._class_weights)
+            total = tf.reduce_sum(losses * weights)
+            loss = self.optimizer.scale_loss(total / count)
+        return total, tape.gradient(loss, variables)
+
+    def _observe(self, inputs: Inputs) -> None:
+        """Let batch norm see a batch; nothing else changes."""
+        self._logits(inputs, training=True)
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """The same values; of all zeros, as an optimizer's slots begin, only one is stored."""
+    return array if array.any() else np.broadcast_to(np.zeros((), array.dtype), array.shape)
+
+
+def _uses_float16(model: keras.Model) -> bool:
+    return any(layer.compute_dtype == "float16" for layer in model.layers)
+
+
+def learning_rate(settings: TrainingSettings, *, step: int, steps_per_epoch: int) -> float:
+    """The rate of step `step` (from 0).
+
+    Warm-up rises linearly and reaches the peak with its last step; cosine falls to 0 over what is left of
+    `epochs`; step divides by 10 at each of `step_epochs`.
+
+    References:
+        Goyal et al. 2017, Accurate, Large Minibatch SGD, section 2.2 (warm-up, steps).
+        Loshchilov & Hutter 2017, SGDR, equation 5 (cosine, one cycle).
+    """
+    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    if settings.schedule == "cosine":
+        share = (step - warmup) / max(settings.epochs * steps_per_epoch - warmup, 1)
+        return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
+    if settings.schedule == "step":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in settings.step_epochs)
+        return settings.learning_rate * 0.1**passed
+    return settings.learning_rate

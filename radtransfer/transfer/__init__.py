@@ -1,0 +1,1 @@
+"""Transfer: what is reused, how the rest starts, and what is frozen."""

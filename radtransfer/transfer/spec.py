@@ -1,0 +1,202 @@
+"""What the settings ask of a transfer plan, before there is a network to lay it out over.
+
+Here a scheme's name and the options beside it become one meaning, or one message why they have none.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from radtransfer.config.schema import StageSettings, TransferSettings
+from radtransfer.errors import ConfigError, UnknownNameError
+from radtransfer.models.backbone import Backbone, stage_widths
+from radtransfer.transfer.schemes import HALF_AFTER_STAGE2, WITHOUT_WEIGHTS, Scheme, find_scheme
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A plan in the words of stages and layers.
+
+    Attributes:
+        scheme: Its name; "custom" if the stages are written out.
+        start: What everything through `through` starts from.
+        rest: What comes after starts from.
+        through: A stage or layer; None for the whole backbone.
+        freeze_to: The stage or layer through which everything is frozen; "none", or "all".
+        top: With a number, only so many of the last layers train.
+        widths: Stage to the fraction of its channels, for every stage.
+        batch_norm: What normalization layers start from that do not start from pretrained.
+        head_first: Whether the head trains alone first.
+        stages: The plan written out, for every stage; empty for a scheme.
+    """
+
+    scheme: str
+    start: str
+    rest: str
+    through: str | None
+    freeze_to: str
+    top: int | None
+    widths: Mapping[str, float]
+    batch_norm: str
+    head_first: bool
+    stages: Mapping[str, StageSettings] = field(default_factory=dict)
+
+    @property
+    def freezes(self) -> bool:
+        """Whether some layer does not train, be it only while the head trains alone."""
+        written = any(not stage.trains for stage in self.stages.values())
+        return written or self.freeze_to != "none" or self.top is not None or self.head_first
+
+
+def outline_plan(settings: TransferSettings, card: Backbone, *, weights: bool) -> Outline:
+    """What `settings` ask for.
+
+    Args:
+        settings: Of the plan.
+        card: Of the network.
+        weights: Whether there are pretrained weights to start from.
+
+    Raises:
+        UnknownNameError: No such scheme or stage.
+        ConfigError: The settings contradict each other, or need something more.
+    """
+    if settings.stages:
+        return _written_out(settings, card, weights=weights)
+    name = _scheme_name(settings, weights=weights)
+    scheme = find_scheme(name)
+    slim = settings.slim or scheme.slim
+    through, freeze_to = _boundaries(name, scheme, settings, slim)
+    for boundary in (through, freeze_to):
+        if boundary not in (None, "none", "all"):
+            card.check_layer(boundary)
+    outline = Outline(
+        scheme=name,
+        start=scheme.start,
+        rest=scheme.rest or scheme.start,
+        through=through,
+        freeze_to=freeze_to,
+        top=scheme.top,
+        widths=stage_widths(card, _slim_widths(slim, card) if slim else {}),
+        batch_norm=settings.batch_norm,
+        head_first=scheme.head_first,
+    )
+    _check_weights(outline, (outline.start, outline.rest), weights=weights)
+    return outline
+
+
+def _check_weights(outline: Outline, starts: Iterable[str], *, weights: bool) -> None:
+    """Raises ConfigError if something starts from pretrained weights that there are none of."""
+    what = next((start for start in starts if start not in WITHOUT_WEIGHTS), None)
+    if not weights and (what or outline.batch_norm != "identity"):
+        asking = f"scheme {outline.scheme} starts from {what}" if what else f"--bn-init {outline.batch_norm}"
+        raise ConfigError(
+            f"{asking}: expected pretrained weights to take it from. Received: --weights random. "
+            "Give --weights imagenet, a file, or a run."
+        )
+
+
+def _scheme_name(settings: TransferSettings, *, weights: bool) -> str:
+    if settings.scheme != "auto":
+        return settings.scheme
+    if settings.through is not None and settings.slim:
+        raise ConfigError(
+            f"--slim STAGE:WIDTH names the last stage of full width: leave --through {settings.through} out, or add "
+            f"the --scheme that it belongs to. Received: --slim {settings.slim}."
+        )
+    if settings.through is not None:
+        raise ConfigError(
+            f"--through {settings.through} says where, not what: add --scheme transfusion, fixed_features, "
+            "fixed_features_reinit or random_features, or use --freeze-to."
+        )
+    if settings.slim:  # frozen or not: pretrained weights do not fit the narrow stages
+        return "hybrid" if weights else "slim"
+    if settings.freeze_to not in (None, "none"):
+        return "fixed_features" if weights else "random_features"
+    return "transfer" if weights else "scratch"
+
+
+def _boundaries(name: str, scheme: Scheme, settings: TransferSettings, slim: str | None) -> tuple[str | None, str]:
+    """Where the scheme is cut (None: at the end), and through where it freezes."""
+    through, freeze_to = settings.through, settings.freeze_to
+    by_freezing = scheme.freezes and freeze_to is not None  # `freezeall --freeze-to STAGE`: fixed features through it
+    if by_freezing:
+        if freeze_to == "none" or (through or freeze_to) != freeze_to:
+            raise ConfigError(f"Scheme {name} freezes what it reuses. Received: --freeze-to {freeze_to} beside it.")
+        through = None if freeze_to == "all" else freeze_to
+    if through is not None and scheme.through not in ("named", "named or end") and not by_freezing:
+        raise ConfigError(f"Scheme {name} takes no --through ({scheme.description}). {_instead(scheme, through)}")
+    if through is None and scheme.through == "named":
+        raise ConfigError(f"Scheme {name} needs --through STAGE or LAYER ({scheme.description}).")
+    if scheme.through == "stem":
+        through = "stem"
+    if scheme.through == "slim":
+        through = slim.partition(":")[0]
+    return through, (through or "all") if scheme.freezes else (freeze_to or "none")
+
+
+def _instead(scheme: Scheme, through: str) -> str:
+    """What says for a scheme without `--through` what `--through` would have said."""
+    if scheme.slim:
+        return f"Its last stage of full width is named by --slim STAGE:WIDTH, such as --slim {through}:0.5."
+    if scheme.freezes:
+        return f"What it freezes is named by --freeze-to, such as --freeze-to {through}."
+    if scheme.through == "stem":
+        return "It always ends with the stem: leave --through out."
+    return (
+        "Use transfusion, fixed_features, fixed_features_reinit or random_features, or write the stages out under "
+        "transfer.stages."
+    )
+
+
+def _slim_widths(slim: str, card: Backbone) -> dict[str, float]:
+    """Of every stage after the one that `slim`, "STAGE:WIDTH", names."""
+    stage, _, fraction = slim.partition(":")
+    card.stage_end(stage)  # raises if there is no such stage
+    stages = list(card.stages)
+    later = stages[stages.index(stage) + 1 :]
+    try:
+        width = float(fraction)
+    except ValueError:
+        width = 0.0
+    if not 0 < width <= 1 or not later:
+        raise ConfigError(
+            f"--slim takes STAGE:WIDTH, such as {HALF_AFTER_STAGE2}, a stage that others follow and a fraction above "
+            f"0, at most 1. Received: {slim}."
+        )
+    return dict.fromkeys(later, width)
+
+
+def _written_out(settings: TransferSettings, card: Backbone, *, weights: bool) -> Outline:
+    both = [name for name in ("through", "slim") if getattr(settings, name) is not None]
+    if settings.scheme not in ("auto", "custom"):
+        both.append("scheme")
+    if both:
+        raise ConfigError(f"transfer.stages write the plan out; leave transfer.{both[0]} away, or the stages.")
+    for name, stage in settings.stages.items():
+        if name not in card.stages:
+            raise UnknownNameError(f"stage of {card.name}", name, card.stages)
+        if stage.starts_from == "gabor" and name != "stem":
+            raise ConfigError(
+                f"Gabor filters are for the first convolution, which is in the stem. Received: {name}, "
+                "starts_from gabor. Use random, mean_var, sampled or shuffled there."
+            )
+    default = "pretrained" if weights else "random"
+    stages = {name: settings.stages.get(name, StageSettings()) for name in card.stages}
+    filled = {
+        name: StageSettings(stage.starts_from or default, stage.trains, stage.width) for name, stage in stages.items()
+    }
+    if settings.freeze_to not in (None, "none", "all"):
+        card.check_layer(settings.freeze_to)
+    outline = Outline(
+        scheme="custom",
+        start=default,
+        rest=default,
+        through=None,
+        freeze_to=settings.freeze_to or "none",
+        top=None,
+        widths=stage_widths(card, {name: stage.width for name, stage in filled.items()}),
+        batch_norm=settings.batch_norm,
+        head_first=False,
+        stages=filled,
+    )
+    _check_weights(outline, (stage.starts_from for stage in filled.values()), weights=weights)
+    return outline
