@@ -255,13 +255,13 @@ def _lines(found: "PredictionComparison"):
         if value is not None:
             yield (
                 f"{title:<15}agree on {value.observed:.3f}, independent {value.independent:.3f}, "
-                f"kappa {_number_compare_predictions(value.kappa)}"
+                f"kappa {_auc(value.kappa)}"
             )
-    yield f"correlation    {_number_compare_predictions(found.correlation)} of the probabilities of the truth"
+    yield f"correlation    {_auc(found.correlation)} of the probabilities of the truth"
     auc = found.auc
     low, high = auc.ci95 or (None, None)
     yield (
-        f"AUC            A {_number_compare_predictions(auc.a)}   B {_number_compare_predictions(auc.b)}   A - B {_signed(auc.difference)}  "
+        f"AUC            A {_auc(auc.a)}   B {_auc(auc.b)}   A - B {_signed(auc.difference)}  "
         f"95 % interval {_signed(low)} to {_signed(high)}"
     )
     for test in found.delong:
@@ -269,7 +269,7 @@ def _lines(found: "PredictionComparison"):
         yield f"DeLong         {test.question}: A - B {test.difference:+.3f} ± {test.error:.3f}, p = {p}"
 
 
-def _number_compare_predictions(value: float | None) -> str:
+def _auc(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 

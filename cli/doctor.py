@@ -54,7 +54,6 @@ def doctor(as_json: bool) -> None:
     Example: radtransfer doctor
              radtransfer doctor --json > machine.json
     """
-
     findings = []
     for finding in examine(import_tensorflow=import_tensorflow):
         findings.append(finding)
@@ -216,8 +215,8 @@ class Needed:
 def requirements(package: str, *, extra: str | None = None) -> list[Needed]:
     """What `package` requires, always or for `extra`, and what is here of it."""
     found = []
-    for line in metadata.requires(package) or ():
-        need = Requirement(line)
+    for text in metadata.requires(package) or ():
+        need = Requirement(text)
         always = need.marker is None or need.marker.evaluate({"extra": ""})
         if always == (extra is None) and (always or need.marker.evaluate({"extra": extra})):
             installed = installed_version(need.name)

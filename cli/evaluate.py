@@ -483,10 +483,10 @@ def _lines(explained: "Explained", table: Path) -> "Iterator[str]":
     yield f"images    {explained.images} {explained.what}{wrong}; {len(explained.explanations)} explained"
     if explained.explanations[0].occlusion is not None:
         count = sum(item.agreement is not None for item in explained.explanations)
-        yield f"occlusion rank correlation with Grad-CAM {_number_explain(explained.agreement)}, median of {count} images"
+        yield f"occlusion rank correlation with Grad-CAM {_share(explained.agreement)}, median of {count} images"
         if explained.agreement is not None and explained.agreement < _AGREES:
             yield f"{'':<10}the two hardly agree: trust neither"
-    steps = ", ".join(f"{step.what} {_number_explain(step.correlation)}" for step in explained.randomized)
+    steps = ", ".join(f"{step.what} {_share(step.correlation)}" for step in explained.randomized)
     yield f"sanity    rank correlation with the maps of random weights: {steps}"
     depends = depend_on_weights(explained.randomized, images=len(explained.explanations))
     said = {True: "depend", False: "hardly depend", None: "are too few to tell whether they depend"}
@@ -498,7 +498,7 @@ def _lines(explained: "Explained", table: Path) -> "Iterator[str]":
         yield f"{'':<10}… and {len(explained.explanations) - _LISTED} more in {table}"
 
 
-def _number_explain(value: float | None) -> str:
+def _share(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}"
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from radtransfer.cli.completion import complete_run_config, complete_study
-from radtransfer.cli.finetune import OPTIONS as OPTIONS_finetune
+from radtransfer.cli.finetune import OPTIONS as RUN_OPTIONS
 from radtransfer.cli.options import break_lock_option, given_settings, positive_lines, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
 from radtransfer.cli.terminal import TerminalProgress, show, show_json
@@ -416,7 +416,7 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
 
 
 SWEPT = ("scheme", "through", "freeze_to", "slim")
-SHARED = {name: setting for name, setting in OPTIONS_finetune.items() if name not in SWEPT}
+SHARED = {name: setting for name, setting in RUN_OPTIONS.items() if name not in SWEPT}
 
 EVAL_EVERY = 20
 """Steps between the points of a convergence curve, where the settings do not say."""

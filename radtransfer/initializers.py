@@ -39,72 +39,17 @@ Synthetic Gabor filters for the first convolution.
 
 import base64
 import copy
-import importlib
 import math
 import operator
-import sys
 import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import keras
 import numpy as np
 
-from radtransfer.errors import Table, UnknownNameError
+from radtransfer.errors import UnknownNameError
 from radtransfer.process import derive_seed
-
-if TYPE_CHECKING:
-    pass
-    pass
-    pass
-    pass
-    pass
-    pass
-    pass
-
-__all__ = [
-    "INITIALIZERS",
-    "Copied",
-    "Gabor",
-    "MeanVar",
-    "PositiveMeanVar",
-    "Sampled",
-    "Shuffled",
-    "batch_norm_initializers",
-]
-
-INITIALIZERS = Table(
-    "initializer",
-    {
-        "mean_var": "radtransfer.initializers:MeanVar",
-        "positive_mean_var": "radtransfer.initializers:PositiveMeanVar",
-        "sampled": "radtransfer.initializers:Sampled",
-        "shuffled": "radtransfer.initializers:Shuffled",
-        "copied": "radtransfer.initializers:Copied",
-        "gabor": "radtransfer.initializers:Gabor",
-    },
-)
-"""Name to class; a class, and Keras with it, is imported when it is asked for."""
-
-
-def __getattr__(name: str) -> Any:
-    """The public names, imported when first used."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "batch_norm_initializers":
-        return importlib.import_module("radtransfer.initializers").batch_norm_initializers
-    return _registered()[name]
-
-
-def _registered() -> dict[str, type]:
-    """Every class by its own name; importing them registers them with Keras."""
-    return {initializer.__name__: initializer for initializer in INITIALIZERS.values()}
-
-
-# Keras finds a custom class only after its module was imported. Where Keras is loaded already this costs nothing,
-# and `import radtransfer.initializers` is then enough to load a saved model.
-if "keras" in sys.modules:
-    _registered()
 
 
 def checked_seed(seed: int) -> int:
@@ -554,3 +499,14 @@ def _resized(picture: np.ndarray, side: int) -> np.ndarray:
 def _centre(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     top, left = (len(picture) - height) // 2, (len(picture) - width) // 2
     return picture[top : top + height, left : left + width]
+
+
+INITIALIZERS = {
+    "mean_var": MeanVar,
+    "positive_mean_var": PositiveMeanVar,
+    "sampled": Sampled,
+    "shuffled": Shuffled,
+    "copied": Copied,
+    "gabor": Gabor,
+}
+"""Name to class."""

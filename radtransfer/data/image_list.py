@@ -216,7 +216,8 @@ def read_images(settings: DataSettings, *, progress: Progress | None = None) -> 
         if name == "image_folder" or _is_image(Path(location)):
             images = list(_images_of(location, settings, notes, unread=False))
         else:
-            sheet, folder = {"csv_table": csv_table, "fold_directory": fold_directory}[name].open_sheet(location)
+            opened = csv_table.open_sheet if name == "csv_table" else open_sheet
+            sheet, folder = opened(location)
             images = list(_in_sheet(sheet, folder, settings, notes))
             column = find_image_columns(sheet, settings)[1]
             origin = origin if column is None else f"column {sheet.columns[column]!r}"

@@ -238,7 +238,6 @@ def check_source(source: str | None) -> None:
 
 def absolute_source(source: str) -> str:
     """`source` as it reads the same data from every folder."""
-
     name, _, location = source.partition(":")
     if name in DATASETS:
         return f"{name}:{absolute_location(location)}" if location else source

@@ -1063,15 +1063,13 @@ def draw_reliability(
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Line_roc_curve = tuple[
-    Sequence[float], Sequence[float], Sequence[float], Sequence[float], float, Sequence[float] | None
-]
+RocLine = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float], float, Sequence[float] | None]
 """False-positive rates and sensitivities; low and high end of the band, which may be empty; the area, its interval."""
 
 
 @in_paper_style
 def draw_roc(
-    curves: Mapping[str, Line_roc_curve],
+    curves: Mapping[str, RocLine],
     grid: Sequence[float],
     *,
     points: Mapping[str, tuple[float, float]] | None = None,
@@ -1117,7 +1115,7 @@ _LONG_SIMILARITY_CURVE = 24
 
 
 @dataclass(frozen=True)
-class Curve_similarity_curve:
+class SimilarityCurve:
     """One line of the figure; every sequence has a value per layer, NaN where there is none.
 
     Attributes:
@@ -1135,7 +1133,7 @@ class Curve_similarity_curve:
 @in_paper_style
 def similarity_curve(
     layers: Sequence[str],
-    curves: Mapping[str, Curve_similarity_curve],
+    curves: Mapping[str, SimilarityCurve],
     *,
     measure: str,
     chance: Sequence[float] | None = None,
@@ -1178,7 +1176,7 @@ def _draw_chance(axes: "Axes", bottom: float, chance: Sequence[float], color: st
         axes.fill_between(range(len(chance)), bottom, chance, color=color, alpha=0.3, linewidth=0, label=label)
 
 
-def _draw_similarity_curve(axes: "Axes", number: int, name: str, curve: Curve_similarity_curve) -> None:
+def _draw_similarity_curve(axes: "Axes", number: int, name: str, curve: SimilarityCurve) -> None:
     x, style = np.arange(len(curve.values)), line_style(number)
     axes.fill_between(x, curve.low, curve.high, color=style["color"], alpha=0.2, linewidth=0)
     errors = np.abs(np.array([curve.low, curve.high]) - np.array(curve.values))

@@ -35,7 +35,7 @@ import numpy as np
 
 from radtransfer.reports.arms import MOST_CLASSES, question
 from radtransfer.reports.collect import Arm, ArmDifference, ArmResults, ArmRun, LayerChange, Row, StepDifference
-from radtransfer.reports.figures import Curve_similarity_curve as Curve
+from radtransfer.reports.figures import SimilarityCurve as Curve
 from radtransfer.reports.figures import (
     draw_auc_by_size,
     draw_convergence,

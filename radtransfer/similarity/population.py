@@ -27,7 +27,6 @@ import numpy as np
 from radtransfer.errors import ConfigError, RunError
 from radtransfer.files import whole_folder
 from radtransfer.process import Progress
-from radtransfer.reports.figures import Curve_similarity_curve as Curve
 from radtransfer.reports.figures import (
     Panel,
     before_after,
@@ -38,6 +37,7 @@ from radtransfer.reports.figures import (
     similarity_curve,
     similarity_heat_map,
 )
+from radtransfer.reports.figures import SimilarityCurve as Curve
 from radtransfer.runs.folder import find_fold, finished_folds, read_run, write_json, write_rows
 from radtransfer.runs.read import depth_in_words, network_in_words, start_in_words, weights_in_words
 from radtransfer.similarity import SIMILARITIES
@@ -332,7 +332,6 @@ def _fisher(points: Sequence[tuple[float, float]]) -> float | None:
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    pass
 
 TOP = "top two"
 """What the mean of the last two layers is called among the layers."""
@@ -375,8 +374,6 @@ def _curve(groups: Sequence["Group"]) -> Curve:
 if TYPE_CHECKING:
     from radtransfer.similarity.compare import Comparison
     from radtransfer.similarity.compare_layers import LayerSimilarity
-
-    pass
     from radtransfer.similarity.compare_weights import WeightComparison
 
 COMPARISON_FILES = ("similarity.csv", "similarity.json", "similarity.png", "cross_*.png")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.reports.figures import Curve_similarity_curve as Curve
+from radtransfer.reports.figures import SimilarityCurve as Curve
 from radtransfer.reports.figures import (
     filter_change,
     layer_change,
