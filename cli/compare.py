@@ -1,9 +1,4 @@
-"""`radtransfer compare-cca`: how alike every layer of two networks is.
-
-`radtransfer compare-predictions`: whether two runs err on the same images, and which is better.
-
-`radtransfer compare-weights`: how far the weights of each layer have moved.
-"""
+"""Commands that compare two networks: their layers (compare-cca), test predictions and weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +8,14 @@ import click
 
 from radtransfer.cli.completion import complete_backbone
 from radtransfer.cli.options import IMAGE_OPTIONS, given_settings, overwrite_option, setting_options
-from radtransfer.cli.terminal import TerminalProgress, show, show_json
+from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_json, show_written
 from radtransfer.errors import ConfigError
 from radtransfer.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
     from radtransfer.similarity.compare import Comparison, ComparisonSettings
+    from radtransfer.similarity.compare_predictions import PredictionComparison
+    from radtransfer.similarity.compare_weights import WeightComparison
     from radtransfer.similarity.population import Population
 
 STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
@@ -126,8 +123,7 @@ def compare_cca(
         found = compare(*networks, settings, progress=progress)
         written, text = write_comparison(found, Path(out)) if out else [], _text
     show_json(found.to_dict()) if as_json else show(*text(found))
-    for path in written:
-        show(f"wrote {path}", err=True)
+    show_written(written)
 
 
 def _settings(given: dict) -> "ComparisonSettings":
@@ -170,10 +166,9 @@ def _text(comparison: "Comparison") -> list[str]:
         f"{'ranks':<9}{'rows':>8}{'images':>8}"
     ]
     for item in comparison.layers:
-        interval = "n/a" if item.ci95 is None else f"{item.ci95[0]:.3f} to {item.ci95[1]:.3f}"
-        chance = f"{_number(item.null.closed_form)} / {_number(item.null.permuted)}"
+        chance = f"{number(item.null.closed_form)} / {number(item.null.permuted)}"
         lines.append(
-            f"{item.layer:<{width}}{item.kind:<12}{_number(item.similarity):>10}  {interval:<16}{chance:<15}"
+            f"{item.layer:<{width}}{item.kind:<12}{number(item.similarity):>10}  {interval(item.ci95):<16}{chance:<15}"
             f"{f'{item.rank_a}, {item.rank_b}':<9}{item.rows:>8}{item.images:>8}"
         )
     folds = comparison.settings["folds"]
@@ -190,25 +185,16 @@ def _population_text(population: "Population") -> list[str]:
         f"{'R²':>9}  {'95 % interval':<16}{'points':>6}"
     ]
     for group in population.groups:
-        ends = group.r_squared_ci95
         lines.append(
             f"{group.starts:<{width}}{group.layer:<{wide}}{group.kind:<12}{group.pairs:>5}"
-            f"{_number(group.initial):>9}{_number(group.final):>9}{_number(group.sd):>9}{_number(group.r_squared):>9}  "
-            f"{'n/a' if ends is None else f'{ends[0]:.3f} to {ends[1]:.3f}':<16}{group.n_points or '':>6}"
+            f"{number(group.initial):>9}{number(group.final):>9}{number(group.sd):>9}{number(group.r_squared):>9}  "
+            f"{interval(group.r_squared_ci95):<16}{group.n_points or '':>6}"
         )
     lines.append(
         "R²: of similarity before and after training in the layer, over points, which are pairs × draws. Its interval "
         "leaves out one run after another, with a single pair one draw after another"
     )
     return lines
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
-if TYPE_CHECKING:
-    from radtransfer.similarity.compare_predictions import PredictionComparison
 
 
 @click.command("compare-predictions", short_help="Compare the test predictions of two runs.")
@@ -236,12 +222,11 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
         check_new(Path(out), PREDICTION_FILES, overwrite=overwrite)
     comparison = compare(a, b, seed=seed, draws=draws, progress=TerminalProgress())
     written = write_predictions(comparison, Path(out)) if out else []
-    show_json(comparison.to_dict()) if as_json else show(*_lines(comparison))
-    for path in written:
-        show(f"wrote {path}", err=True)
+    show_json(comparison.to_dict()) if as_json else show(*_prediction_lines(comparison))
+    show_written(written)
 
 
-def _lines(found: "PredictionComparison"):
+def _prediction_lines(found: "PredictionComparison"):
     patients = "patients unknown" if found.n_patients is None else f"{found.n_patients} patients"
     yield f"images         {found.n_images}, {patients}, fold {', '.join(map(str, found.settings['folds']))}"
     if found.positive_class is not None:
@@ -255,30 +240,18 @@ def _lines(found: "PredictionComparison"):
         if value is not None:
             yield (
                 f"{title:<15}agree on {value.observed:.3f}, independent {value.independent:.3f}, "
-                f"kappa {_auc(value.kappa)}"
+                f"kappa {number(value.kappa)}"
             )
-    yield f"correlation    {_auc(found.correlation)} of the probabilities of the truth"
+    yield f"correlation    {number(found.correlation)} of the probabilities of the truth"
     auc = found.auc
     low, high = auc.ci95 or (None, None)
     yield (
-        f"AUC            A {_auc(auc.a)}   B {_auc(auc.b)}   A - B {_signed(auc.difference)}  "
-        f"95 % interval {_signed(low)} to {_signed(high)}"
+        f"AUC            A {number(auc.a)}   B {number(auc.b)}   A - B {number(auc.difference, '+.3f')}  "
+        f"95 % interval {number(low, '+.3f')} to {number(high, '+.3f')}"
     )
     for test in found.delong:
-        p = "n/a" if test.p is None else f"{test.p:.3g}"
+        p = number(test.p, ".3g")
         yield f"DeLong         {test.question}: A - B {test.difference:+.3f} ± {test.error:.3f}, p = {p}"
-
-
-def _auc(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
-def _signed(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:+.3f}"
-
-
-if TYPE_CHECKING:
-    from radtransfer.similarity.compare_weights import WeightComparison
 
 
 @click.command("compare-weights", short_help="Compare the weights of two networks layer by layer.")
@@ -321,23 +294,18 @@ def compare_weights(
         a, b, backbone=backbone, image_size=image_size, folds=fold, seed=seed, progress=TerminalProgress()
     )
     written = write_weights(comparison, Path(out)) if out else []
-    show_json(comparison.to_dict()) if as_json else show(*_lines_compare_weights(comparison))
-    for path in written:
-        show(f"wrote {path}", err=True)
+    show_json(comparison.to_dict()) if as_json else show(*_weight_lines(comparison))
+    show_written(written)
 
 
-def _lines_compare_weights(comparison: "WeightComparison"):
+def _weight_lines(comparison: "WeightComparison"):
     width = max(len(name) for name in ("layer", *(layer.layer for layer in comparison.layers))) + 2
     yield f"{'layer':<{width}}{'parameters':>12}{'change':>9}{'cosine':>9}{'length A':>11}{'length B':>11}"
     for layer in comparison.layers:
         yield (
-            f"{layer.layer:<{width}}{layer.parameters:>12,}{_number_compare_weights(layer.relative_change):>9}"
-            f"{_number_compare_weights(layer.cosine):>9}{layer.norm_a:>11.3f}{layer.norm_b:>11.3f}"
+            f"{layer.layer:<{width}}{layer.parameters:>12,}{number(layer.relative_change):>9}"
+            f"{number(layer.cosine):>9}{layer.norm_a:>11.3f}{layer.norm_b:>11.3f}"
         )
     if comparison.left_out:
         shown = ", ".join(comparison.left_out[:6]) + (", …" if len(comparison.left_out) > 6 else "")
         yield f"of other shape or in one network only: {shown}"
-
-
-def _number_compare_weights(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"

@@ -8,7 +8,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -82,6 +83,22 @@ def show_libraries_safely() -> None:
     warnings.formatwarning = safe_warning
 
 
+def number(value: float | None, form: str = ".3f") -> str:
+    """`value` for a table; "n/a" for None."""
+    return "n/a" if value is None else f"{value:{form}}"
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """Both ends of an interval for a table; "n/a" for None."""
+    return "n/a" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def show_written(paths: Iterable[Path]) -> None:
+    """Say on stderr which files were written."""
+    for path in paths:
+        show(f"wrote     {path}", err=True)
+
+
 class TerminalProgress(Progress):
     """Prints the plan block, notes, a progress bar and epoch lines on stderr."""
 
@@ -119,7 +136,7 @@ class TerminalProgress(Progress):
         )
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
-        auc = "n/a" if metrics["auc"] is None else f"{metrics['auc']:.3f}"
+        auc = number(metrics["auc"])
         self._line(
             f"fold {fold}/{folds}  test AUC {auc} on {metrics['n_images']} images, best epoch {metrics['best_epoch']}"
         )
