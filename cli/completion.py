@@ -1,7 +1,4 @@
-"""What the shell completes after radtransfer: names from the tables, settings, and files where nothing else fits.
-
-`radtransfer completion`: the script that makes a shell complete commands, options and names.
-"""
+"""What the shell completes after radtransfer, and the command that prints the script for it."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

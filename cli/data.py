@@ -1,13 +1,4 @@
-"""`radtransfer data`: look at a data set before, or without, training on it.
-
-`radtransfer data check`: everything that is wrong with a data set.
-
-`radtransfer data prepare`: write a data set once, at working resolution.
-
-`radtransfer data preview`: a sheet of images, as the network sees them and augmented.
-
-`radtransfer data split`: the folds of a data set as a table.
-"""
+"""`radtransfer data`: check, prepare, preview and split a data set."""
 
 import dataclasses
 import shlex
@@ -26,18 +17,18 @@ from radtransfer.cli.options import (
     setting_options,
     split_lines,
 )
-from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json
+from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json, show_written
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import DataSettings
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.files import writing
+from radtransfer.files import check_out, whole_folder, writing
 from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
-    from radtransfer.data.check import DataReport
+    from radtransfer.data.check import DataReport, DataSplit
     from radtransfer.data.checks import Finding
 
-OPTIONS = TABLE_OPTIONS | {
+CHECK_OPTIONS = TABLE_OPTIONS | {
     "positive_from": "data.positive_from",
     "on_bad_image": "data.on_bad_image",
     "window": "images.window",
@@ -56,7 +47,7 @@ _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 @click.command(short_help="Find what would make results wrong.")
 @click.argument("data")
-@setting_options(**OPTIONS)
+@setting_options(**CHECK_OPTIONS)
 @click.option("--out", metavar="DIR", help="Write check.json and check.html, a page with pictures, here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
@@ -69,11 +60,9 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     \b
     Example: radtransfer data check images.csv --image-root images/ --out checked
     """
-    options = {**given_settings(given, OPTIONS), "data.source": data}
+    options = {**given_settings(given, CHECK_OPTIONS), "data.source": data}
     settings = load_config(options=options, check=check_value)
     if out:
-        from radtransfer.files import check_out
-
         check_out(Path(out))
     from radtransfer.data.check import check_data
 
@@ -82,8 +71,7 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     written = _write(report, Path(out), progress) if out else []
     progress.clear()
     show_json(report.to_dict()) if as_json else show(*_lines(report))
-    for path in written:
-        show(f"wrote     {path}", err=True)
+    show_written(written)
     if report.evidence is None:
         raise DataError(f"{data}: nothing could be checked. Name the data as the message above says, and check again.")
     if not report.valid:
@@ -93,7 +81,6 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
 
 def _write(report: "DataReport", out: Path, progress: TerminalProgress) -> list[Path]:
     from radtransfer.data.pictures import check_page
-    from radtransfer.files import whole_folder
     from radtransfer.runs.folder import write_json, write_text
 
     page = check_page(report, count=lambda done, total: progress.count("pictures", done, total))
@@ -155,7 +142,7 @@ def _text(finding: "Finding") -> str:
     return f"{', '.join(finding.files[:3])}{more}: {finding.message}"
 
 
-OPTIONS_DATA_PREPARE = TABLE_OPTIONS | {
+PREPARE_OPTIONS = TABLE_OPTIONS | {
     "on_bad_image": "data.on_bad_image",
     "image_size": "model.image_size",
     "aspect": "images.aspect",
@@ -175,7 +162,7 @@ OPTIONS_DATA_PREPARE = TABLE_OPTIONS | {
     show_default=True,
     help="raw: uint8 pixels, the fastest to read; jpeg: quality 95, about a quarter of the space.",
 )
-@setting_options(**OPTIONS_DATA_PREPARE)
+@setting_options(**PREPARE_OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace what was prepared in --out.")
 @break_lock_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -189,7 +176,7 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     Example: radtransfer data prepare images.csv --image-root images/ --image-size 224 --out prepared
              radtransfer finetune --data tfds:prepared --backbone resnet50 --weights imagenet
     """
-    options = {**given_settings(given, OPTIONS_DATA_PREPARE), "data.source": data}
+    options = {**given_settings(given, PREPARE_OPTIONS), "data.source": data}
     config = load_config(options=options, check=check_value)
     from radtransfer.data.prepared import prepare_set
 
@@ -211,7 +198,7 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     )
 
 
-OPTIONS_DATA_PREVIEW = TABLE_OPTIONS | {
+PREVIEW_OPTIONS = TABLE_OPTIONS | {
     "image_size": "model.image_size",
     "aspect": "images.aspect",
     "fundus_crop": "images.fundus_crop",
@@ -223,7 +210,7 @@ OPTIONS_DATA_PREVIEW = TABLE_OPTIONS | {
 
 @click.command(short_help="Draw a sheet of images, raw and augmented.")
 @click.argument("data")
-@setting_options(**OPTIONS_DATA_PREVIEW)
+@setting_options(**PREVIEW_OPTIONS)
 @click.option("--images", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows; classes take turns.")
 @click.option("--copies", type=click.IntRange(1, 20), default=5, show_default=True, help="Variations of each image.")
 @click.option("--out", metavar="PNG", default="preview.png", show_default=True, help="Where the sheet goes.")
@@ -234,7 +221,7 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     \b
     Example: radtransfer data preview images.csv --augmentation light --image-size 224 --out preview.png
     """
-    options = {**given_settings(given, OPTIONS_DATA_PREVIEW), "data.source": data}
+    options = {**given_settings(given, PREVIEW_OPTIONS), "data.source": data}
     settings, path = load_config(options=options, check=check_value), Path(out)
     from radtransfer.reports.figures import check_figure_path, save_figure
 
@@ -246,13 +233,10 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     figure = preview_data(settings, images=images, copies=copies, progress=TerminalProgress())
     with writing(path):
         save_figure(figure, path)
-    show(f"wrote     {path}", err=True)
+    show_written([path])
 
 
-if TYPE_CHECKING:
-    from radtransfer.data.check import DataSplit
-
-OPTIONS_DATA_SPLIT = TABLE_OPTIONS | {
+SPLIT_OPTIONS = TABLE_OPTIONS | {
     "allow_leakage": "data.allow_leakage",
     "folds": "splits.folds",
     "val_fraction": "splits.val_fraction",
@@ -264,7 +248,7 @@ OPTIONS_DATA_SPLIT = TABLE_OPTIONS | {
 
 @click.command(short_help="Draw the folds and write them as a CSV.")
 @click.argument("data")
-@setting_options(**OPTIONS_DATA_SPLIT)
+@setting_options(**SPLIT_OPTIONS)
 @click.option("--out", metavar="FILE.csv", default="folds.csv", show_default=True, help="Where the table goes.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
@@ -277,7 +261,7 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
     \b
     Example: radtransfer data split images.csv --folds 5 --seed 1 --out folds.csv
     """
-    settings, path = load_config(options={**given_settings(given, OPTIONS_DATA_SPLIT), "data.source": data}), Path(out)
+    settings, path = load_config(options={**given_settings(given, SPLIT_OPTIONS), "data.source": data}), Path(out)
     if path.suffix.lower() != ".csv":
         raise ConfigError(f"--out takes a file that ends in .csv. Received: {out}.")
     if path.exists() and not overwrite:
@@ -293,7 +277,7 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
         names = ("images", "patients", "classes", "positive_class")
         show(f"images    {images_text(*(counts[name] for name in names))}")
         show(*split_lines(counts["folds"]))
-    show(f"wrote     {path}", err=True)
+    show_written([path])
     show(f"train     {_next_line(found, path, settings.data)}", err=True)
 
 

@@ -1,17 +1,4 @@
-"""`radtransfer doctor`: what this machine offers, and what stands in the way.
-
-What this machine offers to radtransfer, and what stands in its way.
-
-All findings, cheapest first; whatever breaks is a finding itself.
-
-One thing that was looked at.
-
-Whether TensorFlow sees a GPU, and if not, why not.
-
-Cores, memory, disk and arithmetic.
-
-Versions of what radtransfer needs, and which of its extras are installed.
-"""
+"""`radtransfer doctor`: what this machine offers, and what stands in the way."""
 
 import ctypes
 import os

@@ -1,13 +1,4 @@
-"""`radtransfer evaluate`: what a trained model is worth on test images.
-
-What `radtransfer evaluate` prints.
-
-`radtransfer predict`: what a trained model says about images.
-
-`radtransfer explain`: where in an image a network finds what it says.
-
-`radtransfer extract`: features of a layer of a trained network.
-"""
+"""Commands that use a trained model: evaluate, predict, explain and extract."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -33,14 +24,15 @@ from radtransfer.cli.options import (
     tell_bad_images,
 )
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress, show, show_file, show_json
+from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_file, show_json, show_written
 from radtransfer.config.load import load_config
 from radtransfer.data.readers import check_source
 from radtransfer.errors import ConfigError
-from radtransfer.files import writing
+from radtransfer.files import check_new, check_out, writing
 
 if TYPE_CHECKING:
     from radtransfer.evaluation.evaluate import Evaluation
+    from radtransfer.evaluation.explanation_files import Explained
 
 
 def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
@@ -61,7 +53,7 @@ def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
     yield ""
     for name, item in _told_classes(found, model.activation):
         reason = found["undefined"].get(name)
-        yield f"{name:<24}AUC {_number(item['auc'])}  {_interval(item['ci95'])}{f'  ({reason})' if reason else ''}"
+        yield f"{name:<24}AUC {number(item['auc'])}  {interval(item['ci95'])}{f'  ({reason})' if reason else ''}"
     yield ""
     yield from _calibration_lines(found, model.activation)
     yield from _point_lines(found)
@@ -95,23 +87,23 @@ def _model_text(evaluation: "Evaluation") -> str:
 def _table(found: dict[str, Any]) -> Iterator[str]:
     yield f"{'':<14}{'AUC':>6}  {'95 % interval':<16}{'accuracy':>9}{'sens@90%spec':>14}{'Brier':>8}{'ECE':>8}"
     for name, item in [*found["members"].items(), (found["judged"], found)]:
-        numbers = f"{_number(item['accuracy']):>9}{_number(item['sensitivity_at_90_specificity']):>14}"
-        numbers += f"{_number(item['brier']):>8}{_number(item['calibration']['ece']):>8}"
-        yield f"{name:<14}{_number(item['auc']):>6}  {_interval(item['ci95']):<16}{numbers}"
+        numbers = f"{number(item['accuracy']):>9}{number(item['sensitivity_at_90_specificity']):>14}"
+        numbers += f"{number(item['brier']):>8}{number(item['calibration']['ece']):>8}"
+        yield f"{name:<14}{number(item['auc']):>6}  {interval(item['ci95']):<16}{numbers}"
 
 
 def _calibration_lines(found: dict[str, Any], activation: str) -> Iterator[str]:
     from radtransfer.evaluation.calibration import edge_note
 
     item = found["calibration"]
-    yield f"calibration    ECE {_number(item['ece'])} in {item['bins']} bins of equal width"
+    yield f"calibration    ECE {number(item['ece'])} in {item['bins']} bins of equal width"
     if "ece_after" in item:
         temperatures = ", ".join(f"{value:.2f}" for value in found["temperatures"])
-        number = found["validation_images"]
-        images = "validation images" if number is None else f"{number} validation images"
+        count = found["validation_images"]
+        images = "validation images" if count is None else f"{count} validation images"
         yield (
-            f"               temperature {temperatures}, fitted on {images}: ECE {_number(item['ece'])} to "
-            f"{_number(item['ece_after'])}, Brier {_number(item['brier_before'])} to {_number(item['brier_after'])}"
+            f"               temperature {temperatures}, fitted on {images}: ECE {number(item['ece'])} to "
+            f"{number(item['ece_after'])}, Brier {number(item['brier_before'])} to {number(item['brier_after'])}"
         )
         note = edge_note(found["temperatures"])
         if note:
@@ -127,11 +119,11 @@ def _point_lines(found: dict[str, Any]) -> Iterator[str]:
         there, ci95 = item["validation"], item["ci95"]
         named = f"positive class {name}" if name == found["positive_class"] else name
         yield (
-            f"  {named}: threshold {item['threshold']:.4g}, accuracy {_number(item['accuracy'])}, "
-            f"sensitivity {_number(item['sensitivity'])} "
-            f"({_interval(ci95['sensitivity'])}), specificity {_number(item['specificity'])} "
-            f"({_interval(ci95['specificity'])}); on validation {_number(there['sensitivity'])} and "
-            f"{_number(there['specificity'])}"
+            f"  {named}: threshold {item['threshold']:.4g}, accuracy {number(item['accuracy'])}, "
+            f"sensitivity {number(item['sensitivity'])} "
+            f"({interval(ci95['sensitivity'])}), specificity {number(item['specificity'])} "
+            f"({interval(ci95['specificity'])}); on validation {number(there['sensitivity'])} and "
+            f"{number(there['specificity'])}"
         )
 
 
@@ -148,17 +140,6 @@ def _confusion_lines(found: dict[str, Any]) -> Iterator[str]:
     for name, row in zip(names, found["counts"], strict=True):
         yield f"{name:<20}" + "".join(f"{count:>{width}}" for count in row)
 
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
-def _interval(ends: list[float] | None) -> str:
-    return "n/a" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-
-
-if TYPE_CHECKING:
-    from radtransfer.evaluation.evaluate import Evaluation
 
 OPTIONS = {
     "data": "data.source",
@@ -227,15 +208,15 @@ def evaluate(
     mapped = _class_map(class_map)
     _check_options(given, split, mapped)
     if out:
-        from radtransfer.files import check_out
-
         check_out(Path(out))
     check_model(run)
     from radtransfer.evaluation.evaluate import SEEN, Judging, check_has_images, evaluate_on, evaluate_run, leak_summary
+    from radtransfer.evaluation.evaluation_files import FILES, write_evaluation
     from radtransfer.evaluation.trained_model import find_model
     from radtransfer.process import usable_cores
 
-    _check_new(out, overwrite=overwrite)
+    if out:
+        check_new(Path(out), FILES, overwrite=overwrite)
     check_point(operating_point)
     check_source(settings.data.source)
     if settings.data.source is None:
@@ -258,30 +239,13 @@ def evaluate(
             progress=progress,
         )
     progress.clear()
-    written = _write(evaluation, out)
+    written = write_evaluation(evaluation, Path(out)) if out else []
     show_json(evaluation.figures) if as_json else show(*evaluation_lines(evaluation))
-    for path in written:
-        show(f"wrote     {path}", err=True)
+    show_written(written)
     listed = next((path for path in written if path.name == SEEN), None)
     leaked = leak_summary(evaluation.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
-
-
-def _check_new(out: str | None, *, overwrite: bool) -> None:
-    if out is not None:
-        from radtransfer.evaluation.evaluation_files import FILES
-        from radtransfer.files import check_new
-
-        check_new(Path(out), FILES, overwrite=overwrite)
-
-
-def _write(evaluation: "Evaluation", out: str | None) -> list[Path]:
-    if out is None:
-        return []
-    from radtransfer.evaluation.evaluation_files import write_evaluation
-
-    return write_evaluation(evaluation, Path(out))
 
 
 def _class_map(given: tuple[str, ...]) -> dict[str, str]:
@@ -370,7 +334,9 @@ def predict(
         temperatures=temperatures,
         point=point,
     )
-    header, line = line_writer(format_ or _format_of(out), found.scoring, pointed=point is not None)
+    if format_ is None:
+        format_ = "jsonl" if out is not None and Path(out).suffix.lower() in (".jsonl", ".ndjson") else "csv"
+    header, line = line_writer(format_, found.scoring, pointed=point is not None)
     with _writer(out) as write:
         write(header)
         for prediction in predictor(stream):
@@ -378,10 +344,6 @@ def predict(
     progress.clear()
     kept = "The others are predicted."
     tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept=kept)
-
-
-def _format_of(out: str | None) -> str:
-    return "jsonl" if out is not None and Path(out).suffix.lower() in (".jsonl", ".ndjson") else "csv"
 
 
 @contextlib.contextmanager
@@ -394,12 +356,6 @@ def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
         return
     with writing(Path(out)), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
         yield handle.write
-
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from radtransfer.evaluation.explanation_files import Explained
 
 
 _AGREES = 0.2
@@ -439,8 +395,6 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     """
     if images and given["data"]:
         raise click.UsageError("Expected IMAGES or --data, and not both.")
-    from radtransfer.files import check_new, check_out
-
     check_out(Path(out))
     check_model(model)
     from radtransfer.evaluation.explain import explain as explain_images
@@ -464,13 +418,13 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     written = write_explanations(explained, Path(out))
     progress.clear()
     record = explained_record(explained)
-    show_json(record) if as_json else show(*_lines(explained, written[2]))
+    show_json(record) if as_json else show(*_explained_lines(explained, written[2]))
     overlays = len(explained.explanations)
     others = f"{overlays} overlay{'s' * (overlays != 1)}, {written[1].name}, {written[2].name}"
     show(f"wrote {written[0]}, {others}", err=True)
 
 
-def _lines(explained: "Explained", table: Path) -> "Iterator[str]":
+def _explained_lines(explained: "Explained", table: Path) -> Iterator[str]:
     from radtransfer.evaluation.heat_maps import coarse_map_note, depend_on_weights
 
     network = explained.network
@@ -483,10 +437,10 @@ def _lines(explained: "Explained", table: Path) -> "Iterator[str]":
     yield f"images    {explained.images} {explained.what}{wrong}; {len(explained.explanations)} explained"
     if explained.explanations[0].occlusion is not None:
         count = sum(item.agreement is not None for item in explained.explanations)
-        yield f"occlusion rank correlation with Grad-CAM {_share(explained.agreement)}, median of {count} images"
+        yield f"occlusion rank correlation with Grad-CAM {number(explained.agreement, '.2f')}, median of {count} images"
         if explained.agreement is not None and explained.agreement < _AGREES:
             yield f"{'':<10}the two hardly agree: trust neither"
-    steps = ", ".join(f"{step.what} {_share(step.correlation)}" for step in explained.randomized)
+    steps = ", ".join(f"{step.what} {number(step.correlation, '.2f')}" for step in explained.randomized)
     yield f"sanity    rank correlation with the maps of random weights: {steps}"
     depends = depend_on_weights(explained.randomized, images=len(explained.explanations))
     said = {True: "depend", False: "hardly depend", None: "are too few to tell whether they depend"}
@@ -496,10 +450,6 @@ def _lines(explained: "Explained", table: Path) -> "Iterator[str]":
         yield f"{state:<10}{item.verdict.name} {item.verdict.probability:.3f}  {item.path}"
     if len(explained.explanations) > _LISTED:
         yield f"{'':<10}… and {len(explained.explanations) - _LISTED} more in {table}"
-
-
-def _share(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}"
 
 
 @click.command(short_help="Write the features that a layer makes of images.")

@@ -1,13 +1,10 @@
-"""`radtransfer export`: take a trained model home.
-
-`radtransfer card`: the model card of a run.
-"""
+"""Commands that hand a trained model on: export and card."""
 
 from pathlib import Path
 
 import click
 
-from radtransfer.cli.terminal import show, show_file, show_json
+from radtransfer.cli.terminal import show, show_file, show_json, show_written
 from radtransfer.errors import RunError
 from radtransfer.exports.formats import EXPORT_FORMATS
 from radtransfer.files import writing
@@ -84,4 +81,4 @@ def card(run: str, fold: int | None, out: Path | None) -> None:
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, text)
-    show(f"wrote {out}", err=True)
+    show_written([out])

@@ -1,9 +1,4 @@
-"""`radtransfer finetune`: the main job.
-
-`radtransfer lr-find`: which learning rate to begin with.
-
-`radtransfer plan`: what a scheme means for a network, without training.
-"""
+"""Commands that train, or show what training would start from: finetune, lr-find and plan."""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +9,7 @@ import click
 from radtransfer.cli.completion import complete_backbone, complete_run_config
 from radtransfer.cli.options import TABLE_OPTIONS, break_lock_option, given_settings, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress, show, show_json
+from radtransfer.cli.terminal import TerminalProgress, number, show, show_json
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, FoldsFailedError
@@ -104,7 +99,7 @@ def finetune(
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
-    settings = load_config(config, sets=sets, options=given_settings(*told_apart(given)))
+    settings = load_config(config, sets=sets, options=given_settings(*split_workers_option(given)))
     import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
     check_named(settings)
     from radtransfer.data.readers import fitted
@@ -128,9 +123,9 @@ def finetune(
     try:
         result = run(settings, name=name, **flags, progress=progress, inputs=inputs)
     except FoldsFailedError as error:
-        _print_result(error.result, as_json=as_json)
+        _show_result(error.result, as_json=as_json)
         raise
-    _print_result(result, as_json=as_json)
+    _show_result(result, as_json=as_json)
 
 
 def check_named(settings: Config) -> None:
@@ -160,38 +155,37 @@ def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite:
         return run.finished
 
 
-def told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def split_workers_option(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """The options and their settings: --workers is a number of images decoded in parallel, or HOST:PORT,…."""
     if ":" not in (given["workers"] or ""):
         return given, OPTIONS
     return given | {"workers": None, "hosts": given["workers"]}, OPTIONS | {"hosts": "system.hosts"}
 
 
-def _print_result(result: Any, *, as_json: bool) -> None:
-    show_json(result.metrics) if as_json else show(*_result_text(result))
-
-
-def _result_text(result: Any) -> list[str]:
+def _show_result(result: Any, *, as_json: bool) -> None:
     metrics = result.metrics
+    if as_json:
+        show_json(metrics)
+        return
     auc = metrics["auc"]
     rows = [
-        f"fold {fold:<3} AUC {_number(value)}" for fold, value in zip(metrics["folds"], auc["per_fold"], strict=True)
+        f"fold {fold:<3} AUC {number(value)}" for fold, value in zip(metrics["folds"], auc["per_fold"], strict=True)
     ]
     if len(rows) > 1:
-        rows.append(f"mean     AUC {_number(auc['mean'])} ± {_number(auc['sd'])} (sd over folds, not an interval)")
+        rows.append(f"mean     AUC {number(auc['mean'])} ± {number(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
     patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
-    sensitivity = f"{_number(metrics['sensitivity_at_90_specificity'])}{_whose(metrics)}"
-    top5 = "" if metrics["top5_accuracy"] is None else f"   top-5 {_number(metrics['top5_accuracy'])}"
+    sensitivity = f"{number(metrics['sensitivity_at_90_specificity'])}{_whose(metrics)}"
+    top5 = "" if metrics["top5_accuracy"] is None else f"   top-5 {number(metrics['top5_accuracy'])}"
     rows += [
-        f"pooled   AUC {_number(auc['pooled'])}  95 % interval {_number(low)} to {_number(high)}  "
+        f"pooled   AUC {number(auc['pooled'])}  95 % interval {number(low)} to {number(high)}  "
         f"({metrics['n_images']} images, {patients})",
-        f"accuracy {_number(metrics['accuracy'])}{top5}   sensitivity at 90 % specificity {sensitivity}   "
-        f"Brier {_number(metrics['brier'])}",
+        f"accuracy {number(metrics['accuracy'])}{top5}   sensitivity at 90 % specificity {sensitivity}   "
+        f"Brier {number(metrics['brier'])}",
     ]
     if result.path.is_dir():  # not where another worker has written it
         rows.append(f"run      {result.path}")
-    return rows
+    show(*rows)
 
 
 def _whose(metrics: dict[str, Any]) -> str:
@@ -223,10 +217,6 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
 
 
 _WITHOUT_MEANING = ("epochs", "learning_rate", "schedule", "monitor", "patience", "eval_every", "repeats", "ema")
@@ -286,11 +276,11 @@ def lr_find(
     progress.clear()
     written = write_search(search, place)
     found = search.to_dict()
-    show_json(found) if as_json else show(*_text(found))
-    show(f"wrote {', '.join(map(str, written))}", err=True)
+    show_json(found) if as_json else show(*_rate_lines(found))
+    show(f"wrote     {', '.join(map(str, written))}", err=True)
 
 
-def _text(found: dict[str, Any]) -> list[str]:
+def _rate_lines(found: dict[str, Any]) -> list[str]:
     from radtransfer.training.lr_finder import UPPER
 
     fall = f"{-found['slope']:.3g} per decade, {found['standard_errors_below_0']:.1f} times its standard error"
@@ -311,7 +301,7 @@ def _text(found: dict[str, Any]) -> list[str]:
     return [f"{title:<11}{text}" for title, text in rows.items()]
 
 
-OPTIONS_PLAN = {
+PLAN_OPTIONS = {
     "weights": "model.weights",
     "ignore_lambda": "model.ignore_lambda",
     "scheme": "transfer.scheme",
@@ -327,7 +317,7 @@ OPTIONS_PLAN = {
 
 @click.command(short_help="Show where each stage starts from, and what trains.")
 @click.argument("backbone", required=False, shell_complete=complete_backbone)
-@setting_options(**OPTIONS_PLAN)
+@setting_options(**PLAN_OPTIONS)
 @sets_option("Any setting, such as transfer.stages=….")
 @click.option("--classes", type=click.IntRange(2), metavar="N", help="Add preprocessing and a head of N classes.")
 @click.option("--out", metavar="MODEL.keras", help="Write the initialized model.")
@@ -351,9 +341,13 @@ def plan(
     if backbone is None:
         if any(value not in (None, ()) for value in (sets, classes, out, filters, *given.values())):
             raise ConfigError("A plan is that of a network: name one first, such as `radtransfer plan resnet50 …`.")
-        show_json(_schemes_json()) if as_json else show(*_schemes_text())
+        if as_json:
+            show_json([{"scheme": name, "description": scheme.description, "reference": scheme.reference}
+                       for name, scheme in SCHEMES.items()])  # fmt: skip
+        else:
+            show(*_schemes_text())
         return
-    config = load_config(sets=sets, options={**given_settings(given, OPTIONS_PLAN), "model.backbone": backbone})
+    config = load_config(sets=sets, options={**given_settings(given, PLAN_OPTIONS), "model.backbone": backbone})
     if filters is not None:
         from radtransfer.reports.figures import check_figure_path
 
@@ -378,13 +372,6 @@ def plan(
     if filters is not None:
         save_filters(network, Path(filters))
         show(f"filters   {filters}", err=True)
-
-
-def _schemes_json() -> list[dict[str, str]]:
-    return [
-        {"scheme": name, "description": scheme.description, "reference": scheme.reference}
-        for name, scheme in SCHEMES.items()
-    ]
 
 
 def _schemes_text() -> list[str]:

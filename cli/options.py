@@ -1,9 +1,4 @@
-"""Command-line options made from the settings: one source for default, type, range and help.
-
-What the commands on a data set share: the options that say how it is read, and how its splits are shown.
-
-What predict, extract and evaluate share: their options, and how unreadable images are told of.
-"""
+"""Options that commands share, made from the settings: one source for default, type, range and help."""
 
 import os
 import types

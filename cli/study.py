@@ -1,11 +1,4 @@
-"""`radtransfer study`: a grid of runs that answers a question.
-
-Where `radtransfer study` computes its runs: what --jobs, --ray, --cpus-per-run and --gpus-per-run say together.
-
-`radtransfer report`: results as one page, with its figures and tables as files.
-
-`radtransfer freeze-sweep` and `transfusion-sweep`: how deep weights should be reused.
-"""
+"""Commands on many runs: study, report, freeze-sweep and transfusion-sweep."""
 
 import json
 import shlex
@@ -20,7 +13,7 @@ from radtransfer.cli.completion import complete_run_config, complete_study
 from radtransfer.cli.finetune import OPTIONS as RUN_OPTIONS
 from radtransfer.cli.options import break_lock_option, given_settings, positive_lines, sets_option, setting_options
 from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress, show, show_json
+from radtransfer.cli.terminal import TerminalProgress, number, show, show_json, show_written
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, DiskError
@@ -31,6 +24,8 @@ from radtransfer.studies.study import Study, study_folder
 
 if TYPE_CHECKING:
     from radtransfer.studies.engines import Engine
+    from radtransfer.studies.grid import PlannedRun, StudyPlan
+    from radtransfer.studies.runs import StudyState
 
 DEFAULT_CLUSTER = ""
 """What `--ray` without an address stands for."""
@@ -115,10 +110,6 @@ class Places:
 def _option(name: str, value: object) -> tuple[str, ...]:
     return () if value is None else (name, f"{value:g}")
 
-
-if TYPE_CHECKING:
-    from radtransfer.studies.grid import PlannedRun, StudyPlan
-    from radtransfer.studies.runs import StudyState
 
 OPTIONS = {
     "data": "data.source",
@@ -230,7 +221,8 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
     from radtransfer.studies.runs import run_study
     from radtransfer.studies.store import open_study_folder
 
-    again = shlex.join([*_again(path, plan.store), *places.words()])
+    words = ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(plan.store)]
+    again = shlex.join([*words, *places.words()])
     with open_study_folder(path) as folder:
         board = StudyBoard(folder)
         for note in folder.begin(plan):
@@ -255,10 +247,6 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
     if state.left:
         board.note(f"{len(state.left)} runs are left, because of --limit; go on with: {again}")
     return state
-
-
-def _again(path: Path, store: Path) -> list[str]:
-    return ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(store)]
 
 
 def _estimate(plan: "StudyPlan", *, jobs: int, timing: bool, as_json: bool) -> None:
@@ -341,12 +329,12 @@ def _result_lines(table: Mapping[str, Any], path: Path) -> Iterator[str]:
 
 
 def _result_cells(row: Mapping[str, Any], axes: list[str], *, watched: bool) -> list[str]:
-    interval = f"{_number(row['ci95_low'])} to {_number(row['ci95_high'])}"
+    interval = f"{number(row['ci95_low'])} to {number(row['ci95_high'])}"
     trained = "" if row["trainable_parameters"] is None else f"{row['trainable_parameters']:,}"
-    reached = f"{_number(row['steps'], 0)} ({row['steps_reached']}/{row['steps_watched']})"
+    reached = f"{number(row['steps'], '.0f')} ({row['steps_reached']}/{row['steps_watched']})"
     labels = [_cell_text(row["labels"][name]) for name in axes]
-    spread = "" if row["auc_sd"] is None else f" ± {_number(row['auc_sd'])}"
-    figures = [f"{_number(row['auc'])}{spread}", _number(row["auc_pooled"]), interval]
+    spread = "" if row["auc_sd"] is None else f" ± {number(row['auc_sd'])}"
+    figures = [f"{number(row['auc'])}{spread}", number(row["auc_pooled"]), interval]
     return [row["arm"], *labels, *figures, *([reached] if watched else []), trained, row["status"]]
 
 
@@ -363,10 +351,6 @@ def _short(axis: str) -> str:
 
 def _cell_text(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
 
 
 @click.command(short_help="Make a page of figures, tables and advice from runs.")
@@ -411,8 +395,7 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
         progress.clear()
     if before:
         progress.note(f"replaced the report of {before} in {out}")
-    for path in written[:2]:
-        show(f"wrote {path}", err=True)
+    show_written(written[:2])
 
 
 SWEPT = ("scheme", "through", "freeze_to", "slim")
@@ -540,10 +523,8 @@ def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[str]:
     lines = [f"{header}AUC mean ± sd   pooled  95 % interval{steps}"]
     for row in rows:
         start = "".join(f"{row[label]:<{_width(rows, label)}}" for label in labels)
-        figures = (
-            f"{_number_sweep(row['auc_mean'])} ± {_number_sweep(row['auc_sd'])}   {_number_sweep(row['auc_pooled'])}  "
-        )
-        interval = f"{_number_sweep(row['ci95_low'])} to {_number_sweep(row['ci95_high'])}"
+        figures = f"{number(row['auc_mean'])} ± {number(row['auc_sd'])}   {number(row['auc_pooled'])}  "
+        interval = f"{number(row['ci95_low'])} to {number(row['ci95_high'])}"
         reached = f"  {_reached(row)}" if steps else ""
         lines.append(f"{start}{figures}{interval}{reached}")
     return [*lines, *positive_lines(rows)]
@@ -551,10 +532,6 @@ def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[str]:
 
 def _width(rows: Sequence[dict[str, Any]], label: str) -> int:
     return max(len(label), *(len(str(row[label])) for row in rows)) + 2
-
-
-def _number_sweep(value: float | None) -> str:
-    return "  n/a" if value is None else f"{value:.3f}"
 
 
 def _reached(row: dict[str, Any]) -> str:

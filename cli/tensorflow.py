@@ -1,7 +1,4 @@
-"""Import TensorFlow without its banner.
-
-Ctrl-C and SIGTERM: both interrupt a command, at once, later, and never in vain.
-"""
+"""TensorFlow imported without its banner, and Ctrl-C and SIGTERM heard while it computes."""
 
 import _thread
 import contextlib

@@ -1,15 +1,4 @@
-"""`radtransfer weights`: the known weight files, what is in one, what it expects, and where they are looked for.
-
-`radtransfer weights check`: which preprocessing the weights in a file expect.
-
-`radtransfer weights convert`: weights of other programs as a Keras file.
-
-`radtransfer weights verify` and `fetch`: is a file what it should be, and where to get it.
-
-`radtransfer backbones`: the networks, their stages and their sizes.
-
-`radtransfer configs`: the shipped settings of runs, and studies.
-"""
+"""Commands that list what there is and look into it: weights, backbones and configs."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -29,6 +18,7 @@ from radtransfer.studies.file import is_study, load_study
 from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
+    from radtransfer.models.backbone import StageSummary
     from radtransfer.pretrained.input_scale import FileCheck, ModeEvidence
 
 OPTIONS = TABLE_OPTIONS | {
@@ -260,13 +250,17 @@ def list_weights(as_json: bool) -> None:
     found = found_files()
     cards = weights_cards().values()
     if as_json:
-        rows = [dataclasses.asdict(card) | {"found": _text(found.get(card.name))} for card in cards]
+        rows = [
+            dataclasses.asdict(card) | {"found": str(found[card.name]) if card.name in found else None}
+            for card in cards
+        ]
         show_json(rows)
         return
     show(f"{'name':<32}{'preprocessing':<15}{'top-1':>6}  here")
     for card in cards:
-        here = _text(found.get(card.name)) or ("Keras downloads it" if card.keras else "no")
-        show(f"{card.name:<32}{card.preprocessing:<15}{_percent(card.top1):>6}  {here}")
+        top1 = "" if card.top1 is None else f"{100 * card.top1:.1f} %"
+        here = found.get(card.name) or ("Keras downloads it" if card.keras else "no")
+        show(f"{card.name:<32}{card.preprocessing:<15}{top1:>6}  {here}")
     for family, terms in {card.family: card.terms for card in cards}.items():
         show("", f"{family}: {terms}")
 
@@ -294,7 +288,7 @@ def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
     if as_json:
         show_json(dataclasses.asdict(found))
         return
-    for title, line in _lines_weights(found):
+    for title, line in _inspection_lines(found):
         show(f"{title:<15}{line}")
 
 
@@ -317,7 +311,7 @@ def where() -> None:
         show(f"found     none of the known files; {SEARCH_VARIABLE} names the folder that holds yours")
 
 
-def _lines_weights(found):
+def _inspection_lines(found):
     """The title and text of each line about an `Inspection`."""
     writer = f", written by Keras {found.keras_version}" if found.keras_version else ""
     yield "file", found.file
@@ -352,17 +346,6 @@ def _values_line(bad) -> str:
     return f"{nan:,} NaN and {infinite:,} infinite in {len(bad)} variables: {shown}"
 
 
-def _text(path) -> str | None:
-    return None if path is None else str(path)
-
-
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.1f} %"
-
-
-if TYPE_CHECKING:
-    from radtransfer.models.backbone import StageSummary
-
 IMAGE_SIZE = 224
 """Pixels; the output sizes are shown for images of this size."""
 
@@ -380,16 +363,12 @@ def backbones(name: str | None, as_json: bool) -> None:
         show_json([_card_json(card) for card in cards]) if as_json else show(*_table_text(cards))
         return
     card = BACKBONES[name]
-    stages = _built_stages(card)
-    show_json(_network_json(card, stages)) if as_json else show(*_network_text(card, stages))
-
-
-def _built_stages(card: Backbone) -> tuple["StageSummary", ...]:
     import_tensorflow()
     from radtransfer.models.architecture import build_architecture
     from radtransfer.models.backbone import stage_summaries
 
-    return stage_summaries(build_architecture(card, image_size=IMAGE_SIZE), card)
+    stages = stage_summaries(build_architecture(card, image_size=IMAGE_SIZE), card)
+    show_json(_network_json(card, stages)) if as_json else show(*_network_text(card, stages))
 
 
 def _card_json(card: Backbone) -> dict[str, Any]:

@@ -5,36 +5,12 @@
 
 Each is registered with Keras, and a pure function of its arguments: the same seed gives the same weights, so two
 layers with one seed start alike. Give every layer its own, as `radtransfer.process.derive_seed(seed, layer.name)`
-does. To add one, write `radtransfer/initializers/<name>.py` with a registered `NumpyInitializer` and name it here,
-in the table and among the public names.
+does. To add one, write a registered `NumpyInitializer` here and name it in `INITIALIZERS`.
 
-Importing this package imports neither Keras nor NumPy. To load a saved model that carries one of these
-initializers, import Keras first or any of the public names: both register them all.
-
-Random numbers that depend on a seed and on nothing else.
-
-The base of our initializers: values computed in NumPy, handed to whichever backend Keras runs on.
-
-Arrays as short text, for the configs of initializers.
-
-A packed array is `{"shape": [7, 7, 3, 64], "float32": "eAFsm…"}`: base64 of zlib of the four bytes of every
-little-endian float32, first all lowest bytes, then all second ones, and so on. Neighbouring weights share their high
-bytes, so these planes compress best: a sorted 3×3×512×512 kernel, 9.4 MB of float32,
-becomes 4.3 MB of text, and 53 MB as a list of numbers.
-
-Mean Var: the scale of pretrained weights without their features.
-
-Mean Var for quantities that are never negative: the moving variances of batch norm.
-
-Sampling init: draws from the empirical distribution of pretrained weights.
-
-Shuffled init: the pretrained weights themselves, in random order.
-
-Weights as they are given: the `transfer` policy of batch norm.
-
-What batch norm starts from where the convolutions around it do not keep their pretrained weights.
-
-Synthetic Gabor filters for the first convolution.
+A packed array, as configs hold it, is `{"shape": [7, 7, 3, 64], "float32": "eAFsm…"}`: base64 of zlib of the four
+bytes of every little-endian float32, first all lowest bytes, then all second ones, and so on. Neighbouring weights
+share their high bytes, so these planes compress best: a sorted 3×3×512×512 kernel, 9.4 MB of float32, becomes 4.3 MB
+of text, and 53 MB as a list of numbers.
 """
 
 import base64

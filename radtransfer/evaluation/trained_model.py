@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
-import tensorflow as tf
-
 from radtransfer.config.schema import ImageSettings
 from radtransfer.data.labels import find_positive_class
 from radtransfer.errors import ConfigError, RunError, UnknownNameError, WeightsError, no_model
@@ -310,6 +308,8 @@ def image_signature(path: Path) -> tuple[Any, Any, str]:
     Raises:
         WeightsError: It cannot be loaded, does more than compute, or has no such function.
     """
+    import tensorflow as tf
+
     check_graph(path)
     try:
         loaded = tf.saved_model.load(str(path))
@@ -326,7 +326,7 @@ def image_signature(path: Path) -> tuple[Any, Any, str]:
     raise WeightsError(f"{path}: expected a signature that takes float images (batch, height, width, 3); it has none.")
 
 
-def saved_member(path: Path) -> tuple[Callable[[tf.Tensor], tf.Tensor], int | None, int]:
+def saved_member(path: Path) -> tuple[Callable[["tf.Tensor"], "tf.Tensor"], int | None, int]:
     """The network in a SavedModel, the image size that it takes, and how many classes it gives.
 
     Raises:
@@ -335,7 +335,7 @@ def saved_member(path: Path) -> tuple[Callable[[tf.Tensor], tf.Tensor], int | No
     loaded, function, name = image_signature(path)
 
     # The loaded object must outlive its functions, whose variables it holds.
-    def member(images: tf.Tensor, loaded: Any = loaded) -> tf.Tensor:
+    def member(images: "tf.Tensor", loaded: Any = loaded) -> "tf.Tensor":
         return next(iter(function(**{name: images}).values()))
 
     (output,) = function.structured_outputs.values()
@@ -348,7 +348,7 @@ _NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
 
 def saved_layer(
     path: Path, layer: str, *, known: Mapping[str, str]
-) -> tuple[Callable[[tf.Tensor], tf.Tensor], tuple[int, ...]]:
+) -> tuple[Callable[["tf.Tensor"], "tf.Tensor"], tuple[int, ...]]:
     """A function from float32 images to what `layer` makes of them, and the shape of that without the batch.
 
     Args:
@@ -375,7 +375,7 @@ def saved_layer(
     return pruned, tuple(tensor.shape[1:])
 
 
-def _scopes(graph: Any) -> dict[str, tf.Tensor]:
+def _scopes(graph: Any) -> dict[str, "tf.Tensor"]:
     """Layer to its last output, in order.
 
     Keras traces a model that it has called before, so that every layer's scope is its name with a number (`conv1_1`).

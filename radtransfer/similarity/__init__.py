@@ -16,12 +16,12 @@ from radtransfer.errors import Table
 SIMILARITIES = Table(
     "similarity",
     {
-        "cca": "radtransfer.similarity.cca:CCA",
-        "cca_squared": "radtransfer.similarity.cca:CCA_SQUARED",
-        "svcca": "radtransfer.similarity.cca:SVCCA",
-        "svcca_singular_values": "radtransfer.similarity.cca:SVCCA_SINGULAR_VALUES",
-        "pwcca": "radtransfer.similarity.cca:PWCCA",
-        "pwcca_google": "radtransfer.similarity.cca:PWCCA_GOOGLE",
+        "cca": "radtransfer.similarity.correlation:CCA",
+        "cca_squared": "radtransfer.similarity.correlation:CCA_SQUARED",
+        "svcca": "radtransfer.similarity.correlation:SVCCA",
+        "svcca_singular_values": "radtransfer.similarity.correlation:SVCCA_SINGULAR_VALUES",
+        "pwcca": "radtransfer.similarity.correlation:PWCCA",
+        "pwcca_google": "radtransfer.similarity.correlation:PWCCA_GOOGLE",
         "cka": "radtransfer.similarity.others:CKA",
         "cka_biased": "radtransfer.similarity.others:CKA_BIASED",
         "procrustes": "radtransfer.similarity.others:PROCRUSTES",
@@ -35,16 +35,16 @@ SIMILARITIES = Table(
 _PUBLIC = {
     "Similarity": "radtransfer.similarity.measure",
     "StreamedSums": "radtransfer.similarity.moments",
-    "cca": "radtransfer.similarity.cca",
+    "cca": "radtransfer.similarity.correlation",
     "chance_cca": "radtransfer.similarity.jackknife",
     "cka": "radtransfer.similarity.others",
     "jackknife_interval": "radtransfer.similarity.jackknife",
     "linear_regression": "radtransfer.similarity.others",
     "procrustes": "radtransfer.similarity.others",
-    "pwcca": "radtransfer.similarity.cca",
+    "pwcca": "radtransfer.similarity.correlation",
     "rbf_cka": "radtransfer.similarity.others",
     "rsa": "radtransfer.similarity.others",
-    "svcca": "radtransfer.similarity.cca",
+    "svcca": "radtransfer.similarity.correlation",
 }
 
 __all__ = ["SIMILARITIES", *_PUBLIC]

@@ -21,7 +21,7 @@ from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
 from radtransfer.models.backbone import Backbone, resolve_layer
 from radtransfer.process import derive_seed
 from radtransfer.similarity import SIMILARITIES
-from radtransfer.similarity.cca import google_cca_of_sums
+from radtransfer.similarity.correlation import google_cca_of_sums
 from radtransfer.similarity.jackknife import (
     FEWEST_GROUPS,
     jackknife_error,

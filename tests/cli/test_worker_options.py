@@ -1,6 +1,6 @@
 import pytest
 
-from radtransfer.cli.finetune import OPTIONS, told_apart
+from radtransfer.cli.finetune import OPTIONS, split_workers_option
 from radtransfer.cli.options import given_settings
 
 
@@ -12,4 +12,4 @@ from radtransfer.cli.options import given_settings
     ],
 )
 def test_workers_are_a_number_or_hosts(text, expected):
-    assert given_settings(*told_apart(dict.fromkeys(OPTIONS) | {"workers": text})) == expected
+    assert given_settings(*split_workers_option(dict.fromkeys(OPTIONS) | {"workers": text})) == expected

@@ -61,11 +61,10 @@ SLOWLY = """
 import time
 from radtransfer.cli.tensorflow import import_tensorflow
 import_tensorflow()
-from radtransfer.data.prepared import prepared_set
-from radtransfer.data.prepared import shards as prepared_shards
+from radtransfer.data import prepared
 from radtransfer.cli.main import main
 from radtransfer.cli.terminal import TerminalProgress
-prepared_shards.SHARD_BYTES, prepared_set._BATCH_BYTES = 24 * 24 * 3 * 2, 24 * 24 * 12
+prepared.SHARD_BYTES, prepared._BATCH_BYTES = 24 * 24 * 3 * 2, 24 * 24 * 12
 TerminalProgress.count = lambda *arguments: time.sleep(0.05)
 main()
 """
