@@ -1,172 +1,31 @@
-"""What the readers of public downloads share: a folder with options, the tree expected in it, rows to a table.
+"""The public sets as they lie on disk after their download: what each holds, and how it is read.
 
-A location is `FOLDER`, or `FOLDER,option=value,…`. Each reader says in its docstring which tree, patients, split
-and options its set has; the set's labels and patients are known, so settings that name columns are refused.
+`--data NAME:FOLDER` or `--data NAME:FOLDER,option=value,…` reads one. Its labels and patients are known, so settings
+that name columns are refused. To add a set, write an entry here, a parser in `public_parsers.py`, and a line in
+`DATASETS`.
 
 Image files that are made once, in a folder of the cache that appears whole or not at all.
-
-The five grades of diabetic retinopathy: none, mild, moderate, severe, proliferative (ICDR, 0 to 4).
-
-Diabetic retinopathy, APTOS 2019: 3,662 graded fundus photographs (Aravind Eye Hospital; Kaggle competition rules).
-
-Kaggle's `aptos2019-blindness-detection`, unpacked; its test images have no public labels and are not read:
-
-    train.csv (id_code,diagnosis)        train_images/000c1434d8d7.png
-
-Classes: the grades 0 to 4. Referable is 2 or worse (moderate), so the reported AUC is of that (`--positive-from`
-changes it); for the AUC of each grade, read the table as a CSV.
-
-Patients are not known. Split: none.
-
-Breast ultrasound, BUSI: 780 images of 600 women (Al-Dhabyani et al. 2020; CC0 at Kaggle).
-
-Kaggle's `aryashah2k/breast-ultrasound-images-dataset`, or the authors' own archive:
-
-    Dataset_BUSI_with_GT/benign/{benign (1).png, benign (1)_mask.png, benign (100)_mask_1.png, …}
-    Dataset_BUSI_with_GT/{malignant,normal}/…
-
-The three folders may also stand in a folder `images/`. Masks are skipped. Patients are not known: images of one woman
-may fall in both train and test.
-
-Classes: `normal=benign` (default) counts normal images as benign, as Juodelyte et al. 2023 and RadImageNet's breast
-task do (570 benign, 210 malignant); `normal=class` keeps three classes; `normal=leave_out` drops the 133 normal images.
-
-Split: none. The five folds of Juodelyte et al. are tables of their own, read with --data FOLDS --image-root FOLDER.
-
-References:
-    Al-Dhabyani, Gomaa, Khaled, Fahmy 2020, Dataset of breast ultrasound images, Data in Brief 28.
-
-Paediatric chest X-rays, normal or with pneumonia: 5,856 images (Kermany et al. 2018; CC BY 4.0).
-
-Kaggle's `paultimothymooney/chest-xray-pneumonia`, or `chest_xray` of the original at Mendeley Data, which has no
-`val` and other file names:
-
-    chest_xray/{train,val,test}/NORMAL/{IM-0115-0001,NORMAL2-IM-1427-0001,NORMAL-28501-0001}.jpeg
-    chest_xray/{train,val,test}/PNEUMONIA/{person1_bacteria_1,person1_virus_6,VIRUS-1980593-0001}.jpeg
-
-Kaggle's archive holds everything a second time in `chest_xray/chest_xray`; that copy is not read.
-
-Classes: NORMAL, PNEUMONIA (bacteria and virus together, as Juodelyte et al. 2023).
-
-Patients: in the file names. Juodelyte et al. take `person1` and `0115` whatever stands beside them; so does
-`split=drawn`. These are too few: `person1_bacteria` and `person1_virus`, `IM-0115` and `NORMAL2-IM-0115` are
-numbered apart (taken together, 264 of the 2,790 would stand in both train and test of the official split, taken
-apart none of 4,097), but merging two patients leaks nothing. `split=official` takes them apart.
-
-Split: `split=drawn` (default) pools all three folders, as Juodelyte et al. do; `split=official` keeps them (`val` has
-16 images). Do not flip these images.
-
-References:
-    Kermany, Zhang, Goldbaum 2018, Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images,
-    doi:10.17632/rscbjbr9sj.
-
-Thyroid ultrasound, DDTI: 480 images of 390 examinations of nodules (Pedraza et al. 2015; research use).
-
-Kaggle's `dasmehdixtr/ddti-thyroid-ultrasound-images`; all files in one folder, the XML file of an examination beside
-its images:
-
-    1.xml, 1_1.jpg, 2.xml, 2_1.jpg, 2_2.jpg, …      <case><number>2</number>…<tirads>4a</tirads>…</case>
-
-Classes: TI-RADS 1 to 3 is benign, 4a to 5 malignant, as in Juodelyte et al. 2023 and RadImageNet's thyroid task.
-Examinations without a TI-RADS score are left out (`unscored=leave_out`, default), as RadImageNet does: 349 images, 61
-benign. Juodelyte et al. count them as benign (`unscored=benign`): 131 of their 192 benign images have no score.
-
-Patients: the examination, the number before the "_". Split: none.
-
-References:
-    Pedraza, Vargas, Narváez, Durán, Muñoz, Romero 2015, An open access thyroid ultrasound image database.
-
-Diabetic retinopathy, EyePACS: 35,126 graded fundus photographs, two eyes each (Kaggle 2015; its competition rules).
-
-Kaggle's `diabetic-retinopathy-detection`, unpacked; the test labels were published later, in a post of its forum:
-
-    trainLabels.csv (image,level)                       train/{10_left,10_right}.jpeg
-    retinopathy_solution.csv (image,level,Usage)        test/{1_left,1_right}.jpeg       (only for split=official)
-
-Classes: the grades 0 to 4. Referable is 2 or worse (moderate), so the reported AUC is of that (`--positive-from`
-changes it); for the AUC of each grade, read the table as a CSV.
-
-Patients: the number before `_left` and `_right`. Split: `split=drawn` (default) has the images of `train/` alone;
-`split=official` validates on the public and tests on the private part of `test/`, 88,702 images in all. Transfusion
-(Raghu et al. 2019) used RETINA, a larger set of the same kind that is not public.
-
-Skin lesions, HAM10000: the images of ISIC 2018 task 3, as Kaggle and the Harvard Dataverse give them (CC BY-NC 4.0).
-
-Kaggle's `kmader/skin-cancer-mnist-ham10000`, whose second copies in lower-case folders are not read:
-
-    HAM10000_metadata.csv (lesion_id,image_id,dx,…)
-    HAM10000_images_part_1/ISIC_0024306.jpg …        HAM10000_images_part_2/…
-
-Classes: `dx`, in the capitals of ISIC 2018 (AKIEC, BCC, BKL, DF, MEL, NV, VASC). Patients: the lesion. Split: none.
-
-References:
-    Tschandl, Rosendahl, Kittler 2018, The HAM10000 dataset, Scientific Data 5.
-
-Skin lesions, ISIC 2018 task 3: 10,015 dermoscopic images of 7 diagnoses (HAM10000; CC BY-NC 4.0).
-
-The archives of challenge.isic-archive.com, unpacked into one folder; each table stands in a folder of its name or
-beside it:
-
-    ISIC2018_Task3_Training_Input/ISIC_0024306.jpg …
-    ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv   (image,MEL,NV,BCC,AKIEC,BKL,DF,VASC)
-    ISIC2018_Task3_Training_LesionGroupings.csv                                   (image,lesion_id,…; may be missing)
-    ISIC2018_Task3_{Validation,Test}_{Input,GroundTruth}/…                        (only for split=official)
-
-Classes: the seven columns, of which one is 1. Patients: the lesion, where its table is there; several images of one
-lesion are common (10,015 of 7,470). Without it, as in the folds of Juodelyte et al. 2023, they leak.
-
-Split: `split=drawn` (default) has the training images alone, as Juodelyte et al.; `split=official` validates on 193 and
-tests on 1,512 more.
-
-References:
-    Tschandl, Rosendahl, Kittler 2018, The HAM10000 dataset, Scientific Data 5.
-    Codella et al. 2019, arXiv 1902.03368.
-
-Endoscopy, Kvasir: 8 classes of 500 (v1) or 1,000 images (v2) (Pogorelov et al. 2017; for research and education).
-
-`kvasir-dataset.zip` or `kvasir-dataset-v2.zip` of Simula:
-
-    kvasir-dataset[-v2]/{dyed-lifted-polyps,dyed-resection-margins,esophagitis,normal-cecum,
-                         normal-pylorus,normal-z-line,polyps,ulcerative-colitis}/<uuid>.jpg
-
-Classes: the eight folders. Patients are not known, and frames of one examination may fall in both train and test.
-Split: none.
-
-References:
-    Pogorelov et al. 2017, Kvasir: a multi-class image dataset for computer aided gastrointestinal disease detection.
 """
 
 import hashlib
-import os
-import re
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
-
-import numpy as np
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.image_files import is_dangling, is_image_name, walk_files
-from radtransfer.data.labels import listed, multilabel_targets, one_hot, plain
+from radtransfer.data import public_parsers as parsers
+from radtransfer.data.labels import listed
+from radtransfer.data.public_rows import WrongTreeError
 from radtransfer.data.readers import split_location
-from radtransfer.data.sheet import read_sheet
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError, DiskError, UnknownNameError, near_path
 from radtransfer.runs.cache import cache_note, new_folder
 
+NUMBER = "a positive integer"
+"""Among the values of an option: any such number."""
 
-@dataclass(frozen=True)
-class Option:
-    """What an option may be: one of the choices, of which the first is the default; or a positive integer."""
-
-    choices: tuple[str, ...]
-    number: bool = False
-
-
-SPLIT = Option(("drawn", "official"))
+SPLIT = ("drawn", "official")
 """Whether folds are drawn (by patient), or the split is the one that was published with the set."""
 
 
@@ -176,54 +35,40 @@ class PublicSet:
 
     Attributes:
         name: In the table of datasets.
+        about: What it is, its terms, where it comes from, and what its classes, patients, split and options mean.
         tree: What the folder holds, as messages print it.
+        parse: Gives the table, from the folder, the value of every option, and the settings.
         holds: The names that must stand in the folder.
         inside: Folders of the archive in which they may stand instead, when the folder that holds it is given.
-        options: What may be asked for after the folder.
+        options: What may be asked for after the folder, and its values, of which the first is the default.
         columns: The settings that name columns and make sense here.
     """
 
     name: str
+    about: str
     tree: str
+    parse: Callable[[Path, Mapping[str, str], DataSettings], ImageTable]
     holds: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
-    options: Mapping[str, Option] = field(default_factory=dict)
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
 
-    def open(self, settings: DataSettings, location: str | None) -> tuple[Path, dict[str, str]]:
-        """The folder that holds the tree, and the value of every option.
+    def __call__(self, settings: DataSettings, location: str | None = None) -> ImageTable:
+        """The images of the folder `location`, after which options may follow.
 
         Raises:
-            DataError: No such folder, another tree in it, or a setting that makes no sense for the set.
+            DataError: No such folder, another tree or other contents in it, or a setting that makes no sense here.
             ConfigError: An option that the set does not have, or a value that it does not take.
         """
-        folder, given = split_location(location or "")
-        self._check_settings(settings)
-        options = self._values(given)
-        root = Path(folder).expanduser().absolute()
-        if not folder or not root.is_dir():
-            named = folder or "no folder given"
-            raise DataError(f"{self.name}: {named} is not a folder.{near_path(folder)} {self._expected()}")
+        root, options = self.open(settings, location)
         try:
-            places = [root, *(root / name for name in self.inside)]
-            for place in places:
-                if all((place / name).exists() for name in self.holds):
-                    return place, options
-        except PermissionError:
-            raise DataError(f"The folder {root} may not be read. Check its permissions.") from None
-        missing = [name for name in self.holds if not (root / name).exists()]
-        raise self.error(root, f"has no {' and no '.join(missing)}")
+            return self.parse(root, options, settings)
+        except WrongTreeError as error:
+            raise self._error(error.folder or root, str(error)) from None
 
-    def error(self, root: Path, problem: str) -> DataError:
-        """That the folder `root` does not hold the set: the problem, the tree that is expected, and what is there."""
-        found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
-        return DataError(f"{self.name}: {root} {problem}. {self._expected()}\nFound: {listed(found) or 'nothing'}.")
-
-    def _expected(self) -> str:
-        tree = "\n".join(f"  {line}" for line in self.tree.strip().splitlines())
-        return f"Expected:\n{tree}"
-
-    def _check_settings(self, settings: DataSettings) -> None:
+    def open(self, settings: DataSettings, location: str | None) -> tuple[Path, dict[str, str]]:
+        """The folder that holds the tree, and the value of every option; errors as of a call."""
+        folder, given = split_location(location or "")
         for name in ("path_column", "label_column", "patient_column", "image_root"):
             if getattr(settings, name) and name not in self.columns:
                 raise DataError(
@@ -231,165 +76,325 @@ class PublicSet:
                     "and patients. Leave it out, or read one of the set's tables as a CSV.",
                     misfits=(name,),
                 )
+        options = self._values(given)
+        root = Path(folder).expanduser().absolute()
+        if not folder or not root.is_dir():
+            named = folder or "no folder given"
+            raise DataError(f"{self.name}: {named} is not a folder.{near_path(folder)} {self._expected()}")
+        try:
+            for place in (root, *(root / name for name in self.inside)):
+                if all((place / name).exists() for name in self.holds):
+                    return place, options
+        except PermissionError:
+            raise DataError(f"The folder {root} may not be read. Check its permissions.") from None
+        missing = [name for name in self.holds if not (root / name).exists()]
+        raise self._error(root, f"has no {' and no '.join(missing)}")
 
     def _values(self, given: Sequence[tuple[str, str]]) -> dict[str, str]:
-        values = {name: option.choices[0] for name, option in self.options.items()}
-        seen: set[str] = set()
-        for name, value in given:
+        values = {name: choices[0] for name, choices in self.options.items()}
+        for place, (name, value) in enumerate(given):
             if name not in self.options:
                 raise UnknownNameError(f"option of {self.name}", name, self.options)
-            option = self.options[name]
-            counts = option.number and value.isdecimal() and int(value) > 0
-            if name in seen or not (value in option.choices or counts):
-                kinds = [*option.choices, *(["a positive integer"] if option.number else [])]
-                problem = "is given twice" if name in seen else f"is {value!r}"
-                raise ConfigError(f"{self.name}: option {name} {problem}; expected one of {', '.join(kinds)}.")
-            seen.add(name)
+            choices, twice = self.options[name], name in dict(given[:place])
+            counts = NUMBER in choices and value.isdecimal() and int(value) > 0
+            if twice or not (counts or (value in choices and value != NUMBER)):
+                problem = "is given twice" if twice else f"is {value!r}"
+                raise ConfigError(f"{self.name}: option {name} {problem}; expected one of {', '.join(choices)}.")
             values[name] = value
         return values
 
+    def _expected(self) -> str:
+        return "Expected:\n" + "\n".join(f"  {line}" for line in self.tree.strip().splitlines())
 
-@dataclass(frozen=True)
-class Row:
-    """One image.
-
-    Attributes:
-        path: Relative to the folder of the set, with "/".
-        label: Its class, or the cells of its label columns.
-        patient: Who it is of, or None.
-        split: "train", "val", "test"; "" where folds are to be drawn.
-    """
-
-    path: str
-    label: str | tuple[str, ...]
-    patient: str | None = None
-    split: str = ""
+    def _error(self, root: Path, problem: str) -> DataError:
+        found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+        return DataError(f"{self.name}: {root} {problem}. {self._expected()}\nFound: {listed(found) or 'nothing'}.")
 
 
-def table_of_rows(
-    rows: Sequence[Row],
-    root: Path,
-    settings: DataSettings,
-    *,
-    labels: Sequence[str] = (),
-    positive_from: int | None = None,
-    notes: Sequence[str] = (),
-) -> ImageTable:
-    """The table of the images in `root`.
+CHEST_XRAY = PublicSet(
+    name="chest_xray",
+    about="""
+Paediatric chest X-rays, normal or with pneumonia: 5,856 images (Kermany, Zhang, Goldbaum 2018,
+doi:10.17632/rscbjbr9sj; CC BY 4.0). Kaggle's `paultimothymooney/chest-xray-pneumonia`, whose second copy in
+`chest_xray/chest_xray` is not read, or `chest_xray` of the original at Mendeley Data, with other file names.
 
-    Args:
-        rows: One per image; a repeated one counts once.
-        root: The folder that the paths are relative to.
-        settings: `patient_regex` goes before the patients of the rows.
-        labels: Names of the label columns of a set with several labels per image.
-        positive_from: The grade that counts as positive, for a set of grades.
-        notes: To be shown before those that are made here.
+Classes: NORMAL, PNEUMONIA (bacteria and virus together, as Juodelyte et al. 2023). Do not flip these images.
+Patients: in the file names. Juodelyte et al. take `person1` and `0115` whatever stands beside them; so does
+`split=drawn`. These are too few: `person1_bacteria` and `person1_virus`, `IM-0115` and `NORMAL2-IM-0115` are
+numbered apart (taken together, 264 of the 2,790 would stand in both train and test of the official split, taken
+apart none of 4,097), but merging two patients leaks nothing. `split=official` takes them apart.
+Split: `split=drawn` pools all three folders, as Juodelyte et al.; `split=official` keeps them (`val` has 16 images).
+""",
+    tree="""
+train/NORMAL/IM-0115-0001.jpeg …        train/PNEUMONIA/person1_bacteria_1.jpeg …
+val/NORMAL/…                            val/PNEUMONIA/…                           (may be missing)
+test/NORMAL/…                           test/PNEUMONIA/…
+""",
+    parse=parsers.chest_xray,
+    holds=("train", "test"),
+    inside=("chest_xray",),
+    options={"split": SPLIT},
+)
 
-    Raises:
-        DataError: There are no images, none is on disk, or rows of one image contradict each other.
-    """
-    unique = list(dict.fromkeys(rows))
-    _check_rows(unique, root)
-    if not settings.outside_root:
-        _check_inside(unique, root)
-    files = [root / row.path for row in unique]
-    files = [file if file.is_file() or is_dangling(file) else None for file in files]
-    if not any(files):
-        raise DataError(f"None of the {len(files)} images is on disk; expected, for example, {root / unique[0].path}.")
-    if labels:
-        cells = [row.label for row in unique]
-        targets, classes = multilabel_targets(
-            labels, cells, settings, error=lambda i, what: DataError(f"{unique[i].path}, {what}")
-        )
-    else:
-        targets, classes = one_hot([row.label for row in unique])
-    known = settings.patient_regex is None and all(row.patient is not None for row in unique)
-    return ImageTable(
-        paths=tuple(row.path for row in unique),
-        files=tuple(files),
-        targets=targets,
-        classes=classes,
-        task="multilabel" if labels else "multiclass",
-        patients=tuple(row.patient for row in unique) if known else None,
-        splits=np.array([[row.split for row in unique]], dtype="U5") if any(row.split for row in unique) else None,
-        positive_from=positive_from,
-        notes=(*notes, *_notes(unique, files, repeated=len(rows) - len(unique))),
-    )
+BUSI = PublicSet(
+    name="busi",
+    about="""
+Breast ultrasound: 780 images of 600 women (Al-Dhabyani, Gomaa, Khaled, Fahmy 2020, Dataset of breast ultrasound
+images, Data in Brief 28; CC0 at Kaggle). Kaggle's `aryashah2k/breast-ultrasound-images-dataset`, or the authors'
+archive. Masks are skipped.
 
+Classes: `normal=benign` counts normal images as benign, as Juodelyte et al. 2023 and RadImageNet's breast task do (570
+benign, 210 malignant); `normal=class` keeps three classes; `normal=leave_out` drops the 133 normal images.
+Patients: not known, so images of one woman may fall in both train and test.
+Split: none. The folds of Juodelyte et al. are tables of their own, read with --data FOLDS --image-root FOLDER.
+""",
+    tree="""
+benign/benign (1).png, benign/benign (1)_mask.png, …
+malignant/malignant (1).png, …
+normal/normal (1).png, …
+""",
+    parse=parsers.busi,
+    holds=("benign", "malignant", "normal"),
+    inside=("Dataset_BUSI_with_GT", "images"),
+    options={"normal": ("benign", "class", "leave_out")},
+)
 
-def _check_rows(rows: Sequence[Row], root: Path) -> None:
-    if not rows:
-        raise DataError(f"{root} holds no images of the set.")
-    by_path: dict[str, Row] = {}
-    for row in rows:
-        other = by_path.setdefault(row.path, row)
-        if other != row:
-            differs = next(name for name in ("label", "patient", "split") if getattr(other, name) != getattr(row, name))
-            raise DataError(
-                f"{row.path!r} stands twice in the tables in {root}, with {differs} {getattr(other, differs)!r} and "
-                f"{getattr(row, differs)!r}. Correct the wrong row."
-            )
+DDTI = PublicSet(
+    name="ddti",
+    about="""
+Thyroid ultrasound: 480 images of 390 examinations of nodules (Pedraza, Vargas, Narváez, Durán, Muñoz, Romero 2015, An
+open access thyroid ultrasound image database; research use). Kaggle's `dasmehdixtr/ddti-thyroid-ultrasound-images`;
+the XML file of an examination holds <number>2</number> and <tirads>4a</tirads>.
 
+Classes: TI-RADS 1 to 3 is benign, 4a to 5 malignant, as in Juodelyte et al. 2023 and RadImageNet's thyroid task.
+Examinations without a score are left out (`unscored=leave_out`), as RadImageNet does: 349 images, 61 benign. Juodelyte
+et al. count them as benign (`unscored=benign`): 131 of their 192 benign images have no score.
+Patients: the examination, the number before the "_". Split: none.
+""",
+    tree="1.xml, 1_1.jpg, 2.xml, 2_1.jpg, 2_2.jpg, …   (an XML file per examination beside its images)",
+    parse=parsers.ddti,
+    options={"unscored": ("leave_out", "benign")},
+)
 
-def _check_inside(rows: Sequence[Row], root: Path) -> None:
-    top = os.path.join(os.path.normpath(root), "")  # noqa: PTH118
-    out = [row.path for row in rows if not os.path.normpath(root / row.path).startswith(top)]
-    if out:
-        raise DataError(
-            f"{len(out)} paths in the tables of {root} lead out of it, such as {out[0]!r}. Correct them, or allow it "
-            "with --outside-root."
-        )
+CBIS_DDSM = PublicSet(
+    name="cbis_ddsm",
+    about="""
+Mammograms: 3,103 whole images of 1,566 patients (Lee, Gimenez, Hoogi, Miyake, Gorovoy, Rubin 2017, Scientific Data 4;
+CC BY 3.0). The whole mammograms as Kaggle's `awsaf49/cbis-ddsm-breast-cancer-image-dataset` or The Cancer Imaging
+Archive have them (also converted in place), or one file each as Juodelyte et al. 2023, anywhere below the folder. A
+table's `image file path` is `Mass-Training_P_00001_LEFT_CC/<study UID>/<series UID>/000000.dcm`: a mammogram is the
+file in a folder called as its series or as its case, or called as its case. Crops and masks have other names.
 
+Classes: BENIGN, into which BENIGN_WITHOUT_CALLBACK is merged, and MALIGNANT, as Juodelyte et al. The tables have a row
+per finding (3,568), which those count as images; here a mammogram is one image, malignant if any finding is (17
+mammograms have both). `cases=all`, `mass` or `calc`.
+Patients: patient_id. Split: `split=drawn` pools all, as Juodelyte et al.; `split=official` keeps train and test of the
+tables, and stops with cases=all at the 31 patients who have masses on one side and calcifications on the other.
+""",
+    tree="""
+{mass,calc}_case_description_{train,test}_set.csv, here or in csv/
+jpeg/<series UID>/1-249.jpg …                           (Kaggle), or
+Mass-Training_P_00001_LEFT_CC/<study>/<series>/1-1.dcm  (The Cancer Imaging Archive), or
+images/Mass-Training_P_00001_LEFT_CC.png …
+""",
+    parse=parsers.cbis_ddsm,
+    options={"split": SPLIT, "cases": ("all", "mass", "calc")},
+)
 
-def _notes(rows: Sequence[Row], files: Sequence[Path | None], *, repeated: int) -> list[str]:
-    notes = [f"{repeated} repeated rows of one image counted once"] if repeated else []
-    missing = [row.path for row, file in zip(rows, files, strict=True) if file is None]
-    if missing:
-        notes.append(f"{len(missing)} of {len(rows)} images are not on disk, such as {missing[0]!r}")
-    return notes
+MRNET = PublicSet(
+    name="mrnet",
+    about="""
+Knee MRI: 1,250 examinations with labels (Bien et al. 2018, Deep-learning-assisted diagnosis for knee magnetic resonance
+imaging, PLOS Medicine 15; Stanford's research use agreement). Volumes are uint8 (slices, 256, 256).
 
+Classes: no, yes, for `task=acl`, `meniscus` or `abnormal`; every slice has the label of its examination. The slices of
+`plane=sagittal`, `coronal` or `axial` are written once as PNG files to the cache: `slices=middle`, a number of slices
+around the middle, or `all`. Juodelyte et al. 2023 and RadImageNet use sagittal slices that radiologists had picked and
+labelled one by one (1,021 for ACL tears, about the middle; 4,201 for meniscus tears); read those with
+`radimagenet_task`. The middle slice is the nearest that the volumes give; a tear may well lie beside it.
+Patients: the examination. Split: `split=drawn` pools both parts, as Juodelyte et al.; `split=official` tests on
+`valid`, the public test set being none.
+""",
+    tree="""
+train-acl.csv, valid-acl.csv, train-meniscus.csv, …        without a header: 0000,1
+train/sagittal/0000.npy …, train/coronal/…, train/axial/…
+valid/sagittal/1130.npy …
+""",
+    parse=parsers.mrnet,
+    holds=("train", "valid"),
+    inside=("MRNet-v1.0",),
+    options={
+        "task": ("acl", "meniscus", "abnormal"),
+        "plane": ("sagittal", "coronal", "axial"),
+        "slices": ("middle", "all", NUMBER),
+        "split": SPLIT,
+    },
+)
 
-def read_columns(file: Path, *names: str, labels: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """The cells of the columns called `names`, then of those of `labels`, without spaces around them, a tuple per row.
+PCAM = PublicSet(
+    name="pcam",
+    about="""
+Lymph node sections, PatchCamelyon: 327,680 patches of 96×96 pixels (Veeling, Linmans, Winkens, Cohen, Welling 2018,
+Rotation equivariant CNNs for digital pathology, arXiv 1806.03962; CC0). The HDF5 files of github.com/basveeling/pcam,
+anywhere below the folder: `x` is uint8 (images, 96, 96, 3), `y` is 0 or 1.
 
-    Raises:
-        DataError: The file cannot be read, or a column is not there.
-    """
-    sheet = read_sheet(file)
-    names += tuple(labels)
-    missing = [name for name in names if name not in sheet.columns]
-    if missing:
-        raise DataError(
-            f"{file} has no column {', '.join(missing)}: expected {', '.join(names)}. "
-            f"Columns: {', '.join(sheet.columns)}.",
-            misfits=("label_column",) if labels and set(labels) <= set(missing) else (),
-        )
-    positions = [sheet.columns.index(name) for name in names]
-    return [tuple(row[i].strip() for i in positions) for row in sheet.rows]
+Classes: no, yes (a tumour in the centre). Patients: the slide, where the meta tables are there.
+Split: `split=official` is that of the files, `split=drawn` pools them for drawn folds.
+The patches are written once as PNG files to the cache (some minutes, 6 GB). `images=10000` draws so many of the three
+files together (as they come, by a fixed seed), and writes only those. Juodelyte et al. 2023 use 10,000 as well, in five
+drawn folds, but not the same: their PNG files of the three parts had the same names, so that later ones replaced some.
+""",
+    tree="""
+camelyonpatch_level_2_split_train_x.h5, …_train_y.h5, …_train_meta.csv   (unpacked; the meta tables may be missing)
+camelyonpatch_level_2_split_valid_x.h5, …_valid_y.h5, …_valid_meta.csv
+camelyonpatch_level_2_split_test_x.h5, …_test_y.h5, …_test_meta.csv
+""",
+    parse=parsers.pcam,
+    options={"split": ("official", "drawn"), "images": ("all", NUMBER)},
+)
 
+ISIC2018 = PublicSet(
+    name="isic2018",
+    about="""
+Skin lesions, ISIC 2018 task 3: 10,015 dermoscopic images of 7 diagnoses (Tschandl, Rosendahl, Kittler 2018, The
+HAM10000 dataset, Scientific Data 5; Codella et al. 2019, arXiv 1902.03368; CC BY-NC 4.0). The archives of
+challenge.isic-archive.com in one folder; each table stands in a folder of its name or beside it.
 
-def images_below(folder: Path) -> tuple[list[str], int]:
-    """The images below `folder`, sorted and relative to it, and the number of other files."""
-    files = walk_files(folder, outside=True)  # `check_folder` has looked
-    images = [file for file in files if is_image_name(file.rpartition("/")[2])]
-    return images, len(files) - len(images)
+Classes: the columns MEL, NV, BCC, AKIEC, BKL, DF, VASC, of which one is 1.
+Patients: the lesion, where its table is there; several images of one lesion are common (10,015 of 7,470). Without it,
+as in the folds of Juodelyte et al. 2023, they leak.
+Split: `split=drawn` has the training images alone, as Juodelyte et al.; `split=official` validates on 193 and tests on
+1,512 more.
+""",
+    tree="""
+ISIC2018_Task3_Training_Input/ISIC_0024306.jpg …
+ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv
+ISIC2018_Task3_Training_LesionGroupings.csv                  (may be missing)
+ISIC2018_Task3_Validation_Input/… and _GroundTruth/…         (only for split=official)
+ISIC2018_Task3_Test_Input/… and _GroundTruth/…               (only for split=official)
+""",
+    parse=parsers.isic2018,
+    holds=("ISIC2018_Task3_Training_Input",),
+    options={"split": SPLIT},
+)
 
+HAM10000 = PublicSet(
+    name="ham10000",
+    about="""
+Skin lesions: the images of ISIC 2018 task 3, as Kaggle and the Harvard Dataverse give them (Tschandl, Rosendahl,
+Kittler 2018, The HAM10000 dataset, Scientific Data 5; CC BY-NC 4.0). Kaggle's `kmader/skin-cancer-mnist-ham10000`,
+whose second copies in lower-case folders are not read.
 
-def class_folders(data: PublicSet, root: Path, classes: Sequence[str]) -> None:
-    """Check that the folders in `root` are the classes of the set; files and hidden folders do not count.
+Classes: `dx`, in the capitals of ISIC 2018. Patients: the lesion. Split: none.
+""",
+    tree="""
+HAM10000_metadata.csv                      with the columns lesion_id,image_id,dx
+HAM10000_images_part_1/ISIC_0024306.jpg …
+HAM10000_images_part_2/ISIC_0029306.jpg …
+""",
+    parse=parsers.ham10000,
+    holds=("HAM10000_metadata.csv", "HAM10000_images_part_1"),
+)
 
-    Raises:
-        DataError: One is missing, or there is another.
-    """
-    found = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))}
-    for problem, names in (("has no", set(classes) - found), ("holds, besides the classes,", found - set(classes))):
-        if names:
-            raise data.error(root, f"{problem} {', '.join(sorted(names))}")
+KVASIR = PublicSet(
+    name="kvasir",
+    about="""
+Endoscopy: 8 classes of 500 (v1) or 1,000 images (v2) (Pogorelov et al. 2017, Kvasir: a multi-class image dataset for
+computer aided gastrointestinal disease detection; for research and education). `kvasir-dataset.zip` or
+`kvasir-dataset-v2.zip` of Simula.
 
+Classes: the eight folders. Patients: not known, and frames of one examination may fall in both train and test.
+Split: none.
+""",
+    tree="\n".join(f"{name}/….jpg" for name in parsers.KVASIR_CLASSES),
+    parse=parsers.kvasir,
+    holds=parsers.KVASIR_CLASSES,
+    inside=("kvasir-dataset", "kvasir-dataset-v2"),
+)
 
-def ignored_note(others: int) -> list[str]:
-    """A note on the files that are not images, if there are any."""
-    return [f"files that are not images, ignored: {others}"] if others else []
+CHEXPERT = PublicSet(
+    name="chexpert",
+    about="""
+Chest X-rays: 223,648 images of 64,740 patients (Irvin et al. 2019, CheXpert, arXiv 1901.07031; Stanford's research use
+agreement). `CheXpert-v1.0-small`, or the full `CheXpert-v1.0`.
+
+Labels: the five of the competition, as in Transfusion (Raghu et al. 2019); --label-column names others of the 14. 1 is
+present, 0 absent, -1 uncertain (--uncertain), empty not mentioned (--unmentioned). Do not flip the images, of which
+`view=all`, `frontal` or `lateral` are read.
+Patients: in the path. Split: `split=official` tests on `valid.csv`, whose 234 images three radiologists labelled, and
+draws the validation images from train by patient; its AUCs have wide intervals. `split=drawn` pools both.
+""",
+    tree="""
+train.csv, valid.csv       with the columns Path, Frontal/Lateral and the 14 observations
+train/patient00001/study1/view1_frontal.jpg …
+valid/patient64541/study1/view1_frontal.jpg …
+""",
+    parse=parsers.chexpert,
+    holds=("train.csv", "valid.csv"),
+    inside=("CheXpert-v1.0-small", "CheXpert-v1.0"),
+    options={"split": ("official", "drawn"), "view": ("all", "frontal", "lateral")},
+    columns=("label_column",),
+)
+
+EYEPACS = PublicSet(
+    name="eyepacs",
+    about="""
+Diabetic retinopathy: 35,126 graded fundus photographs, two eyes each (Kaggle 2015; its competition rules). Kaggle's
+`diabetic-retinopathy-detection`; the test labels were published later, in a post of its forum. Transfusion (Raghu et
+al. 2019) used RETINA, a larger set of the same kind that is not public.
+
+Classes: the grades 0 to 4. Referable is 2 or worse (moderate), so the reported AUC is of that (`--positive-from`
+changes it); for the AUC of each grade, read the table as a CSV.
+Patients: the number before `_left` and `_right`. Split: `split=drawn` has the images of `train/` alone;
+`split=official` validates on the public and tests on the private part of `test/`, 88,702 images in all.
+""",
+    tree="""
+trainLabels.csv                with the columns image,level
+train/10_left.jpeg, train/10_right.jpeg, …
+retinopathy_solution.csv       with the columns image,level,Usage   (only for split=official)
+test/1_left.jpeg, …                                                 (only for split=official)
+""",
+    parse=parsers.eyepacs,
+    holds=("trainLabels.csv", "train"),
+    options={"split": SPLIT},
+)
+
+APTOS2019 = PublicSet(
+    name="aptos2019",
+    about="""
+Diabetic retinopathy: 3,662 graded fundus photographs (Aravind Eye Hospital; Kaggle competition rules). Kaggle's
+`aptos2019-blindness-detection`; its test images have no public labels and are not read.
+
+Classes: the grades 0 to 4, and the AUC is that of referable images, as of eyepacs. Patients: not known. Split: none.
+""",
+    tree="""
+train.csv                      with the columns id_code,diagnosis
+train_images/000c1434d8d7.png, …
+""",
+    parse=parsers.aptos2019,
+    holds=("train.csv", "train_images"),
+)
+
+RADIMAGENET_TASK = PublicSet(
+    name="radimagenet_task",
+    about="""
+The tasks of RadImageNet's authors, with their folds: knee, thyroid, breast, lung and head (Mei et al. 2022; MIT). A
+folder of github.com/BMEII-AI/RadImageNet; the images of most tasks have to be brought from their public sets, under the
+names in the tables: columns filename,acl_label (acl), img_dir,label (meniscus, thyroid), filename,label (breast,
+covid19, sarscovid2), filename,Target,label (pneumonia), pid,label,dir (hemorrhage).
+
+Classes: as written (yes and no, n and p, benign and malignant, positive and negative; CP, NCP, Normal).
+Patients: the column `pid`, else the beginning of the file name; breast has none. Split: theirs; hemorrhage has no test
+table, so its validation images are the test set. Bone age is a regression and cannot be read.
+""",
+    tree="""
+dataframe/train_fold1.csv, val_fold1.csv, test_fold1.csv …    (acl; or with a prefix: meniscus_, thyroid_, breast_)
+dataframe/train.csv, val.csv, test.csv                        (pneumonia; or with a prefix: covid19_, hemorrhage_ …)
+images/…
+""",
+    parse=parsers.radimagenet_task,
+    columns=("image_root",),
+)
 
 
 _instead: dict[Path, tempfile.TemporaryDirectory] = {}
@@ -447,410 +452,3 @@ def fingerprint(files: Iterable[Path]) -> str:
         facts = file.stat()
         digest.update(f"{file} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-GRADES = ("0", "1", "2", "3", "4")
-
-REFERABLE = 2
-"""The lowest grade that is referred to an ophthalmologist: moderate (Raghu et al. 2019, where grades count from 1)."""
-
-
-def check_grade(text: str, image: str) -> str:
-    """The grade that a cell holds.
-
-    Raises:
-        DataError: It holds something else.
-    """
-    grade = plain(text)
-    if grade not in GRADES:
-        raise DataError(f"The grade of {image} is {text!r}; expected 0, 1, 2, 3 or 4. Correct the table.")
-    return grade
-
-
-def referable_note(settings: DataSettings) -> list[str]:
-    """That the AUC is of referable images, where the user has not said of what."""
-    if settings.positive_from is not None:
-        return []
-    return [f"AUC of grade {REFERABLE} or worse (referable), the custom of this set; --positive-from changes it"]
-
-
-APTOS2019 = PublicSet(
-    name="aptos2019",
-    tree="""
-train.csv                      with the columns id_code,diagnosis
-train_images/000c1434d8d7.png, …
-""",
-    holds=("train.csv", "train_images"),
-)
-
-
-def read(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`.
-
-    Raises:
-        DataError: Another tree, or a table that holds something else.
-    """
-    root, _ = APTOS2019.open(settings, location)
-    graded = read_columns(root / "train.csv", "id_code", "diagnosis")
-    rows = [Row(f"train_images/{image}.png", check_grade(grade, image)) for image, grade in graded]
-    return table_of_rows(rows, root, settings, positive_from=REFERABLE, notes=referable_note(settings))
-
-
-CLASSES = ("benign", "malignant", "normal")
-
-BUSI = PublicSet(
-    name="busi",
-    tree="""
-benign/benign (1).png, benign/benign (1)_mask.png, …
-malignant/malignant (1).png, …
-normal/normal (1).png, …
-""",
-    holds=CLASSES,
-    inside=("Dataset_BUSI_with_GT", "images"),
-    options={"normal": Option(("benign", "class", "leave_out"))},
-)
-
-_MASK = re.compile(r".*_mask(_\d+)?\.\w+", re.IGNORECASE)
-
-
-def read_busi(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`, `FOLDER[,normal=benign|class|leave_out]`.
-
-    Raises:
-        DataError: Another tree.
-        ConfigError: An option it does not have.
-    """
-    root, options = BUSI.open(settings, location)
-    class_folders(BUSI, root, CLASSES)
-    merge = options["normal"]
-    rows, masks, ignored, normal = [], 0, 0, 0
-    for folder in CLASSES:
-        images, others = images_below(root / folder)
-        ignored += others
-        kept = [image for image in images if not _MASK.fullmatch(image)]
-        masks += len(images) - len(kept)
-        if folder == "normal":
-            normal = len(kept)
-            if merge == "leave_out":
-                continue
-        label = "benign" if folder == "normal" and merge == "benign" else folder
-        rows += [Row(f"{folder}/{image}", label) for image in kept]
-    said = {"benign": [f"{normal} normal images counted as benign"], "leave_out": [f"{normal} normal images left out"]}
-    notes = said.get(merge, []) + ([f"masks skipped: {masks}"] if masks else []) + ignored_note(ignored)
-    return table_of_rows(rows, root, settings, notes=notes)
-
-
-CHEST_XRAY = PublicSet(
-    name="chest_xray",
-    tree="""
-train/NORMAL/IM-0115-0001.jpeg …        train/PNEUMONIA/person1_bacteria_1.jpeg …
-val/NORMAL/…                            val/PNEUMONIA/…                           (may be missing)
-test/NORMAL/…                           test/PNEUMONIA/…
-""",
-    holds=("train", "test"),
-    inside=("chest_xray",),
-    options={"split": SPLIT},
-)
-
-CLASSES_CHEST_XRAY = ("NORMAL", "PNEUMONIA")
-
-_NAME = re.compile(
-    r"(?P<person>person\d+)_(?P<kind>bacteria|virus)_.+"
-    r"|(?P<series>NORMAL2-)?IM-(?P<number>\d+)-.+"
-    r"|(?P<original>(?:NORMAL|BACTERIA|VIRUS)-\d+)-.+"
-)
-
-
-def read_chest_xray(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`, `FOLDER[,split=drawn|official]`.
-
-    Raises:
-        DataError: Another tree, or file names that do not tell the patient.
-        ConfigError: An option it does not have.
-    """
-    root, options = CHEST_XRAY.open(settings, location)
-    official = options["split"] == "official"
-    named = settings.patient_regex is None
-    rows, ignored = [], 0
-    for split in filter(lambda name: (root / name).is_dir(), ("train", "val", "test")):
-        class_folders(CHEST_XRAY, root / split, CLASSES_CHEST_XRAY)
-        for label in CLASSES_CHEST_XRAY:
-            images, others = images_below(root / split / label)
-            ignored += others
-            paths = [f"{split}/{label}/{image}" for image in images]
-            rows += [_row(path, label, split if official else "", apart=official, named=named) for path in paths]
-    notes = [f"{len({row.patient for row in rows})} patients by the file names"] if named else []
-    return table_of_rows(rows, root, settings, notes=notes + ignored_note(ignored))
-
-
-def patient_of(name: str, *, apart: bool) -> str | None:
-    """The patient that a file name tells, None if it tells none.
-
-    Args:
-        name: Of the file.
-        apart: Take series and kinds that number their patients apart as such.
-    """
-    match = _NAME.fullmatch(name)
-    if match is None:
-        return None
-    if match["person"]:
-        return f"{match['person']}_{match['kind']}" if apart else match["person"]
-    if match["number"]:
-        return f"{match['series'] or ''}IM-{match['number']}" if apart else match["number"]
-    return match["original"]
-
-
-def _row(path: str, label: str, split: str, *, apart: bool, named: bool) -> Row:
-    patient = patient_of(path.rpartition("/")[2], apart=apart)
-    if patient is None and named:
-        raise DataError(
-            f"chest_xray: {path!r} does not tell its patient; expected a name such as "
-            "person1_bacteria_1.jpeg or NORMAL2-IM-1427-0001.jpeg. Remove it, or give --patient-regex."
-        )
-    return Row(path, label, patient, split)
-
-
-DDTI = PublicSet(
-    name="ddti",
-    tree="""
-1.xml, 1_1.jpg, 2.xml, 2_1.jpg, 2_2.jpg, …   (an XML file per examination beside its images)
-""",
-    options={"unscored": Option(("leave_out", "benign"))},
-)
-
-_IMAGE = re.compile(r"(\d+)_\d+\.\w+")
-_SCORE = re.compile(r"([1-5])[abc]?", re.IGNORECASE)
-
-
-def read_ddti(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`, `FOLDER[,unscored=leave_out|benign]`.
-
-    Raises:
-        DataError: Another tree, an XML file that cannot be read or holds another score, or one that is not there.
-        ConfigError: An option it does not have.
-    """
-    root, options = DDTI.open(settings, location)
-    images = [image for image in images_below(root)[0] if "/" not in image]
-    cases = {image: match[1] for image in images if (match := _IMAGE.fullmatch(image))}
-    files = {file.stem: file for file in sorted(root.glob("*.xml")) if not file.name.startswith(".")}
-    if not cases or not files:
-        raise DDTI.error(root, f"has {len(cases)} images called N_M.jpg and {len(files)} XML files")
-    without = [image for image, case in cases.items() if case not in files]
-    if without:
-        raise DDTI.error(root, f"has no XML file for {len(without)} images, such as {without[0]}")
-    scores = {case: score_of(files[case]) for case in dict.fromkeys(cases.values())}
-    rows = []
-    for image, case in cases.items():
-        if scores[case] is not None or options["unscored"] == "benign":
-            rows.append(Row(image, "malignant" if (scores[case] or 0) >= 4 else "benign", case))
-    notes = _notes_ddti(Counter(scores[case] is None for case in cases.values())[True], options["unscored"])
-    other = [image for image in images if image not in cases]
-    if other:
-        notes.append(f"images that are not called N_M.jpg, ignored: {listed(other, limit=3)}")
-    return table_of_rows(rows, root, settings, notes=notes)
-
-
-def score_of(file: Path) -> int | None:
-    """The TI-RADS score of an examination without its letter, 1 to 5; None where it has none.
-
-    Raises:
-        DataError: The file is no XML, or holds another score.
-    """
-    try:
-        found = ElementTree.parse(file).getroot().findtext("tirads")
-    except (ElementTree.ParseError, OSError) as error:
-        raise DataError(f"Cannot read {file}: {error}. Download it again.") from None
-    text = plain(found or "")
-    if not text:
-        return None
-    match = _SCORE.fullmatch(text)
-    if match is None:
-        raise DataError(f"{file}: expected a TI-RADS score of 1 to 5 (4a, 4b, 4c), received {text!r}. Correct it.")
-    return int(match[1])
-
-
-def _notes_ddti(unscored: int, option: str) -> list[str]:
-    if not unscored:
-        return []
-    said = {"leave_out": "are left out", "benign": "count as benign"}[option]
-    return [f"{unscored} images of examinations without a TI-RADS score {said}"]
-
-
-EYEPACS = PublicSet(
-    name="eyepacs",
-    tree="""
-trainLabels.csv                with the columns image,level
-train/10_left.jpeg, train/10_right.jpeg, …
-retinopathy_solution.csv       with the columns image,level,Usage   (only for split=official)
-test/1_left.jpeg, …                                                 (only for split=official)
-""",
-    holds=("trainLabels.csv", "train"),
-    options={"split": SPLIT},
-)
-
-_USAGE = {"Public": "val", "Private": "test"}
-
-
-def read_eyepacs(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`, `FOLDER[,split=drawn|official]`.
-
-    Raises:
-        DataError: Another tree, or a table that holds something else.
-        ConfigError: An option it does not have.
-    """
-    root, options = EYEPACS.open(settings, location)
-    official = options["split"] == "official"
-    graded = read_columns(root / "trainLabels.csv", "image", "level")
-    rows = [_row_eyepacs("train", image, level, "train" if official else "") for image, level in graded]
-    if official:
-        solution = root / "retinopathy_solution.csv"
-        if not solution.is_file():
-            raise EYEPACS.error(root, "has no retinopathy_solution.csv, which split=official needs")
-        for image, level, usage in read_columns(solution, "image", "level", "Usage"):
-            if usage not in _USAGE:
-                raise DataError(f"{solution}: Usage of {image} is {usage!r}; expected Public or Private.")
-            rows.append(_row_eyepacs("test", image, level, _USAGE[usage]))
-    notes = [f"{len({row.patient for row in rows})} patients by the image names", *referable_note(settings)]
-    return table_of_rows(rows, root, settings, positive_from=REFERABLE, notes=notes)
-
-
-def _row_eyepacs(folder: str, image: str, level: str, split: str) -> Row:
-    patient, _, eye = image.rpartition("_")
-    if not patient or eye not in ("left", "right"):
-        raise DataError(f"eyepacs: expected an image such as 10_left, received {image!r}.")
-    return Row(f"{folder}/{image}.jpeg", check_grade(level, image), patient, split)
-
-
-ISIC2018 = PublicSet(
-    name="isic2018",
-    tree="""
-ISIC2018_Task3_Training_Input/ISIC_0024306.jpg …
-ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv
-ISIC2018_Task3_Training_LesionGroupings.csv                  (may be missing)
-ISIC2018_Task3_Validation_Input/… and _GroundTruth/…         (only for split=official)
-ISIC2018_Task3_Test_Input/… and _GroundTruth/…               (only for split=official)
-""",
-    holds=("ISIC2018_Task3_Training_Input",),
-    options={"split": SPLIT},
-)
-
-CLASSES_ISIC2018 = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-
-_PARTS = {"Training": "train", "Validation": "val", "Test": "test"}
-
-
-def read_isic2018(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`, `FOLDER[,split=drawn|official]`.
-
-    Raises:
-        DataError: Another tree, or an image that has no diagnosis or several.
-        ConfigError: An option it does not have.
-    """
-    root, options = ISIC2018.open(settings, location)
-    official = options["split"] == "official"
-    lesions, notes = _lesions(root)
-    rows, without = [], 0
-    for part, split in _PARTS.items() if official else [("Training", "")]:
-        truth = _find_table(root, f"ISIC2018_Task3_{part}_GroundTruth")
-        if truth is None:
-            raise ISIC2018.error(root, f"has no ISIC2018_Task3_{part}_GroundTruth.csv")
-        for image, *cells in read_columns(truth, "image", *CLASSES_ISIC2018):
-            lesion = None if lesions is None else lesions.get(image, image)
-            without += lesions is not None and part == "Training" and image not in lesions
-            rows.append(Row(f"ISIC2018_Task3_{part}_Input/{image}.jpg", diagnosis(image, cells), lesion, split))
-    if without:
-        notes.append(f"{without} training images have no lesion in the table and count as lesions of their own")
-    return table_of_rows(rows, root, settings, notes=notes)
-
-
-def diagnosis(image: str, cells: list[str]) -> str:
-    """The class whose cell is 1.
-
-    Raises:
-        DataError: None is, or several are.
-    """
-    found = [name for name, cell in zip(CLASSES_ISIC2018, cells, strict=True) if plain(cell) == "1"]
-    if len(found) != 1:
-        raise DataError(f"isic2018: {image} has {len(found)} diagnoses ({', '.join(cells)}); expected one 1.0.")
-    return found[0]
-
-
-def _find_table(root: Path, name: str) -> Path | None:
-    places = (root / f"{name}.csv", root / name / f"{name}.csv")
-    return next((file for file in places if file.is_file()), None)
-
-
-def _lesions(root: Path) -> tuple[dict[str, str] | None, list[str]]:
-    file = _find_table(root, "ISIC2018_Task3_Training_LesionGroupings")
-    if file is None:
-        return None, ["no ISIC2018_Task3_Training_LesionGroupings.csv, so images of one lesion are not kept together"]
-    lesions = dict(read_columns(file, "image", "lesion_id"))
-    return lesions, [f"patients are lesions ({len(set(lesions.values()))})"]
-
-
-HAM10000 = PublicSet(
-    name="ham10000",
-    tree="""
-HAM10000_metadata.csv                      with the columns lesion_id,image_id,dx
-HAM10000_images_part_1/ISIC_0024306.jpg …
-HAM10000_images_part_2/ISIC_0029306.jpg …
-""",
-    holds=("HAM10000_metadata.csv", "HAM10000_images_part_1"),
-)
-
-
-def read_ham10000(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`.
-
-    Raises:
-        DataError: Another tree, or a diagnosis that the set does not have.
-    """
-    root, _ = HAM10000.open(settings, location)
-    places = _places(root)
-    rows = []
-    for lesion, image, dx in read_columns(root / "HAM10000_metadata.csv", "lesion_id", "image_id", "dx"):
-        if dx.upper() not in CLASSES_ISIC2018:
-            raise DataError(
-                f"ham10000: dx of {image} is {dx!r}; expected one of {', '.join(CLASSES_ISIC2018).lower()}."
-            )
-        path = places.get(image, f"HAM10000_images_part_1/{image}.jpg")
-        rows.append(Row(path, dx.upper(), lesion))
-    return table_of_rows(rows, root, settings, notes=[f"patients are lesions ({len({row.patient for row in rows})})"])
-
-
-def _places(root: Path) -> dict[str, str]:
-    """Image names to their paths in the two parts."""
-    parts = [
-        f"HAM10000_images_part_{number}" for number in (1, 2) if (root / f"HAM10000_images_part_{number}").is_dir()
-    ]
-    found = [(part, image) for part in parts for image in images_below(root / part)[0]]
-    return {Path(image).stem: f"{part}/{image}" for part, image in found}
-
-
-CLASSES_KVASIR = (
-    *("dyed-lifted-polyps", "dyed-resection-margins", "esophagitis", "normal-cecum"),
-    *("normal-pylorus", "normal-z-line", "polyps", "ulcerative-colitis"),
-)
-
-KVASIR = PublicSet(
-    name="kvasir",
-    tree="\n".join(f"{name}/….jpg" for name in CLASSES_KVASIR),
-    holds=CLASSES_KVASIR,
-    inside=("kvasir-dataset", "kvasir-dataset-v2"),
-)
-
-
-def read_kvasir(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`.
-
-    Raises:
-        DataError: Another tree.
-    """
-    root, _ = KVASIR.open(settings, location)
-    class_folders(KVASIR, root, CLASSES_KVASIR)
-    rows, ignored = [], 0
-    for label in CLASSES_KVASIR:
-        images, others = images_below(root / label)
-        rows += [Row(f"{label}/{image}", label) for image in images]
-        ignored += others
-    return table_of_rows(rows, root, settings, notes=ignored_note(ignored))

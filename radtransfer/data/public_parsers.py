@@ -1,104 +1,16 @@
-"""Mammograms, CBIS-DDSM: 3,103 whole images of 1,566 patients (Lee et al. 2017; CC BY 3.0).
+"""The parsers of the public sets: an unpacked download becomes a table with a row per image.
 
-The four tables, in the folder itself or in `csv/`, and the whole mammograms in any of these forms anywhere below it:
-
-    {mass,calc}_case_description_{train,test}_set.csv     (patient_id,pathology,image file path,…)
-    jpeg/<series UID>/1-249.jpg                           Kaggle's awsaf49/cbis-ddsm-breast-cancer-image-dataset
-    Mass-Training_P_00001_LEFT_CC/…/…/1-1.dcm             The Cancer Imaging Archive; converted in place (1-1.png) too
-    images/Mass-Training_P_00001_LEFT_CC.png              one file per mammogram, as Juodelyte et al. 2023
-
-A table's `image file path` is `Mass-Training_P_00001_LEFT_CC/<study UID>/<series UID>/000000.dcm`: a mammogram is the
-file in a folder called as its series or as its case, or called as its case. Crops and masks have other names.
-
-Classes: BENIGN, into which BENIGN_WITHOUT_CALLBACK is merged, and MALIGNANT, as Juodelyte et al. The tables have a row
-per finding (3,568), which those count as images; here a mammogram is one image, malignant if any finding is (17
-mammograms have both). `cases=all` (default), `mass` or `calc`.
-
-Patients: patient_id. Split: `split=drawn` (default) pools all, as Juodelyte et al.; `split=official` keeps train and
-test of the tables, and stops with cases=all at the 31 patients who have masses on one side and calcifications on the
-other.
-
-References:
-    Lee, Gimenez, Hoogi, Miyake, Gorovoy, Rubin 2017, Scientific Data 4.
-
-Chest X-rays, CheXpert: 223,648 images of 64,740 patients (Irvin et al. 2019; Stanford's research use agreement).
-
-`CheXpert-v1.0-small`, or the full `CheXpert-v1.0`:
-
-    train.csv, valid.csv       (Path,Sex,Age,Frontal/Lateral,AP/PA and 14 observations)
-    train/patient00001/study1/view1_frontal.jpg …        valid/patient64541/study1/view1_frontal.jpg …
-
-Labels: the five of the competition, as in Transfusion (Raghu et al. 2019); --label-column names others of the 14. 1 is
-present, 0 absent, -1 uncertain (--uncertain), empty not mentioned (--unmentioned).
-
-Patients: in the path. Split: `split=official` (default) tests on `valid.csv`, whose 234 images three radiologists
-labelled, and draws the validation images from train by patient; its AUCs have wide intervals. `split=drawn` pools
-both for drawn folds. Images: `view=all` (default), `frontal` or `lateral`. Do not flip them.
-
-References:
-    Irvin et al. 2019, CheXpert, arXiv 1901.07031.
-
-Knee MRI, MRNet: 1,250 examinations with labels (Bien et al. 2018; Stanford's research use agreement).
-
-`MRNet-v1.0`; volumes are uint8 (slices, 256, 256), tables have no header (`0000,1`):
-
-    {train,valid}-{abnormal,acl,meniscus}.csv
-    {train,valid}/{axial,coronal,sagittal}/0000.npy …
-
-Options: `task=acl` (default), `meniscus` or `abnormal`; `plane=sagittal` (default), `coronal` or `axial`;
-`slices=middle` (default), a number of slices around the middle, or `all`. Every slice has the label of its examination.
-
-The slices are written once as PNG files to the cache. Juodelyte et al. 2023 and RadImageNet use sagittal slices that
-radiologists had picked and labelled one by one (1,021 for ACL tears, about the middle; 4,201 for meniscus tears); read
-those with `radimagenet_task`. The middle slice is the nearest that the volumes give; a tear may well lie beside it.
-
-Classes: no, yes. Patients: the examination. Split: `split=drawn` (default) pools both parts, as Juodelyte et al.;
-`split=official` tests on `valid`, the public test set being none.
-
-References:
-    Bien et al. 2018, Deep-learning-assisted diagnosis for knee magnetic resonance imaging, PLOS Medicine 15.
-
-Lymph node sections, PatchCamelyon: 327,680 patches of 96×96 pixels (Veeling et al. 2018; CC0).
-
-The HDF5 files of github.com/basveeling/pcam, unpacked (`gunzip`), anywhere below the folder; arrays `x`, uint8
-(images, 96, 96, 3), and `y`, 0 or 1:
-
-    camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5
-    camelyonpatch_level_2_split_{train,valid,test}_meta.csv     (wsi,…; may be missing)
-
-The patches are written once as PNG files to the cache (some minutes, 6 GB). `images=10000` draws so many of the three
-files together (as they come, by a fixed seed), and writes only those. Juodelyte et al. 2023 use 10,000 as well, in five
-drawn folds, but not the same: their PNG files of the three parts had the same names, so that later parts replaced some
-of the earlier ones.
-
-Classes: no, yes (a tumour in the centre). Patients: the slide, where the meta tables are there. Split:
-`split=official` (default) is that of the files, `split=drawn` pools them for drawn folds.
-
-References:
-    Veeling, Linmans, Winkens, Cohen, Welling 2018, Rotation equivariant CNNs for digital pathology, arXiv 1806.03962.
-
-The tasks of RadImageNet's authors, with their folds: knee, thyroid, breast, lung and head (Mei et al. 2022; MIT).
-
-A folder of github.com/BMEII-AI/RadImageNet, whose tables stand in `dataframe/`; the images of most tasks have to be
-brought from their public sets, under the names in the tables:
-
-    acl/dataframe/{train,val,test}_fold1.csv …              filename,acl_label     images/0001_sagittal_11.000000.png
-    meniscus/dataframe/meniscus_{train,val,test}_fold1.csv …  img_dir,label        the same
-    thyroid/dataframe/thyroid_{train,val,test}_fold1.csv …    img_dir,label        images/22_1.jpg
-    breast/dataframe/breast_{train,val,test}_fold1.csv …      filename,label       images/normal (99).png
-    pneumonia/dataframe/{train,val,test}.csv                  filename,Target,label
-    hemorrhage/dataframe/hemorrhage_{train,val}.csv           pid,label,dir
-    covid19, sarscovid2/dataframe/…_{train,val,test}.csv      filename,label       images/Bozhou_P20-00_0131.png
-
-Classes: as written (yes and no, n and p, benign and malignant, positive and negative; CP, NCP, Normal). Patients: the
-column `pid`, else the beginning of the file name; breast has none. Split: theirs; hemorrhage has no test table, so its
-validation images are the test set. Bone age is a regression and cannot be read.
+Each is called with the folder, the value of every option and the settings. What the sets are, and which trees, options
+and settings they have, stands in `public.py`.
 """
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
@@ -106,168 +18,205 @@ from PIL import Image
 from radtransfer.config.schema import DataSettings
 from radtransfer.data import image_list as fold_directory
 from radtransfer.data.image_files import FileIndex, index_files, is_image_name, walk_files
-from radtransfer.data.image_list import find_split_tables
-from radtransfer.data.public import SPLIT, Option, PublicSet, Row, fingerprint, read_columns, table_of_rows, write_once
+from radtransfer.data.labels import listed, plain
+from radtransfer.data.public import fingerprint, write_once
+from radtransfer.data.public_rows import (
+    Row,
+    WrongTreeError,
+    ignored_note,
+    images_below,
+    images_of_classes,
+    patient_count,
+    read_columns,
+    table_of_rows,
+)
 from radtransfer.data.sheet import read_sheet
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.runs.cache import cache_folder
 
-CBIS_DDSM = PublicSet(
-    name="cbis_ddsm",
-    tree="""
-{mass,calc}_case_description_{train,test}_set.csv, here or in csv/
-jpeg/<series UID>/1-249.jpg …                           (Kaggle), or
-Mass-Training_P_00001_LEFT_CC/<study>/<series>/1-1.dcm  (The Cancer Imaging Archive), or
-images/Mass-Training_P_00001_LEFT_CC.png …
-""",
-    options={"split": SPLIT, "cases": Option(("all", "mass", "calc"))},
+Options = Mapping[str, str]
+
+KVASIR_CLASSES = (
+    *("dyed-lifted-polyps", "dyed-resection-margins", "esophagitis", "normal-cecum"),
+    *("normal-pylorus", "normal-z-line", "polyps", "ulcerative-colitis"),
+)
+SKIN_CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+"""Of the competition."""
+
+REFERABLE = 2
+"""The lowest of the grades 0 to 4 of diabetic retinopathy (ICDR) that is referred: moderate (Raghu et al. 2019)."""
+
+PATCHES_PER_FOLDER = 1000
+"""Patches of PCam that are read at once, and that share a folder of the cache."""
+
+
+def kvasir(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    images, others = images_of_classes(root, KVASIR_CLASSES)
+    return table_of_rows([Row(*image) for image in images], root, settings, notes=ignored_note(others))
+
+
+_MASK = re.compile(r".*_mask(_\d+)?\.\w+", re.IGNORECASE)
+
+
+def busi(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    images, others = images_of_classes(root, ("benign", "malignant", "normal"))
+    pictures = [(path, label) for path, label in images if not _MASK.fullmatch(path)]
+    masks, normal = len(images) - len(pictures), sum(label == "normal" for _, label in pictures)
+    notes, merged = [], {}
+    if options["normal"] == "benign":
+        notes, merged = [f"{normal} normal images counted as benign"], {"normal": "benign"}
+    elif options["normal"] == "leave_out":
+        notes = [f"{normal} normal images left out"]
+        pictures = [(path, label) for path, label in pictures if label != "normal"]
+    if masks:
+        notes.append(f"masks skipped: {masks}")
+    rows = [Row(path, merged.get(label, label)) for path, label in pictures]
+    return table_of_rows(rows, root, settings, notes=notes + ignored_note(others))
+
+
+_XRAY_NAME = re.compile(
+    r"(?P<person>person\d+)_(?P<kind>bacteria|virus)_.+"
+    r"|(?P<series>NORMAL2-)?IM-(?P<number>\d+)-.+"
+    r"|(?P<original>(?:NORMAL|BACTERIA|VIRUS)-\d+)-.+"
 )
 
-PATHOLOGIES = {"BENIGN": "BENIGN", "BENIGN_WITHOUT_CALLBACK": "BENIGN", "MALIGNANT": "MALIGNANT"}
+
+def chest_xray(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    official, by_name = options["split"] == "official", settings.patient_regex is None
+    rows, ignored = [], 0
+    for split in ("train", "val", "test"):
+        images, others = images_of_classes(root, ("NORMAL", "PNEUMONIA"), split) if (root / split).is_dir() else ([], 0)
+        ignored += others
+        for path, label in images:
+            patient = _xray_patient(path, apart=official)
+            if patient is None and by_name:
+                raise DataError(
+                    f"chest_xray: {path!r} does not tell its patient; expected a name such as "
+                    "person1_bacteria_1.jpeg or NORMAL2-IM-1427-0001.jpeg. Remove it, or give --patient-regex."
+                )
+            rows.append(Row(path, label, patient, split if official else ""))
+    notes = [f"{patient_count(rows)} patients by the file names"] if by_name else []
+    return table_of_rows(rows, root, settings, notes=notes + ignored_note(ignored))
 
 
-@dataclass
-class Mammogram:
-    """A whole image: case (`Mass-Training_P_00001_LEFT_CC`), series, patient, split and the labels of its findings."""
+def _xray_patient(path: str, *, apart: bool) -> str | None:
+    """The patient that a file name tells; with `apart`, series and kinds that number patients apart count as such."""
+    match = _XRAY_NAME.fullmatch(path.rpartition("/")[2])
+    if match is None:
+        return None
+    if match["person"]:
+        return f"{match['person']}_{match['kind']}" if apart else match["person"]
+    if match["number"]:
+        return f"{match['series'] or ''}IM-{match['number']}" if apart else match["number"]
+    return match["original"]
 
-    case: str
-    series: str
-    patient: str
-    split: str
-    labels: set[str]
+
+def _of_grades(rows: Sequence[Row], root: Path, settings: DataSettings, notes: Sequence[str] = ()) -> ImageTable:
+    """The table of graded fundus photographs, whose AUC is of referable ones where the user has not said of what."""
+    rows = [row._replace(label=plain(row.label)) for row in rows]
+    if settings.positive_from is None:
+        custom = f"AUC of grade {REFERABLE} or worse (referable), the custom of this set; --positive-from changes it"
+        notes = [*notes, custom]
+    return table_of_rows(rows, root, settings, positive_from=REFERABLE, notes=notes)
 
 
-def read(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`, `FOLDER[,split=drawn|official][,cases=all|mass|calc]`.
+def _graded(path: str, image: str, grade: str, patient: str | None = None, split: str = "") -> Row:
+    if plain(grade) not in ("0", "1", "2", "3", "4"):
+        raise DataError(f"The grade of {image} is {grade!r}; expected 0, 1, 2, 3 or 4. Correct the table.")
+    return Row(path, plain(grade), patient, split)
 
-    Raises:
-        DataError: Another tree, or a table that holds something else.
-        ConfigError: An option it does not have.
-    """
-    root, options = CBIS_DDSM.open(settings, location)
-    kinds = ("mass", "calc") if options["cases"] == "all" else (options["cases"],)
-    mammograms: dict[str, Mammogram] = {}
-    findings = sum(
-        _collect(_table(root, kind, split), split, mammograms) for kind in kinds for split in ("train", "test")
-    )
-    places = Places(root)
-    found = {case: places.find(mammogram) for case, mammogram in mammograms.items()}
-    if not any(found.values()):
-        raise CBIS_DDSM.error(root, f"has none of the {len(found)} mammograms in its tables")
-    rows = [
-        Row(
-            found[case] or f"{case}.png",
-            "MALIGNANT" if "MALIGNANT" in mammogram.labels else "BENIGN",
-            mammogram.patient,
-            mammogram.split if options["split"] == "official" else "",
-        )
-        for case, mammogram in mammograms.items()
+
+def aptos2019(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    graded = read_columns(root / "train.csv", "id_code", "diagnosis")
+    return _of_grades([_graded(f"train_images/{image}.png", image, grade) for image, grade in graded], root, settings)
+
+
+def eyepacs(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    official = options["split"] == "official"
+    images = [
+        ("train", "train" if official else "", *cells)
+        for cells in read_columns(root / "trainLabels.csv", "image", "level")
     ]
-    both = sum(len(mammogram.labels) > 1 for mammogram in mammograms.values())
-    notes = [
-        f"{findings} findings in {len(rows)} mammograms of {len({row.patient for row in rows})} patients; "
-        f"{both} with benign and malignant findings are malignant",
-        "BENIGN_WITHOUT_CALLBACK counted as BENIGN",
-    ]
+    if official:
+        solution, splits = root / "retinopathy_solution.csv", {"Public": "val", "Private": "test"}
+        if not solution.is_file():
+            raise WrongTreeError("has no retinopathy_solution.csv, which split=official needs")
+        for image, level, usage in read_columns(solution, "image", "level", "Usage"):
+            if usage not in splits:
+                raise DataError(f"{solution}: Usage of {image} is {usage!r}; expected Public or Private.")
+            images.append(("test", splits[usage], image, level))
+    rows = []
+    for folder, split, image, level in images:
+        patient, _, eye = image.rpartition("_")
+        if not patient or eye not in ("left", "right"):
+            raise DataError(f"eyepacs: expected an image such as 10_left, received {image!r}.")
+        rows.append(_graded(f"{folder}/{image}.jpeg", image, level, patient, split))
+    return _of_grades(rows, root, settings, [f"{patient_count(rows)} patients by the image names"])
+
+
+def ham10000(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    folders = [f"HAM10000_images_part_{number}" for number in (1, 2)]
+    places = {
+        Path(image).stem: f"{folder}/{image}"
+        for folder in folders
+        if (root / folder).is_dir()
+        for image in images_below(root / folder)[0]
+    }
+    rows = []
+    for lesion, image, dx in read_columns(root / "HAM10000_metadata.csv", "lesion_id", "image_id", "dx"):
+        if dx.upper() not in SKIN_CLASSES:
+            raise DataError(f"ham10000: dx of {image} is {dx!r}; expected one of {', '.join(SKIN_CLASSES).lower()}.")
+        rows.append(Row(places.get(image, f"{folders[0]}/{image}.jpg"), dx.upper(), lesion))
+    return table_of_rows(rows, root, settings, notes=[f"patients are lesions ({patient_count(rows)})"])
+
+
+def isic2018(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    def find_table(name: str) -> Path | None:
+        places = (root / f"ISIC2018_Task3_{name}.csv", root / f"ISIC2018_Task3_{name}" / f"ISIC2018_Task3_{name}.csv")
+        return next((file for file in places if file.is_file()), None)
+
+    groups, lesions, without, rows = find_table("Training_LesionGroupings"), {}, 0, []
+    if groups is None:
+        notes = ["no ISIC2018_Task3_Training_LesionGroupings.csv, so images of one lesion are not kept together"]
+    else:
+        lesions = dict(read_columns(groups, "image", "lesion_id"))
+        notes = [f"patients are lesions ({len(set(lesions.values()))})"]
+    official = {"Training": "train", "Validation": "val", "Test": "test"}
+    for part, split in official.items() if options["split"] == "official" else [("Training", "")]:
+        truth = find_table(f"{part}_GroundTruth")
+        if truth is None:
+            raise WrongTreeError(f"has no ISIC2018_Task3_{part}_GroundTruth.csv")
+        for image, *cells in read_columns(truth, "image", *SKIN_CLASSES):
+            found = [name for name, cell in zip(SKIN_CLASSES, cells, strict=True) if plain(cell) == "1"]
+            if len(found) != 1:
+                raise DataError(f"isic2018: {image} has {len(found)} diagnoses ({', '.join(cells)}); expected one 1.0.")
+            without += part == "Training" and image not in lesions
+            lesion = None if groups is None else lesions.get(image, image)
+            rows.append(Row(f"ISIC2018_Task3_{part}_Input/{image}.jpg", found[0], lesion, split))
+    if without and groups is not None:
+        notes.append(f"{without} training images have no lesion in the table and count as lesions of their own")
     return table_of_rows(rows, root, settings, notes=notes)
 
 
-def _table(root: Path, kind: str, split: str) -> Path:
-    name = f"{kind}_case_description_{split}_set.csv"
-    for file in (root / name, root / "csv" / name):
-        if file.is_file():
-            return file
-    raise CBIS_DDSM.error(root, f"has no {name}")
+_CHEXPERT_PATH = re.compile(r"(?:.*/)?(?P<path>(?:train|valid)/(?P<patient>patient\d+)/.+)")
 
 
-def _collect(file: Path, split: str, mammograms: dict[str, Mammogram]) -> int:
-    """Adds the findings of a table to their mammograms; the number of findings."""
-    findings = read_columns(file, "patient_id", "pathology", "image file path")
-    for patient, pathology, path in findings:
-        parts = PurePosixPath(path.strip('"')).parts
-        if pathology not in PATHOLOGIES or len(parts) < 3:
-            raise DataError(
-                f"{file}: expected a pathology ({', '.join(PATHOLOGIES)}) and an image file path "
-                f"CASE/STUDY/SERIES/FILE, received {pathology!r} and {path!r}."
-            )
-        case, series = parts[0], parts[2]
-        mammogram = mammograms.setdefault(case, Mammogram(case, series, patient, split, set()))
-        if (mammogram.series, mammogram.patient, mammogram.split) != (series, patient, split):
-            raise DataError(f"{file}: {case} has two series, patients or splits. Download the tables again.")
-        mammogram.labels.add(PATHOLOGIES[pathology])
-    return len(findings)
-
-
-class Places:
-    """The images below `root`, by every folder they are in and by their own names without suffix."""
-
-    def __init__(self, root: Path):
-        self._root = root
-        self._files: dict[str, list[str]] = defaultdict(list)
-        for file in walk_files(root, outside=True):
-            *folders, name = file.split("/")
-            if is_image_name(name):
-                for key in dict.fromkeys((*folders, name.rpartition(".")[0])):
-                    self._files[key].append(file)
-
-    def find(self, mammogram: Mammogram) -> str | None:
-        """Where it is, relative to the root; a converted image goes before its DICOM file.
-
-        Raises:
-            DataError: Several images could be it.
-        """
-        for key in (mammogram.series, mammogram.case):
-            files = self._files.get(key, [])
-            found = [file for file in files if not file.endswith(".dcm")] or files
-            if len(found) > 1:
-                raise DataError(
-                    f"cbis_ddsm: {found[0]!r} and {found[1]!r} in {self._root} could both be {mammogram.case}. "
-                    "Keep one."
-                )
-            if found:
-                return found[0]
-        return None
-
-
-LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-"""Of the competition."""
-
-CHEXPERT = PublicSet(
-    name="chexpert",
-    tree="""
-train.csv, valid.csv       with the columns Path, Frontal/Lateral and the 14 observations
-train/patient00001/study1/view1_frontal.jpg …
-valid/patient64541/study1/view1_frontal.jpg …
-""",
-    holds=("train.csv", "valid.csv"),
-    inside=("CheXpert-v1.0-small", "CheXpert-v1.0"),
-    options={"split": Option(("official", "drawn")), "view": Option(("all", "frontal", "lateral"))},
-    columns=("label_column",),
-)
-
-_PATH = re.compile(r"(?:.*/)?(?P<path>(?:train|valid)/(?P<patient>patient\d+)/.+)")
-
-
-def read_chexpert(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`, `FOLDER[,split=official|drawn][,view=all|frontal|lateral]`.
-
-    Raises:
-        DataError: Another tree, or a table that holds something else.
-        ConfigError: An option it does not have.
-    """
-    root, options = CHEXPERT.open(settings, location)
-    labels = settings.label_column or LABELS
-    official, view = options["split"] == "official", options["view"]
-    rows, left = [], 0
-    for name, split in (("train.csv", "train"), ("valid.csv", "test")):
-        file = root / name
+def chexpert(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    labels, view = settings.label_column or CHEXPERT_LABELS, options["view"]
+    official, rows, left = options["split"] == "official", [], 0
+    for file, split in ((root / "train.csv", "train"), (root / "valid.csv", "test")):
         for path, side, *cells in read_columns(file, "Path", "Frontal/Lateral", labels=labels):
-            if view in ("all", side.lower()):
-                rows.append(_row(file, path, tuple(cells), split if official else ""))
-            else:
+            if view not in ("all", side.lower()):
                 left += 1
-    notes = [f"{len({row.patient for row in rows})} patients by the paths", f"labels: {', '.join(labels)}"]
+                continue
+            match = _CHEXPERT_PATH.fullmatch(path)
+            if match is None:
+                expected = "expected a Path such as train/patient00001/study1/view1_frontal.jpg"
+                raise DataError(f"{file}: {expected}, got {path!r}.")
+            rows.append(Row(match["path"], tuple(cells), match["patient"], split if official else ""))
+    notes = [f"{patient_count(rows)} patients by the paths", f"labels: {', '.join(labels)}"]
     if left:
         notes.append(f"{left} images that are not {view} left out")
     if official:
@@ -275,80 +224,153 @@ def read_chexpert(settings: DataSettings, location: str | None = None) -> ImageT
     return table_of_rows(rows, root, settings, labels=labels, notes=notes)
 
 
-def _row(file: Path, path: str, cells: tuple[str, ...], split: str) -> Row:
-    match = _PATH.fullmatch(path)
-    if match is None:
-        raise DataError(f"{file}: expected a Path such as train/patient00001/study1/view1_frontal.jpg, got {path!r}.")
-    return Row(match["path"], cells, match["patient"], split)
-
-
-MRNET = PublicSet(
-    name="mrnet",
-    tree="""
-train-acl.csv, valid-acl.csv, train-meniscus.csv, …        without a header: 0000,1
-train/sagittal/0000.npy …, train/coronal/…, train/axial/…
-valid/sagittal/1130.npy …
-""",
-    holds=("train", "valid"),
-    inside=("MRNet-v1.0",),
-    options={
-        "task": Option(("acl", "meniscus", "abnormal")),
-        "plane": Option(("sagittal", "coronal", "axial")),
-        "slices": Option(("middle", "all"), number=True),
-        "split": SPLIT,
-    },
-)
-
-_LINE = re.compile(r"\s*(\d{4})\s*,\s*([01])(?:\.0*)?\s*")
-
-
-@dataclass(frozen=True)
-class Examination:
-    """A volume: its part ("train" or "valid"), number, label, file (None: not there) and the slices that are used."""
-
-    part: str
-    number: str
-    label: str
-    file: Path | None
-    slices: tuple[int, ...]
-
-    def path(self, index: int) -> str:
-        """Of a slice, in the cache."""
-        return f"{self.part}/{self.number}_{index:02d}.png"
-
-
-def read_mrnet(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The slices of the folder `location`, `FOLDER[,task=…][,plane=…][,slices=middle|all|N][,split=drawn|official]`.
-
-    Raises:
-        DataError: Another tree, a table or volume that holds something else, or a cache that cannot be written.
-        ConfigError: An option it does not have.
-    """
-    root, options = MRNET.open(settings, location)
-    plane, slices = options["plane"], options["slices"]
-    examinations = [
-        _examination(root, part, number, label, plane=plane, slices=slices)
-        for part in ("train", "valid")
-        for number, label in _labels(root, part, options["task"])
-    ]
-    there = [examination for examination in examinations if examination.file is not None]
-    if not there:
-        raise MRNET.error(root, f"has no {plane} volume of the {len(examinations)} examinations in its tables")
-    key = fingerprint(examination.file for examination in there)
-    folder = cache_folder() / "mrnet" / f"{plane}-{slices}-{key}"
-    folder, told = write_once(folder, lambda draft: _write(draft, there), what="The slices of MRNet")
-    splits = {"train": "train", "valid": "test"} if options["split"] == "official" else {"train": "", "valid": ""}
+def ddti(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    images = [image for image in images_below(root)[0] if "/" not in image]
+    matches = {image: re.fullmatch(r"(\d+)_\d+\.\w+", image) for image in images}
+    cases = {image: match[1] for image, match in matches.items() if match}
+    files = {file.stem: file for file in sorted(root.glob("*.xml")) if not file.name.startswith(".")}
+    if not cases or not files:
+        raise WrongTreeError(f"has {len(cases)} images called N_M.jpg and {len(files)} XML files")
+    without = [image for image, case in cases.items() if case not in files]
+    if without:
+        raise WrongTreeError(f"has no XML file for {len(without)} images, such as {without[0]}")
+    scores = {case: _tirads_score(files[case]) for case in dict.fromkeys(cases.values())}
     rows = [
-        Row(examination.path(index), examination.label, examination.number, splits[examination.part])
-        for examination in examinations
-        for index in examination.slices
+        Row(image, "malignant" if (scores[case] or 0) >= 4 else "benign", case)
+        for image, case in cases.items()
+        if scores[case] is not None or options["unscored"] == "benign"
     ]
+    notes = []
+    if unscored := sum(scores[case] is None for case in cases.values()):
+        done = {"leave_out": "are left out", "benign": "count as benign"}[options["unscored"]]
+        notes.append(f"{unscored} images of examinations without a TI-RADS score {done}")
+    if other := [image for image in images if image not in cases]:
+        notes.append(f"images that are not called N_M.jpg, ignored: {listed(other, limit=3)}")
+    return table_of_rows(rows, root, settings, notes=notes)
+
+
+def _tirads_score(file: Path) -> int | None:
+    """The TI-RADS score of an examination without its letter, 1 to 5; None where it has none."""
+    try:
+        text = plain(ElementTree.parse(file).getroot().findtext("tirads") or "")
+    except (ElementTree.ParseError, OSError) as error:
+        raise DataError(f"Cannot read {file}: {error}. Download it again.") from None
+    match = re.fullmatch(r"([1-5])[abc]?", text, re.IGNORECASE)
+    if text and match is None:
+        raise DataError(f"{file}: expected a TI-RADS score of 1 to 5 (4a, 4b, 4c), received {text!r}. Correct it.")
+    return int(match[1]) if match else None
+
+
+PATHOLOGIES = {"BENIGN": "BENIGN", "BENIGN_WITHOUT_CALLBACK": "BENIGN", "MALIGNANT": "MALIGNANT"}
+
+
+def cbis_ddsm(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    of_case: dict[str, tuple[str, str, str]] = {}  # series, patient, split
+    labels: dict[str, set[str]] = defaultdict(set)
+    findings = 0
+    for kind in ("mass", "calc") if options["cases"] == "all" else (options["cases"],):
+        for split in ("train", "test"):
+            for file, patient, pathology, path in _mammogram_findings(root, kind, split):
+                findings += 1
+                parts = PurePosixPath(path.strip('"')).parts
+                if pathology not in PATHOLOGIES or len(parts) < 3:
+                    raise DataError(
+                        f"{file}: expected a pathology ({', '.join(PATHOLOGIES)}) and an image file path "
+                        f"CASE/STUDY/SERIES/FILE, received {pathology!r} and {path!r}."
+                    )
+                case, _, series = parts[:3]
+                if of_case.setdefault(case, (series, patient, split)) != (series, patient, split):
+                    raise DataError(f"{file}: {case} has two series, patients or splits. Download the tables again.")
+                labels[case].add(PATHOLOGIES[pathology])
+    find = _mammogram_finder(root)
+    places = {case: find(case, series) for case, (series, _, _) in of_case.items()}
+    if not any(places.values()):
+        raise WrongTreeError(f"has none of the {len(places)} mammograms in its tables")
+    official = options["split"] == "official"
+    rows = [
+        Row(
+            places[case] or f"{case}.png",
+            "MALIGNANT" if "MALIGNANT" in labels[case] else "BENIGN",
+            patient,
+            split if official else "",
+        )
+        for case, (_, patient, split) in of_case.items()
+    ]
+    both = sum(len(found) > 1 for found in labels.values())
     notes = [
-        *told,
-        f"{len(rows)} {plane} slices ({slices}) of {len(examinations)} examinations, as PNG files in {folder}",
+        f"{findings} findings in {len(rows)} mammograms of {patient_count(rows)} patients; "
+        f"{both} with benign and malignant findings are malignant",
+        "BENIGN_WITHOUT_CALLBACK counted as BENIGN",
     ]
-    if len(there) < len(examinations):
-        notes.append(f"{len(examinations) - len(there)} examinations have no {plane} volume")
+    return table_of_rows(rows, root, settings, notes=notes)
+
+
+def _mammogram_findings(root: Path, kind: str, split: str) -> list[tuple[Path, str, str, str]]:
+    name = f"{kind}_case_description_{split}_set.csv"
+    file = next((file for file in (root / name, root / "csv" / name) if file.is_file()), None)
+    if file is None:
+        raise WrongTreeError(f"has no {name}")
+    return [(file, *cells) for cells in read_columns(file, "patient_id", "pathology", "image file path")]
+
+
+def _mammogram_finder(root: Path) -> Callable[[str, str], str | None]:
+    """Where the image of a case and series is, relative to the root; a converted image goes before its DICOM file.
+
+    It is called as its case, or in a folder that is called as its series or case.
+    """
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for file in walk_files(root, outside=True):
+        *folders, name = file.split("/")
+        for key in dict.fromkeys((*folders, name.rpartition(".")[0])) if is_image_name(name) else ():
+            by_name[key].append(file)
+
+    def find(case: str, series: str) -> str | None:
+        for key in (series, case):
+            files = by_name.get(key, [])
+            found = [file for file in files if not file.endswith(".dcm")] or files
+            if len(found) > 1:
+                raise DataError(f"cbis_ddsm: {found[0]!r} and {found[1]!r} in {root} could both be {case}. Keep one.")
+            if found:
+                return found[0]
+        return None
+
+    return find
+
+
+def mrnet(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    plane, slices = options["plane"], options["slices"]
+    splits = {"train": "train", "valid": "test"} if options["split"] == "official" else {"train": "", "valid": ""}
+    examinations = [
+        (part, number, label)
+        for part in splits
+        for number, label in _examinations(root / f"{part}-{options['task']}.csv")
+    ]
+    places = {(part, number): root / part / plane / f"{number}.npy" for part, number, _ in examinations}
+    there = {examination: file for examination, file in places.items() if file.is_file()}
+    taken = {examination: chosen_slices(len(_volume(file)), slices) for examination, file in there.items()}
+    if not there:
+        raise WrongTreeError(f"has no {plane} volume of the {len(examinations)} examinations in its tables")
+
+    def write(draft: Path) -> None:
+        for part in splits:
+            (draft / part).mkdir()
+        for (part, number), file in there.items():
+            volume = _volume(file)
+            for index in taken[part, number]:
+                image = Image.fromarray(np.ascontiguousarray(volume[index]))
+                image.save(draft / f"{part}/{number}_{index:02d}.png")
+
+    folder = cache_folder() / "mrnet" / f"{plane}-{slices}-{fingerprint(there.values())}"
+    folder, notes = write_once(folder, write, what="The slices of MRNet")
+    rows = [
+        Row(f"{part}/{number}_{index:02d}.png", label, number, splits[part])
+        for part, number, label in examinations
+        for index in taken.get((part, number), (0,))
+    ]
+    found = f"{len(rows)} {plane} slices ({slices}) of {len(examinations)} examinations, as PNG files in {folder}"
+    notes = [*notes, found]
+    if without := sum((part, number) not in there for part, number, _ in examinations):
+        notes.append(f"{without} examinations have no {plane} volume")
     return table_of_rows(rows, folder, settings, notes=notes)
 
 
@@ -359,26 +381,18 @@ def chosen_slices(count: int, wanted: str) -> tuple[int, ...]:
     return tuple(range(first, first + size))
 
 
-def _labels(root: Path, part: str, task: str) -> list[tuple[str, str]]:
+def _examinations(file: Path) -> list[tuple[str, str]]:
     """The number and the label of each examination of a part."""
-    file = root / f"{part}-{task}.csv"
     if not file.is_file():
-        raise MRNET.error(root, f"has no {file.name}")
+        raise WrongTreeError(f"has no {file.name}")
     found = []
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        match = _LINE.fullmatch(line)
-        if match is None and line.strip():
-            raise DataError(f"{file} line {number}: expected an examination and 0 or 1 (0000,1), received {line!r}.")
+        match = re.fullmatch(r"\s*(\d{4})\s*,\s*([01])(?:\.0*)?\s*", line)
         if match:
             found.append((match[1], "yes" if match[2] == "1" else "no"))
+        elif line.strip():
+            raise DataError(f"{file} line {number}: expected an examination and 0 or 1 (0000,1), received {line!r}.")
     return found
-
-
-def _examination(root: Path, part: str, number: str, label: str, *, plane: str, slices: str) -> Examination:
-    file = root / part / plane / f"{number}.npy"
-    if not file.is_file():
-        return Examination(part, number, label, None, (0,))
-    return Examination(part, number, label, file, chosen_slices(len(_volume(file)), slices))
 
 
 def _volume(file: Path) -> np.ndarray:
@@ -394,159 +408,93 @@ def _volume(file: Path) -> np.ndarray:
     return volume
 
 
-def _write(folder: Path, examinations: list[Examination]) -> None:
-    for part in ("train", "valid"):
-        (folder / part).mkdir()
-    for examination in examinations:
-        volume = _volume(examination.file)
-        for index in examination.slices:
-            Image.fromarray(np.ascontiguousarray(volume[index])).save(folder / examination.path(index))
+def pcam(root: Path, options: Options, settings: DataSettings) -> ImageTable:
+    index, splits = index_files(root, outside=True), {"train": "train", "valid": "val", "test": "test"}
+    files, labels, slides = {}, {}, {}
+    for part in splits:
+        files[part], labels[part], slides[part] = _patch_files(root, index, part)
+    chosen = _chosen_patches({part: len(found) for part, found in labels.items()}, options["images"])
 
+    def patch(part: str, number: int) -> str:
+        return f"{part}/{number // PATCHES_PER_FOLDER:03d}/{number:06d}.png"
 
-PCAM = PublicSet(
-    name="pcam",
-    tree="""
-camelyonpatch_level_2_split_train_x.h5, …_train_y.h5, …_train_meta.csv   (unpacked; the meta tables may be missing)
-camelyonpatch_level_2_split_valid_x.h5, …_valid_y.h5, …_valid_meta.csv
-camelyonpatch_level_2_split_test_x.h5, …_test_y.h5, …_test_meta.csv
-""",
-    options={"split": Option(("official", "drawn")), "images": Option(("all",), number=True)},
-)
+    def write(draft: Path) -> None:
+        for part, numbers in chosen.items():
+            for block in np.unique(numbers // PATCHES_PER_FOLDER).tolist():
+                first = block * PATCHES_PER_FOLDER
+                patches = _array(files[part], "x", slice(first, first + PATCHES_PER_FOLDER))
+                (draft / patch(part, first)).parent.mkdir(parents=True)
+                for number in numbers[numbers // PATCHES_PER_FOLDER == block].tolist():
+                    Image.fromarray(patches[number - first]).save(draft / patch(part, number), compress_level=1)
 
-_SPLITS = {"train": "train", "valid": "val", "test": "test"}
-_BLOCK = 1000
-"""Patches that are read at once, and that share a folder of the cache."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of the three files: its name, the file of the patches, their labels (int, 0 or 1) and slides, or None."""
-
-    name: str
-    file: Path
-    labels: np.ndarray
-    slides: tuple[str, ...] | None
-
-    def path(self, index: int) -> str:
-        """Of a patch, in the cache."""
-        return f"{self.name}/{index // _BLOCK:03d}/{index:06d}.png"
-
-
-def read_pcam(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The patches of the folder `location`, `FOLDER[,split=official|drawn][,images=all|N]`.
-
-    Raises:
-        DataError: Another tree, files that do not fit each other, or no room for the patches.
-        ConfigError: An option it does not have, or more images than there are.
-    """
-    root, options = PCAM.open(settings, location)
-    index = index_files(root, outside=True)
-    parts = [_part(root, index, name) for name in _SPLITS]
-    chosen = _chosen(parts, options["images"])
-    key = fingerprint(part.file for part in parts)
-    folder = cache_folder() / "pcam" / f"{options['images']}-{key}"
-    folder, told = write_once(folder, lambda draft: _write_pcam(draft, parts, chosen), what="The patches of PCam")
-    known = all(part.slides is not None for part in parts)
+    folder = cache_folder() / "pcam" / f"{options['images']}-{fingerprint(files.values())}"
+    folder, notes = write_once(folder, write, what="The patches of PCam")
+    known, official = None not in slides.values(), options["split"] == "official"
     rows = [
         Row(
-            part.path(index),
-            "yes" if part.labels[index] else "no",
-            part.slides[index] if known else None,
-            _SPLITS[part.name] if options["split"] == "official" else "",
+            patch(part, number),
+            "yes" if labels[part][number] else "no",
+            slides[part][number] if known else None,
+            splits[part] if official else "",
         )
-        for part, indices in zip(parts, chosen, strict=True)
-        for index in indices.tolist()
+        for part, numbers in chosen.items()
+        for number in numbers.tolist()
     ]
-    notes = [*told, f"{len(rows)} of {sum(len(part.labels) for part in parts)} patches, as PNG files in {folder}"]
+    total = sum(map(len, labels.values()))
+    notes = [*notes, f"{len(rows)} of {total} patches, as PNG files in {folder}"]
     if known:
-        notes.append(f"patients are slides ({len({row.patient for row in rows})})")
+        notes.append(f"patients are slides ({patient_count(rows)})")
     return table_of_rows(rows, folder, settings, notes=notes)
 
 
-def _part(root: Path, index: FileIndex, name: str) -> Part:
-    stem = f"camelyonpatch_level_2_split_{name}"
-    files = {kind: index.find(f"{stem}_{kind}") for kind in ("x.h5", "y.h5", "meta.csv")}
-    for kind in ("x.h5", "y.h5"):
-        if files[kind] is None:
+def _patch_files(root: Path, index: FileIndex, part: str) -> tuple[Path, np.ndarray, tuple[str, ...] | None]:
+    """The file of the patches of a part, their labels (int, 0 or 1), and their slides or None."""
+    stem = f"camelyonpatch_level_2_split_{part}"
+    patches, truth, meta = (index.find(f"{stem}_{kind}") for kind in ("x.h5", "y.h5", "meta.csv"))
+    for kind, file in (("x.h5", patches), ("y.h5", truth)):
+        if file is None:
             packed = " (only packed: run gunzip on it)" if index.find(f"{stem}_{kind}.gz") else ""
-            raise PCAM.error(root, f"has no {stem}_{kind}{packed}")
-    labels = _array(files["y.h5"], "y").reshape(-1)
-    count = _count(files["x.h5"])
-    slides = None
-    if files["meta.csv"] is not None:
-        slides = tuple(slide for (slide,) in read_columns(files["meta.csv"], "wsi"))
-    if len(labels) != count or not np.isin(labels, (0, 1)).all() or len(slides or labels) != count:
+            raise WrongTreeError(f"has no {stem}_{kind}{packed}")
+    labels = _array(truth, "y").reshape(-1)
+    shape, dtype = _array(patches, "x", None)
+    if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
+        raise DataError(f"{patches}: expected uint8 (images, height, width, 3), received {dtype} {shape}.")
+    slides = tuple(slide for (slide,) in read_columns(meta, "wsi")) if meta else None
+    if len(labels) != shape[0] or not np.isin(labels, (0, 1)).all() or len(slides or labels) != shape[0]:
         raise DataError(
-            f"pcam: {files['x.h5']} holds {count} patches, {files['y.h5'].name} {len(labels)} labels (expected 0 or 1)"
-            + (f", {files['meta.csv'].name} {len(slides)} rows" if slides else "")
+            f"pcam: {patches} holds {shape[0]} patches, {truth.name} {len(labels)} labels (expected 0 or 1)"
+            + (f", {meta.name} {len(slides)} rows" if slides else "")
             + ". Download them again."
         )
-    return Part(name, files["x.h5"], labels, slides)
+    return patches, labels, slides
 
 
-def _array(file: Path, key: str, part: slice = slice(None)) -> np.ndarray:
+def _array(file: Path, key: str, part: slice | None = slice(None)) -> Any:
+    """A part of an array of an HDF5 file; its shape and type with None."""
     import h5py
 
     try:
         with h5py.File(file) as handle:
-            return handle[key][part]
+            return (handle[key].shape, handle[key].dtype) if part is None else handle[key][part]
     except (OSError, KeyError) as error:
         raise DataError(f"Cannot read the array {key!r} of {file} ({error}). Download it again.") from None
 
 
-def _count(file: Path) -> int:
-    """The number of patches.
-
-    Raises:
-        DataError: The file holds something else.
-    """
-    import h5py
-
-    try:
-        with h5py.File(file) as handle:
-            shape, dtype = handle["x"].shape, handle["x"].dtype
-    except (OSError, KeyError) as error:
-        raise DataError(f"Cannot read the array 'x' of {file} ({error}). Download it again.") from None
-    if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
-        raise DataError(f"{file}: expected uint8 (images, height, width, 3), received {dtype} {shape}.")
-    return shape[0]
-
-
-def _chosen(parts: list[Part], images: str) -> list[np.ndarray]:
-    """The patches of each part that are used, sorted."""
-    counts = [len(part.labels) for part in parts]
-    total = sum(counts)
+def _chosen_patches(counts: Mapping[str, int], images: str) -> dict[str, np.ndarray]:
+    """The patches of each part that are used, sorted; drawn with one seed from all parts together."""
     if images == "all":
-        return [np.arange(count) for count in counts]
+        return {part: np.arange(count) for part, count in counts.items()}
+    total = sum(counts.values())
     if int(images) > total:
         raise ConfigError(f"pcam: images={images}, but there are {total}. Ask for fewer, or leave it out.")
-    drawn = np.sort(np.random.default_rng(0).choice(total, int(images), replace=False))
-    starts = np.cumsum([0, *counts])
-    return [drawn[(drawn >= low) & (drawn < high)] - low for low, high in zip(starts, starts[1:], strict=False)]
+    drawn, start, chosen = np.sort(np.random.default_rng(0).choice(total, int(images), replace=False)), 0, {}
+    for part, count in counts.items():
+        chosen[part] = drawn[(drawn >= start) & (drawn < start + count)] - start
+        start += count
+    return chosen
 
 
-def _write_pcam(folder: Path, parts: list[Part], chosen: list[np.ndarray]) -> None:
-    for part, indices in zip(parts, chosen, strict=True):
-        for block in np.unique(indices // _BLOCK).tolist():
-            patches = _array(part.file, "x", slice(block * _BLOCK, (block + 1) * _BLOCK))
-            (folder / part.path(block * _BLOCK)).parent.mkdir(parents=True)
-            for index in indices[indices // _BLOCK == block].tolist():
-                Image.fromarray(patches[index - block * _BLOCK]).save(folder / part.path(index), compress_level=1)
-
-
-RADIMAGENET_TASK = PublicSet(
-    name="radimagenet_task",
-    tree="""
-dataframe/train_fold1.csv, val_fold1.csv, test_fold1.csv …    (acl; or with a prefix: meniscus_, thyroid_, breast_)
-dataframe/train.csv, val.csv, test.csv                        (pneumonia; or with a prefix: covid19_, hemorrhage_ …)
-images/…
-""",
-    columns=("image_root",),
-)
-
-_PATHS, _LABELS = ("filename", "img_dir", "dir"), ("acl_label", "label")
-
-PATIENTS = (
+TASK_PATIENTS = (
     r"(\d{4})_(?:sagittal|coronal|axial)_[\d.]+",  # MRNet: examination_plane_slice
     r"(\d+)_\d+",  # DDTI: examination_image
     r"([A-Za-z]+_[NP]\d+)-\d+_.+",  # COVID-19: hospital_patient-slice
@@ -555,28 +503,22 @@ PATIENTS = (
 """Of file names without suffix; the first that fits all of them tells the patients."""
 
 
-def read_radimagenet_task(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of a task, in the folder `location`, or below `image_root`.
-
-    Raises:
-        DataError: Another tree, bone age, or tables that contradict themselves.
-    """
-    root, _ = RADIMAGENET_TASK.open(settings, location)
+def radimagenet_task(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     folder = root / "dataframe" if (root / "dataframe").is_dir() else root
-    tables = [table for table in find_split_tables(folder) if table.split == "train"]
-    if not tables:
-        raise RADIMAGENET_TASK.error(root, "has no table train_fold1.csv or train.csv, with or without a prefix")
-    columns = read_sheet(tables[0].file).columns
+    file = next((table.file for table in fold_directory.find_split_tables(folder) if table.split == "train"), None)
+    if file is None:
+        raise WrongTreeError("has no table train_fold1.csv or train.csv, with or without a prefix")
+    columns = read_sheet(file).columns
     if "boneage" in columns:
         raise DataError(
-            f"{tables[0].file} gives bone age in months, a regression; radtransfer classifies. "
+            f"{file} gives bone age in months, a regression; radtransfer classifies. "
             "Make a table of classes of it, and read that as a CSV."
         )
-    path = next((name for name in _PATHS if name in columns), None)
-    label = next((name for name in _LABELS if name in columns), None)
+    path = next((name for name in ("filename", "img_dir", "dir") if name in columns), None)
+    label = next((name for name in ("acl_label", "label") if name in columns), None)
     if path is None or label is None:
         raise DataError(
-            f"{tables[0].file}: expected a column {', '.join(_PATHS[:-1])} or {_PATHS[-1]}, and acl_label or label. "
+            f"{file}: expected a column filename, img_dir or dir, and acl_label or label. "
             f"Columns: {', '.join(columns)}."
         )
     own = replace(
@@ -587,25 +529,14 @@ def read_radimagenet_task(settings: DataSettings, location: str | None = None) -
         image_root=settings.image_root or str(folder.parent if folder.name == "dataframe" else folder),
     )
     table = fold_directory.read(own, str(folder))
-    return _with_test(_with_patients(table, settings))
-
-
-def _with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
-    if table.patients is not None or settings.patient_regex is not None:
-        return table
-    names = [PurePosixPath(path).name.rpartition(".")[0] for path in table.paths]
-    for pattern in PATIENTS:
-        matches = [re.fullmatch(pattern, name) for name in names]
-        if all(matches):
+    if table.patients is None and settings.patient_regex is None:
+        names = [PurePosixPath(path).name.rpartition(".")[0] for path in table.paths]
+        found = ([re.fullmatch(pattern, name) for name in names] for pattern in TASK_PATIENTS)
+        if matches := next(filter(all, found), None):
             patients = tuple(match[1] for match in matches)
             note = f"{len(set(patients))} patients by the file names"
-            return replace(table, patients=patients, notes=(*table.notes, note))
-    return table
-
-
-def _with_test(table: ImageTable) -> ImageTable:
-    """Validation images become test images where there are none; validation is then drawn from train."""
+            table = replace(table, patients=patients, notes=(*table.notes, note))
     if (table.splits == "test").any():
         return table
-    splits = np.where(table.splits == "val", "test", table.splits)
-    return replace(table, splits=splits, notes=(*table.notes, "no test table: the validation images are the test set"))
+    note = "no test table: the validation images are the test set"  # and validation is drawn from train
+    return replace(table, splits=np.where(table.splits == "val", "test", table.splits), notes=(*table.notes, note))

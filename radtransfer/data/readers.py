@@ -4,8 +4,8 @@ To add one, write `datasets/<name>.py` with
 
     def read(settings: DataSettings, location: str | None = None) -> ImageTable
 
-and add one line to `DATASETS`; `--data <name>:<location>` then reads it. `public_set.py` holds what the readers of
-public downloads share. Errors are `DataError`s. Task, classes and `--positive-from` are checked here for every dataset;
+and add one line to `DATASETS`; `--data <name>:<location>` then reads it. Public downloads are entries of
+`data/public.py`. Errors are `DataError`s. Task, classes and `--positive-from` are checked here for every dataset;
 `--patient-regex` and DICOM headers serve all that bring no patients, and `--frames` all.
 
 Locations with options: `FOLDER,name=value,…`, or `FOLDER?…` as TFDS writes them.
@@ -32,19 +32,19 @@ DATASETS = Table(
         "fold_directory": "radtransfer.data.image_list:read",
         "synthetic_fundus": "radtransfer.data.synthetic:read",
         "tfds": "radtransfer.data.tfds:read",
-        "chest_xray": "radtransfer.data.public:read_chest_xray",
-        "busi": "radtransfer.data.public:read_busi",
-        "ddti": "radtransfer.data.public:read_ddti",
-        "cbis_ddsm": "radtransfer.data.public_parsers:read",
-        "mrnet": "radtransfer.data.public_parsers:read_mrnet",
-        "pcam": "radtransfer.data.public_parsers:read_pcam",
-        "isic2018": "radtransfer.data.public:read_isic2018",
-        "ham10000": "radtransfer.data.public:read_ham10000",
-        "kvasir": "radtransfer.data.public:read_kvasir",
-        "chexpert": "radtransfer.data.public_parsers:read_chexpert",
-        "eyepacs": "radtransfer.data.public:read_eyepacs",
-        "aptos2019": "radtransfer.data.public:read",
-        "radimagenet_task": "radtransfer.data.public_parsers:read_radimagenet_task",
+        "chest_xray": "radtransfer.data.public:CHEST_XRAY",
+        "busi": "radtransfer.data.public:BUSI",
+        "ddti": "radtransfer.data.public:DDTI",
+        "cbis_ddsm": "radtransfer.data.public:CBIS_DDSM",
+        "mrnet": "radtransfer.data.public:MRNET",
+        "pcam": "radtransfer.data.public:PCAM",
+        "isic2018": "radtransfer.data.public:ISIC2018",
+        "ham10000": "radtransfer.data.public:HAM10000",
+        "kvasir": "radtransfer.data.public:KVASIR",
+        "chexpert": "radtransfer.data.public:CHEXPERT",
+        "eyepacs": "radtransfer.data.public:EYEPACS",
+        "aptos2019": "radtransfer.data.public:APTOS2019",
+        "radimagenet_task": "radtransfer.data.public:RADIMAGENET_TASK",
     },
 )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radtransfer.config.schema import SplitSettings
-from radtransfer.data.public_parsers import LABELS
+from radtransfer.data.public_parsers import CHEXPERT_LABELS as LABELS
 from radtransfer.data.splits import assign_folds
 from radtransfer.errors import DataError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from radtransfer.data.public import CLASSES_KVASIR as CLASSES
+from radtransfer.data.public_parsers import KVASIR_CLASSES as CLASSES
 from radtransfer.errors import DataError
 
 IMAGES = tuple(f"{name}/0a7b-{number}.jpg" for name in CLASSES for number in (1, 2))

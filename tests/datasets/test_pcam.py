@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtransfer.data import public_parsers as pcam
+from radtransfer.data import public_parsers
 from radtransfer.errors import ConfigError, DataError
 
 STEM = "camelyonpatch_level_2_split_"
@@ -42,7 +42,7 @@ def colours(table):
 
 
 def test_the_three_files_are_the_split_and_the_slide_is_the_patient(root, read, monkeypatch):
-    monkeypatch.setattr(pcam, "_BLOCK", 3)
+    monkeypatch.setattr(public_parsers, "PATCHES_PER_FOLDER", 3)
     table = read(f"pcam:{root}")
     assert table.splits.tolist() == [["train"] * 7 + ["val"] * 3 + ["test"] * 4]
     assert colours(table) == [(i, part) for part, count in enumerate(COUNTS.values()) for i in range(count)]

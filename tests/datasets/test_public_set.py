@@ -6,18 +6,21 @@ import numpy as np
 import pytest
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.public import Option, PublicSet, Row, read_columns, table_of_rows
+from radtransfer.data.public import NUMBER, PublicSet
+from radtransfer.data.public_rows import Row, read_columns, table_of_rows
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
 
 KNEES = PublicSet(
     name="knees",
+    about="Knees.",
     tree="""
 train/a.png
 test/b.png
 """,
+    parse=lambda root, options, settings: None,
     holds=("train", "test"),
     inside=("knees-v1",),
-    options={"task": Option(("acl", "meniscus")), "slices": Option(("middle",), number=True)},
+    options={"task": ("acl", "meniscus"), "slices": ("middle", NUMBER)},
     columns=("label_column",),
 )
 
