@@ -173,8 +173,8 @@ def application(debug: bool) -> None:
 
 def _delete_temporary() -> None:
     """What Python deletes where it ends by itself."""
-    if "radtransfer.data.public" in sys.modules:
-        sys.modules["radtransfer.data.public"].delete_temporary()
+    if "radtransfer.runs.cache" in sys.modules:
+        sys.modules["radtransfer.runs.cache"].delete_temporary()
 
 
 def main() -> None:

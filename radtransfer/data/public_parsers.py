@@ -19,7 +19,6 @@ from radtransfer.config.schema import DataSettings
 from radtransfer.data import image_list as fold_directory
 from radtransfer.data.image_files import FileIndex, index_files, is_image_name, walk_files
 from radtransfer.data.labels import listed, plain
-from radtransfer.data.public import fingerprint, write_once
 from radtransfer.data.public_rows import (
     Row,
     WrongTreeError,
@@ -33,7 +32,7 @@ from radtransfer.data.public_rows import (
 from radtransfer.data.sheet import read_sheet
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.runs.cache import cache_folder
+from radtransfer.runs.cache import cache_folder, fingerprint, write_once
 
 Options = Mapping[str, str]
 

@@ -28,10 +28,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.public import write_once
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, UnknownNameError
-from radtransfer.runs.cache import cache_folder
+from radtransfer.runs.cache import cache_folder, write_once
 
 LESIONS_OF_GRADE = ((0, 0), (1, 3), (8, 12), (18, 24), (32, 40))
 """Fewest and most lesions of each grade, 0 to 4."""

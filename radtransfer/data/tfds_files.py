@@ -42,11 +42,10 @@ import numpy as np
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.columns import USUAL_NAMES
 from radtransfer.data.labels import listed
-from radtransfer.data.public import write_once
 from radtransfer.errors import DataError, closest_names, near_path
 from radtransfer.images.refs import FilePart
 from radtransfer.process import require_keras
-from radtransfer.runs.cache import cache_folder
+from radtransfer.runs.cache import cache_folder, write_once
 
 
 @dataclass(frozen=True)

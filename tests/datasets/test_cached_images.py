@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from radtransfer.data.public import fingerprint, write_once
 from radtransfer.errors import DataError, DiskError
+from radtransfer.runs.cache import fingerprint, write_once
 
 
 def test_a_folder_is_made_once(tmp_path):
