@@ -174,8 +174,8 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         positive_from=table.positive_from if config.data.positive_from is None else config.data.positive_from,
     )
     findings += refused
-    for name in CHECKS:
-        findings += CHECKS[name](evidence)
+    for check in CHECKS:
+        findings += check(evidence)
     return DataReport(
         data=str(config.data.source),
         images=len(set(table.paths)),

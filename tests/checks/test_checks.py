@@ -5,22 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from radtransfer.data.checks import CHECKS
+from radtransfer.data import checks
 from radtransfer.data.survey import ImageRecord
 from radtransfer.images.refs import FilePart
 
 
 def found(name, evidence):
     """Kind, severity and files of what a check finds."""
-    return [(finding.kind, finding.severity, finding.files) for finding in CHECKS[name](evidence)]
+    return [(finding.kind, finding.severity, finding.files) for finding in getattr(checks, name)(evidence)]
 
 
 def only(name, evidence):
-    (finding,) = CHECKS[name](evidence)
+    (finding,) = getattr(checks, name)(evidence)
     return finding
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", [check.__name__ for check in checks.CHECKS])
 def test_a_sound_set_gives_no_finding(name, make_evidence):
     labels = "ab" * 60
     folds = [
@@ -151,7 +151,7 @@ def test_a_split_of_one_class_and_classes_of_few_patients_are_warnings(make_evid
 
 def test_few_patients_counts_patients_and_not_images(make_evidence):
     evidence = make_evidence("a" * 12 + "b" * 12, patients="pppppppppppp" + "qrstuvwxyzmn", folds=["e" * 24])
-    messages = [finding.message for finding in CHECKS["classes"](evidence)]
+    messages = [finding.message for finding in checks.classes(evidence)]
     assert messages[-1] == "the test set of fold 1 has 1 patient of a: its AUC rests on them"
     assert not any("of b" in message for message in messages)
 
@@ -219,9 +219,7 @@ def test_training_sets_that_differ_by_more_than_half_are_a_warning(make_evidence
     even = ["t" * 12 + "v" * 2 + "e" * 6, "e" * 6 + "v" * 6 + "t" * 8]
     assert "uneven_folds" not in {kind for kind, *_ in found("classes", make_evidence(labels, folds=even))}
     uneven = [even[0], "e" * 6 + "v" * 7 + "t" * 7]
-    (finding,) = [
-        item for item in CHECKS["classes"](make_evidence(labels, folds=uneven)) if item.kind == "uneven_folds"
-    ]
+    (finding,) = [item for item in checks.classes(make_evidence(labels, folds=uneven)) if item.kind == "uneven_folds"]
     assert finding.severity == "warning"
     assert finding.message.startswith("fold 1 trains on 12 images, fold 2 on 7:")
 

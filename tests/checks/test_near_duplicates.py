@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radtransfer.data.checks import BITS, CHECKS, DIFFERENCE, linked, similar_pairs
+from radtransfer.data.checks import BITS, DIFFERENCE, linked, near_duplicates, similar_pairs
 
 
 def looks_of(seed, count):
@@ -49,10 +49,10 @@ def alike(make_record, number, noise):
 def test_images_that_look_alike_in_two_splits_or_classes_are_a_warning(make_evidence, make_record):
     records = [alike(make_record, i, i) for i in range(2)]
     for labels, fold in (("aa", "te"), ("ab", "tt")):
-        (finding,) = CHECKS["near_duplicates"](make_evidence(labels, records, folds=[fold]))
+        (finding,) = near_duplicates(make_evidence(labels, records, folds=[fold]))
         assert (finding.kind, finding.severity) == ("near_duplicate", "warning")
         assert finding.files == ("0.png", "1.png")
-    assert list(CHECKS["near_duplicates"](make_evidence("aa", records, folds=["tt"]))) == []
+    assert list(near_duplicates(make_evidence("aa", records, folds=["tt"]))) == []
 
 
 def test_nearly_identical_images_of_opposite_labels_in_two_splits_are_an_error(make_evidence, make_record):
@@ -60,25 +60,25 @@ def test_nearly_identical_images_of_opposite_labels_in_two_splits_are_an_error(m
     records = [make_record(i, miniature=image) for i, image in enumerate((small, small + 9, small[:, ::-1]))]
     cases = {("ab", "te"): "error", ("ab", "tv"): "error", ("ab", "tt"): "warning", ("aa", "te"): "warning"}
     for (labels, fold), severity in cases.items():
-        (finding,) = CHECKS["near_duplicates"](make_evidence(labels, records[:2], folds=[fold]))
+        (finding,) = near_duplicates(make_evidence(labels, records[:2], folds=[fold]))
         assert (finding.kind, finding.severity, finding.files) == ("near_duplicate", severity, ("0.png", "1.png"))
-    (finding,) = CHECKS["near_duplicates"](make_evidence("aab", records, folds=["tt-", "tte"]))
+    (finding,) = near_duplicates(make_evidence("aab", records, folds=["tt-", "tte"]))
     assert finding.severity == "error" and "labelled a, b; in train and test of fold 2" in finding.message
-    assert list(CHECKS["near_duplicates"](make_evidence("aa", records[:2], folds=["tt"]))) == []
+    assert list(near_duplicates(make_evidence("aa", records[:2], folds=["tt"]))) == []
 
 
 def test_copies_are_left_to_their_own_check(make_evidence, make_record):
     records = [alike(make_record, i, 0) for i in range(2)]
     records = [make_record(i, look=item.look, pixels=b"same") for i, item in enumerate(records)]
-    assert list(CHECKS["near_duplicates"](make_evidence("ab", records, folds=["te"]))) == []
+    assert list(near_duplicates(make_evidence("ab", records, folds=["te"]))) == []
 
 
 def test_a_copy_among_images_that_look_alike_is_named_with_them(make_evidence, make_record):
     records = [alike(make_record, i, i // 2) for i in range(3)]
     records[:2] = [make_record(i, look=records[i].look, pixels=b"same") for i in range(2)]
-    (finding,) = CHECKS["near_duplicates"](make_evidence("aaa", records, folds=["tte"]))
+    (finding,) = near_duplicates(make_evidence("aaa", records, folds=["tte"]))
     assert finding.files == ("0.png", "1.png", "2.png")
 
 
 def test_images_without_a_look_are_like_none(make_evidence, make_record):
-    assert list(CHECKS["near_duplicates"](make_evidence("ab", [make_record(0), make_record(1)], folds=["te"]))) == []
+    assert list(near_duplicates(make_evidence("ab", [make_record(0), make_record(1)], folds=["te"]))) == []
