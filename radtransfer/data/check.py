@@ -23,11 +23,10 @@ from radtransfer.config.schema import Config
 from radtransfer.data.checks import CHECKS, SEVERITIES, Evidence, Finding
 from radtransfer.data.image_list import read_leniently
 from radtransfer.data.labels import positive_class
-from radtransfer.data.patients import NO_PATIENTS
 from radtransfer.data.readers import read_table
 from radtransfer.data.splits import FOLD_COLUMNS, Fold, assign_folds, fold_notes, fold_rows
 from radtransfer.data.survey import ImageRecord, survey_images
-from radtransfer.data.table import ImageTable, note_kind, tell_notes
+from radtransfer.data.table import NO_PATIENTS, ImageTable, note_kind, tell_notes
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.files import writing
 from radtransfer.images.refs import FilePart, ImagePlace, file_of

@@ -15,8 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from radtransfer.data.leaks import frame_identities, image_identities, opposite_rows
-from radtransfer.data.splits import Fold
+from radtransfer.data.splits import Fold, frame_identities, image_identities, opposite_rows
 from radtransfer.data.survey import MOST, ImageRecord, near_identical
 from radtransfer.data.table import ImageTable
 

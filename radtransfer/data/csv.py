@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.columns import Columns, find_columns, place_images, split_names
 from radtransfer.data.image_files import find_files, is_dangling, is_dicom_file
 from radtransfer.data.labels import (
     BINARY,
     NO_FINDING,
+    RowsError,
     check_values,
     is_missing,
     joined_labels,
@@ -35,9 +35,8 @@ from radtransfer.data.labels import (
     written,
     zero_one,
 )
-from radtransfer.data.patients import ALIKE_ADVICE
-from radtransfer.data.sheet import RowsError, Sheet, read_sheet
-from radtransfer.data.table import ImageTable, patient_key
+from radtransfer.data.sheet import Columns, Sheet, find_columns, place_images, read_sheet, split_names
+from radtransfer.data.table import ALIKE_ADVICE, ImageTable, patient_key
 from radtransfer.errors import BadImageError, DataError
 from radtransfer.images.files import MOST_FRAMES
 from radtransfer.images.formats import count_frames

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.columns import split_names
 from radtransfer.data.image_files import is_dangling, is_dicom_file, is_image_name, unread_note, walk_files
 from radtransfer.data.labels import is_missing, listed, one_hot
+from radtransfer.data.sheet import split_names
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import DataError, near_path
 from radtransfer.images.files import format_by_name

@@ -19,11 +19,9 @@ import numpy as np
 
 from radtransfer.config.schema import DataSettings
 from radtransfer.data import csv as csv_table
-from radtransfer.data.columns import EVALUATION, SPLIT_WORDS, find_columns, find_image_columns, split_names
 from radtransfer.data.csv import table_from_sheet, with_frames
 from radtransfer.data.image_files import find_files, is_dangling, is_dicom_file, is_image_name, unread_note, walk_files
-from radtransfer.data.labels import check_labels, listed, plain
-from radtransfer.data.patients import patient_id_errors, with_header_patients, with_patients
+from radtransfer.data.labels import RowsError, check_labels, listed, plain
 from radtransfer.data.readers import (
     DATASETS,
     check_column_settings,
@@ -33,8 +31,16 @@ from radtransfer.data.readers import (
     find_dataset,
     read_table,
 )
-from radtransfer.data.sheet import RowsError, Sheet, read_sheet
-from radtransfer.data.table import ImageTable
+from radtransfer.data.sheet import (
+    EVALUATION,
+    SPLIT_WORDS,
+    Sheet,
+    find_columns,
+    find_image_columns,
+    read_sheet,
+    split_names,
+)
+from radtransfer.data.table import ImageTable, patient_id_errors, with_header_patients, with_patients
 from radtransfer.errors import DataError, near_path
 from radtransfer.images.files import format_by_name
 from radtransfer.images.refs import ImagePlace

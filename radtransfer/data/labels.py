@@ -5,13 +5,15 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.sheet import RowsError
-from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError, near_names
+
+if TYPE_CHECKING:
+    from radtransfer.data.table import ImageTable
 
 _MISSING = re.compile(
     r"[<(\[]?(?:#?n[./]?a\.?|-?nan|nat|none|null|nil|unk|unknown|missing|blank|undefined|anonym(?:ous|i[sz]ed)"
@@ -36,6 +38,20 @@ SEPARATORS = "|;,/+&"
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""")
 _WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*")
 _INTEGER = re.compile(r"[+-]?\d+")
+
+
+class RowsError(DataError):
+    """Rows of a table that are mistaken; without them the others may be right.
+
+    Args:
+        message: What is wrong.
+        rows: Numbers of the rows, from 0; none where the table as a whole is mistaken.
+        kind: What it is called in a report.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int], *, kind: str = "table"):
+        self.rows, self.kind = tuple(rows), kind
+        super().__init__(message)
 
 
 def is_missing(cell: str) -> bool:
@@ -217,7 +233,7 @@ def multilabel_targets(
     return targets, tuple(names[column] for column in order)
 
 
-def check_labels(table: ImageTable, settings: DataSettings) -> tuple[str, ...]:
+def check_labels(table: "ImageTable", settings: DataSettings) -> tuple[str, ...]:
     """Check that the labels fit `--task`, `--positive-from` and `--positive-class`; gives notes on labels that are odd.
 
     Raises:
@@ -257,7 +273,7 @@ def listed(names: Iterable[str], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def positive_class(table: ImageTable, settings: DataSettings) -> str | None:
+def positive_class(table: "ImageTable", settings: DataSettings) -> str | None:
     """Of two classes, the one that `data.positive_class` names, or the last; None for anything else.
 
     Errors as of `find_positive_class`.
@@ -311,7 +327,7 @@ def _same_text(name: str) -> str:
     return unicodedata.normalize("NFC", written(name))
 
 
-def _check_grades(table: ImageTable, positive_from: int) -> None:
+def _check_grades(table: "ImageTable", positive_from: int) -> None:
     if table.task == "multilabel" or not all(_INTEGER.fullmatch(name) for name in table.classes):
         raise DataError(
             f"--positive-from {positive_from} needs one integer grade per image; "
@@ -328,7 +344,7 @@ def _check_grades(table: ImageTable, positive_from: int) -> None:
         )
 
 
-def _alike(table: ImageTable) -> tuple[str, ...]:
+def _alike(table: "ImageTable") -> tuple[str, ...]:
     """A note for each set of classes that are spelt alike: one class, most often, by several hands."""
     spelt: dict[str, list[str]] = {}
     counts = dict(zip(table.classes, (table.targets == 1).sum(axis=0).tolist(), strict=True))
@@ -342,7 +358,7 @@ def _alike(table: ImageTable) -> tuple[str, ...]:
     )
 
 
-def _one_sided(table: ImageTable) -> tuple[str, ...]:
+def _one_sided(table: "ImageTable") -> tuple[str, ...]:
     """A note for each of the labels whose known values are all the same: its AUC is undefined."""
     notes = []
     for name, values in zip(table.classes, table.targets.T, strict=True):

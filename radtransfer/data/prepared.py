@@ -37,8 +37,8 @@ import numpy as np
 
 from radtransfer.config.schema import Config
 from radtransfer.data.image_check import CheckedImages, check_images
-from radtransfer.data.leaks import frame_identities, image_identities
 from radtransfer.data.readers import absolute_source, read_table
+from radtransfer.data.splits import frame_identities, image_identities
 from radtransfer.data.table import ImageTable, tell_notes
 from radtransfer.data.tfds import PROVENANCE, STATE, TABLE, StoredImage, write_table
 from radtransfer.data.tfds_files import read_examples

@@ -62,7 +62,7 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
     """
     from radtransfer.data.csv import with_frames
     from radtransfer.data.labels import check_labels
-    from radtransfer.data.patients import patient_id_errors, with_header_patients, with_patients
+    from radtransfer.data.table import patient_id_errors, with_header_patients, with_patients
 
     check_patient_settings(settings)
     name, location = find_dataset(settings.source, progress)

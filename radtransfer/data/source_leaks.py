@@ -9,11 +9,9 @@ from pathlib import Path
 
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.leaks import LEAK, copies, image_identities
-from radtransfer.data.patients import is_own_patient
 from radtransfer.data.readers import read_table
-from radtransfer.data.splits import Fold
-from radtransfer.data.table import ImageTable, patient_keys
+from radtransfer.data.splits import LEAK, Fold, copies, image_identities
+from radtransfer.data.table import ImageTable, is_own_patient, patient_keys
 from radtransfer.errors import RadtransferError, RunError
 from radtransfer.runs.folder import find_fold, read_folds
 from radtransfer.runs.read import reading

@@ -3,16 +3,23 @@
 Whether two patient ids are one person's, whatever their spelling, and whether a spreadsheet has spoilt them.
 """
 
+import hashlib
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from radtransfer.images.refs import ImagePlace
-from radtransfer.process import Progress
+from radtransfer.config.schema import DataSettings
+from radtransfer.data.image_files import image_identity, is_dangling, is_dicom_file
+from radtransfer.data.labels import is_missing, missing_words
+from radtransfer.errors import BadImageError, ConfigError, DataError
+from radtransfer.images.dicom import DicomHeader, read_header
+from radtransfer.images.refs import ImagePlace, as_part, file_of
+from radtransfer.process import Progress, all_in_parallel
 
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
 _WHOLE_FLOAT = re.compile(r"([^.,]*\d)(?:\.0*|,0{1,2})")
@@ -158,3 +165,224 @@ class ImageTable:
             patients=None if self.patients is None else tuple(self.patients[i] for i in index),
             splits=None if self.splits is None else self.splits[:, index],
         )
+
+
+NO_PATIENTS = (
+    "no patient column; images of one patient may fall in both train and test. "
+    r"Give --patient-column or --patient-regex '^(\d+)_'."
+)
+
+_SHOWN = 3
+"""Patients named in one message."""
+
+
+class PatientIdsError(DataError):
+    """Patient ids by which people would be taken for others.
+
+    Args:
+        message: What is wrong.
+        kind: What it is called in a report: "patients_alike" or "patients_rounded".
+        paths: The images that have these ids.
+    """
+
+    def __init__(self, message: str, kind: str, paths: Sequence[str]):
+        self.kind, self.paths = kind, tuple(paths)
+        super().__init__(message)
+
+
+def patient_id_errors(table: ImageTable) -> Iterator[PatientIdsError]:
+    """Errors if a patient has several spellings, or if a spreadsheet has cut digits off the ids; none if all is well.
+
+    Each says where the ids come from, and examples.
+    """
+    if table.patients is None:
+        return
+    first = dict(zip(reversed(table.patients), reversed(table.paths), strict=True))
+    lost = rounded_ids(first)
+    advice = "Export the ids again as text, from where they are whole."
+    if not lost and not table.alike_patients:
+        lost = cut_off_ids(first)
+        advice += " If these ids do end in zeros, pass --allow-alike-patients."
+    if lost:
+        message = (
+            f"Patient ids in {table.patients_from} were rounded by a spreadsheet, such as "
+            f"{_with_images([sorted(lost)], first)}: their last digits are lost, so that several people have one id. "
+        )
+        paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in lost]
+        yield PatientIdsError(message + advice, "patients_rounded", paths)
+    keys = dict(zip(table.patients, table.patient_keys, strict=True))
+    if len(set(keys.values())) < len(keys):
+        spellings: dict[str, list[str]] = {}
+        for patient in sorted(keys):
+            spellings.setdefault(keys[patient], []).append(patient)
+        several = [names for names in spellings.values() if len(names) > 1]
+        alike = {name for names in several for name in names}
+        paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in alike]
+        count = "1 patient has" if len(several) == 1 else f"{len(several)} patients have"
+        message = f"{count} several spellings in {table.patients_from}, such as {_with_images(several, first)}."
+        yield PatientIdsError(f"{message} {ALIKE_ADVICE}", "patients_alike", paths)
+
+
+ALIKE_ADVICE = (
+    "Write each patient in one way, or pass --allow-alike-patients if these are different people, who are then kept "
+    "apart as they are written."
+)
+
+
+def _with_images(groups: Sequence[Sequence[str]], first: Mapping[str, str]) -> str:
+    """Ids with an image of each, for a message."""
+    told = (" and ".join(f"{name!r} ({first[name]})" for name in names[:_SHOWN]) for names in groups[:_SHOWN])
+    return "; ".join(told)
+
+
+_OWN = re.compile(r"own-[0-9a-f]{16}")
+
+
+def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
+    """`table` with patients from `--patient-regex` where it has none, or with a note that it has none.
+
+    An image whose patient is missing is its own patient.
+
+    Raises:
+        ConfigError: The expression is not valid or has no group.
+        DataError: It does not match an image, or a patient is missing and `--missing-patients` is error.
+    """
+    if table.patients is not None:
+        return _with_own(table, settings)
+    if settings.patient_regex is None:
+        return replace(table, notes=(*table.notes, NO_PATIENTS))
+    patients, what = patients_by_regex(table.paths, settings.patient_regex)
+    note = f"{len(set(patients))} patients by --patient-regex {settings.patient_regex!r} in the {what}"
+    origin = f"the {what} by --patient-regex {settings.patient_regex!r}"
+    return _with_own(replace(table, patients=patients, patients_from=origin, notes=(*table.notes, note)), settings)
+
+
+def is_own_patient(patient: str) -> bool:
+    """Whether this is the name of an image whose patient is missing, and no person's."""
+    return _OWN.fullmatch(patient) is not None
+
+
+def _with_own(table: ImageTable, settings: DataSettings) -> ImageTable:
+    refused = settings.missing_patients == "error"
+    missing = {
+        row: patient
+        for row, patient in enumerate(table.patients)
+        if is_missing(patient) or (refused and is_own_patient(patient))
+    }
+    if not missing:
+        return table
+    found = f"{len(missing)} of {len(table)} images have none ({missing_words(missing.values())})"
+    if refused:
+        raise DataError(
+            f"Expected a patient for every image; {found}, such as {table.paths[next(iter(missing))]!r}. Fill them in, "
+            "or let each of these images be its own patient with --missing-patients own."
+        )
+    if len(missing) == len(table):
+        return replace(table, patients=None, notes=(*table.notes, f"missing patients: {found}", NO_PATIENTS))
+    # A file has one patient: of the row that knows it, else its own, also where it has two names or several frames.
+    identities = [image_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
+    patients, first = {}, {}
+    for row, (identity, path) in enumerate(zip(identities, table.paths, strict=True)):
+        if row not in missing:
+            patients.setdefault(identity, table.patients[row])
+        first[identity] = min(path, first.get(identity, path))
+    whose = [
+        table.patients[row] if row not in missing else patients.get(identity) or _own(first[identity])
+        for row, identity in enumerate(identities)
+    ]
+    note = f"missing patients: {found}, and each of these counts as its own patient (--missing-patients own)"
+    return replace(table, patients=tuple(whose), notes=(*table.notes, note))
+
+
+def _own(path: str) -> str:
+    """A name that no patient has, the same whenever the image is read."""
+    return f"own-{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...], str]:
+    """The first group of `regex` in each path, or in each file name if it does not match every path.
+
+    Returns:
+        The patients, and whether they were found in the "path" or the "file name".
+
+    Raises:
+        ConfigError: The expression is not valid or has no group.
+        DataError: It does not match an image.
+    """
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise ConfigError(f"--patient-regex {regex!r} is not a regular expression: {error}.") from None
+    if not pattern.groups:
+        raise ConfigError(f"--patient-regex {regex!r} has no group: put the patient id in parentheses.")
+    names = [PurePosixPath(path.replace("\\", "/")).name for path in paths]
+    fits_some = False
+    for texts, what in ((paths, "path"), (names, "file name")):
+        matches = [pattern.search(text) for text in texts]
+        fits_some |= any(matches)
+        if all(match and match[1] for match in matches):
+            return tuple(match[1] for match in matches), what
+    unmatched = [path for path, match in zip(paths, matches, strict=True) if not (match and match[1])]
+    raise DataError(
+        f"--patient-regex {regex!r} gives no patient for {len(unmatched)} of {len(paths)} images, such as "
+        f"{unmatched[0]!r}. Change it so that its first group matches in every path or in every file name.",
+        misfits=() if fits_some else ("patient_regex",),
+    )
+
+
+_READERS = 4
+"""Headers read at the same time: most of the wait is for the disk or the network."""
+
+
+def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
+    """`table` with the patients that the headers of its DICOM files name, where it and the settings name none.
+
+    They are used if every image has one: to guess the others would part images of one patient. Files that cannot be
+    read do not count; they are reported when the images are checked.
+    """
+    if table.patients is not None or settings.patient_regex is not None:
+        return table
+    there = [place for place in table.files if place is not None and not is_dangling(file_of(place))]
+    found = sum(map(_is_dicom, there))
+    if not found:
+        return table
+    if others := len(there) - found:
+        are, files = ("image is", "images are")[others > 1], ("file", "files")[found > 1]
+        note = f"patient ids of {found} DICOM {files} not used: {others} {are} of other formats and have none"
+        return replace(table, notes=(*table.notes, note))
+    patients, note = _patients(table.paths, _headers(table.files))
+    return replace(table, patients=patients, patients_from="the DICOM headers", notes=(*table.notes, *note))
+
+
+def _is_dicom(place: ImagePlace) -> bool:
+    return as_part(place).length is None and is_dicom_file(file_of(place))
+
+
+def _headers(places: Sequence[ImagePlace | None]) -> list[DicomHeader | None]:
+    """The header of each file, None where it cannot be read."""
+    return all_in_parallel(_header, places, workers=_READERS)
+
+
+def _header(place: ImagePlace | None) -> DicomHeader | None:
+    try:
+        return None if place is None else read_header(file_of(place))
+    except BadImageError:
+        return None
+
+
+def _patients(
+    paths: Sequence[str], headers: Sequence[DicomHeader | None]
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The patient of each image, and a note about them; a file that cannot be read is its own."""
+    ids = [
+        None if is_missing(header.patient_id or "") else header.patient_id for header in headers if header is not None
+    ]
+    named = set(ids) - {None}
+    if not named:
+        return None, ()
+    if None in ids:
+        return None, (f"patient ids in DICOM headers not used: {ids.count(None)} of {len(ids)} headers have none",)
+    if len(named) == 1 and len(ids) > 1:
+        return None, (f"patient ids in DICOM headers not used: all {len(ids)} headers have the same, {ids[0]!r}",)
+    patients = tuple(path if header is None else header.patient_id for path, header in zip(paths, headers, strict=True))
+    return patients, (f"{len(named)} patients by the headers of {len(ids)} DICOM files",)

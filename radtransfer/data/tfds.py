@@ -38,8 +38,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.columns import split_names
 from radtransfer.data.labels import label_values, listed, one_hot, plain, written
+from radtransfer.data.sheet import split_names
 from radtransfer.data.table import ImageTable
 from radtransfer.data.tfds_files import (
     KNOWN_SETS,

@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.columns import USUAL_NAMES
 from radtransfer.data.labels import listed
+from radtransfer.data.sheet import USUAL_NAMES
 from radtransfer.errors import DataError, closest_names, near_path
 from radtransfer.images.refs import FilePart
 from radtransfer.process import require_keras

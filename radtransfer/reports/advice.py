@@ -33,7 +33,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from radtransfer.data.leaks import LEAK
+from radtransfer.data.splits import LEAK
 from radtransfer.pretrained.source import weights_cards
 from radtransfer.reports.collect import (
     NETWORK,

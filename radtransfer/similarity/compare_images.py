@@ -52,7 +52,7 @@ def given_images(
         DataError: Nothing usable is there, or an image is missing or unreadable.
     """
     from radtransfer.data.image_list import list_images, read_images
-    from radtransfer.data.patients import NO_PATIENTS
+    from radtransfer.data.table import NO_PATIENTS
 
     table = list_images(files, data, unread=False) if files else read_images(data, progress=progress)
     for note in table.notes:

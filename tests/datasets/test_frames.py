@@ -6,9 +6,8 @@ from dicom_files import blob, write
 from PIL import Image
 
 from radtransfer.config.schema import DataSettings, SplitSettings
-from radtransfer.data.leaks import find_leaks
 from radtransfer.data.readers import read_table
-from radtransfer.data.splits import assign_folds
+from radtransfer.data.splits import assign_folds, find_leaks
 from radtransfer.images.formats import decode_outside, inspect_image
 from radtransfer.images.refs import FilePart
 

@@ -5,8 +5,8 @@ from dicom_files import blob, write
 from PIL import Image
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.patients import NO_PATIENTS
 from radtransfer.data.readers import read_table
+from radtransfer.data.table import NO_PATIENTS
 
 
 @pytest.fixture

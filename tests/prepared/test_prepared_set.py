@@ -17,10 +17,9 @@ from radtransfer.config.schema import DataSettings, SplitSettings
 from radtransfer.data import prepared as prepared_set
 from radtransfer.data import prepared as prepared_shards
 from radtransfer.data.image_check import check_images
-from radtransfer.data.leaks import image_identities
 from radtransfer.data.prepared import prepare_set
 from radtransfer.data.readers import read_table
-from radtransfer.data.splits import assign_folds
+from radtransfer.data.splits import assign_folds, image_identities
 from radtransfer.errors import ConfigError, DataError, DiskError, RunError
 from radtransfer.images.pipeline import make_batches
 from radtransfer.images.refs import read_contents

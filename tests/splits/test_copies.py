@@ -3,8 +3,8 @@ import os
 import numpy as np
 import pytest
 
-from radtransfer.data import leaks as module
-from radtransfer.data.leaks import copies, copy_notes
+from radtransfer.data import splits as module
+from radtransfer.data.splits import copies, copy_notes
 from radtransfer.data.table import ImageTable
 from radtransfer.images.refs import FilePart
 
