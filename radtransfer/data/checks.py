@@ -15,8 +15,9 @@ from typing import Literal
 
 import numpy as np
 
+from radtransfer.data.image_check import MOST, near_identical
 from radtransfer.data.splits import Fold, frame_identities, image_identities, opposite_rows
-from radtransfer.data.survey import MOST, ImageRecord, near_identical
+from radtransfer.data.survey import ImageRecord
 from radtransfer.data.table import ImageTable
 
 SEVERITIES = ("error", "warning", "note")

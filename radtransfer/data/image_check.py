@@ -1,36 +1,40 @@
 """Every image of a data set, decoded once before training by the decoder that training will use.
 
-What is found out about one is in `image_examination.py`.
-
-What was found in the images of a data set before: files that have not changed are not decoded again.
-
-Whether images and labels are still those that a run was made of.
+What was found is kept: files that have not changed are not decoded again.
 """
 
 import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
-from radtransfer.config.schema import DataSettings, ImageSettings
-from radtransfer.data.readers import read_table
-from radtransfer.data.survey import examine_image, near_identical
+from radtransfer.config.schema import ImageSettings
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError, RadtransferError
 from radtransfer.files import printable, writing
-from radtransfer.images.formats import ImageFacts
-from radtransfer.images.refs import ImagePlace, as_part, file_of
+from radtransfer.images.formats import ImageFacts, decode_outside, inspect_image
+from radtransfer.images.pillow import kind_of_jpeg, stored_values
+from radtransfer.images.refs import (
+    SIGNED_SIXTEEN_BITS,
+    SIXTEEN_BITS,
+    ImagePlace,
+    as_part,
+    parse_window,
+    read_contents,
+    span,
+)
 from radtransfer.process import Progress, in_parallel, require_keras
 from radtransfer.runs.cache import cache_folder, cache_note
-from radtransfer.runs.folder import read_folds, read_run, write_text
+from radtransfer.runs.folder import write_text
 
 _VERSION = 4
 """Raised whenever more is found out about an image, or more is objected to."""
@@ -250,82 +254,220 @@ def _unused_depth(findings: Sequence[_Finding]) -> list[str]:
     return notes
 
 
-def images_digest(places: Iterable[ImagePlace | None], *, workers: int) -> str:
-    """SHA-256 of the bytes of all image files in turn, each once: 64 hexadecimal digits.
+SIDE = 64
+"""Of the miniature, pixels."""
 
-    Files whose place, number, size and times are those of an earlier call are not read again.
 
-    Raises:
-        OSError: One cannot be read.
+CORRELATION = 0.98
+
+
+MOST = 100_000
+"""Images of which all pairs are compared: a few minutes on two cores, and 0.4 GB. Of more, none are."""
+
+
+_LEAST_RANGE = 16
+"""A miniature of 8 bits whose values span less shows nothing, and would look like any other such."""
+
+
+_CHUNK = 512
+
+
+def miniature(pixels: np.ndarray) -> np.ndarray | None:
+    """The miniature of an image, (height, width, 3), as uint8 (64, 64); None where there is hardly anything in it."""
+    how = Image.Resampling.BOX if min(pixels.shape[:2]) >= SIDE else Image.Resampling.BILINEAR
+    if pixels.dtype == np.uint8:
+        small = np.asarray(Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), how))
+        return small if int(small.max()) - int(small.min()) >= _LEAST_RANGE else None
+    grey = Image.fromarray(pixels.mean(axis=-1, dtype="float32"))
+    small = np.asarray(grey.resize((SIDE, SIDE), how))
+    low, span = float(small.min()), float(np.ptp(small))
+    return ((small - low) * (255 / span)).astype(np.uint8) if 0 < span < np.inf else None
+
+
+def near_identical(miniatures: Sequence[np.ndarray | None]) -> list[list[int]]:
+    """Sets of two or more numbers of images that hang together by being nearly identical, each sorted.
+
+    Means over blocks of 8×8 pixels tell most pairs apart: where they differ too much, so do the miniatures.
     """
-    files = list(dict.fromkeys(file_of(place) for place in places if place is not None))
-    known = _known(files)
-    with contextlib.suppress(OSError):
-        return known.read_text(encoding="ascii")
-    digest = hashlib.sha256()
-    for batch in in_parallel(_digest, files, workers=workers):
-        digest.update(b"".join(batch))
-    found = digest.hexdigest()
-    with contextlib.suppress(OSError, RadtransferError):  # a cache that cannot be written keeps nothing
-        known.parent.mkdir(parents=True, exist_ok=True)
-        write_text(known, found)
-    return found
+    known = np.array([number for number, small in enumerate(miniatures) if small is not None], int)
+    if not 2 <= len(known) <= MOST:
+        return []
+    images = np.stack([miniatures[number] for number in known]).reshape(len(known), -1)
+    means = images.mean(axis=1, dtype="float32")[:, None]
+    norms = np.array([np.linalg.norm(image - mean) for image, mean in zip(images, means, strict=True)])[:, None]
+    blocks = images.reshape(-1, 8, 8, 8, 8).mean(axis=(2, 4), dtype="float32").reshape(-1, 64)
+    blocks = ((blocks - means) * 8 / norms).astype("float32")
+    mirrored = blocks.reshape(-1, 8, 8)[:, :, ::-1].reshape(-1, 64)
+    # |p − q|² ≤ |u − v|² = 2 (1 − r) for projections p, q of unit vectors u, v; here − |p − q|² / 2 is one product.
+    half, ones = -(blocks**2).sum(axis=1, keepdims=True) / 2, np.ones((len(known), 1), "float32")
+    others = np.concatenate([blocks, half, ones], axis=1).T
+    sets = np.arange(len(known))
+    for start in range(0, len(known), _CHUNK):
+        for side, step in ((blocks, 1), (mirrored, -1)):
+            chunk = np.concatenate([side, ones, half], axis=1)[start : start + _CHUNK]
+            near, which = np.nonzero(chunk @ others[:, start:] >= CORRELATION - 1 - 1e-4)
+            rows, firsts = np.unique(near, return_index=True)
+            for row, found in zip(rows.tolist(), np.split(start + which, firsts[1:]), strict=False):
+                image = start + row
+                found = found[(found > image) & (sets[found] != sets[image])]
+                if len(found):
+                    unit = (images[image].reshape(SIDE, SIDE)[:, ::step].ravel() - means[image]) / norms[image]
+                    same = found[images[found] @ unit / norms[found, 0] >= CORRELATION]
+                    sets[np.isin(sets, sets[same])] = sets[image]
+    order = np.argsort(sets, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(sets[order])) + 1)
+    return sorted(known[group].tolist() for group in groups if len(group) > 1)
 
 
-def data_changes(run: Path, data: DataSettings, *, workers: int = 2) -> list[str]:
-    """A sentence for each way in which the data of a finished run, or one that goes on, is not what it was.
+_SIDE = 256
+"""Pixels of the longer side that are looked at."""
 
-    Nothing is said where the data is not there any more, or cannot be read: nothing is known of it then.
+
+_DARK = 0.15
+"""Of the bright level, a fraction: the background is below."""
+
+
+_LEAST = 0.2
+"""Of the image, a fraction: what is smaller is not the disc."""
+
+
+def retina_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Top, left, height and width of the disc, or None where there is no dark background around one disc.
+
+    The disc is the largest connected area brighter than 15 % of the image's bright level (its 90th percentile);
+    text and reflections beside it do not count.
 
     Args:
-        run: The run folder.
-        data: Where its images come from, as its `config.yaml` says.
-        workers: Files read at the same time.
+        pixels: (height, width, 3), of any range.
+    """
+    from scipy import ndimage
+
+    step = max(1, max(pixels.shape[:2]) // _SIDE)
+    grey = pixels[::step, ::step].max(axis=-1).astype(np.float32)
+    low, bright = np.percentile(grey, [1, 90])
+    bright_area = ndimage.binary_opening(grey > low + _DARK * (bright - low), iterations=2)
+    areas, count = ndimage.label(bright_area)
+    if not count:
+        return None
+    largest = int(np.argmax(np.bincount(areas.ravel())[1:])) + 1
+    rows, columns = ndimage.find_objects((areas == largest).astype(np.int32))[0]
+    if (areas == largest).sum() < _LEAST * grey.size:
+        return None
+    top, left = max(0, (rows.start - 1) * step), max(0, (columns.start - 1) * step)
+    bottom = min(pixels.shape[0], (rows.stop + 1) * step)
+    right = min(pixels.shape[1], (columns.stop + 1) * step)
+    box = (top, left, bottom - top, right - left)
+    return None if box == (0, 0, *pixels.shape[:2]) else box
+
+
+def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tuple[ImageFacts, ...]:
+    """How images that were checked before are stored; they are decoded only where the way of reading asks for it.
 
     Raises:
-        RunError: The run's own files are not as they were written.
+        BadImageError: One cannot be read.
     """
-    if not (run / "folds.csv").is_file():
-        return []
-    rows, before = read_folds(run), read_run(run).get("images_sha256")
+    facts = tuple(map(inspect_image, places))
+    if reading.fundus_crop or any(fact.deep for fact in facts):
+        require_keras()
+        return tuple(examine_image(place, reading)[0] for place in places)
+    return facts
+
+
+def read_pixels(
+    place: ImagePlace, facts: ImageFacts, *, window: str = "auto", ratio: int = 1, notes: list[str] | None = None
+) -> np.ndarray:
+    """The pixels of an image by the decoder that training uses, not turned.
+
+    Args:
+        place: Where it lies.
+        facts: From `inspect_image`.
+        window: The setting `images.window`.
+        ratio: A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8.
+        notes: Gets in what header and pixels disagree.
+
+    Returns:
+        (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for what TensorFlow does not read.
+
+    Raises:
+        BadImageError: Damaged or truncated.
+    """
+    if facts.decoder == "pixels":
+        return np.frombuffer(image_contents(place), np.uint8).reshape(facts.height, facts.width, 3)
+    if facts.decoder not in ("jpeg", "png8", "png16"):
+        return decode_outside(place, facts, window, notes=notes)
+    import tensorflow as tf
+
+    data = image_contents(place)
+    # TensorFlow refuses such a file too, but its JPEG library then writes to the terminal.
+    if facts.decoder == "jpeg" and b"\xff\xd9" not in data:
+        raise BadImageError(place, "truncated")
     try:
-        table = read_table(data)
-        changes = list(_row_changes(rows, table))
-        if not changes and before is not None:
-            places = dict(zip(table.paths, table.files, strict=True))
-            paths = dict.fromkeys(row["path"] for row in rows)
-            if images_digest((places[path] for path in paths), workers=workers) != before:
-                changes.append("image files have other contents than when it was made")
-    except (RadtransferError, OSError, KeyError):
-        return []
-    return [f"the data of {run} has changed: {change}. Its figures are of the data as it was" for change in changes]
+        if facts.decoder == "jpeg":
+            return tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
+        return tf.io.decode_png(data, channels=3, dtype=tf.uint16 if facts.decoder == "png16" else tf.uint8).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        end = b"\xff\xd9" if facts.decoder == "jpeg" else b"IEND\xaeB`\x82"
+        whole = data.rstrip(b"\0").endswith(end)
+        raise BadImageError(place, kind_of_jpeg(place) or ("damaged" if whole else "truncated")) from error
 
 
-def _row_changes(rows: Sequence[dict[str, str]], table: ImageTable) -> Iterable[str]:
-    patients = table.patients or ("",) * len(table)
-    now = dict(zip(table.paths, zip(table.labels, patients, strict=True), strict=True))
-    then = {row["path"]: (row["label"], row["patient"]) for row in rows}
-    gone = [path for path in then if path not in now]
-    if gone:
-        yield f"{len(gone)} of its images are not in the table any more, such as {gone[0]!r}"
-    for place, what in enumerate(("label", "patient")):
-        other = [path for path in then if path in now and then[path][place] != now[path][place]]
-        if other:
-            path = other[0]
-            was, is_now = then[path][place], now[path][place]
-            yield f"the {what} of {len(other)} images, such as {path!r}: {was!r}, now {is_now!r}"
+def examine_image(
+    place: ImagePlace, reading: ImageSettings
+) -> tuple[ImageFacts, tuple[float, float] | None, np.ndarray | None]:
+    """The facts of an image that is decoded once; a JPEG at an eighth, which reads all of the file as well.
+
+    Returns:
+        The facts, the smallest and largest value of an image that is taken at the full range of 16 bits, and the
+        miniature by which nearly identical images are found.
+
+    Raises:
+        BadImageError: It cannot be read.
+    """
+    facts = inspect_image(place)
+    ratio = 1
+    if facts.decoder == "jpeg":  # the miniature needs its pixels; a disc is looked for in an eighth, whatever the size
+        ratio = (
+            8
+            if reading.fundus_crop
+            else max(r for r in (8, 4, 2, 1) if r == 1 or min(facts.height, facts.width) >= r * SIDE)
+        )
+    stored = facts.deep and facts.decoder == "pillow"
+    notes: list[str] = []
+    pixels = (
+        stored_values(place) if stored else read_pixels(place, facts, window=reading.window, ratio=ratio, notes=notes)
+    )
+    if pixels.shape != (-(-facts.height // ratio), -(-facts.width // ratio), 3):
+        raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
+    facts, values = replace(facts, notes=tuple(notes)), None
+    if stored or facts.decoder == "png16":
+        values = float(pixels.min()), float(pixels.max())
+        facts = replace(facts, levels=_levels(facts, values, reading))
+    if reading.fundus_crop and (box := retina_box(pixels)):
+        facts = replace(facts, disc=_whole_box(box, ratio, facts))
+    noted = reading.window == "auto" and facts.levels in (SIXTEEN_BITS, SIGNED_SIXTEEN_BITS)
+    return facts, values if noted else None, miniature(pixels)
 
 
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").digest()
+def _levels(facts: ImageFacts, values: tuple[float, float], reading: ImageSettings) -> tuple[float, float]:
+    """What becomes 0 and 255; by itself what the format has, or all that is there where it is more."""
+    low, high = facts.levels
+    auto = facts.levels if low <= values[0] and values[1] <= high else span(*values)
+    return parse_window(reading.window).levels(*values, auto=auto)
 
 
-def _known(files: Sequence[Path]) -> Path:
-    """Where the digest of these files, as they are, is kept."""
-    digest = hashlib.sha256()
-    for file in files:
-        status = file.stat()
-        times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-        digest.update(f"{file} {times}\n".encode())
-    return cache_folder() / "contents" / f"{digest.hexdigest()[:32]}.txt"
+def _whole_box(box: tuple[int, int, int, int], ratio: int, facts: ImageFacts) -> tuple[int, int, int, int]:
+    """A box in an image decoded at 1/ratio, in pixels of the whole."""
+    top, left, height, width = (ratio * value for value in box)
+    return top, left, min(height, facts.height - top), min(width, facts.width - left)
+
+
+def image_contents(place: ImagePlace) -> bytes:
+    """The bytes of an image.
+
+    Raises:
+        BadImageError: They cannot be read, or not any more.
+    """
+    try:
+        return read_contents(place)
+    except OSError as error:
+        raise BadImageError(place, f"cannot be read ({error.strerror})") from None

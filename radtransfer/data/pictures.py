@@ -19,9 +19,9 @@ from PIL import Image
 from radtransfer.config.schema import Config, ImageSettings
 from radtransfer.data.check import SPLITS, DataReport
 from radtransfer.data.checks import Finding, counted
-from radtransfer.data.image_check import CheckedImages, check_images
+from radtransfer.data.image_check import CheckedImages, check_images, examine_image, read_pixels
 from radtransfer.data.readers import read_table
-from radtransfer.data.survey import examine_image, read_pixels, survey_image
+from radtransfer.data.survey import survey_image
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.files import html_text

@@ -1,4 +1,9 @@
-"""Read delimited text as users have it: comma, semicolon, tab or bar; with or without a byte-order mark."""
+"""Delimited text as users have it (comma, semicolon, tab or bar), and which of its columns holds what.
+
+A column is named by the user, or known by its usual names. Names are compared without case, spaces and punctuation
+("Image Path" is `imagepath`). Where a table has several candidates, the one that stands first below is taken, and a
+note says so.
+"""
 
 import codecs
 import csv

@@ -1,16 +1,7 @@
-"""Splitting images: patients kept together, classes kept even, leaks found.
-
-Training, validation and test sets: drawn by patient and stratified, or given with the data; never leaking.
+"""Training, validation and test sets: drawn by patient and stratified, or given with the data; never leaking.
 
 With R repeats of k folds there are R·k folds: repeat r holds the folds (r − 1)·k + 1 to r·k, and its seed is
 the run's seed + r − 1. What is drawn is drawn anew in every repeat, what the data brings stays.
-
-Deal groups of images into parts of given sizes so that every class is shared out alike.
-
-The small-data regime: training sets cut to a number of images, by whole patients, stratified and nested.
-
-References:
-    Raghu et al. 2019, Transfusion (arXiv 1902.07208), Tables 3 and 4.
 """
 
 import hashlib

@@ -1,7 +1,4 @@
-"""What a dataset gives: one row per image, its labels, its patient, and splits if it brings them.
-
-Whether two patient ids are one person's, whatever their spelling, and whether a spreadsheet has spoilt them.
-"""
+"""What a dataset gives: one row per image, its labels, its patient, and splits if it brings them."""
 
 import hashlib
 import re

@@ -24,7 +24,7 @@ import numpy as np
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.image_check import check_images
 from radtransfer.data.readers import read_table
-from radtransfer.data.source_leaks import Seen, leaked_images, seen_before
+from radtransfer.data.run_data import Seen, leaked_images, seen_before
 from radtransfer.data.splits import Fold
 from radtransfer.data.table import NO_PATIENTS, ImageTable, tell_notes
 from radtransfer.errors import ConfigError, DataError, closest_names

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.config.schema import ImageSettings
-from radtransfer.data.image_check import BadImage
-from radtransfer.data.survey import examine_image
+from radtransfer.data.image_check import BadImage, examine_image
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, TrainingError
 from radtransfer.evaluation.calibration import OperatingPoint, decisions, mean_with_temperatures

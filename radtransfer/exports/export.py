@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from radtransfer.config.schema import ImageSettings
+from radtransfer.data.image_check import examine_images
 from radtransfer.data.readers import read_table
-from radtransfer.data.survey import examine_images
 from radtransfer.errors import ConfigError, ExportError, RadtransferError, RunError
 from radtransfer.evaluation.evaluate import export_values
 from radtransfer.exports.formats import EXPORT_FORMATS, Exportable, ExportFormat, run_python

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import Config, DataSettings, ImageSettings
-from radtransfer.data.image_check import data_changes
 from radtransfer.data.readers import read_table
+from radtransfer.data.run_data import data_changes
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import DataError, RunError, WeightsError
 from radtransfer.images.refs import ImagePlace
@@ -152,7 +152,7 @@ def images_of_table(table: ImageTable, paths: Sequence[str], reading: ImageSetti
         DataError: One is missing or unreadable.
     """
     rows = {path: row for row, path in enumerate(table.paths)}
-    from radtransfer.data.survey import examine_images
+    from radtransfer.data.image_check import examine_images
 
     missing = [path for path in paths if path not in rows or table.files[rows[path]] is None]
     if missing:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.config.schema import Config, TrainingSettings
-from radtransfer.data.image_check import images_digest
+from radtransfer.data.run_data import images_digest
 from radtransfer.data.splits import Fold, fold_count
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import DataError, DiskError

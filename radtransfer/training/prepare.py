@@ -15,7 +15,7 @@ from radtransfer.config.schema import Config, TrainingSettings
 from radtransfer.data.image_check import CheckedImages, check_images
 from radtransfer.data.labels import positive_class
 from radtransfer.data.readers import read_table
-from radtransfer.data.source_leaks import source_leaks
+from radtransfer.data.run_data import source_leaks
 from radtransfer.data.splits import LEAK, Fold, assign_folds, copy_notes, fold_notes, near_identical_notes
 from radtransfer.data.table import ImageTable, tell_notes
 from radtransfer.errors import ConfigError

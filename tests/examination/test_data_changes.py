@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.image_check import data_changes, images_digest
 from radtransfer.data.readers import read_table
+from radtransfer.data.run_data import data_changes, images_digest
 from radtransfer.runs.folder import write_json, write_rows
 
 

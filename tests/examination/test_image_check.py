@@ -13,8 +13,7 @@ from PIL import Image
 
 from radtransfer.config.schema import ImageSettings
 from radtransfer.data import image_check as images
-from radtransfer.data.image_check import BadImage, check_images
-from radtransfer.data.survey import examine_image
+from radtransfer.data.image_check import BadImage, check_images, examine_image
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError
 from radtransfer.images.formats import ImageFacts, decode_outside, inspect_image

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from radtransfer.data.survey import CORRELATION, miniature, near_identical
+from radtransfer.data.image_check import CORRELATION, miniature, near_identical
 
 
 def photograph(seed):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.data.survey import retina_box
+from radtransfer.data.image_check import retina_box
 
 
 def photograph(height=400, width=600, centre=(200, 300), radius=150, noise=3.0) -> np.ndarray:

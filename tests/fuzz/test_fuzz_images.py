@@ -13,7 +13,7 @@ from PIL import Image
 from tiff_files import LZW, MINISWHITE, RGB, page, tiff
 
 from radtransfer.config.schema import ImageSettings
-from radtransfer.data.survey import examine_image, read_pixels
+from radtransfer.data.image_check import examine_image, read_pixels
 from radtransfer.errors import BadImageError
 from radtransfer.images.files import BEGINNINGS
 from radtransfer.images.formats import inspect_image

@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from radtransfer.config.schema import ImageSettings
-from radtransfer.data.survey import examine_images
+from radtransfer.data.image_check import examine_images
 from radtransfer.images.decode import can_read_encoded, encoded_image, exif_orientation
 from radtransfer.images.pipeline import ImageSource
 

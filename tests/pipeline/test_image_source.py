@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from radtransfer.config.schema import ImageSettings
-from radtransfer.data.survey import examine_images
+from radtransfer.data.image_check import examine_images
 from radtransfer.data.synthetic import fundus_image, patient_appearance
 from radtransfer.errors import BadImageError
 from radtransfer.images.formats import inspect_image

@@ -6,7 +6,7 @@ from PIL import Image
 
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.readers import read_table
-from radtransfer.data.source_leaks import seen_before
+from radtransfer.data.run_data import seen_before
 
 
 @pytest.fixture
