@@ -84,6 +84,22 @@ def walk_files(folder: Path, *, outside: bool = False) -> list[str]:
     return files
 
 
+def images_below(folder: Path, *, outside: bool) -> tuple[list[str], list[str]]:
+    """The images below `folder`, by their names or as DICOM files, and the other files; errors as of `walk_files`."""
+    files = walk_files(folder, outside=outside)
+    images = [file for file in files if is_image_name(file.rpartition("/")[2]) or is_dicom_file(folder / file)]
+    return images, sorted(set(files) - set(images))
+
+
+def check_names(paths: Iterable[str]) -> None:
+    """Raises DataError if a path is not valid Unicode: every output is UTF-8 and holds it."""
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"The file name {path!r} is not valid Unicode. Rename it.") from None
+
+
 def links_out(folder: Path, files: Iterable[Path]) -> list[str]:
     """The links by which files that are written as below `folder` lie elsewhere, relative to it."""
     folder = os.path.normpath(folder)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data import image_list as fold_directory
+from radtransfer.data.csv import find_split_tables, read_fold_tables
 from radtransfer.data.image_files import FileIndex, index_files, is_image_name, walk_files
 from radtransfer.data.labels import listed, plain
 from radtransfer.data.public_rows import (
@@ -504,7 +504,7 @@ TASK_PATIENTS = (
 
 def radimagenet_task(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     folder = root / "dataframe" if (root / "dataframe").is_dir() else root
-    file = next((table.file for table in fold_directory.find_split_tables(folder) if table.split == "train"), None)
+    file = next((table.file for table in find_split_tables(folder) if table.split == "train"), None)
     if file is None:
         raise WrongTreeError("has no table train_fold1.csv or train.csv, with or without a prefix")
     columns = read_sheet(file).columns
@@ -527,7 +527,7 @@ def radimagenet_task(root: Path, options: Options, settings: DataSettings) -> Im
         patient_column="pid" if "pid" in columns and settings.patient_regex is None else None,
         image_root=settings.image_root or str(folder.parent if folder.name == "dataframe" else folder),
     )
-    table = fold_directory.read(own, str(folder))
+    table = read_fold_tables(own, str(folder))
     if table.patients is None and settings.patient_regex is None:
         names = [PurePosixPath(path).name.rpartition(".")[0] for path in table.paths]
         found = ([re.fullmatch(pattern, name) for name in names] for pattern in TASK_PATIENTS)

@@ -1,14 +1,12 @@
 """The datasets: where images, labels, patients and splits come from.
 
-To add one, write `datasets/<name>.py` with
+To add one, write a module here with
 
     def read(settings: DataSettings, location: str | None = None) -> ImageTable
 
 and add one line to `DATASETS`; `--data <name>:<location>` then reads it. Public downloads are entries of
 `data/public.py`. Errors are `DataError`s. Task, classes and `--positive-from` are checked here for every dataset;
 `--patient-regex` and DICOM headers serve all that bring no patients, and `--frames` all.
-
-Locations with options: `FOLDER,name=value,…`, or `FOLDER?…` as TFDS writes them.
 """
 
 import re
@@ -28,8 +26,8 @@ DATASETS = Table(
     "dataset",
     {
         "image_folder": "radtransfer.data.folder:read",
-        "csv_table": "radtransfer.data.csv:read",
-        "fold_directory": "radtransfer.data.image_list:read",
+        "csv_table": "radtransfer.data.csv:read_csv",
+        "fold_directory": "radtransfer.data.csv:read_fold_tables",
         "synthetic_fundus": "radtransfer.data.synthetic:read",
         "tfds": "radtransfer.data.tfds:read",
         "chest_xray": "radtransfer.data.public:CHEST_XRAY",
@@ -60,14 +58,10 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
         ConfigError: No source, or settings that contradict each other.
         DataError: Nothing usable is there, or patient ids mislead; says what was expected and found.
     """
-    from radtransfer.data.csv import with_frames
     from radtransfer.data.labels import check_labels
-    from radtransfer.data.table import patient_id_errors, with_header_patients, with_patients
+    from radtransfer.data.table import patient_id_errors, with_frames, with_header_patients, with_patients
 
-    check_patient_settings(settings)
-    name, location = find_dataset(settings.source, progress)
-    check_column_settings(settings, name)
-    check_folder(name, location, settings)
+    name, location = open_source(settings, progress)
     table = DATASETS[name](settings, location)
     check_places(table, name, location, settings)
     notes = check_labels(table, settings)
@@ -119,26 +113,32 @@ def misfits_note(config: Config, used: DataSettings) -> str | None:
     return f"left out, as they do not fit {used.source}: {', '.join(left_out)}" if left_out else None
 
 
-def check_patient_settings(settings: DataSettings) -> None:
-    """Raises ConfigError if two settings say where the patient comes from."""
+def open_source(settings: DataSettings, progress: Progress | None = None) -> tuple[str, str | None]:
+    """The dataset that reads `settings.source`, and its location, as of `find_dataset`; the settings are seen to fit.
+
+    Raises:
+        ConfigError: No source, or settings that contradict each other.
+        DataError: Nothing is there, or links lead out of the folder and may not.
+    """
     if settings.patient_column and settings.patient_regex:
         raise ConfigError(
             f"The patient comes from one place: got --patient-column {settings.patient_column} and "
             f"--patient-regex {settings.patient_regex}. Leave one out.",
             misfits=("patient_regex", "patient_column"),
         )
+    name, location = find_dataset(settings.source, progress)
+    _check_columns(settings, name)
+    _check_folder(name, location, settings)
+    return name, location
 
 
-def check_column_settings(settings: DataSettings, dataset: str) -> None:
+def _check_columns(settings: DataSettings, dataset: str) -> None:
     """Raises ConfigError if settings on columns do not fit each other, or a dataset that has no such columns."""
     placement = {"--split-column": settings.split_column, "--fold-column": settings.fold_column}
     given = [option for option, name in placement.items() if name]
     if given and dataset != "csv_table":
-        why = (
-            "the files' names give fold and split"
-            if dataset in ("fold_directory", "radimagenet_task")
-            else "it has none"
-        )
+        by_name = dataset in ("fold_directory", "radimagenet_task")
+        why = "the files' names give fold and split" if by_name else "it has none"
         raise ConfigError(
             f"{given[0]} {placement[given[0]]} names a column of a table, but {settings.source} is a {dataset}: {why}. "
             "Leave it out.",
@@ -152,25 +152,24 @@ def check_column_settings(settings: DataSettings, dataset: str) -> None:
             f"--label-separator is for a column of a table, but {settings.source} is a {dataset}. Leave it out.",
             misfits=("label_separator",),
         )
-    if not separator or len(settings.label_column) > 1 or settings.task in ("binary", "multiclass"):
-        received = (
-            "an empty text"
-            if not separator
-            else f"--label-column {','.join(settings.label_column)}"
-            if len(settings.label_column) > 1
-            else f"--task {settings.task}"
-        )
+    several = len(settings.label_column) > 1
+    received = (
+        "an empty text" if not separator else f"--label-column {','.join(settings.label_column)}" if several else ""
+    )
+    if settings.task in ("binary", "multiclass"):
+        received = received or f"--task {settings.task}"
+    if received:
         raise ConfigError(
             "--label-separator needs the text that separates the labels in the cells of one column, such as |, and "
             f"makes several labels per image. Received: {received}.",
-            misfits=("label_column" if len(settings.label_column) > 1 else "task", "label_separator"),
+            misfits=("label_column" if several else "task", "label_separator"),
         )
 
 
-def check_folder(name: str, location: str | None, settings: DataSettings) -> None:
+def _check_folder(name: str, location: str | None, settings: DataSettings) -> None:
     """Raises DataError if links lead out of the folder that holds a data set, and may not."""
+    from radtransfer.data.csv import find_split_tables
     from radtransfer.data.image_files import check_links, links_out, walk_files
-    from radtransfer.data.image_list import find_split_tables
 
     place = (location or "").partition("?")[0] if name == "tfds" else location or ""
     folder = Path(split_location(place)[0]).expanduser().absolute()
@@ -212,9 +211,7 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
         return name, location or None
     path = Path(source).expanduser()
     if path.is_dir():
-        if _holds_prepared_set(path):
-            return "tfds", str(path)
-        return ("fold_directory" if _holds_split_tables(path) else "image_folder"), str(path)
+        return _kind_of_folder(path), str(path)
     if path.exists() or path.is_symlink():
         return "csv_table", str(path)
     # A single letter before the colon is a Windows drive.
@@ -225,6 +222,20 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
         f"No data at {source!r}: expected a folder with one sub-folder per class, a CSV, or a folder of "
         f"train_fold1.csv …{names}.{near_path(path)}"
     )
+
+
+def _kind_of_folder(folder: Path) -> str:
+    from radtransfer.data.csv import find_split_tables
+    from radtransfer.data.tfds import is_prepared
+    from radtransfer.data.tfds_files import METADATA
+
+    if is_prepared(folder) or (folder / METADATA).is_file():
+        return "tfds"
+    try:
+        tables = find_split_tables(folder)
+    except PermissionError:
+        raise DataError(f"The folder {folder} may not be read. Check its permissions.") from None
+    return "fold_directory" if any(table.split == "train" for table in tables) else "image_folder"
 
 
 def check_source(source: str | None) -> None:
@@ -244,31 +255,12 @@ def absolute_source(source: str) -> str:
     return absolute_location(source)
 
 
-def _holds_prepared_set(folder: Path) -> bool:
-    from radtransfer.data.tfds import is_prepared
-    from radtransfer.data.tfds_files import METADATA
-
-    return is_prepared(folder) or (folder / METADATA).is_file()
-
-
-def _holds_split_tables(folder: Path) -> bool:
-    from radtransfer.data.image_list import find_split_tables
-
-    try:
-        return any(table.split == "train" for table in find_split_tables(folder))
-    except PermissionError:
-        raise DataError(f"The folder {folder} may not be read. Check its permissions.") from None
-
-
-_OPTION = re.compile(r"\s*(\w+)\s*=([^,/\\]*)")
-
-
 def split_location(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The folder, and the (name, value) pairs after it; a folder that is there is never cut."""
+    """The folder of `FOLDER,name=value,…`, and the (name, value) pairs; a folder that is there is never cut."""
     folder, options = text, []
     while not (folder and Path(folder).expanduser().exists()):
         start, comma, end = folder.rpartition(",")
-        option = _OPTION.fullmatch(end)
+        option = re.fullmatch(r"\s*(\w+)\s*=([^,/\\]*)", end)
         if not comma or option is None:
             break
         folder, options = start, [(option[1], option[2].strip()), *options]

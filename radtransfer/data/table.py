@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from radtransfer.data.image_files import image_identity, is_dangling, is_dicom_f
 from radtransfer.data.labels import is_missing, missing_words
 from radtransfer.errors import BadImageError, ConfigError, DataError
 from radtransfer.images.dicom import DicomHeader, read_header
-from radtransfer.images.refs import ImagePlace, as_part, file_of
+from radtransfer.images.files import MOST_FRAMES
+from radtransfer.images.formats import count_frames
+from radtransfer.images.refs import FilePart, ImagePlace, as_part, file_of
 from radtransfer.process import Progress, all_in_parallel
 
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
@@ -340,24 +342,31 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
     if table.patients is not None or settings.patient_regex is not None:
         return table
     there = [place for place in table.files if place is not None and not is_dangling(file_of(place))]
-    found = sum(map(_is_dicom, there))
+    found = sum(as_part(place).length is None and is_dicom_file(file_of(place)) for place in there)
     if not found:
         return table
     if others := len(there) - found:
         are, files = ("image is", "images are")[others > 1], ("file", "files")[found > 1]
         note = f"patient ids of {found} DICOM {files} not used: {others} {are} of other formats and have none"
         return replace(table, notes=(*table.notes, note))
-    patients, note = _patients(table.paths, _headers(table.files))
-    return replace(table, patients=patients, patients_from="the DICOM headers", notes=(*table.notes, *note))
-
-
-def _is_dicom(place: ImagePlace) -> bool:
-    return as_part(place).length is None and is_dicom_file(file_of(place))
-
-
-def _headers(places: Sequence[ImagePlace | None]) -> list[DicomHeader | None]:
-    """The header of each file, None where it cannot be read."""
-    return all_in_parallel(_header, places, workers=_READERS)
+    headers = all_in_parallel(_header, table.files, workers=_READERS)
+    ids = ["" if is_missing(header.patient_id or "") else header.patient_id for header in headers if header is not None]
+    named = set(ids) - {""}
+    if not named:
+        return table
+    unused = "patient ids in DICOM headers not used:"
+    if "" in ids:
+        return replace(table, notes=(*table.notes, f"{unused} {ids.count('')} of {len(ids)} headers have none"))
+    if len(named) == 1 and len(ids) > 1:
+        return replace(table, notes=(*table.notes, f"{unused} all {len(ids)} headers have the same, {ids[0]!r}"))
+    # A file that cannot be read is its own patient.
+    found = zip(table.paths, headers, strict=True)
+    return replace(
+        table,
+        patients=tuple(path if header is None else header.patient_id for path, header in found),
+        patients_from="the DICOM headers",
+        notes=(*table.notes, f"{len(named)} patients by the headers of {len(ids)} DICOM files"),
+    )
 
 
 def _header(place: ImagePlace | None) -> DicomHeader | None:
@@ -367,19 +376,62 @@ def _header(place: ImagePlace | None) -> DicomHeader | None:
         return None
 
 
-def _patients(
-    paths: Sequence[str], headers: Sequence[DicomHeader | None]
-) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """The patient of each image, and a note about them; a file that cannot be read is its own."""
-    ids = [
-        None if is_missing(header.patient_id or "") else header.patient_id for header in headers if header is not None
-    ]
-    named = set(ids) - {None}
-    if not named:
-        return None, ()
-    if None in ids:
-        return None, (f"patient ids in DICOM headers not used: {ids.count(None)} of {len(ids)} headers have none",)
-    if len(named) == 1 and len(ids) > 1:
-        return None, (f"patient ids in DICOM headers not used: all {len(ids)} headers have the same, {ids[0]!r}",)
-    patients = tuple(path if header is None else header.patient_id for path, header in zip(paths, headers, strict=True))
-    return patients, (f"{len(named)} patients by the headers of {len(ids)} DICOM files",)
+_SEVERAL = frozenset([".tif", ".tiff", ".gif"])
+"""Names of files that hold several images at times, DICOM apart."""
+
+
+def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
+    """`table` with a row per frame, if the settings ask for it.
+
+    Frame 3 of `x.dcm` is called `x.dcm#3`, from 1. It has the label, the splits and the patient of its file; where
+    there are no patients, the file is the patient, so that its frames are never split between sets.
+
+    Raises:
+        DataError: A file has more than `MOST_FRAMES`.
+    """
+    if settings.frames == "first":
+        return table
+    counts = np.array(all_in_parallel(_count_frames, table.files, workers=_READERS), int)
+    if (counts > MOST_FRAMES).any():
+        file = table.files[int(np.argmax(counts > MOST_FRAMES))]
+        raise DataError(
+            f"--frames all: {file} holds more than {MOST_FRAMES:,} frames. Store it in several files, or use "
+            "--frames first."
+        )
+    several, damaged = counts > 1, np.flatnonzero(counts == 0)
+    notes = table.notes
+    if len(damaged):
+        what = f"the frames of {len(damaged)} damaged files cannot be counted, such as {table.paths[damaged[0]]}"
+        notes += (f"--frames all: {what}; at most the first of each is used",)
+    if not several.any():
+        return replace(table, notes=(*notes, "--frames all: no file holds further frames"))
+    counts = np.maximum(counts, 1)
+    rows = np.repeat(np.arange(len(table)), counts)
+    frames = np.concatenate([np.arange(count) for count in counts])
+    note = f"{several.sum()} files with several frames give {counts[several].sum()} images"
+    if table.patients is None:
+        note += "; frames of one file stay together"
+    wide = table.select(rows)
+    return replace(
+        wide,
+        paths=tuple(
+            f"{path}#{frame + 1}" if several[row] else path
+            for path, row, frame in zip(wide.paths, rows, frames, strict=True)
+        ),
+        files=tuple(
+            FilePart(file, frame=int(frame)) if several[row] else file
+            for file, row, frame in zip(wide.files, rows, frames, strict=True)
+        ),
+        patients=wide.patients or wide.paths,
+        notes=(*notes, note),
+    )
+
+
+def _count_frames(file: ImagePlace | None) -> int:
+    """Frames of a file; 1 for one that is not there, which is found later, and 0 for one that is damaged."""
+    if not isinstance(file, Path) or not (file.suffix.lower() in _SEVERAL or is_dicom_file(file)):
+        return 1
+    try:
+        return count_frames(file)
+    except BadImageError:
+        return 0
