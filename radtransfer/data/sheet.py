@@ -13,10 +13,10 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -263,16 +263,12 @@ def place_images(
         if not placed:
             found = [[""] * len(folds)]
         elif all(not split for _, split in placed):
-            found = [_tested_once(len(folds), number[fold]) for fold, _ in placed]
+            found = [["test" if other == fold else "train" for other in folds] for fold, _ in placed]
         else:
             found = _layers(len(folds), [(number[fold], split) for fold, split in placed])
         columns += found
         rows += [image] * len(found)
     return np.array(rows), np.array(columns, dtype="U5").T, folds
-
-
-def _tested_once(folds: int, fold: int) -> list[str]:
-    return ["test" if other == fold else "train" for other in range(folds)]
 
 
 def _layers(folds: int, placed: Sequence[tuple[int, str]]) -> list[list[str]]:
@@ -315,8 +311,7 @@ OPTIONS = {
 """How to name the column oneself."""
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """Positions of the columns in a sheet.
 
     Attributes:
@@ -345,38 +340,7 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
     Raises:
         DataError: A named column is not there, or there is none for path or label.
     """
-    notes: list[str] = []
-    path = _named(sheet, "path", settings.path_column, 0) if settings.path_column else None
-    labels = [_named(sheet, "label", name, i, settings.label_column) for i, name in enumerate(settings.label_column)]
-    patient = _named(sheet, "patient", settings.patient_column, 0) if settings.patient_column else None
-    fold = _named(sheet, "fold", settings.fold_column, 0) if settings.fold_column else None
-    split = _named(sheet, "split", settings.split_column, 0) if settings.split_column else None
-    taken = {path, patient, fold, split, *labels}
-    if path is None:
-        path = _usual(sheet, "path", taken, notes)
-        if path is None:
-            raise DataError(_no_column(sheet, "path"))
-        taken.add(path)
-    if patient is None and settings.patient_regex is None:
-        patient = _usual(sheet, "patient", taken, notes, fits=lambda column: not _given_splits(sheet, column))
-        if patient is not None:
-            notes.append(f"patients from column {sheet.columns[patient]!r}")
-        taken.add(patient)
-    fold, splits = _find_placement(sheet, fold, split, taken, notes)
-    taken |= {fold, *splits.values()}
-    if splits and split is None:
-        notes.append(f"split from column {listed(repr(sheet.columns[i]) for i in splits.values())}")
-    flags = _bare_flags(sheet, taken)
-    if labels:
-        form = _form(settings, several=len(labels) > 1)
-    else:
-        labels, form = _find_labels(sheet, settings, taken | flags, notes)
-    taken |= set(labels)
-    notes += _ignored_splits(sheet, taken, flags, fold, splits, named=split is not None)
-    unused = [name for i, name in _real_columns(sheet) if i not in taken]
-    if unused:
-        notes.append(f"columns not used: {listed(unused)}")
-    return Columns(path, tuple(labels), form, patient, fold, splits, tuple(notes))
+    return _ColumnFinder(sheet, settings).find()
 
 
 def find_image_columns(sheet: Sheet, settings: DataSettings) -> tuple[int, int | None]:
@@ -385,247 +349,273 @@ def find_image_columns(sheet: Sheet, settings: DataSettings) -> tuple[int, int |
     Raises:
         DataError: There is none for the path, or one that is named is not there.
     """
-    patient = _named(sheet, "patient", settings.patient_column, 0) if settings.patient_column else None
-    path = _named(sheet, "path", settings.path_column, 0) if settings.path_column else None
+    finder = _ColumnFinder(sheet, settings)
+    patient = finder.named("patient", settings.patient_column)
+    path = finder.named("path", settings.path_column)
     if path is None:
-        path = _usual(sheet, "path", {patient}, [])
+        path = finder.usual("path")
     if path is None:
-        raise DataError(_no_column(sheet, "path"))
+        raise DataError(finder.none_for("path"))
     if patient is None and settings.patient_regex is None:
-        patient = _usual(sheet, "patient", {path}, [])
+        patient = finder.usual("patient")
     return path, patient
 
 
-def _find_placement(
-    sheet: Sheet, fold: int | None, split: int | None, taken: set, notes: list[str]
-) -> tuple[int | None, dict[str, int]]:
-    """The column of the fold, and those of the split."""
-    if fold is None:
-        fold = _usual(sheet, "fold", taken, notes, fits=lambda column: _holds_any(sheet, column))
-    elif _given_splits(sheet, fold):
-        name = sheet.columns[fold]
-        raise DataError(
-            f"Column {name!r} (--fold-column) holds splits. Use --split-column {shlex.quote(name)}.",
-            misfits=("fold_column",),
-        )
-    if split is not None:
-        flags = _flags(sheet, [split], re.compile("(?:is|in)?(.+)"))
-        return fold, flags or {"": split}
-    if fold is not None and _given_splits(sheet, fold):
-        notes.append(f"column {sheet.columns[fold]!r} holds splits and is taken as split")
-        return None, {"": fold}
-    split = _usual(sheet, "split", taken, notes, fits=lambda column: _is_split(sheet, column, notes))
-    if split is not None:
-        return fold, {"": split}
-    return fold, _flags(sheet, [i for i, _ in _real_columns(sheet) if i not in taken], re.compile("(?:is|in)(.+)"))
+class _ColumnFinder:
+    """A sheet, which of its columns are taken, and what is to be said of it."""
 
+    def __init__(self, sheet: Sheet, settings: DataSettings):
+        self.sheet, self.settings = sheet, settings
+        self.taken: set[int | None] = set()
+        self.notes: list[str] = []
+        # Those that have a name; pandas writes its row numbers without one.
+        unnamed = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
+        self.real = {i: name for i, name in enumerate(sheet.columns) if not unnamed.fullmatch(name)}
 
-def _flags(sheet: Sheet, columns: Sequence[int], name: re.Pattern) -> dict[str, int]:
-    """Those of the columns that say, at least mostly, whether an image is in a split, by that split."""
-    matches = {i: name.fullmatch(_squeezed(sheet.columns[i])) for i in columns}
-    words = {i: match[1] for i, match in matches.items() if match}
-    splits, found = split_names(words.values()), {}
-    for i, word in words.items():
-        if splits[word]:
-            cells = Counter(zero_one(row[i]) for row in sheet.rows)
-            if 0 < cells.total() - cells[""] <= 2 * (cells["0"] + cells["1"]):
-                found.setdefault(splits[word], i)
-    return found
+    def find(self) -> Columns:
+        sheet, settings = self.sheet, self.settings
+        path = self.named("path", settings.path_column)
+        several = settings.label_column
+        labels = [self.named("label", name, several, guess=not i) for i, name in enumerate(several)]
+        patient = self.named("patient", settings.patient_column)
+        fold = self.named("fold", settings.fold_column)
+        split = self.named("split", settings.split_column)
+        if path is None:
+            path = self.usual("path")
+            if path is None:
+                raise DataError(self.none_for("path"))
+        if patient is None and settings.patient_regex is None:
+            patient = self.usual("patient", lambda column: not self.given_splits(column))
+            if patient is not None:
+                self.notes.append(f"patients from column {sheet.columns[patient]!r}")
+        fold, splits = self.find_placement(fold, split)
+        self.taken |= {fold, *splits.values()}
+        if splits and split is None:
+            self.notes.append(f"split from column {listed(repr(sheet.columns[i]) for i in splits.values())}")
+        # Columns called `train` or `test` of 0 and 1: splits most likely, though a test may be one of a laboratory.
+        bare = set(self.flags(self.free, "((?:train|test)(?:ing)?(?:set)?)").values())
+        bare = bare if len(self.free) > len(bare) else set()
+        if labels:
+            form = self.form(several=len(labels) > 1)
+        else:
+            labels, form = self.find_labels(bare)
+        self.taken |= set(labels)
+        self.note_ignored_splits(bare, fold, splits, named=split is not None)
+        if unused := [self.real[i] for i in self.free]:
+            self.notes.append(f"columns not used: {listed(unused)}")
+        return Columns(path, tuple(labels), form, patient, fold, splits, tuple(self.notes))
 
+    @property
+    def free(self) -> list[int]:
+        """The columns that have a name and are not taken."""
+        return [i for i in self.real if i not in self.taken]
 
-def _bare_flags(sheet: Sheet, taken: set) -> set[int]:
-    """Columns called `train` or `test` of 0 and 1: splits most likely, though a test may be one of a laboratory."""
-    free = [i for i, _ in _real_columns(sheet) if i not in taken]
-    found = set(_flags(sheet, free, re.compile("((?:train|test)(?:ing)?(?:set)?)")).values())
-    return found if len(free) > len(found) else set()
+    def cells(self, column: int) -> Iterator[str]:
+        return (row[column].strip() for row in self.sheet.rows)
 
+    def find_placement(self, fold: int | None, split: int | None) -> tuple[int | None, dict[str, int]]:
+        """The column of the fold, and those of the split."""
+        if fold is None:
+            fold = self.usual("fold", lambda column: not all(map(is_missing, self.cells(column))))
+        elif self.given_splits(fold):
+            name = self.sheet.columns[fold]
+            raise DataError(
+                f"Column {name!r} (--fold-column) holds splits. Use --split-column {shlex.quote(name)}.",
+                misfits=("fold_column",),
+            )
+        if split is not None:
+            return fold, self.flags([split], "(?:is|in)?(.+)") or {"": split}
+        if fold is not None and self.given_splits(fold):
+            self.notes.append(f"column {self.sheet.columns[fold]!r} holds splits and is taken as split")
+            return None, {"": fold}
+        split = self.usual("split", self.is_split)
+        return fold, {"": split} if split is not None else self.flags(self.free, "(?:is|in)(.+)")
 
-def _is_split(sheet: Sheet, column: int, notes: list[str]) -> bool:
-    """Whether most cells of a column with a usual name are splits; one called `split` holds nothing else."""
-    name, cells = sheet.columns[column], Counter(row[column].strip() for row in sheet.rows)
-    known = {cell: count for cell, count in cells.items() if not is_missing(cell)}
-    splits = split_names(known)
-    if known and (
-        _squeezed(name) == "split" or 2 * sum(known[cell] for cell in known if splits[cell]) >= sum(known.values())
-    ):
-        return True
-    found = listed(map(repr, known), limit=3) or "nothing"
-    notes.append(f"column {name!r} is not used as split: it holds {found}")
-    return False
+    def flags(self, columns: Sequence[int], name: str) -> dict[str, int]:
+        """Those of the columns that say, at least mostly, whether an image is in a split, by that split."""
+        matches = {i: re.fullmatch(name, _squeezed(self.sheet.columns[i])) for i in columns}
+        words = {i: match[1] for i, match in matches.items() if match}
+        splits, found = split_names(words.values()), {}
+        for i, word in words.items():
+            if splits[word]:
+                cells = Counter(map(zero_one, self.cells(i)))
+                if 0 < cells.total() - cells[""] <= 2 * (cells["0"] + cells["1"]):
+                    found.setdefault(splits[word], i)
+        return found
 
-
-def _given_splits(sheet: Sheet, column: int) -> dict[str, str]:
-    """The split that each cell of a column means; none where the column holds anything else."""
-    splits: dict[str, str | None] = {}
-    for row in sheet.rows:
-        cell = row[column].strip()
-        if cell not in splits and not is_missing(cell):
-            splits |= split_names([cell])
-            if splits[cell] is None:
-                return {}
-    return split_names(splits)
-
-
-def _said_splits(sheet: Sheet, column: int) -> list[str | None]:
-    """The split that each row has in a column, None where it has none."""
-    given = _given_splits(sheet, column)
-    return [given.get(row[column].strip()) for row in sheet.rows]
-
-
-def _ignored_splits(
-    sheet: Sheet, taken: set, flags: set[int], fold: int | None, splits: Mapping[str, int], *, named: bool
-) -> list[str]:
-    """A warning for each column that is not used and says in which split images are."""
-    used = [i for i in (splits.get(""), *splits.values(), fold) if i is not None]
-    instead = f"column {sheet.columns[used[0]]!r} is used" if used else "all images take part in drawn folds"
-    said, notes = _said_splits(sheet, used[0]) if used else None, []
-    for column, name in _real_columns(sheet):
-        given = {} if column in taken else _given_splits(sheet, column)
-        if len(set(given.values())) > 1 and (found := _said_splits(sheet, column)) != said:
-            counts = Counter(found)
-            found = ", ".join(f"{split} {counts[split]}" for split in ("train", "val", "test") if counts[split])
-            take = "" if named else f"; --split-column {shlex.quote(name)} takes it"
-            notes.append(f"split ignored: column {name!r} holds only splits ({found}) and is not used: {instead}{take}")
-    for name in (sheet.columns[i] for i in sorted(flags - taken) if not named):
-        take = f"--split-column {shlex.quote(name)} takes it if it says which images are in that split"
-        notes.append(f"split ignored: column {name!r} holds 0 and 1 and is not used: {instead}; {take}")
-    return notes
-
-
-def _find_labels(sheet: Sheet, settings: DataSettings, taken: set, notes: list[str]) -> tuple[list[int], str]:
-    """The label column; without one, or for a multi-label task, every 0/1 column; else the only one that is left."""
-    if settings.task != "multilabel" or settings.label_separator:
-        label = _usual(sheet, "label", taken, notes, fits=lambda column: not _given_splits(sheet, column))
-        if label is not None:
-            notes.append(f"labels from column {sheet.columns[label]!r}")
-            return [label], _form(settings)
-    free = [i for i, _ in _real_columns(sheet) if i not in taken and not _given_splits(sheet, i)]
-    binary = [] if settings.label_separator else [i for i in free if _is_binary(sheet, i)]
-    if len(binary) >= (1 if settings.task == "multilabel" else 2):
-        by_name: dict[str, list[int]] = {}
-        for i in binary:
-            by_name.setdefault(_squeezed(sheet.columns[i]), []).append(i)
-        for alike in by_name.values():
-            _check_alone(sheet, alike, "label")
-        names = listed(sheet.columns[i] for i in binary)
-        notes.append(f"{len(binary)} labels from the columns that hold only 0, 1, -1 or nothing: {names}")
-        return binary, _form(settings, several=True)
-    left = free if len(free) == 1 else [i for i in free if _could_be_labels(sheet, i)]
-    if len(left) != 1 or (settings.task == "multilabel" and not settings.label_separator):
-        several = " Several labels in one cell need --label-separator." if settings.task == "multilabel" else ""
-        raise DataError(_no_column(sheet, "label", left) + several, misfits=("task",))
-    name = sheet.columns[left[0]]
-    notes.append(f"labels from column {name!r}, the only one that can be the label; --label-column names another")
-    return left, _form(settings)
-
-
-def _form(settings: DataSettings, *, several: bool = False) -> str:
-    if settings.label_separator:
-        return "separated"
-    if several and settings.task in ("binary", "multiclass"):
-        return "one_hot"
-    return "several" if several or settings.task == "multilabel" else "class"
-
-
-def _could_be_labels(sheet: Sheet, column: int) -> bool:
-    """Whether a column holds two or more values, which may be classes."""
-    values = [text for row in sheet.rows if (text := plain(row[column]))]
-    try:
-        return len(set(values)) > 1 and check_values(values, sheet.columns[column]) is not None
-    except RowsError:
+    def is_split(self, column: int) -> bool:
+        """Whether most cells of a column with a usual name are splits; one called `split` holds nothing else."""
+        name = self.sheet.columns[column]
+        known = {cell: count for cell, count in Counter(self.cells(column)).items() if not is_missing(cell)}
+        splits = split_names(known)
+        mostly = 2 * sum(known[cell] for cell in known if splits[cell]) >= sum(known.values())
+        if known and (_squeezed(name) == "split" or mostly):
+            return True
+        found = listed(map(repr, known), limit=3) or "nothing"
+        self.notes.append(f"column {name!r} is not used as split: it holds {found}")
         return False
 
+    def given_splits(self, column: int) -> dict[str, str]:
+        """The split that each cell of a column means; none where the column holds anything else."""
+        splits: dict[str, str | None] = {}
+        for cell in self.cells(column):
+            if cell not in splits and not is_missing(cell):
+                splits |= split_names([cell])
+                if splits[cell] is None:
+                    return {}
+        return split_names(splits)
 
-def _holds_any(sheet: Sheet, column: int) -> bool:
-    return any(not is_missing(row[column]) for row in sheet.rows)
+    def note_ignored_splits(self, flags: set[int], fold: int | None, splits: Mapping[str, int], *, named: bool) -> None:
+        """A warning for each column that is not used and says in which split images are."""
+        used = [i for i in (splits.get(""), *splits.values(), fold) if i is not None]
+        names = self.sheet.columns
+        instead = f"column {names[used[0]]!r} is used" if used else "all images take part in drawn folds"
+        said = list(map(self.given_splits(used[0]).get, self.cells(used[0]))) if used else None
+        for column in self.free:
+            given, take = self.given_splits(column), shlex.quote(names[column])
+            found = list(map(given.get, self.cells(column)))
+            if len(set(given.values())) > 1 and found != said:
+                counts = Counter(found)
+                found = ", ".join(f"{split} {counts[split]}" for split in ("train", "val", "test") if counts[split])
+                self.notes.append(
+                    f"split ignored: column {names[column]!r} holds only splits ({found}) and is not used: {instead}"
+                    + ("" if named else f"; --split-column {take} takes it")
+                )
+        for column in sorted(flags - self.taken) if not named else ():
+            take = f"--split-column {shlex.quote(names[column])} takes it if it says which images are in that split"
+            found = f"column {names[column]!r} holds 0 and 1 and is not used"
+            self.notes.append(f"split ignored: {found}: {instead}; {take}")
 
+    def find_labels(self, flags: set[int]) -> tuple[list[int], str]:
+        """The label column; without one, or for a multi-label task, all 0/1 columns; else the only one that is left."""
+        task, separator = self.settings.task, self.settings.label_separator
+        self.taken |= flags
+        try:
+            if task != "multilabel" or separator:
+                label = self.usual("label", lambda column: not self.given_splits(column))
+                if label is not None:
+                    self.notes.append(f"labels from column {self.sheet.columns[label]!r}")
+                    return [label], self.form()
+            free = [i for i in self.free if not self.given_splits(i)]
+        finally:
+            self.taken -= flags
+        binary = [] if separator else [i for i in free if self.is_binary(i)]
+        if len(binary) >= (1 if task == "multilabel" else 2):
+            by_name: dict[str, list[int]] = {}
+            for i in binary:
+                by_name.setdefault(_squeezed(self.sheet.columns[i]), []).append(i)
+            for alike in by_name.values():
+                self.check_alone(alike, "label")
+            names = listed(self.sheet.columns[i] for i in binary)
+            self.notes.append(f"{len(binary)} labels from the columns that hold only 0, 1, -1 or nothing: {names}")
+            return binary, self.form(several=True)
+        left = free if len(free) == 1 else [i for i in free if self.could_be_labels(i)]
+        if len(left) != 1 or (task == "multilabel" and not separator):
+            several = " Several labels in one cell need --label-separator." if task == "multilabel" else ""
+            raise DataError(self.none_for("label", left) + several, misfits=("task",))
+        name = self.sheet.columns[left[0]]
+        self.notes.append(
+            f"labels from column {name!r}, the only one that can be the label; --label-column names another"
+        )
+        return left, self.form()
 
-def _is_binary(sheet: Sheet, column: int) -> bool:
-    values = set()
-    for row in sheet.rows:
-        values.add(zero_one(row[column]))
-        if not values <= BINARY:
+    def form(self, *, several: bool = False) -> str:
+        if self.settings.label_separator:
+            return "separated"
+        if several and self.settings.task in ("binary", "multiclass"):
+            return "one_hot"
+        return "several" if several or self.settings.task == "multilabel" else "class"
+
+    def could_be_labels(self, column: int) -> bool:
+        """Whether a column holds two or more values, which may be classes."""
+        values = list(filter(None, map(plain, self.cells(column))))
+        try:
+            return len(set(values)) > 1 and check_values(values, self.sheet.columns[column]) is not None
+        except RowsError:
             return False
-    return bool(values & {"0", "1"})
 
+    def is_binary(self, column: int) -> bool:
+        values = set()
+        for cell in self.cells(column):
+            values.add(zero_one(cell))
+            if not values <= BINARY:
+                return False
+        return bool(values & {"0", "1"})
 
-def _real_columns(sheet: Sheet) -> list[tuple[int, str]]:
-    """Columns that have a name; pandas writes its row numbers without one."""
-    named = [(i, name) for i, name in enumerate(sheet.columns) if name]
-    return [(i, name) for i, name in named if not re.fullmatch(r"Unnamed: \d+(_level_\d+)?", name)]
+    def usual(self, role: str, fits: Callable[[int], bool] = lambda column: True, *, guess: bool = False) -> int | None:
+        """The free column with the most preferred of the usual names, of those that fit; a `guess` takes nothing."""
+        names = {i: _squeezed(name) for i, name in self.real.items() if guess or i not in self.taken}
+        candidates = [
+            i
+            for usual in USUAL_NAMES[role]
+            for i, name in names.items()
+            if name == usual or (usual.startswith("*") and name.endswith(usual[1:]) and name != usual[1:])
+        ]
+        candidates = [i for i in dict.fromkeys(candidates) if fits(i)]
+        if not candidates:
+            return None
+        first, *others = candidates
+        self.check_alone([i for i, name in names.items() if i in candidates and name == names[first]], role)
+        if guess:
+            return first
+        if others:
+            hint = f"; choose with {OPTIONS[role]}NAME" if role in OPTIONS else ""
+            also = listed(repr(self.sheet.columns[i]) for i in others)
+            name = self.sheet.columns[first]
+            self.notes.append(f"column {name!r} taken as {role} (also possible: {also}{hint})")
+        self.taken.add(first)
+        return first
+
+    def check_alone(self, columns: Sequence[int], role: str) -> None:
+        """Raises DataError if several columns have one name, case and punctuation apart: any could be meant."""
+        names = [self.sheet.columns[i] for i in columns]
+        if len(names) > 1:
+            exact = len(set(names)) == len(names)
+            choose = f", or choose with {OPTIONS[role]}NAME" if role in OPTIONS and exact else ""
+            raise DataError(
+                f"{self.sheet.name} has {len(names)} columns of one name for the {role}: {listed(map(repr, names))}. "
+                f"Rename or remove all but one{choose}."
+            )
+
+    def named(self, role: str, name: str | None, together: Sequence[str] = (), *, guess: bool = True) -> int | None:
+        """The column the user named, perhaps `together` with others: exactly, or without regard to case."""
+        if not name:
+            return None
+        for fits in (lambda column: column == name, lambda column: column.lower() == name.lower()):
+            found = [i for i, column in enumerate(self.sheet.columns) if fits(column)]
+            if len(found) == 1:
+                self.taken.add(found[0])
+                return found[0]
+            if found:
+                raise DataError(f"{self.sheet.name} has {len(found)} columns called {name!r}. Rename all but one.")
+        columns = list(self.real.values())
+        usual = self.usual(role, guess=True) if guess else None
+        near = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
+        use = near[0] if near else "NAME, one of these" if usual is None else self.sheet.columns[usual]
+        # With one of several there, the table is the one that was meant.
+        meant = {other.lower() for other in together} & {column.lower() for column in columns}
+        raise DataError(
+            f"Column {name!r} ({OPTIONS[role].strip()}) is not in {self.sheet.name}. Columns: {listed(columns, 40)}. "
+            f"Use {OPTIONS[role]}{use}.",
+            misfits=() if meant else (f"{role}_column",),
+        )
+
+    def none_for(self, role: str, left: Sequence[int] = ()) -> str:
+        columns = list(self.real.values())
+        image = next((column for column in columns if is_image_name(column)), None)
+        if image is not None:
+            return (
+                f"{self.sheet.name} has no header: expected a first line of column names, such as path,label,patient. "
+                f"Received: {image!r}, an image, in the first line. Add the line of names."
+            )
+        what = {"path": "the image path", "label": "the label (or 0/1 columns, one per label)"}[role]
+        choice = f" These may be it: {listed(repr(self.sheet.columns[i]) for i in left)}." if len(left) > 1 else ""
+        usual = ", ".join(USUAL_NAMES[role][:8])
+        return (
+            f"{self.sheet.name} has no column for {what}: expected one called {usual} or so. "
+            f"Columns: {listed(columns, 40)}.{choice} Name it with {OPTIONS[role]}NAME."
+        )
 
 
 def _squeezed(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
-
-
-def _usual(
-    sheet: Sheet, role: str, taken: set, notes: list[str], *, fits: Callable[[int], bool] = lambda column: True
-) -> int | None:
-    """The column with the most preferred of the usual names, of those that fit."""
-    free = [(i, _squeezed(name)) for i, name in _real_columns(sheet) if i not in taken]
-    candidates = [i for usual in USUAL_NAMES[role] for i, name in free if name == usual or _ends_with(name, usual)]
-    candidates = [i for i in dict.fromkeys(candidates) if fits(i)]
-    if not candidates:
-        return None
-    first, *others = candidates
-    _check_alone(sheet, [i for i, name in free if i in candidates and name == _squeezed(sheet.columns[first])], role)
-    if others:
-        hint = f"; choose with {OPTIONS[role]}NAME" if role in OPTIONS else ""
-        also = listed(repr(sheet.columns[i]) for i in others)
-        notes.append(f"column {sheet.columns[first]!r} taken as {role} (also possible: {also}{hint})")
-    return first
-
-
-def _check_alone(sheet: Sheet, columns: Sequence[int], role: str) -> None:
-    """Raises DataError if several columns have one name, case and punctuation apart: any could be meant."""
-    names = [sheet.columns[i] for i in columns]
-    if len(names) > 1:
-        choose = f", or choose with {OPTIONS[role]}NAME" if role in OPTIONS and len(set(names)) == len(names) else ""
-        raise DataError(
-            f"{sheet.name} has {len(names)} columns of one name for the {role}: {listed(map(repr, names))}. "
-            f"Rename or remove all but one{choose}."
-        )
-
-
-def _ends_with(name: str, usual: str) -> bool:
-    return usual.startswith("*") and name.endswith(usual[1:]) and name != usual[1:]
-
-
-def _named(sheet: Sheet, role: str, name: str, position: int, together: Sequence[str] = ()) -> int:
-    """The column the user named, perhaps `together` with others: exactly, or without regard to case."""
-    for fits in (lambda column: column == name, lambda column: column.lower() == name.lower()):
-        found = [i for i, column in enumerate(sheet.columns) if fits(column)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise DataError(f"{sheet.name} has {len(found)} columns called {name!r}. Rename all but one.")
-    columns = [column for _, column in _real_columns(sheet)]
-    guess = _usual(sheet, role, set(), []) if position == 0 else None
-    near = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
-    use = near[0] if near else "NAME, one of these" if guess is None else sheet.columns[guess]
-    advice = f"Use {OPTIONS[role]}{use}."
-    option = OPTIONS[role].strip()
-    # With one of several there, the table is the one that was meant.
-    meant = {other.lower() for other in together} & {column.lower() for column in columns}
-    raise DataError(
-        f"Column {name!r} ({option}) is not in {sheet.name}. Columns: {listed(columns, 40)}. {advice}",
-        misfits=() if meant else (f"{role}_column",),
-    )
-
-
-def _no_column(sheet: Sheet, role: str, left: Sequence[int] = ()) -> str:
-    columns: Sequence[str] = [column for _, column in _real_columns(sheet)]
-    what = {"path": "the image path", "label": "the label (or 0/1 columns, one per label)"}[role]
-    usual = ", ".join(USUAL_NAMES[role][:8])
-    image = next((column for column in columns if is_image_name(column)), None)
-    if image is not None:
-        return (
-            f"{sheet.name} has no header: expected a first line of column names, such as path,label,patient. "
-            f"Received: {image!r}, an image, in the first line. Add the line of names."
-        )
-    choice = f" These may be it: {listed(repr(sheet.columns[i]) for i in left)}." if len(left) > 1 else ""
-    return (
-        f"{sheet.name} has no column for {what}: expected one called {usual} or so. "
-        f"Columns: {listed(columns, 40)}.{choice} Name it with {OPTIONS[role]}NAME."
-    )
