@@ -189,35 +189,26 @@ TABLE, PROVENANCE, STATE = "images.csv", "provenance.json", "prepare.json"
 _LABEL, _FOLD = "label: ", "fold "
 
 
-@dataclass(frozen=True, slots=True)
-class StoredImage:
-    """Where an image lies in a prepared set, and the SHA-256 of the bytes that it was made of."""
-
-    shard: str
-    offset: int
-    length: int
-    sha256: str
-
-
 def is_prepared(folder: Path) -> bool:
     """Whether `radtransfer data prepare` wrote, or is to go on writing, the folder."""
     return (folder / PROVENANCE).is_file() or (folder / STATE).is_file()
 
 
-def write_table(folder: Path, table: ImageTable, stored: Sequence[StoredImage]) -> None:
-    """Write `images.csv`.
-
-    Args:
-        folder: The prepared set.
-        table: Its images.
-        stored: Where each of them lies.
-    """
-    columns = {"path": table.paths, **_label_columns(table)}
+def write_table(folder: Path, table: ImageTable, stored: Sequence[tuple[str, int, int, str]]) -> None:
+    """Write `images.csv`; `stored` is the shard, offset, length and SHA-256 of the bytes of each image."""
+    columns: dict[str, Sequence[Any]] = {"path": table.paths}
+    if table.task == "multilabel":
+        for name, values in zip(table.classes, table.targets.T, strict=True):
+            columns[_LABEL + name] = ["" if np.isnan(value) else f"{value:g}" for value in values]
+    else:
+        columns["label"] = [table.classes[place] for place in table.targets.argmax(axis=1)]
     if table.patients is not None:
         columns["patient"] = table.patients
-    columns |= _split_columns(table)
-    for name in ("shard", "offset", "length", "sha256"):
-        columns[name] = [getattr(image, name) for image in stored]
+    splits = [] if table.splits is None else table.splits.tolist()
+    columns |= {
+        f"{_FOLD}{number}" if len(splits) > 1 else "split": split for number, split in enumerate(splits, start=1)
+    }
+    columns |= dict(zip(("shard", "offset", "length", "sha256"), zip(*stored, strict=True), strict=True))
     write_rows(folder / TABLE, list(columns), zip(*columns.values(), strict=True))
 
 
@@ -297,23 +288,6 @@ def _targets(columns: dict[str, tuple[str, ...]], classes: Sequence[str], task: 
         ).T.copy()
     number = {name: place for place, name in enumerate(classes)}
     return np.eye(len(classes), dtype=np.float32)[[number[label] for label in columns["label"]]]
-
-
-def _label_columns(table: ImageTable) -> dict[str, Sequence[str]]:
-    if table.task != "multilabel":
-        return {"label": [table.classes[place] for place in table.targets.argmax(axis=1)]}
-    return {
-        _LABEL + name: ["" if np.isnan(value) else f"{value:g}" for value in values]
-        for name, values in zip(table.classes, table.targets.T, strict=True)
-    }
-
-
-def _split_columns(table: ImageTable) -> dict[str, Sequence[str]]:
-    if table.splits is None:
-        return {}
-    if len(table.splits) == 1:
-        return {"split": table.splits[0].tolist()}
-    return {f"{_FOLD}{number}": split.tolist() for number, split in enumerate(table.splits, start=1)}
 
 
 def _notes(provenance: dict[str, Any]) -> Iterator[str]:
