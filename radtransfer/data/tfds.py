@@ -1,6 +1,4 @@
-"""Sets of TensorFlow Datasets, and those that `data prepare` writes in the same form: one reader for both.
-
-A data set of TensorFlow Datasets (TFDS), one of its own or one that `radtransfer data prepare` wrote.
+"""A data set of TensorFlow Datasets (TFDS), one of its own or one that `radtransfer data prepare` wrote.
 
 Source text: `tfds:LOCATION` or `tfds:LOCATION?split=NAME+NAME`. LOCATION is a folder that holds the set, or
 NAME[/CONFIG][:VERSION] of a set that was prepared in TFDS's own folder (`--image-root` names another one).
@@ -8,19 +6,16 @@ NAME[/CONFIG][:VERSION] of a set that was prepared in TFDS's own folder (`--imag
 The splits train, validation and test are the given split. Those that `?split=` names are taken together, as in
 TFDS, and folds are drawn from them.
 
-A prepared data set that lies where TensorFlow's file systems reach, such as `gs://BUCKET/SET`, and its copy here.
-
-Training reads images in another order each epoch, which would be a request for every image. So the set is copied
-once, shard by shard, into the cache folder, and read from there. A copy that was stopped goes on with the shard that
-it was at; a set whose files have another size or time is copied anew, beside the old one.
-
-The table that stands beside the shards of a prepared data set, written and read so that nothing changes.
+A prepared set has a table of its own beside its shards, written and read so that nothing changes:
 
 images.csv        a row per image: path, label (or a column `label: NAME` for each of several), patient, split (or
                   `fold 1`, `fold 2`, …), shard, offset, length, sha256
 provenance.json   what the images were made of; written last, so that a folder without it is not finished
 
-The labels of a TFDS set as targets.
+It may lie where TensorFlow's file systems reach, such as `gs://BUCKET/SET`. Training reads images in another order each
+epoch, which would be a request for every image. So the set is copied once, shard by shard, into the cache folder, and
+read from there. A copy that was stopped goes on with the shard that it was at; a set whose files have another size or
+time is copied anew, beside the old one.
 """
 
 import csv
@@ -30,8 +25,8 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +54,9 @@ from radtransfer.images.refs import FilePart, RemoteSource
 from radtransfer.process import Progress, all_in_parallel, require_keras
 from radtransfer.runs.cache import cache_folder
 from radtransfer.runs.folder import write_rows
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 _PIECE = 1 << 24
 """Bytes that are copied at a time."""
@@ -221,8 +219,16 @@ def read_prepared(folder: Path, settings: DataSettings) -> ImageTable:
     """
     provenance = _provenance(folder)
     try:
-        _check_shards(folder, provenance["shards"])
-        table = _table(folder, _columns(folder / TABLE), provenance)
+        for shard in provenance["shards"]:
+            file = folder / shard["name"]
+            found = file.stat().st_size if file.is_file() else None
+            if found != shard["bytes"]:
+                state = "missing" if found is None else f"damaged: it has {found} bytes instead of {shard['bytes']}"
+                again = "Copy it again, or prepare the data set again with --overwrite."
+                raise DataError(f"Shard {file} is {state}. {again}")
+        with (folder / TABLE).open(encoding="utf-8", newline="") as handle:
+            header, *lines = csv.reader(handle)
+        table = _table(folder, dict(zip(header, zip(*lines, strict=True), strict=True)), provenance)
         rows = provenance["rows"]
     except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
         raise DataError(
@@ -245,28 +251,16 @@ def _provenance(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder / PROVENANCE} cannot be read ({error}). Prepare the data set again.") from None
 
 
-def _check_shards(folder: Path, shards: Sequence[dict[str, Any]]) -> None:
-    for shard in shards:
-        file = folder / shard["name"]
-        found = file.stat().st_size if file.is_file() else None
-        if found != shard["bytes"]:
-            state = "missing" if found is None else f"damaged: it has {found} bytes instead of {shard['bytes']}"
-            raise DataError(f"Shard {file} is {state}. Copy it again, or prepare the data set again with --overwrite.")
-
-
-def _columns(file: Path) -> dict[str, tuple[str, ...]]:
-    with file.open(encoding="utf-8", newline="") as handle:
-        rows = csv.reader(handle)
-        header = next(rows)
-        return dict(zip(header, zip(*rows, strict=True), strict=True))
-
-
 def _table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[str, Any]) -> ImageTable:
     size, classes = provenance["image_size"], provenance["classes"]
     pixels = (size, size) if provenance["encoding"] == "raw" else None
     shards = {shard["name"]: folder.absolute() / shard["name"] for shard in provenance["shards"]}
     places = zip(columns["shard"], columns["offset"], columns["length"], strict=True)
     folds = [columns[name] for name in columns if name == "split" or name.startswith(_FOLD)]
+    made = f"prepared {provenance['prepared'][:10]} from {provenance['source']}"
+    notes = [f"{made} at {size}×{size} pixels, {provenance['encoding']}"]
+    if skipped := provenance["skipped"]:
+        notes.append(f"{len(skipped)} images that could not be read were left out when it was prepared")
     return ImageTable(
         paths=columns["path"],
         files=tuple(FilePart(shards[name], int(start), int(length), pixels=pixels) for name, start, length in places),
@@ -276,7 +270,7 @@ def _table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[s
         patients=columns.get("patient"),
         splits=np.array(folds, dtype="U5") if folds else None,
         positive_from=provenance.get("positive_from"),
-        notes=tuple(_notes(provenance)),
+        notes=tuple(notes),
     )
 
 
@@ -288,13 +282,6 @@ def _targets(columns: dict[str, tuple[str, ...]], classes: Sequence[str], task: 
         ).T.copy()
     number = {name: place for place, name in enumerate(classes)}
     return np.eye(len(classes), dtype=np.float32)[[number[label] for label in columns["label"]]]
-
-
-def _notes(provenance: dict[str, Any]) -> Iterator[str]:
-    size, made = provenance["image_size"], provenance["prepared"]
-    yield f"prepared {made[:10]} from {provenance['source']} at {size}×{size} pixels, {provenance['encoding']}"
-    if skipped := provenance["skipped"]:
-        yield f"{len(skipped)} images that could not be read were left out when it was prepared"
 
 
 def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, Any]) -> ImageTable:
@@ -323,37 +310,15 @@ def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, A
         kept = [place for place, name in enumerate(table.classes) if name in settings.label_column]
         parts |= {"targets": table.targets[:, kept], "classes": tuple(table.classes[place] for place in kept)}
     if table.task == "multilabel":
-        notes += _changed_counting(settings, provenance["settings"]["data"])
+        before = provenance["settings"]["data"]
+        for name in ("uncertain", "unmentioned"):
+            if (asked := getattr(settings, name)) != before[name]:
+                notes.append(f"--{name} {asked} not used: the set was prepared with {before[name]}")
     return replace(table, **parts, notes=tuple(notes))
 
 
-def _changed_counting(settings: DataSettings, before: dict[str, Any]) -> Iterator[str]:
-    for name in ("uncertain", "unmentioned"):
-        if getattr(settings, name) != before[name]:
-            yield f"--{name} {getattr(settings, name)} not used: the set was prepared with {before[name]}"
-
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
-
-
-@dataclass(frozen=True)
-class SetLabels:
-    """The labels of a set.
-
-    Attributes:
-        targets: Of the labelled examples, as `ImageTable` has them.
-        classes: Class or label names.
-        task: "multiclass" or "multilabel".
-        known: Which examples are labelled, bool (examples,).
-        notes: What was chosen and what is left out.
-    """
-
-    targets: np.ndarray
-    classes: tuple[str, ...]
-    task: str
-    known: np.ndarray
-    notes: tuple[str, ...] = ()
+Labels = tuple[np.ndarray, tuple[str, ...], str, np.ndarray, Iterable[str]]
+"""Targets of the labelled examples, classes, task, which examples are labelled (bool), and notes."""
 
 
 def read_labels(
@@ -362,7 +327,7 @@ def read_labels(
     features: ChosenFeatures,
     settings: DataSettings,
     known: KnownSet | None,
-) -> SetLabels:
+) -> Labels:
     """The labels of every example that has one.
 
     Raises:
@@ -370,21 +335,19 @@ def read_labels(
     """
     if features.findings:
         return _findings(builder, index, features, settings, known)
-    columns = [_texts(builder.info.features[name], index.values[name]) for name in features.labels]
+    columns = {name: _texts(builder.info.features[name], index.values[name]) for name in sorted(features.labels)}
     if len(columns) > 1 or settings.task == "multilabel":
-        order = sorted(range(len(columns)), key=lambda column: features.labels[column])
-        names = tuple(features.labels[column] for column in order)
-        numbers = [_binary(builder.info.features[name], index.values[name]) for name in names]
-        return SetLabels(
-            _targets_labels(names, numbers, settings), names, "multilabel", np.ones(len(index.places), bool)
-        )
-    known_rows = np.array([text != "" for text in columns[0]])
-    missing = int((~known_rows).sum())
-    if missing == len(known_rows):
-        raise DataError(f"No example of the chosen splits has a label ({features.labels[0]}). Choose other splits.")
-    targets, classes = one_hot([text for text in columns[0] if text])
+        # A class stands for its number, 0 or 1.
+        numbers = [_texts(builder.info.features[name], index.values[name], named=False) for name in columns]
+        targets = _targets_of_labels(tuple(columns), numbers, settings)
+        return targets, tuple(columns), "multilabel", np.ones(len(index.places), bool), ()
+    (name, texts), *_ = columns.items()
+    labelled = np.array([text != "" for text in texts])
+    missing = int((~labelled).sum())
+    if missing == len(labelled):
+        raise DataError(f"No example of the chosen splits has a label ({name}). Choose other splits.")
     notes = (f"{missing} images without a label are left out",) if missing else ()
-    return SetLabels(targets, classes, "multiclass", known_rows, notes)
+    return *one_hot([text for text in texts if text]), "multiclass", labelled, notes
 
 
 def _findings(
@@ -393,45 +356,36 @@ def _findings(
     features: ChosenFeatures,
     settings: DataSettings,
     known: KnownSet,
-) -> SetLabels:
+) -> Labels:
     """One label per finding, from a feature that holds them in a row."""
-    label, notes = features.labels[0], []
+    label, findings, notes = features.labels[0], features.findings, []
     class_names, rows = builder.info.features[label].feature.names, index.values[label]
     wrong = [len(row) for row in rows if len(row) != len(known.findings)]
     if wrong:
-        found = (
-            f"{len(wrong)} examples have another number of labels than the {len(known.findings)} findings of the set"
-        )
+        number = len(known.findings)
+        found = f"{len(wrong)} examples have another number of labels than the {number} findings of the set"
         if builder.info.splits:
             raise DataError(f"{found}, such as {wrong[0]}. Prepare the data set again.")
         notes.append(f"{found}; missing ones count as unmentioned")
-    columns = []
-    for finding in features.findings:
-        place = known.findings.index(finding)
-        columns.append([known.meanings[class_names[row[place]]] if place < len(row) else "" for row in rows])
+    places = map(known.findings.index, findings)
+    columns = [
+        [known.meanings[class_names[row[place]]] if place < len(row) else "" for row in rows] for place in places
+    ]
     if not settings.label_column:
-        others = listed((name for name in known.findings if name not in features.findings), limit=20)
-        notes.append(f"labels {listed(features.findings)}; also there for --label-column: {others}")
-    targets = _targets_labels(features.findings, columns, settings)
-    return SetLabels(targets, features.findings, "multilabel", np.ones(len(rows), bool), tuple(notes))
+        others = listed((name for name in known.findings if name not in findings), limit=20)
+        notes.append(f"labels {listed(findings)}; also there for --label-column: {others}")
+    return _targets_of_labels(findings, columns, settings), findings, "multilabel", np.ones(len(rows), bool), notes
 
 
-def _texts(feature: "tfds.features.FeatureConnector", values: Iterable[Any]) -> list[str]:
+def _texts(feature: "tfds.features.FeatureConnector", values: Iterable[Any], *, named: bool = True) -> list[str]:
     """Each label as text; "" where there is none."""
     names = getattr(feature, "names", None)
     if names is None:
         return ["" if value is None else plain(str(value)) for value in values]
-    return ["" if value is None or value < 0 else names[value] for value in values]
+    return ["" if value is None or value < 0 else names[value] if named else str(value) for value in values]
 
 
-def _binary(feature: "tfds.features.FeatureConnector", values: Iterable[Any]) -> list[str]:
-    """Each label as 1, 0, -1 (uncertain) or nothing; a class without label is unmentioned."""
-    if getattr(feature, "names", None) is None:
-        return ["" if value is None else plain(str(value)) for value in values]
-    return ["" if value is None or value < 0 else str(value) for value in values]
-
-
-def _targets_labels(names: Sequence[str], columns: Sequence[Sequence[str]], settings: DataSettings) -> np.ndarray:
+def _targets_of_labels(names: Sequence[str], columns: Sequence[Sequence[str]], settings: DataSettings) -> np.ndarray:
     values = label_values(settings)
     for name, column in zip(names, columns, strict=True):
         if unknown := set(column) - set(values):
@@ -441,9 +395,6 @@ def _targets_labels(names: Sequence[str], columns: Sequence[Sequence[str]], sett
             )
     return np.array([[values[text] for text in row] for row in zip(*columns, strict=True)], dtype="float32")
 
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
 
 _EXAMPLE = "write tfds:FOLDER, or tfds:NAME/CONFIG such as tfds:patch_camelyon, with ?split=train if only that is meant"
 
@@ -528,20 +479,20 @@ def _table_source(
     source: Source, index: SetIndex, features: ChosenFeatures, settings: DataSettings, *, pooled: bool
 ) -> ImageTable:
     known = KNOWN_SETS.get(source.builder.name)
-    labels = read_labels(source.builder, index, features, settings, known)
+    targets, classes, task, labelled, label_notes = read_labels(source.builder, index, features, settings, known)
     patients, patient_notes = _patients(index, features, settings, known)
     paths, path_notes = _paths(index, features.name)
-    kept = np.flatnonzero(labels.known)
+    kept = np.flatnonzero(labelled)
     splits, split_notes = (None, ()) if pooled else _given([index.splits[row] for row in kept])
     return ImageTable(
         paths=tuple(paths[row] for row in kept),
         files=tuple(index.places[row] for row in kept),
-        targets=labels.targets,
-        classes=labels.classes,
-        task=labels.task,
+        targets=targets,
+        classes=classes,
+        task=task,
         patients=None if patients is None else tuple(patients[row] for row in kept),
         splits=splits,
-        notes=(*features.notes, *labels.notes, *path_notes, *patient_notes, *split_notes, *index.notes),
+        notes=(*features.notes, *label_notes, *path_notes, *patient_notes, *split_notes, *index.notes),
     )
 
 
