@@ -30,7 +30,7 @@ from radtransfer.data.readers import absolute_source, read_table
 from radtransfer.data.splits import frame_identities, image_identities
 from radtransfer.data.table import ImageTable, tell_notes
 from radtransfer.data.tfds import PROVENANCE, STATE, TABLE, write_table
-from radtransfer.data.tfds_files import Span, read_examples
+from radtransfer.data.tfrecords import Span, read_examples
 from radtransfer.errors import ConfigError, DataError, DiskError, RunError
 from radtransfer.files import PART, files_together, size_text
 from radtransfer.images.refs import file_of, read_contents

@@ -1,51 +1,36 @@
-"""TFDS data sets whose features say more than their types do; to add one, add an entry to `KNOWN_SETS`.
+"""The sets of TensorFlow Datasets on this machine: opened, their features chosen, their images found in place.
 
-TFRecord files, and the examples in them, by position: no image is read to know where it lies.
-
-A record is its length (uint64), a checksum of that (uint32), the data, and a checksum of the data (uint32). The
-data is a `tf.train.Example`, a protocol buffer:
-
-    Example    1: Features          Feature    1: BytesList, 2: FloatList or 3: Int64List
-    Features   1: map entries       *List      1: the values, numbers packed or not
-    map entry  1: name, 2: Feature
-
-Formats: https://www.tensorflow.org/tutorials/load_data/tfrecord and https://protobuf.dev/programming-guides/encoding
-
-Where each image of a TFDS set lies, and the values that stand with it; found once and kept in the cache folder.
-
-The images of a TFRecord set are read in place. Where the format has no addresses that can be read so (array_record,
-Riegeli, Parquet), or there are no files (`tfds.testing.mock_data`), they are copied into the cache folder, as they
-are encoded, one after the other in one file.
-
-Which features of a TFDS set are the image, its name, its patient and its labels.
-
-Finds a TFDS data set on this machine; nothing is ever downloaded or prepared without being asked for.
+Nothing is ever downloaded or prepared without being asked for. Where each image of a set lies, and the values that
+stand with it, is found once and kept in the cache folder. The images of a TFRecord set are read in place. Where the
+format has no addresses that can be read so (array_record, Riegeli, Parquet), or there are no files
+(`tfds.testing.mock_data`), they are copied into the cache folder, as they are encoded, one after the other in one file.
 """
 
 import contextlib
-import functools
 import hashlib
 import importlib.util
 import json
 import logging
-import mmap
 import re
-import struct
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.labels import listed
 from radtransfer.data.sheet import USUAL_NAMES
+from radtransfer.data.tfrecords import Span, example_parts, read_examples
 from radtransfer.errors import DataError, closest_names, near_path
 from radtransfer.images.refs import FilePart
 from radtransfer.process import require_keras
 from radtransfer.runs.cache import cache_folder, write_once
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
 
 
 @dataclass(frozen=True)
@@ -109,215 +94,7 @@ PATH_NAMES = ("name", "filename", "file_name", "image/filename", "path", "image_
 """Features that name an image in other sets, the preferred first."""
 
 
-_HEADER, _FOOTER = 12, 4
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-Value = int | float | bytes
-Buffer = bytes | mmap.mmap
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Bytes of a file or buffer: the first of them, and how many."""
-
-    offset: int
-    length: int
-
-
-Example = dict[str, list[int | float | Span]]
-"""The values of each feature; those that are bytes as where they stand."""
-
-
-def read_examples(file: Path, *, image: str) -> Iterator[tuple[Span, dict[str, list[Value]]]]:
-    """For each record of `file`, where the bytes of feature `image` stand in it, and the values of all others.
-
-    Raises:
-        DataError: Not an uncompressed TFRecord file of examples with such a feature, truncated or damaged.
-    """
-    with _mapped(file) as buffer:
-        for number, record in enumerate(record_spans(buffer, file)):
-            yield example_parts(buffer, record, image=image, where=f"{file}, record {number}")
-
-
-def example_parts(buffer: Buffer, span: Span, *, image: str, where: str) -> tuple[Span, dict[str, list[Value]]]:
-    """Where the bytes of feature `image` of the example at `span` stand in `buffer`, and the values of all others.
-
-    Raises:
-        DataError: No example, or none with such a feature; says that it stands `where`.
-    """
-    try:
-        example = parse_example(buffer, span)
-    except (IndexError, ValueError, struct.error):
-        raise DataError(f"{where} is damaged. Prepare the data set again.") from None
-    spans = example.pop(image, [])
-    if len(spans) != 1 or not isinstance(spans[0], Span):
-        raise DataError(f"{where} has no image called {image!r}. Prepare the data set again.")
-    return spans[0], {name: [_contents(buffer, value) for value in values] for name, values in example.items()}
-
-
-def record_spans(buffer: Buffer, file: Path) -> Iterator[Span]:
-    """Where the data of each record stands; only the headers are read.
-
-    Args:
-        buffer: The whole file.
-        file: Its name, for messages.
-
-    Raises:
-        DataError: A header is damaged, or the file ends within a record.
-    """
-    at, end = 0, len(buffer)
-    while at < end:
-        header = buffer[at : at + _HEADER]
-        if len(header) < _HEADER:
-            raise DataError(_truncated(file, at))
-        length, checksum = struct.unpack("<QI", header)
-        if checksum != masked_crc32c(header[:8]):
-            raise DataError(
-                f"{file} is damaged at byte {at}, or compressed, or not a TFRecord file: the header of a record does "
-                "not fit its checksum. Prepare the data set again, as uncompressed TFRecord."
-            )
-        if at + _HEADER + length + _FOOTER > end:
-            raise DataError(_truncated(file, at))
-        yield Span(at + _HEADER, length)
-        at += _HEADER + length + _FOOTER
-
-
-def parse_example(buffer: Buffer, span: Span) -> Example:
-    """The features of the serialized `tf.train.Example` at `span`.
-
-    Raises:
-        IndexError: It is cut short.
-        ValueError: It is no such message.
-    """
-    example: Example = {}
-    for _, features in _messages(buffer, span, 1):
-        for _, entry in _messages(buffer, features, 1):
-            parts = dict(_messages(buffer, entry, 1, 2))
-            name = _contents(buffer, parts[1]).decode() if 1 in parts else ""
-            example[name] = _values(buffer, parts[2]) if 2 in parts else []
-    return example
-
-
-@functools.lru_cache(maxsize=4096)
-def masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord: CRC-32C (RFC 3720), rotated by 15 bits, plus a constant."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = (crc >> 8) ^ _crc_table()[(crc ^ byte) & 0xFF]
-    crc ^= 0xFFFFFFFF
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-@functools.cache
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-@contextlib.contextmanager
-def _mapped(file: Path) -> Iterator[Buffer]:
-    """The file as a buffer of which only what is looked at is read."""
-    try:
-        with file.open("rb") as handle:
-            # An empty file, which is a shard without examples, cannot be mapped.
-            empty = handle.seek(0, 2) == 0
-            buffer = None if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}. Prepare the data set again.") from None
-    if buffer is None:
-        yield b""
-        return
-    with buffer:
-        yield buffer
-
-
-def _truncated(file: Path, at: int) -> str:
-    return f"{file} is truncated: it ends within the record at byte {at}. Prepare or copy the data set again."
-
-
-def _contents(buffer: Buffer, value: int | float | Span) -> Value:
-    return buffer[value.offset : value.offset + value.length] if isinstance(value, Span) else value
-
-
-def _values(buffer: Buffer, feature: Span) -> list[int | float | Span]:
-    """The values of a Feature, of whichever kind it is."""
-    values: list[int | float | Span] = []
-    for kind, items in _messages(buffer, feature, 1, 2, 3):
-        for _, wire, value in _fields(buffer, items):
-            if kind == 1:
-                values.append(value)
-            elif kind == 2:
-                floats = _contents(buffer, value)
-                values += struct.unpack(f"<{len(floats) // 4}f", floats)
-            else:
-                values += map(_signed, _varints(buffer, value) if wire == _BYTES else [value])
-    return values
-
-
-def _messages(buffer: Buffer, span: Span, *numbers: int) -> Iterator[tuple[int, Span]]:
-    """The fields of the message at `span` with these numbers, all of which hold bytes."""
-    for number, wire, value in _fields(buffer, span):
-        if number in numbers:
-            if wire != _BYTES:
-                raise ValueError(f"field {number} has wire type {wire}")
-            yield number, value
-
-
-def _fields(buffer: Buffer, span: Span) -> Iterator[tuple[int, int, int | Span]]:
-    """Number, wire type and value of each field: an integer, or where its bytes stand."""
-    at, end = span.offset, span.offset + span.length
-    while at < end:
-        key, at = _varint(buffer, at)
-        number, wire = key >> 3, key & 7
-        if wire == _VARINT:
-            value, at = _varint(buffer, at)
-            yield number, wire, value
-            continue
-        if wire == _BYTES:
-            length, at = _varint(buffer, at)
-        elif wire in (_FIXED64, _FIXED32):
-            length = 8 if wire == _FIXED64 else 4
-        else:
-            raise ValueError(f"wire type {wire}")
-        if at + length > end:
-            raise IndexError("a field reaches beyond its message")
-        yield number, wire, Span(at, length)
-        at += length
-
-
-def _varints(buffer: Buffer, span: Span) -> Iterator[int]:
-    at, end = span.offset, span.offset + span.length
-    while at < end:
-        value, at = _varint(buffer, at)
-        yield value
-
-
-def _varint(buffer: Buffer, at: int) -> tuple[int, int]:
-    """The integer at `at`, seven bits a byte, the lowest first; and where it ends."""
-    value = shift = 0
-    while True:
-        byte = buffer[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
-
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
-
-
-@dataclass(frozen=True)
-class ChosenFeatures:
+class ChosenFeatures(NamedTuple):
     """The features that are read.
 
     Attributes:
@@ -363,9 +140,10 @@ def choose_features(
     if settings.path_column:
         name = _named(settings.path_column, values, "path")
     patient = _named(settings.patient_column, values, "patient") if settings.patient_column else None
-    usual = _first(USUAL_NAMES["patient"], [_squeezed(value) for value in values])
+    squeezed = {"".join(filter(str.isalnum, value.lower())): value for value in reversed(values)}
+    usual = _first(USUAL_NAMES["patient"], squeezed)
     if patient is None and settings.patient_regex is None and usual is not None:
-        patient = next(value for value in values if _squeezed(value) == usual)
+        patient = squeezed[usual]
         notes.append(f"patients from feature {patient!r}")
     labels, findings = _labels(features, settings, known, [value for value in values if value not in (name, patient)])
     used = {image, name, patient, *labels}
@@ -419,17 +197,9 @@ def _named(name: str, known: Sequence[str], role: str) -> str:
     )
 
 
-def _first(preferred: Sequence[str], found: Sequence[str]) -> str | None:
+def _first(preferred: Sequence[str], found: Collection[str]) -> str | None:
     return next((name for name in preferred if name in found), None)
 
-
-def _squeezed(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
 
 METADATA = "dataset_info.json"
 """The file that makes a folder a data set of TFDS."""
@@ -587,8 +357,7 @@ _VERSION = 1
 _INDEX, _COPIES = "index.json", "images.bin"
 
 
-@dataclass(frozen=True)
-class SetIndex:
+class SetIndex(NamedTuple):
     """The examples of some splits, in the order of the set.
 
     Attributes:
@@ -604,8 +373,7 @@ class SetIndex:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A set, and what of it is indexed.
 
     Attributes:
@@ -634,17 +402,31 @@ def index_set(source: Source) -> SetIndex:
     """
     shards = _shards(source)
     in_place = bool(shards) and source.builder.info.file_format.value == "tfrecord"
-    key = _key(source, [shard for shard, _, _ in shards]) if shards else _contents_key(source)
+    if shards:
+        facts = [[str(file), (status := file.stat()).st_size, status.st_mtime_ns] for file, _, _ in shards]
+        text = json.dumps([_VERSION, source.image, source.features, source.splits, facts])
+        key = hashlib.sha256(text.encode()).hexdigest()
+    else:
+        key = _contents_key(source)
 
     def write(draft: Path) -> None:
         rows = _scan(source, shards) if in_place else _copy(source, draft / _COPIES)
-        _write_index(draft, source, [shard for shard, _, _ in shards] if in_place else [_COPIES], rows)
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        if not columns:
+            raise DataError(f"tfds:{source.location} holds no examples in its splits {', '.join(source.splits)}.")
+        files = [str(file) for file, _, _ in shards] if in_place else [_COPIES]
+        index = {"files": files, "features": source.features, "columns": columns}
+        (draft / _INDEX).write_text(json.dumps(index), encoding="utf-8")
 
     folder = cache_folder() / "tfds" / f"{source.builder.name}-{key[:16]}"
     folder, notes = write_once(folder, write, what=f"The index of tfds:{source.location}")
     if not in_place:
         notes.append(f"the images of tfds:{source.location} cannot be read in place and were copied to {folder}")
-    return _read_index(folder, tuple(notes))
+    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    files = [folder / file for file in index["files"]]  # an absolute path stays what it is
+    numbers, offsets, lengths, splits, *values = index["columns"]
+    places = tuple(map(FilePart, (files[number] for number in numbers), offsets, lengths))
+    return SetIndex(places, tuple(splits), dict(zip(index["features"], values, strict=True)), tuple(notes))
 
 
 def _shards(source: Source) -> list[tuple[Path, str, int]]:
@@ -675,8 +457,7 @@ def _scan(source: Source, shards: Sequence[tuple[Path, str, int]]) -> Iterator[l
         found = 0
         for span, example in read_examples(file, image=source.image):
             found += 1
-            values = [_plain(example.get(name, []), name in _lists(source)) for name in source.features]
-            yield [number, span.offset, span.length, split, *values]
+            yield [number, span.offset, span.length, split, *_kept(source, example)]
         if found != expected:
             raise DataError(
                 f"{file} holds {found} examples, its data set says {expected}. Copy or prepare the data set again."
@@ -701,7 +482,7 @@ def _examples(source: Source) -> Iterator[tuple[str, bytes, list[Any]]]:
             else:
                 examples = _in_turn(source, split)
             for image, example in examples:
-                yield split, image, [_plain(example[name], name in _lists(source)) for name in source.features]
+                yield split, image, _kept(source, example)
 
 
 def _in_turn(source: Source, split: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -722,29 +503,19 @@ def _by_number(source: Source, split: str) -> Iterator[tuple[bytes, dict[str, An
     for number in range(len(records)):
         record, where = records[number], f"tfds:{source.location}, example {number} of {split}"
         span, values = example_parts(record, Span(0, len(record)), image=source.image, where=where)
-        yield record[span.offset : span.offset + span.length], defaultdict(list, values)
+        yield record[span.offset : span.offset + span.length], values
 
 
-def _lists(source: Source) -> frozenset[str]:
-    """The features that hold a list per example."""
-    features = source.builder.info.features
-    return frozenset(name for name in source.features if features[name].shape != ())
-
-
-def _plain(values: Sequence[Any], is_list: bool) -> Any:
-    """What JSON can hold: the list, or its one value, None where there is none."""
-    plain = [value.decode(errors="replace") if isinstance(value, bytes) else _number(value) for value in values]
-    return plain if is_list else plain[0] if plain else None
-
-
-def _number(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
-
-
-def _key(source: Source, shards: Sequence[Path]) -> str:
-    facts = [[str(shard), (status := shard.stat()).st_size, status.st_mtime_ns] for shard in shards]
-    text = json.dumps([_VERSION, source.image, source.features, source.splits, facts])
-    return hashlib.sha256(text.encode()).hexdigest()
+def _kept(source: Source, values: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """What JSON can hold of each feature that is kept: the list, or its one value, None where there is none."""
+    features, kept = source.builder.info.features, []
+    for name in source.features:
+        plain = [
+            value.decode(errors="replace") if isinstance(value, bytes) else getattr(value, "item", lambda v=value: v)()
+            for value in values.get(name, ())
+        ]
+        kept.append(plain if features[name].shape != () else plain[0] if plain else None)
+    return kept
 
 
 def _contents_key(source: Source) -> str:
@@ -753,19 +524,3 @@ def _contents_key(source: Source) -> str:
     for example in _examples(source):
         digest.update(repr(example).encode())
     return digest.hexdigest()
-
-
-def _write_index(folder: Path, source: Source, files: Sequence[Path | str], rows: Iterator[list[Any]]) -> None:
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    if not columns:
-        raise DataError(f"tfds:{source.location} holds no examples in its splits {', '.join(source.splits)}.")
-    index = {"files": list(map(str, files)), "features": source.features, "columns": columns}
-    (folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
-
-
-def _read_index(folder: Path, notes: tuple[str, ...]) -> SetIndex:
-    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    files = [folder / file for file in index["files"]]  # an absolute path stays what it is
-    numbers, offsets, lengths, splits, *values = index["columns"]
-    places = tuple(map(FilePart, (files[number] for number in numbers), offsets, lengths))
-    return SetIndex(places, tuple(splits), dict(zip(index["features"], values, strict=True)), notes)

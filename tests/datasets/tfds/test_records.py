@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.data.tfds_files import Span, masked_crc32c, parse_example, read_examples, record_spans
+from radtransfer.data.tfrecords import Span, masked_crc32c, parse_example, read_examples, record_spans
 from radtransfer.errors import DataError
 
 

@@ -1,0 +1,222 @@
+"""TFRecord files, and the examples in them, by position: no image is read to know where it lies.
+
+A record is its length (uint64), a checksum of that (uint32), the data, and a checksum of the data (uint32). The
+data is a `tf.train.Example`, a protocol buffer:
+
+    Example    1: Features          Feature    1: BytesList, 2: FloatList or 3: Int64List
+    Features   1: map entries       *List      1: the values, numbers packed or not
+    map entry  1: name, 2: Feature
+
+Formats: https://www.tensorflow.org/tutorials/load_data/tfrecord and https://protobuf.dev/programming-guides/encoding
+"""
+
+import contextlib
+import functools
+import mmap
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from radtransfer.errors import DataError
+
+_HEADER, _FOOTER = 12, 4
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+Value = int | float | bytes
+Buffer = bytes | mmap.mmap
+
+
+class Span(NamedTuple):
+    """Bytes of a file or buffer: the first of them, and how many."""
+
+    offset: int
+    length: int
+
+
+Example = dict[str, list[int | float | Span]]
+"""The values of each feature; those that are bytes as where they stand."""
+
+
+def read_examples(file: Path, *, image: str) -> Iterator[tuple[Span, dict[str, list[Value]]]]:
+    """For each record of `file`, where the bytes of feature `image` stand in it, and the values of all others.
+
+    Raises:
+        DataError: Not an uncompressed TFRecord file of examples with such a feature, truncated or damaged.
+    """
+    with _mapped(file) as buffer:
+        for number, record in enumerate(record_spans(buffer, file)):
+            yield example_parts(buffer, record, image=image, where=f"{file}, record {number}")
+
+
+def example_parts(buffer: Buffer, span: Span, *, image: str, where: str) -> tuple[Span, dict[str, list[Value]]]:
+    """Where the bytes of feature `image` of the example at `span` stand in `buffer`, and the values of all others.
+
+    Raises:
+        DataError: No example, or none with such a feature; says that it stands `where`.
+    """
+    try:
+        example = parse_example(buffer, span)
+    except (IndexError, ValueError, struct.error):
+        raise DataError(f"{where} is damaged. Prepare the data set again.") from None
+    spans = example.pop(image, [])
+    if len(spans) != 1 or not isinstance(spans[0], Span):
+        raise DataError(f"{where} has no image called {image!r}. Prepare the data set again.")
+    return spans[0], {name: [_contents(buffer, value) for value in values] for name, values in example.items()}
+
+
+def record_spans(buffer: Buffer, file: Path) -> Iterator[Span]:
+    """Where the data of each record stands; only the headers are read.
+
+    Args:
+        buffer: The whole file.
+        file: Its name, for messages.
+
+    Raises:
+        DataError: A header is damaged, or the file ends within a record.
+    """
+    at, end = 0, len(buffer)
+    while at < end:
+        header = buffer[at : at + _HEADER]
+        if len(header) < _HEADER:
+            raise DataError(_truncated(file, at))
+        length, checksum = struct.unpack("<QI", header)
+        if checksum != masked_crc32c(header[:8]):
+            raise DataError(
+                f"{file} is damaged at byte {at}, or compressed, or not a TFRecord file: the header of a record does "
+                "not fit its checksum. Prepare the data set again, as uncompressed TFRecord."
+            )
+        if at + _HEADER + length + _FOOTER > end:
+            raise DataError(_truncated(file, at))
+        yield Span(at + _HEADER, length)
+        at += _HEADER + length + _FOOTER
+
+
+def parse_example(buffer: Buffer, span: Span) -> Example:
+    """The features of the serialized `tf.train.Example` at `span`.
+
+    Raises:
+        IndexError: It is cut short.
+        ValueError: It is no such message.
+    """
+    example: Example = {}
+    for _, features in _messages(buffer, span, 1):
+        for _, entry in _messages(buffer, features, 1):
+            parts = dict(_messages(buffer, entry, 1, 2))
+            name = _contents(buffer, parts[1]).decode() if 1 in parts else ""
+            example[name] = _values(buffer, parts[2]) if 2 in parts else []
+    return example
+
+
+@functools.lru_cache(maxsize=4096)
+def masked_crc32c(data: bytes) -> int:
+    """The checksum of TFRecord: CRC-32C (RFC 3720), rotated by 15 bits, plus a constant."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = (crc >> 8) ^ _crc_table()[(crc ^ byte) & 0xFF]
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+@functools.cache
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+@contextlib.contextmanager
+def _mapped(file: Path) -> Iterator[Buffer]:
+    """The file as a buffer of which only what is looked at is read."""
+    try:
+        with file.open("rb") as handle:
+            # An empty file, which is a shard without examples, cannot be mapped.
+            empty = handle.seek(0, 2) == 0
+            buffer = None if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}. Prepare the data set again.") from None
+    if buffer is None:
+        yield b""
+        return
+    with buffer:
+        yield buffer
+
+
+def _truncated(file: Path, at: int) -> str:
+    return f"{file} is truncated: it ends within the record at byte {at}. Prepare or copy the data set again."
+
+
+def _contents(buffer: Buffer, value: int | float | Span) -> Value:
+    return buffer[value.offset : value.offset + value.length] if isinstance(value, Span) else value
+
+
+def _values(buffer: Buffer, feature: Span) -> list[int | float | Span]:
+    """The values of a Feature, of whichever kind it is."""
+    values: list[int | float | Span] = []
+    for kind, items in _messages(buffer, feature, 1, 2, 3):
+        for _, wire, value in _fields(buffer, items):
+            if kind == 1:
+                values.append(value)
+            elif kind == 2:
+                floats = _contents(buffer, value)
+                values += struct.unpack(f"<{len(floats) // 4}f", floats)
+            else:
+                values += map(_signed, _varints(buffer, value) if wire == _BYTES else [value])
+    return values
+
+
+def _messages(buffer: Buffer, span: Span, *numbers: int) -> Iterator[tuple[int, Span]]:
+    """The fields of the message at `span` with these numbers, all of which hold bytes."""
+    for number, wire, value in _fields(buffer, span):
+        if number in numbers:
+            if wire != _BYTES:
+                raise ValueError(f"field {number} has wire type {wire}")
+            yield number, value
+
+
+def _fields(buffer: Buffer, span: Span) -> Iterator[tuple[int, int, int | Span]]:
+    """Number, wire type and value of each field: an integer, or where its bytes stand."""
+    at, end = span.offset, span.offset + span.length
+    while at < end:
+        key, at = _varint(buffer, at)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, at = _varint(buffer, at)
+            yield number, wire, value
+            continue
+        if wire == _BYTES:
+            length, at = _varint(buffer, at)
+        elif wire in (_FIXED64, _FIXED32):
+            length = 8 if wire == _FIXED64 else 4
+        else:
+            raise ValueError(f"wire type {wire}")
+        if at + length > end:
+            raise IndexError("a field reaches beyond its message")
+        yield number, wire, Span(at, length)
+        at += length
+
+
+def _varints(buffer: Buffer, span: Span) -> Iterator[int]:
+    at, end = span.offset, span.offset + span.length
+    while at < end:
+        value, at = _varint(buffer, at)
+        yield value
+
+
+def _varint(buffer: Buffer, at: int) -> tuple[int, int]:
+    """The integer at `at`, seven bits a byte, the lowest first; and where it ends."""
+    value = shift = 0
+    while True:
+        byte = buffer[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
