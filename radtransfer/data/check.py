@@ -1,18 +1,12 @@
-"""Looking at a data set: summary, checks, split, preview.
+"""Looking at a data set: everything that is wrong with it before anything is trained on it, and its folds.
 
-Everything that is wrong with a data set, before anything is trained on it.
-
-Reads the table leniently, decodes every image once, lays out the folds that training would have, and runs every check
-of `checks/` over what was found.
-
-How many images and patients of each class there are, as a whole and in each split of each fold.
-
-Folds without training: grouped by patient, stratified, and written so that training takes exactly these.
+A check reads the table leniently, decodes every image once, draws the folds that training would have, and runs all
+`checks.CHECKS` over what was found.
 """
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,12 +57,6 @@ def size_figures(records: Sequence[ImageRecord]) -> dict[str, Any]:
         for name, values in zip(("height", "width"), sides.T, strict=True)
     }
     return figures | {"distinct": len(np.unique(sides, axis=0))}
-
-
-def mode_counts(records: Sequence[ImageRecord]) -> dict[str, int]:
-    """How many images are stored in which mode, the commonest first."""
-    counts = Counter(record.mode for record in records if not record.problem)
-    return dict(counts.most_common())
 
 
 def _counts(table: ImageTable, rows: np.ndarray) -> dict[str, Any]:
@@ -183,7 +171,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         positive_class=positive_class(table, config.data),
         splits={"given": table.splits is not None, "folds": split_counts(table, folds)},
         sizes=size_figures(records),
-        modes=mode_counts(records),
+        modes=dict(Counter(record.mode for record in records if not record.problem).most_common()),
         class_modes=evidence.class_modes,
         findings=_in_order(findings),
         evidence=evidence,
@@ -277,27 +265,17 @@ def write_split(split: DataSplit, path: Path) -> None:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if split.table.task == "multilabel":
-            write_rows(path, _label_header(split.table), _label_rows(split))
-        else:
-            write_rows(path, FOLD_COLUMNS, fold_rows(split.table, split.folds))
-
-
-def _label_header(table: ImageTable) -> tuple[str, ...]:
-    taken = [name for name in table.classes if name in FOLD_COLUMNS]
-    if taken:
-        raise ConfigError(f"A label is called {taken[0]!r}, like a column of folds.csv. Rename it in the table.")
-    return ("path", *table.classes, "patient", "fold", "split")
-
-
-def _label_rows(split: DataSplit) -> Iterator[tuple[Any, ...]]:
-    table = split.table
-    patients = table.patients or ("",) * len(table)
-    labels = np.where(np.isnan(table.targets), -1, table.targets).astype(int).tolist()
-    for fold in split.folds:
-        for path, values, patient, name in zip(table.paths, labels, patients, fold.split, strict=True):
-            if name:
-                yield path, *values, patient, fold.number, str(name)
+        table = split.table
+        if table.task != "multilabel":
+            write_rows(path, FOLD_COLUMNS, fold_rows(table, split.folds))
+            return
+        if taken := [name for name in table.classes if name in FOLD_COLUMNS]:
+            raise ConfigError(f"A label is called {taken[0]!r}, like a column of folds.csv. Rename it in the table.")
+        labels = np.where(np.isnan(table.targets), -1, table.targets).astype(int).tolist()
+        of_path = dict(zip(table.paths, labels, strict=True))
+        rows = fold_rows(table, split.folds)
+        header = ("path", *table.classes, "patient", "fold", "split")
+        write_rows(path, header, ((name, *of_path[name], *others) for name, _, *others in rows))
 
 
 def _root(path: str, place: ImagePlace | None) -> Path | None:

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -52,7 +52,8 @@ def recall(
         return None
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        facts, alike = tuple(_facts(row) for row in found["facts"]), found["near_identical"]
+        rows = ([tuple(value) if isinstance(value, list) else value for value in row] for row in found["facts"])
+        facts, alike = tuple(ImageFacts(*row) for row in rows), found["near_identical"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     with contextlib.suppress(OSError):
@@ -94,12 +95,7 @@ def _file(places: Sequence[ImagePlace | None], reading: ImageSettings) -> Path |
     return cache_folder() / "checked" / f"{digest.hexdigest()[:32]}.json"
 
 
-def _facts(row: list) -> ImageFacts:
-    return ImageFacts(*(tuple(value) if isinstance(value, list) else value for value in row))
-
-
-@dataclass(frozen=True)
-class BadImage:
+class BadImage(NamedTuple):
     """An image that cannot be read: its path in the table, and why."""
 
     path: str
@@ -123,8 +119,7 @@ class CheckedImages:
     near_identical: Sequence[Sequence[int]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
+class _Finding(NamedTuple):
     """What was found in one image: its facts or the reason, the 16-bit values it spans, if any, and its miniature."""
 
     facts: ImageFacts | None
@@ -182,7 +177,11 @@ def check_images(
     if bad:
         where = f"; see {report_file}" if report_file else ""
         progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out{where}")
-    notes = [*_disagreements(findings), *_unused_depth(findings)]
+    disagreeing = Counter(note for finding in findings if finding.facts for note in finding.facts.notes)
+    notes = [
+        f"header and pixels disagree in {count} of {len(findings)} images: {n}" for n, count in disagreeing.items()
+    ]
+    notes += _unused_depth(findings)
     for note in notes:
         progress.note(note)
     readable = np.array([finding.facts is not None for finding in findings])
@@ -227,14 +226,6 @@ def _message(bad: Sequence[BadImage], total: int, report_file: Path | None) -> s
     some_missing = f" {missing} were not found: is --image-root right?" if 0 < missing < len(bad) else ""
     skip = ", or go on without them with --on-bad-image skip" if len(bad) < total else ""
     return f"{len(bad)} of {total} images cannot be read: {shown}{more}.{full}{some_missing} {advice}{skip}."
-
-
-def _disagreements(findings: Sequence[_Finding]) -> list[str]:
-    """A note for each way in which the headers of images disagree with their pixels."""
-    counts = Counter(note for finding in findings if finding.facts for note in finding.facts.notes)
-    return [
-        f"header and pixels disagree in {count} of {len(findings)} images: {note}" for note, count in counts.items()
-    ]
 
 
 def _unused_depth(findings: Sequence[_Finding]) -> list[str]:
@@ -443,7 +434,8 @@ def examine_image(
         values = float(pixels.min()), float(pixels.max())
         facts = replace(facts, levels=_levels(facts, values, reading))
     if reading.fundus_crop and (box := retina_box(pixels)):
-        facts = replace(facts, disc=_whole_box(box, ratio, facts))
+        top, left, height, width = (ratio * value for value in box)  # in pixels of the whole
+        facts = replace(facts, disc=(top, left, min(height, facts.height - top), min(width, facts.width - left)))
     noted = reading.window == "auto" and facts.levels in (SIXTEEN_BITS, SIGNED_SIXTEEN_BITS)
     return facts, values if noted else None, miniature(pixels)
 
@@ -453,12 +445,6 @@ def _levels(facts: ImageFacts, values: tuple[float, float], reading: ImageSettin
     low, high = facts.levels
     auto = facts.levels if low <= values[0] and values[1] <= high else span(*values)
     return parse_window(reading.window).levels(*values, auto=auto)
-
-
-def _whole_box(box: tuple[int, int, int, int], ratio: int, facts: ImageFacts) -> tuple[int, int, int, int]:
-    """A box in an image decoded at 1/ratio, in pixels of the whole."""
-    top, left, height, width = (ratio * value for value in box)
-    return top, left, min(height, facts.height - top), min(width, facts.width - left)
 
 
 def image_contents(place: ImagePlace) -> bytes:

@@ -4,6 +4,7 @@ With R repeats of k folds there are R·k folds: repeat r holds the folds (r − 
 the run's seed + r − 1. What is drawn is drawn anew in every repeat, what the data brings stays.
 """
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -17,6 +18,226 @@ from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.images.refs import FilePart, ImagePlace, as_part, read_contents
 from radtransfer.process import all_in_parallel
+
+TEST_FRACTION = 0.2
+"""Share of the images that is test where there is one fixed split."""
+
+FOLD_COLUMNS = ("path", "label", "patient", "fold", "split")
+"""The columns of `folds.csv`."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training, validation and test set.
+
+    Attributes:
+        number: From 1, through all repeats.
+        repeat: From 1.
+        seed: Of its repeat.
+        split: (images,) of "train", "val", "test" or "" (takes no part).
+    """
+
+    number: int
+    repeat: int
+    seed: int
+    split: np.ndarray
+
+
+def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow_leakage: bool) -> tuple[Fold, ...]:
+    """The folds that are to run: those the data brings, else `settings.folds` drawn ones.
+
+    The same images give the same folds in whatever order they stand, on every machine.
+
+    Args:
+        table: The images; patients stay together, and so do rows that are one file.
+        settings: Number of folds (1 is one fixed split with a fifth for test), which of them to run, share of
+            validation images, images that train, repeats.
+        seed: The run's seed.
+        allow_leakage: Go on although an image or patient stands in two splits.
+
+    Raises:
+        DataError: Too few patients of a class, a set without images or with one class, or a leak.
+        ConfigError: `settings.fold` names a fold that does not exist, or `settings.train_size` asks for more images
+            than there are.
+    """
+    groups = _group_codes(table)
+    given = table.splits is not None
+    if given:
+        _check_given(table.splits)
+    else:
+        _check_enough(table, groups, settings.folds)
+    count = len(table.splits) if given else settings.folds
+    folds = []
+    for repeat in range(1, settings.repeats + 1):
+        repeat_seed = seed + repeat - 1
+        tests = table.splits
+        if not given:
+            shares = [1 / count] * count if count > 1 else [TEST_FRACTION, 1 - TEST_FRACTION]
+            parts = _draw(table, groups, np.arange(len(table)), shares, (repeat_seed, 0))
+            tests = [np.where(parts == k, "test", "train").astype("U5") for k in range(count)]
+        for k, split in enumerate(tests, start=1):
+            number, words = (repeat - 1) * count + k, (repeat_seed, k)
+            whole = _with_validation(table, groups, split, settings.val_fraction, words)
+            if settings.train_size is not None:
+                whole = cut_training(whole, table.targets, groups, settings.train_size, number=number, words=words)
+            folds.append(Fold(number, repeat, repeat_seed, whole))
+    for fold in folds:
+        _check_classes(table, fold, given=given, cut=settings.train_size is not None)
+    if not allow_leakage:
+        check_leaks(table, [(fold.number, fold.split) for fold in folds])
+    unknown = sorted(set(settings.fold) - {fold.number for fold in folds})
+    if unknown:
+        raise ConfigError(f"No fold {', '.join(map(str, unknown))} (--fold): there are 1 to {len(folds)}.")
+    return tuple(fold for fold in folds if not settings.fold or fold.number in settings.fold)
+
+
+def fold_count(table: ImageTable, settings: SplitSettings) -> int:
+    """Folds in all repeats, those that are not to run included."""
+    return settings.repeats * (settings.folds if table.splits is None else len(table.splits))
+
+
+def fold_notes(
+    table: ImageTable, settings: SplitSettings, folds: Sequence[Fold], *, folds_given: bool = True
+) -> tuple[str, ...]:
+    """What the user should know about the folds, one sentence each.
+
+    Args:
+        table: The images.
+        settings: As of `assign_folds`.
+        folds: From `assign_folds`.
+        folds_given: Whether the user asked for `settings.folds`, rather than had them by default.
+    """
+    notes = []
+    if table.splits is not None:
+        notes += _given_notes(table, settings, folds_given=folds_given)
+    if settings.train_size is not None:
+        sizes = [int((fold.split == "train").sum()) for fold in folds]
+        held = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
+        whole = "" if table.patients is None else "whole patients, "
+        notes.append(f"--train-size {settings.train_size}: training sets of {held} images, {whole}stratified")
+    for fold in folds:
+        untrained = [name for name, n in zip(table.classes, _images_of(table, fold, "train"), strict=True) if not n]
+        if untrained:
+            notes.append(f"fold {fold.number}: no image trains {', '.join(untrained)}")
+        for name in ("val", "test"):
+            if not _has_auc(table.targets[fold.split == name], table.task):
+                notes.append(f"fold {fold.number}: {name} holds one class only, its AUC is undefined")
+    tested = np.min([_images_of(table, fold, "test") for fold in folds], axis=0)
+    absent = [name for name, least in zip(table.classes, tested, strict=True) if not least]
+    if absent:
+        notes.append(f"not in the test set of every fold: {', '.join(absent)}; no AUC of theirs there")
+    leaks = find_leaks(table, [(fold.number, fold.split) for fold in folds])
+    return (*notes, *(f"{LEAK}{leak}; results are inflated" for leak in leaks))
+
+
+def fold_rows(table: ImageTable, folds: Sequence[Fold]) -> Iterator[tuple[str, str, str, int, str]]:
+    """The rows of `folds.csv`, as `FOLD_COLUMNS` has them: one per image and fold in which it takes part."""
+    patients = table.patients or ("",) * len(table)
+    for fold in folds:
+        for path, label, patient, split in zip(table.paths, table.labels, patients, fold.split, strict=True):
+            if split:
+                yield path, label, patient, fold.number, str(split)
+
+
+def _group_codes(table: ImageTable) -> np.ndarray:
+    """A number per image; images with the same one stay together. Numbered by name, not by row."""
+    first: dict = {}
+    identities = image_identities(table) if table.patients is None else table.patient_keys
+    for identity, name in zip(identities, table.groups, strict=True):
+        first[identity] = min(name, first.get(identity, name))
+    names = [first[identity] for identity in identities]
+    return np.unique(np.array(names, dtype=object), return_inverse=True)[1]
+
+
+def _with_validation(
+    table: ImageTable, groups: np.ndarray, split: np.ndarray, fraction: float, words: tuple[int, int]
+) -> np.ndarray:
+    """`split`, with a validation set drawn from its training images if it has none."""
+    if (split == "val").any():
+        return split
+    rows = np.flatnonzero(split == "train")
+    parts = _draw(table, groups, rows, [1 - fraction, fraction], words)
+    whole = split.copy()
+    whole[rows[parts == 1]] = "val"
+    return whole
+
+
+def _draw(
+    table: ImageTable, groups: np.ndarray, rows: np.ndarray, shares: Sequence[float], words: tuple[int, int]
+) -> np.ndarray:
+    """The part of each of the rows: whole groups, stratified by class or label."""
+    counts, codes = group_counts(table.targets[rows], groups[rows])
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+    return stratified_parts(counts, shares, rng)[codes]
+
+
+def _check_enough(table: ImageTable, groups: np.ndarray, folds: int) -> None:
+    """Enough patients of each class that each test set gets one, and train and validation too."""
+    what = "images" if table.patients is None else "patients"
+    needed = max(folds, 3)
+    counts = [len(np.unique(groups[column == 1])) for column in table.targets.T]
+    few = [(name, count) for name, count in zip(table.classes, counts, strict=True) if count < needed]
+    # A rare label of many costs its own AUC only.
+    if not few or (table.task == "multilabel" and len(few) < len(counts)):
+        return
+    found = ", ".join(f"{name!r} has {count}" for name, count in few[:10])
+    least = min(count for _, count in few)
+    others = len(counts) - len(few)
+    leave = "Leave the class out, or add" if len(few) == 1 else "Leave these classes out, or add"
+    advice = f"Use --folds {least} or fewer, or add" if least >= 3 else leave if others > 1 else "Add"
+    plan = f"{folds} folds" if folds > 1 else "A train, a val and a test set"
+    of = "of it" if len(few) == 1 else "of them"
+    raise DataError(f"{plan} need {needed} {what} of every class; {found}. {advice} {what} {of}.")
+
+
+def _check_given(splits: np.ndarray) -> None:
+    for number, split in enumerate(splits, start=1):
+        counts = {name: int((split == name).sum()) for name in ("train", "val", "test")}
+        missing = [name for name in ("train", "test") if not counts[name]]
+        if missing:
+            found = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise DataError(
+                f"Fold {number} of the given split has no {missing[0]} images ({found}). Mark some as "
+                f"{missing[0]}, or take the split out of the data, so that folds are drawn (--folds)."
+            )
+
+
+def _check_classes(table: ImageTable, fold: Fold, *, given: bool, cut: bool) -> None:
+    """Two classes to learn from; in drawn folds also two to validate and test on."""
+    advice = {
+        "train": f"It needs two to learn from: {'raise --train-size' if cut else 'change the split'}.",
+        "val": "Its AUC would be undefined. Raise --val-fraction or use fewer --folds.",
+        "test": "Its AUC would be undefined. Use fewer --folds.",
+    }
+    for name in ("train",) if given else ("train", "val", "test"):
+        targets = table.targets[fold.split == name]
+        if not len(targets):
+            raise DataError(f"Fold {fold.number} has no {name} images: too few patients. Use fewer --folds.")
+        if not _has_auc(targets, table.task):
+            raise DataError(f"Fold {fold.number} has images of one class only in {name}. {advice[name]}")
+
+
+def _has_auc(targets: np.ndarray, task: str) -> bool:
+    """Whether there are positive and negative images of any class or label."""
+    positive, negative = (targets == 1).any(axis=0), (targets == 0).any(axis=0)
+    return bool((positive & negative).any())
+
+
+def _images_of(table: ImageTable, fold: Fold, name: str) -> np.ndarray:
+    """How many images of each class stand in one of its splits, int (classes,)."""
+    return (table.targets[fold.split == name] == 1).sum(axis=0)
+
+
+def _given_notes(table: ImageTable, settings: SplitSettings, *, folds_given: bool) -> list[str]:
+    splits, notes = table.splits, []
+    if folds_given and settings.folds != len(splits):
+        notes.append(f"--folds {settings.folds} not used: the data brings {len(splits)}")
+    if not (splits == "val").any(axis=1).all():
+        notes.append(f"no validation set given: {settings.val_fraction:.0%} of train, by patient, validates")
+    tested = int((splits == "test").any(axis=0).sum())
+    if len(splits) > 1 and tested < len(table):
+        notes.append(f"the test sets hold {tested} of {len(table)} images")
+    return notes
 
 
 def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
@@ -181,233 +402,6 @@ def _is_first_half(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return first if rng.random() < 0.5 else ~first
 
 
-TEST_FRACTION = 0.2
-"""Share of the images that is test where there is one fixed split."""
-
-FOLD_COLUMNS = ("path", "label", "patient", "fold", "split")
-"""The columns of `folds.csv`."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One training, validation and test set.
-
-    Attributes:
-        number: From 1, through all repeats.
-        repeat: From 1.
-        seed: Of its repeat.
-        split: (images,) of "train", "val", "test" or "" (takes no part).
-    """
-
-    number: int
-    repeat: int
-    seed: int
-    split: np.ndarray
-
-
-def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow_leakage: bool) -> tuple[Fold, ...]:
-    """The folds that are to run: those the data brings, else `settings.folds` drawn ones.
-
-    The same images give the same folds in whatever order they stand, on every machine.
-
-    Args:
-        table: The images; patients stay together, and so do rows that are one file.
-        settings: Number of folds (1 is one fixed split with a fifth for test), which of them to run, share of
-            validation images, images that train, repeats.
-        seed: The run's seed.
-        allow_leakage: Go on although an image or patient stands in two splits.
-
-    Raises:
-        DataError: Too few patients of a class, a set without images or with one class, or a leak.
-        ConfigError: `settings.fold` names a fold that does not exist, or `settings.train_size` asks for more images
-            than there are.
-    """
-    groups = _group_codes(table)
-    given = table.splits is not None
-    if given:
-        _check_given(table.splits)
-    else:
-        _check_enough(table, groups, settings.folds)
-    count = len(table.splits) if given else settings.folds
-    folds = []
-    for repeat in range(1, settings.repeats + 1):
-        repeat_seed = seed + repeat - 1
-        tests = table.splits if given else _draw_tests(table, groups, settings.folds, repeat_seed)
-        for k, split in enumerate(tests, start=1):
-            number, words = (repeat - 1) * count + k, (repeat_seed, k)
-            whole = _with_validation(table, groups, split, settings.val_fraction, words)
-            if settings.train_size is not None:
-                whole = cut_training(whole, table.targets, groups, settings.train_size, number=number, words=words)
-            folds.append(Fold(number, repeat, repeat_seed, whole))
-    for fold in folds:
-        _check_classes(table, fold, given=given, cut=settings.train_size is not None)
-    if not allow_leakage:
-        check_leaks(table, [(fold.number, fold.split) for fold in folds])
-    return _chosen(folds, settings.fold)
-
-
-def fold_count(table: ImageTable, settings: SplitSettings) -> int:
-    """Folds in all repeats, those that are not to run included."""
-    return settings.repeats * (settings.folds if table.splits is None else len(table.splits))
-
-
-def fold_notes(
-    table: ImageTable, settings: SplitSettings, folds: Sequence[Fold], *, folds_given: bool = True
-) -> tuple[str, ...]:
-    """What the user should know about the folds, one sentence each.
-
-    Args:
-        table: The images.
-        settings: As of `assign_folds`.
-        folds: From `assign_folds`.
-        folds_given: Whether the user asked for `settings.folds`, rather than had them by default.
-    """
-    notes = []
-    if table.splits is not None:
-        notes += _given_notes(table, settings, folds_given=folds_given)
-    if settings.train_size is not None:
-        sizes = [int((fold.split == "train").sum()) for fold in folds]
-        held = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
-        whole = "" if table.patients is None else "whole patients, "
-        notes.append(f"--train-size {settings.train_size}: training sets of {held} images, {whole}stratified")
-    for fold in folds:
-        untrained = [name for name, n in zip(table.classes, _images_of(table, fold, "train"), strict=True) if not n]
-        if untrained:
-            notes.append(f"fold {fold.number}: no image trains {', '.join(untrained)}")
-        for name in ("val", "test"):
-            if not _has_auc(table.targets[fold.split == name], table.task):
-                notes.append(f"fold {fold.number}: {name} holds one class only, its AUC is undefined")
-    tested = np.min([_images_of(table, fold, "test") for fold in folds], axis=0)
-    absent = [name for name, least in zip(table.classes, tested, strict=True) if not least]
-    if absent:
-        notes.append(f"not in the test set of every fold: {', '.join(absent)}; no AUC of theirs there")
-    leaks = find_leaks(table, [(fold.number, fold.split) for fold in folds])
-    return (*notes, *(f"{LEAK}{leak}; results are inflated" for leak in leaks))
-
-
-def fold_rows(table: ImageTable, folds: Sequence[Fold]) -> Iterator[tuple[str, str, str, int, str]]:
-    """The rows of `folds.csv`, as `FOLD_COLUMNS` has them: one per image and fold in which it takes part."""
-    patients = table.patients or ("",) * len(table)
-    for fold in folds:
-        for path, label, patient, split in zip(table.paths, table.labels, patients, fold.split, strict=True):
-            if split:
-                yield path, label, patient, fold.number, str(split)
-
-
-def _group_codes(table: ImageTable) -> np.ndarray:
-    """A number per image; images with the same one stay together. Numbered by name, not by row."""
-    first: dict = {}
-    identities = image_identities(table) if table.patients is None else table.patient_keys
-    for identity, name in zip(identities, table.groups, strict=True):
-        first[identity] = min(name, first.get(identity, name))
-    names = [first[identity] for identity in identities]
-    return np.unique(np.array(names, dtype=object), return_inverse=True)[1]
-
-
-def _draw_tests(table: ImageTable, groups: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
-    shares = [1 / folds] * folds if folds > 1 else [TEST_FRACTION, 1 - TEST_FRACTION]
-    parts = _draw(table, groups, np.arange(len(table)), shares, (seed, 0))
-    return [np.where(parts == k, "test", "train").astype("U5") for k in range(folds)]
-
-
-def _with_validation(
-    table: ImageTable, groups: np.ndarray, split: np.ndarray, fraction: float, words: tuple[int, int]
-) -> np.ndarray:
-    """`split`, with a validation set drawn from its training images if it has none."""
-    if (split == "val").any():
-        return split
-    rows = np.flatnonzero(split == "train")
-    parts = _draw(table, groups, rows, [1 - fraction, fraction], words)
-    whole = split.copy()
-    whole[rows[parts == 1]] = "val"
-    return whole
-
-
-def _draw(
-    table: ImageTable, groups: np.ndarray, rows: np.ndarray, shares: Sequence[float], words: tuple[int, int]
-) -> np.ndarray:
-    """The part of each of the rows: whole groups, stratified by class or label."""
-    counts, codes = group_counts(table.targets[rows], groups[rows])
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
-    return stratified_parts(counts, shares, rng)[codes]
-
-
-def _check_enough(table: ImageTable, groups: np.ndarray, folds: int) -> None:
-    """Enough patients of each class that each test set gets one, and train and validation too."""
-    what = "images" if table.patients is None else "patients"
-    needed = max(folds, 3)
-    counts = [len(np.unique(groups[column == 1])) for column in table.targets.T]
-    few = [(name, count) for name, count in zip(table.classes, counts, strict=True) if count < needed]
-    # A rare label of many costs its own AUC only.
-    if not few or (table.task == "multilabel" and len(few) < len(counts)):
-        return
-    found = ", ".join(f"{name!r} has {count}" for name, count in few[:10])
-    least = min(count for _, count in few)
-    others = len(counts) - len(few)
-    leave = "Leave the class out, or add" if len(few) == 1 else "Leave these classes out, or add"
-    advice = f"Use --folds {least} or fewer, or add" if least >= 3 else leave if others > 1 else "Add"
-    plan = f"{folds} folds" if folds > 1 else "A train, a val and a test set"
-    of = "of it" if len(few) == 1 else "of them"
-    raise DataError(f"{plan} need {needed} {what} of every class; {found}. {advice} {what} {of}.")
-
-
-def _check_given(splits: np.ndarray) -> None:
-    for number, split in enumerate(splits, start=1):
-        counts = {name: int((split == name).sum()) for name in ("train", "val", "test")}
-        missing = [name for name in ("train", "test") if not counts[name]]
-        if missing:
-            found = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise DataError(
-                f"Fold {number} of the given split has no {missing[0]} images ({found}). Mark some as "
-                f"{missing[0]}, or take the split out of the data, so that folds are drawn (--folds)."
-            )
-
-
-def _check_classes(table: ImageTable, fold: Fold, *, given: bool, cut: bool) -> None:
-    """Two classes to learn from; in drawn folds also two to validate and test on."""
-    advice = {
-        "train": f"It needs two to learn from: {'raise --train-size' if cut else 'change the split'}.",
-        "val": "Its AUC would be undefined. Raise --val-fraction or use fewer --folds.",
-        "test": "Its AUC would be undefined. Use fewer --folds.",
-    }
-    for name in ("train",) if given else ("train", "val", "test"):
-        targets = table.targets[fold.split == name]
-        if not len(targets):
-            raise DataError(f"Fold {fold.number} has no {name} images: too few patients. Use fewer --folds.")
-        if not _has_auc(targets, table.task):
-            raise DataError(f"Fold {fold.number} has images of one class only in {name}. {advice[name]}")
-
-
-def _has_auc(targets: np.ndarray, task: str) -> bool:
-    """Whether there are positive and negative images of any class or label."""
-    positive, negative = (targets == 1).any(axis=0), (targets == 0).any(axis=0)
-    return bool((positive & negative).any())
-
-
-def _images_of(table: ImageTable, fold: Fold, name: str) -> np.ndarray:
-    """How many images of each class stand in one of its splits, int (classes,)."""
-    return (table.targets[fold.split == name] == 1).sum(axis=0)
-
-
-def _given_notes(table: ImageTable, settings: SplitSettings, *, folds_given: bool) -> list[str]:
-    splits, notes = table.splits, []
-    if folds_given and settings.folds != len(splits):
-        notes.append(f"--folds {settings.folds} not used: the data brings {len(splits)}")
-    if not (splits == "val").any(axis=1).all():
-        notes.append(f"no validation set given: {settings.val_fraction:.0%} of train, by patient, validates")
-    tested = int((splits == "test").any(axis=0).sum())
-    if len(splits) > 1 and tested < len(table):
-        notes.append(f"the test sets hold {tested} of {len(table)} images")
-    return notes
-
-
-def _chosen(folds: Sequence[Fold], numbers: Sequence[int]) -> tuple[Fold, ...]:
-    unknown = sorted(set(numbers) - {fold.number for fold in folds})
-    if unknown:
-        raise ConfigError(f"No fold {', '.join(map(str, unknown))} (--fold): there are 1 to {len(folds)}.")
-    return tuple(fold for fold in folds if not numbers or fold.number in numbers)
-
-
 _PIECE = 4096
 """Bytes from the middle that tell most images of one size apart."""
 
@@ -439,27 +433,20 @@ def copies(places: Sequence[ImagePlace | None], *, workers: int = 2) -> list[lis
 
 
 def _size(part: FilePart) -> int | None:
-    try:
+    with contextlib.suppress(OSError):
         return part.path.stat().st_size if part.length is None else part.length
-    except OSError:
-        return None
 
 
 def _middle(part: FilePart) -> bytes | None:
-    size = _size(part)
-    if size is None:
+    if (size := _size(part)) is None:
         return None
-    try:
+    with contextlib.suppress(OSError):
         return read_contents(FilePart(part.path, part.offset + size // 2, min(_PIECE, size - size // 2)))
-    except OSError:
-        return None
 
 
 def _digest(part: FilePart) -> bytes | None:
-    try:
+    with contextlib.suppress(OSError):
         return hashlib.sha256(read_contents(part)).digest()
-    except OSError:
-        return None
 
 
 LEAK = "leak: "
@@ -514,9 +501,16 @@ def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> l
         rows = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
         for one, other in PAIRS:
             where = f"in both {one} and {other} of fold {number}"
-            found += _shared_images(table, _shared(images, rows[one], rows[other]), where)
-            if patients is not None:
-                found += _shared_patients(table, _shared(patients, rows[one], rows[other]), where)
+            if pairs := _shared(images, rows[one], rows[other]):
+                names = dict.fromkeys(repr(table.paths[row]) for row in pairs[0])
+                same = " are one file" if len(names) > 1 else ""
+                found.append(f"{_are(len(pairs), 'image')} {where} (e.g. {' and '.join(names)}{same})")
+            if patients is not None and (pairs := _shared(patients, rows[one], rows[other])):
+                names, paths = (
+                    dict.fromkeys(values[row] for row in pairs[0]) for values in (table.patients, table.paths)
+                )
+                example = f"{' and '.join(names)}: {', '.join(paths)}"
+                found.append(f"{_are(len(pairs), 'patient')} {where} (e.g. {example})")
     return found
 
 
@@ -590,21 +584,5 @@ def _shared(codes: np.ndarray, one: np.ndarray, other: np.ndarray) -> list[tuple
     return list(zip(one[in_one[i]].tolist(), other[in_other[j]].tolist(), strict=True))
 
 
-def _shared_images(table: ImageTable, pairs: Sequence[tuple[int, int]], where: str) -> list[str]:
-    if not pairs:
-        return []
-    names = dict.fromkeys(repr(table.paths[row]) for row in pairs[0])
-    same = " are one file" if len(names) > 1 else ""
-    return [f"{_counted(len(pairs), 'image')} {where} (e.g. {' and '.join(names)}{same})"]
-
-
-def _shared_patients(table: ImageTable, pairs: Sequence[tuple[int, int]], where: str) -> list[str]:
-    if not pairs:
-        return []
-    names, images = ([values[row] for row in pairs[0]] for values in (table.patients, table.paths))
-    example = f"{' and '.join(dict.fromkeys(names))}: {', '.join(dict.fromkeys(images))}"
-    return [f"{_counted(len(pairs), 'patient')} {where} (e.g. {example})"]
-
-
-def _counted(number: int, what: str) -> str:
+def _are(number: int, what: str) -> str:
     return f"1 {what} is" if number == 1 else f"{number} {what}s are"

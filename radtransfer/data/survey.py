@@ -124,27 +124,26 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
         data = b"" if isinstance(place, FilePart) and place.length is None else image_contents(place)
         mode = _mode(place, facts)
     except BadImageError as error:
-        return ImageRecord(_problem(error.reason), error.reason)
+        kinds = (kind for pattern, kind in _REASONS.items() if re.match(pattern, error.reason))
+        return ImageRecord(next(kinds, "corrupt"), error.reason)
     if facts.inverted:
         pixels = sum(facts.levels) - pixels
     pixels = _plain(pixels, facts.levels if facts.deep and "-bit " in mode else (0.0, 255.0))
     low, high = float(pixels.min()), float(pixels.max())
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype} {facts.orientation} ".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels))
     step = 1 + max(pixels.shape) // 256
     return ImageRecord(
         facts=replace(facts, notes=tuple(notes)),
         mode=mode,
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
-        pixels=_pixel_hash(pixels, facts.orientation),
+        pixels=digest.digest(),
         look=_look(pixels, low, high),
         miniature=miniature(pixels),
         low=255 - high if facts.inverted else low,
         high=255 - low if facts.inverted else high,
         spread=float(pixels[::step, ::step].std(dtype=np.float64)),
     )
-
-
-def _problem(reason: str) -> str:
-    return next((kind for pattern, kind in _REASONS.items() if re.match(pattern, reason)), "corrupt")
 
 
 def _plain(pixels: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
@@ -158,12 +157,6 @@ def _plain(pixels: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
     if pixels.min() < 0 or pixels.max() > 255 or (pixels != np.rint(pixels)).any():
         return pixels
     return pixels.astype(np.uint8)
-
-
-def _pixel_hash(pixels: np.ndarray, orientation: int) -> bytes:
-    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype} {orientation} ".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels))
-    return digest.digest()
 
 
 def _look(pixels: np.ndarray, low: float, high: float) -> np.ndarray | None:

@@ -82,7 +82,7 @@ def test_nothing_is_said_of_data_that_is_gone(made, tmp_path):
 
 def test_files_that_have_not_changed_are_read_once(made, monkeypatch):
     run, settings = made
-    from radtransfer.data import image_check as module
+    from radtransfer.data import run_data as module
 
     monkeypatch.setattr(module, "_digest", lambda file: pytest.fail("read again"))
     assert data_changes(run, settings) == []
