@@ -272,10 +272,6 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     Args:
         settings: Those that name columns must be left alone, as the set knows its labels and patients.
         location: Options, "images=600,size=128,seed=0", each of which may be left out.
-
-    Raises:
-        ConfigError: An option or setting does not fit.
-        DiskError: The images do not fit on the disk.
     """
     _check_settings(settings)
     options = parse_options(location)
@@ -287,11 +283,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
 
 
 def parse_options(location: str | None) -> Options:
-    """The options written as "name=value,…".
-
-    Raises:
-        ConfigError: A name is unknown or a value is no integer in its range.
-    """
+    """The options written as "name=value,…"."""
     values = {}
     for part in filter(None, (location or "").split(",")):
         name, _, text = (piece.strip() for piece in part.partition("="))
