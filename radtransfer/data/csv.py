@@ -54,21 +54,13 @@ Labels = tuple[str, ...]
 
 
 def read_csv(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the file `location`.
-
-    Raises:
-        DataError: Not a table of images; says in which line and column.
-    """
+    """The images of the file `location`."""
     sheet, folder = open_csv(location)
     return table_from_sheet(sheet, settings, folder=folder)
 
 
 def open_csv(location: str | None) -> tuple[Sheet, Path]:
-    """The rows of the file `location`, and the folder it stands in.
-
-    Raises:
-        DataError: Not a table.
-    """
+    """The rows of the file `location`, and the folder it stands in."""
     file = Path(location or "").expanduser()
     if not location or not (file.is_file() or is_dangling(file)):
         found = location or "no file given"
@@ -77,11 +69,7 @@ def open_csv(location: str | None) -> tuple[Sheet, Path]:
 
 
 def table_from_sheet(sheet: Sheet, settings: DataSettings, *, folder: Path) -> ImageTable:
-    """The images of a sheet that stands in `folder`, a row per image.
-
-    Raises:
-        DataError: A column is missing, or a cell is empty, contradicts another or holds what it should not.
-    """
+    """The images of a sheet that stands in `folder`, a row per image."""
     return _SheetReader(sheet, settings).table(folder)
 
 
@@ -389,11 +377,7 @@ class SplitTable(NamedTuple):
 
 
 def read_fold_tables(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of all tables in the folder `location`, with a split per fold.
-
-    Raises:
-        DataError: No such tables, one is missing, or they contradict each other.
-    """
+    """The images of all tables in the folder `location`, with a split per fold."""
     sheet, folder = open_fold_tables(location)
     table = table_from_sheet(sheet, fold_columns(settings), folder=folder)
     names = split_names(entry.name for entry in sorted(folder.iterdir()) if entry.is_dir())
@@ -405,11 +389,7 @@ def read_fold_tables(settings: DataSettings, location: str | None = None) -> Ima
 
 
 def open_fold_tables(location: str | None) -> tuple[Sheet, Path]:
-    """The rows of all tables in the folder `location`, with their fold and split, and the folder.
-
-    Raises:
-        DataError: No such tables, or one is missing.
-    """
+    """The rows of all tables in the folder `location`, with their fold and split, and the folder."""
     folder = Path(location or "").expanduser()
     if not location or not folder.is_dir():
         found = location or "no folder given"

@@ -20,12 +20,7 @@ _EXPECTED = "expected one sub-folder of images per class, or train/ val/ test/ f
 
 
 def read(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the folder `location`, their paths relative to it.
-
-    Raises:
-        DataError: No such folder, no or one class in it, images between split folders and classes, or
-            settings that name columns.
-    """
+    """The images of the folder `location`, their paths relative to it."""
     root = Path(location or "").expanduser().absolute()
     if not location or not root.is_dir():
         raise DataError(f"image_folder: {location or 'no folder given'} is not a folder; {_EXPECTED}.{near_path(root)}")

@@ -378,9 +378,6 @@ def read_pixels(
 
     Returns:
         (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for what TensorFlow does not read.
-
-    Raises:
-        BadImageError: Damaged or truncated.
     """
     if facts.decoder == "pixels":
         return np.frombuffer(image_contents(place), np.uint8).reshape(facts.height, facts.width, 3)
@@ -448,11 +445,7 @@ def _levels(facts: ImageFacts, values: tuple[float, float], reading: ImageSettin
 
 
 def image_contents(place: ImagePlace) -> bytes:
-    """The bytes of an image.
-
-    Raises:
-        BadImageError: They cannot be read, or not any more.
-    """
+    """The bytes of an image."""
     try:
         return read_contents(place)
     except OSError as error:

@@ -74,9 +74,6 @@ def walk_files(folder: Path, *, outside: bool = False) -> list[str]:
     """Every file and dangling link below `folder`, sorted, relative to it with "/"; linked folders are followed once.
 
     Hidden folders are left out: what `.ipynb_checkpoints` and the like hold are copies.
-
-    Raises:
-        DataError: A folder may not be read, or, unless they may lead `outside`, a link leads out of `folder`.
     """
     leaving: list[str] = []
     files = _listed(folder, None if outside else leaving)
@@ -193,11 +190,7 @@ class FileIndex:
     leaving: Sequence[str] = ()
 
     def find(self, path: str) -> Path | None:
-        """The file that shares the longest end with `path`, at least the file name.
-
-        Raises:
-            DataError: Several do.
-        """
+        """The file that shares the longest end with `path`, at least the file name."""
         ends = (self.by_end[end] for end in _ends(path) if end in self.by_end)
         candidates = next(ends, [])
         if len(candidates) > 1:
@@ -239,9 +232,6 @@ def find_files(
         image_root: `--image-root`.
         table_folder: The folder that holds the table.
         outside: Whether they may lead out of the root all the same.
-
-    Raises:
-        DataError: The root is no folder, a file name is ambiguous, or a path leads out of the root.
     """
     root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()
     if not root.is_dir():

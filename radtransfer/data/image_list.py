@@ -176,9 +176,6 @@ def read_leniently(
     """The images of a data set without the rows that are mistaken; None where nothing can be made of it.
 
     `read_table` stops at the first mistake, as training must; a check wants them all.
-
-    Raises:
-        ConfigError: No source, or settings that contradict each other.
     """
     mistakes: list[Mistake] = []
     try:

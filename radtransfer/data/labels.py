@@ -133,9 +133,6 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
     Refused are fractions of more than ten values (of more than four, if most images have one of their own), whole
     numbers of more than twenty with fewer than five images each, and, of whatever kind, more than ten values with fewer
     than two images each, or more than a thousand with fewer than ten each.
-
-    Raises:
-        DataError: They are not.
     """
     values = list(dict.fromkeys(labels))
     share = len(values) / len(labels)
@@ -214,9 +211,6 @@ def multilabel_targets(
         rows: The cells of each image, in the order of the names.
         settings: What uncertain and unmentioned labels count as.
         error: The error of the row of that number, from what is wrong with it.
-
-    Raises:
-        DataError: A cell holds something else.
     """
     values = label_values(settings)
     order = sorted(range(len(names)), key=lambda i: names[i])
@@ -234,12 +228,7 @@ def multilabel_targets(
 
 
 def check_labels(table: "ImageTable", settings: DataSettings) -> tuple[str, ...]:
-    """Check that the labels fit `--task`, `--positive-from` and `--positive-class`; gives notes on labels that are odd.
-
-    Raises:
-        DataError: They do not fit.
-        ConfigError: There is no such positive class.
-    """
+    """Check that the labels fit `--task`, `--positive-from` and `--positive-class`; gives notes on odd labels."""
     if settings.task == "multilabel" and table.task != "multilabel":
         raise DataError(
             "Task multilabel needs a 0/1 column for each label (--label-column A,B,…); this data has one "

@@ -53,9 +53,6 @@ def table_of_rows(
         labels: Names of the label columns of a set with several labels per image.
         positive_from: The grade that counts as positive, for a set of grades.
         notes: To be shown before those that are made here.
-
-    Raises:
-        DataError: There are no images, none is on disk, or rows of one image contradict each other.
     """
     unique = list(dict.fromkeys(rows))
     _check_rows(unique, root, inside=not settings.outside_root)
@@ -112,11 +109,7 @@ def _check_rows(rows: Sequence[Row], root: Path, *, inside: bool) -> None:
 
 
 def read_columns(file: Path, *names: str, labels: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """The cells of the columns called `names`, then of those of `labels`, without spaces around them, a tuple per row.
-
-    Raises:
-        DataError: The file cannot be read, or a column is not there.
-    """
+    """The cells of the columns called `names`, then of those of `labels`, stripped, a tuple per row."""
     sheet = read_sheet(file)
     names += tuple(labels)
     missing = [name for name in names if name not in sheet.columns]
@@ -138,11 +131,7 @@ def images_below(folder: Path) -> tuple[list[str], int]:
 
 
 def images_of_classes(root: Path, classes: Sequence[str], folder: str = "") -> tuple[list[tuple[str, str]], int]:
-    """Path and class of the images in the class folders of `root`/`folder`, and the number of other files.
-
-    Raises:
-        WrongTreeError: A class is missing, or there is another; files and hidden folders do not count.
-    """
+    """Path and class of the images in the class folders of `root`/`folder`, and the number of other files."""
     place = root / folder
     found = {entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))}
     for problem, names in (("has no", set(classes) - found), ("holds, besides the classes,", found - set(classes))):

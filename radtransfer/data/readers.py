@@ -114,12 +114,7 @@ def misfits_note(config: Config, used: DataSettings) -> str | None:
 
 
 def open_source(settings: DataSettings, progress: Progress | None = None) -> tuple[str, str | None]:
-    """The dataset that reads `settings.source`, and its location, as of `find_dataset`; the settings are seen to fit.
-
-    Raises:
-        ConfigError: No source, or settings that contradict each other.
-        DataError: Nothing is there, or links lead out of the folder and may not.
-    """
+    """The dataset that reads `settings.source`, and its location, as of `find_dataset`; settings are seen to fit."""
     if settings.patient_column and settings.patient_regex:
         raise ConfigError(
             f"The patient comes from one place: got --patient-column {settings.patient_column} and "
@@ -195,10 +190,6 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
     """The name of the dataset that reads `source`, and the location that it is given, on this machine.
 
     A set that is named by its address is copied here first, of which `progress` hears.
-
-    Raises:
-        ConfigError: No source, or a NAME:LOCATION whose name no table holds.
-        DataError: Nothing is there, or a folder that cannot be looked into.
     """
     if not source:
         raise ConfigError("No data given. Pass --data with a folder of class folders, a CSV or a built-in set.")

@@ -63,12 +63,7 @@ class Sheet:
 
 
 def read_sheet(file: Path) -> Sheet:
-    """The rows of a delimited text file with a header; blank lines and comments are skipped.
-
-    Raises:
-        DataError: Not readable, not text, no rows, too large a cell or header, or a row whose cells do not match the
-            header.
-    """
+    """The rows of a delimited text file with a header; blank lines and comments are skipped."""
     handle = io.StringIO(_text(file), newline="")
     skipped, delimiter = _to_header(handle)
     reader = csv.reader(handle, delimiter=delimiter, strict=True)
@@ -335,20 +330,12 @@ class Columns(NamedTuple):
 
 
 def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
-    """The columns of `sheet` that the settings name, and for the others those that have usual names.
-
-    Raises:
-        DataError: A named column is not there, or there is none for path or label.
-    """
+    """The columns of `sheet` that the settings name, and for the others those that have usual names."""
     return _ColumnFinder(sheet, settings).find()
 
 
 def find_image_columns(sheet: Sheet, settings: DataSettings) -> tuple[int, int | None]:
-    """The columns of image paths and of patients, if there are any, of a table that needs no labels.
-
-    Raises:
-        DataError: There is none for the path, or one that is named is not there.
-    """
+    """The columns of image paths and of patients, if there are any, of a table that needs no labels."""
     finder = _ColumnFinder(sheet, settings)
     patient = finder.named("patient", settings.patient_column)
     path = finder.named("path", settings.path_column)

@@ -339,9 +339,6 @@ def cut_training(
 
     Returns:
         The split in which the training images left out have "" and all others what they had.
-
-    Raises:
-        ConfigError: There are fewer images than `size`, or no group fits.
     """
     rows = np.flatnonzero(split == "train")
     if size > len(rows):
@@ -479,9 +476,6 @@ def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> 
     Args:
         table: The images.
         splits: Number and split of each fold.
-
-    Raises:
-        DataError: One does; names it and counts the others.
     """
     found = find_leaks(table, splits)
     if found:

@@ -241,10 +241,6 @@ def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
     """`table` with patients from `--patient-regex` where it has none, or with a note that it has none.
 
     An image whose patient is missing is its own patient.
-
-    Raises:
-        ConfigError: The expression is not valid or has no group.
-        DataError: It does not match an image, or a patient is missing and `--missing-patients` is error.
     """
     if table.patients is not None:
         return _with_own(table, settings)
@@ -303,10 +299,6 @@ def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...]
 
     Returns:
         The patients, and whether they were found in the "path" or the "file name".
-
-    Raises:
-        ConfigError: The expression is not valid or has no group.
-        DataError: It does not match an image.
     """
     try:
         pattern = re.compile(regex)
@@ -385,9 +377,6 @@ def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
 
     Frame 3 of `x.dcm` is called `x.dcm#3`, from 1. It has the label, the splits and the patient of its file; where
     there are no patients, the file is the patient, so that its frames are never split between sets.
-
-    Raises:
-        DataError: A file has more than `MOST_FRAMES`.
     """
     if settings.frames == "first":
         return table

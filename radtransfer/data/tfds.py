@@ -66,12 +66,7 @@ _LISTING = 16
 
 
 def copied_set(source: RemoteSource, progress: Progress) -> str:
-    """The location on this machine, as dataset `tfds` reads it, of the set at `source`; copied unless it is there.
-
-    Raises:
-        DataError: TensorFlow has no such file system or cannot read there, or no prepared data set lies there.
-        DiskError: The cache folder has no room, or cannot be written.
-    """
+    """The location on this machine, as dataset `tfds` reads it, of the set at `source`; copied unless it is there."""
     address = source.address
     if source.reader not in (None, "tfds"):
         raise DataError(f"{address}: {source.reader} reads folders of this machine. {_advice(source.scheme)}")
@@ -211,12 +206,7 @@ def write_table(folder: Path, table: ImageTable, stored: Sequence[tuple[str, int
 
 
 def read_prepared(folder: Path, settings: DataSettings) -> ImageTable:
-    """The images of a prepared set: paths, labels, patients and splits as the data it was made from had them.
-
-    Raises:
-        ConfigError: Settings that name what the set does not have.
-        DataError: It is not finished, a shard is missing or has another size, or the table is damaged.
-    """
+    """The images of a prepared set: paths, labels, patients and splits as the data it was made from had them."""
     provenance = _provenance(folder)
     try:
         for shard in provenance["shards"]:
@@ -328,11 +318,7 @@ def read_labels(
     settings: DataSettings,
     known: KnownSet | None,
 ) -> Labels:
-    """The labels of every example that has one.
-
-    Raises:
-        DataError: A label is none of the values that it may have, or no example has one.
-    """
+    """The labels of every example that has one."""
     if features.findings:
         return _findings(builder, index, features, settings, known)
     columns = {name: _texts(builder.info.features[name], index.values[name]) for name in sorted(features.labels)}
@@ -400,12 +386,7 @@ _EXAMPLE = "write tfds:FOLDER, or tfds:NAME/CONFIG such as tfds:patch_camelyon, 
 
 
 def read(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The images of the set `location`; nothing is downloaded.
-
-    Raises:
-        ConfigError: No location, or one with an unknown option.
-        DataError: No such set, it was not prepared, is incomplete or damaged, or does not hold what is asked for.
-    """
+    """The images of the set `location`; nothing is downloaded."""
     name, chosen = parse_location(location)
     folder = Path(name).expanduser()
     if is_prepared(folder):
@@ -429,11 +410,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
 
 
 def parse_location(location: str | None) -> tuple[str, tuple[str, ...]]:
-    """The name or folder, and the splits that `?split=` chooses.
-
-    Raises:
-        ConfigError: No location, or one with an unknown option.
-    """
+    """The name or folder, and the splits that `?split=` chooses."""
     name, mark, option = (location or "").partition("?")
     key, _, value = option.partition("=")
     chosen = tuple(filter(None, re.split(r"[+,]", value)))

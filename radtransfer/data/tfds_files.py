@@ -129,11 +129,7 @@ def value_features(features: "tfds.features.FeaturesDict") -> tuple[str, ...]:
 def choose_features(
     features: "tfds.features.FeaturesDict", settings: DataSettings, known: KnownSet | None
 ) -> ChosenFeatures:
-    """The features that the settings name, and for the others those that are known, or have usual names and types.
-
-    Raises:
-        DataError: A named feature is not there, or there is none that could be the image or the label.
-    """
+    """The features that the settings name, and for the others those that are known, or have usual names and types."""
     values, notes = value_features(features), []
     image = _image(features)
     name = known.name if known else _first(PATH_NAMES, values)
@@ -213,9 +209,6 @@ def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuild
     Args:
         location: A folder that holds the set, or exactly one below it; or a name that TFDS knows.
         data_dir: Where TFDS keeps its sets; default: its own default.
-
-    Raises:
-        DataError: No such folder, set, config or version.
     """
     folder = Path(location).expanduser()
     if folder.is_dir():
@@ -234,11 +227,7 @@ def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuild
 
 
 def set_folder(folder: Path) -> Path:
-    """The folder of the one TFDS set that lies in `folder` or below it.
-
-    Raises:
-        DataError: There is none, or there are several.
-    """
+    """The folder of the one TFDS set that lies in `folder` or below it."""
     if (folder / METADATA).is_file():
         return folder
     # NAME/CONFIG/VERSION is as deep as TFDS goes.
@@ -257,11 +246,7 @@ def set_folder(folder: Path) -> Path:
 def read_split(
     builder: "tfds.core.DatasetBuilder", split: str, *, image: str, location: str, data_dir: str | None
 ) -> "tf.data.Dataset":
-    """The examples of one split in the order in which they are stored, the feature `image` undecoded.
-
-    Raises:
-        DataError: The set was not prepared; gives the tree of files that must be downloaded by hand, and the command.
-    """
+    """The examples of one split in the order in which they are stored, the feature `image` undecoded."""
     import tensorflow_datasets as tfds
 
     with quiet():
@@ -394,12 +379,7 @@ class Source(NamedTuple):
 
 
 def index_set(source: Source) -> SetIndex:
-    """The index of the set, from the cache folder where it is there.
-
-    Raises:
-        DataError: The set was not prepared, is incomplete or damaged.
-        DiskError: The index does not fit on the disk.
-    """
+    """The index of the set, from the cache folder where it is there."""
     shards = _shards(source)
     in_place = bool(shards) and source.builder.info.file_format.value == "tfrecord"
     if shards:
@@ -430,11 +410,7 @@ def index_set(source: Source) -> SetIndex:
 
 
 def _shards(source: Source) -> list[tuple[Path, str, int]]:
-    """File, split and number of examples of every shard; nothing where no shard of the set is a file.
-
-    Raises:
-        DataError: Some of them are missing.
-    """
+    """File, split and number of examples of every shard; nothing where no shard of the set is a file."""
     infos = source.builder.info.splits
     shards = [
         (Path(file), split, length)

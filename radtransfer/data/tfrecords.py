@@ -39,22 +39,14 @@ Example = dict[str, list[int | float | Span]]
 
 
 def read_examples(file: Path, *, image: str) -> Iterator[tuple[Span, dict[str, list[Value]]]]:
-    """For each record of `file`, where the bytes of feature `image` stand in it, and the values of all others.
-
-    Raises:
-        DataError: Not an uncompressed TFRecord file of examples with such a feature, truncated or damaged.
-    """
+    """For each record of `file`, where the bytes of feature `image` stand in it, and the values of all others."""
     with _mapped(file) as buffer:
         for number, record in enumerate(record_spans(buffer, file)):
             yield example_parts(buffer, record, image=image, where=f"{file}, record {number}")
 
 
 def example_parts(buffer: Buffer, span: Span, *, image: str, where: str) -> tuple[Span, dict[str, list[Value]]]:
-    """Where the bytes of feature `image` of the example at `span` stand in `buffer`, and the values of all others.
-
-    Raises:
-        DataError: No example, or none with such a feature; says that it stands `where`.
-    """
+    """Where the bytes of feature `image` of the example at `span` stand in `buffer`, and the values of all others."""
     try:
         example = parse_example(buffer, span)
     except (IndexError, ValueError, struct.error):
@@ -71,9 +63,6 @@ def record_spans(buffer: Buffer, file: Path) -> Iterator[Span]:
     Args:
         buffer: The whole file.
         file: Its name, for messages.
-
-    Raises:
-        DataError: A header is damaged, or the file ends within a record.
     """
     at, end = 0, len(buffer)
     while at < end:
@@ -93,12 +82,7 @@ def record_spans(buffer: Buffer, file: Path) -> Iterator[Span]:
 
 
 def parse_example(buffer: Buffer, span: Span) -> Example:
-    """The features of the serialized `tf.train.Example` at `span`.
-
-    Raises:
-        IndexError: It is cut short.
-        ValueError: It is no such message.
-    """
+    """The features of the serialized `tf.train.Example` at `span`."""
     example: Example = {}
     for _, features in _messages(buffer, span, 1):
         for _, entry in _messages(buffer, features, 1):
