@@ -172,6 +172,8 @@ def _print_result(result: Any, *, as_json: bool) -> None:
 
 
 def _result_text(result: Any) -> list[str]:
+    from radtransfer.evaluation.metrics import shown_metrics
+
     metrics = result.metrics
     auc = metrics["auc"]
     rows = [
@@ -181,13 +183,14 @@ def _result_text(result: Any) -> list[str]:
         rows.append(f"mean     AUC {_number(auc['mean'])} ± {_number(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
     patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
-    sensitivity = f"{_number(metrics['sensitivity_at_90_specificity'])}{_whose(metrics)}"
-    top5 = "" if metrics["top5_accuracy"] is None else f"   top-5 {_number(metrics['top5_accuracy'])}"
+    figures = [
+        f"{item.label} {_number(metrics[item.name])}{_whose(metrics) if item.names_subject else ''}"
+        for item in shown_metrics(metrics)
+    ]
     rows += [
         f"pooled   AUC {_number(auc['pooled'])}  95 % interval {_number(low)} to {_number(high)}  "
         f"({metrics['n_images']} images, {patients})",
-        f"accuracy {_number(metrics['accuracy'])}{top5}   sensitivity at 90 % specificity {sensitivity}   "
-        f"Brier {_number(metrics['brier'])}",
+        "   ".join(figures),
     ]
     if result.path.is_dir():  # not where another worker has written it
         rows.append(f"run      {result.path}")
