@@ -85,11 +85,17 @@ def _model_text(evaluation: "Evaluation") -> str:
 
 
 def _table(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{'':<14}{'AUC':>6}  {'95 % interval':<16}{'accuracy':>9}{'sens@90%spec':>14}{'Brier':>8}{'ECE':>8}"
+    from radtransfer.evaluation.metrics import shown_metrics
+
+    widths = {metric: max(8, len(metric.heading) + 2) for metric in shown_metrics(found)}
+    headings = "".join(f"{metric.heading:>{width}}" for metric, width in widths.items())
+    yield f"{'':<14}{'AUC':>6}  {'95 % interval':<16}{headings}{'ECE':>8}"
     for name, item in [*found["members"].items(), (found["judged"], found)]:
-        numbers = f"{number(item['accuracy']):>9}{number(item['sensitivity_at_90_specificity']):>14}"
-        numbers += f"{number(item['brier']):>8}{number(item['calibration']['ece']):>8}"
-        yield f"{name:<14}{number(item['auc']):>6}  {interval(item['ci95']):<16}{numbers}"
+        numbers = "".join(f"{number(item[metric.name]):>{width}}" for metric, width in widths.items())
+        yield (
+            f"{name:<14}{number(item['auc']):>6}  {interval(item['ci95']):<16}{numbers}"
+            f"{number(item['calibration']['ece']):>8}"
+        )
 
 
 def _calibration_lines(found: dict[str, Any], activation: str) -> Iterator[str]:

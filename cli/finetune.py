@@ -163,6 +163,8 @@ def split_workers_option(given: dict[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def _show_result(result: Any, *, as_json: bool) -> None:
+    from radtransfer.evaluation.metrics import shown_metrics
+
     metrics = result.metrics
     if as_json:
         show_json(metrics)
@@ -175,13 +177,14 @@ def _show_result(result: Any, *, as_json: bool) -> None:
         rows.append(f"mean     AUC {number(auc['mean'])} ± {number(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
     patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
-    sensitivity = f"{number(metrics['sensitivity_at_90_specificity'])}{_whose(metrics)}"
-    top5 = "" if metrics["top5_accuracy"] is None else f"   top-5 {number(metrics['top5_accuracy'])}"
+    figures = [
+        f"{item.label} {number(metrics[item.name])}{_whose(metrics) if item.names_subject else ''}"
+        for item in shown_metrics(metrics)
+    ]
     rows += [
         f"pooled   AUC {number(auc['pooled'])}  95 % interval {number(low)} to {number(high)}  "
         f"({metrics['n_images']} images, {patients})",
-        f"accuracy {number(metrics['accuracy'])}{top5}   sensitivity at 90 % specificity {sensitivity}   "
-        f"Brier {number(metrics['brier'])}",
+        "   ".join(figures),
     ]
     if result.path.is_dir():  # not where another worker has written it
         rows.append(f"run      {result.path}")

@@ -101,14 +101,14 @@ def write_run(
             for path, row in zip(paths, rows, strict=True)
         ]
         _csv(place / "predictions.csv", ["path", "patient", "label", "split", "p_well", "p_sick"], lines)
-        metrics = evaluate(results[-1], SCORING).to_dict()
+        metrics = evaluate(results[-1], SCORING)
         _json(place / "metrics.json", metrics | {"fold": number + 1, "repeat": 0, "seed": seed})
         if curve:
             points = [
                 [step, 1, "test", 0.5, 0.5 + (metrics["auc"] - 0.5) * min(step / 80, 1)] for step in range(0, 101, 10)
             ]
             _csv(place / "curve.csv", ["step", "epoch", "split", "loss", "auc"], points)
-    _json(folder / "metrics.json", summarize(results, SCORING).to_dict())
+    _json(folder / "metrics.json", summarize(results, SCORING))
     return folder
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from radtransfer.evaluation.calibration import judged_confidences, reliability
 from radtransfer.evaluation.evaluate import SEEN, Evaluation, Judged
-from radtransfer.evaluation.metrics import GRID, Curve, both_curves
-from radtransfer.evaluation.predict import Prediction, csv_header, csv_line, positives, predicted_names
+from radtransfer.evaluation.intervals import GRID, Curve, both_curves
+from radtransfer.evaluation.predict import csv_header, csv_line, predictions
 from radtransfer.evaluation.scoring import Scoring, class_questions, main_questions
 from radtransfer.files import whole_folder
 from radtransfer.reports.figures import (
@@ -48,90 +48,25 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
     Raises:
         DiskError, RunError: As `whole_folder`.
     """
-    pairs = evaluation_curves(evaluation)
-    curves = {kind: {pair[place].question: pair[place] for pair in pairs} for place, kind in enumerate(("roc", "pr"))}
+    roc, pr = _curves(evaluation)
+    path, *rest = csv_header(evaluation.model.scoring, pointed=evaluation.point is not None)
+    header = [path, "patient", "label", *rest]
     with whole_folder(out, FILES, last="metrics.json") as folder:
         names = ["predictions.csv", "metrics.json"]
-        write_rows(folder / names[0], _header(evaluation), _rows(evaluation, evaluation.judged[0]))
-        write_json(
-            folder / names[1],
-            evaluation.figures
-            | {"curves": {kind: [asdict(curve) for curve in found.values()] for kind, found in curves.items()}},
-        )
+        write_rows(folder / names[0], header, _rows(evaluation, evaluation.judged[0]))
+        curves = {kind: [asdict(curve) for curve in found] for kind, found in (("roc", roc), ("pr", pr))}
+        write_json(folder / names[1], evaluation.figures | {"curves": curves})
         if len(evaluation.judged) > 1:
             names.append("predictions_members.csv")
             rows = ([item.name, *row] for item in evaluation.judged[1:] for row in _rows(evaluation, item))
-            write_rows(folder / names[-1], ["network", *_header(evaluation)], rows)
+            write_rows(folder / names[-1], ["network", *header], rows)
         if evaluation.seen:
             names.append(SEEN)
             write_rows(folder / SEEN, ["path", "how"], evaluation.seen.items(), for_people=True)
-        for name, figure in _figures(evaluation, curves):
+        for name, figure in _figures(evaluation, roc[:_MOST], pr[:_MOST]):
             save_figure(figure, folder / name)
             names.append(name)
     return [out / name for name in names]
-
-
-def evaluation_curves(evaluation: Evaluation) -> list[tuple[Curve, Curve]]:
-    """The ROC and the precision-recall curve of each class or label, or of the one main question; those that exist."""
-    whole, scoring, judging = evaluation.judged[0].whole, evaluation.model.scoring, evaluation.judging
-    main = main_questions(whole.targets, whole.probabilities, scoring)
-    questions = main if len(main) == 1 else class_questions(whole.targets, whole.probabilities, scoring)
-    found = [
-        both_curves(
-            question.name,
-            question.truth,
-            question.scores,
-            [whole.clusters[row] for row in question.images],
-            draws=judging.draws,
-            seed=judging.seed,
-        )
-        for question in questions
-    ]
-    return [pair for pair in found if pair is not None]
-
-
-def _header(evaluation: Evaluation) -> list[str]:
-    path, *rest = csv_header(evaluation.model.scoring, pointed=evaluation.point is not None)
-    return [path, "patient", "label", *rest]
-
-
-def _rows(evaluation: Evaluation, judged: Judged) -> Iterator[list[Any]]:
-    whole, scoring, point = judged.whole, evaluation.model.scoring, evaluation.point
-    labels = dict(zip(evaluation.judged[0].whole.images, evaluation.labels, strict=True))
-    says = predicted_names(whole.probabilities, scoring, point)
-    positive = positives(whole.probabilities, scoring, point)
-    patients = whole.patients or [""] * len(whole.images)
-    for row, path in enumerate(whole.images):
-        yes = None if positive is None else bool(positive[row])
-        cells = csv_line(Prediction(path, whole.probabilities[row], says[row], yes))
-        yield [path, patients[row], labels[path], *cells[1:]]
-
-
-def _figures(evaluation: Evaluation, curves: Mapping[str, Mapping[str, Curve]]) -> Iterator[tuple[str, Any]]:
-    scoring = evaluation.model.scoring
-    subject = scoring.subject
-    roc = dict(list(curves["roc"].items())[:_MOST])
-    if roc:
-        lines = {name: (c.x, c.y, c.low, c.high, c.area, _interval(evaluation, name)) for name, c in roc.items()}
-        yield "roc.png", draw_roc(lines, GRID, points=_points(evaluation), subject=subject)
-        pr = {name: curves["pr"][name] for name in roc}
-        lines = {name: (c.x, c.y, c.low, c.high, c.area, c.prevalence) for name, c in pr.items()}
-        yield "pr.png", draw_precision_recall(lines, GRID, subject=subject)
-    diagrams = _diagrams(evaluation)
-    if diagrams:
-        yield "calibration.png", draw_reliability(diagrams, **calibration_axes(scoring), subject=subject)
-    found = evaluation.figures["confusion"]
-    if "counts" in found:
-        title = "" if scoring.positive_class is None else shortened(subject, 48)
-        yield "confusion.png", draw_confusion({title: found["counts"]}, {title: found["classes"]}, found["decided"])
-    else:
-        names = dict.fromkeys(found["labels"], ("absent", "present"))
-        yield "confusion.png", draw_confusion(found["labels"], names, found["decided"])
-
-
-def _interval(evaluation: Evaluation, question: str) -> list[float] | None:
-    """Of the AUC of a class or label, or of the main question where that is neither."""
-    return evaluation.figures["per_class"].get(question, evaluation.figures)["ci95"]
 
 
 def calibration_axes(scoring: Scoring) -> dict[str, str]:
@@ -146,17 +81,59 @@ def calibration_axes(scoring: Scoring) -> dict[str, str]:
     return {"confidence": f"probability of {name}", "frequency": f"share that is {name}"}
 
 
-def _points(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
-    """Where the operating point lies on each ROC curve."""
-    questions = evaluation.figures.get("operating_point", {}).get("questions", {})
-    return {
-        name: (1 - item["specificity"], item["sensitivity"])
-        for name, item in questions.items()
-        if item["specificity"] is not None and item["sensitivity"] is not None
-    }
+def _curves(evaluation: Evaluation) -> tuple[list[Curve], list[Curve]]:
+    """The ROC and precision-recall curves of each class or label, or of the one main question; those that exist."""
+    whole, scoring, judging = evaluation.judged[0].whole, evaluation.model.scoring, evaluation.judging
+    main = main_questions(whole.targets, whole.probabilities, scoring)
+    questions = main if len(main) == 1 else class_questions(whole.targets, whole.probabilities, scoring)
+    roc, pr = [], []
+    for item in questions:
+        clusters = [whole.clusters[row] for row in item.images]
+        pair = both_curves(item.name, item.truth, item.scores, clusters, draws=judging.draws, seed=judging.seed)
+        if pair is not None:
+            roc.append(pair[0])
+            pr.append(pair[1])
+    return roc, pr
 
 
-def _diagrams(evaluation: Evaluation) -> dict[str, Bins]:
+def _rows(evaluation: Evaluation, judged: Judged) -> Iterator[list[Any]]:
+    whole = judged.whole
+    labels = dict(zip(evaluation.judged[0].whole.images, evaluation.labels, strict=True))
+    patients = whole.patients or [""] * len(whole.images)
+    said = predictions(whole.images, whole.probabilities, evaluation.model.scoring, evaluation.point)
+    for patient, prediction in zip(patients, said, strict=True):
+        path, *cells = csv_line(prediction)
+        yield [path, patient, labels[path], *cells]
+
+
+def _figures(evaluation: Evaluation, roc: list[Curve], pr: list[Curve]) -> Iterator[tuple[str, Any]]:
+    scoring, figures = evaluation.model.scoring, evaluation.figures
+    subject = scoring.subject
+    if roc:
+        # The interval of a class or label, or of the main question where that is neither.
+        ends = {c.question: figures["per_class"].get(c.question, figures)["ci95"] for c in roc}
+        lines = {c.question: (c.x, c.y, c.low, c.high, c.area, ends[c.question]) for c in roc}
+        at_point = {
+            name: (1 - item["specificity"], item["sensitivity"])
+            for name, item in figures.get("operating_point", {}).get("questions", {}).items()
+            if item["specificity"] is not None and item["sensitivity"] is not None
+        }
+        yield "roc.png", draw_roc(lines, GRID, points=at_point, subject=subject)
+        lines = {c.question: (c.x, c.y, c.low, c.high, c.area, c.prevalence) for c in pr}
+        yield "pr.png", draw_precision_recall(lines, GRID, subject=subject)
+    diagrams = _diagrams(evaluation)
+    if diagrams:
+        yield "calibration.png", draw_reliability(diagrams, **calibration_axes(scoring), subject=subject)
+    found = figures["confusion"]
+    if "counts" in found:
+        title = "" if scoring.positive_class is None else shortened(subject, 48)
+        yield "confusion.png", draw_confusion({title: found["counts"]}, {title: found["classes"]}, found["decided"])
+    else:
+        names = dict.fromkeys(found["labels"], ("absent", "present"))
+        yield "confusion.png", draw_confusion(found["labels"], names, found["decided"])
+
+
+def _diagrams(evaluation: Evaluation) -> Mapping[str, Bins]:
     """All answers of the whole in one diagram, before and, where temperatures are known, after scaling."""
     judged, scoring = evaluation.judged[0], evaluation.model.scoring
     found = {}

@@ -25,7 +25,8 @@ References:
     Wilson 1927, Journal of the American Statistical Association 22; Zou 2007, Psychological Methods 12 (an interval of
     a difference from the intervals of both).
 
-Whether two networks differ in AUC on the same images: DeLong's test, which counts images as independent.
+Below them: whether two networks differ on the same images (DeLong's test, which counts images as independent; how often
+both are right or wrong), and ROC and precision-recall curves with bands over patients.
 """
 
 import math
@@ -219,3 +220,176 @@ def delong(question: str, truth: np.ndarray, a: np.ndarray, b: np.ndarray) -> De
     difference, error = areas[0] - areas[1], math.sqrt(variance)
     p = math.erfc(abs(difference) / error / math.sqrt(2)) if error > 0 else None
     return DeLong(question, *areas, difference, error, p)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often two networks agree, against how often they would by chance.
+
+    Attributes:
+        observed: Share, 0–1.
+        independent: The same for networks of the same accuracies whose errors have nothing to do with each other.
+        kappa: (observed - independent) / (1 - independent), Cohen's; None where agreement is certain by chance.
+    """
+
+    observed: float
+    independent: float
+    kappa: float | None
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
+    """The agreement of two networks about the same questions: both right, or both wrong.
+
+    With accuracies a and b, independent networks agree on a·b + (1 - a)(1 - b). Probabilities of the truth may
+    stand for right and wrong: then it is the agreement to expect when each network draws its answer from them.
+
+    Differs from the code of Juodelyte et al., which took one network's accuracy twice.
+
+    Args:
+        a: 0–1 or bool (questions,): how right one network is.
+        b: The same of the other.
+
+    References:
+        Juodelyte, Jiménez-Sánchez and Cheplygina 2023, prediction similarity;
+        Cohen 1960, Educational and Psychological Measurement 20 (kappa).
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    observed = float(np.mean(a * b + (1 - a) * (1 - b)))
+    independent = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
+    return Agreement(observed, independent, _kappa(observed, independent))
+
+
+def decision_agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
+    """How often two networks decide for the same class, whatever the truth; a and b are classes, int (images,)."""
+    classes = np.arange(max(a.max(), b.max()) + 1)
+    shares = [(choices[:, None] == classes).mean(axis=0) for choices in (a, b)]
+    observed, independent = float(np.mean(a == b)), float(shares[0] @ shares[1])
+    return Agreement(observed, independent, _kappa(observed, independent))
+
+
+def kappa_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> Interval:
+    """95 % interval of the kappa of `agreement` over patients, where it is defined.
+
+    (kappa + 1) / 2 is treated as a share, as `score_interval` says, with the variance of kappa's linear approximation.
+    Patients of whom both networks are always right, or always wrong, tell little about it: counted are the others, or
+    those that are right, whichever are fewer. Measured coverage: 0.93 to 1.00 with 10 to 200 patients.
+
+    Args:
+        a: 0–1 or bool (questions,): how right one network is.
+        b: The same of the other.
+        patients: Of each question.
+
+    References:
+        Fleiss, Cohen and Everitt 1969, Psychological Bulletin 72 (the linear approximation of its variance).
+    """
+    a, b, found = np.asarray(a, np.float64), np.asarray(b, np.float64), agreement(a, b)
+    agree, chance = a * b + (1 - a) * (1 - b), found.independent
+    moved = (2 * b.mean() - 1) * (a - a.mean()) + (2 * a.mean() - 1) * (b - b.mean())
+    parts = (agree - found.observed - (1 - found.kappa) * moved) / (1 - chance) / a.size
+    telling = min(np.unique(patients[a + b < 2]).size, np.unique(patients[a + b > 0]).size)
+    count = np.unique(patients).size
+    answers = count * (1 - chance) / max(chance, 1 / (count + 2))  # by chance never, if one is always right, one wrong
+    low, high = score_interval((found.kappa + 1) / 2, cluster_variance(parts, patients) / 4, max(telling, 1), answers)
+    return float(2 * low - 1), float(2 * high - 1)
+
+
+def _kappa(observed: float, independent: float) -> float | None:
+    return None if independent >= 1 else (observed - independent) / (1 - independent)
+
+
+GRID = np.linspace(0, 1, 101)
+"""Where bands are drawn: false-positive rates, or recalls."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve and its band.
+
+    Attributes:
+        question: Which it is of.
+        kind: "roc" or "pr".
+        x: False-positive rate, or recall, at every threshold.
+        y: Sensitivity, or precision, there.
+        low: Of the 95 % band, at `GRID`.
+        high: Likewise.
+        area: Exact area under a ROC curve; average precision of the other.
+        prevalence: Share of positives.
+    """
+
+    question: str
+    kind: str
+    x: list[float]
+    y: list[float]
+    low: list[float]
+    high: list[float]
+    area: float
+    prevalence: float
+
+
+def both_curves(
+    question: str, truth: np.ndarray, scores: np.ndarray, clusters: Sequence[str], *, draws: int = 2000, seed: int = 0
+) -> tuple[Curve, Curve] | None:
+    """The ROC and the precision-recall curve of one question; None where there is no positive or no negative.
+
+    The bands are pointwise 95 % intervals of sensitivity at a false-positive rate, and of precision at a recall, as
+    `score_interval` gives them. The variance is that of whole patients drawn with replacement; a draw without positives
+    or without negatives is left out.
+
+    Args:
+        question: Its name.
+        truth: bool (answers,).
+        scores: float (answers,), finite; higher means more likely true.
+        clusters: What is drawn together, (answers,).
+        draws: Of the bootstrap.
+        seed: Of the draws.
+
+    References:
+        Fawcett 2006, Pattern Recognition Letters 27, section 7 (vertical averaging); Field and Welsh 2007,
+        J. R. Stat. Soc. B 69 (cluster bootstrap). Average precision is scikit-learn's, without interpolation.
+    """
+    if not truth.any() or truth.all():
+        return None
+    names, codes = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), truth.size - 1)
+    yes, owner = truth[order], codes[order]
+
+    def counts(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """True and false positives at each threshold, from the highest, with these weights of the clusters."""
+        each = weights[owner]
+        return np.cumsum(each * yes)[last], np.cumsum(each * ~yes)[last]
+
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(draws):
+        weights = np.bincount(rng.integers(names.size, size=names.size), minlength=names.size).astype(float)
+        true, false = counts(weights)
+        if true[-1] and false[-1]:
+            drawn.append((_sensitivity(true, false), _precision(true, false)))
+    true, false = counts(np.ones(names.size))
+    patients, bands = np.unique(owner[yes]).size, []
+    for number, at_grid in enumerate((_sensitivity, _precision)):
+        value = at_grid(true, false)
+        values = np.array([each[number] for each in drawn] or [value])
+        ends = score_interval(value, values.var(axis=0), patients, patients, mean=values.mean(axis=0))
+        bands.append([end.tolist() for end in ends])
+    bands[0][0][-1] = 1.0  # at a false-positive rate of 1 every positive is found
+    prevalence = float(truth.mean())
+    x, y = np.append(0, false / false[-1]), np.append(0, true / true[-1])
+    roc = Curve(question, "roc", x.tolist(), y.tolist(), *bands[0], float(np.trapezoid(y, x)), prevalence)
+    recall, precision = true / true[-1], true / (true + false)
+    average = float(np.sum(np.diff(recall, prepend=0) * precision))
+    return roc, Curve(question, "pr", recall.tolist(), precision.tolist(), *bands[1], average, prevalence)
+
+
+def _sensitivity(true: np.ndarray, false: np.ndarray) -> np.ndarray:
+    """At `GRID`: the top of the curve where it is vertical."""
+    # A little to the right, since a rate such as 3/60 may be the least bit above 0.05.
+    return np.interp(GRID + 1e-9, np.append(0, false / false[-1]), np.append(0, true / true[-1]))
+
+
+def _precision(true: np.ndarray, false: np.ndarray) -> np.ndarray:
+    """At `GRID`: of the highest threshold that has this recall."""
+    held = true + false > 0
+    true, false = true[held], false[held]
+    place = np.searchsorted(true / true[-1], GRID - 1e-12)
+    return (true / (true + false))[np.minimum(place, true.size - 1)]

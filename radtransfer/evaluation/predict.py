@@ -1,15 +1,8 @@
-"""Predict images without labels, as they come.
-
-Any number of images as batches, a few hundred decoded at a time; those that cannot be read are set aside.
-
-Networks run over batches of images, in pieces as large as memory lets them be.
-
-Predictions as text, a line each: CSV, or JSON lines.
-"""
+"""Predict images without labels, as they come, and write what is said of each as a line of CSV or JSON."""
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,13 +23,15 @@ from radtransfer.process import all_in_parallel, keras_defaults, require_keras
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from radtransfer.evaluation.trained_model import Member
+
 _CHUNK = 512
 """Images that are looked at together: what is in memory does not grow with their number."""
 
 
 @dataclass
 class ImageStream:
-    """The images of a list in order, as the training of a run reads them.
+    """The images of a list in order, as the training of a run reads them; those that cannot be read are set aside.
 
     Attributes:
         images: The list.
@@ -63,39 +58,34 @@ class ImageStream:
             DataError: An image that could be read a moment ago cannot be decoded.
         """
         require_keras()  # images are decoded by TensorFlow, in threads
-        for start in range(0, len(self.images), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            yield from self._chunk(self.images.paths[chunk], self.images.files[chunk], start)
-
-    def _chunk(
-        self, paths: Sequence[str], places: Sequence[ImagePlace | None], start: int
-    ) -> Iterator[tuple[list[str], "tf.Tensor"]]:
         from radtransfer.images.pipeline import make_batches
 
-        looks = all_in_parallel(self._look, places, workers=self.workers)
-        readable = [row for row, look in enumerate(looks) if isinstance(look, ImageFacts)]
-        self.bad += [
-            BadImage(path, look) for path, look in zip(paths, looks, strict=True) if not isinstance(look, ImageFacts)
-        ]
-        if readable:
-            kept = [paths[row] for row in readable]
-            batches = make_batches(
-                kept,
-                [places[row] for row in readable],
-                [looks[row] for row in readable],
-                np.zeros((len(readable), 1), np.float32),
-                image_size=self.image_size,
-                reading=self.reading,
-                batch_size=min(self.batch_size, len(readable)),
-                workers=self.workers,
-            )
-            done = 0
-            for images, _, weights in batches.in_order():
-                size = int(weights.numpy().sum())
-                yield kept[done : done + size], images[:size]
-                done += size
-                self.count(start + readable[done - 1] + 1, len(self.images))
-        self.count(min(start + len(paths), len(self.images)), len(self.images))
+        total = len(self.images)
+        for start in range(0, total, _CHUNK):
+            paths = self.images.paths[start : start + _CHUNK]
+            places = self.images.files[start : start + _CHUNK]
+            looks = all_in_parallel(self._look, places, workers=self.workers)
+            readable = [row for row, look in enumerate(looks) if isinstance(look, ImageFacts)]
+            pairs = zip(paths, looks, strict=True)
+            self.bad += [BadImage(path, look) for path, look in pairs if not isinstance(look, ImageFacts)]
+            if readable:
+                kept, done = [paths[row] for row in readable], 0
+                batches = make_batches(
+                    kept,
+                    [places[row] for row in readable],
+                    [looks[row] for row in readable],
+                    np.zeros((len(readable), 1), np.float32),
+                    image_size=self.image_size,
+                    reading=self.reading,
+                    batch_size=min(self.batch_size, len(readable)),
+                    workers=self.workers,
+                )
+                for images, _, weights in batches.in_order():
+                    size = int(weights.numpy().sum())
+                    yield kept[done : done + size], images[:size]
+                    done += size
+                    self.count(start + readable[done - 1] + 1, total)
+            self.count(start + len(paths), total)
 
     def _look(self, place: ImagePlace | None) -> ImageFacts | str:
         """How an image is stored, or why it cannot be read."""
@@ -105,12 +95,6 @@ class ImageStream:
             return examine_image(place, self.reading)[0]
         except BadImageError as error:
             return error.reason
-
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from radtransfer.evaluation.trained_model import Member
 
 
 class Forward:
@@ -157,24 +141,6 @@ class Forward:
         self._notify(f"out of memory at {failed} images at a time; {self.batch_size} from here on")
 
 
-def run_all(forward: Forward, batches: Iterable, *, images: int, count: Callable[[int, int], None]) -> np.ndarray:
-    """What the networks give for the images of one pass, float32 (networks, images, …).
-
-    Args:
-        forward: Runs them.
-        batches: (images, targets, weights); a row of weight 0 only fills the batch.
-        images: How many there are.
-        count: Hears how many are done.
-    """
-    parts, done = [], 0
-    for batch, _, weights in batches:
-        kept = int(weights.numpy().sum())
-        parts.append(forward(batch[:kept]))
-        done += kept
-        count(done, images)
-    return np.concatenate(parts, axis=1)
-
-
 @dataclass(frozen=True)
 class Prediction:
     """What is said about one image.
@@ -200,7 +166,7 @@ class Predictor:
         model: Which.
         forward: Its networks.
         temperatures: Of each network; None where its probabilities stay as they are.
-        point: Decides instead of the largest output, or of 0.5.
+        point: Decides instead of the largest output, or of 0.5; by the probabilities before any temperature.
     """
 
     model: TrainedModel
@@ -211,18 +177,34 @@ class Predictor:
     def __call__(self, stream: ImageStream) -> Iterator[Prediction]:
         """A prediction for every image that can be read, in order; errors as of `Forward` and `ImageStream`."""
         for paths, images in stream:
-            probabilities, decided = self.probabilities(self.forward(images))
-            says = predicted_names(decided, self.model.scoring, self.point)
-            positive = positives(decided, self.model.scoring, self.point)
-            for row, path in enumerate(paths):
-                yield Prediction(path, probabilities[row], says[row], None if positive is None else bool(positive[row]))
+            members = self.forward(images)
+            plain = shown = members.astype(np.float64).mean(axis=0)
+            if any(self.temperatures):
+                shown = mean_with_temperatures(members, self.temperatures, activation=self.model.activation)
+            yield from predictions(paths, shown, self.model.scoring, self.point, decided_by=plain)
 
-    def probabilities(self, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The means over networks, (images, classes): as they are shown, and those that are decided by."""
-        plain = members.astype(np.float64).mean(axis=0)
-        if not any(self.temperatures):
-            return plain, plain
-        return mean_with_temperatures(members, self.temperatures, activation=self.model.activation), plain
+
+def predictions(
+    paths: Sequence[str],
+    probabilities: np.ndarray,
+    scoring: Scoring,
+    point: OperatingPoint | None,
+    *,
+    decided_by: np.ndarray | None = None,
+) -> Iterator[Prediction]:
+    """What is said about each image.
+
+    Args:
+        paths: Of the images.
+        probabilities: float64 (images, classes).
+        scoring: What the columns mean.
+        point: Decides, where there is one.
+        decided_by: The probabilities that are decided by, if others.
+    """
+    decided_by = probabilities if decided_by is None else decided_by
+    says, positive = predicted_names(decided_by, scoring, point), positives(decided_by, scoring, point)
+    for row, path in enumerate(paths):
+        yield Prediction(path, probabilities[row], says[row], None if positive is None else bool(positive[row]))
 
 
 def predicted_names(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint | None) -> list[tuple[str, ...]]:
@@ -257,12 +239,6 @@ def _decides(scoring: Scoring, point: OperatingPoint | None) -> bool:
     return scoring.task == "multilabel" or len(scoring.classes) == 2
 
 
-FORMATS = ("csv", "jsonl")
-
-Line = Callable[[Prediction], str]
-"""Gives the line of a prediction, its end included."""
-
-
 def csv_header(scoring: Scoring, *, pointed: bool) -> list[str]:
     """The columns: path, predicted, `positive` where there is an operating point, and a probability per class."""
     decided = ["positive"] if pointed and scoring.task != "multilabel" else []
@@ -276,34 +252,33 @@ def csv_line(prediction: Prediction) -> list[str]:
     return [prediction.path, ";".join(prediction.predicted), *decided, *numbers]
 
 
-def line_writer(format: str, scoring: Scoring, *, pointed: bool) -> tuple[str, Line]:
-    """What stands before the first prediction, and what makes a line of each.
+def line_writer(format: str, scoring: Scoring, *, pointed: bool) -> tuple[str, Callable[[Prediction], str]]:
+    """What stands before the first prediction, and what makes a line of each, its end included.
 
     Args:
-        format: One of `FORMATS`.
+        format: "csv" or "jsonl".
         scoring: What the outputs mean.
         pointed: Whether an operating point decides.
     """
+
+    def csv_text(cells: list[str]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(cells)
+        return text.getvalue()
+
+    def json_line(prediction: Prediction) -> str:
+        names = list(prediction.predicted)
+        record = {
+            "path": prediction.path,
+            "predicted": names if scoring.task == "multilabel" else names[0],
+            "probabilities": dict(zip(scoring.classes, prediction.probabilities.tolist(), strict=True)),
+        }
+        if prediction.positive is not None:
+            record["positive"] = prediction.positive
+            if scoring.positive_class is not None:
+                record["positive_class"] = scoring.positive_class
+        return json_text(record, ensure_ascii=False) + "\n"
+
     if format == "csv":
-        return _csv_text(csv_header(scoring, pointed=pointed)), lambda prediction: _csv_text(csv_line(prediction))
-    return "", lambda prediction: _json_line(prediction, scoring)
-
-
-def _csv_text(cells: list[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
-
-
-def _json_line(prediction: Prediction, scoring: Scoring) -> str:
-    names = list(prediction.predicted)
-    record = {
-        "path": prediction.path,
-        "predicted": names if scoring.task == "multilabel" else names[0],
-        "probabilities": dict(zip(scoring.classes, prediction.probabilities.tolist(), strict=True)),
-    }
-    if prediction.positive is not None:
-        record["positive"] = prediction.positive
-        if scoring.positive_class is not None:
-            record["positive_class"] = scoring.positive_class
-    return json_text(record, ensure_ascii=False) + "\n"
+        return csv_text(csv_header(scoring, pointed=pointed)), lambda prediction: csv_text(csv_line(prediction))
+    return "", json_line

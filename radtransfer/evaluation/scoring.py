@@ -1,6 +1,4 @@
-"""Metrics of predictions, with their intervals.
-
-Which yes-or-no questions a network's outputs answer; every AUC is of one of them.
+"""Which yes-or-no questions a network's outputs answer, and the area under the ROC curve of one.
 
 The main questions, by task:
 
@@ -11,8 +9,6 @@ The main questions, by task:
 
 Unknown targets (NaN) are never counted. `average="micro"` pools the outputs of all classes into one question,
 as Juodelyte et al. 2023 did; classes of unequal size flatter it, and it is there to reproduce their numbers.
-
-Exact figures of the ROC curve: area, the share that each image has in it, sensitivity.
 """
 
 from collections.abc import Mapping
@@ -59,6 +55,19 @@ class Scoring:
                 "expected one of two classes of single-label images. Choose another or leave it out."
             )
 
+    def _check_grades(self) -> None:
+        if self.task != "multiclass" or self.average != "macro":
+            raise ConfigError("positive_from needs one grade per image and average macro. Leave one out.")
+        try:
+            positive = {int(name) >= self.positive_from for name in self.classes}
+        except ValueError:
+            positive = set()
+        if positive != {True, False}:
+            raise ConfigError(
+                f"positive_from is {self.positive_from}, but the classes are {', '.join(self.classes)}: "
+                "expected integer grades, some below it and some not. Choose another or leave it out."
+            )
+
     @property
     def in_order(self) -> tuple[str, ...]:
         """The classes as figures and tables show them: those of the outputs, the positive one last."""
@@ -72,19 +81,6 @@ class Scoring:
         if self.positive_from is not None:
             return f"grade {self.positive_from} or worse"
         return f"label {self.classes[0]}" if self.task == "multilabel" and len(self.classes) == 1 else ""
-
-    def _check_grades(self) -> None:
-        if self.task != "multiclass" or self.average != "macro":
-            raise ConfigError("positive_from needs one grade per image and average macro. Leave one out.")
-        try:
-            positive = {int(name) >= self.positive_from for name in self.classes}
-        except ValueError:
-            positive = set()
-        if positive != {True, False}:
-            raise ConfigError(
-                f"positive_from is {self.positive_from}, but the classes are {', '.join(self.classes)}: "
-                "expected integer grades, some below it and some not. Choose another or leave it out."
-            )
 
 
 def recorded_scoring(record: Mapping[str, Any], *, positive_from: int | None = None) -> Scoring:
@@ -119,41 +115,6 @@ def class_questions(targets: np.ndarray, probabilities: np.ndarray, scoring: Sco
     Raises:
         TrainingError: An output is not finite.
     """
-    _check(targets, probabilities, scoring)
-    columns = zip(scoring.classes, targets.T, probabilities.T, strict=True)
-    return [_question(name, truth, scores) for name, truth, scores in columns]
-
-
-def main_questions(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> list[Question]:
-    """The questions whose mean AUC is the main one; arguments and errors as in `class_questions`."""
-    each = class_questions(targets, probabilities, scoring)
-    if scoring.positive_from is not None:
-        return [_referable(targets, probabilities, scoring)]
-    if scoring.average == "micro":
-        return [_flattened(each)]
-    return [question for question in each if scoring.positive_class in (None, question.name)]
-
-
-def _question(name: str, truth: np.ndarray, scores: np.ndarray) -> Question:
-    images = np.flatnonzero(~np.isnan(truth))
-    return Question(name, images, truth[images] > 0.5, scores[images].astype(np.float64))
-
-
-def _referable(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> Question:
-    """Outputs of the grades from K on, over the sum of all; 0.5 where all are 0."""
-    positive = np.array([int(name) >= scoring.positive_from for name in scoring.classes])
-    outputs = probabilities.astype(np.float64)
-    total, share = outputs.sum(axis=1), np.full(len(outputs), 0.5)
-    np.divide(outputs[:, positive].sum(axis=1), total, out=share, where=total > 0)
-    return _question(f"grade >= {scoring.positive_from}", targets[:, positive].sum(axis=1), share)
-
-
-def _flattened(each: list[Question]) -> Question:
-    parts = ([getattr(question, name) for question in each] for name in ("images", "truth", "scores"))
-    return Question("all classes", *map(np.concatenate, parts))
-
-
-def _check(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> None:
     shape = (len(targets), len(scoring.classes))
     for name, array in (("targets", targets), ("probabilities", probabilities)):
         if array.shape != shape:
@@ -164,23 +125,28 @@ def _check(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> 
             f"{broken} of {probabilities.size} outputs are not finite: training diverged. "
             "Lower --learning-rate, or use --precision float32."
         )
+    return [_question(*column) for column in zip(scoring.classes, targets.T, probabilities.T, strict=True)]
 
 
-def placements(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Of each positive, the share of negatives that score lower; of each negative, of positives that score higher.
+def main_questions(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> list[Question]:
+    """The questions whose mean AUC is the main one; arguments and errors as in `class_questions`."""
+    each = class_questions(targets, probabilities, scoring)
+    if scoring.positive_from is not None:
+        # Outputs of the grades from K on, over the sum of all; 0.5 where all are 0.
+        positive = np.array([int(name) >= scoring.positive_from for name in scoring.classes])
+        outputs = probabilities.astype(np.float64)
+        total, share = outputs.sum(axis=1), np.full(len(outputs), 0.5)
+        np.divide(outputs[:, positive].sum(axis=1), total, out=share, where=total > 0)
+        return [_question(f"grade >= {scoring.positive_from}", targets[:, positive].sum(axis=1), share)]
+    if scoring.average == "micro":
+        parts = ([getattr(question, name) for question in each] for name in ("images", "truth", "scores"))
+        return [Question("all classes", *map(np.concatenate, parts))]
+    return [question for question in each if scoring.positive_class in (None, question.name)]
 
-    Ties count half; both classes must be present.
 
-    Args:
-        truth: bool (n,).
-        scores: float (n,), finite; higher means more likely true.
-    """
-    won = np.empty(truth.size)
-    for side, sign in ((truth, 1), (~truth, -1)):
-        others = np.sort(sign * scores[~side])
-        ends = [np.searchsorted(others, sign * scores[side], side=end) for end in ("left", "right")]
-        won[side] = (ends[0] + ends[1]) / (2 * others.size)
-    return won
+def _question(name: str, truth: np.ndarray, scores: np.ndarray) -> Question:
+    images = np.flatnonzero(~np.isnan(truth))
+    return Question(name, images, truth[images] > 0.5, scores[images].astype(np.float64))
 
 
 def exact_area(truth: np.ndarray, scores: np.ndarray) -> float | None:
@@ -200,6 +166,19 @@ def exact_area(truth: np.ndarray, scores: np.ndarray) -> float | None:
     pairs = int(truth.sum()) * negatives.size
     won = [np.searchsorted(negatives, scores[truth], side=end).sum() for end in ("left", "right")]
     return float((won[0] + won[1]) / (2 * pairs)) if pairs else None
+
+
+def placements(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Of each positive, the share of negatives that score lower; of each negative, of positives that score higher.
+
+    Ties count half; both classes must be present. Arguments as of `exact_area`.
+    """
+    won = np.empty(truth.size)
+    for side, sign in ((truth, 1), (~truth, -1)):
+        others = np.sort(sign * scores[~side])
+        ends = [np.searchsorted(others, sign * scores[side], side=end) for end in ("left", "right")]
+        won[side] = (ends[0] + ends[1]) / (2 * others.size)
+    return won
 
 
 def sensitivity_at_specificity(truth: np.ndarray, scores: np.ndarray, specificity: float) -> float | None:

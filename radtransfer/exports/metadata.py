@@ -20,7 +20,7 @@ from typing import Any
 from radtransfer import __version__
 from radtransfer.config.schema import ImageSettings
 from radtransfer.errors import RadtransferError, RunError
-from radtransfer.evaluation.metrics import Predictions, Summary, summarize
+from radtransfer.evaluation.metrics import Predictions, stored_metrics, summarize
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.images.preprocessing import MODES
 from radtransfer.pretrained.read import sha256_of
@@ -133,7 +133,7 @@ class RunFacts:
         }
 
     @cached_property
-    def summary(self) -> Summary | None:
+    def summary(self) -> dict[str, Any] | None:
         """The fold's test figures with their interval; None where labels are needed that are not there any more.
 
         Raises:
@@ -342,7 +342,9 @@ def _provenance(facts: RunFacts) -> dict[str, Any]:
             "images": (record.get("data") or {}).get("images"),
             "table_sha256": record.get("table_sha256"),
         },
-        "test": {name: facts.metrics.get(name) for name in ("auc", "accuracy", "n_images", "n_patients")},
+        "test": {
+            name: facts.metrics.get(name) for name in ("auc", *stored_metrics("exports"), "n_images", "n_patients")
+        },
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from radtransfer.evaluation.calibration import edge_note
+from radtransfer.evaluation.metrics import shown_metrics
 from radtransfer.exports.metadata import (
     NOT_A_DEVICE,
     SPLITS,
@@ -178,15 +179,16 @@ def _split_sentence(facts: RunFacts) -> str:
 def _results(facts: RunFacts) -> list[str]:
     metrics, summary, overall = facts.metrics, facts.summary, facts.overall.get("auc") or {}
     unit = "images" if metrics.get("n_patients") is None else "patients"
-    ends = _between(summary.auc.ci95 if summary else None)
+    ends = _between(summary["auc"]["ci95"] if summary else None)
     per_class = metrics.get("per_class") or {}
     of = f" ({facts.scoring.subject})" if facts.scoring.subject else ""
     rows = [
         ("AUC", number(metrics.get("auc")), ends),
         *((f"AUC, {name}", number(per_class[name]), "–") for name in facts.scoring.in_order if name in per_class),
-        ("accuracy", number(metrics.get("accuracy")), "–"),
-        (f"sensitivity at 90 % specificity{of}", number(metrics.get("sensitivity_at_90_specificity")), "–"),
-        ("Brier score", number(metrics.get("brier")), "–"),
+        *(
+            (item.label + (of if item.names_subject else ""), number(metrics.get(item.name)), "–")
+            for item in shown_metrics(metrics)
+        ),
     ]
     grade, positive = facts.scoring.positive_from, facts.scoring.positive_class
     lines = [

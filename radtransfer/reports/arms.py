@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radtransfer.errors import DataError, RadtransferError, RunError, SimilarityError
-from radtransfer.evaluation.intervals import delong
-from radtransfer.evaluation.metrics import agreement, kappa_interval
+from radtransfer.evaluation.intervals import agreement, delong, kappa_interval
 from radtransfer.evaluation.scoring import Scoring, main_questions
 from radtransfer.process import Progress
 from radtransfer.reports.collect import (

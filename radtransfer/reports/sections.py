@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from radtransfer.evaluation.metrics import METRICS, stored_metrics
 from radtransfer.reports.arms import MOST_CLASSES, question
 from radtransfer.reports.collect import Arm, ArmDifference, ArmResults, ArmRun, LayerChange, Row, StepDifference
 from radtransfer.reports.figures import SimilarityCurve as Curve
@@ -703,7 +704,7 @@ def source_rows(subject: Subject, found: ArmResults) -> list[dict[str, Any]]:
             source = by_key[key]
             rows.append(
                 {"source": source["arm"].removeprefix("source:"), "run": key, "backbone": source["backbone"]}
-                | {f"source_{name}": source[name] for name in ("accuracy", "top5_accuracy", "auc")}
+                | {f"source_{name}": source.get(name) for name in (*stored_metrics("studies"), "auc")}
                 | {"source_ci95": _interval(source), "source_images": source["images"], "arm": arm.name}
                 | {"target_auc": target.mean, "target_sd": target.sd, "trainings": target.trainings}
                 | {"target_pooled": target.pooled, "target_ci95": target.ci95}
@@ -715,20 +716,23 @@ def source_table(rows: Sequence[Row]) -> list[Table]:
     """The rows as a table; nothing where no arm starts from a source."""
     if not rows:
         return []
-    top5 = any(row["source_top5_accuracy"] is not None for row in rows)
+    metrics = [METRICS[name] for name in stored_metrics("studies")]
+    metrics = [
+        item for item in metrics if not item.needs or any(row[f"source_{item.name}"] is not None for row in rows)
+    ]
     cells = [
         [
             f"{row['source']}, {row['backbone']}",
             row["arm"],
-            number(row["source_accuracy"]),
-            *([number(row["source_top5_accuracy"])] if top5 else []),
+            *(number(row[f"source_{item.name}"]) for item in metrics),
             f"{number(row['source_auc'])} ({plain_interval(row['source_ci95'])})",
             mean_sd(row["target_auc"], row["target_sd"]),
             f"{number(row['target_pooled'])} ({plain_interval(row['target_ci95'])})",
         ]
         for row in rows
     ]
-    header = ["source", "arm", "source accuracy", *(["top 5"] if top5 else []), "source AUC", "target AUC, mean ± sd"]
+    named = (f"source {item.label}" for item in metrics)
+    header = ["source", "arm", *named, "source AUC", "target AUC, mean ± sd"]
     caption = (
         "How well each source network does on images of its own, and what the networks that start from it reach on the "
         "target. In brackets: 95 % interval over patients. Mean ± sd over trainings (ddof 1). One source "

@@ -14,8 +14,16 @@ import numpy as np
 
 from radtransfer.data.readers import read_table
 from radtransfer.errors import DataError, RunError
-from radtransfer.evaluation.intervals import AucEstimate, DeLong, delong, difference_interval, estimate_auc
-from radtransfer.evaluation.metrics import Agreement, agreement, decision_agreement
+from radtransfer.evaluation.intervals import (
+    Agreement,
+    AucEstimate,
+    DeLong,
+    agreement,
+    decision_agreement,
+    delong,
+    difference_interval,
+    estimate_auc,
+)
 from radtransfer.evaluation.scoring import Question, Scoring, main_questions, recorded_scoring
 from radtransfer.process import Progress
 from radtransfer.runs.folder import find_fold, finished_folds, read_run

@@ -24,6 +24,7 @@ import numpy as np
 
 from radtransfer.config.load import setting_fields, setting_value
 from radtransfer.config.schema import Config
+from radtransfer.evaluation.metrics import stored_metrics
 from radtransfer.evaluation.scoring import recorded_scoring
 from radtransfer.files import files_together
 from radtransfer.models.backbone import BACKBONES
@@ -39,7 +40,7 @@ from radtransfer.training.names import look_up
 
 _FIRST = ("level", "run", "kind", "arm")
 _SETTINGS = ("backbone", "weights", "preprocessing", "scheme", "through", "image_size", "seed", "fold")
-_FIGURES = ("auc", "auc_sd", "auc_pooled", "ci95_low", "ci95_high", "val_auc", "accuracy", "top5_accuracy")
+_FIGURES = ("auc", "auc_sd", "auc_pooled", "ci95_low", "ci95_high", "val_auc")
 _STEPS = ("threshold", "steps", "steps_sd", "steps_reached", "steps_watched")
 _LAST = ("epochs", "best_epoch", "images", "patients", "parameters", "trainable_parameters", "seconds", "status")
 _LAST += ("positive_class",)
@@ -69,7 +70,9 @@ def write_study_table(plan: StudyPlan, out: Path) -> dict[str, Any]:
     """`table.json` and `table.csv` in `out`; gives what `table.json` holds."""
     table = study_table(plan)
     axes = plan.study.axes
-    columns = list(dict.fromkeys([*_FIRST, *axes, *_SETTINGS, *_FIGURES, *_STEPS, *_LAST, *_END]))
+    columns = list(
+        dict.fromkeys([*_FIRST, *axes, *_SETTINGS, *_FIGURES, *stored_metrics("studies"), *_STEPS, *_LAST, *_END])
+    )
     rows = [line for row in table["runs"] for line in _lines(row)]
     columns += dict.fromkeys(name for line in rows for name in line if name.startswith(_BY_CLASS))
     write_rows(out / "table.csv", columns, ([row.get(name) for name in columns] for row in rows), for_people=True)
@@ -151,8 +154,7 @@ def _summary(path: Path) -> dict[str, Any]:
         "ci95_low": low,
         "ci95_high": high,
         "per_class": auc.get("per_class"),
-        "accuracy": metrics.get("accuracy"),
-        "top5_accuracy": metrics.get("top5_accuracy"),
+        **{name: metrics.get(name) for name in stored_metrics("studies")},
         "images": metrics.get("n_images"),
         "patients": metrics.get("n_patients"),
     }
@@ -165,7 +167,7 @@ def _fold_rows(path: Path, record: Mapping[str, Any], threshold: float | None) -
         with reading(path):
             rows = read_rows(curve) if curve.exists() and threshold is not None else []
             steps = steps_to(rows, threshold) if rows else None
-        kept = ("repeat", "seed", "auc", "per_class", "accuracy", "top5_accuracy", "epochs", "best_epoch")
+        kept = ("repeat", "seed", "auc", "per_class", *stored_metrics("studies"), "epochs", "best_epoch")
         yield {
             "fold": number,
             **{name: metrics.get(name) for name in kept},

@@ -82,8 +82,8 @@ def write_summary(experiment: Experiment, results: Sequence[FoldResult], folder:
     ]
     write_rows(folder / "predictions.csv", [*_header(experiment), "fold"], lines)
     predictions = [_predictions(experiment, result.fold, result.test, result.probabilities) for result in results]
-    summary = summarize(predictions, experiment.scoring)
-    metrics = summary.to_dict() | {"folds": [result.fold.number for result in results]} | _positive(experiment)
+    numbers = [result.fold.number for result in results]
+    metrics = summarize(predictions, experiment.scoring) | {"folds": numbers} | _positive(experiment)
     write_json(folder / "metrics.json", metrics)
     return metrics
 
@@ -95,7 +95,7 @@ def _clear_checkpoints(folder: Path) -> None:
 
 
 def _score(experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    return evaluate(_predictions(experiment, fold, rows, probabilities), experiment.scoring).to_dict()
+    return evaluate(_predictions(experiment, fold, rows, probabilities), experiment.scoring)
 
 
 def _positive(experiment: Experiment) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from radtransfer.evaluation.metrics import agreement, decision_agreement
+from radtransfer.evaluation.intervals import agreement, decision_agreement
 
 
 def test_networks_whose_errors_are_independent_agree_as_often_as_the_formula_says():

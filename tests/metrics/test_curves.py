@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from radtransfer.evaluation.intervals import score_interval
-from radtransfer.evaluation.metrics import GRID, both_curves
+from radtransfer.evaluation.intervals import GRID, both_curves, score_interval
 
 
 @pytest.fixture

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from radtransfer.evaluation.intervals import delong, difference_interval, estimate_auc, share_interval
-from radtransfer.evaluation.metrics import agreement, kappa_interval
+from radtransfer.evaluation.intervals import (
+    agreement,
+    delong,
+    difference_interval,
+    estimate_auc,
+    kappa_interval,
+    share_interval,
+)
 from radtransfer.evaluation.scoring import Question
 from radtransfer.reports.statistics import verdict
 
