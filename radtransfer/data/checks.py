@@ -79,6 +79,11 @@ class Evidence:
         return {path: row for row, path in enumerate(self.table.paths)}
 
     @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The label of each row as text."""
+        return self.table.labels
+
+    @cached_property
     def class_modes(self) -> dict[str, dict[str, int]]:
         """Class or label to how many of its images are stored in which mode, the commonest mode first."""
         modes = np.array([record.mode for record in self.records], dtype=object)
@@ -463,13 +468,13 @@ def modes(evidence: Evidence) -> Findings:
     """Mixed_modes (note; warning where it tells a class), orientation (note), header (warning)."""
     records = evidence.records
     (usual, most), *others = Counter(records[row].mode for row in evidence.readable).most_common() or [("", 0)]
-    by_class, labels_of = evidence.class_modes, evidence.table.labels if others else ()
+    by_class = evidence.class_modes
     totals = {name: sum(found.values()) for name, found in by_class.items()}
     for mode, count in others:
         rows = [row for row in evidence.readable if records[row].mode == mode]
         message = f"{counted(count, 'image')} stored as {mode}, {most} as {usual}"
         shares = [found.get(mode, 0) / totals[name] for name, found in by_class.items() if totals[name]]
-        labels = {labels_of[row] for row in rows}
+        labels = {evidence.labels[row] for row in rows}
         tells = count >= FEW_OF_A_MODE and len(shares) > 1
         tells = tells and (len(labels) == 1 or max(shares) - min(shares) >= SHARE)
         if tells:

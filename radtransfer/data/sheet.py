@@ -337,8 +337,8 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
 def find_image_columns(sheet: Sheet, settings: DataSettings) -> tuple[int, int | None]:
     """The columns of image paths and of patients, if there are any, of a table that needs no labels."""
     finder = _ColumnFinder(sheet, settings)
-    patient = finder.named("patient", settings.patient_column)
-    path = finder.named("path", settings.path_column)
+    patient = finder.named("patient", settings.patient_column or None)
+    path = finder.named("path", settings.path_column or None)
     if path is None:
         path = finder.usual("path")
     if path is None:
@@ -361,12 +361,12 @@ class _ColumnFinder:
 
     def find(self) -> Columns:
         sheet, settings = self.sheet, self.settings
-        path = self.named("path", settings.path_column)
+        path = self.named("path", settings.path_column or None)
         several = settings.label_column
         labels = [self.named("label", name, several, guess=not i) for i, name in enumerate(several)]
-        patient = self.named("patient", settings.patient_column)
-        fold = self.named("fold", settings.fold_column)
-        split = self.named("split", settings.split_column)
+        patient = self.named("patient", settings.patient_column or None)
+        fold = self.named("fold", settings.fold_column or None)
+        split = self.named("split", settings.split_column or None)
         if path is None:
             path = self.usual("path")
             if path is None:
@@ -566,7 +566,7 @@ class _ColumnFinder:
 
     def named(self, role: str, name: str | None, together: Sequence[str] = (), *, guess: bool = True) -> int | None:
         """The column the user named, perhaps `together` with others: exactly, or without regard to case."""
-        if not name:
+        if name is None:
             return None
         for fits in (lambda column: column == name, lambda column: column.lower() == name.lower()):
             found = [i for i, column in enumerate(self.sheet.columns) if fits(column)]
