@@ -40,7 +40,7 @@ from radtransfer.similarity.compare_layers import (
     unequal_widths,
 )
 from radtransfer.similarity.measure import ROWS_PER_DIRECTION, Measure
-from radtransfer.similarity.moments import PairSums, StreamedSums, check_finite
+from radtransfer.similarity.moments import CrossMoments, StreamedSums, check_finite
 
 
 def flat_model(
@@ -339,7 +339,7 @@ class GroupedSums:
         """How many images are read."""
         return int(np.count_nonzero(self.readings.positions.counts))
 
-    def pairs(self) -> Iterator[tuple[str, list[PairSums]]]:
+    def pairs(self) -> Iterator[tuple[str, list[CrossMoments]]]:
         """Each comparison with the sums of the groups that have rows."""
         sums = list(self._sums.values())
         for name, (x, y) in zip(self.readings.a, sums[0].names(), strict=True):
@@ -382,7 +382,7 @@ class MismatchedSums:
         self._waiting = {name: rows[len(rows) - held :] for name, rows in y.items()}
         self._add(x, ready)
 
-    def pairs(self) -> Iterator[tuple[str, PairSums]]:
+    def pairs(self) -> Iterator[tuple[str, CrossMoments]]:
         """Each comparison with its sums; call it once, after all images."""
         self._add(self._first, self._waiting)
         return zip(self._readings.a, (self._sums.pair(x, y) for x, y in self._sums.names()), strict=True)
@@ -410,7 +410,7 @@ class CrossedSums:
         if cells.size:
             self._sums.add(self.readings.rows("a", a, cells, images), self.readings.rows("b", b, cells, images))
 
-    def pairs(self) -> Iterator[tuple[str, str, PairSums]]:
+    def pairs(self) -> Iterator[tuple[str, str, CrossMoments]]:
         """The names of each pair with its sums."""
         names = ((mine, its) for mine in self.readings.a for its in self.readings.b)
         for (mine, its), (x, y) in zip(names, self._sums.names(), strict=True):

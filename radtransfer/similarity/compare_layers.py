@@ -30,7 +30,7 @@ from radtransfer.similarity.jackknife import (
     total_sums,
 )
 from radtransfer.similarity.measure import Measure, Similarity
-from radtransfer.similarity.moments import PairSums
+from radtransfer.similarity.moments import CrossMoments
 
 JUODELYTE_EPSILON = 1e-12
 """What Juodelyte et al. 2023 passed to google/svcca."""
@@ -128,8 +128,8 @@ def measures(kinds: Sequence[str], *, compat: str | None) -> dict[str, Measure]:
 
 
 def score_draw(
-    groups: Sequence[PairSums],
-    mismatched: PairSums | None,
+    groups: Sequence[CrossMoments],
+    mismatched: CrossMoments | None,
     kinds: Mapping[str, Measure],
     *,
     images: int,
@@ -178,7 +178,7 @@ def no_score(reason: str, *, rows: int, images: int, dims: int) -> DrawScore:
     return DrawScore(None, None, Null(None, None), 0, 0, rows, images, dims, reason)
 
 
-def similarity_value(measure: Measure, pair: PairSums | None) -> float | None:
+def similarity_value(measure: Measure, pair: CrossMoments | None) -> float | None:
     """The similarity; None where it is not defined, as of a layer that is constant but for one group of images."""
     if pair is None:
         return None
@@ -224,7 +224,7 @@ def _interval(value: float, folds: Sequence[Sequence[DrawScore]]) -> tuple[float
     return normal_interval(value, float(np.sqrt(np.sum(np.square(errors)))) / len(folds))
 
 
-def _chance(measure: Measure, found: Similarity, total: PairSums) -> float | None:
+def _chance(measure: Measure, found: Similarity, total: CrossMoments) -> float | None:
     if measure.chance_of_sums is not None:
         return measure.chance_of_sums(total)
     if measure.chance is None or (measure.fits and found.rows - 1 <= found.rank_x + found.rank_y):

@@ -1,7 +1,4 @@
-"""Intervals by leaving out one group of images at a time.
-
-What similarity unrelated layers have, in closed form: the null to print beside a score.
-"""
+"""What stands beside a score: an interval, by leaving out one group of images at a time, and what chance gives."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +9,7 @@ import numpy as np
 
 from radtransfer.errors import SimilarityError
 from radtransfer.similarity.measure import Similarity
-from radtransfer.similarity.moments import PairSums
+from radtransfer.similarity.moments import CrossMoments
 
 FEWEST_GROUPS = 5
 _NORMAL_95 = 1.959963984540054
@@ -36,7 +33,7 @@ class Interval:
     groups: int
 
 
-def jackknife_interval(groups: Sequence[PairSums], of_sums: Callable[[PairSums], Similarity]) -> Interval:
+def jackknife_interval(groups: Sequence[CrossMoments], of_sums: Callable[[CrossMoments], Similarity]) -> Interval:
     """The delete-a-group jackknife interval of a similarity.
 
     It covers the score to expect with as many rows of other images, not the score of infinitely many rows:
@@ -78,13 +75,13 @@ def normal_interval(value: float, error: float) -> tuple[float, float]:
     return value - _NORMAL_95 * error, value + _NORMAL_95 * error
 
 
-def total_sums(groups: Sequence[PairSums]) -> PairSums:
+def total_sums(groups: Sequence[CrossMoments]) -> CrossMoments:
     """The sums of all groups together."""
     *_, total = accumulate(groups)
     return total
 
 
-def leaving_one_out(groups: Sequence[PairSums]) -> Iterator[PairSums]:
+def leaving_one_out(groups: Sequence[CrossMoments]) -> Iterator[CrossMoments]:
     """The sums of all groups but one, leaving out each in turn."""
     # Added up, not subtracted from the total: a channel that lives in one group alone must be dead without
     # it, not left with rounding errors.

@@ -1,14 +1,6 @@
-"""Linear centred kernel alignment (CKA), biased and exactly debiased.
+"""Measures besides canonical correlation: CKA, orthogonal Procrustes, linear regression, RBF CKA and RSA.
 
-Centred kernel alignment with a Gaussian kernel (RBF CKA), on one batch.
-
-Orthogonal Procrustes similarity: how well one layer fits the other after the best rotation.
-
-Representational similarity analysis (RSA), on one batch.
-
-Linear regression: the share of y's variance that a linear map of x explains.
-
-What the measures share that compare rows with rows, and so take one batch in memory.
+The first three follow from moments; RBF CKA and RSA compare rows with rows, and so take one batch in memory.
 """
 
 import warnings
@@ -19,10 +11,20 @@ import numpy as np
 
 from radtransfer.errors import SimilarityError
 from radtransfer.similarity.jackknife import chance_debiased, chance_explained, chance_rotated
-from radtransfer.similarity.measure import Measure, Similarity, check_rows, similarity_of
-from radtransfer.similarity.moments import PairSums, check_choice, compact_sums, refined, sums_of_rows
+from radtransfer.similarity.measure import (
+    Measure,
+    Similarity,
+    check_rows,
+    moments_of,
+    refined,
+    rotated_moments,
+    similarity_of,
+)
+from radtransfer.similarity.moments import CrossMoments, check_choice
 
 _FEWEST_ROWS = 4
+_MOST_ROWS = 10_000
+"""Each (rows, rows) matrix takes 800 MB then."""
 
 
 def cka(x: np.ndarray, y: np.ndarray, *, debiased: bool = True) -> Similarity:
@@ -41,19 +43,22 @@ def cka(x: np.ndarray, y: np.ndarray, *, debiased: bool = True) -> Similarity:
     References:
         Kornblith, Norouzi, Lee and Hinton 2019, section 3.
     """
-    return cka_of_sums(compact_sums(x, y, norms=debiased), debiased=debiased)
+    return cka_of_sums(rotated_moments(x, y, norms=debiased), debiased=debiased)
 
 
-def cka_of_sums(pair: PairSums, *, debiased: bool = True) -> Similarity:
+def cka_of_sums(pair: CrossMoments, *, debiased: bool = True) -> Similarity:
     """The same from sums; debiased only from sums with norms."""
     if pair.rows < _FEWEST_ROWS:
         raise SimilarityError(f"Expected at least {_FEWEST_ROWS} rows for CKA, received {pair.rows}.")
-    if debiased and pair.norms is None:
+    if debiased and pair.quartic is None:
         raise SimilarityError("Expected sums with norms for debiased CKA; collect them with `norms=True`.")
-    pair.x.check_live()
-    pair.y.check_live()
+    pair.x.check_varying()
+    pair.y.check_varying()
     dependence = _debiased_dependence if debiased else _dependence
-    own = [dependence(layer) for layer in pair.itself]
+    own = [
+        dependence(CrossMoments(layer, layer, layer.products, layer.quartic, layer.cubic, layer.cubic))
+        for layer in (pair.x, pair.y)
+    ]
     if min(own) <= 0:
         raise SimilarityError(
             f"{pair.x.name} and {pair.y.name}: debiased CKA is not defined on {pair.rows} rows this noisy. "
@@ -62,12 +67,12 @@ def cka_of_sums(pair: PairSums, *, debiased: bool = True) -> Similarity:
     return similarity_of(pair, dependence(pair) / np.sqrt(own[0]) / np.sqrt(own[1]))
 
 
-def _dependence(pair: PairSums) -> float:
+def _dependence(pair: CrossMoments) -> float:
     """The Hilbert-Schmidt independence criterion of linear kernels, not divided by (rows - 1)²."""
     return float(np.sum(pair.scatter**2))
 
 
-def _debiased_dependence(pair: PairSums) -> float:
+def _debiased_dependence(pair: CrossMoments) -> float:
     """Its unbiased estimate, times rows (rows - 3).
 
     Equation 5 needs kernels without their diagonal. For linear kernels of centred rows each of its terms
@@ -82,19 +87,19 @@ def _debiased_dependence(pair: PairSums) -> float:
     return float(np.sum(pair.scatter**2) - q * n / (n - 2) + traces / ((n - 1) * (n - 2)))
 
 
-def _centred_quartic(pair: PairSums) -> float:
+def _centred_quartic(pair: CrossMoments) -> float:
     """Sum of |u - m|²|v - k|², with means m and k, from sums about the pivots.
 
     |u - m|² = |u|² - 2 m·u + |m|², and the same for v, multiplied out.
     """
-    norms, m, k = pair.norms[0], pair.x.shift, pair.y.shift
+    m, k = pair.x.shift, pair.y.shift
     mm, kk = m @ m, k @ k
     squares_x, squares_y = np.trace(pair.x.products), np.trace(pair.y.products)
-    crossed = norms.both - 2 * k @ norms.y - 2 * m @ norms.x + 4 * m @ pair.products @ k
+    crossed = pair.quartic - 2 * k @ pair.cubic_y - 2 * m @ pair.cubic_x + 4 * m @ pair.products @ k
     return crossed + kk * squares_x + mm * squares_y - 3 * pair.rows * mm * kk
 
 
-def _chance_biased(pair: PairSums) -> float:
+def _chance_biased(pair: CrossMoments) -> float:
     """Exact for Gaussian rows: the scatter of unrelated rows is what their lengths give, over rows - 1 directions."""
     x, y = pair.x.scatter, pair.y.scatter
     return float(np.trace(x) * np.trace(y) / (pair.rows - 1) / np.linalg.norm(x) / np.linalg.norm(y))
@@ -128,7 +133,7 @@ def procrustes(x: np.ndarray, y: np.ndarray) -> Similarity:
         Schönemann 1966, Psychometrika 31; as a similarity of networks:
         Williams, Kunz, Kornblith and Linderman 2021, Generalized shape metrics, section 2.
     """
-    pair = compact_sums(x, y)
+    pair = rotated_moments(x, y)
     found = replace(procrustes_of_sums(pair), chance=_chance(pair))
     channels = max(np.shape(x)[1], np.shape(y)[1])
     if found.rows < channels:
@@ -140,16 +145,16 @@ def procrustes(x: np.ndarray, y: np.ndarray) -> Similarity:
     return found
 
 
-def procrustes_of_sums(pair: PairSums) -> Similarity:
+def procrustes_of_sums(pair: CrossMoments) -> Similarity:
     """The same from sums: the nuclear norm of the scatter between x and y, over their lengths."""
-    pair.x.check_live()
-    pair.y.check_live()
+    pair.x.check_varying()
+    pair.y.check_varying()
     lengths = np.sqrt(np.trace(pair.x.scatter)) * np.sqrt(np.trace(pair.y.scatter))
     shares = np.linalg.svd(pair.scatter / lengths, compute_uv=False)
     return similarity_of(pair, shares.sum(), shares)
 
 
-def _chance(pair: PairSums) -> float:
+def _chance(pair: CrossMoments) -> float:
     return chance_rotated(pair.rows, pair.x.principal[0], pair.y.principal[0])
 
 
@@ -172,7 +177,7 @@ def linear_regression(x: np.ndarray, y: np.ndarray, *, allow_few_rows: bool = Fa
     References:
         Kornblith, Norouzi, Lee and Hinton 2019, Table 1, with x and y swapped.
     """
-    pair = sums_of_rows(x, y)
+    pair = moments_of(x, y)
     better, _ = refined(x, y, pair, keep_y=True)
     result = similarity_of(pair, _explained(better))
     if not allow_few_rows:
@@ -180,39 +185,34 @@ def linear_regression(x: np.ndarray, y: np.ndarray, *, allow_few_rows: bool = Fa
     return result
 
 
-def linear_regression_of_sums(pair: PairSums) -> Similarity:
+def linear_regression_of_sums(pair: CrossMoments) -> Similarity:
     """The same from sums."""
     return similarity_of(pair, _explained(pair))
 
 
-def _explained(pair: PairSums) -> float:
-    pair.y.check_live()
-    return np.sum((pair.x.whitening.basis.T @ pair.scatter) ** 2) / np.trace(pair.y.scatter)
+def _explained(pair: CrossMoments) -> float:
+    pair.y.check_varying()
+    return np.sum((pair.x.basis.T @ pair.scatter) ** 2) / np.trace(pair.y.scatter)
 
 
 LINEAR_REGRESSION = Measure("linear regression R²", linear_regression, linear_regression_of_sums, chance_explained)
 
 
-FEWEST_ROWS = 4
-MOST_ROWS = 10_000
-"""Each (rows, rows) matrix takes 800 MB then."""
-
-
-def batch_sums(x: np.ndarray, y: np.ndarray) -> PairSums:
+def batch_sums(x: np.ndarray, y: np.ndarray) -> CrossMoments:
     """The sums of a batch that is neither too small to compare nor too large for memory.
 
     Raises:
         SimilarityError: Too few or too many rows, wrong shapes, values that are not finite, or only constants.
     """
     rows = len(x)
-    if not FEWEST_ROWS <= rows <= MOST_ROWS:
+    if not _FEWEST_ROWS <= rows <= _MOST_ROWS:
         raise SimilarityError(
-            f"Expected {FEWEST_ROWS} to {MOST_ROWS} rows for a measure that compares rows with rows, received "
+            f"Expected {_FEWEST_ROWS} to {_MOST_ROWS} rows for a measure that compares rows with rows, received "
             f"{rows}. Pass a random sample of them."
         )
-    pair = compact_sums(x, y)
-    pair.x.check_live()
-    pair.y.check_live()
+    pair = rotated_moments(x, y)
+    pair.x.check_varying()
+    pair.y.check_varying()
     return pair
 
 

@@ -6,7 +6,7 @@ import pytest
 from radtransfer import similarity
 from radtransfer.errors import SimilarityError
 from radtransfer.similarity import SIMILARITIES
-from radtransfer.similarity.moments import sums_of_rows
+from radtransfer.similarity.measure import moments_of
 
 
 def simulated(name, rows, channels_x, channels_y, draws):
@@ -69,7 +69,7 @@ def test_chance_of_measures_without_fit_follows_from_rows_and_spectra(name, rows
     for _ in range(30):
         layers = [rng.normal(size=(rows, d)) * (np.arange(d) + 1.0) ** -decay for d in (x, y)]
         values.append(measure.of_rows(*layers).value)
-        chances.append(measure.chance_of_sums(sums_of_rows(*layers)))
+        chances.append(measure.chance_of_sums(moments_of(*layers)))
     assert np.mean(chances) == pytest.approx(np.mean(values), abs=4 * np.std(values) / np.sqrt(30))
 
 

@@ -81,7 +81,7 @@ def test_a_constant_far_from_the_pivot_is_dead_although_rounding_leaves_a_rest(m
     sums = fill(StreamedSums(like=first), {"a": rest}, {"a": y[100:]}, 70)
     layer = sums.pair("a", "a").x
     assert (np.diag(layer.scatter)[:30] > 0).any()
-    assert layer.dead == tuple(range(30))
+    assert layer.constant == tuple(range(30))
 
 
 def test_only_the_same_layers_are_paired_if_asked(networks):
@@ -113,9 +113,9 @@ def test_a_pair_taken_out_does_not_change_when_more_rows_are_added(networks):
     sums = StreamedSums()
     sums.add(x, y)
     pair = sums.pair("layer1", "layer1")
-    before = pair.scatter.copy(), pair.x.products.copy(), pair.norms[0].both
+    before = pair.scatter.copy(), pair.x.products.copy(), pair.quartic
     sums.add(x, y)
-    later = pair.products - np.outer(pair.x.total, pair.y.shift), pair.x.products, pair.norms[0].both
+    later = pair.products - np.outer(pair.x.total, pair.y.shift), pair.x.products, pair.quartic
     for old, new in zip(before, later, strict=True):
         np.testing.assert_array_equal(old, new)
 
