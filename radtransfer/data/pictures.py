@@ -186,7 +186,7 @@ def _image(path: str, report: DataReport) -> tuple[str, str, str | None]:
     if evidence is not None and path in evidence.row_of:
         row = evidence.row_of[path]
         picture = thumbnail(evidence.table.files[row], evidence.records[row].facts, window=evidence.window)
-        return path, evidence.labels[row], picture
+        return path, evidence.table.labels[row], picture
     return path, "", None if place is None else thumbnail(place, survey_image(place).facts)
 
 
