@@ -380,7 +380,7 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     if bool(runs) == (published is not None):
         raise click.UsageError("Expected RUNS or --published DIR, and not both.")
     from radtransfer.files import check_out
-    from radtransfer.reports.report import report_time
+    from radtransfer.reports.page import report_time
 
     check_out(out)
     progress, before = TerminalProgress(), report_time(out)

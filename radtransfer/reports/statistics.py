@@ -15,7 +15,7 @@ Figures as a report prints them: a dash where there is none, a real minus sign.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,7 @@ def fold_difference(a: Mapping[str, float], b: Mapping[str, float]) -> FoldDiffe
 SAME = 0.02
 """AUCs whose difference lies within this, with its whole interval, are called equal."""
 
-_MOST = 100
+MOST = 100
 """Beyond so many times the patients there are, no number is given."""
 
 
@@ -95,33 +95,30 @@ def verdict(ci95: Sequence[float] | None, *, same: float = SAME) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
-def how_many(value: float, ci95: Sequence[float] | None, n: int, *, unit: str = "patients", same: float = SAME) -> str:
+def more_patients(value: float, ci95: Sequence[float] | None, n: int) -> tuple[int | None, str] | None:
     """How many patients would decide an undecided difference, if it stayed as it is; the interval shrinks as 1/√n.
 
     Args:
         value: The difference.
         ci95: Its 95 % interval.
         n: How many patients it was computed on.
-        unit: What is counted.
-        same: As in `verdict`.
+
+    Returns:
+        Their number (None beyond `MOST` times as many) and whether they would show the sides to be "apart" or "equal";
+        None without an interval.
     """
     if _says_nothing(ci95):
-        return f"no interval can be given from {n} {unit}"
+        return None
     half = (ci95[1] - ci95[0]) / 2
-    to_differ = _factor(half, abs(value))
-    to_equal = _factor(half, same - abs(value))
-    factor, what = min((to_differ, "tell them apart"), (to_equal, f"show them equal within {same:g}"))
-    if factor > _MOST:
-        return f"more than {_MOST} times the {n} {unit} would be needed"
-    return f"about {_rounded(factor * n):,} {unit} instead of {n:,} would {what}, if the difference stays as it is"
+    ways = (_factor(half, SAME - abs(value)), "equal"), (_factor(half, abs(value)), "apart")
+    factor, what = min(ways, key=lambda way: way[0])
+    return (_rounded(factor * n) if factor <= MOST else None), what
 
 
-def more_trainings(value: float, half: float, n: int) -> str:
-    """How many trainings of each would take zero out of an interval of ± `half`, if the difference stayed as it is."""
+def more_trainings(value: float, half: float, n: int) -> int | None:
+    """How many trainings of each would take zero out of an interval of ± `half`; None beyond `MOST` times as many."""
     factor = _factor(half, abs(value))
-    if factor > _MOST:
-        return f"more than {_MOST} times the {n} trainings would be needed"
-    return f"about {_rounded(factor * n):,} trainings instead of {n:,} would decide"
+    return _rounded(factor * n) if factor <= MOST else None
 
 
 def _says_nothing(ci95: Sequence[float] | None) -> bool:
@@ -272,11 +269,17 @@ def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
     return "–" if ends is None else f"{signed(ends[0], digits)} to {signed(ends[1], digits)}"
 
 
-def listed(names: Sequence[str], word: str = "and") -> str:
-    """One or more names in a sentence: a, b and c."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
-
-
 def plain_interval(ends: Sequence[float] | None, digits: int = 3) -> str:
     """Low to high end of an interval of figures that have no sign."""
     return "–" if ends is None else f"{number(ends[0], digits)} to {number(ends[1], digits)}"
+
+
+def count(value: int | None) -> str:
+    """With commas between thousands."""
+    return "–" if value is None else f"{value:,}"
+
+
+def listed(names: Iterable[str], word: str = "and") -> str:
+    """One or more names in a sentence: a, b and c."""
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last

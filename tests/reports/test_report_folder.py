@@ -4,14 +4,13 @@ import pytest
 
 from radtransfer.errors import RunError
 from radtransfer.reports.figures import new_figure
-from radtransfer.reports.page import Picture, Report, Section, Table
-from radtransfer.reports.report import write_report
+from radtransfer.reports.page import Picture, Report, Table, write_report
 
 
 def report(*names):
     parts = [Picture(name, "an empty figure", "caption", new_figure()[0]) for name in names]
-    parts.append(Table("numbers", "caption", ["a"], [["0.333"]], [{"a": 1 / 3, "b": None, "c": [0.1, 0.2]}]))
-    return Report("title", "subtitle", [], [Section("one", "One", parts)])
+    parts.append(Table("numbers", "caption", [("a", "a")], [{"a": 1 / 3, "b": None, "c": [0.1, 0.2]}]))
+    return Report("title", "subtitle", [], [("one", "One", parts)])
 
 
 def files(folder):

@@ -1,6 +1,8 @@
 import pytest
 
-from radtransfer.reports.statistics import how_many, verdict
+from radtransfer.reports.collect import ArmDifference
+from radtransfer.reports.render import say
+from radtransfer.reports.statistics import more_patients, verdict
 
 
 @pytest.mark.parametrize(
@@ -23,19 +25,31 @@ def test_an_interval_allows_one_word(ci95, word):
 
 def test_more_patients_narrow_the_interval_by_the_square_root():
     # Half as wide at four times as many: ±0.08 of 100 patients becomes ±0.04 of 400.
-    assert how_many(0.04, (-0.04, 0.12), 100).startswith("about 400 patients instead of 100 would tell them apart")
+    assert more_patients(0.04, (-0.04, 0.12), 100) == (400, "apart")
 
 
 def test_a_difference_about_zero_needs_patients_to_be_called_equal():
     # ±0.04 must become ±0.02.
-    text = how_many(0.0, (-0.04, 0.04), 100, unit="images")
-    assert text.startswith("about 400 images instead of 100 would show them equal within 0.02")
+    assert more_patients(0.0, (-0.04, 0.04), 100) == (400, "equal")
 
 
 def test_what_is_out_of_reach_is_not_counted():
-    assert how_many(0.0199, (-0.38, 0.42), 10) == "more than 100 times the 10 patients would be needed"
+    assert more_patients(0.0199, (-0.38, 0.42), 10)[0] is None
 
 
 def test_without_an_interval_nothing_is_promised():
-    assert how_many(0.1, None, 1) == "no interval can be given from 1 patients"
-    assert how_many(0.0, (0.0, 0.0), 2, unit="folds") == "no interval can be given from 2 folds"
+    assert more_patients(0.1, None, 1) is None
+    assert more_patients(0.0, (0.0, 0.0), 2) is None
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [
+        ((0.04, (-0.04, 0.12), 100, "patients"), "about 400 patients instead of 100 would tell them apart, if"),
+        ((0.0, (-0.04, 0.04), 1000, "images"), "about 4,000 images instead of 1,000 would show them equal within 0.02"),
+        ((0.0199, (-0.38, 0.42), 10, "patients"), "more than 100 times the 10 patients would be needed"),
+        ((0.1, None, 1, "folds"), "no interval can be given from 1 folds"),
+    ],
+)
+def test_what_would_decide_is_said_in_words(difference, text):
+    assert say("advice.needed", ArmDifference("a", "b", *difference)).startswith(text)
