@@ -7,7 +7,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,31 @@ import h5py
 import numpy as np
 import yaml
 
-TIMES = "started ended timings seconds seconds_per_epoch time created date_saved updated date"
-MACHINE = "versions version keras_version keras_backend device onednn memory_gb pid host hostname"
-ADDRESSES = "module"
-TEXTS = "text texts advice message messages error note notes title description help reason summary why"
-IGNORED = frozenset(" ".join([TIMES, MACHINE, ADDRESSES, TEXTS]).split())
-"""Keys and columns whose values, with all below them, may differ; that they are there is compared.
+IGNORED = {
+    *("started", "ended", "written", "prepared", "date_saved", "timings", "seconds"),  # times and durations
+    *("versions", "keras_version", "device", "onednn", "hosts"),  # the machine, what is installed on it, free ports
+    "module",  # where Python finds a class; its registered name is compared
+}
+"""Keys and columns that may hold anything; that they are there is compared."""
 
-`module` is where Python finds a class; its registered name is compared.
-"""
+TEXTS = {
+    *("text", "message", "error", "note", "notes", "reason", "advice", "title", "description", "purpose", "notice"),
+    *("meaning", "terms", "caller", "inside", "usage", "coarse", "evidence", "verdict"),
+}
+"""Keys and columns whose words may differ; whether there are any is compared, and numbers are."""
 
-UNCOMPARED_FOLDERS = frozenset({"data", "cache", "logs"})
-"""Of golden results: what the script drew, what only saves time, and what commands printed for people."""
+UNCOMPARED = ("data", "cache", "logs", "made.json")
+"""In a folder of golden results: what was drawn, what only saves time, what commands printed for people."""
 
-MISSING = "(missing)"
+MISSING, TEXT = "(missing)", "(text)"
 ADDRESS = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{12}(?![0-9A-Za-z])")
 """A run's folder in the store of a study: its name may change, what lies in it may not."""
 
 
-def compare(first: Path, second: Path, *, tolerance: float = 0.0, only: set[str] | None = None) -> list[str]:
+def compare(first: Path, second: Path, *, tolerance: float = 0.0, only: Sequence[str] = ()) -> list[str]:
     """The differences of two folders of golden results, each a line: file, key, both values.
 
-    `tolerance` is relative; 0 asks for the same bits. `only` names the top entries to look at; all if None.
+    `tolerance` is relative; 0 asks for the same bits. `only` names files and folders to look at; without, all.
     """
     found = []
     mine, theirs = (_files(folder, only) for folder in (first, second))
@@ -99,7 +102,8 @@ def _tree(value: Any, at: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         yield f"{at}{{}}", tuple(value)
         for key, item in value.items():
-            yield from [(f"{at}.{key}", "ignored")] if key in IGNORED else _tree(item, f"{at}.{key}")
+            if key not in IGNORED:
+                yield from _tree(_without_words(item) if key in TEXTS else item, f"{at}.{key}")
     elif isinstance(value, list):
         yield f"{at}[]", len(value)
         for number, item in enumerate(value):
@@ -108,13 +112,20 @@ def _tree(value: Any, at: str) -> Iterator[tuple[str, Any]]:
         yield at, value
 
 
+def _without_words(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_words(item) for item in value]
+    return TEXT if isinstance(value, str) and value else value
+
+
 def _table(columns: list[str], rows: list[list[str]], at: str) -> Iterator[tuple[str, Any]]:
     yield f"{at}columns", tuple(columns)
     yield f"{at}rows", len(rows)
     for number, row in enumerate(rows, 1):
         for column, cell in zip(columns, row, strict=True):
             if column not in IGNORED:
-                yield f"{at}row {number}.{column}", _number(cell)
+                value = _number(cell)
+                yield f"{at}row {number}.{column}", _without_words(value) if column in TEXTS else value
 
 
 def _number(cell: str) -> str | float:
@@ -158,12 +169,12 @@ def _shown(a: Any, b: Any) -> str:
     return f"{a!r:.200} and {b!r:.200}"
 
 
-def _files(folder: Path, only: set[str] | None) -> dict[str, Path]:
+def _files(folder: Path, only: Sequence[str]) -> dict[str, Path]:
     runs, found = _run_names(folder), {}
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
-        top = place.parts[0]
-        if path.is_file() and top not in UNCOMPARED_FOLDERS and top != "made.json" and (only is None or top in only):
+        around = {str(place), *map(str, place.parents)}
+        if path.is_file() and place.parts[0] not in UNCOMPARED and (not only or around & set(only)):
             found[_plain(str(place), [], runs)] = path
     return found
 
