@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from comparing import compare  # noqa: E402
-from images import draw  # noqa: E402
+from drawn_data import draw  # noqa: E402
 
 SMALL = "--backbone cbr_tiny --image-size 24 --batch-size 8 --learning-rate 1e-3"
 FOLDS = "--folds 2 --val-fraction 0.3 --epochs 2"
