@@ -1,7 +1,7 @@
-"""Canonical correlations: their mean (CCA), that of leading components (SVCCA), and the projection-weighted one (PWCCA).
+"""Canonical correlations: their mean (CCA), of leading components (SVCCA), and weighted by projection (PWCCA).
 
-With `compat="google"` the steps of google/svcca are repeated, to reproduce numbers that were published with it: channels
-are dropped and coefficients shrunk according to `epsilon`, and dependent channels can make it fail.
+With `compat="google"` the steps of google/svcca are repeated, to reproduce numbers that were published with it:
+channels are dropped and coefficients shrunk according to `epsilon`, and dependent channels can make it fail.
 https://github.com/google/svcca, commit 1f3fbf1, 2019.
 """
 

@@ -92,8 +92,8 @@ def check_rows(result: Similarity, pair: CrossMoments) -> None:
     if pair.rows < needed:
         raise SimilarityError(
             f"{pair.x.name} and {pair.y.name}: expected at least {needed} rows for {directions} directions "
-            f"({ROWS_PER_DIRECTION} rows each), received {pair.rows}. Use {needed} images (fewer with several positions "
-            "each), sample fewer channels, or take debiased CKA."
+            f"({ROWS_PER_DIRECTION} rows each), received {pair.rows}. Use {needed} images (fewer with several "
+            "positions each), sample fewer channels, or take debiased CKA."
         )
 
 
@@ -117,7 +117,8 @@ def refined(
     wrong in the first whitening is then measured on columns that are nearly orthogonal.
 
     Args:
-        x, y: The arrays that `pair` was made from.
+        x: The array that `pair` was made from.
+        y: The other.
         pair: Their moments.
         keep_y: Whether y stays as it is, for measures that do depend on its coordinates.
 

@@ -1,7 +1,8 @@
 """First and second moments of layers, from which most measures of similarity follow.
 
 `StreamedSums` adds batches of rows for many layers of two networks in one pass; a pair of layers taken out of it is a
-`CrossMoments`, with the `Moments` of each layer. All sums are float64, about a pivot so that large offsets do not cancel.
+`CrossMoments`, with the `Moments` of each layer. All sums are float64, about a pivot: large
+offsets do not cancel.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -422,8 +423,7 @@ def check_array(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def check_finite(name: str, sums: np.ndarray) -> None:
-    """Raises SimilarityError, which names the layer and its channels, unless the sums over rows, (channels,), are
-    finite."""
+    """Raises SimilarityError, which names the layer and its channels, unless the sums over rows are finite."""
     bad = np.flatnonzero(~np.isfinite(sums))
     if bad.size:
         listed = ", ".join(map(str, bad[:5].tolist())) + (", …" if bad.size > 5 else "")

@@ -60,8 +60,8 @@ def test_the_card_says_what_the_files_of_the_run_say(tmp_path):
 
 def test_the_interval_is_that_of_the_folds_own_test_images(tmp_path):
     facts = read_facts(make_run(tmp_path / "run"), 2)
-    low, high = facts.summary.auc.ci95
-    assert facts.summary.auc.pooled == pytest.approx(facts.metrics["auc"])
+    low, high = facts.summary["auc"]["ci95"]
+    assert facts.summary["auc"]["pooled"] == pytest.approx(facts.metrics["auc"])
     assert low < facts.metrics["auc"] < high
 
 
