@@ -43,14 +43,14 @@ def compare(first: Path, second: Path, *, tolerance: float = 0.0, only: Sequence
     """
     found = []
     mine, theirs = (_files(folder, only) for folder in (first, second))
-    roots = [*_roots(first), *_roots(second)]
+    roots = sorted([*_roots(first), *_roots(second)], key=len, reverse=True)
     names = [_run_names(folder) for folder in (first, second)]
     for name in sorted(mine.keys() | theirs.keys()):
         if name not in mine or name not in theirs:
             found.append(f"{name}: only in {first if name in mine else second}")
             continue
         values = [
-            {key: _plain(value, roots, runs) for key, value in flatten(path)}
+            {_plain(key, roots, runs): _plain(value, roots, runs) for key, value in flatten(path)}
             for path, runs in zip((mine[name], theirs[name]), names, strict=True)
         ]
         for key in sorted(values[0].keys() | values[1].keys()):
