@@ -18,6 +18,7 @@ import yaml
 IGNORED = {
     *("started", "ended", "written", "prepared", "date_saved", "timings", "seconds"),  # times and durations
     *("versions", "keras_version", "device", "onednn", "hosts"),  # the machine, what is installed on it, free ports
+    *("sources_digest", "sources (hash)"),  # of a prepared set: a hash of absolute paths and times
     "module",  # where Python finds a class; its registered name is compared
 }
 """Keys and columns that may hold anything; that they are there is compared."""
@@ -32,8 +33,8 @@ UNCOMPARED = ("data", "cache", "logs", "made.json")
 """In a folder of golden results: what was drawn, what only saves time, what commands printed for people."""
 
 MISSING, TEXT = "(missing)", "(text)"
-ADDRESS = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{12}(?![0-9A-Za-z])")
-"""A run's folder in the store of a study: its name may change, what lies in it may not."""
+HASH = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-f]{12}|[0-9a-f]{64})(?![0-9A-Za-z])")
+"""The folder of a run in a store, whose name may change, or the hash of a file."""
 
 
 def compare(first: Path, second: Path, *, tolerance: float = 0.0, only: Sequence[str] = ()) -> list[str]:
@@ -42,15 +43,15 @@ def compare(first: Path, second: Path, *, tolerance: float = 0.0, only: Sequence
     `tolerance` is relative; 0 asks for the same bits. `only` names files and folders to look at; without, all.
     """
     found = []
-    mine, theirs = (_files(folder, only) for folder in (first, second))
-    roots = [*_roots(first), *_roots(second)]
-    names = [_run_names(folder) for folder in (first, second)]
+    roots = sorted([*_roots(first), *_roots(second)], key=len, reverse=True)
+    names = [_names(folder) for folder in (first, second)]
+    mine, theirs = (_files(folder, only, own) for folder, own in zip((first, second), names, strict=True))
     for name in sorted(mine.keys() | theirs.keys()):
         if name not in mine or name not in theirs:
             found.append(f"{name}: only in {first if name in mine else second}")
             continue
         values = [
-            {key: _plain(value, roots, runs) for key, value in flatten(path)}
+            {_plain(key, roots, runs): _plain(value, roots, runs) for key, value in flatten(path)}
             for path, runs in zip((mine[name], theirs[name]), names, strict=True)
         ]
         for key in sorted(values[0].keys() | values[1].keys()):
@@ -102,7 +103,8 @@ def _tree(value: Any, at: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         yield f"{at}{{}}", tuple(value)
         for key, item in value.items():
-            if key not in IGNORED:
+            hashed = isinstance(item, str) and HASH.fullmatch(item)
+            if key not in IGNORED and not (hashed and f"{key} (hash)" in IGNORED):
                 yield from _tree(_without_words(item) if key in TEXTS else item, f"{at}.{key}")
     elif isinstance(value, list):
         yield f"{at}[]", len(value)
@@ -169,13 +171,13 @@ def _shown(a: Any, b: Any) -> str:
     return f"{a!r:.200} and {b!r:.200}"
 
 
-def _files(folder: Path, only: Sequence[str]) -> dict[str, Path]:
-    runs, found = _run_names(folder), {}
+def _files(folder: Path, only: Sequence[str], names: dict[str, str]) -> dict[str, Path]:
+    found = {}
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
         around = {str(place), *map(str, place.parents)}
         if path.is_file() and place.parts[0] not in UNCOMPARED and (not only or around & set(only)):
-            found[_plain(str(place), [], runs)] = path
+            found[_plain(str(place), [], names)] = path
     return found
 
 
@@ -184,21 +186,31 @@ def _roots(folder: Path) -> list[str]:
     return [json.loads(made.read_text())["root"]] if made.exists() else []
 
 
-def _run_names(folder: Path) -> dict[str, str]:
-    """By address in a store: the run's part in its study."""
+def _names(folder: Path) -> dict[str, str]:
+    """What addresses of stored runs and hashes of files mean: a run's part in its study, and the file's place.
+
+    A .keras file holds the time at which it was saved, so its hash is another every time, and the address of a run
+    that starts from it is, too.
+    """
     found = {}
-    for file in sorted(folder.rglob("table.json")):
-        for row in json.loads(file.read_text()).get("runs", []):
-            labels = ",".join(f"{key}={value}" for key, value in row.get("labels", {}).items())
-            found[row["run"]] = f"<{row.get('arm')} {labels}>"
+    for file in sorted([*folder.rglob("table.json"), *folder.rglob("sweep.json")]):
+        rows = json.loads(file.read_text())
+        for row in rows["runs"] if isinstance(rows, dict) else rows:
+            labels = [row.get("arm"), row.get("variant"), row.get("through"), *row.get("labels", {}).items()]
+            name = " ".join(str(label) for label in labels if label is not None)
+            found.setdefault(row["run"].rpartition("/")[2], f"<{name}>")
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".keras", ".h5"):
+            name = _plain(str(path.relative_to(folder)), [], found)
+            found.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), f"<sha256 of {name}>")
     return found
 
 
-def _plain(value: Any, roots: list[str], runs: dict[str, str]) -> Any:
+def _plain(value: Any, roots: list[str], names: dict[str, str]) -> Any:
     if isinstance(value, tuple):
-        return tuple(_plain(item, roots, runs) for item in value)
+        return tuple(_plain(item, roots, names) for item in value)
     if not isinstance(value, str):
         return value
     for root in roots:
         value = value.replace(root, "ROOT")
-    return ADDRESS.sub(lambda found: runs.get(found[0], found[0]), value)
+    return HASH.sub(lambda found: names.get(found[0]) or names.get(found[0][:12]) or found[0], value)

@@ -1,5 +1,6 @@
 """The rules by which golden results are compared, on made-up folders."""
 
+import hashlib
 import json
 import zipfile
 
@@ -70,7 +71,7 @@ def test_numbers_keys_lengths_and_whether_there_is_a_text_must_be_equal(pair, va
 
 def test_the_order_of_keys_and_the_kind_of_a_number_must_be_equal(pair):
     write(pair[1] / "runs" / "0123456789ab" / "run.json", {"seed": 0.0})
-    assert compare(*pair) == ["runs/<scratch seed=0>/run.json: .seed: 0 and 0.0"]
+    assert compare(*pair) == ["runs/<scratch ('seed', 0)>/run.json: .seed: 0 and 0.0"]
     write(pair[0] / "results" / "order.json", {"a": 1, "b": 2})
     write(pair[1] / "results" / "order.json", {"b": 2, "a": 1})
     assert "results/order.json: {}: ('a', 'b') and ('b', 'a')" in compare(*pair)
@@ -119,6 +120,18 @@ def test_a_store_may_name_its_runs_anew(pair):
     (pair[1] / "runs" / "0123456789ab").rename(pair[1] / "runs" / "ba9876543210")
     write(pair[1] / "table.json", {"runs": [{"run": "ba9876543210", "arm": "scratch", "labels": {"seed": 0}}]})
     assert compare(*pair) == []
+
+
+def test_the_hash_of_a_stored_file_stands_for_its_place(pair):
+    for folder, time in zip(pair, ("1", "2"), strict=True):
+        with zipfile.ZipFile(folder / "results" / "model.keras", "w") as archive:
+            archive.writestr("metadata.json", json.dumps({"date_saved": time}))
+        digest = hashlib.sha256((folder / "results" / "model.keras").read_bytes()).hexdigest()
+        write(folder / "results" / "hash.json", {"sha256": digest})
+    assert compare(*pair) == []
+    write(pair[1] / "results" / "hash.json", {"sha256": "0" * 64})
+    (found,) = compare(*pair)
+    assert "<sha256 of results/model.keras>" in found
 
 
 def test_a_file_that_cannot_be_read_is_a_difference(pair):
