@@ -13,11 +13,9 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.evaluation.predict import Forward, ImageStream
@@ -25,7 +23,10 @@ from radtransfer.evaluation.trained_model import TrainedModel, check_one, saved_
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import whole_file
-from radtransfer.similarity.activations import FeatureMaps
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Extractor:
 
     layer: str
     shape: tuple[int, ...]
-    features: Callable[[tf.Tensor], tf.Tensor]
+    features: Callable[["tf.Tensor"], "tf.Tensor"]
 
     def __call__(
         self, stream: ImageStream, *, batch_size: int, notify: Callable[[str], None]
@@ -65,6 +66,8 @@ def make_extractor(model: TrainedModel, layer: str, *, pool: Literal["avg", "non
         UnknownNameError: No such stage or layer.
         WeightsError: The model cannot be loaded.
     """
+    import tensorflow as tf
+
     check_one(model)
     if model.kind == "savedmodel":
         name = _layer_name(model, layer)
@@ -78,7 +81,11 @@ def make_extractor(model: TrainedModel, layer: str, *, pool: Literal["avg", "non
     return Extractor(name, shape[-1:], lambda images: tf.reduce_mean(function(images), axis=range(1, len(shape))))
 
 
-def _keras_layer(network: keras.Model, name: str) -> tuple[Callable[[tf.Tensor], tf.Tensor], tuple[int, ...]]:
+def _keras_layer(network: "keras.Model", name: str) -> tuple[Callable[["tf.Tensor"], "tf.Tensor"], tuple[int, ...]]:
+    import tensorflow as tf
+
+    from radtransfer.similarity.activations import FeatureMaps
+
     maps = FeatureMaps(network, [name])
     shape = tuple(network.get_layer(name).output.shape[1:])
     if None in shape:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,11 +24,10 @@ from radtransfer.files import check_new, whole_folder
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import draw_loss_by_rate, save_figure
 from radtransfer.runs.folder import write_json, write_rows
-from radtransfer.training.context import Experiment
-from radtransfer.training.loop import memory_errors
-from radtransfer.training.plan import plan_lines
 from radtransfer.training.prepare import RunInputs, prepare
-from radtransfer.transfer.initialize import start
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from radtransfer.training.context import Experiment
 
 FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))
 """What a search writes."""
@@ -210,6 +209,10 @@ def find_rate(
         RunError: `out` is a run or a file, no folder can be made there, or it holds a search already.
         TrainingError: The loss leaves within the first decade.
     """
+    # They import TensorFlow, which refusing a range of rates does without.
+    from radtransfer.training.loop import memory_errors
+    from radtransfer.training.plan import plan_lines
+
     progress, width = progress or Progress(), checked_width(low, high, steps)
     check_new(out, FILES, overwrite=overwrite)
     # What is kept for later runs is left alone, and the images of a few hundred steps need no second reading.
@@ -251,8 +254,10 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
     return [out / name for name in FILES]
 
 
-def _train(experiment: Experiment, rates: np.ndarray, width: int, progress: Progress) -> tuple[list[float], bool]:
+def _train(experiment: "Experiment", rates: np.ndarray, width: int, progress: Progress) -> tuple[list[float], bool]:
     """The loss of each step, and whether it left."""
+    from radtransfer.transfer.initialize import start
+
     fold, learner = experiment.folds[0], experiment.learner
     start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=experiment.fold_seed(fold))
     learner.reset(experiment.class_weights(fold))
@@ -267,7 +272,7 @@ def _train(experiment: Experiment, rates: np.ndarray, width: int, progress: Prog
     return losses, False
 
 
-def _batches(experiment: Experiment, steps: int):
+def _batches(experiment: "Experiment", steps: int):
     """`steps` training batches, through as many epochs as they take."""
     data = experiment.fold_data(experiment.folds[0], experiment.batches)
     epoch = 0
