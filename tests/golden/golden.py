@@ -1,6 +1,7 @@
 """Golden results of every command, to show that a change of the code changed no number, key, option or file.
 
     python tests/golden/golden.py make DIR                made with the radtransfer that this Python finds
+    python tests/golden/golden.py make DIR --only seed_0,cca        those alone; compare then leaves out the others
     python tests/golden/golden.py compare DIR_A DIR_B     exit code 1 if anything differs
     python tests/golden/golden.py against COMMIT          both: of a commit, and of this Python's radtransfer
     python tests/golden/golden.py readable OLD_DIR        the present code on what older code wrote into OLD_DIR
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -49,8 +50,8 @@ SHORT = {
 class Runner:
     """Runs commands in a folder of golden results; keeps exit codes, what is printed, and JSON that is printed."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder, self.codes, self.seconds = folder, {}, {}
+    def __init__(self, folder: Path, environment: Mapping[str, str], only: Sequence[str] = ()) -> None:
+        self.folder, self.only, self.codes, self.seconds = folder, tuple(only), {}, {}
         for name in ("logs", "results", "runs"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         own = {"RADTRANSFER_CACHE": str(folder / "cache"), "COLUMNS": "100", "NO_COLOR": "1"}
@@ -79,7 +80,8 @@ class Runner:
         for line in lines:
             name, line = line.split(maxsplit=1)
             name, _, code = name.partition("=")
-            self(name, line, int(code or 0))
+            if not self.only or name in self.only:
+                self(name, line, int(code or 0))
 
     def all(self, jobs: Iterable[Callable[[], None]], at_a_time: int) -> None:
         with ThreadPoolExecutor(at_a_time) as pool:
@@ -89,7 +91,7 @@ class Runner:
     def finish(self) -> None:
         """Write the exit codes, which folder this was, and what took how long."""
         self.keep("exit_codes", dict(sorted(self.codes.items())))
-        (self.folder / "made.json").write_text(json.dumps({"root": str(self.folder)}))
+        (self.folder / "made.json").write_text(json.dumps({"root": str(self.folder), "only": self.only}))
         slowest = sorted(self.seconds, key=self.seconds.get, reverse=True)
         (self.folder / "logs" / "seconds.txt").write_text("\n".join(f"{self.seconds[k]:6.1f} {k}" for k in slowest))
 
@@ -103,13 +105,13 @@ def groups(section: str) -> list[list[str]]:
     return [group.splitlines() for group in text.strip().split("\n\n")]
 
 
-def make(folder: Path, at_a_time: int, environment: Mapping[str, str] | None = None) -> None:
-    """Golden results in `folder`, which must not be there yet."""
+def make(folder: Path, at_a_time: int, environment: Mapping[str, str] | None = None, only: Sequence[str] = ()) -> None:
+    """Golden results in `folder`, which must not be there yet; all of them, or those of the commands `only`."""
     folder.mkdir(parents=True)
     draw(folder / "data")
-    run = Runner(folder, environment or {})
+    run = Runner(folder, environment or {}, only)
     run.all([partial(run.group, group) for group in groups("first")], at_a_time)
-    others = [replicas, listings, options, exits]
+    others = [job for job in (replicas, listings, options, exits) if not only or job.__name__ in only]
     jobs = [partial(run.group, group) for name in ("training", "without runs") for group in groups(name)]
     run.all([*jobs, *(partial(job, run) for job in others)], at_a_time)
     run.all([partial(run.group, group) for group in groups("reading")], at_a_time)
@@ -214,6 +216,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="commands at a time (default 2)")
     parser.add_argument("--tolerance", type=float, default=0.0, help="of compare, relative; default: the same bits")
+    parser.add_argument(
+        "--only", default="", help="of make: names in commands.txt, or replicas, listings, options, exits"
+    )
     parser.add_argument("command", choices=("make", "compare", "against", "readable"))
     parser.add_argument("names", nargs="+", metavar="DIR|COMMIT")
     given = parser.parse_args()
@@ -221,7 +226,7 @@ def main() -> int:
         parser.error(f"{given.command}: wrong number of arguments")
     place = Path(given.names[0]).resolve()
     if given.command == "make":
-        make(place, given.jobs)
+        make(place, given.jobs, only=[name for name in given.only.split(",") if name])
         return 0
     if given.command == "compare":
         differences = compare(place, Path(given.names[1]).resolve(), tolerance=given.tolerance)

@@ -98,6 +98,19 @@ def test_the_set_of_files_must_be_equal(pair):
     assert compare(*pair, only=["runs", "results/rows.csv"]) == []
 
 
+def test_what_was_not_made_is_left_out(pair):
+    write(pair[1] / "made.json", {"root": "/somewhere/b", "only": ["some"]})
+    (pair[1] / "results" / "page.html").unlink()
+    (pair[0] / "runs" / "other").mkdir()
+    write(pair[0] / "runs" / "other" / "run.json", {})
+    write(pair[0] / "runs" / "0123456789ab" / "more.json", {})
+    for folder, codes in zip(pair, ({"a": 0, "b": 0}, {"b": 2}), strict=True):
+        write(folder / "results" / "exit_codes.json", codes)
+    assert compare(*pair) == ["results/exit_codes.json: .b: 0 and 2"] + [
+        f"runs/<scratch ('seed', 0)>/more.json: only in {pair[0]}"
+    ]
+
+
 def test_arrays_are_compared_and_not_the_bytes_around_them(pair):
     np.savez_compressed(pair[1] / "results" / "features.npz", features=np.array([1.0, np.nan]))
     assert compare(*pair) == []
