@@ -1,7 +1,6 @@
-import numpy as np
 import pytest
 
-from radtransfer.training.curve import HeldOut, curve_rows, steps_to
+from radtransfer.runs.read import steps_to
 
 
 def rows(*points, split="test"):
@@ -25,9 +24,3 @@ def test_only_the_split_that_is_asked_for_counts():
     both = rows((10, 0.9), split="val") + rows((10, 0.5), (20, 0.9))
     assert steps_to(both, 0.8) == 20
     assert steps_to(both, 0.8, split="val") == 10
-
-
-def test_a_row_holds_the_main_auc_and_one_for_each_class():
-    watched = HeldOut("test", lambda: "batches", lambda probabilities: (0.7, {"a": 0.7, "b": None}))
-    (row,) = curve_rows(lambda batches: (np.zeros((1, 2)), 0.5), [watched], step=4, epoch=2)
-    assert row == {"step": 4, "epoch": 2, "split": "test", "loss": 0.5, "auc": 0.7, "auc_a": 0.7, "auc_b": None}

@@ -11,9 +11,9 @@ from radtransfer.models.classifier import build_classifier
 from radtransfer.models.layers import layer_variables
 from radtransfer.process import derive_seed
 from radtransfer.transfer.initialize import draw_random, start
-from radtransfer.transfer.plan import lay_out
+from radtransfer.transfer.plan import build_plan
 from radtransfer.transfer.schemes import SCHEMES
-from radtransfer.transfer.spec import outline_plan
+from radtransfer.transfer.spec import transfer_spec
 
 
 def build(name="cbr_tiny"):
@@ -81,7 +81,7 @@ def pretrained():
 
 def started(scheme, pretrained, *, seed=BASE, name="cbr_tiny", **options):
     card = BACKBONES[name]
-    outline = outline_plan(TransferSettings(scheme=scheme, **options), card, weights=pretrained is not None)
+    outline = transfer_spec(TransferSettings(scheme=scheme, **options), card, weights=pretrained is not None)
     classifier = build_classifier(
         card,
         classes=3,
@@ -91,7 +91,7 @@ def started(scheme, pretrained, *, seed=BASE, name="cbr_tiny", **options):
         preprocessing="torch",
         widths=outline.widths,
     )
-    plan = lay_out(outline, classifier.backbone, card)
+    plan = build_plan(outline, classifier.backbone, card)
     start(classifier.model, plan, pretrained, seed=seed)
     return classifier.model
 
@@ -221,7 +221,7 @@ def test_a_seed_draws_the_values_that_it_always_drew(name, settings, digest, pro
         for layer in built.backbone.layers
         if layer.weights
     }
-    plan = lay_out(outline_plan(TransferSettings(**settings), card, weights=True), built.backbone, card)
+    plan = build_plan(transfer_spec(TransferSettings(**settings), card, weights=True), built.backbone, card)
     start(built.model, plan, invented, seed=7)
     arrays, rng = built.model.get_weights(), np.random.default_rng(1)
     assert digest in (None, hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16])
@@ -230,13 +230,13 @@ def test_a_seed_draws_the_values_that_it_always_drew(name, settings, digest, pro
 
 
 def composite(scheme, pretrained, *, seed=BASE, **options):
-    outline = outline_plan(TransferSettings(scheme=scheme, **options), COMPOSITE, weights=pretrained is not None)
+    outline = transfer_spec(TransferSettings(scheme=scheme, **options), COMPOSITE, weights=pretrained is not None)
     classifier = build_classifier(
         COMPOSITE, classes=3, image_size=32, activation="softmax", dropout=0.5, preprocessing="torch"
     )
     start(
         classifier.model,
-        lay_out(outline, classifier.backbone, COMPOSITE),
+        build_plan(outline, classifier.backbone, COMPOSITE),
         pretrained,
         seed=seed,
     )

@@ -6,7 +6,7 @@ import tensorflow as tf
 from radtransfer.config.schema import TrainingSettings
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier
-from radtransfer.training.batch_norm import judged_network, reestimate_statistics, settled_after, trainable_batch_norms
+from radtransfer.training.batch_norm import evaluation_mode, reestimate_statistics, settled_after, trainable_batch_norms
 from radtransfer.training.step import Learner
 from radtransfer.transfer.initialize import start
 
@@ -159,7 +159,7 @@ def test_the_judged_network_has_the_averages_and_statistics_of_its_own(jit):
         learner.train(*make_batch(step))
         trained.append(np.array(learner.classifier.model.trainable_variables[0]))
     state = list(learner.state())
-    with judged_network(learner, [make_batch(1)]):
+    with evaluation_mode(learner, [make_batch(1)]):
         inside = weights(learner)
         kernel = np.array(learner.classifier.model.trainable_variables[0])
         reestimate_statistics(learner, [make_batch(1)])

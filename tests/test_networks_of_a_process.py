@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from radtransfer.config.schema import TrainingSettings
 from radtransfer.models.backbone import BACKBONES
-from radtransfer.training.context import Networks
+from radtransfer.training.context import ModelCache
 from radtransfer.transfer.initialize import draw_random
 
 FACTS = {
@@ -27,7 +27,7 @@ def learner_of(networks, classifier, *, frozen=frozenset(), **settings):
 
 
 def test_the_same_facts_give_the_same_network_as_if_it_were_new():
-    networks = Networks()
+    networks = ModelCache()
     classifier = classifier_of(networks)
     before = classifier.model.get_weights()
     learner_of(networks, classifier, frozen=frozenset({"conv1"}))
@@ -40,7 +40,7 @@ def test_the_same_facts_give_the_same_network_as_if_it_were_new():
 
 
 def test_other_facts_give_another_network_and_few_are_kept():
-    networks = Networks()
+    networks = ModelCache()
     first = classifier_of(networks, size=16)
     assert classifier_of(networks, size=24) is not first
     assert classifier_of(networks, size=16) is first
@@ -52,7 +52,7 @@ def test_other_facts_give_another_network_and_few_are_kept():
 
 
 def test_the_learning_rate_is_no_part_of_a_learner_and_what_is_traced_is():
-    networks = Networks()
+    networks = ModelCache()
     classifier = classifier_of(networks)
     first = learner_of(networks, classifier, learning_rate=0.1)
     assert learner_of(networks, classifier, learning_rate=0.2, epochs=7) is first
@@ -66,7 +66,7 @@ def test_the_learning_rate_is_no_part_of_a_learner_and_what_is_traced_is():
 
 
 def test_a_learner_that_is_taken_again_freezes_its_layers_again():
-    networks = Networks()
+    networks = ModelCache()
     classifier = classifier_of(networks)
     frozen = learner_of(networks, classifier, frozen=frozenset({"conv1"}))
     learner_of(networks, classifier)
@@ -79,7 +79,7 @@ def test_a_learner_that_is_taken_again_freezes_its_layers_again():
 def test_drawing_sets_every_weight(backbone):
     """Else a network that is taken over would begin with what an earlier run left."""
     size = max(32, BACKBONES[backbone].minimum_size)
-    model = classifier_of(Networks(), size=size, backbone=backbone).model
+    model = classifier_of(ModelCache(), size=size, backbone=backbone).model
     for variable in model.weights:
         variable.assign(tf.fill(variable.shape, 7.0))
     draw_random(model, seed=1)

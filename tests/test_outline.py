@@ -3,13 +3,13 @@ import pytest
 from radtransfer.config.schema import StageSettings, TransferSettings
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.models.backbone import BACKBONES
-from radtransfer.transfer.spec import outline_plan
+from radtransfer.transfer.spec import transfer_spec
 
 CARD = BACKBONES["resnet50"]
 
 
 def outline(*, weights=True, card=CARD, **settings):
-    return outline_plan(TransferSettings(**settings), card, weights=weights)
+    return transfer_spec(TransferSettings(**settings), card, weights=weights)
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def build_backbone(
 
 @keras_defaults()
 def load_pretrained(
-    weights: str | Path | None,
+    weights: str | Path | WeightSource | None,
     *,
     backbone: str,
     model: "keras.Model",
@@ -184,7 +184,7 @@ def load_pretrained(
     """The weights that `weights` means, arranged for `model`, which is left as it is.
 
     Args:
-        weights: As for `build_backbone`; None and "random" give None.
+        weights: As for `build_backbone`, or already resolved; None and "random" give None.
         backbone: Name of the network.
         model: That network, flat; layers of the file that it lacks are ignored.
         notify: Hears one sentence before something is downloaded, and one of Lambda layers that were ignored.
@@ -194,11 +194,14 @@ def load_pretrained(
         WeightsError: Not found, not usable, not downloadable.
         WeightsMismatchError: They are another network's, or only part of this one's.
     """
-    if weights is None or str(weights) == "random":
+    if isinstance(weights, WeightSource):
+        source = weights
+    elif weights is None or str(weights) == "random":
         return None
-    check_imagenet_exists(str(weights), backbone)
-    source = find_weights(str(weights), backbone=backbone)
-    check_backbone(source, backbone)
+    else:
+        check_imagenet_exists(str(weights), backbone)
+        source = find_weights(str(weights), backbone=backbone)
+        check_backbone(source, backbone)
     notify = notify or (lambda _: None)
     if not source.file.exists():
         _download(source, notify)
@@ -214,7 +217,7 @@ def load_pretrained(
     preprocessing, sure = source.preprocessing_for(backbone)
     return PretrainedWeights(
         layers=match.arrays,
-        source=str(weights),
+        source=source.given,
         file=source.file,
         sha256=sha256_of(source.file),
         preprocessing=preprocessing,

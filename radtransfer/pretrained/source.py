@@ -303,8 +303,8 @@ def check_imagenet_exists(weights: str, backbone: str) -> None:
         )
 
 
-def preprocessing_of(weights: str, *, backbone: str) -> str | None:
-    """The mode that `weights` were trained with, before they are read; None for random ones.
+def resolve_weights(weights: str, *, backbone: str) -> WeightSource | None:
+    """Where `weights` are, checked as far as that needs no network; None for random ones.
 
     Raises:
         WeightsError: Not found, no weights at all, or known to be another network's.
@@ -318,7 +318,13 @@ def preprocessing_of(weights: str, *, backbone: str) -> str | None:
         from radtransfer.pretrained.read import check_is_weights
 
         check_is_weights(source.file)
-    return source.preprocessing_for(backbone)[0]
+    return source
+
+
+def preprocessing_of(weights: str, *, backbone: str) -> str | None:
+    """The mode that `weights` were trained with, before they are read; None for random ones. Errors as above."""
+    source = resolve_weights(weights, backbone=backbone)
+    return None if source is None else source.preprocessing_for(backbone)[0]
 
 
 def search_folders() -> tuple[Path, ...]:

@@ -144,6 +144,21 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def steps_to(rows: Sequence[dict[str, Any]], threshold: float, *, split: str = "test") -> int | None:
+    """The first step whose AUC on `split` reaches `threshold`; None if it never does.
+
+    Args:
+        rows: Of `curve.csv`, in order; values may be text.
+        threshold: AUC, 0 to 1.
+        split: "val" or "test".
+
+    References:
+        Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figure 7.
+    """
+    reached = (row for row in rows if row["split"] == split and row["auc"] not in (None, ""))
+    return next((int(row["step"]) for row in reached if float(row["auc"]) >= threshold), None)
+
+
 def start_in_words(record: Mapping[str, Any], weights: str) -> str:
     """What the stages of a run really started from, by the plan in its run.json; empty where that has no stages.
 

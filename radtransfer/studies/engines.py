@@ -35,7 +35,7 @@ from radtransfer.runs.folder import write_json, write_text
 from radtransfer.runs.lock import LOCK, locked
 
 if TYPE_CHECKING:  # it imports TensorFlow
-    from radtransfer.training.context import Networks
+    from radtransfer.training.context import ModelCache
 
 Status = Literal["finished", "partly", "failed", "busy"]
 
@@ -58,7 +58,7 @@ class Outcome:
 
 
 def run_cell(
-    config: Config, path: Path, *, progress: Progress | None = None, networks: "Networks | None" = None
+    config: Config, path: Path, *, progress: Progress | None = None, models: "ModelCache | None" = None
 ) -> Outcome:
     """Compute the run in `path`, or go on with it; errors are outcomes.
 
@@ -68,30 +68,30 @@ def run_cell(
         config: The settings; those that a run begun in `path` was begun with count where both mean the same.
         path: The run folder.
         progress: Hears what happens.
-        networks: Those of earlier runs in this process; from `own_networks`.
+        models: Those of earlier runs in this process; from `new_model_cache`.
     """
     started = time.monotonic()
-    outcome = _outcome(config, path, progress, networks)
+    outcome = _outcome(config, path, progress, models)
     return replace(outcome, seconds=round(time.monotonic() - started, 2))
 
 
-def own_networks() -> "Networks":
-    """Networks for a process that computes nothing but runs: what Keras keeps of earlier ones is forgotten.
+def new_model_cache() -> "ModelCache":
+    """A cache for a process that computes nothing but runs: what Keras keeps of earlier ones is forgotten.
 
     Not for each run: what was traced would have to be compiled again.
     """
     import keras
 
-    from radtransfer.training.context import Networks
+    from radtransfer.training.context import ModelCache
 
-    return Networks(before_building=keras.utils.clear_session)
+    return ModelCache(before_building=keras.utils.clear_session)
 
 
-def _outcome(config: Config, path: Path, progress: Progress | None, networks: "Networks | None") -> Outcome:
+def _outcome(config: Config, path: Path, progress: Progress | None, models: "ModelCache | None") -> Outcome:
     from radtransfer.training.run import finetune
 
     try:
-        finetune(_as_begun(config, path), resume=True, progress=progress, networks=networks or own_networks())
+        finetune(_as_begun(config, path), resume=True, progress=progress, models=models or new_model_cache())
     except RunInUseError as error:
         return Outcome("busy", str(error), error.exit_code)
     except FoldsFailedError as error:
@@ -194,20 +194,20 @@ class InProcess:
     def __init__(self, progress: Progress | None = None) -> None:
         self._progress = progress or Progress()
         self._waiting: list[tuple[str, Config, Path]] = []
-        self._networks = None
+        self._models = None
 
     def submit(self, key: str, config: Config, path: Path) -> None:
         self._waiting.append((key, config, path))
 
     def wait(self, hear: Hear, seconds: float) -> list[tuple[str, Outcome]]:
         key, config, path = self._waiting.pop()
-        self._networks = self._networks or own_networks()
+        self._models = self._models or new_model_cache()
 
         def both(name: str, arguments: tuple) -> None:
             getattr(self._progress, name)(*arguments)
             hear(key, name, arguments)
 
-        return [(key, run_cell(config, path, progress=Relay(both), networks=self._networks))]
+        return [(key, run_cell(config, path, progress=Relay(both), models=self._models))]
 
     def close(self) -> None:
         self._waiting.clear()

@@ -18,7 +18,15 @@ from pathlib import Path
 from radtransfer.config.schema import Config
 from radtransfer.errors import RadtransferError, TrainingError
 from radtransfer.process import end_after_signals, import_keras, pin_variables, variables
-from radtransfer.studies.engines import Hear, Outcome, Relay, own_networks, run_cell, thread_environment, with_decoders
+from radtransfer.studies.engines import (
+    Hear,
+    Outcome,
+    Relay,
+    new_model_cache,
+    run_cell,
+    thread_environment,
+    with_decoders,
+)
 
 _PATIENCE = 30.0
 """Seconds that a worker has to end by itself."""
@@ -141,11 +149,11 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
         # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
         signal.signal(signal.SIGTERM, _interrupt)
         end_after_signals(_GRACE)
-        networks, first, last = own_networks(), 0, False
+        models, first, last = new_model_cache(), 0, False
         while not last:
             config, path = pipe.recv()
             progress = Relay(lambda name, arguments: pipe.send((name, arguments)))
-            outcome = run_cell(config, path, progress=progress, networks=networks)
+            outcome = run_cell(config, path, progress=progress, models=models)
             first, runs = first or _memory(), runs - 1
             last = runs == 0 or _memory() > _GROWTH * first
             pipe.send((outcome, last))

@@ -31,11 +31,10 @@ from radtransfer.models.backbone import BACKBONES
 from radtransfer.reports.figures import draw_by_stage, draw_convergence, save_figure, set_subject
 from radtransfer.runs.folder import finished_folds, read_run, write_json, write_rows
 from radtransfer.runs.folder import read_rows as read_rows_folder
-from radtransfer.runs.read import read_record, read_rows, reading
+from radtransfer.runs.read import read_record, read_rows, reading, steps_to
 from radtransfer.studies.file import Cell, paired_runs, reference_run
 from radtransfer.studies.grid import PlannedRun, StudyPlan, data_tables
 from radtransfer.studies.study import Study, StudyArm
-from radtransfer.training.curve import steps_to
 from radtransfer.training.names import look_up
 
 _FIRST = ("level", "run", "kind", "arm")

@@ -48,7 +48,7 @@ def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, .
 
 
 @contextmanager
-def judged_network(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
+def evaluation_mode(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
     """Inside the block averaged weights, if there are any, and statistics from `batches`; after it those of before.
 
     None leaves the statistics. Averaged weights need their own: those that training gathers are of other weights.
@@ -57,28 +57,23 @@ def judged_network(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | 
     References:
         Izmailov et al. 2018, Averaging Weights Leads to Wider Optima (arXiv 1803.05407), section 3.2.
     """
-    with learner.averaged(), _borrowed_statistics(learner, batches):
+    with learner.averaged():
+        if batches is None:
+            yield
+            return
+        layers, seeds = trainable_batch_norms(learner.classifier.model), learner.seeds()
+        before = [(np.array(layer.moving_mean), np.array(layer.moving_variance)) for layer in layers]
+        reestimate_statistics(learner, batches)
         yield
-
-
-@contextmanager
-def _borrowed_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
-    if batches is None:
-        yield
-        return
-    layers, seeds = trainable_batch_norms(learner.classifier.model), learner.seeds()
-    before = [(np.array(layer.moving_mean), np.array(layer.moving_variance)) for layer in layers]
-    reestimate_statistics(learner, batches)
-    yield
-    _set(layers, before)
-    learner.set_seeds(seeds)
+        _set(layers, before)
+        learner.set_seeds(seeds)
 
 
 def share_statistics(source: keras.Model, target: keras.Model) -> int:
     """Set the moving mean and variance of the batch-norm layers of `target` from those of the same name in `source`.
 
     A comparison then sees what weights changed: fine-tuning on other images changes the statistics at once, whatever
-    the learning rate, and with them which rectified channels live.
+    the learning rate, and with them which rectified channels are constant.
 
     Returns:
         How many layers were set.

@@ -1,13 +1,7 @@
-"""The devices that train together, and what the processes that hold them tell each other.
+"""Training on several devices, of one process or of several workers; nothing outside this module knows of workers.
 
-A learner whose network stands on several devices, each of which computes its part of every batch.
-
-The gradient is that of the whole batch, whatever the number of replicas: each divides its sum of losses by the images
-of all, and the gradients are added up. Batch norm normalizes with the images of one replica, as is usual; after every
-step the moving means of all replicas are averaged, and so are the moving variances, so that at any time each replica
-holds the network that is validated and saved.
-
-How a process joins those it trains with, and what it says when one of them is gone.
+A `Coordinator` is what a run asks: who writes, what the chief says, which part of a batch is this process's. Alone
+it agrees with itself at no cost; `Replicas` are copies of the network on several devices.
 """
 
 import hashlib
@@ -15,10 +9,9 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +19,7 @@ import tensorflow as tf
 
 from radtransfer.config.schema import SystemSettings, TrainingSettings
 from radtransfer.errors import ConfigError, WorkerLostError
+from radtransfer.images.pipeline import Batches
 from radtransfer.models.classifier import Classifier
 from radtransfer.models.layers import seed_states
 from radtransfer.process import ONEDNN, derive_seed
@@ -34,68 +28,109 @@ from radtransfer.training.checkpoint import packed, unpacked
 from radtransfer.training.cluster import Cluster, find_cluster, meet
 from radtransfer.training.step import Inputs, Learner
 
+LOGICAL_CPUS = "RADTRANSFER_LOGICAL_CPUS"
+"""Environment variable: as how many devices the CPU counts for `mirrored`, to try it where there is no GPU."""
 
-@dataclass(frozen=True)
-class Replicas:
-    """Copies of one network, one for each device, that take the same steps.
+_SUM, _MEAN = tf.distribute.ReduceOp.SUM, tf.distribute.ReduceOp.MEAN
+
+
+class Coordinator:
+    """One process with one device: its own chief, and every method a no-op.
 
     Attributes:
+        count: Devices that train, in all workers.
+        workers: Processes.
+        worker: The number of this one, from 0; that of the chief, who alone writes.
+    """
+
+    count, workers, worker = 1, 1, 0
+    distributed = False
+
+    @property
+    def is_chief(self) -> bool:
+        return self.worker == 0
+
+    def broadcast(self, value: Any) -> Any:
+        """`value`, plain, as the chief has it."""
+        return value
+
+    def from_chief(self, load: Callable[[], Any]) -> Any:
+        """What the chief loads, to every worker: arrays and a record (see `checkpoint`), or None."""
+        return load()
+
+    def gather(self, batches: list[tuple[tf.Tensor, ...]]) -> list[tuple[tf.Tensor, ...]]:
+        """Tensors of batch after batch, (images of this worker, …), with those of the other workers."""
+        return batches
+
+    def check_same(self, facts: Mapping[str, Any]) -> None:
+        """Raises ConfigError if another worker has other values of `facts` than the chief."""
+
+    def watch(self) -> AbstractContextManager[None]:
+        """Turns the loss of another worker inside the block into a WorkerLostError that names it."""
+        return nullcontext()
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """In which variables are made."""
+        return nullcontext()
+
+    def part(self, batches: Batches) -> Batches:
+        """What this worker reads of every batch."""
+        return batches
+
+    def learner(self, classifier: Classifier, settings: TrainingSettings, **options: Any) -> Learner:
+        """Trains `classifier`; `options` are those of `Learner`."""
+        return Learner(classifier, settings, batch_size=settings.batch_size, **options)
+
+    def record(self) -> dict[str, int]:
+        """For `run.json`; what decides the numbers."""
+        return {}
+
+    def describe(self, training: TrainingSettings, *, batch_norm: bool) -> str:
+        """How the work is spread, and what that means for the settings; "" where it is not."""
+        return ""
+
+
+class Replicas(Coordinator):
+    """Copies of one network, one for each device, that take the same steps.
+
+    Args:
         strategy: TensorFlow's.
         cluster: The processes they are spread over; None for one.
     """
 
-    strategy: tf.distribute.Strategy
-    cluster: Cluster | None = None
+    distributed = True
+
+    def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster | None = None):
+        self.strategy, self.cluster = strategy, cluster
+        self.workers, self.worker = (len(cluster.hosts), cluster.index) if cluster else (1, 0)
 
     @property
     def count(self) -> int:
-        """Replicas in all processes."""
         return self.strategy.num_replicas_in_sync
-
-    @property
-    def workers(self) -> int:
-        """Processes."""
-        return len(self.cluster.hosts) if self.cluster else 1
-
-    @property
-    def worker(self) -> int:
-        """The number of this process, from 0."""
-        return self.cluster.index if self.cluster else 0
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process is the one that writes."""
-        return self.worker == 0
 
     @property
     def local_count(self) -> int:
         """Replicas of this process."""
         return self.count // self.workers
 
-    def record(self) -> dict[str, int]:
-        """For `run.json`; what decides the numbers."""
-        return {"replicas": self.count, "workers": self.workers}
+    def broadcast(self, value: Any) -> Any:
+        return self.from_chief(lambda: ([], value))[1]
 
-    def run(self, function: Callable, *arrays: Any) -> tuple[Any, ...]:
-        """What each replica of this process makes of its part of `arrays`, in order; to be called in a tf.function.
+    def from_chief(self, load: Callable[[], Any]) -> Any:
+        if self.workers == 1:
+            return load()
+        loaded = load() if self.is_chief else None
+        data = b"" if loaded is None else packed(*loaded)
+        size = int(self._sum(tf.constant([len(data) if self.is_chief else 0], tf.int64))[0])
+        data = data if self.is_chief else bytes(size)
+        words = np.frombuffer(data + bytes(-size % 4), np.int32)
+        data = self._sum(tf.constant(words)).numpy().tobytes()[:size]
+        return loaded if self.is_chief or not data else unpacked(data)
 
-        Args:
-            function: Runs in the context of a replica.
-            arrays: Tensors, or lists of them, (images of this process, …): each replica gets an equal part.
-        """
-
-        def of_replica(*arrays: Any) -> Any:
-            number = tf.distribute.get_replica_context().replica_id_in_sync_group % self.local_count
-            return function(*tf.nest.map_structure(lambda array: self._part(array, number), arrays))
-
-        results = self.strategy.run(of_replica, args=arrays)
-        return self.strategy.experimental_local_results(results)
-
-    def _part(self, array: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        if self.local_count == 1:
-            return array
-        with tf.device("/device:CPU:0"):  # so that no more than the part goes to the device
-            return tf.reshape(array, (self.local_count, -1, *array.shape[1:]))[number]
+    def gather(self, batches: list[tuple[tf.Tensor, ...]]) -> list[tuple[tf.Tensor, ...]]:
+        columns = [np.stack([array.numpy() for array in column]) for column in zip(*batches, strict=True)]
+        joined = [np.concatenate(self.gathered(column), axis=1) for column in columns]
+        return list(zip(*map(tf.constant, joined), strict=True))
 
     def gathered(self, array: np.ndarray) -> np.ndarray:
         """(workers, …): `array`, of one shape and dtype everywhere, from each process."""
@@ -104,31 +139,10 @@ class Replicas:
         words = np.frombuffer(array.tobytes() + bytes(-array.nbytes % 4), np.int32)
         mine = np.zeros((self.workers, len(words)), np.int32)
         mine[self.worker] = words
-        all_words = self._sum(tf.constant(mine)).numpy()
-        return np.stack(
-            [np.frombuffer(row.tobytes()[: array.nbytes], array.dtype).reshape(array.shape) for row in all_words]
-        )
-
-    def from_chief(self, load: Callable[[], Any]) -> Any:
-        """What the chief loads, to every process: arrays and a record (see `checkpoint`), or None."""
-        if self.workers == 1:
-            return load()
-        loaded = load() if self.is_chief else None
-        data = self._broadcast(b"" if loaded is None else packed(*loaded))
-        if self.is_chief or not data:
-            return loaded
-        return unpacked(data)
-
-    def record_from_chief(self, value: Any) -> Any:
-        """`value`, plain, as the chief has it."""
-        return self.from_chief(lambda: ([], value))[1]
+        rows = [row.tobytes()[: array.nbytes] for row in self._sum(tf.constant(mine)).numpy()]
+        return np.stack([np.frombuffer(row, array.dtype).reshape(array.shape) for row in rows])
 
     def check_same(self, facts: Mapping[str, Any]) -> None:
-        """Nothing is trained together that differs.
-
-        Raises:
-            ConfigError: Another process has other values of `facts` than the chief.
-        """
         digests = [hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest() for value in facts.values()]
         every = self.gathered(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
         differing = (every != every[0]).any(axis=2)
@@ -139,11 +153,82 @@ class Replicas:
                 f"with the same version, settings, weights, images and {ONEDNN}; only --worker-index differs."
             )
 
-    def _broadcast(self, data: bytes) -> bytes:
-        size = int(self._sum(tf.constant([len(data) if self.is_chief else 0], tf.int64))[0])
-        data = data if self.is_chief else bytes(size)
-        words = np.frombuffer(data + bytes(-size % 4), np.int32)
-        return self._sum(tf.constant(words)).numpy().tobytes()[:size]
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """As in `Coordinator`: TensorFlow notices at once when a process ends, after ten seconds when it hangs."""
+        try:
+            yield
+        except (
+            tf.errors.UnavailableError,
+            tf.errors.AbortedError,
+            tf.errors.CancelledError,
+            tf.errors.DeadlineExceededError,
+            tf.errors.InternalError,
+            tf.errors.FailedPreconditionError,
+            tf.errors.UnknownError,
+        ) as error:
+            if self.cluster is None:
+                raise
+            gone = [f"worker {i} ({self.cluster.hosts[i]})" for i in self.cluster.unreachable()]
+            said = "" if gone else f" TensorFlow says: {_last_line(error)}"
+            raise WorkerLostError(
+                f"{' and '.join(gone) or 'Another worker'} is gone or hangs, so that {self.cluster.title} cannot go "
+                "on. See what ended it there, then start every worker again with --resume: the run goes on after its "
+                f"last finished epoch.{said}"
+            ) from error
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return self.strategy.scope()
+
+    def part(self, batches: Batches) -> Batches:
+        return batches.part(self.worker, self.workers)
+
+    def learner(self, classifier: Classifier, settings: TrainingSettings, **options: Any) -> Learner:
+        return ReplicatedLearner(classifier, settings, replicas=self, **options)
+
+    def record(self) -> dict[str, int]:
+        return {"replicas": self.count, "workers": self.workers}
+
+    def describe(self, training: TrainingSettings, *, batch_norm: bool) -> str:
+        size, where = training.batch_size // self.count, "on this machine"
+        batch = f"batch {training.batch_size} of all together, {size} images a replica"
+        if self.cluster is not None:
+            where = (
+                f"in {self.workers} workers, {self.local_count} each; this is {self.cluster.title}; "
+                "worker 0 writes the run folder, the others nothing"
+            )
+            batch += f"; each worker reads its part of every batch, {size * self.local_count} images"
+        lines = [
+            f"{self.count} {where}",
+            batch,
+            f"learning rate {training.learning_rate:g} as given: it is that of all together and is not scaled",
+        ]
+        if batch_norm:
+            lines.append(
+                "batch norm sees the images of one replica at a time; its moving statistics are averaged over "
+                "replicas after every step"
+            )
+        return "\n".join(lines)
+
+    def run(self, function: Callable, *arrays: Any) -> tuple[Any, ...]:
+        """What each replica of this process makes of its part of `arrays`, in order; to be called in a tf.function.
+
+        Args:
+            function: Runs in the context of a replica.
+            arrays: Tensors, or lists of them, (images of this process, …): each replica gets an equal part.
+        """
+
+        def part(array: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+            if self.local_count == 1:
+                return array
+            with tf.device("/device:CPU:0"):  # so that no more than the part goes to the device
+                return tf.reshape(array, (self.local_count, -1, *array.shape[1:]))[number]
+
+        def of_replica(*arrays: Any) -> Any:
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group % self.local_count
+            return function(*tf.nest.map_structure(lambda array: part(array, number), arrays))
+
+        return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=arrays))
 
     @cached_property
     def _sum(self) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -152,7 +237,7 @@ class Replicas:
         def of_replica(array: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             first = context.replica_id_in_sync_group % self.local_count == 0
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, array * tf.cast(first, array.dtype))
+            return context.all_reduce(_SUM, array * tf.cast(first, array.dtype))
 
         def total(array: tf.Tensor) -> tf.Tensor:
             return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=(array,)))[0]
@@ -160,11 +245,13 @@ class Replicas:
         return tf.function(total, reduce_retracing=True)
 
 
-_SUM, _MEAN = tf.distribute.ReduceOp.SUM, tf.distribute.ReduceOp.MEAN
-
-
 class ReplicatedLearner(Learner):
     """Trains as `Learner` does, on many devices; every process makes it and calls it alike.
+
+    The gradient is that of the whole batch, whatever the number of replicas: each divides its sum of losses by the
+    images of all, and the gradients are added up. Batch norm normalizes with the images of one replica, as is usual;
+    after every step the moving means of all replicas are averaged, and so are the moving variances, so that at any
+    time each replica holds the network that is validated and saved.
 
     `train`, `evaluate` and `observe` take this process's part of the batch.
 
@@ -174,6 +261,7 @@ class ReplicatedLearner(Learner):
         replicas: They.
         jit: Compile what a replica computes with XLA; the exchange and the update are not.
         frozen: Names of layers that do not train.
+        from_features: Must be False: a batch holds images.
     """
 
     def __init__(
@@ -184,26 +272,16 @@ class ReplicatedLearner(Learner):
         replicas: Replicas,
         jit: bool,
         frozen: frozenset[str] = frozenset(),
+        from_features: bool = False,
     ):
         self._replicas = replicas
         self._replica_gradients = tf.function(super()._gradients, jit_compile=jit)
         self._replica_evaluate = tf.function(super()._evaluate, jit_compile=jit)
-        self._replica_logits = tf.function(self._training_logits, jit_compile=jit)
-        with replicas.strategy.scope():
+        self._replica_logits = tf.function(partial(self._logits, training=True), jit_compile=jit)
+        with replicas.scope():
             super().__init__(
-                classifier,
-                settings,
-                batch_size=settings.batch_size // replicas.workers,
-                jit=False,
-                frozen=frozen,
+                classifier, settings, batch_size=settings.batch_size // replicas.workers, jit=False, frozen=frozen
             )
-
-    @property
-    def is_chief(self) -> bool:
-        return self._replicas.is_chief
-
-    def from_chief(self, load: Any) -> Any:
-        return self._replicas.from_chief(load)
 
     def reset(self, class_weights: np.ndarray) -> None:
         """As `Learner.reset`; besides, every process takes over the chief's weights."""
@@ -226,12 +304,6 @@ class ReplicatedLearner(Learner):
         of_replicas = [derive_seed(seed, "replica", number) if number else seed for number in numbers]
         places = range(len(seed_states(self.classifier.model)))
         self.set_seeds([np.array([[own, place << 32] for own in of_replicas]) for place in places])
-
-    def whole(self, found: list[tuple[tf.Tensor, ...]]) -> list[tuple[tf.Tensor, ...]]:
-        """`found`, batch by batch (images of this process, …), with those of the other processes."""
-        columns = [np.stack([array.numpy() for array in column]) for column in zip(*found, strict=True)]
-        joined = [np.concatenate(self._replicas.gathered(column), axis=1) for column in columns]
-        return list(zip(*map(tf.constant, joined), strict=True))
 
     def _seed_copies(self) -> list[tuple[tf.Variable, ...]]:
         copies = self._replicas.strategy.experimental_local_results
@@ -262,9 +334,6 @@ class ReplicatedLearner(Learner):
         self._average(tf.distribute.get_replica_context(), from_zero=True)
         return tf.zeros([])
 
-    def _training_logits(self, inputs: Inputs) -> tf.Tensor:
-        return self._logits(inputs, training=True)
-
     def _average(self, context: tf.distribute.ReplicaContext, *, from_zero: bool = False) -> None:
         """Average the moving statistics over all replicas.
 
@@ -287,33 +356,19 @@ class ReplicatedLearner(Learner):
             layer.moving_variance.assign(variance)
 
 
-def _all_reduce_mean(context: tf.distribute.ReplicaContext, arrays: list[tf.Tensor]) -> list[tf.Tensor]:
+def _all_reduce_mean(context: tf.distribute.ReplicaContext, arrays: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Of vectors, in one exchange."""
     joined = context.all_reduce(_MEAN, tf.concat([tf.convert_to_tensor(array) for array in arrays], axis=0))
     return tf.split(joined, [array.shape[0] for array in arrays])
 
 
-LOGICAL_CPUS = "RADTRANSFER_LOGICAL_CPUS"
-"""Environment variable: as how many devices the CPU counts for `mirrored`, to try it where there is no GPU."""
-
-_GONE = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.UnknownError,
-)
-"""What TensorFlow raises in a process when another one is gone."""
-
 _joined: dict[Cluster | None, Replicas] = {}
 
 
-def join(settings: SystemSettings, *, notify: Callable[[str], None] = lambda _: None) -> Replicas | None:
-    """The replicas that the settings ask for; None for an ordinary run.
+def join(settings: SystemSettings, *, notify: Callable[[str], None] = lambda _: None) -> Coordinator:
+    """The coordinator of the run that the settings ask for.
 
-    To be called before TensorFlow computes anything; again, it gives the same ones. Under `multiworker` it returns
+    To be called before TensorFlow computes anything; again, it gives the same one. Under `multiworker` it returns
     when every worker is there.
 
     Args:
@@ -326,40 +381,10 @@ def join(settings: SystemSettings, *, notify: Callable[[str], None] = lambda _: 
     """
     cluster = find_cluster(settings)
     if settings.distribute == "none":
-        return None
+        return Coordinator()
     if cluster not in _joined:
         _joined[cluster] = Replicas(_mirrored() if cluster is None else _of_workers(cluster, notify), cluster)
     return _joined[cluster]
-
-
-@contextmanager
-def lost_workers(replicas: Replicas | None) -> Iterator[None]:
-    """Turns the loss of another process into an error that names it.
-
-    TensorFlow notices at once when a process ends, and after about ten seconds when it hangs or is cut off.
-
-    Raises:
-        WorkerLostError: It is gone.
-    """
-    try:
-        yield
-    except _GONE as error:
-        if replicas is None or replicas.cluster is None:
-            raise
-        cluster = replicas.cluster
-        gone = [f"worker {i} ({cluster.hosts[i]})" for i in cluster.unreachable()]
-        said = "" if gone else f" TensorFlow says: {_last_line(error)}"
-        raise WorkerLostError(
-            f"{' and '.join(gone) or 'Another worker'} is gone or hangs, so that {cluster.title} cannot go on. "
-            "See what ended it there, then start every worker again with --resume: the run goes on after its last "
-            f"finished epoch.{said}"
-        ) from error
-
-
-def _last_line(error: tf.errors.OpError) -> str:
-    """What an error says, without where in the graph."""
-    lines = [line.strip() for line in error.message.splitlines()]
-    return next((line for line in reversed(lines) if line and not line.startswith(("[[", "File ", "(0)"))), "nothing")
 
 
 def _mirrored() -> tf.distribute.Strategy:
@@ -399,6 +424,12 @@ def _of_workers(cluster: Cluster, notify: Callable[[str], None]) -> tf.distribut
     finally:
         if threading.current_thread() is threading.main_thread() and callable(handler):
             signal.signal(signal.SIGTERM, handler)  # TensorFlow has put its own in its place, which only takes note
+
+
+def _last_line(error: tf.errors.OpError) -> str:
+    """What an error says, without where in the graph."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    return next((line for line in reversed(lines) if line and not line.startswith(("[[", "File ", "(0)"))), "nothing")
 
 
 def _too_late(what: str) -> ConfigError:

@@ -2,16 +2,14 @@
 
 Every epoch is a pure function of the weights it starts from, the seed, the fold and its number, so that a killed
 run goes on to the very result of an uninterrupted one.
-
-What one fold trains and validates on, whatever its batches hold: images, or kept features of them.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +17,71 @@ import numpy as np
 import tensorflow as tf
 
 from radtransfer.config.schema import TrainingSettings
+from radtransfer.data.splits import Fold
 from radtransfer.errors import OutOfMemoryError, TrainingError
+from radtransfer.evaluation.metrics import accuracy, curve_figures, exact_auc
+from radtransfer.evaluation.scoring import Scoring
+from radtransfer.images.pipeline import Batches, epoch_order
 from radtransfer.process import EpochReporter, derive_seed
 from radtransfer.runs.folder import write_rows
-from radtransfer.training.batch_norm import judged_network, reestimate_statistics, trainable_batch_norms
+from radtransfer.training.batch_norm import IMAGES, evaluation_mode, reestimate_statistics, trainable_batch_norms
 from radtransfer.training.checkpoint import load_checkpoint, save_checkpoint
-from radtransfer.training.curve import HeldOut, curve_rows
+from radtransfer.training.distributed import Coordinator
 from radtransfer.training.step import Evaluator, Learner, learning_rate
-
-Batches = Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
-"""(images, targets, weights) of one fixed shape; a row of weight 0 only fills the batch."""
-
-
-@dataclass(frozen=True)
-class FoldData:
-    """What one fold trains and validates on.
-
-    Attributes:
-        epoch: The training batches of an epoch (from 1), shuffled and augmented for it.
-        plain: Some training images as they are, for batch-norm statistics.
-        validation: The validation batches, in table order.
-        steps: Batches in an epoch.
-        images: Training images.
-        auc: Exact AUC of validation probabilities (images, classes); None where it is not defined.
-        accuracy: Their accuracy.
-        watched: What the curve is drawn on.
-    """
-
-    epoch: Callable[[int], Batches]
-    plain: Callable[[], Batches]
-    validation: Callable[[], Batches]
-    steps: int
-    images: int
-    auc: Callable[[np.ndarray], float | None]
-    accuracy: Callable[[np.ndarray], float | None]
-    watched: Sequence[HeldOut] = ()
-
+from radtransfer.transfer.frozen import FeatureBatches, UncachedFeatures
 
 HISTORY = ("epoch", "step", "learning_rate", "loss", "val_loss", "val_auc", "val_accuracy")
 """The columns of `history.csv`."""
 
 _LOOK = 100
-"""Steps after which an epoch looks whether its loss is still a number: a look waits for the device."""
+"""Steps after which an epoch looks whether its loss is finite: a look waits for the device."""
+
+Epoch = Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+"""Batches (images, targets, weights) of one fixed shape; a row of weight 0 only fills the batch."""
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """What one fold trains and validates on: images, or features of them.
+
+    Attributes:
+        batches: Of every image of the table.
+        targets: float32 (images, classes) of them; NaN where unknown.
+        fold: Who trains, validates and tests.
+        scoring: Which questions the outputs answer.
+        batch_size: Images in a step, of all workers together.
+    """
+
+    batches: Batches | FeatureBatches | UncachedFeatures
+    targets: np.ndarray
+    fold: Fold
+    scoring: Scoring
+    batch_size: int
+
+    @cached_property
+    def training(self) -> np.ndarray:
+        """Table rows of the training images."""
+        return np.flatnonzero(self.fold.split == "train")
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.training) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Epoch:
+        """The training batches of an epoch (from 1), shuffled and augmented for it."""
+        return self.batches.shuffled(epoch, rows=self.training, seed=self.fold.seed, fold=self.fold.number)
+
+    def plain(self) -> Epoch:
+        """Some training images as they are, for batch-norm statistics."""
+        # Epochs count from 1: the order of epoch 0 is free to choose them.
+        order = epoch_order(len(self.training), seed=self.fold.seed, fold=self.fold.number, epoch=0)
+        return self.batches.in_order(self.training[order[:IMAGES]])
+
+    def held_out(self, split: str) -> tuple[Epoch, np.ndarray]:
+        """The batches of a split in table order, and their targets."""
+        rows = np.flatnonzero(self.fold.split == split)
+        return self.batches.in_order(rows), self.targets[rows]
 
 
 @dataclass
@@ -98,6 +119,7 @@ def fit(
     seed: int,
     folder: Path,
     settled_after: int,
+    coordinator: Coordinator,
     reporter: EpochReporter,
 ) -> FitState:
     """Train until the last epoch or until patience runs out; leave the best epoch's weights in the network.
@@ -107,42 +129,51 @@ def fit(
     validated, watched and kept, with statistics of their own; the weights that train go on beside them.
 
     Raises:
-        TrainingError: The loss is no longer a number.
-        RunError: The checkpoint is damaged, or of another network.
+        TrainingError: The loss is NaN or infinite.
+        RunError: The checkpoint is damaged, or of a different network.
     """
-    state, averaging = _continue_from(learner, folder), bool(learner.averages)
+    state, averaging = _continue_from(learner, folder, coordinator), bool(learner.averages)
     settled = math.inf if averaging else settled_after
+
+    def watch_within(step: int, epoch: int) -> None:
+        if _is_watched(settings, step):
+            with evaluation_mode(learner, data.plain() if step < settled else None):
+                state.curve.extend(_curve_rows(learner, data, coordinator, step, epoch))
+
     while state.epoch < settings.epochs and not state.stopped:
         started = time.monotonic()
-        watch = _watcher(learner, data, settings, state)
-        inner = partial(watch, judged=lambda step: judged_network(learner, data.plain() if step < settled else None))
-        row = _run_epoch(learner, data, settings, epoch=state.epoch + 1, seed=seed, reporter=reporter, watch=inner)
+        row = _train_epoch(learner, data, settings, state.epoch + 1, seed=seed, reporter=reporter, watch=watch_within)
         reestimated = row["step"] < settled and bool(trainable_batch_norms(learner.classifier.model))
         if reestimated and not averaging:
             reestimate_statistics(learner, data.plain())
-        with judged_network(learner, data.plain() if averaging else None):
-            watch(row["step"], row["epoch"])
-            row |= _validate(learner, data, row, folder)
-            _judge(state, row, settings, reestimated=reestimated)
+        with evaluation_mode(learner, data.plain() if averaging else None):
+            if _is_watched(settings, row["step"]):
+                state.curve.extend(_curve_rows(learner, data, coordinator, row["step"], row["epoch"]))
+            row |= _validate(learner, data, coordinator, row, folder)
+            update_best(state, row, settings, reestimated=reestimated)
             state.seconds += time.monotonic() - started
-            if learner.is_chief:
-                _save_best(learner, state, folder)
-        if learner.is_chief:
+            if coordinator.is_chief and state.best_epoch == state.epoch:
+                weights = (np.array(variable) for variable in learner.classifier.model.weights)
+                save_checkpoint(folder / "best.npz", weights, {})
+        if coordinator.is_chief:
             _save(learner, state, folder)
         reporter.epoch(row, best=state.best_epoch == row["epoch"], seconds=time.monotonic() - started)
-    best, _ = learner.from_chief(lambda: load_checkpoint(folder / "best.npz"))
+    best, _ = coordinator.from_chief(lambda: load_checkpoint(folder / "best.npz"))
     learner.classifier.model.set_weights(best)
     return state
 
 
-def predict(evaluator: Evaluator, batches: Batches) -> tuple[np.ndarray, float]:
-    """Probabilities of the rows that count, float32 (images, classes), and their mean loss."""
+def predict(evaluator: Evaluator, batches: Epoch, coordinator: Coordinator | None = None) -> tuple[np.ndarray, float]:
+    """Probabilities of the rows that count, float32 (images, classes), and their mean loss.
+
+    With a coordinator, `batches` are this worker's part, and what comes back is of all.
+    """
     found = []
     for images, targets, weights in batches:
         # Nothing waits for a result here, so that a device computes while the next batch is fetched.
         found.append((*evaluator.evaluate(images, targets), weights))
     parts, total, count = [], 0.0, 0
-    for probabilities, losses, weights in evaluator.whole(found):
+    for probabilities, losses, weights in coordinator.gather(found) if coordinator else found:
         counts = weights.numpy() > 0
         parts.append(probabilities.numpy()[counts])
         total += float(losses.numpy()[counts].sum(dtype=np.float64))
@@ -150,90 +181,7 @@ def predict(evaluator: Evaluator, batches: Batches) -> tuple[np.ndarray, float]:
     return np.concatenate(parts), total / count
 
 
-@contextmanager
-def memory_errors(settings: TrainingSettings) -> Iterator[None]:
-    """Turns running out of memory, of the device or of the machine, into an error that says what helps."""
-    try:
-        yield
-    except (tf.errors.ResourceExhaustedError, MemoryError):
-        raise OutOfMemoryError(
-            f"Out of memory at batch size {settings.batch_size}. Try --batch-size {max(settings.batch_size // 2, 1)}, "
-            "a smaller --image-size, or --precision mixed_bfloat16 on a GPU."
-        ) from None
-
-
-def _continue_from(learner: Learner, folder: Path) -> FitState:
-    file = folder / "checkpoint.npz"
-    saved = learner.from_chief(lambda: load_checkpoint(file) if file.exists() else None)
-    if saved is None:
-        return FitState()
-    arrays, record = saved
-    learner.restore(arrays)
-    return FitState(**record)
-
-
-def _run_epoch(
-    learner: Learner,
-    data: FoldData,
-    settings: TrainingSettings,
-    *,
-    epoch: int,
-    seed: int,
-    reporter: EpochReporter,
-    watch: Callable[[int, int], None],
-) -> dict[str, Any]:
-    learner.seed_epoch(derive_seed(seed, "dropout", epoch))
-    total, step, rate = 0.0, (epoch - 1) * data.steps, 0.0
-    for done, batch in enumerate(data.epoch(epoch), start=1):
-        rate = learning_rate(settings, step=step, steps_per_epoch=data.steps)
-        learner.optimizer.learning_rate = rate
-        total += learner.train(*batch)
-        step += 1
-        if done % _LOOK == 0 and not math.isfinite(total):
-            break  # validation says what it means
-        if done < data.steps:  # the last step is watched after the epoch, whose end has statistics of its own
-            watch(step, epoch)
-        reporter.step(epoch, done, data.steps)
-    return {"epoch": epoch, "step": step, "learning_rate": rate, "loss": float(total) / data.images}
-
-
-def _watcher(learner: Learner, data: FoldData, settings: TrainingSettings, state: FitState) -> Callable[..., None]:
-    """Adds to the curve when a step asks for it, and leaves the network as it was."""
-
-    def watch(step: int, epoch: int, judged: Callable[[int], AbstractContextManager] = nullcontext) -> None:
-        if settings.eval_every is None or step % settings.eval_every:
-            return
-        with judged(step):
-            state.curve += curve_rows(lambda batches: predict(learner, batches), data.watched, step=step, epoch=epoch)
-
-    return watch
-
-
-def _validate(learner: Learner, data: FoldData, row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The validation columns of a row of the history."""
-    _check_finite(row["loss"], row, folder)
-    probabilities, loss = predict(learner, data.validation())
-    _check_finite(loss, row, folder)
-    figures = {"val_loss": loss, "val_auc": data.auc(probabilities), "val_accuracy": data.accuracy(probabilities)}
-    return learner.from_chief(lambda: ([], figures))[1]
-
-
-def _check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:
-    if math.isfinite(loss):
-        return
-    good = folder / "checkpoint.npz"
-    last = (
-        f" The last good checkpoint, of epoch {row['epoch'] - 1}, is {good}."
-        if good.is_file()
-        else " No epoch was finished before it."
-    )
-    raise TrainingError(
-        f"The loss became {loss} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
-        f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"
-    )
-
-
-def _judge(state: FitState, row: dict[str, Any], settings: TrainingSettings, *, reestimated: bool) -> None:
+def update_best(state: FitState, row: dict[str, Any], settings: TrainingSettings, *, reestimated: bool) -> None:
     """Is this the best epoch so far? A tie in AUC or accuracy goes to the lower loss."""
     state.epoch = row["epoch"]
     state.history.append(row)
@@ -246,10 +194,101 @@ def _judge(state: FitState, row: dict[str, Any], settings: TrainingSettings, *, 
     state.stopped = settings.patience is not None and state.waited >= settings.patience
 
 
-def _save_best(learner: Learner, state: FitState, folder: Path) -> None:
-    if state.best_epoch == state.epoch:
-        weights = (np.array(variable) for variable in learner.classifier.model.weights)
-        save_checkpoint(folder / "best.npz", weights, {})
+@contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Turns running out of memory, of the device or of the machine, into an error that says what helps."""
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        raise OutOfMemoryError(
+            f"Out of memory at batch size {batch_size}. Try --batch-size {max(batch_size // 2, 1)}, "
+            "a smaller --image-size, or --precision mixed_bfloat16 on a GPU."
+        ) from None
+
+
+def _continue_from(learner: Learner, folder: Path, coordinator: Coordinator) -> FitState:
+    file = folder / "checkpoint.npz"
+    saved = coordinator.from_chief(lambda: load_checkpoint(file) if file.exists() else None)
+    if saved is None:
+        return FitState()
+    arrays, record = saved
+    learner.restore(arrays)
+    return FitState(**record)
+
+
+def _train_epoch(
+    learner: Learner,
+    data: FoldData,
+    settings: TrainingSettings,
+    epoch: int,
+    *,
+    seed: int,
+    reporter: EpochReporter,
+    watch: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """The training columns of the epoch's row of the history."""
+    learner.seed_epoch(derive_seed(seed, "dropout", epoch))
+    total, step, rate = 0.0, (epoch - 1) * data.steps, 0.0
+    for done, batch in enumerate(data.epoch(epoch), start=1):
+        rate = learning_rate(settings, step=step, steps_per_epoch=data.steps)
+        learner.optimizer.learning_rate = rate
+        total += learner.train(*batch)
+        step += 1
+        if done % _LOOK == 0 and not math.isfinite(total):
+            break  # validation says what it means
+        if done < data.steps:  # the last step is watched after the epoch, whose end has statistics of its own
+            watch(step, epoch)
+        reporter.step(epoch, done, data.steps)
+    return {"epoch": epoch, "step": step, "learning_rate": rate, "loss": float(total) / len(data.training)}
+
+
+def _is_watched(settings: TrainingSettings, step: int) -> bool:
+    return settings.eval_every is not None and step % settings.eval_every == 0
+
+
+def _curve_rows(
+    learner: Learner, data: FoldData, coordinator: Coordinator, step: int, epoch: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of `curve.csv`. Test images are looked at here and decide nothing: not the best epoch, not when to stop."""
+    for split in ("val", "test"):
+        batches, targets = data.held_out(split)
+        probabilities, loss = predict(learner, batches, coordinator)
+        auc, by_class = curve_figures(targets, probabilities, scoring=data.scoring)
+        row = {"step": step, "epoch": epoch, "split": split, "loss": loss, "auc": auc}
+        yield row | {f"auc_{name}": value for name, value in by_class.items()}
+
+
+def _validate(
+    learner: Learner, data: FoldData, coordinator: Coordinator, row: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """The validation columns of a row of the history."""
+    check_finite(row["loss"], row, folder)
+    batches, targets = data.held_out("val")
+    probabilities, loss = predict(learner, batches, coordinator)
+    check_finite(loss, row, folder)
+    return coordinator.broadcast(
+        {
+            "val_loss": loss,
+            "val_auc": exact_auc(targets, probabilities, data.scoring),
+            "val_accuracy": accuracy(targets, probabilities, data.scoring),
+        }
+    )
+
+
+def check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:
+    """Raises TrainingError if the loss of an epoch is NaN or infinite; names the last good checkpoint."""
+    if math.isfinite(loss):
+        return
+    good = folder / "checkpoint.npz"
+    last = (
+        f" The last good checkpoint, of epoch {row['epoch'] - 1}, is {good}."
+        if good.is_file()
+        else " No epoch was finished before it."
+    )
+    raise TrainingError(
+        f"The loss became {loss} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
+        f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"
+    )
 
 
 def _save(learner: Learner, state: FitState, folder: Path) -> None:

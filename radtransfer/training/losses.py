@@ -1,7 +1,7 @@
-"""Losses per image, from logits, in float32, blind to labels that are not known."""
+"""Losses per image, from logits, in float32, ignoring labels that are not known."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,15 +32,22 @@ def make_loss(name: str, *, activation: str) -> Loss:
     import tensorflow as tf
 
     check_loss(name, activation=activation)
-    if name == "auto":
-        name = "categorical_crossentropy" if activation == "softmax" else "binary_crossentropy"
-    log_probabilities = _log_softmax if activation == "softmax" else _log_sigmoid
-    entropy = _categorical if name == "categorical_crossentropy" else _binary
+    categorical = name == "categorical_crossentropy" or (name == "auto" and activation == "softmax")
 
     def loss(targets: "tf.Tensor", logits: "tf.Tensor", weights: "tf.Tensor") -> "tf.Tensor":
-        known = tf.logical_not(tf.math.is_nan(targets))
-        log_p, log_not_p = log_probabilities(tf.cast(logits, tf.float32))
-        return entropy(tf.where(known, targets, 0.0), log_p, log_not_p, weights, tf.cast(known, tf.float32))
+        is_known = tf.logical_not(tf.math.is_nan(targets))
+        logits = tf.cast(logits, tf.float32)
+        if activation == "softmax":
+            log_p = tf.nn.log_softmax(logits)
+            # log(1 - p): the softmax mass of all other classes, bounded as Keras bounds probabilities.
+            log_not_p = tf.math.log(tf.clip_by_value(1.0 - tf.exp(log_p), 1e-7, 1.0))
+        else:
+            log_p, log_not_p = tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
+        targets, known = tf.where(is_known, targets, 0.0), tf.cast(is_known, tf.float32)
+        if categorical:
+            return -tf.reduce_sum(weights * targets * log_p, axis=1)
+        terms = -(weights * targets * log_p + (1.0 - targets) * log_not_p) * known
+        return tf.reduce_sum(terms, axis=1) / tf.maximum(tf.reduce_sum(known, axis=1), 1.0)
 
     return loss
 
@@ -79,30 +86,3 @@ def class_weights(
     if task == "multilabel":
         return ((np.sum(~np.isnan(targets), axis=0) - np.nansum(targets, axis=0)) / positives).astype(np.float32)
     return (len(targets) / (len(classes) * positives)).astype(np.float32)
-
-
-def _categorical(targets: Any, log_p: Any, log_not_p: Any, weights: Any, known: Any) -> "tf.Tensor":
-    import tensorflow as tf
-
-    return -tf.reduce_sum(weights * targets * log_p, axis=1)
-
-
-def _binary(targets: Any, log_p: Any, log_not_p: Any, weights: Any, known: Any) -> "tf.Tensor":
-    import tensorflow as tf
-
-    terms = -(weights * targets * log_p + (1.0 - targets) * log_not_p) * known
-    return tf.reduce_sum(terms, axis=1) / tf.maximum(tf.reduce_sum(known, axis=1), 1.0)
-
-
-def _log_sigmoid(logits: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
-    import tensorflow as tf
-
-    return tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
-
-
-def _log_softmax(logits: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
-    import tensorflow as tf
-
-    log_p = tf.nn.log_softmax(logits)
-    # log(1 - p): the softmax mass of all other classes, bounded as Keras bounds probabilities.
-    return log_p, tf.math.log(tf.clip_by_value(1.0 - tf.exp(log_p), 1e-7, 1.0))

@@ -1,17 +1,13 @@
 """The learning-rate range test: a few hundred steps with a rising rate, and what their losses suggest.
 
-What the losses of a learning-rate range test suggest.
-
 References:
     Smith 2017, Cyclical Learning Rates for Training Neural Networks (arXiv 1506.01186), section 3.3.
-
-Trains a network for a few hundred steps with a rising learning rate, and forgets it.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +23,7 @@ from radtransfer.runs.folder import write_json, write_rows
 from radtransfer.training.prepare import RunInputs, prepare
 
 if TYPE_CHECKING:  # it imports TensorFlow
-    from radtransfer.training.context import Experiment
+    from radtransfer.training.context import TrainingContext
 
 FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))
 """What a search writes."""
@@ -218,16 +214,16 @@ def find_rate(
     # What is kept for later runs is left alone, and the images of a few hundred steps need no second reading.
     elsewhere = {"system.cache": "none", "system.cache_features": False, "system.distribute": "none", "track": ()}
     config = changed_config(config, elsewhere)
-    experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
-    training, images = config.training, f"the training images of fold {experiment.folds[0].number}"
+    context = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
+    training, images = config.training, f"the training images of fold {context.folds[0].number}"
     line = f"{training.optimizer}, batch {training.batch_size}, augmentation {training.augmentation}, learning rate "
     line += f"{low:g} to {high:g} in {steps} steps on {images}, seed {config.seed}"
-    progress.plan({**plan_lines(experiment, None), "train": line})
-    if experiment.head_learner is not None:
+    progress.plan({**plan_lines(context, None), "train": line})
+    if context.head_learner is not None:
         progress.note("the head does not train alone first here: the rate is that of everything")
     rates = sweep(low, high, steps)
-    with memory_errors(config.training):
-        losses, left = _train(experiment, rates, width, progress)
+    with memory_errors(training.batch_size):
+        losses, left = _losses_by_rate(context, rates, width, progress)
     kept = losses[:-1] if left and not math.isfinite(losses[-1]) else losses
     if len(kept) < width:
         raise TrainingError(f"The loss left after {len(losses)} steps, at {rates[len(losses) - 1]:.2g}. Lower --from.")
@@ -254,32 +250,20 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
     return [out / name for name in FILES]
 
 
-def _train(experiment: "Experiment", rates: np.ndarray, width: int, progress: Progress) -> tuple[list[float], bool]:
+def _losses_by_rate(
+    context: "TrainingContext", rates: np.ndarray, width: int, progress: Progress
+) -> tuple[list[float], bool]:
     """The loss of each step, and whether it left."""
-    from radtransfer.transfer.initialize import start
-
-    fold, learner = experiment.folds[0], experiment.learner
-    start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=experiment.fold_seed(fold))
-    learner.reset(experiment.class_weights(fold))
-    learner.seed_epoch(experiment.fold_seed(fold))
-    count, losses = partial(progress.count, "steps"), []
-    for batch in _batches(experiment, len(rates)):
-        learner.optimizer.learning_rate = float(rates[len(losses)])
+    fold, learner, losses = context.folds[0], context.learner, []
+    context.start(fold)
+    context.reset(learner, fold)
+    learner.seed_epoch(context.seed(fold))
+    data = context.fold_data(fold, context.batches)
+    batches = itertools.chain.from_iterable(map(data.epoch, itertools.count(1)))
+    for rate, batch in zip(rates, batches, strict=False):
+        learner.optimizer.learning_rate = float(rate)
         losses.append(float(learner.train(*batch)) / float(batch[2].numpy().sum()))
-        count(len(losses), len(rates))
+        progress.count("steps", len(losses), len(rates))
         if diverged(losses, width):
             return losses, True
     return losses, False
-
-
-def _batches(experiment: "Experiment", steps: int):
-    """`steps` training batches, through as many epochs as they take."""
-    data = experiment.fold_data(experiment.folds[0], experiment.batches)
-    epoch = 0
-    while steps > 0:
-        epoch += 1
-        for batch in data.epoch(epoch):
-            if steps == 0:
-                return
-            yield batch
-            steps -= 1

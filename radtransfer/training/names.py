@@ -1,7 +1,4 @@
-"""Looks up every name in the settings of a run, before anything is read or built.
-
-What replicas cannot do, said before anything is read.
-"""
+"""Looks up every name in the settings of a run, and refuses what contradicts itself, before anything is read."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,28 +11,7 @@ from radtransfer.images.refs import check_here, parse_window
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.training.trackers import TRACKERS, check_trackers
 from radtransfer.transfer.schemes import find_scheme
-from radtransfer.transfer.spec import Outline, outline_plan
-
-
-def check_features(settings: SystemSettings) -> None:
-    """Raises ConfigError if features are to be kept and the work to be spread."""
-    if settings.cache_features is True and settings.distribute != "none":
-        raise ConfigError(
-            "--cache-features and --distribute exclude each other: what trains on kept features is too small to "
-            "spread. Leave one of them away."
-        )
-
-
-def check_batch_size(size: int, count: int) -> None:
-    """Raises ConfigError if batches of `size` images cannot be spread over `count` replicas."""
-    if size % count:
-        low = size // count * count
-        near = f"{low} or {low + count}" if low else str(count)
-        raise ConfigError(
-            f"--batch-size is the batch of all replicas together: expected a multiple of {count}, as there are {count} "
-            f"replicas. Received: {size}. Use {near}."
-        )
-
+from radtransfer.transfer.spec import TransferSpec, transfer_spec
 
 _CHECKS: Mapping[str, Callable[[Any], object]] = {
     "track": lambda names: [TRACKERS.check(name) for name in names],
@@ -57,8 +33,8 @@ def check_value(name: str, value: Any) -> None:
         _CHECKS[name](value)
 
 
-def check_names(config: Config) -> tuple[Backbone, Outline]:
-    """The backbone's card and the outline of the plan, after every name in the settings was looked up.
+def check_names(config: Config) -> tuple[Backbone, TransferSpec]:
+    """The specs of network and plan, after every name in the settings was looked up.
 
     Raises:
         ConfigError: No images are given, a table holds no such name, the package of a tracker is missing, or the
@@ -73,15 +49,35 @@ def check_names(config: Config) -> tuple[Backbone, Outline]:
     return look_up(config)
 
 
-def look_up(config: Config) -> tuple[Backbone, Outline]:
+def look_up(config: Config) -> tuple[Backbone, TransferSpec]:
     """`check_names` of settings whose images may still be missing."""
     for name in _CHECKS:
         check_value(name, setting_value(config, name))
-    card = BACKBONES[config.model.backbone]
-    card.check_image_size(config.model.image_size)
-    return card, outline_plan(config.transfer, card, weights=has_weights(config))
+    backbone = BACKBONES[config.model.backbone]
+    backbone.check_image_size(config.model.image_size)
+    return backbone, transfer_spec(config.transfer, backbone, weights=has_weights(config))
 
 
 def has_weights(config: Config) -> bool:
     """Whether there are pretrained weights to start from."""
     return config.model.weights != "random"
+
+
+def check_features(settings: SystemSettings) -> None:
+    """Raises ConfigError if features are to be kept and the work to be spread."""
+    if settings.cache_features is True and settings.distribute != "none":
+        raise ConfigError(
+            "--cache-features and --distribute exclude each other: what trains on kept features is too small to "
+            "spread. Leave one of them away."
+        )
+
+
+def check_batch_size(size: int, count: int) -> None:
+    """Raises ConfigError if batches of `size` images cannot be spread over `count` replicas."""
+    if size % count:
+        low = size // count * count
+        near = f"{low} or {low + count}" if low else str(count)
+        raise ConfigError(
+            f"--batch-size is the batch of all replicas together: expected a multiple of {count}, as there are {count} "
+            f"replicas. Received: {size}. Use {near}."
+        )

@@ -1,16 +1,12 @@
-"""What a run is about to do: as lines for the user, and as the record in `run.json`.
+"""What a run is about to do: as lines for the user, as a record, as an initialized network, and what it will cost."""
 
-A network as a transfer plan starts it, without data and without training.
-
-Check everything a run needs, do one batch, and say what the whole will cost.
-"""
-
+import hashlib
 import math
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +17,8 @@ import tensorflow as tf
 
 from radtransfer.config.load import changed_config
 from radtransfer.config.schema import Config
-from radtransfer.data.splits import fold_count
-from radtransfer.errors import ConfigError
+from radtransfer.data.run_data import images_digest
+from radtransfer.errors import ConfigError, DataError
 from radtransfer.files import writing
 from radtransfer.images.preprocessing import MODES
 from radtransfer.models.architecture import build_architecture
@@ -30,169 +26,83 @@ from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.models.classifier import build_classifier
 from radtransfer.models.layers import convolution_kernels
 from radtransfer.pretrained.loading import PretrainedWeights
-from radtransfer.process import Device, Progress, keras_defaults, versions
+from radtransfer.process import Progress, keras_defaults, versions
 from radtransfer.reports.figures import draw_filters, save_figure
 from radtransfer.runs.folder import run_folder, whole_file
 from radtransfer.training.batch_norm import IMAGES, trainable_batch_norms
-from radtransfer.training.context import Experiment
-from radtransfer.training.distributed import Replicas
-from radtransfer.training.names import has_weights
-from radtransfer.training.prepare import RunInputs, load_for, prepare, preprocessing_for
+from radtransfer.training.context import TrainingContext
+from radtransfer.training.prepare import RunInputs, find_weights_and_scale, load_weights, prepare
 from radtransfer.training.step import Learner
 from radtransfer.transfer.initialize import start
-from radtransfer.transfer.plan import TransferPlan, lay_out
-from radtransfer.transfer.spec import outline_plan
+from radtransfer.transfer.plan import TransferPlan, build_plan
+from radtransfer.transfer.spec import transfer_spec
 
 
-def plan_lines(experiment: Experiment, out: Path | None) -> dict[str, str]:
+def plan_lines(context: TrainingContext, out: Path | None) -> dict[str, str]:
     """A title and a line of text for each aspect of the run."""
+    config, device, training = context.config, context.device, context.config.training
+    model, size = context.classifier.model, context.config.model.image_size
+    xla, onednn = ("on" if on else "off" for on in (device.jit, device.onednn))
+    mode = MODES[context.network["preprocessing"]]
     lines = {
-        "data": _data_line(experiment),
-        "images": _images_line(experiment),
-        "folds": _folds_line(experiment),
-        "network": _network_line(experiment),
-        "weights": _weights_line(experiment),
-        "plan": plan_text(experiment.plan, head=experiment.classifier.model),
-        "input": _input_line(experiment),
-        "train": _train_line(experiment.config),
-        "system": _system_line(experiment.device),
+        "data": _data_line(context),
+        "images": _images_line(context),
+        "folds": _folds_line(context),
+        "network": f"{context.backbone.name}, {model.count_params():,} parameters, {size}×{size}×3, "
+        f"{context.classifier.activation} over {len(context.table.classes)}",
+        "weights": _weights_line(context.pretrained),
+        "plan": plan_text(context.plan, head=model),
+        "input": f"{mode.name}: {mode.description} ({_input_origin(context)})",
+        "train": f"recipe {config.recipe}: {training.optimizer} {training.learning_rate:g} {training.schedule}, "
+        f"{'' if training.ema_momentum is None else f'weights averaged ({training.ema_momentum:g}), '}"
+        f"batch {training.batch_size}, ≤ {training.epochs} epochs, best validation {training.monitor}, "
+        f"patience {training.patience or 'unlimited'}, augmentation {training.augmentation}, seed {config.seed}",
+        "system": f"{device.name}, {device.precision}, XLA {xla}, oneDNN {onednn}, {device.workers} decoding",
     }
-    if experiment.replicas is not None:
-        lines["replicas"] = _replicas_text(experiment, experiment.replicas)
+    replicas = context.coordinator.describe(training, batch_norm=bool(trainable_batch_norms(model)))
+    lines |= {"replicas": replicas} if replicas else {}
     return lines if out is None else lines | {"run": str(out)}
 
 
-def run_record(experiment: Experiment) -> dict[str, Any]:
-    """What `run.json` says of how a run was made."""
-    pretrained, table = experiment.pretrained, experiment.table
+def run_record(context: TrainingContext) -> dict[str, Any]:
+    """What `run.json` says of how a run was made.
+
+    Raises:
+        DataError: An image cannot be read any more.
+    """
+    config, device, table, pretrained = context.config, context.device, context.table, context.pretrained
     return {
         "versions": versions(),
-        "seed": experiment.config.seed,
-        "device": experiment.device.name,
-        "precision": experiment.device.precision,
-        "jit": experiment.device.jit,
-        "onednn": experiment.device.onednn,
-        "replicas": {} if experiment.replicas is None else experiment.replicas.record(),
-        "backbone": experiment.card.name,
-        "image_size": experiment.config.model.image_size,
-        "head": experiment.classifier.activation,
+        "seed": config.seed,
+        "device": device.name,
+        "precision": device.precision,
+        "jit": device.jit,
+        "onednn": device.onednn,
+        "replicas": context.coordinator.record(),
+        "backbone": context.backbone.name,
+        "image_size": config.model.image_size,
+        "head": context.classifier.activation,
         "weights": {
-            "source": experiment.config.model.weights,
+            "source": config.model.weights,
             "file": None if pretrained is None else str(pretrained.file),
             "sha256": None if pretrained is None else pretrained.sha256,
             "preprocessing": None if pretrained is None else pretrained.preprocessing,
             "preprocessing_from": None if pretrained is None else pretrained.preprocessing_sure,
         },
-        "plan": experiment.plan.record(),
-        "features_cached": any(learner.from_features for learner in experiment.learners),
+        "plan": context.plan.record(),
+        "features_cached": any(learner.from_features for learner in context.learners),
         "weights_sha256": None if pretrained is None else pretrained.sha256,
-        "preprocessing": experiment.preprocessing,
+        "preprocessing": context.network["preprocessing"],
         "task": table.task,
         "classes": list(table.classes),
-        "positive_from": experiment.scoring.positive_from,
-        "positive_class": experiment.scoring.positive_class,
-        "data": {"source": experiment.config.data.source, "images": len(table)},
-        "table_sha256": experiment.table_sha256,
-        "images_sha256": experiment.images_sha256,
-        "batch_norm": {"reestimated_before_step": experiment.settled_after},
+        "positive_from": context.scoring.positive_from,
+        "positive_class": context.scoring.positive_class,
+        "data": {"source": config.data.source, "images": len(table)},
+        "table_sha256": _table_sha256(context),
+        "images_sha256": _images_sha256(context),
+        "batch_norm": {"reestimated_before_step": context.settled_after},
         "notes": list(table.notes),
     }
-
-
-def _data_line(experiment: Experiment) -> str:
-    table = experiment.table
-    counts = np.nansum(table.targets == 1, axis=0).astype(int)
-    classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, counts, strict=True))
-    patients = "patients unknown" if table.patients is None else f"{len(set(table.patients))} patients"
-    kind = "labels" if table.task == "multilabel" else "classes"
-    grade, named = experiment.scoring.positive_from, experiment.scoring.positive_class
-    positive = "" if named is None else f"; positive class {named}"
-    positive = positive if grade is None else f"; AUC of {grade} or worse"
-    return f"{len(table)} images, {patients}, {len(table.classes)} {kind} ({classes}){positive}"
-
-
-def _images_line(experiment: Experiment) -> str:
-    """How large the images are, and what becomes of them."""
-    config, facts = experiment.config, experiment.batches.source.facts
-    sizes = sorted({(fact.width, fact.height) for fact in facts}, key=math.prod)
-    largest = f" to {sizes[-1][0]}×{sizes[-1][1]}" if len(sizes) > 1 else ""
-    discs = sum(fact.disc is not None for fact in facts)
-    disc = f", cut to the disc ({discs} of {len(facts)})" if config.images.fundus_crop else ""
-    done = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}[config.images.aspect]
-    square, cache = f"{config.model.image_size}×{config.model.image_size}", config.system.cache
-    kept = {"none": "", "ram": "; kept in memory", "disk": "; kept on disk"}[cache]
-    return f"{sizes[0][0]}×{sizes[0][1]}{largest} pixels{disc}, {done} to {square}{kept}"
-
-
-def _folds_line(experiment: Experiment) -> str:
-    sizes = [Counter(fold.split.tolist()) for fold in experiment.folds]
-    mean = [round(np.mean([size[split] for size in sizes])) for split in ("train", "val", "test")]
-    drawn = "as given" if experiment.table.splits is not None else "patient-grouped, stratified"
-    if experiment.table.patients is None and experiment.table.splits is None:
-        drawn = "by image, stratified"
-    count = fold_count(experiment.table, experiment.config.splits)
-    chosen = "" if len(sizes) == count else f"{', '.join(str(fold.number) for fold in experiment.folds)} of "
-    return f"{chosen}{count}, {drawn}; train/val/test ≈ {mean[0]}/{mean[1]}/{mean[2]} images"
-
-
-def _network_line(experiment: Experiment) -> str:
-    size, parameters = experiment.config.model.image_size, experiment.classifier.model.count_params()
-    head = f"{experiment.classifier.activation} over {len(experiment.table.classes)}"
-    return f"{experiment.card.name}, {parameters:,} parameters, {size}×{size}×3, {head}"
-
-
-def _train_line(config: Config) -> str:
-    training = config.training
-    return (
-        f"recipe {config.recipe}: {training.optimizer} {training.learning_rate:g} {training.schedule}, "
-        f"{'' if training.ema_momentum is None else f'weights averaged ({training.ema_momentum:g}), '}"
-        f"batch {training.batch_size}, ≤ {training.epochs} epochs, best validation {training.monitor}, "
-        f"patience {training.patience or 'unlimited'}, augmentation {training.augmentation}, seed {config.seed}"
-    )
-
-
-def _system_line(device: Device) -> str:
-    xla, onednn = ("on" if on else "off" for on in (device.jit, device.onednn))
-    return f"{device.name}, {device.precision}, XLA {xla}, oneDNN {onednn}, {device.workers} decoding"
-
-
-def _replicas_text(experiment: Experiment, replicas: Replicas) -> str:
-    """How the work is spread, and what that means for the settings."""
-    training = experiment.config.training
-    size, where = training.batch_size // replicas.count, "on this machine"
-    batch = f"batch {training.batch_size} of all together, {size} images a replica"
-    if replicas.cluster is not None:
-        where = (
-            f"in {replicas.workers} workers, {replicas.local_count} each; this is {replicas.cluster.title}; "
-            "worker 0 writes the run folder, the others nothing"
-        )
-        batch += f"; each worker reads its part of every batch, {size * replicas.local_count} images"
-    lines = [
-        f"{replicas.count} {where}",
-        batch,
-        f"learning rate {training.learning_rate:g} as given: it is that of all together and is not scaled",
-    ]
-    if trainable_batch_norms(experiment.classifier.model):
-        lines.append(
-            "batch norm sees the images of one replica at a time; its moving statistics are averaged over replicas "
-            "after every step"
-        )
-    return "\n".join(lines)
-
-
-def _input_line(experiment: Experiment) -> str:
-    mode = MODES[experiment.preprocessing]
-    return f"{mode.name}: {mode.description} ({_input_origin(experiment)})"
-
-
-def _input_origin(experiment: Experiment) -> str:
-    if experiment.config.model.preprocessing != "auto":
-        return "as asked"
-    if experiment.pretrained is None:
-        return "for random weights"
-    if experiment.pretrained.preprocessing_sure == "assumed":
-        return "assumed from the network; the file does not say, `radtransfer weights check` may tell"
-    return f"from the weights' {experiment.pretrained.preprocessing_sure}"
 
 
 def plan_text(plan: TransferPlan, *, head: keras.Model | None = None) -> str:
@@ -204,49 +114,97 @@ def plan_text(plan: TransferPlan, *, head: keras.Model | None = None) -> str:
         f"{plan.scheme}{through}{batch_norm}{phases}",
         f"{'stage':<8}{'layers':>7}{'parameters':>12}  {'starts from':<13}{'trains':<7}{'width':>6}",
     ]
-    for part in plan.parts:
-        trains = "yes" if part.trains else "no"
-        sizes = f"{len(part.layers):>7}{part.parameters:>12,}"
-        lines.append(f"{part.stage:<8}{sizes}  {part.starts_from:<13}{trains:<7}{part.width:>6g}")
+    for group in plan.groups:
+        trains = "yes" if group.trains else "no"
+        sizes = f"{len(group.layers):>7}{group.parameters:>12,}"
+        lines.append(f"{group.stage:<8}{sizes}  {group.starts_from:<13}{trains:<7}{group.width:>6g}")
     if head is not None:
         lines.append(f"{'head':<8}{1:>7}{head.get_layer('head').count_params():>12,}  {'random':<13}{'yes':<7}{1:>6g}")
     lines.append(f"{plan.trainable_parameters:,} of {plan.parameters:,} backbone parameters train")
     return "\n".join(lines)
 
 
-def _weights_line(experiment: Experiment) -> str:
-    pretrained = experiment.pretrained
+def _table_sha256(context: TrainingContext) -> str:
+    """Fingerprint of the rows: path, label, patient and split of each image in each fold."""
+    rows = zip(context.table.paths, context.table.labels, context.table.groups, strict=True)
+    lines = ["\t".join(row) for row in rows] + [",".join(fold.split) for fold in context.folds]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _images_sha256(context: TrainingContext) -> str:
+    """Fingerprint of the files of the images that take part, in the order of `folds.csv`."""
+    rows = dict.fromkeys(row for fold in context.folds for row in np.flatnonzero(fold.split != "").tolist())
+    try:
+        return images_digest((context.table.files[row] for row in rows), workers=context.device.workers)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read any more: {error.strerror}. Restore it.") from None
+
+
+def _data_line(context: TrainingContext) -> str:
+    table = context.table
+    counts = np.nansum(table.targets == 1, axis=0).astype(int)
+    classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, counts, strict=True))
+    patients = "patients unknown" if table.patients is None else f"{len(set(table.patients))} patients"
+    kind = "labels" if table.task == "multilabel" else "classes"
+    grade, named = context.scoring.positive_from, context.scoring.positive_class
+    positive = "" if named is None else f"; positive class {named}"
+    positive = positive if grade is None else f"; AUC of {grade} or worse"
+    return f"{len(table)} images, {patients}, {len(table.classes)} {kind} ({classes}){positive}"
+
+
+def _images_line(context: TrainingContext) -> str:
+    """How large the images are, and what becomes of them."""
+    config, facts = context.config, context.batches.source.facts
+    sizes = sorted({(fact.width, fact.height) for fact in facts}, key=math.prod)
+    largest = f" to {sizes[-1][0]}×{sizes[-1][1]}" if len(sizes) > 1 else ""
+    discs = sum(fact.disc is not None for fact in facts)
+    disc = f", cut to the disc ({discs} of {len(facts)})" if config.images.fundus_crop else ""
+    done = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}[config.images.aspect]
+    square = f"{config.model.image_size}×{config.model.image_size}"
+    cached = {"none": "", "ram": "; kept in memory", "disk": "; kept on disk"}[config.system.cache]
+    return f"{sizes[0][0]}×{sizes[0][1]}{largest} pixels{disc}, {done} to {square}{cached}"
+
+
+def _folds_line(context: TrainingContext) -> str:
+    table, sizes = context.table, [Counter(fold.split.tolist()) for fold in context.folds]
+    mean = [round(np.mean([size[split] for size in sizes])) for split in ("train", "val", "test")]
+    if table.splits is not None:
+        drawn = "as given"
+    else:
+        drawn = "by image, stratified" if table.patients is None else "patient-grouped, stratified"
+    count = context.fold_count
+    chosen = "" if len(sizes) == count else f"{', '.join(str(fold.number) for fold in context.folds)} of "
+    return f"{chosen}{count}, {drawn}; train/val/test ≈ {mean[0]}/{mean[1]}/{mean[2]} images"
+
+
+def _weights_line(pretrained: PretrainedWeights | None) -> str:
     if pretrained is None:
         return "random"
     report = pretrained.report
     extra = f", {len(report.extra)} of the file left out (head)" if report.extra else ""
     terms = f"; {pretrained.terms}" if pretrained.terms else ""
     loaded = f"{len(report.matched)} layers loaded, {report.changed} changed{extra}"
-    return f"{experiment.config.model.weights}  sha256 {pretrained.sha256[:12]}…  {loaded}{terms}"
+    return f"{pretrained.source}  sha256 {pretrained.sha256[:12]}…  {loaded}{terms}"
+
+
+def _input_origin(context: TrainingContext) -> str:
+    if context.config.model.preprocessing != "auto":
+        return "as asked"
+    if context.pretrained is None:
+        return "for random weights"
+    if context.pretrained.preprocessing_sure == "assumed":
+        return "assumed from the network; the file does not say, `radtransfer weights check` may tell"
+    return f"from the weights' {context.pretrained.preprocessing_sure}"
 
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """A network before its first step.
+    """A network before its first step: every weight of `model` is set as `plan` says, from `pretrained` if any."""
 
-    Attributes:
-        card: Of the backbone.
-        plan: What each layer starts from, and whether it trains.
-        model: With every weight set.
-        pretrained: The weights it starts from; None for random.
-        preprocessing: The input scale that fits it; built into the model if it has a head.
-    """
-
-    card: Backbone
+    backbone: Backbone
     plan: TransferPlan
     model: keras.Model
     pretrained: PretrainedWeights | None
-    preprocessing: str
-
-    @property
-    def starting_weights(self) -> Mapping[str, tuple[np.ndarray, ...]] | None:
-        """Layer name to its pretrained arrays."""
-        return None if self.pretrained is None else self.pretrained.layers
 
 
 @keras_defaults()
@@ -265,16 +223,27 @@ def plan_network(
         ConfigError: The plan contradicts itself or does not fit the network.
         WeightsError: The weights cannot be used.
     """
-    card = BACKBONES[config.model.backbone]
-    outline = outline_plan(config.transfer, card, weights=has_weights(config))
-    preprocessing = preprocessing_for(config, card, notify)
-    model = _built(config, card, outline.widths, classes, preprocessing)
-    plan = lay_out(outline, model, card)
-    pretrained = load_for(config, card, outline.widths, notify)
+    settings, backbone = config.model, BACKBONES[config.model.backbone]
+    spec = transfer_spec(config.transfer, backbone, weights=settings.weights != "random")
+    source, preprocessing = find_weights_and_scale(settings, backbone, notify)
+    if classes is None:
+        model = build_architecture(backbone, image_size=settings.image_size, widths=spec.widths)
+    else:
+        model = build_classifier(
+            backbone,
+            classes=classes,
+            image_size=settings.image_size,
+            activation="softmax",
+            dropout=settings.dropout,
+            preprocessing=preprocessing,
+            widths=spec.widths,
+        ).model
+    plan = build_plan(spec, model, backbone)
+    pretrained = load_weights(source, settings, backbone, spec.widths, notify)
     for note in plan.notes():
         notify(note)
     start(model, plan, None if pretrained is None else pretrained.layers, seed=config.seed)
-    return PlannedNetwork(card, plan, model, pretrained, preprocessing)
+    return PlannedNetwork(backbone, plan, model, pretrained)
 
 
 def save_planned(network: PlannedNetwork, path: Path) -> None:
@@ -300,49 +269,28 @@ def save_filters(network: PlannedNetwork, path: Path) -> None:
         DiskError, RunError: It cannot be written.
     """
     found = [kernel for kernel in convolution_kernels(network.model) if kernel[0] in network.plan.layers]
-    source = network.starting_weights or {}
+    source = network.pretrained.layers if network.pretrained else {}
     if not found:
-        raise ConfigError(f"{network.card.name} has no 2-D convolution, so there are no filters to draw.")
+        raise ConfigError(f"{network.backbone.name} has no 2-D convolution, so there are no filters to draw.")
     kernels = [(layer, kernel.numpy()) for layer, _, kernel in found]
     pretrained = [(layer, source[layer][place]) for layer, place, _ in found if layer in source]
     figure = draw_filters(
         kernels[0][1],
         _by_stage(kernels, network.plan),
         pretrained=_by_stage(pretrained, network.plan),
-        title=f"{network.card.name}, {network.plan.scheme}",
+        title=f"{network.backbone.name}, {network.plan.scheme}",
     )
     with writing(path):
         save_figure(figure, path)
 
 
-def _built(
-    config: Config, card: Backbone, widths: Mapping[str, float], classes: int | None, preprocessing: str
-) -> keras.Model:
-    size = config.model.image_size
-    if classes is None:
-        return build_architecture(card, image_size=size, widths=widths)
-    classifier = build_classifier(
-        card,
-        classes=classes,
-        image_size=size,
-        activation="softmax",
-        dropout=config.model.dropout,
-        preprocessing=preprocessing,
-        widths=widths,
-    )
-    return classifier.model
-
-
 def _by_stage(kernels: Sequence[tuple[str, np.ndarray]], plan: TransferPlan) -> dict[str, np.ndarray]:
     """All values of each stage's kernels."""
-    stages = {layer: part.stage for part in plan.parts for layer in part.layers}
+    stages = {layer: group.stage for group in plan.groups for layer in group.layers}
     values: dict[str, list[np.ndarray]] = {}
     for layer, kernel in kernels:
         values.setdefault(stages[layer], []).append(kernel.ravel())
-    return {stage: np.concatenate(parts) for stage, parts in values.items()}
-
-
-_STEPS = 3
+    return {stage: np.concatenate(arrays) for stage, arrays in values.items()}
 
 
 @dataclass(frozen=True)
@@ -386,77 +334,62 @@ def dry_run(
     out = run_folder(config, name=name, reuse=False)
     if (out / "run.json").exists():
         progress.note(f"{out} holds a run already: --resume, --overwrite or another --out will be needed")
-    experiment = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
-    progress.plan(plan_lines(experiment, None))
-    fold = experiment.folds[0]
-    start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=experiment.fold_seed(fold))
-    data, size = experiment.fold_data(fold, experiment.batches), config.training.batch_size
+    context = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
+    progress.plan(plan_lines(context, None))
+    fold, size = context.folds[0], config.training.batch_size
+    context.start(fold)
+    data = context.fold_data(fold, context.batches)
     batch = next(iter(data.epoch(1)))
-    plain = -(-min(data.images, IMAGES) // size)
+    plain = _batches(min(len(data.training), IMAGES), size)
     decoding = _seconds(lambda: list(data.plain())) / plain
-    checked = -(-len(experiment.rows(fold, "val")) // size) + (plain if experiment.learner.averages else 0)
-    phases = []
-    for learner in filter(None, (experiment.head_learner, experiment.learner)):
-        learner.reset(experiment.class_weights(fold))
-        phases.append(_measured(learner, batch, decoding, batches=-(-len(experiment.table) // size)))
-    epochs = [data.steps * phase.step + checked * phase.validation for phase in phases]
-    tests = -(-len(experiment.rows(fold, "test")) // size) * phases[-1].validation
-    training = (sum(epochs) * config.training.epochs + tests) * len(experiment.folds)
+    checked = _batches(len(context.rows(fold, "val")), size) + (plain if context.learner.averages else 0)
+    once, epochs, all_batches = 0.0, [], _batches(len(context.table), size)
+    for learner in context.learners:
+        context.reset(learner, fold)
+        features, first, step, validation = time_learner(learner, batch, decoding, batches=all_batches)
+        once += features + first
+        epochs.append(data.steps * step + checked * validation)
+    tests = _batches(len(context.rows(fold, "test")), size) * validation
+    training = (sum(epochs) * config.training.epochs + tests) * len(context.folds)
     return Estimate(
-        images=len(experiment.table),
-        folds=len(experiment.folds),
+        images=len(context.table),
+        folds=len(context.folds),
         steps_per_epoch=data.steps,
-        first_step_seconds=round(phases[-1].first, 2),
-        step_seconds=round(phases[-1].step, 4),
+        first_step_seconds=round(first, 2),
+        step_seconds=round(step, 4),
         epoch_seconds=round(epochs[-1], 1),
-        total_hours=round((sum(phase.once + phase.first for phase in phases) + training) / 3600, 5),
+        total_hours=round((once + training) / 3600, 5),
         peak_memory_mb=_peak_memory(),
     )
 
 
-@dataclass(frozen=True)
-class _Phase:
-    """Seconds that one learner takes: the head's alone, or the one that trains what the plan trains.
-
-    Attributes:
-        once: For the features of all images, if they are kept.
-        first: The first step, tracing included.
-        step: Every further one.
-        validation: A batch of validation images.
-    """
-
-    once: float
-    first: float
-    step: float
-    validation: float
+def _batches(images: int, size: int) -> int:
+    return -(-images // size)
 
 
-def _measured(
+def time_learner(
     learner: Learner, batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor], decoding: float, *, batches: int
-) -> _Phase:
-    """Time `learner` on one batch, of which decoding takes `decoding` seconds; all images are `batches` of them."""
+) -> tuple[float, float, float, float]:
+    """Seconds that `learner` takes: for the cached features of all images, the first step, another, a validation batch.
+
+    Decoding a batch takes `decoding` seconds; all images are `batches` of them.
+    """
     (inputs, targets, weights), once = batch, 0.0
     if learner.from_features:
-        inputs, seconds = _features(learner, inputs)
-        once, decoding = max(seconds, decoding) * batches, 0.0
+        trunk = learner.cut.traced_features
+        trunk(inputs)
+        started = time.perf_counter()
+        inputs = [tf.constant(x.numpy(), tf.float32) for x in trunk(inputs)]
+        once, decoding = max(time.perf_counter() - started, decoding) * batches, 0.0
     first = _seconds(lambda: learner.train(inputs, targets, weights).numpy())
-    step = statistics.median(_seconds(lambda: learner.train(inputs, targets, weights).numpy()) for _ in range(_STEPS))
+    step = statistics.median(_seconds(lambda: learner.train(inputs, targets, weights).numpy()) for _ in range(3))
     learner.evaluate(inputs, targets)
     validation = _seconds(lambda: learner.evaluate(inputs, targets)[1].numpy())
     # Images are decoded while the step before is computed: the slower of the two sets the pace.
-    return _Phase(once, first, max(step, decoding), max(validation, decoding))
+    return once, first, max(step, decoding), max(validation, decoding)
 
 
-def _features(learner: Learner, images: tf.Tensor) -> tuple[list[tf.Tensor], float]:
-    """What the frozen trunk makes of a batch, and the seconds it takes."""
-    trunk = learner.cut.traced_features
-    trunk(images)
-    started = time.perf_counter()
-    features = [tf.constant(x.numpy(), tf.float32) for x in trunk(images)]
-    return features, time.perf_counter() - started
-
-
-def _seconds(work) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.config.recipes import head_phase
-from radtransfer.config.schema import Config, TrainingSettings
-from radtransfer.data.image_check import CheckedImages, check_images
+from radtransfer.config.schema import Config, ModelSettings, TrainingSettings
+from radtransfer.data.image_check import check_images
 from radtransfer.data.labels import positive_class
 from radtransfer.data.readers import read_table
 from radtransfer.data.run_data import source_leaks
@@ -24,19 +24,18 @@ from radtransfer.evaluation.scoring import Scoring
 from radtransfer.images.preprocessing import RANDOM_PREPROCESSING
 from radtransfer.models.backbone import Backbone
 from radtransfer.pretrained.loading import PretrainedWeights, load_pretrained
-from radtransfer.pretrained.source import preprocessing_of
-from radtransfer.process import Device, Progress, resolve_device
+from radtransfer.pretrained.source import WeightSource, resolve_weights
+from radtransfer.process import Progress, resolve_device
 from radtransfer.training.losses import check_loss, class_weights
-from radtransfer.training.names import check_batch_size, check_names, has_weights
-from radtransfer.transfer.spec import Outline
+from radtransfer.training.names import check_batch_size, check_names
+from radtransfer.transfer.spec import TransferSpec
 
 if TYPE_CHECKING:
     import keras
 
-    from radtransfer.images.pipeline import Batches
     from radtransfer.models.classifier import Classifier
-    from radtransfer.training.context import Experiment, Networks
-    from radtransfer.training.distributed import Replicas
+    from radtransfer.training.context import ModelCache, TrainingContext
+    from radtransfer.training.distributed import Coordinator
     from radtransfer.training.step import Learner
     from radtransfer.transfer.plan import TransferPlan
 
@@ -49,24 +48,26 @@ _NOTHING_FROZEN = (
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run is given, read and checked as far as that needs no network.
+    """What a run is given, resolved, read and checked as far as that needs no network.
 
     Attributes:
-        card: The backbone's card.
-        outline: Of the transfer plan.
+        backbone: The network's spec.
+        spec: Of the transfer plan.
+        weights: Where they are; None for random ones.
+        preprocessing: The resolved mode.
         table: Every image, none of them looked into.
         scoring: Which questions the outputs answer.
         folds: Who trains, validates and tests where.
-        preprocessing: The resolved mode.
         activation: Of the head.
     """
 
-    card: Backbone
-    outline: Outline
+    backbone: Backbone
+    spec: TransferSpec
+    weights: WeightSource | None
+    preprocessing: str
     table: ImageTable
     scoring: Scoring
     folds: tuple[Fold, ...]
-    preprocessing: str
     activation: str
 
 
@@ -75,17 +76,23 @@ def read_inputs(config: Config, progress: Progress) -> RunInputs:
 
     Raises:
         ConfigError: A setting names what does not exist, or does not fit the others.
-        WeightsError: The weights are not found, or known to be another network's.
+        WeightsError: The weights are not found, or known to be of a different architecture.
         DataError: The images, labels or splits cannot be used.
     """
-    card, outline = check_names(config)
-    if config.system.cache_features is True and not outline.freezes:
+    backbone, spec = check_names(config)
+    if config.system.cache_features is True and not spec.freezes:
         raise ConfigError(_NOTHING_FROZEN)
-    preprocessing = preprocessing_for(config, card, progress.note)
-    table, scoring = _read_table(config, progress)
-    return RunInputs(
-        card, outline, table, scoring, _folds(config, table), preprocessing, activation=_activation(config, table)
-    )
+    weights, preprocessing = find_weights_and_scale(config.model, backbone, progress.note)
+    table = read_table(config.data, progress=progress)
+    tell_notes(table.notes, progress)
+    class_weights(config.training.class_weights, table.targets, classes=table.classes, task=table.task)
+    asked = config.data.positive_from
+    grade = table.positive_from if asked is None else asked
+    scoring = Scoring(table.task, table.classes, grade, positive_class=positive_class(table, config.data))
+    folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
+    activation = _activation(config.model.head, table.task)
+    check_loss(config.training.loss, activation=activation)
+    return RunInputs(backbone, spec, weights, preprocessing, table, scoring, folds, activation)
 
 
 def prepare(
@@ -94,9 +101,9 @@ def prepare(
     report_file: Path | None,
     progress: Progress,
     inputs: RunInputs | None = None,
-    networks: "Networks | None" = None,
-    replicas: "Replicas | None" = None,
-) -> "Experiment":
+    models: "ModelCache | None" = None,
+    coordinator: "Coordinator | None" = None,
+) -> "TrainingContext":
     """Read and check everything, cheapest first; images are decoded last.
 
     Args:
@@ -104,8 +111,8 @@ def prepare(
         report_file: Where unreadable images are listed; None for nowhere.
         progress: Hears what is found.
         inputs: From `read_inputs` of these settings, if it was called already.
-        networks: Those of earlier runs in this process, if any is to be taken over.
-        replicas: Those that train, if they are several.
+        models: Of earlier runs in this process, if a network is to be taken over.
+        coordinator: Of those that train, if they are several.
 
     Raises:
         ConfigError: A setting names what does not exist, or does not fit the others.
@@ -114,28 +121,37 @@ def prepare(
     """
     inputs = inputs or read_inputs(config, progress)
     # The modules that need TensorFlow.
-    from radtransfer.training.context import Experiment, Networks, make_classifier
-    from radtransfer.transfer.plan import lay_out
+    from radtransfer.images.pipeline import make_batches
+    from radtransfer.training.context import ModelCache, TrainingContext
+    from radtransfer.training.distributed import Coordinator
+    from radtransfer.transfer.plan import build_plan
 
-    card, outline, table, folds = inputs.card, inputs.outline, inputs.table, inputs.folds
-    device = resolve_device(config.system)
-    if replicas is not None:
-        check_batch_size(config.training.batch_size, replicas.count)
-    networks = networks or Networks()
-    trained = networks if replicas is None else Networks(replicas=replicas)
-    classifier = make_classifier(
-        trained,
-        config,
-        card,
-        table,
-        widths=outline.widths,
-        activation=inputs.activation,
-        preprocessing=inputs.preprocessing,
-        precision=device.precision,
+    backbone, table, folds, training = inputs.backbone, inputs.table, inputs.folds, config.training
+    coordinator, models, device = coordinator or Coordinator(), models or ModelCache(), resolve_device(config.system)
+    check_batch_size(training.batch_size, coordinator.count)
+    trained = ModelCache(coordinator=coordinator) if coordinator.distributed else models
+    network = {
+        "classes": len(table.classes),
+        "image_size": config.model.image_size,
+        "activation": inputs.activation,
+        "dropout": config.model.dropout,
+        "preprocessing": inputs.preprocessing,
+        "widths": inputs.spec.widths,
+    }
+    classifier = trained.classifier(backbone, **network, precision=device.precision)
+    plan = build_plan(inputs.spec, classifier.backbone, backbone)
+    pretrained = load_weights(
+        inputs.weights, config.model, backbone, inputs.spec.widths, progress.note, model=classifier.backbone
     )
-    plan = lay_out(outline, classifier.backbone, card)
-    pretrained = load_for(config, card, outline.widths, progress.note, model=classifier.backbone)
-    learner, head_learner = _learners(config, trained, classifier, plan, device, progress)
+    cache_features = config.system.cache_features
+    if cache_features == "auto":
+        cache_features = training.augmentation == "none" and not coordinator.distributed
+    learner, head_learner = _learners(trained, classifier, plan, training, jit=device.jit, from_features=cache_features)
+    cached = [item for item in (head_learner, learner) if item is not None and item.from_features]
+    if config.system.cache_features is True and not cached:
+        raise ConfigError(_NOTHING_FROZEN)
+    if cached and training.augmentation != "none":
+        progress.note(f"features of the frozen part are kept: there is no {training.augmentation} augmentation")
     checked = check_images(
         table,
         workers=device.workers,
@@ -144,162 +160,125 @@ def prepare(
         reading=config.images,
         progress=progress,
     )
+    table = checked.table
     if checked.bad:
-        folds = _folds(config, checked.table)
+        folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
     splits = [(fold.number, fold.split) for fold in folds]
     notes = (
-        *fold_notes(checked.table, config.splits, folds, folds_given="splits.folds" in config.given),
-        *copy_notes(checked.table, splits, workers=device.workers),
-        *near_identical_notes(checked.table, splits, checked.near_identical),
-        *source_leaks(config.model.weights, checked.table, folds),
+        *fold_notes(table, config.splits, folds, folds_given="splits.folds" in config.given),
+        *copy_notes(table, splits, workers=device.workers),
+        *near_identical_notes(table, splits, checked.near_identical),
+        *source_leaks(config.model.weights, table, folds),
     )
-    for note in (*notes, *_monitor_notes(config, checked.table, folds, inputs.scoring), *plan.notes()):
+    undefined = _undefined_auc(table, folds, inputs.scoring) if training.monitor == "auc" else ()
+    for note in (*notes, *undefined, *plan.notes()):
         (progress.warning if note.startswith(LEAK) else progress.note)(note)
-    return Experiment(
+    return TrainingContext(
         config=config,
-        card=card,
+        backbone=backbone,
         device=device,
-        table=replace(checked.table, notes=(*checked.table.notes, *notes)),
+        table=replace(table, notes=(*table.notes, *notes)),
         folds=folds,
         scoring=inputs.scoring,
         pretrained=pretrained,
         plan=plan,
-        preprocessing=inputs.preprocessing,
-        networks=networks,
-        replicas=replicas,
+        network=network,
+        models=models,
+        coordinator=coordinator,
         classifier=classifier,
         learner=learner,
         head_learner=head_learner,
-        batches=_batches(config, checked, device),
+        batches=make_batches(
+            table.paths,
+            table.files,
+            checked.facts,
+            table.targets,
+            image_size=config.model.image_size,
+            reading=config.images,
+            batch_size=training.batch_size,
+            workers=device.workers,
+            augmentation=training.augmentation,
+        ),
     )
 
 
-def _read_table(config: Config, progress: Progress) -> tuple[ImageTable, Scoring]:
-    """The table, and what can be checked of labels and loss before anything else is read."""
-    table = read_table(config.data, progress=progress)
-    tell_notes(table.notes, progress)
-    class_weights(config.training.class_weights, table.targets, classes=table.classes, task=table.task)
-    asked = config.data.positive_from
-    grade = table.positive_from if asked is None else asked
-    return table, Scoring(table.task, table.classes, grade, positive_class=positive_class(table, config.data))
+def find_weights_and_scale(
+    model: ModelSettings, backbone: Backbone, notify: Callable[[str], None]
+) -> tuple[WeightSource | None, str]:
+    """Where the weights are (None for random ones) and the input scale, with a word where it may surprise.
+
+    Raises:
+        WeightsError: The weights are not found, or known to be of a different architecture.
+    """
+    if model.weights == "random" and backbone.pretrained:
+        notify(
+            f"{backbone.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones"
+        )
+    source = resolve_weights(model.weights, backbone=backbone.name)
+    own = None if source is None else source.preprocessing_for(backbone.name)[0]
+    if model.preprocessing == "auto":
+        return source, own or RANDOM_PREPROCESSING
+    if own not in (None, model.preprocessing):
+        notify(f"the weights were trained with {own} input, {model.preprocessing} is used as asked")
+    return source, model.preprocessing
 
 
-def _folds(config: Config, table: ImageTable) -> tuple[Fold, ...]:
-    return assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
+def load_weights(
+    source: WeightSource | None,
+    settings: ModelSettings,
+    backbone: Backbone,
+    widths: Mapping[str, float],
+    notify: Callable[[str], None],
+    *,
+    model: "keras.Model | None" = None,
+) -> PretrainedWeights | None:
+    """The weights, for the network at full width: a narrow one takes from them what it can.
+
+    `model` is the network, if it stands already; used where it has full width.
+
+    Raises:
+        WeightsError: They cannot be used.
+    """
+    if source is None:
+        return None
+    if model is None or any(width < 1 for width in widths.values()):
+        from radtransfer.models.architecture import build_architecture
+
+        model = build_architecture(backbone, image_size=settings.image_size)
+    return load_pretrained(
+        source, backbone=backbone.name, model=model, notify=notify, ignore_lambda=settings.ignore_lambda
+    )
 
 
-def _monitor_notes(config: Config, table: ImageTable, folds: Sequence[Fold], scoring: Scoring) -> Iterator[str]:
+def _undefined_auc(table: ImageTable, folds: Sequence[Fold], scoring: Scoring) -> Iterator[str]:
     """Says where the monitored AUC does not exist."""
-    if config.training.monitor != "auc":
-        return
     for fold in folds:
         targets = table.targets[fold.split == "val"]
         if exact_auc(targets, np.nan_to_num(targets), scoring) is None:
             yield f"fold {fold.number}: the AUC of its validation images is undefined; their loss picks the best epoch"
 
 
-def preprocessing_for(config: Config, card: Backbone, notify: Callable[[str], None]) -> str:
-    """The input scale, and a word where it may surprise.
-
-    Raises:
-        WeightsError: The weights are not found, or known to be another network's.
-    """
-    if not has_weights(config) and card.pretrained:
-        notify(f"{card.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones")
-    own = preprocessing_of(config.model.weights, backbone=card.name)
-    if config.model.preprocessing == "auto":
-        return own or RANDOM_PREPROCESSING
-    if own not in (None, config.model.preprocessing):
-        notify(f"the weights were trained with {own} input, {config.model.preprocessing} is used as asked")
-    return config.model.preprocessing
-
-
-def load_for(
-    config: Config,
-    card: Backbone,
-    widths: Mapping[str, float],
-    notify: Callable[[str], None],
-    *,
-    model: "keras.Model | None" = None,
-) -> PretrainedWeights | None:
-    """The weights, for the network at full width: a slim one takes from them what it can.
-
-    Args:
-        config: Of which `model` counts.
-        card: Of the network.
-        widths: Of its stages.
-        notify: Hears of a download.
-        model: The network, if it stands already; used where it has full width.
-
-    Raises:
-        WeightsError: They cannot be used.
-    """
-    if not has_weights(config):
-        return None
-    if model is None or any(width < 1 for width in widths.values()):
-        from radtransfer.models.architecture import build_architecture
-
-        model = build_architecture(card, image_size=config.model.image_size)
-    return load_pretrained(
-        config.model.weights,
-        backbone=card.name,
-        model=model,
-        notify=notify,
-        ignore_lambda=config.model.ignore_lambda,
-    )
-
-
-def _activation(config: Config, table: ImageTable) -> str:
-    activation = _head(config, table)
-    check_loss(config.training.loss, activation=activation)
-    return activation
-
-
-def _head(config: Config, table: ImageTable) -> str:
-    if table.task == "multilabel" and config.model.head == "softmax":
+def _activation(head: str, task: str) -> str:
+    if task == "multilabel" and head == "softmax":
         raise ConfigError("--head softmax needs one label per image; this table has several. Use sigmoid or auto.")
-    if config.model.head == "auto":
-        return "sigmoid" if table.task == "multilabel" else "softmax"
-    return config.model.head
+    if head == "auto":
+        return "sigmoid" if task == "multilabel" else "softmax"
+    return head
 
 
 def _learners(
-    config: Config,
-    networks: "Networks",
+    models: "ModelCache",
     classifier: "Classifier",
     plan: "TransferPlan",
-    device: Device,
-    progress: Progress,
+    training: TrainingSettings,
+    *,
+    jit: bool,
+    from_features: bool,
 ) -> "tuple[Learner, Learner | None]":
     """The one that trains what the plan trains; and before it the one of the head alone, if the plan has one."""
-    training, cache = config.training, config.system.cache_features
-    without = training.augmentation == "none" and config.system.distribute == "none"
-    from_features = without if cache == "auto" else cache
-
-    def learner(settings: TrainingSettings, frozen: frozenset[str]) -> "Learner":
-        return networks.learner(classifier, settings, jit=device.jit, frozen=frozen, from_features=from_features)
-
-    head = learner(head_phase(training), plan.layers) if plan.head_first else None
-    whole = learner(training, plan.frozen)
-    cached = [item for item in (head, whole) if item is not None and item.from_features]
-    if cache is True and not cached:
-        raise ConfigError(_NOTHING_FROZEN)
-    if cached and training.augmentation != "none":
-        progress.note(f"features of the frozen part are kept: there is no {training.augmentation} augmentation")
-    return whole, head
-
-
-def _batches(config: Config, checked: CheckedImages, device: Device) -> "Batches":
-    from radtransfer.images.pipeline import make_batches
-
-    return make_batches(
-        checked.table.paths,
-        checked.table.files,
-        checked.facts,
-        checked.table.targets,
-        image_size=config.model.image_size,
-        reading=config.images,
-        batch_size=config.training.batch_size,
-        workers=device.workers,
-        augmentation=config.training.augmentation,
-    )
+    head = None
+    if plan.head_first:
+        head = models.learner(
+            classifier, head_phase(training), jit=jit, frozen=plan.layers, from_features=from_features
+        )
+    return models.learner(classifier, training, jit=jit, frozen=plan.frozen, from_features=from_features), head

@@ -1,9 +1,4 @@
-"""Fine-tune a network on medical images: the main job, read like the method section of a paper.
-
-One fold from its first weights to those of its best epoch.
-
-Several workers train one network: what the others do while the chief keeps the run, and what they agree on.
-"""
+"""Fine-tune a network on medical images: the main job, read like the method section of a paper."""
 
 import os
 import shlex
@@ -44,65 +39,14 @@ from radtransfer.runs.folder import (
 )
 from radtransfer.runs.read import read_record, reading
 from radtransfer.training.address import run_settings
-from radtransfer.training.context import Experiment, Networks, with_kept_images
-from radtransfer.training.distributed import Replicas, join, lost_workers
+from radtransfer.training.context import ModelCache, TrainingContext
+from radtransfer.training.distributed import join
 from radtransfer.training.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
 from radtransfer.training.loop import FitState, fit, memory_errors
 from radtransfer.training.plan import plan_lines, run_record
 from radtransfer.training.prepare import RunInputs, prepare
 from radtransfer.training.step import Learner
 from radtransfer.training.tracking import tracked
-from radtransfer.transfer.initialize import start
-
-
-def train_fold(experiment: Experiment, fold: Fold, run: Run | None, folder: Path, progress: Progress) -> FitState:
-    """Train `fold`; the network then has the weights of its best epoch.
-
-    Args:
-        experiment: Of the run.
-        fold: Which.
-        run: Where the weights at the start go; None for a worker that writes nothing.
-        folder: Of the fold.
-        progress: Hears what happens.
-
-    Raises:
-        TrainingError: The loss is no longer a number, or memory ran out.
-        RunError: A checkpoint is damaged, or of another network.
-    """
-    settings, seed = experiment.config.training, experiment.fold_seed(fold)
-    with memory_errors(settings):
-        start(experiment.classifier.model, experiment.plan, experiment.starting_weights, seed=seed)
-        if run is not None:
-            with whole_file(folder / "initial.weights.h5") as part:
-                experiment.classifier.model.save_weights(part)
-        if experiment.head_learner is not None:
-            progress.note(f"fold {fold.number}: the head trains alone first")
-            head_folder = folder / "head_phase" if run is None else run.head_phase(fold.number)
-            _fit(experiment, experiment.head_learner, head_phase(settings), fold, head_folder, progress)
-            progress.note(f"fold {fold.number}: now everything trains")
-        return _fit(experiment, experiment.learner, settings, fold, folder, progress)
-
-
-def _fit(
-    experiment: Experiment,
-    learner: Learner,
-    settings: TrainingSettings,
-    fold: Fold,
-    folder: Path,
-    progress: Progress,
-) -> FitState:
-    """Train what `learner` trains, from the weights as they stand."""
-    learner.reset(experiment.class_weights(fold))
-    return fit(
-        learner,
-        experiment.fold_data(fold, experiment.inputs(learner, progress)),
-        settings,
-        seed=experiment.fold_seed(fold),
-        folder=folder,
-        settled_after=experiment.settled_after,
-        reporter=EpochReporter(progress, fold.number, experiment.fold_count, settings.epochs),
-    )
-
 
 DECISIVE = (
     "weights_sha256",
@@ -116,74 +60,10 @@ DECISIVE = (
     "images_sha256",
     "replicas",
 )
-"""What of `run.json` must not change between the start of a run and its resumption."""
+"""What of `run.json` must not change between the start of a run and its resumption, nor differ between workers."""
 
 _PLACES = FREE | {"data.source", "data.image_root", "model.weights"}
 """Settings that may differ between workers; of what lies in these places the contents are compared."""
-
-
-def assist(
-    config: Config, replicas: Replicas, progress: Progress, inputs: RunInputs | None = None
-) -> tuple[dict[str, Any], dict[int, str], int]:
-    """What a worker that is not the chief does: the same steps, and nothing is written.
-
-    `inputs` are those of `read_inputs`, if it was called already.
-
-    Returns:
-        What `metrics.json` holds, why folds failed, and how many there are.
-
-    Raises:
-        RadtransferError: Whatever `finetune` raises before training.
-        TrainingError: Every fold failed.
-        WorkerLostError: Another worker is gone.
-    """
-    with lost_workers(replicas):
-        finished = replicas.record_from_chief(None)
-        if finished is not None:
-            return finished, {}, 0
-        compare_settings(replicas, run_settings(config, out=Path()))
-        experiment = prepare(config, report_file=None, progress=progress, inputs=inputs, replicas=replicas)
-        compare_data(experiment)
-        progress.plan(plan_lines(experiment, None))
-        experiment, failures = with_kept_images(experiment, progress), {}
-        for fold in experiment.folds:
-            if replicas.record_from_chief(None):
-                continue
-            try:
-                train_fold(experiment, fold, None, Path(f"fold_{fold.number}"), progress)
-            except TrainingError as error:
-                failures[fold.number] = failure(experiment, error)
-        if len(failures) == len(experiment.folds):
-            raise TrainingError(next(iter(failures.values())))
-        return replicas.record_from_chief(None), failures, len(experiment.folds)
-
-
-def compare_settings(replicas: Replicas | None, settings: dict[str, Any]) -> None:
-    """Raises ConfigError if the workers were not started alike."""
-    if replicas is not None:
-        replicas.check_same(versions())  # first: others have other settings
-        given = flat_settings(settings, source="config.yaml", mistakes=[])
-        replicas.check_same({name: value for name, value in given.items() if name not in _PLACES})
-
-
-def compare_data(experiment: Experiment) -> None:
-    """Raises ConfigError if the workers read other images or weights."""
-    if experiment.replicas is not None:
-        record = run_record(experiment)
-        experiment.replicas.check_same({name: record[name] for name in DECISIVE})
-
-
-def tell(replicas: Replicas | None, value: Any) -> None:
-    """Let the other workers know `value`, which is plain."""
-    if replicas is not None:
-        replicas.record_from_chief(value)
-
-
-def failure(experiment: Experiment, error: TrainingError) -> str:
-    """What failed a fold on every worker alike; memory runs out on one, which ends the job."""
-    if isinstance(error, OutOfMemoryError) and experiment.replicas is not None and experiment.replicas.workers > 1:
-        raise error
-    return str(error)
 
 
 @dataclass(frozen=True)
@@ -203,7 +83,7 @@ def finetune(
     overwrite: bool = False,
     progress: Progress | None = None,
     inputs: RunInputs | None = None,
-    networks: Networks | None = None,
+    models: ModelCache | None = None,
 ) -> Result:
     """Train, validate and test on every fold, and leave a run folder.
 
@@ -214,8 +94,8 @@ def finetune(
         overwrite: Replace the run in `config.out`.
         progress: Hears what happens.
         inputs: From `read_inputs` of these settings, if it was called already.
-        networks: Those of earlier runs in this process: one that fits is taken over, to the same result, and the
-            first step comes many times sooner.
+        models: Of earlier runs in this process: a network that fits is taken over, to the same result, and the first
+            step comes many times sooner.
 
     Raises:
         ConfigError: A setting cannot be used; RunError where it is the run folder.
@@ -226,45 +106,119 @@ def finetune(
         WorkerLostError: Another worker of a distributed training is gone.
     """
     progress = progress or Progress()
-    replicas = join(config.system, notify=progress.note)
+    coordinator = join(config.system, notify=progress.note)
     out = run_folder(config, name=name, reuse=resume or overwrite)
-    if replicas is not None and not replicas.is_chief:
-        return _result(out, *assist(config, replicas, progress, inputs))
     settings = run_settings(config, out=out)
-    with (
-        open_run(out, settings, resume=resume, overwrite=overwrite) as run,
-        _interrupts(run, settings, progress),
-        lost_workers(replicas),
-    ):
-        finished = _finished_metrics(run) if run.finished else None
-        tell(replicas, finished)
-        if finished is not None:
-            progress.note(f"{out} is finished; nothing is left to do")
-            return Result(out, finished)
-        compare_settings(replicas, settings)
-        experiment = prepare(
-            config,
-            report_file=out / "bad_images.txt",
-            progress=progress,
-            inputs=inputs,
-            networks=networks,
-            replicas=replicas,
+
+    def prepared(report_file: Path | None) -> tuple[TrainingContext, dict[str, Any]]:
+        """The run before its first step, the same on every worker, and what `run.json` says of it."""
+        coordinator.check_same(versions())  # first: others have other settings
+        given = flat_settings(settings, source="config.yaml", mistakes=[])
+        coordinator.check_same({name: value for name, value in given.items() if name not in _PLACES})
+        context = prepare(
+            config, report_file=report_file, progress=progress, inputs=inputs, models=models, coordinator=coordinator
         )
-        compare_data(experiment)
-        _check_unchanged(run, run_record(experiment))
+        record = run_record(context)
+        coordinator.check_same({name: record[name] for name in DECISIVE})
+        return context, record
+
+    if not coordinator.is_chief:  # the same steps, and nothing is written
+        with coordinator.watch():
+            finished = coordinator.broadcast(None)
+            return Result(out, finished) if finished else _train(prepared(None)[0], None, out, progress)
+    with open_run(out, settings, resume=resume, overwrite=overwrite) as run, _interrupts(run, settings, progress):
+        with coordinator.watch():
+            finished = coordinator.broadcast(_finished_metrics(run) if run.finished else None)
+            if finished:
+                progress.note(f"{out} is finished; nothing is left to do")
+                return Result(out, finished)
+            context, record = prepared(out / "bad_images.txt")
+        _check_unchanged(run, record)
         run.begin(settings)
-        with _status_kept(run, progress), lost_workers(replicas), tracked(config, out, progress) as progress:
-            _record_start(run, experiment)
-            progress.plan(plan_lines(experiment, out))
-            experiment = with_kept_images(experiment, progress)
-            results, failures = [], {}
-            for fold in experiment.folds:
-                try:
-                    results.append(_train_fold(experiment, fold, run, progress))
-                except TrainingError as error:
-                    failures[fold.number] = failure(experiment, error)
-                    progress.note(f"fold {fold.number} failed: {error}")
-            return _conclude(experiment, run, results, failures)
+        with _status_kept(run, progress), coordinator.watch(), tracked(config, out, progress) as progress:
+            _record_start(run, record, context)
+            return _train(context, run, out, progress)
+
+
+def _train(context: TrainingContext, run: Run | None, out: Path, progress: Progress) -> Result:
+    """Train every fold and summarize; failed folds are named, and decide the exit code. Without `run` nothing is kept.
+
+    Raises:
+        TrainingError: Every fold failed.
+        FoldsFailedError: Some folds failed.
+    """
+    progress.plan(plan_lines(context, None if run is None else out))
+    context = context.with_cached_images(progress)
+    results, failures = [], {}
+    for fold in context.folds:
+        try:
+            results.append(train_fold(context, fold, run, progress))
+        except TrainingError as error:
+            if isinstance(error, OutOfMemoryError) and context.coordinator.workers > 1:
+                raise  # memory runs out on one worker, which ends the job; all else fails on every worker alike
+            failures[fold.number] = str(error)
+            progress.note(f"fold {fold.number} failed: {error}")
+    if not results:
+        raise TrainingError(next(iter(failures.values())))
+    metrics = context.coordinator.broadcast(None if run is None else write_summary(context, results, out))
+    result = Result(out, metrics)
+    if failures:
+        raise FoldsFailedError(
+            f"{len(failures)} of {len(context.folds)} folds failed; {out / 'metrics.json'} holds the others. "
+            + " ".join(f"Fold {number}: {reason}" for number, reason in failures.items()),
+            result,
+        )
+    return result
+
+
+def train_fold(context: TrainingContext, fold: Fold, run: Run | None, progress: Progress) -> FoldResult | None:
+    """One fold, from its first weights to its test predictions."""
+    folder = Path(f"fold_{fold.number}") if run is None else run.fold(fold.number)
+    finished = context.coordinator.broadcast((folder / "metrics.json").exists())
+    if finished:
+        return None if run is None else read_fold_result(context, fold, folder)
+    with memory_errors(context.config.training.batch_size):
+        state = _fit_fold(context, fold, run, folder, progress)
+        if run is None:
+            return None
+        _record_seconds(run, fold, state.seconds)
+        result = write_fold_result(context, fold, state, folder)
+    progress.fold(fold.number, context.fold_count, result.metrics)
+    return result
+
+
+def _fit_fold(context: TrainingContext, fold: Fold, run: Run | None, folder: Path, progress: Progress) -> FitState:
+    """Train `fold`; the network then has the weights of its best epoch.
+
+    Raises:
+        TrainingError: The loss is NaN or infinite.
+        RunError: A checkpoint is damaged, or of a different network.
+    """
+
+    def fitted(learner: Learner, settings: TrainingSettings, folder: Path) -> FitState:
+        context.reset(learner, fold)
+        return fit(
+            learner,
+            context.fold_data(fold, context.inputs(learner, progress)),
+            settings,
+            seed=context.seed(fold),
+            folder=folder,
+            settled_after=context.settled_after,
+            coordinator=context.coordinator,
+            reporter=EpochReporter(progress, fold.number, context.fold_count, settings.epochs),
+        )
+
+    settings = context.config.training
+    context.start(fold)
+    if run is not None:
+        with whole_file(folder / "initial.weights.h5") as part:
+            context.classifier.model.save_weights(part)
+    if context.head_learner is not None:
+        progress.note(f"fold {fold.number}: the head trains alone first")
+        head_folder = folder / "head_phase" if run is None else run.head_phase(fold.number)
+        fitted(context.head_learner, head_phase(settings), head_folder)
+        progress.note(f"fold {fold.number}: now everything trains")
+    return fitted(context.learner, settings, folder)
 
 
 def _finished_metrics(run: Run) -> dict[str, Any]:
@@ -273,56 +227,21 @@ def _finished_metrics(run: Run) -> dict[str, Any]:
         return {"positive_class": recorded_scoring(run.record).positive_class} | read_record(run.path / "metrics.json")
 
 
-def _record_start(run: Run, experiment: Experiment) -> None:
+def _record_start(run: Run, record: dict[str, Any], context: TrainingContext) -> None:
     """What `run.json` says of the making; a resumed run keeps it and adds what it goes on with."""
-    record, rows = run_record(experiment), list(fold_rows(experiment.table, experiment.folds))
+    rows = list(fold_rows(context.table, context.folds))
     write_rows(run.path / "folds.csv", FOLD_COLUMNS, rows)
     if "versions" in run.record:
         again = {"at": now(), "versions": record["versions"], "device": record["device"]}
         run.update(resumed=[*run.record.get("resumed", []), again])
-        return
-    run.update(**record, fold_rows=len(rows))
-
-
-def _train_fold(experiment: Experiment, fold: Fold, run: Run, progress: Progress) -> FoldResult:
-    """One fold, from its first weights to its test predictions."""
-    folder = run.fold(fold.number)
-    finished = (folder / "metrics.json").exists()
-    tell(experiment.replicas, finished)
-    if finished:
-        return read_fold_result(experiment, fold, folder)
-    state = train_fold(experiment, fold, run, folder, progress)
-    _record_seconds(run, fold, state.seconds)
-    with memory_errors(experiment.config.training):
-        result = write_fold_result(experiment, fold, state, folder)
-    progress.fold(fold.number, experiment.fold_count, result.metrics)
-    return result
+    else:
+        run.update(**record, fold_rows=len(rows))
 
 
 def _record_seconds(run: Run, fold: Fold, seconds: float) -> None:
     """Keep what training and validation of a fold took in `run.json`, over every resumption."""
     per_fold = run.record.get("timings", {}).get("seconds_per_fold", {}) | {str(fold.number): round(seconds, 1)}
     run.update(timings={"seconds": round(sum(per_fold.values()), 1), "seconds_per_fold": per_fold})
-
-
-def _conclude(experiment: Experiment, run: Run, results: list[FoldResult], failures: dict[int, str]) -> Result:
-    """Summarize the finished folds; failed ones are named, and decide the exit code."""
-    if not results:
-        raise TrainingError(next(iter(failures.values())))
-    metrics = write_summary(experiment, results, run.path)
-    tell(experiment.replicas, metrics)
-    return _result(run.path, metrics, failures, len(experiment.folds))
-
-
-def _result(path: Path, metrics: dict[str, Any], failures: dict[int, str], folds: int) -> Result:
-    result = Result(path, metrics)
-    if failures:
-        raise FoldsFailedError(
-            f"{len(failures)} of {folds} folds failed; {path / 'metrics.json'} holds the others. "
-            + " ".join(f"Fold {number}: {reason}" for number, reason in failures.items()),
-            result,
-        )
-    return result
 
 
 def _check_unchanged(run: Run, record: dict[str, Any]) -> None:

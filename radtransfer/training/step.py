@@ -1,21 +1,13 @@
-"""A network with its optimizer and its traced functions; re-set, not rebuilt, for every fold.
+"""One step: a network with its optimizer and its traced functions; re-set, not rebuilt, for every fold.
 
 Tracing a large network costs longer than many of its steps, so one learner serves all folds of a run, and those of
-the next one that needs the same (see `networks`).
-
-Keras' optimizers with the update of a variable as one operation.
-
-Keras composes an update of about ten operations, each of which reads and writes a whole variable; TensorFlow has one
-for each rule, which is traced sooner and passes over memory once. Rules, variables and results are those of Keras but
-for rounding.
-
-The learning rate as a pure function of the step.
+the next one that needs the same (see `context.ModelCache`).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,95 +18,6 @@ from radtransfer.errors import RunError
 from radtransfer.models.classifier import Classifier, Cut, cut_network
 from radtransfer.models.layers import seed_states
 from radtransfer.training.losses import make_loss
-
-
-def make_optimizer(settings: TrainingSettings, *, mixed_float16: bool) -> keras.optimizers.Optimizer:
-    """The optimizer that the settings ask for; with loss scaling where it computes in float16."""
-    rate, decay, momentum = settings.learning_rate, settings.weight_decay or None, settings.momentum
-    average = {"use_ema": settings.ema_momentum is not None, "ema_momentum": settings.ema_momentum or 0.0}
-    optimizer = {
-        "adam": lambda: FusedAdam(rate, weight_decay=decay, **average),
-        "adamw": lambda: FusedAdamW(rate, weight_decay=settings.weight_decay, **average),
-        "sgd": lambda: FusedSGD(rate, momentum=momentum, weight_decay=decay, **average),
-        "rmsprop": lambda: FusedRMSprop(rate, momentum=momentum, weight_decay=decay, **average),
-    }[settings.optimizer]()
-    return keras.optimizers.LossScaleOptimizer(optimizer) if mixed_float16 else optimizer
-
-
-def weight_averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The moving averages of the variables that `optimizer` was built for, in their order; none without `use_ema`.
-
-    As in Keras, the first step sets them to its weights.
-    """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return inner._model_variables_moving_average if inner.use_ema else []
-
-
-class FusedAdamStep:
-    """The step of Adam without AMSGrad."""
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        place = self._get_variable_index(variable)
-        step = tf.cast(self.iterations.value + 1, tf.float32)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[place].value.handle,
-            v=self._velocities[place].value.handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
-            lr=learning_rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
-        )
-
-
-class FusedAdam(FusedAdamStep, keras.optimizers.Adam):
-    """Adam."""
-
-
-class FusedAdamW(FusedAdamStep, keras.optimizers.AdamW):
-    """AdamW."""
-
-
-class FusedSGD(keras.optimizers.SGD):
-    """Stochastic gradient descent, with momentum or without."""
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        if not self.momentum:
-            tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=learning_rate, delta=gradient)
-            return
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle,
-            accum=self.momentums[self._get_variable_index(variable)].value.handle,
-            lr=learning_rate,
-            grad=gradient,
-            momentum=self.momentum,
-        )
-
-
-class FusedRMSprop(keras.optimizers.RMSprop):
-    """RMSprop, fused where it has momentum."""
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        if not self.momentum:  # Keras has no variables for it then, and the operation needs them
-            super().update_step(gradient, variable, learning_rate)
-            return
-        place = self._get_variable_index(variable)
-        tf.raw_ops.ResourceApplyRMSProp(
-            var=variable.handle,
-            ms=self._velocities[place].value.handle,
-            mom=self._momentums[place].value.handle,
-            lr=learning_rate,
-            rho=self.rho,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            grad=gradient,
-        )
-
-
-T = TypeVar("T")
 
 Inputs = tf.Tensor | list[tf.Tensor]
 """Images, float32 (batch, height, width, 3), RGB, 0–255; or a frozen trunk's outputs for them, float32."""
@@ -151,10 +54,6 @@ class Evaluator:
         self._inputs = features if from_features else images
         self._targets = tf.TensorSpec((batch_size, classifier.logits.output_shape[-1]), tf.float32)
         self.evaluate = tf.function(self._evaluate, input_signature=[self._inputs, self._targets], jit_compile=jit)
-
-    def whole(self, found: list[tuple[tf.Tensor, ...]]) -> list[tuple[tf.Tensor, ...]]:
-        """What was found of batch after batch, with what other processes found of theirs, if there are any."""
-        return found
 
     def _logits(self, inputs: Inputs, *, training: bool) -> tf.Tensor:
         """float32 (batch, classes)."""
@@ -205,7 +104,8 @@ class Learner(Evaluator):
         )
         self._frozen = frozen
         self.freeze()
-        self.optimizer = make_optimizer(settings, mixed_float16=_uses_float16(classifier.model))
+        mixed_float16 = any(layer.compute_dtype == "float16" for layer in classifier.model.layers)
+        self.optimizer = make_optimizer(settings, mixed_float16=mixed_float16)
         # Without this the optimizer makes its variables in the first step, which is then traced twice.
         self.optimizer.build(classifier.model.trainable_variables)
         self.averages = weight_averages(self.optimizer)
@@ -214,15 +114,6 @@ class Learner(Evaluator):
         weights = tf.TensorSpec((batch_size,), tf.float32)
         self.train = tf.function(self._train, input_signature=[self._inputs, self._targets, weights], jit_compile=jit)
         self.observe = tf.function(self._observe, input_signature=[self._inputs], jit_compile=jit)
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process writes, and says what the others go on from."""
-        return True
-
-    def from_chief(self, load: Callable[[], T]) -> T:
-        """What the chief loads."""
-        return load()
 
     def reset(self, class_weights: np.ndarray) -> None:
         """A fresh optimizer and these class weights; the network's weights are the caller's to set."""
@@ -319,10 +210,6 @@ def _compact(array: np.ndarray) -> np.ndarray:
     return array if array.any() else np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
-def _uses_float16(model: keras.Model) -> bool:
-    return any(layer.compute_dtype == "float16" for layer in model.layers)
-
-
 def learning_rate(settings: TrainingSettings, *, step: int, steps_per_epoch: int) -> float:
     """The rate of step `step` (from 0).
 
@@ -343,3 +230,94 @@ def learning_rate(settings: TrainingSettings, *, step: int, steps_per_epoch: int
         passed = sum(step >= epoch * steps_per_epoch for epoch in settings.step_epochs)
         return settings.learning_rate * 0.1**passed
     return settings.learning_rate
+
+
+def make_optimizer(settings: TrainingSettings, *, mixed_float16: bool) -> keras.optimizers.Optimizer:
+    """The optimizer that the settings ask for; with loss scaling where it computes in float16."""
+    rate, decay, momentum = settings.learning_rate, settings.weight_decay or None, settings.momentum
+    average = {"use_ema": settings.ema_momentum is not None, "ema_momentum": settings.ema_momentum or 0.0}
+    optimizer = {
+        "adam": lambda: FusedAdam(rate, weight_decay=decay, **average),
+        "adamw": lambda: FusedAdamW(rate, weight_decay=settings.weight_decay, **average),
+        "sgd": lambda: FusedSGD(rate, momentum=momentum, weight_decay=decay, **average),
+        "rmsprop": lambda: FusedRMSprop(rate, momentum=momentum, weight_decay=decay, **average),
+    }[settings.optimizer]()
+    return keras.optimizers.LossScaleOptimizer(optimizer) if mixed_float16 else optimizer
+
+
+def weight_averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The moving averages of the variables that `optimizer` was built for, in their order; none without `use_ema`.
+
+    As in Keras, the first step sets them to its weights.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner._model_variables_moving_average if inner.use_ema else []
+
+
+class FusedAdamStep:
+    """The step of Adam without AMSGrad.
+
+    Keras composes an update of about ten operations, each of which reads and writes a whole variable; TensorFlow has
+    one for each rule, which is traced sooner and passes over memory once. Rules, variables and results are those of
+    Keras but for rounding.
+    """
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        place = self._get_variable_index(variable)
+        step = tf.cast(self.iterations.value + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[place].value.handle,
+            v=self._velocities[place].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=learning_rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+class FusedAdam(FusedAdamStep, keras.optimizers.Adam):
+    """Adam."""
+
+
+class FusedAdamW(FusedAdamStep, keras.optimizers.AdamW):
+    """AdamW."""
+
+
+class FusedSGD(keras.optimizers.SGD):
+    """Stochastic gradient descent, with momentum or without."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        if not self.momentum:
+            tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=learning_rate, delta=gradient)
+            return
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=learning_rate,
+            grad=gradient,
+            momentum=self.momentum,
+        )
+
+
+class FusedRMSprop(keras.optimizers.RMSprop):
+    """RMSprop, fused where it has momentum."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        if not self.momentum:  # Keras has no variables for it then, and the operation needs them
+            super().update_step(gradient, variable, learning_rate)
+            return
+        place = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyRMSProp(
+            var=variable.handle,
+            ms=self._velocities[place].value.handle,
+            mom=self._momentums[place].value.handle,
+            lr=learning_rate,
+            rho=self.rho,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )

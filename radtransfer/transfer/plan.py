@@ -1,6 +1,6 @@
 """The transfer plan: what each stage of a network starts from, whether it trains, and how wide it is.
 
-One idea covers every experiment of both papers. The settings name a scheme or write the stages out (`outline.py`);
+One idea covers every experiment of both papers. The settings name a scheme or write the stages out (`spec.py`);
 laid out over a network, that becomes a plan of its layers, which initialization, freezing, the printed table and the
 record of the run all follow.
 
@@ -9,7 +9,7 @@ References:
     Juodelyte et al. 2023, Revisiting Hidden Representations (arXiv 2302.08272), section 3.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,23 +19,21 @@ from radtransfer.errors import ConfigError
 from radtransfer.images.preprocessing import LAYER as PREPROCESSING
 from radtransfer.models.backbone import HEAD, Backbone, layer_stages, layers_up_to, resolve_layer
 from radtransfer.models.layers import LayerVariable, model_variables
-from radtransfer.transfer.spec import Outline
+from radtransfer.transfer.spec import TransferSpec
 
 FEW = 0.01
 """Of a backbone's parameters: a plan that trains fewer, but some, is pointed out."""
 
 
 @dataclass(frozen=True)
-class Part:
+class LayerGroup:
     """Layers of one stage that start and train alike: a whole stage, unless the plan cuts within it.
 
     Attributes:
-        stage: Their stage.
         layers: Their names, in the network's order.
         parameters: Their weights.
         trainable: Of these, those that train; moving statistics of batch norm do not count.
         starts_from: One of `schemes.STARTS`.
-        trains: Whether they train.
         width: The fraction of its channels that the stage has.
     """
 
@@ -55,46 +53,46 @@ class TransferPlan:
     Attributes:
         scheme: Its name; "custom" if it was written out.
         through: The stage or layer that the scheme is cut at; None if it is one piece.
-        parts: In the network's order, without the head.
+        groups: In the network's order, without the head.
         batch_norm: What normalization layers start from whose part does not start from pretrained.
         head_first: Whether the head trains alone before the rest does.
     """
 
     scheme: str
     through: str | None
-    parts: tuple[Part, ...]
+    groups: tuple[LayerGroup, ...]
     batch_norm: str
     head_first: bool
 
     @property
     def layers(self) -> frozenset[str]:
         """Every layer of the backbone."""
-        return frozenset(layer for part in self.parts for layer in part.layers)
+        return frozenset(layer for group in self.groups for layer in group.layers)
 
     @property
     def frozen(self) -> frozenset[str]:
         """The layers that do not train."""
-        return frozenset(layer for part in self.parts if not part.trains for layer in part.layers)
+        return frozenset(layer for group in self.groups if not group.trains for layer in group.layers)
 
     @property
     def starts(self) -> dict[str, str]:
         """What each layer starts from."""
-        return {layer: part.starts_from for part in self.parts for layer in part.layers}
+        return {layer: group.starts_from for group in self.groups for layer in group.layers}
 
     @property
     def uses_batch_norm(self) -> bool:
         """Whether there is a part that `batch_norm` speaks of."""
-        return any(part.starts_from != "pretrained" and part.parameters for part in self.parts)
+        return any(group.starts_from != "pretrained" and group.parameters for group in self.groups)
 
     @property
     def parameters(self) -> int:
         """Of the backbone."""
-        return sum(part.parameters for part in self.parts)
+        return sum(group.parameters for group in self.groups)
 
     @property
     def trainable_parameters(self) -> int:
         """Of the backbone, without moving statistics."""
-        return sum(part.trainable for part in self.parts)
+        return sum(group.trainable for group in self.groups)
 
     def notes(self) -> Iterator[str]:
         """What may surprise the user."""
@@ -113,101 +111,83 @@ class TransferPlan:
             "through": self.through,
             "batch_norm": self.batch_norm,
             "head_first": self.head_first,
-            "stages": [asdict(part) | {"layers": list(part.layers)} for part in self.parts],
+            "stages": [asdict(group) | {"layers": list(group.layers)} for group in self.groups],
             "trainable_parameters": self.trainable_parameters,
             "total_parameters": self.parameters,
         }
 
 
-def lay_out(outline: Outline, model: keras.Model, card: Backbone) -> TransferPlan:
-    """`outline` over the layers of a network.
+def build_plan(spec: TransferSpec, model: keras.Model, backbone: Backbone) -> TransferPlan:
+    """`spec` over the layers of a network.
 
     Args:
-        outline: From `outline_plan`.
+        spec: From `transfer_spec`.
         model: Flat, with the backbone's layers, alone or within a classifier.
-        card: The backbone's.
+        backbone: Its spec.
 
     Raises:
         UnknownNameError: The network has no such stage or layer.
         ConfigError: A layer to cut at is not the backbone's, or something starts from weights that do not fit a narrow
             stage.
     """
-    stages = _backbone_stages(model, card)
-    for boundary in (outline.through, outline.freeze_to):
-        _check_boundary(boundary, model, card, stages)
-    starts, frozen = _starts(outline, model, card), _frozen(outline, model, card, stages)
+    outside = {PREPROCESSING, *(layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer))}
+    stages = {
+        layer: stage for layer, stage in layer_stages(model, backbone).items() if stage != HEAD and layer not in outside
+    }
+    for boundary in (spec.through, spec.freeze_to):
+        _check_boundary(boundary, model, backbone, stages)
+    starts, frozen = _starts(spec, model, backbone, stages), _frozen(spec, model, backbone, stages)
     members: dict[tuple[str, str, bool], list[str]] = {}
     for layer, stage in stages.items():
-        members.setdefault((stage, starts(layer, stage), layer not in frozen), []).append(layer)
-    order, variables = list(card.stages), model_variables(model)
-    parts = [
-        _part(variables, layers, stage=stage, starts_from=start, trains=trains, width=outline.widths[stage])
-        for (stage, start, trains), layers in sorted(members.items(), key=lambda item: order.index(item[0][0]))
-    ]
-    plan = TransferPlan(outline.scheme, outline.through, tuple(parts), outline.batch_norm, outline.head_first)
-    _check_widths(plan)
-    return plan
+        members.setdefault((stage, starts[layer], layer not in frozen), []).append(layer)
+    order, variables = list(backbone.stages), model_variables(model)
+    groups = []
+    for (stage, start, trains), layers in sorted(members.items(), key=lambda item: order.index(item[0][0])):
+        total, learned = _parameters(variables, layers)
+        trainable = learned if trains else 0
+        groups.append(LayerGroup(stage, tuple(layers), total, trainable, start, trains, spec.widths[stage]))
+    _check_widths(groups, spec.batch_norm)
+    return TransferPlan(spec.scheme, spec.through, tuple(groups), spec.batch_norm, spec.head_first)
 
 
-def _backbone_stages(model: keras.Model, card: Backbone) -> dict[str, str]:
-    """The stage of every layer of the backbone itself, in the model's order."""
-    outside = {PREPROCESSING, *(layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer))}
-    stages = layer_stages(model, card)
-    return {layer: stage for layer, stage in stages.items() if stage != HEAD and layer not in outside}
-
-
-def _check_boundary(name: str | None, model: keras.Model, card: Backbone, stages: dict[str, str]) -> None:
+def _check_boundary(name: str | None, model: keras.Model, backbone: Backbone, stages: dict[str, str]) -> None:
     """Up to the input, the preprocessing or the head, a plan would start and freeze nothing, or all, unnoticed."""
-    if name in (None, "none", "all", *card.stages):
+    if name in (None, "none", "all", *backbone.stages):
         return
-    layer = resolve_layer(model, card, name)  # raises if there is none
+    layer = resolve_layer(model, backbone, name)  # raises if there is none
     if layer not in stages:
         raise ConfigError(
-            f"--through and --freeze-to take a stage or a layer of {card.name} itself. Received: {name}, which stands "
-            f"before or after all stages. Use one of {', '.join(card.stages)}; --freeze-to also takes none and all."
+            f"--through and --freeze-to take a stage or a layer of {backbone.name} itself. Received: {name}, which "
+            f"stands before or after all stages. Use one of {', '.join(backbone.stages)}; --freeze-to also takes none "
+            "and all."
         )
 
 
-def _starts(outline: Outline, model: keras.Model, card: Backbone) -> Callable[[str, str], str]:
-    """What a layer, of a stage, starts from."""
-    if outline.stages:
-        return lambda _, stage: outline.stages[stage].starts_from
-    if outline.through is None:
-        return lambda *_: outline.start
-    reused = layers_up_to(model, card, outline.through)
-    return lambda layer, _: outline.start if layer in reused else outline.rest
+def _starts(spec: TransferSpec, model: keras.Model, backbone: Backbone, stages: dict[str, str]) -> dict[str, str]:
+    """What each layer starts from."""
+    if spec.stages:
+        return {layer: spec.stages[stage].starts_from for layer, stage in stages.items()}
+    reused = set(stages) if spec.through is None else layers_up_to(model, backbone, spec.through)
+    return {layer: spec.start if layer in reused else spec.rest for layer in stages}
 
 
-def _frozen(outline: Outline, model: keras.Model, card: Backbone, stages: dict[str, str]) -> frozenset[str]:
-    frozen = {layer for layer, stage in stages.items() if outline.stages and not outline.stages[stage].trains}
-    if outline.top is not None:
-        frozen |= set(stages) - _last_layers(model, stages, outline.top)
-    if outline.freeze_to == "all":
+def _frozen(spec: TransferSpec, model: keras.Model, backbone: Backbone, stages: dict[str, str]) -> set[str]:
+    frozen = {layer for layer, stage in stages.items() if spec.stages and not spec.stages[stage].trains}
+    if spec.top is not None:
+        # Counted as in `keras.applications` with average pooling, which is the last. What is one layer of
+        # InceptionResNetV2 there, a scaled sum, is a `Rescaling` and an `Add` in ours.
+        counted = [name for name in stages if not isinstance(model.get_layer(name), keras.layers.Rescaling)]
+        names = list(stages)
+        frozen |= set(names[: names.index(counted[-spec.top + 1])])
+    if spec.freeze_to == "all":
         frozen |= set(stages)
-    elif outline.freeze_to != "none":
-        frozen |= layers_up_to(model, card, outline.freeze_to)
-    return frozenset(frozen)
+    elif spec.freeze_to != "none":
+        frozen |= layers_up_to(model, backbone, spec.freeze_to)
+    return frozen
 
 
-def _last_layers(model: keras.Model, stages: dict[str, str], count: int) -> set[str]:
-    """The last layers of the backbone, counted as in `keras.applications` with average pooling, which is the last.
-
-    What is one layer of InceptionResNetV2 there, a scaled sum, is a `Rescaling` and an `Add` in ours.
-    """
-    counted = [name for name in stages if not isinstance(model.get_layer(name), keras.layers.Rescaling)]
-    first = list(stages).index(counted[-count + 1])
-    return set(list(stages)[first:])
-
-
-def _part(
-    variables: Mapping[str, Mapping[str, LayerVariable]],
-    layers: list[str],
-    *,
-    stage: str,
-    starts_from: str,
-    trains: bool,
-    width: float,
-) -> Part:
+def _parameters(variables: Mapping[str, Mapping[str, LayerVariable]], layers: list[str]) -> tuple[int, int]:
+    """How many there are, and of these those that are learned."""
     total = learned = 0
     for layer in layers:
         for item in variables[layer].values():
@@ -218,20 +198,20 @@ def _part(
                 )
             size = item.variable.value.shape.num_elements()
             total, learned = total + size, learned + size * item.learned
-    return Part(stage, tuple(layers), total, learned if trains else 0, starts_from, trains, width)
+    return total, learned
 
 
-def _check_widths(plan: TransferPlan) -> None:
+def _check_widths(groups: list[LayerGroup], batch_norm: str) -> None:
     """Pretrained tensors fit only layers of their own shape, which a narrow stage and the one after it lack."""
     narrow = False
-    for part in plan.parts:
-        narrow = narrow or part.width < 1
+    for group in groups:
+        narrow = narrow or group.width < 1
         if not narrow:
             continue
-        reason = f"{part.stage} has another width than the pretrained network, or follows a stage that has"
-        if part.starts_from in ("pretrained", "shuffled"):
+        reason = f"{group.stage} has another width than the pretrained network, or follows a stage that has"
+        if group.starts_from in ("pretrained", "shuffled"):
             raise ConfigError(
-                f"{reason}: it cannot start from {part.starts_from}. Use random, mean_var or sampled there."
+                f"{reason}: it cannot start from {group.starts_from}. Use random, mean_var or sampled there."
             )
-        if plan.batch_norm == "transfer":
+        if batch_norm == "transfer":
             raise ConfigError(f"{reason}: its batch norm cannot be copied. Use --bn-init identity or mean_var.")

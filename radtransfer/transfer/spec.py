@@ -13,7 +13,7 @@ from radtransfer.transfer.schemes import HALF_AFTER_STAGE2, WITHOUT_WEIGHTS, Sch
 
 
 @dataclass(frozen=True)
-class Outline:
+class TransferSpec:
     """A plan in the words of stages and layers.
 
     Attributes:
@@ -47,12 +47,12 @@ class Outline:
         return written or self.freeze_to != "none" or self.top is not None or self.head_first
 
 
-def outline_plan(settings: TransferSettings, card: Backbone, *, weights: bool) -> Outline:
+def transfer_spec(settings: TransferSettings, backbone: Backbone, *, weights: bool) -> TransferSpec:
     """What `settings` ask for.
 
     Args:
         settings: Of the plan.
-        card: Of the network.
+        backbone: Of the network.
         weights: Whether there are pretrained weights to start from.
 
     Raises:
@@ -60,34 +60,34 @@ def outline_plan(settings: TransferSettings, card: Backbone, *, weights: bool) -
         ConfigError: The settings contradict each other, or need something more.
     """
     if settings.stages:
-        return _written_out(settings, card, weights=weights)
+        return _written_out(settings, backbone, weights=weights)
     name = _scheme_name(settings, weights=weights)
     scheme = find_scheme(name)
     slim = settings.slim or scheme.slim
     through, freeze_to = _boundaries(name, scheme, settings, slim)
     for boundary in (through, freeze_to):
         if boundary not in (None, "none", "all"):
-            card.check_layer(boundary)
-    outline = Outline(
+            backbone.check_layer(boundary)
+    spec = TransferSpec(
         scheme=name,
         start=scheme.start,
         rest=scheme.rest or scheme.start,
         through=through,
         freeze_to=freeze_to,
         top=scheme.top,
-        widths=stage_widths(card, _slim_widths(slim, card) if slim else {}),
+        widths=stage_widths(backbone, _slim_widths(slim, backbone) if slim else {}),
         batch_norm=settings.batch_norm,
         head_first=scheme.head_first,
     )
-    _check_weights(outline, (outline.start, outline.rest), weights=weights)
-    return outline
+    _check_weights(spec, (spec.start, spec.rest), weights=weights)
+    return spec
 
 
-def _check_weights(outline: Outline, starts: Iterable[str], *, weights: bool) -> None:
+def _check_weights(spec: TransferSpec, starts: Iterable[str], *, weights: bool) -> None:
     """Raises ConfigError if something starts from pretrained weights that there are none of."""
     what = next((start for start in starts if start not in WITHOUT_WEIGHTS), None)
-    if not weights and (what or outline.batch_norm != "identity"):
-        asking = f"scheme {outline.scheme} starts from {what}" if what else f"--bn-init {outline.batch_norm}"
+    if not weights and (what or spec.batch_norm != "identity"):
+        asking = f"scheme {spec.scheme} starts from {what}" if what else f"--bn-init {spec.batch_norm}"
         raise ConfigError(
             f"{asking}: expected pretrained weights to take it from. Received: --weights random. "
             "Give --weights imagenet, a file, or a run."
@@ -147,11 +147,11 @@ def _instead(scheme: Scheme, through: str) -> str:
     )
 
 
-def _slim_widths(slim: str, card: Backbone) -> dict[str, float]:
+def _slim_widths(slim: str, backbone: Backbone) -> dict[str, float]:
     """Of every stage after the one that `slim`, "STAGE:WIDTH", names."""
     stage, _, fraction = slim.partition(":")
-    card.stage_end(stage)  # raises if there is no such stage
-    stages = list(card.stages)
+    backbone.stage_end(stage)  # raises if there is no such stage
+    stages = list(backbone.stages)
     later = stages[stages.index(stage) + 1 :]
     try:
         width = float(fraction)
@@ -165,38 +165,38 @@ def _slim_widths(slim: str, card: Backbone) -> dict[str, float]:
     return dict.fromkeys(later, width)
 
 
-def _written_out(settings: TransferSettings, card: Backbone, *, weights: bool) -> Outline:
+def _written_out(settings: TransferSettings, backbone: Backbone, *, weights: bool) -> TransferSpec:
     both = [name for name in ("through", "slim") if getattr(settings, name) is not None]
     if settings.scheme not in ("auto", "custom"):
         both.append("scheme")
     if both:
         raise ConfigError(f"transfer.stages write the plan out; leave transfer.{both[0]} away, or the stages.")
     for name, stage in settings.stages.items():
-        if name not in card.stages:
-            raise UnknownNameError(f"stage of {card.name}", name, card.stages)
+        if name not in backbone.stages:
+            raise UnknownNameError(f"stage of {backbone.name}", name, backbone.stages)
         if stage.starts_from == "gabor" and name != "stem":
             raise ConfigError(
                 f"Gabor filters are for the first convolution, which is in the stem. Received: {name}, "
                 "starts_from gabor. Use random, mean_var, sampled or shuffled there."
             )
     default = "pretrained" if weights else "random"
-    stages = {name: settings.stages.get(name, StageSettings()) for name in card.stages}
+    stages = {name: settings.stages.get(name, StageSettings()) for name in backbone.stages}
     filled = {
         name: StageSettings(stage.starts_from or default, stage.trains, stage.width) for name, stage in stages.items()
     }
     if settings.freeze_to not in (None, "none", "all"):
-        card.check_layer(settings.freeze_to)
-    outline = Outline(
+        backbone.check_layer(settings.freeze_to)
+    spec = TransferSpec(
         scheme="custom",
         start=default,
         rest=default,
         through=None,
         freeze_to=settings.freeze_to or "none",
         top=None,
-        widths=stage_widths(card, {name: stage.width for name, stage in filled.items()}),
+        widths=stage_widths(backbone, {name: stage.width for name, stage in filled.items()}),
         batch_norm=settings.batch_norm,
         head_first=False,
         stages=filled,
     )
-    _check_weights(outline, (stage.starts_from for stage in filled.values()), weights=weights)
-    return outline
+    _check_weights(spec, (stage.starts_from for stage in filled.values()), weights=weights)
+    return spec

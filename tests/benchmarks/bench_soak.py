@@ -54,11 +54,11 @@ def soak(steps: int, table: Path, size: int) -> list[tuple[int, float, int, floa
     """Steps, MB, open files and seconds at each look."""
     options = {"model.backbone": "cbr_tiny", "model.image_size": size, "training.batch_size": BATCH}
     options |= {"data.source": str(table), "splits.folds": 1}
-    experiment = prepare(load_config(options=options), report_file=table.with_name("bad.txt"), progress=Progress())
-    fold, learner = experiment.folds[0], experiment.learner
-    start(experiment.classifier.model, experiment.plan, None, seed=0)
-    learner.reset(experiment.class_weights(fold))
-    data, done, epoch, looks, began = experiment.fold_data(fold, experiment.batches), 0, 0, [], time.monotonic()
+    context = prepare(load_config(options=options), report_file=table.with_name("bad.txt"), progress=Progress())
+    fold, learner = context.folds[0], context.learner
+    start(context.classifier.model, context.plan, None, seed=0)
+    context.reset(learner, fold)
+    data, done, epoch, looks, began = context.fold_data(fold, context.batches), 0, 0, [], time.monotonic()
     while done < steps:
         epoch += 1
         for batch in data.epoch(epoch):
@@ -67,7 +67,7 @@ def soak(steps: int, table: Path, size: int) -> list[tuple[int, float, int, floa
             if done % max(steps // LOOKS, 1) == 0:
                 looks.append((done, resident_mb(), open_files(), time.monotonic() - began))
                 print("step {:>6}  {:7.1f} MB  {:>3} files  {:6.0f} s".format(*looks[-1]), flush=True)
-        predict(learner, data.validation())
+        predict(learner, data.held_out("val")[0])
     return looks
 
 

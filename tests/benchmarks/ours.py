@@ -18,7 +18,7 @@ from contest import serve, since, spent  # noqa: E402
 
 from radtransfer.config.schema import TrainingSettings  # noqa: E402
 from radtransfer.models.backbone import BACKBONES  # noqa: E402
-from radtransfer.training.context import Networks  # noqa: E402
+from radtransfer.training.context import ModelCache  # noqa: E402
 from radtransfer.training.loop import predict  # noqa: E402
 from radtransfer.transfer.initialize import start  # noqa: E402
 
@@ -26,7 +26,7 @@ imported = time.perf_counter()
 
 
 def make_learner(backbone, size, batch):
-    networks = Networks()
+    networks = ModelCache()
     facts = {"classes": 2, "activation": "softmax", "dropout": 0.5, "preprocessing": "tf", "precision": "float32"}
     classifier = networks.classifier(BACKBONES[backbone], image_size=size, widths={}, **facts)
     settings = TrainingSettings(batch_size=batch)

@@ -14,9 +14,9 @@ from radtransfer.errors import ConfigError
 from radtransfer.models.architecture import build_architecture
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier
-from radtransfer.transfer.plan import lay_out
+from radtransfer.transfer.plan import build_plan
 from radtransfer.transfer.schemes import SCHEMES
-from radtransfer.transfer.spec import outline_plan
+from radtransfer.transfer.spec import transfer_spec
 
 FAMILIES = ("resnet50", "inception_v3", "densenet121", "efficientnet_v2_b0", "convnext_tiny", "cbr_tiny")
 NAMES = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
@@ -30,8 +30,8 @@ def network(name, widths):
 
 
 def plan_of(name, *, weights=True, **settings):
-    outline = outline_plan(TransferSettings(**settings), BACKBONES[name], weights=weights)
-    return lay_out(outline, network(name, tuple(outline.widths.items())), BACKBONES[name])
+    outline = transfer_spec(TransferSettings(**settings), BACKBONES[name], weights=weights)
+    return build_plan(outline, network(name, tuple(outline.widths.items())), BACKBONES[name])
 
 
 def expected(scheme, stage, stages):
@@ -65,16 +65,16 @@ def test_the_plan_is_as_the_papers_define_it(name, scheme):
         pytest.skip(f"{name} has no slim form")
     plan = plan_of(name, scheme=scheme, through=THROUGH if takes_through else None)
     stages = list(card.stages)
-    found = {part.stage: (part.starts_from, part.trains, part.width) for part in plan.parts}
+    found = {part.stage: (part.starts_from, part.trains, part.width) for part in plan.groups}
     assert found == {stage: expected(scheme, stage, stages) for stage in stages}
-    assert [part.stage for part in plan.parts] == stages
+    assert [part.stage for part in plan.groups] == stages
     assert plan.head_first == (scheme == "freeze_then_unfreeze")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_stands_in_one_part_and_every_weight_is_counted(name):
     plan, model = plan_of(name, scheme="transfusion", through=THROUGH), network(name, ())
-    layers = [layer for part in plan.parts for layer in part.layers]
+    layers = [layer for part in plan.groups for layer in part.layers]
     weighted = {layer.name for layer in model.layers if layer.weights}
     assert len(layers) == len(set(layers))
     assert weighted <= set(layers)
@@ -103,8 +103,8 @@ def test_a_plan_may_be_cut_at_a_layer_within_a_stage(name):
     model = network(name, ())
     layer = next(item.name for item in model.layers if item.name == BACKBONES[name].stages["stem"])
     assert (
-        plan_of(name, scheme="transfusion", through=layer).parts
-        == plan_of(name, scheme="transfusion", through="stem").parts
+        plan_of(name, scheme="transfusion", through=layer).groups
+        == plan_of(name, scheme="transfusion", through="stem").groups
     )
 
 
@@ -113,14 +113,14 @@ def test_a_layer_that_measures_data_is_refused():
         return keras.Model(image, keras.layers.Conv2D(4, 3, name="last")(keras.layers.Normalization(name="own")(image)))
 
     card = dataclasses.replace(BACKBONES["composite"], build=build, stages={"stem": "last"})
-    outline = outline_plan(TransferSettings(), card, weights=False)
+    outline = transfer_spec(TransferSettings(), card, weights=False)
     with pytest.raises(ConfigError, match="own: expected a Normalization with mean and variance as arguments"):
-        lay_out(outline, build_architecture(card, image_size=32), card)
+        build_plan(outline, build_architecture(card, image_size=32), card)
 
 
 def test_a_cut_within_a_stage_makes_two_parts_of_it():
     plan = plan_of("resnet50", freeze_to="conv3_block2_out")
-    of_stage = [(part.starts_from, part.trains) for part in plan.parts if part.stage == "stage2"]
+    of_stage = [(part.starts_from, part.trains) for part in plan.groups if part.stage == "stage2"]
     assert of_stage == [("pretrained", False), ("pretrained", True)]
     assert "conv3_block2_3_bn" in plan.frozen
     assert "conv3_block3_1_conv" not in plan.frozen
@@ -134,7 +134,7 @@ def test_a_plan_is_not_cut_outside_the_backbone(layer):
     )
     for settings in (TransferSettings(freeze_to=layer), TransferSettings(scheme="transfusion", through=layer)):
         with pytest.raises(ConfigError, match=f"Received: {layer}, which stands before or after all stages"):
-            lay_out(outline_plan(settings, card, weights=True), classifier.model, card)
+            build_plan(transfer_spec(settings, card, weights=True), classifier.model, card)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_what_does_not_fit_a_narrow_stage_is_refused(settings, message):
 
 def test_a_plan_written_out_equals_its_scheme():
     stages = {"stem": StageSettings("pretrained", trains=False), "stage1": StageSettings("pretrained", trains=False)}
-    assert plan_of("cbr_tiny", stages=stages).parts == plan_of("cbr_tiny", freeze_to="stage1").parts
+    assert plan_of("cbr_tiny", stages=stages).groups == plan_of("cbr_tiny", freeze_to="stage1").groups
 
 
 def test_the_plan_that_the_readme_writes_out_is_one():
@@ -160,7 +160,7 @@ def test_the_plan_that_the_readme_writes_out_is_one():
     (text,) = re.findall(r"```yaml\n(transfer:\n  stages:\n.*?)```", readme, re.DOTALL)
     stages = {name: StageSettings(**values) for name, values in yaml.safe_load(text)["transfer"]["stages"].items()}
     found = [
-        (part.stage, part.starts_from, part.trains, part.width) for part in plan_of("resnet50", stages=stages).parts
+        (part.stage, part.starts_from, part.trains, part.width) for part in plan_of("resnet50", stages=stages).groups
     ]
     assert found == [
         ("stem", "gabor", False, 1),

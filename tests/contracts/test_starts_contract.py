@@ -13,8 +13,8 @@ from radtransfer.models.layers import layer_variables
 from radtransfer.pretrained.loading import load_pretrained
 from radtransfer.training.step import Learner
 from radtransfer.transfer.initialize import NORMALIZATIONS, draw_random, start
-from radtransfer.transfer.plan import lay_out
-from radtransfer.transfer.spec import outline_plan
+from radtransfer.transfer.plan import build_plan
+from radtransfer.transfer.spec import transfer_spec
 
 FAMILIES = ("resnet50", "inception_v3", "densenet121", "efficientnet_v2_b0", "convnext_tiny", "cbr_tiny")
 NAMES = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
@@ -40,8 +40,8 @@ def invented(model):
 
 
 def plan_for(model, name, **settings):
-    outline = outline_plan(TransferSettings(**settings), BACKBONES[name], weights=True)
-    return lay_out(outline, model, BACKBONES[name])
+    outline = transfer_spec(TransferSettings(**settings), BACKBONES[name], weights=True)
+    return build_plan(outline, model, BACKBONES[name])
 
 
 @pytest.mark.parametrize("name", NAMES)

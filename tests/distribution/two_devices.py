@@ -8,7 +8,7 @@ import tensorflow as tf
 from radtransfer.config.schema import SystemSettings, TrainingSettings
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier
-from radtransfer.training.batch_norm import judged_network, reestimate_statistics, trainable_batch_norms
+from radtransfer.training.batch_norm import evaluation_mode, reestimate_statistics, trainable_batch_norms
 from radtransfer.training.distributed import ReplicatedLearner, join
 from radtransfer.training.step import Learner
 from radtransfer.transfer.initialize import start
@@ -31,7 +31,7 @@ def begin(learner):
 
 @functools.cache
 def new_replicated(dropout, jit):
-    with REPLICAS.strategy.scope():
+    with REPLICAS.scope():
         built = classifier(dropout)
     return ReplicatedLearner(built, SETTINGS, replicas=REPLICAS, jit=jit)
 
@@ -96,7 +96,7 @@ def check_each_replica_drops_other_units():
     both = compiled_with_dropout()
     (seeds,) = both.seeds()
     assert seeds[0][0] != seeds[1][0]
-    with judged_network(both, [batch(1)]):
+    with evaluation_mode(both, [batch(1)]):
         pass
     np.testing.assert_array_equal(both.seeds()[0], seeds)
 

@@ -160,14 +160,14 @@ def test_some_failed_folds_exit_with_6_and_keep_the_others(radtransfer, table_op
     from radtransfer.errors import TrainingError
     from radtransfer.training import run as finetune
 
-    train = finetune._train_fold
+    train = finetune.train_fold
 
-    def fail_in_fold_2(experiment, fold, run, progress):
+    def fail_in_fold_2(context, fold, run, progress):
         if fold.number == 2:
             raise TrainingError("made to fail.")
-        return train(experiment, fold, run, progress)
+        return train(context, fold, run, progress)
 
-    monkeypatch.setattr(finetune, "_train_fold", fail_in_fold_2)
+    monkeypatch.setattr(finetune, "train_fold", fail_in_fold_2)
     arguments = ("--folds", 2, "--epochs", 1, "--out", tmp_path / "run", "--json")
     outcome = radtransfer("finetune", *table_options, *arguments)
     assert outcome.code == 6, outcome.err
@@ -212,17 +212,10 @@ def test_memory_that_runs_out_exits_with_5_and_says_what_helps(radtransfer, tabl
 def test_an_image_that_vanishes_during_training_is_named(
     radtransfer, tiny_images, table_options, tmp_path, monkeypatch
 ):
-    from radtransfer.training import run as finetune
-
     root = tmp_path / "images"
     shutil.copytree(tiny_images / "images", root)
-    begin = finetune._record_start
-
-    def begin_and_lose_an_image(run, experiment):
-        begin(run, experiment)
-        experiment.table.files[0].unlink()
-
-    monkeypatch.setattr(finetune, "_record_start", begin_and_lose_an_image)
+    lose_an_image = (root / "well" / "p00_0.png").unlink
+    monkeypatch.setattr("radtransfer.cli.terminal.TerminalProgress.plan", lambda *_: lose_an_image())
     arguments = ("--image-root", root, "--out", tmp_path / "run", "--epochs", 1, "--folds", 1)
     check(radtransfer("finetune", *table_options, *arguments), 3, "p00_0.png", "No such file")
 
@@ -234,7 +227,7 @@ def test_resuming_with_another_weights_file_is_refused(radtransfer, finished_run
     shutil.copy(finished_run.path / "fold_1" / "model.keras", source)
     arguments = ("--weights", source, "--folds", 1, "--epochs", 1, "--out", tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "_train_fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(finetune, "train_fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert radtransfer("finetune", *table_options, *arguments).code == 130
     shutil.copy(finished_run.path / "fold_2" / "model.keras", source)
     check(radtransfer("finetune", *table_options, *arguments, "--resume"), 2, "weights_sha256")

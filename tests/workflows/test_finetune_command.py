@@ -166,8 +166,8 @@ def test_weights_that_have_seen_the_test_images_are_pointed_out(radtransfer, tab
 def test_the_time_of_the_head_phase_is_part_of_the_estimate(radtransfer, table_options, finished_run, monkeypatch):
     from radtransfer.training import plan as dry_run
 
-    phases = iter([dry_run._Phase(100, 10, 0, 0), dry_run._Phase(0, 20, 0, 0)])
-    monkeypatch.setattr(dry_run, "_measured", lambda *_, **__: next(phases))
+    phases = iter([(100.0, 10.0, 0.0, 0.0), (0.0, 20.0, 0.0, 0.0)])
+    monkeypatch.setattr(dry_run, "time_learner", lambda *_, **__: next(phases))
     options = ("--weights", finished_run.path / "fold_1", "--scheme", "freeze_then_unfreeze", "--dry-run", "--json")
     estimate = json.loads(radtransfer("finetune", *table_options, *options).out)
     assert estimate["first_step_seconds"] == 20

@@ -194,14 +194,14 @@ def test_an_interrupt_before_overwriting_leaves_the_run_that_stands(radtransfer,
 
 def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path):
     from radtransfer.errors import TrainingError
-    from radtransfer.training.loop import _check_finite
+    from radtransfer.training.loop import check_finite
 
     row = {"epoch": 3, "learning_rate": 0.1}
     with pytest.raises(TrainingError, match="No epoch was finished before it"):
-        _check_finite(float("nan"), row, tmp_path)
+        check_finite(float("nan"), row, tmp_path)
     (tmp_path / "checkpoint.npz").touch()
     with pytest.raises(TrainingError, match=f"last good checkpoint, of epoch 2, is {tmp_path / 'checkpoint.npz'}"):
-        _check_finite(float("inf"), row, tmp_path)
+        check_finite(float("inf"), row, tmp_path)
 
 
 @pytest.mark.parametrize("writes", [0, 2, 4])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from radtransfer.config.load import load_config
-from radtransfer.training.context import Networks
+from radtransfer.training.context import ModelCache
 from radtransfer.training.run import finetune
 
 
@@ -45,39 +45,42 @@ def test_the_second_fold_comes_out_as_it_does_alone(finished_run, tmp_path):
 
 
 def test_a_scheme_after_others_comes_out_as_it_does_alone(config, finished_run, tmp_path):
-    networks, source = Networks(), str(finished_run.path / "fold_1")
+    networks, source = ModelCache(), str(finished_run.path / "fold_1")
     arms = {
         "scratch": {},
         "frozen": {"scheme": "fixed_features", "through": "stage1", "weights": source},
         "transfer": {"scheme": "transfer", "weights": source},
     }
     for name, plan in arms.items():
-        finetune(planned(config, tmp_path / name, **plan), networks=networks)
+        finetune(planned(config, tmp_path / name, **plan), models=networks)
     alone(tmp_path / "transfer" / "config.yaml", tmp_path / "alone")
     check_same(tmp_path / "transfer", tmp_path / "alone")
     check_same(tmp_path / "scratch", finished_run.path)
 
 
-def test_runs_that_train_the_same_layers_trace_once(config, finished_run, tmp_path, monkeypatch):
-    import radtransfer.training.context as module
+class CountedCache(ModelCache):
+    """Remembers the learners that it gave."""
 
-    made = []
+    def __init__(self):
+        super().__init__()
+        self.given = {}
 
-    class Counted(module.Learner):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            made.append(self)
+    def learner(self, *arguments, **options):
+        learner = super().learner(*arguments, **options)
+        self.given[id(learner)] = learner
+        return learner
 
-    monkeypatch.setattr(module, "Learner", Counted)
-    networks, source = Networks(), str(finished_run.path / "fold_1")
+
+def test_runs_that_train_the_same_layers_trace_once(config, finished_run, tmp_path):
+    models, source = CountedCache(), str(finished_run.path / "fold_1")
     watched = replace(config, training=replace(config.training, eval_every=1))
-    finetune(planned(watched, tmp_path / "scratch"), networks=networks)
-    finetune(planned(watched, tmp_path / "transfer", scheme="transfer", weights=source), networks=networks)
-    (learner,) = made
+    finetune(planned(watched, tmp_path / "scratch"), models=models)
+    finetune(planned(watched, tmp_path / "transfer", scheme="transfer", weights=source), models=models)
+    (learner,) = models.given.values()
     for function in (learner.train, learner.evaluate, learner.observe):
         assert function.experimental_get_tracing_count() == 1
-    finetune(planned(config, tmp_path / "frozen", scheme="fixed_features", weights=source), networks=networks)
-    assert len(made) == 2
+    finetune(planned(config, tmp_path / "frozen", scheme="fixed_features", weights=source), models=models)
+    assert len(models.given) == 2
 
 
 def test_runs_of_one_engine_share_a_network(config, finished_run, tmp_path, monkeypatch):
