@@ -150,7 +150,7 @@ def test_statistics_settle_after_five_time_constants():
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_the_judged_network_has_the_averages_and_statistics_of_its_own(jit):
+def test_in_evaluation_mode_the_network_has_the_averages_and_statistics_of_its_own(jit):
     learner = make_learner(jit, ema_momentum=0.5)
     start(learner.classifier.model, None, None, seed=1)
     learner.reset(np.ones(CLASSES, np.float32))
