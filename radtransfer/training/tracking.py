@@ -29,11 +29,6 @@ def tracked(config: Config, path: Path, progress: Progress) -> Iterator[Progress
     """A progress that passes everything on to `progress`, and keeps the trackers of the run in `path` up to date.
 
     Without trackers it is `progress` itself. A tracker that fails is left out, which is told once.
-
-    Args:
-        config: Of the run.
-        path: Its folder.
-        progress: Hears what the block tells.
     """
     if not config.track:
         yield progress
@@ -41,34 +36,17 @@ def tracked(config: Config, path: Path, progress: Progress) -> Iterator[Progress
     tracking = _Tracking(config, path, progress)
     try:
         yield tracking
-    except KeyboardInterrupt:
-        tracking.end("interrupted")
-        raise
-    except BaseException:
-        tracking.end("failed")
+    except BaseException as error:
+        tracking.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     tracking.end("finished")
 
 
-@dataclass(frozen=True)
-class Point:
-    """Figures of a fold at one step.
+def points(path: Path) -> Iterator[tuple[str, int, int, dict[str, float]]]:
+    """Everything that the folds in the run folder `path` hold by now, a point for each epoch and for each test.
 
-    Attributes:
-        series: What it is a part of; the points of one are numbered upwards.
-        number: Its place there.
-        step: Training steps.
-        metrics: By name.
+    A point is the series that it is a part of, its place there (upwards from 1), training steps, and figures by name.
     """
-
-    series: str
-    number: int
-    step: int
-    metrics: dict[str, float]
-
-
-def points(path: Path) -> Iterator[Point]:
-    """Everything that the folds in the run folder `path` hold by now: a point for each epoch, and for each test."""
     for folder in sorted(path.glob("fold_*"), key=lambda item: int(item.name[5:])):
         step = 0
         for phase, prefix in ((folder / "head_phase", "head_"), (folder, "")):
@@ -76,13 +54,13 @@ def points(path: Path) -> Iterator[Point]:
             for row in read_rows(file) if file.is_file() else ():
                 step = int(row.pop("step"))
                 named = {f"{prefix}{key}/{folder.name}": float(text) for key, text in row.items() if text}
-                yield Point(str(phase.relative_to(path)), int(row["epoch"]), step, named)
+                yield str(phase.relative_to(path)), int(row["epoch"]), step, named
         if (folder / "metrics.json").is_file():
             scores = read_record(folder / "metrics.json")
             of_test = {key: item for key, item in scores.items() if key not in _NO_TEST_SCORE}
             named = figures(of_test, prefix="test_", suffix=f"/{folder.name}")
             named |= figures(scores.get("val", {}), prefix="best_val_", suffix=f"/{folder.name}")
-            yield Point(f"{folder.name}/test", 1, step, named)
+            yield f"{folder.name}/test", 1, step, named
 
 
 def figures(values: Mapping[str, Any], *, prefix: str = "", suffix: str = "") -> dict[str, float]:
@@ -98,36 +76,12 @@ def figures(values: Mapping[str, Any], *, prefix: str = "", suffix: str = "") ->
 
 @dataclass
 class _Follower:
-    """A tracker, and how far it has come.
-
-    Attributes:
-        name: Of the tracker.
-        tracker: It.
-        kept: What it needs to go on.
-        shown: Series to the number of its last point.
-    """
+    """A tracker with its name, what it needs to go on, and the number of the last point shown of each series."""
 
     name: str
     tracker: Tracker
     kept: dict[str, str] = field(default_factory=dict)
     shown: dict[str, int] = field(default_factory=dict)
-
-    def start(self, run: TrackedRun) -> None:
-        self.kept = self.tracker.start(run, self.kept)
-
-    def follow(self, path: Path) -> None:
-        """Show what is new in the run folder `path`."""
-        for point in points(path):
-            if point.number > self.shown.get(point.series, 0):
-                self.tracker.log(point.metrics, step=point.step)
-                self.shown[point.series] = point.number
-
-    def end(self, path: Path, status: str) -> None:
-        self.follow(path)
-        if (path / "metrics.json").is_file():
-            metrics = read_record(path / "metrics.json")
-            self.tracker.conclude(figures(metrics, prefix="run/"))
-        self.tracker.end(status)
 
 
 class _Tracking(Progress):
@@ -143,7 +97,7 @@ class _Tracking(Progress):
         self._all = [_Follower(name, TRACKERS[name]()) for name in dict.fromkeys(self._config.track)]
         self._live = list(self._all)
         self._for_each(lambda follower: self._start(follower, rows))
-        self._follow()
+        self._for_each(self._follow)
 
     def note(self, text: str) -> None:
         self._progress.note(text)
@@ -153,26 +107,39 @@ class _Tracking(Progress):
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
         self._progress.epoch(fold, folds, epochs, row)
-        self._follow()
+        self._for_each(self._follow)
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         self._progress.fold(fold, folds, metrics)
-        self._follow()
+        self._for_each(self._follow)
 
     def end(self, status: str) -> None:
         """The run ended, well or not."""
-        self._for_each(lambda follower: follower.end(self._path, status))
+
+        def end(follower: _Follower) -> None:
+            self._follow(follower)
+            if (self._path / "metrics.json").is_file():
+                follower.tracker.conclude(figures(read_record(self._path / "metrics.json"), prefix="run/"))
+            follower.tracker.end(status)
+
+        self._for_each(end)
 
     def _start(self, follower: _Follower, plan: Mapping[str, str]) -> None:
         folder = self._path / FOLDER / follower.name
         folder.mkdir(parents=True, exist_ok=True)
         before = self._state().get(follower.name, {})
         follower.kept, follower.shown = before.get("kept", {}), before.get("shown", {})
-        follower.start(TrackedRun(self._path.name, folder, self._settings(), dict(plan)))
+        settings = dict(_flat({**config_values(self._config), "out": str(self._path)}))
+        run = TrackedRun(self._path.name, folder, settings, dict(plan))
+        follower.kept = follower.tracker.start(run, follower.kept)
         self._progress.note(f"{follower.name}: {follower.tracker.where}")
 
-    def _follow(self) -> None:
-        self._for_each(lambda follower: follower.follow(self._path))
+    def _follow(self, follower: _Follower) -> None:
+        """Show what is new in the run folder."""
+        for series, number, step, metrics in points(self._path):
+            if number > follower.shown.get(series, 0):
+                follower.tracker.log(metrics, step=step)
+                follower.shown[series] = number
 
     def _for_each(self, work: Callable[[_Follower], None]) -> None:
         """Do `work` for each follower; one that fails is left out from then on."""
@@ -187,21 +154,14 @@ class _Tracking(Progress):
                 )
                 with contextlib.suppress(Exception):
                     follower.tracker.end("failed")
-        self._keep_state()
-
-    def _settings(self) -> dict[str, Any]:
-        values = config_values(self._config)
-        return dict(_flat({**values, "out": str(self._path)}))
+        # Of every tracker that ever started, those that were left out included: they go on there when resumed.
+        mine = {item.name: {"kept": item.kept, "shown": item.shown} for item in self._all if item.kept}
+        with contextlib.suppress(OSError, ValueError):  # without it a point may come twice
+            write_json(self._path / FOLDER / "state.json", self._state() | mine)
 
     def _state(self) -> dict[str, Any]:
         file = self._path / FOLDER / "state.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-    def _keep_state(self) -> None:
-        """Of every tracker that ever started, those that were left out included: they go on there when resumed."""
-        mine = {item.name: {"kept": item.kept, "shown": item.shown} for item in self._all if item.kept}
-        with contextlib.suppress(OSError, ValueError):  # without it a point may come twice
-            write_json(self._path / FOLDER / "state.json", self._state() | mine)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
