@@ -19,7 +19,8 @@ from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
     from radtransfer.models.backbone import StageSummary
-    from radtransfer.pretrained.input_scale import FileCheck, ModeEvidence
+    from radtransfer.pretrained.input_check import FileCheck
+    from radtransfer.pretrained.input_scale import ModeEvidence
 
 OPTIONS = TABLE_OPTIONS | {
     "data": "data.source",
@@ -56,7 +57,7 @@ def check(
     Example: radtransfer weights check RadImageNet-ResNet50_notop.h5 --data images/
     """
     settings = load_config(options=given_settings(given, OPTIONS), check=check_value)
-    from radtransfer.pretrained.input_scale import check_weights
+    from radtransfer.pretrained.input_check import check_weights
 
     progress = TerminalProgress()
     found = check_weights(
@@ -208,20 +209,20 @@ def fetch(file: str, download: bool) -> None:
     \b
     Example: radtransfer weights fetch hf:Lab-Rasool/RadImageNet/ResNet50.pt --download
     """
-    from radtransfer.pretrained import source as hub
+    from radtransfer.pretrained.source import hub_file
 
-    wanted = hub.hub_file(file)
-    path = hub.in_cache(wanted)
+    wanted = hub_file(file)
+    path = wanted.cached()
     if path is not None:
         show(f"here      {path}")
         return
-    size = hub.size_of(wanted)
+    size = wanted.size()
     shown = "size not known" if size is None else f"{size / 1e6:,.1f} MB"
     show(f"file      {wanted.name} of {wanted.repo}, {shown}")
     if not download:
         show(f"next      {wanted.fetch_line}")
         return
-    show(f"here      {hub.download(wanted)}")
+    show(f"here      {wanted.download()}")
 
 
 @click.group(cls=Group, short_help="List, inspect, check and convert weight files.")

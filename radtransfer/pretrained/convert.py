@@ -1,34 +1,30 @@
-"""Weights of other programs, written as a Keras file that every command takes.
-
-Whether a file is whole and the one that was published, and what it is.
-
-Everything that can be said about a weights file without training with it.
-"""
+"""What `radtransfer weights` does with one file: convert it, verify it, say what it holds."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
+from radtransfer.errors import ConfigError, WeightsError
 from radtransfer.files import whole_file
 from radtransfer.models.backbone import BACKBONES
-from radtransfer.pretrained.loading import Recognition, check_finite, mismatch, recognize
-from radtransfer.pretrained.match import match_layers, weighted_layers
-from radtransfer.pretrained.read import read_weight_file, sha256_of
+from radtransfer.pretrained.match import assign, match_layers, match_network, recognize, weighted_layers
+from radtransfer.pretrained.read import SavedLayer, WeightFile, read_weight_file, sha256_of
 from radtransfer.pretrained.saved_model import is_saved_model, read_saved_model
-from radtransfer.pretrained.source import Certainty, WeightsCard, WeightSource, card_of_file, weights_cards
-from radtransfer.pretrained.torch import Converted, StateDict, convert_torch, is_pytorch, read_pytorch, torch_backbone
-from radtransfer.pretrained.weight_file import WeightFile
+from radtransfer.pretrained.source import Certainty, WeightSource, card_of_file, weights_cards
+from radtransfer.pretrained.torch import convert_torch, torch_backbone
+from radtransfer.pretrained.torch_file import is_pytorch, read_pytorch
 from radtransfer.process import keras_defaults, require_keras
 
-if TYPE_CHECKING:
-    import keras
+_SUFFIX = ".weights.h5"
 
-SUFFIX = ".weights.h5"
+_REASONS = {
+    "run": "The run that made the file recorded it.",
+    "assumed": "No card in the manifest; it is the backbone's own mode. --preprocessing overrides it.",
+}
 
 
 @dataclass(frozen=True)
@@ -57,12 +53,7 @@ class Conversion:
 
 
 def convert_weights(
-    source: Path,
-    out: Path,
-    *,
-    backbone: str | None = None,
-    overwrite: bool = False,
-    ignore_lambda: bool = False,
+    source: Path, out: Path, *, backbone: str | None = None, overwrite: bool = False, ignore_lambda: bool = False
 ) -> Conversion:
     """Write the weights of `source` to `out`, a `.weights.h5` file, and read them back.
 
@@ -78,9 +69,9 @@ def convert_weights(
         WeightsError: `source` cannot be read, or what was written differs.
         WeightsMismatchError: It is of no known network, or of another than `backbone`.
     """
-    if not out.name.endswith(SUFFIX):
+    if not out.name.endswith(_SUFFIX):
         raise ConfigError(
-            f"The converted weights are a Keras file: expected a name that ends with {SUFFIX}. Received: {out}."
+            f"The converted weights are a Keras file: expected a name that ends with {_SUFFIX}. Received: {out}."
         )
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another name.")
@@ -88,82 +79,50 @@ def convert_weights(
         raise ConfigError(f"There is no folder {out.parent}.")
     if backbone is not None:
         BACKBONES.check(backbone)
-    is_torch = source.is_file() and is_pytorch(source)
-    file = read_pytorch(source) if is_torch else _keras_file(source, ignore_lambda)
+    tensors = read_pytorch(source) if source.is_file() and is_pytorch(source) else None
+    file = _read(source, ignore_lambda) if tensors is None else None
     with keras_defaults():
+        from keras.layers import BatchNormalization
+
         from radtransfer.models.architecture import build_architecture
 
-        found = _from_torch(file, backbone) if is_torch else _from_keras(file, backbone)
-        check_finite(found.layers, source)
-        model = build_architecture(found.backbone, image_size=None, pooling=None)
-        for name, arrays in found.layers.items():
-            model.get_layer(name).set_weights(arrays)
+        if file is not None:
+            name, match = match_network(file, backbone)
+            layers, notes, left_out = match.arrays, (file.lambda_note,) if file.lambdas else (), match.extra
+        else:
+            name = torch_backbone(source, tensors, backbone)
+        model = build_architecture(name, image_size=None, pooling=None)
+        targets = weighted_layers(model)
+        if tensors is not None:
+            epsilon = next(layer.epsilon for layer in model.layers if isinstance(layer, BatchNormalization))
+            layers, notes, left_out = convert_torch(source, tensors, name, targets, epsilon)
+        assign(model, layers)
         with whole_file(out) as part:
             model.save_weights(part)
-            _check_equal(part, model, found.layers)
+            written = match_layers(read_weight_file(part), targets)
+            if written.missing or not all(
+                all(map(np.array_equal, written.arrays[name], arrays)) for name, arrays in layers.items()
+            ):
+                raise WeightsError("The written file does not hold what was read. Nothing was kept; is the disk full?")
     return Conversion(
         source=str(source),
         out=str(out),
-        backbone=found.backbone,
-        layers=len(found.layers),
+        backbone=name,
+        layers=len(layers),
         parameters=model.count_params(),
-        notes=found.notes,
-        left_out=found.left_out,
+        notes=notes,
+        left_out=left_out,
         sha256=sha256_of(out),
     )
 
 
-def _from_torch(file: StateDict, asked: str | None) -> Converted:
-    from keras import layers
-
-    from radtransfer.models.architecture import build_architecture
-
-    name = torch_backbone(file, asked)
-    model = build_architecture(name, image_size=None, pooling=None)
-    epsilon = next(layer.epsilon for layer in model.layers if isinstance(layer, layers.BatchNormalization))
-    return convert_torch(file, name, weighted_layers(model), epsilon)
-
-
-def _from_keras(file: WeightFile, asked: str | None) -> Converted:
-    from radtransfer.models.architecture import build_architecture
-
-    notes = (file.lambda_note,) if file.lambdas else ()
-    if asked is not None:
-        model = build_architecture(asked, image_size=None, pooling=None)
-        match = match_layers(file, model)
-        if not match.complete:
-            raise WeightsMismatchError(mismatch(file, match, backbone=asked, model=model))
-        return Converted(asked, match.arrays, notes, match.extra)
-    found = recognize(file)
-    if found is None:
-        raise WeightsMismatchError(
-            f"{file.path} holds {len(file.layers)} weighted layers that are not those of a known backbone. "
-            "Name the network with --backbone to see what is missing."
-        )
-    if found.channels != 3:
-        raise WeightsMismatchError(
-            f"{file.path} is for images of {found.channels} channels; only three can be converted."
-        )
-    return Converted(found.backbone, found.match.arrays, notes, found.match.extra)
-
-
-def _keras_file(source: Path, ignore_lambda: bool) -> WeightFile:
-    if source.is_dir():
-        if not is_saved_model(source):
-            raise WeightsError(f"{source} is a folder without saved_model.pb and variables/: no SavedModel.")
-        require_keras()
-        return read_saved_model(source)
-    return read_weight_file(source, ignore_lambda=ignore_lambda)
-
-
-def _check_equal(path: Path, model: "keras.Model", layers: Mapping[str, tuple[np.ndarray, ...]]) -> None:
-    """Raises WeightsError unless `path` holds exactly `layers`."""
-    written = match_layers(read_weight_file(path), model)
-    equal = written.complete and all(
-        all(map(np.array_equal, written.arrays[name], arrays)) for name, arrays in layers.items()
-    )
-    if not equal:
-        raise WeightsError("The written file does not hold what was read. Nothing was kept; is the disk full?")
+def _read(source: Path, ignore_lambda: bool) -> WeightFile:
+    if not source.is_dir():
+        return read_weight_file(source, ignore_lambda=ignore_lambda)
+    if not is_saved_model(source):
+        raise WeightsError(f"{source} is a folder without saved_model.pb and variables/: no SavedModel.")
+    require_keras()
+    return read_saved_model(source)
 
 
 @dataclass(frozen=True)
@@ -202,12 +161,18 @@ def verify_file(path: Path, *, ignore_lambda: bool = False) -> Verification:
         WeightsError: It cannot be read, holds numbers that are not finite, or has the name of a published file but
             not its hash.
     """
-    arrays = _arrays(path, ignore_lambda)
+    if path.is_file() and is_pytorch(path):
+        arrays = {name: array for name, array in read_pytorch(path).items() if array.dtype.kind == "f"}
+    else:
+        layers = read_weight_file(path, ignore_lambda=ignore_lambda).layers
+        arrays = {f"{layer.label}/{leaf}": array for layer in layers for leaf, array in layer.arrays.items()}
     bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
         raise WeightsError(f"{path} holds values that are not finite in {len(bad)} arrays (first: {bad[0]}).")
     sha256, named = sha256_of(path), card_of_file(path)
-    known = _card_of_hash(path, sha256)
+    with path.open("rb") as handle:
+        md5 = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    known = next((card for card in weights_cards().values() if {md5, sha256} & set(card.hashes)), None)
     if known is None and named is not None and named.hashes:
         raise WeightsError(
             f"{path} has the name of {named.name}, but not its published hash: it was changed or damaged. "
@@ -226,32 +191,13 @@ def verify_file(path: Path, *, ignore_lambda: bool = False) -> Verification:
     )
 
 
-def _arrays(path: Path, ignore_lambda: bool) -> dict[str, np.ndarray]:
-    if path.is_file() and is_pytorch(path):
-        return {name: array for name, array in read_pytorch(path).tensors.items() if array.dtype.kind == "f"}
-    layers = read_weight_file(path, ignore_lambda=ignore_lambda).layers
-    return {f"{layer.label}/{leaf}": array for layer in layers for leaf, array in layer.arrays.items()}
-
-
-def _card_of_hash(path: Path, sha256: str) -> WeightsCard | None:
-    with path.open("rb") as handle:
-        md5 = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    return next((card for card in weights_cards().values() if {md5, sha256} & set(card.hashes)), None)
-
-
-_REASONS = {
-    "run": "The run that made the file recorded it.",
-    "assumed": "No card in the manifest; it is the backbone's own mode. --preprocessing overrides it.",
-}
-
-
 @dataclass(frozen=True)
 class Inspection:
     """What a weights file holds.
 
     Attributes:
         file: Its path.
-        format: Key in `weight_formats.FORMATS`.
+        format: As of `WeightFile`.
         keras_version: Of the writer, where recorded.
         model_name: Of the saved model, where recorded.
         layers: With weights.
@@ -300,7 +246,35 @@ class Inspection:
 
 def inspect_weights(source: WeightSource, file: WeightFile) -> Inspection:
     """What `file`, which was read from `source`, holds. Builds networks to compare it with."""
-    inspection = Inspection(
+    not_finite = []
+    for layer in file.layers:
+        for leaf, array in layer.arrays.items():
+            nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+            if nan or infinite:
+                name = f"{layer.label}/{_leaf_name(layer, leaf)}"
+                not_finite.append({"variable": name, "nan": nan, "infinite": infinite})
+    facts: dict[str, Any] = {}
+    found = recognize(file)
+    if found is not None:
+        backbone, match = found
+        mode, sure = source.preprocessing_for(backbone)
+        facts = {
+            "backbone": backbone,
+            "backbone_layers": len(match.arrays),
+            "channels": match.channels,
+            "matched_by": match.by,
+            "matched": len(match.arrays),
+            "missing": match.missing,
+            "extra": match.extra,
+            "preprocessing": mode,
+            "preprocessing_sure": sure,
+            "reason": _REASONS.get(sure),
+        }
+        if sure == "card":
+            card = source.card
+            facts |= {"card": card.name, "preprocessing_certainty": card.certainty}
+            facts |= {"reason": card.reason, "terms": card.terms}
+    return Inspection(
         file=str(file.path),
         format=file.format,
         keras_version=file.keras_version,
@@ -308,43 +282,17 @@ def inspect_weights(source: WeightSource, file: WeightFile) -> Inspection:
         layers=len(file.layers),
         parameters=file.parameters,
         sha256=sha256_of(file.path),
-        not_finite=tuple(_not_finite(file)),
+        not_finite=tuple(not_finite),
         lambdas=file.lambdas,
+        **facts,
     )
-    found = recognize(file)
-    return inspection if found is None else _with_backbone(inspection, found, source)
 
 
-def _not_finite(file: WeightFile) -> Iterator[dict[str, Any]]:
-    for layer in file.layers:
-        for leaf, array in layer.arrays.items():
-            nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-            if nan or infinite:
-                yield {"variable": f"{layer.label}/{layer.leaf_name(leaf)}", "nan": nan, "infinite": infinite}
-
-
-def _with_backbone(inspection: Inspection, found: Recognition, source: WeightSource) -> Inspection:
-    mode, sure = source.preprocessing_for(found.backbone)
-    inspection = replace(
-        inspection,
-        backbone=found.backbone,
-        backbone_layers=found.layers,
-        channels=found.channels,
-        matched_by=found.match.by,
-        matched=found.layers - len(found.match.missing),
-        missing=found.match.missing,
-        extra=found.match.extra,
-        preprocessing=mode,
-        preprocessing_sure=sure,
-        reason=_REASONS.get(sure),
-    )
-    if sure != "card":
-        return inspection
-    card = source.card
-    return replace(
-        inspection,
-        card=card.name,
-        preprocessing_certainty=card.certainty,
-        reason=card.reason,
-        terms=card.terms,
-    )
+def _leaf_name(layer: SavedLayer, leaf: str) -> str:
+    """What Keras calls an array that the file only numbers, where the layer's kind tells; else `leaf`."""
+    names = ()
+    if layer.kind == "batch_normalization" and len(layer.arrays) == 4:
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+    elif layer.kind is not None and re.search("conv.*d$|dense$", layer.kind) and "separable" not in layer.kind:
+        names = ("kernel", "bias")
+    return names[int(leaf)] if leaf.isdigit() and int(leaf) < len(names) else leaf

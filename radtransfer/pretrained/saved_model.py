@@ -1,15 +1,18 @@
-"""TensorFlow SavedModel folders: the variables are read from the checkpoint in them, the graph is never loaded.
+"""Whole models: opened, or read, only after a look at what they would have Keras or TensorFlow do.
 
-variables/variables.index, .data-…   each variable by key, and its name: "conv1_conv/kernel"
+A `.keras` or HDF5 file is opened by Keras in safe mode. Of a SavedModel folder the variables are read from the
+checkpoint in it (variables/variables.index, .data-…: each variable by key, and its name, "conv1_conv/kernel"); the
+graph is not loaded for that.
 
-A look at the operations in a SavedModel before TensorFlow loads it: a graph is a program, and not all are networks.
-
-Loading restores variables, and may run functions; predicting runs others. TensorFlow has operations that read and
-write any file, call Python or other processes, wait, or end this one. So only operations that are known to compute,
-and that networks of images use, are let through; and those of the saver, where nothing but the saver can call them.
+A graph is a program, and not all are networks. Loading restores variables, and may run functions; predicting runs
+others. TensorFlow has operations that read and write any file, call Python or other processes, wait, or end this one.
+So only operations that are known to compute, and that networks of images use, are let through; and those of the saver,
+where nothing but the saver can call them.
 """
 
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,72 +20,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.errors import WeightsError
-from radtransfer.pretrained.weight_file import SavedLayer, WeightFile
+from radtransfer.pretrained.read import DAMAGED, SavedLayer, WeightFile
+from radtransfer.pretrained.safety import MODEL_WEIGHTS, check_is_plain_keras, container_of, open_archive, open_hdf5
+from radtransfer.process import keras_defaults
+
+if TYPE_CHECKING:
+    import keras
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _NOT_THE_MODEL = ("optimizer", "adam", "sgd", "rmsprop", "iteration", "learning_rate", "seed_generator")
-
-
-def is_saved_model(path: Path) -> bool:
-    """Whether `path` is such a folder."""
-    return (path / "saved_model.pb").is_file() and (path / "variables" / "variables.index").is_file()
-
-
-def read_saved_model(path: Path) -> WeightFile:
-    """All weights of the folder `path`.
-
-    Raises:
-        WeightsError: It is damaged, or names none of its variables.
-    """
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-
-    prefix = path / "variables" / "variables"
-    stored = sum(item.stat().st_size for item in prefix.parent.glob("variables.data-*"))
-    try:
-        checkpoint = tf.train.load_checkpoint(str(prefix))
-        shapes, dtypes = checkpoint.get_variable_to_shape_map(), checkpoint.get_variable_to_dtype_map()
-        names = _names(checkpoint.get_tensor(_OBJECTS)) if _OBJECTS in shapes else {}
-        keys = {name: [key for key in of if key in shapes and dtypes[key].is_floating] for name, of in names.items()}
-        declared = sum(4 * int(np.prod(shapes[key], dtype=float)) for of in keys.values() for key in of)
-        if declared > 4 * stored + 2**20:
-            raise WeightsError(
-                f"{path} declares {declared / 1e6:,.0f} MB of weights in {stored / 1e6:,.1f} MB, which cannot be. "
-                "Nothing was read."
-            )
-        read = {name: [np.asarray(checkpoint.get_tensor(key), np.float32) for key in of] for name, of in keys.items()}
-    except (tf.errors.OpError, ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"weights of {path} are damaged ({reason}). Export it again.") from None
-    layers: dict[str, dict[str, np.ndarray]] = {}
-    for name, (array, *others) in ((name, found) for name, found in read.items() if found):
-        owner, _, leaf = name.rpartition("/")
-        # Where they differ, nobody can tell which of them is meant.
-        if all(np.array_equal(array, other, equal_nan=True) for other in others):
-            layers.setdefault(owner, {})[leaf] = array
-    if not layers:
-        raise WeightsError(f"{path} holds no weights with names. Export it with model.export, or pass its .keras file.")
-    return WeightFile(path, "saved_model", tuple(SavedLayer(owner, leaves) for owner, leaves in layers.items()))
-
-
-def _names(objects: bytes) -> dict[str, list[str]]:
-    """The name of each variable, without ":0", to its keys in the checkpoint, in the order of the model."""
-    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
-
-    graph = TrackableObjectGraph()
-    graph.ParseFromString(objects)
-    found: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        for attribute in node.attributes:
-            name = attribute.full_name.partition(":")[0]
-            if attribute.checkpoint_key and name and not name.lower().startswith(_NOT_THE_MODEL):
-                found.setdefault(name, []).append(attribute.checkpoint_key)
-    return found
-
-
-if TYPE_CHECKING:
-    from tensorflow.core.framework.node_def_pb2 import NodeDef
-    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 _SAVER = re.compile(r"(DTensor|Distributed)?(Save|Restore)(V2|Slice|Slices)?|MergeV2Checkpoints")
 """What keeps and restores variables, in files of any name."""
@@ -192,6 +140,92 @@ _REFUSED = {
 _EFFECTS = {what: re.compile(pattern) for what, pattern in _REFUSED.items()}
 
 
+@keras_defaults()
+def open_model(path: Path) -> "keras.Model":
+    """The model in `path`, not compiled, opened by Keras in safe mode.
+
+    Raises:
+        WeightsError: Not a model, damaged, or made of more than Keras' own layers and functions.
+    """
+    import keras
+
+    _check_container(path)
+    check_is_plain_keras(path)
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # Keras raises what it meets in a damaged file
+        raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from error
+
+
+def open_weights(model: "keras.Model", path: Path) -> None:
+    """Give `model` the weights in `path`, which were saved from the same network.
+
+    Raises:
+        WeightsError: They are damaged, or another network's.
+    """
+    _check_container(path)
+    try:
+        model.load_weights(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise WeightsError(f"{path} does not hold the weights of this network: {_reason(error)}") from error
+
+
+def layer_names(path: Path) -> tuple[str, ...]:
+    """The names of a model's layers, read without Keras; empty where the file does not tell, of which Keras will."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        return tuple(layer["config"]["name"] for layer in layers)
+    except DAMAGED:
+        return ()
+
+
+def is_saved_model(path: Path) -> bool:
+    """Whether `path` is such a folder."""
+    return (path / "saved_model.pb").is_file() and (path / "variables" / "variables.index").is_file()
+
+
+def read_saved_model(path: Path) -> WeightFile:
+    """All weights of the folder `path`.
+
+    Raises:
+        WeightsError: It is damaged, or names none of its variables.
+    """
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    prefix = path / "variables" / "variables"
+    stored = sum(item.stat().st_size for item in prefix.parent.glob("variables.data-*"))
+    try:
+        checkpoint = tf.train.load_checkpoint(str(prefix))
+        shapes, dtypes = checkpoint.get_variable_to_shape_map(), checkpoint.get_variable_to_dtype_map()
+        names = _names(checkpoint.get_tensor(_OBJECTS)) if _OBJECTS in shapes else {}
+        keys = {name: [key for key in of if key in shapes and dtypes[key].is_floating] for name, of in names.items()}
+        declared = sum(4 * int(np.prod(shapes[key], dtype=float)) for of in keys.values() for key in of)
+        if declared > 4 * stored + 2**20:
+            raise WeightsError(
+                f"{path} declares {declared / 1e6:,.0f} MB of weights in {stored / 1e6:,.1f} MB, which cannot be. "
+                "Nothing was read."
+            )
+        read = {name: [np.asarray(checkpoint.get_tensor(key), np.float32) for key in of] for name, of in keys.items()}
+    except (tf.errors.OpError, ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"weights of {path} are damaged ({reason}). Export it again.") from None
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, (array, *others) in ((name, found) for name, found in read.items() if found):
+        owner, _, leaf = name.rpartition("/")
+        # Where they differ, nobody can tell which of them is meant.
+        if all(np.array_equal(array, other, equal_nan=True) for other in others):
+            layers.setdefault(owner, {})[leaf] = array
+    if not layers:
+        raise WeightsError(f"{path} holds no weights with names. Export it with model.export, or pass its .keras file.")
+    return WeightFile(path, "saved_model", tuple(SavedLayer(owner, leaves) for owner, leaves in layers.items()))
+
+
 def check_graph(path: Path) -> None:
     """See that the SavedModel in the folder `path` does nothing but compute.
 
@@ -266,3 +300,41 @@ def _named(node: "NodeDef") -> Iterator[str]:
     for value in node.attr.values():
         functions = [value.func] if value.HasField("func") else value.list.func
         yield from (function.name for function in functions if function.name)
+
+
+def _check_container(path: Path) -> None:
+    """See that `path` is what Keras takes it for, and that nothing in it unpacks to any size or leads elsewhere."""
+    expected = {".keras": "zip", ".h5": "hdf5", ".hdf5": "hdf5"}.get(path.suffix)
+    try:
+        if not path.is_file() or expected is None or container_of(path) != expected:
+            named = "an HDF5 file" if expected == "hdf5" else "a .keras file" + (", which is a zip" if expected else "")
+            raise WeightsError(f"is not a model that Keras can load: expected {named}, whole.")
+        if expected == "hdf5":
+            open_hdf5(path).close()
+            return
+        with open_archive(path) as archive:
+            open_hdf5(archive.read(MODEL_WEIGHTS)).close()
+    except WeightsError as error:
+        raise WeightsError(str(error) if str(path) in str(error) else f"{path} {error}") from None
+    except DAMAGED as error:
+        raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _names(objects: bytes) -> dict[str, list[str]]:
+    """The name of each variable, without ":0", to its keys in the checkpoint, in the order of the model."""
+    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    graph = TrackableObjectGraph()
+    graph.ParseFromString(objects)
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for attribute in node.attributes:
+            name = attribute.full_name.partition(":")[0]
+            if attribute.checkpoint_key and name and not name.lower().startswith(_NOT_THE_MODEL):
+                found.setdefault(name, []).append(attribute.checkpoint_key)
+    return found

@@ -29,7 +29,8 @@ from radtransfer.models.architecture import build_architecture
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.models.classifier import build_classifier
 from radtransfer.models.layers import convolution_kernels
-from radtransfer.pretrained.loading import PretrainedWeights
+from radtransfer.pretrained.match import PretrainedWeights
+from radtransfer.pretrained.source import resolve_weights
 from radtransfer.process import Device, Progress, keras_defaults, versions
 from radtransfer.reports.figures import draw_filters, save_figure
 from radtransfer.runs.folder import run_folder, whole_file
@@ -78,7 +79,7 @@ def run_record(experiment: Experiment) -> dict[str, Any]:
         "head": experiment.classifier.activation,
         "weights": {
             "source": experiment.config.model.weights,
-            "file": None if pretrained is None else str(pretrained.file),
+            "file": None if pretrained is None else str(pretrained.source.file),
             "sha256": None if pretrained is None else pretrained.sha256,
             "preprocessing": None if pretrained is None else pretrained.preprocessing,
             "preprocessing_from": None if pretrained is None else pretrained.preprocessing_sure,
@@ -218,10 +219,9 @@ def _weights_line(experiment: Experiment) -> str:
     pretrained = experiment.pretrained
     if pretrained is None:
         return "random"
-    report = pretrained.report
-    extra = f", {len(report.extra)} of the file left out (head)" if report.extra else ""
-    terms = f"; {pretrained.terms}" if pretrained.terms else ""
-    loaded = f"{len(report.matched)} layers loaded, {report.changed} changed{extra}"
+    extra = f", {len(pretrained.extra)} of the file left out (head)" if pretrained.extra else ""
+    terms = f"; {pretrained.source.terms}" if pretrained.source.terms else ""
+    loaded = f"{len(pretrained.layers)} layers loaded, {pretrained.changed} changed{extra}"
     return f"{experiment.config.model.weights}  sha256 {pretrained.sha256[:12]}…  {loaded}{terms}"
 
 
@@ -267,10 +267,11 @@ def plan_network(
     """
     card = BACKBONES[config.model.backbone]
     outline = outline_plan(config.transfer, card, weights=has_weights(config))
-    preprocessing = preprocessing_for(config, card, notify)
+    source = resolve_weights(config.model.weights, backbone=card.name)
+    preprocessing = preprocessing_for(config, card, source, notify)
     model = _built(config, card, outline.widths, classes, preprocessing)
     plan = lay_out(outline, model, card)
-    pretrained = load_for(config, card, outline.widths, notify)
+    pretrained = load_for(config, card, source, outline.widths, notify)
     for note in plan.notes():
         notify(note)
     start(model, plan, None if pretrained is None else pretrained.layers, seed=config.seed)

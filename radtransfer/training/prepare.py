@@ -23,8 +23,8 @@ from radtransfer.evaluation.metrics import exact_auc
 from radtransfer.evaluation.scoring import Scoring
 from radtransfer.images.preprocessing import RANDOM_PREPROCESSING
 from radtransfer.models.backbone import Backbone
-from radtransfer.pretrained.loading import PretrainedWeights, load_pretrained
-from radtransfer.pretrained.source import preprocessing_of
+from radtransfer.pretrained.match import PretrainedWeights, load_pretrained
+from radtransfer.pretrained.source import WeightSource, resolve_weights
 from radtransfer.process import Device, Progress, resolve_device
 from radtransfer.training.losses import check_loss, class_weights
 from radtransfer.training.names import check_batch_size, check_names, has_weights
@@ -56,6 +56,7 @@ class RunInputs:
         outline: Of the transfer plan.
         table: Every image, none of them looked into.
         scoring: Which questions the outputs answer.
+        source: Of the weights; None for random ones.
         folds: Who trains, validates and tests where.
         preprocessing: The resolved mode.
         activation: Of the head.
@@ -63,6 +64,7 @@ class RunInputs:
 
     card: Backbone
     outline: Outline
+    source: WeightSource | None
     table: ImageTable
     scoring: Scoring
     folds: tuple[Fold, ...]
@@ -81,10 +83,11 @@ def read_inputs(config: Config, progress: Progress) -> RunInputs:
     card, outline = check_names(config)
     if config.system.cache_features is True and not outline.freezes:
         raise ConfigError(_NOTHING_FROZEN)
-    preprocessing = preprocessing_for(config, card, progress.note)
+    source = resolve_weights(config.model.weights, backbone=card.name)
+    preprocessing = preprocessing_for(config, card, source, progress.note)
     table, scoring = _read_table(config, progress)
     return RunInputs(
-        card, outline, table, scoring, _folds(config, table), preprocessing, activation=_activation(config, table)
+        card, outline, source, table, scoring, _folds(config, table), preprocessing, _activation(config, table)
     )
 
 
@@ -134,7 +137,7 @@ def prepare(
         precision=device.precision,
     )
     plan = lay_out(outline, classifier.backbone, card)
-    pretrained = load_for(config, card, outline.widths, progress.note, model=classifier.backbone)
+    pretrained = load_for(config, card, inputs.source, outline.widths, progress.note, model=classifier.backbone)
     learner, head_learner = _learners(config, trained, classifier, plan, device, progress)
     checked = check_images(
         table,
@@ -198,15 +201,13 @@ def _monitor_notes(config: Config, table: ImageTable, folds: Sequence[Fold], sco
             yield f"fold {fold.number}: the AUC of its validation images is undefined; their loss picks the best epoch"
 
 
-def preprocessing_for(config: Config, card: Backbone, notify: Callable[[str], None]) -> str:
-    """The input scale, and a word where it may surprise.
-
-    Raises:
-        WeightsError: The weights are not found, or known to be another network's.
-    """
+def preprocessing_for(
+    config: Config, card: Backbone, source: WeightSource | None, notify: Callable[[str], None]
+) -> str:
+    """The input scale, and a word where it may surprise."""
     if not has_weights(config) and card.pretrained:
         notify(f"{card.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones")
-    own = preprocessing_of(config.model.weights, backbone=card.name)
+    own = source and source.preprocessing_for(card.name)[0]
     if config.model.preprocessing == "auto":
         return own or RANDOM_PREPROCESSING
     if own not in (None, config.model.preprocessing):
@@ -217,6 +218,7 @@ def preprocessing_for(config: Config, card: Backbone, notify: Callable[[str], No
 def load_for(
     config: Config,
     card: Backbone,
+    source: WeightSource | None,
     widths: Mapping[str, float],
     notify: Callable[[str], None],
     *,
@@ -227,6 +229,7 @@ def load_for(
     Args:
         config: Of which `model` counts.
         card: Of the network.
+        source: Of the weights; None for random ones.
         widths: Of its stages.
         notify: Hears of a download.
         model: The network, if it stands already; used where it has full width.
@@ -234,14 +237,14 @@ def load_for(
     Raises:
         WeightsError: They cannot be used.
     """
-    if not has_weights(config):
+    if source is None:
         return None
     if model is None or any(width < 1 for width in widths.values()):
         from radtransfer.models.architecture import build_architecture
 
         model = build_architecture(card, image_size=config.model.image_size)
     return load_pretrained(
-        config.model.weights,
+        source,
         backbone=card.name,
         model=model,
         notify=notify,

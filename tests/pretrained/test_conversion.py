@@ -10,7 +10,7 @@ from torch_files import write_torch_file
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
 from radtransfer.models.architecture import build_architecture
 from radtransfer.pretrained.convert import convert_weights
-from radtransfer.pretrained.loading import build_backbone
+from radtransfer.pretrained.match import build_backbone
 
 
 @pytest.fixture(scope="module")
