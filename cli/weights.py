@@ -160,16 +160,16 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
         source = str(cached_hub_file(source))
     done = convert_weights(Path(source), Path(out), backbone=backbone, overwrite=overwrite, ignore_lambda=ignore_lambda)
     if as_json:
-        show_json(dataclasses.asdict(done))
+        show_json(done)
         return
-    show(f"backbone  {done.backbone}: {done.layers} layers, {done.parameters:,} parameters, read back equal")
-    for note in done.notes:
+    show(f"backbone  {done['backbone']}: {done['layers']} layers, {done['parameters']:,} parameters, read back equal")
+    for note in done["notes"]:
         show(f"note      {note}")
-    if done.left_out:
-        more = ", …" if len(done.left_out) > 6 else ""
-        show(f"left out  {', '.join(done.left_out[:6])}{more}")
-    show(f"input     not stored in such files: `radtransfer weights check {done.out} --data …` finds it")
-    show(f"wrote     {done.out}  sha256 {done.sha256}")
+    if done["left_out"]:
+        more = ", …" if len(done["left_out"]) > 6 else ""
+        show(f"left out  {', '.join(done['left_out'][:6])}{more}")
+    show(f"input     not stored in such files: `radtransfer weights check {done['out']} --data …` finds it")
+    show(f"wrote     {done['out']}  sha256 {done['sha256']}")
 
 
 @click.command(short_help="Read a file to its end and compare its hash.")
@@ -187,16 +187,18 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
 
     found = verify_file(find_weights(file).file, ignore_lambda=ignore_lambda)
     if as_json:
-        show_json(dataclasses.asdict(found))
+        show_json(found)
         return
-    show(f"file      {found.file}, {found.size / 1e6:,.1f} MB")
-    show(f"sha256    {found.sha256}")
-    show(f"read      {found.arrays} arrays, {found.parameters:,} numbers, all finite")
-    if found.verdict == "published":
-        show(f"verdict   {found.card}: the published file, by its hash")
-        show(f"terms     {weights_cards()[found.card].terms}")
+    show(f"file      {found['file']}, {found['size'] / 1e6:,.1f} MB")
+    show(f"sha256    {found['sha256']}")
+    show(f"read      {found['arrays']} arrays, {found['parameters']:,} numbers, all finite")
+    if found["verdict"] == "published":
+        show(f"verdict   {found['card']}: the published file, by its hash")
+        show(f"terms     {weights_cards()[found['card']].terms}")
         return
-    named = f"has the name of {found.card}, whose publisher gives no hash" if found.card else "no card has this hash"
+    named = (
+        f"has the name of {found['card']}, whose publisher gives no hash" if found["card"] else "no card has this hash"
+    )
     show(f"verdict   unknown: {named}; note the sha256 to compare copies")
 
 
@@ -287,7 +289,7 @@ def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
 
     found = inspect_weights(source, content)
     if as_json:
-        show_json(dataclasses.asdict(found))
+        show_json(found)
         return
     for title, line in _inspection_lines(found):
         show(f"{title:<15}{line}")
@@ -314,27 +316,27 @@ def where() -> None:
 
 def _inspection_lines(found):
     """The title and text of each line about an `Inspection`."""
-    writer = f", written by Keras {found.keras_version}" if found.keras_version else ""
-    yield "file", found.file
-    yield "format", f"{found.format}{writer}"
-    yield "holds", f"{found.layers} weighted layers, {found.parameters:,} parameters"
-    yield "values", _values_line(found.not_finite)
-    yield "sha256", found.sha256
-    if found.lambdas:
-        yield "lambda", f"{', '.join(found.lambdas)}: ignored; the effect on the images is unknown"
-    if found.backbone is None:
+    writer = f", written by Keras {found['keras_version']}" if found["keras_version"] else ""
+    yield "file", found["file"]
+    yield "format", f"{found['format']}{writer}"
+    yield "holds", f"{found['layers']} weighted layers, {found['parameters']:,} parameters"
+    yield "values", _values_line(found["not_finite"])
+    yield "sha256", found["sha256"]
+    if found["lambdas"]:
+        yield "lambda", f"{', '.join(found['lambdas'])}: ignored; the effect on the images is unknown"
+    if found["backbone"] is None:
         yield "backbone", "none of those in `radtransfer backbones`"
         return
-    channels = "" if found.channels == 3 else f", for images of {found.channels} channels"
-    layers = f"all {found.backbone_layers} layers found by {found.matched_by}"
-    yield "backbone", f"{found.backbone}: {layers}{channels}"
-    shown = ", ".join(found.extra[:6]) + (", …" if len(found.extra) > 6 else "")
-    yield "head", f"{len(found.extra)} more layers: {shown}" if found.extra else "none"
-    sure = found.preprocessing_certainty or ("certain" if found.preprocessing_sure == "run" else "assumed")
-    yield "preprocessing", f"{found.preprocessing} ({sure}). {found.reason}"
-    if found.card:
-        yield "card", found.card
-        yield "terms", found.terms
+    channels = "" if found["channels"] == 3 else f", for images of {found['channels']} channels"
+    layers = f"all {found['backbone_layers']} layers found by {found['matched_by']}"
+    yield "backbone", f"{found['backbone']}: {layers}{channels}"
+    shown = ", ".join(found["extra"][:6]) + (", …" if len(found["extra"]) > 6 else "")
+    yield "head", f"{len(found['extra'])} more layers: {shown}" if found["extra"] else "none"
+    sure = found["preprocessing_certainty"] or ("certain" if found["preprocessing_sure"] == "run" else "assumed")
+    yield "preprocessing", f"{found['preprocessing']} ({sure}). {found['reason']}"
+    if found["card"]:
+        yield "card", found["card"]
+        yield "terms", found["terms"]
 
 
 def _values_line(bad) -> str:

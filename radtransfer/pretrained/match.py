@@ -93,13 +93,13 @@ class Match:
         arrays: Layer of the network to its arrays.
         missing: Layers of the network that nothing in the file fits.
         extra: Layers of the file that are not the network's: a head, another sub-model.
-        by: What the pairs were found by.
+        by: What the pairs were found by; None without any.
     """
 
     arrays: dict[str, Arrays]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
-    by: Literal["name", "order"]
+    by: Literal["name", "order"] | None
 
     @property
     def channels(self) -> int:
