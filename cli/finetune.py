@@ -134,12 +134,12 @@ def check_named(settings: Config) -> None:
     Errors as of `read_inputs`, which checks the same and more.
     """
     from radtransfer.data.readers import check_source
-    from radtransfer.pretrained.source import preprocessing_of
+    from radtransfer.pretrained.source import resolve_weights
     from radtransfer.training.names import check_names
 
     check_names(settings)
     check_source(settings.data.source)
-    preprocessing_of(settings.model.weights, backbone=settings.model.backbone)
+    resolve_weights(settings.model.weights, backbone=settings.model.backbone)
 
 
 def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite: bool) -> bool:
@@ -357,11 +357,11 @@ def plan(
         check_figure_path(Path(filters))
     if out is not None and (Path(out).suffix != ".keras" or Path(out).exists()):
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {out}.")
-    from radtransfer.pretrained.source import preprocessing_of
+    from radtransfer.pretrained.source import resolve_weights
     from radtransfer.training.names import look_up
 
     look_up(config)
-    preprocessing_of(config.model.weights, backbone=backbone)
+    resolve_weights(config.model.weights, backbone=backbone)
     import_tensorflow()
     from radtransfer.training.plan import plan_network, plan_text, save_filters, save_planned
 

@@ -19,7 +19,8 @@ from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
     from radtransfer.models.backbone import StageSummary
-    from radtransfer.pretrained.input_scale import FileCheck, ModeEvidence
+    from radtransfer.pretrained.input_check import FileCheck
+    from radtransfer.pretrained.input_scale import ModeEvidence
 
 OPTIONS = TABLE_OPTIONS | {
     "data": "data.source",
@@ -56,7 +57,7 @@ def check(
     Example: radtransfer weights check RadImageNet-ResNet50_notop.h5 --data images/
     """
     settings = load_config(options=given_settings(given, OPTIONS), check=check_value)
-    from radtransfer.pretrained.input_scale import check_weights
+    from radtransfer.pretrained.input_check import check_weights
 
     progress = TerminalProgress()
     found = check_weights(
@@ -159,16 +160,16 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
         source = str(cached_hub_file(source))
     done = convert_weights(Path(source), Path(out), backbone=backbone, overwrite=overwrite, ignore_lambda=ignore_lambda)
     if as_json:
-        show_json(dataclasses.asdict(done))
+        show_json(done)
         return
-    show(f"backbone  {done.backbone}: {done.layers} layers, {done.parameters:,} parameters, read back equal")
-    for note in done.notes:
+    show(f"backbone  {done['backbone']}: {done['layers']} layers, {done['parameters']:,} parameters, read back equal")
+    for note in done["notes"]:
         show(f"note      {note}")
-    if done.left_out:
-        more = ", …" if len(done.left_out) > 6 else ""
-        show(f"left out  {', '.join(done.left_out[:6])}{more}")
-    show(f"input     not stored in such files: `radtransfer weights check {done.out} --data …` finds it")
-    show(f"wrote     {done.out}  sha256 {done.sha256}")
+    if done["left_out"]:
+        more = ", …" if len(done["left_out"]) > 6 else ""
+        show(f"left out  {', '.join(done['left_out'][:6])}{more}")
+    show(f"input     not stored in such files: `radtransfer weights check {done['out']} --data …` finds it")
+    show(f"wrote     {done['out']}  sha256 {done['sha256']}")
 
 
 @click.command(short_help="Read a file to its end and compare its hash.")
@@ -186,16 +187,18 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
 
     found = verify_file(find_weights(file).file, ignore_lambda=ignore_lambda)
     if as_json:
-        show_json(dataclasses.asdict(found))
+        show_json(found)
         return
-    show(f"file      {found.file}, {found.size / 1e6:,.1f} MB")
-    show(f"sha256    {found.sha256}")
-    show(f"read      {found.arrays} arrays, {found.parameters:,} numbers, all finite")
-    if found.verdict == "published":
-        show(f"verdict   {found.card}: the published file, by its hash")
-        show(f"terms     {weights_cards()[found.card].terms}")
+    show(f"file      {found['file']}, {found['size'] / 1e6:,.1f} MB")
+    show(f"sha256    {found['sha256']}")
+    show(f"read      {found['arrays']} arrays, {found['parameters']:,} numbers, all finite")
+    if found["verdict"] == "published":
+        show(f"verdict   {found['card']}: the published file, by its hash")
+        show(f"terms     {weights_cards()[found['card']].terms}")
         return
-    named = f"has the name of {found.card}, whose publisher gives no hash" if found.card else "no card has this hash"
+    named = (
+        f"has the name of {found['card']}, whose publisher gives no hash" if found["card"] else "no card has this hash"
+    )
     show(f"verdict   unknown: {named}; note the sha256 to compare copies")
 
 
@@ -208,20 +211,20 @@ def fetch(file: str, download: bool) -> None:
     \b
     Example: radtransfer weights fetch hf:Lab-Rasool/RadImageNet/ResNet50.pt --download
     """
-    from radtransfer.pretrained import source as hub
+    from radtransfer.pretrained.source import hub_file
 
-    wanted = hub.hub_file(file)
-    path = hub.in_cache(wanted)
+    wanted = hub_file(file)
+    path = wanted.cached()
     if path is not None:
         show(f"here      {path}")
         return
-    size = hub.size_of(wanted)
+    size = wanted.size()
     shown = "size not known" if size is None else f"{size / 1e6:,.1f} MB"
     show(f"file      {wanted.name} of {wanted.repo}, {shown}")
     if not download:
         show(f"next      {wanted.fetch_line}")
         return
-    show(f"here      {hub.download(wanted)}")
+    show(f"here      {wanted.download()}")
 
 
 @click.group(cls=Group, short_help="List, inspect, check and convert weight files.")
@@ -286,7 +289,7 @@ def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
 
     found = inspect_weights(source, content)
     if as_json:
-        show_json(dataclasses.asdict(found))
+        show_json(found)
         return
     for title, line in _inspection_lines(found):
         show(f"{title:<15}{line}")
@@ -313,27 +316,27 @@ def where() -> None:
 
 def _inspection_lines(found):
     """The title and text of each line about an `Inspection`."""
-    writer = f", written by Keras {found.keras_version}" if found.keras_version else ""
-    yield "file", found.file
-    yield "format", f"{found.format}{writer}"
-    yield "holds", f"{found.layers} weighted layers, {found.parameters:,} parameters"
-    yield "values", _values_line(found.not_finite)
-    yield "sha256", found.sha256
-    if found.lambdas:
-        yield "lambda", f"{', '.join(found.lambdas)}: ignored; the effect on the images is unknown"
-    if found.backbone is None:
+    writer = f", written by Keras {found['keras_version']}" if found["keras_version"] else ""
+    yield "file", found["file"]
+    yield "format", f"{found['format']}{writer}"
+    yield "holds", f"{found['layers']} weighted layers, {found['parameters']:,} parameters"
+    yield "values", _values_line(found["not_finite"])
+    yield "sha256", found["sha256"]
+    if found["lambdas"]:
+        yield "lambda", f"{', '.join(found['lambdas'])}: ignored; the effect on the images is unknown"
+    if found["backbone"] is None:
         yield "backbone", "none of those in `radtransfer backbones`"
         return
-    channels = "" if found.channels == 3 else f", for images of {found.channels} channels"
-    layers = f"all {found.backbone_layers} layers found by {found.matched_by}"
-    yield "backbone", f"{found.backbone}: {layers}{channels}"
-    shown = ", ".join(found.extra[:6]) + (", …" if len(found.extra) > 6 else "")
-    yield "head", f"{len(found.extra)} more layers: {shown}" if found.extra else "none"
-    sure = found.preprocessing_certainty or ("certain" if found.preprocessing_sure == "run" else "assumed")
-    yield "preprocessing", f"{found.preprocessing} ({sure}). {found.reason}"
-    if found.card:
-        yield "card", found.card
-        yield "terms", found.terms
+    channels = "" if found["channels"] == 3 else f", for images of {found['channels']} channels"
+    layers = f"all {found['backbone_layers']} layers found by {found['matched_by']}"
+    yield "backbone", f"{found['backbone']}: {layers}{channels}"
+    shown = ", ".join(found["extra"][:6]) + (", …" if len(found["extra"]) > 6 else "")
+    yield "head", f"{len(found['extra'])} more layers: {shown}" if found["extra"] else "none"
+    sure = found["preprocessing_certainty"] or ("certain" if found["preprocessing_sure"] == "run" else "assumed")
+    yield "preprocessing", f"{found['preprocessing']} ({sure}). {found['reason']}"
+    if found["card"]:
+        yield "card", found["card"]
+        yield "terms", found["terms"]
 
 
 def _values_line(bad) -> str:

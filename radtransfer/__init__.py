@@ -8,7 +8,7 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "build_backbone": "radtransfer.pretrained.loading",
+    "build_backbone": "radtransfer.pretrained.match",
     "load_config": "radtransfer.config.load",
 }
 

@@ -29,8 +29,7 @@ from radtransfer.evaluation.calibration import OperatingPoint
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.exports.formats import EXPORT_FORMATS, reading_of
 from radtransfer.models.backbone import BACKBONES
-from radtransfer.pretrained.read import layer_names, open_model
-from radtransfer.pretrained.saved_model import check_graph
+from radtransfer.pretrained.saved_model import check_graph, layer_names, open_model
 from radtransfer.process import keras_defaults, require_keras
 from radtransfer.runs.folder import finished_folds, read_run
 from radtransfer.similarity.compare_images import check_input, run_file, run_images

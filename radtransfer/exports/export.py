@@ -24,7 +24,7 @@ from radtransfer.exports.metadata import export_metadata, read_facts
 from radtransfer.exports.model_card import ExportCheck, model_card
 from radtransfer.files import check_place, files_together
 from radtransfer.images.refs import ImagePlace, read_contents
-from radtransfer.pretrained.read import open_model
+from radtransfer.pretrained.saved_model import open_model
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import find_fold, finished_folds, read_rows, read_run, write_text
 from radtransfer.similarity.compare_images import run_images

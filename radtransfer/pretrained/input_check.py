@@ -1,21 +1,27 @@
-"""Compares a file's batch-norm statistics with what each preprocessing mode makes of the user's images.
+"""`radtransfer weights check`: which preprocessing the batch-norm statistics of a file were collected with.
 
-What each preprocessing mode makes of the user's images at the batch-norm layers of a network.
+Each mode is tried on the user's images: what it gives every batch-norm layer is compared with what the layer remembers.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from radtransfer.config.schema import Config
+from radtransfer.data.image_check import check_images
+from radtransfer.data.image_list import read_images
+from radtransfer.data.pictures import chosen_rows
+from radtransfer.data.table import ImageTable
+from radtransfer.errors import ConfigError
 from radtransfer.images.preprocessing import MODES, preprocess
+from radtransfer.models.backbone import BACKBONES
 from radtransfer.pretrained.input_scale import (
-    Collection,
     LayerFit,
     ModeEvidence,
-    StemStatistics,
     TrainingImages,
     Verdict,
     bootstrap_weights,
@@ -27,143 +33,22 @@ from radtransfer.pretrained.input_scale import (
     sample_moments,
     training_images,
 )
-from radtransfer.process import Progress
+from radtransfer.pretrained.match import assign, match_network
+from radtransfer.pretrained.read import read_weight_file
+from radtransfer.pretrained.source import Certainty, find_weights
+from radtransfer.process import Progress, keras_defaults, usable_cores
+
+if TYPE_CHECKING:
+    import keras
+
+_FEWEST = 8
+"""Images below which nothing is said about their statistics."""
 
 _BATCH = 8
-
-
-@dataclass(frozen=True)
-class StoredStatistics:
-    """What one batch-norm layer remembers of its training.
-
-    Attributes:
-        name: Of the layer.
-        mean: (channels,).
-        variance: (channels,), the layer's epsilon added.
-        epsilon: Of the layer.
-    """
-
-    name: str
-    mean: np.ndarray
-    variance: np.ndarray
-    epsilon: float
-
-
-@dataclass(frozen=True)
-class ImageMoments:
-    """What enters one layer, image by image.
-
-    Attributes:
-        mean: (images, channels), over positions.
-        square: (images, channels), mean of the squares.
-    """
-
-    mean: np.ndarray
-    square: np.ndarray
-
-
-@dataclass(frozen=True)
-class StemResponse:
-    """What the first layer's channels are given for images of one colour.
-
-    Attributes:
-        black: (channels,).
-        gain: (channels, 3), what red, green and blue at full brightness add.
-        linear: Whether a white image gives the sum of these.
-    """
-
-    black: np.ndarray
-    gain: np.ndarray
-    linear: bool
-
-
-def batch_norm_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """Those that were trained, in the model's order; a layer that still holds means 0 and variances 1 was not."""
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    return [layer for layer in layers if _trained(layer)]
-
-
-def stored_statistics(layers: Sequence[keras.layers.BatchNormalization]) -> list[StoredStatistics]:
-    """What `layers` hold, float64."""
-    return [
-        StoredStatistics(
-            layer.name,
-            _numbers(layer.moving_mean),
-            _numbers(layer.moving_variance) + layer.epsilon,
-            float(layer.epsilon),
-        )
-        for layer in layers
-    ]
-
-
-class Probe:
-    """A network, looked at where its batch-norm layers take their input, at inference."""
-
-    def __init__(self, model: keras.Model, layers: Sequence[keras.layers.BatchNormalization]):
-        self._stem = _moments_of(keras.Model(model.input, [layers[0].input]))
-        self._all = _moments_of(keras.Model(model.input, [layer.input for layer in layers]))
-
-    def moments(self, images: np.ndarray, mode: str, *, heard: Callable[[int], None]) -> list[ImageMoments]:
-        """What enters each layer.
-
-        Args:
-            images: float32 (images, height, width, 3), RGB, 0–255.
-            mode: Key of `MODES`.
-            heard: Told of each batch how many images it had.
-        """
-        parts = []
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
-            missing = _BATCH - len(batch)  # a batch of another size would be traced anew
-            filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-            given = self._all(preprocess(tf.constant(filled), mode))
-            parts.append([[part.numpy()[: len(batch)] for part in pair] for pair in given])
-            heard(len(batch))
-        return [
-            ImageMoments(*(np.concatenate([part[layer][kind] for part in parts]).astype(float) for kind in (0, 1)))
-            for layer in range(len(parts[0]))
-        ]
-
-    def stem_response(self, size: int, mode: str) -> StemResponse:
-        """What images of `size` pixels in black, red, green, blue and white give in `mode`."""
-        colours = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], np.float32) * 255
-        images = np.broadcast_to(colours[:, np.newaxis, np.newaxis], (5, size, size, 3))
-        ((means, _),) = self._stem(preprocess(tf.constant(images), mode))
-        black, *primaries, white = means.numpy().astype(float)
-        gain = np.stack(primaries, axis=1) - black[:, np.newaxis]
-        rest = np.abs(black + gain.sum(axis=1) - white).max()
-        return StemResponse(black, gain, linear=bool(rest <= 1e-2 * np.abs(means).max() + 1e-6))
-
-
-def mode_scale(mode: str) -> np.ndarray:
-    """(3,): how many units of the network full brightness is, for red, green and blue."""
-    card = MODES[mode]
-    scale = 255 * card.scale / np.array(card.std)
-    return scale[::-1] if card.order == "BGR" else scale
-
-
-def _moments_of(model: keras.Model) -> Callable:
-    @tf.function(reduce_retracing=True)
-    def moments(images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        outputs = model(images, training=False)
-        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-        return [(tf.reduce_mean(x, (1, 2)), tf.reduce_mean(tf.square(x), (1, 2))) for x in outputs]
-
-    return moments
-
-
-def _trained(layer: keras.layers.BatchNormalization) -> bool:
-    return bool(np.any(_numbers(layer.moving_mean) != 0) and np.any(_numbers(layer.moving_variance) != 1))
-
-
-def _numbers(variable: keras.Variable) -> np.ndarray:
-    return keras.ops.convert_to_numpy(variable).astype(float)
-
-
-SAMPLES = 100
+_SAMPLES = 100
 """Bootstrap samples of the images."""
 
-GREY = 0.5
+_GREY = 0.5
 """Mean difference between a pixel's colours up to which images count as grey, of 255; some carry a coloured mark."""
 
 
@@ -192,8 +77,75 @@ class ScaleCheck:
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class FileCheck:
+    """What was found about one file.
+
+    Attributes:
+        file: Its path.
+        backbone: The network in it.
+        image_size: Pixels.
+        used: Mode that radtransfer uses for the file.
+        used_sure: How that is known.
+        check: The comparison.
+    """
+
+    file: str
+    backbone: str
+    image_size: int
+    used: str
+    used_sure: Certainty
+    check: ScaleCheck
+
+
+def check_weights(
+    weights: str,
+    config: Config,
+    *,
+    backbone: str | None = None,
+    images: int = 48,
+    layers: int = 12,
+    ignore_lambda: bool = False,
+    progress: Progress | None = None,
+) -> FileCheck:
+    """Which preprocessing the weights in a file expect, as seen on images of the user.
+
+    Args:
+        weights: A file, a name from `radtransfer weights list`, or RUN[/fold_K].
+        config: Of which `data`, `images`, `model.image_size` and the seed count.
+        backbone: Name of the network; None to recognize it.
+        images: Most images to look at; classes take turns.
+        layers: Batch-norm layers to compare, from the stem on.
+        ignore_lambda: Take the weights of a file with Lambda layers too.
+        progress: Hears the count, and of Lambda layers that were ignored.
+
+    Raises:
+        WeightsError: The file cannot be used, is none of the backbones, or takes images of other than three channels.
+        DataError: The table cannot be used, or too few images can be read.
+    """
+    progress = progress or Progress()
+    if backbone is not None:
+        BACKBONES.check(backbone)
+    source = find_weights(weights, backbone=backbone)
+    table = read_images(config.data, progress=progress)
+    file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
+    if file.lambdas:
+        progress.note(file.lambda_note)
+    size = config.model.image_size
+    with keras_defaults():
+        from radtransfer.models.architecture import build_architecture
+
+        name, match = match_network(file, backbone)
+        model = build_architecture(name, image_size=size, pooling=None)
+        assign(model, match.arrays)
+        used, sure = source.preprocessing_for(name)
+        pictures = _pictures(table, config, images, progress)
+        found = check_network(model, pictures, layers=layers, seed=config.seed, progress=progress)
+    return FileCheck(str(source.file), name, size, used, sure, found)
+
+
 def check_network(
-    model: keras.Model, images: np.ndarray, *, layers: int = 12, seed: int = 0, progress: Progress | None = None
+    model: "keras.Model", images: np.ndarray, *, layers: int = 12, seed: int = 0, progress: Progress | None = None
 ) -> ScaleCheck:
     """Which mode the statistics that `model` stores were collected with.
 
@@ -204,18 +156,32 @@ def check_network(
         seed: Of the bootstrap.
         progress: Hears the count of images.
     """
-    trained = batch_norm_layers(model)
-    yours = _collection(images)
-    grey = bool(np.ptp(images, axis=-1).mean() <= GREY)
-    modes: tuple[ModeEvidence, ...] = ()
-    verdict = _without_statistics(model)
+    from keras.layers import BatchNormalization
+
+    norms = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
+    # A layer that still holds means 0 and variances 1 was not trained.
+    trained = [
+        norm
+        for norm in norms
+        if np.any(_numbers(norm.moving_mean) != 0) and np.any(_numbers(norm.moving_variance) != 1)
+    ]
+    scaled = images.astype(float) / 255
+    contrast = float(np.sqrt(scaled.var(axis=(0, 1, 2)).mean()))
+    grey = bool(np.ptp(images, axis=-1).mean() <= _GREY)
     if trained:
-        modes, verdict = _compared(model, trained[:layers], images, yours, grey, seed, progress or Progress())
+        modes, verdict = _compared(model, trained[:layers], images, contrast, grey, seed, progress or Progress())
+    else:
+        reason = (
+            "Its batch-norm layers hold means of 0 and variances of 1: they were never trained."
+            if norms
+            else f"{model.name} has no batch-norm layers, so the file remembers nothing of its images."
+        )
+        modes, verdict = (), Verdict("undecided", (), reason)
     return ScaleCheck(
         images=len(images),
         grey=grey,
-        brightness=float(yours.colour.mean()),
-        contrast=yours.contrast,
+        brightness=float(scaled.mean((0, 1, 2)).mean()),
+        contrast=contrast,
         layers=len(trained[:layers]),
         all_layers=len(trained),
         modes=modes,
@@ -224,50 +190,104 @@ def check_network(
 
 
 def _compared(
-    model: keras.Model,
-    layers: Sequence[keras.layers.BatchNormalization],
+    model: "keras.Model",
+    norms: Sequence["keras.layers.BatchNormalization"],
     images: np.ndarray,
-    yours: Collection,
+    contrast: float,
     grey: bool,
     seed: int,
     progress: Progress,
 ) -> tuple[tuple[ModeEvidence, ...], Verdict]:
-    probe, stored = Probe(model, layers), stored_statistics(layers)
-    weights = bootstrap_weights(len(images), SAMPLES, seed)
-    groups, size = _groups(grey), images.shape[1]
+    import keras
+
+    stem = _moments_of(keras.Model(model.input, [norms[0].input]))
+    network = _moments_of(keras.Model(model.input, [norm.input for norm in norms]))
+    stored = [(_numbers(norm.moving_mean), _numbers(norm.moving_variance) + norm.epsilon) for norm in norms]
+    weights = bootstrap_weights(len(images), _SAMPLES, seed)
+    scaled = images.astype(float) / 255
+    colour = scaled.mean((0, 1, 2))
+    _, pixels = sample_moments(scaled.mean((1, 2)), np.square(scaled).mean((1, 2)), weights)
+    groups = _groups(grey)
     evidence, implied, fits = [], [], []
     for done, group in enumerate(groups):
-        mode = group[0]
-        before = done * len(images)
-        given = _heard(probe, images, mode, progress, before, len(groups) * len(images))
-        implied_by_sample = {
-            other: _implied(probe, stored[0], given[0], images, other, size, weights) for other in group
-        }
-        if any(found is None for found in implied_by_sample.values()):
-            return (), Verdict(
-                "undecided", (), "What the first batch norm is given is not a linear function of the image."
-            )
-        evidence += [
-            [log_evidence(item, yours, mode_scale(other)) for item in implied_by_sample[other]] for other in group
+        before, total = done * len(images), len(groups) * len(images)
+        entering = _entering(network, images, group[0], progress, before=before, total=total)
+        given = [
+            sample_moments(mean, square, weights, epsilon=float(norm.epsilon))
+            for norm, (mean, square) in zip(norms, entering, strict=True)
         ]
-        implied += [implied_by_sample[other][0] for other in group]
-        fits += [_fits(stored, given, weights)] * len(group)
+        fit = tuple(
+            layer_fit(norm.name, *remembered, moments)
+            for norm, remembered, moments in zip(norms, stored, given, strict=True)
+        )
+        for mode in group:
+            response = _stem_response(stem, images.shape[1], mode)
+            if response is None:
+                reason = "What the first batch norm is given is not a linear function of the image."
+                return (), Verdict("undecided", (), reason)
+            samples = [
+                training_images(*stored[0], *response, variance, float(pixel.mean()))
+                for variance, pixel in zip(given[0][1], pixels, strict=True)
+            ]
+            scale = _mode_scale(mode)
+            evidence.append([log_evidence(sample, colour, contrast, scale) for sample in samples])
+            implied.append(samples[0])
+            fits.append(fit)
     names = [mode for group in groups for mode in group]
     found = _evidence(groups, names, probabilities(np.array(evidence).T), implied, fits)
     return found, decide(found)
 
 
-def _heard(
-    probe: Probe, images: np.ndarray, mode: str, progress: Progress, before: int, total: int
-) -> list[ImageMoments]:
-    seen = before
+def _moments_of(model: "keras.Model") -> Callable:
+    """Of images the mean and mean square over positions of each output of `model`, (images, channels), at inference."""
+    import tensorflow as tf
 
-    def heard(batch: int) -> None:
-        nonlocal seen
-        seen += batch
-        progress.count("images compared", seen, total)
+    @tf.function(reduce_retracing=True)
+    def moments(images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        outputs = model(images, training=False)
+        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+        return [(tf.reduce_mean(x, (1, 2)), tf.reduce_mean(tf.square(x), (1, 2))) for x in outputs]
 
-    return probe.moments(images, mode, heard=heard)
+    return lambda given, mode: [
+        [part.numpy() for part in pair] for pair in moments(preprocess(tf.constant(given), mode))
+    ]
+
+
+def _entering(
+    network: Callable, images: np.ndarray, mode: str, progress: Progress, *, before: int, total: int
+) -> list[list[np.ndarray]]:
+    """Of each layer the mean and mean square of what enters it, float64 (images, channels)."""
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        missing = _BATCH - len(batch)  # a batch of another size would be traced anew
+        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        parts.append([[part[: len(batch)] for part in pair] for pair in network(filled, mode)])
+        progress.count("images compared", before + start + len(batch), total)
+    return [
+        [np.concatenate([part[layer][kind] for part in parts]).astype(float) for kind in (0, 1)]
+        for layer in range(len(parts[0]))
+    ]
+
+
+def _stem_response(stem: Callable, size: int, mode: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """What a black image gives the first layer, (channels,), and full red, green and blue add, (channels, 3).
+
+    None unless a white image gives the sum of these.
+    """
+    colours = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], np.float32) * 255
+    ((means, _),) = stem(np.broadcast_to(colours[:, np.newaxis, np.newaxis], (5, size, size, 3)), mode)
+    black, *primaries, white = means.astype(float)
+    gain = np.stack(primaries, axis=1) - black[:, np.newaxis]
+    rest = np.abs(black + gain.sum(axis=1) - white).max()
+    return (black, gain) if rest <= 1e-2 * np.abs(means).max() + 1e-6 else None
+
+
+def _mode_scale(mode: str) -> np.ndarray:
+    """(3,): how many units of the network full brightness is, for red, green and blue."""
+    card = MODES[mode]
+    scale = 255 * card.scale / np.array(card.std)
+    return scale[::-1] if card.order == "BGR" else scale
 
 
 def _groups(grey: bool) -> list[tuple[str, ...]]:
@@ -277,44 +297,6 @@ def _groups(grey: bool) -> list[tuple[str, ...]]:
         key = (card.scale, card.mean, card.std, None if grey else card.order)
         groups.setdefault(key, []).append(name)
     return [tuple(names) for names in groups.values()]
-
-
-def _implied(
-    probe: Probe,
-    stem: StoredStatistics,
-    given: ImageMoments,
-    images: np.ndarray,
-    mode: str,
-    size: int,
-    weights: np.ndarray,
-) -> list[TrainingImages] | None:
-    """The training images under `mode`, from all images and from each bootstrap sample of them."""
-    response: StemResponse = probe.stem_response(size, mode)
-    if not response.linear:
-        return None
-    _, variance = sample_moments(given.mean, given.square, weights, epsilon=stem.epsilon)
-    scaled = images.astype(float) / 255
-    _, pixels = sample_moments(scaled.mean((1, 2)), np.square(scaled).mean((1, 2)), weights)
-    return [
-        training_images(
-            StemStatistics(stem.mean, stem.variance, response.black, response.gain, sample, float(pixel.mean()))
-        )
-        for sample, pixel in zip(variance, pixels, strict=True)
-    ]
-
-
-def _fits(
-    stored: Sequence[StoredStatistics], given: Sequence[ImageMoments], weights: np.ndarray
-) -> tuple[LayerFit, ...]:
-    return tuple(
-        layer_fit(
-            layer.name,
-            layer.mean,
-            layer.variance,
-            sample_moments(moments.mean, moments.square, weights, epsilon=layer.epsilon),
-        )
-        for layer, moments in zip(stored, given, strict=True)
-    )
 
 
 def _evidence(
@@ -348,16 +330,39 @@ def _evidence(
     return tuple(sorted(found, key=lambda item: -item.probability))
 
 
-def _collection(images: np.ndarray) -> Collection:
-    scaled = images.astype(float) / 255
-    return Collection(scaled.mean((0, 1, 2)), float(np.sqrt(scaled.var(axis=(0, 1, 2)).mean())))
+def _pictures(table: ImageTable, config: Config, images: int, progress: Progress) -> np.ndarray:
+    """The images as the network sees them before preprocessing, float32 (images, size, size, 3), RGB, 0–255."""
+    from radtransfer.images.pipeline import make_batches
 
-
-def _without_statistics(model: keras.Model) -> Verdict:
-    has_layers = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
-    reason = (
-        "Its batch-norm layers hold means of 0 and variances of 1: they were never trained."
-        if has_layers
-        else f"{model.name} has no batch-norm layers, so the file remembers nothing of its images."
+    with tempfile.TemporaryDirectory() as folder:
+        checked = check_images(
+            table.select(chosen_rows(table, images, config.seed)),
+            workers=usable_cores(),
+            on_bad_image="skip",
+            reading=config.images,
+            report_file=Path(folder) / "bad_images.txt",
+        )
+    for image in checked.bad:
+        progress.note(f"{image.path} cannot be read and is left out ({image.reason})")
+    if len(checked.table) < _FEWEST:
+        raise ConfigError(
+            f"weights check needs at least {_FEWEST} images to know their statistics. Received: {len(checked.table)}."
+        )
+    batches = make_batches(
+        checked.table.paths,
+        checked.table.files,
+        checked.facts,
+        checked.table.targets,
+        image_size=config.model.image_size,
+        reading=config.images,
+        batch_size=len(checked.table),
+        workers=usable_cores(),
     )
-    return Verdict("undecided", (), reason)
+    (batch,) = batches.in_order()
+    return batch[0].numpy()
+
+
+def _numbers(variable: "keras.Variable") -> np.ndarray:
+    import keras
+
+    return keras.ops.convert_to_numpy(variable).astype(float)

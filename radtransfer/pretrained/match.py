@@ -1,27 +1,64 @@
-"""Which layer of a file belongs to which layer of a network: planned before anything is assigned.
+"""Gives a network the weights of a file: complete, or not at all.
 
-Names alone are never trusted. Keras numbers unnamed layers by a global count, so that `conv2d_1` of
-one file is `conv2d` of another; Keras' own loading by name then loads the wrong layer, or nothing,
-without a word. Here a pair needs the same arrays in the same shapes as well, and numbers only tell
-the order within a class.
+Which layer of the file belongs to which layer of the network is planned before anything is assigned. Names alone are
+never trusted. Keras numbers unnamed layers by a global count, so that `conv2d_1` of one file is `conv2d` of another;
+Keras' own loading by name then loads the wrong layer, or nothing, without a word. Here a pair needs the same arrays in
+the same shapes as well, and numbers only tell the order within a class.
+
+Which network a file is for is found by trying: it is the one whose every layer finds its weights.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from radtransfer.pretrained.weight_file import SavedLayer, WeightFile
+from radtransfer.errors import WeightsError, WeightsMismatchError
+from radtransfer.models.backbone import BACKBONES
+from radtransfer.pretrained.read import SavedLayer, WeightFile, read_weight_file, sha256_of
+from radtransfer.pretrained.source import Certainty, WeightSource, fetch, resolve_weights
+from radtransfer.process import keras_defaults
 
 if TYPE_CHECKING:
     import keras
 
+Arrays = tuple[np.ndarray, ...]
+"""Of one layer, float32, in the order of the layer's `weights`."""
+
 Shape = tuple[int | None, ...]
+Pairs = dict[str, SavedLayer]
 T = TypeVar("T")
+
+_MOST_TRIED = 6
+"""Networks that a file is compared with to recognize it."""
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """Weights for every layer of one backbone.
+
+    Attributes:
+        layers: Layer name to its arrays.
+        source: Where they come from, as resolved.
+        sha256: Of the file.
+        preprocessing: Mode that they were trained with.
+        preprocessing_sure: Known from the manifest's card, from the run, or assumed from the backbone.
+        extra: Layers of the file that are not the network's, such as a head.
+        changed: How many layers of the network had other values before.
+    """
+
+    layers: dict[str, Arrays] = field(repr=False)
+    source: WeightSource
+    sha256: str
+    preprocessing: str
+    preprocessing_sure: Certainty
+    extra: tuple[str, ...] = field(repr=False)
+    changed: int
 
 
 @dataclass(frozen=True)
@@ -53,33 +90,144 @@ class Match:
     """A plan.
 
     Attributes:
-        arrays: Layer of the network to its arrays, in the order of the layer's `weights`.
+        arrays: Layer of the network to its arrays.
         missing: Layers of the network that nothing in the file fits.
         extra: Layers of the file that are not the network's: a head, another sub-model.
-        by: What the pairs were found by.
+        by: What the pairs were found by; None without any.
     """
 
-    arrays: dict[str, tuple[np.ndarray, ...]]
+    arrays: dict[str, Arrays]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
-    by: Literal["name", "order"]
+    by: Literal["name", "order"] | None
 
     @property
-    def complete(self) -> bool:
-        return not self.missing
+    def channels(self) -> int:
+        """Of the images that the first convolution takes; three, as networks are built, where none sees the image."""
+        kernels = (arrays[0] for arrays in self.arrays.values())
+        return next((kernel.shape[-2] for kernel in kernels if kernel.ndim == 4), 3)
 
 
-def match_layers(file: WeightFile, model: "keras.Model") -> Match:
-    """The best plan to give `model` the weights in `file`; look at `complete` before using it.
+@keras_defaults()
+def build_backbone(
+    name: str,
+    weights: str | None = None,
+    image_size: int | None = 224,
+    pooling: Literal["avg"] | None = "avg",
+    channels: int = 3,
+) -> "keras.Model":
+    """A flat functional model without preprocessing and without head.
+
+    Args:
+        name: See `radtransfer backbones`.
+        weights: None or "random"; "imagenet"; a name from `radtransfer weights list`; a Keras file,
+            whose head is ignored; or a finished run, RUN or RUN/fold_K.
+        image_size: In pixels; None for images of any size.
+        pooling: "avg", or None for the feature map.
+        channels: Of the input, which is float32 and already preprocessed.
+
+    Raises:
+        ConfigError: No such backbone, or the images are too small for it.
+        WeightsError: The weights are not found, not usable, or another network's.
+    """
+    from radtransfer.models.architecture import build_architecture
+
+    model = build_architecture(name, image_size=image_size, pooling=pooling, channels=channels)
+    source = resolve_weights(weights, backbone=name)
+    if source is not None:
+        assign(model, load_pretrained(source, backbone=name, model=model).layers)
+    return model
+
+
+@keras_defaults()
+def load_pretrained(
+    source: WeightSource,
+    *,
+    backbone: str,
+    model: "keras.Model",
+    notify: Callable[[str], None] = lambda _: None,
+    ignore_lambda: bool = False,
+) -> PretrainedWeights:
+    """The weights of `source`, arranged for `model`, which is left as it is.
+
+    Args:
+        source: From `resolve_weights`.
+        backbone: Name of the network.
+        model: That network, flat; layers of the file that it lacks are ignored.
+        notify: Hears one sentence before something is downloaded, and one of Lambda layers that were ignored.
+        ignore_lambda: Take the weights of a file with Lambda layers too.
+
+    Raises:
+        WeightsError: Not usable, or not downloadable.
+        WeightsMismatchError: They are another network's, or only part of this one's.
+    """
+    fetch(source, notify)
+    file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
+    if file.lambdas:
+        notify(file.lambda_note)
+    match = _complete_match(file, backbone, model)
+    changed = [
+        name
+        for name, arrays in match.arrays.items()
+        if not all(map(np.array_equal, model.get_layer(name).get_weights(), arrays))
+    ]
+    mode, sure = source.preprocessing_for(backbone)
+    return PretrainedWeights(match.arrays, source, sha256_of(source.file), mode, sure, match.extra, len(changed))
+
+
+def assign(model: "keras.Model", layers: Mapping[str, Arrays]) -> None:
+    """Set the layers of `model`, or of a classifier around it, frozen or not."""
+    for name, arrays in layers.items():
+        model.get_layer(name).set_weights(arrays)
+
+
+def match_network(file: WeightFile, backbone: str | None = None) -> tuple[str, Match]:
+    """The network in `file`, `backbone` or recognized, and the plan for all its layers, for images of three channels.
+
+    Raises:
+        WeightsMismatchError: It is of no known network, of another than `backbone`, or for other channels.
+        WeightsError: Its values are not finite.
+    """
+    if backbone is not None:
+        from radtransfer.models.architecture import build_architecture
+
+        return backbone, _complete_match(file, backbone, build_architecture(backbone, image_size=None, pooling=None))
+    found = recognize(file)
+    if found is None:
+        raise WeightsMismatchError(
+            f"{file.path} holds {len(file.layers)} weighted layers that are not those of a known backbone. "
+            "Name the network with --backbone to see what is missing."
+        )
+    if found[1].channels != 3:
+        raise WeightsMismatchError(f"{file.path} is for images of {found[1].channels} channels; three are needed.")
+    _check_finite(found[1], file.path)
+    return found
+
+
+def recognize(file: WeightFile) -> tuple[str, Match] | None:
+    """The backbone whose layers `file` holds, all of them, and the plan; or None."""
+    # A file holds its backbone and perhaps a head: the largest backbones it has room for come first.
+    # A stem for other than three channels changes the total by little.
+    fitting = [card for card in BACKBONES.values() if card.parameters <= file.parameters * 1.01]
+    if not fitting:
+        return None
+    # Imported late: it brings TensorFlow.
+    from radtransfer.models.architecture import build_architecture
+
+    for card in sorted(fitting, key=lambda card: -card.parameters)[:_MOST_TRIED]:
+        targets = weighted_layers(build_architecture(card, image_size=None, pooling=None))
+        match = match_layers(file, with_any_channels(targets))
+        if not match.missing:
+            return card.name, match
+    return None
+
+
+def match_layers(file: WeightFile, targets: Sequence[Target]) -> Match:
+    """The best plan to give `targets` the weights in `file`; look at `missing` before using it.
 
     Each sub-model of the file is tried, the smallest first, so that a head with layers of the same
     kind is out of the way; first by name, then by the order of the whole sequence of shapes.
     """
-    return match_targets(file, weighted_layers(model))
-
-
-def match_targets(file: WeightFile, targets: Sequence[Target]) -> Match:
-    """`match_layers` for targets."""
     whole = _with_composites(file.layers, targets)
     plans = (
         _plan(whole, targets, pairs(layers, targets), by)
@@ -88,7 +236,7 @@ def match_targets(file: WeightFile, targets: Sequence[Target]) -> Match:
     )
     best = next(plans)
     for plan in plans:
-        if best.complete:
+        if not best.missing:
             break
         best = min(best, plan, key=lambda candidate: len(candidate.missing))
     return best
@@ -96,33 +244,68 @@ def match_targets(file: WeightFile, targets: Sequence[Target]) -> Match:
 
 def weighted_layers(model: "keras.Model") -> tuple[Target, ...]:
     """The layers of a flat model that hold weights, in the model's order."""
-    return tuple(_target(layer) for layer in model.layers if layer.weights)
-
-
-def _target(layer: "keras.Layer") -> Target:
     from radtransfer.models.layers import layer_variables, own_variables, sub_layers
 
-    paths = {id(item.variable): path for path, item in layer_variables(layer).items()}
-    parts = {
-        path: tuple(paths[id(variable)] for variable in own_variables(part)) for path, part in sub_layers(layer).items()
-    }
-    shapes = {paths[id(weight)]: tuple(weight.shape) for weight in layer.weights}
-    held = {path: names for path, names in parts.items() if names}
-    return Target(layer.name, _snake_case(type(layer).__name__), shapes, parts=held if any(held) else {})
+    targets = []
+    for layer in model.layers:
+        paths = {id(item.variable): path for path, item in layer_variables(layer).items()}
+        parts = {
+            path: tuple(paths[id(item)] for item in own_variables(part)) for path, part in sub_layers(layer).items()
+        }
+        held = {path: names for path, names in parts.items() if names}
+        shapes = {paths[id(weight)]: tuple(weight.shape) for weight in layer.weights}
+        # The class as Keras turns it into a layer's name: BatchNormalization is batch_normalization.
+        kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)).lower()
+        targets += [Target(layer.name, kind, shapes, parts=held if any(held) else {})] if shapes else []
+    return tuple(targets)
 
 
 def with_any_channels(targets: Sequence[Target]) -> tuple[Target, ...]:
     """The same layers, the first convolution taking images of any number of channels."""
-    stem = next((target for target in targets if len(_first(target.shapes)) == 4), None)
+    firsts = ((target, *next(iter(target.shapes.items()))) for target in targets)
+    stem, leaf, shape = next((first for first in firsts if len(first[2]) == 4), (None, "", ()))
     if stem is None:
         return tuple(targets)
-    leaf = next(iter(stem.shapes))
-    *sides, _, filters = stem.shapes[leaf]
+    *sides, _, filters = shape
     open_stem = replace(stem, shapes=stem.shapes | {leaf: (*sides, None, filters)})
     return tuple(open_stem if target is stem else target for target in targets)
 
 
-def arranged(saved: SavedLayer, target: Target) -> tuple[np.ndarray, ...] | None:
+def _complete_match(file: WeightFile, backbone: str, model: "keras.Model") -> Match:
+    targets = weighted_layers(model)
+    match = match_layers(file, targets)
+    if not match.missing:
+        _check_finite(match, file.path)
+        return match
+    other_stem = match_layers(file, with_any_channels(targets))
+    if not other_stem.missing:
+        raise WeightsMismatchError(
+            f"{file.path.name} holds {backbone} for images of {other_stem.channels} channels; "
+            f"the network is built for {model.inputs[0].shape[-1]}. Use weights for as many channels."
+        )
+    holds = f"{file.path.name} holds {len(file.layers)} weighted layers"
+    needs = f"--backbone is {backbone} ({len(targets)} weighted layers)"
+    found = recognize(file)
+    if found is not None:
+        raise WeightsMismatchError(f"{holds} (looks like {found[0]}); {needs}. Use --backbone {found[0]}.")
+    shapes = next(target.shapes for target in targets if target.name == match.missing[0])
+    listed = ", ".join(leaf + " " + "×".join(map(str, shape)) for leaf, shape in shapes.items())
+    raise WeightsMismatchError(
+        f"{holds} that are not those of a known backbone; {needs}. Nothing was loaded: {len(match.missing)} "
+        f"layers find no weights of their name and shape, first {match.missing[0]} ({listed})."
+    )
+
+
+def _check_finite(match: Match, path: Path) -> None:
+    bad = [name for name, arrays in match.arrays.items() if not all(np.isfinite(array).all() for array in arrays)]
+    if bad:
+        raise WeightsError(
+            f"{path} holds values that are not finite in {len(bad)} layers (first: {bad[0]}): "
+            "its training diverged or the file is damaged. Use another checkpoint."
+        )
+
+
+def _arranged(saved: SavedLayer, target: Target) -> Arrays | None:
     """The arrays of `saved` in the order `target` wants, or None if they do not fit."""
     arrays, shapes = saved.arrays, target.shapes
     if target.parts:
@@ -142,8 +325,10 @@ def arranged(saved: SavedLayer, target: Target) -> tuple[np.ndarray, ...] | None
         ordered = tuple(arrays[leaf] for leaf in shapes)
     else:
         return None
-    fits = all(_fits(array.shape, shape) for array, shape in zip(ordered, shapes.values(), strict=True))
-    return ordered if fits else None
+    for array, shape in zip(ordered, shapes.values(), strict=True):
+        if array.ndim != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
+            return None
+    return ordered
 
 
 def _by_path(arrays: dict[str, np.ndarray], target: Target) -> dict[str, np.ndarray]:
@@ -208,26 +393,17 @@ def _with_composites(layers: Sequence[SavedLayer], targets: Sequence[Target]) ->
         *before, name = prefix.split("/")
         part = "/".join(members[0].part.split("/")[: len(before)]) if members else ""
         whole = SavedLayer(name, arrays, part=part, kind="")
-        if distinct and any(arranged(whole, target) is not None for target in composite):
+        if distinct and any(_arranged(whole, target) is not None for target in composite):
             first, others = id(members[0]), {id(layer) for layer in members[1:]}
             layers = [whole if id(layer) == first else layer for layer in layers if id(layer) not in others]
     return layers
-
-
-def _fits(shape: Shape, wanted: Shape) -> bool:
-    return len(shape) == len(wanted) and all(
-        size is None or found == size for found, size in zip(shape, wanted, strict=True)
-    )
-
-
-Pairs = dict[str, SavedLayer]
 
 
 def _plan(layers: Sequence[SavedLayer], targets: Sequence[Target], pairs: Pairs, by: Literal["name", "order"]) -> Match:
     used = {id(saved) for saved in pairs.values()}
     found = [target for target in targets if target.name in pairs]
     return Match(
-        arrays={target.name: arranged(pairs[target.name], target) for target in found},
+        arrays={target.name: _arranged(pairs[target.name], target) for target in found},
         missing=tuple(target.name for target in targets if target.name not in pairs),
         extra=tuple(saved.label for saved in layers if id(saved) not in used),
         by=by,
@@ -251,26 +427,27 @@ def _sub_models(whole: Sequence[SavedLayer]) -> list[list[SavedLayer]]:
 
 
 def _pairs_by_name(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> Pairs:
-    """Pairs of the same canonical name and fitting arrays; unnamed layers by their rank in the class."""
-    numbered: dict[str, list[tuple[int, Target]]] = defaultdict(list)
-    named: dict[str, Target] = {}
+    """Pairs of the same name, slashes or not, and fitting arrays; unnamed layers by their rank in the class."""
+    numbered: dict[str, list[Target]] = defaultdict(list)
     for target in targets:
-        if target.number is None:
-            named[_canonical(target.name)] = target
-        else:
-            numbered[target.kind].append((target.number, target))
+        if target.number is not None:
+            numbered[target.kind].append(target)
+    named = {target.name.replace("/", "_"): target for target in targets if target.number is None}
     pairs: Pairs = {}
     counted: dict[str, list[tuple[tuple[int, ...], SavedLayer]]] = defaultdict(list)
     for layer in layers:
-        base, numbers = _split_number(layer.name, numbered)
-        target = named.get(next((name for name in _spellings(layer.name) if name in named), ""))
-        if base is not None:
-            counted[base].append((numbers, layer))
-        elif target is not None and target.name not in pairs and arranged(layer, target) is not None:
+        scopes = layer.name.split("/")
+        base, numbers = re.fullmatch(r"(.*?)((?:_\d+)*)", scopes[-1]).groups()
+        if base in numbered:  # conv2d_1_2, where TensorFlow numbered anew what had a number, is conv2d (1, 2)
+            counted[base].append((tuple(map(int, numbers.split("_")[1:])), layer))
+            continue
+        spellings = ("_".join(scopes[start:]) for start in range(len(scopes)))
+        target = named.get(next((name for name in spellings if name in named), ""))
+        if target is not None and target.name not in pairs and _arranged(layer, target) is not None:
             pairs[target.name] = layer
     for kind, members in numbered.items():
-        in_order = [target for _, target in sorted(members, key=lambda member: member[0])]
-        pairs |= _aligned([layer for _, layer in sorted(counted[kind], key=lambda item: item[0])], in_order)
+        in_order = [layer for _, layer in sorted(counted[kind], key=lambda item: item[0])]
+        pairs |= _aligned(in_order, sorted(members, key=lambda target: target.number))
     return pairs
 
 
@@ -280,10 +457,7 @@ def _pairs_by_order(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> 
         return _aligned(layers, targets)
     pairs: Pairs = {}
     for kind in dict.fromkeys(target.kind for target in targets):
-        pairs |= _aligned(
-            [layer for layer in layers if layer.kind == kind],
-            [target for target in targets if target.kind == kind],
-        )
+        pairs |= _aligned([x for x in layers if x.kind == kind], [x for x in targets if x.kind == kind])
     return pairs
 
 
@@ -294,34 +468,6 @@ def _aligned(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> Pairs:
     """
     for start in range(len(layers) - len(targets) + 1):
         run = layers[start : start + len(targets)]
-        if all(arranged(layer, target) is not None for layer, target in zip(run, targets, strict=True)):
+        if all(_arranged(layer, target) is not None for layer, target in zip(run, targets, strict=True)):
             return {target.name: layer for layer, target in zip(run, targets, strict=True)}
     return {}
-
-
-def _split_number(name: str, kinds: dict) -> tuple[str | None, tuple[int, ...]]:
-    """`conv2d_1_2` is ("conv2d", (1, 2)) if conv2d is among `kinds`, else (None, ())."""
-    base, numbers = re.fullmatch(r"(.*?)((?:_\d+)*)", name.rpartition("/")[2]).groups()
-    if base not in kinds:
-        return None, ()
-    return base, tuple(int(number) for number in numbers.split("_")[1:])
-
-
-def _spellings(name: str) -> Iterator[str]:
-    """The canonical name, then without the scopes that TensorFlow put in front of it."""
-    pieces = name.split("/")
-    for start in range(len(pieces)):
-        yield _canonical("/".join(pieces[start:]))
-
-
-def _canonical(name: str) -> str:
-    return name.replace("/", "_")
-
-
-def _snake_case(class_name: str) -> str:
-    """As Keras turns a class into a layer's name: BatchNormalization is batch_normalization."""
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)).lower()
-
-
-def _first(shapes: dict[str, Shape]) -> Shape:
-    return next(iter(shapes.values()))

@@ -1,94 +1,140 @@
-"""The file formats that weights come in: one card per format, one file per card.
+"""Reads weight files of any format that Keras writes, told by their content; says what another file is instead.
 
-A file's format is told by its content, never by its suffix. To add a format, write
-`radtransfer/weight_formats/<name>.py` with a `WeightFormat` and name it here.
-
-Reads a weights file of any format in the table, or says what the file is instead.
-
-`.keras`: a zip of `metadata.json`, `config.json` and `model.weights.h5`. The config is never run.
-
-Whole models opened by Keras: in safe mode, after a look at what they would have it do.
-
-Legacy HDF5, written by Keras 1–2, tf_keras and Keras 3: `save_weights("x.h5")` and `save("x.h5")`.
-
+legacy_h5       Keras 1–2, tf_keras and Keras 3: `save_weights("x.h5")` and `save("x.h5")`
     [model_weights/]                attribute layer_names, keras_version
         conv1_conv/                 attribute weight_names: ["conv1_conv/kernel:0", …]
             conv1_conv/kernel:0
         resnet50/                   a nested model is one group with the weights of all its layers,
             conv1_conv/kernel:0     those that were trainable when it was saved before the others
-
-The order within a nested model therefore depends on what was frozen; a layer's own order does not.
-
-`.weights.h5` of Keras 3 and tf_keras.
-
+weights_h5      `.weights.h5` of Keras 3 and tf_keras
     layers/
         conv2d/vars/0, 1 …              group: class and count; attribute name of vars: the layer's name
         functional/layers/conv2d/vars   a nested model
         time_distributed/layer/vars     a layer within a layer
     optimizer/, metrics/, vars/         not read
+keras_archive   `.keras`: a zip of metadata.json, config.json and model.weights.h5, which is a weights_h5
 
-tf_keras writes no names, and before 2.14 says `_layer_checkpoint_dependencies` for `layers`. The
-count is the layer's rank within its class, in the order of `model.layers`.
+In legacy_h5 the order within a nested model depends on what was frozen; a layer's own order does not. In weights_h5
+tf_keras writes no names, and before 2.14 says `_layer_checkpoint_dependencies` for `layers`; the count is the layer's
+rank within its class, in the order of `model.layers`.
 """
 
 import hashlib
 import json
 import re
+import struct
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import Any
 
 import h5py
+import numpy as np
 
-from radtransfer.errors import Table, WeightsError
-from radtransfer.pretrained.hdf5 import (
-    WEIGHTS,
-    Entry,
-    check_content,
-    check_is_plain_keras,
+from radtransfer.errors import WeightsError, WeightsNotFoundError
+from radtransfer.pretrained.safety import (
+    LARGEST_JSON,
+    MODEL_WEIGHTS,
     container_of,
-    damage,
     lambdas_in,
-    no_weights,
     open_archive,
     open_hdf5,
-    optional_text,
-    read_layers,
     text,
 )
-from radtransfer.pretrained.weight_file import SavedLayer, WeightFile, WeightFormat
-from radtransfer.process import keras_defaults
-
-FORMATS = Table(
-    "weight format",
-    {
-        "legacy_h5": "radtransfer.pretrained.read:LEGACY_H5",
-        "weights_h5": "radtransfer.pretrained.read:WEIGHTS_H5",
-        "keras_archive": "radtransfer.pretrained.read:KERAS_ARCHIVE",
-    },
-)
-"""Name to `WeightFormat`; a format is imported when a file is read."""
-
 
 DAMAGED = (
-    OSError,
-    KeyError,
-    ValueError,
-    TypeError,
-    RuntimeError,
-    SystemError,
-    EOFError,
-    NotImplementedError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
+    *(OSError, KeyError, ValueError, TypeError, RuntimeError, SystemError, EOFError, NotImplementedError),
+    *(AttributeError, struct.error, zipfile.BadZipFile, zlib.error),
 )
-"""What h5py, zipfile and json raise on damaged or hostile files."""
+"""What h5py, zipfile, json and struct raise on damaged or hostile files."""
+
+_LAYERS = ("layers", "_layer_checkpoint_dependencies")
+_NOT_THE_MODEL = ("optimizer", "metrics")
+_MOST_DEEP = 32
+
+_AGAIN = "Download it again."
+_SAVE_AGAIN = "Where it is trusted, load it in PyTorch and torch.save its state dict again, then convert that."
+
+# The first bytes of files that are not weights, and what to say.
+_BEGINNINGS = (
+    (
+        rb"(?i)\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|\?xml)",
+        "is an HTML page, not HDF5: {file}. Google Drive returns its virus-scan page for large files; "
+        "download it in a browser or with gdown.",
+    ),
+    (rb"version https://git-lfs", 'is a Git LFS pointer, not the file itself: {file}. Run "git lfs pull".'),
+    (rb"\x80[\x02-\x05]", "is a pickle or old PyTorch file, never opened: {file}. " + _SAVE_AGAIN),
+    (rb".{257}ustar", "is a tar, as PyTorch wrote before 0.2, never opened: {file}. " + _SAVE_AGAIN),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd", "is compressed: {file}. Unpack it first."),
+    (rb"Rar!|7z\xbc\xaf", "is a packed archive: {file}. Unpack it and pass the .h5 file in it."),
+    (rb"\x93NUMPY", "is a NumPy array: {file}. Pass a Keras file (.h5, .weights.h5, .keras)."),
+)
+
+
+@dataclass(frozen=True)
+class SavedLayer:
+    """One layer with weights, as a file holds it.
+
+    Attributes:
+        name: As saved; "" where the file keeps none.
+        arrays: Leaf name ("kernel", "moving_mean") to float array; "0", "1" … in the layer's own order
+            where the file keeps no leaf names. Of a layer with layers within it, path to array ("query/kernel").
+        part: Path of the sub-model, or layer, that it stands in, "" for the model itself.
+        kind: Layer class in snake case ("conv2d"), where the file tells it.
+        outer: Names of the models and layers that it stands in, where the file keeps them.
+        within: Whether it is known to stand in another layer, not in a sub-model.
+    """
+
+    name: str
+    arrays: dict[str, np.ndarray]
+    part: str = ""
+    kind: str | None = None
+    outer: tuple[str, ...] = ()
+    within: bool = False
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages: unique within its file."""
+        return "/".join(piece for piece in (self.part, self.name) if piece)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """All weights of one file.
+
+    Attributes:
+        path: The file.
+        format: "legacy_h5", "weights_h5", "keras_archive"; "saved_model" of a folder.
+        layers: In the file's order; within one kind only, where `kind` is told.
+        keras_version: Of the writer, where recorded.
+        model_name: Name of the saved model, where recorded.
+        lambdas: Names of its Lambda layers, whose effect is unknown.
+    """
+
+    path: Path
+    format: str
+    layers: tuple[SavedLayer, ...] = field(repr=False)
+    keras_version: str | None = None
+    model_name: str | None = None
+    lambdas: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        return sum(array.size for layer in self.layers for array in layer.arrays.values())
+
+    @property
+    def lambda_note(self) -> str:
+        """What the user should know of its Lambda layers; "" where there are none."""
+        if not self.lambdas:
+            return ""
+        shown = ", ".join(self.lambdas[:4]) + (", …" if len(self.lambdas) > 4 else "")
+        layers = f"{len(self.lambdas)} Lambda layer" + ("s" if len(self.lambdas) > 1 else "")
+        return f"{self.path.name} holds {layers} ({shown}), ignored: the effect on the images is unknown"
 
 
 def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
@@ -102,32 +148,23 @@ def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
         WeightsError: Not a weights file, damaged, or of a format that is not supported; says which.
     """
     check_content(path)
-    try:
-        if container_of(path) == "hdf5":
+    with reading(path):
+        container = container_of(path)
+        if container == "hdf5":
             open_hdf5(path).close()
-        for card in FORMATS.values():
-            if card.recognizes(path):
-                lambdas = lambdas_in(path, allowed=ignore_lambda)
-                return replace(_with_layers(card.read(path)), lambdas=lambdas)
-        raise WeightsError(no_weights(path))
-    except WeightsError as error:
-        told = str(error)
-        raise WeightsError(told if str(path) in told else f"weights file {path} {told}") from None
-    except DAMAGED as error:
-        raise WeightsError(damage(path, error)) from None
+        found = _format_of(path, container)
+        lambdas = lambdas_in(path, allowed=ignore_lambda)
+        file = replace(_READERS[found](path), lambdas=lambdas)
+        if not file.layers:
+            raise WeightsError("holds a model without any weights. Save it again with its weights.")
+        return file
 
 
 def check_is_weights(path: Path) -> None:
-    """Raises WeightsError if `path` is no weights file of any format, as far as its first bytes tell."""
-    try:
-        check_content(path)
-        if not any(card.recognizes(path) for card in FORMATS.values()):
-            raise WeightsError(no_weights(path))
-    except WeightsError as error:
-        told = str(error)
-        raise WeightsError(told if str(path) in told else f"weights file {path} {told}") from None
-    except DAMAGED as error:
-        raise WeightsError(damage(path, error)) from None
+    """Raises WeightsError if `path` is no weights file of any format; its arrays are not read."""
+    check_content(path)
+    with reading(path):
+        _format_of(path, container_of(path))
 
 
 def sha256_of(path: Path) -> str:
@@ -136,110 +173,107 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _with_layers(file: WeightFile) -> WeightFile:
-    if not file.layers:
-        raise WeightsError("holds a model without any weights. Save it again with its weights.")
-    return file
-
-
-if TYPE_CHECKING:
-    import keras
-
-_CONTAINERS = {".keras": "zip", ".h5": "hdf5", ".hdf5": "hdf5"}
-"""What Keras takes a file for, by its name."""
-
-_UNZIPPED = (zipfile.BadZipFile, zlib.error, EOFError)
-"""What is raised on a damaged archive."""
-
-
-@keras_defaults()
-def open_model(path: Path) -> "keras.Model":
-    """The model in `path`, not compiled.
-
-    Raises:
-        WeightsError: Not a model, damaged, or made of more than Keras' own layers and functions.
-    """
-    import keras
-
-    _check_container(path)
-    check_is_plain_keras(path)
+def check_content(path: Path) -> None:
+    """Raises WeightsError if the first bytes show that `path` is no weights file."""
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # Keras raises what it meets in a damaged file
-        raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from error
+        with path.open("rb") as handle:
+            head = handle.read(1024)
+    except FileNotFoundError:
+        raise WeightsNotFoundError(f"no weights file at {path}.") from None
+    except OSError as error:
+        raise WeightsError(f"cannot read weights file {path}: {error.strerror}.") from None
+    if not head:
+        raise WeightsError(f"weights file is empty (0 bytes): {path}. {_AGAIN}")
+    for beginning, message in _BEGINNINGS:
+        if re.match(beginning, head, flags=re.DOTALL):
+            raise WeightsError("weights file " + message.format(file=f"{path} ({_size(path)})"))
+    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise WeightsError(f"weights file is truncated: {path} ({_size(path)}, a zip without end). {_AGAIN}")
 
 
-def layer_names(path: Path) -> tuple[str, ...]:
-    """The names of a model's layers, read without Keras; empty where the file does not tell, of which Keras will."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever is raised while `path` is read becomes a WeightsError that names it."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            layers = json.loads(archive.read("config.json"))["config"]["layers"]
-        return tuple(layer["config"]["name"] for layer in layers)
-    except (OSError, KeyError, TypeError, ValueError, RecursionError, NotImplementedError, *_UNZIPPED):
-        return ()
-
-
-def open_weights(model: "keras.Model", path: Path) -> None:
-    """Give `model` the weights in `path`, which were saved from the same network.
-
-    Raises:
-        WeightsError: They are damaged, or another network's.
-    """
-    _check_container(path)
-    try:
-        model.load_weights(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # as above
-        raise WeightsError(f"{path} does not hold the weights of this network: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
-
-
-def _check_container(path: Path) -> None:
-    """See that `path` is what Keras takes it for, and that nothing in it unpacks to any size or leads elsewhere."""
-    expected = _CONTAINERS.get(path.suffix)
-    try:
-        if not path.is_file() or expected is None or container_of(path) != expected:
-            named = {"zip": "a .keras file, which is a zip", "hdf5": "an HDF5 file"}.get(expected, "a .keras file")
-            raise WeightsError(f"is not a model that Keras can load: expected {named}, whole.")
-        if expected == "hdf5":
-            open_hdf5(path).close()
-            return
-        with open_archive(path) as archive:
-            open_hdf5(archive.read(WEIGHTS)).close()
+        yield
     except WeightsError as error:
-        raise WeightsError(str(error) if str(path) in str(error) else f"{path} {error}") from None
+        told = str(error)
+        raise WeightsError(told if str(path) in told else f"weights file {path} {told}") from None
     except DAMAGED as error:
-        raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from None
+        raise WeightsError(_damage(path, error)) from None
 
 
-def recognizes_legacy_h5(path: Path) -> bool:
-    if container_of(path) != "hdf5":
-        return False
+def numbers_of(stored: np.ndarray) -> np.ndarray:
+    """float32 of stored bfloat16, the upper half of a float32, of which NumPy has no type."""
+    return (stored.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def _format_of(path: Path, container: str | None) -> str:
+    if container == "zip":
+        with zipfile.ZipFile(path) as archive:
+            if {"config.json", MODEL_WEIGHTS} <= set(archive.namelist()):
+                return "keras_archive"
+    elif container == "hdf5":
+        with h5py.File(path) as file:
+            if _legacy_group(file) is not None:
+                return "legacy_h5"
+            if any(name in file for name in _LAYERS):
+                return "weights_h5"
+    raise WeightsError(_no_weights(path))
+
+
+def _read_legacy(path: Path) -> WeightFile:
     with h5py.File(path) as file:
-        return _weights_group(file) is not None
-
-
-def read_legacy_h5(path: Path) -> WeightFile:
-    with h5py.File(path) as file:
-        group = _weights_group(file)
-        entries = [entry for name in _names(group, "layer_names") for entry in _layer_entries(name, group[name])]
-        return WeightFile(
-            path=path,
-            format="legacy_h5",
-            layers=read_layers(entries),
-            keras_version=optional_text(group.attrs.get("keras_version")),
-            model_name=_model_name(file),
+        group = _legacy_group(file)
+        layers = _with_arrays(
+            entry for name in _names(group, "layer_names") for entry in _legacy_layers(name, group[name])
         )
+        try:
+            model_name = str(json.loads(file.attrs["model_config"])["config"]["name"])
+        except (KeyError, ValueError, TypeError):
+            model_name = None  # weights only, or a Sequential model before Keras 2.2
+        version = group.attrs.get("keras_version")
+        return WeightFile(path, "legacy_h5", layers, None if version is None else text(version), model_name)
 
 
-def _weights_group(file: h5py.File) -> h5py.Group | None:
+def _read_weights_h5(path: Path) -> WeightFile:
+    with h5py.File(path) as file:
+        return WeightFile(path, "weights_h5", _nested_layers(file))
+
+
+def _read_archive(path: Path) -> WeightFile:
+    with open_archive(path) as archive:
+        with open_hdf5(archive.read(MODEL_WEIGHTS)) as file:
+            layers = _nested_layers(file)
+        version = _json_entry(archive, "metadata.json", "keras_version")
+        return WeightFile(path, "keras_archive", layers, version, _json_entry(archive, "config.json", "config", "name"))
+
+
+_READERS = {"legacy_h5": _read_legacy, "weights_h5": _read_weights_h5, "keras_archive": _read_archive}
+
+
+def _with_arrays(entries: Iterable[tuple[SavedLayer, Mapping[str, Any]]]) -> tuple[SavedLayer, ...]:
+    """The layers, each given without arrays and with its datasets by leaf name.
+
+    Integer datasets are no weights (states of random generators, step counts) and are left out.
+    """
+    layers = []
+    for layer, leaves in entries:
+        arrays = {leaf: array for leaf, dataset in leaves.items() if (array := _array(dataset)) is not None}
+        layers += [replace(layer, arrays=arrays)] if arrays else []
+    return tuple(layers)
+
+
+def _array(dataset: Any) -> np.ndarray | None:
+    if not isinstance(dataset, h5py.Dataset):
+        raise WeightsError(f"holds {type(dataset).__name__.lower()} where an array should be.")
+    if dataset.dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
+        return numbers_of(dataset[()])
+    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, which is told
+        return np.asarray(dataset[()], dtype=np.float32) if dataset.dtype.kind == "f" else None
+
+
+def _legacy_group(file: h5py.File) -> h5py.Group | None:
     for group in (file, file.get("model_weights")):
         if isinstance(group, h5py.Group) and ("layer_names" in group.attrs or "layer_names0" in group.attrs):
             return group
@@ -254,7 +288,7 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
     return [text(name) for chunk in chunks for name in group.attrs[chunk]]
 
 
-def _layer_entries(name: str, group: h5py.Group) -> list[Entry]:
+def _legacy_layers(name: str, group: h5py.Group) -> list[tuple[SavedLayer, Mapping[str, Any]]]:
     """The layers in one top-level group: itself, or those within it, of a nested model or of a layer."""
     owners: dict[str, dict[str, h5py.Dataset]] = defaultdict(dict)
     for weight in _names(group, "weight_names"):
@@ -272,49 +306,9 @@ def _layer_entries(name: str, group: h5py.Group) -> list[Entry]:
     ]
 
 
-def _model_name(file: h5py.File) -> str | None:
-    try:
-        return str(json.loads(file.attrs["model_config"])["config"]["name"])
-    except (KeyError, ValueError, TypeError):
-        return None  # weights only, or a Sequential model before Keras 2.2
-
-
-LEGACY_H5 = WeightFormat(
-    name="legacy_h5",
-    description="legacy HDF5 of Keras 2 and 3, weights only or whole model",
-    recognizes=recognizes_legacy_h5,
-    read=read_legacy_h5,
-)
-
-
-_CONTAINERS_WEIGHTS_H5 = ("layers", "_layer_checkpoint_dependencies")
-_NOT_THE_MODEL = ("optimizer", "metrics")
-_DEEPEST = 32
-
-
-def recognizes_weights_h5(path: Path) -> bool:
-    if container_of(path) != "hdf5":
-        return False
-    with h5py.File(path) as file:
-        return holds_weights(file)
-
-
-def read_weights_h5(path: Path) -> WeightFile:
-    with h5py.File(path) as file:
-        return WeightFile(path, "weights_h5", layers_of(file))
-
-
-def holds_weights(file: h5py.File) -> bool:
-    return any(name in file for name in _CONTAINERS_WEIGHTS_H5)
-
-
-def layers_of(file: h5py.File) -> tuple[SavedLayer, ...]:
-    """The layers of an open file.
-
-    Raises:
-        WeightsError: Groups are nested without end.
-    """
-    return read_layers(list(_entries(file, (), named="name" in _own(file).attrs)))
+def _nested_layers(file: h5py.File) -> tuple[SavedLayer, ...]:
+    """The layers of an open weights_h5."""
+    return _with_arrays(_entries(file, (), named="name" in _own(file).attrs))
 
 
 def _entries(
@@ -326,7 +320,7 @@ def _entries(
     layer: bool = False,
     within: bool = False,
     depth: int = 0,
-) -> Iterator[Entry]:
+) -> Iterator[tuple[SavedLayer, Mapping[str, Any]]]:
     """The layers in `group`.
 
     Args:
@@ -338,7 +332,7 @@ def _entries(
         within: Whether it stands in another layer.
         depth: How many groups it stands in.
     """
-    if depth > _DEEPEST:
+    if depth > _MOST_DEEP:
         raise WeightsError("nests its groups without end.")
     for key in sorted(group, key=_natural):
         item = group[key]
@@ -350,7 +344,7 @@ def _entries(
             if path and leaves:
                 part, kind = "/".join(path[:-1]), re.sub(r"_\d+$", "", path[-1])
                 yield SavedLayer(names[-1], {}, part=part, kind=kind, outer=names[:-1], within=within), leaves
-        elif key in _CONTAINERS_WEIGHTS_H5:
+        elif key in _LAYERS:
             yield from _entries(item, path, names, **state)
         elif named and "vars" not in item:  # a list of layers in a layer
             yield from _entries(item, (*path, key), names, layer=layer, within=within, **state)
@@ -368,44 +362,13 @@ def _own(group: h5py.Group) -> h5py.Group:
 
 def _natural(name: str) -> tuple[str, int]:
     """Sorts conv2d, conv2d_2, conv2d_10 by count, as no text order does."""
-    stem, count = re.fullmatch(r"(.*?)_?(\d*)", name).groups()
-    return stem, int(count or 0)
+    stem, number = re.fullmatch(r"(.*?)_?(\d*)", name).groups()
+    return stem, int(number or 0)
 
 
-WEIGHTS_H5 = WeightFormat(
-    name="weights_h5",
-    description=".weights.h5 of Keras 3 and tf_keras",
-    recognizes=recognizes_weights_h5,
-    read=read_weights_h5,
-)
-
-
-_LARGEST_JSON = 64 * 2**20
-
-
-def recognizes_keras_archive(path: Path) -> bool:
-    if container_of(path) != "zip":
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return {"config.json", WEIGHTS} <= set(archive.namelist())
-
-
-def read_keras_archive(path: Path) -> WeightFile:
-    with open_archive(path) as archive:
-        with open_hdf5(archive.read(WEIGHTS)) as file:
-            layers = layers_of(file)
-        return WeightFile(
-            path=path,
-            format="keras_archive",
-            layers=layers,
-            keras_version=_entry(archive, "metadata.json", "keras_version"),
-            model_name=_entry(archive, "config.json", "config", "name"),
-        )
-
-
-def _entry(archive: zipfile.ZipFile, member: str, *keys: str) -> str | None:
+def _json_entry(archive: zipfile.ZipFile, member: str, *keys: str) -> str | None:
     try:
-        if archive.getinfo(member).file_size > _LARGEST_JSON:
+        if archive.getinfo(member).file_size > LARGEST_JSON:
             return None
         value = json.loads(archive.read(member))
         for key in keys:
@@ -415,9 +378,49 @@ def _entry(archive: zipfile.ZipFile, member: str, *keys: str) -> str | None:
     return str(value)
 
 
-KERAS_ARCHIVE = WeightFormat(
-    name="keras_archive",
-    description=".keras of Keras 3 and tf_keras, a whole model",
-    recognizes=recognizes_keras_archive,
-    read=read_keras_archive,
-)
+def _damage(path: Path, error: Exception) -> str:
+    sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
+    if sizes:
+        found, whole = (int(size) / 1e6 for size in sizes.groups())
+        return f"weights file is truncated ({found:.1f} of {whole:.1f} MB): {path}. {_AGAIN}"
+    reason = str(error).strip("'\"") or type(error).__name__
+    return f"weights file is damaged: {path} ({_size(path)}; {reason}). {_AGAIN}"
+
+
+def _no_weights(path: Path) -> str:
+    """What to say about a file that is of no format."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("data.pkl") for name in names):
+            return (
+                f"weights file is a PyTorch file: {path} ({_size(path)}). "
+                "Make a Keras file of it: radtransfer weights convert FILE OUT.weights.h5."
+            )
+        inside = [name for name in names if name.endswith((".h5", ".keras", ".hdf5"))]
+        if inside:
+            return f"{path} is a zip that holds {', '.join(inside[:5])}. Unpack it and pass one of them."
+        return (
+            f"{path} is a zip but not a .keras file (it holds {', '.join(names[:5]) or 'nothing'}). "
+            "Expected config.json and model.weights.h5 in it."
+        )
+    if h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            held = ", ".join(sorted(map(str, file))[:5]) or "nothing"
+        return (
+            f"{path} is HDF5 but holds no Keras weights (it holds {held}). "
+            "Expected a file that Keras wrote with save or save_weights."
+        )
+    with path.open("rb") as handle:
+        head = handle.read(16)
+    return (
+        f"{path} ({_size(path)}) is not a weights file: it begins with {str(head)[1:]}. "
+        "Expected a Keras file (.h5, .weights.h5, .keras)."
+    )
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    if size >= 1e6:
+        return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e3:.0f} kB" if size >= 1e3 else f"{size} bytes"

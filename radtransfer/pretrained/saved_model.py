@@ -1,26 +1,101 @@
-"""TensorFlow SavedModel folders: the variables are read from the checkpoint in them, the graph is never loaded.
+"""Whole models: opened, or read, only after a look at what they would have Keras or TensorFlow do.
 
-variables/variables.index, .data-…   each variable by key, and its name: "conv1_conv/kernel"
+A `.keras` or HDF5 file is opened by Keras in safe mode. Of a SavedModel folder the variables are read from the
+checkpoint in it (variables/variables.index, .data-…: each variable by key, and its name, "conv1_conv/kernel"); the
+graph is not loaded for that.
 
-A look at the operations in a SavedModel before TensorFlow loads it: a graph is a program, and not all are networks.
-
-Loading restores variables, and may run functions; predicting runs others. TensorFlow has operations that read and
-write any file, call Python or other processes, wait, or end this one. So only operations that are known to compute,
-and that networks of images use, are let through; and those of the saver, where nothing but the saver can call them.
+A graph is a program, and not all are networks. Loading restores variables, and may run functions; predicting runs
+others. TensorFlow has operations that read and write any file, call Python or other processes, wait, or end this one.
+So only operations that are known to compute, and that networks of images use, are let through; and those of the saver,
+where nothing but the saver can call them.
 """
 
+import json
 import re
+import zipfile
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from radtransfer.errors import WeightsError
-from radtransfer.pretrained.weight_file import SavedLayer, WeightFile
+from radtransfer.pretrained.read import DAMAGED, SavedLayer, WeightFile
+from radtransfer.pretrained.safety import MODEL_WEIGHTS, check_is_plain_keras, container_of, open_archive, open_hdf5
+from radtransfer.process import keras_defaults
+
+if TYPE_CHECKING:
+    import keras
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _NOT_THE_MODEL = ("optimizer", "adam", "sgd", "rmsprop", "iteration", "learning_rate", "seed_generator")
+
+_SAVER = re.compile(r"(DTensor|Distributed)?(Save|Restore)(V2|Slice|Slices)?|MergeV2Checkpoints")
+"""What keeps and restores variables, in files of any name."""
+
+_COMPUTING = frozenset(files("radtransfer.pretrained").joinpath("operations.txt").read_text(encoding="utf-8").split())
+"""Operations that compute: on numbers, in sums, in matrices, in networks and their gradients; that lay out arrays, read
+and change images, draw at random, call functions, keep lists, variables and tables, and handle text."""
+
+_REFUSED = {
+    "runs Python": r".*PyFunc.*|_?XlaHostCompute.*",
+    "reads or writes files": (
+        r"ReadFile|WriteFile|MatchingFiles|ImmutableConst|RecordInput|.*Dataset.*|.*Reader.*|.*TextFile(V2)?"
+        r"|GenerateVocabRemapping|LoadAndRemapMatrix|FixedUnigramCandidateSampler|Skipgram|(De|En)codeProto(V2)?"
+        r"|Print(V2)?|Debug.*|DumpTensor|CalibrationStatisticsSaver|CreateSummary.*|Write.*Summary|ImportEvent"
+        rf"|FileSystemSetConfiguration|{_SAVER.pattern}"
+    ),
+    "calls other processes": r"Rpc.*|RemoteCall|_?(Host)?(Send|Recv)",
+    "ends the process": r"Abort",
+}
+_EFFECTS = {what: re.compile(pattern) for what, pattern in _REFUSED.items()}
+
+
+@keras_defaults()
+def open_model(path: Path) -> "keras.Model":
+    """The model in `path`, not compiled, opened by Keras in safe mode.
+
+    Raises:
+        WeightsError: Not a model, damaged, or made of more than Keras' own layers and functions.
+    """
+    import keras
+
+    _check_container(path)
+    check_is_plain_keras(path)
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # Keras raises what it meets in a damaged file
+        raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from error
+
+
+def open_weights(model: "keras.Model", path: Path) -> None:
+    """Give `model` the weights in `path`, which were saved from the same network.
+
+    Raises:
+        WeightsError: They are damaged, or another network's.
+    """
+    _check_container(path)
+    try:
+        model.load_weights(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise WeightsError(f"{path} does not hold the weights of this network: {_reason(error)}") from error
+
+
+def layer_names(path: Path) -> tuple[str, ...]:
+    """The names of a model's layers, read without Keras; empty where the file does not tell, of which Keras will."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        return tuple(layer["config"]["name"] for layer in layers)
+    except DAMAGED:
+        return ()
 
 
 def is_saved_model(path: Path) -> bool:
@@ -63,133 +138,6 @@ def read_saved_model(path: Path) -> WeightFile:
     if not layers:
         raise WeightsError(f"{path} holds no weights with names. Export it with model.export, or pass its .keras file.")
     return WeightFile(path, "saved_model", tuple(SavedLayer(owner, leaves) for owner, leaves in layers.items()))
-
-
-def _names(objects: bytes) -> dict[str, list[str]]:
-    """The name of each variable, without ":0", to its keys in the checkpoint, in the order of the model."""
-    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
-
-    graph = TrackableObjectGraph()
-    graph.ParseFromString(objects)
-    found: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        for attribute in node.attributes:
-            name = attribute.full_name.partition(":")[0]
-            if attribute.checkpoint_key and name and not name.lower().startswith(_NOT_THE_MODEL):
-                found.setdefault(name, []).append(attribute.checkpoint_key)
-    return found
-
-
-if TYPE_CHECKING:
-    from tensorflow.core.framework.node_def_pb2 import NodeDef
-    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
-
-_SAVER = re.compile(r"(DTensor|Distributed)?(Save|Restore)(V2|Slice|Slices)?|MergeV2Checkpoints")
-"""What keeps and restores variables, in files of any name."""
-
-_OPERATIONS = """
-Abs Acos Acosh Add AddN AddV2 Angle ApproximateEqual Asin Asinh Atan Atan2 Atanh BesselI0e BesselI1e BitwiseAnd
-BitwiseOr BitwiseXor Cast Ceil CheckNumerics CheckNumericsV2 ClipByValue Complex ComplexAbs Conj Cos Cosh Digamma
-Div DivNoNan Equal Erf Erfc Erfinv Exp Expm1 Floor FloorDiv FloorMod Greater GreaterEqual Imag Inv Invert IsFinite
-IsInf IsNan LeftShift Less LessEqual Lgamma Log Log1p LogicalAnd LogicalNot LogicalOr Maximum Minimum Mod Mul
-MulNoNan Ndtri Neg NextAfter NotEqual Polygamma PopulationCount Pow Real RealDiv Reciprocal RightShift Rint Round
-Rsqrt Select SelectV2 Sigmoid Sign Sin Sinh Sqrt Square SquaredDifference Sub Tan Tanh TruncateDiv TruncateMod
-Xdivy Xlog1py Xlogy
-
-All Any ArgMax ArgMin Bincount Bucketize Cumprod Cumsum CumulativeLogsumexp DenseBincount EuclideanNorm
-HistogramFixedWidth InTopK InTopKV2 LowerBound Max Mean Min NthElement Prod SegmentMax SegmentMaxV2 SegmentMean
-SegmentMin SegmentMinV2 SegmentProd SegmentProdV2 SegmentSum SegmentSumV2 Sum TopK TopKV2 Unique UniqueV2
-UniqueWithCounts UniqueWithCountsV2 UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentProd UnsortedSegmentSum
-UpperBound
-
-BatchMatMul BatchMatMulV2 BatchMatMulV3 Cholesky Cross Diag DiagPart Eig Einsum FFT FFT2D FFT3D FFTND IFFT IFFT2D
-IFFT3D IFFTND IRFFT IRFFT2D IRFFT3D IRFFTND LogMatrixDeterminant Lu MatMul MatrixBandPart MatrixDeterminant
-MatrixDiag MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixDiagV2 MatrixDiagV3 MatrixInverse MatrixSetDiag
-MatrixSetDiagV2 MatrixSetDiagV3 MatrixSolve MatrixSolveLs MatrixSquareRoot MatrixTriangularSolve Qr RFFT RFFT2D
-RFFT3D RFFTND SelfAdjointEigV2 SparseMatMul Svd
-
-AvgPool AvgPool3D BatchNormWithGlobalNormalization BiasAdd BiasAddV1 Conv Conv2D Conv2DBackpropInput
-Conv2DBackpropInputV2 Conv3D Conv3DBackpropInput Conv3DBackpropInputV2 CudnnRNN CudnnRNNCanonicalToParams
-CudnnRNNCanonicalToParamsV2 CudnnRNNParamsSize CudnnRNNV2 CudnnRNNV3 DataFormatDimMap DataFormatVecPermute
-DepthwiseConv2dNative DepthwiseConv2dNativeBackpropInput Dequantize Dilation2D Elu FakeQuantWithMinMaxArgs
-FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel FractionalAvgPool FractionalMaxPool FusedBatchNorm
-FusedBatchNormV2 FusedBatchNormV3 FusedPadConv2D FusedResizeAndPadConv2D L2Loss LRN LeakyRelu LogSoftmax MaxPool
-MaxPool3D MaxPoolV2 MaxPoolWithArgmax QuantizeAndDequantize QuantizeAndDequantizeV2 QuantizeAndDequantizeV3
-QuantizeAndDequantizeV4 QuantizeV2 Relu Relu6 Selu Softmax SoftmaxCrossEntropyWithLogits Softplus Softsign
-SparseSoftmaxCrossEntropyWithLogits
-
-AvgPool3DGrad AvgPoolGrad BiasAddGrad Conv2DBackpropFilter Conv2DBackpropFilterV2 Conv3DBackpropFilter
-Conv3DBackpropFilterV2 CropAndResizeGradBoxes CropAndResizeGradImage CudnnRNNBackprop CudnnRNNBackpropV2
-CudnnRNNBackpropV3 DepthwiseConv2dNativeBackpropFilter Dilation2DBackpropFilter Dilation2DBackpropInput EluGrad
-FusedBatchNormGrad FusedBatchNormGradV2 FusedBatchNormGradV3 InvGrad LRNGrad LeakyReluGrad MaxPool3DGrad
-MaxPoolGrad MaxPoolGradV2 MaxPoolGradWithArgmax MirrorPadGrad ReciprocalGrad Relu6Grad ReluGrad ResizeBicubicGrad
-ResizeBilinearGrad ResizeNearestNeighborGrad RsqrtGrad SeluGrad SigmoidGrad SoftplusGrad SoftsignGrad SqrtGrad
-StridedSliceGrad TanhGrad
-
-BatchToSpace BatchToSpaceND Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo Concat ConcatOffset ConcatV2
-ConjugateTranspose Const DeepCopy DepthToSpace DynamicPartition DynamicStitch Empty EnsureShape ExpandDims
-ExtractImagePatches ExtractVolumePatches Fill Gather GatherNd GatherV2 GuaranteeConst Identity IdentityN
-InplaceAdd InplaceSub InplaceUpdate InvertPermutation LinSpace ListDiff MirrorPad NoOp OneHot OnesLike Pack Pad
-PadV2 ParallelConcat ParallelDynamicStitch Placeholder PlaceholderV2 PlaceholderWithDefault PreventGradient Range
-Rank Reshape Reverse ReverseSequence ReverseV2 Roll ScatterNd ScatterNdNonAliasingAdd Shape ShapeN
-Size Slice Snapshot SpaceToBatch SpaceToBatchND SpaceToDepth Split SplitV Squeeze StopGradient StridedSlice
-TensorScatterAdd TensorScatterMax TensorScatterMin TensorScatterSub TensorScatterUpdate TensorStridedSliceUpdate
-Tile Transpose Unpack UnravelIndex Where ZerosLike
-
-AdjustContrast AdjustContrastv2 AdjustHue AdjustSaturation CombinedNonMaxSuppression CropAndResize
-DecodeAndCropJpeg DecodeBase64 DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodePaddedRaw DecodePng DecodeRaw
-DecodeWebP DrawBoundingBoxes DrawBoundingBoxesV2 EncodeBase64 EncodeJpeg EncodeJpegVariableQuality EncodePng
-ExtractGlimpse ExtractGlimpseV2 ExtractJpegShape HSVToRGB ImageProjectiveTransformV2 ImageProjectiveTransformV3
-NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3 NonMaxSuppressionV4 NonMaxSuppressionV5
-NonMaxSuppressionWithOverlaps RGBToHSV RandomCrop ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor
-SampleDistortedBoundingBox SampleDistortedBoundingBoxV2 ScaleAndTranslate StatelessSampleDistortedBoundingBox
-
-Multinomial NonDeterministicInts ParameterizedTruncatedNormal RandomGamma RandomIndexShuffle RandomPoisson
-RandomPoissonV2 RandomShuffle RandomStandardNormal RandomUniform RandomUniformInt RngReadAndSkip RngSkip
-StatefulStandardNormal StatefulStandardNormalV2 StatefulTruncatedNormal StatefulUniform StatefulUniformFullInt
-StatefulUniformInt StatelessMultinomial StatelessParameterizedTruncatedNormal StatelessRandomBinomial
-StatelessRandomGammaV2 StatelessRandomGammaV3 StatelessRandomGetAlg StatelessRandomGetKeyCounter
-StatelessRandomGetKeyCounterAlg StatelessRandomNormal StatelessRandomNormalV2 StatelessRandomPoisson
-StatelessRandomUniform StatelessRandomUniformFullInt StatelessRandomUniformFullIntV2 StatelessRandomUniformInt
-StatelessRandomUniformIntV2 StatelessRandomUniformV2 StatelessShuffle StatelessTruncatedNormal
-StatelessTruncatedNormalV2 TruncatedNormal
-
-Assert Case ControlTrigger Enter Exit If LoopCond Merge NextIteration PartitionedCall StatefulPartitionedCall
-StatelessCase StatelessIf StatelessWhile Switch While
-
-EmptyTensorList TensorArrayCloseV3 TensorArrayConcatV3 TensorArrayGatherV3 TensorArrayReadV3 TensorArrayScatterV3
-TensorArraySizeV3 TensorArraySplitV3 TensorArrayV3 TensorArrayWriteV3 TensorListConcat TensorListConcatLists
-TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGather TensorListGetItem TensorListLength
-TensorListPopBack TensorListPushBack TensorListPushBackBatch TensorListReserve TensorListResize TensorListScatter
-TensorListScatterIntoExistingList TensorListScatterV2 TensorListSetItem TensorListSplit TensorListStack
-
-Assign AssignAdd AssignAddVariableOp AssignSub AssignSubVariableOp AssignVariableOp DestroyResourceOp
-DisableCopyOnRead HashTableV2 InitializeTableV2 IsVariableInitialized LookupTableExportV2 LookupTableFindV2
-LookupTableImportV2 LookupTableInsertV2 LookupTableSizeV2 MutableHashTableV2 ReadVariableOp ResourceGather
-ResourceGatherNd ResourceScatterAdd ResourceScatterUpdate VarHandleOp VarIsInitializedOp Variable VariableShape
-VariableV2
-
-AsString ParseExample ParseExampleV2 ParseSingleExample RegexFullMatch RegexReplace ShardedFilename
-StaticRegexFullMatch StaticRegexReplace StringFormat StringJoin StringLength StringLower StringSplitV2 StringStrip
-StringToNumber StringUpper Substr
-"""
-"""Operations that compute: on numbers, in sums, in matrices, in networks
-and their gradients; that lay out arrays, read and change images,
-draw at random, call functions, keep lists, variables and tables, and handle text."""
-
-_COMPUTING = frozenset(_OPERATIONS.split())
-_REFUSED = {
-    "runs Python": r".*PyFunc.*|_?XlaHostCompute.*",
-    "reads or writes files": (
-        r"ReadFile|WriteFile|MatchingFiles|ImmutableConst|RecordInput|.*Dataset.*|.*Reader.*|.*TextFile(V2)?"
-        r"|GenerateVocabRemapping|LoadAndRemapMatrix|FixedUnigramCandidateSampler|Skipgram|(De|En)codeProto(V2)?"
-        r"|Print(V2)?|Debug.*|DumpTensor|CalibrationStatisticsSaver|CreateSummary.*|Write.*Summary|ImportEvent"
-        rf"|FileSystemSetConfiguration|{_SAVER.pattern}"
-    ),
-    "calls other processes": r"Rpc.*|RemoteCall|_?(Host)?(Send|Recv)",
-    "ends the process": r"Abort",
-}
-_EFFECTS = {what: re.compile(pattern) for what, pattern in _REFUSED.items()}
 
 
 def check_graph(path: Path) -> None:
@@ -266,3 +214,41 @@ def _named(node: "NodeDef") -> Iterator[str]:
     for value in node.attr.values():
         functions = [value.func] if value.HasField("func") else value.list.func
         yield from (function.name for function in functions if function.name)
+
+
+def _check_container(path: Path) -> None:
+    """See that `path` is what Keras takes it for, and that nothing in it unpacks to any size or leads elsewhere."""
+    expected = {".keras": "zip", ".h5": "hdf5", ".hdf5": "hdf5"}.get(path.suffix)
+    try:
+        if not path.is_file() or expected is None or container_of(path) != expected:
+            named = "an HDF5 file" if expected == "hdf5" else "a .keras file" + (", which is a zip" if expected else "")
+            raise WeightsError(f"is not a model that Keras can load: expected {named}, whole.")
+        if expected == "hdf5":
+            open_hdf5(path).close()
+            return
+        with open_archive(path) as archive:
+            open_hdf5(archive.read(MODEL_WEIGHTS)).close()
+    except WeightsError as error:
+        raise WeightsError(str(error) if str(path) in str(error) else f"{path} {error}") from None
+    except DAMAGED as error:
+        raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _names(objects: bytes) -> dict[str, list[str]]:
+    """The name of each variable, without ":0", to its keys in the checkpoint, in the order of the model."""
+    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    graph = TrackableObjectGraph()
+    graph.ParseFromString(objects)
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for attribute in node.attributes:
+            name = attribute.full_name.partition(":")[0]
+            if attribute.checkpoint_key and name and not name.lower().startswith(_NOT_THE_MODEL):
+                found.setdefault(name, []).append(attribute.checkpoint_key)
+    return found

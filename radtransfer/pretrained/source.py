@@ -1,18 +1,16 @@
-"""Pretrained weights: where they are, whose they are, and how they get into a network.
+"""Which file `--weights` means: a known name, a path, a finished run or a file of the Hugging Face hub.
 
-Finds the file that `--weights` means: a known name, a path or a finished run.
-
-The cards of known weight files, read from `weights/manifest.yaml`.
-
-Files of the Hugging Face hub: `hf:OWNER/REPO/FILE[@REVISION]`, from its cache; downloaded only when told to.
-
-Needs the extra `hub` (huggingface_hub), which is imported when such a name is given.
+Resolved once, at the door; what is found travels as a `WeightSource`. The known weight files stand in
+`weights/manifest.yaml`. Files of the hub, `hf:OWNER/REPO/FILE[@REVISION]`, come from its cache and are downloaded only
+when told to; they need the extra `hub`, which is imported when such a name is given.
 """
 
+import contextlib
 import functools
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Literal
 
 from radtransfer.config.yaml_text import parse_yaml
 from radtransfer.errors import (
+    DiskError,
     RunError,
     UnknownNameError,
     WeightsError,
@@ -29,9 +28,23 @@ from radtransfer.errors import (
     near_name,
     near_path,
 )
+from radtransfer.files import write_error
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import keras_home
 from radtransfer.runs.folder import finished_folds, read_run
+
+HUB = "hf:"
+"""What the name of a file of the hub begins with."""
+
+SEARCH_VARIABLE = "RADTRANSFER_WEIGHTS"
+"""Environment variable that names a folder of weight files."""
+
+WAYS = "a name from `radtransfer weights list`, a Keras file, hf:REPO/FILE, or RUN[/fold_K]"
+
+Certainty = Literal["card", "run", "assumed"]
+"""Known from the manifest, from the run that made the weights, or the backbone's own, for want of better."""
+
+_SUFFIXES = (".h5", ".hdf5", ".keras")
 
 
 @dataclass(frozen=True)
@@ -71,151 +84,6 @@ class WeightsCard:
     hashes: tuple[str, ...] = ()
 
 
-@functools.cache
-def weights_cards() -> Mapping[str, WeightsCard]:
-    """Every card by name."""
-    text = resources.files("radtransfer.weights").joinpath("manifest.yaml").read_text(encoding="utf-8")
-    manifest, _ = parse_yaml(text, source="weights/manifest.yaml")
-    families = manifest["families"]
-    return MappingProxyType({name: _card(name, entry, families) for name, entry in manifest["cards"].items()})
-
-
-def card_named(weights: str, *, backbone: str | None = None) -> WeightsCard | None:
-    """The card called `weights`, or, of a family ("imagenet"), the one for `backbone`."""
-    cards = weights_cards()
-    return cards.get(weights) or cards.get(f"{weights}-{backbone}")
-
-
-def card_of_file(path: Path) -> WeightsCard | None:
-    """The card that lists a file of this name, in any case of letters."""
-    name = path.name.lower()
-    return next((card for card in weights_cards().values() if name in map(str.lower, card.files)), None)
-
-
-def _card(name: str, entry: dict, families: dict[str, dict]) -> WeightsCard:
-    fields = families[entry["family"]] | entry
-    listed = {key: tuple(fields.get(key, ())) for key in ("files", "hashes")}
-    return WeightsCard(name=name, **fields | listed)
-
-
-HUB = "hf:"
-"""What such a name begins with."""
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """One file of one repository.
-
-    Attributes:
-        given: What the user said.
-        repo: OWNER/REPO.
-        name: Path of the file in it.
-        revision: Branch, tag or commit; None for the main one.
-    """
-
-    given: str
-    repo: str
-    name: str
-    revision: str | None
-
-    @property
-    def fetch_line(self) -> str:
-        return f"radtransfer weights fetch {self.given} --download"
-
-
-def hub_file(given: str) -> HubFile:
-    """What `given` names.
-
-    Raises:
-        WeightsError: It is not of the form hf:OWNER/REPO/FILE[@REVISION].
-    """
-    part = r"[\w.-]+"
-    found = re.fullmatch(rf"hf:({part}/{part})/((?:{part}/)*{part})(?:@([\w./-]+))?", given)
-    if found is None or ".." in given:
-        raise WeightsError(f"expected hf:OWNER/REPO/FILE, or hf:OWNER/REPO/FILE@REVISION. Received: {given}.")
-    return HubFile(given, *found.groups())
-
-
-def cached_hub_file(given: str) -> Path:
-    """Where `given` lies on this machine.
-
-    Raises:
-        WeightsNotFoundError: It was not downloaded; says the command that does.
-        WeightsError: Not a name of this form, or huggingface_hub is not installed.
-    """
-    wanted = hub_file(given)
-    path = _in_cache(wanted, _hub())
-    if path is None:
-        raise WeightsNotFoundError(
-            f"{given} is not in the hub's cache, and nothing is downloaded unasked. Run: {wanted.fetch_line}"
-        )
-    return path
-
-
-def size_of(wanted: HubFile) -> int | None:
-    """Bytes, as the hub says; None where it does not.
-
-    Raises:
-        WeightsError: The hub cannot be reached, or has no such file.
-    """
-    hub = _hub()
-    try:
-        url = hub.hf_hub_url(wanted.repo, wanted.name, revision=wanted.revision)
-        return hub.get_hf_file_metadata(url).size
-    except Exception as error:  # the hub's errors derive from those of whichever HTTP library it uses
-        raise WeightsError(_unreachable(wanted, error)) from None
-
-
-def download(wanted: HubFile) -> Path:
-    """Where the file lies after it was downloaded to the hub's cache.
-
-    Raises:
-        WeightsError: The hub cannot be reached, has no such file, or wants a login.
-    """
-    hub = _hub()
-    try:
-        return Path(hub.hf_hub_download(wanted.repo, wanted.name, revision=wanted.revision))
-    except Exception as error:  # as above
-        raise WeightsError(_unreachable(wanted, error)) from None
-
-
-def in_cache(wanted: HubFile) -> Path | None:
-    """Where the file lies if it was downloaded before."""
-    return _in_cache(wanted, _hub())
-
-
-def _in_cache(wanted: HubFile, hub: ModuleType) -> Path | None:
-    found = hub.try_to_load_from_cache(wanted.repo, wanted.name, revision=wanted.revision)
-    return Path(found) if isinstance(found, str) else None
-
-
-def _hub() -> ModuleType:
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise WeightsError("hf: needs huggingface_hub. Install it: pip install 'radtransfer[hub]'.") from None
-    return huggingface_hub
-
-
-def _unreachable(wanted: HubFile, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return (
-        f"could not get {wanted.name} of {wanted.repo} ({reason}). On a machine with network download the file "
-        "and pass its path."
-    )
-
-
-SEARCH_VARIABLE = "RADTRANSFER_WEIGHTS"
-"""Environment variable that names a folder of weight files."""
-
-WAYS = "a name from `radtransfer weights list`, a Keras file, hf:REPO/FILE, or RUN[/fold_K]"
-
-Certainty = Literal["card", "run", "assumed"]
-"""Known from the manifest, from the run that made the weights, or the backbone's own, for want of better."""
-
-_SUFFIXES = (".h5", ".hdf5", ".keras")
-
-
 @dataclass(frozen=True)
 class WeightSource:
     """Where weights come from.
@@ -233,11 +101,8 @@ class WeightSource:
     record: dict | None = None
 
     @property
-    def backbone(self) -> str | None:
-        """The network it is for, where that is known without opening the file; a file's name is no proof."""
-        if self.record:
-            return self.record.get("backbone")
-        return self.card.backbone if self.card and self.given == self.card.name else None
+    def terms(self) -> str | None:
+        return self.card.terms if self.card else None
 
     def preprocessing_for(self, backbone: str) -> tuple[str, Certainty]:
         """The mode that the weights, found to be for `backbone`, were trained with, and how that is known."""
@@ -248,9 +113,46 @@ class WeightSource:
             return self.card.preprocessing, "card"
         return BACKBONES[backbone].preprocessing, "assumed"
 
-    @property
-    def terms(self) -> str | None:
-        return self.card.terms if self.card else None
+
+@functools.cache
+def weights_cards() -> Mapping[str, WeightsCard]:
+    """Every card by name."""
+    text = resources.files("radtransfer.weights").joinpath("manifest.yaml").read_text(encoding="utf-8")
+    manifest, _ = parse_yaml(text, source="weights/manifest.yaml")
+    cards = {}
+    for name, entry in manifest["cards"].items():
+        fields = manifest["families"][entry["family"]] | entry
+        listed = {key: tuple(fields.get(key, ())) for key in ("files", "hashes")}
+        cards[name] = WeightsCard(name=name, **fields | listed)
+    return MappingProxyType(cards)
+
+
+def card_named(weights: str, *, backbone: str | None = None) -> WeightsCard | None:
+    """The card called `weights`, or, of a family ("imagenet"), the one for `backbone`."""
+    cards = weights_cards()
+    return cards.get(weights) or cards.get(f"{weights}-{backbone}")
+
+
+def card_of_file(path: Path) -> WeightsCard | None:
+    """The card that lists a file of this name, in any case of letters."""
+    name = path.name.lower()
+    return next((card for card in weights_cards().values() if name in map(str.lower, card.files)), None)
+
+
+def resolve_weights(weights: str | None, *, backbone: str) -> WeightSource | None:
+    """What the weights of a network mean; None for random ones.
+
+    Raises:
+        WeightsError: Not found, no weights at all, or known to be another network's.
+    """
+    if weights in (None, "random"):
+        return None
+    source = find_weights(weights, backbone=backbone)
+    if source.file.exists():
+        from radtransfer.pretrained.read import check_is_weights  # imports NumPy and h5py
+
+        check_is_weights(source.file)
+    return source
 
 
 def find_weights(weights: str, *, backbone: str | None = None) -> WeightSource:
@@ -258,26 +160,21 @@ def find_weights(weights: str, *, backbone: str | None = None) -> WeightSource:
 
     Raises:
         WeightsNotFoundError: No such file; says what is there instead and where to get known ones.
+        WeightsMismatchError: Known without opening the file to be for another network than `backbone`.
         WeightsError: A folder that is no finished run, or a run of several folds and none is named.
     """
-    card = card_named(weights, backbone=backbone)
-    if card is not None:
-        return WeightSource(weights, _file_of(card), card)
-    if weights.startswith(HUB):
-        path = cached_hub_file(weights)
-        return WeightSource(weights, path, card_of_file(path))
-    path = Path(weights).expanduser()
-    for run, fold in ((path, None), (path.parent, path)):
-        if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
-            record = _finished_record(run, fold)
-            return WeightSource(weights, _model_of(run, fold), record=record)
-    if path.is_dir():
-        raise WeightsError(_not_a_run(path))
-    if not path.exists():
-        path = _in_search_folder(path)
-    if path is None:
-        raise WeightsNotFoundError(_not_found(weights))
-    return WeightSource(weights, path, card_of_file(path), _record_around(path))
+    if weights == "imagenet" and backbone is not None and not BACKBONES[backbone].pretrained:
+        having = ", ".join(name for name, spec in BACKBONES.items() if spec.pretrained)
+        raise WeightsError(
+            f"there are no ImageNet weights of {backbone}. Use --weights random, or a --backbone of {having}."
+        )
+    source = _find(weights, backbone)
+    found = source.card.backbone if source.card and weights == source.card.name else None  # a file's name is no proof
+    if source.record:
+        found = source.record.get("backbone")
+    if backbone is not None and found not in (None, backbone):
+        raise WeightsMismatchError(f"{weights} is for {found}; --backbone is {backbone}. Use --backbone {found}.")
+    return source
 
 
 def absolute_weights(weights: str, *, backbone: str) -> str:
@@ -285,46 +182,6 @@ def absolute_weights(weights: str, *, backbone: str) -> str:
     path = Path(weights).expanduser()
     is_name = weights == "random" or card_named(weights, backbone=backbone) is not None
     return weights if is_name or not path.exists() else str(path.absolute())
-
-
-def check_backbone(source: WeightSource, backbone: str) -> None:
-    """Raises WeightsMismatchError if it is known without opening the file that it is for another network."""
-    found = source.backbone
-    if found not in (None, backbone):
-        raise WeightsMismatchError(f"{source.given} is for {found}; --backbone is {backbone}. Use --backbone {found}.")
-
-
-def check_imagenet_exists(weights: str, backbone: str) -> None:
-    """Raises WeightsError if there are no ImageNet weights of `backbone`, and they are asked for."""
-    if weights == "imagenet" and not BACKBONES[backbone].pretrained:
-        having = ", ".join(name for name, card in BACKBONES.items() if card.pretrained)
-        raise WeightsError(
-            f"there are no ImageNet weights of {backbone}. Use --weights random, or a --backbone of {having}."
-        )
-
-
-def resolve_weights(weights: str, *, backbone: str) -> WeightSource | None:
-    """Where `weights` are, checked as far as that needs no network; None for random ones.
-
-    Raises:
-        WeightsError: Not found, no weights at all, or known to be another network's.
-    """
-    if weights == "random":
-        return None
-    check_imagenet_exists(weights, backbone)
-    source = find_weights(weights, backbone=backbone)
-    check_backbone(source, backbone)
-    if source.file.exists():
-        from radtransfer.pretrained.read import check_is_weights
-
-        check_is_weights(source.file)
-    return source
-
-
-def preprocessing_of(weights: str, *, backbone: str) -> str | None:
-    """The mode that `weights` were trained with, before they are read; None for random ones. Errors as above."""
-    source = resolve_weights(weights, backbone=backbone)
-    return None if source is None else source.preprocessing_for(backbone)[0]
 
 
 def search_folders() -> tuple[Path, ...]:
@@ -344,23 +201,181 @@ def found_files() -> dict[str, Path]:
     return {name: path for name, path in found.items() if path is not None}
 
 
-def _folders(card: WeightsCard) -> tuple[Path, ...]:
-    # RadImageNet's zip unpacks into a folder of this name.
-    folders = tuple(inner for folder in search_folders() for inner in (folder, folder / "RadImageNet_models"))
-    return (*folders, keras_cache()) if card.keras else folders
+def fetch(source: WeightSource, notify: Callable[[str], None]) -> None:
+    """Let Keras download its own ImageNet weights into its cache, with its check of their hash, if they are not there.
+
+    Raises:
+        WeightsError: They cannot be downloaded, or are not Keras' own.
+        DiskError: They cannot be written.
+    """
+    if source.file.exists():
+        return
+    application = BACKBONES[source.card.backbone].application if source.card and source.card.keras else None
+    if application is None:
+        raise WeightsError(f"{source.given} has no {source.file.name}: expected {source.file}.")
+    from keras import applications
+
+    notify(f"downloading {source.file.name} from {source.card.origin} to {source.file.parent}")
+    reason = "Keras did not put it there"
+    try:
+        keras_home().mkdir(parents=True, exist_ok=True)  # else Keras takes a folder in /tmp
+        with contextlib.redirect_stdout(sys.stderr):  # Keras draws its progress bar on stdout
+            getattr(applications, application)(weights="imagenet", include_top=False)
+        if source.file.exists():
+            return
+    except Exception as error:  # Keras raises a bare Exception when there is no network
+        if isinstance(told := write_error(source.file, error), DiskError):
+            raise told from error
+        reason = str(error)
+    raise WeightsError(
+        f"could not download {source.file.name} ({reason}). On a machine with network get "
+        f"{source.card.origin}{source.file.name} and pass its path to --weights, or use --weights random."
+    )
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of one repository of the hub.
+
+    Attributes:
+        given: What the user said.
+        repo: OWNER/REPO.
+        name: Path of the file in it.
+        revision: Branch, tag or commit; None for the main one.
+    """
+
+    given: str
+    repo: str
+    name: str
+    revision: str | None
+
+    @property
+    def fetch_line(self) -> str:
+        return f"radtransfer weights fetch {self.given} --download"
+
+    def cached(self) -> Path | None:
+        """Where the file lies if it was downloaded before."""
+        found = _hub().try_to_load_from_cache(self.repo, self.name, revision=self.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    def size(self) -> int | None:
+        """Bytes, as the hub says; None where it does not. Raises WeightsError as `download`."""
+        hub = _hub()
+        with self._errors():
+            return hub.get_hf_file_metadata(hub.hf_hub_url(self.repo, self.name, revision=self.revision)).size
+
+    def download(self) -> Path:
+        """Where the file lies after it was downloaded to the hub's cache.
+
+        Raises:
+            WeightsError: The hub cannot be reached, has no such file, or wants a login.
+        """
+        hub = _hub()
+        with self._errors():
+            return Path(hub.hf_hub_download(self.repo, self.name, revision=self.revision))
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the hub's errors derive from those of whichever HTTP library it uses
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise WeightsError(
+                f"could not get {self.name} of {self.repo} ({reason}). On a machine with network download the file "
+                "and pass its path."
+            ) from None
+
+
+def hub_file(given: str) -> HubFile:
+    """What `given` names; raises WeightsError if it is not of the form hf:OWNER/REPO/FILE[@REVISION]."""
+    part = r"[\w.-]+"
+    found = re.fullmatch(rf"hf:({part}/{part})/((?:{part}/)*{part})(?:@([\w./-]+))?", given)
+    if found is None or ".." in given:
+        raise WeightsError(f"expected hf:OWNER/REPO/FILE, or hf:OWNER/REPO/FILE@REVISION. Received: {given}.")
+    return HubFile(given, *found.groups())
+
+
+def cached_hub_file(given: str) -> Path:
+    """Where `given` lies on this machine.
+
+    Raises:
+        WeightsNotFoundError: It was not downloaded; says the command that does.
+        WeightsError: Not a name of this form, or huggingface_hub is not installed.
+    """
+    wanted = hub_file(given)
+    path = wanted.cached()
+    if path is None:
+        raise WeightsNotFoundError(
+            f"{given} is not in the hub's cache, and nothing is downloaded unasked. Run: {wanted.fetch_line}"
+        )
+    return path
+
+
+def _hub() -> ModuleType:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise WeightsError("hf: needs huggingface_hub. Install it: pip install 'radtransfer[hub]'.") from None
+    return huggingface_hub
+
+
+def _find(weights: str, backbone: str | None) -> WeightSource:
+    card = card_named(weights, backbone=backbone)
+    if card is not None:
+        path = _existing(card)
+        if path is None and not card.keras:
+            folders = " or ".join(str(folder.resolve()) for folder in search_folders())
+            raise WeightsNotFoundError(f"no {card.files[0]} in {folders}. {_advice(card)}")
+        return WeightSource(weights, path or keras_cache() / card.files[0], card)
+    if weights.startswith(HUB):
+        path = cached_hub_file(weights)
+        return WeightSource(weights, path, card_of_file(path))
+    path = Path(weights).expanduser()
+    for run, fold in ((path, None), (path.parent, path)):
+        if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
+            return _of_run(weights, run, fold)
+    if path.is_dir():
+        raise WeightsError(_not_a_run(path))
+    if not path.exists():
+        # A bare file name is also looked for where known files are.
+        places = (folder / path for folder in search_folders() if path.name == str(path))
+        path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise WeightsNotFoundError(_not_found(weights))
+    # The files of a fold share the preprocessing of its run.
+    run = path.resolve().parent.parent
+    is_in_run = path.resolve().parent.name.startswith("fold_") and (run / "run.json").is_file()
+    return WeightSource(weights, path, card_of_file(path), _record_of(run) if is_in_run else None)
+
+
+def _of_run(weights: str, run: Path, fold: Path | None) -> WeightSource:
+    """The model of `fold`, or of the only fold there is."""
+    record, folds = _record_of(run), list(finished_folds(run).values())
+    if record.get("status") != "finished" and fold not in folds:
+        raise WeightsError(
+            f"run {run} is not finished (status: {record.get('status')}). Finish it with --resume, "
+            "or pass one of its files."
+        )
+    listed = ", ".join(map(str, folds)) or "none"
+    if fold is None and len(folds) != 1:
+        raise WeightsError(f"run {run} has {len(folds)} finished folds; which one? Pass one of: {listed}.")
+    if fold is not None and fold not in folds:
+        raise WeightsError(f"there is no finished fold {fold}. Pass one of: {listed}.")
+    return WeightSource(weights, (fold or folds[0]) / "model.keras", record=record)
+
+
+def _record_of(run: Path) -> dict:
+    try:
+        return read_run(run)
+    except RunError as error:
+        raise WeightsError(str(error)) from None
 
 
 def _existing(card: WeightsCard) -> Path | None:
-    paths = (folder / name for folder in _folders(card) for name in card.files)
+    # RadImageNet's zip unpacks into a folder of this name.
+    folders = [inner for folder in search_folders() for inner in (folder, folder / "RadImageNet_models")]
+    paths = (folder / name for folder in folders + [keras_cache()] * card.keras for name in card.files)
     return next((path for path in paths if path.is_file()), None)
-
-
-def _file_of(card: WeightsCard) -> Path:
-    path = _existing(card)
-    if path is None and not card.keras:
-        folders = " or ".join(str(folder.resolve()) for folder in search_folders())
-        raise WeightsNotFoundError(f"no {card.files[0]} in {folders}. {_advice(card)}")
-    return path or keras_cache() / card.files[0]
 
 
 def _advice(card: WeightsCard) -> str:
@@ -368,13 +383,6 @@ def _advice(card: WeightsCard) -> str:
         f"These weights are not bundled (data-use terms). Get them from {card.origin} "
         f"and pass --weights PATH, or set {SEARCH_VARIABLE} to their folder."
     )
-
-
-def _in_search_folder(path: Path) -> Path | None:
-    """A bare file name is also looked for where known files are."""
-    if path.name != str(path):
-        return None
-    return next((folder / path for folder in search_folders() if (folder / path).is_file()), None)
 
 
 def _not_found(weights: str) -> str:
@@ -400,31 +408,6 @@ def _sibling(path: Path) -> str | None:
     return near_name(path, wanted=lambda item: item.suffix in _SUFFIXES)
 
 
-def _finished_record(run: Path, fold: Path | None) -> dict:
-    """The record of a finished run, or of one whose `fold` is finished."""
-    try:
-        record = read_run(run)
-    except RunError as error:
-        raise WeightsError(str(error)) from None
-    if record.get("status") != "finished" and fold not in finished_folds(run).values():
-        raise WeightsError(
-            f"run {run} is not finished (status: {record.get('status')}). Finish it with --resume, "
-            "or pass one of its files."
-        )
-    return record
-
-
-def _model_of(run: Path, fold: Path | None) -> Path:
-    """The model of `fold`, or of the only fold there is."""
-    folds = list(finished_folds(run).values())
-    listed = ", ".join(map(str, folds)) or "none"
-    if fold is None and len(folds) != 1:
-        raise WeightsError(f"run {run} has {len(folds)} finished folds; which one? Pass one of: {listed}.")
-    if fold is not None and fold not in folds:
-        raise WeightsError(f"there is no finished fold {fold}. Pass one of: {listed}.")
-    return (fold or folds[0]) / "model.keras"
-
-
 def _not_a_run(path: Path) -> str:
     files = sorted(item.name for item in path.iterdir() if item.suffix in _SUFFIXES)
     if (path / "saved_model.pb").is_file():
@@ -435,14 +418,3 @@ def _not_a_run(path: Path) -> str:
     if files:
         return f"{path} is a folder, not a run. It holds {', '.join(files[:5])}; pass one of them."
     return f"{path} is a folder, not a run: expected a run.json in it. Pass {WAYS}."
-
-
-def _record_around(path: Path) -> dict | None:
-    """The record of the run whose fold holds `path`: its files share the run's preprocessing."""
-    run = path.resolve().parent.parent
-    if not path.resolve().parent.name.startswith("fold_") or not (run / "run.json").is_file():
-        return None
-    try:
-        return read_run(run)
-    except RunError as error:
-        raise WeightsError(str(error)) from None

@@ -19,9 +19,9 @@ from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFo
 from radtransfer.exports.formats import read_from_zip
 from radtransfer.images.preprocessing import RANDOM_PREPROCESSING, preprocess
 from radtransfer.models.backbone import BACKBONES, Backbone
-from radtransfer.pretrained.loading import assign, load_pretrained
-from radtransfer.pretrained.read import layer_names, open_model, open_weights
-from radtransfer.pretrained.source import preprocessing_of
+from radtransfer.pretrained.match import assign, load_pretrained
+from radtransfer.pretrained.saved_model import layer_names, open_model, open_weights
+from radtransfer.pretrained.source import WeightSource, resolve_weights
 from radtransfer.process import derive_seed
 from radtransfer.runs.folder import find_fold, finished_folds, read_run
 from radtransfer.similarity.compare_images import run_file
@@ -72,7 +72,7 @@ class NetworkSource:
 
 
 def find_network(
-    given: str, *, backbone: str | None, seed: int, notify: Callable[[str], None] | None = None
+    given: str, *, backbone: str | None, seed: int, notify: Callable[[str], None] = lambda _: None
 ) -> NetworkSource:
     """The network that `given` means; nothing is loaded yet.
 
@@ -89,8 +89,8 @@ def find_network(
     kind, _, name = given.partition(":")
     if kind in ("random", "imagenet") and name:
         BACKBONES.check(name)
-        preprocessing_of(kind, backbone=name)  # raises where there are no such weights
-        return NetworkSource(given, kind, partial(_built, name, kind, seed, notify), BACKBONES[name])
+        weights = resolve_weights(kind, backbone=name)  # raises where there are no such weights
+        return NetworkSource(given, kind, partial(_built, name, weights, seed, notify), BACKBONES[name])
     path, moment = _split_moment(given)
     if (path / "run.json").is_file() or (path.name.startswith("fold_") and (path.parent / "run.json").is_file()):
         return _of_run(given, path, moment)
@@ -99,12 +99,12 @@ def find_network(
             f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.{near_path(path)}"
         )
     if path.suffix == ".keras":
-        return _of_file(given, path, notify or (lambda _: None))
+        return _of_file(given, path, notify)
     if backbone is None:
         raise _unknown(given)
     BACKBONES.check(backbone)
-    preprocessing_of(given, backbone=backbone)
-    return NetworkSource(given, "weights", partial(_built, backbone, given, seed, notify), BACKBONES[backbone])
+    weights = resolve_weights(given, backbone=backbone)
+    return NetworkSource(given, "weights", partial(_built, backbone, weights, seed, notify), BACKBONES[backbone])
 
 
 def find_networks(
@@ -198,9 +198,9 @@ def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> Netwo
 
 def _built(
     backbone: str,
-    weights: str,
+    weights: WeightSource | None,
     seed: int,
-    notify: Callable[[str], None] | None,
+    notify: Callable[[str], None],
     _: int | None,
     image_size: int,
 ) -> Network:
@@ -208,14 +208,13 @@ def _built(
     from radtransfer.models.architecture import build_architecture
     from radtransfer.transfer.initialize import draw_random
 
-    mode = preprocessing_of(weights, backbone=backbone) or RANDOM_PREPROCESSING
+    mode = weights.preprocessing_for(backbone)[0] if weights else RANDOM_PREPROCESSING
     prepare = partial(preprocess, mode=mode)
     model = build_architecture(backbone, image_size=image_size, prepare=prepare)
-    pretrained = load_pretrained(weights, backbone=backbone, model=model, notify=notify)
-    if pretrained is None:
+    if weights is None:
         draw_random(model, seed=seed)
     else:
-        assign(model, pretrained)
+        assign(model, load_pretrained(weights, backbone=backbone, model=model, notify=notify).layers)
     return Network(model, BACKBONES[backbone], mode)
 
 

@@ -27,7 +27,7 @@ from radtransfer.config.yaml_text import read_yaml, write_blocks
 from radtransfer.errors import ConfigError, RadtransferError, closest_names
 from radtransfer.images.preprocessing import RANDOM_PREPROCESSING
 from radtransfer.models.backbone import BACKBONES
-from radtransfer.pretrained.source import card_named, preprocessing_of
+from radtransfer.pretrained.source import card_named, resolve_weights
 from radtransfer.studies.study import (
     SOURCE,
     Comparisons,
@@ -132,7 +132,8 @@ def _own_preprocessing(cell: Cell) -> str | None:
     if cell.source is not None:
         return _own_preprocessing(cell.source)
     try:
-        return preprocessing_of(model.weights, backbone=model.backbone) or RANDOM_PREPROCESSING
+        source = resolve_weights(model.weights, backbone=model.backbone)
+        return source.preprocessing_for(model.backbone)[0] if source else RANDOM_PREPROCESSING
     except RadtransferError:  # said by the plan
         card = card_named(model.weights, backbone=model.backbone)
         return card and card.preprocessing

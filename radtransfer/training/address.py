@@ -19,7 +19,7 @@ from radtransfer.data.readers import absolute_source
 from radtransfer.data.table import ImageTable
 from radtransfer.images.refs import file_of
 from radtransfer.pretrained.read import sha256_of
-from radtransfer.pretrained.source import absolute_weights, check_backbone, check_imagenet_exists, find_weights
+from radtransfer.pretrained.source import absolute_weights, find_weights
 from radtransfer.runs.folder import FREE
 
 _LABELS = FREE | {"recipe"}
@@ -79,9 +79,7 @@ def weights_identity(config: Config) -> dict[str, Any]:
     given, backbone = config.model.weights, config.model.backbone
     if given == "random":
         return {"random": True}
-    check_imagenet_exists(given, backbone)
     source = find_weights(given, backbone=backbone)
-    check_backbone(source, backbone)
     scale = {"preprocessing": source.preprocessing_for(backbone)[0]}
     if source.card is not None and source.card.keras and given in (source.card.name, source.card.family):
         return {"keras": source.card.files[0]} | scale

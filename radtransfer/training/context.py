@@ -16,7 +16,7 @@ from radtransfer.evaluation.scoring import Scoring
 from radtransfer.images.pipeline import Batches, keep_images
 from radtransfer.models.backbone import Backbone
 from radtransfer.models.classifier import Classifier, build_classifier
-from radtransfer.pretrained.loading import PretrainedWeights
+from radtransfer.pretrained.match import PretrainedWeights
 from radtransfer.process import Device, Progress, derive_seed
 from radtransfer.runs.cache import cache_note
 from radtransfer.training.batch_norm import settled_after

@@ -25,7 +25,7 @@ from radtransfer.models.architecture import build_architecture
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.models.classifier import build_classifier
 from radtransfer.models.layers import convolution_kernels
-from radtransfer.pretrained.loading import PretrainedWeights
+from radtransfer.pretrained.match import PretrainedWeights
 from radtransfer.process import Progress, keras_defaults, versions
 from radtransfer.reports.figures import draw_filters, save_figure
 from radtransfer.runs.folder import run_folder, whole_file
@@ -84,7 +84,7 @@ def run_record(context: TrainingContext) -> dict[str, Any]:
         "head": context.classifier.activation,
         "weights": {
             "source": config.model.weights,
-            "file": None if pretrained is None else str(pretrained.file),
+            "file": None if pretrained is None else str(pretrained.source.file),
             "sha256": None if pretrained is None else pretrained.sha256,
             "preprocessing": None if pretrained is None else pretrained.preprocessing,
             "preprocessing_from": None if pretrained is None else pretrained.preprocessing_sure,
@@ -180,11 +180,11 @@ def _folds_line(context: TrainingContext) -> str:
 def _weights_line(pretrained: PretrainedWeights | None) -> str:
     if pretrained is None:
         return "random"
-    report = pretrained.report
-    extra = f", {len(report.extra)} of the file left out (head)" if report.extra else ""
-    terms = f"; {pretrained.terms}" if pretrained.terms else ""
-    loaded = f"{len(report.matched)} layers loaded, {report.changed} changed{extra}"
-    return f"{pretrained.source}  sha256 {pretrained.sha256[:12]}…  {loaded}{terms}"
+    source, count = pretrained.source, len(pretrained.layers)
+    extra = f", {len(pretrained.extra)} of the file left out (head)" if pretrained.extra else ""
+    terms = f"; {source.terms}" if source.terms else ""
+    loaded = f"{count} layers loaded, {pretrained.changed} changed{extra}"
+    return f"{source.given}  sha256 {pretrained.sha256[:12]}…  {loaded}{terms}"
 
 
 def _input_origin(context: TrainingContext) -> str:

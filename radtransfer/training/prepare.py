@@ -23,7 +23,7 @@ from radtransfer.evaluation.metrics import exact_auc
 from radtransfer.evaluation.scoring import Scoring
 from radtransfer.images.preprocessing import RANDOM_PREPROCESSING
 from radtransfer.models.backbone import Backbone
-from radtransfer.pretrained.loading import PretrainedWeights, load_pretrained
+from radtransfer.pretrained.match import PretrainedWeights, load_pretrained
 from radtransfer.pretrained.source import WeightSource, resolve_weights
 from radtransfer.process import Progress, resolve_device
 from radtransfer.training.losses import check_loss, class_weights

@@ -12,8 +12,8 @@ from PIL import Image
 from radtransfer.cli.weights import weights
 from radtransfer.errors import WeightsError, WeightsNotFoundError
 from radtransfer.models.architecture import build_architecture
-from radtransfer.pretrained.loading import load_pretrained
-from radtransfer.pretrained.source import weights_cards
+from radtransfer.pretrained.match import load_pretrained
+from radtransfer.pretrained.source import find_weights, weights_cards
 
 
 @pytest.fixture(autouse=True)
@@ -159,8 +159,10 @@ def test_a_start_from_a_file_with_lambda_layers_says_so(multi_gpu_file):
     heard = []
     model = build_architecture("cbr_tiny", image_size=32)
     with pytest.raises(WeightsError, match="--ignore-lambda"):
-        load_pretrained(multi_gpu_file, backbone="cbr_tiny", model=model)
-    load_pretrained(multi_gpu_file, backbone="cbr_tiny", model=model, notify=heard.append, ignore_lambda=True)
+        load_pretrained(find_weights(multi_gpu_file), backbone="cbr_tiny", model=model)
+    load_pretrained(
+        find_weights(multi_gpu_file), backbone="cbr_tiny", model=model, notify=heard.append, ignore_lambda=True
+    )
     assert heard == ["gpus.h5 holds 2 Lambda layers (lambda_1, lambda_2), ignored: the effect on the images is unknown"]
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from radtransfer.models.architecture import build_architecture
-from radtransfer.pretrained.loading import assign, load_pretrained
+from radtransfer.pretrained.match import assign, load_pretrained
+from radtransfer.pretrained.source import find_weights
 
 SIZE = 80
 NETWORKS = {
@@ -134,13 +135,13 @@ def check_features(network, application, variant, numbering, keras_2, ours, fold
     written.rename(renamed)
     model = ours(network)
     erase(model)
-    pretrained = load_pretrained(renamed, backbone=network, model=model)
+    pretrained = load_pretrained(find_weights(str(renamed)), backbone=network, model=model)
     assert not any(weight.numpy().any() for weight in model.weights), "planning must not touch the model"
-    assign(model, pretrained)
+    assign(model, pretrained.layers)
     found = np.asarray(model(image, training=False))
     assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-5
-    assert len(pretrained.report.matched) == sum(bool(layer.weights) for layer in model.layers)
-    assert pretrained.report.changed == len(pretrained.report.matched)
+    assert len(pretrained.layers) == sum(bool(layer.weights) for layer in model.layers)
+    assert pretrained.changed == len(pretrained.layers)
 
 
 @pytest.fixture(scope="module")

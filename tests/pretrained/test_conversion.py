@@ -10,7 +10,7 @@ from torch_files import write_torch_file
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
 from radtransfer.models.architecture import build_architecture
 from radtransfer.pretrained.convert import convert_weights
-from radtransfer.pretrained.loading import build_backbone
+from radtransfer.pretrained.match import build_backbone
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def same(network: keras.Model, path: Path) -> bool:
 
 def test_a_saved_model_gives_its_backbone_without_its_head(network, exported, tmp_path):
     done = convert_weights(exported, tmp_path / "out.weights.h5")
-    assert (done.backbone, done.layers, done.left_out) == ("cbr_tiny", 8, ("head",))
+    assert (done["backbone"], done["layers"], done["left_out"]) == ("cbr_tiny", 8, ("head",))
     assert same(network, tmp_path / "out.weights.h5")
 
 

@@ -10,13 +10,18 @@ import pytest
 import radtransfer
 from radtransfer.errors import UnknownNameError, WeightsError, WeightsMismatchError
 from radtransfer.models.architecture import build_architecture
-from radtransfer.pretrained.loading import assign, build_backbone, load_pretrained
+from radtransfer.pretrained.match import PretrainedWeights, assign, build_backbone, load_pretrained
+from radtransfer.pretrained.source import resolve_weights
 
 SIZE = 32
 
 
 def tiny() -> keras.Model:
     return build_architecture("cbr_tiny", image_size=SIZE)
+
+
+def load(weights: str | Path, model: keras.Model, *, backbone: str = "cbr_tiny", **options) -> PretrainedWeights:
+    return load_pretrained(resolve_weights(str(weights), backbone=backbone), backbone=backbone, model=model, **options)
 
 
 def classifier(backbone: keras.Model) -> keras.Model:
@@ -40,7 +45,7 @@ def weights_file(tmp_path) -> Path:
 
 @pytest.mark.parametrize("weights", [None, "random"])
 def test_random_weights_are_nothing_to_load(weights):
-    assert load_pretrained(weights, backbone="cbr_tiny", model=tiny()) is None
+    assert resolve_weights(weights, backbone="cbr_tiny") is None
 
 
 def test_the_public_function_gives_the_weights_of_the_file(weights_file):
@@ -66,17 +71,16 @@ def test_a_classifiers_head_is_extra_and_reported(suffix, tmp_path):
     path = tmp_path / f"classifier.{suffix}"
     (whole.save if suffix == "keras" else whole.save_weights)(path)
     model = tiny()
-    pretrained = load_pretrained(path, backbone="cbr_tiny", model=model)
-    assign(model, pretrained)
+    pretrained = load(path, model)
+    assign(model, pretrained.layers)
     assert same(model, saved)
-    assert pretrained.report.extra == ("probabilities",)
-    assert pretrained.report.missing == ()
-    assert len(pretrained.report.matched) == 8
+    assert pretrained.extra == ("probabilities",)
+    assert len(pretrained.layers) == 8
 
 
 def test_arrays_stand_in_the_order_of_the_layers_weights(weights_file):
     model = tiny()
-    pretrained = load_pretrained(weights_file, backbone="cbr_tiny", model=model)
+    pretrained = load(weights_file, model)
     for name, arrays in pretrained.layers.items():
         weights = model.get_layer(name).weights
         assert [array.shape for array in arrays] == [tuple(weight.shape) for weight in weights]
@@ -85,8 +89,8 @@ def test_arrays_stand_in_the_order_of_the_layers_weights(weights_file):
 def test_weights_are_assigned_inside_a_classifier_and_its_head_is_left(weights_file):
     whole = classifier(tiny())
     head = whole.get_layer("probabilities").get_weights()
-    pretrained = load_pretrained(weights_file, backbone="cbr_tiny", model=tiny())
-    assign(whole, pretrained)
+    pretrained = load(weights_file, tiny())
+    assign(whole, pretrained.layers)
     np.testing.assert_array_equal(whole.get_layer("conv1").kernel, pretrained.layers["conv1"][0])
     assert all(map(np.array_equal, head, whole.get_layer("probabilities").get_weights()))
 
@@ -94,25 +98,25 @@ def test_weights_are_assigned_inside_a_classifier_and_its_head_is_left(weights_f
 def test_a_frozen_network_receives_its_weights_too(weights_file):
     model = tiny()
     model.trainable = False
-    pretrained = load_pretrained(weights_file, backbone="cbr_tiny", model=model)
-    assign(model, pretrained)
+    pretrained = load(weights_file, model)
+    assign(model, pretrained.layers)
     np.testing.assert_array_equal(model.get_layer("bn2").gamma, pretrained.layers["bn2"][0])
 
 
 def test_the_hash_and_the_source_are_recorded(weights_file):
-    pretrained = load_pretrained(weights_file, backbone="cbr_tiny", model=tiny())
+    pretrained = load(weights_file, tiny())
     assert len(pretrained.sha256) == 64
-    assert (pretrained.source, pretrained.file) == (str(weights_file), weights_file)
+    assert (pretrained.source.given, pretrained.source.file) == (str(weights_file), weights_file)
     assert (pretrained.preprocessing, pretrained.preprocessing_sure) == ("torch", "assumed")
 
 
 def test_changed_counts_the_layers_that_had_other_values(weights_file):
     model = tiny()
-    before = load_pretrained(weights_file, backbone="cbr_tiny", model=model)
-    assign(model, before)
-    after = load_pretrained(weights_file, backbone="cbr_tiny", model=model)
+    before = load(weights_file, model)
+    assign(model, before.layers)
+    after = load(weights_file, model)
     # Fresh batch-norm layers are alike in every network.
-    assert (before.report.changed, after.report.changed) == (4, 0)
+    assert (before.changed, after.changed) == (4, 0)
 
 
 def test_another_architecture_is_named(tmp_path):
@@ -120,7 +124,7 @@ def test_another_architecture_is_named(tmp_path):
     model = tiny()
     before = values(model)
     with pytest.raises(WeightsMismatchError) as caught:
-        load_pretrained(tmp_path / "x.weights.h5", backbone="cbr_tiny", model=model)
+        load(tmp_path / "x.weights.h5", model)
     assert str(caught.value) == (
         "x.weights.h5 holds 8 weighted layers (looks like cbr_small); "
         "--backbone is cbr_tiny (8 weighted layers). Use --backbone cbr_small."
@@ -133,7 +137,7 @@ def test_a_part_of_a_network_is_refused_with_the_first_layer_that_is_missing(tmp
     part = keras.Model(whole.input, whole.get_layer("relu3").output)
     part.save_weights(tmp_path / "part.weights.h5")
     with pytest.raises(WeightsMismatchError, match=r"2 layers find no weights .* first conv4 \(kernel 5×5×128×256\)"):
-        load_pretrained(tmp_path / "part.weights.h5", backbone="cbr_tiny", model=tiny())
+        load(tmp_path / "part.weights.h5", tiny())
 
 
 def test_weights_for_another_number_of_channels_say_so(tmp_path):
@@ -160,8 +164,8 @@ def test_a_finished_run_is_a_source(tmp_path):
     (fold / "metrics.json").write_text("{}")
     classifier(saved).save(fold / "model.keras")
     model = tiny()
-    pretrained = load_pretrained(tmp_path / "run", backbone="cbr_tiny", model=model)
-    assign(model, pretrained)
+    pretrained = load(tmp_path / "run", model)
+    assign(model, pretrained.layers)
     assert same(model, saved)
     assert (pretrained.preprocessing, pretrained.preprocessing_sure) == ("caffe_unit", "run")
 
@@ -186,12 +190,12 @@ def test_keras_downloads_its_own_weights_once_and_says_so(tmp_path, monkeypatch)
 
     monkeypatch.setattr(keras.applications, "DenseNet121", application)
     for _ in range(2):
-        pretrained = load_pretrained("imagenet", backbone="densenet121", model=model, notify=notes.append)
+        pretrained = load("imagenet", model, backbone="densenet121", notify=notes.append)
     assert downloads == ["imagenet"]
     assert len(notes) == 1
     assert "downloading densenet121_weights" in notes[0]
     assert (pretrained.preprocessing, pretrained.preprocessing_sure) == ("torch", "card")
-    assert pretrained.terms
+    assert pretrained.source.terms
 
 
 def test_a_machine_without_network_is_told_what_to_fetch(tmp_path, monkeypatch, capsys):
@@ -204,7 +208,7 @@ def test_a_machine_without_network_is_told_what_to_fetch(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(keras.applications, "ResNet50", application)
     with pytest.raises(WeightsError, match="get https://storage.*resnet50_weights.*--weights random"):
-        load_pretrained("imagenet", backbone="resnet50", model=model)
+        load("imagenet", model, backbone="resnet50")
     assert capsys.readouterr().out == ""
 
 

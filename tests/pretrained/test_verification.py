@@ -30,8 +30,8 @@ def test_the_published_file_is_known_by_its_hash_whatever_its_name(file, monkeyp
     renamed = file.rename(file.with_name("weights-3.h5"))
     known(monkeypatch, renamed)
     found = verify_file(renamed)
-    assert (found.verdict, found.card, found.by) == ("published", "imagenet-resnet50", "hash")
-    assert found.parameters == 8
+    assert (found["verdict"], found["card"], found["by"]) == ("published", "imagenet-resnet50", "hash")
+    assert found["parameters"] == 8
 
 
 def test_a_file_with_a_published_name_but_another_hash_is_an_error(file):
@@ -41,13 +41,13 @@ def test_a_file_with_a_published_name_but_another_hash_is_an_error(file):
 
 def test_where_no_hash_is_published_the_name_is_all_there_is(file):
     found = verify_file(file.rename(file.with_name("RadImageNet-ResNet50_notop.h5")))
-    assert (found.verdict, found.card, found.by) == ("unknown", "radimagenet-resnet50", "name")
+    assert (found["verdict"], found["card"], found["by"]) == ("unknown", "radimagenet-resnet50", "name")
 
 
 def test_pytorch_files_are_read_to_their_end(tmp_path):
     path = write_torch_file(tmp_path / "x.pt", {"a": np.ones(3, np.float32), "n": np.array(3)})
     found = verify_file(path)
-    assert (found.arrays, found.parameters, found.card) == (1, 3, None)
+    assert (found["arrays"], found["parameters"], found["card"]) == (1, 3, None)
 
 
 def test_numbers_that_are_not_finite_are_an_error(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from radtransfer.errors import WeightsError, WeightsMismatchError, WeightsNotFoundError
-from radtransfer.pretrained.source import check_backbone, find_weights, found_files
+from radtransfer.pretrained.source import find_weights, found_files
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_a_known_name_on_another_network_loses_its_card(tmp_path):
     (tmp_path / "RadImageNet-ResNet50_notop.h5").touch()
     source = find_weights(str(tmp_path / "RadImageNet-ResNet50_notop.h5"))
     assert source.preprocessing_for("densenet121") == ("torch", "assumed")
-    check_backbone(source, "densenet121")
+    assert find_weights(source.given, backbone="densenet121").file == source.file
 
 
 @pytest.mark.parametrize("inner", ["", "RadImageNet_models"])
@@ -109,9 +109,8 @@ def test_an_unknown_name_gives_the_closest():
 
 
 def test_a_known_name_for_another_backbone_says_which(tmp_path):
-    source = find_weights("imagenet-resnet50")
     with pytest.raises(WeightsMismatchError, match="is for resnet50; --backbone is cbr_tiny. Use --backbone resnet50"):
-        check_backbone(source, "cbr_tiny")
+        find_weights("imagenet-resnet50", backbone="cbr_tiny")
 
 
 def test_keras_own_weights_stand_in_its_cache(tmp_path):
@@ -133,9 +132,9 @@ def test_a_file_of_a_run_has_the_runs_preprocessing(name, tmp_path):
 
 
 def test_a_run_of_another_backbone_says_which(tmp_path):
-    source = find_weights(str(make_run(tmp_path / "run")))
+    run = make_run(tmp_path / "run")
     with pytest.raises(WeightsMismatchError, match="is for cbr_tiny; --backbone is resnet50"):
-        check_backbone(source, "resnet50")
+        find_weights(str(run), backbone="resnet50")
 
 
 def test_a_run_of_several_folds_lists_them(tmp_path):

@@ -4,8 +4,8 @@ import h5py
 import pytest
 
 from radtransfer.errors import WeightsError
-from radtransfer.pretrained.hdf5 import check_attributes, check_heaps
 from radtransfer.pretrained.read import read_weight_file
+from radtransfer.pretrained.safety import check_attributes, check_heaps
 
 
 @pytest.fixture

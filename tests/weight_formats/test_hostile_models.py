@@ -17,8 +17,9 @@ from packaging.requirements import Requirement
 from radtransfer.errors import WeightsError
 from radtransfer.exports.formats import add_to_zip
 from radtransfer.initializers import MeanVar
-from radtransfer.pretrained.hdf5 import check_is_plain_keras
-from radtransfer.pretrained.read import open_model, open_weights, read_weight_file
+from radtransfer.pretrained.read import read_weight_file
+from radtransfer.pretrained.safety import check_is_plain_keras
+from radtransfer.pretrained.saved_model import open_model, open_weights
 
 PROGRAMS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 """Public layers that are whatever a file has them be."""
@@ -211,7 +212,7 @@ def test_a_whole_hdf5_model_opens(tmp_path):
 def test_the_judgement_imports_no_tensorflow(tmp_path, model):
     path = keras_file(tmp_path / "m.keras", model, lambda document: None)
     code = (
-        "import sys, pathlib; from radtransfer.pretrained.hdf5 import check_is_plain_keras as check;"
+        "import sys, pathlib; from radtransfer.pretrained.safety import check_is_plain_keras as check;"
         "check(pathlib.Path(sys.argv[1])); assert not {'keras', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, path], check=True)

@@ -12,7 +12,7 @@ import pytest
 from torch_files import number, state_dict, tensor, text, write_torch_file
 
 from radtransfer.errors import WeightsError
-from radtransfer.pretrained.torch import read_pytorch
+from radtransfer.pretrained.torch_file import read_pytorch
 
 TENSORS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
@@ -35,7 +35,7 @@ def safetensors(path: Path, header: dict, content: bytes) -> Path:
 
 @pytest.mark.parametrize("around", [b"", b"state_dict", b"model"])
 def test_a_state_dict_is_read_in_order_alone_or_within_a_checkpoint(around, tmp_path):
-    read = read_pytorch(write_torch_file(tmp_path / "x.pt", TENSORS, around=around)).tensors
+    read = read_pytorch(write_torch_file(tmp_path / "x.pt", TENSORS, around=around))
     assert list(read) == list(TENSORS)
     for name, array in TENSORS.items():
         np.testing.assert_array_equal(read[name], array)
@@ -45,7 +45,7 @@ def test_a_state_dict_is_read_in_order_alone_or_within_a_checkpoint(around, tmp_
 def test_two_tensors_may_share_a_block(tmp_path):
     array = np.arange(6, dtype=np.float32)
     content = b"\x80\x02}(" + text("a") + tensor(0, array) + text("b") + tensor(0, array, shape=(3,)) + b"u."
-    read = read_pytorch(write_torch_file(tmp_path / "x.pt", {"a": array}, pickled=content)).tensors
+    read = read_pytorch(write_torch_file(tmp_path / "x.pt", {"a": array}, pickled=content))
     np.testing.assert_array_equal(read["b"], array[:3])
 
 
@@ -121,7 +121,7 @@ def test_any_damage_is_a_weights_error(tmp_path):
 def test_safetensors_are_read(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     header = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "__metadata__": {"format": "pt"}}
-    read = read_pytorch(safetensors(tmp_path / "x.safetensors", header, array.tobytes())).tensors
+    read = read_pytorch(safetensors(tmp_path / "x.safetensors", header, array.tobytes()))
     np.testing.assert_array_equal(read["a"], array)
 
 
@@ -184,7 +184,7 @@ def test_two_tensors_in_safetensors_do_not_share_bytes(tmp_path):
         "none": entry | {"shape": [0], "data_offsets": [8, 8]},
         "a": entry,
     }
-    read = read_pytorch(safetensors(tmp_path / "x.safetensors", header, bytes(32))).tensors
+    read = read_pytorch(safetensors(tmp_path / "x.safetensors", header, bytes(32)))
     assert [array.size for array in read.values()] == [4, 0, 4]
 
 
@@ -271,7 +271,7 @@ def test_a_few_bytes_do_not_make_work_without_end(tmp_path):
         write_torch_file(tmp_path / f"{name}.pt", {}, pickled=b"\x80\x04" + pickled)
     code = (
         "import pathlib, sys\nfrom radtransfer.errors import WeightsError\n"
-        "from radtransfer.pretrained.torch import read_pytorch\n"
+        "from radtransfer.pretrained.torch_file import read_pytorch\n"
         "for path in sorted(pathlib.Path(sys.argv[1]).glob('*.pt')):\n"
         "    try:\n        read_pytorch(path)\n"
         "    except WeightsError as error:\n        print(path.stem, len(str(error)) < 500)\n"
@@ -284,6 +284,6 @@ def test_a_block_of_two_types_gives_each_tensor_its_own(tmp_path):
     array = np.arange(4, dtype=np.float32)
     content = b"\x80\x02}(" + text("a") + tensor(0, array)
     content += text("b") + tensor(0, array.astype(np.float16), length=8, shape=(8,)) + b"u."
-    read = read_pytorch(write_torch_file(tmp_path / "x.pt", {"a": array}, pickled=content)).tensors
+    read = read_pytorch(write_torch_file(tmp_path / "x.pt", {"a": array}, pickled=content))
     np.testing.assert_array_equal(read["a"], array)
     np.testing.assert_array_equal(read["b"], array.view(np.float16).astype(np.float32))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from radtransfer.errors import WeightsError
-from radtransfer.pretrained.read import FORMATS, read_weight_file, sha256_of
+from radtransfer.pretrained.read import read_weight_file, sha256_of
 
 
 def small_model() -> keras.Model:
@@ -62,10 +62,6 @@ def test_a_format_is_told_by_content_and_not_by_suffix(suffix, expected, tmp_pat
     arrays = {layer.name: layer.arrays for layer in file.layers}
     assert set(arrays) == {"first", "second"}
     np.testing.assert_array_equal(next(iter(arrays["first"].values())), model.get_layer("first").kernel)
-
-
-def test_every_format_has_a_card():
-    assert all(card.name == name and card.description for name, card in FORMATS.items())
 
 
 def test_layers_of_a_sub_model_stand_in_its_part(tmp_path):

@@ -1,0 +1,431 @@
+"""Reads PyTorch files without PyTorch; nothing is unpickled.
+
+`.pt`, `.pth` since PyTorch 1.6: a zip of a pickle, archive/data.pkl, and the numbers of each tensor, archive/data/0 …
+`.safetensors`: a length, a header in JSON, the numbers.
+
+`pickle` builds whatever a file asks for, by calling whatever it names. Here its instructions are only parsed, and
+followed by a machine that knows dictionaries, lists, tuples, numbers, strings and one call, that which makes a tensor
+from a stored block. Anything else is refused by name.
+
+A few hundred bytes can name one tuple within itself so often that comparing, printing or walking it never ends. So no
+object is walked twice, nothing but plain values becomes a key, and every item looked at counts as a step.
+"""
+
+import json
+import math
+import pickletools
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radtransfer.errors import WeightsError
+from radtransfer.pretrained.read import DAMAGED, check_content, numbers_of, reading
+from radtransfer.pretrained.safety import container_of
+
+Tensors = dict[str, np.ndarray]
+"""Name to array, in the file's order; floats are float32, whole numbers as they are stored."""
+
+_LARGEST_HEADER = 32 * 2**20
+"""Bytes; the pickle or header of a state dict holds names and numbers and is far smaller."""
+
+_LARGEST_FILE = 16 * 2**30
+"""Bytes of all tensors together; the networks here have less than 1 GB."""
+
+_MOST_STEPS = 2_000_000
+_LONGEST_NAME, _MOST_DIMENSIONS = 1000, 32
+_MOST_DEEP = 8
+"""Dictionaries, one in the other, in which a state dict is looked for."""
+
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "backbone")
+_KEYS = (str, bytes, int, float, type(None))
+"""What a dictionary here may have as a key; entries under others, such as tuples, are no tensors with a name."""
+
+_TENSOR_CALLS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
+_PARAMETER_CALLS = ("torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state")
+_EMPTY_CALLS = ("collections OrderedDict", "collections defaultdict", "collections Counter")
+_DTYPES = {  # of a storage in a pickle, in safetensors, in NumPy, which has no bfloat16
+    "Double": ("F64", "<f8"),
+    "Float": ("F32", "<f4"),
+    "Half": ("F16", "<f2"),
+    "BFloat16": ("BF16", "bfloat16"),
+    "Long": ("I64", "<i8"),
+    "Int": ("I32", "<i4"),
+    "Short": ("I16", "<i2"),
+    "Char": ("I8", "i1"),
+    "Byte": ("U8", "u1"),
+    "Bool": ("BOOL", "?"),
+}
+_STORAGES = {f"torch {name}Storage": dtype for name, (_, dtype) in _DTYPES.items()}
+_SAFE_DTYPES = dict(_DTYPES.values())
+_LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_VALUES = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINFLOAT", "FLOAT", "BINUNICODE", "UNICODE"),
+    *("SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "STRING"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Something the pickle names to be imported; it never is."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """An object whose making was not followed; harmless where no tensor stands in it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of numbers: its name in the file, type and length."""
+
+    key: str
+    dtype: str
+    length: int
+
+    @property
+    def itemsize(self) -> int:
+        return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+
+    def numbers(self, content: bytes) -> np.ndarray:
+        if self.dtype == "bfloat16":
+            return numbers_of(np.frombuffer(content, "<u2"))
+        numbers = np.frombuffer(content, self.dtype)
+        return numbers.astype(np.float32) if numbers.dtype.kind == "f" else numbers
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A view of a block."""
+
+    block: _Block
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def is_pytorch(path: Path) -> bool:
+    """Whether the content is a PyTorch zip or safetensors."""
+    if container_of(path) == "zip":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+        except DAMAGED:
+            return False  # another reader says what is wrong with it
+    return _safetensors_header_size(path) is not None
+
+
+def read_pytorch(path: Path) -> Tensors:
+    """All tensors of the state dict in `path`.
+
+    Raises:
+        WeightsError: Not such a file, damaged, of the format before PyTorch 1.6, or a whole pickled model; says which.
+    """
+    check_content(path)
+    if not is_pytorch(path):
+        raise WeightsError(f"{path} is neither a PyTorch file (a whole zip with data.pkl) nor safetensors.")
+    with reading(path):
+        return _read_zip(path) if zipfile.is_zipfile(path) else _read_safetensors(path)
+
+
+def _read_zip(path: Path) -> Tensors:
+    with zipfile.ZipFile(path) as archive:
+        pickled = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
+        if archive.getinfo(pickled).file_size > _LARGEST_HEADER:
+            raise WeightsError("holds a pickle far larger than that of a state dict. Nothing was read.")
+        folder = pickled.removesuffix("data.pkl")
+        if f"{folder}byteorder" in archive.namelist():
+            with archive.open(f"{folder}byteorder") as order:
+                if order.read(16) != b"little":
+                    raise WeightsError("was written on a big-endian machine. Save it again on another.")
+        found = _state_dict(_read_pickle(archive.read(pickled)))
+        blocks = {tensor.block for tensor in found.values()}
+        _check_sizes(archive, folder, blocks, found.values())
+        numbers = {block: block.numbers(archive.read(f"{folder}data/{block.key}")) for block in blocks}
+        return {name: _array(tensor, numbers[tensor.block]) for name, tensor in found.items()}
+
+
+def _state_dict(content: Any) -> dict[str, _Tensor]:
+    """The names and tensors of a state dict, alone or beside an epoch, an optimizer and the like."""
+    for _ in range(_MOST_DEEP + 1):
+        if not isinstance(content, dict):
+            break
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, _Tensor)}
+        if tensors:
+            return tensors
+        inner = next((content[name] for name in _CONTAINERS if isinstance(content.get(name), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    if isinstance(content, dict):
+        held = ", ".join(f"{name!s:.40}" for name in list(content)[:6]) or "nothing"
+        raise WeightsError(f"holds no state dict (it holds {held}). Save model.state_dict().")
+    name = getattr(content, "name", type(content).__name__)
+    raise WeightsError(
+        f"holds a pickled {str(name).replace(' ', '.')}, not a state dict; making it would run its code, so it is not "
+        "opened. Where it is trusted, save torch.save(model.state_dict(), …) and convert that."
+    )
+
+
+def _check_sizes(archive: zipfile.ZipFile, folder: str, blocks: set[_Block], tensors: Iterable[_Tensor]) -> None:
+    """Before anything is allocated: every block is as long as it says, and all tensors together are no larger."""
+    total = 0
+    for block in blocks:
+        size = archive.getinfo(f"{folder}data/{block.key}").file_size
+        if size != block.length * block.itemsize:
+            raise WeightsError(f"declares {block.length} numbers in a block of {size} bytes. Download it again.")
+        total += size
+    if total > min(_LARGEST_FILE, 4 * Path(archive.filename).stat().st_size + 2**20):
+        raise WeightsError(f"declares {total / 1e6:,.0f} MB, which cannot be. Nothing was read.")
+    if sum(math.prod(tensor.shape) for tensor in tensors) * 4 > 4 * total + 2**20:
+        raise WeightsError("declares tensors larger than the numbers it holds. Nothing was read.")
+
+
+def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
+    shape, strides = tensor.shape, tensor.strides
+    last = tensor.offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+    if math.prod(shape) and last >= len(numbers):
+        raise WeightsError(f"declares a tensor of shape {shape} beyond its {len(numbers)} numbers. Download it again.")
+    steps = tuple(step * numbers.itemsize for step in strides)
+    return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], shape, steps).copy()
+
+
+def _safetensors_header_size(path: Path) -> int | None:
+    """Bytes of the header, or None if the file does not begin as safetensors do."""
+    with path.open("rb") as handle:
+        length, brace = int.from_bytes(handle.read(8), "little"), handle.read(1)
+    return length if brace == b"{" and 2 <= length <= min(_LARGEST_HEADER, path.stat().st_size - 8) else None
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    length = _safetensors_header_size(path)
+    with path.open("rb") as handle:
+        handle.seek(8)
+        header = json.loads(handle.read(length))
+        content = handle.read()
+    declared = {
+        name: _declared(name, entry, size=len(content)) for name, entry in header.items() if name != "__metadata__"
+    }
+    if not declared:
+        raise WeightsError("holds no tensors.")
+    end = 0
+    for block, _, start, stop in sorted(declared.values(), key=lambda entry: entry[2]):
+        if block.length and start < end:
+            raise WeightsError(f"declares {block.key!r:.80} in bytes that belong to another tensor. Download it again.")
+        end = max(end, stop)
+    return {
+        name: block.numbers(content[start:stop]).reshape(shape)
+        for name, (block, shape, start, stop) in declared.items()
+    }
+
+
+def _declared(name: str, entry: Any, *, size: int) -> tuple[_Block, tuple[int, ...], int, int]:
+    """Of a tensor in a safetensors header its block, its shape, and its place in the `size` bytes of numbers."""
+    dtype, shape, offsets = (
+        (entry.get(key) for key in ("dtype", "shape", "data_offsets")) if isinstance(entry, dict) else (None, 0, 0)
+    )
+    if not isinstance(dtype, str) or dtype not in _SAFE_DTYPES:
+        raise WeightsError(f"holds {name!r:.80} of the type {dtype!r:.80}, which is not read.")
+    whole = all(
+        isinstance(numbers, list) and all(_is_count(number) and number < 2**63 for number in numbers)
+        for numbers in (shape, offsets)
+    )
+    if not whole or len(shape) > _MOST_DIMENSIONS or len(offsets) != 2:
+        raise WeightsError(
+            f"declares {name!r:.80} of shape {shape!r:.80} in bytes {offsets!r:.80}: expected a list of up to "
+            f"{_MOST_DIMENSIONS} whole numbers from 0 on, and a list of two. Download it again."
+        )
+    block, (start, end) = _Block(name, _SAFE_DTYPES[dtype], math.prod(shape)), offsets
+    if end - start != block.length * block.itemsize or end > size:
+        raise WeightsError(f"declares {name!r:.80} of shape {shape!r:.80} in bytes {start} to {end} of {size}.")
+    return block, tuple(shape), start, end
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _read_pickle(content: bytes) -> Any:
+    """What the pickle of a state dict holds: dictionaries, lists and tuples of `_Tensor` and plain values.
+
+    Raises:
+        WeightsError: It is damaged, endless, or is the pickle of a whole model, whose code would have to run.
+    """
+    machine = _Machine()
+    try:
+        for opcode, argument, _ in pickletools.genops(content):
+            machine.step()
+            if opcode.name == "STOP":
+                return machine.stack[-1]
+            machine.follow(opcode.name, argument)
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error!s:.100}"
+        raise WeightsError(f"holds a damaged pickle ({reason}). Download it again.") from None
+    raise WeightsError("holds a pickle without end. Download it again.")
+
+
+class _Machine:
+    """The few instructions that a state dict needs."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.outer: list[list[Any]] = []  # of each mark that is open, what lay on the stack before it
+        self.memo: dict[int, Any] = {}
+        self.texts: dict[str | bytes, str | bytes] = {}
+        self.steps = 0
+
+    def step(self, count: int = 1) -> None:
+        self.steps += count
+        if self.steps > _MOST_STEPS:
+            raise WeightsError(f"holds a pickle of more than {_MOST_STEPS:,} steps, which no state dict has.")
+
+    def follow(self, name: str, argument: Any) -> None:
+        if name in _LITERALS:
+            self.stack.append(_LITERALS[name])
+        elif name in _VALUES:
+            self.stack.append(self.value(argument))
+        elif name in _INSTRUCTIONS:
+            _INSTRUCTIONS[name](self, argument)
+        elif name not in ("PROTO", "FRAME"):
+            raise WeightsError(f"holds the pickle instruction {name}, which no state dict needs; it is not followed.")
+
+    def value(self, value: Any) -> Any:
+        """Equal texts as one object, so that comparing them costs nothing; None for a number that no tensor needs.
+
+        Many numbers of more than 64 bits can have one hash.
+        """
+        if isinstance(value, str | bytes):
+            return self.texts.setdefault(value, value)
+        return None if isinstance(value, int) and value.bit_length() > 64 else value
+
+    def mark(self, _: Any) -> None:
+        self.outer.append(self.stack)
+        self.stack = []
+
+    def since_mark(self) -> list[Any]:
+        if not self.outer:
+            raise IndexError("no mark")
+        items, self.stack = self.stack, self.outer.pop()
+        return items
+
+    def collect(self, kind: type) -> None:
+        items = self.since_mark()
+        self.stack.append(kind(items))
+
+    def pop(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise IndexError("stack is empty")
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
+
+    def put(self, place: int) -> None:
+        if place.bit_length() > 32:
+            raise IndexError("a place in the memo that no file has")
+        self.memo[place] = self.stack[-1]
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, dict):
+            pairs = zip(items[::2], items[1::2], strict=True)
+            target.update((key, value) for key, value in pairs if isinstance(key, _KEYS))
+
+    def extend(self, items: list[Any]) -> None:
+        if isinstance(self.stack[-1], list):
+            self.stack[-1].extend(items)
+
+    def name(self, *names: Any) -> None:
+        """Something to be imported, by module and name, which stand in one text where they come from one."""
+        if not all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in names):
+            raise WeightsError("names something to be imported, not by a short text. Nothing was read.")
+        self.stack.append(_Named(" ".join(names)))
+
+    def block(self, _: Any) -> None:
+        (identity,) = self.pop(1)
+        kind, storage, key, _place, length = identity
+        if kind != "storage" or not isinstance(storage, _Named) or storage.name not in _STORAGES:
+            given = getattr(storage, "name", type(storage).__name__)
+            raise WeightsError(f"holds a block of the unknown type {given!r}.")
+        if not isinstance(key, str) or len(key) > _LONGEST_NAME or not _is_count(length):
+            raise WeightsError(
+                "holds a block whose name is no text, or whose length no whole number. Download it again."
+            )
+        self.stack.append(_Block(key, _STORAGES[storage.name], length))
+
+    def call(self, _: Any) -> None:
+        """What the one call that is known gives; of others, only that they were asked for."""
+        function, arguments = self.pop(2)
+        name = function.name if isinstance(function, _Named) else type(function).__name__
+        if name in _TENSOR_CALLS:
+            block, offset, shape, strides = arguments[:4]
+            if not isinstance(block, _Block):
+                raise WeightsError("holds a tensor without a block of numbers.")
+            if not len(shape) == len(strides) <= _MOST_DIMENSIONS or not all(
+                map(_is_count, (offset, *shape, *strides))
+            ):
+                raise WeightsError("declares a tensor whose shape, strides and place are not whole numbers from 0 on.")
+            self.stack.append(_Tensor(block, offset, tuple(shape), tuple(strides)))
+        elif name in _PARAMETER_CALLS:
+            self.stack.append(arguments[0])
+        else:
+            self.stack.append({} if name in _EMPTY_CALLS else _Refused(name))
+
+    def new_object(self, _: Any) -> None:
+        name = getattr(self.pop(2)[0], "name", "object")
+        self.stack.append({} if name in _EMPTY_CALLS else _Refused(name))
+
+    def build(self, _: Any) -> None:
+        (state,) = self.pop(1)
+        if isinstance(self.stack[-1], _Refused) and self.holds_tensor(state):
+            raise WeightsError(
+                f"is a whole pickled model ({self.stack[-1].name.replace(' ', '.')}): making it would run its code, "
+                "so it is not opened. Where it is trusted, save torch.save(model.state_dict(), …) and convert that."
+            )
+
+    def holds_tensor(self, state: Any) -> bool:
+        """Whether a tensor stands in `state`, or an object whose making was not followed."""
+        waiting, seen = [state], set()
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, _Tensor | _Refused):
+                return True
+            if isinstance(item, dict | list | tuple) and id(item) not in seen:
+                seen.add(id(item))
+                self.step(len(item))
+                waiting.extend(item.values() if isinstance(item, dict) else item)
+        return False
+
+
+_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
+    "MARK": _Machine.mark,
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda machine, _: machine.stack.append([])),
+    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
+    "TUPLE": lambda machine, _: machine.collect(tuple),
+    "TUPLE1": lambda machine, _: machine.stack.append(tuple(machine.pop(1))),
+    "TUPLE2": lambda machine, _: machine.stack.append(tuple(machine.pop(2))),
+    "TUPLE3": lambda machine, _: machine.stack.append(tuple(machine.pop(3))),
+    "LIST": lambda machine, _: machine.collect(list),
+    "APPEND": lambda machine, _: machine.extend(machine.pop(1)),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda machine, _: machine.extend(machine.since_mark())),
+    "SETITEM": lambda machine, _: machine.set_items(machine.pop(2)),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
+    "POP": lambda machine, _: machine.pop(1),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), _Machine.put),
+    "MEMOIZE": lambda machine, _: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),
+    **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), lambda machine, place: machine.stack.append(machine.memo[place])),
+    "GLOBAL": _Machine.name,
+    "STACK_GLOBAL": lambda machine, _: machine.name(*machine.pop(2)),
+    "BINPERSID": _Machine.block,
+    "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.new_object,
+    "BUILD": _Machine.build,
+}
