@@ -496,7 +496,7 @@ def extract(
     Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz
     """
     check_model(model)
-    from radtransfer.evaluation.extract import check_feature_file, feature_file
+    from radtransfer.evaluation.extract import check_feature_file, feature_file, layer_features
     from radtransfer.evaluation.trained_model import check_layer, check_one
 
     check_file(out, overwrite=overwrite)
@@ -505,14 +505,15 @@ def extract(
     check_one(found)
     check_layer(found, layer)
     import_tensorflow()
-    from radtransfer.evaluation.extract import make_extractor
+    from radtransfer.evaluation.predict import Forward
 
-    extractor = make_extractor(found, layer, pool=pool)
-    with writing(Path(out)), feature_file(Path(out), layer=extractor.layer, shape=extractor.shape) as write:
-        for paths, features in extractor(stream, batch_size=batch_size, notify=progress.note):
-            write(paths, features)
+    name, shape, features = layer_features(found, layer, pool=pool)
+    forward = Forward([features], batch_size=batch_size, notify=progress.note)
+    with writing(Path(out)), feature_file(Path(out), layer=name, shape=shape) as write:
+        for paths, batch in stream:
+            write(paths, forward(batch)[0])
     progress.clear()
     done = len(stream.images) - len(stream.bad)
-    shape = " × ".join(map(str, extractor.shape))
-    show(f"{out}  {done} images  layer {extractor.layer}  {shape} features  {Path(out).stat().st_size / 1e6:.1f} MB")
+    size = " × ".join(map(str, shape))
+    show(f"{out}  {done} images  layer {name}  {size} features  {Path(out).stat().st_size / 1e6:.1f} MB")
     tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept="The others are in the file.")
