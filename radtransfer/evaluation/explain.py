@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from radtransfer.config.schema import DataSettings
 from radtransfer.data.image_list import read_images
 from radtransfer.errors import ConfigError, DataError, WeightsError
-from radtransfer.evaluation.explanation_files import Explained, ExplainSettings, Explanation
+from radtransfer.evaluation.explanation_files import Explained, Explanation
 from radtransfer.evaluation.heat_maps import (
     Decision,
     Verdict,
@@ -73,12 +74,31 @@ class _Labelled:
         )
 
 
-def explain(given: str, settings: ExplainSettings, *, progress: Progress | None = None) -> Explained:
-    """Explain images; see `ExplainSettings`.
+def explain(
+    given: str,
+    *,
+    files: Sequence[Path] = (),
+    data: DataSettings | None = None,
+    fold: int | None = None,
+    layer: str | None = None,
+    target: str | None = None,
+    limit: int = 24,
+    cells: int = 8,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Explained:
+    """Explain images: the files, else those of a data set, else the test images of the run.
 
     Args:
         given: A run, RUN/fold_K, or a `.keras` file.
-        settings: What is asked for.
+        files: Images without labels.
+        data: A data set, and how files are read.
+        fold: Of a run with several.
+        layer: Stage or layer of the map; None for the last stage.
+        target: The class that is explained; None for what the network said about each image.
+        limit: Images that are explained, at most.
+        cells: Squares along a side that occlusion covers; 0 leaves occlusion out.
+        seed: Of the weights that the test draws.
         progress: Hears counts.
 
     Raises:
@@ -86,35 +106,43 @@ def explain(given: str, settings: ExplainSettings, *, progress: Progress | None 
         DataError: Images are missing, or labels are not the network's.
         WeightsError: A model that cannot be read, or is no classifier.
     """
+    data = data or DataSettings()
     progress = progress or Progress()
-    if not settings.files and settings.data.source is None and is_export(given):
+    if not files and data.source is None and is_export(given):
         raise _no_images()
     if (Path(given).expanduser() / "saved_model.pb").is_file():
         raise WeightsError(
             f"{given} is a SavedModel, which holds operations, and no layers whose maps could be drawn. Give the run, "
             "or a .keras file: radtransfer export RUN --format keras."
         )
-    model = find_model(given, folds=() if settings.fold is None else (settings.fold,))
+    model = find_model(given, folds=() if fold is None else (fold,))
     if len(model.folds) > 1:
         find_fold(given)  # says which there are
     for note in model.notes:
         progress.note(note)
-    if settings.layer is not None:
-        check_layer(model, settings.layer)
-    if settings.target is not None and model.kind == "run":
-        _check_target(settings.target, model.scoring.classes)
-    labelled = _images(model, settings, progress)
+    if layer is not None:
+        check_layer(model, layer)
+    if target is not None and model.kind == "run":
+        _check_target(target, model.scoring.classes)
+    labelled = _images(model, files, data, progress)
     with keras_defaults():
-        return _explained(given, model, labelled, settings, progress)
+        return _explained(model, labelled, layer, target, limit, cells, seed, progress)
 
 
 def _explained(
-    given: str, model: TrainedModel, labelled: _Labelled, settings: ExplainSettings, progress: Progress
+    model: TrainedModel,
+    labelled: _Labelled,
+    layer: str | None,
+    target: str | None,
+    limit: int,
+    cells: int,
+    seed: int,
+    progress: Progress,
 ) -> Explained:
     from radtransfer.evaluation.scored_network import ScoredNetwork
 
-    network = ScoredNetwork(model.keras_models()[0], BACKBONES.get(model.backbone), settings.layer)
-    if settings.layer is None and network.card and network.stage != list(network.card.stages)[-1]:
+    network = ScoredNetwork(model.keras_models()[0], BACKBONES.get(model.backbone), layer)
+    if layer is None and network.card and network.stage != list(network.card.stages)[-1]:
         progress.note(f"the map is that of {network.stage}: later stages have one position for images of this size")
     total, size = len(labelled.images), network.image_size
     logits = np.empty((total, network.outputs), np.float32)
@@ -126,38 +154,37 @@ def _explained(
     task = model.scoring.task if model.named else labelled.task
     several = task == "multilabel" or probabilities.shape[1] == len(classes) == 1
     verdicts = (multi_label_verdicts if several else single_label_verdicts)(probabilities, labelled.truth, classes)
-    chosen = confident_mistakes_first(verdicts)[: settings.limit]
-    decisions = [_decision(settings.target, verdict, network, classes) for verdict in chosen]
+    chosen = confident_mistakes_first(verdicts)[:limit]
+    decisions = [_decision(target, verdict, network, classes) for verdict in chosen]
     batches = labelled.batches([item.row for item in chosen], image_size=size, batch_size=len(chosen))
     pixels = next(iter(batches.in_order()))[0].numpy()
     heat, occlusion = class_maps(network, pixels, decisions), None
-    if settings.cells:
+    if cells:
         count = partial(progress.count, "images occluded")
-        occlusion = occlusion_maps(network, pixels, decisions, cells=settings.cells, count=count)
+        occlusion = occlusion_maps(network, pixels, decisions, cells=cells, count=count)
     count = partial(progress.count, "weights redrawn")
-    randomized = randomization_test(network, pixels[:_TESTED], decisions[:_TESTED], seed=settings.seed, count=count)
+    randomized = randomization_test(network, pixels[:_TESTED], decisions[:_TESTED], seed=seed, count=count)
     explanations = _explanations(labelled.images.paths, chosen, pixels, heat, occlusion)
     known = [verdict.wrong for verdict in verdicts if verdict.wrong is not None]
     return Explained(
-        given=given,
+        given=model.given,
         network=network,
         what=labelled.what,
         images=total,
         mistakes=sum(known) if known else None,
-        target=settings.target,
+        target=target,
         explanations=explanations,
         agreement=median([item.agreement for item in explanations]),
         randomized=randomized,
     )
 
 
-def _images(model: TrainedModel, settings: ExplainSettings, progress: Progress) -> _Labelled:
+def _images(model: TrainedModel, files: Sequence[Path], data: DataSettings, progress: Progress) -> _Labelled:
     """The files, without labels; else a data set; else the test images of the fold."""
-    if settings.files:
-        files = tuple(map(str, settings.files))
-        return _Labelled("files", given_images(files, settings.data, model.reading, progress))
-    if settings.data.source is not None:
-        return _of_data(model, settings, progress)
+    if files:
+        return _Labelled("files", given_images(tuple(map(str, files)), data, model.reading, progress))
+    if data.source is not None:
+        return _of_data(model, data, progress)
     if model.kind != "run":
         raise _no_images()
     fold = model.folds[0]
@@ -167,9 +194,8 @@ def _images(model: TrainedModel, settings: ExplainSettings, progress: Progress) 
     return _Labelled(f"test images of fold {fold}", images, truth, found.scoring.task, found.scoring.classes)
 
 
-def _of_data(model: TrainedModel, settings: ExplainSettings, progress: Progress) -> _Labelled:
+def _of_data(model: TrainedModel, data: DataSettings, progress: Progress) -> _Labelled:
     """Every image of a data set; its labels, if it has any, are matched with the network's classes by name."""
-    data = settings.data
     table = read_images(data, progress=progress)
     images = images_of_table(table, table.paths, model.reading)
     what = f"images of {Path(str(data.source)).name}"

@@ -44,15 +44,19 @@ def write_fold_result(experiment: Experiment, fold: Fold, state: FitState, folde
     probabilities, _ = predict(exact, experiment.batches.in_order(rows))
     write_rows(folder / "predictions.csv", _header(experiment), _prediction_rows(experiment, fold, rows, probabilities))
     in_test = fold.split[rows] == "test"
+    of_test, of_val = (
+        evaluate(_predictions(experiment, fold, rows[which], probabilities[which]), experiment.scoring)
+        for which in (in_test, ~in_test)
+    )
     metrics = {
-        **_score(experiment, fold, rows[in_test], probabilities[in_test]),
+        **of_test,
         "fold": fold.number,
         "repeat": fold.repeat,
         "seed": fold.seed,
         "best_epoch": state.best_epoch,
         "epochs": state.epoch,
         "batch_norm_reestimated": state.reestimated,
-        "val": _score(experiment, fold, rows[~in_test], probabilities[~in_test]),
+        "val": of_val,
         **_positive(experiment),
     }
     write_json(folder / "metrics.json", metrics)
@@ -92,10 +96,6 @@ def _clear_checkpoints(folder: Path) -> None:
     for phase in (folder, folder / "head_phase"):
         for checkpoint in ("checkpoint.npz", "best.npz"):
             (phase / checkpoint).unlink(missing_ok=True)
-
-
-def _score(experiment: Experiment, fold: Fold, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    return evaluate(_predictions(experiment, fold, rows, probabilities), experiment.scoring)
 
 
 def _positive(experiment: Experiment) -> dict[str, Any]:
