@@ -335,6 +335,8 @@ def predict(
     if note:
         progress.note(note)
     forward = Forward(found.load(), batch_size=batch_size, notify=progress.note)
+    if format_ is None:
+        format_ = "jsonl" if out is not None and Path(out).suffix.lower() in (".jsonl", ".ndjson") else "csv"
     header, line = line_writer(format_, found.scoring, pointed=point is not None)
     with _writer(out) as write:
         write(header)
