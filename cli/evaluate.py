@@ -323,7 +323,7 @@ def predict(
     check_model(model)
     from radtransfer.evaluation.calibration import edge_note
     from radtransfer.evaluation.evaluate import known_temperatures, point_of
-    from radtransfer.evaluation.predict import Forward, Predictor, line_writer
+    from radtransfer.evaluation.predict import Forward, line_writer, predict_stream
 
     found, stream, progress = open_images(model, images, fold, batch_size, given)
     point = point_of(found, operating_point)
@@ -334,18 +334,13 @@ def predict(
     note = edge_note(temperatures)
     if note:
         progress.note(note)
-    predictor = Predictor(
-        found,
-        Forward(found.load(), batch_size=batch_size, notify=progress.note),
-        temperatures=temperatures,
-        point=point,
-    )
+    forward = Forward(found.load(), batch_size=batch_size, notify=progress.note)
     if format_ is None:
         format_ = "jsonl" if out is not None and Path(out).suffix.lower() in (".jsonl", ".ndjson") else "csv"
     header, line = line_writer(format_, found.scoring, pointed=point is not None)
     with _writer(out) as write:
         write(header)
-        for prediction in predictor(stream):
+        for prediction in predict_stream(found, forward, stream, temperatures=temperatures, point=point):
             write(line(prediction))
     progress.clear()
     kept = "The others are predicted."
@@ -404,12 +399,14 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     check_out(Path(out))
     check_model(model)
     from radtransfer.evaluation.explain import explain as explain_images
-    from radtransfer.evaluation.explanation_files import FILES, ExplainSettings, explained_record, write_explanations
+    from radtransfer.evaluation.explanation_files import FILES, explained_record, write_explanations
 
     check_new(Path(out), FILES, overwrite=overwrite)
     data = load_config(options={**given_settings(given, TABLE_OPTIONS), "data.source": given["data"]}).data
     check_source(data.source)
-    settings = ExplainSettings(
+    progress = TerminalProgress()
+    explained = explain_images(
+        model,
         files=images,
         data=data,
         fold=given["fold"],
@@ -418,9 +415,8 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
         limit=given["limit"],
         cells=given["occlusion"],
         seed=given["seed"],
+        progress=progress,
     )
-    progress = TerminalProgress()
-    explained = explain_images(model, settings, progress=progress)
     written = write_explanations(explained, Path(out))
     progress.clear()
     record = explained_record(explained)
@@ -496,7 +492,7 @@ def extract(
     Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz
     """
     check_model(model)
-    from radtransfer.evaluation.extract import check_feature_file, feature_file
+    from radtransfer.evaluation.extract import check_feature_file, feature_file, layer_features
     from radtransfer.evaluation.trained_model import check_layer, check_one
 
     check_file(out, overwrite=overwrite)
@@ -505,14 +501,15 @@ def extract(
     check_one(found)
     check_layer(found, layer)
     import_tensorflow()
-    from radtransfer.evaluation.extract import make_extractor
+    from radtransfer.evaluation.predict import Forward
 
-    extractor = make_extractor(found, layer, pool=pool)
-    with writing(Path(out)), feature_file(Path(out), layer=extractor.layer, shape=extractor.shape) as write:
-        for paths, features in extractor(stream, batch_size=batch_size, notify=progress.note):
-            write(paths, features)
+    name, shape, features = layer_features(found, layer, pool=pool)
+    forward = Forward([features], batch_size=batch_size, notify=progress.note)
+    with writing(Path(out)), feature_file(Path(out), layer=name, shape=shape) as write:
+        for paths, batch in stream:
+            write(paths, forward(batch)[0])
     progress.clear()
     done = len(stream.images) - len(stream.bad)
-    shape = " × ".join(map(str, extractor.shape))
-    show(f"{out}  {done} images  layer {extractor.layer}  {shape} features  {Path(out).stat().st_size / 1e6:.1f} MB")
+    size = " × ".join(map(str, shape))
+    show(f"{out}  {done} images  layer {name}  {size} features  {Path(out).stat().st_size / 1e6:.1f} MB")
     tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept="The others are in the file.")

@@ -4,7 +4,7 @@ Judged are confidences. With two classes, ordered grades (`positive_from`) or se
 main questions of `scoring.py`, each against its answer; with more classes the largest output, against whether its class
 is right (top-label calibration).
 
-Where yes begins: a threshold that is chosen on validation images, and what it is worth on others.
+Below: operating points. A threshold is chosen on validation images, and judged on others.
 """
 
 import re
@@ -289,31 +289,28 @@ def decisions(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint
 def rates(question: Question, threshold: float) -> dict[str, float | int | None]:
     """What a threshold is worth: counts, and the shares that they give; None where a share is of nothing."""
     positive = question.scores >= threshold
-    counts = {
-        "tp": int((positive & question.truth).sum()),
-        "fp": int((positive & ~question.truth).sum()),
-        "tn": int((~positive & ~question.truth).sum()),
-        "fn": int((~positive & question.truth).sum()),
+    tp, fp = (int((positive & side).sum()) for side in (question.truth, ~question.truth))
+    tn, fn = (int((~positive & side).sum()) for side in (~question.truth, question.truth))
+
+    def share(part: int, other: int) -> float | None:
+        return part / (part + other) if part + other else None
+
+    return {
+        "threshold": threshold,
+        "tp": tp,
+        "fp": fp,
+        "tn": tn,
+        "fn": fn,
+        "accuracy": share(tp + tn, fp + fn),
+        "sensitivity": share(tp, fn),
+        "specificity": share(tn, fp),
+        "ppv": share(tp, fp),
+        "npv": share(tn, fn),
     }
-    tp, fp, tn, fn = counts.values()
-    shares = {
-        "accuracy": (tp + tn, fp + fn),
-        "sensitivity": (tp, fn),
-        "specificity": (tn, fp),
-        "ppv": (tp, fp),
-        "npv": (tn, fn),
-    }
-    return {"threshold": threshold, **counts, **{name: _share(*pair) for name, pair in shares.items()}}
 
 
 def rate_intervals(question: Question, threshold: float, patients: np.ndarray) -> dict[str, list[float] | None]:
-    """95 % intervals of sensitivity and specificity over patients; None where a share is of nothing.
-
-    Args:
-        question: With the truth.
-        threshold: Of its scores.
-        patients: The patient of each of its answers.
-    """
+    """95 % intervals of sensitivity and specificity over the `patients` of the answers; None for a share of nothing."""
     right = (question.scores >= threshold) == question.truth
     sides = {"sensitivity": question.truth, "specificity": ~question.truth}
     return {
@@ -341,7 +338,3 @@ def _choose(rule: str, question: Question) -> tuple[float, float, float]:
         both = sensitivity + specificity
         place = np.flatnonzero(both >= both.max() - 1e-12)[-1]
     return float(cuts[place]), float(sensitivity[place]), float(specificity[place])
-
-
-def _share(part: int, other: int) -> float | None:
-    return part / (part + other) if part + other else None

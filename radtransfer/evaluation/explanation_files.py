@@ -1,12 +1,4 @@
-"""What is asked of an explanation, and what it gives.
-
-Maps laid over images: colours of a perceptually uniform map, the more opaque the higher.
-
-A white line encloses half of the peak and more.
-
-The sheet of explanations as one HTML page: no scripts, no files beside it, no network; every name is escaped.
-
-What explanations leave behind: the sheet, a panel for each image, and the figures.
+"""What explanations leave behind: a sheet as one HTML page, a panel for each image, and the figures.
 
 sheet.html   the page, which needs no other file      explanations.csv, .json   every figure on it
 overlays/    a PNG for each image: as the network sees it, Grad-CAM, occlusion
@@ -15,14 +7,13 @@ overlays/    a PNG for each image: as the network sees it, Grad-CAM, occlusion
 import base64
 import io
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from radtransfer.config.schema import DataSettings
 from radtransfer.evaluation.heat_maps import Randomized, Verdict, coarse_map_note, depend_on_weights
 from radtransfer.files import whole_folder
 from radtransfer.reports.render import render
@@ -30,31 +21,6 @@ from radtransfer.runs.folder import write_json, write_rows, write_text
 
 if TYPE_CHECKING:
     from radtransfer.evaluation.scored_network import ScoredNetwork
-
-
-@dataclass(frozen=True)
-class ExplainSettings:
-    """What is asked for.
-
-    Attributes:
-        files: Images without labels; empty for others.
-        data: A data set, in place of files or the run's test images.
-        fold: Of a run with several.
-        layer: Stage or layer of the map; None for the last stage.
-        target: The class that is explained; None for what the network said about each image.
-        limit: Images that are explained, at most.
-        cells: Squares along a side that occlusion covers; 0 leaves occlusion out.
-        seed: Of the weights that the test draws.
-    """
-
-    files: tuple[Path, ...] = ()
-    data: DataSettings = field(default_factory=DataSettings)
-    fold: int | None = None
-    layer: str | None = None
-    target: str | None = None
-    limit: int = 24
-    cells: int = 8
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

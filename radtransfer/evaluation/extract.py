@@ -1,6 +1,6 @@
-"""What a layer of a trained network makes of images: features, pooled over positions or whole.
+"""What a layer of a trained network makes of images: features, pooled over positions or whole, and their files.
 
-Files of features, written batch by batch, whole or not at all: .npz for NumPy, .parquet for tables.
+Files are written batch by batch, whole or not at all:
 
 x.npz      paths (images,), features float32 (images, …), layer (): `numpy.load("x.npz")`
 x.parquet  path, features (a list of float32, in row-major order); the shape and the layer in the metadata
@@ -8,107 +8,109 @@ x.parquet  path, features (a list of float32, in row-major order); the shape and
 
 import contextlib
 import json
+import os
+import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from radtransfer.errors import ConfigError, UnknownNameError
-from radtransfer.evaluation.predict import Forward, ImageStream
-from radtransfer.evaluation.trained_model import TrainedModel, check_one, saved_layer
+from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
+from radtransfer.evaluation.trained_model import TrainedModel, check_one, image_signature
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import whole_file
 
 if TYPE_CHECKING:
-    import keras
     import tensorflow as tf
 
+Features = Callable[["tf.Tensor"], "tf.Tensor"]
+"""float32 images (batch, size, size, 3), RGB, 0–255, to float32 features (batch, …)."""
 
-@dataclass(frozen=True)
-class Extractor:
-    """One layer of one network.
-
-    Attributes:
-        layer: Its name.
-        shape: Of the features of an image: (channels,) where pooled, else as the layer gives it.
-        features: float32 images (batch, size, size, 3), RGB, 0–255, to float32 (batch, *shape).
-    """
-
-    layer: str
-    shape: tuple[int, ...]
-    features: Callable[["tf.Tensor"], "tf.Tensor"]
-
-    def __call__(
-        self, stream: ImageStream, *, batch_size: int, notify: Callable[[str], None]
-    ) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Paths and features of every batch of images that can be read; errors as of `Forward` and `ImageStream`."""
-        forward = Forward([self.features], batch_size=batch_size, notify=notify)
-        for paths, images in stream:
-            yield paths, forward(images)[0]
+_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
+"""Operations that compute nothing."""
 
 
 @keras_defaults()
-def make_extractor(model: TrainedModel, layer: str, *, pool: Literal["avg", "none"] = "avg") -> Extractor:
-    """The extractor of a layer.
+def layer_features(
+    model: TrainedModel, layer: str, *, pool: Literal["avg", "none"] = "avg"
+) -> tuple[str, tuple[int, ...], Features]:
+    """The name of a layer, the shape of its features of an image, and what computes them.
 
     Args:
         model: One fold of a run, or an export.
         layer: Name of a stage (its last layer is meant) or of a layer.
-        pool: "avg" takes the mean over positions, "none" the whole output.
+        pool: "avg" takes the mean over positions, so that the shape is (channels,); "none" the whole output.
 
     Raises:
         RunError: Several folds, whose features have nothing in common.
+        ConfigError: The layer gives outputs of no fixed shape.
         UnknownNameError: No such stage or layer.
         WeightsError: The model cannot be loaded.
     """
     import tensorflow as tf
 
     check_one(model)
+    stages = dict(BACKBONES[model.backbone].stages) if model.backbone in BACKBONES else {}
+    name = stages.get(layer, layer)
     if model.kind == "savedmodel":
-        name = _layer_name(model, layer)
-        function, shape = saved_layer(model.path, name, known=_stages(model))
+        whole, shape = _saved_layer(model.path, name, stages)
     else:
-        (network,) = model.keras_models()
-        name = _layer_name(model, layer, network)
-        function, shape = _keras_layer(network, name)
+        whole, shape = _keras_layer(model, name, stages)
     if pool == "none" or len(shape) == 1:
-        return Extractor(name, shape, function)
-    return Extractor(name, shape[-1:], lambda images: tf.reduce_mean(function(images), axis=range(1, len(shape))))
+        return name, shape, whole
+    return name, shape[-1:], lambda images: tf.reduce_mean(whole(images), axis=range(1, len(shape)))
 
 
-def _keras_layer(network: "keras.Model", name: str) -> tuple[Callable[["tf.Tensor"], "tf.Tensor"], tuple[int, ...]]:
+def _keras_layer(model: TrainedModel, name: str, stages: Mapping[str, str]) -> tuple[Features, tuple[int, ...]]:
     import tensorflow as tf
 
     from radtransfer.similarity.activations import FeatureMaps
 
-    maps = FeatureMaps(network, [name])
-    shape = tuple(network.get_layer(name).output.shape[1:])
+    (network,) = model.keras_models()
+    known = [item.name for item in network.layers]
+    if name not in known:
+        see = f"radtransfer backbones {model.backbone}" if stages else None
+        raise UnknownNameError("stage or layer", name, [*stages, *known], see=see)
+    maps, shape = FeatureMaps(network, [name]), tuple(network.get_layer(name).output.shape[1:])
     if None in shape:
         raise ConfigError(f"Layer {name} gives outputs of no fixed shape: {shape}. Choose another.")
     return lambda images: tf.reshape(tf.cast(maps.of(images)[name], tf.float32), (-1, *shape)), shape
 
 
-def _layer_name(model: TrainedModel, layer: str, network: Any = None) -> str:
-    stages = _stages(model)
-    if layer in stages:
-        return stages[layer]
-    if network is None:
-        return layer
-    known = [item.name for item in network.layers]
-    if layer not in known:
-        see = f"radtransfer backbones {model.backbone}" if stages else None
-        raise UnknownNameError("stage or layer", layer, [*stages, *known], see=see)
-    return layer
+def _saved_layer(path: Path, layer: str, stages: Mapping[str, str]) -> tuple[Features, tuple[int, ...]]:
+    """Of a SavedModel: Keras gives the operations of a layer its name as scope; the last in that scope is taken."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    loaded, function, _ = image_signature(path)
+    flat = convert_variables_to_constants_v2(function)  # reads the variables that `loaded` holds
+    del loaded
+    scopes = _scopes(flat.graph)
+    if layer not in scopes:
+        raise UnknownNameError("stage or layer", layer, [*stages, *scopes])
+    shape = scopes[layer].shape
+    if shape.rank is None or None in shape[1:]:
+        raise WeightsError(f"{path}: layer {layer} gives outputs of no fixed shape. Use the run or a .keras export.")
+    return flat.prune(flat.inputs[0], scopes[layer]), tuple(shape[1:])
 
 
-def _stages(model: TrainedModel) -> dict[str, str]:
-    """Stage to last layer; empty where the backbone is not known."""
-    return dict(BACKBONES[model.backbone].stages) if model.backbone in BACKBONES else {}
+def _scopes(graph: Any) -> "dict[str, tf.Tensor]":
+    """Layer to its last output, in order.
+
+    Keras traces a model that it has called before, so that every layer's scope is its name with a number (`conv1_1`).
+    """
+    operations = [
+        (operation.name.split("/"), operation.outputs[0])
+        for operation in graph.get_operations()
+        if operation.outputs and operation.type not in _NO_LAYER and operation.name.count("/") > 1
+    ]
+    start = len(os.path.commonprefix([parts[:-1] for parts, _ in operations]))
+    scopes = {parts[start]: output for parts, output in operations if len(parts) > start + 1}
+    numbered = all(re.search(r"_\d+$", scope) for scope in scopes)
+    return {re.sub(r"_\d+$", "", scope) if numbered else scope: output for scope, output in scopes.items()}
 
 
 SUFFIXES = (".npz", ".parquet")

@@ -1,19 +1,12 @@
-"""Where in an image the reasons for a decision lie, in two ways that share nothing but the network.
+"""What a network said about each image, where the reasons lie, and whether the maps of them depend on what it learned.
+
+The maps are made in two ways that share nothing but the network. A map that stays as it was with random weights shows
+edges of the image, not reasons of the network.
 
 References:
     Selvaraju et al. 2017, Grad-CAM (arXiv 1610.02391), equations 1 and 2.
     Zeiler, Fergus 2014, Visualizing and Understanding Convolutional Networks (arXiv 1311.2901), section 4.2: occlusion.
-
-Maps of so few positions that they show a region at most, and where finer ones are.
-
-Whether maps depend on what a network has learned: the same maps of the same network with its weights redrawn.
-
-A map that stays as it was with random weights shows edges of the image, not reasons of the network.
-
-References:
     Adebayo et al. 2018, Sanity Checks for Saliency Maps (arXiv 1810.03292), section 3: cascading randomization.
-
-What a network said about each image, which of it is explained, and in which order: confident mistakes first.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +18,21 @@ import numpy as np
 from radtransfer.models.backbone import HEAD, layer_stages
 
 if TYPE_CHECKING:
+    import keras
+
     from radtransfer.evaluation.scored_network import ScoredNetwork
 
 FINE = 7
 """Positions along a side below which a map is coarse: most networks have 7 at the size they are made for."""
+
+PASSED = 0.5
+"""Largest rank correlation, all weights redrawn, with which maps are said to depend on the weights."""
+
+FEWEST = 4
+"""Images below which the median says nothing."""
+
+_AT_ONCE, _COPIES = 8, 32
+"""Images of one backward pass; occluded copies of one forward pass."""
 
 
 def coarse_map_note(network: "ScoredNetwork") -> str | None:
@@ -36,12 +40,14 @@ def coarse_map_note(network: "ScoredNetwork") -> str | None:
     if min(network.grid) >= FINE:
         return None
     pixels = round(network.image_size / min(network.grid))
-    covers = f"a map of {_times(network.grid)} is coarse: one value covers {pixels}×{pixels} pixels of "
-    covers += f"{network.image_size}×{network.image_size}, a region rather than a spot"
+    (height, width), size = network.grid, network.image_size
+    covers = f"a map of {height}×{width} is coarse: one value covers {pixels}×{pixels} pixels of {size}×{size}, "
+    covers += "a region rather than a spot"
     stage = finer_stage(network)
     if stage is None:
         return f"{covers}; a network of larger images has a finer one"
-    return f"{covers}; --layer {stage} has {_times(network.stage_grids[stage])}"
+    height, width = network.stage_grids[stage]
+    return f"{covers}; --layer {stage} has {height}×{width}"
 
 
 def finer_stage(network: "ScoredNetwork") -> str | None:
@@ -49,10 +55,6 @@ def finer_stage(network: "ScoredNetwork") -> str | None:
     finer = {stage: grid for stage, grid in network.stage_grids.items() if min(grid) > min(network.grid)}
     fine = [stage for stage, grid in finer.items() if min(grid) >= FINE]
     return fine[-1] if fine else max(finer, key=lambda stage: min(finer[stage]), default=None)
-
-
-def _times(grid: tuple[int, int]) -> str:
-    return f"{grid[0]}×{grid[1]}"
 
 
 @dataclass(frozen=True)
@@ -137,16 +139,6 @@ def _named(row: np.ndarray, classes: Sequence[str]) -> str:
     return "; ".join(name for name, value in zip(classes, row, strict=True) if value > 0.5)
 
 
-if TYPE_CHECKING:
-    from radtransfer.evaluation.scored_network import ScoredNetwork
-
-_AT_ONCE = 8
-"""Images of one backward pass."""
-
-_COPIES = 32
-"""Occluded copies of one forward pass."""
-
-
 def class_maps(network: "ScoredNetwork", images: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
     """Grad-CAM before its ReLU: float32 (images, height, width) of the layer; what is above 0 speaks for the decision.
 
@@ -177,14 +169,8 @@ def occlusion_maps(
 ) -> np.ndarray:
     """By how much a decision's score falls where a square of the image is covered: float32 (images, cells, cells).
 
-    Each of `cells` × `cells` squares in turn is given the image's mean colour.
-
-    Args:
-        network: As for `class_maps`; its layer plays no part.
-        images: Likewise.
-        decisions: Likewise.
-        cells: Squares along a side.
-        count: Hears how many images are done.
+    Each of `cells` × `cells` squares in turn is given the image's mean colour. Arguments as of `class_maps`, of whose
+    network the layer plays no part; `count` hears how many images are done.
     """
     edges = np.linspace(0, images.shape[1], cells + 1).astype(int)
     found = []
@@ -223,18 +209,6 @@ def median(values: Sequence[float | None]) -> float | None:
     return float(np.median(defined)) if defined else None
 
 
-if TYPE_CHECKING:
-    import keras
-
-    from radtransfer.evaluation.scored_network import ScoredNetwork
-
-PASSED = 0.5
-"""Largest rank correlation, all weights redrawn, with which maps are said to depend on the weights."""
-
-FEWEST = 4
-"""Images below which the median says nothing."""
-
-
 @dataclass(frozen=True)
 class Randomized:
     """One step of the cascade.
@@ -250,12 +224,7 @@ class Randomized:
 
 
 def depend_on_weights(found: Sequence[Randomized], *, images: int) -> bool | None:
-    """Whether the maps depend on the weights; None where that cannot be told: too few images, or maps without ranks.
-
-    Args:
-        found: The cascade.
-        images: How many it was computed on.
-    """
+    """Whether the maps of so many images depend on the weights; None where they are too few, or have no ranks."""
     last = found[-1].correlation
     return None if last is None or images < FEWEST else abs(last) <= PASSED
 
@@ -270,12 +239,7 @@ def randomization_test(
 ) -> list[Randomized]:
     """The cascade from the head down; the last step has redrawn every weight. The network is left as it was.
 
-    Args:
-        network: Trained.
-        images: As for `class_maps`.
-        decisions: One for each image.
-        seed: Of the weights that are drawn.
-        count: Hears how many steps are done.
+    Images and decisions as of `class_maps`; the seed is that of the weights; `count` hears how many steps are done.
     """
     from radtransfer.transfer.initialize import draw_random
 

@@ -158,30 +158,29 @@ class Prediction:
     positive: bool | None = None
 
 
-@dataclass
-class Predictor:
-    """Predicts with one network, or with the mean of several.
+def predict_stream(
+    model: TrainedModel,
+    forward: Forward,
+    stream: ImageStream,
+    *,
+    temperatures: Sequence[float | None] = (),
+    point: OperatingPoint | None = None,
+) -> Iterator[Prediction]:
+    """A prediction by the mean of all networks for every image that can be read, in order.
 
-    Attributes:
+    Args:
         model: Which.
-        forward: Its networks.
-        temperatures: Of each network; None where its probabilities stay as they are.
+        forward: Its networks; errors as of it and of the stream.
+        stream: The images.
+        temperatures: Of each network; none where its probabilities stay as they are.
         point: Decides instead of the largest output, or of 0.5; by the probabilities before any temperature.
     """
-
-    model: TrainedModel
-    forward: Forward
-    temperatures: Sequence[float | None] = field(default=())
-    point: OperatingPoint | None = None
-
-    def __call__(self, stream: ImageStream) -> Iterator[Prediction]:
-        """A prediction for every image that can be read, in order; errors as of `Forward` and `ImageStream`."""
-        for paths, images in stream:
-            members = self.forward(images)
-            plain = shown = members.astype(np.float64).mean(axis=0)
-            if any(self.temperatures):
-                shown = mean_with_temperatures(members, self.temperatures, activation=self.model.activation)
-            yield from predictions(paths, shown, self.model.scoring, self.point, decided_by=plain)
+    for paths, images in stream:
+        members = forward(images)
+        plain = shown = members.astype(np.float64).mean(axis=0)
+        if any(temperatures):
+            shown = mean_with_temperatures(members, temperatures, activation=model.activation)
+        yield from predictions(paths, shown, model.scoring, point, decided_by=plain)
 
 
 def predictions(

@@ -1,22 +1,14 @@
-"""What a trained network says about images: evaluated, predicted, and its features.
-
-The trained networks that predict, by what they are called on the command line.
+"""The trained networks that predict, by what they are called on the command line.
 
 RUN                 all finished folds of a run, or those that are named; their probabilities are averaged
 RUN/fold_K          one of them
 FILE.keras          an exported model, or any functional Keras model of RGB images 0–255
-FOLDER              an exported SavedModel
-
-The output of a layer inside a SavedModel, which holds operations and no layers.
-
-Keras gives the operations of a layer its name as scope; the graph is laid flat, and the last in that scope is taken.
-
-The network in a SavedModel: its function of float images. The graph is looked at before TensorFlow loads it.
+FOLDER              an exported SavedModel, which holds operations and no layers; looked at before TensorFlow loads it
 """
 
-import os
+import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +16,7 @@ from zipfile import BadZipFile
 
 from radtransfer.config.schema import ImageSettings
 from radtransfer.data.labels import find_positive_class
-from radtransfer.errors import ConfigError, RunError, UnknownNameError, WeightsError, no_model
+from radtransfer.errors import ConfigError, RunError, WeightsError, no_model
 from radtransfer.evaluation.calibration import OperatingPoint
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.exports.formats import EXPORT_FORMATS, reading_of
@@ -115,7 +107,7 @@ class TrainedModel:
         """Every network of a run or Keras file; errors as of `load`."""
         if self.held:
             return list(self.held)
-        return [load_keras(run_file(self.path, f"fold_{fold}/model.keras")) for fold in self.folds]
+        return [open_model(run_file(self.path, f"fold_{fold}/model.keras")) for fold in self.folds]
 
 
 def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
@@ -177,15 +169,6 @@ def check_layer(model: TrainedModel, name: str) -> None:
         raise card.unknown_layer(name, known)
 
 
-def load_keras(path: Path) -> Any:
-    """The Keras model in a file.
-
-    Raises:
-        WeightsError: It cannot be loaded.
-    """
-    return open_model(path)
-
-
 def keras_member(model: Any) -> Member:
     """A Keras model as a function of batches of any size, traced once, and computed by fast operations from then on."""
     import tensorflow as tf
@@ -224,7 +207,7 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
         raise WeightsError(
             f"{given} is not a .keras file. Expected a run, an exported .keras file or a SavedModel folder."
         )
-    model = load_keras(path)
+    model = open_model(path)
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise WeightsError(f"{given}: expected a model of one image that gives a probability per class.")
@@ -232,29 +215,28 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
     last = model.layers[-1].get_config().get("activation")
     found = _described(given, "keras", path, classes=model.outputs[0].shape[-1], image_size=inputs[0].shape[1])
     activation = last if last in ("softmax", "sigmoid") else found.activation
-    if found.backbone is None:
-        with keras_defaults():
-            found, model = _of_others(found, model)
+    if found.backbone is None:  # what other tools saved; scaled as its backbone wants where nothing in the file does
+        notes: list[str] = []
+        with keras_defaults(), contextlib.suppress(ValueError):  # its layers share names: it is taken as it is
+            network = file_network(given, path, model, notes.append)
+            model = network.model if network.preprocessing else model
+            backbone = network.card.name if network.card else None
+            found = replace(found, backbone=backbone, notes=(*found.notes, *notes))
     return replace(found, held=(model,), activation=activation)
-
-
-def _of_others(found: TrainedModel, model: Any) -> tuple[TrainedModel, Any]:
-    """What other tools saved; scaled as its backbone wants where nothing in the file does, as in the comparisons."""
-    notes: list[str] = []
-    try:
-        network = file_network(found.given, found.path, model, notes.append)
-    except ValueError:  # its layers share names: it is taken as it is
-        return found, model
-    backbone = network.card.name if network.card else None
-    scaled = network.model if network.preprocessing else model
-    return replace(found, backbone=backbone, notes=(*found.notes, *notes)), scaled
 
 
 def _of_saved(given: str, path: Path) -> TrainedModel:
     require_keras()
+    loaded, function, name = image_signature(path)
 
-    member, size, classes = saved_member(path)
-    return replace(_described(given, "savedmodel", path, classes=classes, image_size=size), held=(member,))
+    # The loaded object must outlive its functions, whose variables it holds.
+    def member(images: "tf.Tensor", loaded: Any = loaded) -> "tf.Tensor":
+        return next(iter(function(**{name: images}).values()))
+
+    (output,) = function.structured_outputs.values()
+    size = function.structured_input_signature[1][name].shape[1]
+    found = _described(given, "savedmodel", path, classes=output.shape[-1], image_size=size)
+    return replace(found, held=(member,))
 
 
 def _described(given: str, kind: str, path: Path, *, classes: int, image_size: int | None) -> TrainedModel:
@@ -323,68 +305,3 @@ def image_signature(path: Path) -> tuple[Any, Any, str]:
         if len(specs) == 1 and specs[0].dtype == tf.float32 and specs[0].shape.rank == 4 and len(outputs) == 1:
             return loaded, function, next(iter(inputs))
     raise WeightsError(f"{path}: expected a signature that takes float images (batch, height, width, 3); it has none.")
-
-
-def saved_member(path: Path) -> tuple[Callable[["tf.Tensor"], "tf.Tensor"], int | None, int]:
-    """The network in a SavedModel, the image size that it takes, and how many classes it gives.
-
-    Raises:
-        WeightsError: As `image_signature`.
-    """
-    loaded, function, name = image_signature(path)
-
-    # The loaded object must outlive its functions, whose variables it holds.
-    def member(images: "tf.Tensor", loaded: Any = loaded) -> "tf.Tensor":
-        return next(iter(function(**{name: images}).values()))
-
-    (output,) = function.structured_outputs.values()
-    return member, function.structured_input_signature[1][name].shape[1], output.shape[-1]
-
-
-_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
-"""Operations that compute nothing."""
-
-
-def saved_layer(
-    path: Path, layer: str, *, known: Mapping[str, str]
-) -> tuple[Callable[["tf.Tensor"], "tf.Tensor"], tuple[int, ...]]:
-    """A function from float32 images to what `layer` makes of them, and the shape of that without the batch.
-
-    Args:
-        path: Of the SavedModel.
-        layer: Name of a Keras layer.
-        known: Stage to layer, for messages.
-
-    Raises:
-        UnknownNameError: No operation lies in the scope of such a layer.
-        WeightsError: The model cannot be loaded, or the output has no fixed shape.
-    """
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    loaded, function, _ = image_signature(path)
-    flat = convert_variables_to_constants_v2(function)  # reads the variables that `loaded` holds
-    del loaded
-    scopes = _scopes(flat.graph)
-    if layer not in scopes:
-        raise UnknownNameError("stage or layer", layer, [*known, *scopes])
-    tensor = scopes[layer]
-    if tensor.shape.rank is None or None in tensor.shape[1:]:
-        raise WeightsError(f"{path}: layer {layer} gives outputs of no fixed shape. Use the run or a .keras export.")
-    pruned = flat.prune(flat.inputs[0], tensor)
-    return pruned, tuple(tensor.shape[1:])
-
-
-def _scopes(graph: Any) -> dict[str, "tf.Tensor"]:
-    """Layer to its last output, in order.
-
-    Keras traces a model that it has called before, so that every layer's scope is its name with a number (`conv1_1`).
-    """
-    operations = [
-        (operation.name.split("/"), operation.outputs[0])
-        for operation in graph.get_operations()
-        if operation.outputs and operation.type not in _NO_LAYER and operation.name.count("/") > 1
-    ]
-    start = len(os.path.commonprefix([parts[:-1] for parts, _ in operations]))
-    scopes = {parts[start]: output for parts, output in operations if len(parts) > start + 1}
-    numbered = all(re.search(r"_\d+$", scope) for scope in scopes)
-    return {re.sub(r"_\d+$", "", scope) if numbered else scope: output for scope, output in scopes.items()}

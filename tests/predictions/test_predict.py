@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from radtransfer.evaluation.calibration import OperatingPoint, with_temperature
-from radtransfer.evaluation.predict import Predictor, decision_text, positives, predicted_names
+from radtransfer.evaluation.predict import decision_text, positives, predict_stream, predicted_names
 from radtransfer.evaluation.scoring import Scoring
 
 TWO = Scoring("multiclass", ("benign", "malignant"))
@@ -18,8 +18,8 @@ class Model:
 def predictions(scoring, *members, activation="softmax", **options):
     """What is said about the images 0, 1, … of which the networks say `members`."""
     forward = lambda images: np.array(members, np.float32)  # noqa: E731
-    predictor = Predictor(Model(scoring, activation), forward, **options)
-    return list(predictor([([str(row) for row in range(len(members[0]))], None)]))
+    stream = [([str(row) for row in range(len(members[0]))], None)]
+    return list(predict_stream(Model(scoring, activation), forward, stream, **options))
 
 
 def point(**thresholds):

@@ -73,7 +73,7 @@ def test_pretraining_on_a_source_set_reports_the_top_1_and_top_5_accuracy(radtra
     outcome = radtransfer("finetune", *source, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert f"accuracy {metrics['accuracy']:.3f}   top-5 {metrics['top5_accuracy']:.3f}   " in outcome.out
+    assert f"accuracy {metrics['accuracy']:.3f}   top-5 accuracy {metrics['top5_accuracy']:.3f}   " in outcome.out
 
 
 def test_a_finished_run_is_a_source_and_hands_on_its_preprocessing(radtransfer, finished_run, table_options, tmp_path):
