@@ -1,16 +1,12 @@
-"""Where weights can start from, as Keras initializers that are usable on any layer.
+"""Where weights can start from, as registered Keras initializers that are usable on any layer.
 
     from radtransfer.initializers import MeanVar
     keras.layers.Conv2D(64, 7, kernel_initializer=MeanVar.like(pretrained_kernel, seed=1))
 
-Each is registered with Keras, and a pure function of its arguments: the same seed gives the same weights, so two
-layers with one seed start alike. Give every layer its own, as `radtransfer.process.derive_seed(seed, layer.name)`
-does. To add one, write a registered `NumpyInitializer` here and name it in `INITIALIZERS`.
-
-A packed array, as configs hold it, is `{"shape": [7, 7, 3, 64], "float32": "eAFsm…"}`: base64 of zlib of the four
-bytes of every little-endian float32, first all lowest bytes, then all second ones, and so on. Neighbouring weights
-share their high bytes, so these planes compress best: a sorted 3×3×512×512 kernel, 9.4 MB of float32, becomes 4.3 MB
-of text, and 53 MB as a list of numbers.
+Each is a pure function of its arguments: the same seed gives the same weights, so two layers with one seed start alike.
+Give every layer its own, as `radtransfer.process.derive_seed(seed, layer.name)` does. To add one, write a registered
+`NumpyInitializer` here and name it in `INITIALIZERS`. Importing this module registers all of them, which is what a
+saved model that carries one needs to load.
 """
 
 import base64
@@ -29,11 +25,7 @@ from radtransfer.process import derive_seed
 
 
 def checked_seed(seed: int) -> int:
-    """`seed` as a plain Python integer, which a config can hold.
-
-    Raises:
-        ValueError: `seed` is not an integer, or is negative.
-    """
+    """`seed` as a plain Python integer, which a config can hold; ValueError if it is negative or no integer."""
     if not isinstance(seed, bool) and hasattr(seed, "__index__") and operator.index(seed) >= 0:
         return operator.index(seed)
     raise ValueError(f"Expected a non-negative integer as seed. Received: {seed!r}. Give every layer its own.")
@@ -71,74 +63,22 @@ class NumpyInitializer(keras.initializers.Initializer):
         return copy.copy(self)
 
 
-LARGEST = 2**27
-"""Values, at most: half a gigabyte, and more than the largest dense kernel of VGG16."""
+class _ArrayInitializer(NumpyInitializer):
+    """An initializer with an array of finite float32, which its config holds packed (see `pack`)."""
 
-_PREFER_SPEED = 1  # zlib's level: six takes six times as long for a tenth less text
+    array: np.ndarray
 
+    def get_config(self) -> dict[str, Any]:
+        return {"array": pack(self.array)}
 
-def finite_float32(array: np.ndarray) -> np.ndarray:
-    """A float32 copy of a NumPy array, tensor, variable or list of numbers.
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The initializer with this config.
 
-    Raises:
-        ValueError: It is empty or too large, or some value is NaN or infinite as float32.
-    """
-    array = np.asarray(keras.ops.convert_to_numpy(array))
-    _check_size(array.shape)
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        wrong = np.count_nonzero(~np.isfinite(array))
-        raise ValueError(f"Expected finite float32 values. Received {wrong} of {array.size} that are not.")
-    return array
-
-
-def pack(array: np.ndarray) -> dict[str, Any]:
-    """`array` as a dictionary that JSON can hold; exact for float32."""
-    planes = array.astype("<f4").reshape(-1, 1).view(np.uint8).T
-    compressed = zlib.compress(planes.tobytes(), _PREFER_SPEED)
-    return {"shape": list(array.shape), "float32": base64.b64encode(compressed).decode("ascii")}
-
-
-def unpack(packed: dict[str, Any]) -> np.ndarray:
-    """The float32 array that `pack` was given.
-
-    Memory is bounded by `LARGEST` and the length of the text, whatever `packed` says.
-
-    Raises:
-        ValueError: `packed` is damaged, or holds another number of values than its shape says.
-    """
-    try:
-        return _unpacked(packed)
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
-        raise ValueError(
-            'Expected a packed array, {"shape": […], "float32": "…"}, in the config of an initializer. '
-            f"Received a damaged one ({error}). Save the model again, or build the initializer from its array."
-        ) from error
-
-
-def _unpacked(packed: dict[str, Any]) -> np.ndarray:
-    shape = tuple(operator.index(length) for length in packed["shape"])
-    _check_size(shape)
-    compressed = base64.b64decode(packed["float32"], validate=True)
-    planes = np.frombuffer(_inflate(compressed, 4 * math.prod(shape)), np.uint8)
-    return planes.reshape(4, -1).T.copy().view("<f4").astype(np.float32).reshape(shape)
-
-
-def _check_size(shape: tuple[int, ...]) -> None:
-    size = math.prod(shape)
-    if not 0 < size <= LARGEST or min(shape, default=1) < 0:
-        received = f"{size:,} in shape {list(shape)[:8]}"
-        raise ValueError(f"Expected an array of 1 to {LARGEST:,} values. Received: {received}.")
-
-
-def _inflate(compressed: bytes, size: int) -> bytes:
-    """The `size` bytes in `compressed`; stops one byte after them, so that no text can fill the memory."""
-    stream = zlib.decompressobj()
-    inflated = stream.decompress(compressed, size + 1)
-    if len(inflated) != size or not stream.eof or stream.unused_data:
-        raise ValueError(f"the text does not hold the {size:,} bytes of its shape, and no more")
-    return inflated
+        Raises:
+            ValueError: The packed array is damaged.
+        """
+        return cls(**{**config, "array": unpack(config.get("array"))})
 
 
 @keras.saving.register_keras_serializable(package="radtransfer")
@@ -212,7 +152,7 @@ class PositiveMeanVar(MeanVar):
 
 
 @keras.saving.register_keras_serializable(package="radtransfer")
-class Sampled(NumpyInitializer):
+class Sampled(_ArrayInitializer):
     """Independent draws, with replacement, from the values of an array; for tensors of any shape.
 
     The values are kept sorted: their order says nothing about their distribution, and sorted values need a third of
@@ -236,16 +176,7 @@ class Sampled(NumpyInitializer):
         return self.array[random_stream(self.seed).integers(self.array.size, size=shape)]
 
     def get_config(self) -> dict[str, Any]:
-        return {"array": pack(self.array), "seed": self.seed}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The initializer with this config.
-
-        Raises:
-            ValueError: The packed array is damaged.
-        """
-        return cls(**{**config, "array": unpack(config.get("array"))})
+        return {**super().get_config(), "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="radtransfer")
@@ -274,7 +205,7 @@ class Shuffled(Sampled):
 
 
 @keras.saving.register_keras_serializable(package="radtransfer")
-class Copied(NumpyInitializer):
+class Copied(_ArrayInitializer):
     """The values of an array, unchanged. Keras' own `Constant` is for one number.
 
     Args:
@@ -293,18 +224,6 @@ class Copied(NumpyInitializer):
                 f"Expected a tensor of shape {self.array.shape}, that of the array to copy. Received: {shape}."
             )
         return self.array
-
-    def get_config(self) -> dict[str, Any]:
-        return {"array": pack(self.array)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The initializer with this config.
-
-        Raises:
-            ValueError: The packed array is damaged.
-        """
-        return cls(unpack(config.get("array")))
 
 
 POLICIES = ("identity", "mean_var", "transfer")
@@ -359,17 +278,9 @@ def _vector_initializer(policy: str, name: str, vector: np.ndarray, *, seed: int
     raise UnknownNameError("batch-norm policy", policy, POLICIES)
 
 
-FREQUENCIES = (0.08, 0.16, 0.25, 0.32)
-"""Cycles per pixel of the picture before it is resized."""
-
-SIGMA = 2.0
-"""Standard deviation of the envelope, in pixels of that picture."""
-
-REACH = 3.0
-"""The picture extends this many standard deviations from its centre."""
-
-RESIZED, CROPPED = 10, 7
-"""Sides in pixels: a picture is resized to the one, and its centre cut out to the other."""
+FREQUENCIES, SIGMA, REACH, RESIZED, CROPPED = (0.08, 0.16, 0.25, 0.32), 2.0, 3.0, 10, 7
+"""Of Gabor pictures: cycles per pixel before a picture is resized; standard deviation of the envelope in these pixels;
+how many of these it extends from its centre; to which side in pixels it is resized, and its centre cut out."""
 
 
 @keras.saving.register_keras_serializable(package="radtransfer")
@@ -438,22 +349,16 @@ def gabor_planes(height: int, width: int, filters: int) -> np.ndarray:
     """Gabor filters before scaling: float64, (height, width, filters), at most 1."""
     magnification = max(1.0, max(height, width) / CROPPED)
     side = round(RESIZED * magnification)
-    pictures = (
-        _gabor(frequency / magnification, angle, SIGMA * magnification)
-        for frequency, angle in _frequencies_and_angles(filters)
-    )
-    shrunk = (_resized(picture, side) if len(picture) > side else picture for picture in pictures)
-    return np.stack([_centre(picture, height, width) for picture in shrunk], axis=-1)
-
-
-def _frequencies_and_angles(filters: int) -> list[tuple[float, float]]:
     each, left = divmod(filters, len(FREQUENCIES))
-    angles = [each + (position < left) for position in range(len(FREQUENCIES))]
-    return [
-        (frequency, step / count * math.pi)
-        for frequency, count in zip(FREQUENCIES, angles, strict=True)
-        for step in range(count)
-    ]
+    planes = []
+    for position, frequency in enumerate(FREQUENCIES):
+        angles = each + (position < left)
+        for step in range(angles):
+            picture = _gabor(frequency / magnification, step / angles * math.pi, SIGMA * magnification)
+            picture = _resized(picture, side) if len(picture) > side else picture
+            top, start = (len(picture) - height) // 2, (len(picture) - width) // 2
+            planes.append(picture[top : top + height, start : start + width])
+    return np.stack(planes, axis=-1)
 
 
 def _gabor(frequency: float, angle: float, sigma: float) -> np.ndarray:
@@ -472,9 +377,70 @@ def _resized(picture: np.ndarray, side: int) -> np.ndarray:
     return weights @ picture @ weights.T
 
 
-def _centre(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    top, left = (len(picture) - height) // 2, (len(picture) - width) // 2
-    return picture[top : top + height, left : left + width]
+LARGEST = 2**27
+"""Values, at most: half a gigabyte, and more than the largest dense kernel of VGG16."""
+
+_PREFER_SPEED = 1  # zlib's level: six takes six times as long for a tenth less text
+
+
+def finite_float32(array: np.ndarray) -> np.ndarray:
+    """A float32 copy of an array, tensor, variable or list; ValueError if it is empty, too large or not finite."""
+    array = np.asarray(keras.ops.convert_to_numpy(array))
+    _check_size(array.shape)
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        wrong = np.count_nonzero(~np.isfinite(array))
+        raise ValueError(f"Expected finite float32 values. Received {wrong} of {array.size} that are not.")
+    return array
+
+
+def pack(array: np.ndarray) -> dict[str, Any]:
+    """`array` as a dictionary that JSON can hold, `{"shape": [7, 7, 3, 64], "float32": "eAFsm…"}`; exact for float32.
+
+    The text is base64 of zlib of the four bytes of every little-endian float32, first all lowest bytes, then all second
+    ones, and so on. Neighbouring weights share their high bytes, so these planes compress best: a sorted 3×3×512×512
+    kernel, 9.4 MB of float32, becomes 4.3 MB of text, and 53 MB as a list of numbers.
+    """
+    planes = array.astype("<f4").reshape(-1, 1).view(np.uint8).T
+    compressed = zlib.compress(planes.tobytes(), _PREFER_SPEED)
+    return {"shape": list(array.shape), "float32": base64.b64encode(compressed).decode("ascii")}
+
+
+def unpack(packed: dict[str, Any]) -> np.ndarray:
+    """The float32 array that `pack` was given.
+
+    Memory is bounded by `LARGEST` and the length of the text, whatever `packed` says.
+
+    Raises:
+        ValueError: `packed` is damaged, or holds another number of values than its shape says.
+    """
+    try:
+        shape = tuple(operator.index(length) for length in packed["shape"])
+        _check_size(shape)
+        data = _inflate(base64.b64decode(packed["float32"], validate=True), 4 * math.prod(shape))
+        return np.frombuffer(data, np.uint8).reshape(4, -1).T.copy().view("<f4").astype(np.float32).reshape(shape)
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise ValueError(
+            'Expected a packed array, {"shape": […], "float32": "…"}, in the config of an initializer. '
+            f"Received a damaged one ({error}). Save the model again, or build the initializer from its array."
+        ) from error
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    size = math.prod(shape)
+    if not 0 < size <= LARGEST or min(shape, default=1) < 0:
+        received = f"{size:,} in shape {list(shape)[:8]}"
+        raise ValueError(f"Expected an array of 1 to {LARGEST:,} values. Received: {received}.")
+
+
+def _inflate(compressed: bytes, size: int) -> bytes:
+    """The `size` bytes in `compressed`; stops one byte after them, so that no text can fill the memory."""
+    stream = zlib.decompressobj()
+    inflated = stream.decompress(compressed, size + 1)
+    if len(inflated) != size or not stream.eof or stream.unused_data:
+        raise ValueError(f"the text does not hold the {size:,} bytes of its shape, and no more")
+    return inflated
 
 
 INITIALIZERS = {

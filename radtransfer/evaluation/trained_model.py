@@ -173,7 +173,7 @@ def keras_member(model: Any) -> Member:
     """A Keras model as a function of batches of any size, traced once, and computed by fast operations from then on."""
     import tensorflow as tf
 
-    from radtransfer.models.fast_layers import use_fast_operations
+    from radtransfer.models.architecture import use_fast_operations
 
     use_fast_operations(model)
     shape = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)

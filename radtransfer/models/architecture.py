@@ -1,33 +1,18 @@
 """Builds a backbone: flat, with names that never change, in plain Keras layers, nothing learned.
 
-Bottleneck residual blocks of any width.
-
-Layer names, order and configuration are those of `keras.applications`, which builds only the full
-width: weights of its networks fit layer by layer wherever the widths agree.
-
-References:
-    He, Zhang, Ren, Sun 2016, Deep Residual Learning for Image Recognition (arXiv 1512.03385), Figure 5.
-
-Densely connected blocks of any growth rate.
-
-Layer names, order and configuration are those of `keras.applications`, which builds only the full
-width: weights of its networks fit layer by layer wherever the widths agree.
-
-References:
-    Huang, Liu, van der Maaten, Weinberger 2017, Densely Connected Networks (arXiv 1608.06993), section 3.
+On this machine its layers compute by the fastest operations that TensorFlow has for them.
 """
 
-import re
-from collections import defaultdict
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import keras
-from keras import layers
+import tensorflow as tf
 
 from radtransfer.errors import ConfigError
 from radtransfer.models.backbone import BACKBONES, Backbone, stage_widths
-from radtransfer.models.layers import sub_layers, with_dtype
+from radtransfer.models.layers import stable_names, sub_layers, with_dtype
 from radtransfer.process import keras_defaults
 
 
@@ -50,12 +35,12 @@ def build_architecture(
     layer, so that the saved model loads wherever Keras is installed.
 
     Args:
-        backbone: A name in `BACKBONES`, or a card.
+        backbone: A name in `BACKBONES`, or a spec.
         image_size: In pixels; None for images of any size.
         pooling: "avg" or None.
         channels: Of the input.
         widths: Stage to the fraction of its channels that a slim network has, in (0, 1]; stages that
-            are not named have all. Fractions of a channel are rounded (see `widths.narrowed`).
+            are not named have all. Fractions of a channel are rounded (see `backbone.narrowed`).
         precision: Keras dtype policy of every layer ("mixed_bfloat16"); the global one is not touched.
         prepare: Becomes the beginning of the graph; the model's input is then what `prepare` takes.
 
@@ -63,36 +48,29 @@ def build_architecture(
         UnknownNameError: No backbone of this name, or it has no stage of a name in `widths`.
         ConfigError: The image is too small for it, it cannot be slim, or another argument is out of range.
     """
-    card = BACKBONES[backbone] if isinstance(backbone, str) else backbone
-    check_input(card, image_size=image_size, channels=channels)
+    spec = BACKBONES[backbone] if isinstance(backbone, str) else backbone
+    if image_size is not None and image_size < spec.minimum_size:
+        raise ConfigError(f"Image size {image_size} is too small for {spec.name} (minimum {spec.minimum_size}).")
+    if channels < 1:
+        raise ConfigError(f"An image has at least one channel. Received: channels={channels}.")
     if pooling not in ("avg", None):
         raise ConfigError(f"pooling is 'avg' or None. Received: {pooling!r}.")
     image = keras.Input((image_size, image_size, channels), dtype="float32", name="image")
-    source = _source(card, keras.Input(image.shape[1:], dtype="float32"), pooling, stage_widths(card, widths or {}))
-    features = _rebuilt(source, card, precision, image, prepare(image) if prepare else image)
-    return keras.Model(image, features, name=card.name)
-
-
-def check_input(card: Backbone, *, image_size: int | None, channels: int) -> None:
-    """Raises ConfigError if `card`'s network cannot take such images."""
-    if image_size is not None:
-        card.check_image_size(image_size)
-    if channels < 1:
-        raise ConfigError(f"An image has at least one channel. Received: channels={channels}.")
-
-
-def _source(card: Backbone, image: keras.KerasTensor, pooling: str | None, widths: Mapping[str, float]) -> keras.Model:
-    """The network as its card builds it."""
-    if all(fraction == 1 for fraction in widths.values()):
-        return card.build(image, pooling)
-    return card.build_slim(image, pooling, widths)
+    source_image, fractions = keras.Input(image.shape[1:], dtype="float32"), stage_widths(spec, widths or {})
+    if all(fraction == 1 for fraction in fractions.values()):
+        source = spec.build(source_image, pooling)
+    else:
+        source = spec.build_slim(source_image, pooling, fractions)
+    features = _rebuilt(source, spec, precision, image, prepare(image) if prepare else image)
+    return keras.Model(image, features, name=spec.name)
 
 
 def _rebuilt(
-    source: keras.Model, card: Backbone, precision: str, image: keras.KerasTensor, prepared: keras.KerasTensor
+    source: keras.Model, spec: Backbone, precision: str, image: keras.KerasTensor, prepared: keras.KerasTensor
 ) -> keras.KerasTensor:
     """The output of `source`, from `prepared`, through new, renamed layers of dtype policy `precision`."""
-    names = _stable_names(source)
+    operations = list(_flat_operations(source))
+    names = dict(zip([operation.name for operation in operations], stable_names(operations), strict=True))
 
     def call(operation: keras.Operation, *inputs, **options):
         inputs, options = keras.tree.map_structure(lambda x: prepared if x is image else x, (inputs, options))
@@ -102,14 +80,14 @@ def _rebuilt(
             for layer in operation.layers:
                 x = call(layer, x)
             return x
-        name, replacement = names[operation.name], card.replacements.get(type(operation).__name__)
+        name, replacement = names[operation.name], spec.replacements.get(type(operation).__name__)
         if replacement:
             return replacement(operation, inputs, name=name, dtype=precision)
         layer = type(operation).from_config(with_dtype(operation.get_config() | {"name": name}, precision))
         output = layer(*inputs, **options)
         for part in sub_layers(layer).values():
             if isinstance(part, keras.layers.BatchNormalization):
-                part.momentum = card.batch_norm_momentum
+                part.momentum = spec.batch_norm_momentum
         return output
 
     # Keras' own walk through the graph, with another call at each node. Every new layer is called once, so that
@@ -121,25 +99,6 @@ def _rebuilt(
     return rebuilt.outputs[0]
 
 
-def _stable_names(model: keras.Model) -> dict[str, str]:
-    """Each operation's name to one that does not depend on what the process built before.
-
-    Keras numbers unnamed layers by a global count (`conv2d_94`); the stable name counts within the
-    model (`conv2d`), in the order of creation, which gives the names of a fresh process.
-    """
-    names, numbered = {}, defaultdict(list)
-    for operation in _flat_operations(model):
-        prefix, number = re.fullmatch(r"(.*?)(?:_(\d+))?", operation.name).groups()
-        if prefix.replace("_", "") == type(operation).__name__.lower():
-            numbered[prefix].append((int(number or 0), operation.name))
-        else:
-            names[operation.name] = operation.name
-    for prefix, members in numbered.items():
-        for rank, (_, name) in enumerate(sorted(members)):
-            names[name] = f"{prefix}_{rank}" if rank else prefix
-    return names
-
-
 def _flat_operations(model: keras.Model) -> Iterator[keras.Operation]:
     for operation in model.operations:
         if isinstance(operation, keras.Sequential):
@@ -148,76 +107,76 @@ def _flat_operations(model: keras.Model) -> Iterator[keras.Operation]:
             yield operation
 
 
-EPSILON = 1.001e-5
-"""Of batch norm, as in `keras.applications`."""
+def use_fast_operations(model: keras.Model) -> None:
+    """Let the layers of `model` that can compute by faster operations of TensorFlow, from its next trace on.
 
-EXPANSION = 4
-"""Channels out of a bottleneck over the channels inside it, whatever the width."""
-
-
-def residual_stage(x: keras.KerasTensor, *, blocks: int, width: int, stride: int, name: str) -> keras.KerasTensor:
-    """`blocks` bottlenecks in a row; the first one strides, and projects its shortcut to the new width.
-
-    Returns:
-        (batch, height / stride, width / stride, 4 · `width`).
+    The layers stay what they are: the same weights, the same saved model, the same results but for rounding.
     """
-    x = bottleneck(x, width=width, stride=stride, project=True, name=f"{name}_block1")
-    for block in range(2, blocks + 1):
-        x = bottleneck(x, width=width, stride=1, project=False, name=f"{name}_block{block}")
-    return x
+    fuse_batch_norms(model)
+    compute_depthwise(model)
 
 
-def bottleneck(x: keras.KerasTensor, *, width: int, stride: int, project: bool, name: str) -> keras.KerasTensor:
-    """1×1, 3×3, 1×1 convolutions beside a shortcut: `x` itself, or its projection by a 1×1 convolution."""
-    out = EXPANSION * width
-    shortcut = _convolution(x, out, 1, stride=stride, name=f"{name}_0") if project else x
-    x = _convolution(x, width, 1, stride=stride, name=f"{name}_1")
-    x = layers.Activation("relu", name=f"{name}_1_relu")(x)
-    x = _convolution(x, width, 3, padding="same", name=f"{name}_2")
-    x = layers.Activation("relu", name=f"{name}_2_relu")(x)
-    x = _convolution(x, out, 1, name=f"{name}_3")
-    x = layers.Add(name=f"{name}_add")([shortcut, x])
-    return layers.Activation("relu", name=f"{name}_out")(x)
+def fuse_batch_norms(model: keras.Model) -> None:
+    """Let every batch-norm layer of `model` that can compute by the fused operation.
+
+    Keras composes batch norm of moments, a subtraction, products and a sum, each of which reads and writes the whole
+    feature map, and again backwards. Batch norm over another axis than the last of (batch, height, width, channels),
+    across replicas or with renormalization stays as it is.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            composed = layer.synchronized or getattr(layer, "renorm", False)
+            if len(layer.input.shape) == 4 and layer.axis in (-1, 3) and not composed:
+                layer.call = functools.partial(_fused_batch_norm, layer)
 
 
-def _convolution(
-    x: keras.KerasTensor, channels: int, kernel: int, *, name: str, stride: int = 1, padding: str = "valid"
-) -> keras.KerasTensor:
-    """A convolution, with bias as in `keras.applications`, and its batch norm."""
-    x = layers.Conv2D(channels, kernel, strides=stride, padding=padding, name=f"{name}_conv")(x)
-    return layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_bn")(x)
+def _fused_batch_norm(
+    layer: keras.layers.BatchNormalization, inputs: tf.Tensor, training: bool | None = None, mask: None = None
+) -> tf.Tensor:
+    """As `BatchNormalization.call`: batch statistics if `training` and not frozen, which also move the moving ones."""
+    gamma = layer.gamma.value if layer.scale else tf.ones(layer.moving_mean.shape)
+    beta = layer.beta.value if layer.center else tf.zeros(layer.moving_mean.shape)
+    fused = functools.partial(tf.raw_ops.FusedBatchNormV3, x=inputs, scale=gamma, offset=beta, epsilon=layer.epsilon)
+    if not (training and layer.trainable):
+        statistics = {"mean": layer.moving_mean.value, "variance": layer.moving_variance.value}
+        return fused(**statistics, is_training=False).y
+    nothing = tf.zeros([0])
+    result = fused(mean=nothing, variance=nothing, is_training=True)
+    # The operation gives the unbiased variance of n values; the moving one is of biased ones, as in Keras.
+    n = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+    variance = result.batch_variance * ((n - 1.0) / n)
+    for moving, value in ((layer.moving_mean, result.batch_mean), (layer.moving_variance, variance)):
+        moving.assign(moving.value * layer.momentum + value * (1.0 - layer.momentum))
+    return result.y
 
 
-EPSILON_DENSE_BLOCKS = 1.001e-5
-"""Of batch norm, as in `keras.applications`."""
+def compute_depthwise(model: keras.Model) -> None:
+    """Let every convolution of `model` with a group for each channel compute as a depthwise one, on a CPU.
 
-BOTTLENECK = 4
-"""Channels of a layer's 1×1 convolution over the growth rate, whatever the growth rate."""
-
-
-def dense_stage(x: keras.KerasTensor, *, blocks: int, growth: int, name: str) -> keras.KerasTensor:
-    """`blocks` pairs of convolutions, each adding `growth` channels to all that came before."""
-    for block in range(1, blocks + 1):
-        x = _grown(x, growth, f"{name}_block{block}")
-    return x
-
-
-def transition(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
-    """Half the channels, whatever their number, and half the height and width."""
-    x = norm_relu(x, name=name)
-    x = layers.Conv2D(x.shape[-1] // 2, 1, use_bias=False, name=f"{name}_conv")(x)
-    return layers.AveragePooling2D(2, strides=2, name=f"{name}_pool")(x)
+    ConvNeXt of Keras has them as `Conv2D` with as many groups as channels, which TensorFlow computes group by group on
+    a CPU. By the depthwise operation a training step of ConvNeXt-Tiny takes a quarter of the time or less
+    (`python tests/benchmarks --only step --backbones convnext_tiny`). A GPU has kernels of its own for groups.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return
+    for layer in model.layers:
+        if type(layer) is keras.layers.Conv2D and _fits_depthwise(layer):
+            layer.call = functools.partial(_depthwise, layer)
 
 
-def norm_relu(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
-    """Batch norm and ReLU, which stand before a convolution here."""
-    x = layers.BatchNormalization(epsilon=EPSILON_DENSE_BLOCKS, name=f"{name}_bn")(x)
-    return layers.Activation("relu", name=f"{name}_relu")(x)
+def _fits_depthwise(layer: keras.layers.Conv2D) -> bool:
+    one_each = layer.groups == layer.filters == layer.input.shape[-1] > 1
+    even = len(set(layer.strides)) == 1 and (layer.strides == (1, 1) or layer.dilation_rate == (1, 1))
+    return one_each and even and layer.data_format == "channels_last" and layer.padding in ("same", "valid")
 
 
-def _grown(x: keras.KerasTensor, growth: int, name: str) -> keras.KerasTensor:
-    new = norm_relu(x, name=f"{name}_0")
-    new = layers.Conv2D(BOTTLENECK * growth, 1, use_bias=False, name=f"{name}_1_conv")(new)
-    new = norm_relu(new, name=f"{name}_1")
-    new = layers.Conv2D(growth, 3, padding="same", use_bias=False, name=f"{name}_2_conv")(new)
-    return layers.Concatenate(name=f"{name}_concat")([x, new])
+def _depthwise(layer: keras.layers.Conv2D, inputs: tf.Tensor) -> tf.Tensor:
+    """As `Conv2D.call`."""
+    # (height, width, 1, channels) to (height, width, channels, 1): the same numbers in the same order.
+    kernel = tf.reshape(layer.kernel.value, [*layer.kernel_size, layer.filters, 1])
+    outputs = tf.nn.depthwise_conv2d(
+        inputs, kernel, [1, *layer.strides, 1], layer.padding.upper(), dilations=layer.dilation_rate
+    )
+    if layer.use_bias:
+        outputs = tf.nn.bias_add(outputs, layer.bias.value)
+    return layer.activation(outputs) if layer.activation is not None else outputs

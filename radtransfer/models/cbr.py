@@ -49,9 +49,7 @@ def _stage_names(blocks: int) -> list[str]:
     return ["stem", *(f"stage{block}" for block in range(1, blocks))]
 
 
-def _cbr_card(
-    name: str, kernel: int, channels: tuple[int, ...], description: str, *, last_pool: bool = True
-) -> Backbone:
+def _spec(name: str, kernel: int, channels: tuple[int, ...], description: str, *, last_pool: bool = True) -> Backbone:
     ends = [f"pool{block}" for block in range(1, len(channels) + 1)]
     if not last_pool:
         ends[-1] = f"relu{len(channels)}"
@@ -74,21 +72,17 @@ def _cbr_card(
     )
 
 
-CBR_LARGE_T = _cbr_card(
-    "cbr_large_t",
-    7,
-    (32, 64, 128, 256, 512),
-    "CBR-LargeT: five 7×7 blocks, no pool after the last (Transfusion)",
-    last_pool=False,
-)
-CBR_LARGE_W = _cbr_card(
-    "cbr_large_w", 7, (64, 128, 256, 512), "CBR-LargeW: four 7×7 blocks, twice as wide (Transfusion)"
-)
-CBR_SMALL = _cbr_card("cbr_small", 7, (32, 64, 128, 256), "CBR-Small: four 7×7 blocks (Transfusion)")
+_LARGE_T = "CBR-LargeT: five 7×7 blocks, no pool after the last (Transfusion)"
+CBR_LARGE_T = _spec("cbr_large_t", 7, (32, 64, 128, 256, 512), _LARGE_T, last_pool=False)
+
+_LARGE_W = "CBR-LargeW: four 7×7 blocks, twice as wide (Transfusion)"
+CBR_LARGE_W = _spec("cbr_large_w", 7, (64, 128, 256, 512), _LARGE_W)
+
+CBR_SMALL = _spec("cbr_small", 7, (32, 64, 128, 256), "CBR-Small: four 7×7 blocks (Transfusion)")
 
 # Appendix A prints 64-128-256-512 for CBR-Tiny, which contradicts Table 1 and "one twentieth of the
 # size" of ResNet50: `cbr_tiny` follows the table, `cbr_tiny_wide` the appendix.
-CBR_TINY = _cbr_card("cbr_tiny", 5, (32, 64, 128, 256), "CBR-Tiny: four 5×5 blocks (Transfusion, Table 1)")
-CBR_TINY_WIDE = _cbr_card(
-    "cbr_tiny_wide", 5, (64, 128, 256, 512), "CBR-Tiny as Appendix A of Transfusion prints it: twice as wide"
-)
+CBR_TINY = _spec("cbr_tiny", 5, (32, 64, 128, 256), "CBR-Tiny: four 5×5 blocks (Transfusion, Table 1)")
+
+_TINY_WIDE = "CBR-Tiny as Appendix A of Transfusion prints it: twice as wide"
+CBR_TINY_WIDE = _spec("cbr_tiny_wide", 5, (64, 128, 256, 512), _TINY_WIDE)

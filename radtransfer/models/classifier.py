@@ -1,9 +1,8 @@
-"""The network that is trained and taken home: RGB images 0–255 in, a probability per class out.
+"""The network that is trained and exported: RGB images 0–255 in, a probability per class out.
 
-Where freezing ends: the network in two parts, of which only the second is trained.
-
-The trunk is what no trained weight comes before. It always runs in inference mode, no gradient enters it, and its
-output for an image never changes, so that it can be computed once and kept.
+Where layers are frozen it is cut in two parts, of which only the second is trained. The trunk is what no trained weight
+comes before: it always runs in inference mode, no gradient enters it, and its output for an image never changes, so
+that it can be computed once and cached.
 """
 
 from collections.abc import Callable, Mapping, Set
@@ -14,9 +13,8 @@ import keras
 import tensorflow as tf
 
 from radtransfer.images.preprocessing import preprocess
-from radtransfer.models.architecture import build_architecture
+from radtransfer.models.architecture import build_architecture, use_fast_operations
 from radtransfer.models.backbone import Backbone, layer_sources
-from radtransfer.models.fast_layers import use_fast_operations
 from radtransfer.process import keras_defaults
 
 
@@ -39,7 +37,7 @@ class Classifier:
 
 @keras_defaults()
 def build_classifier(
-    card: Backbone,
+    spec: Backbone,
     *,
     classes: int,
     image_size: int,
@@ -56,7 +54,7 @@ def build_classifier(
     and head are float32 whatever the precision.
 
     Args:
-        card: The backbone.
+        spec: The backbone.
         classes: Outputs.
         image_size: In pixels.
         activation: "softmax" or "sigmoid".
@@ -70,7 +68,7 @@ def build_classifier(
         UnknownNameError: No such preprocessing.
     """
     features = build_architecture(
-        card,
+        spec,
         image_size=image_size,
         precision=precision,
         widths=widths,
@@ -81,8 +79,8 @@ def build_classifier(
     logits = keras.layers.Dense(classes, name="head", dtype="float32")(dropped)
     probabilities = keras.layers.Activation(activation, name="probabilities", dtype="float32")(logits)
     return Classifier(
-        model=keras.Model(features.input, probabilities, name=card.name),
-        logits=keras.Model(features.input, logits, name=f"{card.name}_logits"),
+        model=keras.Model(features.input, probabilities, name=spec.name),
+        logits=keras.Model(features.input, logits, name=f"{spec.name}_logits"),
         backbone=features,
         activation=activation,
     )
@@ -126,9 +124,13 @@ def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
     trunk = _trunk(classifier, sources, frozen)
     if not any(backbone[name].weights for name in trunk & backbone.keys()):
         return None
-    while (only := _only_user(trunk, sources)) in backbone and _is_fixed(backbone[only]):
-        trunk.add(only)  # pooling: what crosses the cut gets smaller
-    crossing = [name for name in sources if name in trunk and _users(name, sources) - trunk]
+    # Pooling and the like, which neither learn nor draw random numbers, join the trunk: what crosses the cut shrinks.
+    while len(users := _users(trunk, sources)) == 1 and users <= backbone.keys():
+        (user,) = users
+        if backbone[user].variables:
+            break
+        trunk.add(user)
+    crossing = [name for name in sources if name in trunk and _users({name}, sources) - trunk]
     outputs = {operation.name: operation.output for operation in classifier.logits.operations}
     tensors, name = [outputs[name] for name in crossing], classifier.model.name
     return Cut(
@@ -151,16 +153,6 @@ def _trunk(classifier: Classifier, sources: dict[str, list[str]], frozen: Set[st
     return trunk
 
 
-def _only_user(trunk: set[str], sources: dict[str, list[str]]) -> str | None:
-    """The operation that takes everything that crosses the cut, if it is a single one."""
-    users = {user for name in trunk for user in _users(name, sources) - trunk}
-    return users.pop() if len(users) == 1 else None
-
-
-def _users(name: str, sources: dict[str, list[str]]) -> set[str]:
-    return {other for other, before in sources.items() if name in before}
-
-
-def _is_fixed(layer: keras.Layer) -> bool:
-    """Whether a layer neither learns nor draws random numbers."""
-    return not layer.variables
+def _users(names: set[str], sources: dict[str, list[str]]) -> set[str]:
+    """The operations, other than `names` themselves, that take what one of these gives."""
+    return {user for user, before in sources.items() if not names.isdisjoint(before)} - names

@@ -48,7 +48,7 @@ def layer_variables(layer: keras.Layer) -> dict[str, LayerVariable]:
     paths = {
         id(variable): f"{path}/{name}".lstrip("/")
         for path, variables in grouped.items()
-        for name, variable in zip(_distinct_names(variables), variables, strict=True)
+        for name, variable in zip(stable_names(variables), variables, strict=True)
     }
     learned = {id(variable) for part in parts.values() for variable in part._trainable_variables}
     return {
@@ -86,7 +86,7 @@ def sub_layers(layer: keras.Layer) -> dict[str, keras.Layer]:
         if any(part is known for known in found.values()):
             return
         found[path] = part
-        for name, inner in zip(_distinct_names(part._layers), part._layers, strict=True):
+        for name, inner in zip(stable_names(part._layers), part._layers, strict=True):
             visit(inner, f"{path}/{name}".lstrip("/"))
 
     visit(layer, "")
@@ -130,8 +130,12 @@ def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     return {key: renewed(value) for key, value in config.items()} | {"dtype": dtype}
 
 
-def _distinct_names(things: Sequence[keras.Layer | keras.Variable]) -> list[str]:
-    """A name for each, which does not depend on numbers that Keras gave."""
+def stable_names(things: Sequence[keras.Operation | keras.Variable]) -> list[str]:
+    """A name for each, which does not depend on numbers that Keras gave.
+
+    Keras numbers unnamed layers by a global count (`conv2d_94`); the stable name counts within `things` (`conv2d`), in
+    the order of creation, which gives the names of a fresh process.
+    """
     numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for place, thing in enumerate(things):
         base, number = re.fullmatch(r"(.*?)(?:_(\d+))?", thing.name).groups()

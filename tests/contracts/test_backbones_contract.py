@@ -82,7 +82,7 @@ def test_every_layer_is_known_before_the_network_is_built(card, model):
     if card.build.__module__.startswith("radtransfer."):  # of others nothing is known before
         line = f"{card.name}: {' '.join(layer.name for layer in model.layers)}"
         lines = Path(backbone.__file__).with_name("layers.txt").read_text(encoding="utf-8").splitlines()
-        assert card.name in [text.partition(":")[0] for text in lines], f"add to backbones/layers.txt: {line}"
+        assert card.name in [text.partition(":")[0] for text in lines], f"add to radtransfer/models/layers.txt: {line}"
         with pytest.raises(UnknownNameError, match="stage or layer of .* 'stage77'. Did you mean .*'stage"):
             card.check_layer("stage77")
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.models.architecture import build_architecture
-from radtransfer.models.fast_layers import compute_depthwise, use_fast_operations
+from radtransfer.models.architecture import build_architecture, compute_depthwise, use_fast_operations
 
 CHANNELS = 4
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from radtransfer.models.fast_layers import fuse_batch_norms
+from radtransfer.models.architecture import fuse_batch_norms
 
 
 def normalizing(**options):

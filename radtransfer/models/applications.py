@@ -1,29 +1,18 @@
-"""ConvNeXt-Tiny, a modern convolutional network without batch norm.
+"""Modern networks that `keras.applications` builds: EfficientNetV2-B0, and ConvNeXt-Tiny, which has no batch norm.
 
 References:
+    Tan, Le 2021, EfficientNetV2: Smaller Models and Faster Training (arXiv 2104.00298).
     Liu et al. 2022, A ConvNet for the 2020s (arXiv 2201.03545).
 """
 
 from typing import TYPE_CHECKING
 
-from radtransfer.models.backbone import Backbone
+from radtransfer.models.backbone import Backbone, keras_application
 
 if TYPE_CHECKING:
     import keras
 
-
-_DEPTHS = (3, 3, 9, 3)
-_BLOCKS = [
-    f"convnext_tiny_stage_{stage}_block_{block}" for stage, depth in enumerate(_DEPTHS) for block in range(depth)
-]
-
-
-def build_convnext_tiny(image: "keras.KerasTensor", pooling: str | None) -> "keras.Model":
-    from keras import applications
-
-    return applications.ConvNeXtTiny(
-        weights=None, include_top=False, input_tensor=image, pooling=pooling, include_preprocessing=False
-    )
+_BLOCKS = [f"convnext_tiny_stage_{stage}_block_{block}" for stage, n in enumerate((3, 3, 9, 3)) for block in range(n)]
 
 
 def channel_scale(
@@ -51,9 +40,28 @@ def residual_sum(
     return layers.Add(name=f"{_BLOCKS[block]}_add", dtype=dtype)(list(inputs))
 
 
+EFFICIENTNET_V2_B0 = Backbone(
+    name="efficientnet_v2_b0",
+    build=keras_application("EfficientNetV2B0", include_preprocessing=False),
+    # One stage per resolution, as in ResNet50: 1/2, 1/4, 1/8, 1/16, 1/32.
+    stages={
+        "stem": "stem_activation",
+        "stage1": "block2b_add",
+        "stage2": "block3b_add",
+        "stage3": "block5e_add",
+        "stage4": "top_activation",
+    },
+    preprocessing="torch",
+    parameters=5_919_312,
+    minimum_size=32,
+    batch_norm_momentum=0.9,
+    description="EfficientNetV2-B0: inverted bottlenecks with squeeze-and-excitation; ImageNet weights exist",
+    pretrained=True,
+)
+
 CONVNEXT_TINY = Backbone(
     name="convnext_tiny",
-    build=build_convnext_tiny,
+    build=keras_application("ConvNeXtTiny", include_preprocessing=False),
     stages={
         "stem": "convnext_tiny_stem_layernorm",
         "stage1": "convnext_tiny_stage_0_block_2_add",
@@ -66,7 +74,7 @@ CONVNEXT_TINY = Backbone(
     minimum_size=32,
     batch_norm_momentum=None,
     description="ConvNeXt-Tiny: depthwise 7×7 and layer norm, no batch norm; ImageNet weights exist",
-    application="ConvNeXtTiny",
+    pretrained=True,
     tail=("layer_normalization",),  # stands after the pooling
     replacements={"LayerScale": channel_scale, "Add": residual_sum},
 )
