@@ -14,15 +14,8 @@ from typing import TYPE_CHECKING, Any
 from radtransfer.evaluation.metrics import METRICS, stored_metrics
 from radtransfer.reports.arms import MOST_CLASSES, question
 from radtransfer.reports.collect import Arm, ArmDifference, ArmResults, ArmRun, LayerChange, Row, StepDifference
-from radtransfer.reports.figures import (
-    SimilarityCurve,
-    draw_auc_by_size,
-    draw_convergence,
-    draw_forest,
-    draw_gain,
-    filter_change,
-    similarity_curve,
-)
+from radtransfer.reports.figures import draw_auc_by_size, draw_convergence, draw_forest, draw_gain
+from radtransfer.reports.layer_figures import SimilarityCurve, filter_change, similarity_curve
 from radtransfer.reports.names import Subject, what_it_is
 from radtransfer.reports.page import Picture, Point, Table
 from radtransfer.reports.render import say
