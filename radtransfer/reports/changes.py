@@ -33,7 +33,7 @@ MOST_RUNS = 3
 MOST_FILTERS = 4
 """Arms whose filters are shown."""
 
-_T = TypeVar("_T")
+_Key, _T = TypeVar("_Key"), TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -78,103 +78,51 @@ def layer_changes(subject: Subject, progress: Progress) -> LayerChanges:
     wanted = subject.cca
     if wanted is None:
         wanted = {(f"{arm.name}@initial", arm.name): [(run, run) for run in arm.runs] for arm in subject.arms}
-    found, channels, notes = in_enough_channels(lambda settings: _compare_all(wanted, settings, progress))
+
+    def compare(sides: tuple[str, str], settings: "ComparisonSettings") -> tuple[list[LayerChange], list[str], bool]:
+        return _compare_sides(sides, wanted[sides][:MOST_RUNS], settings, progress)
+
+    def said(sides: tuple[str, str], failed: bool) -> str:
+        arm = sides[0].partition("@")[0]
+        if _is_own(sides):
+            return f"{arm} is not compared before and after training" if failed else f"{arm} before and after training"
+        return f"{' and '.join(sides)} are not compared" if failed else " and ".join(sides)
+
+    counted = lambda done: progress.count("networks compared", done, len(wanted))  # noqa: E731
+    found, channels, notes = _in_enough_channels(list(wanted), compare, said, counted)
     subject.notes.extend(notes)
-    own = {sides: changes for sides, changes in found.items() if _is_own(sides)}
-    return LayerChanges(
-        {sides[0].partition("@")[0]: changes for sides, changes in own.items()},
-        {sides: changes for sides, changes in found.items() if sides not in own},
-        channels,
-    )
+    own = {sides[0].partition("@")[0]: changes for sides, changes in found.items() if _is_own(sides)}
+    return LayerChanges(own, {sides: changes for sides, changes in found.items() if not _is_own(sides)}, channels)
 
 
-def in_enough_channels(
-    compare_all: "Callable[[ComparisonSettings], tuple[_T, list[str], bool]]", most: int = CHANNELS[0]
-) -> tuple[_T, int, list[str]]:
-    """What `compare_all` finds of as many channels as its images allow for, how many these are, and its notes.
+def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS[0]) -> "dict[str, Population]":
+    """Every pair of the first runs of an arm and of its random reference, by the arm's name.
+
+    Only arms that start from pretrained weights throughout, have a reference that differs in nothing but that it
+    starts at random, and at least two seeds, as it has; each with its first fold. What cannot be compared is noted.
 
     Args:
-        compare_all: Gives what it found, what it could not, and whether there were too few images for something.
-        most: Channels to begin with.
+        subject: What the report is about.
+        progress: Hears how far it is.
+        channels: Of a layer that CCA is computed of, to begin with.
     """
-    from radtransfer.similarity.compare import ComparisonSettings
-    from radtransfer.similarity.compare_layers import Sampling
+    wanted = dict(_starts_by_arm(subject))
+    if not wanted:
+        return {}
+    from radtransfer.similarity.population import compare_population
 
-    for dims in (dims for dims in CHANNELS if dims <= most):
-        found, notes, too_few = compare_all(ComparisonSettings(sampling=Sampling(dims=dims)))
-        if not too_few:
-            break
-    return found, dims, notes
+    def compare(name: str, settings: "ComparisonSettings") -> "tuple[Population, list[str], bool]":
+        starts = wanted[name]
+        found = compare_population(list(starts), settings, starts=starts, progress=progress)
+        return found, found.left_out, bool(found.few_rows)
 
+    def said(name: str, failed: bool) -> str:
+        return f"the seeds of {name}" + (" are not compared with each other" if failed else "")
 
-def _compare_all(
-    wanted: Mapping[tuple[str, str], Sequence[tuple[ArmRun, ArmRun]]],
-    settings: "ComparisonSettings",
-    progress: Progress,
-) -> tuple[dict[tuple[str, str], list[LayerChange]], list[str], bool]:
-    found, notes, too_few = {}, [], False
-    for number, (sides, runs) in enumerate(wanted.items(), start=1):
-        progress.count("networks compared", number, len(wanted))
-        try:
-            found[sides], left_out, few_rows = _compare_sides(sides, runs[:MOST_RUNS], settings, progress)
-            who = f"{sides[0].partition('@')[0]} before and after training" if _is_own(sides) else " and ".join(sides)
-            notes += [f"{who}: {text}" for text in left_out]
-            too_few = too_few or few_rows
-        except (RadtransferError, OSError) as error:
-            what = (
-                f"{sides[0].partition('@')[0]} is not compared before and after training"
-                if _is_own(sides)
-                else f"{' and '.join(sides)} are not compared"
-            )
-            notes.append(f"{what}: {error}")
-            too_few = too_few or isinstance(error, SimilarityError)
-        if too_few and settings.sampling.dims > min(CHANNELS):
-            break
-    return found, notes, too_few
-
-
-def _compare_sides(
-    sides: tuple[str, str], runs: Sequence[tuple[ArmRun, ArmRun]], settings: "ComparisonSettings", progress: Progress
-) -> tuple[list[LayerChange], list[str], bool]:
-    """All folds that both runs of each pair have; what is left out, and whether that is for want of rows."""
-    from radtransfer.similarity.compare import compare
-
-    moments = [side.partition("@")[2] or "final" for side in sides]
-    compared, left_out, few_rows = [], {}, False
-    for one, other in runs:
-        for fold in one.folds:
-            if fold.fold in {each.fold for each in other.folds}:
-                a, b = (f"{run.path}@{moment}" for run, moment in zip((one, other), moments, strict=True))
-                comparison = compare(a, b, replace(settings, folds=(fold.fold,)), progress=progress)
-                left_out |= dict.fromkeys(comparison.left_out)
-                few_rows = few_rows or bool(comparison.few_rows)
-                compared.append((fold.key, fold.fold, comparison.layers))
-    keys, folds, layers = zip(*compared, strict=True) if compared else ((), (), ())
-    return [_change(keys, folds, items) for items in zip(*layers, strict=True)], list(left_out), few_rows
-
-
-def _change(keys: Sequence[str], folds: Sequence[int], items: Sequence[Any]) -> LayerChange:
-    """The mean over trainings, and each one's value."""
-    by_training = {k: item.similarity for k, item in zip(keys, items, strict=True) if item.similarity is not None}
-    value = float(np.mean(list(by_training.values()))) if len(by_training) == len(items) else None
-    interval = None
-    if value is not None and all(item.ci95 is not None for item in items):
-        # Runs of one fold see the same images: their errors add up. Those of other folds are independent.
-        half = dict.fromkeys(folds, 0.0)
-        for fold, item in zip(folds, items, strict=True):
-            half[fold] += (item.ci95[1] - item.ci95[0]) / 2 / len(items)
-        error = float(np.sqrt(sum(each**2 for each in half.values())))
-        interval = (value - error, value + error)
-    chance = max(
-        (end for item in items for end in (item.null.closed_form, item.null.permuted) if end is not None), default=None
-    )
-    fewest = min(items, key=lambda item: item.rows)
-    return LayerChange(items[0].layer, value, interval, chance, fewest.dims, fewest.rows, by_training=by_training)
-
-
-def _is_own(sides: tuple[str, str]) -> bool:
-    arms, moments = zip(*(side.partition("@")[::2] for side in sides), strict=True)
-    return arms[0] == arms[1] and set(moments) == {"initial", ""}
+    counted = lambda done: progress.count("arms compared over seeds", done, len(wanted))  # noqa: E731
+    found, _, notes = _in_enough_channels(list(wanted), compare, said, counted, channels)
+    subject.notes.extend(notes)
+    return found
 
 
 def change_differences(subject: Subject, changes: Mapping[str, Sequence[LayerChange]]) -> list[dict[str, Any]]:
@@ -242,23 +190,85 @@ def filter_changes(arms: Sequence[Arm], notes: list[str]) -> "dict[str, Filters]
     return found
 
 
-def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS[0]) -> "dict[str, Population]":
-    """Every pair of the first runs of an arm and of its random reference, by the arm's name.
-
-    Only arms that start from pretrained weights throughout, have a reference that differs in nothing but that it
-    starts at random, and at least two seeds, as it has; each with its first fold. What cannot be compared is noted.
+def _in_enough_channels(
+    wanted: Sequence[_Key],
+    compare: "Callable[[_Key, ComparisonSettings], tuple[_T, list[str], bool]]",
+    said: Callable[[_Key, bool], str],
+    counted: Callable[[int], None],
+    most: int = CHANNELS[0],
+) -> tuple[dict[_Key, _T], int, list[str]]:
+    """What is found of as many channels as the images allow for in all of `wanted`, how many these are, and notes.
 
     Args:
-        subject: What the report is about.
-        progress: Hears how far it is.
-        channels: To begin with, as `in_enough_channels`.
+        wanted: What to compare.
+        compare: Gives what it found, what it left out, and whether there were too few images for something.
+        said: What was compared, or is not, in words.
+        counted: Hears the number of each.
+        most: Channels to begin with.
     """
-    wanted = dict(_starts_by_arm(subject))
-    if not wanted:
-        return {}
-    found, _, notes = in_enough_channels(lambda settings: _compare(wanted, settings, progress), channels)
-    subject.notes.extend(notes)
-    return found
+    from radtransfer.similarity.compare import ComparisonSettings
+    from radtransfer.similarity.compare_layers import Sampling
+
+    for dims in (dims for dims in CHANNELS if dims <= most):
+        found, notes, too_few = {}, [], False
+        for number, key in enumerate(wanted, start=1):
+            counted(number)
+            try:
+                found[key], left_out, few = compare(key, ComparisonSettings(sampling=Sampling(dims=dims)))
+                notes += [f"{said(key, False)}: {text}" for text in left_out]
+                too_few = too_few or few
+            except (RadtransferError, OSError) as error:
+                notes.append(f"{said(key, True)}: {error}")
+                too_few = too_few or isinstance(error, SimilarityError)
+            if too_few and dims > min(CHANNELS):
+                break
+        if not too_few:
+            break
+    return found, dims, notes
+
+
+def _compare_sides(
+    sides: tuple[str, str], runs: Sequence[tuple[ArmRun, ArmRun]], settings: "ComparisonSettings", progress: Progress
+) -> tuple[list[LayerChange], list[str], bool]:
+    """All folds that both runs of each pair have; what is left out, and whether that is for want of rows."""
+    from radtransfer.similarity.compare import compare
+
+    moments = [side.partition("@")[2] or "final" for side in sides]
+    compared, left_out, few_rows = [], {}, False
+    for one, other in runs:
+        for fold in one.folds:
+            if fold.fold in {each.fold for each in other.folds}:
+                a, b = (f"{run.path}@{moment}" for run, moment in zip((one, other), moments, strict=True))
+                comparison = compare(a, b, replace(settings, folds=(fold.fold,)), progress=progress)
+                left_out |= dict.fromkeys(comparison.left_out)
+                few_rows = few_rows or bool(comparison.few_rows)
+                compared.append((fold.key, fold.fold, comparison.layers))
+    keys, folds, layers = zip(*compared, strict=True) if compared else ((), (), ())
+    return [_change(keys, folds, items) for items in zip(*layers, strict=True)], list(left_out), few_rows
+
+
+def _change(keys: Sequence[str], folds: Sequence[int], items: Sequence[Any]) -> LayerChange:
+    """The mean over trainings, and each one's value."""
+    by_training = {k: item.similarity for k, item in zip(keys, items, strict=True) if item.similarity is not None}
+    value = float(np.mean(list(by_training.values()))) if len(by_training) == len(items) else None
+    interval = None
+    if value is not None and all(item.ci95 is not None for item in items):
+        # Runs of one fold see the same images: their errors add up. Those of other folds are independent.
+        half = dict.fromkeys(folds, 0.0)
+        for fold, item in zip(folds, items, strict=True):
+            half[fold] += (item.ci95[1] - item.ci95[0]) / 2 / len(items)
+        error = float(np.sqrt(sum(each**2 for each in half.values())))
+        interval = (value - error, value + error)
+    chance = max(
+        (end for item in items for end in (item.null.closed_form, item.null.permuted) if end is not None), default=None
+    )
+    fewest = min(items, key=lambda item: item.rows)
+    return LayerChange(items[0].layer, value, interval, chance, fewest.dims, fewest.rows, by_training=by_training)
+
+
+def _is_own(sides: tuple[str, str]) -> bool:
+    arms, moments = zip(*(side.partition("@")[::2] for side in sides), strict=True)
+    return arms[0] == arms[1] and set(moments) == {"initial", ""}
 
 
 def _starts_by_arm(subject: Subject) -> Iterator[tuple[str, dict[str, str]]]:
@@ -277,21 +287,3 @@ def _first_folds(arm: Arm) -> dict[str, str]:
     """The first fold of each run, and what it started from; the weights of an arm are called alike."""
     runs = arm.runs[:MOST_RUNS]
     return {f"{run.path}/fold_{run.folds[0].fold}": start_in_words(run.record, "pretrained") for run in runs}
-
-
-def _compare(
-    wanted: dict[str, dict[str, str]], settings: "ComparisonSettings", progress: Progress
-) -> "tuple[dict[str, Population], list[str], bool]":
-    from radtransfer.similarity.population import compare_population
-
-    found, notes, too_few = {}, [], False
-    for number, (name, starts) in enumerate(wanted.items(), start=1):
-        progress.count("arms compared over seeds", number, len(wanted))
-        try:
-            found[name] = compare_population(list(starts), settings, starts=starts, progress=progress)
-            notes += [f"the seeds of {name}: {text}" for text in found[name].left_out]
-            too_few = too_few or bool(found[name].few_rows)
-        except (RadtransferError, OSError) as error:
-            notes.append(f"the seeds of {name} are not compared with each other: {error}")
-            too_few = too_few or isinstance(error, SimilarityError)
-    return found, notes, too_few
