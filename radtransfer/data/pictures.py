@@ -28,8 +28,7 @@ from radtransfer.images.formats import ImageFacts
 from radtransfer.images.preprocessing import AUGMENTATIONS
 from radtransfer.images.refs import ImagePlace, read_contents, scaled
 from radtransfer.process import Progress, keras_defaults, usable_cores
-from radtransfer.reports.figures import SheetRow, draw_contact_sheet
-from radtransfer.reports.figures import shortened_contact_sheet as shortened
+from radtransfer.reports.figures import SheetRow, draw_contact_sheet, shortened_middle
 from radtransfer.reports.render import render
 
 SIDE = 144
@@ -237,7 +236,7 @@ def preview_data(config: Config, *, images: int, copies: int, progress: Progress
         ],
         heads=["as the network sees it", *(f"variation {number}" for number in range(1, copies + 1))],
         classes=table.classes,
-        title=f"{shortened(config.data.source, 60)}, {size} px, augmentation {augmentation}, seed {config.seed}",
+        title=f"{shortened_middle(config.data.source, 60)}, {size} px, augmentation {augmentation}, seed {config.seed}",
     )
 
 

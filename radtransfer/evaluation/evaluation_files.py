@@ -21,15 +21,8 @@ from radtransfer.evaluation.intervals import GRID, Curve, both_curves
 from radtransfer.evaluation.predict import csv_header, csv_line, predictions
 from radtransfer.evaluation.scoring import Scoring, class_questions, main_questions
 from radtransfer.files import whole_folder
-from radtransfer.reports.figures import (
-    Bins,
-    draw_confusion,
-    draw_precision_recall,
-    draw_reliability,
-    draw_roc,
-    save_figure,
-    shortened,
-)
+from radtransfer.reports.figures import save_figure, shortened
+from radtransfer.reports.result_figures import Bins, draw_confusion, draw_precision_recall, draw_reliability, draw_roc
 from radtransfer.runs.folder import write_json, write_rows
 
 FILES = (

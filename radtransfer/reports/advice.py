@@ -16,21 +16,12 @@ from pathlib import Path
 
 from radtransfer.data.splits import LEAK
 from radtransfer.pretrained.source import weights_cards
-from radtransfer.reports.collect import (
-    NETWORK,
-    SETTINGS,
-    Arm,
-    ArmDifference,
-    ArmResults,
-    ArmRun,
-    ArmSummary,
-    StepDifference,
-    groups_of,
-)
-from radtransfer.reports.names import started_from
+from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary, StepDifference, groups_of
+from radtransfer.reports.collect import Arm, ArmRun
 from radtransfer.reports.page import Point
 from radtransfer.reports.render import say
 from radtransfer.reports.statistics import more_trainings, verdict
+from radtransfer.reports.subject import NETWORK, SETTINGS, started_from
 
 HIGH_SIMILARITY = 0.8
 """Mean similarity of the layers to their start from which a network is said to have stayed like it."""

@@ -1,8 +1,4 @@
-"""What the page of published results is made of.
-
-The lines of a published CSV file: each knows its number, and what is wrong with it is said with it.
-
-Results of a transfer study as Juodelyte et al. publish theirs: CSV files of one folder, known by their names.
+"""Results of a transfer study as Juodelyte et al. publish theirs: CSV files of one folder, and what they say as rows.
 
 AUC.csv            target, source, freeze, fold, AUC
 CCA_<target>.csv   model1, model2, fold, (stimuli), and a column per layer
@@ -13,20 +9,19 @@ that is missing (empty, NaN) is left out with a note, and so is a repeated line.
 
 References:
     Juodelyte, Jiménez-Sánchez and Cheplygina 2023 (arXiv 2302.08272), results/ of DovileDo/revisiting-transfer.
-
-What the published files say, as rows: AUC, differences, CCA, prediction similarity, and similarity against gain.
 """
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from radtransfer.errors import DataError
 from radtransfer.reports.statistics import (
     GainPoint,
+    Interval,
     fit_line,
     fit_within,
     fold_difference,
@@ -35,115 +30,21 @@ from radtransfer.reports.statistics import (
     spread,
 )
 
+RANDOM = "random"
+"""The source of networks that were not pretrained."""
+
+UNFROZEN, FROZEN = "freezeFalse", "freezeTrue"
+
 LAYER = re.compile(r"(conv|block|stem|stage|layer|mixed)[_-]?\d*|conv\d_\w+")
 """Names of columns that are layers."""
 
+_CCA_FILE = re.compile(r"CCA_(.+)\.csv")
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "-"}
 
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a file: its number, counted from 1 with the header, and its fields by column, without blanks."""
-
-    path: Path
-    number: int
-    fields: dict[str, str]
-
-    def text(self, column: str) -> str:
-        """A name; raises DataError where there is none."""
-        if not self.fields[column]:
-            raise self.error(f"column {column!r} is empty")
-        return self.fields[column]
-
-    def share(self, column: str) -> float | None:
-        """A number from 0 to 1; None where it is missing."""
-        text = self.fields[column]
-        if text.lower() in _MISSING:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("inf")
-        if not -1e-6 <= value <= 1 + 1e-6:
-            raise self.error(f"expected a number from 0 to 1 in column {column!r}, received {text!r}")
-        return min(max(value, 0.0), 1.0)
-
-    def error(self, what: str) -> DataError:
-        """What to raise: `what` is wrong with the line."""
-        return DataError(f"{self.path}, line {self.number}: {what}. Correct the line.")
+Row = dict[str, Any]
 
 
-class Once:
-    """Sees to it that each line counts once."""
-
-    def __init__(self, path: Path, notes: list[str]):
-        self.path, self.notes, self.seen = path, notes, {}
-
-    def new(self, line: Line, key: tuple, value: object) -> bool:
-        """Whether the line has a value and its key is met for the first time.
-
-        Raises:
-            DataError: The key was met with another value.
-        """
-        where = f"{self.path.name}, line {line.number} ({', '.join(filter(None, key))})"
-        if value is None:
-            self.notes.append(f"{where}: no value; left out")
-            return False
-        if key not in self.seen:
-            self.seen[key] = (line.number, value)
-            return True
-        first, before = self.seen[key]
-        if before != value:
-            raise line.error(f"{', '.join(filter(None, key))} stands in line {first} already, with another value")
-        self.notes.append(f"{where}: repeats line {first}; counted once")
-        return False
-
-
-def read_lines(
-    path: Path, columns: Sequence[str], notes: list[str], *, also: Sequence[str] = ()
-) -> tuple[Iterator[Line], list[str]]:
-    """The lines of a CSV file that are not blank, and its header; notes the columns that say nothing to us."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.reader(handle)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV file in UTF-8; it cannot be read ({error}).") from None
-    missing = [name for name in columns if name not in header]
-    if missing:
-        has = ", ".join(filter(None, header)) or "nothing"
-        raise DataError(
-            f"{path}: expected the columns {', '.join(columns)}; {', '.join(missing)} missing. It has {has}."
-        )
-    twice = sorted({name for name in header if name and header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: the column {', '.join(twice)} stands there twice. Name each column once.")
-    unknown = [name for name in header if name not in (*columns, *also) and not (also and LAYER.fullmatch(name))]
-    if any(unknown):
-        notes.append(f"{path.name}: columns not used: {', '.join(filter(None, unknown))}")
-    if not any(text.strip() for _, row in rows for text in row):
-        notes.append(f"{path.name}: no line below the header")
-    return _checked(path, header, rows), header
-
-
-def _checked(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> Iterator[Line]:
-    for number, row in rows:
-        if not any(text.strip() for text in row):
-            continue
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}, line {number}: expected {len(header)} fields, as the header has, received {len(row)}. "
-                "Correct the line."
-            )
-        yield Line(path, number, dict(zip(header, (text.strip() for text in row), strict=True)))
-
-
-_CCA_FILE = re.compile(r"CCA_(.+)\.csv")
-
-
-@dataclass(frozen=True)
-class Auc:
+class Auc(NamedTuple):
     """The AUC of one fold."""
 
     target: str
@@ -153,13 +54,13 @@ class Auc:
     value: float
 
 
-@dataclass(frozen=True)
-class LayerPair:
+class LayerPair(NamedTuple):
     """Two networks compared layer by layer, on one fold; `values` leaves out the layers that have none.
 
     Attributes:
         target: Of the file.
         model1, model2: `<target>-<source>-<freeze>` after fine-tuning, `<source>` or `random` before it.
+        fold: Which.
         stimuli: The images on which they were compared; empty where the file does not say.
         values: CCA by layer, 0–1.
     """
@@ -171,9 +72,13 @@ class LayerPair:
     stimuli: str
     values: dict[str, float]
 
+    @property
+    def is_own_start(self) -> bool:
+        """Whether it is a network trained as a whole and what that started from."""
+        return self.model1 == f"{self.target}-{self.model2}-{UNFROZEN}"
 
-@dataclass(frozen=True)
-class PredictionPair:
+
+class PredictionPair(NamedTuple):
     """How often two networks are right or wrong together: `prob` is "real" (observed) or "rand" (by chance)."""
 
     target: str
@@ -187,16 +92,7 @@ class PredictionPair:
 
 @dataclass
 class Published:
-    """What a folder holds.
-
-    Attributes:
-        folder: Which.
-        auc, pairs, predictions: The lines, in the order of the files.
-        layers: In the order of the columns.
-        files: What was read.
-        ignored: Names of the other files and folders.
-        notes: What was left out, and why.
-    """
+    """What a folder holds: its lines in the order of the files, and what was read, ignored and left out."""
 
     folder: Path
     auc: list[Auc] = field(default_factory=list)
@@ -240,67 +136,14 @@ def read_published(folder: Path) -> Published:
     return found
 
 
-def _read_auc(path: Path, found: Published) -> None:
-    lines, _ = read_lines(path, ("target", "source", "freeze", "fold", "AUC"), found.notes)
-    once = Once(path, found.notes)
-    for line in lines:
-        key = tuple(line.text(name) for name in ("target", "source", "freeze", "fold"))
-        value = line.share("AUC")
-        if once.new(line, key, value):
-            found.auc.append(Auc(*key, value))
-
-
-def _read_predictions(path: Path, found: Published) -> None:
-    names = ("target", "model1", "model2", "freeze", "fold", "prob")
-    lines, _ = read_lines(path, (*names, "value"), found.notes)
-    once = Once(path, found.notes)
-    for line in lines:
-        key = tuple(line.text(name) for name in names)
-        if key[-1] not in ("real", "rand"):
-            raise line.error(f"expected 'real' or 'rand' in column 'prob', received {key[-1]!r}")
-        value = line.share("value")
-        if once.new(line, key, value):
-            found.predictions.append(PredictionPair(*key, value))
-
-
-def _read_pairs(path: Path, target: str, found: Published) -> None:
-    lines, header = read_lines(path, ("model1", "model2", "fold"), found.notes, also=("stimuli",))
-    layers = [name for name in header if LAYER.fullmatch(name)]
-    if not layers:
-        raise DataError(f"{path}: expected columns of layers such as conv1, block1. Received: {', '.join(header)}.")
-    found.layers += [name for name in layers if name not in found.layers]
-    once = Once(path, found.notes)
-    for line in lines:
-        key = (line.text("model1"), line.text("model2"), line.text("fold"), line.fields.get("stimuli", ""))
-        values = {layer: line.share(layer) for layer in layers}
-        kept = {layer: value for layer, value in values.items() if value is not None}
-        missing = [layer for layer in layers if layer not in kept]
-        if missing and kept:
-            found.notes.append(f"{path.name}, line {line.number}: no value of {', '.join(missing)}; left out")
-        if once.new(line, key, tuple(values.items()) if kept else None):
-            found.pairs.append(LayerPair(target, *key, kept))
-
-
-RANDOM = "random"
-"""The source of networks that were not pretrained."""
-
-UNFROZEN, FROZEN = "freezeFalse", "freezeTrue"
-
-Row = dict[str, Any]
-
-
 def auc_rows(found: Published) -> list[Row]:
     """Mean, sd and number of folds of every target, source and freeze."""
     values: dict[tuple, list[float]] = {}
     for item in found.auc:
         values.setdefault((item.target, item.source, item.freeze), []).append(item.value)
-    rows = []
-    for (target, source, freeze), aucs in values.items():
-        found_spread = spread(aucs)
-        names = {"target": target, "source": source, "freeze": freeze}
-        rows.append(names | {"mean": found_spread.mean, "sd": found_spread.sd, "n": found_spread.n})
-    place = {target: number for number, target in enumerate(found.targets)}
-    return sorted(rows, key=lambda row: place[row["target"]])
+    rows = [dict(zip(("target", "source", "freeze"), key, strict=True)) | _spread(v) for key, v in values.items()]
+    targets = found.targets
+    return sorted(rows, key=lambda row: targets.index(row["target"]))
 
 
 def difference_rows(found: Published) -> list[Row]:
@@ -322,44 +165,35 @@ def difference_rows(found: Published) -> list[Row]:
     return rows
 
 
-@dataclass(frozen=True)
-class PairKind:
-    """What two compared networks are to each other; `title` is what a figure calls them."""
-
-    kind: str
-    title: str
-
-
-def pair_kind(pair: LayerPair) -> PairKind:
-    """Sorts a pair by what its networks are: starts, a network and its own start, two sources, frozen or not."""
+def pair_kind(pair: LayerPair) -> tuple[str, str]:
+    """What two compared networks are to each other (starts, own start, sources, frozen, random), and a title for it."""
     (source1, freeze1), (source2, freeze2) = (_parts(model, pair.target) for model in (pair.model1, pair.model2))
+    frozen = ", frozen" if FROZEN in (freeze1, freeze2) else ""
     if not freeze1 and not freeze2:
-        return PairKind("starts", f"{source1} – {source2}, before")
+        return "starts", f"{source1} – {source2}, before"
     if freeze1 and freeze2:
         if source1 == source2:
-            return PairKind("frozen", f"{source1}, unfrozen – frozen")
-        return PairKind("sources", f"{source1} – {source2}, after{_frozen(freeze1)}")
-    source, freeze, start = (source1, freeze1, source2) if freeze1 else (source2, freeze2, source1)
+            return "frozen", f"{source1}, unfrozen – frozen"
+        return "sources", f"{source1} – {source2}, after{', frozen' if freeze1 == FROZEN else ''}"
+    source, start = (source1, source2) if freeze1 else (source2, source1)
     if source == start:
-        return PairKind("own start", f"{source}, before – after{_frozen(freeze)}")
-    return PairKind("random" if start == RANDOM else "other", f"{source} after{_frozen(freeze)} – {start}")
+        return "own start", f"{source}, before – after{frozen}"
+    return "random" if start == RANDOM else "other", f"{source} after{frozen} – {start}"
 
 
 def cca_rows(found: Published) -> list[Row]:
     """Mean and sd over folds of every pair and layer."""
     values: dict[tuple, list[float]] = {}
-    kinds: dict[tuple, PairKind] = {}
     for pair in found.pairs:
-        kinds[pair.target, pair.model1, pair.model2] = pair_kind(pair)
+        kind, title = pair_kind(pair)
         for layer in found.layers:
             if layer in pair.values:
-                values.setdefault((pair.target, pair.model1, pair.model2, layer), []).append(pair.values[layer])
+                key = (pair.target, kind, title, pair.model1, pair.model2, layer)
+                values.setdefault(key, []).append(pair.values[layer])
     rows = []
-    for (target, model1, model2, layer), scores in values.items():
-        kind, found_spread = kinds[target, model1, model2], spread(scores)
-        names = {"target": target, "kind": kind.kind, "pair": kind.title, "model1": model1, "model2": model2}
-        figures = {"mean": found_spread.mean, "sd": found_spread.sd, "n": found_spread.n}
-        rows.append(names | {"layer": layer} | figures)
+    for (target, kind, title, model1, model2, layer), scores in values.items():
+        names = {"target": target, "kind": kind, "pair": title, "model1": model1, "model2": model2}
+        rows.append(names | {"layer": layer} | _spread(scores))
     return rows
 
 
@@ -368,15 +202,15 @@ def prediction_rows(found: Published) -> list[Row]:
     values: dict[tuple, dict[str, dict[str, float]]] = {}
     for item in found.predictions:
         key = (item.target, item.model1, item.model2, item.freeze)
-        values.setdefault(key, {}).setdefault(item.prob, {})[item.fold] = item.value
+        values.setdefault(key, {"real": {}, "rand": {}})[item.prob][item.fold] = item.value
     rows = []
     for (target, model1, model2, freeze), by_prob in values.items():
-        real, rand = by_prob.get("real", {}), by_prob.get("rand", {})
-        row = {"target": target, "model1": model1, "model2": model2, "freeze": freeze}
-        for name, folds in (("real", real), ("rand", rand)):
-            row |= {f"{name}_mean": spread(list(folds.values())).mean, f"{name}_sd": spread(list(folds.values())).sd}
-        excess = fold_difference(real, rand)
+        row: Row = {"target": target, "model1": model1, "model2": model2, "freeze": freeze}
+        for name, folds in by_prob.items():
+            of_folds = spread(list(folds.values()))
+            row |= {f"{name}_mean": of_folds.mean, f"{name}_sd": of_folds.sd}
         row |= {"excess": None, "excess_ci95": None, "n": 0}
+        excess = fold_difference(by_prob["real"], by_prob["rand"])
         if excess is not None:
             row |= {"excess": excess.mean, "excess_ci95": _list(excess.ci95), "n": excess.n}
         rows.append(row)
@@ -385,10 +219,9 @@ def prediction_rows(found: Published) -> list[Row]:
 
 def gain_sources(found: Published) -> list[str]:
     """Sources of networks that are compared with their own start, in the order of the AUC file."""
-    known = list(dict.fromkeys(item.source for item in found.auc))
-    paired = [pair.model2 for pair in found.pairs if _is_own_start(pair)]
-    names = dict.fromkeys((*(source for source in known if source in paired), *paired))
-    return [source for source in names if source != RANDOM]
+    paired = dict.fromkeys(pair.model2 for pair in found.pairs if pair.is_own_start)
+    known = dict.fromkeys(item.source for item in found.auc if item.source in paired)
+    return [source for source in known | paired if source != RANDOM]
 
 
 def gain_points(found: Published) -> tuple[dict[tuple[str, str], list[GainPoint]], list[str]]:
@@ -401,11 +234,10 @@ def gain_points(found: Published) -> tuple[dict[tuple[str, str], list[GainPoint]
     points = {(source, layer): [] for source in gain_sources(found) for layer in found.layers}
     missing: dict[str, list[str]] = {}
     for pair in _own_starts(found.pairs):
-        place = f"{pair.target}, {pair.model2}"
         auc, of_random = aucs.get((pair.target, pair.model2, pair.fold)), aucs.get((pair.target, RANDOM, pair.fold))
         if auc is None or not of_random:
             what = "AUC" if auc is None else "AUC of random initialization" + ("" if of_random is None else " above 0")
-            missing.setdefault(f"{place}: no {what} in", []).append(pair.fold)
+            missing.setdefault(f"{pair.target}, {pair.model2}: no {what} in", []).append(pair.fold)
             continue
         gain = relative_gain(auc, of_random)
         for layer, similarity in pair.values.items():
@@ -441,33 +273,28 @@ def gain_rows(found: Published) -> tuple[list[Row], list[str]]:
     return rows, notes
 
 
-def _own_starts(pairs: Iterable[LayerPair]) -> list[LayerPair]:
+def _own_starts(pairs: Sequence[LayerPair]) -> list[LayerPair]:
     """Fine-tuned networks and their own start: a line per target, source and fold, on the target's own images."""
     chosen: dict[tuple, LayerPair] = {}
     for pair in pairs:
         key = (pair.target, pair.model2, pair.fold)
-        if _is_own_start(pair) and (key not in chosen or pair.stimuli == pair.target):
+        if pair.is_own_start and (key not in chosen or pair.stimuli == pair.target):
             chosen[key] = pair
     return [pair for pair in chosen.values() if pair.model2 != RANDOM]
 
 
 def _unused(found: Published) -> list[str]:
     used = _own_starts(found.pairs)
-    foreign = sorted({pair.target for pair in found.pairs} - {pair.target for pair in used})
     notes = [
         f"similarity against gain: CCA_{target}.csv has no {target}-<source>-{UNFROZEN} with its <source>"
-        for target in foreign
+        for target in sorted({pair.target for pair in found.pairs} - {pair.target for pair in used})
     ]
-    left = [pair for pair in found.pairs if _is_own_start(pair) and pair.model2 != RANDOM and pair not in used]
-    for pair in left:
-        notes.append(f"similarity against gain, {pair.model1}, {pair.fold}: stimuli {pair.stimuli!r} left out")
+    for pair in found.pairs:
+        if pair.is_own_start and pair.model2 != RANDOM and pair not in used:
+            notes.append(f"similarity against gain, {pair.model1}, {pair.fold}: stimuli {pair.stimuli!r} left out")
     if found.auc and not found.pairs:
         notes.append("similarity against gain: no CCA_<target>.csv")
     return notes
-
-
-def _is_own_start(pair: LayerPair) -> bool:
-    return pair.model1 == f"{pair.target}-{pair.model2}-{UNFROZEN}"
 
 
 def _parts(model: str, target: str) -> tuple[str, str]:
@@ -478,9 +305,133 @@ def _parts(model: str, target: str) -> tuple[str, str]:
     return model, ""
 
 
-def _frozen(freeze: str) -> str:
-    return ", frozen" if freeze == FROZEN else ""
+def _spread(values: Sequence[float]) -> Row:
+    found = spread(values)
+    return {"mean": found.mean, "sd": found.sd, "n": found.n}
 
 
-def _list(interval: tuple[float, float] | None) -> list[float] | None:
+def _list(interval: Interval | None) -> list[float] | None:
     return None if interval is None else list(interval)
+
+
+class _Line(NamedTuple):
+    """A line of a file: its number, counted from 1 with the header, and its fields by column, without blanks."""
+
+    path: Path
+    number: int
+    fields: dict[str, str]
+
+    def names(self, columns: Sequence[str]) -> tuple[str, ...]:
+        for column in columns:
+            if not self.fields[column]:
+                raise self.error(f"column {column!r} is empty")
+        return tuple(self.fields[column] for column in columns)
+
+    def share(self, column: str) -> float | None:
+        """A number from 0 to 1; None where it is missing."""
+        text = self.fields[column]
+        if text.lower() in _MISSING:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("inf")
+        if not -1e-6 <= value <= 1 + 1e-6:
+            raise self.error(f"expected a number from 0 to 1 in column {column!r}, received {text!r}")
+        return min(max(value, 0.0), 1.0)
+
+    def is_new(self, key: tuple[str, ...], value: object, seen: dict, notes: list[str]) -> bool:
+        """Whether the line has a value and its key is met for the first time; a key with two values is an error."""
+        named = ", ".join(filter(None, key))
+        where = f"{self.path.name}, line {self.number} ({named})"
+        if value is None:
+            notes.append(f"{where}: no value; left out")
+            return False
+        first, before = seen.setdefault(key, (self.number, value))
+        if before != value:
+            raise self.error(f"{named} stands in line {first} already, with another value")
+        if first != self.number:
+            notes.append(f"{where}: repeats line {first}; counted once")
+        return first == self.number
+
+    def error(self, what: str) -> DataError:
+        return DataError(f"{self.path}, line {self.number}: {what}. Correct the line.")
+
+
+def _read_auc(path: Path, found: Published) -> None:
+    names, seen = ("target", "source", "freeze", "fold"), {}
+    lines, _ = _read_lines(path, (*names, "AUC"), found.notes)
+    for line in lines:
+        key, value = line.names(names), line.share("AUC")
+        if line.is_new(key, value, seen, found.notes):
+            found.auc.append(Auc(*key, value))
+
+
+def _read_predictions(path: Path, found: Published) -> None:
+    names, seen = ("target", "model1", "model2", "freeze", "fold", "prob"), {}
+    lines, _ = _read_lines(path, (*names, "value"), found.notes)
+    for line in lines:
+        key = line.names(names)
+        if key[-1] not in ("real", "rand"):
+            raise line.error(f"expected 'real' or 'rand' in column 'prob', received {key[-1]!r}")
+        value = line.share("value")
+        if line.is_new(key, value, seen, found.notes):
+            found.predictions.append(PredictionPair(*key, value))
+
+
+def _read_pairs(path: Path, target: str, found: Published) -> None:
+    names, seen = ("model1", "model2", "fold"), {}
+    lines, header = _read_lines(path, names, found.notes, also=("stimuli",))
+    layers = [name for name in header if LAYER.fullmatch(name)]
+    if not layers:
+        raise DataError(f"{path}: expected columns of layers such as conv1, block1. Received: {', '.join(header)}.")
+    found.layers += [name for name in layers if name not in found.layers]
+    for line in lines:
+        key = (*line.names(names), line.fields.get("stimuli", ""))
+        values = {layer: line.share(layer) for layer in layers}
+        kept = {layer: value for layer, value in values.items() if value is not None}
+        if kept and len(kept) < len(layers):
+            missing = ", ".join(layer for layer in layers if layer not in kept)
+            found.notes.append(f"{path.name}, line {line.number}: no value of {missing}; left out")
+        if line.is_new(key, tuple(values.items()) if kept else None, seen, found.notes):
+            found.pairs.append(LayerPair(target, *key, kept))
+
+
+def _read_lines(
+    path: Path, columns: Sequence[str], notes: list[str], *, also: Sequence[str] = ()
+) -> tuple[Iterator[_Line], list[str]]:
+    """The lines of a CSV file that are not blank, and its header; notes the columns that say nothing to us."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.reader(handle)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [(reader.line_num, [text.strip() for text in row]) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: expected a CSV file in UTF-8; it cannot be read ({error}).") from None
+    missing = [name for name in columns if name not in header]
+    if missing:
+        has = ", ".join(filter(None, header)) or "nothing"
+        raise DataError(
+            f"{path}: expected the columns {', '.join(columns)}; {', '.join(missing)} missing. It has {has}."
+        )
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: the column {', '.join(twice)} stands there twice. Name each column once.")
+    unknown = [name for name in header if name not in (*columns, *also) and not (also and LAYER.fullmatch(name))]
+    if any(unknown):
+        notes.append(f"{path.name}: columns not used: {', '.join(filter(None, unknown))}")
+    if not any(text for _, row in rows for text in row):
+        notes.append(f"{path.name}: no line below the header")
+    return _checked(path, header, rows), header
+
+
+def _checked(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> Iterator[_Line]:
+    for number, row in rows:
+        if not any(row):
+            continue
+        if len(row) != len(header):
+            raise DataError(
+                f"{path}, line {number}: expected {len(header)} fields, as the header has, received {len(row)}. "
+                "Correct the line."
+            )
+        yield _Line(path, number, dict(zip(header, row, strict=True)))

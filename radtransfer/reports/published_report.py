@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from radtransfer.reports.figures import draw_by_group, draw_gain, draw_layer_panels
+from radtransfer.reports.figures import draw_by_group, draw_gain
+from radtransfer.reports.layer_figures import draw_layer_panels
 from radtransfer.reports.page import Picture, Point, Report, Table, write_report
 from radtransfer.reports.published import (
     FROZEN,

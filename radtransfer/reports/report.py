@@ -9,26 +9,27 @@ from radtransfer.process import Progress
 from radtransfer.reports import sections
 from radtransfer.reports.advice import advice, leak_points, one_arm
 from radtransfer.reports.arms import (
+    ArmResults,
     PredictionShelf,
-    check_one_question,
     compare_arms,
-    question,
-    seed_pairs,
+    step_differences,
+    step_rows,
     summarize_arms,
+    usual_threshold,
+    watched_curves,
 )
-from radtransfer.reports.collect import ArmResults, step_differences, step_rows, usual_threshold, watched_curves
-from radtransfer.reports.figures import set_subject
-from radtransfer.reports.names import (
+from radtransfer.reports.changes import (
     LayerChanges,
-    Subject,
     change_differences,
     filter_changes,
-    find_subject,
     gain_points,
     layer_changes,
+    seed_pairs,
 )
+from radtransfer.reports.figures import set_subject
 from radtransfer.reports.page import Picture, Point, Report, write_report
 from radtransfer.reports.render import say
+from radtransfer.reports.subject import Subject, check_one_question, find_subject, question
 
 if TYPE_CHECKING:
     from radtransfer.similarity.compare_weights import Filters

@@ -12,18 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radtransfer.evaluation.metrics import METRICS, stored_metrics
-from radtransfer.reports.arms import MOST_CLASSES, question
-from radtransfer.reports.collect import Arm, ArmDifference, ArmResults, ArmRun, LayerChange, Row, StepDifference
-from radtransfer.reports.figures import (
-    SimilarityCurve,
-    draw_auc_by_size,
-    draw_convergence,
-    draw_forest,
-    draw_gain,
-    filter_change,
-    similarity_curve,
-)
-from radtransfer.reports.names import Subject, what_it_is
+from radtransfer.reports.arms import ArmDifference, ArmResults, StepDifference
+from radtransfer.reports.changes import LayerChange
+from radtransfer.reports.collect import Arm, ArmRun, Row
+from radtransfer.reports.figures import draw_auc_by_size, draw_convergence, draw_forest, draw_gain
+from radtransfer.reports.layer_figures import SimilarityCurve, filter_change, similarity_curve
 from radtransfer.reports.page import Picture, Point, Table
 from radtransfer.reports.render import say
 from radtransfer.reports.statistics import (
@@ -37,6 +30,7 @@ from radtransfer.reports.statistics import (
     plain_interval,
     signed,
 )
+from radtransfer.reports.subject import MOST_CLASSES, Subject, question, what_it_is
 from radtransfer.runs.folder import read_folds
 from radtransfer.runs.read import reading
 from radtransfer.similarity.population import draw_groups, draw_training

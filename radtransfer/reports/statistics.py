@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Interval = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Spread:

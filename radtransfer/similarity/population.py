@@ -27,17 +27,17 @@ import numpy as np
 from radtransfer.errors import ConfigError, RunError
 from radtransfer.files import whole_folder
 from radtransfer.process import Progress
-from radtransfer.reports.figures import (
+from radtransfer.reports.figures import save_figure
+from radtransfer.reports.layer_figures import (
     Panel,
+    SimilarityCurve,
     before_after,
     filter_change,
     layer_change,
-    prediction_agreement,
-    save_figure,
     similarity_curve,
     similarity_heat_map,
 )
-from radtransfer.reports.figures import SimilarityCurve as Curve
+from radtransfer.reports.result_figures import prediction_agreement
 from radtransfer.runs.folder import find_fold, finished_folds, read_run, write_json, write_rows
 from radtransfer.runs.read import depth_in_words, network_in_words, start_in_words, weights_in_words
 from radtransfer.similarity import SIMILARITIES
@@ -362,12 +362,12 @@ def draw_training(population: "Population", kind: str) -> "Figure":
     )
 
 
-def _curve(groups: Sequence["Group"]) -> Curve:
+def _curve(groups: Sequence["Group"]) -> SimilarityCurve:
     """The mean after training, give or take the standard deviation over pairs."""
     values = np.array([group.final for group in groups], float)
     sd = np.array([group.sd for group in groups], float)
     nothing = [np.nan] * len(groups)
-    return Curve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing)
+    return SimilarityCurve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing)
 
 
 # These modules import TensorFlow, which the comparison of predictions does without.
@@ -449,11 +449,11 @@ def _measure(comparison: "Comparison") -> str:
     return f"{what},\nbefore and after training" if of_itself else what
 
 
-def _curve_comparison_files(items: list["LayerSimilarity"]) -> Curve:
+def _curve_comparison_files(items: list["LayerSimilarity"]) -> SimilarityCurve:
     # The larger of the two that is known; NaN where none is.
     chance = np.fmax(*np.array([[item.null.closed_form, item.null.permuted] for item in items], float).T)
     intervals = np.array([item.ci95 or (np.nan, np.nan) for item in items])
-    return Curve(
+    return SimilarityCurve(
         values=[np.nan if item.similarity is None else item.similarity for item in items],
         low=intervals[:, 0].tolist(),
         high=intervals[:, 1].tolist(),

@@ -27,7 +27,8 @@ from radtransfer.models.classifier import build_classifier
 from radtransfer.models.layers import convolution_kernels
 from radtransfer.pretrained.match import PretrainedWeights
 from radtransfer.process import Progress, keras_defaults, versions
-from radtransfer.reports.figures import draw_filters, save_figure
+from radtransfer.reports.figures import save_figure
+from radtransfer.reports.layer_figures import draw_filters
 from radtransfer.runs.folder import run_folder, whole_file
 from radtransfer.training.batch_norm import IMAGES, trainable_batch_norms
 from radtransfer.training.context import TrainingContext

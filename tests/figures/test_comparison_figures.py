@@ -1,21 +1,21 @@
 import numpy as np
 import pytest
 
-from radtransfer.reports.figures import SimilarityCurve as Curve
-from radtransfer.reports.figures import (
+from radtransfer.reports.figures import save_figure
+from radtransfer.reports.layer_figures import (
+    SimilarityCurve,
     filter_change,
     layer_change,
-    prediction_agreement,
-    save_figure,
     similarity_curve,
     similarity_heat_map,
 )
+from radtransfer.reports.result_figures import prediction_agreement
 
 NAN = float("nan")
 
 
 def test_a_curve_shows_values_interval_and_chance_and_survives_what_is_missing(tmp_path):
-    curve = Curve([0.9, 0.5], [0.85, NAN], [0.95, NAN], [0.2, NAN])
+    curve = SimilarityCurve([0.9, 0.5], [0.85, NAN], [0.95, NAN], [0.2, NAN])
     figure = similarity_curve(["stem", "stage1"], {"cca": curve, "cka": curve}, measure="similarity")
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["stem", "stage1"]
@@ -25,9 +25,11 @@ def test_a_curve_shows_values_interval_and_chance_and_survives_what_is_missing(t
 
 def test_the_band_of_chance_is_the_same_of_one_curve_and_of_all_together():
     nothing = [NAN, NAN]
-    own = similarity_curve(["a", "b"], {"x": Curve([0.9, 0.5], nothing, nothing, [0.2, 0.1])}, measure="mean CCA")
+    own = similarity_curve(
+        ["a", "b"], {"x": SimilarityCurve([0.9, 0.5], nothing, nothing, [0.2, 0.1])}, measure="mean CCA"
+    )
     joint = similarity_curve(
-        ["a", "b"], {"x": Curve([0.9, 0.5], nothing, nothing, nothing)}, measure="mean CCA", chance=[0.2, 0.1]
+        ["a", "b"], {"x": SimilarityCurve([0.9, 0.5], nothing, nothing, nothing)}, measure="mean CCA", chance=[0.2, 0.1]
     )
     bands = [figure.axes[0].collections[0].get_paths()[0].vertices for figure in (own, joint)]
     assert (bands[0] == bands[1]).all()
@@ -38,7 +40,7 @@ def test_the_band_of_chance_is_the_same_of_one_curve_and_of_all_together():
 def test_a_network_of_many_layers_gets_fewer_labels(tmp_path):
     names = [f"layer_{i}" for i in range(100)]
     ones = [0.5] * 100
-    axes = similarity_curve(names, {"cca": Curve(ones, ones, ones, ones)}, measure="similarity").axes[0]
+    axes = similarity_curve(names, {"cca": SimilarityCurve(ones, ones, ones, ones)}, measure="similarity").axes[0]
     assert 10 <= len(axes.get_xticks()) <= 24
 
 

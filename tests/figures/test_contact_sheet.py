@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.reports.figures import COLORS, SheetRow, draw_contact_sheet, save_figure
-from radtransfer.reports.figures import shortened_contact_sheet as shortened
+from radtransfer.reports.figures import COLORS, SheetRow, draw_contact_sheet, save_figure, shortened_middle
 
 
 def test_there_is_a_cell_for_each_picture_and_names_are_plain_text(tmp_path):
@@ -21,7 +20,7 @@ def test_there_is_a_cell_for_each_picture_and_names_are_plain_text(tmp_path):
 
 @pytest.mark.parametrize("letters", [3, 4, 9, 10])
 def test_long_names_keep_both_ends(letters):
-    short = shortened("abcdefghijkl", letters)
+    short = shortened_middle("abcdefghijkl", letters)
     assert len(short) == letters
     assert short[0] == "a" and short[-1] == "l" and "…" in short
-    assert shortened("abc", letters) == "abc"
+    assert shortened_middle("abc", letters) == "abc"

@@ -1,14 +1,8 @@
 import numpy as np
 import pytest
 
-from radtransfer.reports.figures import (
-    Bins,
-    draw_confusion,
-    draw_precision_recall,
-    draw_reliability,
-    draw_roc,
-    save_figure,
-)
+from radtransfer.reports.figures import save_figure
+from radtransfer.reports.result_figures import Bins, draw_confusion, draw_precision_recall, draw_reliability, draw_roc
 
 GRID = np.linspace(0, 1, 5)
 BAND = ([0.1] * 5, [0.9] * 5)

@@ -1,7 +1,7 @@
 import numpy as np
 
-from radtransfer.reports.figures import GAP_FILTERS as GAP
-from radtransfer.reports.figures import filter_grid, mean_curve
+from radtransfer.reports.figures import mean_curve
+from radtransfer.reports.layer_figures import GAP, filter_grid
 
 
 def test_every_filter_stands_in_the_grid_scaled_to_its_own_range():

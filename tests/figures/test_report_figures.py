@@ -6,10 +6,10 @@ from radtransfer.reports.figures import (
     draw_convergence,
     draw_forest,
     draw_gain,
-    draw_layer_panels,
     plain,
     save_figure,
 )
+from radtransfer.reports.layer_figures import draw_layer_panels
 
 NAN = float("nan")
 

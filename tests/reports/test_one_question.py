@@ -11,7 +11,7 @@ from run_files import write_run
 from radtransfer.cli.main import application
 from radtransfer.evaluation.scoring import Scoring
 from radtransfer.reports.advice import has_weights
-from radtransfer.reports.arms import question
+from radtransfer.reports.subject import question
 
 
 def report(*arguments):

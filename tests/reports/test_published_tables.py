@@ -153,8 +153,7 @@ def test_a_pair_on_other_images_gives_way_to_the_targets_own(folder):
     ],
 )
 def test_pairs_are_sorted_by_what_their_networks_are(model1, model2, kind, title):
-    found = pair_kind(LayerPair("a-b", model1, model2, "fold1", "", {}))
-    assert (found.kind, found.title) == (kind, title)
+    assert pair_kind(LayerPair("a-b", model1, model2, "fold1", "", {})) == (kind, title)
 
 
 def test_cca_is_mean_and_sample_sd_over_folds(folder):

@@ -15,7 +15,8 @@ from radtransfer.reports.advice import (
     which_size,
     which_start,
 )
-from radtransfer.reports.collect import ArmDifference, ArmResults, ArmSummary, LayerChange
+from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary
+from radtransfer.reports.changes import LayerChange
 
 
 def arm(name, auc, *, start="imagenet", depth="all stages", backbone="resnet50", **more):

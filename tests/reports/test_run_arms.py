@@ -5,7 +5,7 @@ from run_files import write_run
 
 from radtransfer.errors import RunError
 from radtransfer.reports.collect import find_runs
-from radtransfer.reports.names import differ_in, sort_arms
+from radtransfer.reports.subject import differ_in, sort_arms
 
 
 def arms(*paths):

@@ -1,9 +1,9 @@
 import pytest
 from run_files import write_run
 
-from radtransfer.reports.collect import LayerChange
-from radtransfer.reports.names import change_differences, find_subject, gain_points
+from radtransfer.reports.changes import LayerChange, change_differences, gain_points
 from radtransfer.reports.sections import change_difference_parts, gain_parts, gain_rows
+from radtransfer.reports.subject import find_subject
 
 
 def changes(values):

@@ -1,6 +1,6 @@
 import pytest
 
-from radtransfer.reports.collect import ArmDifference, ArmResults, ArmSummary
+from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary
 from radtransfer.reports.sections import difference_parts, size_parts
 
 

@@ -3,17 +3,15 @@
 import pytest
 
 from radtransfer.reports.advice import sooner, sooner_or_later
-from radtransfer.reports.collect import (
-    Arm,
+from radtransfer.reports.arms import (
     ArmResults,
-    ArmRun,
     ArmSummary,
     StepDifference,
-    TrainedFold,
     step_difference,
     step_differences,
     step_rows,
 )
+from radtransfer.reports.collect import Arm, ArmRun, TrainedFold
 
 
 def arm(name, steps, *, last=100, start=None, every=10, recipe=""):

@@ -7,7 +7,7 @@ from run_files import write_run
 
 from radtransfer.errors import RunError
 from radtransfer.reports.collect import read_study
-from radtransfer.reports.names import TITLE, TITLE_WITHOUT_TRANSFER, find_subject
+from radtransfer.reports.subject import TITLE, TITLE_WITHOUT_TRANSFER, find_subject
 
 
 def row(path, arm, *, key, kind="arm", reference=None, status="finished", **labels):

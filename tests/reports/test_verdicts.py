@@ -1,6 +1,6 @@
 import pytest
 
-from radtransfer.reports.collect import ArmDifference
+from radtransfer.reports.arms import ArmDifference
 from radtransfer.reports.render import say
 from radtransfer.reports.statistics import more_patients, verdict
 

@@ -9,7 +9,7 @@ from run_files import write_run
 
 from radtransfer.cli.main import application
 from radtransfer.reports.advice import advice, few_trainings, which_arm, which_size
-from radtransfer.reports.collect import ArmDifference, ArmResults, ArmSummary
+from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary
 
 BOTH = ("start", "epochs")
 

@@ -1,0 +1,289 @@
+"""What training changed in the arms of a report: layers by CCA, filters of the first convolution, and over seeds.
+
+References:
+    Raghu et al. 2019, Transfusion (arXiv 1902.07208), Fig. 2 and 4 (seeds), Table 5 (change of layers).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from radtransfer.errors import RadtransferError, SimilarityError
+from radtransfer.process import Progress
+from radtransfer.reports.collect import Arm, ArmRun
+from radtransfer.reports.statistics import GainPoint, Interval, relative_gain
+from radtransfer.reports.subject import SETTINGS, Subject
+from radtransfer.runs.read import start_in_words
+
+# These modules import TensorFlow, which a report without --cca does without.
+if TYPE_CHECKING:
+    from radtransfer.similarity.compare import ComparisonSettings
+    from radtransfer.similarity.compare_weights import Filters
+    from radtransfer.similarity.population import Population
+
+CHANNELS = (64, 16)
+"""Channels of a layer that CCA is computed of: fewer for all arms where images are too few for one of them."""
+
+MOST_RUNS = 3
+"""Runs of an arm that are compared."""
+
+MOST_FILTERS = 4
+"""Arms whose filters are shown."""
+
+_Key, _T = TypeVar("_Key"), TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """How alike a layer is before and after training.
+
+    Attributes:
+        layer: Which.
+        similarity: CCA, 0–1; None where it is not defined.
+        ci95: 95 % interval over images.
+        chance: What unrelated layers score.
+        dims, rows: Channels and positions that it was computed of; only scores of the same compare.
+        by_training: Similarity of each fold, by what `TrainedFold.key` calls it.
+    """
+
+    layer: str
+    similarity: float | None
+    ci95: Interval | None = None
+    chance: float | None = None
+    dims: int | None = None
+    rows: int | None = None
+    by_training: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerChanges:
+    """What was compared.
+
+    Attributes:
+        own: Arm to its layers before and after training, lowest first.
+        pairs: Two sides, ARM or ARM@initial, to their layers.
+        channels: Of which every similarity was computed.
+    """
+
+    own: Mapping[str, Sequence[LayerChange]]
+    pairs: Mapping[tuple[str, str], Sequence[LayerChange]]
+    channels: int = CHANNELS[0]
+
+
+def layer_changes(subject: Subject, progress: Progress) -> LayerChanges:
+    """The pairs that the study names, or each arm before and after training; what cannot be done is noted."""
+    wanted = subject.cca
+    if wanted is None:
+        wanted = {(f"{arm.name}@initial", arm.name): [(run, run) for run in arm.runs] for arm in subject.arms}
+
+    def compare(sides: tuple[str, str], settings: "ComparisonSettings") -> tuple[list[LayerChange], list[str], bool]:
+        return _compare_sides(sides, wanted[sides][:MOST_RUNS], settings, progress)
+
+    def said(sides: tuple[str, str], failed: bool) -> str:
+        arm = sides[0].partition("@")[0]
+        if _is_own(sides):
+            return f"{arm} is not compared before and after training" if failed else f"{arm} before and after training"
+        return f"{' and '.join(sides)} are not compared" if failed else " and ".join(sides)
+
+    counted = lambda done: progress.count("networks compared", done, len(wanted))  # noqa: E731
+    found, channels, notes = _in_enough_channels(list(wanted), compare, said, counted)
+    subject.notes.extend(notes)
+    own = {sides[0].partition("@")[0]: changes for sides, changes in found.items() if _is_own(sides)}
+    return LayerChanges(own, {sides: changes for sides, changes in found.items() if not _is_own(sides)}, channels)
+
+
+def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS[0]) -> "dict[str, Population]":
+    """Every pair of the first runs of an arm and of its random reference, by the arm's name.
+
+    Only arms that start from pretrained weights throughout, have a reference that differs in nothing but that it
+    starts at random, and at least two seeds, as it has; each with its first fold. What cannot be compared is noted.
+
+    Args:
+        subject: What the report is about.
+        progress: Hears how far it is.
+        channels: Of a layer that CCA is computed of, to begin with.
+    """
+    wanted = dict(_starts_by_arm(subject))
+    if not wanted:
+        return {}
+    from radtransfer.similarity.population import compare_population
+
+    def compare(name: str, settings: "ComparisonSettings") -> "tuple[Population, list[str], bool]":
+        starts = wanted[name]
+        found = compare_population(list(starts), settings, starts=starts, progress=progress)
+        return found, found.left_out, bool(found.few_rows)
+
+    def said(name: str, failed: bool) -> str:
+        return f"the seeds of {name}" + (" are not compared with each other" if failed else "")
+
+    counted = lambda done: progress.count("arms compared over seeds", done, len(wanted))  # noqa: E731
+    found, _, notes = _in_enough_channels(list(wanted), compare, said, counted, channels)
+    subject.notes.extend(notes)
+    return found
+
+
+def change_differences(subject: Subject, changes: Mapping[str, Sequence[LayerChange]]) -> list[dict[str, Any]]:
+    """How much more alike to its start each layer stayed than in the reference of the same backbone.
+
+    Each row has the difference and its 95 % interval, the errors of both taken as independent.
+
+    References:
+        Raghu et al. 2019, Transfusion (arXiv 1902.07208), Table 5.
+    """
+    rows, by_name = [], {arm.name: arm for arm in subject.arms}
+    for name, baseline in subject.references.items():
+        if by_name[name].backbone != by_name[baseline].backbone:
+            continue
+        of_random = {change.layer: change for change in changes.get(baseline, ())}
+        for change in changes.get(name, ()):
+            other = of_random.get(change.layer)
+            if other is None or change.similarity is None or other.similarity is None:
+                continue
+            value, interval = change.similarity - other.similarity, None
+            if change.ci95 is not None and other.ci95 is not None:
+                half = float(np.hypot(np.ptp(change.ci95), np.ptp(other.ci95))) / 2
+                interval = (value - half, value + half)
+            row = {"arm": name, "reference": baseline, "layer": change.layer}
+            rows.append(row | {"difference": value, "ci95": interval})
+    return rows
+
+
+def gain_points(subject: Subject, changes: Mapping[str, Sequence[LayerChange]]) -> dict[tuple[str, str], list]:
+    """Similarity and gain of each training, by arm and layer.
+
+    The gain is relative to the arm's reference on the same seed and fold; arms without one are left out.
+    """
+    points: dict[tuple[str, str], list] = {}
+    by_name = {arm.name: arm for arm in subject.arms}
+    for name, baseline in subject.references.items():
+        arm, other = by_name[name], by_name[baseline]
+        aucs, of_random = ({fold.key: fold.auc for fold in each.folds} for each in (arm, other))
+        target = Path(str(arm.runs[0].settings.get("data.source") or "the data")).name
+        for change in changes.get(name, ()):
+            points[name, change.layer] = [
+                GainPoint(target, key, similarity, relative_gain(aucs[key], of_random[key]))
+                for key, similarity in change.by_training.items()
+                if aucs.get(key) is not None and of_random.get(key)
+            ]
+    return points
+
+
+def filter_changes(arms: Sequence[Arm], notes: list[str]) -> "dict[str, Filters]":
+    """The first convolution of each arm's first network before and after training; what cannot be read is noted."""
+    from radtransfer.similarity.compare_weights import compare_weights
+
+    found = {}
+    for arm in arms[:MOST_FILTERS]:
+        path, fold = arm.runs[0].path, arm.runs[0].folds[0].fold
+        try:
+            filters = compare_weights(f"{path}@initial", f"{path}@final", folds=(fold,)).filters
+        except (RadtransferError, OSError) as error:
+            notes.append(f"{arm.name}: its filters cannot be read: {error}")
+            continue
+        if filters is not None:
+            found[arm.name] = filters
+    if len(arms) > MOST_FILTERS:
+        notes.append(f"filters of {', '.join(arm.name for arm in arms[MOST_FILTERS:])} are not shown")
+    return found
+
+
+def _in_enough_channels(
+    wanted: Sequence[_Key],
+    compare: "Callable[[_Key, ComparisonSettings], tuple[_T, list[str], bool]]",
+    said: Callable[[_Key, bool], str],
+    counted: Callable[[int], None],
+    most: int = CHANNELS[0],
+) -> tuple[dict[_Key, _T], int, list[str]]:
+    """What is found of as many channels as the images allow for in all of `wanted`, how many these are, and notes.
+
+    Args:
+        wanted: What to compare.
+        compare: Gives what it found, what it left out, and whether there were too few images for something.
+        said: What was compared, or is not, in words.
+        counted: Hears the number of each.
+        most: Channels to begin with.
+    """
+    from radtransfer.similarity.compare import ComparisonSettings
+    from radtransfer.similarity.compare_layers import Sampling
+
+    for dims in (dims for dims in CHANNELS if dims <= most):
+        found, notes, too_few = {}, [], False
+        for number, key in enumerate(wanted, start=1):
+            counted(number)
+            try:
+                found[key], left_out, few = compare(key, ComparisonSettings(sampling=Sampling(dims=dims)))
+                notes += [f"{said(key, False)}: {text}" for text in left_out]
+                too_few = too_few or few
+            except (RadtransferError, OSError) as error:
+                notes.append(f"{said(key, True)}: {error}")
+                too_few = too_few or isinstance(error, SimilarityError)
+            if too_few and dims > min(CHANNELS):
+                break
+        if not too_few:
+            break
+    return found, dims, notes
+
+
+def _compare_sides(
+    sides: tuple[str, str], runs: Sequence[tuple[ArmRun, ArmRun]], settings: "ComparisonSettings", progress: Progress
+) -> tuple[list[LayerChange], list[str], bool]:
+    """All folds that both runs of each pair have; what is left out, and whether that is for want of rows."""
+    from radtransfer.similarity.compare import compare
+
+    moments = [side.partition("@")[2] or "final" for side in sides]
+    compared, left_out, few_rows = [], {}, False
+    for one, other in runs:
+        for fold in one.folds:
+            if fold.fold in {each.fold for each in other.folds}:
+                a, b = (f"{run.path}@{moment}" for run, moment in zip((one, other), moments, strict=True))
+                comparison = compare(a, b, replace(settings, folds=(fold.fold,)), progress=progress)
+                left_out |= dict.fromkeys(comparison.left_out)
+                few_rows = few_rows or bool(comparison.few_rows)
+                compared.append((fold.key, fold.fold, comparison.layers))
+    keys, folds, layers = zip(*compared, strict=True) if compared else ((), (), ())
+    return [_change(keys, folds, items) for items in zip(*layers, strict=True)], list(left_out), few_rows
+
+
+def _change(keys: Sequence[str], folds: Sequence[int], items: Sequence[Any]) -> LayerChange:
+    """The mean over trainings, and each one's value."""
+    by_training = {k: item.similarity for k, item in zip(keys, items, strict=True) if item.similarity is not None}
+    value = float(np.mean(list(by_training.values()))) if len(by_training) == len(items) else None
+    interval = None
+    if value is not None and all(item.ci95 is not None for item in items):
+        # Runs of one fold see the same images: their errors add up. Those of other folds are independent.
+        half = dict.fromkeys(folds, 0.0)
+        for fold, item in zip(folds, items, strict=True):
+            half[fold] += (item.ci95[1] - item.ci95[0]) / 2 / len(items)
+        error = float(np.sqrt(sum(each**2 for each in half.values())))
+        interval = (value - error, value + error)
+    chance = max(
+        (end for item in items for end in (item.null.closed_form, item.null.permuted) if end is not None), default=None
+    )
+    fewest = min(items, key=lambda item: item.rows)
+    return LayerChange(items[0].layer, value, interval, chance, fewest.dims, fewest.rows, by_training=by_training)
+
+
+def _is_own(sides: tuple[str, str]) -> bool:
+    arms, moments = zip(*(side.partition("@")[::2] for side in sides), strict=True)
+    return arms[0] == arms[1] and set(moments) == {"initial", ""}
+
+
+def _starts_by_arm(subject: Subject) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each arm with what its runs and those of its reference started from, by their plans."""
+    by_name = {arm.name: arm for arm in subject.arms}
+    for name, baseline in subject.references.items():
+        arms = by_name[name], by_name[baseline]
+        if any(getattr(arms[0], key) != getattr(arms[1], key) for key in ("backbone", "depth", *SETTINGS)):
+            continue
+        starts = [_first_folds(arm) for arm in arms]
+        if [{*each.values()} for each in starts] == [{"pretrained"}, {"random"}] and min(map(len, starts)) > 1:
+            yield name, starts[0] | starts[1]
+
+
+def _first_folds(arm: Arm) -> dict[str, str]:
+    """The first fold of each run, and what it started from; the weights of an arm are called alike."""
+    runs = arm.runs[:MOST_RUNS]
+    return {f"{run.path}/fold_{run.folds[0].fold}": start_in_words(run.record, "pretrained") for run in runs}
