@@ -15,6 +15,7 @@ import numpy as np
 
 from radtransfer.config.schema import DataSettings, ImageSettings
 from radtransfer.data.image_list import read_images
+from radtransfer.data.run_data import given_images, images_of_table, tested_images
 from radtransfer.errors import ConfigError, DataError, WeightsError
 from radtransfer.evaluation.explanation_files import Explained, ExplainSettings, Explanation
 from radtransfer.evaluation.heat_maps import (
@@ -30,14 +31,13 @@ from radtransfer.evaluation.heat_maps import (
     rank_correlation,
     single_label_verdicts,
 )
+from radtransfer.evaluation.run_predictions import read_predictions
 from radtransfer.evaluation.trained_model import TrainedModel, check_layer, find_model, is_export
 from radtransfer.images.formats import ImageFacts
 from radtransfer.images.refs import ImagePlace
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.runs.folder import find_fold
-from radtransfer.similarity.compare_images import given_images, images_of_table, tested_images
-from radtransfer.similarity.compare_predictions import read_predictions
 
 if TYPE_CHECKING:
     from radtransfer.images.pipeline import Batches

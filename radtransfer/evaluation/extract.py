@@ -22,10 +22,10 @@ import tensorflow as tf
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.evaluation.predict import Forward, ImageStream
 from radtransfer.evaluation.trained_model import TrainedModel, check_one, saved_layer
+from radtransfer.models.activations import FeatureMaps
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import whole_file
-from radtransfer.similarity.activations import FeatureMaps
 
 
 @dataclass(frozen=True)

@@ -24,17 +24,17 @@ from zipfile import BadZipFile
 
 from radtransfer.config.schema import ImageSettings
 from radtransfer.data.labels import find_positive_class
+from radtransfer.data.run_data import run_images
 from radtransfer.errors import ConfigError, RunError, UnknownNameError, WeightsError, no_model
 from radtransfer.evaluation.calibration import OperatingPoint
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
-from radtransfer.exports.formats import EXPORT_FORMATS, reading_of
+from radtransfer.exports.formats import EXPORT_FORMATS, read_from_zip, reading_of
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.pretrained.read import layer_names, open_model
 from radtransfer.pretrained.saved_model import check_graph
 from radtransfer.process import keras_defaults, require_keras
 from radtransfer.runs.folder import finished_folds, read_run
-from radtransfer.similarity.compare_images import check_input, run_file, run_images
-from radtransfer.similarity.networks import file_network
+from radtransfer.runs.read import run_file
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -225,6 +225,8 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
         raise WeightsError(
             f"{given} is not a .keras file. Expected a run, an exported .keras file or a SavedModel folder."
         )
+    from radtransfer.models.activations import check_input
+
     model = load_keras(path)
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
@@ -241,9 +243,12 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
 
 def _of_others(found: TrainedModel, model: Any) -> tuple[TrainedModel, Any]:
     """What other tools saved; scaled as its backbone wants where nothing in the file does, as in the comparisons."""
+    from radtransfer.models.activations import network_of
+
     notes: list[str] = []
+    scaled = bool(read_from_zip(found.path))
     try:
-        network = file_network(found.given, found.path, model, notes.append)
+        network = network_of(model, given=found.given, path=found.path, scaled=scaled, notify=notes.append)
     except ValueError:  # its layers share names: it is taken as it is
         return found, model
     backbone = network.card.name if network.card else None

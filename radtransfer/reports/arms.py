@@ -17,6 +17,7 @@ import numpy as np
 
 from radtransfer.errors import DataError, RadtransferError, RunError, SimilarityError
 from radtransfer.evaluation.intervals import agreement, delong, kappa_interval
+from radtransfer.evaluation.run_predictions import RunPredictions, read_predictions
 from radtransfer.evaluation.scoring import Scoring, main_questions
 from radtransfer.process import Progress
 from radtransfer.reports.collect import (
@@ -33,13 +34,7 @@ from radtransfer.reports.collect import (
 from radtransfer.reports.names import CHANNELS, MOST_RUNS, Subject, differ_in, in_enough_channels
 from radtransfer.reports.statistics import fold_difference, listed, spread
 from radtransfer.runs.read import start_in_words
-from radtransfer.similarity.compare_predictions import (
-    RunPredictions,
-    common_predictions,
-    compare_aucs,
-    pooled_auc,
-    read_predictions,
-)
+from radtransfer.similarity.compare_predictions import common_predictions, compare_aucs, pooled_auc
 
 MOST_ARMS = 10
 """Up to so many arms every pair is compared; beyond, those that a rule of the advice needs."""
@@ -260,7 +255,7 @@ def _named(classes: Sequence[str], word: str) -> str:
 
 
 if TYPE_CHECKING:
-    from radtransfer.similarity.compare import ComparisonSettings
+    from radtransfer.similarity.compare_layers import ComparisonSettings
     from radtransfer.similarity.population import Population
 
 

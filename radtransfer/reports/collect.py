@@ -26,12 +26,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from radtransfer.errors import RunError, near_path
+from radtransfer.evaluation.run_predictions import RunPredictions
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.reports.figures import mean_curve
 from radtransfer.reports.statistics import fold_difference, spread
 from radtransfer.runs.folder import finished_folds, read_run
 from radtransfer.runs.read import read_record, read_rows, read_settings, reading
-from radtransfer.similarity.compare_predictions import RunPredictions
 from radtransfer.training.curve import steps_to
 
 CHANCE = ("seed", "splits.fold")

@@ -283,7 +283,7 @@ def _cca_pairs(
 
 # These modules import TensorFlow, which a report without --cca does without.
 if TYPE_CHECKING:
-    from radtransfer.similarity.compare import ComparisonSettings
+    from radtransfer.similarity.compare_layers import ComparisonSettings
     from radtransfer.similarity.compare_weights import Filters
 
 CHANNELS = (64, 16)
@@ -337,8 +337,8 @@ def in_enough_channels(
         compare_all: Gives what it found, what it could not, and whether there were too few images for something.
         most: Channels to begin with.
     """
-    from radtransfer.similarity.compare import ComparisonSettings
-    from radtransfer.similarity.compare_layers import Sampling
+    from radtransfer.similarity.compare_layers import ComparisonSettings
+    from radtransfer.similarity.layer_rows import Sampling
 
     for dims in (dims for dims in CHANNELS if dims <= most):
         found, notes, too_few = compare_all(ComparisonSettings(sampling=Sampling(dims=dims)))
@@ -377,7 +377,7 @@ def _compare_sides(
     sides: tuple[str, str], runs: Sequence[tuple[ArmRun, ArmRun]], settings: "ComparisonSettings", progress: Progress
 ) -> tuple[list[LayerChange], list[str], bool]:
     """All folds that both runs of each pair have; what is left out, and whether that is for want of rows."""
-    from radtransfer.similarity.compare import compare
+    from radtransfer.similarity.compare_layers import compare
 
     moments = [side.partition("@")[2] or "final" for side in sides]
     compared, left_out, few_rows = [], {}, False

@@ -5,12 +5,13 @@ import pytest
 from run_files import write_run
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from radtransfer.evaluation.run_predictions import read_predictions
 from radtransfer.process import Progress
 from radtransfer.reports.arms import MOST_ARMS, PredictionShelf, _pairs, compare_arms, summarize_arms
 from radtransfer.reports.collect import ArmSummary, find_runs
 from radtransfer.reports.names import sort_arms
 from radtransfer.reports.statistics import verdict
-from radtransfer.similarity.compare_predictions import compare_predictions, read_predictions
+from radtransfer.similarity.compare_predictions import compare_predictions
 
 
 def compared(*paths):
