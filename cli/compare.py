@@ -13,7 +13,7 @@ from radtransfer.errors import ConfigError
 from radtransfer.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
-    from radtransfer.similarity.compare import Comparison, ComparisonSettings
+    from radtransfer.similarity.compare_layers import Comparison, ComparisonSettings
     from radtransfer.similarity.compare_predictions import PredictionComparison
     from radtransfer.similarity.compare_weights import WeightComparison
     from radtransfer.similarity.population import Population
@@ -104,14 +104,8 @@ def compare_cca(
     if given["compat"] and (given["sampling"] or given["channels"]):
         raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
     from radtransfer.files import check_new
-    from radtransfer.similarity.compare import compare
-    from radtransfer.similarity.population import (
-        COMPARISON_FILES,
-        POPULATION_FILES,
-        compare_population,
-        write_comparison,
-        write_population,
-    )
+    from radtransfer.similarity.compare_layers import COMPARISON_FILES, compare, write_comparison
+    from radtransfer.similarity.population import POPULATION_FILES, compare_population, write_population
 
     if out:
         check_new(Path(out), POPULATION_FILES if pairs else COMPARISON_FILES, overwrite=overwrite)
@@ -128,8 +122,8 @@ def compare_cca(
 
 def _settings(given: dict) -> "ComparisonSettings":
     from radtransfer.config.load import load_config
-    from radtransfer.similarity.compare import ComparisonSettings
-    from radtransfer.similarity.compare_layers import Sampling
+    from radtransfer.similarity.compare_layers import ComparisonSettings
+    from radtransfer.similarity.layer_rows import Sampling
 
     juodelyte, sources = given["compat"] == "juodelyte", given["data"]
     images = load_config(options=given_settings(given, IMAGE_OPTIONS)).data
@@ -215,8 +209,8 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     Example: radtransfer compare-predictions runs/imagenet runs/random --out comparison
     """
     from radtransfer.files import check_new
+    from radtransfer.similarity.compare_predictions import PREDICTION_FILES, write_predictions
     from radtransfer.similarity.compare_predictions import compare_predictions as compare
-    from radtransfer.similarity.population import PREDICTION_FILES, write_predictions
 
     if out:
         check_new(Path(out), PREDICTION_FILES, overwrite=overwrite)
@@ -285,8 +279,8 @@ def compare_weights(
     Example: radtransfer compare-weights runs/first@initial runs/first@final --out comparison
     """
     from radtransfer.files import check_new
+    from radtransfer.similarity.compare_weights import WEIGHT_FILES, write_weights
     from radtransfer.similarity.compare_weights import compare_weights as compare
-    from radtransfer.similarity.population import WEIGHT_FILES, write_weights
 
     if out:
         check_new(Path(out), WEIGHT_FILES, overwrite=overwrite)

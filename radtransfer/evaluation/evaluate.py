@@ -18,7 +18,7 @@ import numpy as np
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.image_check import check_images
 from radtransfer.data.readers import read_table
-from radtransfer.data.run_data import leaked_images, seen_before
+from radtransfer.data.run_data import leaked_images, note_changes, run_images, seen_before
 from radtransfer.data.splits import Fold
 from radtransfer.data.table import NO_PATIENTS, ImageTable, tell_notes
 from radtransfer.errors import ConfigError, DataError, closest_names
@@ -39,12 +39,11 @@ from radtransfer.evaluation.calibration import (
 from radtransfer.evaluation.intervals import estimate_auc
 from radtransfer.evaluation.metrics import METRICS, Predictions, brier, evaluate, summarize
 from radtransfer.evaluation.predict import Forward, decision_text, predicted_names
+from radtransfer.evaluation.run_predictions import RunPredictions, read_predictions
 from radtransfer.evaluation.scoring import Scoring, class_questions, main_questions
 from radtransfer.evaluation.trained_model import TrainedModel, find_model, is_export
 from radtransfer.process import Progress
-from radtransfer.runs.read import read_rows, read_settings, reading
-from radtransfer.similarity.compare_images import note_changes, run_file, run_images
-from radtransfer.similarity.compare_predictions import RunPredictions, read_predictions
+from radtransfer.runs.read import read_rows, read_settings, reading, run_file
 
 SEEN = "seen.csv"
 """Names the test images that were in training."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.image_list import read_images
+from radtransfer.data.run_data import LocatedImages, given_images, images_of_table, tested_images
 from radtransfer.errors import ConfigError, DataError, WeightsError
 from radtransfer.evaluation.explanation_files import Explained, Explanation
 from radtransfer.evaluation.heat_maps import (
@@ -25,12 +26,11 @@ from radtransfer.evaluation.heat_maps import (
     rank_correlation,
     single_label_verdicts,
 )
+from radtransfer.evaluation.run_predictions import read_predictions
 from radtransfer.evaluation.trained_model import TrainedModel, check_layer, find_model, is_export
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.runs.folder import find_fold
-from radtransfer.similarity.compare_images import ComparisonImages, given_images, images_of_table, tested_images
-from radtransfer.similarity.compare_predictions import read_predictions
 
 if TYPE_CHECKING:
     from radtransfer.evaluation.scored_network import ScoredNetwork
@@ -54,7 +54,7 @@ class _Labelled:
     """
 
     what: str
-    images: ComparisonImages
+    images: LocatedImages
     truth: np.ndarray | None = None
     task: str | None = None
     classes: tuple[str, ...] | None = None

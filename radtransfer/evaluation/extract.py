@@ -68,7 +68,7 @@ def layer_features(
 def _keras_layer(model: TrainedModel, name: str, stages: Mapping[str, str]) -> tuple[Features, tuple[int, ...]]:
     import tensorflow as tf
 
-    from radtransfer.similarity.activations import FeatureMaps
+    from radtransfer.models.activations import FeatureMaps
 
     (network,) = model.keras_models()
     known = [item.name for item in network.layers]

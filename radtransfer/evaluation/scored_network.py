@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
 from radtransfer.evaluation.heat_maps import Decision
+from radtransfer.models.activations import flat_model
 from radtransfer.models.backbone import Backbone, resolve_layer
-from radtransfer.similarity.activations import flat_model, is_flat
 
 
 class ScoredNetwork:
@@ -32,7 +32,7 @@ class ScoredNetwork:
     """
 
     def __init__(self, model: keras.Model, card: Backbone | None, layer: str | None = None):
-        model = model if is_flat(model) else flat_model(model)
+        model = flat_model(model)
         logits, self.activation = _before_activation(model)
         self.card, self.layer = card, _layer_name(model, card, layer)
         output = model.get_layer(self.layer).output

@@ -16,16 +16,16 @@ from zipfile import BadZipFile
 
 from radtransfer.config.schema import ImageSettings
 from radtransfer.data.labels import find_positive_class
+from radtransfer.data.run_data import run_images
 from radtransfer.errors import ConfigError, RunError, WeightsError, no_model
 from radtransfer.evaluation.calibration import OperatingPoint
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
-from radtransfer.exports.formats import EXPORT_FORMATS, reading_of
+from radtransfer.exports.formats import EXPORT_FORMATS, read_from_zip, reading_of
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.pretrained.saved_model import check_graph, layer_names, open_model
 from radtransfer.process import keras_defaults, require_keras
 from radtransfer.runs.folder import finished_folds, read_run
-from radtransfer.similarity.compare_images import check_input, run_file, run_images
-from radtransfer.similarity.networks import file_network
+from radtransfer.runs.read import run_file
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -207,6 +207,8 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
         raise WeightsError(
             f"{given} is not a .keras file. Expected a run, an exported .keras file or a SavedModel folder."
         )
+    from radtransfer.models.activations import check_input, network_of
+
     model = open_model(path)
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
@@ -218,7 +220,8 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
     if found.backbone is None:  # what other tools saved; scaled as its backbone wants where nothing in the file does
         notes: list[str] = []
         with keras_defaults(), contextlib.suppress(ValueError):  # its layers share names: it is taken as it is
-            network = file_network(given, path, model, notes.append)
+            scaled = bool(read_from_zip(path))
+            network = network_of(model, given=given, path=path, scaled=scaled, notify=notes.append)
             model = network.model if network.preprocessing else model
             backbone = network.card.name if network.card else None
             found = replace(found, backbone=backbone, notes=(*found.notes, *notes))

@@ -17,6 +17,7 @@ from PIL import Image
 from radtransfer.config.schema import ImageSettings
 from radtransfer.data.image_check import examine_images
 from radtransfer.data.readers import read_table
+from radtransfer.data.run_data import run_images
 from radtransfer.errors import ConfigError, ExportError, RadtransferError, RunError
 from radtransfer.evaluation.evaluate import export_values
 from radtransfer.exports.formats import EXPORT_FORMATS, Exportable, ExportFormat, run_python
@@ -27,7 +28,6 @@ from radtransfer.images.refs import ImagePlace, read_contents
 from radtransfer.pretrained.saved_model import open_model
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import find_fold, finished_folds, read_rows, read_run, write_text
-from radtransfer.similarity.compare_images import run_images
 
 _IMAGES = 8
 _ENCODED = ("jpeg", "png8", "png16")

@@ -19,16 +19,16 @@ from typing import Any
 
 from radtransfer import __version__
 from radtransfer.config.schema import ImageSettings
+from radtransfer.data.run_data import run_images
 from radtransfer.errors import RadtransferError, RunError
 from radtransfer.evaluation.metrics import Predictions, stored_metrics, summarize
+from radtransfer.evaluation.run_predictions import read_predictions
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.images.preprocessing import MODES
 from radtransfer.pretrained.read import sha256_of
 from radtransfer.pretrained.source import card_named, card_of_file
 from radtransfer.runs.folder import finished_folds, now, read_folds, read_run
-from radtransfer.runs.read import read_record, read_settings
-from radtransfer.similarity.compare_images import run_file, run_images
-from radtransfer.similarity.compare_predictions import read_predictions
+from radtransfer.runs.read import read_record, read_settings, run_file
 
 SPLITS = ("train", "val", "test")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from radtransfer.errors import DataError, RadtransferError, RunError
 from radtransfer.evaluation.intervals import agreement, delong, kappa_interval
+from radtransfer.evaluation.run_predictions import RunPredictions, read_predictions
 from radtransfer.evaluation.scoring import main_questions
 from radtransfer.process import Progress
 from radtransfer.reports.changes import LayerChange
@@ -20,13 +21,7 @@ from radtransfer.reports.figures import mean_curve
 from radtransfer.reports.statistics import Interval, fold_difference, spread
 from radtransfer.reports.subject import differ_in
 from radtransfer.runs.read import steps_to
-from radtransfer.similarity.compare_predictions import (
-    RunPredictions,
-    common_predictions,
-    compare_aucs,
-    pooled_auc,
-    read_predictions,
-)
+from radtransfer.similarity.compare_predictions import common_predictions, compare_aucs, pooled_auc
 
 MOST_ARMS = 10
 """Up to so many arms every pair is compared; beyond, those that a rule of the advice needs."""

@@ -20,7 +20,7 @@ from radtransfer.runs.read import start_in_words
 
 # These modules import TensorFlow, which a report without --cca does without.
 if TYPE_CHECKING:
-    from radtransfer.similarity.compare import ComparisonSettings
+    from radtransfer.similarity.compare_layers import ComparisonSettings
     from radtransfer.similarity.compare_weights import Filters
     from radtransfer.similarity.population import Population
 
@@ -206,8 +206,8 @@ def _in_enough_channels(
         counted: Hears the number of each.
         most: Channels to begin with.
     """
-    from radtransfer.similarity.compare import ComparisonSettings
-    from radtransfer.similarity.compare_layers import Sampling
+    from radtransfer.similarity.compare_layers import ComparisonSettings
+    from radtransfer.similarity.layer_rows import Sampling
 
     for dims in (dims for dims in CHANNELS if dims <= most):
         found, notes, too_few = {}, [], False
@@ -231,7 +231,7 @@ def _compare_sides(
     sides: tuple[str, str], runs: Sequence[tuple[ArmRun, ArmRun]], settings: "ComparisonSettings", progress: Progress
 ) -> tuple[list[LayerChange], list[str], bool]:
     """All folds that both runs of each pair have; what is left out, and whether that is for want of rows."""
-    from radtransfer.similarity.compare import compare
+    from radtransfer.similarity.compare_layers import compare
 
     moments = [side.partition("@")[2] or "final" for side in sides]
     compared, left_out, few_rows = [], {}, False

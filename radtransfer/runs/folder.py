@@ -78,6 +78,20 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]],
         writer.writerows(map(cell, row) for row in itertools.chain([header], rows))
 
 
+def write_records(path: Path, records: Sequence[Any], *, without: Sequence[str] = ()) -> None:
+    """A line per record, a dataclass whose fields are the columns; an interval has two."""
+    rows = []
+    for record in records:
+        row = {}
+        for name, value in vars(record).items():
+            if name.endswith("ci95"):
+                row[f"{name}_low"], row[f"{name}_high"] = value or ("", "")
+            elif name not in without:
+                row[name] = value
+        rows.append(row)
+    write_rows(path, list(rows[0]), (row.values() for row in rows), for_people=True)
+
+
 @dataclass
 class Run:
     """A run folder in use by this process.
@@ -245,6 +259,22 @@ def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int
         finished = ", ".join(map(str, folds)) or "none"
         raise RunError(f"Run {path}: {asked} Finished folds: {finished}. Name one with --fold K or as {path}/fold_K.")
     return path, fold
+
+
+def run_and_folds(given: str | Path) -> tuple[Path, tuple[int, ...]]:
+    """The run folder that RUN or RUN/fold_K names, and its finished folds or the one that is named.
+
+    Raises:
+        RunError: Not a run, or no fold of it is finished.
+    """
+    path = Path(given)
+    if not (path / "run.json").is_file():
+        run, fold = find_fold(path)
+        return run, (fold,)
+    folds = tuple(finished_folds(path))
+    if not folds:
+        raise RunError(f"Run {path} has no finished fold yet; nothing to compare.")
+    return path, folds
 
 
 def differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -100,6 +100,17 @@ class Record(dict):
         raise RunError(f"{self._path} lacks {name!r}, which every run has. Restore it, or take the original run.")
 
 
+def run_file(run: Path, name: str) -> Path:
+    """A file of a run.
+
+    Raises:
+        RunError: It is not there, as in a copy of a part of the run.
+    """
+    if not (run / name).is_file():
+        raise RunError(f"Run {run} lacks {name}, which the comparison needs. Restore it, or compare the original run.")
+    return run / name
+
+
 def read_settings(run: Path) -> dict[str, Any]:
     """What config.yaml of a run says, section by section.
 

@@ -3,20 +3,28 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from radtransfer.data.run_data import note_changes
 from radtransfer.errors import WeightsError, WeightsMismatchError
+from radtransfer.files import whole_folder
 from radtransfer.images.preprocessing import preprocessing_mode
 from radtransfer.process import Progress, keras_defaults
-from radtransfer.similarity.compare_images import note_changes
-from radtransfer.similarity.networks import DEFAULT_SIZE, Network, NetworkSource, find_networks, folds_of
+from radtransfer.reports.figures import save_figure
+from radtransfer.reports.layer_figures import filter_change, layer_change
+from radtransfer.runs.folder import write_json, write_records
+from radtransfer.similarity.networks import DEFAULT_SIZE, find_networks, folds_of
 
 if TYPE_CHECKING:
     import keras
 
+    from radtransfer.models.activations import Network
     from radtransfer.models.layers import LayerVariable
+
+WEIGHT_FILES = ("weights.csv", "weights.json", "weights.png", "filters.png")
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,10 @@ def compare_weights(
     note_changes([source.run for source in sources if source.run is not None], progress)
     for number, fold in enumerate(chosen, start=1):
         with keras_defaults():
-            pair = tuple(_load(source, k, image_size) for source, k in zip(sources, fold, strict=True))
+            pair = tuple(
+                source.load(k, source.image_size or image_size or DEFAULT_SIZE)
+                for source, k in zip(sources, fold, strict=True)
+            )
         networks = networks or pair
         per_fold.append(_changes(*(network.model for network in pair)))
         progress.count("folds", number, len(chosen))
@@ -116,7 +127,7 @@ def compare_weights(
         raise WeightsMismatchError(f"{a} and {b} have no layer of one name and shape; nothing to compare.")
     return WeightComparison(
         layers=layers,
-        left_out=tuple(sorted(_left_out(networks, per_fold[0]))),
+        left_out=tuple(sorted({name for network in networks for name in _learned(network.model)} - per_fold[0].keys())),
         filters=_filters(*networks),
         settings={"a": a, "b": b, "folds": [k for k in (x or y for x, y in chosen) if k is not None], "seed": seed},
     )
@@ -153,10 +164,6 @@ def mean_change(changes: Sequence[WeightChange]) -> WeightChange:
     return WeightChange(changes[0].layer, changes[0].kind, changes[0].parameters, *map(mean, names))
 
 
-def _load(source: NetworkSource, fold: int | None, image_size: int | None) -> Network:
-    return source.load(fold, source.image_size or image_size or DEFAULT_SIZE)
-
-
 def _learned(model: "keras.Model") -> "dict[str, dict[str, LayerVariable]]":
     """What trains, frozen or not, by layer; a layer within another one is called `outer/inner`."""
     from radtransfer.models.layers import model_variables
@@ -182,18 +189,14 @@ def _changes(a: "keras.Model", b: "keras.Model") -> dict[str, WeightChange]:
     return changes
 
 
-def _left_out(networks: tuple[Network, Network], compared: dict[str, WeightChange]) -> set[str]:
-    return {name for network in networks for name in _learned(network.model)} - compared.keys()
-
-
-def _filters(a: Network, b: Network) -> Filters | None:
+def _filters(a: "Network", b: "Network") -> Filters | None:
     (name, mine), (_, its) = _first_kernel(a), _first_kernel(b)
     if mine is None or its is None or mine.shape != its.shape:
         return None
     return Filters(name, mine, its)
 
 
-def _first_kernel(network: Network) -> tuple[str, np.ndarray | None]:
+def _first_kernel(network: "Network") -> tuple[str, np.ndarray | None]:
     """The first convolution's kernel, its channels in the order of the image."""
     from radtransfer.models.layers import convolution_kernels
 
@@ -202,3 +205,23 @@ def _first_kernel(network: Network) -> tuple[str, np.ndarray | None]:
         reverse = network.preprocessing and preprocessing_mode(network.preprocessing).order == "BGR"
         return layer, kernel[:, :, ::-1] if reverse else kernel
     return "", None
+
+
+def write_weights(comparison: WeightComparison, out: Path) -> list[Path]:
+    """Write `weights.csv`, `weights.json`, `weights.png` and, where both have them, `filters.png`.
+
+    Raises:
+        DiskError, RunError: As `whole_folder`.
+    """
+    names, layers = [f"weights.{suffix}" for suffix in ("csv", "json", "png")], comparison.layers
+    changes = [layer.relative_change for layer in layers]
+    with whole_folder(out, WEIGHT_FILES, last="weights.json") as folder:
+        write_records(folder / names[0], layers)
+        write_json(folder / names[1], comparison.to_dict())
+        figure = layer_change([layer.layer for layer in layers], [layer.kind for layer in layers], changes)
+        save_figure(figure, folder / names[2])
+        if comparison.filters is not None:
+            titles = {f"title_{side}": f"{side.upper()}: {Path(comparison.settings[side]).name}" for side in "ab"}
+            names.append("filters.png")
+            save_figure(filter_change(comparison.filters.a, comparison.filters.b, **titles), folder / names[-1])
+    return [out / name for name in names]

@@ -11,8 +11,16 @@ from functools import partial
 import numpy as np
 
 from radtransfer.errors import SimilarityError
-from radtransfer.similarity.jackknife import chance_cca, chance_cca_squared
-from radtransfer.similarity.measure import Measure, Similarity, check_rows, moments_of, refined, similarity_of
+from radtransfer.similarity.measure import (
+    Measure,
+    Similarity,
+    chance_cca,
+    chance_cca_squared,
+    check_rows,
+    moments_of,
+    refined,
+    similarity_of,
+)
 from radtransfer.similarity.moments import CrossMoments, Moments, check_choice
 
 _EXCESS = 1e-6

@@ -1,6 +1,4 @@
-"""Comparisons of two networks or two runs: layers, predictions, weights.
-
-The networks that can be compared, by what they are called on the command line.
+"""The networks that can be compared, by what they are called on the command line.
 
 RUN, RUN/fold_K          what a run trained; RUN@initial what it started from, RUN@final the same as RUN
 random:NAME              a backbone with random weights
@@ -23,29 +21,13 @@ from radtransfer.pretrained.match import assign, load_pretrained
 from radtransfer.pretrained.saved_model import layer_names, open_model, open_weights
 from radtransfer.pretrained.source import WeightSource, resolve_weights
 from radtransfer.process import derive_seed
-from radtransfer.runs.folder import find_fold, finished_folds, read_run
-from radtransfer.similarity.compare_images import run_file
+from radtransfer.runs.folder import read_run, run_and_folds
+from radtransfer.runs.read import run_file
 
 if TYPE_CHECKING:
-    import keras
+    from radtransfer.models.activations import Network
 
 DEFAULT_SIZE = 224
-_SCALING = ("Rescaling", "Normalization")
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network that takes RGB images 0–255 of one size.
-
-    Attributes:
-        model: Functional, preprocessing inside.
-        card: Its backbone, where known.
-        preprocessing: Mode of its input; None where the file brings its own.
-    """
-
-    model: "keras.Model"
-    card: Backbone | None
-    preprocessing: str | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,7 @@ class NetworkSource:
 
     given: str
     kind: Literal["run", "random", "imagenet", "file", "weights"]
-    load: Callable[[int | None, int], Network]
+    load: "Callable[[int | None, int], Network]"
     card: Backbone | None = None
     run: Path | None = None
     folds: tuple[int, ...] = ()
@@ -91,7 +73,8 @@ def find_network(
         BACKBONES.check(name)
         weights = resolve_weights(kind, backbone=name)  # raises where there are no such weights
         return NetworkSource(given, kind, partial(_built, name, weights, seed, notify), BACKBONES[name])
-    path, moment = _split_moment(given)
+    path, at, moment = given.rpartition("@")
+    path, moment = (Path(path), moment) if at and moment in ("initial", "final") else (Path(given), None)
     if (path / "run.json").is_file() or (path.name.startswith("fold_") and (path.parent / "run.json").is_file()):
         return _of_run(given, path, moment)
     if moment is not None:
@@ -146,7 +129,9 @@ def folds_of(
     """
     a, b = (source.folds for source in sources)
     if not chosen and (len(a) == 1 or len(b) == 1) and a and b and not {*a} & {*b}:
-        return _all_with_one(a, b)
+        if len(a) > 1 or len(b) > 1:
+            raise RunError(f"Expected the same folds, received {_listed(a)} and {_listed(b)}. Name one of each.")
+        return [(a[0], b[0])]  # two folds that were named, of different numbers
     common = [k for k in a or b if k in (b or a)]
     missing = [k for k in chosen if k not in common]
     if missing or (a and b and not common):
@@ -158,38 +143,20 @@ def folds_of(
     return [(k if a else None, k if b else None) for k in kept] or [(None, None)]
 
 
-def _all_with_one(a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
-    """Two folds that were named, of different numbers."""
-    if len(a) > 1 or len(b) > 1:
-        raise RunError(f"Expected the same folds, received {_listed(a)} and {_listed(b)}. Name one of each.")
-    return [(a[0], b[0])]
-
-
 def _listed(folds: Sequence[int]) -> str:
     return ", ".join(map(str, folds)) or "none"
 
 
-def _split_moment(given: str) -> tuple[Path, str | None]:
-    path, at, moment = given.rpartition("@")
-    if at and moment in ("initial", "final"):
-        return Path(path), moment
-    return Path(given), None
-
-
 def _of_run(given: str, path: Path, moment: str | None) -> NetworkSource:
-    if (path / "run.json").is_file():
-        run, folds = path, tuple(finished_folds(path))
-        if not folds:
-            raise RunError(f"Run {run} has no finished fold yet; nothing to compare.")
-    else:
-        run, fold = find_fold(path)
-        folds = (fold,)
+    run, folds = run_and_folds(path)
     record = read_run(run)
     load = partial(_trained, run, record, moment == "initial")
     return NetworkSource(given, "run", load, BACKBONES.get(record["backbone"]), run, folds, record["image_size"])
 
 
-def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> Network:
+def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> "Network":
+    from radtransfer.models.activations import Network
+
     model = open_model(run_file(run, f"fold_{fold}/model.keras"))
     if initial:
         open_weights(model, run_file(run, f"fold_{fold}/initial.weights.h5"))
@@ -203,8 +170,9 @@ def _built(
     notify: Callable[[str], None],
     _: int | None,
     image_size: int,
-) -> Network:
+) -> "Network":
     """A backbone with random or pretrained weights, and the preprocessing that belongs to them."""
+    from radtransfer.models.activations import Network
     from radtransfer.models.architecture import build_architecture
     from radtransfer.transfer.initialize import draw_random
 
@@ -219,53 +187,16 @@ def _built(
 
 
 def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSource:
+    from radtransfer.models.activations import network_of
+
     if not path.is_file():
         raise WeightsNotFoundError(f"No file {path}. Expected a run, a Keras file, random:NAME or imagenet:NAME.")
     try:
-        network = file_network(given, path, open_model(path), notify)
+        model, scaled = open_model(path), bool(read_from_zip(path))
+        network = network_of(model, given=given, path=path, scaled=scaled, notify=notify)
     except ValueError as error:
         raise WeightsError(f"{path} cannot be laid flat: {error} Give the layers names of their own.") from None
     return NetworkSource(given, "file", lambda *_: network, image_size=network.model.inputs[0].shape[1])
-
-
-def file_network(given: str, path: Path, model: "keras.Model", notify: Callable[[str], None]) -> Network:
-    """The network that the `.keras` file `path` holds as `model`, every layer at the top.
-
-    One with scaling of its own, and what radtransfer exported, is as it is; another gets the preprocessing of its
-    backbone, if that is known, and it is said.
-
-    Raises:
-        WeightsError: It is no functional model of one image.
-        ValueError: Layers of different sub-models share a name.
-    """
-    import keras
-
-    from radtransfer.similarity.activations import flat_model, is_flat
-
-    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
-        raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
-    model = model if is_flat(model) else flat_model(model)
-    card = _card_of(model)
-    if _scales_itself(model) or read_from_zip(path):
-        return Network(model, card, None)
-    scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
-    notify(f"{given} has no preprocessing inside; it is given {scale}")
-    if card is None:
-        return Network(model, None, None)
-    prepared = flat_model(model, prepare=partial(preprocess, mode=card.preprocessing))
-    return Network(prepared, card, card.preprocessing)
-
-
-def _scales_itself(model: "keras.Model") -> bool:
-    return any(type(layer).__name__ in _SCALING for layer in model.layers)
-
-
-def _card_of(model: "keras.Model") -> Backbone | None:
-    """The backbone whose stages the model has, by the names of their last layers."""
-    names = {layer.name for layer in model.layers}
-    cards = [card for card in BACKBONES.values() if {*card.stages.values()} <= names]
-    named = [card for card in cards if card.name == model.name]
-    return named[0] if named else cards[0] if len(cards) == 1 else None
 
 
 def _unknown(given: str) -> ConfigError | WeightsNotFoundError:

@@ -10,10 +10,12 @@ from functools import partial
 import numpy as np
 
 from radtransfer.errors import SimilarityError
-from radtransfer.similarity.jackknife import chance_debiased, chance_explained, chance_rotated
 from radtransfer.similarity.measure import (
     Measure,
     Similarity,
+    chance_debiased,
+    chance_explained,
+    chance_rotated,
     check_rows,
     moments_of,
     refined,

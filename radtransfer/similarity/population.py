@@ -1,22 +1,14 @@
 """Compare every pair of several runs, before and after training, grouped by what they really started from.
 
-The figures of several runs compared in pairs: by what they started from, and before against after training.
+What it leaves in a folder: pairs.csv groups.csv population.json, and groups_KIND.png training_KIND.png. What an earlier
+comparison left there is replaced or deleted.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Fig. 2 and 4.
-
-What comparisons leave in a folder: a table, everything as JSON, and figures.
-
-compare-cca A B         similarity.csv .json .png, and cross_KIND.png for crossed layers
-compare-cca --pairs     pairs.csv groups.csv population.json, and groups_KIND.png training_KIND.png
-compare-predictions     predictions.csv .json .png
-compare-weights         weights.csv .json .png, and filters.png
-
-What an earlier comparison of the same kind left there is replaced or deleted.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -28,21 +20,19 @@ from radtransfer.errors import ConfigError, RunError
 from radtransfer.files import whole_folder
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure
-from radtransfer.reports.layer_figures import (
-    Panel,
-    SimilarityCurve,
-    before_after,
-    filter_change,
-    layer_change,
-    similarity_curve,
-    similarity_heat_map,
-)
-from radtransfer.reports.result_figures import prediction_agreement
-from radtransfer.runs.folder import find_fold, finished_folds, read_run, write_json, write_rows
+from radtransfer.reports.layer_figures import Panel, SimilarityCurve, before_after, similarity_curve
+from radtransfer.runs.folder import read_run, run_and_folds, write_json, write_records
 from radtransfer.runs.read import depth_in_words, network_in_words, start_in_words, weights_in_words
 from radtransfer.similarity import SIMILARITIES
-from radtransfer.similarity.compare import Comparison, ComparisonSettings, compare
-from radtransfer.similarity.compare_predictions import ROW_COLUMNS, PredictionComparison
+from radtransfer.similarity.compare_layers import Comparison, ComparisonSettings, compare
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+POPULATION_FILES = ("pairs.csv", "groups.csv", "population.json", "groups_*.png", "training_*.png")
+
+TOP = "top two"
+"""What the mean of the last two layers is called among the layers."""
 
 INTERVAL = (
     "delete-one-run jackknife of Fisher's z, Student's t, never narrower than of independent points; of a single pair, "
@@ -163,7 +153,11 @@ def compare_population(
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise ConfigError(f"--pairs expects at least two different runs. Received: {', '.join(runs) or 'none'}.")
     every = list(combinations(runs, 2))
-    _check_different(every)
+    folds = {run: run_and_folds(run) for run in runs}
+    for a, b in every:
+        shared = {*folds[a][1]} & {*folds[b][1]} if folds[a][0].resolve() == folds[b][0].resolve() else ()
+        if shared:  # no fold is compared with itself, as of RUN and RUN/fold_1
+            raise ConfigError(f"--pairs expects different runs. Received: {a} and {b}, which share a fold. Name one.")
     starts, found, compared = starts or starts_of_runs(runs), [], []
     for number, (a, b) in enumerate(every, start=1):
         progress.note(f"pair {number} of {len(every)}: {a} and {b}")
@@ -182,21 +176,6 @@ def compare_population(
     )
 
 
-def _check_different(pairs: Sequence[tuple[str, str]]) -> None:
-    """See that no fold would be compared with itself, as of RUN and RUN/fold_1."""
-    for a, b in pairs:
-        if _folds(a) & _folds(b):
-            raise ConfigError(f"--pairs expects different runs. Received: {a} and {b}, which share a fold. Name one.")
-
-
-def _folds(run: str) -> set[tuple[Path, int]]:
-    path = Path(run)
-    if (path / "run.json").is_file():
-        return {(path.resolve(), number) for number in finished_folds(path)}
-    folder, fold = find_fold(path)
-    return {(folder.resolve(), fold)}
-
-
 def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
     """What each run really started from, by its plan: "pretrained" or "random" where all stages did, else part by part.
 
@@ -205,7 +184,7 @@ def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
     Raises:
         RunError: A run has no plan.
     """
-    folders = {run: Path(run) if (Path(run) / "run.json").is_file() else find_fold(Path(run))[0] for run in runs}
+    folders = {run: run_and_folds(run)[0] for run in runs}
     records = {run: read_run(folder) for run, folder in folders.items()}
     for folder, record in zip(folders.values(), records.values(), strict=True):
         if not record["plan"].get("stages"):
@@ -253,13 +232,10 @@ def _groups(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> list[
             groups.append(
                 dataclasses.replace(_group(layer, [[p] for p in of_layer]), **training_relation(of_layer, starts))
             )
-        top = [[p for p in members if (p.a, p.b) == names and p.layer in layers[-2:]] for names in _names(members)]
-        groups.append(_group("top two", top))
+        every = dict.fromkeys((pair.a, pair.b) for pair in members)
+        top = [[p for p in members if (p.a, p.b) == names and p.layer in layers[-2:]] for names in every]
+        groups.append(_group(TOP, top))
     return groups
-
-
-def _names(pairs: Sequence[PairSimilarity]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((pair.a, pair.b) for pair in pairs))
 
 
 def _group(layer: str, pairs: Sequence[Sequence[PairSimilarity]]) -> Group:
@@ -328,16 +304,7 @@ def _fisher(points: Sequence[tuple[float, float]]) -> float | None:
     return float(np.arctanh(np.clip(np.corrcoef(before, after)[0, 1], -_ON_A_LINE, _ON_A_LINE)))
 
 
-# This module imports TensorFlow, which drawing does without.
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-TOP = "top two"
-"""What the mean of the last two layers is called among the layers."""
-
-
-def draw_groups(population: "Population", kind: str, *, top: bool = False) -> "Figure":
+def draw_groups(population: Population, kind: str, *, top: bool = False) -> "Figure":
     """A line per kind of pair over the layers, after training; with `top`, also the mean of the two highest."""
     groups = [group for group in population.groups if group.kind == kind and (top or group.layer != TOP)]
     names = list(dict.fromkeys(group.layer for group in groups))
@@ -346,7 +313,7 @@ def draw_groups(population: "Population", kind: str, *, top: bool = False) -> "F
     return similarity_curve(names, curves, measure=f"similarity ({SIMILARITIES[kind].title})")
 
 
-def draw_training(population: "Population", kind: str) -> "Figure":
+def draw_training(population: Population, kind: str) -> "Figure":
     """Before against after training, a point per pair and draw: a row of panels per kind of pair, one per layer."""
     groups = [group for group in population.groups if group.kind == kind and group.layer != TOP]
     pairs = [pair for pair in population.pairs if pair.kind == kind]
@@ -362,7 +329,7 @@ def draw_training(population: "Population", kind: str) -> "Figure":
     )
 
 
-def _curve(groups: Sequence["Group"]) -> SimilarityCurve:
+def _curve(groups: Sequence[Group]) -> SimilarityCurve:
     """The mean after training, give or take the standard deviation over pairs."""
     values = np.array([group.final for group in groups], float)
     sd = np.array([group.sd for group in groups], float)
@@ -370,98 +337,7 @@ def _curve(groups: Sequence["Group"]) -> SimilarityCurve:
     return SimilarityCurve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing)
 
 
-# These modules import TensorFlow, which the comparison of predictions does without.
-if TYPE_CHECKING:
-    from radtransfer.similarity.compare import Comparison
-    from radtransfer.similarity.compare_layers import LayerSimilarity
-    from radtransfer.similarity.compare_weights import WeightComparison
-
-COMPARISON_FILES = ("similarity.csv", "similarity.json", "similarity.png", "cross_*.png")
-POPULATION_FILES = ("pairs.csv", "groups.csv", "population.json", "groups_*.png", "training_*.png")
-PREDICTION_FILES = ("predictions.csv", "predictions.json", "predictions.png")
-WEIGHT_FILES = ("weights.csv", "weights.json", "weights.png", "filters.png")
-
-_SIMILARITY_COLUMNS = [
-    "layer",
-    "kind",
-    "similarity",
-    "ci95_low",
-    "ci95_high",
-    "null_closed_form",
-    "null_permuted",
-    "rank_a",
-    "rank_b",
-    "rows",
-    "images",
-    "dims",
-    "repeats",
-]
-
-
-def write_comparison(comparison: "Comparison", out: Path) -> list[Path]:
-    """Write `similarity.csv`, `similarity.json`, `similarity.png` and, for crossed layers, a heat-map per kind.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
-    kinds = comparison.settings["similarity"]
-    curves = {
-        kind: _curve_comparison_files([item for item in comparison.layers if item.kind == kind]) for kind in kinds
-    }
-    with whole_folder(out, COMPARISON_FILES, last="similarity.json") as folder:
-        write_rows(folder / "similarity.csv", _SIMILARITY_COLUMNS, map(_row, comparison.layers), for_people=True)
-        write_json(folder / "similarity.json", comparison.to_dict())
-        figure = similarity_curve(comparison.names, curves, measure=_measure(comparison))
-        save_figure(figure, folder / "similarity.png")
-        maps = list(_heat_maps(comparison, folder))
-    return [out / name for name in ("similarity.csv", "similarity.json", "similarity.png", *maps)]
-
-
-def _heat_maps(comparison: "Comparison", out: Path) -> Iterator[str]:
-    for kind, matrix in comparison.cross.items():
-        figure = similarity_heat_map(
-            matrix,
-            rows=comparison.names,
-            columns=comparison.names,
-            row_title=Path(comparison.settings["a"]).name,
-            column_title=Path(comparison.settings["b"]).name,
-            title=kind,
-        )
-        name = f"cross_{kind}.png"
-        save_figure(figure, out / name)
-        yield name
-
-
-def _row(item: "LayerSimilarity") -> list:
-    interval = item.ci95 or ("", "")
-    figures = [item.similarity, *interval, item.null.closed_form, item.null.permuted]
-    counts = [item.rank_a, item.rank_b, item.rows, item.images, item.dims, item.repeats]
-    return [item.layer, item.kind, *("" if value is None else value for value in figures), *counts]
-
-
-def _measure(comparison: "Comparison") -> str:
-    """What the curve shows: its measure, if it is one, and whether a network is compared with its own start."""
-    from radtransfer.similarity import SIMILARITIES
-
-    kinds, (a, b) = comparison.settings["similarity"], (comparison.settings[side].partition("@") for side in "ab")
-    what = f"similarity ({SIMILARITIES[kinds[0]].title})" if len(kinds) == 1 else "similarity"
-    of_itself = a[0] == b[0] and a[2] == "initial" and b[2] in ("", "final")
-    return f"{what},\nbefore and after training" if of_itself else what
-
-
-def _curve_comparison_files(items: list["LayerSimilarity"]) -> SimilarityCurve:
-    # The larger of the two that is known; NaN where none is.
-    chance = np.fmax(*np.array([[item.null.closed_form, item.null.permuted] for item in items], float).T)
-    intervals = np.array([item.ci95 or (np.nan, np.nan) for item in items])
-    return SimilarityCurve(
-        values=[np.nan if item.similarity is None else item.similarity for item in items],
-        low=intervals[:, 0].tolist(),
-        high=intervals[:, 1].tolist(),
-        chance=chance.tolist(),
-    )
-
-
-def write_population(population: "Population", out: Path) -> list[Path]:
+def write_population(population: Population, out: Path) -> list[Path]:
     """Write `pairs.csv`, `groups.csv`, `population.json` and for each kind `groups_KIND.png` and `training_KIND.png`.
 
     Raises:
@@ -469,8 +345,8 @@ def write_population(population: "Population", out: Path) -> list[Path]:
     """
     names = ["pairs.csv", "groups.csv", "population.json"]
     with whole_folder(out, POPULATION_FILES, last="population.json") as folder:
-        _write_records(folder / names[0], population.pairs, without=("points",))
-        _write_records(folder / names[1], population.groups)
+        write_records(folder / names[0], population.pairs, without=("points",))
+        write_records(folder / names[1], population.groups)
         write_json(folder / names[2], population.to_dict())
         for kind in dict.fromkeys(group.kind for group in population.groups):
             figures = {
@@ -481,62 +357,3 @@ def write_population(population: "Population", out: Path) -> list[Path]:
                 save_figure(figure, folder / name)
                 names.append(name)
     return [out / name for name in names]
-
-
-def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]:
-    """Write `predictions.csv` (a line per image), `predictions.json` and `predictions.png`.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
-    columns = dict(zip(ROW_COLUMNS, zip(*comparison.rows, strict=True), strict=True))
-    a, b = comparison.accuracy_a, comparison.accuracy_b
-    figure = prediction_agreement(
-        columns["p_truth_a"],
-        columns["p_truth_b"],
-        right_a=columns["right_a"],
-        right_b=columns["right_b"],
-        independent=[a * b, a * (1 - b), (1 - a) * b, (1 - a) * (1 - b)],
-        title_a=Path(comparison.settings["a"]).name,
-        title_b=Path(comparison.settings["b"]).name,
-    )
-    table, values, picture = PREDICTION_FILES
-    with whole_folder(out, PREDICTION_FILES, last=values) as folder:
-        write_rows(folder / table, ROW_COLUMNS, comparison.rows)
-        write_json(folder / values, comparison.to_dict())
-        save_figure(figure, folder / picture)
-    return [out / name for name in PREDICTION_FILES]
-
-
-def write_weights(comparison: "WeightComparison", out: Path) -> list[Path]:
-    """Write `weights.csv`, `weights.json`, `weights.png` and, where both have them, `filters.png`.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
-    names, layers = [f"weights.{suffix}" for suffix in ("csv", "json", "png")], comparison.layers
-    changes = [layer.relative_change for layer in layers]
-    with whole_folder(out, WEIGHT_FILES, last="weights.json") as folder:
-        _write_records(folder / names[0], layers)
-        write_json(folder / names[1], comparison.to_dict())
-        figure = layer_change([layer.layer for layer in layers], [layer.kind for layer in layers], changes)
-        save_figure(figure, folder / names[2])
-        if comparison.filters is not None:
-            titles = {f"title_{side}": f"{side.upper()}: {Path(comparison.settings[side]).name}" for side in "ab"}
-            names.append("filters.png")
-            save_figure(filter_change(comparison.filters.a, comparison.filters.b, **titles), folder / names[-1])
-    return [out / name for name in names]
-
-
-def _write_records(path: Path, records: Sequence[Any], *, without: Sequence[str] = ()) -> None:
-    """A line per record, a dataclass whose fields are the columns; an interval has two."""
-    rows = []
-    for record in records:
-        row = {}
-        for name, value in vars(record).items():
-            if name.endswith("ci95"):
-                row[f"{name}_low"], row[f"{name}_high"] = value or ("", "")
-            elif name not in without:
-                row[name] = value
-        rows.append(row)
-    write_rows(path, list(rows[0]), (row.values() for row in rows), for_people=True)

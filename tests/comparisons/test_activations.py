@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from radtransfer.errors import SimilarityError, UnknownNameError
-from radtransfer.similarity.activations import FeatureMaps, collect_rows, read_rows
+from radtransfer.models.activations import FeatureMaps
+from radtransfer.similarity.layer_rows import collect_rows, read_rows
 
 
 def small_model(dtype="float32"):

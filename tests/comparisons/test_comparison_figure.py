@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from radtransfer.similarity.population import _measure
+from radtransfer.similarity.compare_layers import _measure
 
 
 @pytest.mark.parametrize(

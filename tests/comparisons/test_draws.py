@@ -4,9 +4,9 @@ import tensorflow as tf
 
 from radtransfer import similarity
 from radtransfer.similarity import SIMILARITIES, StreamedSums
-from radtransfer.similarity.activations import CrossedSums, GroupedSums, MismatchedSums, PairedReadings, Reading
-from radtransfer.similarity.compare_layers import combine, score_draw, spread_positions
-from radtransfer.similarity.jackknife import total_sums
+from radtransfer.similarity.layer_rows import AllPairsSums, Draw, PairedSums, spread_positions
+from radtransfer.similarity.layer_scores import combine, score_draw
+from radtransfer.similarity.measure import total_moments
 
 IMAGES, GROUPS = 11, np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4])
 CCA = SIMILARITIES["cca"].of_sums
@@ -21,9 +21,9 @@ def maps():
 
 
 @pytest.fixture
-def readings():
+def draw():
     positions = spread_positions((6, 6), images=IMAGES, rows=290, rng=np.random.default_rng(1))
-    return PairedReadings(positions, {"stem": Reading("low", np.arange(5))}, {"stem": Reading("other", np.arange(7))})
+    return Draw(positions, {"stem": ("low", np.arange(5))}, {"stem": ("other", np.arange(7))})
 
 
 def feed(sums, maps, batch_size):
@@ -41,34 +41,34 @@ def rows_of(values, positions, shift=0):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11])
-def test_grouped_sums_are_those_of_all_rows(maps, readings, batch_size):
-    sums = feed(GroupedSums(readings, GROUPS, norms=True), maps, batch_size)
-    ((name, groups),) = sums.pairs()
-    x, y = rows_of(maps[0]["low"], readings.positions), rows_of(maps[1]["other"], readings.positions)
-    assert (name, len(groups), sums.images) == ("stem", 5, IMAGES)
-    assert total_sums(groups).rows == 290
-    assert CCA(total_sums(groups)).value == pytest.approx(similarity.cca(x, y).value, abs=1e-12)
-    debiased = SIMILARITIES["cka"].of_sums(total_sums(groups)).value
+def test_grouped_sums_are_those_of_all_rows(maps, draw, batch_size):
+    sums = feed(PairedSums(draw, GROUPS, norms=True), maps, batch_size)
+    ((name, groups, _),) = sums.pairs()
+    x, y = rows_of(maps[0]["low"], draw.positions), rows_of(maps[1]["other"], draw.positions)
+    assert (name, len(groups)) == ("stem", 5)
+    assert total_moments(groups).rows == 290
+    assert CCA(total_moments(groups)).value == pytest.approx(similarity.cca(x, y).value, abs=1e-12)
+    debiased = SIMILARITIES["cka"].of_sums(total_moments(groups)).value
     assert debiased == pytest.approx(similarity.cka(x, y).value, abs=1e-12)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11])
-def test_mismatched_sums_pair_an_image_with_the_one_before_at_the_same_positions(maps, readings, batch_size):
-    ((name, pair),) = feed(MismatchedSums(readings, norms=False), maps, batch_size).pairs()
-    x, y = rows_of(maps[0]["low"], readings.positions), rows_of(maps[1]["other"], readings.positions, shift=1)
+def test_mismatched_sums_pair_an_image_with_the_one_before_at_the_same_positions(maps, draw, batch_size):
+    ((name, _, pair),) = feed(PairedSums(draw, GROUPS, norms=False, mismatched=True), maps, batch_size).pairs()
+    x, y = rows_of(maps[0]["low"], draw.positions), rows_of(maps[1]["other"], draw.positions, shift=1)
     assert pair.rows == 290
     assert CCA(pair).value == pytest.approx(similarity.cca(x, y).value, abs=1e-12)
     assert CCA(pair).value < 0.3
 
 
-def test_crossed_sums_hold_every_pair(maps, readings):
-    positions = readings.positions
-    both = PairedReadings(
+def test_crossed_sums_hold_every_pair(maps, draw):
+    positions = draw.positions
+    both = Draw(
         positions,
-        {"stem": Reading("low", np.arange(5)), "next": Reading("low", np.array([1, 3]))},
-        {"stem": Reading("other", np.arange(7))},
+        {"stem": ("low", np.arange(5)), "next": ("low", np.array([1, 3]))},
+        {"stem": ("other", np.arange(7))},
     )
-    found = {(a, b): CCA(pair).value for a, b, pair in feed(CrossedSums(both, norms=False), maps, 4).pairs()}
+    found = {(a, b): CCA(pair).value for a, b, pair in feed(AllPairsSums(both, norms=False), maps, 4).pairs()}
     x, y = rows_of(maps[0]["low"], positions), rows_of(maps[1]["other"], positions)
     assert found == {
         ("stem", "stem"): pytest.approx(similarity.cca(x, y).value, abs=1e-12),
@@ -77,33 +77,33 @@ def test_crossed_sums_hold_every_pair(maps, readings):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_layer_that_is_not_finite_says_so_and_leaves_the_others_their_scores(maps, readings, bad):
-    both = PairedReadings(
-        readings.positions,
-        {"stem": Reading("low", np.arange(5)), "next": Reading("low", np.arange(5))},
-        {"stem": Reading("other", np.arange(7)), "next": Reading("fine", np.arange(7))},
+def test_a_layer_that_is_not_finite_says_so_and_leaves_the_others_their_scores(maps, draw, bad):
+    both = Draw(
+        draw.positions,
+        {"stem": ("low", np.arange(5)), "next": ("low", np.arange(5))},
+        {"stem": ("other", np.arange(7)), "next": ("fine", np.arange(7))},
     )
     maps[1]["fine"] = maps[1]["other"].copy()
     maps[1]["other"][5] = bad
-    found = dict(feed(GroupedSums(both, GROUPS, norms=False), maps, 4).pairs())
+    found = {name: groups for name, groups, _ in feed(PairedSums(both, GROUPS, norms=False), maps, 4).pairs()}
     assert "stem of B (other): expected finite activations" in both.undefined("stem", "stem")
     assert both.undefined("next", "next") == ""
     x, y = rows_of(maps[0]["low"], both.positions), rows_of(maps[1]["fine"], both.positions)
-    assert CCA(total_sums(found["next"])).value == pytest.approx(similarity.cca(x, y).value, abs=1e-12)
+    assert CCA(total_moments(found["next"])).value == pytest.approx(similarity.cca(x, y).value, abs=1e-12)
 
 
-def test_a_layer_that_is_constant_but_for_one_group_of_images_has_a_score_but_no_interval(maps, readings):
+def test_a_layer_that_is_constant_but_for_one_group_of_images_has_a_score_but_no_interval(maps, draw):
     maps[1]["other"][2:] = 0.5
-    ((_, groups),) = feed(GroupedSums(readings, GROUPS, norms=False), maps, 4).pairs()
+    ((_, groups, _),) = feed(PairedSums(draw, GROUPS, norms=False), maps, 4).pairs()
     score = score_draw(groups, None, {"cca": SIMILARITIES["cca"]}, images=IMAGES)["cca"]
     assert score.value > 0
     assert score.left_out is None
     assert combine("stem", "cca", [[score]]).ci95 is None
 
 
-def test_a_constant_layer_has_no_score_and_says_why(maps, readings):
+def test_a_constant_layer_has_no_score_and_says_why(maps, draw):
     maps[1]["other"][:] = 0.5
-    ((_, groups),) = feed(GroupedSums(readings, GROUPS, norms=False), maps, 4).pairs()
+    ((_, groups, _),) = feed(PairedSums(draw, GROUPS, norms=False), maps, 4).pairs()
     score = score_draw(groups, None, {"cca": SIMILARITIES["cca"]}, images=IMAGES)["cca"]
     assert score.value is None
     assert "stem of B (other): expected at least one channel that varies" in score.undefined
@@ -118,8 +118,8 @@ def test_debiased_cka_of_unrelated_layers_is_0_also_where_rows_are_few():
     assert score.null.closed_form == 0
 
 
-def test_the_error_of_folds_with_other_images_is_that_of_a_mean_of_independent_ones(maps, readings):
-    ((_, groups),) = feed(GroupedSums(readings, GROUPS, norms=False), maps, 4).pairs()
+def test_the_error_of_folds_with_other_images_is_that_of_a_mean_of_independent_ones(maps, draw):
+    ((_, groups, _),) = feed(PairedSums(draw, GROUPS, norms=False), maps, 4).pairs()
     score = score_draw(groups, None, {"cca": SIMILARITIES["cca"]}, images=IMAGES)["cca"]
 
     def width(folds, **options):

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.similarity.activations import flat_model, is_flat
+from radtransfer.models.activations import flat_model
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def nested():
 
 def test_every_layer_stands_at_the_top_with_its_weights_in_float32(nested):
     flat = flat_model(nested)
-    assert is_flat(flat) and not is_flat(nested)
+    assert flat is not nested and flat_model(flat) is flat
+    assert all(layer.compute_dtype == "float32" and not isinstance(layer, keras.Model) for layer in flat.layers)
     assert {"low", "normal", "sum", "pool", "dense"} <= {layer.name for layer in flat.layers}
     images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(flat(images), nested(images), atol=0.02)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.similarity.compare_layers import (
+from radtransfer.similarity.layer_rows import (
     SAMPLINGS,
     image_order,
     places,

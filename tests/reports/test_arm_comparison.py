@@ -5,12 +5,13 @@ import pytest
 from run_files import write_run
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from radtransfer.evaluation.run_predictions import read_predictions
 from radtransfer.process import Progress
 from radtransfer.reports.arms import MOST_ARMS, ArmSummary, PredictionShelf, _pairs, compare_arms, summarize_arms
 from radtransfer.reports.collect import find_runs
 from radtransfer.reports.statistics import verdict
 from radtransfer.reports.subject import sort_arms
-from radtransfer.similarity.compare_predictions import compare_predictions, read_predictions
+from radtransfer.similarity.compare_predictions import compare_predictions
 
 
 def compared(*paths):

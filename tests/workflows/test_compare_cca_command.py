@@ -48,7 +48,7 @@ def test_rows_that_make_any_layers_look_alike_are_warned_of(radtransfer, finishe
 
 
 def test_what_is_found_does_not_depend_on_the_batch_size(radtransfer, finished_run, compared, monkeypatch):
-    from radtransfer.similarity.activations import FeatureMaps
+    from radtransfer.models.activations import FeatureMaps
 
     monkeypatch.setattr(FeatureMaps, "batch_size", 5)
     names = (f"{finished_run.path}/fold_1@initial", f"{finished_run.path}/fold_1@final")

@@ -1,0 +1,416 @@
+"""Which rows and channels of feature maps are compared, and the sums over them.
+
+A row is the vector of channels at one position of one image's feature map. Two layers share rows when both are
+read at the same places of the same images; places are cells of a grid, and a finer map is read where the middle
+of the cell lies. All draws are pure functions of a seed, and sums do not depend on where batches of images are cut.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from radtransfer.errors import SimilarityError
+from radtransfer.process import derive_seed
+from radtransfer.similarity.moments import CrossMoments, StreamedSums, check_finite
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from radtransfer.models.activations import FeatureMaps
+
+    Maps = Mapping[str, tf.Tensor]
+
+CHANNELS = ("auto", "paired", "independent", "all")
+"""The same channels in both networks where they have as many; the same; others in each; every one."""
+
+Grid = tuple[int, int]
+"""Height and width of a feature map, or of what several maps have in common."""
+Rows = dict[str, np.ndarray]
+
+
+class LayerPair(NamedTuple):
+    """Two layers that are compared: a name for both, and what each is called in its network."""
+
+    name: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """The cells that are read of each image.
+
+    Attributes:
+        grid: The cells are numbered row by row in it.
+        cells: int64 (rows,), image after image; no cell of an image twice.
+        starts: int64 (images + 1,): those of image i are `cells[starts[i]:starts[i + 1]]`.
+    """
+
+    grid: Grid
+    cells: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of_images(cls, grid: Grid, cells: list[np.ndarray]) -> "Positions":
+        """The `cells` of each image."""
+        return cls(grid, np.concatenate(cells).astype(np.int64), np.cumsum([0, *map(len, cells)]))
+
+    @property
+    def rows(self) -> int:
+        return self.cells.size
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many cells are read of each image, int64 (images,)."""
+        return np.diff(self.starts)
+
+    def rolled(self) -> "Positions":
+        """The cells of image i + 1 for image i, and of the first for the last."""
+        return Positions(self.grid, np.roll(self.cells, -self.starts[1]), np.cumsum([0, *np.roll(self.counts, -1)]))
+
+    def between(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """The cells of images `first` to `last` - 1, and the image of each, counted from `first`."""
+        owners = np.repeat(np.arange(last - first), self.counts[first:last])
+        return self.cells[self.starts[first] : self.starts[last]], owners
+
+
+def spread_positions(grid: Grid, *, images: int, rows: int, rng: np.random.Generator) -> Positions:
+    """As many cells of every image, give or take one, `rows` in all or every one there is.
+
+    The score varies much less between draws than with the same number of rows of few whole images.
+    """
+    cells = grid[0] * grid[1]
+    rows = min(rows, images * cells)
+    counts = np.full(images, rows // images)
+    counts[rng.permutation(images)[: rows % images]] += 1
+    return Positions.of_images(grid, [rng.choice(cells, count, replace=False, shuffle=False) for count in counts])
+
+
+def whole_image_positions(grid: Grid, *, images: int, rows: int, rng: np.random.Generator) -> Positions:
+    """Every cell of a few images, so many that images · height · width comes closest to `rows`.
+
+    References:
+        Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Appendix C; rounded as in Juodelyte et al. 2023.
+    """
+    cells = grid[0] * grid[1]
+    sizes = np.zeros(images, np.int64)
+    sizes[rng.permutation(images)[: max(1, round(rows / cells))]] = cells
+    return Positions.of_images(grid, [np.arange(size) for size in sizes])
+
+
+SAMPLINGS = {"spread": spread_positions, "transfusion": whole_image_positions}
+"""Name to how the positions are drawn."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How rows and channels are drawn.
+
+    Attributes:
+        rows: Per layer, or as many as there are positions.
+        dims: Channels per layer, or as many as there are.
+        repeats: How often both are drawn.
+        sampling: Key of `SAMPLINGS`.
+        channels: One of `CHANNELS`.
+        seed: Of everything drawn.
+    """
+
+    rows: int = 10_000
+    dims: int = 64
+    repeats: int = 5
+    sampling: str = "spread"
+    channels: str = "auto"
+    seed: int = 0
+
+    def seed_of(self, repeat: int) -> int:
+        """The seed of draw number `repeat`, from 0."""
+        return derive_seed(self.seed, "draw", repeat)
+
+    def positions(self, grid: Grid, *, images: int, repeat: int) -> Positions:
+        """Those of draw number `repeat`."""
+        rng = np.random.default_rng(derive_seed(self.seed_of(repeat), "positions", *grid))
+        return SAMPLINGS[self.sampling](grid, images=images, rows=self.rows, rng=rng)
+
+    def channels_of(self, width: int, *, repeat: int, side: str) -> np.ndarray:
+        """Those of a layer of `width` channels, of network `side`, in draw number `repeat`."""
+        dims = width if self.channels == "all" else self.dims
+        side = side if self.channels == "independent" else ""
+        return sample_channels(width, dims, seed=self.seed_of(repeat), side=side)
+
+
+def sample_channels(width: int, dims: int, *, seed: int, side: str = "") -> np.ndarray:
+    """`dims` of `width` channels in ascending order, or all there are.
+
+    The draw depends on the seed, the width and the side alone, so that layers of one width are given the same
+    channels unless their sides differ.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "channels", width, side))
+    return np.sort(rng.permutation(width)[:dims])
+
+
+def image_order(clusters: Sequence[str], *, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """An order of the images in groups of about equal size, and the group of each place in it.
+
+    Images of one cluster (a patient) are in one group, but not next to each other if the group has another.
+
+    Args:
+        clusters: That of each image.
+        groups: At most as many.
+        seed: Of the order.
+
+    Returns:
+        int64 (images,) each: which image comes where, and its group, ascending from 0.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "images"))
+    names, codes, sizes = np.unique(np.asarray(clusters, dtype=object), return_inverse=True, return_counts=True)
+    shuffled = rng.permutation(names.size)
+    group_of, filled = np.empty(names.size, np.int64), np.zeros(min(groups, names.size), np.int64)
+    for code in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        group_of[code] = filled.argmin()
+        filled[group_of[code]] += sizes[code]
+    rank = np.empty(names.size, np.int64)
+    rank[shuffled] = np.arange(names.size)
+    seen, repetition = [0] * names.size, []  # how often each cluster has occurred before
+    for code in codes.tolist():
+        repetition.append(seen[code])
+        seen[code] += 1
+    order = np.lexsort((rank[codes], repetition, group_of[codes]))
+    return order, group_of[codes][order]
+
+
+def places(cells: np.ndarray, grid: Grid, shape: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """The row and column of a map of `shape`, at least as fine as `grid`, where the middle of each cell lies."""
+    y, x = np.divmod(cells, grid[1])
+    return (2 * y + 1) * shape[0] // (2 * grid[0]), (2 * x + 1) * shape[1] // (2 * grid[1])
+
+
+def read_rows(
+    maps: "tf.Tensor", cells: np.ndarray, images: np.ndarray, *, grid: Grid, channels: np.ndarray
+) -> np.ndarray:
+    """Some positions and channels of a batch of maps, float32 (rows, channels); gathered where the maps are.
+
+    Args:
+        maps: float32 (images, height, width, channels).
+        cells: Of `grid`, int (rows,).
+        images: Of the batch, int (rows,).
+        grid: Not finer than the maps.
+        channels: int (channels,).
+    """
+    import tensorflow as tf
+
+    _, height, width, depth = maps.shape
+    y, x = places(cells, grid, (height, width))
+    rows = tf.gather(tf.reshape(maps, (-1, depth)), (images * height + y) * width + x)
+    return tf.gather(rows, channels, axis=1).numpy()
+
+
+def collect_rows(
+    model: "keras.Model",
+    images: np.ndarray,
+    layers: Sequence[str],
+    *,
+    rows: int = 10_000,
+    dims: int = 64,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Rows of several layers of one network, spread over images in memory, float32 (rows, channels) by layer.
+
+    Two networks give rows that can be compared layer by layer if images, layers' shapes and seed are the same.
+
+    Args:
+        model: As for `FeatureMaps`.
+        images: As the model takes them, float (images, height, width, channels).
+        layers: Names of layers.
+        rows: How many, or as many as there are positions.
+        dims: How many channels, or as many as there are.
+        seed: Of positions and channels.
+    """
+    from radtransfer.models.activations import FeatureMaps
+
+    maps = FeatureMaps(model, layers, image_size=images.shape[1])
+    order, _ = image_order([str(image) for image in range(len(images))], groups=1, seed=seed)
+    drawn = {
+        name: spread_positions(maps.grid(name), images=len(images), rows=rows, rng=np.random.default_rng(seed))
+        for name in layers
+    }
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in layers}
+    for first in range(0, len(images), maps.batch_size):
+        batch = order[first : first + maps.batch_size]
+        of_layer = maps.of(images[batch].astype(np.float32))
+        for name, positions in drawn.items():
+            cells, owners = positions.between(first, first + len(batch))
+            channels = sample_channels(maps.width(name), dims, seed=seed)
+            parts[name].append(read_rows(of_layer[name], cells, owners, grid=positions.grid, channels=channels))
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What is read of two networks at the same positions.
+
+    Attributes:
+        positions: Where.
+        a: Name of each comparison to the layer of the first network that is read for it, and its channels.
+        b: The same of the second.
+        not_finite: "a" or "b" and the name of a comparison to what is wrong with the values that were read of it.
+    """
+
+    positions: Positions
+    a: Mapping[str, tuple[str, np.ndarray]]
+    b: Mapping[str, tuple[str, np.ndarray]]
+    not_finite: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def dims(self, name: str) -> tuple[int, int]:
+        """How many channels are read for a comparison, of each network."""
+        return self.a[name][1].size, self.b[name][1].size
+
+    def rows(self, side: str, maps: "Maps", cells: np.ndarray, images: np.ndarray) -> Rows:
+        """The rows of one network by name of the comparison; in messages the name tells the network and layer.
+
+        A layer with values that are not finite is remembered, and read as zeros: the others can be compared.
+        """
+        found = {}
+        for name, (layer, channels) in (self.a if side == "a" else self.b).items():
+            title = f"{name} of {side.upper()} ({layer})"
+            rows = read_rows(maps[layer], cells, images, grid=self.positions.grid, channels=channels)
+            try:
+                with np.errstate(invalid="ignore"):
+                    check_finite(title, rows.sum(axis=0, dtype=np.float64))
+            except SimilarityError as error:
+                self.not_finite.setdefault((side, name), str(error))
+                rows = np.zeros_like(rows)
+            found[title] = rows
+        return found
+
+    def undefined(self, a: str, b: str) -> str:
+        """Why the comparisons of these names in the two networks cannot be computed; empty where they can."""
+        return self.not_finite.get(("a", a)) or self.not_finite.get(("b", b), "")
+
+
+def draws(
+    a: "FeatureMaps",
+    b: "FeatureMaps",
+    pairs: Sequence[LayerPair],
+    *,
+    images: int,
+    sampling: Sampling,
+    repeat: int,
+    all_pairs: bool = False,
+) -> list[Draw]:
+    """One draw of the pairs, or of every layer of A against every layer of B: a `Draw` for each grid they share.
+
+    A pair is read as if it alone were compared, on the finest grid that is not finer than either map.
+    """
+
+    def common(grid_a: Grid, grid_b: Grid) -> Grid:
+        return min(grid_a[0], grid_b[0]), min(grid_a[1], grid_b[1])
+
+    if all_pairs:
+        by_a, by_b = _grouped(pairs, lambda pair: a.grid(pair.a)), _grouped(pairs, lambda pair: b.grid(pair.b))
+        sets = [(common(*grids), by_a[grids[0]], by_b[grids[1]]) for grids in ((x, y) for x in by_a for y in by_b)]
+    else:
+        by_grid = _grouped(pairs, lambda pair: common(a.grid(pair.a), b.grid(pair.b)))
+        sets = [(grid, members, members) for grid, members in by_grid.items()]
+    return [
+        Draw(
+            sampling.positions(grid, images=images, repeat=repeat),
+            {p.name: (p.a, sampling.channels_of(a.width(p.a), repeat=repeat, side="a")) for p in mine},
+            {p.name: (p.b, sampling.channels_of(b.width(p.b), repeat=repeat, side="b")) for p in its},
+        )
+        for grid, mine, its in sets
+    ]
+
+
+def _grouped(pairs: Sequence[LayerPair], grid: Callable[[LayerPair], Grid]) -> dict[Grid, list[LayerPair]]:
+    groups: dict[Grid, list[LayerPair]] = defaultdict(list)
+    for pair in pairs:
+        groups[grid(pair)].append(pair)
+    return groups
+
+
+class PairedSums:
+    """Sums of the same-named layers for each group of images, for the value and its jackknife interval.
+
+    With `mismatched`, also of rows of A with rows of B at the same positions of the image before: what chance alone
+    gives.
+
+    Args:
+        draw: What is read.
+        groups: The group of each image, ascending, int (images,).
+        norms: Whether debiased CKA is asked for.
+        mismatched: Whether images are also exchanged; there must be two.
+    """
+
+    def __init__(self, draw: Draw, groups: np.ndarray, *, norms: bool, mismatched: bool = False):
+        self.draw, self._groups, self._norms = draw, groups, norms
+        self._of_group: dict[int, StreamedSums] = {}
+        self._following = draw.positions.rolled()
+        self._mismatched = StreamedSums(pairs="same", norms=norms) if mismatched else None
+        self._first: Rows | None = None
+        self._waiting: Rows | None = None
+
+    def add(self, first: int, last: int, a: "Maps", b: "Maps") -> None:
+        """Add the images `first` to `last` - 1, whose maps are given."""
+        cells, images = self.draw.positions.between(first, last)
+        x, y = self.draw.rows("a", a, cells, images), self.draw.rows("b", b, cells, images)
+        of_row = self._groups[first:last][images]
+        for group in np.unique(of_row).tolist():
+            chosen = of_row == group
+            if group not in self._of_group:
+                like = next(iter(self._of_group.values()), None)
+                self._of_group[group] = StreamedSums(pairs="same", norms=self._norms, like=like)
+            self._of_group[group].add(*({name: rows[chosen] for name, rows in side.items()} for side in (x, y)))
+        if self._mismatched is not None:
+            # Rows of B at the positions of the image that comes next; those of the last one wait for the next batch.
+            self._exchange(first, last, x, self.draw.rows("b", b, *self._following.between(first, last)))
+
+    def _exchange(self, first: int, last: int, x: Rows, y: Rows) -> None:
+        held = self._following.counts[last - 1]
+        ready = {name: rows[: len(rows) - held] for name, rows in y.items()}
+        if self._first is None:
+            count = self.draw.positions.counts[first]
+            self._first = {name: rows[:count] for name, rows in x.items()}
+            x = {name: rows[count:] for name, rows in x.items()}
+        else:
+            ready = {name: np.concatenate([self._waiting[name], rows]) for name, rows in ready.items()}
+        self._waiting = {name: rows[len(rows) - held :] for name, rows in y.items()}
+        self._add_mismatched(x, ready)
+
+    def _add_mismatched(self, x: Rows, y: Rows) -> None:
+        if len(next(iter(x.values()))):
+            self._mismatched.add(x, y)
+
+    def pairs(self) -> Iterator[tuple[str, list[CrossMoments], CrossMoments | None]]:
+        """Each comparison with the moments of the groups that have rows, and those of exchanged images, if asked for.
+
+        Call it once, after all images.
+        """
+        if self._mismatched is not None:
+            self._add_mismatched(self._first, self._waiting)
+        sums = list(self._of_group.values())
+        for name, (x, y) in zip(self.draw.a, sums[0].names(), strict=True):
+            yield name, [part.pair(x, y) for part in sums], self._mismatched and self._mismatched.pair(x, y)
+
+
+class AllPairsSums:
+    """Sums of every layer of A with every layer of B that a draw reads; `norms` as of `PairedSums`."""
+
+    def __init__(self, draw: Draw, *, norms: bool):
+        self.draw = draw
+        self._sums = StreamedSums(pairs="all", norms=norms)
+
+    def add(self, first: int, last: int, a: "Maps", b: "Maps") -> None:
+        """Add the images `first` to `last` - 1, whose maps are given."""
+        cells, images = self.draw.positions.between(first, last)
+        if cells.size:
+            self._sums.add(self.draw.rows("a", a, cells, images), self.draw.rows("b", b, cells, images))
+
+    def pairs(self) -> Iterator[tuple[str, str, CrossMoments]]:
+        """The names of each pair with its moments."""
+        names = ((mine, its) for mine in self.draw.a for its in self.draw.b)
+        for (mine, its), (x, y) in zip(names, self._sums.names(), strict=True):
+            yield mine, its, self._sums.pair(x, y)
