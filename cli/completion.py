@@ -10,7 +10,7 @@ from radtransfer.cli.main import COMPLETING
 from radtransfer.cli.terminal import show_file
 from radtransfer.config.load import setting_fields, shipped_configs
 from radtransfer.config.recipes import RECIPES
-from radtransfer.images.preprocessing import AUGMENTATIONS
+from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.training.trackers import TRACKERS
 from radtransfer.transfer.schemes import SCHEMES

@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 
 from radtransfer.errors import UnknownNameError
-from radtransfer.images.augment import JUODELYTE, Preset, affine, window
-from radtransfer.images.preprocessing import AUGMENTATIONS
+from radtransfer.images.augment import AUGMENTATIONS, Preset, StatelessDraws, affine, window
 
 IMAGES = 8
 
@@ -64,8 +63,6 @@ def test_other_seeds_vary_the_same_image_otherwise(images, name):
 
 def test_randaugment_and_augmix_draw_anew_at_every_step_of_a_loop(images):
     """With draws counted only while tracing, all operations of an AugMix chain would be the same one."""
-    from radtransfer.images.keras_cv_layers import StatelessDraws
-
     draws = StatelessDraws()
 
     @tf.function
@@ -141,8 +138,9 @@ def test_the_affine_map_is_that_of_keras_image_data_generator(images):
 
 
 def test_juodelyte_has_the_values_of_the_published_scripts():
-    assert (JUODELYTE.rotation, JUODELYTE.shift, JUODELYTE.shear, JUODELYTE.zoom) == (10, 0.1, 0.1, 0.1)
-    assert JUODELYTE.flip_horizontal and not JUODELYTE.flip_vertical
+    preset = AUGMENTATIONS["juodelyte"]
+    assert (preset.rotation, preset.shift, preset.shear, preset.zoom) == (10, 0.1, 0.1, 0.1)
+    assert preset.flip_horizontal and not preset.flip_vertical
 
 
 def test_keras_cv_computes_in_float32_under_mixed_precision(images):
@@ -163,8 +161,10 @@ def test_an_unknown_augmentation_names_the_closest():
 
 def test_presets_do_not_import_keras_cv():
     code = (
-        "import sys; from radtransfer.images.preprocessing import AUGMENTATIONS\n"
-        "AUGMENTATIONS['light'].build(); AUGMENTATIONS['randaugment']\n"
+        "import sys; from radtransfer.images.augment import AUGMENTATIONS\n"
+        "AUGMENTATIONS['light']; AUGMENTATIONS['randaugment']\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "AUGMENTATIONS['light'].build()\n"
         "sys.exit('keras_cv' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,7 +13,7 @@ import radtransfer
 from radtransfer.cli.doctor import arithmetic_finding
 from radtransfer.config.load import load_config
 from radtransfer.errors import ConfigError
-from radtransfer.images.preprocessing import AUGMENTATIONS
+from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.process import ONEDNN, keras_defaults, onednn_decided_by, onednn_in_use, pin_variables
 from radtransfer.training.run import finetune
 

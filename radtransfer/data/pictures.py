@@ -24,8 +24,8 @@ from radtransfer.data.readers import read_table
 from radtransfer.data.survey import survey_image
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
+from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.images.formats import ImageFacts
-from radtransfer.images.preprocessing import AUGMENTATIONS
 from radtransfer.images.refs import ImagePlace, read_contents, scaled
 from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.reports.figures import SheetRow, draw_contact_sheet, shortened_middle

@@ -1,27 +1,14 @@
-"""From image files to batches.
+"""From images to batches of one fixed shape, in an order that can be repeated exactly.
 
-From image files to batches of one fixed shape, in an order that can be repeated exactly.
+    place -> image (`decode.ImageSource`) -> augmented -> batch, read ahead
 
-    place -> decode what is seen -> averaging resize -> EXIF orientation -> (augmentation) -> batch
-
-Everything random is a pure function of (seed, fold, epoch, image): an epoch is the same whatever the
-number of workers, whether the run was resumed, and whichever epochs came before.
-
-The images of a set as tensors: each read, decoded, resized and turned inside the TensorFlow graph.
-
-The graph holds only what the set needs: a way of decoding that no image asks for is never built.
-
-Images kept as they are after decoding and resizing, in memory or on disk, so that this is done once.
-
-Which image stands where in an epoch, and the seed of its augmentation: pure functions, no state.
-
-An epoch follows from (seed, fold, epoch) alone, never from the epochs before it, so that a resumed run
-sees the very batches of an uninterrupted one.
+Everything random is a pure function of (seed, fold, epoch, image), never of the epochs before: an epoch is the same
+whatever the number of workers, whether the run was resumed, and whichever epochs came before.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -32,138 +19,12 @@ import tensorflow as tf
 
 from radtransfer.config.schema import ImageSettings
 from radtransfer.errors import BadImageError, ConfigError, DataError
-from radtransfer.images.decode import (
-    Framing,
-    StoredPixels,
-    cut,
-    decode_deep_png,
-    decode_jpeg,
-    decode_png,
-    frame_image,
-    lie_ready,
-    outside_graph,
-    padded,
-    pixels_of_array,
-    pixels_of_files,
-    read_pixels_into,
-    resized,
-    upright,
-)
-from radtransfer.images.formats import ImageFacts, decode_outside
-from radtransfer.images.preprocessing import AUGMENTATIONS
-from radtransfer.images.refs import FilePart, ImagePlace, as_part, read_contents
+from radtransfer.images.augment import AUGMENTATIONS
+from radtransfer.images.decode import ImageSource
+from radtransfer.images.formats import ImageFacts
+from radtransfer.images.refs import ImagePlace
 from radtransfer.process import derive_seed
 from radtransfer.runs.array_cache import KeptArrays
-
-_VERSION = 3
-"""Raised whenever an image is decoded or resized otherwise, so that no older pixels are taken for it."""
-
-
-class ImageSource:
-    """The images of one set, and how one of them becomes a square of `image_size` pixels."""
-
-    def __init__(
-        self,
-        places: Sequence[ImagePlace],
-        facts: Sequence[ImageFacts],
-        *,
-        image_size: int,
-        reading: ImageSettings,
-    ):
-        self.places, self.facts, self.image_size, self.reading = tuple(places), tuple(facts), image_size, reading
-        framings = [frame_image(fact, size=image_size, aspect=reading.aspect) for fact in facts]
-        ways = [_way(fact, framing) for fact, framing in zip(facts, framings, strict=True)]
-        self._ways = sorted(set(ways))
-        self._framed = tf.constant([_numbers(framing) for framing in framings], tf.int32)
-        self._seen = tf.constant([framing.seen for framing in framings], tf.float32)
-        self._orientations = tf.constant([fact.orientation for fact in facts], tf.int32)
-        self._levels = tf.constant([fact.levels for fact in facts], tf.float32)
-        self._way_of = tf.constant([self._ways.index(way) for way in ways], tf.int32)
-        self._files = tf.constant([str(as_part(place).path) for place in places])
-        self._in_parts = [isinstance(place, FilePart) for place in places]
-        self._turned = any(fact.orientation != 1 for fact in facts)
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @property
-    def deep(self) -> bool:
-        """Whether an image has more than 8 bits; values of all others are whole numbers."""
-        return any(fact.deep for fact in self.facts)
-
-    @property
-    def ready(self) -> StoredPixels | None:
-        """The images as plain pixels, where nothing is left to do but to read them; else None."""
-        whole = lie_ready(self.facts, image_size=self.image_size)
-        return pixels_of_files(self.places, image_size=self.image_size) if whole else None
-
-    def image(self, row: tf.Tensor) -> tf.Tensor:
-        """Image number `row`, float32 (image_size, image_size, 3), RGB, 0–255.
-
-        Images of 8 bits are rounded to whole numbers, so that whatever keeps them as bytes loses nothing.
-        """
-        branches = [self._branch(way, row) for way in self._ways]
-        image = branches[0]() if len(branches) == 1 else tf.switch_case(self._way_of[row], branches)
-        if self._turned:
-            image = upright(image, self._orientations[row])
-        if self.reading.aspect == "pad":
-            image = padded(image, self.image_size)
-        return tf.ensure_shape(image, (self.image_size, self.image_size, 3))
-
-    def fingerprint(self, row: int) -> str:
-        """What identifies an image as it is read: place, size in bytes, time of change, and how it is framed."""
-        place, facts = self.places[row], self.facts[row]
-        status = as_part(place).path.stat()
-        how = f"{facts.orientation} {facts.disc} {facts.levels} {self.reading} {self.image_size}"
-        return f"{_VERSION} {place} {status.st_size} {status.st_mtime_ns} {how}\n"
-
-    def _branch(self, way: tuple, row: tf.Tensor) -> Callable[[], tf.Tensor]:
-        """A function that gives image number `row`, of which it is known that it is decoded in this `way`."""
-        decoder, deep, ratio, by_area, resizes = way
-
-        def branch() -> tf.Tensor:
-            window, size = self._framed[row, :4], self._framed[row, 4:]
-            image = self._decoded(decoder, ratio, row, window)
-            image = resized(image, self._seen[row], size, by_area=by_area) if resizes else tf.cast(image, tf.float32)
-            return image if deep or not resizes else tf.round(image)
-
-        return branch
-
-    def _decoded(self, decoder: str, ratio: int, row: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-        if decoder == "jpeg":
-            return decode_jpeg(self._contents(row), window, ratio=ratio)
-        if decoder == "png8":
-            return decode_png(self._contents(row), window)
-        if decoder == "png16":
-            return decode_deep_png(self._contents(row), window, self._levels[row])
-        if decoder == "pixels":
-            return cut(outside_graph(self._read_pixels, row, dtype=tf.uint8), window)
-        return cut(outside_graph(self._read_outside, row, dtype=tf.float32), window)
-
-    def _contents(self, row: tf.Tensor) -> tf.Tensor:
-        """The bytes of the image, from its own file without a step in Python."""
-        if not any(self._in_parts):
-            return tf.io.read_file(self._files[row])
-        part = tf.numpy_function(lambda number: read_contents(self.places[number]), [row], tf.string, stateful=False)
-        return tf.ensure_shape(part, ())
-
-    def _read_outside(self, row: int) -> np.ndarray:
-        return decode_outside(self.places[row], self.facts[row], self.reading.window)
-
-    def _read_pixels(self, row: int) -> np.ndarray:
-        image = np.empty((self.facts[row].height, self.facts[row].width, 3), np.uint8)
-        read_pixels_into(image, self.places[row])
-        return image
-
-
-def _way(facts: ImageFacts, framing: Framing) -> tuple:
-    """What decides the operations of the graph: images that agree in it share them."""
-    decoder = "outside" if facts.decoder in ("pillow", "dicom") else facts.decoder
-    return decoder, facts.deep, framing.ratio, framing.by_area, framing.resizes
-
-
-def _numbers(framing: Framing) -> tuple[int, ...]:
-    return framing.top, framing.left, framing.height, framing.width, framing.rows, framing.columns
 
 
 def epoch_order(images: int, *, seed: int, fold: int, epoch: int) -> np.ndarray:
@@ -277,7 +138,7 @@ class Batches:
         self._batch_size, self._workers, self._augmentation = batch_size, workers, augmentation
         self._augmented = _example_function(source, targets, augmentation)
         self._plain = _example_function(source, targets, "none")
-        self._at_once = source.ready and _batch_function(source.ready, targets, batch_size)
+        self._at_once = _batch_function(source, targets, batch_size) if source.is_raw else None
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -296,15 +157,8 @@ class Batches:
         return self if count == 1 else self._like(self.source, self._batch_size // count, (number, count))
 
     def _like(self, source: ImageSource, batch_size: int, part: tuple[int, int]) -> "Batches":
-        return Batches(
-            source,
-            self._targets,
-            self._keys,
-            batch_size=batch_size,
-            workers=self._workers,
-            augmentation=self._augmentation,
-            part=part,
-        )
+        settings = {"batch_size": batch_size, "workers": self._workers, "augmentation": self._augmentation}
+        return Batches(source, self._targets, self._keys, part=part, **settings)
 
     def shuffled(self, epoch: int, *, rows: np.ndarray | None = None, seed: int = 0, fold: int = 0) -> Epoch:
         """Training epoch number `epoch` over all images or those numbered `rows`: in its own order, augmented.
@@ -368,14 +222,8 @@ def make_batches(
         UnknownNameError: No such augmentation.
     """
     source = ImageSource(places, facts, image_size=image_size, reading=reading or ImageSettings())
-    return Batches(
-        source,
-        targets,
-        path_keys(paths),
-        batch_size=batch_size,
-        workers=workers,
-        augmentation=augmentation,
-    )
+    settings = {"batch_size": batch_size, "workers": workers, "augmentation": augmentation}
+    return Batches(source, targets, path_keys(paths), **settings)
 
 
 def _example_function(source: ImageSource, targets: np.ndarray, augmentation: str) -> Callable:
@@ -389,13 +237,13 @@ def _example_function(source: ImageSource, targets: np.ndarray, augmentation: st
     return example
 
 
-def _batch_function(pixels: StoredPixels, targets: np.ndarray, batch_size: int) -> Callable:
+def _batch_function(source: ImageSource, targets: np.ndarray, batch_size: int) -> Callable:
     targets = tf.constant(targets, tf.float32)
     place = [tf.TensorSpec((batch_size,), tf.int32), tf.TensorSpec((batch_size,), tf.float32)]
 
     @tf.function(input_signature=place)
     def batch(rows: tf.Tensor, weights: tf.Tensor) -> Batch:
-        return pixels.images(rows), tf.gather(targets, rows), weights
+        return source.images(rows), tf.gather(targets, rows), weights
 
     return batch
 
@@ -422,15 +270,6 @@ _SHARE = 0.8
 """Of the free memory that the images may take, a fraction."""
 
 
-class KeptSource:
-    """The images of `source`, taken from an array instead: (images, size, size, 3), 0–255, uint8 or float32."""
-
-    def __init__(self, source: ImageSource, array: np.ndarray):
-        self.places, self.image_size, self.fingerprint = source.places, source.image_size, source.fingerprint
-        self.ready = pixels_of_array(array)
-        self.image = self.ready.image
-
-
 def keep_images(batches: Batches, where: Literal["ram", "disk"], *, count: Callable[[int, int], None]) -> Batches:
     """The same batches, bit by bit, from images that are decoded here and now, unless the disk has them.
 
@@ -447,27 +286,23 @@ def keep_images(batches: Batches, where: Literal["ram", "disk"], *, count: Calla
     source = batches.source
     shape = (len(batches), source.image_size, source.image_size, 3)
     dtype = np.float32 if source.deep else np.uint8
+
+    def fill(array: np.ndarray) -> None:
+        done = 0
+        for images, _, weights in batches.in_order():
+            kept = int(weights.numpy().sum())
+            array[done : done + kept] = images.numpy()[:kept]
+            done += kept
+            count(done, len(array))
+
     if where == "disk":
         key = hashlib.sha256("".join(batches.fingerprints()).encode()).hexdigest()[:32]
-        (array,) = IMAGES.get(key, [shape], dtype=dtype, fill=lambda arrays: _fill(arrays[0], batches, count))
+        (array,) = IMAGES.get(key, [shape], dtype=dtype, fill=lambda arrays: fill(arrays[0]))
     else:
         _check_memory(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         array = np.empty(shape, dtype)
-        _fill(array, batches, count)
-    return batches.reading_from(KeptSource(source, array))
-
-
-def _fill(array: np.ndarray, batches: Batches, count: Callable[[int, int], None]) -> None:
-    done = 0
-    for images, weights in _images(batches):
-        kept = int(weights.sum())
-        array[done : done + kept] = images[:kept]
-        done += kept
-        count(done, len(array))
-
-
-def _images(batches: Batches) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    return ((images.numpy(), weights.numpy()) for images, _, weights in batches.in_order())
+        fill(array)
+    return batches.reading_from(source.from_array(array))
 
 
 def _check_memory(needed: int) -> None:

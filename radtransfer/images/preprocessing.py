@@ -6,13 +6,6 @@ References:
     `keras.applications.imagenet_utils.preprocess_input`: caffe, tf, torch.
     Mei et al. 2022, RadImageNet, fine-tuning scripts (github.com/BMEII-AI/RadImageNet): caffe_unit
     in the TensorFlow ones (`rescale=1/255` after caffe), bgr_tf in the PyTorch ones.
-
-Random variations of training images, by name.
-
-Every augmentation has `build()`, which gives a function of one image, float32 (height, width, 3),
-RGB, 0–255, and one seed, int32 (2,), that returns an image of the same shape and range. What it
-returns depends on these two alone, never on earlier calls or on parallelism, so that an epoch can be
-repeated exactly. To add a preset, write its values in `presets.py` and a line here.
 """
 
 from collections.abc import Mapping
@@ -20,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from radtransfer.errors import Table, UnknownNameError
+from radtransfer.errors import UnknownNameError
 
 if TYPE_CHECKING:
     import keras
@@ -95,7 +88,7 @@ MODES: Mapping[str, Preprocessing] = MappingProxyType({mode.name: mode for mode 
 
 
 def preprocessing_mode(name: str) -> Preprocessing:
-    """The card of mode `name`.
+    """The spec of mode `name`.
 
     Raises:
         UnknownNameError: No such mode.
@@ -120,33 +113,10 @@ def preprocess(images: "keras.KerasTensor", mode: str) -> "keras.KerasTensor":
     """
     import keras
 
-    card = preprocessing_mode(mode)
-    if card.order == "BGR":
+    spec = preprocessing_mode(mode)
+    if spec.order == "BGR":
         images = images[..., ::-1]
-    scale = [card.scale / std for std in card.std]
-    offset = [-mean / std for mean, std in zip(card.mean, card.std, strict=True)]
+    scale = [spec.scale / std for std in spec.std]
+    offset = [-mean / std for mean, std in zip(spec.mean, spec.std, strict=True)]
     # Keras takes a plain list for (channels, 1, 1) where the reader's keras.json says channels_first.
     return keras.layers.Rescaling([[scale]], offset, dtype="float32", name=LAYER)(images)
-
-
-AUGMENTATIONS = Table(
-    "augmentation",
-    {
-        "none": "radtransfer.images.augment:NONE",
-        "light": "radtransfer.images.augment:LIGHT",
-        "fundus": "radtransfer.images.augment:FUNDUS",
-        "chest": "radtransfer.images.augment:CHEST",
-        "juodelyte": "radtransfer.images.augment:JUODELYTE",
-        "juodelyte_no_flip": "radtransfer.images.augment:JUODELYTE_NO_FLIP",
-        "randaugment": "radtransfer.images.keras_cv_layers:RANDAUGMENT",
-        "augmix": "radtransfer.images.keras_cv_layers:AUGMIX",
-        "random_flip": "radtransfer.images.keras_cv_layers:RANDOM_FLIP",
-        "random_rotation": "radtransfer.images.keras_cv_layers:RANDOM_ROTATION",
-        "random_zoom": "radtransfer.images.keras_cv_layers:RANDOM_ZOOM",
-        "random_shear": "radtransfer.images.keras_cv_layers:RANDOM_SHEAR",
-        "random_contrast": "radtransfer.images.keras_cv_layers:RANDOM_CONTRAST",
-        "random_color_jitter": "radtransfer.images.keras_cv_layers:RANDOM_COLOR_JITTER",
-        "random_gaussian_blur": "radtransfer.images.keras_cv_layers:RANDOM_GAUSSIAN_BLUR",
-        "random_cutout": "radtransfer.images.keras_cv_layers:RANDOM_CUTOUT",
-    },
-)

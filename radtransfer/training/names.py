@@ -6,7 +6,8 @@ from typing import Any
 from radtransfer.config.load import setting_value
 from radtransfer.config.schema import Config, SystemSettings
 from radtransfer.errors import ConfigError
-from radtransfer.images.preprocessing import AUGMENTATIONS, preprocessing_mode
+from radtransfer.images.augment import AUGMENTATIONS
+from radtransfer.images.preprocessing import preprocessing_mode
 from radtransfer.images.refs import check_here, parse_window
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.training.trackers import TRACKERS, check_trackers

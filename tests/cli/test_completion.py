@@ -12,7 +12,7 @@ from radtransfer.cli.completion import SHELLS
 from radtransfer.cli.main import COMPLETING, application
 from radtransfer.config.load import setting_fields, shipped_configs
 from radtransfer.config.recipes import RECIPES
-from radtransfer.images.preprocessing import AUGMENTATIONS
+from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.transfer.schemes import SCHEMES
 

@@ -159,7 +159,7 @@ def test_luminance_and_colour_become_rgb_also_where_they_are_not_compressed(tmp_
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_orientation_is_found_whoever_reads_the_values(tmp_path, orientation):
-    from radtransfer.images.pipeline import ImageSource
+    from radtransfer.images.decode import ImageSource
 
     values = random_values("u", 8, 3)[:16, :16].astype("u2") * 257
     files = [tmp_path / "8.tif", tmp_path / "16.tif"]

@@ -7,8 +7,7 @@ from PIL import Image
 
 from radtransfer.config.schema import ImageSettings
 from radtransfer.data.image_check import examine_images
-from radtransfer.images.decode import can_read_encoded, encoded_image, exif_orientation
-from radtransfer.images.pipeline import ImageSource
+from radtransfer.images.decode import ImageSource, can_read_encoded, encoded_image, exif_orientation
 
 SIZE = 32
 SIZES = ((21, 50), (32, 32), (200, 90), (301, 257), (64, 65), (1203, 987))

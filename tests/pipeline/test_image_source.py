@@ -11,8 +11,8 @@ from radtransfer.config.schema import ImageSettings
 from radtransfer.data.image_check import examine_images
 from radtransfer.data.synthetic import fundus_image, patient_appearance
 from radtransfer.errors import BadImageError
+from radtransfer.images.decode import ImageSource
 from radtransfer.images.formats import inspect_image
-from radtransfer.images.pipeline import ImageSource
 from radtransfer.images.refs import FilePart
 
 
