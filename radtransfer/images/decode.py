@@ -90,8 +90,9 @@ def frame(ops: Any, box: Sequence[Any], *, size: int, aspect: Literal["stretch",
         displaced = ops.maximum(start, decoded - start - length) / decoded
         by_area = by_area & (pixels <= decoded) & (decoded <= FACTOR * pixels) & (displaced <= DISPLACED)
     order = (0, 2, 1, 3)
-    window, seen = (ops.stack([values[place] for place in order], axis=-1) for values in (window, seen))
-    return Framing(window, seen, ops.stack([rows, columns], axis=-1), ratio, by_area)
+    last = len(rows.shape)
+    window, seen = (ops.stack([values[place] for place in order], axis=last) for values in (window, seen))
+    return Framing(window, seen, ops.stack([rows, columns], axis=last), ratio, by_area)
 
 
 class ImageSource:
@@ -302,8 +303,11 @@ def _resized_if_needed(image: tf.Tensor, framing: Framing, *, rounds: bool) -> t
     seen, size = tf.cast(framing.seen, tf.float32), tf.cast(framing.size, tf.int32)
 
     def resize() -> tf.Tensor:
-        by_area, exactly = (partial(_resized, image, seen, size, by_area=by_area) for by_area in (True, False))
-        result = tf.cond(framing.by_area, by_area, exactly)
+        result = tf.cond(
+            framing.by_area,
+            lambda: _resized(image, seen, size, by_area=True),
+            lambda: _resized(image, seen, size, by_area=False),
+        )
         return tf.round(result) if rounds else result
 
     return tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: tf.cast(image, tf.float32), resize)
