@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from radtransfer.cli.completion import complete_backbone
+from radtransfer.cli.main import complete_backbone
 from radtransfer.cli.options import IMAGE_OPTIONS, given_settings, overwrite_option, setting_options
 from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_json, show_written
 from radtransfer.errors import ConfigError

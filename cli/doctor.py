@@ -16,8 +16,7 @@ import click
 from packaging.requirements import Requirement
 
 from radtransfer import __version__
-from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import line, painted, show, show_json
+from radtransfer.cli.terminal import import_tensorflow, line, painted, show, show_json
 from radtransfer.config.schema import SystemSettings
 from radtransfer.errors import OutOfMemoryError
 from radtransfer.pretrained.source import SEARCH_VARIABLE, found_files, keras_cache, search_folders

@@ -23,8 +23,16 @@ from radtransfer.cli.options import (
     skip_option,
     tell_bad_images,
 )
-from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_file, show_json, show_written
+from radtransfer.cli.terminal import (
+    TerminalProgress,
+    import_tensorflow,
+    interval,
+    number,
+    show,
+    show_file,
+    show_json,
+    show_written,
+)
 from radtransfer.config.load import load_config
 from radtransfer.data.readers import check_source
 from radtransfer.errors import ConfigError
@@ -32,7 +40,7 @@ from radtransfer.files import check_new, check_out, writing
 
 if TYPE_CHECKING:
     from radtransfer.evaluation.evaluate import Evaluation
-    from radtransfer.evaluation.explanation_files import Explained
+    from radtransfer.evaluation.explain import Explained
 
 
 def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
@@ -398,8 +406,8 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
         raise click.UsageError("Expected IMAGES or --data, and not both.")
     check_out(Path(out))
     check_model(model)
+    from radtransfer.evaluation.explain import FILES, explained_record, write_explanations
     from radtransfer.evaluation.explain import explain as explain_images
-    from radtransfer.evaluation.explanation_files import FILES, explained_record, write_explanations
 
     check_new(Path(out), FILES, overwrite=overwrite)
     data = load_config(options={**given_settings(given, TABLE_OPTIONS), "data.source": given["data"]}).data

@@ -66,8 +66,7 @@ def card(run: str, fold: int | None, out: Path | None) -> None:
     \b
     Example: radtransfer card runs/first --fold 1 --out MODEL_CARD.md
     """
-    from radtransfer.exports.metadata import read_facts
-    from radtransfer.exports.model_card import model_card
+    from radtransfer.exports.metadata import model_card, read_facts
     from radtransfer.runs.folder import find_fold, write_text
 
     path, number = find_fold(run, fold=fold)

@@ -6,15 +6,14 @@ from typing import Any
 
 import click
 
-from radtransfer.cli.completion import complete_backbone, complete_run_config
+from radtransfer.cli.main import complete_backbone, complete_run_config
 from radtransfer.cli.options import TABLE_OPTIONS, break_lock_option, given_settings, sets_option, setting_options
-from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress, number, show, show_json
+from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, number, show, show_json
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, FoldsFailedError
 from radtransfer.process import import_by
-from radtransfer.transfer.schemes import SCHEMES
+from radtransfer.transfer.spec import SCHEMES
 
 OPTIONS = {
     "data": "data.source",
@@ -135,7 +134,7 @@ def check_named(settings: Config) -> None:
     """
     from radtransfer.data.readers import check_source
     from radtransfer.pretrained.source import resolve_weights
-    from radtransfer.training.names import check_names
+    from radtransfer.training.prepare import check_names
 
     check_names(settings)
     check_source(settings.data.source)
@@ -358,7 +357,7 @@ def plan(
     if out is not None and (Path(out).suffix != ".keras" or Path(out).exists()):
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {out}.")
     from radtransfer.pretrained.source import resolve_weights
-    from radtransfer.training.names import look_up
+    from radtransfer.training.prepare import look_up
 
     look_up(config)
     resolve_weights(config.model.weights, backbone=backbone)

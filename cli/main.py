@@ -1,4 +1,9 @@
-"""The command `radtransfer`: its list of commands, and the one place where errors meet the terminal."""
+"""Groups of commands that suggest what is meant where a command or option is not there.
+
+What the shell completes after radtransfer, and the command that prints the script for it.
+
+The command `radtransfer`: its list of commands, and the one place where errors meet the terminal.
+"""
 
 import contextlib
 import importlib
@@ -6,19 +11,100 @@ import itertools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, ZshComplete, add_completion_class
 
 from radtransfer import __version__
-from radtransfer.cli.groups import Group, unknown_option
-from radtransfer.cli.tensorflow import heed_interrupts, import_tensorflow
-from radtransfer.cli.terminal import show_libraries_safely
-from radtransfer.errors import INTERRUPTED, ConfigError, DiskError, RadtransferError
+from radtransfer.cli.terminal import heed_interrupts, import_tensorflow, show_file, show_libraries_safely
+from radtransfer.config.load import setting_fields, shipped_configs
+from radtransfer.config.recipes import RECIPES
+from radtransfer.errors import (
+    COMMAND_SYNONYMS,
+    GPU,
+    INTERRUPTED,
+    OPTIONS,
+    ConfigError,
+    DiskError,
+    RadtransferError,
+    closest_names,
+    meant_names,
+    near_names,
+)
 from radtransfer.files import printable_lines, system_error
+from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.images.refs import check_here
+from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import import_by, pin_variables
+from radtransfer.training.trackers import TRACKERS
+from radtransfer.transfer.spec import SCHEMES
+
+
+class Group(click.Group):
+    """A group that names the commands meant by an unknown one, those closest to it, or all of them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]):
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise unknown_option(error, words) from None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            # Commands of the groups are looked for where the groups are.
+            inner = [name for name in COMMAND_SYNONYMS if name.partition(" ")[0] in known]
+            meant = meant_names(args[0], [*known, *inner], COMMAND_SYNONYMS)
+            hint = _did_you_mean(meant) if meant else closest_names(args[0], known)
+            raise click.UsageError(f"No command {args[0]!r}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def unknown_option(error: click.NoSuchOption, words: Iterable[str]) -> click.UsageError:
+    """What to say instead: the option, argument or setting that is meant, or the options that are closest.
+
+    Args:
+        error: Of the parser, which takes `-lr` for several options of one letter.
+        words: Of the command line.
+    """
+    command, name = error.ctx.command, error.option_name
+    if len(name) == 2:
+        name = next((word.partition("=")[0] for word in words if word.startswith(name)), name)
+    items = [item for item in command.get_params(error.ctx) if not getattr(item, "hidden", False)]
+    options = {word.lstrip("-"): word for item in items for word in (*item.opts, *item.secondary_opts) if "-" in word}
+    arguments = {item.name: item.human_readable_name for item in items if isinstance(item, click.Argument)}
+    meant = meant_names(name, [*options, *arguments], OPTIONS)
+    if meant and meant[0] in arguments:
+        hint = f"Give {arguments[meant[0]]} without an option: {command.get_usage(error.ctx).partition(': ')[2]}"
+    elif meant:
+        hint = _did_you_mean([options[word] for word in meant])
+    elif isinstance(command, click.Group):
+        hint = f"Options of a command follow its name: {error.ctx.command_path} COMMAND {name} …"
+    elif name.lstrip("-") in GPU:
+        hint = "A GPU that is there is used; CUDA_VISIBLE_DEVICES=0 in the environment chooses one."
+    elif "set" in options and (setting := _setting(name)):
+        hint = f"Did you mean '--set {setting}=…'?"
+    else:
+        close = near_names(name.lstrip("-"), options)
+        hint = _did_you_mean([options[word] for word in close]) if close else ""
+    return click.UsageError(f"No such option {name!r}. {hint}".strip(), error.ctx)
+
+
+def _setting(name: str) -> str | None:
+    """The setting that has no option of its own, by its last part."""
+    from radtransfer.config.load import setting_fields
+
+    lasts = {setting.rpartition(".")[2]: setting for setting in setting_fields()}
+    found = meant_names(name, lasts, OPTIONS)
+    return lasts[found[0]] if found else None
+
+
+def _did_you_mean(names: list[str]) -> str:
+    return f"Did you mean {' or '.join(map(repr, names))}?"
+
 
 COMMANDS = {
     "finetune": "radtransfer.cli.finetune:finetune",
@@ -31,7 +117,7 @@ COMMANDS = {
     "backbones": "radtransfer.cli.weights:backbones",
     "weights": "radtransfer.cli.weights:weights",
     "configs": "radtransfer.cli.weights:configs",
-    "completion": "radtransfer.cli.completion:completion",
+    "completion": "radtransfer.cli.main:completion",
     "doctor": "radtransfer.cli.doctor:doctor",
     "evaluate": "radtransfer.cli.evaluate:evaluate",
     "predict": "radtransfer.cli.evaluate:predict",
@@ -183,7 +269,7 @@ def main() -> None:
     heed_interrupts(_delete_temporary)
     show_libraries_safely()
     if COMPLETING in os.environ:
-        importlib.import_module("radtransfer.cli.completion")
+        importlib.import_module("radtransfer.cli.main")
     try:
         code = application(prog_name="radtransfer")
     except SystemExit as leaving:
@@ -195,3 +281,112 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def complete_setting(setting: str) -> Completer:
+    """Completes the value of the setting with this dotted name."""
+    return _completer(_SETTINGS.get(setting, lambda _: ()))
+
+
+def _completer(known: Callable[[click.Context], Iterable[str]]) -> Completer:
+    """Completes one of the names, or the last of several with commas between."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, start = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in known(context) if name.startswith(start)]
+
+    return complete
+
+
+def _weights(context: click.Context) -> list[str]:
+    from radtransfer.pretrained.source import weights_cards
+
+    return ["random", "imagenet", *weights_cards()]
+
+
+def _preprocessing(context: click.Context) -> list[str]:
+    from radtransfer.images.preprocessing import MODES
+
+    return ["auto", *MODES]
+
+
+def _stages(context: click.Context) -> list[str]:
+    """Of the network on the command line, or all names that stages have."""
+    name: Any = context.params.get("backbone")
+    cards = [BACKBONES[name]] if name in BACKBONES else [BACKBONES[known] for known in BACKBONES]
+    return list(dict.fromkeys(stage for card in cards for stage in card.stages))
+
+
+def _studies(context: click.Context) -> list[str]:
+    from radtransfer.studies.file import is_study
+
+    return [name for name in shipped_configs() if is_study(name)]
+
+
+def _runs(context: click.Context) -> list[str]:
+    studies = _studies(context)
+    return [name for name in shipped_configs() if name not in studies]
+
+
+_SETTINGS: dict[str, Callable[[click.Context], Iterable[str]]] = {
+    "recipe": lambda _: RECIPES,
+    "track": lambda _: TRACKERS,
+    "model.backbone": lambda _: BACKBONES,
+    "model.weights": _weights,
+    "model.preprocessing": _preprocessing,
+    "transfer.scheme": lambda _: ["auto", *SCHEMES],
+    "transfer.through": _stages,
+    "transfer.freeze_to": lambda context: ["none", "all", *_stages(context)],
+    "training.augmentation": lambda _: AUGMENTATIONS,
+    "training.class_weights": lambda _: ["none", "balanced"],
+}
+
+complete_backbone = complete_setting("model.backbone")
+complete_weights = complete_setting("model.weights")
+complete_config = _completer(lambda _: shipped_configs())
+complete_study = _completer(_studies)
+complete_run_config = _completer(_runs)
+complete_assignment = _completer(lambda _: [f"{name}=" for name in setting_fields()])
+
+
+class _OrFiles:
+    """Files where there is nothing else to complete: runs, images, weights and folders are all paths."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        found = super().get_completions(args, incomplete)
+        return found or ([] if incomplete.startswith("-") else [CompletionItem(incomplete, type="file")])
+
+
+@add_completion_class
+class Bash(_OrFiles, BashComplete):
+    """For bash 4.4 and later."""
+
+
+@add_completion_class
+class Zsh(_OrFiles, ZshComplete):
+    """For zsh."""
+
+
+@add_completion_class
+class Fish(_OrFiles, FishComplete):
+    """For fish."""
+
+
+SHELLS = {"bash": Bash, "zsh": Zsh, "fish": Fish}
+
+
+@click.command(short_help="Print the script that completes names in a shell.")
+@click.argument("shell", type=click.Choice(list(SHELLS)))
+def completion(shell: str) -> None:
+    """Print the script that makes SHELL complete commands, options, backbones, schemes, recipes and configs.
+
+    \b
+    Example: eval "$(radtransfer completion bash)"                    in ~/.bashrc
+             eval "$(radtransfer completion zsh)"                     in ~/.zshrc, after compinit
+             radtransfer completion fish > ~/.config/fish/completions/radtransfer.fish
+    """
+    application = click.get_current_context().find_root().command
+    show_file(SHELLS[shell](application, {}, "radtransfer", COMPLETING).source() + "\n")

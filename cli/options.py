@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.completion import complete_assignment, complete_setting
+from radtransfer.cli.main import complete_assignment, complete_setting
 from radtransfer.cli.terminal import TerminalProgress, show
 from radtransfer.config.load import setting_fields
 from radtransfer.config.yaml_text import parse_scalar

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.completion import complete_run_config, complete_study
 from radtransfer.cli.finetune import OPTIONS as RUN_OPTIONS
+from radtransfer.cli.main import complete_run_config, complete_study
 from radtransfer.cli.options import break_lock_option, given_settings, positive_lines, sets_option, setting_options
-from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress, number, show, show_json, show_written
+from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, number, show, show_json, show_written
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, DiskError
@@ -74,7 +73,7 @@ class Places:
 
             import_tensorflow()
             return InProcess()
-        from radtransfer.studies.local import Workers
+        from radtransfer.studies.engines import Workers
 
         return Workers(self.jobs or 1, prepare=import_tensorflow, threads=self.cpus)
 
@@ -218,8 +217,7 @@ def study(
 def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None) -> "StudyState":
     """Run what is to be run, with its progress on the terminal and in the study's folder."""
     from radtransfer.cli.study_board import StudyBoard
-    from radtransfer.studies.runs import run_study
-    from radtransfer.studies.store import open_study_folder
+    from radtransfer.studies.runs import open_study_folder, run_study
 
     words = ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(plan.store)]
     again = shlex.join([*words, *places.words()])

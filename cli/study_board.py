@@ -6,8 +6,7 @@ import time
 from radtransfer.cli.terminal import draw, in_one_line, line, painted, show
 from radtransfer.studies.engines import Outcome
 from radtransfer.studies.grid import PlannedRun
-from radtransfer.studies.runs import RunningRun, StudyListener, StudyState
-from radtransfer.studies.store import StudyFolder
+from radtransfer.studies.runs import RunningRun, StudyFolder, StudyListener, StudyState
 from radtransfer.studies.tables import run_row
 
 _COLORS = {"finished": "green", "partly": "yellow", "failed": "red"}

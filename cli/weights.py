@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.completion import complete_backbone, complete_config, complete_weights
-from radtransfer.cli.groups import Group
+from radtransfer.cli.main import Group, complete_backbone, complete_config, complete_weights
 from radtransfer.cli.options import TABLE_OPTIONS, given_settings, sets_option, setting_options
-from radtransfer.cli.tensorflow import import_tensorflow
-from radtransfer.cli.terminal import TerminalProgress, show, show_file, show_json
+from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, show, show_file, show_json
 from radtransfer.config.load import config_text, find_config, load_config, shipped_configs
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.studies.file import is_study, load_study
-from radtransfer.training.names import check_value
+from radtransfer.training.prepare import check_value
 
 if TYPE_CHECKING:
     from radtransfer.models.backbone import StageSummary
@@ -485,7 +483,7 @@ def validate(config: str, sets: tuple[str, ...]) -> None:
         cells = check_study(load_study(config, sets=sets))
         show(f"{config}: a valid study of {len(cells)} runs.")
         return
-    from radtransfer.training.names import check_value, look_up
+    from radtransfer.training.prepare import check_value, look_up
 
     look_up(load_config(config, sets=sets, check=check_value))
     show(f"{config}: every setting is valid.")

@@ -258,7 +258,7 @@ class Table(Mapping[str, Any]):
         return len(self._entries)
 
 
-COMMANDS = {
+COMMAND_SYNONYMS = {
     "finetune": "train training fit fine-tune fine-tuning tune learn run start resume",
     "study": "grid sweep experiment experiments benchmark",
     "lr-find": "lr lr-finder find-lr learning-rate",

@@ -159,7 +159,7 @@ def test_a_file_without_its_space_is_never_mapped(images, tmp_path):
     """A page of a mapped file that has no place on the disk ends the process with SIGBUS."""
     code = (
         "import pathlib, resource, signal, sys\nimport numpy as np\n"
-        "from radtransfer.errors import DiskError\nfrom radtransfer.runs.array_cache import KeptArrays\n"
+        "from radtransfer.errors import DiskError\nfrom radtransfer.runs.cache import KeptArrays\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "def fill(arrays):\n    print('mapped')\n    arrays[0][:] = 1\n"
         "try:\n    KeptArrays('x', 10**9, 'The arrays', '--none').get('k', [(200, 1000)], dtype=np.uint8, fill=fill)\n"

@@ -12,8 +12,7 @@ from radtransfer.models.layers import layer_variables
 from radtransfer.process import derive_seed
 from radtransfer.transfer.initialize import draw_random, start
 from radtransfer.transfer.plan import build_plan
-from radtransfer.transfer.schemes import SCHEMES
-from radtransfer.transfer.spec import transfer_spec
+from radtransfer.transfer.spec import SCHEMES, transfer_spec
 
 
 def build(name="cbr_tiny"):

@@ -6,8 +6,13 @@ import tensorflow as tf
 from radtransfer.config.schema import TrainingSettings
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier
-from radtransfer.training.batch_norm import evaluation_mode, reestimate_statistics, settled_after, trainable_batch_norms
-from radtransfer.training.step import Learner
+from radtransfer.training.step import (
+    Learner,
+    evaluation_mode,
+    reestimate_statistics,
+    settled_after,
+    trainable_batch_norms,
+)
 from radtransfer.transfer.initialize import start
 
 BATCH, SIZE, CLASSES = 4, 16, 3

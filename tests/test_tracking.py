@@ -8,7 +8,7 @@ from radtransfer.config.load import load_config
 from radtransfer.errors import ConfigError
 from radtransfer.process import Progress
 from radtransfer.runs.folder import write_json, write_rows
-from radtransfer.training import tracking
+from radtransfer.training import trackers as tracking
 from radtransfer.training.trackers import TRACKERS, Tracker, check_trackers
 
 HISTORY = ("epoch", "step", "loss", "val_auc")

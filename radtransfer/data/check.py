@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from radtransfer.config.schema import Config
-from radtransfer.data.checks import CHECKS, SEVERITIES, Evidence, Finding
+from radtransfer.data.checks import CHECKS, SEVERITIES, Evidence, Finding, ImageRecord, survey_images
 from radtransfer.data.image_list import read_leniently
 from radtransfer.data.labels import positive_class
 from radtransfer.data.readers import read_table
 from radtransfer.data.splits import FOLD_COLUMNS, Fold, assign_folds, fold_notes, fold_rows
-from radtransfer.data.survey import ImageRecord, survey_images
 from radtransfer.data.table import NO_PATIENTS, ImageTable, note_kind, tell_notes
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.files import writing

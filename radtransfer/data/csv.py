@@ -38,15 +38,7 @@ from radtransfer.data.labels import (
     written,
     zero_one,
 )
-from radtransfer.data.sheet import (
-    EVALUATION,
-    SPLIT_WORDS,
-    Sheet,
-    find_columns,
-    place_images,
-    read_sheet,
-    split_names,
-)
+from radtransfer.data.sheet import EVALUATION, SPLIT_WORDS, Sheet, find_columns, place_images, read_sheet, split_names
 from radtransfer.data.table import ALIKE_ADVICE, ImageTable, patient_key
 from radtransfer.errors import DataError, near_path
 

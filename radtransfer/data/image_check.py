@@ -21,8 +21,7 @@ from radtransfer.config.schema import ImageSettings
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError, RadtransferError
 from radtransfer.files import printable, writing
-from radtransfer.images.formats import ImageFacts, decode_outside, inspect_image
-from radtransfer.images.pillow import kind_of_jpeg, stored_values
+from radtransfer.images.formats import ImageFacts, decode_outside, inspect_image, kind_of_jpeg, stored_values
 from radtransfer.images.refs import (
     SIGNED_SIXTEEN_BITS,
     SIXTEEN_BITS,

@@ -18,10 +18,9 @@ from PIL import Image
 
 from radtransfer.config.schema import Config, ImageSettings
 from radtransfer.data.check import SPLITS, DataReport
-from radtransfer.data.checks import Finding, counted
+from radtransfer.data.checks import Finding, counted, survey_image
 from radtransfer.data.image_check import CheckedImages, check_images, examine_image, read_pixels
 from radtransfer.data.readers import read_table
-from radtransfer.data.survey import survey_image
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.images.augment import AUGMENTATIONS
@@ -29,7 +28,7 @@ from radtransfer.images.formats import ImageFacts
 from radtransfer.images.refs import ImagePlace, read_contents, scaled
 from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.reports.figures import SheetRow, draw_contact_sheet, shortened_middle
-from radtransfer.reports.render import render
+from radtransfer.reports.page import render
 
 SIDE = 144
 """Longer side of a thumbnail, pixels."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from radtransfer.config.schema import DataSettings
 from radtransfer.data import public_parsers as parsers
 from radtransfer.data.labels import listed
-from radtransfer.data.public_rows import WrongTreeError
+from radtransfer.data.public_parsers import WrongTreeError
 from radtransfer.data.readers import split_location
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError, UnknownNameError, near_path

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DATASETS = Table(
     "dataset",
     {
-        "image_folder": "radtransfer.data.folder:read",
+        "image_folder": "radtransfer.data.image_list:read",
         "csv_table": "radtransfer.data.csv:read_csv",
         "fold_directory": "radtransfer.data.csv:read_fold_tables",
         "synthetic_fundus": "radtransfer.data.synthetic:read",

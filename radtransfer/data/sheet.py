@@ -26,7 +26,7 @@ from radtransfer.data.labels import BINARY, RowsError, check_values, is_missing,
 from radtransfer.errors import DataError
 from radtransfer.images.dicom import is_dicom
 from radtransfer.images.files import PACKED, START, TABLES, advice, format_by_content
-from radtransfer.images.pillow import READERS, why_missing
+from radtransfer.images.formats import READERS, why_missing
 
 DELIMITERS = ",;\t|"
 

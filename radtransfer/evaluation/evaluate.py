@@ -38,8 +38,7 @@ from radtransfer.evaluation.calibration import (
 )
 from radtransfer.evaluation.intervals import estimate_auc
 from radtransfer.evaluation.metrics import METRICS, Predictions, brier, evaluate, summarize
-from radtransfer.evaluation.predict import Forward, decision_text, predicted_names
-from radtransfer.evaluation.run_predictions import RunPredictions, read_predictions
+from radtransfer.evaluation.predict import Forward, RunPredictions, decision_text, predicted_names, read_predictions
 from radtransfer.evaluation.scoring import Scoring, class_questions, main_questions
 from radtransfer.evaluation.trained_model import TrainedModel, find_model, is_export
 from radtransfer.process import Progress

@@ -21,8 +21,7 @@ from radtransfer.data.run_data import run_images
 from radtransfer.errors import ConfigError, ExportError, RadtransferError, RunError
 from radtransfer.evaluation.evaluate import export_values
 from radtransfer.exports.formats import EXPORT_FORMATS, Exportable, ExportFormat, run_python
-from radtransfer.exports.metadata import export_metadata, read_facts
-from radtransfer.exports.model_card import ExportCheck, model_card
+from radtransfer.exports.metadata import ExportCheck, export_metadata, model_card, read_facts
 from radtransfer.files import check_place, files_together
 from radtransfer.images.refs import ImagePlace, read_contents
 from radtransfer.pretrained.saved_model import open_model

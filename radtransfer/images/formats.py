@@ -1,27 +1,262 @@
-"""Images on disk: what their headers say, and who reads those that TensorFlow does not."""
+"""Image files that Pillow reads: opened by their first bytes, and their values.
 
+To add a format, add its first bytes and its reader to `READERS`.
+
+Images on disk: what their headers say, and who reads those that TensorFlow does not.
+"""
+
+import errno
+import io
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, PpmImagePlugin, WebPImagePlugin
 
+from radtransfer.errors import BadImageError
 from radtransfer.images.dicom import DICOM_SUFFIXES, PREAMBLE, decode_dicom, is_dicom, read_header
-from radtransfer.images.files import MOST_FRAMES, check_parts, format_by_content
-from radtransfer.images.pillow import (
-    NOT_IMAGES,
-    READERS,
-    check_size,
-    decode_with_pillow,
-    first_bytes,
-    is_deep,
-    levels_of,
-    open_image,
+from radtransfer.images.files import (
+    MOST_FRAMES,
+    START,
+    FrameSequence,
+    check_parts,
+    format_by_content,
+    kept_file,
+    why_unread,
 )
-from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImagePlace, as_part, read_contents
-from radtransfer.images.tiff import MAGICS, TiffValues, count_pages
+from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImagePlace, as_part, is_frame, read_contents, scaled
+from radtransfer.images.tiff import MAGICS, TiffPages, TiffValues, count_pages, open_tiff
+
+# Not `Image.open`: it also tries formats that start other programs, and warns from 89 megapixels on.
+READERS = {
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"GIF8": GifImagePlugin.GifImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
+    **{b"P%d" % number: PpmImagePlugin.PpmImageFile for number in range(1, 7)},
+}
+
+_IN_PARTS = (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, GifImagePlugin.GifImageFile)
+
+NOT_IMAGES = {
+    b"<!doctype html": "an HTML page, not an image; download it again",
+    b"<html": "an HTML page, not an image; download it again",
+    b"version https://git-lfs": "a Git LFS pointer, not an image; run `git lfs pull`",
+    b"/annex/objects/": "a git-annex pointer, not an image; run `datalad get` or `git annex get`",
+    b".git/annex/objects/": "a git-annex pointer, not an image; run `datalad get` or `git annex get`",
+    b"../": "the path of a link, not an image; check the repository out where links are allowed",
+}
+
+_RARE_JPEGS = {0xC3: "a lossless JPEG"} | dict.fromkeys((0xC5, 0xC6, 0xC7), "a hierarchical JPEG")
+_RARE_JPEGS |= dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "a JPEG with arithmetic coding")
+_JPEG_FRAMES = (0xC0, 0xC1, 0xC2, *_RARE_JPEGS)
+"""Markers of the segment that says how a JPEG is coded, and with how many bits."""
+
+
+PIXEL_LIMIT = 200_000_000
+"""Larger images are refused from their header alone: a small file can unpack to any size."""
+
+
+@contextmanager
+def open_image(place: ImagePlace) -> Iterator[Image.Image | TiffValues]:
+    """The image, its header read and its pixels not; not a Pillow image where Pillow is wrong about a TIFF.
+
+    A file whose frames are asked for one by one is opened once, and read in order.
+
+    Raises:
+        BadImageError: Empty, not an image of a known format, or damaged in its header.
+    """
+    start = first_bytes(place)
+    if not is_frame(place):
+        with open_tiff(place, start) if start.startswith(MAGICS) else _open(place, start) as image:
+            yield image
+        return
+    with kept_file(place.path) as kept:
+        if start.startswith(MAGICS):
+            with kept.once("pages", lambda: TiffPages(place.path, start)).page(place) as page:
+                yield page
+        else:
+            yield kept.once("frames", lambda: FrameSequence(_open(place, start, decoded=True))).frame(place)
+
+
+def check_size(place: ImagePlace, height: int, width: int) -> None:
+    """See that an image has pixels, and not too many of them.
+
+    Raises:
+        BadImageError: It has none, or more than `PIXEL_LIMIT`.
+    """
+    if width * height > PIXEL_LIMIT:
+        limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
+        raise BadImageError(place, f"its {width}×{height} pixels are above {limit}; store it smaller")
+    if not width * height:
+        raise BadImageError(place, f"it has no pixels ({width}×{height})")
+
+
+def _open(place: ImagePlace, start: bytes, *, decoded: bool = False) -> Image.Image:
+    """The first image of a file that is no TIFF; with `decoded`, its size is checked before anything of it is."""
+    reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
+    if reader is None or (start.startswith(b"RIFF") and start[8:12] == b"AVI "):
+        raise BadImageError(place, _why_not_image(place))
+    part = as_part(place)
+    try:
+        content = read_contents(part) if reader in _IN_PARTS or part.length is not None else b""
+        check_parts(place, content)
+        image = reader(str(part.path) if part.length is None else io.BytesIO(content))
+    except BadImageError:
+        raise
+    except Exception as error:  # as in `decode_with_pillow`
+        reason = kind_of_jpeg(place) or f"damaged or truncated in its header ({error})"
+        raise BadImageError(place, reason) from error
+    if decoded:
+        check_size(place, image.height, image.width)
+    return image
+
+
+def _why_not_image(place: ImagePlace) -> str:
+    start, name = first_bytes(place, START), as_part(place).path.name
+    known = (words for magic, words in NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
+    return next(known, why_unread(start, name) or "not an image of a known format")
+
+
+def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
+    """The beginning of an image's bytes.
+
+    Raises:
+        BadImageError: There are none, or they may not be read.
+    """
+    part = as_part(place)
+    try:
+        if is_frame(place):
+            with kept_file(part.path) as kept:
+                start = kept.once("start", lambda: _read(part, START))[:count]
+        else:
+            start = _read(part, count)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            raise BadImageError(place, why_missing(part.path)) from None
+        raise BadImageError(place, f"cannot be opened ({error.strerror})") from None
+    if not start:
+        raise BadImageError(place, "an empty file")
+    return start
+
+
+def _read(part: FilePart, count: int) -> bytes:
+    with part.path.open("rb") as file:
+        file.seek(part.offset)
+        return file.read(count if part.length is None else min(count, part.length))
+
+
+def kind_of_jpeg(place: ImagePlace) -> str | None:
+    """Why a JPEG of a rare kind is not read; None for one of a usual kind, and for what is no JPEG."""
+    data, at = read_contents(place), 2
+    while data.startswith(b"\xff\xd8") and data[at : at + 1] == b"\xff" and at + 4 < len(data):
+        marker = data[at + 1]
+        if marker in _JPEG_FRAMES:
+            bits = data[at + 4]
+            kind = f"a JPEG of {bits} bits" if bits != 8 else _RARE_JPEGS.get(marker)
+            return kind and f"its pixels are {kind}, which is not read; convert it to PNG or DICOM"
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def why_missing(path: Path) -> str:
+    """Why there is no file at `path`: there is nothing, or a link that leads nowhere."""
+    if not path.is_symlink():
+        return "not found"
+    target = str(path.readlink())
+    if "annex/objects" in target.replace("\\", "/"):
+        return f"a dangling link, its file {target} is not there; run `datalad get` or `git annex get`"
+    return f"a dangling link, its file {target} is not there; bring it back, or correct the link"
+
+
+def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None = None) -> np.ndarray:
+    """The pixels of an image as they are stored, float32 (height, width, 3), RGB, 0–255, not turned by EXIF.
+
+    Grey is repeated, transparency dropped. Values of more than 8 bits become 0–255 as `levels` say, clipped there, and
+    MinIsWhite is inverted then; without levels all that the format has is 0–255, and floats are taken as they are.
+
+    Raises:
+        BadImageError: Not an image, damaged, or not finite numbers.
+    """
+    with open_image(place) as image:
+        values = _values(image, place)
+        if not is_deep(image):
+            return values
+        as_stored = levels is None and image.mode.startswith("float")
+        shown = values.astype("float32") if as_stored else scaled(values, levels or levels_of(image))
+        return 255 - shown if isinstance(image, TiffValues) and image.inverted else shown
+
+
+def stored_values(place: ImagePlace) -> np.ndarray:
+    """The values of an image of more than 8 bits, floating point (height, width, 3), as they are stored.
+
+    Raises:
+        BadImageError: Damaged, or not finite numbers.
+    """
+    with open_image(place) as image:
+        return _values(image, place)
+
+
+def is_deep(image: Image.Image | TiffValues) -> bool:
+    """Whether a value has more than 8 bits."""
+    return image.deep if isinstance(image, TiffValues) else image.mode.startswith("I") or levels_of(image)[1] > 255
+
+
+def levels_of(image: Image.Image | TiffValues) -> tuple[float, float]:
+    """The values that become 0 and 255, where these have more than 8 bits."""
+    if isinstance(image, TiffValues):
+        return image.levels
+    if image.format != "PPM" or not image.tile:
+        return SIXTEEN_BITS if image.mode.startswith("I") else (0.0, 255.0)
+    words = image.tile[0][3]  # mode and greatest value, or a mode alone
+    return 0.0, 65535.0 if words == "I;16B" else 255.0 if isinstance(words, str) else float(words[-1])
+
+
+def _values(image: Image.Image | TiffValues, place: ImagePlace) -> np.ndarray:
+    try:
+        pixels = image.values() if isinstance(image, TiffValues) else _pixels(image)
+    except BadImageError:
+        raise
+    # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
+    except Exception as error:
+        raise BadImageError(place, f"damaged or truncated ({error})") from error
+    # Of 64 bits, only what 32 can hold as well: the difference of two such numbers is finite.
+    beyond = pixels.dtype != np.float32 and np.abs(pixels).max() > np.finfo("float32").max
+    if beyond or not np.isfinite(pixels).all():
+        raise BadImageError(place, "it holds values that are not finite numbers")
+    return pixels
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    if image.format == "PPM" and is_deep(image):
+        return _values_of_pnm(image)
+    if is_deep(image):
+        return np.repeat(np.asarray(image).astype("float32")[:, :, None], 3, axis=2)
+    if image.mode in ("P", "PA"):
+        # A palette entry may carry transparency, which a direct conversion warns about.
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB")).astype("float32")
+
+
+def _values_of_pnm(image: Image.Image) -> np.ndarray:
+    """The values of a PGM or PPM of more than 8 bits, which Pillow stretches to 16 bits, and cuts in colours to 8."""
+    decoder, _, start, _ = image.tile[0]
+    shape = image.height, image.width, 3 if image.mode == "RGB" else 1
+    image.fp.seek(start)
+    data, count = image.fp.read(), shape[0] * shape[1] * shape[2]
+    if decoder == "ppm_plain":
+        values = np.array(re.sub(rb"#[^\n]*", b"", data).split()[:count], "float32")
+    else:
+        values = np.frombuffer(data, ">u2", count).astype("float32")
+    if values.size < count or values.min() < 0 or values.max() > levels_of(image)[1]:
+        raise ValueError("values are missing, or above the greatest that is announced")
+    return np.broadcast_to(values.reshape(shape), (*shape[:2], 3)).copy()
+
 
 _ORIENTATION_TAG, _WHOLE = 0x0112, {3: "H", 4: "I", 8: "h", 9: "i"}
 """And the types of whole numbers in EXIF."""

@@ -24,7 +24,7 @@ from radtransfer.images.decode import ImageSource
 from radtransfer.images.formats import ImageFacts
 from radtransfer.images.refs import ImagePlace
 from radtransfer.process import derive_seed
-from radtransfer.runs.array_cache import KeptArrays
+from radtransfer.runs.cache import KeptArrays
 
 
 def epoch_order(images: int, *, seed: int, fold: int, epoch: int) -> np.ndarray:

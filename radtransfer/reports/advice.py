@@ -18,8 +18,7 @@ from radtransfer.data.splits import LEAK
 from radtransfer.pretrained.source import weights_cards
 from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary, StepDifference, groups_of
 from radtransfer.reports.collect import Arm, ArmRun
-from radtransfer.reports.page import Point
-from radtransfer.reports.render import say
+from radtransfer.reports.page import Point, say
 from radtransfer.reports.statistics import more_trainings, verdict
 from radtransfer.reports.subject import NETWORK, SETTINGS, started_from
 

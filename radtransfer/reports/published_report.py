@@ -14,7 +14,7 @@ from typing import Any
 
 from radtransfer.reports.figures import draw_by_group, draw_gain
 from radtransfer.reports.layer_figures import draw_layer_panels
-from radtransfer.reports.page import Picture, Point, Report, Table, write_report
+from radtransfer.reports.page import Picture, Point, Report, Table, say, write_report
 from radtransfer.reports.published import (
     FROZEN,
     RANDOM,
@@ -29,7 +29,6 @@ from radtransfer.reports.published import (
     prediction_rows,
     read_published,
 )
-from radtransfer.reports.render import say
 from radtransfer.reports.statistics import interval, mean_sd, number, signed, verdict
 
 CHOICES = ("rand", "AUC", "folds", "inputs", "baseline")

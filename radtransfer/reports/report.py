@@ -27,8 +27,7 @@ from radtransfer.reports.changes import (
     seed_pairs,
 )
 from radtransfer.reports.figures import set_subject
-from radtransfer.reports.page import Picture, Point, Report, write_report
-from radtransfer.reports.render import say
+from radtransfer.reports.page import Picture, Point, Report, say, write_report
 from radtransfer.reports.subject import Subject, check_one_question, find_subject, question
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from radtransfer.reports.changes import LayerChange
 from radtransfer.reports.collect import Arm, ArmRun, Row
 from radtransfer.reports.figures import draw_auc_by_size, draw_convergence, draw_forest, draw_gain
 from radtransfer.reports.layer_figures import SimilarityCurve, filter_change, similarity_curve
-from radtransfer.reports.page import Picture, Point, Table
-from radtransfer.reports.render import say
+from radtransfer.reports.page import Picture, Point, Table, say
 from radtransfer.reports.statistics import (
     GainPoint,
     count,

@@ -1,15 +1,23 @@
-"""The folder of what can be made again."""
+"""The folder of what can be made again.
+
+Arrays that can be made again, kept on disk under a key and memory-mapped: only what is read is in memory.
+"""
 
 import contextlib
+import errno
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from radtransfer.errors import DiskError
-from radtransfer.files import delete_part, new_part
+from radtransfer.files import PART, delete_part, is_written, new_part, size_text
 from radtransfer.process import before_hard_end
 
 _instead: dict[Path, tempfile.TemporaryDirectory] = {}
@@ -129,3 +137,108 @@ def fingerprint(files: Iterable[Path]) -> str:
         facts = file.stat()
         digest.update(f"{file} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+_CANNOT_ALLOCATE = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+"""The system's numbers for a file system that does not promise space."""
+
+_PIECE = 1 << 24
+"""Bytes that are written at a time where it does not."""
+
+
+@dataclass(frozen=True)
+class KeptArrays:
+    """One kind of arrays in the cache: a folder for each key, whole or not there.
+
+    Attributes:
+        name: Of the folder.
+        limit: Bytes that all of the kind may take; the least recently used ones make room.
+        title: What they are, for messages.
+        instead: How to do without, for messages.
+    """
+
+    name: str
+    limit: int
+    title: str
+    instead: str
+
+    def get(
+        self,
+        key: str,
+        shapes: Sequence[tuple[int, ...]],
+        *,
+        dtype: type,
+        fill: Callable[[list[np.ndarray]], None],
+    ) -> list[np.ndarray]:
+        """The arrays of `key`, read-only; `fill` writes them where nobody has done so before.
+
+        Raises:
+            DiskError: They do not fit on the disk, or the folder cannot be made.
+        """
+        folder = cache_folder() / self.name / key
+        try:
+            if not (folder / "0.npy").exists():
+                needed = sum(int(np.prod(shape)) for shape in shapes) * np.dtype(dtype).itemsize
+                self._make_room(folder.parent, needed=needed)
+                _write(folder, shapes, dtype, fill)
+            with contextlib.suppress(OSError):  # a cache that only others may write
+                folder.touch()
+            return [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(shapes))]
+        except OSError as error:
+            if error.filename is not None and not str(error.filename).startswith(str(cache_folder())):
+                raise  # an image
+            reason = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
+            raise DiskError(
+                f"{self.title} cannot be kept in {folder.parent}: {reason}. Free some space, name another "
+                f"folder in RADTRANSFER_CACHE, or run with {self.instead}."
+            ) from error
+
+    def _make_room(self, folder: Path, *, needed: int) -> None:
+        """Delete the least recently used arrays until `needed` bytes fit below the limit and on the disk."""
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = sorted((item for item in folder.iterdir() if _may_go(item)), key=lambda item: item.stat().st_mtime)
+        sizes = {item: sum(file.stat().st_size for file in item.glob("*.npy")) for item in kept}
+        free = shutil.disk_usage(folder).free
+        if needed > free + sum(sizes.values()):
+            raise DiskError(
+                f"{self.title} need {size_text(needed)} in {folder}, which has {size_text(free)} free. "
+                f"Free some space, name another folder in RADTRANSFER_CACHE, or run with {self.instead}."
+            )
+        while kept and (sum(sizes[item] for item in kept) + needed > self.limit or needed > free):
+            free += sizes[kept[0]]
+            shutil.rmtree(kept.pop(0), ignore_errors=True)
+
+
+def _write(
+    folder: Path, shapes: Sequence[tuple[int, ...]], dtype: type, fill: Callable[[list[np.ndarray]], None]
+) -> None:
+    """Fill `folder`, which appears when it is whole."""
+    with new_folder(folder) as part:
+        arrays = [_new_array(part / f"{i}.npy", shape, dtype) for i, shape in enumerate(shapes)]
+        fill(arrays)
+        for array in arrays:
+            array.flush()
+
+
+def _new_array(file: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """An array of zeros, mapped from a file that has all its space: a disk that is full later would end the process."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    left = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    with file.open("wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, header)
+        handle.flush()
+        try:
+            os.posix_fallocate(handle.fileno(), handle.tell(), left)
+        except (AttributeError, OSError) as error:  # macOS and Windows have no such call
+            if isinstance(error, OSError) and error.errno not in _CANNOT_ALLOCATE:
+                raise
+            while left:
+                left -= handle.write(bytes(min(left, _PIECE)))
+        handle.flush()
+        os.fsync(handle.fileno())
+    return np.load(file, mmap_mode="r+")
+
+
+def _may_go(item: Path) -> bool:
+    """Whether `item` holds arrays that no other process is computing at the moment."""
+    return item.is_dir() and not (item.name.startswith(PART) and is_written(item))

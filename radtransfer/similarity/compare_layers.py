@@ -15,14 +15,7 @@ import numpy as np
 
 from radtransfer.config.schema import DataSettings, ImageSettings
 from radtransfer.data.readers import check_source
-from radtransfer.data.run_data import (
-    LocatedImages,
-    given_images,
-    note_changes,
-    run_images,
-    tested_images,
-    tested_paths,
-)
+from radtransfer.data.run_data import LocatedImages, given_images, note_changes, run_images, tested_images, tested_paths
 from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
 from radtransfer.files import whole_folder
 from radtransfer.models.backbone import Backbone, resolve_layer
@@ -228,7 +221,7 @@ def _compare_fold(
     progress: Progress,
 ) -> "tuple[tuple[Network, Network], tuple[LayerPair, ...], LayerScores]":
     from radtransfer.models.activations import FeatureMaps, check_input
-    from radtransfer.training.batch_norm import share_statistics
+    from radtransfer.training.step import share_statistics
 
     sizes = _image_sizes(sources, settings)
     a, b = (source.load(k, size) for source, k, size in zip(sources, fold, sizes, strict=True))

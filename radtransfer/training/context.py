@@ -19,11 +19,10 @@ from radtransfer.models.classifier import Classifier, build_classifier
 from radtransfer.pretrained.match import PretrainedWeights
 from radtransfer.process import Device, Progress, derive_seed
 from radtransfer.runs.cache import cache_note
-from radtransfer.training.batch_norm import settled_after
 from radtransfer.training.distributed import Coordinator
 from radtransfer.training.loop import FoldData
 from radtransfer.training.losses import class_weights
-from radtransfer.training.step import Evaluator, Learner
+from radtransfer.training.step import Evaluator, Learner, settled_after
 from radtransfer.transfer.frozen import FeatureBatches, UncachedFeatures, features_once
 from radtransfer.transfer.initialize import draw_random, start
 from radtransfer.transfer.plan import TransferPlan

@@ -23,10 +23,9 @@ from radtransfer.images.pipeline import Batches
 from radtransfer.models.classifier import Classifier
 from radtransfer.models.layers import seed_states
 from radtransfer.process import ONEDNN, derive_seed
-from radtransfer.training.batch_norm import trainable_batch_norms
 from radtransfer.training.checkpoint import packed, unpacked
 from radtransfer.training.cluster import Cluster, find_cluster, meet
-from radtransfer.training.step import Inputs, Learner
+from radtransfer.training.step import Inputs, Learner, trainable_batch_norms
 
 LOGICAL_CPUS = "RADTRANSFER_LOGICAL_CPUS"
 """Environment variable: as how many devices the CPU counts for `mirrored`, to try it where there is no GPU."""

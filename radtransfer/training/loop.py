@@ -24,10 +24,17 @@ from radtransfer.evaluation.scoring import Scoring
 from radtransfer.images.pipeline import Batches, epoch_order
 from radtransfer.process import EpochReporter, derive_seed
 from radtransfer.runs.folder import write_rows
-from radtransfer.training.batch_norm import IMAGES, evaluation_mode, reestimate_statistics, trainable_batch_norms
 from radtransfer.training.checkpoint import load_checkpoint, save_checkpoint
 from radtransfer.training.distributed import Coordinator
-from radtransfer.training.step import Evaluator, Learner, learning_rate
+from radtransfer.training.step import (
+    IMAGES,
+    Evaluator,
+    Learner,
+    evaluation_mode,
+    learning_rate,
+    reestimate_statistics,
+    trainable_batch_norms,
+)
 from radtransfer.transfer.frozen import FeatureBatches, UncachedFeatures
 
 HISTORY = ("epoch", "step", "learning_rate", "loss", "val_loss", "val_auc", "val_accuracy")

@@ -30,10 +30,9 @@ from radtransfer.process import Progress, keras_defaults, versions
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import draw_filters
 from radtransfer.runs.folder import run_folder, whole_file
-from radtransfer.training.batch_norm import IMAGES, trainable_batch_norms
 from radtransfer.training.context import TrainingContext
 from radtransfer.training.prepare import RunInputs, find_weights_and_scale, load_weights, prepare
-from radtransfer.training.step import Learner
+from radtransfer.training.step import IMAGES, Learner, trainable_batch_norms
 from radtransfer.transfer.initialize import start
 from radtransfer.transfer.plan import TransferPlan, build_plan
 from radtransfer.transfer.spec import transfer_spec

@@ -1,13 +1,18 @@
-"""Fine-tune a network on medical images: the main job, read like the method section of a paper."""
+"""What a fold leaves behind: an exported model, its predictions and its metrics; and their summary.
+
+Fine-tune a network on medical images: the main job, read like the method section of a paper.
+"""
 
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from radtransfer.config.load import flat_settings
 from radtransfer.config.recipes import head_phase
@@ -15,6 +20,7 @@ from radtransfer.config.schema import Config, TrainingSettings
 from radtransfer.config.yaml_text import write_yaml
 from radtransfer.data.splits import FOLD_COLUMNS, Fold, fold_rows
 from radtransfer.errors import DiskError, FoldsFailedError, OutOfMemoryError, RadtransferError, RunError, TrainingError
+from radtransfer.evaluation.metrics import Predictions, evaluate, summarize
 from radtransfer.evaluation.scoring import recorded_scoring
 from radtransfer.process import (
     ONEDNN,
@@ -34,19 +40,126 @@ from radtransfer.runs.folder import (
     open_run,
     run_folder,
     whole_file,
+    write_json,
     write_rows,
     write_text,
 )
-from radtransfer.runs.read import read_record, reading
+from radtransfer.runs.read import read_record, read_rows, reading
 from radtransfer.training.address import run_settings
 from radtransfer.training.context import ModelCache, TrainingContext
 from radtransfer.training.distributed import join
-from radtransfer.training.fold_results import FoldResult, read_fold_result, write_fold_result, write_summary
-from radtransfer.training.loop import FitState, fit, memory_errors
+from radtransfer.training.loop import FitState, fit, memory_errors, predict
 from radtransfer.training.plan import plan_lines, run_record
 from radtransfer.training.prepare import RunInputs, prepare
 from radtransfer.training.step import Learner
-from radtransfer.training.tracking import tracked
+from radtransfer.training.trackers import tracked
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A finished fold: table rows of its test images, their probabilities, and what its `metrics.json` holds."""
+
+    fold: Fold
+    test: np.ndarray
+    probabilities: np.ndarray
+    metrics: dict[str, Any]
+
+
+def write_fold_result(context: TrainingContext, fold: Fold, state: FitState, folder: Path) -> FoldResult:
+    """Save the model, predict validation and test images with it, score, and clear the checkpoints.
+
+    `metrics.json` is written last: a fold that has it is finished.
+    """
+    exact = context.exact_evaluator()
+    with whole_file(folder / "model.keras") as part:
+        exact.classifier.model.save(part)
+    rows = context.rows(fold, "val", "test")
+    probabilities, _ = predict(exact, context.batches.in_order(rows))
+    write_rows(folder / "predictions.csv", _header(context), _prediction_rows(context, fold, rows, probabilities))
+    in_test = fold.split[rows] == "test"
+    test, val = (
+        evaluate(_predictions(context, fold, rows[chosen], probabilities[chosen]), context.scoring)
+        for chosen in (in_test, ~in_test)
+    )
+    metrics = {
+        **test,
+        "fold": fold.number,
+        "repeat": fold.repeat,
+        "seed": fold.seed,
+        "best_epoch": state.best_epoch,
+        "epochs": state.epoch,
+        "batch_norm_reestimated": state.reestimated,
+        "val": val,
+        "positive_from": context.scoring.positive_from,
+        "positive_class": context.scoring.positive_class,
+    }
+    write_json(folder / "metrics.json", metrics)
+    _clear_checkpoints(folder)
+    return FoldResult(fold, rows[in_test], probabilities[in_test], metrics)
+
+
+def read_fold_result(context: TrainingContext, fold: Fold, folder: Path) -> FoldResult:
+    """What `write_fold_result` wrote."""
+    _clear_checkpoints(folder)
+    metrics, test = read_record(folder / "metrics.json"), context.rows(fold, "test")
+    with reading(folder):
+        lines = [line for line in read_rows(folder / "predictions.csv") if line["split"] == "test"]
+        if [line["path"] for line in lines] != [context.table.paths[row] for row in test]:
+            raise ValueError("its predictions are not of the fold's test images")
+        names = context.table.classes
+        probabilities = np.array([[line[f"p_{name}"] for name in names] for line in lines], np.float32)
+    return FoldResult(fold, test, probabilities, metrics)
+
+
+def write_summary(context: TrainingContext, results: Sequence[FoldResult], folder: Path) -> dict[str, Any]:
+    """The test predictions of all folds in one table, and their metrics."""
+    lines = [
+        [*line, result.fold.number]
+        for result in results
+        for line in _prediction_rows(context, result.fold, result.test, result.probabilities)
+    ]
+    write_rows(folder / "predictions.csv", [*_header(context), "fold"], lines)
+    predictions = [_predictions(context, result.fold, result.test, result.probabilities) for result in results]
+    metrics = summarize(predictions, context.scoring) | {
+        "folds": [result.fold.number for result in results],
+        "positive_from": context.scoring.positive_from,
+        "positive_class": context.scoring.positive_class,
+    }
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def _clear_checkpoints(folder: Path) -> None:
+    for phase in (folder, folder / "head_phase"):
+        for checkpoint in ("checkpoint.npz", "best.npz"):
+            (phase / checkpoint).unlink(missing_ok=True)
+
+
+def _predictions(context: TrainingContext, fold: Fold, rows: np.ndarray, probabilities: np.ndarray) -> Predictions:
+    table = context.table
+    return Predictions(
+        targets=table.targets[rows],
+        probabilities=probabilities,
+        images=[table.paths[i] for i in rows],
+        patients=None if table.patients is None else [table.patients[i] for i in rows],
+        repeat=fold.repeat,
+    )
+
+
+def _header(context: TrainingContext) -> list[str]:
+    return ["path", "patient", "label", "split", *(f"p_{name}" for name in context.table.classes)]
+
+
+def _prediction_rows(
+    context: TrainingContext, fold: Fold, rows: np.ndarray, probabilities: np.ndarray
+) -> Iterator[list[Any]]:
+    table, labels = context.table, context.table.labels
+    patients = table.patients or [""] * len(table)
+    for row, values in zip(rows, probabilities, strict=True):
+        # Nine significant digits bring a float32 back exactly.
+        numbers = [f"{value:.9g}" for value in values]
+        yield [table.paths[row], patients[row], labels[row], fold.split[row], *numbers]
+
 
 DECISIVE = (
     "weights_sha256",

@@ -17,7 +17,7 @@ import tensorflow as tf
 from radtransfer.images.pipeline import Batches, epoch_order, filled_rows
 from radtransfer.models.classifier import Cut
 from radtransfer.process import onednn_in_use
-from radtransfer.runs.array_cache import KeptArrays
+from radtransfer.runs.cache import KeptArrays
 
 Batch = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
 """Features, each float32 (batch, …); targets (batch, classes); weights (batch,)."""

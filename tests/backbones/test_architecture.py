@@ -8,7 +8,7 @@ from composite_network import COMPOSITE
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.models.architecture import build_architecture
 from radtransfer.models.backbone import BACKBONES, layer_sources
-from radtransfer.training.batch_norm import batch_norms
+from radtransfer.training.step import batch_norms
 
 
 def test_an_unknown_backbone_is_refused_with_the_closest_name():

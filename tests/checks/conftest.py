@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from radtransfer.data.checks import Evidence
+from radtransfer.data.checks import Evidence, ImageRecord
 from radtransfer.data.splits import Fold
-from radtransfer.data.survey import ImageRecord
 from radtransfer.data.table import ImageTable
 from radtransfer.images.formats import ImageFacts
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from radtransfer.data import checks
-from radtransfer.data.survey import ImageRecord
+from radtransfer.data.checks import ImageRecord
 from radtransfer.images.refs import FilePart
 
 

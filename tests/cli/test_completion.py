@@ -8,13 +8,12 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from radtransfer.cli.completion import SHELLS
-from radtransfer.cli.main import COMPLETING, application
+from radtransfer.cli.main import COMPLETING, SHELLS, application
 from radtransfer.config.load import setting_fields, shipped_configs
 from radtransfer.config.recipes import RECIPES
 from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.models.backbone import BACKBONES
-from radtransfer.transfer.schemes import SCHEMES
+from radtransfer.transfer.spec import SCHEMES
 
 
 def complete(*words, shell="bash"):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from radtransfer.cli.tensorflow import interrupts_later
+from radtransfer.cli.terminal import interrupts_later
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -35,7 +35,7 @@ def test_a_signal_that_is_ignored_stays_so():
 
 FINALIZED = """
 import signal, time
-from radtransfer.cli.tensorflow import heed_interrupts
+from radtransfer.cli.terminal import heed_interrupts
 
 class Finalized:
     def __del__(self):
@@ -60,7 +60,7 @@ def test_an_interrupt_is_not_lost_in_a_finalizer():
 DEAF = """
 import hashlib, sys, threading
 from pathlib import Path
-from radtransfer.cli.tensorflow import heed_interrupts
+from radtransfer.cli.terminal import heed_interrupts
 from radtransfer.process import before_hard_end
 from radtransfer.files import whole_folder
 from radtransfer.files import whole_file

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-IMPORT = "from radtransfer.cli.tensorflow import import_tensorflow; import_tensorflow()"
+IMPORT = "from radtransfer.cli.terminal import import_tensorflow; import_tensorflow()"
 
 INTERRUPTED_IMPORT = f"""
 import os, sys

@@ -17,7 +17,7 @@ from radtransfer.models import backbone
 from radtransfer.models.architecture import build_architecture
 from radtransfer.models.backbone import BACKBONES, HEAD, Backbone, layer_stages, stage_summaries
 from radtransfer.models.layers import sub_layers
-from radtransfer.training.batch_norm import batch_norms
+from radtransfer.training.step import batch_norms
 
 SIZE = 96
 LIGHT = ("cbr_tiny", "efficientnet_v2_b0", "convnext_tiny")

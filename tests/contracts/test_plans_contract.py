@@ -15,8 +15,7 @@ from radtransfer.models.architecture import build_architecture
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier
 from radtransfer.transfer.plan import build_plan
-from radtransfer.transfer.schemes import SCHEMES
-from radtransfer.transfer.spec import transfer_spec
+from radtransfer.transfer.spec import SCHEMES, transfer_spec
 
 FAMILIES = ("resnet50", "inception_v3", "densenet121", "efficientnet_v2_b0", "convnext_tiny", "cbr_tiny")
 NAMES = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]

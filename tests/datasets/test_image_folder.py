@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from radtransfer.config.schema import DataSettings
+from radtransfer.data.checks import survey_image
 from radtransfer.data.readers import read_table
-from radtransfer.data.survey import survey_image
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
 
 

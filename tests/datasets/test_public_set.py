@@ -7,7 +7,7 @@ import pytest
 
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.public import NUMBER, PublicSet
-from radtransfer.data.public_rows import Row, read_columns, table_of_rows
+from radtransfer.data.public_parsers import Row, read_columns, table_of_rows
 from radtransfer.errors import ConfigError, DataError, UnknownNameError
 
 KNEES = PublicSet(

@@ -8,9 +8,8 @@ import tensorflow as tf
 from radtransfer.config.schema import SystemSettings, TrainingSettings
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier
-from radtransfer.training.batch_norm import evaluation_mode, reestimate_statistics, trainable_batch_norms
 from radtransfer.training.distributed import ReplicatedLearner, join
-from radtransfer.training.step import Learner
+from radtransfer.training.step import Learner, evaluation_mode, reestimate_statistics, trainable_batch_norms
 from radtransfer.transfer.initialize import start
 
 BATCH, SIZE, CLASSES = 8, 16, 3

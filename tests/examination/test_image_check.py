@@ -16,8 +16,7 @@ from radtransfer.data import image_check as images
 from radtransfer.data.image_check import BadImage, check_images, examine_image
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError
-from radtransfer.images.formats import ImageFacts, decode_outside, inspect_image
-from radtransfer.images.pillow import decode_with_pillow
+from radtransfer.images.formats import ImageFacts, decode_outside, decode_with_pillow, inspect_image
 from radtransfer.process import Progress
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")

@@ -7,8 +7,8 @@ import pytest
 from dicom_files import blob, write
 from PIL import Image
 
-from radtransfer.data import survey as image_survey
-from radtransfer.data.survey import ImageRecord, survey_image, survey_images
+from radtransfer.data import checks as image_survey
+from radtransfer.data.checks import ImageRecord, survey_image, survey_images
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.images.refs import FilePart
@@ -170,5 +170,5 @@ def test_the_reason_decides_the_kind(monkeypatch, tmp_path, reason, problem):
     def refuse(place):
         raise BadImageError(place, reason)
 
-    monkeypatch.setattr("radtransfer.data.survey.inspect_image", refuse)
+    monkeypatch.setattr("radtransfer.data.checks.inspect_image", refuse)
     assert survey_image(tmp_path / "a.png") == ImageRecord(problem, reason)

@@ -7,8 +7,7 @@ import yaml
 from run_files import write_run
 
 from radtransfer.errors import RunError
-from radtransfer.exports.metadata import export_metadata, read_facts, weight_terms
-from radtransfer.exports.model_card import ExportCheck, model_card
+from radtransfer.exports.metadata import ExportCheck, export_metadata, model_card, read_facts, weight_terms
 
 
 def make_run(folder, *, record=None, settings=None, label="sick", patients=True):

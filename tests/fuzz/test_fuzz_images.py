@@ -16,8 +16,7 @@ from radtransfer.config.schema import ImageSettings
 from radtransfer.data.image_check import examine_image, read_pixels
 from radtransfer.errors import BadImageError
 from radtransfer.images.files import BEGINNINGS
-from radtransfer.images.formats import inspect_image
-from radtransfer.images.pillow import PIXEL_LIMIT
+from radtransfer.images.formats import PIXEL_LIMIT, inspect_image
 
 SUFFIXES = (".png", ".jpg", ".bmp", ".gif", ".tif", ".webp", ".ppm", ".dcm", ".csv", "")
 

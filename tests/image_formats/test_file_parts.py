@@ -13,8 +13,8 @@ from dicom_files import write
 from PIL import Image
 
 from radtransfer.config.schema import DataSettings
+from radtransfer.data.checks import survey_image
 from radtransfer.data.readers import read_table
-from radtransfer.data.survey import survey_image
 from radtransfer.errors import BadImageError, DataError
 from radtransfer.images.formats import count_frames, decode_outside, inspect_image
 from radtransfer.images.refs import FilePart

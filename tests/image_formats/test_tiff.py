@@ -8,8 +8,8 @@ import tiff_files as tiffs
 from tiff_files import CIELAB, CMYK, MASK, MINISBLACK, MINISWHITE, PALETTE, RGB, YCBCR, page, tiff, write
 
 from radtransfer.config.schema import ImageSettings
+from radtransfer.data.checks import survey_image
 from radtransfer.data.image_check import examine_image, read_pixels
-from radtransfer.data.survey import survey_image
 from radtransfer.errors import BadImageError
 from radtransfer.images.formats import count_frames, decode_outside, inspect_image
 from radtransfer.images.refs import FilePart

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from radtransfer.data.survey import survey_image
+from radtransfer.data.checks import survey_image
 from radtransfer.errors import BadImageError
 from radtransfer.images.files import format_by_name
 from radtransfer.images.formats import inspect_image

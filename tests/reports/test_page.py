@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 from page_checks import check_page
 
-from radtransfer.reports import render as render_module
+from radtransfer.reports import page as render_module
 from radtransfer.reports.figures import new_figure
-from radtransfer.reports.page import Picture, Point, Report, Table, html_page, markdown_table
+from radtransfer.reports.page import Picture, Point, Report, Table, html_page, markdown_table, say
 from radtransfer.reports.published_report import CHOICES
-from radtransfer.reports.render import say
 
 EVIL = "<script>alert(\"x\")</script> & 'co'"
 

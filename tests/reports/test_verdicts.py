@@ -1,7 +1,7 @@
 import pytest
 
 from radtransfer.reports.arms import ArmDifference
-from radtransfer.reports.render import say
+from radtransfer.reports.page import say
 from radtransfer.reports.statistics import more_patients, verdict
 
 

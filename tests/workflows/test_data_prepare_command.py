@@ -59,7 +59,7 @@ def test_mistakes_have_their_exit_codes(radtransfer, tiny_images, tmp_path):
 
 SLOWLY = """
 import time
-from radtransfer.cli.tensorflow import import_tensorflow
+from radtransfer.cli.terminal import import_tensorflow
 import_tensorflow()
 from radtransfer.data import prepared
 from radtransfer.cli.main import main

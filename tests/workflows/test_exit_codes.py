@@ -199,7 +199,7 @@ def test_a_typo_does_not_cost_the_run_that_was_to_be_overwritten(radtransfer, ta
 def test_memory_that_runs_out_exits_with_5_and_says_what_helps(radtransfer, table_options, tmp_path, monkeypatch):
     import tensorflow as tf
 
-    from radtransfer.training import fold_results
+    from radtransfer.training import run as fold_results
 
     def run_out(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")

@@ -4,8 +4,7 @@ import time
 from pathlib import Path
 
 from radtransfer.config.load import load_config
-from radtransfer.studies.engines import with_decoders
-from radtransfer.studies.local import Workers
+from radtransfer.studies.engines import Workers, with_decoders
 
 
 def outcome_of(runner, key, when=lambda: None):
