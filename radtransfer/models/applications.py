@@ -56,7 +56,7 @@ EFFICIENTNET_V2_B0 = Backbone(
     minimum_size=32,
     batch_norm_momentum=0.9,
     description="EfficientNetV2-B0: inverted bottlenecks with squeeze-and-excitation; ImageNet weights exist",
-    pretrained=True,
+    application="EfficientNetV2B0",
 )
 
 CONVNEXT_TINY = Backbone(
@@ -74,7 +74,7 @@ CONVNEXT_TINY = Backbone(
     minimum_size=32,
     batch_norm_momentum=None,
     description="ConvNeXt-Tiny: depthwise 7×7 and layer norm, no batch norm; ImageNet weights exist",
-    pretrained=True,
+    application="ConvNeXtTiny",
     tail=("layer_normalization",),  # stands after the pooling
     replacements={"LayerScale": channel_scale, "Add": residual_sum},
 )

@@ -49,8 +49,7 @@ def build_architecture(
         ConfigError: The image is too small for it, it cannot be slim, or another argument is out of range.
     """
     spec = BACKBONES[backbone] if isinstance(backbone, str) else backbone
-    if image_size is not None and image_size < spec.minimum_size:
-        raise ConfigError(f"Image size {image_size} is too small for {spec.name} (minimum {spec.minimum_size}).")
+    spec.check_image_size(image_size)
     if channels < 1:
         raise ConfigError(f"An image has at least one channel. Received: channels={channels}.")
     if pooling not in ("avg", None):

@@ -61,7 +61,7 @@ class Backbone:
         batch_norm_momentum: Momentum that its batch-norm layers are built with; decides when moving
             statistics are re-estimated. None for networks without batch norm.
         description: One line for `radtransfer backbones`.
-        pretrained: Whether ImageNet weights exist for it.
+        application: The class of `keras.applications` whose ImageNet weights fit it, if any.
         paper_parameters: The parameters as the network's paper counts them, where that differs.
         tail: Layers after the last stage's end that still belong to that stage.
         build_slim: `build_slim(image, pooling, widths)` gives the same network with fewer channels;
@@ -80,11 +80,21 @@ class Backbone:
     minimum_size: int
     batch_norm_momentum: float | None
     description: str
-    pretrained: bool = False
+    application: str | None = None
     paper_parameters: int | None = None
     tail: tuple[str, ...] = ()
     build_slim: Callable[["keras.KerasTensor", str | None, Mapping[str, float]], "keras.Model"] | None = None
     replacements: Mapping[str, Callable[..., "keras.KerasTensor"]] = field(default_factory=dict)
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether ImageNet weights exist for it."""
+        return self.application is not None
+
+    def check_image_size(self, image_size: int | None) -> None:
+        """Raises ConfigError if images of `image_size` pixels are too small for it; None is any size."""
+        if image_size is not None and image_size < self.minimum_size:
+            raise ConfigError(f"Image size {image_size} is too small for {self.name} (minimum {self.minimum_size}).")
 
     def check_layer(self, name: str) -> None:
         """Raises UnknownNameError if `name` is known to be neither a stage nor a layer; of other networks nothing is.

@@ -89,5 +89,5 @@ DENSENET121 = Backbone(
     minimum_size=32,
     batch_norm_momentum=0.99,
     description="DenseNet121: dense connections; ImageNet and RadImageNet weights exist",
-    pretrained=True,
+    application="DenseNet121",
 )

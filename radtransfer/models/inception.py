@@ -144,7 +144,7 @@ INCEPTION_V3 = Backbone(
     minimum_size=75,
     batch_norm_momentum=0.99,
     description="InceptionV3: parallel branches; ImageNet and RadImageNet weights exist",
-    pretrained=True,
+    application="InceptionV3",
 )
 
 INCEPTION_V3_TORCH = Backbone(
@@ -167,6 +167,6 @@ INCEPTION_RESNET_V2 = Backbone(
     minimum_size=75,
     batch_norm_momentum=0.99,
     description="InceptionResNetV2: branches and residuals; ImageNet and RadImageNet weights exist",
-    pretrained=True,
+    application="InceptionResNetV2",
     replacements={"CustomScaleLayer": residual_sum},
 )

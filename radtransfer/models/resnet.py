@@ -99,7 +99,7 @@ RESNET50 = Backbone(
     minimum_size=32,
     batch_norm_momentum=0.99,
     description="ResNet50: residual bottlenecks; ImageNet and RadImageNet weights exist",
-    pretrained=True,
+    application="ResNet50",
 )
 
 RESNET50_V1_5 = Backbone(
