@@ -22,7 +22,7 @@ from radtransfer.config.load import load_config
 from radtransfer.config.schema import DataSettings
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.files import check_out, whole_folder, writing
-from radtransfer.training.prepare import check_value
+from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
     from radtransfer.data.check import DataReport, DataSplit

@@ -134,7 +134,7 @@ def check_named(settings: Config) -> None:
     """
     from radtransfer.data.readers import check_source
     from radtransfer.pretrained.source import resolve_weights
-    from radtransfer.training.prepare import check_names
+    from radtransfer.training.names import check_names
 
     check_names(settings)
     check_source(settings.data.source)
@@ -357,7 +357,7 @@ def plan(
     if out is not None and (Path(out).suffix != ".keras" or Path(out).exists()):
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {out}.")
     from radtransfer.pretrained.source import resolve_weights
-    from radtransfer.training.prepare import look_up
+    from radtransfer.training.names import look_up
 
     look_up(config)
     resolve_weights(config.model.weights, backbone=backbone)

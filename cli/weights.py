@@ -13,7 +13,7 @@ from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, show, 
 from radtransfer.config.load import config_text, find_config, load_config, shipped_configs
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.studies.file import is_study, load_study
-from radtransfer.training.prepare import check_value
+from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
     from radtransfer.models.backbone import StageSummary
@@ -483,7 +483,7 @@ def validate(config: str, sets: tuple[str, ...]) -> None:
         cells = check_study(load_study(config, sets=sets))
         show(f"{config}: a valid study of {len(cells)} runs.")
         return
-    from radtransfer.training.prepare import check_value, look_up
+    from radtransfer.training.names import check_value, look_up
 
     look_up(load_config(config, sets=sets, check=check_value))
     show(f"{config}: every setting is valid.")

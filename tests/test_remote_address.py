@@ -4,7 +4,7 @@ import pytest
 
 from radtransfer.errors import ConfigError
 from radtransfer.images.refs import check_here, remote_source
-from radtransfer.training.prepare import check_value
+from radtransfer.training.names import check_value
 
 
 @pytest.mark.parametrize(

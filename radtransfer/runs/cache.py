@@ -13,12 +13,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from radtransfer.errors import DiskError
 from radtransfer.files import PART, delete_part, is_written, new_part, size_text
 from radtransfer.process import before_hard_end
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _instead: dict[Path, tempfile.TemporaryDirectory] = {}
 """By folder that the cache cannot take: the temporary one that this process uses."""
@@ -168,13 +170,15 @@ class KeptArrays:
         shapes: Sequence[tuple[int, ...]],
         *,
         dtype: type,
-        fill: Callable[[list[np.ndarray]], None],
-    ) -> list[np.ndarray]:
+        fill: "Callable[[list[np.ndarray]], None]",
+    ) -> "list[np.ndarray]":
         """The arrays of `key`, read-only; `fill` writes them where nobody has done so before.
 
         Raises:
             DiskError: They do not fit on the disk, or the folder cannot be made.
         """
+        import numpy as np
+
         folder = cache_folder() / self.name / key
         try:
             if not (folder / "0.npy").exists():
@@ -210,7 +214,7 @@ class KeptArrays:
 
 
 def _write(
-    folder: Path, shapes: Sequence[tuple[int, ...]], dtype: type, fill: Callable[[list[np.ndarray]], None]
+    folder: Path, shapes: Sequence[tuple[int, ...]], dtype: type, fill: "Callable[[list[np.ndarray]], None]"
 ) -> None:
     """Fill `folder`, which appears when it is whole."""
     with new_folder(folder) as part:
@@ -220,8 +224,10 @@ def _write(
             array.flush()
 
 
-def _new_array(file: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def _new_array(file: Path, shape: tuple[int, ...], dtype: type) -> "np.ndarray":
     """An array of zeros, mapped from a file that has all its space: a disk that is full later would end the process."""
+    import numpy as np
+
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     left = int(np.prod(shape)) * np.dtype(dtype).itemsize
     with file.open("wb") as handle:

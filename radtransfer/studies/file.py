@@ -39,7 +39,7 @@ from radtransfer.studies.study import (
     only_arms,
     side_arm,
 )
-from radtransfer.training.prepare import check_value, has_weights, look_up
+from radtransfer.training.names import check_value, has_weights, look_up
 
 
 @dataclass(frozen=True)

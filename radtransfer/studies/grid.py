@@ -22,7 +22,7 @@ from radtransfer.runs.read import read_record
 from radtransfer.studies.file import Cell, idle_exclusions, source_cells, study_cells
 from radtransfer.studies.study import SOURCE, Study
 from radtransfer.training.address import address, files_fingerprint, run_identity, table_fingerprint
-from radtransfer.training.prepare import check_names, has_weights
+from radtransfer.training.names import check_names, has_weights
 
 LENGTH = 12
 """Digits of the address that name a run's folder."""

@@ -40,7 +40,7 @@ from typing import Any
 
 from radtransfer.config.load import checked_settings, flat_settings
 from radtransfer.errors import ConfigError, closest_names
-from radtransfer.training.prepare import check_value
+from radtransfer.training.names import check_value
 
 SOURCE = "source:"
 """What weights begin with that a source run of the study makes."""

@@ -35,7 +35,7 @@ from radtransfer.runs.read import read_record, read_rows, reading, steps_to
 from radtransfer.studies.file import Cell, paired_runs, reference_run
 from radtransfer.studies.grid import PlannedRun, StudyPlan, data_tables
 from radtransfer.studies.study import Study, StudyArm
-from radtransfer.training.prepare import look_up
+from radtransfer.training.names import look_up
 
 _FIRST = ("level", "run", "kind", "arm")
 _SETTINGS = ("backbone", "weights", "preprocessing", "scheme", "through", "image_size", "seed", "fold")

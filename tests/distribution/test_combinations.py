@@ -2,7 +2,7 @@ import pytest
 
 from radtransfer.config.schema import SystemSettings
 from radtransfer.errors import ConfigError
-from radtransfer.training.prepare import check_batch_size, check_features
+from radtransfer.training.names import check_batch_size, check_features
 
 
 @pytest.mark.parametrize(
