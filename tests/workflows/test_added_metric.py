@@ -39,7 +39,7 @@ arms:
 """
     )
     out = tmp_path / "study"
-    assert radtransfer("study", study, "--out", out, "--runs", tmp_path / "runs").code == 0
+    assert radtransfer("study", study, "--out", out, "--runs", tmp_path / "runs", "--jobs", 0).code == 0
     table = json.loads((out / "table.json").read_text())
     assert [row["odd_metric"] for row in table["runs"]] == [0.625, 0.625]
     assert [fold["odd_metric"] for fold in table["runs"][-1]["folds"]] == [0.625, 0.625]
