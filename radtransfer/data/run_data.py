@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import Config, DataSettings, ImageSettings
 from radtransfer.data.image_check import examine_images
@@ -45,6 +47,25 @@ class LocatedImages:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageArrays:
+    """Images in memory, which networks get as they are.
+
+    Attributes:
+        pixels: float32 (images, height, width, 3), 0–255.
+    """
+
+    pixels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """Every image by itself."""
+        return tuple(map(str, range(len(self))))
 
 
 def given_images(files: Sequence[str], data: DataSettings, reading: ImageSettings, progress: Progress) -> LocatedImages:

@@ -118,6 +118,11 @@ class Evaluation:
     figures: dict[str, Any]
     seen: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Every figure: `auc`, `ci95`, `accuracy`, `per_class`, `calibration`, …, as `--json` prints them."""
+        return self.figures
+
 
 def evaluate_on(
     model: TrainedModel,

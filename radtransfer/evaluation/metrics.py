@@ -258,6 +258,49 @@ def summarize(folds: Sequence[Predictions], scoring: Scoring) -> dict[str, Any]:
     }
 
 
+def auc_interval(
+    y_true: np.ndarray, y_score: np.ndarray, *, groups: Sequence[Any] | None = None
+) -> tuple[float, float] | None:
+    """95 % interval of an AUC over patients.
+
+    Args:
+        y_true: (n,) 0 or 1; or class numbers or 0 and 1 per class, (n, classes), for the mean over classes.
+        y_score: (n,) scores of the positive class, or (n, classes).
+        groups: (n,) the patient of each; by default each image by itself.
+
+    Returns:
+        Low and high, 0 to 1; None where a class is absent.
+
+    Raises:
+        ValueError: The shapes do not fit, or a value is NaN.
+
+    References:
+        DeLong, DeLong and Clarke-Pearson 1988; Obuchowski 1997 (clusters); Wilson-type, see `evaluation/intervals.py`.
+
+    Example:
+        >>> low, high = auc_interval([0, 0, 1, 1, 1], [0.1, 0.4, 0.35, 0.8, 0.9])
+        >>> bool(0 <= low < 5 / 6 < high <= 1)
+        True
+    """
+    truth, scores = np.asarray(y_true), np.asarray(y_score, np.float64)
+    if scores.ndim == 2 and truth.ndim == 1:
+        truth = np.eye(scores.shape[1])[truth.astype(int)]
+    truth = truth.astype(np.float64)
+    if truth.shape != scores.shape or scores.ndim not in (1, 2) or (groups is not None and len(groups) != len(scores)):
+        raise ValueError(
+            f"Expected y_true, y_score and groups of one length. Received: {truth.shape}, {scores.shape}"
+            f"{'' if groups is None else f', {len(groups)}'}."
+        )
+    if not (np.isfinite(truth).all() and np.isfinite(scores).all() and np.isin(truth, (0, 1)).all()):
+        raise ValueError("Expected y_true of 0 and 1, and finite y_score.")
+    columns = zip(np.atleast_2d(truth.T), np.atleast_2d(scores.T), strict=True)
+    rows = np.arange(len(scores))
+    questions = [Question(str(number), rows, column > 0.5, score) for number, (column, score) in enumerate(columns)]
+    codes = rows if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    found = estimate_auc([(questions, codes)])
+    return None if found is None else tuple(map(float, found.ci95))
+
+
 def curve_figures(
     targets: np.ndarray, probabilities: np.ndarray, *, scoring: Scoring
 ) -> tuple[float | None, dict[str, float | None]]:

@@ -171,6 +171,19 @@ class Batches:
             return self.in_order(order)
         return self._epoch(order, image_seeds(self._keys, seed=seed, fold=fold, epoch=epoch))
 
+    def to_dataset(self, *, shuffle: bool, seed: int) -> tf.data.Dataset:
+        """Images and targets once through, the last batch as small as it is; every pass in its own order, augmented."""
+        rows = tf.data.Dataset.range(len(self), output_type=tf.int32)
+        if shuffle:
+            rows = rows.shuffle(len(self), seed=seed, reshuffle_each_iteration=True)
+        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
+
+        def example(row: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self._augmented(row, tf.cast(drawn % (2**31 - 1), tf.int32), 1.0)[:2]
+
+        dataset = tf.data.Dataset.zip(rows, seeds).map(example, num_parallel_calls=self._workers, deterministic=True)
+        return dataset.batch(self._batch_size).prefetch(_PREFETCHED_BATCHES).with_options(_options())
+
     def in_order(self, rows: np.ndarray | None = None) -> Epoch:
         """The images as they are, in table order, or those numbered `rows` as these stand."""
         rows = np.arange(len(self)) if rows is None else rows

@@ -54,7 +54,7 @@ def network_of(model: keras.Model, *, given: str, path: Path, scaled: bool, noti
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
     model = flat_model(model)
-    card = _card_of(model)
+    card = known_backbone(model)
     if scaled or any(type(layer).__name__ in _SCALING for layer in model.layers):
         return Network(model, card, None)
     scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
@@ -65,7 +65,7 @@ def network_of(model: keras.Model, *, given: str, path: Path, scaled: bool, noti
     return Network(prepared, card, card.preprocessing)
 
 
-def _card_of(model: keras.Model) -> Backbone | None:
+def known_backbone(model: keras.Model) -> Backbone | None:
     """The backbone whose stages the model has, by the names of their last layers."""
     names = {layer.name for layer in model.layers}
     cards = [card for card in BACKBONES.values() if {*card.stages.values()} <= names]

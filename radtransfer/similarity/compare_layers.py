@@ -15,7 +15,15 @@ import numpy as np
 
 from radtransfer.config.schema import DataSettings, ImageSettings
 from radtransfer.data.readers import check_source
-from radtransfer.data.run_data import LocatedImages, given_images, note_changes, run_images, tested_images, tested_paths
+from radtransfer.data.run_data import (
+    ImageArrays,
+    LocatedImages,
+    given_images,
+    note_changes,
+    run_images,
+    tested_images,
+    tested_paths,
+)
 from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
 from radtransfer.files import whole_folder
 from radtransfer.models.backbone import Backbone, resolve_layer
@@ -33,6 +41,8 @@ from radtransfer.similarity.networks import DEFAULT_SIZE, NetworkSource, check_l
 
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
+    from matplotlib.figure import Figure
 
     from radtransfer.models.activations import Network
 
@@ -110,6 +120,18 @@ class Comparison:
         """The layers, in order."""
         return tuple(dict.fromkeys(item.layer for item in self.layers))
 
+    def to_frame(self) -> "pd.DataFrame":
+        """A row per layer and kind: `layer`, `kind`, `similarity`, `ci95_low`, `ci95_high`, chance, ranks, counts."""
+        import pandas as pd
+
+        return pd.DataFrame(map(_row, self.layers)).replace("", None)
+
+    def plot(self) -> "Figure":
+        """Similarity by layer with intervals and chance."""
+        kinds = self.settings["similarity"]
+        curves = {kind: _curve([item for item in self.layers if item.kind == kind]) for kind in kinds}
+        return similarity_curve(self.names, curves, measure=_measure(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in JSON."""
         cross = {kind: np.where(np.isnan(matrix), None, matrix).tolist() for kind, matrix in self.cross.items()}
@@ -118,13 +140,21 @@ class Comparison:
         return plain | ({"cross": {"layers": list(self.names), **cross}} if cross else {})
 
 
-def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress | None = None) -> Comparison:
+def compare(
+    a: str | NetworkSource,
+    b: str | NetworkSource,
+    settings: ComparisonSettings,
+    *,
+    progress: Progress | None = None,
+    images: ImageArrays | None = None,
+) -> Comparison:
     """Compare two networks layer by layer.
 
     Args:
         a: A run, `RUN/fold_K`, `RUN@initial`, `RUN@final`, a Keras file, weights, `random:NAME` or `imagenet:NAME`.
         b: Another; fold k of one run is compared with fold k of the other.
         settings: How.
+        images: In memory, which networks get as they are, in place of those that `settings` name.
         progress: Hears what happens.
 
     Raises:
@@ -138,8 +168,8 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
     check_choice("channels", settings.sampling.channels, CHANNELS)
     check_choice("batch norm", settings.batch_norm, ("own", "shared"))
     kinds = _measures(settings.similarity, compat=settings.compat)
-    sources, folds, given = find_compared(a, b, settings, progress)
-    if not settings.given:
+    sources, folds, given = find_compared(a, b, settings, progress, images)
+    if not settings.given and images is None:
         note_changes([source.run for source in sources if source.run is not None], progress)
     found = []
     for number, fold in enumerate(folds, start=1):
@@ -157,8 +187,12 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
         progress.note(f"left out: {len(left_out) - _MOST_NOTES} more")
     by_layer = {(pair.name, kind): [each.draws[pair.name, kind] for each in scores] for pair in pairs for kind in kinds}
     return Comparison(
-        tuple(combine(*names, draws, same_images=bool(settings.given)) for names, draws in by_layer.items()),
-        _record(sources, folds, pairs, networks, settings),
+        tuple(
+            combine(*names, draws, same_images=bool(settings.given) or images is not None)
+            for names, draws in by_layer.items()
+        ),
+        _record(sources, folds, pairs, networks, settings)
+        | ({"images": "an array"} if images is not None and not settings.given else {}),
         _crossed(pairs, kinds, scores) if settings.cross else {},
         {
             names: tuple(mean([draw.value for draw in draws]) for draws in zip(*of_folds, strict=True))
@@ -170,8 +204,12 @@ def compare(a: str, b: str, settings: ComparisonSettings, *, progress: Progress 
 
 
 def find_compared(
-    a: str, b: str, settings: ComparisonSettings, progress: Progress
-) -> tuple[Sources, list[Folds], LocatedImages | None]:
+    a: str | NetworkSource,
+    b: str | NetworkSource,
+    settings: ComparisonSettings,
+    progress: Progress,
+    images: ImageArrays | None = None,
+) -> tuple[Sources, list[Folds], LocatedImages | ImageArrays | None]:
     """Two networks that can be loaded, the folds that are compared, and the images that were given for it, if any.
 
     Errors as of `compare`.
@@ -181,6 +219,8 @@ def find_compared(
     folds = folds_of(sources, settings.folds)
     check_layers(sources, settings.layers)
     runs = [source.run for source in sources if source.run is not None]
+    if images is not None:
+        return sources, folds, images
     if settings.given:
         reading = run_images(runs[0]).images if runs else ImageSettings()
         return sources, folds, given_images(settings.files, settings.data, reading, progress)

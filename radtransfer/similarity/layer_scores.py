@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radtransfer.data.run_data import LocatedImages
+from radtransfer.data.run_data import ImageArrays, LocatedImages
 from radtransfer.errors import SimilarityError
 from radtransfer.process import Progress
 from radtransfer.similarity.layer_rows import AllPairsSums, Draw, LayerPair, PairedSums, Sampling, draws, image_order
@@ -123,7 +123,7 @@ def score_layers(
     a: "FeatureMaps",
     b: "FeatureMaps",
     pairs: Sequence[LayerPair],
-    images: LocatedImages,
+    images: LocatedImages | ImageArrays,
     *,
     sizes: tuple[int, int],
     kinds: Mapping[str, Measure],
@@ -359,9 +359,14 @@ def _groups(drawn: Sequence[Sequence[Draw]]) -> int:
 
 
 def _batches(
-    images: LocatedImages, order: np.ndarray, sizes: tuple[int, int], batch_size: int
+    images: LocatedImages | ImageArrays, order: np.ndarray, sizes: tuple[int, int], batch_size: int
 ) -> "Iterator[tuple[tf.Tensor, tf.Tensor]]":
     """The images in order, for each network in its size, (images, size, size, 3)."""
+    if isinstance(images, ImageArrays):
+        for start in range(0, len(images), batch_size):
+            batch = images.pixels[order[start : start + batch_size]]
+            yield batch, batch
+        return
     from radtransfer.images.pipeline import make_batches
 
     epochs = {

@@ -91,14 +91,21 @@ def find_network(
 
 
 def find_networks(
-    given: tuple[str, str], *, backbone: str | None, seed: int, notify: Callable[[str], None]
+    given: tuple[str | NetworkSource, str | NetworkSource],
+    *,
+    backbone: str | None,
+    seed: int,
+    notify: Callable[[str], None],
 ) -> tuple[NetworkSource, NetworkSource]:
     """Two networks; what is random about one is not random in the same way about the other. Errors of `find_network`.
 
     A file is opened to know what it takes: after the other one was looked for, which costs nothing.
     """
     found: dict[str, NetworkSource] = {}
-    for side, name in sorted(zip("ab", given, strict=True), key=lambda item: item[1].endswith(".keras")):
+    for side, name in sorted(zip("ab", given, strict=True), key=lambda item: str(item[1]).endswith(".keras")):
+        if isinstance(name, NetworkSource):
+            found[side] = name
+            continue
         drawn = derive_seed(seed, "network", side)
         found[side] = find_network(name, backbone=backbone, seed=drawn, notify=notify)
     return found["a"], found["b"]

@@ -48,6 +48,7 @@ class TrainingContext:
         learner: Trains it.
         head_learner: Trains the head alone first, if the plan says so.
         batches: Of the table's images.
+        callbacks: Keras callbacks that hear of every fold.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class TrainingContext:
     learner: Learner
     head_learner: Learner | None
     batches: Batches
+    callbacks: tuple[Any, ...] = ()
 
     @property
     def learners(self) -> tuple[Learner, ...]:

@@ -6,13 +6,14 @@ run goes on to the very result of an uninterrupted one.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -39,6 +40,9 @@ from radtransfer.transfer.frozen import FeatureBatches, UncachedFeatures
 
 HISTORY = ("epoch", "step", "learning_rate", "loss", "val_loss", "val_auc", "val_accuracy")
 """The columns of `history.csv`."""
+
+_LOGS = ("learning_rate", "loss", "val_loss", "val_auc", "val_accuracy")
+"""What Keras callbacks are told at the end of an epoch."""
 
 _LOOK = 100
 """Steps after which an epoch looks whether its loss is finite: a look waits for the device."""
@@ -128,12 +132,14 @@ def fit(
     settled_after: int,
     coordinator: Coordinator,
     reporter: EpochReporter,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> FitState:
     """Train until the last epoch or until patience runs out; leave the best epoch's weights in the network.
 
     Continues from the checkpoint in `folder` where there is one. `settled_after` is the number of steps up to which
     batch-norm statistics are re-estimated before each validation. Where weights are averaged, the averages are
     validated, watched and kept, with statistics of their own; the weights that train go on beside them.
+    `callbacks` hear of the beginning and end of training and of epochs, and may stop it (`model.stop_training`).
 
     Raises:
         TrainingError: The loss is NaN or infinite.
@@ -147,7 +153,12 @@ def fit(
             with evaluation_mode(learner, data.plain() if step < settled else None):
                 state.curve.extend(_curve_rows(learner, data, coordinator, step, epoch))
 
+    model = learner.classifier.model
+    model.stop_training = False
+    heard = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=settings.epochs, steps=data.steps)
+    heard.on_train_begin()
     while state.epoch < settings.epochs and not state.stopped:
+        heard.on_epoch_begin(state.epoch)
         started = time.monotonic()
         row = _train_epoch(learner, data, settings, state.epoch + 1, seed=seed, reporter=reporter, watch=watch_within)
         reestimated = row["step"] < settled and bool(trainable_batch_norms(learner.classifier.model))
@@ -162,11 +173,14 @@ def fit(
             if coordinator.is_chief and state.best_epoch == state.epoch:
                 weights = (np.array(variable) for variable in learner.classifier.model.weights)
                 save_checkpoint(folder / "best.npz", weights, {})
+        heard.on_epoch_end(row["epoch"] - 1, {name: row[name] for name in _LOGS})
+        state.stopped = state.stopped or model.stop_training
         if coordinator.is_chief:
             _save(learner, state, folder)
         reporter.epoch(row, best=state.best_epoch == row["epoch"], seconds=time.monotonic() - started)
     best, _ = coordinator.from_chief(lambda: load_checkpoint(folder / "best.npz"))
-    learner.classifier.model.set_weights(best)
+    model.set_weights(best)
+    heard.on_train_end()
     return state
 
 

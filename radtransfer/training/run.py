@@ -8,7 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,7 @@ def finetune(
     progress: Progress | None = None,
     inputs: RunInputs | None = None,
     models: ModelCache | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Result:
     """Train, validate and test on every fold, and leave a run folder.
 
@@ -209,6 +210,7 @@ def finetune(
         inputs: From `read_inputs` of these settings, if it was called already.
         models: Of earlier runs in this process: a network that fits is taken over, to the same result, and the first
             step comes many times sooner.
+        callbacks: Keras callbacks, which hear of every fold's training and epochs.
 
     Raises:
         ConfigError: A setting cannot be used; RunError where it is the run folder.
@@ -231,6 +233,7 @@ def finetune(
         context = prepare(
             config, report_file=report_file, progress=progress, inputs=inputs, models=models, coordinator=coordinator
         )
+        context = replace(context, callbacks=tuple(callbacks))
         record = run_record(context)
         coordinator.check_same({name: record[name] for name in DECISIVE})
         return context, record
@@ -319,6 +322,7 @@ def _fit_fold(context: TrainingContext, fold: Fold, run: Run | None, folder: Pat
             settled_after=context.settled_after,
             coordinator=context.coordinator,
             reporter=EpochReporter(progress, fold.number, context.fold_count, settings.epochs),
+            callbacks=context.callbacks,
         )
 
     settings = context.config.training
