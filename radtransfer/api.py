@@ -91,7 +91,7 @@ class ShownProgress(Progress):
 
     def _line(self, text: str) -> None:
         self.close()
-        print(text, file=sys.stderr)
+        sys.stderr.write(f"{text}\n")
 
 
 # Settings
@@ -925,7 +925,7 @@ def _plan_weights(
     targets = [target for target in weighted_layers(model) if target.name in plan.layers]
     if isinstance(weights, (str, os.PathLike)):
         source = find_weights(os.fspath(weights))
-        fetch(source, lambda text: print(text, file=sys.stderr))
+        fetch(source, ShownProgress().note)
         match = match_layers(read_weight_file(source.file, ignore_lambda=ignore_lambda), targets)
         found, where = match.arrays, source.given
     else:

@@ -184,7 +184,7 @@ def test_networks_are_compared(run, data):
     assert set(same["layer"]) == {"conv1", "conv2", "head"} and set(same["kind"]) == {"cca", "cka"}
     other = rt.compare(a, b, images=pixels, repeats=1, quiet=True)
     assert (other.to_frame()["similarity"].dropna().astype(float) < 0.999).all()
-    other.plot().canvas
+    assert other.plot().axes
     of_run = rt.compare(f"{run.path}/fold_1@initial", f"{run.path}/fold_1", repeats=1, dims=2, quiet=True, **data)
     assert len(of_run.to_frame())
 
