@@ -150,7 +150,7 @@ def _frame_file(frame: "pd.DataFrame") -> Path:
     from radtransfer.runs.folder import whole_file
 
     text = frame.to_csv(index=False)
-    path = cache_folder() / "frames" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.csv"
+    path = cache_folder() / "frames" / f"frame_{hashlib.sha256(text.encode()).hexdigest()[:32]}.csv"
     if not path.exists():
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
