@@ -66,34 +66,21 @@ def _counts(table: ImageTable, rows: np.ndarray) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What is known of a data set and what is wrong with it.
+    """What is known of a data set and what is wrong with it."""
 
-    Attributes:
-        data: As it was named.
-        images: How many.
-        patients: How many; None where they are not known.
-        classes: Class to `images` and `patients`.
-        positive_class: Of two classes.
-        splits: `given` (with the data, or else drawn) and `folds`, a list of what `split_counts` says.
-        sizes: What `size_figures` says.
-        modes: Mode to images.
-        class_modes: Class to mode to images.
-        findings: The worst first, then by kind.
-        evidence: What the checks looked at; None where no table could be read.
-        left_out: Images whose rows in the table are mistaken: path and place.
-    """
-
-    data: str
-    images: int = 0
-    patients: int | None = None
-    classes: dict[str, dict[str, int | None]] = field(default_factory=dict)
-    positive_class: str | None = None
+    data: str  # as it was named
+    images: int = 0  # how many
+    patients: int | None = None  # how many; None where they are not known
+    classes: dict[str, dict[str, int | None]] = field(default_factory=dict)  # class to `images` and `patients`
+    positive_class: str | None = None  # of two classes
+    # `given` (with the data, or else drawn) and `folds`, a list of what `split_counts` says
     splits: dict[str, Any] = field(default_factory=lambda: {"given": False, "folds": []})
-    sizes: dict[str, Any] = field(default_factory=dict)
-    modes: dict[str, int] = field(default_factory=dict)
-    class_modes: dict[str, dict[str, int]] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
-    evidence: Evidence | None = None
+    sizes: dict[str, Any] = field(default_factory=dict)  # what `size_figures` says
+    modes: dict[str, int] = field(default_factory=dict)  # mode to images
+    class_modes: dict[str, dict[str, int]] = field(default_factory=dict)  # class to mode to images
+    findings: tuple[Finding, ...] = ()  # the worst first, then by kind
+    evidence: Evidence | None = None  # what the checks looked at; None where no table could be read
+    # images whose rows in the table are mistaken: path and place
     left_out: Mapping[str, ImagePlace | None] = field(default_factory=dict)
 
     @property
@@ -196,17 +183,11 @@ def _in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True)
 class DataSplit:
-    """The folds of a data set.
+    """The folds of a data set."""
 
-    Attributes:
-        table: The images.
-        folds: As training would have them.
-        positive_class: Of two classes.
-    """
-
-    table: ImageTable
-    folds: tuple[Fold, ...]
-    positive_class: str | None = None
+    table: ImageTable  # the images
+    folds: tuple[Fold, ...]  # as training would have them
+    positive_class: str | None = None  # of two classes
 
     @property
     def image_root(self) -> Path | None:

@@ -1,11 +1,8 @@
-"""One pass over all images that remembers of each what the checks ask for, and no pixels.
+"""What can be wrong with a data set; `radtransfer data check` runs all `CHECKS`.
 
-The decoder is the one that training uses, at full size: two files are the same image when their pixels are.
-
-What can be wrong with a data set; `radtransfer data check` runs all `CHECKS`.
-
-A check is a function of what one pass over the images and their table found, and yields findings; it reads no file. To
-add one, write it here and name it in `CHECKS`. The kinds of its findings, and their severity, begin its docstring.
+One pass over all images, by the decoder that training uses and at full size, remembers of each what the checks ask for.
+A check is a function of that and of the table, and yields findings; it reads no file. To add one, write it here and
+name it in `CHECKS`. The kinds of its findings, and their severity, begin its docstring.
 """
 
 import hashlib
@@ -31,8 +28,7 @@ from radtransfer.images.refs import FilePart, ImagePlace
 from radtransfer.images.tiff import TiffValues
 from radtransfer.process import Progress, in_parallel, require_keras
 
-LOOK = (8, 9)
-"""Rows and columns of grey values by which images are compared."""
+LOOK = (8, 9)  # rows and columns of grey values by which images are compared
 
 _MODES = {
     "1": "black and white",
@@ -57,35 +53,24 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """What one image is like.
+    """What one image is like."""
 
-    Attributes:
-        problem: Kind of finding that keeps it from being read, such as "truncated"; "" if it can be read, and only then
-            the rest is known.
-        reason: The same in words.
-        facts: How it is stored.
-        mode: How it is coloured: "RGB", "grey", "16-bit grey", "signed 16-bit RGB", "float grey", "DICOM", ….
-        contents: Hash of its bytes; b"" for one of several frames of a file.
-        pixels: Hash of its pixels at full size, upright or not.
-        look: Grey values of 8 rows and 9 columns, uint8; None where there is hardly anything in it.
-        miniature: By which nearly identical images are found, uint8 (64, 64); None likewise.
-        low: Least pixel value before any window, in 0–255 of what its format has; outside it for floats and 32 bits
-            that leave their range.
-        high: Greatest.
-        spread: Standard deviation of a sample of its pixels, in the same unit.
-    """
-
+    # kind of finding that keeps it from being read, such as "truncated"; "" if it can be read, and only then the rest
+    # is known
     problem: str = ""
-    reason: str = ""
-    facts: ImageFacts | None = None
-    mode: str = ""
-    contents: bytes = b""
-    pixels: bytes = b""
+    reason: str = ""  # the same in words
+    facts: ImageFacts | None = None  # how it is stored
+    mode: str = ""  # how it is coloured: "RGB", "grey", "16-bit grey", "signed 16-bit RGB", "float grey", "DICOM", …
+    contents: bytes = b""  # hash of its bytes; b"" for one of several frames of a file
+    pixels: bytes = b""  # hash of its pixels at full size, upright or not
+    # grey values of 8 rows and 9 columns, uint8; None where there is hardly anything in it
     look: np.ndarray | None = None
-    miniature: np.ndarray | None = None
+    miniature: np.ndarray | None = None  # by which nearly identical images are found, uint8 (64, 64); None likewise
+    # least pixel value before any window, in 0–255 of what its format has; outside it for floats and 32 bits that
+    # leave their range
     low: float = 0.0
-    high: float = 0.0
-    spread: float = 0.0
+    high: float = 0.0  # greatest
+    spread: float = 0.0  # standard deviation of a sample of its pixels, in the same unit
 
     @property
     def deep_integers(self) -> bool:
@@ -99,14 +84,7 @@ class ImageRecord:
 
 
 def survey_images(table: ImageTable, *, workers: int, window: str, progress: Progress) -> tuple[ImageRecord, ...]:
-    """Decode every image once.
-
-    Args:
-        table: The images.
-        workers: Images decoded at the same time.
-        window: The setting `images.window`.
-        progress: Hears the count.
-    """
+    """Decode every image once, `workers` at the same time; `window` is the setting `images.window`."""
     require_keras()  # images are decoded by TensorFlow, in threads
     records: list[ImageRecord] = []
     look = partial(survey_image, window=window)
@@ -140,12 +118,18 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
     digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype} {facts.orientation} ".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels))
     step = 1 + max(pixels.shape) // 256
+    grey = pixels
+    if pixels.dtype != np.uint8:
+        grey = ((pixels - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
+    look = np.asarray(Image.fromarray(grey).convert("L").resize(LOOK[::-1], Image.Resampling.BOX))
+    if int(look.max()) - int(look.min()) < 16:  # any two such images look alike
+        look = None
     return ImageRecord(
         facts=replace(facts, notes=tuple(notes)),
         mode=mode,
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=digest.digest(),
-        look=_look(pixels, low, high),
+        look=look,
         miniature=miniature(pixels),
         low=255 - high if facts.inverted else low,
         high=255 - low if facts.inverted else high,
@@ -166,15 +150,6 @@ def _plain(pixels: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def _look(pixels: np.ndarray, low: float, high: float) -> np.ndarray | None:
-    """Grey values of the image made small; None where they are nearly one: any two such images look alike."""
-    if pixels.dtype != np.uint8:
-        pixels = ((pixels - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
-    grey = Image.fromarray(pixels).convert("L").resize(LOOK[::-1], Image.Resampling.BOX)
-    look = np.asarray(grey)
-    return look if int(look.max()) - int(look.min()) >= 16 else None
-
-
 def _mode(place: ImagePlace, facts: ImageFacts) -> str:
     if facts.decoder in ("pixels", "dicom"):
         return {"pixels": "RGB", "dicom": "DICOM"}[facts.decoder]
@@ -193,21 +168,13 @@ SEVERITIES = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One thing that was found."""
 
-    Attributes:
-        kind: What it is, such as "leak"; one word for all findings of the same sort.
-        severity: One of `SEVERITIES`.
-        message: One sentence for people, with numbers.
-        files: The images it is about, by their paths in the table; none where it is about the whole.
-        patients: The patients it is about, if it is about patients.
-    """
-
-    kind: str
-    severity: Literal["error", "warning", "note"]
-    message: str
-    files: tuple[str, ...] = ()
-    patients: tuple[str, ...] = ()
+    kind: str  # what it is, such as "leak"; one word for all findings of the same sort
+    severity: Literal["error", "warning", "note"]  # one of `SEVERITIES`
+    message: str  # one sentence for people, with numbers
+    files: tuple[str, ...] = ()  # the images it is about, by their paths in the table; none where it is about the whole
+    patients: tuple[str, ...] = ()  # the patients it is about, if it is about patients
 
 
 Findings = Iterator[Finding]
@@ -215,39 +182,27 @@ Findings = Iterator[Finding]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known of a data set.
+    """What is known of a data set."""
 
-    Attributes:
-        table: The images.
-        records: What each is like, in the order of `table`.
-        folds: Those that training would have, given or drawn; none where there can be none.
-        image_size: Side of the square that training makes of an image, pixels.
-        skip_bad: Whether training would go on without the images that cannot be read.
-        window: The setting `images.window`.
-        positive_from: The lowest of ordered grades that counts as positive; None where each class counts by itself.
-    """
-
-    table: ImageTable
-    records: Sequence[ImageRecord]
-    folds: Sequence[Fold]
-    image_size: int
-    skip_bad: bool = False
-    window: str = "auto"
+    table: ImageTable  # the images
+    records: Sequence[ImageRecord]  # what each is like, in the order of `table`
+    folds: Sequence[Fold]  # those that training would have, given or drawn; none where there can be none
+    image_size: int  # side of the square that training makes of an image, pixels
+    skip_bad: bool = False  # whether training would go on without the images that cannot be read
+    window: str = "auto"  # the setting `images.window`
+    # the lowest of ordered grades that counts as positive; None where each class counts by itself
     positive_from: int | None = None
 
     @cached_property
     def readable(self) -> list[int]:
-        """Rows of the images that can be read."""
         return [row for row, record in enumerate(self.records) if not record.problem]
 
     @cached_property
     def row_of(self) -> dict[str, int]:
-        """Path to a row."""
         return {path: row for row, path in enumerate(self.table.paths)}
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The label of each row as text."""
         return self.table.labels
 
     @cached_property
@@ -261,7 +216,6 @@ class Evidence:
         }
 
     def files(self, rows: Iterable[int]) -> tuple[str, ...]:
-        """The paths of some rows, each once."""
         return tuple(dict.fromkeys(self.table.paths[row] for row in rows))
 
     def values(self, rows: Sequence[int]) -> tuple[float, float]:
@@ -389,11 +343,8 @@ def patients(evidence: Evidence) -> Findings:
             yield Finding("leak", "error", message, evidence.files(rows), names)
 
 
-FEW = 5
-"""Patients of a class in a test set below which its AUC hangs on single ones."""
-
-RATIO = 10
-"""Images of the largest class to those of the smallest from which on a note is due."""
+FEW = 5  # patients of a class in a test set below which its AUC hangs on single ones
+RATIO = 10  # images of the largest class to those of the smallest from which on a note is due
 
 UNEVEN = 1.5
 """Images of the largest training set to those of the smallest above which folds are no repeats of one experiment."""
@@ -446,8 +397,7 @@ def _questions(evidence: Evidence) -> dict[str, np.ndarray]:
     return {f"grade {limit} or worse": reached * 1.0, f"a grade below {limit}": ~reached * 1.0}
 
 
-NEARLY_CONSTANT = 8
-"""Of the 256 levels: an image whose values span fewer is nearly constant."""
+NEARLY_CONSTANT = 8  # of the 256 levels: an image whose values span fewer is nearly constant
 
 LEAST_SPREAD = 1.0
 """And so is one whose values, in levels, have a smaller standard deviation: a speck on an empty field."""
@@ -469,11 +419,8 @@ def constant(evidence: Evidence) -> Findings:
             yield Finding("nearly_constant", "warning", f"{span}; look at it", files)
 
 
-BITS = 2
-"""In which the difference hashes of images that look alike may differ."""
-
-DIFFERENCE = 3.5
-"""Mean absolute difference of the grey values, of 255, up to which images look alike."""
+BITS = 2  # in which the difference hashes of images that look alike may differ
+DIFFERENCE = 3.5  # mean absolute difference of the grey values, of 255, up to which images look alike
 
 
 def near_duplicates(evidence: Evidence) -> Findings:
@@ -555,8 +502,7 @@ def _joining_pairs(bucket: np.ndarray, hashes: np.ndarray, images: np.ndarray) -
             waiting += joined
 
 
-LEAST_LEVELS = 32
-"""Of 256, below which all images with more than 8 bits together use a fraction: 12-bit data, mostly."""
+LEAST_LEVELS = 32  # of 256, below which all images with more than 8 bits together use a fraction: 12-bit data, mostly
 
 
 def value_range(evidence: Evidence) -> Findings:
@@ -594,11 +540,8 @@ def value_range(evidence: Evidence) -> Findings:
         yield Finding("range", "warning", message, evidence.files(unit))
 
 
-AREA = 8
-"""Times the median area, or its inverse, from which on a size is unusual."""
-
-ASPECT = 2
-"""The same of width by height: squares of such images are distorted unlike the others."""
+AREA = 8  # times the median area, or its inverse, from which on a size is unusual
+ASPECT = 2  # the same of width by height: squares of such images are distorted unlike the others
 
 
 def sizes(evidence: Evidence) -> Findings:
@@ -624,11 +567,8 @@ def sizes(evidence: Evidence) -> Findings:
         yield Finding("unusual_size", "note", message, evidence.files(np.array(rows)[far].tolist()))
 
 
-FEW_OF_A_MODE = 20
-"""Images of a mode below which that it belongs to one class may be chance."""
-
-SHARE = 0.2
-"""By which the shares of a mode in two classes differ where it tells something of the class."""
+FEW_OF_A_MODE = 20  # images of a mode below which that it belongs to one class may be chance
+SHARE = 0.2  # by which the shares of a mode in two classes differ where it tells something of the class
 
 
 def modes(evidence: Evidence) -> Findings:

@@ -30,11 +30,8 @@ from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.reports.figures import SheetRow, draw_contact_sheet, shortened_middle
 from radtransfer.reports.page import render
 
-SIDE = 144
-"""Longer side of a thumbnail, pixels."""
-
-_PIXELS = 50_000_000
-"""Above so many a damaged image is not shown: its header may be what is damaged."""
+SIDE = 144  # longer side of a thumbnail, pixels
+_PIXELS = 50_000_000  # above so many a damaged image is not shown: its header may be what is damaged
 
 # How Pillow turns an image for each EXIF orientation.
 _TURNS = {
@@ -97,11 +94,8 @@ def _data_uri(image: Image.Image, *, turn: Image.Transpose | None = None) -> str
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-FINDINGS_SHOWN = 40
-"""Findings of one kind on the page."""
-
-IMAGES_SHOWN = 8
-"""Thumbnails of one finding."""
+FINDINGS_SHOWN = 40  # findings of one kind on the page
+IMAGES_SHOWN = 8  # thumbnails of one finding
 
 _TITLES = {
     "table": "The table",

@@ -30,7 +30,7 @@ from radtransfer.data.readers import absolute_source, read_table
 from radtransfer.data.splits import frame_identities, image_identities
 from radtransfer.data.table import ImageTable, tell_notes
 from radtransfer.data.tfds import PROVENANCE, STATE, TABLE, write_table
-from radtransfer.data.tfrecords import Span, read_examples
+from radtransfer.data.tfrecords import read_examples
 from radtransfer.errors import ConfigError, DataError, DiskError, RunError
 from radtransfer.files import PART, files_together, size_text
 from radtransfer.images.refs import file_of, read_contents
@@ -41,22 +41,17 @@ from radtransfer.runs.lock import LOCK, locked, made_folder
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-SHARD_BYTES = 256_000_000
-"""About how large a shard becomes."""
-
-NAME = "radtransfer"
-"""What TFDS calls a prepared set."""
+SHARD_BYTES = 256_000_000  # about how large a shard becomes
+NAME = "radtransfer"  # what TFDS calls a prepared set
 
 BAD_IMAGES = "bad_images.txt"
 
 JPEG_QUALITY = 95
-_JPEG_BYTES_PER_PIXEL = 0.8
-"""What a pixel takes at that quality, at most, in photographs; for planning only."""
+_JPEG_BYTES_PER_PIXEL = 0.8  # what a pixel takes at that quality, at most, in photographs; for planning only
 
 _BATCH_BYTES = 64_000_000
 
-_SPLITS = {"train": "train", "val": "validation", "test": "test", "": "unused"}
-"""What TFDS calls a split."""
+_SPLITS = {"train": "train", "val": "validation", "test": "test", "": "unused"}  # what TFDS calls a split
 
 _SHARDS = f"{NAME}-*.tfrecord-*"
 
@@ -71,23 +66,14 @@ _CHANGE_NOTHING = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set.
+    """A prepared data set."""
 
-    Attributes:
-        path: Its folder.
-        images: How many images it holds.
-        shards: In how many files.
-        bytes: Of these.
-        splits: Images of each TFDS split.
-        skipped: Images that could not be read.
-    """
-
-    path: Path
-    images: int
-    shards: int
-    bytes: int
-    splits: dict[str, int]
-    skipped: int
+    path: Path  # its folder
+    images: int  # how many images it holds
+    shards: int  # in how many files
+    bytes: int  # of these
+    splits: dict[str, int]  # images of each TFDS split
+    skipped: int  # images that could not be read
 
 
 def prepare_set(
@@ -142,8 +128,7 @@ def prepare_set(
 def with_files_together(table: ImageTable) -> ImageTable:
     """`table`, whose files become the patients if several frames of one are images and patients are not known.
 
-    Frames of one file are never split between sets; in the prepared set, where each lies on its own, nothing else
-    could tell.
+    In the prepared set, where each frame lies on its own, nothing else could tell that they belong together.
     """
     identities = image_identities(table)
     if table.patients is not None or len(set(_same_images(table).tolist())) == len(set(identities)):
@@ -199,12 +184,21 @@ class _Folder:
 
 @contextlib.contextmanager
 def _open_folder(path: Path, settings: dict[str, Any], sources: str, *, overwrite: bool) -> Iterator[_Folder]:
-    """Hold the lock of the folder `path`, made if needed; go on with what stands there if it is of the same kind.
+    """Hold the lock of the folder `path`, made if needed, and go on with what stands there.
 
-    It is if its settings and the digest of its `sources` are the same; with `overwrite`, another one is replaced.
+    Its settings and the digest of its `sources` must be the same; with `overwrite`, another one is replaced.
     """
     with made_folder(path), locked(path):
-        before, state = _read_state(path), {"settings": settings, "sources": sources}
+        before, state = None, {"settings": settings, "sources": sources}
+        try:
+            before = json.loads((path / STATE).read_text(encoding="utf-8"))
+            before = {"settings": before["settings"], "sources": before["sources"], **before}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path / STATE} cannot be read ({error}). Delete {path}, or choose another --out."
+            ) from None
         if before is None:
             others = sorted(item.name for item in path.iterdir() if item.name != BAD_IMAGES)
             if others := [name for name in others if not name.startswith((LOCK, PART))]:
@@ -224,16 +218,6 @@ def _open_folder(path: Path, settings: dict[str, Any], sources: str, *, overwrit
             state = before
         remove_parts(path)
         yield _Folder(path, state, replaces=overwrite and before is not None)
-
-
-def _read_state(path: Path) -> dict[str, Any] | None:
-    try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        return {"settings": state["settings"], "sources": state["sources"], **state}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path / STATE} cannot be read ({error}). Delete {path}, or choose another --out.") from None
 
 
 def _fixed_settings(config: Config, encoding: str) -> dict[str, Any]:
@@ -264,7 +248,7 @@ def _table_digest(table: ImageTable) -> str:
 
 
 class _Shard(NamedTuple):
-    """A shard: the name of its file, its split as TFDS calls it, and the rows of the table that it holds, in order."""
+    """The name of its file, its split as TFDS calls it, and the rows of the table that it holds, in order."""
 
     name: str
     split: str
@@ -281,6 +265,10 @@ class _Job:
     encoding: str
     progress: Progress
 
+    def __post_init__(self):
+        size = self.config.model.image_size  # what an image takes, for `raw` exactly, for `jpeg` about
+        self.image_bytes = size * size * 3 if self.encoding == "raw" else int(size * size * _JPEG_BYTES_PER_PIXEL)
+
     def write(self) -> None:
         """Write the missing shards, then the table, the metadata of TFDS, and last the provenance."""
         checked = None
@@ -289,7 +277,14 @@ class _Job:
             self.table = checked.table
         shards = self._plan()
         missing = [shard for shard in shards if self.folder.replaces or not self._is_whole(shard)]
-        self._check_space(sum(len(shard.rows) for shard in missing))
+        out, needed = self.folder.path, sum(len(shard.rows) for shard in missing) * (self.image_bytes + 300)
+        replaced = sum(file.stat().st_size for file in out.glob(_SHARDS)) if self.folder.replaces else 0
+        free = shutil.disk_usage(out).free + replaced
+        if needed > free:
+            raise DiskError(
+                f"{out} needs {size_text(needed)} and has {size_text(free)} free. Free some space, choose another "
+                f"--out, a smaller --image-size{', or --encoding jpeg.' if self.encoding == 'raw' else '.'}"
+            )
         if checked is not None:
             self.folder.set_skipped([[image.path, image.reason] for image in checked.bad])
         if missing:
@@ -305,17 +300,11 @@ class _Job:
         stored = {
             row: (shard.name, span.offset, span.length, values["sha256"][0].decode())
             for shard in shards
-            for row, (span, values) in zip(shard.rows, self._examples(shard), strict=True)
+            for row, (span, values) in zip(shard.rows, read_examples(out / shard.name, image="image"), strict=True)
         }
-        write_table(self.folder.path, self.table, [stored[row] for row in _same_images(self.table).tolist()])
+        write_table(out, self.table, [stored[row] for row in _same_images(self.table).tolist()])
         self._write_metadata(shards)
         self._write_provenance(shards)
-
-    @property
-    def _image_bytes(self) -> int:
-        """What an image takes, for `raw` exactly, for `jpeg` about."""
-        size = self.config.model.image_size
-        return size * size * 3 if self.encoding == "raw" else int(size * size * _JPEG_BYTES_PER_PIXEL)
 
     def _check(self, table: ImageTable) -> CheckedImages:
         return check_images(
@@ -337,7 +326,7 @@ class _Job:
         for row in np.unique(_same_images(self.table)).tolist():
             split = str(splits[0, row]) if splits is not None and len(splits) == 1 else "train"
             rows_of.setdefault(_SPLITS[split], []).append(row)
-        per_shard = max(1, SHARD_BYTES // self._image_bytes)
+        per_shard = max(1, SHARD_BYTES // self.image_bytes)
         shards = []
         for split, rows in rows_of.items():
             count = -(-len(rows) // per_shard)
@@ -346,30 +335,15 @@ class _Job:
                 shards.append(_Shard(name, split, tuple(part.tolist())))
         return shards
 
-    def _examples(self, shard: _Shard) -> Iterator[tuple[Span, dict[str, list[Any]]]]:
-        return read_examples(self.folder.path / shard.name, image="image")
-
     def _is_whole(self, shard: _Shard) -> bool:
         """Whether the shard is written, with as many images as it is to hold."""
+        file = self.folder.path / shard.name
         try:
-            return (self.folder.path / shard.name).is_file() and sum(1 for _ in self._examples(shard)) == len(
-                shard.rows
-            )
+            return file.is_file() and sum(1 for _ in read_examples(file, image="image")) == len(shard.rows)
         except DataError:
             return False
 
-    def _check_space(self, images: int) -> None:
-        out, needed = self.folder.path, images * (self._image_bytes + 300)
-        replaced = sum(file.stat().st_size for file in out.glob(_SHARDS)) if self.folder.replaces else 0
-        free = shutil.disk_usage(out).free + replaced
-        if needed > free:
-            raise DiskError(
-                f"{out} needs {size_text(needed)} and has {size_text(free)} free. Free some space, choose another "
-                f"--out, a smaller --image-size{', or --encoding jpeg.' if self.encoding == 'raw' else '.'}"
-            )
-
     def _features(self) -> "tfds.features.FeaturesDict":
-        """The features of an example: image, path, sha256, label or labels, and patient where there are any."""
         from tensorflow_datasets import features as kinds
 
         shape = (self.config.model.image_size,) * 2 + (3,)
@@ -442,9 +416,8 @@ class _Job:
         import tensorflow_datasets as tfds
 
         out, size = self.folder.path, self.config.model.image_size
-        description = (
-            f"Prepared by radtransfer from {self.config.data.source} at {size}×{size} pixels; see {PROVENANCE}."
-        )
+        source = self.config.data.source
+        description = f"Prepared by radtransfer from {source} at {size}×{size} pixels; see {PROVENANCE}."
         if self.table.task == "multilabel":
             description += f" labels: {', '.join(self.table.classes)}; NaN is not known."
         of_split: dict[str, list[_Shard]] = {}

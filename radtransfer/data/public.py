@@ -17,8 +17,7 @@ from radtransfer.data.readers import split_location
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError, UnknownNameError, near_path
 
-NUMBER = "a positive integer"
-"""Among the values of an option: any such number."""
+NUMBER = "a positive integer"  # among the values of an option: any such number
 
 SPLIT = ("drawn", "official")
 """Whether folds are drawn (by patient), or the split is the one that was published with the set."""
@@ -26,27 +25,19 @@ SPLIT = ("drawn", "official")
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A data set as it lies on disk after its public download.
+    """A data set as it lies on disk after its public download."""
 
-    Attributes:
-        name: In the table of datasets.
-        about: What it is, its terms, where it comes from, and what its classes, patients, split and options mean.
-        tree: What the folder holds, as messages print it.
-        parse: Gives the table, from the folder, the value of every option, and the settings.
-        holds: The names that must stand in the folder.
-        inside: Folders of the archive in which they may stand instead, when the folder that holds it is given.
-        options: What may be asked for after the folder, and its values, of which the first is the default.
-        columns: The settings that name columns and make sense here.
-    """
-
-    name: str
-    about: str
-    tree: str
+    name: str  # in the table of datasets
+    about: str  # what it is, its terms, where it comes from, and what its classes, patients, split and options mean
+    tree: str  # what the folder holds, as messages print it
+    # gives the table, from the folder, the value of every option, and the settings
     parse: Callable[[Path, Mapping[str, str], DataSettings], ImageTable]
-    holds: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()  # the names that must stand in the folder
+    # folders of the archive in which they may stand instead, when the folder that holds it is given
     inside: tuple[str, ...] = ()
+    # what may be asked for after the folder, and its values, of which the first is the default
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()  # the settings that name columns and make sense here
 
     def __call__(self, settings: DataSettings, location: str | None = None) -> ImageTable:
         """The images of the folder `location`, after which options may follow.

@@ -173,14 +173,12 @@ KVASIR_CLASSES = (
     *("normal-pylorus", "normal-z-line", "polyps", "ulcerative-colitis"),
 )
 SKIN_CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-"""Of the competition."""
+CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")  # of the competition
 
 REFERABLE = 2
 """The lowest of the grades 0 to 4 of diabetic retinopathy (ICDR) that is referred: moderate (Raghu et al. 2019)."""
 
-PATCHES_PER_FOLDER = 1000
-"""Patches of PCam that are read at once, and that share a folder of the cache."""
+PATCHES_PER_FOLDER = 1000  # patches of PCam that are read at once, and that share a folder of the cache
 
 
 def kvasir(root: Path, options: Options, settings: DataSettings) -> ImageTable:

@@ -27,21 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LocatedImages:
-    """Images on disk.
+    """Images on disk."""
 
-    Attributes:
-        paths: The identity of each.
-        places: Where each lies.
-        facts: How each is decoded.
-        reading: How it becomes a square.
-        clusters: Patient of each, or the image itself where patients are not known.
-    """
-
-    paths: tuple[str, ...]
-    places: tuple[ImagePlace, ...]
-    facts: "tuple[ImageFacts, ...]"
-    reading: ImageSettings
-    clusters: tuple[str, ...]
+    paths: tuple[str, ...]  # the identity of each
+    places: tuple[ImagePlace, ...]  # where each lies
+    facts: "tuple[ImageFacts, ...]"  # how each is decoded
+    reading: ImageSettings  # how it becomes a square
+    clusters: tuple[str, ...]  # patient of each, or the image itself where patients are not known
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -169,26 +161,19 @@ def leaked_images(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Ite
             yield fold, leaked
 
 
-_WAYS = {"train": "trained", "val": "validated"}
-"""What the images of a split did, in the order in which it is told."""
+_WAYS = {"train": "trained", "val": "validated"}  # what the images of a split did, in the order in which it is told
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen before.
+    """What was seen before."""
 
-    Attributes:
-        images: Rows of the images that trained or validated: one file, or files of the same bytes.
-        ways: Of each of them: "trained", "validated", or "trained;validated" where several folds used it.
-        patients: Those of the tested table that stand in the run's training or validation too, each with the name
-            that it has there; spelling makes no difference.
-        compared: Whether the run's images were there to compare with; without them only paths and names are.
-    """
-
-    images: tuple[int, ...]
-    ways: tuple[str, ...]
+    images: tuple[int, ...]  # rows of the images that trained or validated: one file, or files of the same bytes
+    ways: tuple[str, ...]  # of each of them: "trained", "validated", or "trained;validated" where several folds used it
+    # those of the tested table that stand in the run's training or validation too, each with the name that it has
+    # there; spelling makes no difference
     patients: Mapping[str, str]
-    compared: bool
+    compared: bool  # whether the run's images were there to compare with; without them only paths and names are
 
 
 def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSettings) -> Seen:

@@ -19,53 +19,43 @@ from radtransfer.errors import ConfigError, DataError
 from radtransfer.images.refs import FilePart, ImagePlace, as_part, read_contents
 from radtransfer.process import all_in_parallel
 
-TEST_FRACTION = 0.2
-"""Share of the images that is test where there is one fixed split."""
-
-FOLD_COLUMNS = ("path", "label", "patient", "fold", "split")
-"""The columns of `folds.csv`."""
+TEST_FRACTION = 0.2  # share of the images that is test where there is one fixed split
+FOLD_COLUMNS = ("path", "label", "patient", "fold", "split")  # the columns of `folds.csv`
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One training, validation and test set.
+    """One training, validation and test set."""
 
-    Attributes:
-        number: From 1, through all repeats.
-        repeat: From 1.
-        seed: Of its repeat.
-        split: (images,) of "train", "val", "test" or "" (takes no part).
-    """
-
-    number: int
-    repeat: int
-    seed: int
-    split: np.ndarray
+    number: int  # from 1, through all repeats
+    repeat: int  # from 1
+    seed: int  # of its repeat
+    split: np.ndarray  # (images,) of "train", "val", "test" or "" (takes no part)
 
 
 def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow_leakage: bool) -> tuple[Fold, ...]:
     """The folds that are to run: those the data brings, else `settings.folds` drawn ones.
 
-    The same images give the same folds in whatever order they stand, on every machine.
-
-    Args:
-        table: The images; patients stay together, and so do rows that are one file.
-        settings: Number of folds (1 is one fixed split with a fifth for test), which of them to run, share of
-            validation images, images that train, repeats.
-        seed: The run's seed.
-        allow_leakage: Go on although an image or patient stands in two splits.
+    The same images give the same folds in whatever order they stand, on every machine. Patients stay together, and so
+    do rows that are one file. One fold is one fixed split with a fifth for test.
 
     Raises:
-        DataError: Too few patients of a class, a set without images or with one class, or a leak.
+        DataError: Too few patients of a class, a set without images or with one class, or a leak that is not allowed.
         ConfigError: `settings.fold` names a fold that does not exist, or `settings.train_size` asks for more images
             than there are.
     """
     groups = _group_codes(table)
     given = table.splits is not None
-    if given:
-        _check_given(table.splits)
-    else:
+    if not given:
         _check_enough(table, groups, settings.folds)
+    for number, split in enumerate(table.splits if given else (), start=1):
+        counts = {name: int((split == name).sum()) for name in ("train", "val", "test")}
+        if missing := [name for name in ("train", "test") if not counts[name]]:
+            found = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise DataError(
+                f"Fold {number} of the given split has no {missing[0]} images ({found}). Mark some as "
+                f"{missing[0]}, or take the split out of the data, so that folds are drawn (--folds)."
+            )
     count = len(table.splits) if given else settings.folds
     folds = []
     for repeat in range(1, settings.repeats + 1):
@@ -75,12 +65,16 @@ def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow
             shares = [1 / count] * count if count > 1 else [TEST_FRACTION, 1 - TEST_FRACTION]
             parts = _draw(table, groups, np.arange(len(table)), shares, (repeat_seed, 0))
             tests = [np.where(parts == k, "test", "train").astype("U5") for k in range(count)]
-        for k, split in enumerate(tests, start=1):
-            number, words = (repeat - 1) * count + k, (repeat_seed, k)
-            whole = _with_validation(table, groups, split, settings.val_fraction, words)
+        for k, test in enumerate(tests, start=1):
+            number, words, split = (repeat - 1) * count + k, (repeat_seed, k), test
+            if not (test == "val").any():
+                rows = np.flatnonzero(test == "train")
+                parts = _draw(table, groups, rows, [1 - settings.val_fraction, settings.val_fraction], words)
+                split = test.copy()
+                split[rows[parts == 1]] = "val"
             if settings.train_size is not None:
-                whole = cut_training(whole, table.targets, groups, settings.train_size, number=number, words=words)
-            folds.append(Fold(number, repeat, repeat_seed, whole))
+                split = cut_training(split, table.targets, groups, settings.train_size, number=number, words=words)
+            folds.append(Fold(number, repeat, repeat_seed, split))
     for fold in folds:
         _check_classes(table, fold, given=given, cut=settings.train_size is not None)
     if not allow_leakage:
@@ -99,17 +93,16 @@ def fold_count(table: ImageTable, settings: SplitSettings) -> int:
 def fold_notes(
     table: ImageTable, settings: SplitSettings, folds: Sequence[Fold], *, folds_given: bool = True
 ) -> tuple[str, ...]:
-    """What the user should know about the folds, one sentence each.
-
-    Args:
-        table: The images.
-        settings: As of `assign_folds`.
-        folds: From `assign_folds`.
-        folds_given: Whether the user asked for `settings.folds`, rather than had them by default.
-    """
-    notes = []
-    if table.splits is not None:
-        notes += _given_notes(table, settings, folds_given=folds_given)
+    """What the user should know about the folds, one sentence each; `folds_given`: not by default."""
+    notes, splits = [], table.splits
+    if splits is not None:
+        if folds_given and settings.folds != len(splits):
+            notes.append(f"--folds {settings.folds} not used: the data brings {len(splits)}")
+        if not (splits == "val").any(axis=1).all():
+            notes.append(f"no validation set given: {settings.val_fraction:.0%} of train, by patient, validates")
+        tested = int((splits == "test").any(axis=0).sum())
+        if len(splits) > 1 and tested < len(table):
+            notes.append(f"the test sets hold {tested} of {len(table)} images")
     if settings.train_size is not None:
         sizes = [int((fold.split == "train").sum()) for fold in folds]
         held = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
@@ -149,19 +142,6 @@ def _group_codes(table: ImageTable) -> np.ndarray:
     return np.unique(np.array(names, dtype=object), return_inverse=True)[1]
 
 
-def _with_validation(
-    table: ImageTable, groups: np.ndarray, split: np.ndarray, fraction: float, words: tuple[int, int]
-) -> np.ndarray:
-    """`split`, with a validation set drawn from its training images if it has none."""
-    if (split == "val").any():
-        return split
-    rows = np.flatnonzero(split == "train")
-    parts = _draw(table, groups, rows, [1 - fraction, fraction], words)
-    whole = split.copy()
-    whole[rows[parts == 1]] = "val"
-    return whole
-
-
 def _draw(
     table: ImageTable, groups: np.ndarray, rows: np.ndarray, shares: Sequence[float], words: tuple[int, int]
 ) -> np.ndarray:
@@ -190,18 +170,6 @@ def _check_enough(table: ImageTable, groups: np.ndarray, folds: int) -> None:
     raise DataError(f"{plan} need {needed} {what} of every class; {found}. {advice} {what} {of}.")
 
 
-def _check_given(splits: np.ndarray) -> None:
-    for number, split in enumerate(splits, start=1):
-        counts = {name: int((split == name).sum()) for name in ("train", "val", "test")}
-        missing = [name for name in ("train", "test") if not counts[name]]
-        if missing:
-            found = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise DataError(
-                f"Fold {number} of the given split has no {missing[0]} images ({found}). Mark some as "
-                f"{missing[0]}, or take the split out of the data, so that folds are drawn (--folds)."
-            )
-
-
 def _check_classes(table: ImageTable, fold: Fold, *, given: bool, cut: bool) -> None:
     """Two classes to learn from; in drawn folds also two to validate and test on."""
     advice = {
@@ -226,18 +194,6 @@ def _has_auc(targets: np.ndarray, task: str) -> bool:
 def _images_of(table: ImageTable, fold: Fold, name: str) -> np.ndarray:
     """How many images of each class stand in one of its splits, int (classes,)."""
     return (table.targets[fold.split == name] == 1).sum(axis=0)
-
-
-def _given_notes(table: ImageTable, settings: SplitSettings, *, folds_given: bool) -> list[str]:
-    splits, notes = table.splits, []
-    if folds_given and settings.folds != len(splits):
-        notes.append(f"--folds {settings.folds} not used: the data brings {len(splits)}")
-    if not (splits == "val").any(axis=1).all():
-        notes.append(f"no validation set given: {settings.val_fraction:.0%} of train, by patient, validates")
-    tested = int((splits == "test").any(axis=0).sum())
-    if len(splits) > 1 and tested < len(table):
-        notes.append(f"the test sets hold {tested} of {len(table)} images")
-    return notes
 
 
 def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
@@ -272,7 +228,14 @@ def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random
             growth = ((2 * (dealt - due) + counts[group]) * counts[group] / due).sum(axis=1)
             parts[group] = np.argmin(np.round(growth, 9))
             dealt[parts[group]] += counts[group]
-    _fill_gaps(counts[:, :-1] > 0, counts[:, -1], parts, len(due))
+    # A class with enough groups gives its smallest, of the part that has most, to each part without one.
+    for column in counts[:, :-1].T:
+        groups = np.flatnonzero(column)
+        for part in range(len(due)) if len(groups) >= len(due) else ():
+            held = np.bincount(parts[groups], minlength=len(due))
+            if not held[part]:
+                donors = groups[parts[groups] == np.argmax(held)]
+                parts[donors[np.argmin(counts[donors, -1])]] = part
     return parts
 
 
@@ -293,28 +256,8 @@ def _deal_alike(
     return np.concatenate(left)
 
 
-def _fill_gaps(has: np.ndarray, sizes: np.ndarray, parts: np.ndarray, number: int) -> None:
-    """Move the smallest group of a class into each part that lacks it, if the class has enough groups.
-
-    The group comes from the part with most groups of that class.
-    """
-    for column in has.T:
-        groups = np.flatnonzero(column)
-        if len(groups) < number:
-            continue
-        for part in range(number):
-            held = np.bincount(parts[groups], minlength=number)
-            if not held[part]:
-                donors = groups[parts[groups] == np.argmax(held)]
-                parts[donors[np.argmin(sizes[donors])]] = part
-
-
 def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `stratified_parts` takes: images of each class or label, and at all, of each group.
-
-    Args:
-        targets: (images, classes), 1 for what an image is.
-        groups: The group of each image, (images,).
 
     Returns:
         (groups, classes + 1), the groups sorted, and the place of each image's group among them.
@@ -327,7 +270,7 @@ def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, n
 def cut_training(
     split: np.ndarray, targets: np.ndarray, groups: np.ndarray, size: int, *, number: int, words: tuple[int, ...]
 ) -> np.ndarray:
-    """A fold's `split` with at most `size` training images; see `leading_groups` for which.
+    """A fold's `split` in which training images beyond `size` have "" instead; `leading_groups` says which.
 
     Args:
         split: (images,) of "train", "val", "test" or "".
@@ -336,9 +279,6 @@ def cut_training(
         size: Images.
         number: Of the fold, for messages.
         words: The seed.
-
-    Returns:
-        The split in which the training images left out have "" and all others what they had.
     """
     rows = np.flatnonzero(split == "train")
     if size > len(rows):
@@ -359,27 +299,23 @@ def cut_training(
 
 
 def leading_groups(counts: np.ndarray, size: int, words: tuple[int, ...]) -> np.ndarray:
-    """The groups that stand first in a random stratified order, as many as hold at most `size` images together.
+    """Which groups stand first in a random stratified order, as many as hold at most `size` images; bool (groups,).
 
     The order comes from halving: all groups are dealt into two halves that are alike, each of these again, and so on,
-    so that whatever stands first is a fair sample. It follows from `words` alone; therefore what a smaller `size`
-    takes is part of what a larger one takes. Nothing is skipped: the first group that does not fit is the end, and
-    the images taken fall short of `size` by less than that group has.
-
-    Args:
-        counts: (groups, quantities), as `stratified_parts` takes them; in the last column images at all.
-        size: Images.
-        words: The seed.
-
-    Returns:
-        Whether each group is taken, bool (groups,).
+    so that whatever stands first is a fair sample. It follows from the seed `words` alone, so what a smaller `size`
+    takes is part of what a larger one takes. The first group that does not fit is the end. `counts` are as
+    `stratified_parts` takes them.
     """
     taken = np.zeros(len(counts), bool)
     block, node, left = np.arange(len(counts)), 1, size
     # Only the half in which the end lies is halved again: all of it costs about two deals of all groups.
     while len(block) > 1:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((*words, node))))
-        first = _is_first_half(counts[block], rng)
+        first = stratified_parts(counts[block], [0.5, 0.5], rng) == 0
+        if first.all() or not first.any():
+            first = rng.permutation(len(block)) < len(block) // 2
+        # The rounding of the deal prefers the first half; a coin decides which one is it.
+        first = first if rng.random() < 0.5 else ~first
         images = int(counts[block[first], -1].sum())
         if images > left:
             block, node = block[first], 2 * node
@@ -390,27 +326,13 @@ def leading_groups(counts: np.ndarray, size: int, words: tuple[int, ...]) -> np.
     return taken
 
 
-def _is_first_half(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Whether each of two or more groups is in the first of two halves, neither of them empty."""
-    first = stratified_parts(counts, [0.5, 0.5], rng) == 0
-    if first.all() or not first.any():
-        first = rng.permutation(len(counts)) < len(counts) // 2
-    # The rounding of the deal prefers the first half; a coin decides which one is it.
-    return first if rng.random() < 0.5 else ~first
-
-
-_PIECE = 4096
-"""Bytes from the middle that tell most images of one size apart."""
+_PIECE = 4096  # bytes from the middle that tell most images of one size apart
 
 
 def copies(places: Sequence[ImagePlace | None], *, workers: int = 2) -> list[list[int]]:
     """Sets of two or more numbers of images that have the same bytes, each sorted; the frames of one file are none.
 
-    Only images of one size and one middle are read whole; what cannot be read has no copy.
-
-    Args:
-        places: Of the images.
-        workers: Files read at the same time.
+    Only images of one size and one middle are read whole, `workers` at a time; what cannot be read has no copy.
     """
     numbers: dict[FilePart, list[int]] = {}
     for number, place in enumerate(places):
@@ -446,21 +368,13 @@ def _digest(part: FilePart) -> bytes | None:
         return hashlib.sha256(read_contents(part)).digest()
 
 
-LEAK = "leak: "
-"""How every word begins that a run says, and keeps in `run.json`, of images in two splits."""
-
-PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
-"""Splits of a fold that must have nothing in common."""
-
-_SHOWN = 6
-"""Overlaps named in one message."""
+LEAK = "leak: "  # how every word begins that a run says, and keeps in `run.json`, of images in two splits
+PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))  # splits of a fold that must have nothing in common
+_SHOWN = 6  # overlaps named in one message
 
 
 def image_identities(table: ImageTable) -> list[Hashable]:
-    """What makes rows the same image: one place on disk, also by a link; the path where there is no file.
-
-    All frames of a file count as the same image.
-    """
+    """What makes rows the same image: one place on disk, also by a link, all frames of a file; else the path."""
     return [image_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
 
 
@@ -471,12 +385,7 @@ def frame_identities(table: ImageTable) -> list[Hashable]:
 
 
 def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> None:
-    """Check that no image and no patient stands in two splits of a fold.
-
-    Args:
-        table: The images.
-        splits: Number and split of each fold.
-    """
+    """Raises DataError if an image or a patient stands in two splits of a fold; `splits` are by its number."""
     found = find_leaks(table, splits)
     if found:
         more = [f"and {len(found) - _SHOWN} more such overlaps"] if len(found) > _SHOWN else []
@@ -548,10 +457,7 @@ def near_identical_notes(
 def opposite_rows(targets: np.ndarray, split: np.ndarray, rows: Sequence[int]) -> tuple[int, int] | None:
     """Two of the rows, in two splits of the fold, of which one has a label that the other has not; None without such.
 
-    Args:
-        targets: (images, classes), 0 or 1, NaN where not known.
-        split: (images,), of the fold.
-        rows: Of images that should have one label.
+    Targets are (images, classes), 0 or 1, NaN where not known.
     """
     rows = np.array(rows)
     for one, other in PAIRS:

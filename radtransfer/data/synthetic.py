@@ -31,11 +31,8 @@ from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.runs.cache import cache_folder, write_once
 
-LESIONS_OF_GRADE = ((0, 0), (1, 3), (8, 12), (18, 24), (32, 40))
-"""Fewest and most lesions of each grade, 0 to 4."""
-
-VERSION = 1
-"""Raised with every change of the drawing, so that no cached image of an older one is taken for a new one."""
+LESIONS_OF_GRADE = ((0, 0), (1, 3), (8, 12), (18, 24), (32, 40))  # fewest and most lesions of each grade, 0 to 4
+VERSION = 1  # raised with every change of the drawing, so that no cached image of an older one is taken for a new one
 
 CLASSES = tuple(str(grade) for grade in range(len(LESIONS_OF_GRADE)))
 
@@ -142,8 +139,7 @@ def _draw(options: Options) -> Iterator[tuple[str, int, str, np.ndarray]]:
         yield f"{patient}_{eye}.png", grade, patient, pixels[:, ::-1] if is_left else pixels
 
 
-OVERSAMPLING = 4
-"""Masks are drawn this many times larger and averaged, which smooths their edges."""
+OVERSAMPLING = 4  # masks are drawn this many times larger and averaged, which smooths their edges
 
 LESION_KINDS = ("microaneurysm", "haemorrhage", "exudate")
 

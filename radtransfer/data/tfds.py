@@ -58,11 +58,8 @@ from radtransfer.runs.folder import write_rows
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-_PIECE = 1 << 24
-"""Bytes that are copied at a time."""
-
-_LISTING = 16
-"""Files that are asked for their size at a time."""
+_PIECE = 1 << 24  # bytes that are copied at a time
+_LISTING = 16  # files that are asked for their size at a time
 
 
 def copied_set(source: RemoteSource, progress: Progress) -> str:
@@ -70,24 +67,20 @@ def copied_set(source: RemoteSource, progress: Progress) -> str:
     address = source.address
     if source.reader not in (None, "tfds"):
         raise DataError(f"{address}: {source.reader} reads folders of this machine. {_advice(source.scheme)}")
-    _check_scheme(address, source.scheme)
-    files = _files(source)
-    known = hashlib.sha256(f"{address} {sorted(files.items())}".encode()).hexdigest()
-    folder = cache_folder() / "remote" / f"{address.rpartition('/')[2]}-{known[:16]}"
-    _copy(address, folder, files, progress)
-    return f"{folder}{source.options}"
-
-
-def _check_scheme(address: str, scheme: str) -> None:
     require_keras()
     import tensorflow as tf
 
     known = sorted(name for name in tf.io.gfile.get_registered_schemes() if name not in ("", "file"))
-    if scheme not in known:
+    if source.scheme not in known:
         raise DataError(
             f"{address}: this TensorFlow knows {', '.join(f'{name}://' for name in known)} and folders. Mount it as a "
             "folder, or copy the data set to this machine, and name that folder."
         )
+    files = _files(source)
+    key = hashlib.sha256(f"{address} {sorted(files.items())}".encode()).hexdigest()
+    folder = cache_folder() / "remote" / f"{address.rpartition('/')[2]}-{key[:16]}"
+    _copy(address, folder, files, progress)
+    return f"{folder}{source.options}"
 
 
 def _files(source: RemoteSource) -> Mapping[str, tuple[int, int]]:
@@ -121,7 +114,8 @@ def _files(source: RemoteSource) -> Mapping[str, tuple[int, int]]:
 
 def _copy(address: str, folder: Path, files: Mapping[str, tuple[int, int]], progress: Progress) -> None:
     """Copy the files that `folder` does not hold yet."""
-    missing = [name for name, (size, _) in sorted(files.items()) if _size(folder / name) != size]
+    there = {name: (folder / name).stat().st_size for name in files if (folder / name).is_file()}
+    missing = [name for name, (size, _) in sorted(files.items()) if there.get(name) != size]
     if not missing:
         progress.note(f"{address} is read from its copy in {folder}")
         return
@@ -157,10 +151,6 @@ def _copy_file(address: str, file: Path, facts: tuple[int, int]) -> None:
         if part.stat().st_size != size:
             raise DataError(f"{address} ended after {part.stat().st_size} of {size} bytes. Run the command again.")
         os.utime(part, ns=(time, time))
-
-
-def _size(file: Path) -> int | None:
-    return file.stat().st_size if file.is_file() else None
 
 
 def _unreadable(address: str, error: Any) -> str:
@@ -207,46 +197,48 @@ def write_table(folder: Path, table: ImageTable, stored: Sequence[tuple[str, int
 
 def read_prepared(folder: Path, settings: DataSettings) -> ImageTable:
     """The images of a prepared set: paths, labels, patients and splits as the data it was made from had them."""
-    provenance = _provenance(folder)
+    again = "Copy it again, or prepare the data set again with --overwrite."
     try:
-        for shard in provenance["shards"]:
-            file = folder / shard["name"]
-            found = file.stat().st_size if file.is_file() else None
-            if found != shard["bytes"]:
-                state = "missing" if found is None else f"damaged: it has {found} bytes instead of {shard['bytes']}"
-                again = "Copy it again, or prepare the data set again with --overwrite."
-                raise DataError(f"Shard {file} is {state}. {again}")
-        with (folder / TABLE).open(encoding="utf-8", newline="") as handle:
-            header, *lines = csv.reader(handle)
-        table = _table(folder, dict(zip(header, zip(*lines, strict=True), strict=True)), provenance)
-        rows = provenance["rows"]
-    except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
-        raise DataError(
-            f"{folder}: {TABLE} or {PROVENANCE} is damaged ({type(error).__name__}: {error}). "
-            "Copy it again, or prepare the data set again with --overwrite."
-        ) from None
-    if len(table) != rows:
-        raise DataError(f"{folder / TABLE} has {len(table)} rows, {PROVENANCE} says {rows}. Copy it again.")
-    return _as_asked(table, settings, provenance)
-
-
-def _provenance(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
             f"{folder} is not finished: run the same `radtransfer data prepare` command again, which goes on."
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / PROVENANCE} cannot be read ({error}). Prepare the data set again.") from None
+    try:
+        for shard in provenance["shards"]:
+            file = folder / shard["name"]
+            found = file.stat().st_size if file.is_file() else None
+            if found != shard["bytes"]:
+                state = "missing" if found is None else f"damaged: it has {found} bytes instead of {shard['bytes']}"
+                raise DataError(f"Shard {file} is {state}. {again}")
+        with (folder / TABLE).open(encoding="utf-8", newline="") as handle:
+            header, *lines = csv.reader(handle)
+        table = _prepared_table(folder, dict(zip(header, zip(*lines, strict=True), strict=True)), provenance)
+        rows = provenance["rows"]
+    except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
+        raise DataError(
+            f"{folder}: {TABLE} or {PROVENANCE} is damaged ({type(error).__name__}: {error}). {again}"
+        ) from None
+    if len(table) != rows:
+        raise DataError(f"{folder / TABLE} has {len(table)} rows, {PROVENANCE} says {rows}. Copy it again.")
+    return _as_asked(table, settings, provenance)
 
 
-def _table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[str, Any]) -> ImageTable:
+def _prepared_table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[str, Any]) -> ImageTable:
     size, classes = provenance["image_size"], provenance["classes"]
     pixels = (size, size) if provenance["encoding"] == "raw" else None
     shards = {shard["name"]: folder.absolute() / shard["name"] for shard in provenance["shards"]}
     places = zip(columns["shard"], columns["offset"], columns["length"], strict=True)
     folds = [columns[name] for name in columns if name == "split" or name.startswith(_FOLD)]
+    if provenance["task"] == "multilabel":
+        values = {"0": 0.0, "1": 1.0, "": np.nan}
+        of_class = [[values[text] for text in columns[_LABEL + name]] for name in classes]
+        targets = np.array(of_class, dtype=np.float32).T.copy()
+    else:
+        number = {name: place for place, name in enumerate(classes)}
+        targets = np.eye(len(classes), dtype=np.float32)[[number[label] for label in columns["label"]]]
     made = f"prepared {provenance['prepared'][:10]} from {provenance['source']}"
     notes = [f"{made} at {size}×{size} pixels, {provenance['encoding']}"]
     if skipped := provenance["skipped"]:
@@ -254,7 +246,7 @@ def _table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[s
     return ImageTable(
         paths=columns["path"],
         files=tuple(FilePart(shards[name], int(start), int(length), pixels=pixels) for name, start, length in places),
-        targets=_targets(columns, classes, provenance["task"]),
+        targets=targets,
         classes=tuple(classes),
         task=provenance["task"],
         patients=columns.get("patient"),
@@ -262,16 +254,6 @@ def _table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[s
         positive_from=provenance.get("positive_from"),
         notes=tuple(notes),
     )
-
-
-def _targets(columns: dict[str, tuple[str, ...]], classes: Sequence[str], task: str) -> np.ndarray:
-    if task == "multilabel":
-        values = {"0": 0.0, "1": 1.0, "": np.nan}
-        return np.array(
-            [[values[text] for text in columns[_LABEL + name]] for name in classes], dtype=np.float32
-        ).T.copy()
-    number = {name: place for place, name in enumerate(classes)}
-    return np.eye(len(classes), dtype=np.float32)[[number[label] for label in columns["label"]]]
 
 
 def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, Any]) -> ImageTable:
@@ -390,7 +372,16 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     name, chosen = parse_location(location)
     folder = Path(name).expanduser()
     if is_prepared(folder):
-        return _only(read_prepared(folder, settings), chosen, name)
+        table = read_prepared(folder, settings)
+        words = set(split_names(chosen).values())
+        if not chosen or (table.splits is None and words == {"train"}):
+            return table
+        if table.splits is None or len(table.splits) > 1 or None in words:
+            several = table.splits is not None and len(table.splits) > 1
+            found = f"{len(table.splits)} folds" if several else "train" if table.splits is None else "one split"
+            asked = f"tfds:{name}?split={'+'.join(chosen)}"
+            raise DataError(f"{asked}: this prepared set brings {found}. Leave ?split= out.")
+        return replace(table.select(np.isin(table.splits[0], sorted(words))), splits=None)
     if folder.is_dir() and settings.image_root:
         raise ConfigError(
             f"tfds:{name} is a folder and brings its own images. Leave --image-root out.", misfits=("image_root",)
@@ -406,7 +397,22 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         features=value_features(builder.info.features),
         splits=_splits(builder, chosen, name),
     )
-    return _table_source(source, index_set(source), features, settings, pooled=bool(chosen))
+    index = index_set(source)
+    targets, classes, task, labelled, label_notes = read_labels(builder, index, features, settings, known)
+    patients, patient_notes = _patients(index, features, settings, known)
+    paths, path_notes = _paths(index, features.name)
+    kept = np.flatnonzero(labelled)
+    splits, split_notes = (None, ()) if chosen else _given([index.splits[row] for row in kept])
+    return ImageTable(
+        paths=tuple(paths[row] for row in kept),
+        files=tuple(index.places[row] for row in kept),
+        targets=targets,
+        classes=classes,
+        task=task,
+        patients=None if patients is None else tuple(patients[row] for row in kept),
+        splits=splits,
+        notes=(*features.notes, *label_notes, *path_notes, *patient_notes, *split_notes, *index.notes),
+    )
 
 
 def parse_location(location: str | None) -> tuple[str, tuple[str, ...]]:
@@ -434,43 +440,6 @@ def _splits(builder: "tfds.core.DatasetBuilder", chosen: Sequence[str], name: st
             f"tfds:{name} has no train split, but {listed(known)}. Choose with tfds:{name}?split={known[0]}"
         )
     return tuple(chosen or usual)
-
-
-def _only(table: ImageTable, chosen: Sequence[str], name: str) -> ImageTable:
-    """The images of the chosen splits of a prepared set, taken together."""
-    if not chosen:
-        return table
-    words = set(split_names(chosen).values())
-    if table.splits is None and words == {"train"}:
-        return table
-    if table.splits is None or len(table.splits) > 1 or None in words:
-        found = (
-            "train" if table.splits is None else f"{len(table.splits)} folds" if len(table.splits) > 1 else "one split"
-        )
-        raise DataError(f"tfds:{name}?split={'+'.join(chosen)}: this prepared set brings {found}. Leave ?split= out.")
-    kept = table.select(np.isin(table.splits[0], sorted(words)))
-    return replace(kept, splits=None)
-
-
-def _table_source(
-    source: Source, index: SetIndex, features: ChosenFeatures, settings: DataSettings, *, pooled: bool
-) -> ImageTable:
-    known = KNOWN_SETS.get(source.builder.name)
-    targets, classes, task, labelled, label_notes = read_labels(source.builder, index, features, settings, known)
-    patients, patient_notes = _patients(index, features, settings, known)
-    paths, path_notes = _paths(index, features.name)
-    kept = np.flatnonzero(labelled)
-    splits, split_notes = (None, ()) if pooled else _given([index.splits[row] for row in kept])
-    return ImageTable(
-        paths=tuple(paths[row] for row in kept),
-        files=tuple(index.places[row] for row in kept),
-        targets=targets,
-        classes=classes,
-        task=task,
-        patients=None if patients is None else tuple(patients[row] for row in kept),
-        splits=splits,
-        notes=(*features.notes, *label_notes, *path_notes, *patient_notes, *split_notes, *index.notes),
-    )
 
 
 def _paths(index: SetIndex, name: str | None) -> tuple[list[str], tuple[str, ...]]:

@@ -35,25 +35,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KnownSet:
-    """What cannot be told from the features of a set.
+    """What cannot be told from the features of a set."""
 
-    Attributes:
-        name: The feature that names an image.
-        patient: Regular expression whose first group in that name is the patient; None where it is not known.
-        findings: What each place of a sequence of labels stands for.
-        usual: Those that are read where none are named.
-        meanings: What each class of such a label means, in the words of a multi-label table: 1, 0, -1 or nothing.
-        tree: What is to be put into TFDS's manual folder, a line per entry.
-        advice: What else preparing it needs, a sentence.
-    """
-
-    name: str
+    name: str  # the feature that names an image
+    # regular expression whose first group in that name is the patient; None where it is not known
     patient: str | None = None
-    findings: tuple[str, ...] = ()
-    usual: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()  # what each place of a sequence of labels stands for
+    usual: tuple[str, ...] = ()  # those that are read where none are named
+    # what each class of such a label means, in the words of a multi-label table: 1, 0, -1 or nothing
     meanings: Mapping[str, str] = field(default_factory=dict)
-    tree: tuple[str, ...] = ()
-    advice: str = ""
+    tree: tuple[str, ...] = ()  # what is to be put into TFDS's manual folder, a line per entry
+    advice: str = ""  # what else preparing it needs, a sentence
 
 
 KNOWN_SETS = {
@@ -95,23 +87,14 @@ PATH_NAMES = ("name", "filename", "file_name", "image/filename", "path", "image_
 
 
 class ChosenFeatures(NamedTuple):
-    """The features that are read.
+    """The features that are read."""
 
-    Attributes:
-        image: The image.
-        name: What names it; None: its number does.
-        patient: The patient; None where there is none.
-        labels: The class; or several of 0 and 1; or the one that holds the findings.
-        findings: Names of the findings that are read from a sequence of labels, sorted; else empty.
-        notes: What was guessed and what is not used.
-    """
-
-    image: str
-    name: str | None
-    patient: str | None
-    labels: tuple[str, ...]
-    findings: tuple[str, ...]
-    notes: tuple[str, ...]
+    image: str  # the image
+    name: str | None  # what names it; None: its number does
+    patient: str | None  # the patient; None where there is none
+    labels: tuple[str, ...]  # the class; or several of 0 and 1; or the one that holds the findings
+    findings: tuple[str, ...]  # names of the findings that are read from a sequence of labels, sorted; else empty
+    notes: tuple[str, ...]  # what was guessed and what is not used
 
 
 def value_features(features: "tfds.features.FeaturesDict") -> tuple[str, ...]:
@@ -130,8 +113,15 @@ def choose_features(
     features: "tfds.features.FeaturesDict", settings: DataSettings, known: KnownSet | None
 ) -> ChosenFeatures:
     """The features that the settings name, and for the others those that are known, or have usual names and types."""
+    import tensorflow_datasets as tfds
+
     values, notes = value_features(features), []
-    image = _image(features)
+    images = [name for name, feature in features.items() if type(feature) is tfds.features.Image]
+    images = [name for name in images if np.dtype(features[name].np_dtype).name in ("uint8", "uint16")]
+    if len(images) != 1 and "image" not in images:
+        found = listed(images) if images else f"none among {listed(sorted(features))}"
+        raise DataError(f"Expected a TFDS data set with one Image feature of 8 or 16 bits. Received: {found}.")
+    image = "image" if "image" in images else images[0]
     name = known.name if known else _first(PATH_NAMES, values)
     if settings.path_column:
         name = _named(settings.path_column, values, "path")
@@ -146,17 +136,6 @@ def choose_features(
     if unused := [feature for feature in sorted(features) if feature not in used]:
         notes.append(f"features not used: {listed(unused)}")
     return ChosenFeatures(image, name, patient, labels, findings, tuple(notes))
-
-
-def _image(features: "tfds.features.FeaturesDict") -> str:
-    import tensorflow_datasets as tfds
-
-    images = [name for name, feature in features.items() if type(feature) is tfds.features.Image]
-    images = [name for name in images if np.dtype(features[name].np_dtype).name in ("uint8", "uint16")]
-    if len(images) == 1 or "image" in images:
-        return "image" if "image" in images else images[0]
-    found = listed(images) if images else f"none among {listed(sorted(features))}"
-    raise DataError(f"Expected a TFDS data set with one Image feature of 8 or 16 bits. Received: {found}.")
 
 
 def _labels(
@@ -197,33 +176,43 @@ def _first(preferred: Sequence[str], found: Collection[str]) -> str | None:
     return next((name for name in preferred if name in found), None)
 
 
-METADATA = "dataset_info.json"
-"""The file that makes a folder a data set of TFDS."""
+METADATA = "dataset_info.json"  # the file that makes a folder a data set of TFDS
 
 _MANUAL = Path("downloads") / "manual"
 
 
 def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
-    """The builder of the set in the folder `location`, or of the set of that NAME[/CONFIG][:VERSION].
+    """The builder of the set in the folder `location` (or exactly one below it), or of NAME[/CONFIG][:VERSION].
 
-    Args:
-        location: A folder that holds the set, or exactly one below it; or a name that TFDS knows.
-        data_dir: Where TFDS keeps its sets; default: its own default.
+    `data_dir` is where TFDS keeps its sets, if not in its own default.
     """
     folder = Path(location).expanduser()
-    if folder.is_dir():
-        return _from_folder(set_folder(folder))
+    inside = set_folder(folder) if folder.is_dir() else None
     require_keras()
     import tensorflow_datasets as tfds
 
     with quiet():
+        if inside is not None:
+            try:
+                return tfds.builder_from_directory(inside)
+            except Exception as error:  # whatever its parsers meet in a damaged file
+                raise DataError(f"{inside}: TFDS cannot open this data set ({error}). Prepare it again.") from None
+        name = re.split("[/:]", location)[0]
         try:
             return tfds.builder(location, data_dir=data_dir)
         except tfds.core.registered.DatasetNotFoundError:
-            raise DataError(_unknown(location)) from None
+            hint = closest_names(name, tfds.list_builders(with_community_datasets=False))
+            # Hundreds of names help nobody.
+            hint = hint if hint.startswith("Did") else "A prepared set is also found by its folder."
+            meant = near_path(location) or f" {hint}"
+            raise DataError(f"tfds:{location} is neither a folder nor a data set that TFDS knows.{meant}") from None
         except (AssertionError, ValueError, RuntimeError, FileNotFoundError) as error:
             reason = re.sub(r'^Failed to construct dataset .*?}": ', "", str(error)).strip().splitlines()[0]
-            raise DataError(f"tfds:{location}: {reason}{_configs(location)}") from None
+            configs = []
+            with contextlib.suppress(tfds.core.registered.DatasetNotFoundError, ValueError):
+                configs = list(tfds.builder_cls(name).builder_configs)
+            known = f" Its configs: {', '.join(configs)}." if configs else ""
+            raise DataError(f"tfds:{location}: {reason}{known}") from None
 
 
 def set_folder(folder: Path) -> Path:
@@ -275,38 +264,6 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _from_folder(folder: Path) -> "tfds.core.DatasetBuilder":
-    require_keras()
-    import tensorflow_datasets as tfds
-
-    with quiet():
-        try:
-            return tfds.builder_from_directory(folder)
-        except Exception as error:  # whatever its parsers meet in a damaged file
-            raise DataError(f"{folder}: TFDS cannot open this data set ({error}). Prepare it again.") from None
-
-
-def _unknown(location: str) -> str:
-    import tensorflow_datasets as tfds
-
-    hint = closest_names(re.split("[/:]", location)[0], tfds.list_builders(with_community_datasets=False))
-    # Hundreds of names help nobody.
-    hint = hint if hint.startswith("Did") else "A prepared set is also found by its folder."
-    meant = near_path(location) or f" {hint}"
-    return f"tfds:{location} is neither a folder nor a data set that TFDS knows.{meant}"
-
-
-def _configs(location: str) -> str:
-    """A sentence with the configs of the set, if there is one and it has some."""
-    import tensorflow_datasets as tfds
-
-    try:
-        configs = list(tfds.builder_cls(re.split("[/:]", location)[0]).builder_configs)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError):
-        return ""
-    return f" Its configs: {', '.join(configs)}." if configs else ""
-
-
 def _not_prepared(builder: "tfds.core.DatasetBuilder", location: str, data_dir: str | None) -> str:
     import tensorflow_datasets as tfds
 
@@ -333,49 +290,30 @@ def _not_prepared(builder: "tfds.core.DatasetBuilder", location: str, data_dir: 
     return "\n".join(lines)
 
 
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
-
-_VERSION = 1
-"""Raised with every change of what is kept, so that nothing older is read."""
+_VERSION = 1  # raised with every change of what is kept, so that nothing older is read
 
 _INDEX, _COPIES = "index.json", "images.bin"
 
 
 class SetIndex(NamedTuple):
-    """The examples of some splits, in the order of the set.
+    """The examples of some splits, in the order of the set."""
 
-    Attributes:
-        places: Where each image lies.
-        splits: The split of each.
-        values: What each feature holds: an integer, a number, a text, or a list of integers for each example.
-        notes: What should be said of it.
-    """
-
-    places: tuple[FilePart, ...]
-    splits: tuple[str, ...]
+    places: tuple[FilePart, ...]  # where each image lies
+    splits: tuple[str, ...]  # the split of each
+    # what each feature holds: an integer, a number, a text, or a list of integers for each example
     values: dict[str, list[Any]]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what should be said of it
 
 
 class Source(NamedTuple):
-    """A set, and what of it is indexed.
+    """A set, and what of it is indexed."""
 
-    Attributes:
-        builder: Of TFDS.
-        location: As the user named it.
-        data_dir: Where TFDS looks for it; None for its default.
-        image: The feature that is the image.
-        features: Those whose values are kept.
-        splits: In this order.
-    """
-
-    builder: "tfds.core.DatasetBuilder"
-    location: str
-    data_dir: str | None
-    image: str
-    features: tuple[str, ...]
-    splits: tuple[str, ...]
+    builder: "tfds.core.DatasetBuilder"  # of TFDS
+    location: str  # as the user named it
+    data_dir: str | None  # where TFDS looks for it; None for its default
+    image: str  # the feature that is the image
+    features: tuple[str, ...]  # those whose values are kept
+    splits: tuple[str, ...]  # in this order
 
 
 def index_set(source: Source) -> SetIndex:
@@ -387,10 +325,19 @@ def index_set(source: Source) -> SetIndex:
         text = json.dumps([_VERSION, source.image, source.features, source.splits, facts])
         key = hashlib.sha256(text.encode()).hexdigest()
     else:
-        key = _contents_key(source)
+        # Nothing but its examples tells a set without files from another.
+        digest = hashlib.sha256(f"{_VERSION} {source.features}".encode())
+        for example in _examples(source):
+            digest.update(repr(example).encode())
+        key = digest.hexdigest()
 
     def write(draft: Path) -> None:
-        rows = _scan(source, shards) if in_place else _copy(source, draft / _COPIES)
+        rows = list(_scan(source, shards)) if in_place else []
+        if not in_place:
+            with (draft / _COPIES).open("wb") as copies:
+                for split, image, values in _examples(source):
+                    rows.append([0, copies.tell(), len(image), split, *values])
+                    copies.write(image)
         columns = [list(column) for column in zip(*rows, strict=True)]
         if not columns:
             raise DataError(f"tfds:{source.location} holds no examples in its splits {', '.join(source.splits)}.")
@@ -440,15 +387,6 @@ def _scan(source: Source, shards: Sequence[tuple[Path, str, int]]) -> Iterator[l
             )
 
 
-def _copy(source: Source, file: Path) -> Iterator[list[Any]]:
-    """Write the images to `file`; a row for each."""
-    with file.open("wb") as copies:
-        for split, image, values in _examples(source):
-            offset = copies.tell()
-            copies.write(image)
-            yield [0, offset, len(image), split, *values]
-
-
 def _examples(source: Source) -> Iterator[tuple[str, bytes, list[Any]]]:
     """Split, encoded image and values of every example, as TFDS reads them."""
     with quiet():
@@ -492,11 +430,3 @@ def _kept(source: Source, values: Mapping[str, Sequence[Any]]) -> list[Any]:
         ]
         kept.append(plain if features[name].shape != () else plain[0] if plain else None)
     return kept
-
-
-def _contents_key(source: Source) -> str:
-    """The key of a set without files: nothing but its examples tells it from another."""
-    digest = hashlib.sha256(f"{_VERSION} {source.features}".encode())
-    for example in _examples(source):
-        digest.update(repr(example).encode())
-    return digest.hexdigest()
