@@ -122,12 +122,8 @@ class DataReport:
 def check_data(config: Config, *, progress: Progress | None = None) -> DataReport:
     """Check the images, labels, patients and splits that `config.data` names.
 
-    Args:
-        config: Of which `data`, `splits`, `images`, `model.image_size`, `system.workers` and the seed count.
-        progress: Hears the count.
-
-    Raises:
-        ConfigError: Settings that contradict each other.
+    Of `config`, `data`, `splits`, `images`, `model.image_size`, `system.workers` and the seed count.
+    Raises ConfigError if settings contradict each other.
     """
     table, mistakes = read_leniently(config.data, progress=progress)
     findings = [Finding(mistake.kind, "error", mistake.message, mistake.paths) for mistake in mistakes]
@@ -136,7 +132,11 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
     findings += [Finding(*note_kind(note), note) for note in table.notes if note != NO_PATIENTS]
     workers = usable_cores() if config.system.workers == "auto" else config.system.workers
     records = survey_images(table, workers=workers, window=config.images.window, progress=progress or Progress())
-    folds, refused = _folds(config, table)
+    folds, refused = (), []
+    try:
+        folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=True)
+    except DataError as error:
+        refused.append(Finding("few_patients" if table.splits is None else "splits", "error", str(error)))
     evidence = Evidence(
         table,
         records,
@@ -149,6 +149,11 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
     findings += refused
     for check in CHECKS:
         findings += check(evidence)
+    # The worst first; within a severity findings of one kind together, as the checks gave them.
+    first: dict[tuple[str, str], int] = {}
+    for number, finding in enumerate(findings):
+        first.setdefault((finding.severity, finding.kind), number)
+    findings.sort(key=lambda f: (SEVERITIES.index(f.severity), first[f.severity, f.kind]))
     return DataReport(
         data=str(config.data.source),
         images=len(set(table.paths)),
@@ -159,26 +164,10 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         sizes=size_figures(records),
         modes=dict(Counter(record.mode for record in records if not record.problem).most_common()),
         class_modes=evidence.class_modes,
-        findings=_in_order(findings),
+        findings=tuple(findings),
         evidence=evidence,
         left_out=dict(pair for mistake in mistakes for pair in zip(mistake.paths, mistake.places, strict=True)),
     )
-
-
-def _folds(config: Config, table: ImageTable) -> tuple[Sequence[Fold], list[Finding]]:
-    """The folds that training would have; or none, and why."""
-    try:
-        return assign_folds(table, config.splits, seed=config.seed, allow_leakage=True), []
-    except DataError as error:
-        return (), [Finding("few_patients" if table.splits is None else "splits", "error", str(error))]
-
-
-def _in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The worst first; within a severity findings of one kind together, as the checks gave them."""
-    first: dict[tuple[str, str], int] = {}
-    for number, finding in enumerate(findings):
-        first.setdefault((finding.severity, finding.kind), number)
-    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), first[f.severity, f.kind])))
 
 
 @dataclass(frozen=True)
@@ -192,7 +181,16 @@ class DataSplit:
     @property
     def image_root(self) -> Path | None:
         """The folder below which all paths lead to their images; None where there is no such folder."""
-        roots = {_root(path, place) for path, place in zip(self.table.paths, self.table.files, strict=True)}
+        roots = set()
+        for path, place in zip(self.table.paths, self.table.files, strict=True):
+            if place is None:
+                return None
+            if isinstance(place, FilePart) and place.length is None:
+                path = path.rpartition("#")[0] or path  # the number of a frame
+            file, end = str(file_of(place)), os.path.normpath(path)
+            if os.path.isabs(path) or not file.endswith(os.sep + end):  # noqa: PTH117
+                return None
+            roots.add(Path(file[: -len(end) - 1]))
         return roots.pop() if len(roots) == 1 else None
 
     @property
@@ -215,13 +213,8 @@ class DataSplit:
 def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit:
     """The folds that `finetune` has with the same settings; images are not decoded.
 
-    Args:
-        config: Of which `data`, `splits` and the seed count.
-        progress: Hears what is noticed.
-
-    Raises:
-        ConfigError: Settings that contradict each other.
-        DataError: The table or its splits cannot be used.
+    Of `config`, `data`, `splits` and the seed count. Raises ConfigError if settings contradict each other, and
+    DataError if the table or its splits cannot be used.
     """
     progress = progress or Progress()
     table = read_table(config.data, progress=progress)
@@ -237,11 +230,7 @@ def write_split(split: DataSplit, path: Path) -> None:
 
     It has the columns of a run's `folds.csv`: path, label, patient, fold and split; in place of `label`, a table with
     several labels has a column of 1, 0 and -1 (not known) for each. Folds of all repeats are numbered through; a run
-    that reads them takes them for one repeat.
-
-    Raises:
-        ConfigError: A label is named like another column.
-        DiskError, RunError: It cannot be written.
+    that reads them takes them for one repeat. Raises ConfigError if a label is named like another column.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -256,14 +245,3 @@ def write_split(split: DataSplit, path: Path) -> None:
         rows = fold_rows(table, split.folds)
         header = ("path", *table.classes, "patient", "fold", "split")
         write_rows(path, header, ((name, *of_path[name], *others) for name, _, *others in rows))
-
-
-def _root(path: str, place: ImagePlace | None) -> Path | None:
-    if place is None:
-        return None
-    if isinstance(place, FilePart) and place.length is None:
-        path = path.rpartition("#")[0] or path  # the number of a frame
-    file, end = str(file_of(place)), os.path.normpath(path)
-    if os.path.isabs(path) or not file.endswith(os.sep + end):  # noqa: PTH117
-        return None
-    return Path(file[: -len(end) - 1])

@@ -42,9 +42,7 @@ class LocatedImages:
 def given_images(files: Sequence[str], data: DataSettings, reading: ImageSettings, progress: Progress) -> LocatedImages:
     """Every image of the files, or else of a data set, read as `reading` says; neither needs labels.
 
-    Raises:
-        ConfigError: Neither is given.
-        DataError: Nothing usable is there, or an image is missing or unreadable.
+    Raises ConfigError if neither is given, and DataError if nothing usable is there, or an image is unreadable.
     """
     table = list_images(files, data, unread=False) if files else read_images(data, progress=progress)
     for note in table.notes:
@@ -54,11 +52,9 @@ def given_images(files: Sequence[str], data: DataSettings, reading: ImageSetting
 
 
 def tested_images(run: Path, fold: int) -> LocatedImages:
-    """The test images of a fold of a run, which must still be where the run found them.
+    """The test images of a fold of a run.
 
-    Raises:
-        RunError: The run has no such fold.
-        DataError: They are not there.
+    Raises RunError if the run has no such fold, and DataError if its images are not where the run found them.
     """
     tested = tested_paths(run, fold)
     try:
@@ -70,12 +66,7 @@ def tested_images(run: Path, fold: int) -> LocatedImages:
 
 
 def note_changes(runs: Sequence[Path], progress: Progress) -> None:
-    """Tell of each run whose images or labels are not what they were.
-
-    Raises:
-        ConfigError: Its config.yaml cannot be read.
-        RunError: Another file of it is not as it was written.
-    """
+    """Tell of each run whose images or labels are not what they were."""
     for run in dict.fromkeys(runs):
         if (run / "config.yaml").is_file():  # a copy of a run may lack its settings
             for change in data_changes(run, run_images(run).data):
@@ -83,12 +74,7 @@ def note_changes(runs: Sequence[Path], progress: Progress) -> None:
 
 
 def run_images(run: Path) -> Config:
-    """Where the images of a run come from and how they are read; its other settings may be those of another version.
-
-    Raises:
-        ConfigError: They cannot be read.
-        RunError: They are not there.
-    """
+    """Where the images of a run come from and how they are read; its other settings may be of another version."""
     document = read_settings(run)
     with reading(run):
         sections = {section: dict(document.get(section) or {}) for section in ("data", "images")}
@@ -98,11 +84,7 @@ def run_images(run: Path) -> Config:
 
 
 def tested_paths(run: Path, fold: int) -> list[str]:
-    """The paths of the test images of a fold, as the run's table writes them.
-
-    Raises:
-        RunError: The run has no such fold.
-    """
+    """The paths of the test images of a fold, as the run's table writes them; RunError if there are none."""
     with reading(run):
         lines = read_folds(run)
         tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
@@ -112,11 +94,7 @@ def tested_paths(run: Path, fold: int) -> list[str]:
 
 
 def images_of_table(table: ImageTable, paths: Sequence[str], reading: ImageSettings) -> LocatedImages:
-    """Some images of a table, read as `reading` says.
-
-    Raises:
-        DataError: One is missing or unreadable.
-    """
+    """Some images of a table, read as `reading` says; DataError if one is missing or unreadable."""
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows or table.files[rows[path]] is None]
     if missing:
@@ -177,13 +155,9 @@ class Seen:
 
 
 def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSettings) -> Seen:
-    """The images and patients of `table` that trained or validated a fold of `run`.
+    """The images and patients of `table`, to be tested on, that trained or validated one of `folds` of `run`.
 
-    Args:
-        table: To be tested on.
-        run: Folder of the run.
-        folds: Of the run.
-        data: Where the run's images come from.
+    `data` says where the run's images come from.
     """
     lines = [row for row in read_folds(run) if row["split"] in _WAYS and int(row["fold"]) in folds]
     splits = {}
@@ -203,7 +177,8 @@ def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSe
     else:
         same = {row: [path] for row, path in enumerate(table.paths) if path in splits}
     images = tuple(sorted(same))
-    ways = tuple(_way(split for path in same[row] for split in splits[path]) for row in images)
+    used = [set().union(*(splits[path] for path in same[row])) for row in images]
+    ways = tuple(";".join(way for split, way in _WAYS.items() if split in those) for those in used)
     return Seen(images, ways, patients, compared)
 
 
@@ -216,11 +191,6 @@ def _patients_of_both(table: ImageTable, lines: Sequence[Mapping[str, str]]) -> 
     there = dict(zip(keys, names, strict=True)) | {name: name for name in names}
     pairs = sorted(set(zip(table.patients, table.patient_keys, strict=True)))
     return {name: there.get(name, there.get(key)) for name, key in pairs if key in there}
-
-
-def _way(splits: Iterable[str]) -> str:
-    used = set(splits)
-    return ";".join(way for split, way in _WAYS.items() if split in used)
 
 
 def _same_images(table: ImageTable, trained: ImageTable) -> dict[int, Collection[int]]:
@@ -243,13 +213,15 @@ def _same_images(table: ImageTable, trained: ImageTable) -> dict[int, Collection
 def images_digest(places: Iterable[ImagePlace | None], *, workers: int) -> str:
     """SHA-256 of the bytes of all image files in turn, each once: 64 hexadecimal digits.
 
-    Files whose place, number, size and times are those of an earlier call are not read again.
-
-    Raises:
-        OSError: One cannot be read.
+    Files whose place, number, size and times are those of an earlier call are not read again. Raises OSError.
     """
     files = list(dict.fromkeys(file_of(place) for place in places if place is not None))
-    known = _known(files)
+    key = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        key.update(f"{file} {times}\n".encode())
+    known = cache_folder() / "contents" / f"{key.hexdigest()[:32]}.txt"
     with contextlib.suppress(OSError):
         return known.read_text(encoding="ascii")
     digest = hashlib.sha256()
@@ -263,17 +235,10 @@ def images_digest(places: Iterable[ImagePlace | None], *, workers: int) -> str:
 
 
 def data_changes(run: Path, data: DataSettings, *, workers: int = 2) -> list[str]:
-    """A sentence for each way in which the data of a finished run, or one that goes on, is not what it was.
+    """A sentence for each way in which the data of a run is not what it was; `data` is as its `config.yaml` says.
 
-    Nothing is said where the data is not there any more, or cannot be read: nothing is known of it then.
-
-    Args:
-        run: The run folder.
-        data: Where its images come from, as its `config.yaml` says.
-        workers: Files read at the same time.
-
-    Raises:
-        RunError: The run's own files are not as they were written.
+    Nothing is said where the data is not there any more, or cannot be read: nothing is known of it then. Raises
+    RunError if the run's own files are not as they were written.
     """
     if not (run / "folds.csv").is_file():
         return []
@@ -309,13 +274,3 @@ def _row_changes(rows: Sequence[dict[str, str]], table: ImageTable) -> Iterable[
 def _digest(file: Path) -> bytes:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").digest()
-
-
-def _known(files: Sequence[Path]) -> Path:
-    """Where the digest of these files, as they are, is kept."""
-    digest = hashlib.sha256()
-    for file in files:
-        status = file.stat()
-        times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-        digest.update(f"{file} {times}\n".encode())
-    return cache_folder() / "contents" / f"{digest.hexdigest()[:32]}.txt"
