@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.config.schema import Config
-from radtransfer.data.checks import CHECKS, SEVERITIES, Evidence, Finding, ImageRecord, survey_images
+from radtransfer.data.checks import CHECKS, SEVERITIES, Evidence, Finding, survey_images
 from radtransfer.data.image_list import read_leniently
 from radtransfer.data.labels import positive_class
 from radtransfer.data.readers import read_table
@@ -43,19 +43,6 @@ def split_counts(table: ImageTable, folds: Sequence[Fold]) -> list[dict[str, Any
         {"fold": fold.number} | {name: _counts(table, np.flatnonzero(fold.split == name)) for name in SPLITS}
         for fold in folds
     ]
-
-
-def size_figures(records: Sequence[ImageRecord]) -> dict[str, Any]:
-    """`height` and `width` with their `min`, `median` and `max`, pixels, upright, and how many sizes are `distinct`."""
-    facts = [record.facts for record in records if record.facts is not None]
-    if not facts:
-        return {}
-    sides = np.array([(f.width, f.height) if f.orientation > 4 else (f.height, f.width) for f in facts])
-    figures = {
-        name: {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
-        for name, values in zip(("height", "width"), sides.T, strict=True)
-    }
-    return figures | {"distinct": len(np.unique(sides, axis=0))}
 
 
 def _counts(table: ImageTable, rows: np.ndarray) -> dict[str, Any]:
@@ -147,6 +134,12 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         positive_from=table.positive_from if config.data.positive_from is None else config.data.positive_from,
     )
     findings += refused
+    sizes = {}  # of the images as they stand upright, pixels
+    if facts := [record.facts for record in records if record.facts is not None]:
+        sides = np.array([(f.width, f.height) if f.orientation > 4 else (f.height, f.width) for f in facts])
+        for name, values in zip(("height", "width"), sides.T, strict=True):
+            sizes[name] = {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
+        sizes["distinct"] = len(np.unique(sides, axis=0))
     for check in CHECKS:
         findings += check(evidence)
     # The worst first; within a severity findings of one kind together, as the checks gave them.
@@ -161,7 +154,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         classes=class_counts(table),
         positive_class=positive_class(table, config.data),
         splits={"given": table.splits is not None, "folds": split_counts(table, folds)},
-        sizes=size_figures(records),
+        sizes=sizes,
         modes=dict(Counter(record.mode for record in records if not record.problem).most_common()),
         class_modes=evidence.class_modes,
         findings=tuple(findings),

@@ -257,10 +257,7 @@ def counted(number: int, what: str) -> str:
 
 
 def unreadable(evidence: Evidence) -> Findings:
-    """Missing, empty_file, not_an_image, truncated, corrupt, too_large, unreadable: images that cannot be read.
-
-    Errors, since training stops at them; warnings where it is to go on without them (`--on-bad-image skip`).
-    """
+    """Missing, empty_file, not_an_image, truncated, corrupt, too_large, unreadable: errors, or warnings if skipped."""
     severity = "warning" if evidence.skip_bad else "error"
     for path, record in zip(evidence.table.paths, evidence.records, strict=True):
         if record.problem:
@@ -270,9 +267,8 @@ def unreadable(evidence: Evidence) -> Findings:
 def duplicates(evidence: Evidence) -> Findings:
     """Contradictory_labels (error), leak (error), duplicate (warning): one image several times.
 
-    Two rows are one image if they name one file or frame, or files of the same bytes, or of the same pixels. If its
-    labels differ one is wrong; in two splits of a fold, test figures are too high; otherwise it counts double. Frames
-    of one file are different images, of one patient.
+    Two rows are one image if they name one file or frame, or files of the same bytes, or of the same pixels. Frames of
+    one file are different images, of one patient.
     """
     identities = frame_identities(evidence.table)
     for rows in _same_images(evidence, identities):
@@ -404,10 +400,7 @@ LEAST_SPREAD = 1.0
 
 
 def constant(evidence: Evidence) -> Findings:
-    """Constant (error), nearly_constant (warning): images in which there is nothing that a label could be learnt from.
-
-    Those of more than 8 bits and with little range belong to `value_range`.
-    """
+    """Constant (error), nearly_constant (warning): nothing to learn from; `value_range` looks at more than 8 bits."""
     for row in evidence.readable:
         record, files = evidence.records[row], (evidence.table.paths[row],)
         if record.low == record.high:
@@ -469,8 +462,7 @@ def near_duplicates(evidence: Evidence) -> Findings:
 def similar_pairs(looks: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     """Pairs of 8×9 grey values that look alike, as many as it takes to join all those that hang together.
 
-    Hashes that differ in two bits are equal in at least two of their four bands of 16 bits: only images that share two
-    bands are compared.
+    Hashes that differ in two bits are equal in two or more of four bands of 16 bits; only such images are compared.
     """
     if len(looks) < 2:
         return []

@@ -12,7 +12,7 @@ may share a prefix (`breast_train_fold1.csv`). A table without number (`test.csv
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -111,7 +111,17 @@ class _SheetReader:
         """What each row says of the labels, comparable between rows; None where the label is missing."""
         sheet, columns = self.sheet, self.columns
         if columns.form in ("class", "separated"):
-            return [self._label(row[columns.labels[0]]) for row in sheet.rows]
+            labels, one = [], columns.form == "class"
+            for row in sheet.rows:
+                cell = row[columns.labels[0]]
+                parts = [written(cell)] if one else separated(cell, self.settings.label_separator)
+                if self.settings.missing_values == "class":
+                    parts = [part or "missing" for part in parts or [""]]
+                elif not parts or any(map(is_missing, parts)):
+                    labels.append(None)
+                    continue
+                labels.append(tuple(sorted(part for part in parts if one or part.casefold() not in NO_FINDING)))
+            return labels
         rows = [tuple(zero_one(row[column]) for column in columns.labels) for row in sheet.rows]
         if wrong := [number for number, cells in enumerate(rows) if not BINARY.issuperset(cells)]:
             column = next(i for i, cell in zip(columns.labels, rows[wrong[0]], strict=True) if cell not in BINARY)
@@ -132,15 +142,6 @@ class _SheetReader:
                 wrong,
             )
         return [(names[cells.index("1")],) if any(cells) else None for cells in rows]
-
-    def _label(self, cell: str) -> Labels | None:
-        form = self.columns.form
-        parts = separated(cell, self.settings.label_separator) if form == "separated" else [written(cell)]
-        if self.settings.missing_values == "class":
-            parts = [part or "missing" for part in parts or [""]]
-        elif not parts or any(map(is_missing, parts)):
-            return None
-        return tuple(sorted(part for part in parts if form == "class" or part.casefold() not in NO_FINDING))
 
     def leave_out_missing(self) -> list[str]:
         """Refuse rows without a label, or take images without any from `rows_of`; gives a note about them."""
@@ -184,7 +185,7 @@ class _SheetReader:
         column, patients = self.columns.patient, []
         if column is not None:
             patients = [(text,) if (text := plain(row[column])) else None for row in self.sheet.rows]
-        for what, said in (("labels", self.labels), ("patients", patients)):
+        for name, said in (("labels", self.labels), ("patients", patients)):
             clashes = {
                 path: rows
                 for path, rows in (self.rows_of.items() if said else ())
@@ -192,21 +193,20 @@ class _SheetReader:
             }
             if not clashes:
                 continue
-            rows = [row for found in clashes.values() for row in found]
-            if what == "patients" and not self.settings.allow_alike_patients:
+            what, kind, advice = f"contradictory {name}", f"contradictory_{name}", "Correct the wrong rows."
+            if name == "patients" and not self.settings.allow_alike_patients:
                 keys = ({patient_key(*said[row]) for row in found if said[row]} for found in clashes.values())
                 if all(len(found) == 1 for found in keys):
-                    message = self._clash_message(said, "several spellings of one patient", clashes)
-                    raise RowsError(f"{message} {ALIKE_ADVICE}", rows, kind="patients_alike")
-            message = self._clash_message(said, f"contradictory {what}", clashes)
-            raise RowsError(f"{message} Correct the wrong rows.", rows, kind=f"contradictory_{what}")
-
-    def _clash_message(self, said: Sequence[Labels | None], what: str, clashes: Mapping[str, list[int]]) -> str:
-        path, rows = next(iter(clashes.items()))
-        values = {said[row]: row for row in reversed(rows) if said[row] is not None}
-        sides = [f"{','.join(value) or 'nothing'} in {self.sheet.place(row)}" for value, row in values.items()]
-        count = "1 image has" if len(clashes) == 1 else f"{len(clashes)} images have"
-        return f"{count} {what}, such as {path!r}: {', '.join(reversed(sides))}."
+                    what, kind, advice = "several spellings of one patient", "patients_alike", ALIKE_ADVICE
+            path, rows = next(iter(clashes.items()))
+            values = {said[row]: row for row in reversed(rows) if said[row] is not None}
+            sides = [f"{','.join(value) or 'nothing'} in {self.sheet.place(row)}" for value, row in values.items()]
+            count = "1 image has" if len(clashes) == 1 else f"{len(clashes)} images have"
+            raise RowsError(
+                f"{count} {what}, such as {path!r}: {', '.join(reversed(sides))}. {advice}",
+                [row for found in clashes.values() for row in found],
+                kind=kind,
+            )
 
     def targets(self) -> tuple[np.ndarray, Labels, Iterable[str]]:
         """Targets, classes, and notes on labels that may mean something else."""

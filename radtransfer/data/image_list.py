@@ -151,7 +151,20 @@ class _ImageList:
         for name in names:
             path = Path(name).expanduser()
             if path.is_dir():
-                self._add_folder(name, path, unread=unread)
+                images, others = images_below(path, outside=self._settings.outside_root)
+                others = [file for file in others if format_by_name(file.rpartition("/")[2])]
+                note = unread_note(others)
+                if unread:
+                    images = sorted({*images, *others})
+                elif note:
+                    self._notes.append(note)
+                if not images:
+                    found = f" Found: {note}." if note else ""
+                    raise DataError(
+                        f"{name} holds no images. Expected image files in it or in folders below it.{found}"
+                    )
+                for file in images:
+                    self._images.setdefault(str(Path(name) / file), ((path / file).absolute(), ""))
             elif path.suffix.lower() in TABLES and path.is_file():
                 self.add_sheet(read_sheet(path), path.parent)
             else:
@@ -180,20 +193,6 @@ class _ImageList:
         for path, place in zip(paths, places, strict=True):
             self._images.setdefault(path, (place, patients[path]))
         return patient
-
-    def _add_folder(self, name: str, folder: Path, *, unread: bool) -> None:
-        images, others = images_below(folder, outside=self._settings.outside_root)
-        others = [file for file in others if format_by_name(file.rpartition("/")[2])]
-        note = unread_note(others)
-        if unread:
-            images = sorted({*images, *others})
-        elif note:
-            self._notes.append(note)
-        if not images:
-            found = f" Found: {note}." if note else ""
-            raise DataError(f"{name} holds no images. Expected image files in it or in folders below it.{found}")
-        for file in images:
-            self._images.setdefault(str(Path(name) / file), ((folder / file).absolute(), ""))
 
     def table(self) -> ImageTable:
         check_names(self._images)
@@ -225,7 +224,7 @@ class Mistake(NamedTuple):
 def read_leniently(
     settings: DataSettings, *, progress: Progress | None = None
 ) -> tuple[ImageTable | None, list[Mistake]]:
-    """The images of a data set without the rows that are mistaken; None where nothing can be made of it.
+    """The images of a data set without the rows that are mistaken (None where nothing can be made of it), and mistakes.
 
     `read_table` stops at the first mistake, as training must; a check wants them all.
     """

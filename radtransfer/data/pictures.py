@@ -31,8 +31,6 @@ from radtransfer.reports.page import render
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from radtransfer.images.pipeline import Epoch
-
 SIDE = 144  # longer side of a thumbnail, pixels
 _PIXELS = 50_000_000  # above so many a damaged image is not shown: its header may be what is damaged
 
@@ -56,8 +54,17 @@ def thumbnail(place: ImagePlace | None, facts: ImageFacts | None, *, window: str
     if place is None:
         return None
     if facts is None:
-        image = _remains(place)
-        return None if image is None else _data_uri(image)
+        try:  # what Pillow decodes of a damaged PNG or JPEG before it meets the damage
+            image = Image.open(io.BytesIO(read_contents(place)), formats=("PNG", "JPEG"))
+            if image.width * image.height > _PIXELS:
+                return None
+            with contextlib.suppress(Exception):  # whatever a damaged file makes Pillow raise
+                image.load()
+            image.tile = []  # nothing left to load: what was decoded stands
+            image = image.convert("RGB")
+        except Exception:
+            return None
+        return _data_uri(image)
     try:
         if facts.deep:
             facts = examine_image(place, ImageSettings(window=window))[0]
@@ -68,20 +75,6 @@ def thumbnail(place: ImagePlace | None, facts: ImageFacts | None, *, window: str
         pixels = scaled(pixels.astype("float32"), facts.levels)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     return _data_uri(image, turn=_TURNS.get(facts.orientation))
-
-
-def _remains(place: ImagePlace) -> Image.Image | None:
-    """What Pillow decodes of a damaged PNG or JPEG before it meets the damage."""
-    try:
-        image = Image.open(io.BytesIO(read_contents(place)), formats=("PNG", "JPEG"))
-        if image.width * image.height > _PIXELS:
-            return None
-        with contextlib.suppress(Exception):  # whatever a damaged file makes Pillow raise
-            image.load()
-        image.tile = []  # nothing left to load: what was decoded stands
-        return image.convert("RGB")
-    except Exception:
-        return None
 
 
 def _data_uri(image: Image.Image, *, turn: Image.Transpose | None = None) -> str:
@@ -213,7 +206,12 @@ def preview_data(config: Config, *, images: int, copies: int, progress: Progress
             augmentation=augmentation,
         )
         epochs = [batches.in_order(), *(batches.shuffled(number, seed=config.seed) for number in range(1, copies + 1))]
-        pictures = list(zip(*(_pictures(epoch) for epoch in epochs), strict=True))
+        columns = []  # the images of each pass in table order, uint8 (height, width, 3)
+        for epoch in epochs:
+            (batch,) = epoch
+            pixels = np.clip(np.rint(batch[0].numpy()), 0, 255).astype(np.uint8)
+            columns.append([pixels[place] for place in np.argsort(epoch.rows[0])])
+        pictures = list(zip(*columns, strict=True))
     return draw_contact_sheet(
         [
             SheetRow(PurePosixPath(path.replace("\\", "/")).name, label, row)
@@ -236,10 +234,3 @@ def chosen_rows(table: ImageTable, images: int, seed: int) -> np.ndarray:
             if turn < len(rows) and len(taken) < images:
                 taken.setdefault(rows[turn], (number, turn))
     return np.array(sorted(taken, key=taken.get))
-
-
-def _pictures(epoch: "Epoch") -> list[np.ndarray]:
-    """The images of one pass in table order, uint8 (height, width, 3)."""
-    (batch,) = epoch
-    images = np.clip(np.rint(batch[0].numpy()), 0, 255).astype(np.uint8)
-    return [images[place] for place in np.argsort(epoch.rows[0])]

@@ -106,14 +106,15 @@ def prepare_set(
     inside = next((place for place in table.files if place and top in file_of(place).absolute().parents), None)
     if inside is not None:
         raise ConfigError(f"--out {out} holds the images themselves ({file_of(inside)}). Choose another folder.")
-    with _open_folder(out, _fixed_settings(config, encoding), _table_digest(table), overwrite=overwrite) as folder:
-        skipped = {path for path, _ in folder.skipped or ()}
+    settings, sources = _fixed_settings(config, encoding), _table_digest(table)
+    with _open_folder(out, settings, sources, overwrite=overwrite) as (state, replaces):
+        skipped = {path for path, _ in state.get("skipped") or ()}
         if skipped:
             table = table.select(np.array([path not in skipped for path in table.paths]))
-        if folder.finished():
+        if not replaces and _is_finished(out):
             progress.note(f"{out} is already prepared from the same data with the same settings")
         else:
-            _Job(folder, table, config, encoding, progress).write()
+            _Job(out, state, replaces, table, config, encoding, progress).write()
     provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
     return Prepared(
         path=out,
@@ -146,47 +147,23 @@ def _same_images(table: ImageTable) -> np.ndarray:
     return np.array([first.setdefault(key, row) for row, key in enumerate(frame_identities(table))])
 
 
-@dataclass
-class _Folder:
-    """A folder in use by this process, what stands in its `prepare.json`, and whether an older set is to be replaced.
-
-    That one stands there until the images of the new one are checked.
-    """
-
-    path: Path
-    state: dict[str, Any]
-    replaces: bool
-
-    @property
-    def skipped(self) -> list[list[str]] | None:
-        """Path and reason of the images that could not be read; None where they were not checked yet."""
-        return self.state.get("skipped")
-
-    def set_skipped(self, skipped: list[list[str]]) -> None:
-        """Keep the images that could not be read: from now on it is known which image is in which shard."""
-        for item in (item for pattern in _WRITTEN * self.replaces for item in self.path.glob(pattern)):
-            item.unlink()
-        self.replaces = False
-        self.state["skipped"] = skipped
-        write_json(self.path / STATE, self.state)
-
-    def finished(self) -> bool:
-        """Whether everything is written and still there."""
-        if self.replaces:
-            return False
-        try:
-            provenance = json.loads((self.path / PROVENANCE).read_text(encoding="utf-8"))
-            shards = [((self.path / shard["name"]).stat().st_size, shard["bytes"]) for shard in provenance["shards"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        return all(size == expected for size, expected in shards) and (self.path / TABLE).is_file()
+def _is_finished(out: Path) -> bool:
+    """Whether everything is written and still there."""
+    try:
+        provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
+        shards = [((out / shard["name"]).stat().st_size, shard["bytes"]) for shard in provenance["shards"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all(size == expected for size, expected in shards) and (out / TABLE).is_file()
 
 
 @contextlib.contextmanager
-def _open_folder(path: Path, settings: dict[str, Any], sources: str, *, overwrite: bool) -> Iterator[_Folder]:
-    """Hold the lock of the folder `path`, made if needed, and go on with what stands there.
+def _open_folder(
+    path: Path, settings: dict[str, Any], sources: str, *, overwrite: bool
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Hold the lock of the folder `path`; gives what stands in its `prepare.json`, and whether to replace an older set.
 
-    Its settings and the digest of its `sources` must be the same; with `overwrite`, another one is replaced.
+    Its settings and the digest of its `sources` must be the same, unless `overwrite` replaces another one.
     """
     with made_folder(path), locked(path):
         before, state = None, {"settings": settings, "sources": sources}
@@ -217,7 +194,7 @@ def _open_folder(path: Path, settings: dict[str, Any], sources: str, *, overwrit
                 )
             state = before
         remove_parts(path)
-        yield _Folder(path, state, replaces=overwrite and before is not None)
+        yield state, overwrite and before is not None
 
 
 def _fixed_settings(config: Config, encoding: str) -> dict[str, Any]:
@@ -257,9 +234,11 @@ class _Shard(NamedTuple):
 
 @dataclass
 class _Job:
-    """The writing of a set in a folder that is held."""
+    """The writing of a set in a folder that is held; an older one stands there until the new images are checked."""
 
-    folder: _Folder
+    out: Path
+    state: dict[str, Any]  # what stands in `prepare.json`; "skipped" are the images that cannot be read, once checked
+    replaces: bool
     table: ImageTable
     config: Config
     encoding: str
@@ -271,22 +250,26 @@ class _Job:
 
     def write(self) -> None:
         """Write the missing shards, then the table, the metadata of TFDS, and last the provenance."""
-        checked = None
-        if self.folder.skipped is None:
+        checked, out = None, self.out
+        if self.state.get("skipped") is None:
             checked = self._check(self.table)
             self.table = checked.table
         shards = self._plan()
-        missing = [shard for shard in shards if self.folder.replaces or not self._is_whole(shard)]
-        out, needed = self.folder.path, sum(len(shard.rows) for shard in missing) * (self.image_bytes + 300)
-        replaced = sum(file.stat().st_size for file in out.glob(_SHARDS)) if self.folder.replaces else 0
+        missing = [shard for shard in shards if self.replaces or not self._is_whole(shard)]
+        needed = sum(len(shard.rows) for shard in missing) * (self.image_bytes + 300)
+        replaced = sum(file.stat().st_size for file in out.glob(_SHARDS)) if self.replaces else 0
         free = shutil.disk_usage(out).free + replaced
         if needed > free:
             raise DiskError(
                 f"{out} needs {size_text(needed)} and has {size_text(free)} free. Free some space, choose another "
                 f"--out, a smaller --image-size{', or --encoding jpeg.' if self.encoding == 'raw' else '.'}"
             )
-        if checked is not None:
-            self.folder.set_skipped([[image.path, image.reason] for image in checked.bad])
+        if checked is not None:  # from now on it is known which image is in which shard
+            for item in (item for pattern in _WRITTEN * self.replaces for item in out.glob(pattern)):
+                item.unlink()
+            self.replaces = False
+            self.state["skipped"] = [[image.path, image.reason] for image in checked.bad]
+            write_json(out / STATE, self.state)
         if missing:
             rows = np.arange(len(self.table))
             if checked is None:
@@ -312,7 +295,7 @@ class _Job:
             reading=self.config.images,
             workers=resolve_device(self.config.system).workers,
             on_bad_image=self.config.data.on_bad_image,
-            report_file=self.folder.path / BAD_IMAGES,
+            report_file=self.out / BAD_IMAGES,
             progress=self.progress,
         )
 
@@ -337,7 +320,7 @@ class _Job:
 
     def _is_whole(self, shard: _Shard) -> bool:
         """Whether the shard is written, with as many images as it is to hold."""
-        file = self.folder.path / shard.name
+        file = self.out / shard.name
         try:
             return file.is_file() and sum(1 for _ in read_examples(file, image="image")) == len(shard.rows)
         except DataError:
@@ -401,7 +384,7 @@ class _Job:
         total, done = sum(len(shard.rows) for shard in shards), 0
         for shard in shards:
             epoch, left = batches.in_order(np.array([position[row] for row in shard.rows])), iter(shard.rows)
-            with whole_file(self.folder.path / shard.name) as part, tf.io.TFRecordWriter(str(part)) as writer:
+            with whole_file(self.out / shard.name) as part, tf.io.TFRecordWriter(str(part)) as writer:
                 for images, _, weights in epoch:
                     for image in np.clip(np.rint(images.numpy()[weights.numpy() > 0]), 0, 255).astype(np.uint8):
                         example = features.serialize_example(self._example(next(left), image))
@@ -415,7 +398,7 @@ class _Job:
         """What TFDS needs to open the folder: `dataset_info.json`, `features.json` and the names of the classes."""
         import tensorflow_datasets as tfds
 
-        out, size = self.folder.path, self.config.model.image_size
+        out, size = self.out, self.config.model.image_size
         source = self.config.data.source
         description = f"Prepared by radtransfer from {source} at {size}×{size} pixels; see {PROVENANCE}."
         if self.table.task == "multilabel":
@@ -451,7 +434,7 @@ class _Job:
 
     def _write_provenance(self, shards: Sequence[_Shard]) -> None:
         """Write `provenance.json`, which makes the set a finished one."""
-        out, source, table = self.folder.path, self.config.data.source, self.table
+        out, source, table = self.out, self.config.data.source, self.table
         splits = Counter()
         for shard in shards:
             splits[shard.split] += len(shard.rows)
@@ -474,11 +457,11 @@ class _Job:
                     {"name": shard.name, "images": len(shard.rows), "bytes": (out / shard.name).stat().st_size}
                     for shard in shards
                 ],
-                "skipped": self.folder.skipped,
+                "skipped": self.state["skipped"],
                 "notes": list(table.notes),
-                "settings": self.folder.state["settings"],
+                "settings": self.state["settings"],
                 "source_sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None,
-                "sources_digest": self.folder.state["sources"],
+                "sources_digest": self.state["sources"],
                 "table_sha256": hashlib.sha256((out / TABLE).read_bytes()).hexdigest(),
                 "versions": versions() | {"tensorflow-datasets": importlib.metadata.version("tensorflow-datasets")},
             },

@@ -1,12 +1,9 @@
 """The datasets: where images, labels, patients and splits come from.
 
-To add one, write a module here with
-
-    def read(settings: DataSettings, location: str | None = None) -> ImageTable
-
-and add one line to `DATASETS`; `--data <name>:<location>` then reads it. Public downloads are entries of
-`data/public.py`. Errors are `DataError`s. Task, classes and `--positive-from` are checked here for every dataset;
-`--patient-regex` and DICOM headers serve all that bring no patients, and `--frames` all.
+To add one, write a module here with `read(settings: DataSettings, location: str | None) -> ImageTable` and add one line
+to `DATASETS`; `--data <name>:<location>` then reads it. Public downloads are entries of `data/public.py`. Errors are
+`DataError`s. Task, classes and `--positive-from` are checked here for every dataset; `--patient-regex` and DICOM
+headers serve all that bring no patients, and `--frames` all.
 """
 
 import re
@@ -107,7 +104,10 @@ def misfits_note(config: Config, used: DataSettings) -> str | None:
 
 
 def open_source(settings: DataSettings, progress: Progress | None = None) -> tuple[str, str | None]:
-    """The dataset that reads `settings.source`, and its location, as of `find_dataset`; settings are seen to fit."""
+    """The dataset that reads `settings.source`, and its location; settings fit, and no link leads out that may not."""
+    from radtransfer.data.csv import find_split_tables
+    from radtransfer.data.image_files import check_links, links_out, walk_files
+
     if settings.patient_column and settings.patient_regex:
         raise ConfigError(
             f"The patient comes from one place: got --patient-column {settings.patient_column} and "
@@ -116,7 +116,13 @@ def open_source(settings: DataSettings, progress: Progress | None = None) -> tup
         )
     name, location = find_dataset(settings.source, progress)
     _check_columns(settings, name)
-    _check_folder(name, location, settings)
+    place = (location or "").partition("?")[0] if name == "tfds" else location or ""
+    folder = Path(split_location(place)[0]).expanduser().absolute()
+    if place and folder.is_dir() and name != "csv_table" and not settings.outside_root:
+        if name == "fold_directory":  # which may stand among other things
+            check_links(folder, links_out(folder, [table.file for table in find_split_tables(folder)]))
+        elif name != "image_folder":  # which looks while it lists its files
+            walk_files(folder)
     return name, location
 
 
@@ -152,21 +158,6 @@ def _check_columns(settings: DataSettings, dataset: str) -> None:
             f"makes several labels per image. Received: {received}.",
             misfits=("label_column" if several else "task", "label_separator"),
         )
-
-
-def _check_folder(name: str, location: str | None, settings: DataSettings) -> None:
-    """Raises DataError if links lead out of the folder that holds a data set, and may not."""
-    from radtransfer.data.csv import find_split_tables
-    from radtransfer.data.image_files import check_links, links_out, walk_files
-
-    place = (location or "").partition("?")[0] if name == "tfds" else location or ""
-    folder = Path(split_location(place)[0]).expanduser().absolute()
-    if settings.outside_root or not place or name == "csv_table" or not folder.is_dir():
-        return
-    if name == "fold_directory":  # which may stand among other things
-        check_links(folder, links_out(folder, [table.file for table in find_split_tables(folder)]))
-    elif name != "image_folder":  # which looks while it lists its files
-        walk_files(folder)
 
 
 def check_places(table: "ImageTable", name: str, location: str | None, settings: DataSettings) -> None:

@@ -257,10 +257,9 @@ def _deal_alike(
 
 
 def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `stratified_parts` takes: images of each class or label, and at all, of each group.
+    """What `stratified_parts` takes, (groups, classes + 1): images of each class or label, and at all, of each group.
 
-    Returns:
-        (groups, classes + 1), the groups sorted, and the place of each image's group among them.
+    The groups are sorted; the second result is the place of each image's group among them.
     """
     _, codes = np.unique(groups, return_inverse=True)
     quantities = [*(targets == 1).T, np.ones(len(codes))]
@@ -270,15 +269,10 @@ def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, n
 def cut_training(
     split: np.ndarray, targets: np.ndarray, groups: np.ndarray, size: int, *, number: int, words: tuple[int, ...]
 ) -> np.ndarray:
-    """A fold's `split` in which training images beyond `size` have "" instead; `leading_groups` says which.
+    """A fold's `split`, (images,), in which training images beyond `size` have ""; `leading_groups` says which.
 
-    Args:
-        split: (images,) of "train", "val", "test" or "".
-        targets: (images, classes), 1 for what an image is.
-        groups: A number per image, (images,); images with the same one stay together.
-        size: Images.
-        number: Of the fold, for messages.
-        words: The seed.
+    `targets` are (images, classes), 1 for what an image is; images with the same of `groups` stay together; `number`
+    is that of the fold, for messages, `words` are the seed.
     """
     rows = np.flatnonzero(split == "train")
     if size > len(rows):

@@ -82,9 +82,19 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     def write(draft: Path) -> None:
         (draft / "README.txt").write_text(README.format(options=options, version=VERSION), encoding="utf-8")
         rows = [("path", "label", "patient")]
-        for name, grade, patient, pixels in _draw(options):
-            Image.fromarray(pixels).save(draft / name)
-            rows.append((name, str(grade), patient))
+        for index in range(options.images):
+            number, is_left = divmod(index, 2)
+            appearance = patient_appearance(np.random.default_rng([options.seed, number]))
+            rng = np.random.default_rng([options.seed, number, 1 + is_left])
+            # Every five patients in a row have the five grades, in an order of their own.
+            block, place = divmod(number, len(CLASSES))
+            grade = int(np.random.default_rng([options.seed, block, 0, 0]).permutation(len(CLASSES))[place])
+            if is_left:  # a patient's two eyes look alike
+                grade = int(np.clip(grade + rng.choice((-1, 0, 0, 0, 0, 1)), 0, len(CLASSES) - 1))
+            pixels = fundus_image(rng, appearance, grade, options.size)
+            name = f"patient_{number:05d}_{'left' if is_left else 'right'}.png"
+            Image.fromarray(pixels[:, ::-1] if is_left else pixels).save(draft / name)
+            rows.append((name, str(grade), f"patient_{number:05d}"))
         with (draft / TABLE_NAME).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
 
@@ -119,22 +129,6 @@ def parse_options(location: str | None) -> Options:
             )
         values[name] = int(text)
     return Options(**values)
-
-
-def _draw(options: Options) -> Iterator[tuple[str, int, str, np.ndarray]]:
-    """File name, grade, patient and pixels of every image; a patient's two eyes look alike."""
-    for index in range(options.images):
-        number, is_left = divmod(index, 2)
-        appearance = patient_appearance(np.random.default_rng([options.seed, number]))
-        rng = np.random.default_rng([options.seed, number, 1 + is_left])
-        # Every five patients in a row have the five grades, in an order of their own.
-        block, place = divmod(number, len(CLASSES))
-        grade = int(np.random.default_rng([options.seed, block, 0, 0]).permutation(len(CLASSES))[place])
-        if is_left:
-            grade = int(np.clip(grade + rng.choice((-1, 0, 0, 0, 0, 1)), 0, len(CLASSES) - 1))
-        pixels = fundus_image(rng, appearance, grade, options.size)
-        patient, eye = f"patient_{number:05d}", "left" if is_left else "right"
-        yield f"{patient}_{eye}.png", grade, patient, pixels[:, ::-1] if is_left else pixels
 
 
 OVERSAMPLING = 4  # masks are drawn this many times larger and averaged, which smooths their edges

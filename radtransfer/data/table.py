@@ -1,5 +1,6 @@
 """What a dataset gives: one row per image, its labels, its patient, and splits if it brings them."""
 
+import contextlib
 import hashlib
 import re
 import unicodedata
@@ -208,22 +209,13 @@ def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
 
     An image whose patient is missing is its own patient.
     """
-    if table.patients is not None:
-        return _with_own(table, settings)
-    if settings.patient_regex is None:
+    if table.patients is None and settings.patient_regex is None:
         return replace(table, notes=(*table.notes, NO_PATIENTS))
-    patients, what = patients_by_regex(table.paths, settings.patient_regex)
-    note = f"{len(set(patients))} patients by --patient-regex {settings.patient_regex!r} in the {what}"
-    origin = f"the {what} by --patient-regex {settings.patient_regex!r}"
-    return _with_own(replace(table, patients=patients, patients_from=origin, notes=(*table.notes, note)), settings)
-
-
-def is_own_patient(patient: str) -> bool:
-    """Whether this is the name of an image whose patient is missing, and no person's."""
-    return _OWN.fullmatch(patient) is not None
-
-
-def _with_own(table: ImageTable, settings: DataSettings) -> ImageTable:
+    if table.patients is None:
+        patients, what = patients_by_regex(table.paths, settings.patient_regex)
+        note = f"{len(set(patients))} patients by --patient-regex {settings.patient_regex!r} in the {what}"
+        origin = f"the {what} by --patient-regex {settings.patient_regex!r}"
+        table = replace(table, patients=patients, patients_from=origin, notes=(*table.notes, note))
     refused = settings.missing_patients == "error"
     missing = {
         row: patient
@@ -242,20 +234,25 @@ def _with_own(table: ImageTable, settings: DataSettings) -> ImageTable:
         return replace(table, patients=None, notes=(*table.notes, f"missing patients: {found}", NO_PATIENTS))
     # A file has one patient: of the row that knows it, else its own, also where it has two names or several frames.
     identities = [image_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
-    patients, first = {}, {}
+    known, first = {}, {}
     for row, (identity, path) in enumerate(zip(identities, table.paths, strict=True)):
         if row not in missing:
-            patients.setdefault(identity, table.patients[row])
+            known.setdefault(identity, table.patients[row])
         first[identity] = min(path, first.get(identity, path))
     own = {
         identity: hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest() for identity, path in first.items()
     }
     whose = [
-        table.patients[row] if row not in missing else patients.get(identity) or f"own-{own[identity][:16]}"
+        table.patients[row] if row not in missing else known.get(identity) or f"own-{own[identity][:16]}"
         for row, identity in enumerate(identities)
     ]
     note = f"missing patients: {found}, and each of these counts as its own patient (--missing-patients own)"
     return replace(table, patients=tuple(whose), notes=(*table.notes, note))
+
+
+def is_own_patient(patient: str) -> bool:
+    """Whether this is the name of an image whose patient is missing, and no person's."""
+    return _OWN.fullmatch(patient) is not None
 
 
 def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...], str]:
@@ -300,7 +297,12 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
         are, files = ("image is", "images are")[others > 1], ("file", "files")[found > 1]
         note = f"patient ids of {found} DICOM {files} not used: {others} {are} of other formats and have none"
         return replace(table, notes=(*table.notes, note))
-    headers = all_in_parallel(_header, table.files, workers=_READERS)
+
+    def header_of(place: ImagePlace | None) -> DicomHeader | None:
+        with contextlib.suppress(BadImageError):
+            return None if place is None else read_header(file_of(place))
+
+    headers = all_in_parallel(header_of, table.files, workers=_READERS)
     ids = ["" if is_missing(header.patient_id or "") else header.patient_id for header in headers if header is not None]
     named = set(ids) - {""}
     if not named:
@@ -318,13 +320,6 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
         patients_from="the DICOM headers",
         notes=(*table.notes, f"{len(named)} patients by the headers of {len(ids)} DICOM files"),
     )
-
-
-def _header(place: ImagePlace | None) -> DicomHeader | None:
-    try:
-        return None if place is None else read_header(file_of(place))
-    except BadImageError:
-        return None
 
 
 _SEVERAL = frozenset([".tif", ".tiff", ".gif"])  # names of files that hold several images at times, DICOM apart

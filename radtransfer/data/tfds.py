@@ -79,7 +79,24 @@ def copied_set(source: RemoteSource, progress: Progress) -> str:
     files = _files(source)
     key = hashlib.sha256(f"{address} {sorted(files.items())}".encode()).hexdigest()
     folder = cache_folder() / "remote" / f"{address.rpartition('/')[2]}-{key[:16]}"
-    _copy(address, folder, files, progress)
+    there = {name: (folder / name).stat().st_size for name in files if (folder / name).is_file()}
+    missing = [name for name, (size, _) in sorted(files.items()) if there.get(name) != size]
+    if not missing:
+        progress.note(f"{address} is read from its copy in {folder}")
+        return f"{folder}{source.options}"
+    needed = sum(files[name][0] for name in missing)
+    advice = "Free some space, or name another folder in the environment variable RADTRANSFER_CACHE."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise DiskError(f"{address} cannot be copied to {folder} ({error.strerror}). {advice}") from None
+    if needed > free:
+        raise DiskError(f"{address} takes {size_text(needed)} in {folder}; {size_text(free)} are free. {advice}")
+    progress.note(f"{address}: copying {len(missing)} files, {size_text(needed)}, to {folder}")
+    for done, name in enumerate(missing, start=1):
+        _copy_file(f"{address}/{name}", folder / name, files[name])
+        progress.count("files copied", done, len(missing))
     return f"{folder}{source.options}"
 
 
@@ -110,28 +127,6 @@ def _files(source: RemoteSource) -> Mapping[str, tuple[int, int]]:
             f"may read it{login}."
         ) from None
     return {name: fact for name, fact in zip(names, found, strict=True) if fact is not None}
-
-
-def _copy(address: str, folder: Path, files: Mapping[str, tuple[int, int]], progress: Progress) -> None:
-    """Copy the files that `folder` does not hold yet."""
-    there = {name: (folder / name).stat().st_size for name in files if (folder / name).is_file()}
-    missing = [name for name, (size, _) in sorted(files.items()) if there.get(name) != size]
-    if not missing:
-        progress.note(f"{address} is read from its copy in {folder}")
-        return
-    needed = sum(files[name][0] for name in missing)
-    advice = "Free some space, or name another folder in the environment variable RADTRANSFER_CACHE."
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise DiskError(f"{address} cannot be copied to {folder} ({error.strerror}). {advice}") from None
-    if needed > free:
-        raise DiskError(f"{address} takes {size_text(needed)} in {folder}; {size_text(free)} are free. {advice}")
-    progress.note(f"{address}: copying {len(missing)} files, {size_text(needed)}, to {folder}")
-    for done, name in enumerate(missing, start=1):
-        _copy_file(f"{address}/{name}", folder / name, files[name])
-        progress.count("files copied", done, len(missing))
 
 
 def _copy_file(address: str, file: Path, facts: tuple[int, int]) -> None:
@@ -301,48 +296,37 @@ def read_labels(
     known: KnownSet | None,
 ) -> Labels:
     """The labels of every example that has one."""
-    if features.findings:
-        return _findings(builder, index, features, settings, known)
-    columns = {name: _texts(builder.info.features[name], index.values[name]) for name in sorted(features.labels)}
-    if len(columns) > 1 or settings.task == "multilabel":
+    everything = np.ones(len(index.places), bool)
+    if features.findings:  # one label per finding, from a feature that holds them in a row
+        label, notes = features.labels[0], []
+        class_names, rows = builder.info.features[label].feature.names, index.values[label]
+        if wrong := [len(row) for row in rows if len(row) != len(known.findings)]:
+            expected = f"the {len(known.findings)} findings of the set"
+            found = f"{len(wrong)} examples have another number of labels than {expected}"
+            if builder.info.splits:
+                raise DataError(f"{found}, such as {wrong[0]}. Prepare the data set again.")
+            notes.append(f"{found}; missing ones count as unmentioned")
+        columns = [
+            [known.meanings[class_names[row[place]]] if place < len(row) else "" for row in rows]
+            for place in map(known.findings.index, features.findings)
+        ]
+        if not settings.label_column:
+            others = listed((name for name in known.findings if name not in features.findings), limit=20)
+            notes.append(f"labels {listed(features.findings)}; also there for --label-column: {others}")
+        targets = _targets_of_labels(features.findings, columns, settings)
+        return targets, features.findings, "multilabel", everything, notes
+    names = sorted(features.labels)
+    if len(names) > 1 or settings.task == "multilabel":
         # A class stands for its number, 0 or 1.
-        numbers = [_texts(builder.info.features[name], index.values[name], named=False) for name in columns]
-        targets = _targets_of_labels(tuple(columns), numbers, settings)
-        return targets, tuple(columns), "multilabel", np.ones(len(index.places), bool), ()
-    (name, texts), *_ = columns.items()
+        numbers = [_texts(builder.info.features[name], index.values[name], named=False) for name in names]
+        return _targets_of_labels(names, numbers, settings), tuple(names), "multilabel", everything, ()
+    texts = _texts(builder.info.features[names[0]], index.values[names[0]])
     labelled = np.array([text != "" for text in texts])
     missing = int((~labelled).sum())
     if missing == len(labelled):
-        raise DataError(f"No example of the chosen splits has a label ({name}). Choose other splits.")
+        raise DataError(f"No example of the chosen splits has a label ({names[0]}). Choose other splits.")
     notes = (f"{missing} images without a label are left out",) if missing else ()
     return *one_hot([text for text in texts if text]), "multiclass", labelled, notes
-
-
-def _findings(
-    builder: "tfds.core.DatasetBuilder",
-    index: SetIndex,
-    features: ChosenFeatures,
-    settings: DataSettings,
-    known: KnownSet,
-) -> Labels:
-    """One label per finding, from a feature that holds them in a row."""
-    label, findings, notes = features.labels[0], features.findings, []
-    class_names, rows = builder.info.features[label].feature.names, index.values[label]
-    wrong = [len(row) for row in rows if len(row) != len(known.findings)]
-    if wrong:
-        number = len(known.findings)
-        found = f"{len(wrong)} examples have another number of labels than the {number} findings of the set"
-        if builder.info.splits:
-            raise DataError(f"{found}, such as {wrong[0]}. Prepare the data set again.")
-        notes.append(f"{found}; missing ones count as unmentioned")
-    places = map(known.findings.index, findings)
-    columns = [
-        [known.meanings[class_names[row[place]]] if place < len(row) else "" for row in rows] for place in places
-    ]
-    if not settings.label_column:
-        others = listed((name for name in known.findings if name not in findings), limit=20)
-        notes.append(f"labels {listed(findings)}; also there for --label-column: {others}")
-    return _targets_of_labels(findings, columns, settings), findings, "multilabel", np.ones(len(rows), bool), notes
 
 
 def _texts(feature: "tfds.features.FeatureConnector", values: Iterable[Any], *, named: bool = True) -> list[str]:

@@ -29,7 +29,6 @@ from radtransfer.process import require_keras
 from radtransfer.runs.cache import cache_folder, write_once
 
 if TYPE_CHECKING:
-    import tensorflow as tf
     import tensorflow_datasets as tfds
 
 
@@ -232,24 +231,6 @@ def set_folder(folder: Path) -> Path:
     )
 
 
-def read_split(
-    builder: "tfds.core.DatasetBuilder", split: str, *, image: str, location: str, data_dir: str | None
-) -> "tf.data.Dataset":
-    """The examples of one split in the order in which they are stored, the feature `image` undecoded."""
-    import tensorflow_datasets as tfds
-
-    with quiet():
-        try:
-            return builder.as_dataset(
-                split=split,
-                shuffle_files=False,
-                decoders={image: tfds.decode.SkipDecoding()},
-                read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
-            )
-        except AssertionError:
-            raise DataError(_not_prepared(builder, location, data_dir)) from None
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the remarks of TFDS to its own developers off the terminal."""
@@ -388,36 +369,34 @@ def _scan(source: Source, shards: Sequence[tuple[Path, str, int]]) -> Iterator[l
 
 
 def _examples(source: Source) -> Iterator[tuple[str, bytes, list[Any]]]:
-    """Split, encoded image and values of every example, as TFDS reads them."""
-    with quiet():
-        for split in source.splits:
-            if source.builder.info.splits and source.builder.info.file_format.value == "array_record":
-                examples = _by_number(source, split)
-            else:
-                examples = _in_turn(source, split)
-            for image, example in examples:
-                yield split, image, _kept(source, example)
-
-
-def _in_turn(source: Source, split: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    examples = read_split(source.builder, split, image=source.image, location=source.location, data_dir=source.data_dir)
-    for example in examples.as_numpy_iterator():
-        image = example.pop(source.image)
-        yield (
-            image,
-            {name: value.tolist() if getattr(value, "shape", ()) else [value] for name, value in example.items()},
-        )
-
-
-def _by_number(source: Source, split: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The examples of a format that `tf.data` does not read."""
+    """Split, encoded image and values of every example, as TFDS reads them, in the order in which they are stored."""
     import tensorflow_datasets as tfds
 
-    records = source.builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    for number in range(len(records)):
-        record, where = records[number], f"tfds:{source.location}, example {number} of {split}"
-        span, values = example_parts(record, Span(0, len(record)), image=source.image, where=where)
-        yield record[span.offset : span.offset + span.length], values
+    builder = source.builder
+    with quiet():
+        for split in source.splits:
+            if builder.info.splits and builder.info.file_format.value == "array_record":  # not read by `tf.data`
+                records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+                for number in range(len(records)):
+                    record, where = records[number], f"tfds:{source.location}, example {number} of {split}"
+                    span, values = example_parts(record, Span(0, len(record)), image=source.image, where=where)
+                    yield split, record[span.offset : span.offset + span.length], _kept(source, values)
+                continue
+            try:
+                examples = builder.as_dataset(
+                    split=split,
+                    shuffle_files=False,
+                    decoders={source.image: tfds.decode.SkipDecoding()},
+                    read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+                )
+            except AssertionError:
+                raise DataError(_not_prepared(builder, source.location, source.data_dir)) from None
+            for example in examples.as_numpy_iterator():
+                image = example.pop(source.image)
+                values = {
+                    name: value.tolist() if getattr(value, "shape", ()) else [value] for name, value in example.items()
+                }
+                yield split, image, _kept(source, values)
 
 
 def _kept(source: Source, values: Mapping[str, Sequence[Any]]) -> list[Any]:

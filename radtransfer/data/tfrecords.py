@@ -39,7 +39,14 @@ Example = dict[str, list[int | float | Span]]  # the values of each feature; tho
 
 def read_examples(file: Path, *, image: str) -> Iterator[tuple[Span, dict[str, list[Value]]]]:
     """For each record of `file`, where the bytes of feature `image` stand in it, and the values of all others."""
-    with _mapped(file) as buffer:
+    try:
+        with file.open("rb") as handle:
+            # An empty file, which is a shard without examples, cannot be mapped.
+            empty = handle.seek(0, 2) == 0
+            mapped = contextlib.nullcontext(b"") if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}. Prepare the data set again.") from None
+    with mapped as buffer:
         for number, record in enumerate(record_spans(buffer, file)):
             yield example_parts(buffer, record, image=image, where=f"{file}, record {number}")
 
@@ -105,23 +112,6 @@ def _crc_table() -> tuple[int, ...]:
             value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
         table.append(value)
     return tuple(table)
-
-
-@contextlib.contextmanager
-def _mapped(file: Path) -> Iterator[Buffer]:
-    """The file as a buffer of which only what is looked at is read."""
-    try:
-        with file.open("rb") as handle:
-            # An empty file, which is a shard without examples, cannot be mapped.
-            empty = handle.seek(0, 2) == 0
-            buffer = None if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}. Prepare the data set again.") from None
-    if buffer is None:
-        yield b""
-        return
-    with buffer:
-        yield buffer
 
 
 def _contents(buffer: Buffer, value: int | float | Span) -> Value:
