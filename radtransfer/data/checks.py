@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from radtransfer.data.image_check import MOST, image_contents, miniature, near_identical, read_pixels
+from radtransfer.data.labels import listed
 from radtransfer.data.splits import Fold, frame_identities, image_identities, opposite_rows
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
@@ -30,15 +31,8 @@ from radtransfer.process import Progress, in_parallel, require_keras
 
 LOOK = (8, 9)  # rows and columns of grey values by which images are compared
 
-_MODES = {
-    "1": "black and white",
-    "L": "grey",
-    "LA": "grey with alpha",
-    "P": "palette",
-    "PA": "palette",
-    "RGB": "RGB",
-    "RGBA": "RGB with alpha",
-}
+_MODES = {"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette"}
+_MODES |= {"RGBA": "RGB with alpha"}
 
 _REASONS = {
     r"not found|a dangling link": "missing",
@@ -55,20 +49,15 @@ _REASONS = {
 class ImageRecord:
     """What one image is like."""
 
-    # kind of finding that keeps it from being read, such as "truncated"; "" if it can be read, and only then the rest
-    # is known
-    problem: str = ""
+    problem: str = ""  # kind of finding that keeps it from being read; "" if it can be, and only then the rest is known
     reason: str = ""  # the same in words
     facts: ImageFacts | None = None  # how it is stored
     mode: str = ""  # how it is coloured: "RGB", "grey", "16-bit grey", "signed 16-bit RGB", "float grey", "DICOM", …
     contents: bytes = b""  # hash of its bytes; b"" for one of several frames of a file
     pixels: bytes = b""  # hash of its pixels at full size, upright or not
-    # grey values of 8 rows and 9 columns, uint8; None where there is hardly anything in it
-    look: np.ndarray | None = None
+    look: np.ndarray | None = None  # grey values of 8 rows and 9 columns, uint8; None where there is hardly anything
     miniature: np.ndarray | None = None  # by which nearly identical images are found, uint8 (64, 64); None likewise
-    # least pixel value before any window, in 0–255 of what its format has; outside it for floats and 32 bits that
-    # leave their range
-    low: float = 0.0
+    low: float = 0.0  # least pixel value before any window, in 0–255 of what its format has; floats may leave it
     high: float = 0.0  # greatest
     spread: float = 0.0  # standard deviation of a sample of its pixels, in the same unit
 
@@ -162,8 +151,8 @@ def _mode(place: ImagePlace, facts: ImageFacts) -> str:
     return _MODES.get(mode, mode)
 
 
+# An error makes results invalid or stops training, a warning may mislead, a note is good to know.
 SEVERITIES = ("error", "warning", "note")
-"""An error makes results invalid or stops training, a warning may mislead, a note is good to know."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +179,7 @@ class Evidence:
     image_size: int  # side of the square that training makes of an image, pixels
     skip_bad: bool = False  # whether training would go on without the images that cannot be read
     window: str = "auto"  # the setting `images.window`
-    # the lowest of ordered grades that counts as positive; None where each class counts by itself
-    positive_from: int | None = None
+    positive_from: int | None = None  # the lowest of ordered grades that counts as positive
 
     @cached_property
     def readable(self) -> list[int]:
@@ -231,7 +219,7 @@ class Evidence:
             if len(names) > 1:
                 found.setdefault(" and ".join(names), []).append(fold.number)
         return "; ".join(
-            f"{names} of fold{'s' * (len(numbers) > 1)} {shortened(map(str, numbers), 6)}"
+            f"{names} of fold{'s' * (len(numbers) > 1)} {listed(map(str, numbers), 6)}"
             for names, numbers in found.items()
         )
 
@@ -239,16 +227,10 @@ class Evidence:
         """How the labels of images which are one contradict each other, in words; "" where they do not."""
         targets = self.table.targets[list(rows)]
         clashing = ((targets == 0).any(axis=0) & (targets == 1).any(axis=0)).nonzero()[0]
-        names = shortened((self.table.classes[column] for column in clashing), 6)
-        if not names:
+        if not clashing.size:
             return ""
+        names = listed((self.table.classes[column] for column in clashing), 6)
         return f"with and without the label {names}" if self.table.task == "multilabel" else f"labelled {names}"
-
-
-def shortened(names: Iterable[str], limit: int = 3) -> str:
-    """Names for a message, the first `limit` of them."""
-    names = list(dict.fromkeys(names))
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def counted(number: int, what: str) -> str:
@@ -335,7 +317,7 @@ def patients(evidence: Evidence) -> Findings:
     for rows in rows_of.values():
         if crossed := evidence.crossed(rows):
             names = tuple(dict.fromkeys(table.patients[row] for row in rows))
-            message = f"patient {shortened(names)} in {crossed}"
+            message = f"patient {listed(names, 3)} in {crossed}"
             yield Finding("leak", "error", message, evidence.files(rows), names)
 
 
@@ -351,7 +333,7 @@ def classes(evidence: Evidence) -> Findings:
     table = evidence.table
     known = [column[~np.isnan(column)] for column in table.targets.T]
     if not any(len(values) and values.min() < values.max() for values in known):
-        yield Finding("one_class", "error", f"all images are alike in their labels: {shortened(table.classes)}")
+        yield Finding("one_class", "error", f"all images are alike in their labels: {listed(table.classes, 3)}")
         return
     counts = (table.targets == 1).sum(axis=0)
     if table.task != "multilabel" and counts.max() >= RATIO * counts.min():
@@ -419,12 +401,11 @@ DIFFERENCE = 3.5  # mean absolute difference of the grey values, of 255, up to w
 def near_duplicates(evidence: Evidence) -> Findings:
     """Near_duplicate (error or warning): images that look alike.
 
-    Nearly identical images (`survey.near_identical`) of opposite labels in two splits are an error: one label is wrong,
-    or one image trains and tests. In two splits with one label, or with two labels in one split, they are a warning.
-
-    A warning, too, are images whose difference hashes differ in at most two of 64 bits, and their 8×9 grey values by at
-    most `DIFFERENCE` on average. That finds copies with marks drawn in, which correlate less: 37 pairs of BUSI more. It
-    is no error, as among 3,000 synthetic fundus photographs it takes seven pairs of different patients for alike.
+    Nearly identical images (`image_check.near_identical`) of opposite labels in two splits are an error: one label is
+    wrong, or one image trains and tests. In two splits with one label, or with two labels in one split, they are a
+    warning; and so are images whose difference hashes differ in at most two of 64 bits, and their 8×9 grey values by at
+    most `DIFFERENCE` on average, which finds copies with marks drawn in (37 pairs of BUSI more), but also takes seven
+    pairs of patients among 3,000 synthetic fundus photographs for alike.
 
     References:
         Krawetz 2013, Kind of Like That, hackerfactor.com (the hash: is each pixel brighter than its left neighbour?).
@@ -579,10 +560,10 @@ def modes(evidence: Evidence) -> Findings:
         if tells:
             held = (f"{by_class[name].get(mode, 0)} of {totals[name]} {name}" for name in by_class)
             only = f"all {count} are {labels.pop()}; " if len(labels) == 1 else ""
-            message += f": {only}it is {shortened(held, 6)}; possible shortcut: a network may learn the mode instead"
+            message += f": {only}it is {listed(held, 6)}; possible shortcut: a network may learn the mode instead"
         yield Finding("mixed_modes", "warning" if tells else "note", message, evidence.files(rows))
     if turned := [row for row in evidence.readable if records[row].facts.orientation != 1]:
-        tags = shortened((str(records[row].facts.orientation) for row in turned), 8)
+        tags = listed(dict.fromkeys(str(records[row].facts.orientation) for row in turned), 8)
         message = f"{counted(len(turned), 'image')} turned by EXIF orientation ({tags})"
         yield Finding("orientation", "note", message, evidence.files(turned))
     disagreeing: dict[str, list[int]] = {}

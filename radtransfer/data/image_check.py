@@ -4,7 +4,6 @@ What was found is kept: files that have not changed are not decoded again.
 """
 
 import contextlib
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from radtransfer.config.schema import ImageSettings
+from radtransfer.data.image_files import unchanged_key
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError, RadtransferError
 from radtransfer.files import printable, writing
@@ -25,7 +25,6 @@ from radtransfer.images.refs import (
     SIGNED_SIXTEEN_BITS,
     SIXTEEN_BITS,
     ImagePlace,
-    as_part,
     parse_window,
     read_contents,
     span,
@@ -76,18 +75,12 @@ def remember(
 
 
 def _file(places: Sequence[ImagePlace | None], reading: ImageSettings) -> Path | None:
-    """Named after every file's place, number, size and times; None where one is missing."""
-    digest = hashlib.sha256(f"{_VERSION} {reading.window} {reading.fundus_crop}".encode())
-    for place in places:
-        if place is None:
-            return None
-        try:
-            status = as_part(place).path.stat()
-        except OSError:
-            return None
-        times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-        digest.update(f"{place} {times}\n".encode())
-    return cache_folder() / "checked" / f"{digest.hexdigest()[:32]}.json"
+    """Where the facts of these files are kept; None where one is missing."""
+    if None in places:
+        return None
+    with contextlib.suppress(OSError):
+        key = unchanged_key(places, f"{_VERSION} {reading.window} {reading.fundus_crop}")
+        return cache_folder() / "checked" / f"{key}.json"
 
 
 class BadImage(NamedTuple):

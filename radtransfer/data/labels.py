@@ -207,8 +207,7 @@ def multilabel_targets(
             value = values.get(zero_one(row[column]))
             if value is None:
                 raise error(
-                    i,
-                    f"column {names[column]!r}: expected 1, 0, -1 (uncertain) or nothing, received {row[column]!r}.",
+                    i, f"column {names[column]!r}: expected 1, 0, -1 (uncertain) or nothing, received {row[column]!r}."
                 )
             targets[i, j] = value
     return targets, tuple(names[column] for column in order)

@@ -223,24 +223,31 @@ def chest_xray(root: Path, options: Options, settings: DataSettings) -> ImageTab
     return table_of_rows(rows, root, settings, notes=notes + ignored_note(ignored))
 
 
-def _of_grades(rows: Sequence[Row], root: Path, settings: DataSettings, notes: Sequence[str] = ()) -> ImageTable:
-    """The table of graded fundus photographs, whose AUC is of referable ones where the user has not said of what."""
-    rows = [row._replace(label=plain(row.label)) for row in rows]
+def _of_grades(
+    images: Sequence[tuple[str, str, str, str | None, str]],
+    root: Path,
+    settings: DataSettings,
+    notes: Sequence[str] = (),
+) -> ImageTable:
+    """The table of graded fundus photographs: path, name, grade, patient and split of each.
+
+    Their AUC is that of referable ones where the user has not said of what.
+    """
+    rows = []
+    for path, image, grade, patient, split in images:
+        if plain(grade) not in ("0", "1", "2", "3", "4"):
+            raise DataError(f"The grade of {image} is {grade!r}; expected 0, 1, 2, 3 or 4. Correct the table.")
+        rows.append(Row(path, plain(grade), patient, split))
     if settings.positive_from is None:
         custom = f"AUC of grade {REFERABLE} or worse (referable), the custom of this set; --positive-from changes it"
         notes = [*notes, custom]
     return table_of_rows(rows, root, settings, positive_from=REFERABLE, notes=notes)
 
 
-def _graded(path: str, image: str, grade: str, patient: str | None = None, split: str = "") -> Row:
-    if plain(grade) not in ("0", "1", "2", "3", "4"):
-        raise DataError(f"The grade of {image} is {grade!r}; expected 0, 1, 2, 3 or 4. Correct the table.")
-    return Row(path, plain(grade), patient, split)
-
-
 def aptos2019(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     graded = read_columns(root / "train.csv", "id_code", "diagnosis")
-    return _of_grades([_graded(f"train_images/{image}.png", image, grade) for image, grade in graded], root, settings)
+    images = [(f"train_images/{image}.png", image, grade, None, "") for image, grade in graded]
+    return _of_grades(images, root, settings)
 
 
 def eyepacs(root: Path, options: Options, settings: DataSettings) -> ImageTable:
@@ -262,8 +269,9 @@ def eyepacs(root: Path, options: Options, settings: DataSettings) -> ImageTable:
         patient, _, eye = image.rpartition("_")
         if not patient or eye not in ("left", "right"):
             raise DataError(f"eyepacs: expected an image such as 10_left, received {image!r}.")
-        rows.append(_graded(f"{folder}/{image}.jpeg", image, level, patient, split))
-    return _of_grades(rows, root, settings, [f"{patient_count(rows)} patients by the image names"])
+        rows.append((f"{folder}/{image}.jpeg", image, level, patient, split))
+    patients = len({patient for *_, patient, _ in rows})
+    return _of_grades(rows, root, settings, [f"{patients} patients by the image names"])
 
 
 def ham10000(root: Path, options: Options, settings: DataSettings) -> ImageTable:

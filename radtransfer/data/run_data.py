@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import Config, DataSettings, ImageSettings
 from radtransfer.data.image_check import examine_images
+from radtransfer.data.image_files import unchanged_key
 from radtransfer.data.image_list import list_images, read_images
 from radtransfer.data.readers import read_table
 from radtransfer.data.splits import LEAK, Fold, copies, image_identities
@@ -216,12 +217,7 @@ def images_digest(places: Iterable[ImagePlace | None], *, workers: int) -> str:
     Files whose place, number, size and times are those of an earlier call are not read again. Raises OSError.
     """
     files = list(dict.fromkeys(file_of(place) for place in places if place is not None))
-    key = hashlib.sha256()
-    for file in files:
-        status = file.stat()
-        times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-        key.update(f"{file} {times}\n".encode())
-    known = cache_folder() / "contents" / f"{key.hexdigest()[:32]}.txt"
+    known = cache_folder() / "contents" / f"{unchanged_key(files)}.txt"
     with contextlib.suppress(OSError):
         return known.read_text(encoding="ascii")
     digest = hashlib.sha256()

@@ -213,9 +213,7 @@ def split_names(texts: Iterable[str]) -> dict[str, str | None]:
     return {text: evaluation if words[text] in EVALUATION else split for text, split in found.items()}
 
 
-def place_images(
-    entries: Sequence[Sequence[tuple[str, str]]],
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def place_images(entries: Sequence[Sequence[tuple[str, str]]]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Where each image stands in each fold, from what its rows say.
 
     An image that stands in two splits of one fold keeps a row for each, so that the leak check can see it.

@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -109,14 +110,15 @@ def fold_notes(
         whole = "" if table.patients is None else "whole patients, "
         notes.append(f"--train-size {settings.train_size}: training sets of {held} images, {whole}stratified")
     for fold in folds:
-        untrained = [name for name, n in zip(table.classes, _images_of(table, fold, "train"), strict=True) if not n]
+        trained = (table.targets[fold.split == "train"] == 1).any(axis=0)
+        untrained = [name for name, known in zip(table.classes, trained, strict=True) if not known]
         if untrained:
             notes.append(f"fold {fold.number}: no image trains {', '.join(untrained)}")
         for name in ("val", "test"):
             if not _has_auc(table.targets[fold.split == name], table.task):
                 notes.append(f"fold {fold.number}: {name} holds one class only, its AUC is undefined")
-    tested = np.min([_images_of(table, fold, "test") for fold in folds], axis=0)
-    absent = [name for name, least in zip(table.classes, tested, strict=True) if not least]
+    tested = np.all([(table.targets[fold.split == "test"] == 1).any(axis=0) for fold in folds], axis=0)
+    absent = [name for name, everywhere in zip(table.classes, tested, strict=True) if not everywhere]
     if absent:
         notes.append(f"not in the test set of every fold: {', '.join(absent)}; no AUC of theirs there")
     leaks = find_leaks(table, [(fold.number, fold.split) for fold in folds])
@@ -189,11 +191,6 @@ def _has_auc(targets: np.ndarray, task: str) -> bool:
     """Whether there are positive and negative images of any class or label."""
     positive, negative = (targets == 1).any(axis=0), (targets == 0).any(axis=0)
     return bool((positive & negative).any())
-
-
-def _images_of(table: ImageTable, fold: Fold, name: str) -> np.ndarray:
-    """How many images of each class stand in one of its splits, int (classes,)."""
-    return (table.targets[fold.split == name] == 1).sum(axis=0)
 
 
 def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
@@ -391,23 +388,28 @@ def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> 
 
 def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> list[str]:
     """A phrase for each overlap of images or patients between two splits of a fold."""
-    images = _codes(image_identities(table))
-    patients = None if table.patients is None else _codes(table.patient_keys)
+    coded: dict[str, np.ndarray] = {}  # an integer for each row, equal where the image or patient is
+    for what, keys in (("image", image_identities(table)), ("patient", table.patient_keys)):
+        if keys is not None:
+            codes: dict[Hashable, int] = {}
+            coded[what] = np.array([codes.setdefault(key, len(codes)) for key in keys])
     found = []
     for number, split in splits:
         rows = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
-        for one, other in PAIRS:
-            where = f"in both {one} and {other} of fold {number}"
-            if pairs := _shared(images, rows[one], rows[other]):
-                names = dict.fromkeys(repr(table.paths[row]) for row in pairs[0])
-                same = " are one file" if len(names) > 1 else ""
-                found.append(f"{_are(len(pairs), 'image')} {where} (e.g. {' and '.join(names)}{same})")
-            if patients is not None and (pairs := _shared(patients, rows[one], rows[other])):
-                names, paths = (
-                    dict.fromkeys(values[row] for row in pairs[0]) for values in (table.patients, table.paths)
-                )
-                example = f"{' and '.join(names)}: {', '.join(paths)}"
-                found.append(f"{_are(len(pairs), 'patient')} {where} (e.g. {example})")
+        for (one, other), what in product(PAIRS, coded):
+            first, in_one = np.unique(coded[what][rows[one]], return_index=True)
+            second, in_other = np.unique(coded[what][rows[other]], return_index=True)
+            shared, i, j = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+            if not len(shared):
+                continue
+            pair = rows[one][in_one[i[0]]], rows[other][in_other[j[0]]]
+            paths = dict.fromkeys(table.paths[row] for row in pair)
+            if what == "image":
+                example = " and ".join(map(repr, paths)) + " are one file" * (len(paths) > 1)
+            else:
+                example = f"{' and '.join(dict.fromkeys(table.patients[row] for row in pair))}: {', '.join(paths)}"
+            are = f"1 {what} is" if len(shared) == 1 else f"{len(shared)} {what}s are"
+            found.append(f"{are} in both {one} and {other} of fold {number} (e.g. {example})")
     return found
 
 
@@ -462,21 +464,3 @@ def opposite_rows(targets: np.ndarray, split: np.ndarray, rows: Sequence[int]) -
             if clashing.size:
                 return int(first[has[:, clashing[0]]][0]), int(second[lacks[:, clashing[0]]][0])
     return None
-
-
-def _codes(keys: Sequence[Hashable]) -> np.ndarray:
-    """An integer for each key, equal where the keys are."""
-    codes: dict[Hashable, int] = {}
-    return np.array([codes.setdefault(key, len(codes)) for key in keys])
-
-
-def _shared(codes: np.ndarray, one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
-    """A row of `one` and a row of `other` for each code that both hold."""
-    first, in_one = np.unique(codes[one], return_index=True)
-    second, in_other = np.unique(codes[other], return_index=True)
-    _, i, j = np.intersect1d(first, second, assume_unique=True, return_indices=True)
-    return list(zip(one[in_one[i]].tolist(), other[in_other[j]].tolist(), strict=True))
-
-
-def _are(number: int, what: str) -> str:
-    return f"1 {what} is" if number == 1 else f"{number} {what}s are"

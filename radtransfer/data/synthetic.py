@@ -154,31 +154,6 @@ class Appearance:
     brightness: float
 
 
-class Canvas:
-    """A mask on which shapes are drawn in the photograph's coordinates."""
-
-    def __init__(self, size: int):
-        self._half = size * OVERSAMPLING / 2
-        self._image = Image.new("L", (size * OVERSAMPLING,) * 2)
-        self._draw = ImageDraw.Draw(self._image)
-
-    def line(self, points: np.ndarray, width: float) -> None:
-        pixels = max(1, round(width * self._half))
-        self._draw.line(self._pixels(points), fill=255, width=pixels, joint="curve")
-
-    def blob(self, points: np.ndarray) -> None:
-        self._draw.polygon(self._pixels(points), fill=255)
-
-    def coverage(self, softness: float = 0.0) -> np.ndarray:
-        """The mask at the photograph's size, its edges blurred over `softness`."""
-        image = self._image.reduce(OVERSAMPLING)
-        blurred = image.filter(ImageFilter.GaussianBlur(softness * image.width / 2))
-        return np.asarray(blurred, dtype=np.float32) / 255
-
-    def _pixels(self, points: np.ndarray) -> list[float]:
-        return ((points + 1) * self._half).ravel().tolist()
-
-
 def patient_appearance(rng: np.random.Generator) -> Appearance:
     """A new patient: pigmentation, optic disc, vessels, camera."""
     pale, dark = np.array([0.90, 0.47, 0.24]), np.array([0.66, 0.27, 0.13])
@@ -235,7 +210,9 @@ def _blend(picture: np.ndarray, share: np.ndarray, colour: np.ndarray) -> np.nda
 
 def _draw_masks(rng: np.random.Generator, appearance: Appearance, grade: int, size: int) -> tuple[np.ndarray, ...]:
     """How much of each pixel veins, arteries, blood and exudates cover, float (size, size), 0–1."""
-    veins, arteries, blood, exudates = (Canvas(size) for _ in range(4))
+    images = [Image.new("L", (size * OVERSAMPLING,) * 2) for _ in range(4)]
+    veins, arteries, blood, exudates = map(ImageDraw.Draw, images)
+    half = size * OVERSAMPLING / 2  # in the photograph's coordinates this is 1
     start = np.array(appearance.disc[:2])
     for canvas, scale in ((veins, 1.0), (arteries, 0.72)):
         width = appearance.vessel_width * scale
@@ -244,7 +221,8 @@ def _draw_masks(rng: np.random.Generator, appearance: Appearance, grade: int, si
             nasal = side * rng.uniform(0.45, 1.0), side * rng.uniform(-0.3, 0.4)
             for way, thickness in ((temporal, width), (nasal, width * 0.75)):
                 for points, piece in _branches(rng, start, *way, thickness, appearance.winding):
-                    canvas.line(points, piece)
+                    pixels = ((points + 1) * half).ravel().tolist()
+                    canvas.line(pixels, fill=255, width=max(1, round(piece * half)), joint="curve")
     low, high = LESIONS_OF_GRADE[grade]
     for place in _lesion_places(rng, appearance, rng.integers(low, high + 1)):
         kind = "microaneurysm" if grade < 2 else rng.choice(list(LESION_RADII), p=(0.4, 0.35, 0.25))
@@ -253,8 +231,14 @@ def _draw_masks(rng: np.random.Generator, appearance: Appearance, grade: int, si
         waves = [rng.normal() * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (2, 3)]
         radii = rng.uniform(least, most) * (1 + ragged * np.clip(sum(waves), -2, 2))
         canvas = exudates if kind == "exudate" else blood
-        canvas.blob(place + np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1))
-    return veins.coverage(), arteries.coverage(), blood.coverage(0.008), exudates.coverage(0.006)
+        outline = place + np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+        canvas.polygon(((outline + 1) * half).ravel().tolist(), fill=255)
+    masks = []
+    for image, softness in zip(images, (0.0, 0.0, 0.008, 0.006), strict=True):
+        reduced = image.reduce(OVERSAMPLING)
+        blurred = reduced.filter(ImageFilter.GaussianBlur(softness * reduced.width / 2))
+        masks.append(np.asarray(blurred, dtype=np.float32) / 255)
+    return tuple(masks)
 
 
 def _branches(

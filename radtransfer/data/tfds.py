@@ -1,10 +1,9 @@
 """A data set of TensorFlow Datasets (TFDS), one of its own or one that `radtransfer data prepare` wrote.
 
 Source text: `tfds:LOCATION` or `tfds:LOCATION?split=NAME+NAME`. LOCATION is a folder that holds the set, or
-NAME[/CONFIG][:VERSION] of a set that was prepared in TFDS's own folder (`--image-root` names another one).
-
-The splits train, validation and test are the given split. Those that `?split=` names are taken together, as in
-TFDS, and folds are drawn from them.
+NAME[/CONFIG][:VERSION] of a set that was prepared in TFDS's own folder (`--image-root` names another one). The splits
+train, validation and test are the given split. Those that `?split=` names are taken together, as in TFDS, and folds are
+drawn from them.
 
 A prepared set has a table of its own beside its shards, written and read so that nothing changes:
 
@@ -12,10 +11,9 @@ images.csv        a row per image: path, label (or a column `label: NAME` for ea
                   `fold 1`, `fold 2`, …), shard, offset, length, sha256
 provenance.json   what the images were made of; written last, so that a folder without it is not finished
 
-It may lie where TensorFlow's file systems reach, such as `gs://BUCKET/SET`. Training reads images in another order each
-epoch, which would be a request for every image. So the set is copied once, shard by shard, into the cache folder, and
-read from there. A copy that was stopped goes on with the shard that it was at; a set whose files have another size or
-time is copied anew, beside the old one.
+A set at an address of TensorFlow's file systems, such as `gs://BUCKET/SET`, is copied once, shard by shard, into the
+cache folder: training reads images in another order each epoch, which would be a request for every image. A copy that
+was stopped goes on; a set whose files have another size or time is copied anew, beside the old one.
 """
 
 import csv

@@ -313,7 +313,15 @@ def index_set(source: Source) -> SetIndex:
         key = digest.hexdigest()
 
     def write(draft: Path) -> None:
-        rows = list(_scan(source, shards)) if in_place else []
+        rows = []
+        for number, (file, split, expected) in enumerate(shards if in_place else ()):
+            before = len(rows)
+            for span, example in read_examples(file, image=source.image):
+                rows.append([number, span.offset, span.length, split, *_kept(source, example)])
+            if (found := len(rows) - before) != expected:
+                raise DataError(
+                    f"{file} holds {found} examples, its data set says {expected}. Copy or prepare the data set again."
+                )
         if not in_place:
             with (draft / _COPIES).open("wb") as copies:
                 for split, image, values in _examples(source):
@@ -353,19 +361,6 @@ def _shards(source: Source) -> list[tuple[Path, str, int]]:
             f"{missing[0]}. Copy or prepare it again."
         )
     return [] if missing else shards
-
-
-def _scan(source: Source, shards: Sequence[tuple[Path, str, int]]) -> Iterator[list[Any]]:
-    """A row per example: shard, offset, length, split and values."""
-    for number, (file, split, expected) in enumerate(shards):
-        found = 0
-        for span, example in read_examples(file, image=source.image):
-            found += 1
-            yield [number, span.offset, span.length, split, *_kept(source, example)]
-        if found != expected:
-            raise DataError(
-                f"{file} holds {found} examples, its data set says {expected}. Copy or prepare the data set again."
-            )
 
 
 def _examples(source: Source) -> Iterator[tuple[str, bytes, list[Any]]]:
