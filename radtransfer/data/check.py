@@ -67,8 +67,7 @@ class DataReport:
     class_modes: dict[str, dict[str, int]] = field(default_factory=dict)  # class to mode to images
     findings: tuple[Finding, ...] = ()  # the worst first, then by kind
     evidence: Evidence | None = None  # what the checks looked at; None where no table could be read
-    # images whose rows in the table are mistaken: path and place
-    left_out: Mapping[str, ImagePlace | None] = field(default_factory=dict)
+    left_out: Mapping[str, ImagePlace | None] = field(default_factory=dict)  # path and place, of mistaken rows
 
     @property
     def valid(self) -> bool:

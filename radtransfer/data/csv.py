@@ -274,9 +274,9 @@ class _SheetReader:
         return index, splits, [*notes, note]
 
     def _choose_fold_or_split(self, entries: list[list[tuple]]) -> list[str]:
-        """Where every image has one fold, a fold and a split column are two ways to split: keep one in `entries`.
+        """Where every image has one fold, keep one of fold and split in `entries`: the named one, or the split.
 
-        That is the one that the user named, or else the split; with both named, they are splits within folds.
+        With both named, they are splits within folds.
         """
         settings, columns = self.settings, self.sheet.columns
         folds = {fold for image in entries for fold, _ in image} - {None}

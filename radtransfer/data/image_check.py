@@ -109,17 +109,11 @@ def check_images(
     reading: ImageSettings | None = None,
     progress: Progress | None = None,
 ) -> CheckedImages:
-    """Decode every image once; find all that are missing, empty, corrupt, truncated or too large.
+    """Decode every image once, `workers` at a time; find all that are missing, empty, corrupt, truncated or too large.
 
-    Images that were all found good before are not decoded again as long as no file has changed.
-
-    Args:
-        table: The images.
-        workers: Images decoded at the same time.
-        on_bad_image: Raise DataError, or go on without them, if any is left, and say so.
-        report_file: Gets a line of path, tab and reason for each bad image; removed if there are none.
-        reading: How they are read; default: stretched.
-        progress: Hears the count and what was noticed.
+    Images that were all found good before are not decoded again as long as no file has changed. Bad ones raise
+    DataError, or are left out if `on_bad_image` is "skip" and others are left; `report_file` gets a line of path, tab
+    and reason for each, and is removed if there are none.
     """
     progress, reading = progress or Progress(), reading or ImageSettings()
     known = recall(table.files, reading)
@@ -305,12 +299,8 @@ def read_pixels(
 ) -> np.ndarray:
     """The pixels of an image by the decoder that training uses, not turned.
 
-    Args:
-        place: Where it lies.
-        facts: From `inspect_image`.
-        window: The setting `images.window`.
-        ratio: A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8.
-        notes: Gets in what header and pixels disagree.
+    A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8. `window` is the setting `images.window`; `notes` gets what
+    header and pixels disagree in.
 
     Returns:
         (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for what TensorFlow does not read.

@@ -179,9 +179,7 @@ class FileIndex:
 
     root: Path  # the folder
     files: tuple[str, ...]  # their paths relative to it
-    # "c.png", "b/c.png" and "a/b/c.png" to the first two files that end so; images also without suffix, as tables
-    # such as EyePACS' name them ("10_left")
-    by_end: dict[str, list[str]]
+    by_end: dict[str, list[str]]  # "c.png", "b/c.png" … to the first two files that end so; images also without suffix
     leaving: Sequence[str] = ()  # links that lead out of the folder and were not followed
 
     def find(self, path: str) -> Path | None:

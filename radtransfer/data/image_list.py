@@ -214,9 +214,7 @@ class Mistake(NamedTuple):
     """What `read_table` would refuse."""
 
     message: str  # in words
-    # "table", or more exactly "contradictory_labels", "contradictory_patients", "missing_labels", "missing_patients",
-    # "label_column", "patients_alike" or "patients_rounded"
-    kind: str = "table"
+    kind: str = "table"  # or more exactly, such as "contradictory_labels", "missing_patients" or "patients_alike"
     paths: tuple[str, ...] = ()  # of the images it is about, if it is about some
     places: tuple[ImagePlace | None, ...] = ()  # where each of them is, None where it was not found
 

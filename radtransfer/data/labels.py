@@ -101,10 +101,7 @@ def separated(cell: str, separator: str) -> list[str]:
 
 
 def joined_labels(classes: Iterable[str]) -> str | None:
-    """A note where classes seem to be several labels in one cell; None where they do not.
-
-    They do if they are lists, or hold a separator and what it separates stands in other classes too.
-    """
+    """A note where classes are lists, or hold a separator and what it separates stands in other classes too."""
     classes = sorted(classes)
     for separator in SEPARATORS:
         parts = {name: [part.strip() for part in name.split(separator)] for name in classes}
@@ -193,11 +190,8 @@ def multilabel_targets(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Targets of several labels, float32 (images, labels) with NaN where not known, and the sorted labels.
 
-    Args:
-        names: Of the labels.
-        rows: The cells of each image, in the order of the names.
-        settings: What uncertain and unmentioned labels count as.
-        error: Gives the error of the row of that number, from what is wrong with it.
+    Rows hold the cells of each image, in the order of the names; `error` gives the error of the row of that number,
+    from what is wrong with it.
     """
     values = label_values(settings)
     order = sorted(range(len(names)), key=lambda i: names[i])

@@ -86,12 +86,8 @@ def prepare_set(
 ) -> Prepared:
     """Write the images of `config.data` to the folder `out`, or go on where the same job was stopped.
 
-    Args:
-        config: Of which the data, how images are read, `model.image_size` and `system.workers` count.
-        out: The folder.
-        encoding: `raw` is uint8 RGB, height × width × 3; `jpeg` has quality 95 and full colour resolution.
-        overwrite: Replace what was prepared there before.
-        progress: Hears what is found and done.
+    Besides the data, how images are read, `model.image_size` and `system.workers` count. `raw` is uint8 RGB, height ×
+    width × 3; `jpeg` has quality 95 and full colour resolution. `overwrite` replaces what was prepared there before.
 
     Raises:
         ConfigError: The settings do not fit, or `out` holds the images themselves.

@@ -19,8 +19,7 @@ from radtransfer.errors import ConfigError, DataError, UnknownNameError, near_pa
 
 NUMBER = "a positive integer"  # among the values of an option: any such number
 
-SPLIT = ("drawn", "official")
-"""Whether folds are drawn (by patient), or the split is the one that was published with the set."""
+SPLIT = ("drawn", "official")  # folds that are drawn (by patient), or the split that was published with the set
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,10 @@ class PublicSet:
     name: str  # in the table of datasets
     about: str  # what it is, its terms, where it comes from, and what its classes, patients, split and options mean
     tree: str  # what the folder holds, as messages print it
-    # gives the table, from the folder, the value of every option, and the settings
-    parse: Callable[[Path, Mapping[str, str], DataSettings], ImageTable]
+    parse: Callable[[Path, Mapping[str, str], DataSettings], ImageTable]  # folder, value of every option, settings
     holds: tuple[str, ...] = ()  # the names that must stand in the folder
-    # folders of the archive in which they may stand instead, when the folder that holds it is given
-    inside: tuple[str, ...] = ()
-    # what may be asked for after the folder, and its values, of which the first is the default
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    inside: tuple[str, ...] = ()  # folders of the archive in which they may stand instead
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the first value is the default
     columns: tuple[str, ...] = ()  # the settings that name columns and make sense here
 
     def __call__(self, settings: DataSettings, location: str | None = None) -> ImageTable:

@@ -582,13 +582,13 @@ def _array(file: Path, key: str, part: slice | None = slice(None)) -> Any:
         raise DataError(f"Cannot read the array {key!r} of {file} ({error}). Download it again.") from None
 
 
+# Of file names without suffix; the first that fits all of them tells the patients.
 TASK_PATIENTS = (
     r"(\d{4})_(?:sagittal|coronal|axial)_[\d.]+",  # MRNet: examination_plane_slice
     r"(\d+)_\d+",  # DDTI: examination_image
     r"([A-Za-z]+_[NP]\d+)-\d+_.+",  # COVID-19: hospital_patient-slice
     r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})",  # RSNA pneumonia: an image per patient
 )
-"""Of file names without suffix; the first that fits all of them tells the patients."""
 
 
 def radimagenet_task(root: Path, options: Options, settings: DataSettings) -> ImageTable:

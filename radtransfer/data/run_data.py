@@ -149,9 +149,7 @@ class Seen:
 
     images: tuple[int, ...]  # rows of the images that trained or validated: one file, or files of the same bytes
     ways: tuple[str, ...]  # of each of them: "trained", "validated", or "trained;validated" where several folds used it
-    # those of the tested table that stand in the run's training or validation too, each with the name that it has
-    # there; spelling makes no difference
-    patients: Mapping[str, str]
+    patients: Mapping[str, str]  # those of the tested table that stand there too, and their names there
     compared: bool  # whether the run's images were there to compare with; without them only paths and names are
 
 

@@ -33,8 +33,8 @@ DELIMITERS = ",;\t|"
 
 MOST_COLUMNS = 10_000
 
+# How a small file begins that stands for one which is not fetched.
 _POINTERS = (b"version https://git-lfs", b"/annex/objects/", b".git/annex/objects/")
-"""How a small file begins that stands for one which is not fetched."""
 
 
 @dataclass(frozen=True)
@@ -214,13 +214,10 @@ def split_names(texts: Iterable[str]) -> dict[str, str | None]:
 
 
 def place_images(entries: Sequence[Sequence[tuple[str, str]]]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Where each image stands in each fold, from what its rows say.
+    """Where each image stands in each fold, from the (fold, split) of its rows; none where it is not assigned to any.
 
-    An image that stands in two splits of one fold keeps a row for each, so that the leak check can see it.
-
-    Args:
-        entries: For each image the (fold, split) of its rows; none where it is not assigned to any. A split of ""
-            means test in that fold and train in all others.
+    A split of "" means test in that fold and train in all others. An image that stands in two splits of one fold keeps
+    a row for each, so that the leak check can see it.
 
     Returns:
         The image of each row, (rows,); the splits, (folds, rows) of "train", "val", "test" or ""; the sorted folds.
@@ -264,14 +261,8 @@ USUAL_NAMES = {
 A split may also stand in columns such as `is_test`, which say of each image whether it is in one.
 """
 
-OPTIONS = {
-    "path": "--path-column ",
-    "label": "--label-column ",
-    "patient": "--patient-column ",
-    "fold": "--fold-column ",
-    "split": "--split-column ",
-}
-"""How to name the column oneself."""
+# How to name the column oneself.
+OPTIONS = {role: f"--{role}-column " for role in ("path", "label", "patient", "fold", "split")}
 
 
 class Columns(NamedTuple):
@@ -279,13 +270,11 @@ class Columns(NamedTuple):
 
     path: int  # column of the image path
     labels: tuple[int, ...]  # column of the label, or one per class or label
-    # what the labels are: the `class`; `several` columns of 0 and 1; those as `one_hot`, of which exactly one is 1;
-    # or several labels in one cell, `separated`
+    # the class; several columns of 0 and 1, of which exactly one is 1 if one_hot; or several labels in one cell
     form: Literal["class", "several", "one_hot", "separated"]
     patient: int | None  # column of the patient id, or None
     fold: int | None  # column of the fold, or None
-    # columns of the split: under "" the one that names it, under "test" one that says whether it is test
-    splits: Mapping[str, int]
+    splits: Mapping[str, int]  # under "" the column that names the split, under "test" one that says if it is test
     notes: tuple[str, ...]  # what was guessed and what is not used
 
 

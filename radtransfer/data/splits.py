@@ -35,15 +35,14 @@ class Fold:
 
 
 def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow_leakage: bool) -> tuple[Fold, ...]:
-    """The folds that are to run: those the data brings, else `settings.folds` drawn ones.
+    """The folds that are to run: those the data brings, else `settings.folds` drawn ones (1: a fifth is test).
 
     The same images give the same folds in whatever order they stand, on every machine. Patients stay together, and so
-    do rows that are one file. One fold is one fixed split with a fifth for test.
+    do rows that are one file.
 
     Raises:
         DataError: Too few patients of a class, a set without images or with one class, or a leak that is not allowed.
-        ConfigError: `settings.fold` names a fold that does not exist, or `settings.train_size` asks for more images
-            than there are.
+        ConfigError: There is no fold `settings.fold`, or there are not `settings.train_size` images.
     """
     groups = _group_codes(table)
     given = table.splits is not None
@@ -194,7 +193,7 @@ def _has_auc(targets: np.ndarray, task: str) -> bool:
 
 
 def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """A part for each group, such that each part gets its share of every quantity as nearly as it goes.
+    """A part for each group, int (groups,), such that each part gets its share of every quantity as nearly as it goes.
 
     Large groups and those of rare classes are dealt first, in random order within a factor of two; each goes
     where the sum over quantities of (dealt − due)²/due grows least, which for single images is Sainte-Laguë's
@@ -203,13 +202,8 @@ def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random
     Differs from scikit-learn's `StratifiedGroupKFold`: parts may differ in size, each of several labels is
     balanced, large patients too change places with the seed, and 100,000 groups take a second.
 
-    Args:
-        counts: (groups, quantities): images of each class or label, and in the last column images at all.
-        shares: Fractions that add up to 1.
-        rng: Decides among groups that are alike.
-
-    Returns:
-        Index of the part of each group, int (groups,).
+    `counts` are (groups, quantities): images of each class or label, and in the last column images at all; `shares`
+    add up to 1; `rng` decides among groups that are alike.
     """
     counts = counts[:, counts.sum(axis=0) > 0].astype(float)
     due = np.outer(shares, counts.sum(axis=0))

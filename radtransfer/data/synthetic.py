@@ -59,8 +59,7 @@ class Options:
         return ",".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
 
 
-LIMITS = {"images": (10, 100_000), "size": (32, 1024), "seed": (0, 2**31 - 1)}
-"""Smallest and largest value of each option."""
+LIMITS = {"images": (10, 100_000), "size": (32, 1024), "seed": (0, 2**31 - 1)}  # smallest and largest value
 
 
 def read(settings: DataSettings, location: str | None = None) -> ImageTable:

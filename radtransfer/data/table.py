@@ -89,23 +89,15 @@ class ImageTable:
     """Every image of a data set."""
 
     paths: tuple[str, ...]  # as the source writes them; the identity of an image in every output
-    # where each image is on disk, its own file or a part of one, or None where it was not found
-    files: tuple[ImagePlace | None, ...]
-    # float32 (images, classes), 0 or 1; one label per image is one-hot. NaN: not known, takes no part in loss or
-    # metrics (only with several labels)
-    targets: np.ndarray
+    files: tuple[ImagePlace | None, ...]  # where each is on disk, a file or a part of one; None: it was not found
+    targets: np.ndarray  # float32 (images, classes), 0 or 1, one label as one-hot; NaN: not known (several labels only)
     classes: tuple[str, ...]  # class or label names, sorted (integers by value)
     task: str  # "multiclass" (one label per image, also with two classes) or "multilabel"
-    # patient id of each image, as it is written; None where the source has none
-    patients: tuple[str, ...] | None = None
+    patients: tuple[str, ...] | None = None  # id of each image, as it is written; None where the source has none
     patients_from: str = "the data set"  # where these stand, for messages: "column 'pid'"
-    # whether ids that differ in spelling only are different people (`data.allow_alike_patients`)
-    alike_patients: bool = False
-    # (folds, images) of "train", "val", "test" or "" (not used in that fold), where the source brings its own; None
-    # where they are to be drawn
-    splits: np.ndarray | None = None
-    # the lowest of the grades that counts as positive where the user names none; None where the set has no such grade
-    positive_from: int | None = None
+    alike_patients: bool = False  # whether ids that differ in spelling only are different people
+    splits: np.ndarray | None = None  # (folds, images) of "train", "val", "test" or "" (not used); None: to be drawn
+    positive_from: int | None = None  # the lowest of the grades that counts as positive where the user names none
     notes: tuple[str, ...] = ()  # what was ignored, guessed or counted, one sentence each, shown to the user
 
     def __len__(self) -> int:

@@ -381,10 +381,11 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     )
     index = index_set(source)
     targets, classes, task, labelled, label_notes = read_labels(builder, index, features, settings, known)
-    patients, patient_notes = _patients(index, features, settings, known)
-    paths, path_notes = _paths(index, features.name)
+    notes = [*features.notes, *label_notes]
+    paths = _paths(index, features.name, notes)
+    patients = _patients(index, features, settings, known, notes)
     kept = np.flatnonzero(labelled)
-    splits, split_notes = (None, ()) if chosen else _given([index.splits[row] for row in kept])
+    splits = None if chosen else _given([index.splits[row] for row in kept], notes)
     return ImageTable(
         paths=tuple(paths[row] for row in kept),
         files=tuple(index.places[row] for row in kept),
@@ -393,7 +394,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         task=task,
         patients=None if patients is None else tuple(patients[row] for row in kept),
         splits=splits,
-        notes=(*features.notes, *label_notes, *path_notes, *patient_notes, *split_notes, *index.notes),
+        notes=(*notes, *index.notes),
     )
 
 
@@ -424,52 +425,54 @@ def _splits(builder: "tfds.core.DatasetBuilder", chosen: Sequence[str], name: st
     return tuple(chosen or usual)
 
 
-def _paths(index: SetIndex, name: str | None) -> tuple[list[str], tuple[str, ...]]:
+def _paths(index: SetIndex, name: str | None, notes: list[str]) -> list[str]:
     """The split, and in it the name of the example if all have one of their own, else its number."""
     if name is not None:
         paths = [f"{split}/{value}" for split, value in zip(index.splits, index.values[name], strict=True)]
         if len(set(paths)) == len(paths):
-            return paths, ()
+            return paths
+        notes.append(f"feature {name!r} names several images alike; their number in the split names them")
     numbers: Counter[str] = Counter()
     paths = []
     for split in index.splits:
         paths.append(f"{split}/{numbers[split]}")
         numbers[split] += 1
-    note = f"feature {name!r} names several images alike; their number in the split names them" if name else ""
-    return paths, (note,) if note else ()
+    return paths
 
 
 def _patients(
-    index: SetIndex, features: ChosenFeatures, settings: DataSettings, known: KnownSet | None
-) -> tuple[list[str] | None, tuple[str, ...]]:
+    index: SetIndex, features: ChosenFeatures, settings: DataSettings, known: KnownSet | None, notes: list[str]
+) -> list[str] | None:
     """The patients: from their feature, or from the name where the form of that is known."""
     if settings.patient_regex is not None:
-        return None, ()
+        return None
     if features.patient is not None:
-        return [written(str(value)) for value in index.values[features.patient]], ()
+        return [written(str(value)) for value in index.values[features.patient]]
     if known is None or known.patient is None or features.name != known.name:
-        return None, ()
+        return None
     names = index.values[known.name]
     matches = [re.search(known.patient, name) for name in names]
     patients = [match[1] if match else name for match, name in zip(matches, names, strict=True)]
-    notes = [f"{len(set(patients))} patients from the {known.name} of the images"]
+    notes.append(f"{len(set(patients))} patients from the {known.name} of the images")
     if unmatched := matches.count(None):
         first = names[matches.index(None)]
         notes.append(f"{unmatched} images are patients of their own: their name holds no patient, such as {first!r}")
-    return patients, tuple(notes)
+    return patients
 
 
-def _given(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _given(names: Sequence[str], notes: list[str]) -> np.ndarray | None:
     """The given split, (1, images); None where there is nothing to learn from or nothing else."""
     splits = split_names(set(names))
-    words = [splits[name] for name in names]
-    held = set(words)
+    words = np.array([[splits[name] for name in names]], dtype="U5")
+    held = set(splits.values())
     if "train" not in held or len(held) == 1:
-        return None, ()
-    if "test" in held:
-        return np.array([words], dtype="U5"), ("one fixed split, given with the data",)
-    note = (
-        "one fixed split: the set brings no test images, so its validation split is the test set; "
-        "?split=train leaves it out and draws folds"
-    )
-    return np.array([["test" if word == "val" else word for word in words]], dtype="U5"), (note,)
+        return None
+    note = "one fixed split, given with the data"
+    if "test" not in held:
+        words[words == "val"] = "test"
+        note = (
+            "one fixed split: the set brings no test images, so its validation split is the test set; "
+            "?split=train leaves it out and draws folds"
+        )
+    notes.append(note)
+    return words

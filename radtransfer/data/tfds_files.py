@@ -37,12 +37,10 @@ class KnownSet:
     """What cannot be told from the features of a set."""
 
     name: str  # the feature that names an image
-    # regular expression whose first group in that name is the patient; None where it is not known
-    patient: str | None = None
+    patient: str | None = None  # regular expression whose first group in that name is the patient
     findings: tuple[str, ...] = ()  # what each place of a sequence of labels stands for
     usual: tuple[str, ...] = ()  # those that are read where none are named
-    # what each class of such a label means, in the words of a multi-label table: 1, 0, -1 or nothing
-    meanings: Mapping[str, str] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)  # each class of such a label as 1, 0, -1 or nothing
     tree: tuple[str, ...] = ()  # what is to be put into TFDS's manual folder, a line per entry
     advice: str = ""  # what else preparing it needs, a sentence
 
@@ -281,8 +279,7 @@ class SetIndex(NamedTuple):
 
     places: tuple[FilePart, ...]  # where each image lies
     splits: tuple[str, ...]  # the split of each
-    # what each feature holds: an integer, a number, a text, or a list of integers for each example
-    values: dict[str, list[Any]]
+    values: dict[str, list[Any]]  # an integer, a number, a text, or a list of integers of each feature and example
     notes: tuple[str, ...] = ()  # what should be said of it
 
 
