@@ -56,13 +56,13 @@ class DataReport:
     """What is known of a data set and what is wrong with it."""
 
     data: str  # as it was named
-    images: int = 0  # how many
+    images: int = 0
     patients: int | None = None  # how many; None where they are not known
     classes: dict[str, dict[str, int | None]] = field(default_factory=dict)  # class to `images` and `patients`
     positive_class: str | None = None  # of two classes
     # `given` (with the data, or else drawn) and `folds`, a list of what `split_counts` says
     splits: dict[str, Any] = field(default_factory=lambda: {"given": False, "folds": []})
-    sizes: dict[str, Any] = field(default_factory=dict)  # what `size_figures` says
+    sizes: dict[str, Any] = field(default_factory=dict)  # least, median and greatest `height` and `width`, pixels
     modes: dict[str, int] = field(default_factory=dict)  # mode to images
     class_modes: dict[str, dict[str, int]] = field(default_factory=dict)  # class to mode to images
     findings: tuple[Finding, ...] = ()  # the worst first, then by kind
@@ -166,7 +166,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
 class DataSplit:
     """The folds of a data set."""
 
-    table: ImageTable  # the images
+    table: ImageTable
     folds: tuple[Fold, ...]  # as training would have them
     positive_class: str | None = None  # of two classes
 

@@ -173,12 +173,12 @@ Findings = Iterator[Finding]
 class Evidence:
     """What is known of a data set."""
 
-    table: ImageTable  # the images
+    table: ImageTable
     records: Sequence[ImageRecord]  # what each is like, in the order of `table`
     folds: Sequence[Fold]  # those that training would have, given or drawn; none where there can be none
     image_size: int  # side of the square that training makes of an image, pixels
     skip_bad: bool = False  # whether training would go on without the images that cannot be read
-    window: str = "auto"  # the setting `images.window`
+    window: str = "auto"
     positive_from: int | None = None  # the lowest of ordered grades that counts as positive
 
     @cached_property

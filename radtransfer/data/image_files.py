@@ -177,7 +177,7 @@ def _walk(
 class FileIndex:
     """The files below a folder by every end of their paths."""
 
-    root: Path  # the folder
+    root: Path
     files: tuple[str, ...]  # their paths relative to it
     by_end: dict[str, list[str]]  # "c.png", "b/c.png" … to the first two files that end so; images also without suffix
     leaving: Sequence[str] = ()  # links that lead out of the folder and were not followed

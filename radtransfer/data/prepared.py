@@ -68,8 +68,8 @@ _CHANGE_NOTHING = (
 class Prepared:
     """A prepared data set."""
 
-    path: Path  # its folder
-    images: int  # how many images it holds
+    path: Path
+    images: int
     shards: int  # in how many files
     bytes: int  # of these
     splits: dict[str, int]  # images of each TFDS split

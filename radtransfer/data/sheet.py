@@ -41,7 +41,7 @@ _POINTERS = (b"version https://git-lfs", b"/annex/objects/", b".git/annex/object
 class Sheet:
     """A table of text."""
 
-    name: str  # file name, for messages
+    name: str
     columns: tuple[str, ...]  # the header; may hold empty and repeated names
     rows: list[list[str]]  # cells, as many as there are columns
     places: list[tuple[str, int]]  # file name and line of each row
@@ -268,12 +268,12 @@ OPTIONS = {role: f"--{role}-column " for role in ("path", "label", "patient", "f
 class Columns(NamedTuple):
     """Positions of the columns in a sheet."""
 
-    path: int  # column of the image path
+    path: int
     labels: tuple[int, ...]  # column of the label, or one per class or label
     # the class; several columns of 0 and 1, of which exactly one is 1 if one_hot; or several labels in one cell
     form: Literal["class", "several", "one_hot", "separated"]
-    patient: int | None  # column of the patient id, or None
-    fold: int | None  # column of the fold, or None
+    patient: int | None
+    fold: int | None
     splits: Mapping[str, int]  # under "" the column that names the split, under "test" one that says if it is test
     notes: tuple[str, ...]  # what was guessed and what is not used
 

@@ -86,9 +86,9 @@ PATH_NAMES = ("name", "filename", "file_name", "image/filename", "path", "image_
 class ChosenFeatures(NamedTuple):
     """The features that are read."""
 
-    image: str  # the image
+    image: str
     name: str | None  # what names it; None: its number does
-    patient: str | None  # the patient; None where there is none
+    patient: str | None
     labels: tuple[str, ...]  # the class; or several of 0 and 1; or the one that holds the findings
     findings: tuple[str, ...]  # names of the findings that are read from a sequence of labels, sorted; else empty
     notes: tuple[str, ...]  # what was guessed and what is not used
