@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from radtransfer.config.schema import Config
-from radtransfer.data.checks import CHECKS, SEVERITIES, Evidence, Finding, ImageRecord, survey_images
+from radtransfer.data.checks import CHECKS, SEVERITIES, Evidence, Finding, survey_images
 from radtransfer.data.image_list import read_leniently
 from radtransfer.data.labels import positive_class
 from radtransfer.data.readers import read_table
@@ -45,19 +45,6 @@ def split_counts(table: ImageTable, folds: Sequence[Fold]) -> list[dict[str, Any
     ]
 
 
-def size_figures(records: Sequence[ImageRecord]) -> dict[str, Any]:
-    """`height` and `width` with their `min`, `median` and `max`, pixels, upright, and how many sizes are `distinct`."""
-    facts = [record.facts for record in records if record.facts is not None]
-    if not facts:
-        return {}
-    sides = np.array([(f.width, f.height) if f.orientation > 4 else (f.height, f.width) for f in facts])
-    figures = {
-        name: {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
-        for name, values in zip(("height", "width"), sides.T, strict=True)
-    }
-    return figures | {"distinct": len(np.unique(sides, axis=0))}
-
-
 def _counts(table: ImageTable, rows: np.ndarray) -> dict[str, Any]:
     patients = None if table.patients is None else len({table.patient_keys[row] for row in rows})
     classes = (table.targets[rows] == 1).sum(axis=0).tolist()
@@ -66,35 +53,21 @@ def _counts(table: ImageTable, rows: np.ndarray) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What is known of a data set and what is wrong with it.
+    """What is known of a data set and what is wrong with it."""
 
-    Attributes:
-        data: As it was named.
-        images: How many.
-        patients: How many; None where they are not known.
-        classes: Class to `images` and `patients`.
-        positive_class: Of two classes.
-        splits: `given` (with the data, or else drawn) and `folds`, a list of what `split_counts` says.
-        sizes: What `size_figures` says.
-        modes: Mode to images.
-        class_modes: Class to mode to images.
-        findings: The worst first, then by kind.
-        evidence: What the checks looked at; None where no table could be read.
-        left_out: Images whose rows in the table are mistaken: path and place.
-    """
-
-    data: str
+    data: str  # as it was named
     images: int = 0
-    patients: int | None = None
-    classes: dict[str, dict[str, int | None]] = field(default_factory=dict)
-    positive_class: str | None = None
+    patients: int | None = None  # how many; None where they are not known
+    classes: dict[str, dict[str, int | None]] = field(default_factory=dict)  # class to `images` and `patients`
+    positive_class: str | None = None  # of two classes
+    # `given` (with the data, or else drawn) and `folds`, a list of what `split_counts` says
     splits: dict[str, Any] = field(default_factory=lambda: {"given": False, "folds": []})
-    sizes: dict[str, Any] = field(default_factory=dict)
-    modes: dict[str, int] = field(default_factory=dict)
-    class_modes: dict[str, dict[str, int]] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
-    evidence: Evidence | None = None
-    left_out: Mapping[str, ImagePlace | None] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)  # least, median and greatest `height` and `width`, pixels
+    modes: dict[str, int] = field(default_factory=dict)  # mode to images
+    class_modes: dict[str, dict[str, int]] = field(default_factory=dict)  # class to mode to images
+    findings: tuple[Finding, ...] = ()  # the worst first, then by kind
+    evidence: Evidence | None = None  # what the checks looked at; None where no table could be read
+    left_out: Mapping[str, ImagePlace | None] = field(default_factory=dict)  # path and place, of mistaken rows
 
     @property
     def valid(self) -> bool:
@@ -135,12 +108,8 @@ class DataReport:
 def check_data(config: Config, *, progress: Progress | None = None) -> DataReport:
     """Check the images, labels, patients and splits that `config.data` names.
 
-    Args:
-        config: Of which `data`, `splits`, `images`, `model.image_size`, `system.workers` and the seed count.
-        progress: Hears the count.
-
-    Raises:
-        ConfigError: Settings that contradict each other.
+    Of `config`, `data`, `splits`, `images`, `model.image_size`, `system.workers` and the seed count.
+    Raises ConfigError if settings contradict each other.
     """
     table, mistakes = read_leniently(config.data, progress=progress)
     findings = [Finding(mistake.kind, "error", mistake.message, mistake.paths) for mistake in mistakes]
@@ -149,7 +118,11 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
     findings += [Finding(*note_kind(note), note) for note in table.notes if note != NO_PATIENTS]
     workers = usable_cores() if config.system.workers == "auto" else config.system.workers
     records = survey_images(table, workers=workers, window=config.images.window, progress=progress or Progress())
-    folds, refused = _folds(config, table)
+    folds, refused = (), []
+    try:
+        folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=True)
+    except DataError as error:
+        refused.append(Finding("few_patients" if table.splits is None else "splits", "error", str(error)))
     evidence = Evidence(
         table,
         records,
@@ -160,8 +133,19 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         positive_from=table.positive_from if config.data.positive_from is None else config.data.positive_from,
     )
     findings += refused
+    sizes = {}  # of the images as they stand upright, pixels
+    if facts := [record.facts for record in records if record.facts is not None]:
+        sides = np.array([(f.width, f.height) if f.orientation > 4 else (f.height, f.width) for f in facts])
+        for name, values in zip(("height", "width"), sides.T, strict=True):
+            sizes[name] = {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
+        sizes["distinct"] = len(np.unique(sides, axis=0))
     for check in CHECKS:
         findings += check(evidence)
+    # The worst first; within a severity findings of one kind together, as the checks gave them.
+    first: dict[tuple[str, str], int] = {}
+    for number, finding in enumerate(findings):
+        first.setdefault((finding.severity, finding.kind), number)
+    findings.sort(key=lambda f: (SEVERITIES.index(f.severity), first[f.severity, f.kind]))
     return DataReport(
         data=str(config.data.source),
         images=len(set(table.paths)),
@@ -169,49 +153,36 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         classes=class_counts(table),
         positive_class=positive_class(table, config.data),
         splits={"given": table.splits is not None, "folds": split_counts(table, folds)},
-        sizes=size_figures(records),
+        sizes=sizes,
         modes=dict(Counter(record.mode for record in records if not record.problem).most_common()),
         class_modes=evidence.class_modes,
-        findings=_in_order(findings),
+        findings=tuple(findings),
         evidence=evidence,
         left_out=dict(pair for mistake in mistakes for pair in zip(mistake.paths, mistake.places, strict=True)),
     )
 
 
-def _folds(config: Config, table: ImageTable) -> tuple[Sequence[Fold], list[Finding]]:
-    """The folds that training would have; or none, and why."""
-    try:
-        return assign_folds(table, config.splits, seed=config.seed, allow_leakage=True), []
-    except DataError as error:
-        return (), [Finding("few_patients" if table.splits is None else "splits", "error", str(error))]
-
-
-def _in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The worst first; within a severity findings of one kind together, as the checks gave them."""
-    first: dict[tuple[str, str], int] = {}
-    for number, finding in enumerate(findings):
-        first.setdefault((finding.severity, finding.kind), number)
-    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), first[f.severity, f.kind])))
-
-
 @dataclass(frozen=True)
 class DataSplit:
-    """The folds of a data set.
-
-    Attributes:
-        table: The images.
-        folds: As training would have them.
-        positive_class: Of two classes.
-    """
+    """The folds of a data set."""
 
     table: ImageTable
-    folds: tuple[Fold, ...]
-    positive_class: str | None = None
+    folds: tuple[Fold, ...]  # as training would have them
+    positive_class: str | None = None  # of two classes
 
     @property
     def image_root(self) -> Path | None:
         """The folder below which all paths lead to their images; None where there is no such folder."""
-        roots = {_root(path, place) for path, place in zip(self.table.paths, self.table.files, strict=True)}
+        roots = set()
+        for path, place in zip(self.table.paths, self.table.files, strict=True):
+            if place is None:
+                return None
+            if isinstance(place, FilePart) and place.length is None:
+                path = path.rpartition("#")[0] or path  # the number of a frame
+            file, end = str(file_of(place)), os.path.normpath(path)
+            if os.path.isabs(path) or not file.endswith(os.sep + end):  # noqa: PTH117
+                return None
+            roots.add(Path(file[: -len(end) - 1]))
         return roots.pop() if len(roots) == 1 else None
 
     @property
@@ -234,13 +205,8 @@ class DataSplit:
 def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit:
     """The folds that `finetune` has with the same settings; images are not decoded.
 
-    Args:
-        config: Of which `data`, `splits` and the seed count.
-        progress: Hears what is noticed.
-
-    Raises:
-        ConfigError: Settings that contradict each other.
-        DataError: The table or its splits cannot be used.
+    Of `config`, `data`, `splits` and the seed count. Raises ConfigError if settings contradict each other, and
+    DataError if the table or its splits cannot be used.
     """
     progress = progress or Progress()
     table = read_table(config.data, progress=progress)
@@ -256,11 +222,7 @@ def write_split(split: DataSplit, path: Path) -> None:
 
     It has the columns of a run's `folds.csv`: path, label, patient, fold and split; in place of `label`, a table with
     several labels has a column of 1, 0 and -1 (not known) for each. Folds of all repeats are numbered through; a run
-    that reads them takes them for one repeat.
-
-    Raises:
-        ConfigError: A label is named like another column.
-        DiskError, RunError: It cannot be written.
+    that reads them takes them for one repeat. Raises ConfigError if a label is named like another column.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,14 +237,3 @@ def write_split(split: DataSplit, path: Path) -> None:
         rows = fold_rows(table, split.folds)
         header = ("path", *table.classes, "patient", "fold", "split")
         write_rows(path, header, ((name, *of_path[name], *others) for name, _, *others in rows))
-
-
-def _root(path: str, place: ImagePlace | None) -> Path | None:
-    if place is None:
-        return None
-    if isinstance(place, FilePart) and place.length is None:
-        path = path.rpartition("#")[0] or path  # the number of a frame
-    file, end = str(file_of(place)), os.path.normpath(path)
-    if os.path.isabs(path) or not file.endswith(os.sep + end):  # noqa: PTH117
-        return None
-    return Path(file[: -len(end) - 1])

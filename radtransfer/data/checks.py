@@ -1,11 +1,8 @@
-"""One pass over all images that remembers of each what the checks ask for, and no pixels.
+"""What can be wrong with a data set; `radtransfer data check` runs all `CHECKS`.
 
-The decoder is the one that training uses, at full size: two files are the same image when their pixels are.
-
-What can be wrong with a data set; `radtransfer data check` runs all `CHECKS`.
-
-A check is a function of what one pass over the images and their table found, and yields findings; it reads no file. To
-add one, write it here and name it in `CHECKS`. The kinds of its findings, and their severity, begin its docstring.
+One pass over all images, by the decoder that training uses and at full size, remembers of each what the checks ask for.
+A check is a function of that and of the table, and yields findings; it reads no file. To add one, write it here and
+name it in `CHECKS`. The kinds of its findings, and their severity, begin its docstring.
 """
 
 import hashlib
@@ -23,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from radtransfer.data.image_check import MOST, image_contents, miniature, near_identical, read_pixels
+from radtransfer.data.labels import listed
 from radtransfer.data.splits import Fold, frame_identities, image_identities, opposite_rows
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
@@ -31,18 +29,10 @@ from radtransfer.images.refs import FilePart, ImagePlace
 from radtransfer.images.tiff import TiffValues
 from radtransfer.process import Progress, in_parallel, require_keras
 
-LOOK = (8, 9)
-"""Rows and columns of grey values by which images are compared."""
+LOOK = (8, 9)  # rows and columns of grey values by which images are compared
 
-_MODES = {
-    "1": "black and white",
-    "L": "grey",
-    "LA": "grey with alpha",
-    "P": "palette",
-    "PA": "palette",
-    "RGB": "RGB",
-    "RGBA": "RGB with alpha",
-}
+_MODES = {"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette"}
+_MODES |= {"RGBA": "RGB with alpha"}
 
 _REASONS = {
     r"not found|a dangling link": "missing",
@@ -57,35 +47,19 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """What one image is like.
+    """What one image is like."""
 
-    Attributes:
-        problem: Kind of finding that keeps it from being read, such as "truncated"; "" if it can be read, and only then
-            the rest is known.
-        reason: The same in words.
-        facts: How it is stored.
-        mode: How it is coloured: "RGB", "grey", "16-bit grey", "signed 16-bit RGB", "float grey", "DICOM", ….
-        contents: Hash of its bytes; b"" for one of several frames of a file.
-        pixels: Hash of its pixels at full size, upright or not.
-        look: Grey values of 8 rows and 9 columns, uint8; None where there is hardly anything in it.
-        miniature: By which nearly identical images are found, uint8 (64, 64); None likewise.
-        low: Least pixel value before any window, in 0–255 of what its format has; outside it for floats and 32 bits
-            that leave their range.
-        high: Greatest.
-        spread: Standard deviation of a sample of its pixels, in the same unit.
-    """
-
-    problem: str = ""
-    reason: str = ""
-    facts: ImageFacts | None = None
-    mode: str = ""
-    contents: bytes = b""
-    pixels: bytes = b""
-    look: np.ndarray | None = None
-    miniature: np.ndarray | None = None
-    low: float = 0.0
-    high: float = 0.0
-    spread: float = 0.0
+    problem: str = ""  # kind of finding that keeps it from being read; "" if it can be, and only then the rest is known
+    reason: str = ""  # the same in words
+    facts: ImageFacts | None = None  # how it is stored
+    mode: str = ""  # how it is coloured: "RGB", "grey", "16-bit grey", "signed 16-bit RGB", "float grey", "DICOM", …
+    contents: bytes = b""  # hash of its bytes; b"" for one of several frames of a file
+    pixels: bytes = b""  # hash of its pixels at full size, upright or not
+    look: np.ndarray | None = None  # grey values of 8 rows and 9 columns, uint8; None where there is hardly anything
+    miniature: np.ndarray | None = None  # by which nearly identical images are found, uint8 (64, 64); None likewise
+    low: float = 0.0  # least pixel value before any window, in 0–255 of what its format has; floats may leave it
+    high: float = 0.0  # greatest
+    spread: float = 0.0  # standard deviation of a sample of its pixels, in the same unit
 
     @property
     def deep_integers(self) -> bool:
@@ -99,14 +73,7 @@ class ImageRecord:
 
 
 def survey_images(table: ImageTable, *, workers: int, window: str, progress: Progress) -> tuple[ImageRecord, ...]:
-    """Decode every image once.
-
-    Args:
-        table: The images.
-        workers: Images decoded at the same time.
-        window: The setting `images.window`.
-        progress: Hears the count.
-    """
+    """Decode every image once, `workers` at the same time; `window` is the setting `images.window`."""
     require_keras()  # images are decoded by TensorFlow, in threads
     records: list[ImageRecord] = []
     look = partial(survey_image, window=window)
@@ -140,12 +107,18 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
     digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype} {facts.orientation} ".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels))
     step = 1 + max(pixels.shape) // 256
+    grey = pixels
+    if pixels.dtype != np.uint8:
+        grey = ((pixels - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
+    look = np.asarray(Image.fromarray(grey).convert("L").resize(LOOK[::-1], Image.Resampling.BOX))
+    if int(look.max()) - int(look.min()) < 16:  # any two such images look alike
+        look = None
     return ImageRecord(
         facts=replace(facts, notes=tuple(notes)),
         mode=mode,
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=digest.digest(),
-        look=_look(pixels, low, high),
+        look=look,
         miniature=miniature(pixels),
         low=255 - high if facts.inverted else low,
         high=255 - low if facts.inverted else high,
@@ -166,15 +139,6 @@ def _plain(pixels: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def _look(pixels: np.ndarray, low: float, high: float) -> np.ndarray | None:
-    """Grey values of the image made small; None where they are nearly one: any two such images look alike."""
-    if pixels.dtype != np.uint8:
-        pixels = ((pixels - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
-    grey = Image.fromarray(pixels).convert("L").resize(LOOK[::-1], Image.Resampling.BOX)
-    look = np.asarray(grey)
-    return look if int(look.max()) - int(look.min()) >= 16 else None
-
-
 def _mode(place: ImagePlace, facts: ImageFacts) -> str:
     if facts.decoder in ("pixels", "dicom"):
         return {"pixels": "RGB", "dicom": "DICOM"}[facts.decoder]
@@ -187,27 +151,19 @@ def _mode(place: ImagePlace, facts: ImageFacts) -> str:
     return _MODES.get(mode, mode)
 
 
+# An error makes results invalid or stops training, a warning may mislead, a note is good to know.
 SEVERITIES = ("error", "warning", "note")
-"""An error makes results invalid or stops training, a warning may mislead, a note is good to know."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One thing that was found."""
 
-    Attributes:
-        kind: What it is, such as "leak"; one word for all findings of the same sort.
-        severity: One of `SEVERITIES`.
-        message: One sentence for people, with numbers.
-        files: The images it is about, by their paths in the table; none where it is about the whole.
-        patients: The patients it is about, if it is about patients.
-    """
-
-    kind: str
-    severity: Literal["error", "warning", "note"]
-    message: str
-    files: tuple[str, ...] = ()
-    patients: tuple[str, ...] = ()
+    kind: str  # what it is, such as "leak"; one word for all findings of the same sort
+    severity: Literal["error", "warning", "note"]  # one of `SEVERITIES`
+    message: str  # one sentence for people, with numbers
+    files: tuple[str, ...] = ()  # the images it is about, by their paths in the table; none where it is about the whole
+    patients: tuple[str, ...] = ()  # the patients it is about, if it is about patients
 
 
 Findings = Iterator[Finding]
@@ -215,39 +171,26 @@ Findings = Iterator[Finding]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known of a data set.
-
-    Attributes:
-        table: The images.
-        records: What each is like, in the order of `table`.
-        folds: Those that training would have, given or drawn; none where there can be none.
-        image_size: Side of the square that training makes of an image, pixels.
-        skip_bad: Whether training would go on without the images that cannot be read.
-        window: The setting `images.window`.
-        positive_from: The lowest of ordered grades that counts as positive; None where each class counts by itself.
-    """
+    """What is known of a data set."""
 
     table: ImageTable
-    records: Sequence[ImageRecord]
-    folds: Sequence[Fold]
-    image_size: int
-    skip_bad: bool = False
+    records: Sequence[ImageRecord]  # what each is like, in the order of `table`
+    folds: Sequence[Fold]  # those that training would have, given or drawn; none where there can be none
+    image_size: int  # side of the square that training makes of an image, pixels
+    skip_bad: bool = False  # whether training would go on without the images that cannot be read
     window: str = "auto"
-    positive_from: int | None = None
+    positive_from: int | None = None  # the lowest of ordered grades that counts as positive
 
     @cached_property
     def readable(self) -> list[int]:
-        """Rows of the images that can be read."""
         return [row for row, record in enumerate(self.records) if not record.problem]
 
     @cached_property
     def row_of(self) -> dict[str, int]:
-        """Path to a row."""
         return {path: row for row, path in enumerate(self.table.paths)}
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The label of each row as text."""
         return self.table.labels
 
     @cached_property
@@ -261,7 +204,6 @@ class Evidence:
         }
 
     def files(self, rows: Iterable[int]) -> tuple[str, ...]:
-        """The paths of some rows, each once."""
         return tuple(dict.fromkeys(self.table.paths[row] for row in rows))
 
     def values(self, rows: Sequence[int]) -> tuple[float, float]:
@@ -277,7 +219,7 @@ class Evidence:
             if len(names) > 1:
                 found.setdefault(" and ".join(names), []).append(fold.number)
         return "; ".join(
-            f"{names} of fold{'s' * (len(numbers) > 1)} {shortened(map(str, numbers), 6)}"
+            f"{names} of fold{'s' * (len(numbers) > 1)} {listed(map(str, numbers), 6)}"
             for names, numbers in found.items()
         )
 
@@ -285,16 +227,10 @@ class Evidence:
         """How the labels of images which are one contradict each other, in words; "" where they do not."""
         targets = self.table.targets[list(rows)]
         clashing = ((targets == 0).any(axis=0) & (targets == 1).any(axis=0)).nonzero()[0]
-        names = shortened((self.table.classes[column] for column in clashing), 6)
-        if not names:
+        if not clashing.size:
             return ""
+        names = listed((self.table.classes[column] for column in clashing), 6)
         return f"with and without the label {names}" if self.table.task == "multilabel" else f"labelled {names}"
-
-
-def shortened(names: Iterable[str], limit: int = 3) -> str:
-    """Names for a message, the first `limit` of them."""
-    names = list(dict.fromkeys(names))
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def counted(number: int, what: str) -> str:
@@ -303,10 +239,7 @@ def counted(number: int, what: str) -> str:
 
 
 def unreadable(evidence: Evidence) -> Findings:
-    """Missing, empty_file, not_an_image, truncated, corrupt, too_large, unreadable: images that cannot be read.
-
-    Errors, since training stops at them; warnings where it is to go on without them (`--on-bad-image skip`).
-    """
+    """Missing, empty_file, not_an_image, truncated, corrupt, too_large, unreadable: errors, or warnings if skipped."""
     severity = "warning" if evidence.skip_bad else "error"
     for path, record in zip(evidence.table.paths, evidence.records, strict=True):
         if record.problem:
@@ -316,9 +249,8 @@ def unreadable(evidence: Evidence) -> Findings:
 def duplicates(evidence: Evidence) -> Findings:
     """Contradictory_labels (error), leak (error), duplicate (warning): one image several times.
 
-    Two rows are one image if they name one file or frame, or files of the same bytes, or of the same pixels. If its
-    labels differ one is wrong; in two splits of a fold, test figures are too high; otherwise it counts double. Frames
-    of one file are different images, of one patient.
+    Two rows are one image if they name one file or frame, or files of the same bytes, or of the same pixels. Frames of
+    one file are different images, of one patient.
     """
     identities = frame_identities(evidence.table)
     for rows in _same_images(evidence, identities):
@@ -385,15 +317,12 @@ def patients(evidence: Evidence) -> Findings:
     for rows in rows_of.values():
         if crossed := evidence.crossed(rows):
             names = tuple(dict.fromkeys(table.patients[row] for row in rows))
-            message = f"patient {shortened(names)} in {crossed}"
+            message = f"patient {listed(names, 3)} in {crossed}"
             yield Finding("leak", "error", message, evidence.files(rows), names)
 
 
-FEW = 5
-"""Patients of a class in a test set below which its AUC hangs on single ones."""
-
-RATIO = 10
-"""Images of the largest class to those of the smallest from which on a note is due."""
+FEW = 5  # patients of a class in a test set below which its AUC hangs on single ones
+RATIO = 10  # images of the largest class to those of the smallest from which on a note is due
 
 UNEVEN = 1.5
 """Images of the largest training set to those of the smallest above which folds are no repeats of one experiment."""
@@ -404,7 +333,7 @@ def classes(evidence: Evidence) -> Findings:
     table = evidence.table
     known = [column[~np.isnan(column)] for column in table.targets.T]
     if not any(len(values) and values.min() < values.max() for values in known):
-        yield Finding("one_class", "error", f"all images are alike in their labels: {shortened(table.classes)}")
+        yield Finding("one_class", "error", f"all images are alike in their labels: {listed(table.classes, 3)}")
         return
     counts = (table.targets == 1).sum(axis=0)
     if table.task != "multilabel" and counts.max() >= RATIO * counts.min():
@@ -446,18 +375,14 @@ def _questions(evidence: Evidence) -> dict[str, np.ndarray]:
     return {f"grade {limit} or worse": reached * 1.0, f"a grade below {limit}": ~reached * 1.0}
 
 
-NEARLY_CONSTANT = 8
-"""Of the 256 levels: an image whose values span fewer is nearly constant."""
+NEARLY_CONSTANT = 8  # of the 256 levels: an image whose values span fewer is nearly constant
 
 LEAST_SPREAD = 1.0
 """And so is one whose values, in levels, have a smaller standard deviation: a speck on an empty field."""
 
 
 def constant(evidence: Evidence) -> Findings:
-    """Constant (error), nearly_constant (warning): images in which there is nothing that a label could be learnt from.
-
-    Those of more than 8 bits and with little range belong to `value_range`.
-    """
+    """Constant (error), nearly_constant (warning): nothing to learn from; `value_range` looks at more than 8 bits."""
     for row in evidence.readable:
         record, files = evidence.records[row], (evidence.table.paths[row],)
         if record.low == record.high:
@@ -469,22 +394,18 @@ def constant(evidence: Evidence) -> Findings:
             yield Finding("nearly_constant", "warning", f"{span}; look at it", files)
 
 
-BITS = 2
-"""In which the difference hashes of images that look alike may differ."""
-
-DIFFERENCE = 3.5
-"""Mean absolute difference of the grey values, of 255, up to which images look alike."""
+BITS = 2  # in which the difference hashes of images that look alike may differ
+DIFFERENCE = 3.5  # mean absolute difference of the grey values, of 255, up to which images look alike
 
 
 def near_duplicates(evidence: Evidence) -> Findings:
     """Near_duplicate (error or warning): images that look alike.
 
-    Nearly identical images (`survey.near_identical`) of opposite labels in two splits are an error: one label is wrong,
-    or one image trains and tests. In two splits with one label, or with two labels in one split, they are a warning.
-
-    A warning, too, are images whose difference hashes differ in at most two of 64 bits, and their 8×9 grey values by at
-    most `DIFFERENCE` on average. That finds copies with marks drawn in, which correlate less: 37 pairs of BUSI more. It
-    is no error, as among 3,000 synthetic fundus photographs it takes seven pairs of different patients for alike.
+    Nearly identical images (`image_check.near_identical`) of opposite labels in two splits are an error: one label is
+    wrong, or one image trains and tests. In two splits with one label, or with two labels in one split, they are a
+    warning; and so are images whose difference hashes differ in at most two of 64 bits, and their 8×9 grey values by at
+    most `DIFFERENCE` on average, which finds copies with marks drawn in (37 pairs of BUSI more), but also takes seven
+    pairs of patients among 3,000 synthetic fundus photographs for alike.
 
     References:
         Krawetz 2013, Kind of Like That, hackerfactor.com (the hash: is each pixel brighter than its left neighbour?).
@@ -522,8 +443,7 @@ def near_duplicates(evidence: Evidence) -> Findings:
 def similar_pairs(looks: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     """Pairs of 8×9 grey values that look alike, as many as it takes to join all those that hang together.
 
-    Hashes that differ in two bits are equal in at least two of their four bands of 16 bits: only images that share two
-    bands are compared.
+    Hashes that differ in two bits are equal in two or more of four bands of 16 bits; only such images are compared.
     """
     if len(looks) < 2:
         return []
@@ -555,8 +475,7 @@ def _joining_pairs(bucket: np.ndarray, hashes: np.ndarray, images: np.ndarray) -
             waiting += joined
 
 
-LEAST_LEVELS = 32
-"""Of 256, below which all images with more than 8 bits together use a fraction: 12-bit data, mostly."""
+LEAST_LEVELS = 32  # of 256, below which all images with more than 8 bits together use a fraction: 12-bit data, mostly
 
 
 def value_range(evidence: Evidence) -> Findings:
@@ -594,11 +513,8 @@ def value_range(evidence: Evidence) -> Findings:
         yield Finding("range", "warning", message, evidence.files(unit))
 
 
-AREA = 8
-"""Times the median area, or its inverse, from which on a size is unusual."""
-
-ASPECT = 2
-"""The same of width by height: squares of such images are distorted unlike the others."""
+AREA = 8  # times the median area, or its inverse, from which on a size is unusual
+ASPECT = 2  # the same of width by height: squares of such images are distorted unlike the others
 
 
 def sizes(evidence: Evidence) -> Findings:
@@ -624,11 +540,8 @@ def sizes(evidence: Evidence) -> Findings:
         yield Finding("unusual_size", "note", message, evidence.files(np.array(rows)[far].tolist()))
 
 
-FEW_OF_A_MODE = 20
-"""Images of a mode below which that it belongs to one class may be chance."""
-
-SHARE = 0.2
-"""By which the shares of a mode in two classes differ where it tells something of the class."""
+FEW_OF_A_MODE = 20  # images of a mode below which that it belongs to one class may be chance
+SHARE = 0.2  # by which the shares of a mode in two classes differ where it tells something of the class
 
 
 def modes(evidence: Evidence) -> Findings:
@@ -647,10 +560,10 @@ def modes(evidence: Evidence) -> Findings:
         if tells:
             held = (f"{by_class[name].get(mode, 0)} of {totals[name]} {name}" for name in by_class)
             only = f"all {count} are {labels.pop()}; " if len(labels) == 1 else ""
-            message += f": {only}it is {shortened(held, 6)}; possible shortcut: a network may learn the mode instead"
+            message += f": {only}it is {listed(held, 6)}; possible shortcut: a network may learn the mode instead"
         yield Finding("mixed_modes", "warning" if tells else "note", message, evidence.files(rows))
     if turned := [row for row in evidence.readable if records[row].facts.orientation != 1]:
-        tags = shortened((str(records[row].facts.orientation) for row in turned), 8)
+        tags = listed(dict.fromkeys(str(records[row].facts.orientation) for row in turned), 8)
         message = f"{counted(len(turned), 'image')} turned by EXIF orientation ({tags})"
         yield Finding("orientation", "note", message, evidence.files(turned))
     disagreeing: dict[str, list[int]] = {}

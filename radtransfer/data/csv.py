@@ -12,7 +12,7 @@ may share a prefix (`breast_train_fold1.csv`). A table without number (`test.csv
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +62,28 @@ def open_csv(location: str | None) -> tuple[Sheet, Path]:
 
 def table_from_sheet(sheet: Sheet, settings: DataSettings, *, folder: Path) -> ImageTable:
     """The images of a sheet that stands in `folder`, a row per image."""
-    return _SheetReader(sheet, settings).table(folder)
+    reader = _SheetReader(sheet, settings)
+    columns = reader.columns
+    label_notes = reader.leave_out_missing()
+    patients, patient_notes = reader.patients()
+    reader.check_agreement()
+    paths = list(reader.rows_of)
+    targets, classes, class_notes = reader.targets()
+    files, file_notes = find_files(
+        paths, image_root=settings.image_root, table_folder=folder, outside=settings.outside_root
+    )
+    index, splits, split_notes = reader.placed()
+    return ImageTable(
+        paths=tuple(paths[i] for i in index),
+        files=tuple(files[i] for i in index),
+        targets=targets[index],
+        classes=classes,
+        task="multilabel" if columns.form in ("several", "separated") else "multiclass",
+        patients=None if patients is None else tuple(patients[i] for i in index),
+        patients_from="the data set" if columns.patient is None else f"column {sheet.columns[columns.patient]!r}",
+        splits=splits,
+        notes=(*columns.notes, *label_notes, *class_notes, *patient_notes, *split_notes, *file_notes),
+    )
 
 
 class _SheetReader:
@@ -80,29 +101,6 @@ class _SheetReader:
             raise RowsError(f"{found} Fill them in or remove the rows.", missing)
         self.labels = self._read_labels()
 
-    def table(self, folder: Path) -> ImageTable:
-        sheet, columns, settings = self.sheet, self.columns, self.settings
-        label_notes = self._leave_out_missing()
-        patients, patient_notes = self._patients()
-        self._check_agreement()
-        paths = list(self.rows_of)
-        targets, classes, class_notes = self._targets()
-        files, file_notes = find_files(
-            paths, image_root=settings.image_root, table_folder=folder, outside=settings.outside_root
-        )
-        index, splits, split_notes = self._placed()
-        return ImageTable(
-            paths=tuple(paths[i] for i in index),
-            files=tuple(files[i] for i in index),
-            targets=targets[index],
-            classes=classes,
-            task="multilabel" if columns.form in ("several", "separated") else "multiclass",
-            patients=None if patients is None else tuple(patients[i] for i in index),
-            patients_from="the data set" if columns.patient is None else f"column {sheet.columns[columns.patient]!r}",
-            splits=splits,
-            notes=(*columns.notes, *label_notes, *class_notes, *patient_notes, *split_notes, *file_notes),
-        )
-
     def _cell_error(self, rows: Sequence[int], column: int | str, what: str, advice: str = "") -> RowsError:
         """What is wrong with a cell of the first of some rows."""
         name = repr(self.sheet.columns[column]) if isinstance(column, int) else column
@@ -113,7 +111,17 @@ class _SheetReader:
         """What each row says of the labels, comparable between rows; None where the label is missing."""
         sheet, columns = self.sheet, self.columns
         if columns.form in ("class", "separated"):
-            return [self._label(row[columns.labels[0]]) for row in sheet.rows]
+            labels, one = [], columns.form == "class"
+            for row in sheet.rows:
+                cell = row[columns.labels[0]]
+                parts = [written(cell)] if one else separated(cell, self.settings.label_separator)
+                if self.settings.missing_values == "class":
+                    parts = [part or "missing" for part in parts or [""]]
+                elif not parts or any(map(is_missing, parts)):
+                    labels.append(None)
+                    continue
+                labels.append(tuple(sorted(part for part in parts if one or part.casefold() not in NO_FINDING)))
+            return labels
         rows = [tuple(zero_one(row[column]) for column in columns.labels) for row in sheet.rows]
         if wrong := [number for number, cells in enumerate(rows) if not BINARY.issuperset(cells)]:
             column = next(i for i, cell in zip(columns.labels, rows[wrong[0]], strict=True) if cell not in BINARY)
@@ -135,16 +143,7 @@ class _SheetReader:
             )
         return [(names[cells.index("1")],) if any(cells) else None for cells in rows]
 
-    def _label(self, cell: str) -> Labels | None:
-        form = self.columns.form
-        parts = separated(cell, self.settings.label_separator) if form == "separated" else [written(cell)]
-        if self.settings.missing_values == "class":
-            parts = [part or "missing" for part in parts or [""]]
-        elif not parts or any(map(is_missing, parts)):
-            return None
-        return tuple(sorted(part for part in parts if form == "class" or part.casefold() not in NO_FINDING))
-
-    def _leave_out_missing(self) -> list[str]:
+    def leave_out_missing(self) -> list[str]:
         """Refuse rows without a label, or take images without any from `rows_of`; gives a note about them."""
         missing = [row for row, label in enumerate(self.labels) if label is None]
         if not missing:
@@ -169,7 +168,7 @@ class _SheetReader:
             )
         return [f"missing labels: {images - len(self.rows_of)} images without a label are left out ({words})"]
 
-    def _patients(self) -> tuple[Labels | None, list[str]]:
+    def patients(self) -> tuple[Labels | None, list[str]]:
         """The patients, of some images maybe a missing one; None without a column, or where a guessed one is empty."""
         column = self.columns.patient
         if column is None:
@@ -181,12 +180,12 @@ class _SheetReader:
         of_rows = ([cells[row] for row in rows] for rows in self.rows_of.values())
         return tuple(written(next((cell for cell in said if not is_missing(cell)), said[0])) for said in of_rows), []
 
-    def _check_agreement(self) -> None:
+    def check_agreement(self) -> None:
         """All rows of an image that know its label or its patient give it the same."""
         column, patients = self.columns.patient, []
         if column is not None:
             patients = [(text,) if (text := plain(row[column])) else None for row in self.sheet.rows]
-        for what, said in (("labels", self.labels), ("patients", patients)):
+        for name, said in (("labels", self.labels), ("patients", patients)):
             clashes = {
                 path: rows
                 for path, rows in (self.rows_of.items() if said else ())
@@ -194,23 +193,22 @@ class _SheetReader:
             }
             if not clashes:
                 continue
-            rows = [row for found in clashes.values() for row in found]
-            if what == "patients" and not self.settings.allow_alike_patients:
+            what, kind, advice = f"contradictory {name}", f"contradictory_{name}", "Correct the wrong rows."
+            if name == "patients" and not self.settings.allow_alike_patients:
                 keys = ({patient_key(*said[row]) for row in found if said[row]} for found in clashes.values())
                 if all(len(found) == 1 for found in keys):
-                    message = self._clash_message(said, "several spellings of one patient", clashes)
-                    raise RowsError(f"{message} {ALIKE_ADVICE}", rows, kind="patients_alike")
-            message = self._clash_message(said, f"contradictory {what}", clashes)
-            raise RowsError(f"{message} Correct the wrong rows.", rows, kind=f"contradictory_{what}")
+                    what, kind, advice = "several spellings of one patient", "patients_alike", ALIKE_ADVICE
+            path, rows = next(iter(clashes.items()))
+            values = {said[row]: row for row in reversed(rows) if said[row] is not None}
+            sides = [f"{','.join(value) or 'nothing'} in {self.sheet.place(row)}" for value, row in values.items()]
+            count = "1 image has" if len(clashes) == 1 else f"{len(clashes)} images have"
+            raise RowsError(
+                f"{count} {what}, such as {path!r}: {', '.join(reversed(sides))}. {advice}",
+                [row for found in clashes.values() for row in found],
+                kind=kind,
+            )
 
-    def _clash_message(self, said: Sequence[Labels | None], what: str, clashes: Mapping[str, list[int]]) -> str:
-        path, rows = next(iter(clashes.items()))
-        values = {said[row]: row for row in reversed(rows) if said[row] is not None}
-        sides = [f"{','.join(value) or 'nothing'} in {self.sheet.place(row)}" for value, row in values.items()]
-        count = "1 image has" if len(clashes) == 1 else f"{len(clashes)} images have"
-        return f"{count} {what}, such as {path!r}: {', '.join(reversed(sides))}."
-
-    def _targets(self) -> tuple[np.ndarray, Labels, Iterable[str]]:
+    def targets(self) -> tuple[np.ndarray, Labels, Iterable[str]]:
         """Targets, classes, and notes on labels that may mean something else."""
         sheet, form = self.sheet, self.columns.form
         rows = [next(row for row in rows if self.labels[row] is not None) for rows in self.rows_of.values()]
@@ -242,10 +240,13 @@ class _SheetReader:
             notes = (*notes, parts)
         return targets, classes, notes
 
-    def _placed(self) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    def placed(self) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
         """The image of each row of the table to be, its splits, and notes about them."""
         sheet, fold_column, split_columns = self.sheet, self.columns.fold, self.columns.splits
-        said = [(self._fold(row), split) for row, split in zip(sheet.rows, self._splits(), strict=True)]
+        folds = [""] * len(sheet.rows)
+        if fold_column is not None:
+            folds = [None if fold in ("", "-1") else fold for fold in (plain(row[fold_column]) for row in sheet.rows)]
+        said = list(zip(folds, self._splits(), strict=True))
         entries = [[said[row] for row in rows] for rows in self.rows_of.values()]
         repeated = sum(len(entry) - len(set(entry)) for entry in entries)
         notes = [f"{repeated} repeated rows of one image with one label counted once"] if repeated else []
@@ -273,9 +274,9 @@ class _SheetReader:
         return index, splits, [*notes, note]
 
     def _choose_fold_or_split(self, entries: list[list[tuple]]) -> list[str]:
-        """Where every image has one fold, a fold and a split column are two ways to split: keep one in `entries`.
+        """Where every image has one fold, keep one of fold and split in `entries`: the named one, or the split.
 
-        That is the one that the user named, or else the split; with both named, they are splits within folds.
+        With both named, they are splits within folds.
         """
         settings, columns = self.settings, self.sheet.columns
         folds = {fold for image in entries for fold, _ in image} - {None}
@@ -294,40 +295,28 @@ class _SheetReader:
 
     def _splits(self) -> list[str | None]:
         """The split of each row: "" without a split column, None where the cell is missing."""
-        rows, flags = self.sheet.rows, self.columns.splits
+        sheet, rows, flags = self.sheet, self.sheet.rows, self.columns.splits
         if not flags:
             return [""] * len(rows)
-        if "" not in flags:
-            return self._flagged_splits()
-        column = flags[""]
-        cells = [row[column].strip() for row in rows]
-        splits = {cell: None if is_missing(cell) else split for cell, split in split_names(set(cells)).items()}
-        if wrong := [row for row, cell in enumerate(cells) if splits[cell] is None and not is_missing(cell)]:
-            is_fold = plain(cells[wrong[0]]).isdigit()
-            fold = " If it is a fold, name the column with --fold-column." if is_fold else ""
-            received = f"expected train, val or test, received {rows[wrong[0]][column]!r}"
-            raise self._cell_error(wrong, column, received, fold)
-        return [splits[cell] for cell in cells]
-
-    def _flagged_splits(self) -> list[str | None]:
-        """The split of each row by the columns that say whether it is in one."""
-        flags, sheet = self.columns.splits, self.sheet
+        if "" in flags:
+            column = flags[""]
+            cells = [row[column].strip() for row in rows]
+            splits = {cell: None if is_missing(cell) else split for cell, split in split_names(set(cells)).items()}
+            if wrong := [row for row, cell in enumerate(cells) if splits[cell] is None and not is_missing(cell)]:
+                is_fold = plain(cells[wrong[0]]).isdigit()
+                fold = " If it is a fold, name the column with --fold-column." if is_fold else ""
+                received = f"expected train, val or test, received {rows[wrong[0]][column]!r}"
+                raise self._cell_error(wrong, column, received, fold)
+            return [splits[cell] for cell in cells]
+        # Columns that say whether an image is in one split.
+        names, columns = list(flags), list(flags.values())
         other = next((split for split in ("train", "test", "val") if split not in flags), None)
-        rows = [[zero_one(row[column]) for column in flags.values()] for row in sheet.rows]
-        if wrong := [row for row, cells in enumerate(rows) if cells.count("1") > 1 or set(cells) - {"0", "1", ""}]:
-            found = listed(repr(sheet.rows[wrong[0]][column]) for column in flags.values())
-            expected = "expected true or false, and true for one split at most"
-            names = listed(repr(sheet.columns[column]) for column in flags.values())
-            raise self._cell_error(wrong, names, f"{expected}, received {found}")
-        splits = list(flags)
-        return [splits[cells.index("1")] if "1" in cells else other if all(cells) else None for cells in rows]
-
-    def _fold(self, row: Sequence[str]) -> str | None:
-        """The fold that a row names, "" without a column for it, None where it is not assigned."""
-        if self.columns.fold is None:
-            return ""
-        fold = plain(row[self.columns.fold])
-        return None if fold in ("", "-1") else fold
+        cells = [[zero_one(row[column]) for column in columns] for row in rows]
+        if wrong := [row for row, said in enumerate(cells) if said.count("1") > 1 or set(said) - {"0", "1", ""}]:
+            found = listed(repr(rows[wrong[0]][column]) for column in columns)
+            expected = f"expected true or false, and true for one split at most, received {found}"
+            raise self._cell_error(wrong, listed(repr(sheet.columns[column]) for column in columns), expected)
+        return [names[said.index("1")] if "1" in said else other if all(said) else None for said in cells]
 
 
 def rows_message(sheet: Sheet, rows: Sequence[int], what: str, columns: Sequence[int]) -> str:
@@ -355,8 +344,7 @@ _FILE_NAME = re.compile(
     rf"(?:(?P<prefix>.+)[_-])?(?P<split>{_WORDS})(?:[_-]?fold[_-]?(?P<fold>\d+))?\.(?:csv|tsv|txt)", re.IGNORECASE
 )
 
-_FOLD, _SPLIT = "fold of the file", "split of the file"
-"""Columns that say what the file names do."""
+_FOLD, _SPLIT = "fold of the file", "split of the file"  # columns that say what the file names do
 
 
 class SplitTable(NamedTuple):
@@ -392,7 +380,13 @@ def open_fold_tables(location: str | None) -> tuple[Sheet, Path]:
     folds = _folds_of(folder, tables)
     sheets = [read_sheet(table.file) for table in tables]
     # Each column by its name and by which of those of that name it is.
-    positions_in = [{key: place for place, key in enumerate(_numbered(sheet.columns))} for sheet in sheets]
+    positions_in = []
+    for sheet in sheets:
+        seen: Counter[str] = Counter()
+        positions_in.append({})
+        for place, name in enumerate(sheet.columns):
+            positions_in[-1][name, seen[name]] = place
+            seen[name] += 1
     common = [key for key in positions_in[0] if all(key in positions for positions in positions_in)]
     rows, places = [], []
     for table, sheet, positions in zip(tables, sheets, positions_in, strict=True):
@@ -438,13 +432,3 @@ def _folds_of(folder: Path, tables: Sequence[SplitTable]) -> list[int]:
         if len(found) > 1:
             raise DataError(f"{folder} has several {split} tables for fold {fold}: {', '.join(found)}. Keep one.")
     return folds
-
-
-def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Each name, and how many of the same stand before it."""
-    seen: Counter[str] = Counter()
-    numbered = []
-    for name in names:
-        numbered.append((name, seen[name]))
-        seen[name] += 1
-    return numbered

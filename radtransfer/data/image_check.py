@@ -4,13 +4,11 @@ What was found is kept: files that have not changed are not decoded again.
 """
 
 import contextlib
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from radtransfer.config.schema import ImageSettings
+from radtransfer.data.image_files import unchanged_key
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError, RadtransferError
 from radtransfer.files import printable, writing
@@ -26,7 +25,6 @@ from radtransfer.images.refs import (
     SIGNED_SIXTEEN_BITS,
     SIXTEEN_BITS,
     ImagePlace,
-    as_part,
     parse_window,
     read_contents,
     span,
@@ -35,11 +33,8 @@ from radtransfer.process import Progress, in_parallel, require_keras
 from radtransfer.runs.cache import cache_folder, cache_note
 from radtransfer.runs.folder import write_text
 
-_VERSION = 4
-"""Raised whenever more is found out about an image, or more is objected to."""
-
-_MOST = 100
-"""Data sets that are remembered."""
+_VERSION = 4  # raised whenever more is found out about an image, or more is objected to
+_MOST = 100  # data sets that are remembered
 
 
 def recall(
@@ -80,18 +75,12 @@ def remember(
 
 
 def _file(places: Sequence[ImagePlace | None], reading: ImageSettings) -> Path | None:
-    """Named after every file's place, number, size and times; None where one is missing."""
-    digest = hashlib.sha256(f"{_VERSION} {reading.window} {reading.fundus_crop}".encode())
-    for place in places:
-        if place is None:
-            return None
-        try:
-            status = as_part(place).path.stat()
-        except OSError:
-            return None
-        times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-        digest.update(f"{place} {times}\n".encode())
-    return cache_folder() / "checked" / f"{digest.hexdigest()[:32]}.json"
+    """Where the facts of these files are kept; None where one is missing."""
+    if None in places:
+        return None
+    with contextlib.suppress(OSError):
+        key = unchanged_key(places, f"{_VERSION} {reading.window} {reading.fundus_crop}")
+        return cache_folder() / "checked" / f"{key}.json"
 
 
 class BadImage(NamedTuple):
@@ -103,28 +92,12 @@ class BadImage(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckedImages:
-    """The images that can be read, and those that cannot.
+    """The images that can be read, and those that cannot."""
 
-    Attributes:
-        table: The readable images.
-        facts: How each of them is stored, in the order of `table`.
-        bad: The others.
-        near_identical: Sets of rows of `table` whose images are nearly identical.
-    """
-
-    table: ImageTable
-    facts: tuple[ImageFacts, ...]
-    bad: tuple[BadImage, ...]
-    near_identical: Sequence[Sequence[int]] = ()
-
-
-class _Finding(NamedTuple):
-    """What was found in one image: its facts or the reason, the 16-bit values it spans, if any, and its miniature."""
-
-    facts: ImageFacts | None
-    reason: str = ""
-    values: tuple[float, float] | None = None
-    miniature: np.ndarray | None = None
+    table: ImageTable  # the readable images
+    facts: tuple[ImageFacts, ...]  # how each of them is stored, in the order of `table`
+    bad: tuple[BadImage, ...]  # the others
+    near_identical: Sequence[Sequence[int]] = ()  # sets of rows of `table` whose images are nearly identical
 
 
 def check_images(
@@ -136,21 +109,11 @@ def check_images(
     reading: ImageSettings | None = None,
     progress: Progress | None = None,
 ) -> CheckedImages:
-    """Decode every image once; find all that are missing, empty, corrupt, truncated or too large.
+    """Decode every image once, `workers` at a time; find all that are missing, empty, corrupt, truncated or too large.
 
-    Images that were all found good before are not decoded again as long as no file has changed.
-
-    Args:
-        table: The images.
-        workers: Images decoded at the same time.
-        on_bad_image: Raise, or go on without them and say so.
-        reading: How they are read; default: stretched.
-        report_file: Gets a line of path, tab and reason for each bad image; removed if there are none. None for
-            no such file.
-        progress: Hears the count and what was noticed.
-
-    Raises:
-        DataError: There are bad images and they are not to be skipped, or no image is left.
+    Images that were all found good before are not decoded again as long as no file has changed. Bad ones raise
+    DataError, or are left out if `on_bad_image` is "skip" and others are left; `report_file` gets a line of path, tab
+    and reason for each, and is removed if there are none.
     """
     progress, reading = progress or Progress(), reading or ImageSettings()
     known = recall(table.files, reading)
@@ -159,48 +122,49 @@ def check_images(
         progress.note(f"all {len(table)} images were checked before, and no file has changed since")
         return CheckedImages(table, known[0], (), known[1])
     require_keras()  # images are decoded by TensorFlow, in threads
+
+    def examine(place: ImagePlace | None) -> tuple | str:
+        try:
+            return "not found" if place is None else examine_image(place, reading)
+        except BadImageError as error:
+            return error.reason
+
     findings = []
-    look = partial(_check, reading=reading)
-    with closing(in_parallel(look, table.files, workers=workers)) as batches:
+    with closing(in_parallel(examine, table.files, workers=workers)) as batches:
         for batch in batches:
             findings += batch
             progress.count("images checked", len(findings), len(table))
-    bad = [
-        BadImage(path, finding.reason)
-        for path, finding in zip(table.paths, findings, strict=True)
-        if finding.facts is None
-    ]
+    bad = [BadImage(path, found) for path, found in zip(table.paths, findings, strict=True) if isinstance(found, str)]
     _report(bad, report_file)
     if bad and (on_bad_image == "error" or len(bad) == len(table)):
         raise DataError(_message(bad, len(table), report_file))
     if bad:
         where = f"; see {report_file}" if report_file else ""
         progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out{where}")
-    disagreeing = Counter(note for finding in findings if finding.facts for note in finding.facts.notes)
+    good = [found for found in findings if not isinstance(found, str)]
+    facts = tuple(found[0] for found in good)
+    disagreeing = Counter(note for fact in facts for note in fact.notes)
     notes = [
         f"header and pixels disagree in {count} of {len(findings)} images: {n}" for n, count in disagreeing.items()
     ]
-    notes += _unused_depth(findings)
+    spans: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for fact, values, _ in good:
+        if values is not None:
+            spans.setdefault(fact.levels, []).append(values)
+    for (first, last), values in spans.items():
+        low, high = min(least for least, _ in values), max(greatest for _, greatest in values)
+        if high - low < 65536 // 8:  # 12-bit data, mostly
+            notes.append(
+                f"the {len(values)} 16-bit images use only the values {low:g} to {high:g} of {first:.0f} to "
+                f"{last:.0f}, so they have little contrast; --window minmax or --window CENTRE,WIDTH gives them more"
+            )
     for note in notes:
         progress.note(note)
-    readable = np.array([finding.facts is not None for finding in findings])
-    facts = tuple(finding.facts for finding in findings if finding.facts is not None)
-    alike = near_identical([finding.miniature for finding in findings if finding.facts is not None])
-    if not bad and not notes:
-        note = remember(table.files, reading, facts, alike)
-        if note:
-            progress.note(note)
+    alike = near_identical([found[2] for found in good])
+    if not bad and not notes and (note := remember(table.files, reading, facts, alike)):
+        progress.note(note)
+    readable = np.array([not isinstance(found, str) for found in findings])
     return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad), alike)
-
-
-def _check(place: ImagePlace | None, reading: ImageSettings) -> _Finding:
-    if place is None:
-        return _Finding(None, "not found")
-    try:
-        facts, values, small = examine_image(place, reading)
-    except BadImageError as error:
-        return _Finding(None, error.reason)
-    return _Finding(facts, values=values, miniature=small)
 
 
 def _report(bad: Sequence[BadImage], report_file: Path | None) -> None:
@@ -227,36 +191,14 @@ def _message(bad: Sequence[BadImage], total: int, report_file: Path | None) -> s
     return f"{len(bad)} of {total} images cannot be read: {shown}{more}.{full}{some_missing} {advice}{skip}."
 
 
-def _unused_depth(findings: Sequence[_Finding]) -> list[str]:
-    """A note where all 16-bit images together use less than an eighth of their range: 12-bit data, mostly."""
-    spans: dict[tuple[float, float], list[tuple[float, float]]] = {}
-    for finding in findings:
-        if finding.facts is not None and finding.values is not None:
-            spans.setdefault(finding.facts.levels, []).append(finding.values)
-    notes = []
-    for (first, last), values in spans.items():
-        low, high = min(span[0] for span in values), max(span[1] for span in values)
-        if high - low < 65536 // 8:
-            notes.append(
-                f"the {len(values)} 16-bit images use only the values {low:g} to {high:g} of {first:.0f} to "
-                f"{last:.0f}, so they have little contrast; --window minmax or --window CENTRE,WIDTH gives them more"
-            )
-    return notes
-
-
-SIDE = 64
-"""Of the miniature, pixels."""
+SIDE = 64  # of the miniature, pixels
 
 
 CORRELATION = 0.98
 
 
-MOST = 100_000
-"""Images of which all pairs are compared: a few minutes on two cores, and 0.4 GB. Of more, none are."""
-
-
-_LEAST_RANGE = 16
-"""A miniature of 8 bits whose values span less shows nothing, and would look like any other such."""
+MOST = 100_000  # images of which all pairs are compared: a few minutes on two cores, and 0.4 GB. Of more, none are
+_LEAST_RANGE = 16  # a miniature of 8 bits whose values span less shows nothing, and would look like any other such
 
 
 _CHUNK = 512
@@ -309,26 +251,16 @@ def near_identical(miniatures: Sequence[np.ndarray | None]) -> list[list[int]]:
     return sorted(known[group].tolist() for group in groups if len(group) > 1)
 
 
-_SIDE = 256
-"""Pixels of the longer side that are looked at."""
-
-
-_DARK = 0.15
-"""Of the bright level, a fraction: the background is below."""
-
-
-_LEAST = 0.2
-"""Of the image, a fraction: what is smaller is not the disc."""
+_SIDE = 256  # pixels of the longer side that are looked at
+_DARK = 0.15  # of the bright level, a fraction: the background is below
+_LEAST = 0.2  # of the image, a fraction: what is smaller is not the disc
 
 
 def retina_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
     """Top, left, height and width of the disc, or None where there is no dark background around one disc.
 
     The disc is the largest connected area brighter than 15 % of the image's bright level (its 90th percentile);
-    text and reflections beside it do not count.
-
-    Args:
-        pixels: (height, width, 3), of any range.
+    text and reflections beside it do not count. `pixels` are (height, width, 3), of any range.
     """
     from scipy import ndimage
 
@@ -353,8 +285,7 @@ def retina_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
 def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tuple[ImageFacts, ...]:
     """How images that were checked before are stored; they are decoded only where the way of reading asks for it.
 
-    Raises:
-        BadImageError: One cannot be read.
+    Raises BadImageError if one cannot be read.
     """
     facts = tuple(map(inspect_image, places))
     if reading.fundus_crop or any(fact.deep for fact in facts):
@@ -368,12 +299,8 @@ def read_pixels(
 ) -> np.ndarray:
     """The pixels of an image by the decoder that training uses, not turned.
 
-    Args:
-        place: Where it lies.
-        facts: From `inspect_image`.
-        window: The setting `images.window`.
-        ratio: A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8.
-        notes: Gets in what header and pixels disagree.
+    A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8. `window` is the setting `images.window`; `notes` gets what
+    header and pixels disagree in.
 
     Returns:
         (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for what TensorFlow does not read.
@@ -405,19 +332,13 @@ def examine_image(
 
     Returns:
         The facts, the smallest and largest value of an image that is taken at the full range of 16 bits, and the
-        miniature by which nearly identical images are found.
-
-    Raises:
-        BadImageError: It cannot be read.
+        miniature by which nearly identical images are found. Raises BadImageError if it cannot be read.
     """
     facts = inspect_image(place)
     ratio = 1
     if facts.decoder == "jpeg":  # the miniature needs its pixels; a disc is looked for in an eighth, whatever the size
-        ratio = (
-            8
-            if reading.fundus_crop
-            else max(r for r in (8, 4, 2, 1) if r == 1 or min(facts.height, facts.width) >= r * SIDE)
-        )
+        ratios = [ratio for ratio in (1, 2, 4, 8) if ratio == 1 or min(facts.height, facts.width) >= ratio * SIDE]
+        ratio = 8 if reading.fundus_crop else ratios[-1]
     stored = facts.deep and facts.decoder == "pillow"
     notes: list[str] = []
     pixels = (
@@ -428,19 +349,15 @@ def examine_image(
     facts, values = replace(facts, notes=tuple(notes)), None
     if stored or facts.decoder == "png16":
         values = float(pixels.min()), float(pixels.max())
-        facts = replace(facts, levels=_levels(facts, values, reading))
+        # What becomes 0 and 255: by itself what the format has, or all that is there where it is more.
+        low, high = facts.levels
+        auto = facts.levels if low <= values[0] and values[1] <= high else span(*values)
+        facts = replace(facts, levels=parse_window(reading.window).levels(*values, auto=auto))
     if reading.fundus_crop and (box := retina_box(pixels)):
         top, left, height, width = (ratio * value for value in box)  # in pixels of the whole
         facts = replace(facts, disc=(top, left, min(height, facts.height - top), min(width, facts.width - left)))
     noted = reading.window == "auto" and facts.levels in (SIXTEEN_BITS, SIGNED_SIXTEEN_BITS)
     return facts, values if noted else None, miniature(pixels)
-
-
-def _levels(facts: ImageFacts, values: tuple[float, float], reading: ImageSettings) -> tuple[float, float]:
-    """What becomes 0 and 255; by itself what the format has, or all that is there where it is more."""
-    low, high = facts.levels
-    auto = facts.levels if low <= values[0] and values[1] <= high else span(*values)
-    return parse_window(reading.window).levels(*values, auto=auto)
 
 
 def image_contents(place: ImagePlace) -> bytes:

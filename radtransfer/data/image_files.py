@@ -1,6 +1,7 @@
 """Find images on disk: walk a folder, and resolve the paths that tables bring from other machines."""
 
 import errno
+import hashlib
 import os
 import re
 import unicodedata
@@ -174,20 +175,12 @@ def _walk(
 
 @dataclass(frozen=True)
 class FileIndex:
-    """The files below a folder by every end of their paths.
-
-    Attributes:
-        root: The folder.
-        files: Their paths relative to it.
-        by_end: "c.png", "b/c.png" and "a/b/c.png" to the first two files that end so; images also without
-            suffix, as tables such as EyePACS' name them ("10_left").
-        leaving: Links that lead out of the folder and were not followed.
-    """
+    """The files below a folder by every end of their paths."""
 
     root: Path
-    files: tuple[str, ...]
-    by_end: dict[str, list[str]]
-    leaving: Sequence[str] = ()
+    files: tuple[str, ...]  # their paths relative to it
+    by_end: dict[str, list[str]]  # "c.png", "b/c.png" … to the first two files that end so; images also without suffix
+    leaving: Sequence[str] = ()  # links that lead out of the folder and were not followed
 
     def find(self, path: str) -> Path | None:
         """The file that shares the longest end with `path`, at least the file name."""
@@ -224,14 +217,8 @@ def find_files(
     table's folder). Otherwise it comes from another machine and goes by its longest matching end, at least by
     its file name, anywhere below the root. `x.dcm#3`, where no file is called so, is frame 3 of `x.dcm`.
 
-    A root that was named holds every image: neither "..", nor an absolute path, nor a link leads out of it. Without
-    one, paths and links are taken as the table has them, and the search alone does not leave the folder by a link.
-
-    Args:
-        paths: Unique paths, as the table writes them.
-        image_root: `--image-root`.
-        table_folder: The folder that holds the table.
-        outside: Whether they may lead out of the root all the same.
+    A root that was named holds every image: unless `outside`, neither "..", nor an absolute path, nor a link leads out
+    of it. Without one, paths and links are taken as the table has them; the search alone does not follow links out.
     """
     root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()
     if not root.is_dir():
@@ -244,21 +231,54 @@ def find_files(
     files: list[ImagePlace | None] = [_as_written(path, root, inside=inside) for path in paths]
     frames = {i: _FRAME.fullmatch(path) for i, path in enumerate(paths) if files[i] is None}
     for i, match in frames.items():
-        files[i] = match and _frame(_as_written(match["file"], root, inside=inside), match)
-    foreign = [i for i in frames if files[i] is None]
-    if not foreign:
-        _check_inside(paths, files, root, inside=inside)
-        return files, ()
-    index = index_files(root, outside=outside)
-    for i in foreign:
-        match = frames[i]
-        files[i] = _frame(index.find(match["file"]), match) if match else index.find(paths[i])
-    _check_distinct(paths, files, foreign)
-    _check_inside(paths, files, root, inside=inside)
-    missing = [paths[i] for i in foreign if files[i] is None]
-    found = len(foreign) - len(missing)
-    notes = [f"{links_note(root, index.leaving)}, not followed without --outside-root"] if index.leaving else []
-    return files, (*(_notes(index, found) if found else ()), *_near_note(index, missing), *(notes if missing else ()))
+        if match and (file := _as_written(match["file"], root, inside=inside)):
+            files[i] = FilePart(file, frame=int(match["frame"]) - 1)
+    notes: list[str] = []
+    if foreign := [i for i in frames if files[i] is None]:
+        index = index_files(root, outside=outside)
+        for i in foreign:
+            file = index.find(frames[i]["file"] if frames[i] else paths[i])
+            files[i] = FilePart(file, frame=int(frames[i]["frame"]) - 1) if file and frames[i] else file
+        guessed, owner = set(foreign), {}
+        for i, file in enumerate(files):
+            other = i if file is None else owner.setdefault(file, i)
+            if other != i and (i in guessed or other in guessed):
+                raise DataError(
+                    f"{paths[other]!r} and {paths[i]!r} both lead to {file_of(file)}, found by its name. "
+                    "Give the --image-root that holds both, or correct the paths in the table."
+                )
+        missing = [paths[i] for i in foreign if files[i] is None]
+        if found := len(foreign) - len(missing):
+            images = sum(is_image_name(file.rpartition("/")[2]) for file in index.files)
+            others = len(index.files) - images
+            ignored = f"; files that are not images, ignored: {others}" if others else ""
+            notes.append(f"{found} images found by file name among the {images} in {root}{ignored}")
+        notes += _near_note(index, missing)
+        if missing and index.leaving:
+            notes.append(f"{links_note(root, index.leaving)}, not followed without --outside-root")
+    real, out = os.path.join(os.path.realpath(root), ""), []  # noqa: PTH118
+    for path, file in zip(paths, files, strict=True) if inside else ():
+        there = _as_written(path, root, inside=False) if file is None else file_of(file)
+        if there is not None and not is_dangling(there) and not os.path.realpath(there).startswith(real):
+            out.append((path, there))
+    if out:
+        path, there = out[0]
+        raise DataError(
+            f"{len(out)} paths of the table lead out of --image-root {root}, such as {path!r} to "
+            f"{os.path.realpath(there)}. Name a folder that holds all images, correct the paths, or allow it with "
+            "--outside-root."
+        )
+    return files, tuple(notes)
+
+
+def unchanged_key(places: Iterable[ImagePlace], prefix: str = "") -> str:
+    """A key of these files, which changes with the place, number, size and times of each; OSError if one is missing."""
+    digest = hashlib.sha256(prefix.encode())
+    for place in places:
+        status = file_of(place).stat()
+        times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        digest.update(f"{place} {times}\n".encode())
+    return digest.hexdigest()[:32]
 
 
 def image_identity(path: str, place: ImagePlace | None) -> Hashable:
@@ -274,11 +294,6 @@ def image_identity(path: str, place: ImagePlace | None) -> Hashable:
     return (facts.st_dev, facts.st_ino, part.offset) if facts.st_ino else path
 
 
-def _frame(file: Path | None, match: re.Match) -> FilePart | None:
-    """The frame of `file` that a name ends with, None where there is no such file."""
-    return None if file is None else FilePart(file, frame=int(match["frame"]) - 1)
-
-
 def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
     """The file at `path`; with `inside`, it must be written as one below the root."""
     for text in dict.fromkeys((path, path.replace("\\", "/"), os.path.expanduser(path))):  # noqa: PTH111
@@ -289,50 +304,10 @@ def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
     return None
 
 
-def _check_inside(paths: Sequence[str], files: Sequence[ImagePlace | None], root: Path, *, inside: bool) -> None:
-    """See that no link leads out of the root, and no path that was found nowhere below it leads to a file elsewhere."""
-    if not inside:
-        return
-    real = os.path.join(os.path.realpath(root), "")  # noqa: PTH118
-    out = []
-    for path, file in zip(paths, files, strict=True):
-        there = _as_written(path, root, inside=False) if file is None else file_of(file)
-        if there is not None and not is_dangling(there) and not os.path.realpath(there).startswith(real):
-            out.append((path, there))
-    if out:
-        path, there = out[0]
-        raise DataError(
-            f"{len(out)} paths of the table lead out of --image-root {root}, such as {path!r} to "
-            f"{os.path.realpath(there)}. Name a folder that holds all images, correct the paths, or allow it with "
-            "--outside-root."
-        )
-
-
 def _ends(path: str) -> Iterator[str]:
     """The ends of a path of any system, the longest first; letters with accents in one spelling of two."""
     parts = [part for part in unicodedata.normalize("NFC", path).replace("\\", "/").split("/") if part]
     return ("/".join(parts[start:]) for start in range(len(parts)))
-
-
-def _check_distinct(paths: Sequence[str], files: Sequence[ImagePlace | None], foreign: Sequence[int]) -> None:
-    """A file name found for two different images is not the image of both."""
-    guessed, owner = set(foreign), {}
-    for i, file in enumerate(files):
-        if file is None:
-            continue
-        other = owner.setdefault(file, i)
-        if other != i and (i in guessed or other in guessed):
-            raise DataError(
-                f"{paths[other]!r} and {paths[i]!r} both lead to {file_of(file)}, found by its name. "
-                "Give the --image-root that holds both, or correct the paths in the table."
-            )
-
-
-def _notes(index: FileIndex, found: int) -> tuple[str, ...]:
-    images = sum(is_image_name(file.rpartition("/")[2]) for file in index.files)
-    others = len(index.files) - images
-    ignored = f"; files that are not images, ignored: {others}" if others else ""
-    return (f"{found} images found by file name among the {images} in {index.root}{ignored}",)
 
 
 def _near_note(index: FileIndex, missing: Sequence[str]) -> tuple[str, ...]:

@@ -1,11 +1,10 @@
-"""A folder with one sub-folder per class, or with `train`, `val` and `test` folders that hold class folders.
+"""Image folders, and tables that `readers.read_table` does not give: without labels, or of tables with mistakes.
 
-Deeper sub-folders belong to their class; split folders are one fixed split; other files are ignored.
-
-Tables that `readers.read_table` does not give: of images that need no labels, and of tables that have mistakes.
+An image folder has one sub-folder per class, or `train`, `val` and `test` folders that hold class folders. Deeper
+sub-folders belong to their class; split folders are one fixed split; other files are ignored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +30,8 @@ from radtransfer.errors import DataError, near_path
 from radtransfer.images.files import format_by_name
 from radtransfer.images.refs import ImagePlace
 from radtransfer.process import Progress
+
+TABLES = (".csv", ".tsv")  # how the name of a table ends
 
 _EXPECTED = "expected one sub-folder of images per class, or train/ val/ test/ folders that hold such"
 
@@ -60,9 +61,23 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     tops = [root / name for name in splits] or [root]
     folders = {entry.name for top in tops for entry in top.iterdir() if entry.is_dir()}
     empty = sorted(name for name in folders - set(labels) if not name.startswith((".", "__")))
-    left_out = list(_left_out(root, others, empty))
+    unread = [file for file in others if format_by_name(file.rpartition("/")[2])]
+    links = [file for file in set(others) - set(unread) if is_dangling(root / file)]
+    left_out = [note] if (note := unread_note(unread)) else []
+    if links:
+        left_out.append(f"links that lead nowhere, ignored: {len(links)}, such as {min(links)!r}")
+    if ignored := len(others) - len(unread) - len(links):
+        left_out.append(f"files that are not images, ignored: {ignored}")
+    if empty:
+        left_out.append(f"folders without an image that is read, which are no classes: {listed(map(repr, empty))}")
     if len(set(labels)) < 2:
-        raise DataError(_one_class(root, labels, [*images, *others], left_out))
+        found = f"found one class: {labels[0]} ({len(labels)} images)" if labels else ""
+        if not labels:
+            count = sum(map(is_image_name, [*images, *others]))
+            found = f"found {count} images in the folder itself and none in sub-folders"
+            tables = sorted(file for file in [*images, *others] if file.endswith(TABLES) and "/" not in file)
+            left_out += [f"to read a table, give it: --data {root / tables[0]}"] if tables else []
+        raise DataError("; ".join([f"{root}: {_EXPECTED}; {found}", *left_out]) + ".")
     targets, classes = one_hot(labels)
     notes = [f"one fixed split from the folders {listed(sorted(splits))}"] if splits else []
     if outside := sorted(set(images) - set(kept)):
@@ -80,48 +95,15 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     )
 
 
-def _left_out(root: Path, others: Sequence[str], empty: Sequence[str]) -> Iterator[str]:
-    """A note for each sort of files that are no images, and on the folders that are no classes for want of images."""
-    unread = [file for file in others if format_by_name(file.rpartition("/")[2])]
-    links = [file for file in set(others) - set(unread) if is_dangling(root / file)]
-    if note := unread_note(unread):
-        yield note
-    if links:
-        yield f"links that lead nowhere, ignored: {len(links)}, such as {min(links)!r}"
-    if ignored := len(others) - len(unread) - len(links):
-        yield f"files that are not images, ignored: {ignored}"
-    if empty:
-        yield f"folders without an image that is read, which are no classes: {listed(map(repr, empty))}"
-
-
-def _one_class(root: Path, labels: Sequence[str], files: Sequence[str], hints: Sequence[str]) -> str:
-    if labels:
-        found = f"found one class: {labels[0]} ({len(labels)} images)"
-    else:
-        tables = sorted(file for file in files if file.endswith((".csv", ".tsv")) and "/" not in file)
-        images = sum(map(is_image_name, files))
-        found = f"found {images} images in the folder itself and none in sub-folders"
-        hints = [*hints, *([f"to read a table, give it: --data {root / tables[0]}"] if tables else [])]
-    return "; ".join([f"{root}: {_EXPECTED}; {found}", *hints]) + "."
-
-
-TABLES = (".csv", ".tsv")
-"""How the name of a table ends."""
-
 _OPENED = {"csv_table": open_csv, "fold_directory": open_fold_tables}
 
 
 def list_images(names: Sequence[str], settings: DataSettings, *, unread: bool = True) -> ImageTable:
     """Every image of the files, folders and tables in `names`, each path once; a table without classes.
 
-    Args:
-        names: Images, folders that are searched with all below them, and CSV files with a column of paths.
-        settings: Of which those count that say how paths, patients and frames are found.
-        unread: Whether files of folders in a format that is known and not read are listed, to fail by name; else a note
-            counts them.
-
-    Raises:
-        DataError: A name is neither, a folder holds no image, or a table has no column of paths.
+    Names are images, folders that are searched with all below them, and CSV files with a column of paths. With `unread`
+    files of folders in a format that is known and not read are listed, to fail by name; else a note counts them.
+    Raises DataError if a name is neither, a folder holds no image, or a table has no column of paths.
     """
     return _ImageList(settings).add(*names, unread=unread).table()
 
@@ -129,9 +111,7 @@ def list_images(names: Sequence[str], settings: DataSettings, *, unread: bool = 
 def read_images(settings: DataSettings, *, progress: Progress | None = None) -> ImageTable:
     """Every image of the data set that `settings.source` names; without classes where its labels cannot be read.
 
-    Raises:
-        ConfigError: No source, or settings that contradict each other.
-        DataError: Nothing usable is there, or labels that the settings ask for.
+    Errors as of `read_table`, for labels only where the settings ask for them.
     """
     try:
         return read_table(settings, progress=progress)
@@ -171,7 +151,20 @@ class _ImageList:
         for name in names:
             path = Path(name).expanduser()
             if path.is_dir():
-                self._add_folder(name, path, unread=unread)
+                images, others = images_below(path, outside=self._settings.outside_root)
+                others = [file for file in others if format_by_name(file.rpartition("/")[2])]
+                note = unread_note(others)
+                if unread:
+                    images = sorted({*images, *others})
+                elif note:
+                    self._notes.append(note)
+                if not images:
+                    found = f" Found: {note}." if note else ""
+                    raise DataError(
+                        f"{name} holds no images. Expected image files in it or in folders below it.{found}"
+                    )
+                for file in images:
+                    self._images.setdefault(str(Path(name) / file), ((path / file).absolute(), ""))
             elif path.suffix.lower() in TABLES and path.is_file():
                 self.add_sheet(read_sheet(path), path.parent)
             else:
@@ -201,20 +194,6 @@ class _ImageList:
             self._images.setdefault(path, (place, patients[path]))
         return patient
 
-    def _add_folder(self, name: str, folder: Path, *, unread: bool) -> None:
-        images, others = images_below(folder, outside=self._settings.outside_root)
-        others = [file for file in others if format_by_name(file.rpartition("/")[2])]
-        note = unread_note(others)
-        if unread:
-            images = sorted({*images, *others})
-        elif note:
-            self._notes.append(note)
-        if not images:
-            found = f" Found: {note}." if note else ""
-            raise DataError(f"{name} holds no images. Expected image files in it or in folders below it.{found}")
-        for file in images:
-            self._images.setdefault(str(Path(name) / file), ((folder / file).absolute(), ""))
-
     def table(self) -> ImageTable:
         check_names(self._images)
         places, patients = zip(*self._images.values(), strict=True)
@@ -232,26 +211,18 @@ class _ImageList:
 
 
 class Mistake(NamedTuple):
-    """What `read_table` would refuse.
+    """What `read_table` would refuse."""
 
-    Attributes:
-        message: In words.
-        kind: "table", or more exactly "contradictory_labels", "contradictory_patients", "missing_labels",
-            "missing_patients", "label_column", "patients_alike" or "patients_rounded".
-        paths: Of the images it is about, if it is about some.
-        places: Where each of them is, None where it was not found.
-    """
-
-    message: str
-    kind: str = "table"
-    paths: tuple[str, ...] = ()
-    places: tuple[ImagePlace | None, ...] = ()
+    message: str  # in words
+    kind: str = "table"  # or more exactly, such as "contradictory_labels", "missing_patients" or "patients_alike"
+    paths: tuple[str, ...] = ()  # of the images it is about, if it is about some
+    places: tuple[ImagePlace | None, ...] = ()  # where each of them is, None where it was not found
 
 
 def read_leniently(
     settings: DataSettings, *, progress: Progress | None = None
 ) -> tuple[ImageTable | None, list[Mistake]]:
-    """The images of a data set without the rows that are mistaken; None where nothing can be made of it.
+    """The images of a data set without the rows that are mistaken (None where nothing can be made of it), and mistakes.
 
     `read_table` stops at the first mistake, as training must; a check wants them all.
     """

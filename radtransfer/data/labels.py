@@ -1,5 +1,6 @@
 """Labels as text become targets, classes and a task."""
 
+import contextlib
 import functools
 import re
 import unicodedata
@@ -26,14 +27,12 @@ _MISSING = re.compile(
 _YES_NO = {"true": "1", "yes": "1", "t": "1", "y": "1", "false": "0", "no": "0", "f": "0", "n": "0"}
 _YES_NO |= {f"{number},{zeros}": number for number in ("1", "0", "-1") for zeros in ("0", "00")}
 
-BINARY = frozenset({"0", "1", "-1", ""})
-"""What a column of a multi-label table may hold, after `zero_one`."""
+BINARY = frozenset({"0", "1", "-1", ""})  # what a column of a multi-label table may hold, after `zero_one`
 
 NO_FINDING = frozenset({"no finding", "no findings", "no abnormality", "no abnormalities"})
 """What says in a list of labels, in any case, that the image has none of them."""
 
-SEPARATORS = "|;,/+&"
-"""What most often stands between the labels in one cell."""
+SEPARATORS = "|;,/+&"  # what most often stands between the labels in one cell
 
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""")
 _WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*")
@@ -41,13 +40,7 @@ _INTEGER = re.compile(r"[+-]?\d+")
 
 
 class RowsError(DataError):
-    """Rows of a table that are mistaken; without them the others may be right.
-
-    Args:
-        message: What is wrong.
-        rows: Numbers of the rows, from 0; none where the table as a whole is mistaken.
-        kind: What it is called in a report.
-    """
+    """Rows of a table (none: all of it) that are mistaken; `kind` is what a report calls it."""
 
     def __init__(self, message: str, rows: Sequence[int], *, kind: str = "table"):
         self.rows, self.kind = tuple(rows), kind
@@ -60,7 +53,7 @@ def is_missing(cell: str) -> bool:
 
 
 def written(cell: str) -> str:
-    """A cell without spaces around it; "1.0" and other whole floats as integers.
+    """A cell without spaces around it; "1.0" as "1".
 
     Spreadsheets and pandas write integers as floats as soon as one cell of the column is empty.
     """
@@ -108,10 +101,7 @@ def separated(cell: str, separator: str) -> list[str]:
 
 
 def joined_labels(classes: Iterable[str]) -> str | None:
-    """A note where classes seem to be several labels in one cell; None where they do not.
-
-    They do if they are lists, or hold a separator and what it separates stands in other classes too.
-    """
+    """A note where classes are lists, or hold a separator and what it separates stands in other classes too."""
     classes = sorted(classes)
     for separator in SEPARATORS:
         parts = {name: [part.strip() for part in name.split(separator)] for name in classes}
@@ -130,13 +120,15 @@ def joined_labels(classes: Iterable[str]) -> str | None:
 def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
     """Check that the values of a label column are classes, and not names or measurements; gives notes.
 
-    Refused are fractions of more than ten values (of more than four, if most images have one of their own), whole
-    numbers of more than twenty with fewer than five images each, and, of whatever kind, more than ten values with fewer
-    than two images each, or more than a thousand with fewer than ten each.
+    Refused are fractions of more than ten values (four, if most images have one of their own), whole numbers of more
+    than twenty with fewer than five images each, and anything of more than ten values with fewer than two images each,
+    or of more than a thousand with fewer than ten each.
     """
     values = list(dict.fromkeys(labels))
     share = len(values) / len(labels)
-    numbers = _numbers(values)
+    numbers = None
+    with contextlib.suppress(ValueError):
+        numbers = [float(value) for value in values]
     few = ", ".join(map(repr, values[:3]))
     found = f"Column {column!r} holds {len(values)} different values in {len(labels)} images, such as {few}"
     crowded = (len(values) > 10 and share > 0.5) or (len(values) > 1000 and share > 0.1)
@@ -165,14 +157,6 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
             "and each counts as a class; measurements such as an age are regression, which is out of scope",
         )
     return ()
-
-
-def _numbers(values: Iterable[str]) -> list[float] | None:
-    """The values as numbers; None where one is none."""
-    try:
-        return [float(value) for value in values]
-    except ValueError:
-        return None
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -206,11 +190,8 @@ def multilabel_targets(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Targets of several labels, float32 (images, labels) with NaN where not known, and the sorted labels.
 
-    Args:
-        names: Of the labels.
-        rows: The cells of each image, in the order of the names.
-        settings: What uncertain and unmentioned labels count as.
-        error: The error of the row of that number, from what is wrong with it.
+    Rows hold the cells of each image, in the order of the names; `error` gives the error of the row of that number,
+    from what is wrong with it.
     """
     values = label_values(settings)
     order = sorted(range(len(names)), key=lambda i: names[i])
@@ -220,8 +201,7 @@ def multilabel_targets(
             value = values.get(zero_one(row[column]))
             if value is None:
                 raise error(
-                    i,
-                    f"column {names[column]!r}: expected 1, 0, -1 (uncertain) or nothing, received {row[column]!r}.",
+                    i, f"column {names[column]!r}: expected 1, 0, -1 (uncertain) or nothing, received {row[column]!r}."
                 )
             targets[i, j] = value
     return targets, tuple(names[column] for column in order)
@@ -244,15 +224,40 @@ def check_labels(table: "ImageTable", settings: DataSettings) -> tuple[str, ...]
     if settings.task == "binary" and len(table.classes) != 2:
         found = f"{len(table.classes)}: {listed(table.classes)}"
         raise DataError(f"Task binary needs two classes; found {found}.", misfits=("task",))
-    if settings.positive_from is not None:
-        _check_grades(table, settings.positive_from)
+    if (limit := settings.positive_from) is not None:
+        if table.task == "multilabel" or not all(_INTEGER.fullmatch(name) for name in table.classes):
+            raise DataError(
+                f"--positive-from {limit} needs one integer grade per image; the labels are {listed(table.classes)}.",
+                misfits=("positive_from",),
+            )
+        reached = {int(name) >= limit for name in table.classes}
+        if len(reached) < 2:
+            missing = "is below" if reached == {True} else "reaches"
+            raise DataError(
+                f"--positive-from {limit}: no grade {missing} it, of {listed(table.classes)}. "
+                f"Choose one above {table.classes[0]} and up to {table.classes[-1]}.",
+                misfits=("positive_from",),
+            )
     positive_class(table, settings)
-    if table.task == "multilabel":
-        return (*_alike(table), *_one_sided(table))
-    if len(table.classes) < 2:
+    if table.task != "multilabel" and len(table.classes) < 2:
         found = f"{len(table)} of one: {listed(table.classes)}"
         raise DataError(f"Expected images of two or more classes, found {found}.")
-    return _alike(table)
+    spelt: dict[str, list[str]] = {}
+    counts = dict(zip(table.classes, (table.targets == 1).sum(axis=0).tolist(), strict=True))
+    for name in table.classes:
+        spelt.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), []).append(name)
+    notes = [
+        f"{' and '.join(f'{name!r} ({counts[name]})' for name in names)} are spelt alike and count as "
+        f"{len(names)} classes; give them one name if they are one"
+        for names in spelt.values()
+        if len(names) > 1
+    ]
+    for name, values in zip(table.classes, table.targets.T, strict=True) if table.task == "multilabel" else ():
+        known = values[~np.isnan(values)]
+        if not known.size or known.min() == known.max():
+            found = f"only {known[0]:g}" if known.size else "no known value"
+            notes.append(f"label {name!r} has {found}: its AUC will be undefined")
+    return tuple(notes)
 
 
 def listed(names: Iterable[str], limit: int = 12) -> str:
@@ -263,10 +268,7 @@ def listed(names: Iterable[str], limit: int = 12) -> str:
 
 
 def positive_class(table: "ImageTable", settings: DataSettings) -> str | None:
-    """Of two classes, the one that `data.positive_class` names, or the last; None for anything else.
-
-    Errors as of `find_positive_class`.
-    """
+    """Of two classes, the one that `data.positive_class` names, or the last; None for anything else."""
     grade = table.positive_from if settings.positive_from is None else settings.positive_from
     if settings.positive_class is None:
         two = table.task == "multiclass" and len(table.classes) == 2 and grade is None
@@ -277,14 +279,7 @@ def positive_class(table: "ImageTable", settings: DataSettings) -> str | None:
 def find_positive_class(name: str, classes: Sequence[str], *, task: str, positive_from: int | None) -> str:
     """The one of two classes that is called `name`: as it is written, but for spaces around it and "1.0" for "1".
 
-    Args:
-        name: As the user gives it.
-        classes: All there are.
-        task: Of the labels.
-        positive_from: The grade from which on images are positive, if there is one.
-
-    Raises:
-        ConfigError: There are not two classes of one label per image, or none has this name.
+    Raises ConfigError if there are not two classes of one label per image, or none has this name.
     """
     why = None
     if task == "multilabel":
@@ -314,45 +309,3 @@ def find_positive_class(name: str, classes: Sequence[str], *, task: str, positiv
 
 def _same_text(name: str) -> str:
     return unicodedata.normalize("NFC", written(name))
-
-
-def _check_grades(table: "ImageTable", positive_from: int) -> None:
-    if table.task == "multilabel" or not all(_INTEGER.fullmatch(name) for name in table.classes):
-        raise DataError(
-            f"--positive-from {positive_from} needs one integer grade per image; "
-            f"the labels are {listed(table.classes)}.",
-            misfits=("positive_from",),
-        )
-    counts = Counter(int(name) >= positive_from for name in table.classes)
-    if not counts[True] or not counts[False]:
-        missing = "reaches" if not counts[True] else "is below"
-        raise DataError(
-            f"--positive-from {positive_from}: no grade {missing} it, of {listed(table.classes)}. "
-            f"Choose one above {table.classes[0]} and up to {table.classes[-1]}.",
-            misfits=("positive_from",),
-        )
-
-
-def _alike(table: "ImageTable") -> tuple[str, ...]:
-    """A note for each set of classes that are spelt alike: one class, most often, by several hands."""
-    spelt: dict[str, list[str]] = {}
-    counts = dict(zip(table.classes, (table.targets == 1).sum(axis=0).tolist(), strict=True))
-    for name in table.classes:
-        spelt.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), []).append(name)
-    return tuple(
-        f"{' and '.join(f'{name!r} ({counts[name]})' for name in names)} are spelt alike and count as "
-        f"{len(names)} classes; give them one name if they are one"
-        for names in spelt.values()
-        if len(names) > 1
-    )
-
-
-def _one_sided(table: "ImageTable") -> tuple[str, ...]:
-    """A note for each of the labels whose known values are all the same: its AUC is undefined."""
-    notes = []
-    for name, values in zip(table.classes, table.targets.T, strict=True):
-        known = values[~np.isnan(values)]
-        if not known.size or known.min() == known.max():
-            found = f"only {known[0]:g}" if known.size else "no known value"
-            notes.append(f"label {name!r} has {found}: its AUC will be undefined")
-    return tuple(notes)

@@ -1,25 +1,23 @@
-"""The report of a data check as one HTML page that needs nothing else: no scripts, no files, no network.
+"""Pictures of a data set: the HTML page of a data check, with thumbnails, and a preview of what the network sees.
 
-Small pictures of images for a page, of damaged ones what can still be seen.
-
-Images as the network sees them, and as the augmentation varies them in training.
+The page needs nothing else: no scripts, no files, no network.
 """
 
 import base64
 import contextlib
 import io
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from radtransfer.config.schema import Config, ImageSettings
 from radtransfer.data.check import SPLITS, DataReport
-from radtransfer.data.checks import Finding, counted, survey_image
-from radtransfer.data.image_check import CheckedImages, check_images, examine_image, read_pixels
+from radtransfer.data.checks import counted, survey_image
+from radtransfer.data.image_check import check_images, examine_image, read_pixels
 from radtransfer.data.readers import read_table
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
@@ -30,11 +28,11 @@ from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.reports.figures import SheetRow, draw_contact_sheet, shortened_middle
 from radtransfer.reports.page import render
 
-SIDE = 144
-"""Longer side of a thumbnail, pixels."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-_PIXELS = 50_000_000
-"""Above so many a damaged image is not shown: its header may be what is damaged."""
+SIDE = 144  # longer side of a thumbnail, pixels
+_PIXELS = 50_000_000  # above so many a damaged image is not shown: its header may be what is damaged
 
 # How Pillow turns an image for each EXIF orientation.
 _TURNS = {
@@ -51,16 +49,22 @@ _TURNS = {
 def thumbnail(place: ImagePlace | None, facts: ImageFacts | None, *, window: str = "auto") -> str | None:
     """A picture as a data URI, upright; None where nothing of the image can be seen.
 
-    Args:
-        place: Where it lies.
-        facts: How it is stored; None for a damaged image.
-        window: The setting `images.window`.
+    `facts` are None for a damaged image; `window` is the setting `images.window`.
     """
     if place is None:
         return None
     if facts is None:
-        image = _remains(place)
-        return None if image is None else _data_uri(image)
+        try:  # what Pillow decodes of a damaged PNG or JPEG before it meets the damage
+            image = Image.open(io.BytesIO(read_contents(place)), formats=("PNG", "JPEG"))
+            if image.width * image.height > _PIXELS:
+                return None
+            with contextlib.suppress(Exception):  # whatever a damaged file makes Pillow raise
+                image.load()
+            image.tile = []  # nothing left to load: what was decoded stands
+            image = image.convert("RGB")
+        except Exception:
+            return None
+        return _data_uri(image)
     try:
         if facts.deep:
             facts = examine_image(place, ImageSettings(window=window))[0]
@@ -73,20 +77,6 @@ def thumbnail(place: ImagePlace | None, facts: ImageFacts | None, *, window: str
     return _data_uri(image, turn=_TURNS.get(facts.orientation))
 
 
-def _remains(place: ImagePlace) -> Image.Image | None:
-    """What Pillow decodes of a damaged PNG or JPEG before it meets the damage."""
-    try:
-        image = Image.open(io.BytesIO(read_contents(place)), formats=("PNG", "JPEG"))
-        if image.width * image.height > _PIXELS:
-            return None
-        with contextlib.suppress(Exception):  # whatever a damaged file makes Pillow raise
-            image.load()
-        image.tile = []  # nothing left to load: what was decoded stands
-        return image.convert("RGB")
-    except Exception:
-        return None
-
-
 def _data_uri(image: Image.Image, *, turn: Image.Transpose | None = None) -> str:
     image = image.convert("RGB")
     image.thumbnail((SIDE, SIDE))
@@ -97,11 +87,8 @@ def _data_uri(image: Image.Image, *, turn: Image.Transpose | None = None) -> str
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-FINDINGS_SHOWN = 40
-"""Findings of one kind on the page."""
-
-IMAGES_SHOWN = 8
-"""Thumbnails of one finding."""
+FINDINGS_SHOWN = 40  # findings of one kind on the page
+IMAGES_SHOWN = 8  # thumbnails of one finding
 
 _TITLES = {
     "table": "The table",
@@ -145,37 +132,31 @@ _TITLES = {
 
 
 def check_page(report: DataReport, *, count: Callable[[int, int], None] = lambda done, total: None) -> str:
-    """The page as text; every name in it is escaped.
-
-    Args:
-        report: What was found.
-        count: Hears how many kinds of findings are drawn.
-    """
+    """The page as text, every name in it escaped; `count` hears how many kinds of findings are drawn."""
     kinds = []
     for (severity, name), findings in report.kinds.items():
-        kinds.append(_kind(severity, name, findings, report))
-        count(len(kinds), len(report.kinds))
-    return render("check_page.html.j2", report=report, kinds=kinds, splits=SPLITS, counted=counted)
-
-
-def _kind(severity: str, name: str, findings: Sequence[Finding], report: DataReport) -> dict[str, Any]:
-    """The findings of one kind: of the first, the message, the first images, and how many more these are."""
-    shown = findings[:FINDINGS_SHOWN]
-    return {
-        "severity": severity,
-        "name": name,
-        "title": _TITLES.get(name, name),
-        "count": len(findings),
-        "one_image_each": all(len(finding.files) == 1 for finding in shown),
-        "findings": [
+        shown = findings[:FINDINGS_SHOWN]
+        # Message, first images, and how many more there are.
+        told = [
             (
                 finding.message,
                 [_image(path, report) for path in finding.files[:IMAGES_SHOWN]],
                 len(finding.files) - IMAGES_SHOWN,
             )
             for finding in shown
-        ],
-    }
+        ]
+        kinds.append(
+            {
+                "severity": severity,
+                "name": name,
+                "title": _TITLES.get(name, name),
+                "count": len(findings),
+                "one_image_each": all(len(finding.files) == 1 for finding in shown),
+                "findings": told,
+            }
+        )
+        count(len(kinds), len(report.kinds))
+    return render("check_page.html.j2", report=report, kinds=kinds, splits=SPLITS, counted=counted)
 
 
 def _image(path: str, report: DataReport) -> tuple[str, str, str | None]:
@@ -188,29 +169,27 @@ def _image(path: str, report: DataReport) -> tuple[str, str, str | None]:
     return path, "", None if place is None else thumbnail(place, survey_image(place).facts)
 
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from radtransfer.images.pipeline import Epoch
-
-
 def preview_data(config: Config, *, images: int, copies: int, progress: Progress | None = None) -> "Figure":
-    """A contact sheet: each image as the network sees it, then `copies` random variations of it.
+    """A contact sheet: each of `images` images as the network sees it, then `copies` random variations of it.
 
-    Args:
-        config: Of which `data`, `images`, `model.image_size`, `training.augmentation` and the seed count.
-        images: Rows; the classes take turns.
-        copies: Variations; there are none where the augmentation is none.
-        progress: Hears of images that cannot be read.
-
-    Raises:
-        ConfigError: Settings that contradict each other, or no such augmentation.
-        DataError: The table cannot be used, or none of the images can be read.
+    The classes take turns. Of `config`, `data`, `images`, `model.image_size`, `training.augmentation` and the seed
+    count; there are no variations where the augmentation is none. `progress` hears of images that cannot be read.
+    Raises ConfigError if settings contradict each other, or there is no such augmentation, and DataError if the table
+    cannot be used, or none of the images can be read.
     """
     augmentation, size = config.training.augmentation, config.model.image_size
     AUGMENTATIONS.check(augmentation)
     table = read_table(config.data, progress=progress)
-    checked = _checked(table.select(chosen_rows(table, images, config.seed)), config, progress or Progress())
+    with tempfile.TemporaryDirectory() as folder:
+        checked = check_images(
+            table.select(chosen_rows(table, images, config.seed)),
+            workers=usable_cores(),
+            on_bad_image="skip",
+            reading=config.images,
+            report_file=Path(folder) / "bad_images.txt",
+        )
+    for image in checked.bad if progress else ():
+        progress.note(f"{image.path} cannot be read and is left out ({image.reason})")
     copies = 0 if augmentation == "none" else copies
     with keras_defaults():
         from radtransfer.images.pipeline import make_batches
@@ -227,7 +206,12 @@ def preview_data(config: Config, *, images: int, copies: int, progress: Progress
             augmentation=augmentation,
         )
         epochs = [batches.in_order(), *(batches.shuffled(number, seed=config.seed) for number in range(1, copies + 1))]
-        pictures = list(zip(*(_pictures(epoch) for epoch in epochs), strict=True))
+        columns = []  # the images of each pass in table order, uint8 (height, width, 3)
+        for epoch in epochs:
+            (batch,) = epoch
+            pixels = np.clip(np.rint(batch[0].numpy()), 0, 255).astype(np.uint8)
+            columns.append([pixels[place] for place in np.argsort(epoch.rows[0])])
+        pictures = list(zip(*columns, strict=True))
     return draw_contact_sheet(
         [
             SheetRow(PurePosixPath(path.replace("\\", "/")).name, label, row)
@@ -250,25 +234,3 @@ def chosen_rows(table: ImageTable, images: int, seed: int) -> np.ndarray:
             if turn < len(rows) and len(taken) < images:
                 taken.setdefault(rows[turn], (number, turn))
     return np.array(sorted(taken, key=taken.get))
-
-
-def _checked(table: ImageTable, config: Config, progress: Progress) -> CheckedImages:
-    """The images that can be read; the others are named in a note."""
-    with tempfile.TemporaryDirectory() as folder:
-        checked = check_images(
-            table,
-            workers=usable_cores(),
-            on_bad_image="skip",
-            reading=config.images,
-            report_file=Path(folder) / "bad_images.txt",
-        )
-    for image in checked.bad:
-        progress.note(f"{image.path} cannot be read and is left out ({image.reason})")
-    return checked
-
-
-def _pictures(epoch: "Epoch") -> list[np.ndarray]:
-    """The images of one pass in table order, uint8 (height, width, 3)."""
-    (batch,) = epoch
-    images = np.clip(np.rint(batch[0].numpy()), 0, 255).astype(np.uint8)
-    return [images[place] for place in np.argsort(epoch.rows[0])]

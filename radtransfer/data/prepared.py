@@ -30,7 +30,7 @@ from radtransfer.data.readers import absolute_source, read_table
 from radtransfer.data.splits import frame_identities, image_identities
 from radtransfer.data.table import ImageTable, tell_notes
 from radtransfer.data.tfds import PROVENANCE, STATE, TABLE, write_table
-from radtransfer.data.tfrecords import Span, read_examples
+from radtransfer.data.tfrecords import read_examples
 from radtransfer.errors import ConfigError, DataError, DiskError, RunError
 from radtransfer.files import PART, files_together, size_text
 from radtransfer.images.refs import file_of, read_contents
@@ -41,22 +41,17 @@ from radtransfer.runs.lock import LOCK, locked, made_folder
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-SHARD_BYTES = 256_000_000
-"""About how large a shard becomes."""
-
-NAME = "radtransfer"
-"""What TFDS calls a prepared set."""
+SHARD_BYTES = 256_000_000  # about how large a shard becomes
+NAME = "radtransfer"  # what TFDS calls a prepared set
 
 BAD_IMAGES = "bad_images.txt"
 
 JPEG_QUALITY = 95
-_JPEG_BYTES_PER_PIXEL = 0.8
-"""What a pixel takes at that quality, at most, in photographs; for planning only."""
+_JPEG_BYTES_PER_PIXEL = 0.8  # what a pixel takes at that quality, at most, in photographs; for planning only
 
 _BATCH_BYTES = 64_000_000
 
-_SPLITS = {"train": "train", "val": "validation", "test": "test", "": "unused"}
-"""What TFDS calls a split."""
+_SPLITS = {"train": "train", "val": "validation", "test": "test", "": "unused"}  # what TFDS calls a split
 
 _SHARDS = f"{NAME}-*.tfrecord-*"
 
@@ -71,23 +66,14 @@ _CHANGE_NOTHING = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set.
-
-    Attributes:
-        path: Its folder.
-        images: How many images it holds.
-        shards: In how many files.
-        bytes: Of these.
-        splits: Images of each TFDS split.
-        skipped: Images that could not be read.
-    """
+    """A prepared data set."""
 
     path: Path
     images: int
-    shards: int
-    bytes: int
-    splits: dict[str, int]
-    skipped: int
+    shards: int  # in how many files
+    bytes: int  # of these
+    splits: dict[str, int]  # images of each TFDS split
+    skipped: int  # images that could not be read
 
 
 def prepare_set(
@@ -100,12 +86,8 @@ def prepare_set(
 ) -> Prepared:
     """Write the images of `config.data` to the folder `out`, or go on where the same job was stopped.
 
-    Args:
-        config: Of which the data, how images are read, `model.image_size` and `system.workers` count.
-        out: The folder.
-        encoding: `raw` is uint8 RGB, height × width × 3; `jpeg` has quality 95 and full colour resolution.
-        overwrite: Replace what was prepared there before.
-        progress: Hears what is found and done.
+    Besides the data, how images are read, `model.image_size` and `system.workers` count. `raw` is uint8 RGB, height ×
+    width × 3; `jpeg` has quality 95 and full colour resolution. `overwrite` replaces what was prepared there before.
 
     Raises:
         ConfigError: The settings do not fit, or `out` holds the images themselves.
@@ -120,14 +102,15 @@ def prepare_set(
     inside = next((place for place in table.files if place and top in file_of(place).absolute().parents), None)
     if inside is not None:
         raise ConfigError(f"--out {out} holds the images themselves ({file_of(inside)}). Choose another folder.")
-    with _open_folder(out, _fixed_settings(config, encoding), _table_digest(table), overwrite=overwrite) as folder:
-        skipped = {path for path, _ in folder.skipped or ()}
+    settings, sources = _fixed_settings(config, encoding), _table_digest(table)
+    with _open_folder(out, settings, sources, overwrite=overwrite) as (state, replaces):
+        skipped = {path for path, _ in state.get("skipped") or ()}
         if skipped:
             table = table.select(np.array([path not in skipped for path in table.paths]))
-        if folder.finished():
+        if not replaces and _is_finished(out):
             progress.note(f"{out} is already prepared from the same data with the same settings")
         else:
-            _Job(folder, table, config, encoding, progress).write()
+            _Job(out, state, replaces, table, config, encoding, progress).write()
     provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
     return Prepared(
         path=out,
@@ -142,8 +125,7 @@ def prepare_set(
 def with_files_together(table: ImageTable) -> ImageTable:
     """`table`, whose files become the patients if several frames of one are images and patients are not known.
 
-    Frames of one file are never split between sets; in the prepared set, where each lies on its own, nothing else
-    could tell.
+    In the prepared set, where each frame lies on its own, nothing else could tell that they belong together.
     """
     identities = image_identities(table)
     if table.patients is not None or len(set(_same_images(table).tolist())) == len(set(identities)):
@@ -161,50 +143,35 @@ def _same_images(table: ImageTable) -> np.ndarray:
     return np.array([first.setdefault(key, row) for row, key in enumerate(frame_identities(table))])
 
 
-@dataclass
-class _Folder:
-    """A folder in use by this process, what stands in its `prepare.json`, and whether an older set is to be replaced.
-
-    That one stands there until the images of the new one are checked.
-    """
-
-    path: Path
-    state: dict[str, Any]
-    replaces: bool
-
-    @property
-    def skipped(self) -> list[list[str]] | None:
-        """Path and reason of the images that could not be read; None where they were not checked yet."""
-        return self.state.get("skipped")
-
-    def set_skipped(self, skipped: list[list[str]]) -> None:
-        """Keep the images that could not be read: from now on it is known which image is in which shard."""
-        for item in (item for pattern in _WRITTEN * self.replaces for item in self.path.glob(pattern)):
-            item.unlink()
-        self.replaces = False
-        self.state["skipped"] = skipped
-        write_json(self.path / STATE, self.state)
-
-    def finished(self) -> bool:
-        """Whether everything is written and still there."""
-        if self.replaces:
-            return False
-        try:
-            provenance = json.loads((self.path / PROVENANCE).read_text(encoding="utf-8"))
-            shards = [((self.path / shard["name"]).stat().st_size, shard["bytes"]) for shard in provenance["shards"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        return all(size == expected for size, expected in shards) and (self.path / TABLE).is_file()
+def _is_finished(out: Path) -> bool:
+    """Whether everything is written and still there."""
+    try:
+        provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
+        shards = [((out / shard["name"]).stat().st_size, shard["bytes"]) for shard in provenance["shards"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all(size == expected for size, expected in shards) and (out / TABLE).is_file()
 
 
 @contextlib.contextmanager
-def _open_folder(path: Path, settings: dict[str, Any], sources: str, *, overwrite: bool) -> Iterator[_Folder]:
-    """Hold the lock of the folder `path`, made if needed; go on with what stands there if it is of the same kind.
+def _open_folder(
+    path: Path, settings: dict[str, Any], sources: str, *, overwrite: bool
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Hold the lock of the folder `path`; gives what stands in its `prepare.json`, and whether to replace an older set.
 
-    It is if its settings and the digest of its `sources` are the same; with `overwrite`, another one is replaced.
+    Its settings and the digest of its `sources` must be the same, unless `overwrite` replaces another one.
     """
     with made_folder(path), locked(path):
-        before, state = _read_state(path), {"settings": settings, "sources": sources}
+        before, state = None, {"settings": settings, "sources": sources}
+        try:
+            before = json.loads((path / STATE).read_text(encoding="utf-8"))
+            before = {"settings": before["settings"], "sources": before["sources"], **before}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path / STATE} cannot be read ({error}). Delete {path}, or choose another --out."
+            ) from None
         if before is None:
             others = sorted(item.name for item in path.iterdir() if item.name != BAD_IMAGES)
             if others := [name for name in others if not name.startswith((LOCK, PART))]:
@@ -223,17 +190,7 @@ def _open_folder(path: Path, settings: dict[str, Any], sources: str, *, overwrit
                 )
             state = before
         remove_parts(path)
-        yield _Folder(path, state, replaces=overwrite and before is not None)
-
-
-def _read_state(path: Path) -> dict[str, Any] | None:
-    try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        return {"settings": state["settings"], "sources": state["sources"], **state}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path / STATE} cannot be read ({error}). Delete {path}, or choose another --out.") from None
+        yield state, overwrite and before is not None
 
 
 def _fixed_settings(config: Config, encoding: str) -> dict[str, Any]:
@@ -264,7 +221,7 @@ def _table_digest(table: ImageTable) -> str:
 
 
 class _Shard(NamedTuple):
-    """A shard: the name of its file, its split as TFDS calls it, and the rows of the table that it holds, in order."""
+    """The name of its file, its split as TFDS calls it, and the rows of the table that it holds, in order."""
 
     name: str
     split: str
@@ -273,25 +230,42 @@ class _Shard(NamedTuple):
 
 @dataclass
 class _Job:
-    """The writing of a set in a folder that is held."""
+    """The writing of a set in a folder that is held; an older one stands there until the new images are checked."""
 
-    folder: _Folder
+    out: Path
+    state: dict[str, Any]  # what stands in `prepare.json`; "skipped" are the images that cannot be read, once checked
+    replaces: bool
     table: ImageTable
     config: Config
     encoding: str
     progress: Progress
 
+    def __post_init__(self):
+        size = self.config.model.image_size  # what an image takes, for `raw` exactly, for `jpeg` about
+        self.image_bytes = size * size * 3 if self.encoding == "raw" else int(size * size * _JPEG_BYTES_PER_PIXEL)
+
     def write(self) -> None:
         """Write the missing shards, then the table, the metadata of TFDS, and last the provenance."""
-        checked = None
-        if self.folder.skipped is None:
+        checked, out = None, self.out
+        if self.state.get("skipped") is None:
             checked = self._check(self.table)
             self.table = checked.table
         shards = self._plan()
-        missing = [shard for shard in shards if self.folder.replaces or not self._is_whole(shard)]
-        self._check_space(sum(len(shard.rows) for shard in missing))
-        if checked is not None:
-            self.folder.set_skipped([[image.path, image.reason] for image in checked.bad])
+        missing = [shard for shard in shards if self.replaces or not self._is_whole(shard)]
+        needed = sum(len(shard.rows) for shard in missing) * (self.image_bytes + 300)
+        replaced = sum(file.stat().st_size for file in out.glob(_SHARDS)) if self.replaces else 0
+        free = shutil.disk_usage(out).free + replaced
+        if needed > free:
+            raise DiskError(
+                f"{out} needs {size_text(needed)} and has {size_text(free)} free. Free some space, choose another "
+                f"--out, a smaller --image-size{', or --encoding jpeg.' if self.encoding == 'raw' else '.'}"
+            )
+        if checked is not None:  # from now on it is known which image is in which shard
+            for item in (item for pattern in _WRITTEN * self.replaces for item in out.glob(pattern)):
+                item.unlink()
+            self.replaces = False
+            self.state["skipped"] = [[image.path, image.reason] for image in checked.bad]
+            write_json(out / STATE, self.state)
         if missing:
             rows = np.arange(len(self.table))
             if checked is None:
@@ -305,17 +279,11 @@ class _Job:
         stored = {
             row: (shard.name, span.offset, span.length, values["sha256"][0].decode())
             for shard in shards
-            for row, (span, values) in zip(shard.rows, self._examples(shard), strict=True)
+            for row, (span, values) in zip(shard.rows, read_examples(out / shard.name, image="image"), strict=True)
         }
-        write_table(self.folder.path, self.table, [stored[row] for row in _same_images(self.table).tolist()])
+        write_table(out, self.table, [stored[row] for row in _same_images(self.table).tolist()])
         self._write_metadata(shards)
         self._write_provenance(shards)
-
-    @property
-    def _image_bytes(self) -> int:
-        """What an image takes, for `raw` exactly, for `jpeg` about."""
-        size = self.config.model.image_size
-        return size * size * 3 if self.encoding == "raw" else int(size * size * _JPEG_BYTES_PER_PIXEL)
 
     def _check(self, table: ImageTable) -> CheckedImages:
         return check_images(
@@ -323,7 +291,7 @@ class _Job:
             reading=self.config.images,
             workers=resolve_device(self.config.system).workers,
             on_bad_image=self.config.data.on_bad_image,
-            report_file=self.folder.path / BAD_IMAGES,
+            report_file=self.out / BAD_IMAGES,
             progress=self.progress,
         )
 
@@ -337,7 +305,7 @@ class _Job:
         for row in np.unique(_same_images(self.table)).tolist():
             split = str(splits[0, row]) if splits is not None and len(splits) == 1 else "train"
             rows_of.setdefault(_SPLITS[split], []).append(row)
-        per_shard = max(1, SHARD_BYTES // self._image_bytes)
+        per_shard = max(1, SHARD_BYTES // self.image_bytes)
         shards = []
         for split, rows in rows_of.items():
             count = -(-len(rows) // per_shard)
@@ -346,30 +314,15 @@ class _Job:
                 shards.append(_Shard(name, split, tuple(part.tolist())))
         return shards
 
-    def _examples(self, shard: _Shard) -> Iterator[tuple[Span, dict[str, list[Any]]]]:
-        return read_examples(self.folder.path / shard.name, image="image")
-
     def _is_whole(self, shard: _Shard) -> bool:
         """Whether the shard is written, with as many images as it is to hold."""
+        file = self.out / shard.name
         try:
-            return (self.folder.path / shard.name).is_file() and sum(1 for _ in self._examples(shard)) == len(
-                shard.rows
-            )
+            return file.is_file() and sum(1 for _ in read_examples(file, image="image")) == len(shard.rows)
         except DataError:
             return False
 
-    def _check_space(self, images: int) -> None:
-        out, needed = self.folder.path, images * (self._image_bytes + 300)
-        replaced = sum(file.stat().st_size for file in out.glob(_SHARDS)) if self.folder.replaces else 0
-        free = shutil.disk_usage(out).free + replaced
-        if needed > free:
-            raise DiskError(
-                f"{out} needs {size_text(needed)} and has {size_text(free)} free. Free some space, choose another "
-                f"--out, a smaller --image-size{', or --encoding jpeg.' if self.encoding == 'raw' else '.'}"
-            )
-
     def _features(self) -> "tfds.features.FeaturesDict":
-        """The features of an example: image, path, sha256, label or labels, and patient where there are any."""
         from tensorflow_datasets import features as kinds
 
         shape = (self.config.model.image_size,) * 2 + (3,)
@@ -427,7 +380,7 @@ class _Job:
         total, done = sum(len(shard.rows) for shard in shards), 0
         for shard in shards:
             epoch, left = batches.in_order(np.array([position[row] for row in shard.rows])), iter(shard.rows)
-            with whole_file(self.folder.path / shard.name) as part, tf.io.TFRecordWriter(str(part)) as writer:
+            with whole_file(self.out / shard.name) as part, tf.io.TFRecordWriter(str(part)) as writer:
                 for images, _, weights in epoch:
                     for image in np.clip(np.rint(images.numpy()[weights.numpy() > 0]), 0, 255).astype(np.uint8):
                         example = features.serialize_example(self._example(next(left), image))
@@ -441,10 +394,9 @@ class _Job:
         """What TFDS needs to open the folder: `dataset_info.json`, `features.json` and the names of the classes."""
         import tensorflow_datasets as tfds
 
-        out, size = self.folder.path, self.config.model.image_size
-        description = (
-            f"Prepared by radtransfer from {self.config.data.source} at {size}×{size} pixels; see {PROVENANCE}."
-        )
+        out, size = self.out, self.config.model.image_size
+        source = self.config.data.source
+        description = f"Prepared by radtransfer from {source} at {size}×{size} pixels; see {PROVENANCE}."
         if self.table.task == "multilabel":
             description += f" labels: {', '.join(self.table.classes)}; NaN is not known."
         of_split: dict[str, list[_Shard]] = {}
@@ -478,7 +430,7 @@ class _Job:
 
     def _write_provenance(self, shards: Sequence[_Shard]) -> None:
         """Write `provenance.json`, which makes the set a finished one."""
-        out, source, table = self.folder.path, self.config.data.source, self.table
+        out, source, table = self.out, self.config.data.source, self.table
         splits = Counter()
         for shard in shards:
             splits[shard.split] += len(shard.rows)
@@ -501,11 +453,11 @@ class _Job:
                     {"name": shard.name, "images": len(shard.rows), "bytes": (out / shard.name).stat().st_size}
                     for shard in shards
                 ],
-                "skipped": self.folder.skipped,
+                "skipped": self.state["skipped"],
                 "notes": list(table.notes),
-                "settings": self.folder.state["settings"],
+                "settings": self.state["settings"],
                 "source_sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None,
-                "sources_digest": self.folder.state["sources"],
+                "sources_digest": self.state["sources"],
                 "table_sha256": hashlib.sha256((out / TABLE).read_bytes()).hexdigest(),
                 "versions": versions() | {"tensorflow-datasets": importlib.metadata.version("tensorflow-datasets")},
             },

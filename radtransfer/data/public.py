@@ -5,7 +5,7 @@ that name columns are refused. To add a set, write an entry here, a parser in `p
 `DATASETS`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,49 +17,35 @@ from radtransfer.data.readers import split_location
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError, UnknownNameError, near_path
 
-NUMBER = "a positive integer"
-"""Among the values of an option: any such number."""
+NUMBER = "a positive integer"  # among the values of an option: any such number
 
-SPLIT = ("drawn", "official")
-"""Whether folds are drawn (by patient), or the split is the one that was published with the set."""
+SPLIT = ("drawn", "official")  # folds that are drawn (by patient), or the split that was published with the set
 
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A data set as it lies on disk after its public download.
+    """A data set as it lies on disk after its public download."""
 
-    Attributes:
-        name: In the table of datasets.
-        about: What it is, its terms, where it comes from, and what its classes, patients, split and options mean.
-        tree: What the folder holds, as messages print it.
-        parse: Gives the table, from the folder, the value of every option, and the settings.
-        holds: The names that must stand in the folder.
-        inside: Folders of the archive in which they may stand instead, when the folder that holds it is given.
-        options: What may be asked for after the folder, and its values, of which the first is the default.
-        columns: The settings that name columns and make sense here.
-    """
-
-    name: str
-    about: str
-    tree: str
-    parse: Callable[[Path, Mapping[str, str], DataSettings], ImageTable]
-    holds: tuple[str, ...] = ()
-    inside: tuple[str, ...] = ()
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
+    name: str  # in the table of datasets
+    about: str  # what it is, its terms, where it comes from, and what its classes, patients, split and options mean
+    tree: str  # what the folder holds, as messages print it
+    parse: Callable[[Path, Mapping[str, str], DataSettings], ImageTable]  # folder, value of every option, settings
+    holds: tuple[str, ...] = ()  # the names that must stand in the folder
+    inside: tuple[str, ...] = ()  # folders of the archive in which they may stand instead
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the first value is the default
+    columns: tuple[str, ...] = ()  # the settings that name columns and make sense here
 
     def __call__(self, settings: DataSettings, location: str | None = None) -> ImageTable:
         """The images of the folder `location`, after which options may follow.
 
-        Raises:
-            DataError: No such folder, another tree or other contents in it, or a setting that makes no sense here.
-            ConfigError: An option that the set does not have, or a value that it does not take.
+        Raises DataError if there is no such folder, another tree or other contents in it, or a setting that makes no
+        sense here, and ConfigError for an option that the set does not have, or a value that it does not take.
         """
         root, options = self.open(settings, location)
         try:
             return self.parse(root, options, settings)
         except WrongTreeError as error:
-            raise self._error(error.folder or root, str(error)) from None
+            raise self._error(f"{error.folder or root} {error}.", error.folder or root) from None
 
     def open(self, settings: DataSettings, location: str | None) -> tuple[Path, dict[str, str]]:
         """The folder that holds the tree, and the value of every option; errors as of a call."""
@@ -71,22 +57,7 @@ class PublicSet:
                     "and patients. Leave it out, or read one of the set's tables as a CSV.",
                     misfits=(name,),
                 )
-        options = self._values(given)
-        root = Path(folder).expanduser().absolute()
-        if not folder or not root.is_dir():
-            named = folder or "no folder given"
-            raise DataError(f"{self.name}: {named} is not a folder.{near_path(folder)} {self._expected()}")
-        try:
-            for place in (root, *(root / name for name in self.inside)):
-                if all((place / name).exists() for name in self.holds):
-                    return place, options
-        except PermissionError:
-            raise DataError(f"The folder {root} may not be read. Check its permissions.") from None
-        missing = [name for name in self.holds if not (root / name).exists()]
-        raise self._error(root, f"has no {' and no '.join(missing)}")
-
-    def _values(self, given: Sequence[tuple[str, str]]) -> dict[str, str]:
-        values = {name: choices[0] for name, choices in self.options.items()}
+        options = {name: choices[0] for name, choices in self.options.items()}
         for place, (name, value) in enumerate(given):
             if name not in self.options:
                 raise UnknownNameError(f"option of {self.name}", name, self.options)
@@ -95,15 +66,28 @@ class PublicSet:
             if twice or not (counts or (value in choices and value != NUMBER)):
                 problem = "is given twice" if twice else f"is {value!r}"
                 raise ConfigError(f"{self.name}: option {name} {problem}; expected one of {', '.join(choices)}.")
-            values[name] = value
-        return values
+            options[name] = value
+        root = Path(folder).expanduser().absolute()
+        if not folder or not root.is_dir():
+            named = folder or "no folder given"
+            raise self._error(f"{named} is not a folder.{near_path(folder)}")
+        try:
+            for place in (root, *(root / name for name in self.inside)):
+                if all((place / name).exists() for name in self.holds):
+                    return place, options
+        except PermissionError:
+            raise DataError(f"The folder {root} may not be read. Check its permissions.") from None
+        missing = [name for name in self.holds if not (root / name).exists()]
+        raise self._error(f"{root} has no {' and no '.join(missing)}.", root)
 
-    def _expected(self) -> str:
-        return "Expected:\n" + "\n".join(f"  {line}" for line in self.tree.strip().splitlines())
-
-    def _error(self, root: Path, problem: str) -> DataError:
-        found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
-        return DataError(f"{self.name}: {root} {problem}. {self._expected()}\nFound: {listed(found) or 'nothing'}.")
+    def _error(self, problem: str, folder: Path | None = None) -> DataError:
+        """What is wrong, which tree is expected, and what the folder holds."""
+        expected = "Expected:\n" + "\n".join(f"  {line}" for line in self.tree.strip().splitlines())
+        found = ""
+        if folder is not None:
+            entries = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+            found = f"\nFound: {listed(entries) or 'nothing'}."
+        return DataError(f"{self.name}: {problem} {expected}{found}")
 
 
 CHEST_XRAY = PublicSet(

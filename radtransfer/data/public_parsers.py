@@ -1,6 +1,4 @@
-"""What the parsers of public sets share: rows that become a table, tables and class folders that become rows.
-
-The parsers of the public sets: an unpacked download becomes a table with a row per image.
+"""The parsers of the public sets: an unpacked download becomes a table with a row per image.
 
 Each is called with the folder, the value of every option and the settings. What the sets are, and which trees, options
 and settings they have, stands in `public.py`.
@@ -9,7 +7,7 @@ and settings they have, stands in `public.py`.
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -37,15 +35,12 @@ class WrongTreeError(Exception):
 
 
 class Row(NamedTuple):
-    """One image: its path below the folder of the set, its class or the cells of its label columns, patient and split.
-
-    The split is "train", "val" or "test", and "" where folds are to be drawn.
-    """
+    """One image; the path is below the folder of the set."""
 
     path: str
-    label: str | tuple[str, ...]
+    label: str | tuple[str, ...]  # its class, or the cells of its label columns
     patient: str | None = None
-    split: str = ""
+    split: str = ""  # "train", "val" or "test"; "" where folds are to be drawn
 
 
 def table_of_rows(
@@ -57,18 +52,30 @@ def table_of_rows(
     positive_from: int | None = None,
     notes: Sequence[str] = (),
 ) -> ImageTable:
-    """The table of the images in `root`.
+    """The table of the images in `root`, a row for each; a repeated row counts once.
 
-    Args:
-        rows: One per image; a repeated one counts once.
-        root: The folder that the paths are relative to.
-        settings: `patient_regex` goes before the patients of the rows.
-        labels: Names of the label columns of a set with several labels per image.
-        positive_from: The grade that counts as positive, for a set of grades.
-        notes: To be shown before those that are made here.
+    `settings.patient_regex` goes before the patients of the rows. `labels` are the names of the label columns of a set
+    with several labels per image, `positive_from` is the grade that counts as positive, for a set of grades.
     """
     unique = list(dict.fromkeys(rows))
-    _check_rows(unique, root, inside=not settings.outside_root)
+    if not rows:
+        raise DataError(f"{root} holds no images of the set.")
+    by_path: dict[str, Row] = {}
+    for row in unique:
+        other = by_path.setdefault(row.path, row)
+        if other != row:
+            differs = next(name for name in ("label", "patient", "split") if getattr(other, name) != getattr(row, name))
+            raise DataError(
+                f"{row.path!r} stands twice in the tables in {root}, with {differs} {getattr(other, differs)!r} and "
+                f"{getattr(row, differs)!r}. Correct the wrong row."
+            )
+    top = os.path.join(os.path.normpath(root), "")  # noqa: PTH118
+    out = [row.path for row in unique if not os.path.normpath(root / row.path).startswith(top)]
+    if out and not settings.outside_root:
+        raise DataError(
+            f"{len(out)} paths in the tables of {root} lead out of it, such as {out[0]!r}. Correct them, or allow it "
+            "with --outside-root."
+        )
     files = [root / row.path for row in unique]
     files = [file if file.is_file() or is_dangling(file) else None for file in files]
     missing = [row.path for row, file in zip(unique, files, strict=True) if file is None]
@@ -98,27 +105,6 @@ def table_of_rows(
         positive_from=positive_from,
         notes=tuple(notes),
     )
-
-
-def _check_rows(rows: Sequence[Row], root: Path, *, inside: bool) -> None:
-    if not rows:
-        raise DataError(f"{root} holds no images of the set.")
-    by_path: dict[str, Row] = {}
-    for row in rows:
-        other = by_path.setdefault(row.path, row)
-        if other != row:
-            differs = next(name for name in ("label", "patient", "split") if getattr(other, name) != getattr(row, name))
-            raise DataError(
-                f"{row.path!r} stands twice in the tables in {root}, with {differs} {getattr(other, differs)!r} and "
-                f"{getattr(row, differs)!r}. Correct the wrong row."
-            )
-    top = os.path.join(os.path.normpath(root), "")  # noqa: PTH118
-    out = [row.path for row in rows if not os.path.normpath(root / row.path).startswith(top)] if inside else []
-    if out:
-        raise DataError(
-            f"{len(out)} paths in the tables of {root} lead out of it, such as {out[0]!r}. Correct them, or allow it "
-            "with --outside-root."
-        )
 
 
 def read_columns(file: Path, *names: str, labels: Sequence[str] = ()) -> list[tuple[str, ...]]:
@@ -173,14 +159,12 @@ KVASIR_CLASSES = (
     *("normal-pylorus", "normal-z-line", "polyps", "ulcerative-colitis"),
 )
 SKIN_CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-"""Of the competition."""
+CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")  # of the competition
 
 REFERABLE = 2
 """The lowest of the grades 0 to 4 of diabetic retinopathy (ICDR) that is referred: moderate (Raghu et al. 2019)."""
 
-PATCHES_PER_FOLDER = 1000
-"""Patches of PCam that are read at once, and that share a folder of the cache."""
+PATCHES_PER_FOLDER = 1000  # patches of PCam that are read at once, and that share a folder of the cache
 
 
 def kvasir(root: Path, options: Options, settings: DataSettings) -> ImageTable:
@@ -221,7 +205,14 @@ def chest_xray(root: Path, options: Options, settings: DataSettings) -> ImageTab
         images, others = images_of_classes(root, ("NORMAL", "PNEUMONIA"), split) if (root / split).is_dir() else ([], 0)
         ignored += others
         for path, label in images:
-            patient = _xray_patient(path, apart=official)
+            patient, match = None, _XRAY_NAME.fullmatch(path.rpartition("/")[2])
+            # Series and kinds number their patients apart; only the official split tells these apart.
+            if match and match["person"]:
+                patient = f"{match['person']}_{match['kind']}" if official else match["person"]
+            elif match and match["number"]:
+                patient = f"{match['series'] or ''}IM-{match['number']}" if official else match["number"]
+            elif match:
+                patient = match["original"]
             if patient is None and by_name:
                 raise DataError(
                     f"chest_xray: {path!r} does not tell its patient; expected a name such as "
@@ -232,36 +223,31 @@ def chest_xray(root: Path, options: Options, settings: DataSettings) -> ImageTab
     return table_of_rows(rows, root, settings, notes=notes + ignored_note(ignored))
 
 
-def _xray_patient(path: str, *, apart: bool) -> str | None:
-    """The patient that a file name tells; with `apart`, series and kinds that number patients apart count as such."""
-    match = _XRAY_NAME.fullmatch(path.rpartition("/")[2])
-    if match is None:
-        return None
-    if match["person"]:
-        return f"{match['person']}_{match['kind']}" if apart else match["person"]
-    if match["number"]:
-        return f"{match['series'] or ''}IM-{match['number']}" if apart else match["number"]
-    return match["original"]
+def _of_grades(
+    images: Sequence[tuple[str, str, str, str | None, str]],
+    root: Path,
+    settings: DataSettings,
+    notes: Sequence[str] = (),
+) -> ImageTable:
+    """The table of graded fundus photographs: path, name, grade, patient and split of each.
 
-
-def _of_grades(rows: Sequence[Row], root: Path, settings: DataSettings, notes: Sequence[str] = ()) -> ImageTable:
-    """The table of graded fundus photographs, whose AUC is of referable ones where the user has not said of what."""
-    rows = [row._replace(label=plain(row.label)) for row in rows]
+    Their AUC is that of referable ones where the user has not said of what.
+    """
+    rows = []
+    for path, image, grade, patient, split in images:
+        if plain(grade) not in ("0", "1", "2", "3", "4"):
+            raise DataError(f"The grade of {image} is {grade!r}; expected 0, 1, 2, 3 or 4. Correct the table.")
+        rows.append(Row(path, plain(grade), patient, split))
     if settings.positive_from is None:
         custom = f"AUC of grade {REFERABLE} or worse (referable), the custom of this set; --positive-from changes it"
         notes = [*notes, custom]
     return table_of_rows(rows, root, settings, positive_from=REFERABLE, notes=notes)
 
 
-def _graded(path: str, image: str, grade: str, patient: str | None = None, split: str = "") -> Row:
-    if plain(grade) not in ("0", "1", "2", "3", "4"):
-        raise DataError(f"The grade of {image} is {grade!r}; expected 0, 1, 2, 3 or 4. Correct the table.")
-    return Row(path, plain(grade), patient, split)
-
-
 def aptos2019(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     graded = read_columns(root / "train.csv", "id_code", "diagnosis")
-    return _of_grades([_graded(f"train_images/{image}.png", image, grade) for image, grade in graded], root, settings)
+    images = [(f"train_images/{image}.png", image, grade, None, "") for image, grade in graded]
+    return _of_grades(images, root, settings)
 
 
 def eyepacs(root: Path, options: Options, settings: DataSettings) -> ImageTable:
@@ -283,12 +269,13 @@ def eyepacs(root: Path, options: Options, settings: DataSettings) -> ImageTable:
         patient, _, eye = image.rpartition("_")
         if not patient or eye not in ("left", "right"):
             raise DataError(f"eyepacs: expected an image such as 10_left, received {image!r}.")
-        rows.append(_graded(f"{folder}/{image}.jpeg", image, level, patient, split))
-    return _of_grades(rows, root, settings, [f"{patient_count(rows)} patients by the image names"])
+        rows.append((f"{folder}/{image}.jpeg", image, level, patient, split))
+    patients = len({patient for *_, patient, _ in rows})
+    return _of_grades(rows, root, settings, [f"{patients} patients by the image names"])
 
 
 def ham10000(root: Path, options: Options, settings: DataSettings) -> ImageTable:
-    folders = [f"HAM10000_images_part_{number}" for number in (1, 2)]
+    folders = ("HAM10000_images_part_1", "HAM10000_images_part_2")
     places = {
         Path(image).stem: f"{folder}/{image}"
         for folder in folders
@@ -365,7 +352,17 @@ def ddti(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     without = [image for image, case in cases.items() if case not in files]
     if without:
         raise WrongTreeError(f"has no XML file for {len(without)} images, such as {without[0]}")
-    scores = {case: _tirads_score(files[case]) for case in dict.fromkeys(cases.values())}
+    scores: dict[str, int | None] = {}  # without its letter, 1 to 5; None where an examination has none
+    for case in dict.fromkeys(cases.values()):
+        file = files[case]
+        try:
+            text = plain(ElementTree.parse(file).getroot().findtext("tirads") or "")
+        except (ElementTree.ParseError, OSError) as error:
+            raise DataError(f"Cannot read {file}: {error}. Download it again.") from None
+        match = re.fullmatch(r"([1-5])[abc]?", text, re.IGNORECASE)
+        if text and match is None:
+            raise DataError(f"{file}: expected a TI-RADS score of 1 to 5 (4a, 4b, 4c), received {text!r}. Correct it.")
+        scores[case] = int(match[1]) if match else None
     rows = [
         Row(image, "malignant" if (scores[case] or 0) >= 4 else "benign", case)
         for image, case in cases.items()
@@ -380,18 +377,6 @@ def ddti(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     return table_of_rows(rows, root, settings, notes=notes)
 
 
-def _tirads_score(file: Path) -> int | None:
-    """The TI-RADS score of an examination without its letter, 1 to 5; None where it has none."""
-    try:
-        text = plain(ElementTree.parse(file).getroot().findtext("tirads") or "")
-    except (ElementTree.ParseError, OSError) as error:
-        raise DataError(f"Cannot read {file}: {error}. Download it again.") from None
-    match = re.fullmatch(r"([1-5])[abc]?", text, re.IGNORECASE)
-    if text and match is None:
-        raise DataError(f"{file}: expected a TI-RADS score of 1 to 5 (4a, 4b, 4c), received {text!r}. Correct it.")
-    return int(match[1]) if match else None
-
-
 PATHOLOGIES = {"BENIGN": "BENIGN", "BENIGN_WITHOUT_CALLBACK": "BENIGN", "MALIGNANT": "MALIGNANT"}
 
 
@@ -401,7 +386,11 @@ def cbis_ddsm(root: Path, options: Options, settings: DataSettings) -> ImageTabl
     findings = 0
     for kind in ("mass", "calc") if options["cases"] == "all" else (options["cases"],):
         for split in ("train", "test"):
-            for file, patient, pathology, path in _mammogram_findings(root, kind, split):
+            name = f"{kind}_case_description_{split}_set.csv"
+            file = next((file for file in (root / name, root / "csv" / name) if file.is_file()), None)
+            if file is None:
+                raise WrongTreeError(f"has no {name}")
+            for patient, pathology, path in read_columns(file, "patient_id", "pathology", "image file path"):
                 findings += 1
                 parts = PurePosixPath(path.strip('"')).parts
                 if pathology not in PATHOLOGIES or len(parts) < 3:
@@ -413,8 +402,19 @@ def cbis_ddsm(root: Path, options: Options, settings: DataSettings) -> ImageTabl
                 if of_case.setdefault(case, (series, patient, split)) != (series, patient, split):
                     raise DataError(f"{file}: {case} has two series, patients or splits. Download the tables again.")
                 labels[case].add(PATHOLOGIES[pathology])
-    find = _mammogram_finder(root)
-    places = {case: find(case, series) for case, (series, _, _) in of_case.items()}
+    # An image is called as its case, or in a folder that is called as its series or case.
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for path in walk_files(root, outside=True):
+        *folders, name = path.split("/")
+        for key in dict.fromkeys((*folders, name.rpartition(".")[0])) if is_image_name(name) else ():
+            by_name[key].append(path)
+    places: dict[str, str | None] = {}
+    for case, (series, _, _) in of_case.items():
+        paths = by_name.get(series) or by_name.get(case) or []
+        found = [path for path in paths if not path.endswith(".dcm")] or paths  # a converted one goes before its DICOM
+        if len(found) > 1:
+            raise DataError(f"cbis_ddsm: {found[0]!r} and {found[1]!r} in {root} could both be {case}. Keep one.")
+        places[case] = found[0] if found else None
     if not any(places.values()):
         raise WrongTreeError(f"has none of the {len(places)} mammograms in its tables")
     official = options["split"] == "official"
@@ -436,46 +436,21 @@ def cbis_ddsm(root: Path, options: Options, settings: DataSettings) -> ImageTabl
     return table_of_rows(rows, root, settings, notes=notes)
 
 
-def _mammogram_findings(root: Path, kind: str, split: str) -> list[tuple[Path, str, str, str]]:
-    name = f"{kind}_case_description_{split}_set.csv"
-    file = next((file for file in (root / name, root / "csv" / name) if file.is_file()), None)
-    if file is None:
-        raise WrongTreeError(f"has no {name}")
-    return [(file, *cells) for cells in read_columns(file, "patient_id", "pathology", "image file path")]
-
-
-def _mammogram_finder(root: Path) -> Callable[[str, str], str | None]:
-    """Where the image of a case and series is, relative to the root; a converted image goes before its DICOM file.
-
-    It is called as its case, or in a folder that is called as its series or case.
-    """
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for file in walk_files(root, outside=True):
-        *folders, name = file.split("/")
-        for key in dict.fromkeys((*folders, name.rpartition(".")[0])) if is_image_name(name) else ():
-            by_name[key].append(file)
-
-    def find(case: str, series: str) -> str | None:
-        for key in (series, case):
-            files = by_name.get(key, [])
-            found = [file for file in files if not file.endswith(".dcm")] or files
-            if len(found) > 1:
-                raise DataError(f"cbis_ddsm: {found[0]!r} and {found[1]!r} in {root} could both be {case}. Keep one.")
-            if found:
-                return found[0]
-        return None
-
-    return find
-
-
 def mrnet(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     plane, slices = options["plane"], options["slices"]
     splits = {"train": "train", "valid": "test"} if options["split"] == "official" else {"train": "", "valid": ""}
-    examinations = [
-        (part, number, label)
-        for part in splits
-        for number, label in _examinations(root / f"{part}-{options['task']}.csv")
-    ]
+    examinations = []
+    for part in splits:
+        table = root / f"{part}-{options['task']}.csv"
+        if not table.is_file():
+            raise WrongTreeError(f"has no {table.name}")
+        for line_number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), start=1):
+            match = re.fullmatch(r"\s*(\d{4})\s*,\s*([01])(?:\.0*)?\s*", line)
+            if match:
+                examinations.append((part, match[1], "yes" if match[2] == "1" else "no"))
+            elif line.strip():
+                expected = "expected an examination and 0 or 1 (0000,1)"
+                raise DataError(f"{table} line {line_number}: {expected}, received {line!r}.")
     places = {(part, number): root / part / plane / f"{number}.npy" for part, number, _ in examinations}
     there = {examination: file for examination, file in places.items() if file.is_file()}
     taken = {examination: chosen_slices(len(_volume(file)), slices) for examination, file in there.items()}
@@ -512,20 +487,6 @@ def chosen_slices(count: int, wanted: str) -> tuple[int, ...]:
     return tuple(range(first, first + size))
 
 
-def _examinations(file: Path) -> list[tuple[str, str]]:
-    """The number and the label of each examination of a part."""
-    if not file.is_file():
-        raise WrongTreeError(f"has no {file.name}")
-    found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        match = re.fullmatch(r"\s*(\d{4})\s*,\s*([01])(?:\.0*)?\s*", line)
-        if match:
-            found.append((match[1], "yes" if match[2] == "1" else "no"))
-        elif line.strip():
-            raise DataError(f"{file} line {number}: expected an examination and 0 or 1 (0000,1), received {line!r}.")
-    return found
-
-
 def _volume(file: Path) -> np.ndarray:
     try:
         volume = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -544,7 +505,18 @@ def pcam(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     files, labels, slides = {}, {}, {}
     for part in splits:
         files[part], labels[part], slides[part] = _patch_files(root, index, part)
-    chosen = _chosen_patches({part: len(found) for part, found in labels.items()}, options["images"])
+    total = sum(map(len, labels.values()))
+    chosen = {part: np.arange(len(found)) for part, found in labels.items()}
+    if options["images"] != "all":  # drawn with one seed from all parts together
+        count, start = int(options["images"]), 0
+        if count > total:
+            raise ConfigError(
+                f"pcam: images={options['images']}, but there are {total}. Ask for fewer, or leave it out."
+            )
+        drawn = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
+        for part, found in labels.items():
+            chosen[part] = drawn[(drawn >= start) & (drawn < start + len(found))] - start
+            start += len(found)
 
     def patch(part: str, number: int) -> str:
         return f"{part}/{number // PATCHES_PER_FOLDER:03d}/{number:06d}.png"
@@ -571,7 +543,6 @@ def pcam(root: Path, options: Options, settings: DataSettings) -> ImageTable:
         for part, numbers in chosen.items()
         for number in numbers.tolist()
     ]
-    total = sum(map(len, labels.values()))
     notes = [*notes, f"{len(rows)} of {total} patches, as PNG files in {folder}"]
     if known:
         notes.append(f"patients are slides ({patient_count(rows)})")
@@ -611,27 +582,13 @@ def _array(file: Path, key: str, part: slice | None = slice(None)) -> Any:
         raise DataError(f"Cannot read the array {key!r} of {file} ({error}). Download it again.") from None
 
 
-def _chosen_patches(counts: Mapping[str, int], images: str) -> dict[str, np.ndarray]:
-    """The patches of each part that are used, sorted; drawn with one seed from all parts together."""
-    if images == "all":
-        return {part: np.arange(count) for part, count in counts.items()}
-    total = sum(counts.values())
-    if int(images) > total:
-        raise ConfigError(f"pcam: images={images}, but there are {total}. Ask for fewer, or leave it out.")
-    drawn, start, chosen = np.sort(np.random.default_rng(0).choice(total, int(images), replace=False)), 0, {}
-    for part, count in counts.items():
-        chosen[part] = drawn[(drawn >= start) & (drawn < start + count)] - start
-        start += count
-    return chosen
-
-
+# Of file names without suffix; the first that fits all of them tells the patients.
 TASK_PATIENTS = (
     r"(\d{4})_(?:sagittal|coronal|axial)_[\d.]+",  # MRNet: examination_plane_slice
     r"(\d+)_\d+",  # DDTI: examination_image
     r"([A-Za-z]+_[NP]\d+)-\d+_.+",  # COVID-19: hospital_patient-slice
     r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})",  # RSNA pneumonia: an image per patient
 )
-"""Of file names without suffix; the first that fits all of them tells the patients."""
 
 
 def radimagenet_task(root: Path, options: Options, settings: DataSettings) -> ImageTable:

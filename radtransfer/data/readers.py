@@ -1,12 +1,9 @@
 """The datasets: where images, labels, patients and splits come from.
 
-To add one, write a module here with
-
-    def read(settings: DataSettings, location: str | None = None) -> ImageTable
-
-and add one line to `DATASETS`; `--data <name>:<location>` then reads it. Public downloads are entries of
-`data/public.py`. Errors are `DataError`s. Task, classes and `--positive-from` are checked here for every dataset;
-`--patient-regex` and DICOM headers serve all that bring no patients, and `--frames` all.
+To add one, write a module here with `read(settings: DataSettings, location: str | None) -> ImageTable` and add one line
+to `DATASETS`; `--data <name>:<location>` then reads it. Public downloads are entries of `data/public.py`. Errors are
+`DataError`s. Task, classes and `--positive-from` are checked here for every dataset; `--patient-regex` and DICOM
+headers serve all that bring no patients, and `--frames` all.
 """
 
 import re
@@ -52,11 +49,10 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
 
     The source is NAME or NAME:LOCATION of a dataset in the table; otherwise a folder of images, a folder of
     `train_fold1.csv …`, a prepared data set, or a CSV, whichever stands there; or the address of a prepared data set,
-    `gs://…`, which is copied to this machine first. `progress` hears of the copy.
+    `gs://…`, which is copied to this machine first, of which `progress` hears.
 
-    Raises:
-        ConfigError: No source, or settings that contradict each other.
-        DataError: Nothing usable is there, or patient ids mislead; says what was expected and found.
+    Raises ConfigError if there is no source, or settings contradict each other, and DataError if nothing usable is
+    there, or patient ids mislead.
     """
     from radtransfer.data.labels import check_labels
     from radtransfer.data.table import patient_id_errors, with_frames, with_header_patients, with_patients
@@ -73,10 +69,7 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
 
 
 def read_fitting_table(config: Config, *, progress: Progress | None = None) -> "tuple[ImageTable, DataSettings]":
-    """`read_table`, less those of the settings in `config.optional` that do not fit the data; and the settings used.
-
-    Errors as of `read_table`.
-    """
+    """`read_table`, less those of the settings in `config.optional` that do not fit the data; and the settings used."""
     settings = config.data
     while True:
         try:
@@ -91,10 +84,7 @@ def read_fitting_table(config: Config, *, progress: Progress | None = None) -> "
 
 
 def fitted(config: Config, progress: Progress) -> Config:
-    """`config` without the data settings of its file that do not fit the data given by hand, of which a note tells.
-
-    Errors as of `read_table`.
-    """
+    """`config` without the data settings of its file that do not fit the data given by hand, of which a note tells."""
     if not config.optional:
         return config
     _, used = read_fitting_table(config, progress=progress)
@@ -114,7 +104,10 @@ def misfits_note(config: Config, used: DataSettings) -> str | None:
 
 
 def open_source(settings: DataSettings, progress: Progress | None = None) -> tuple[str, str | None]:
-    """The dataset that reads `settings.source`, and its location, as of `find_dataset`; settings are seen to fit."""
+    """The dataset that reads `settings.source`, and its location; settings fit, and no link leads out that may not."""
+    from radtransfer.data.csv import find_split_tables
+    from radtransfer.data.image_files import check_links, links_out, walk_files
+
     if settings.patient_column and settings.patient_regex:
         raise ConfigError(
             f"The patient comes from one place: got --patient-column {settings.patient_column} and "
@@ -123,7 +116,13 @@ def open_source(settings: DataSettings, progress: Progress | None = None) -> tup
         )
     name, location = find_dataset(settings.source, progress)
     _check_columns(settings, name)
-    _check_folder(name, location, settings)
+    place = (location or "").partition("?")[0] if name == "tfds" else location or ""
+    folder = Path(split_location(place)[0]).expanduser().absolute()
+    if place and folder.is_dir() and name != "csv_table" and not settings.outside_root:
+        if name == "fold_directory":  # which may stand among other things
+            check_links(folder, links_out(folder, [table.file for table in find_split_tables(folder)]))
+        elif name != "image_folder":  # which looks while it lists its files
+            walk_files(folder)
     return name, location
 
 
@@ -161,21 +160,6 @@ def _check_columns(settings: DataSettings, dataset: str) -> None:
         )
 
 
-def _check_folder(name: str, location: str | None, settings: DataSettings) -> None:
-    """Raises DataError if links lead out of the folder that holds a data set, and may not."""
-    from radtransfer.data.csv import find_split_tables
-    from radtransfer.data.image_files import check_links, links_out, walk_files
-
-    place = (location or "").partition("?")[0] if name == "tfds" else location or ""
-    folder = Path(split_location(place)[0]).expanduser().absolute()
-    if settings.outside_root or not place or name == "csv_table" or not folder.is_dir():
-        return
-    if name == "fold_directory":  # which may stand among other things
-        check_links(folder, links_out(folder, [table.file for table in find_split_tables(folder)]))
-    elif name != "image_folder":  # which looks while it lists its files
-        walk_files(folder)
-
-
 def check_places(table: "ImageTable", name: str, location: str | None, settings: DataSettings) -> None:
     """Raises DataError if links lead the images of a folder of tables out of that folder, and may not."""
     from radtransfer.data.image_files import check_links, links_out
@@ -202,7 +186,18 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
         return name, location or None
     path = Path(source).expanduser()
     if path.is_dir():
-        return _kind_of_folder(path), str(path)
+        from radtransfer.data.csv import find_split_tables
+        from radtransfer.data.tfds import is_prepared
+        from radtransfer.data.tfds_files import METADATA
+
+        if is_prepared(path) or (path / METADATA).is_file():
+            return "tfds", str(path)
+        try:
+            tables = find_split_tables(path)
+        except PermissionError:
+            raise DataError(f"The folder {path} may not be read. Check its permissions.") from None
+        is_tables = any(table.split == "train" for table in tables)
+        return "fold_directory" if is_tables else "image_folder", str(path)
     if path.exists() or path.is_symlink():
         return "csv_table", str(path)
     # A single letter before the colon is a Windows drive.
@@ -215,25 +210,8 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
     )
 
 
-def _kind_of_folder(folder: Path) -> str:
-    from radtransfer.data.csv import find_split_tables
-    from radtransfer.data.tfds import is_prepared
-    from radtransfer.data.tfds_files import METADATA
-
-    if is_prepared(folder) or (folder / METADATA).is_file():
-        return "tfds"
-    try:
-        tables = find_split_tables(folder)
-    except PermissionError:
-        raise DataError(f"The folder {folder} may not be read. Check its permissions.") from None
-    return "fold_directory" if any(table.split == "train" for table in tables) else "image_folder"
-
-
 def check_source(source: str | None) -> None:
-    """See that something lies at a source that is given, where a model has to be opened before it is read.
-
-    Errors as of `find_dataset`; an address is not asked.
-    """
+    """See that something lies at a source that is given, before a model is opened; an address is not asked."""
     if source is not None and remote_source(source) is None:
         find_dataset(source)
 

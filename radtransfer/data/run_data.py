@@ -12,6 +12,7 @@ import numpy as np
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import Config, DataSettings, ImageSettings
 from radtransfer.data.image_check import examine_images
+from radtransfer.data.image_files import unchanged_key
 from radtransfer.data.image_list import list_images, read_images
 from radtransfer.data.readers import read_table
 from radtransfer.data.splits import LEAK, Fold, copies, image_identities
@@ -29,21 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LocatedImages:
-    """Images on disk.
+    """Images on disk."""
 
-    Attributes:
-        paths: The identity of each.
-        places: Where each lies.
-        facts: How each is decoded.
-        reading: How it becomes a square.
-        clusters: Patient of each, or the image itself where patients are not known.
-    """
-
-    paths: tuple[str, ...]
-    places: tuple[ImagePlace, ...]
-    facts: "tuple[ImageFacts, ...]"
-    reading: ImageSettings
-    clusters: tuple[str, ...]
+    paths: tuple[str, ...]  # the identity of each
+    places: tuple[ImagePlace, ...]  # where each lies
+    facts: "tuple[ImageFacts, ...]"  # how each is decoded
+    reading: ImageSettings  # how it becomes a square
+    clusters: tuple[str, ...]  # patient of each, or the image itself where patients are not known
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -71,9 +64,7 @@ class ImageArrays:
 def given_images(files: Sequence[str], data: DataSettings, reading: ImageSettings, progress: Progress) -> LocatedImages:
     """Every image of the files, or else of a data set, read as `reading` says; neither needs labels.
 
-    Raises:
-        ConfigError: Neither is given.
-        DataError: Nothing usable is there, or an image is missing or unreadable.
+    Raises ConfigError if neither is given, and DataError if nothing usable is there, or an image is unreadable.
     """
     table = list_images(files, data, unread=False) if files else read_images(data, progress=progress)
     for note in table.notes:
@@ -83,11 +74,9 @@ def given_images(files: Sequence[str], data: DataSettings, reading: ImageSetting
 
 
 def tested_images(run: Path, fold: int) -> LocatedImages:
-    """The test images of a fold of a run, which must still be where the run found them.
+    """The test images of a fold of a run.
 
-    Raises:
-        RunError: The run has no such fold.
-        DataError: They are not there.
+    Raises RunError if the run has no such fold, and DataError if its images are not where the run found them.
     """
     tested = tested_paths(run, fold)
     try:
@@ -99,12 +88,7 @@ def tested_images(run: Path, fold: int) -> LocatedImages:
 
 
 def note_changes(runs: Sequence[Path], progress: Progress) -> None:
-    """Tell of each run whose images or labels are not what they were.
-
-    Raises:
-        ConfigError: Its config.yaml cannot be read.
-        RunError: Another file of it is not as it was written.
-    """
+    """Tell of each run whose images or labels are not what they were."""
     for run in dict.fromkeys(runs):
         if (run / "config.yaml").is_file():  # a copy of a run may lack its settings
             for change in data_changes(run, run_images(run).data):
@@ -112,12 +96,7 @@ def note_changes(runs: Sequence[Path], progress: Progress) -> None:
 
 
 def run_images(run: Path) -> Config:
-    """Where the images of a run come from and how they are read; its other settings may be those of another version.
-
-    Raises:
-        ConfigError: They cannot be read.
-        RunError: They are not there.
-    """
+    """Where the images of a run come from and how they are read; its other settings may be of another version."""
     document = read_settings(run)
     with reading(run):
         sections = {section: dict(document.get(section) or {}) for section in ("data", "images")}
@@ -127,11 +106,7 @@ def run_images(run: Path) -> Config:
 
 
 def tested_paths(run: Path, fold: int) -> list[str]:
-    """The paths of the test images of a fold, as the run's table writes them.
-
-    Raises:
-        RunError: The run has no such fold.
-    """
+    """The paths of the test images of a fold, as the run's table writes them; RunError if there are none."""
     with reading(run):
         lines = read_folds(run)
         tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
@@ -141,11 +116,7 @@ def tested_paths(run: Path, fold: int) -> list[str]:
 
 
 def images_of_table(table: ImageTable, paths: Sequence[str], reading: ImageSettings) -> LocatedImages:
-    """Some images of a table, read as `reading` says.
-
-    Raises:
-        DataError: One is missing or unreadable.
-    """
+    """Some images of a table, read as `reading` says; DataError if one is missing or unreadable."""
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows or table.files[rows[path]] is None]
     if missing:
@@ -190,36 +161,23 @@ def leaked_images(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Ite
             yield fold, leaked
 
 
-_WAYS = {"train": "trained", "val": "validated"}
-"""What the images of a split did, in the order in which it is told."""
+_WAYS = {"train": "trained", "val": "validated"}  # what the images of a split did, in the order in which it is told
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen before.
+    """What was seen before."""
 
-    Attributes:
-        images: Rows of the images that trained or validated: one file, or files of the same bytes.
-        ways: Of each of them: "trained", "validated", or "trained;validated" where several folds used it.
-        patients: Those of the tested table that stand in the run's training or validation too, each with the name
-            that it has there; spelling makes no difference.
-        compared: Whether the run's images were there to compare with; without them only paths and names are.
-    """
-
-    images: tuple[int, ...]
-    ways: tuple[str, ...]
-    patients: Mapping[str, str]
-    compared: bool
+    images: tuple[int, ...]  # rows of the images that trained or validated: one file, or files of the same bytes
+    ways: tuple[str, ...]  # of each of them: "trained", "validated", or "trained;validated" where several folds used it
+    patients: Mapping[str, str]  # those of the tested table that stand there too, and their names there
+    compared: bool  # whether the run's images were there to compare with; without them only paths and names are
 
 
 def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSettings) -> Seen:
-    """The images and patients of `table` that trained or validated a fold of `run`.
+    """The images and patients of `table`, to be tested on, that trained or validated one of `folds` of `run`.
 
-    Args:
-        table: To be tested on.
-        run: Folder of the run.
-        folds: Of the run.
-        data: Where the run's images come from.
+    `data` says where the run's images come from.
     """
     lines = [row for row in read_folds(run) if row["split"] in _WAYS and int(row["fold"]) in folds]
     splits = {}
@@ -239,7 +197,8 @@ def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSe
     else:
         same = {row: [path] for row, path in enumerate(table.paths) if path in splits}
     images = tuple(sorted(same))
-    ways = tuple(_way(split for path in same[row] for split in splits[path]) for row in images)
+    used = [set().union(*(splits[path] for path in same[row])) for row in images]
+    ways = tuple(";".join(way for split, way in _WAYS.items() if split in those) for those in used)
     return Seen(images, ways, patients, compared)
 
 
@@ -252,11 +211,6 @@ def _patients_of_both(table: ImageTable, lines: Sequence[Mapping[str, str]]) -> 
     there = dict(zip(keys, names, strict=True)) | {name: name for name in names}
     pairs = sorted(set(zip(table.patients, table.patient_keys, strict=True)))
     return {name: there.get(name, there.get(key)) for name, key in pairs if key in there}
-
-
-def _way(splits: Iterable[str]) -> str:
-    used = set(splits)
-    return ";".join(way for split, way in _WAYS.items() if split in used)
 
 
 def _same_images(table: ImageTable, trained: ImageTable) -> dict[int, Collection[int]]:
@@ -279,13 +233,10 @@ def _same_images(table: ImageTable, trained: ImageTable) -> dict[int, Collection
 def images_digest(places: Iterable[ImagePlace | None], *, workers: int) -> str:
     """SHA-256 of the bytes of all image files in turn, each once: 64 hexadecimal digits.
 
-    Files whose place, number, size and times are those of an earlier call are not read again.
-
-    Raises:
-        OSError: One cannot be read.
+    Files whose place, number, size and times are those of an earlier call are not read again. Raises OSError.
     """
     files = list(dict.fromkeys(file_of(place) for place in places if place is not None))
-    known = _known(files)
+    known = cache_folder() / "contents" / f"{unchanged_key(files)}.txt"
     with contextlib.suppress(OSError):
         return known.read_text(encoding="ascii")
     digest = hashlib.sha256()
@@ -299,17 +250,10 @@ def images_digest(places: Iterable[ImagePlace | None], *, workers: int) -> str:
 
 
 def data_changes(run: Path, data: DataSettings, *, workers: int = 2) -> list[str]:
-    """A sentence for each way in which the data of a finished run, or one that goes on, is not what it was.
+    """A sentence for each way in which the data of a run is not what it was; `data` is as its `config.yaml` says.
 
-    Nothing is said where the data is not there any more, or cannot be read: nothing is known of it then.
-
-    Args:
-        run: The run folder.
-        data: Where its images come from, as its `config.yaml` says.
-        workers: Files read at the same time.
-
-    Raises:
-        RunError: The run's own files are not as they were written.
+    Nothing is said where the data is not there any more, or cannot be read: nothing is known of it then. Raises
+    RunError if the run's own files are not as they were written.
     """
     if not (run / "folds.csv").is_file():
         return []
@@ -345,13 +289,3 @@ def _row_changes(rows: Sequence[dict[str, str]], table: ImageTable) -> Iterable[
 def _digest(file: Path) -> bytes:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").digest()
-
-
-def _known(files: Sequence[Path]) -> Path:
-    """Where the digest of these files, as they are, is kept."""
-    digest = hashlib.sha256()
-    for file in files:
-        status = file.stat()
-        times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-        digest.update(f"{file} {times}\n".encode())
-    return cache_folder() / "contents" / f"{digest.hexdigest()[:32]}.txt"

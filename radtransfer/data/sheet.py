@@ -6,6 +6,7 @@ note says so.
 """
 
 import codecs
+import contextlib
 import csv
 import difflib
 import io
@@ -32,25 +33,18 @@ DELIMITERS = ",;\t|"
 
 MOST_COLUMNS = 10_000
 
+# How a small file begins that stands for one which is not fetched.
 _POINTERS = (b"version https://git-lfs", b"/annex/objects/", b".git/annex/objects/")
-"""How a small file begins that stands for one which is not fetched."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of text.
-
-    Attributes:
-        name: File name, for messages.
-        columns: The header; may hold empty and repeated names.
-        rows: Cells, as many as there are columns.
-        places: File name and line of each row.
-    """
+    """A table of text."""
 
     name: str
-    columns: tuple[str, ...]
-    rows: list[list[str]]
-    places: list[tuple[str, int]]
+    columns: tuple[str, ...]  # the header; may hold empty and repeated names
+    rows: list[list[str]]  # cells, as many as there are columns
+    places: list[tuple[str, int]]  # file name and line of each row
 
     def place(self, row: int) -> str:
         """Where a row stands, as messages call it: "train.csv line 3"."""
@@ -77,9 +71,21 @@ def read_sheet(file: Path) -> Sheet:
     if len(lines) < 2:
         found = f"only the header {', '.join(lines[0][0][:12])}" if lines else "nothing"
         raise DataError(f"{file} holds no images: expected a header and a row per image, found {found}.")
-    _check_widths(file, lines)
-    columns = tuple(cell.strip() for cell in lines[0][0])
+    header, width = lines[0][0], len(lines[0][0])
+    if width > MOST_COLUMNS:
+        raise DataError(
+            f"{file} has {width:,} columns. Expected at most {MOST_COLUMNS:,}, and a row per image: a path, a label, a "
+            "patient. Turn it if it has a column per image, or leave out the columns that describe no image."
+        )
+    for row, line in lines[1:]:
+        if len(row) != width:
+            title = f" If {header[0]!r} stands before the header, remove that line." if width == 1 else ""
+            raise DataError(
+                f"{file} line {line} has {len(row)} cells, the header has {width}. "
+                f"Put names that hold the delimiter in double quotes.{title}"
+            )
     rows, numbers = zip(*lines[1:], strict=True)
+    columns = tuple(cell.strip() for cell in header)
     return Sheet(file.name, columns, list(rows), [(file.name, number) for number in numbers])
 
 
@@ -88,7 +94,8 @@ def _text(file: Path) -> str:
     try:
         with file.open("rb") as handle:
             start = handle.read(START)
-            _check_format(file, start)
+            if other := _other_format(start):
+                raise _no_table(file, *other)
             data = start + handle.read()
     except OSError as error:
         found = why_missing(file) if is_dangling(file) else error.strerror
@@ -102,42 +109,33 @@ def _text(file: Path) -> str:
         raise DataError(
             f"{file} line {line} holds a NUL character, so it is damaged or not text. Save it as 'CSV UTF-8'."
         )
-    if text.lstrip()[:1] in ("{", "[") and _is_json(text):
-        raise _no_table(file, "JSON", "save it as 'CSV UTF-8'")
+    if text.lstrip()[:1] in ("{", "["):  # JSON if all of it, or its first line, is
+        for part in (text, text.lstrip().partition("\n")[0]):
+            with contextlib.suppress(ValueError, RecursionError):
+                json.loads(part)
+                raise _no_table(file, "JSON", "save it as 'CSV UTF-8'")
     return text
 
 
-def _check_format(file: Path, start: bytes) -> None:
-    """Raises DataError if the first bytes are those of something else than text."""
+def _other_format(start: bytes) -> tuple[str, str] | None:
+    """What the first bytes are of, if not of text, and what to do about it."""
     if start.lstrip().startswith(b"<"):
-        raise _no_table(file, "HTML or XML", "save it as 'CSV UTF-8', or download it again")
+        return "HTML or XML", "save it as 'CSV UTF-8', or download it again"
     if start.startswith(_POINTERS):
-        raise _no_table(
-            file, "a pointer of Git LFS or git-annex", "run `git lfs pull`, `datalad get` or `git annex get`"
-        )
+        return "a pointer of Git LFS or git-annex", "run `git lfs pull`, `datalad get` or `git annex get`"
     if start.isascii() and b"\0" not in start:
-        return
+        return None
     if is_dicom(start) or any(map(start.startswith, READERS)):
-        raise _no_table(file, "an image", "give a CSV that lists the images")
+        return "an image", "give a CSV that lists the images"
     if found := format_by_content(start):
         also = "" if found in TABLES | PACKED else ", and give a CSV that lists the images"
-        raise _no_table(file, found, f"{advice(found)}{also}")
+        return found, f"{advice(found)}{also}"
+    return None
 
 
 def _no_table(file: Path, found: str, to_do: str) -> DataError:
     to_do = f"{to_do[0].upper()}{to_do[1:]}"
     return DataError(f"{file} is not a table. Expected: text, as CSV in UTF-8. Received: {found}. {to_do}.")
-
-
-def _is_json(text: str) -> bool:
-    """Whether all of the text, or its first line, is JSON."""
-    for part in (text, text.lstrip().partition("\n")[0]):
-        try:
-            json.loads(part)
-        except (ValueError, RecursionError):
-            continue
-        return True
-    return False
 
 
 def _to_header(handle: io.StringIO) -> tuple[int, str]:
@@ -157,10 +155,7 @@ def _to_header(handle: io.StringIO) -> tuple[int, str]:
 
 
 def _is_comment(line: str, following: str) -> bool:
-    """Whether a line is one for people: it begins with # and is no row of names above a row of an image.
-
-    Names have as many cells as the row, which holds a number or the name of a file.
-    """
+    """Whether a line begins with # and is no row of names above a row that holds a number or the name of a file."""
     if not line.lstrip("\"' \t").startswith("#"):
         return False
     delimiter = _delimiter([line, following])
@@ -168,9 +163,9 @@ def _is_comment(line: str, following: str) -> bool:
     words = all(re.fullmatch(r"#?\s*[\w.-]+", name.strip()) for name in names)
     if not words or len(names) != len(cells):
         return True
-    return not (
-        any(re.search(r"[\d./\\]", cell) for cell in cells) if len(names) > 1 else is_image_name(cells[0].strip())
-    )
+    if len(names) == 1:
+        return not is_image_name(cells[0].strip())
+    return not any(re.search(r"[\d./\\]", cell) for cell in cells)
 
 
 def _delimiter(lines: Sequence[str]) -> str:
@@ -196,29 +191,12 @@ def _is_note(row: Sequence[str]) -> bool:
     return not any(others) and (not first or re.match(r"#+\s", first) is not None)
 
 
-def _check_widths(file: Path, lines: list[tuple[list[str], int]]) -> None:
-    width = len(lines[0][0])
-    if width > MOST_COLUMNS:
-        raise DataError(
-            f"{file} has {width:,} columns. Expected at most {MOST_COLUMNS:,}, and a row per image: a path, a label, a "
-            "patient. Turn it if it has a column per image, or leave out the columns that describe no image."
-        )
-    for row, line in lines[1:]:
-        if len(row) != width:
-            title = f" If {lines[0][0][0]!r} stands before the header, remove that line." if width == 1 else ""
-            raise DataError(
-                f"{file} line {line} has {len(row)} cells, the header has {width}. "
-                f"Put names that hold the delimiter in double quotes.{title}"
-            )
-
-
 SPLIT_WORDS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validate", "validation", "dev", "tune", "tuning"),
     "test": ("test", "testing"),
 }
-EVALUATION = ("eval", "evaluation")
-"""Validation where there is a test set besides, else the test set."""
+EVALUATION = ("eval", "evaluation")  # validation where there is a test set besides, else the test set
 
 
 def split_names(texts: Iterable[str]) -> dict[str, str | None]:
@@ -235,24 +213,18 @@ def split_names(texts: Iterable[str]) -> dict[str, str | None]:
     return {text: evaluation if words[text] in EVALUATION else split for text, split in found.items()}
 
 
-def place_images(
-    entries: Sequence[Sequence[tuple[str, str]]],
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Where each image stands in each fold, from what its rows say.
+def place_images(entries: Sequence[Sequence[tuple[str, str]]]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Where each image stands in each fold, from the (fold, split) of its rows; none where it is not assigned to any.
 
-    An image that stands in two splits of one fold keeps a row for each, so that the leak check can see it.
-
-    Args:
-        entries: For each image the (fold, split) of its rows; none where it is not assigned to any. A split of ""
-            means test in that fold and train in all others.
+    A split of "" means test in that fold and train in all others. An image that stands in two splits of one fold keeps
+    a row for each, so that the leak check can see it.
 
     Returns:
-        The image of each row, (rows,); the splits, (folds, rows) of "train", "val", "test" or "" where an
-        image takes no part; the folds' names in the source, sorted.
+        The image of each row, (rows,); the splits, (folds, rows) of "train", "val", "test" or ""; the sorted folds.
     """
     folds = sorted_names(fold for entry in entries for fold, _ in entry)
     number = {fold: index for index, fold in enumerate(folds)}
-    rows, columns = [], []
+    images, columns = [], []
     for image, entry in enumerate(entries):
         placed = dict.fromkeys(entry)
         if not placed:
@@ -260,22 +232,15 @@ def place_images(
         elif all(not split for _, split in placed):
             found = [["test" if other == fold else "train" for other in folds] for fold, _ in placed]
         else:
-            found = _layers(len(folds), [(number[fold], split) for fold, split in placed])
+            found = []  # as few rows as hold every (fold, split)
+            for fold, split in placed:
+                row = next((row for row in found if not row[number[fold]]), None)
+                if row is None:
+                    found.append(row := [""] * len(folds))
+                row[number[fold]] = split
         columns += found
-        rows += [image] * len(found)
-    return np.array(rows), np.array(columns, dtype="U5").T, folds
-
-
-def _layers(folds: int, placed: Sequence[tuple[int, str]]) -> list[list[str]]:
-    """As few rows as hold every (fold, split): one, unless an image has two splits in a fold."""
-    layers: list[list[str]] = []
-    for fold, split in placed:
-        layer = next((layer for layer in layers if not layer[fold]), None)
-        if layer is None:
-            layer = [""] * folds
-            layers.append(layer)
-        layer[fold] = split
-    return layers
+        images += [image] * len(found)
+    return np.array(images), np.array(columns, dtype="U5").T, folds
 
 
 USUAL_NAMES = {
@@ -296,42 +261,56 @@ USUAL_NAMES = {
 A split may also stand in columns such as `is_test`, which say of each image whether it is in one.
 """
 
-OPTIONS = {
-    "path": "--path-column ",
-    "label": "--label-column ",
-    "patient": "--patient-column ",
-    "fold": "--fold-column ",
-    "split": "--split-column ",
-}
-"""How to name the column oneself."""
+# How to name the column oneself.
+OPTIONS = {role: f"--{role}-column " for role in ("path", "label", "patient", "fold", "split")}
 
 
 class Columns(NamedTuple):
-    """Positions of the columns in a sheet.
-
-    Attributes:
-        path: Column of the image path.
-        labels: Column of the label, or one per class or label.
-        form: What the labels are: the `class`; `several` columns of 0 and 1; those as `one_hot`, of which exactly one
-            is 1; or several labels in one cell, `separated`.
-        patient: Column of the patient id, or None.
-        fold: Column of the fold, or None.
-        splits: Columns of the split: under "" the one that names it, under "test" one that says whether it is test.
-        notes: What was guessed and what is not used.
-    """
+    """Positions of the columns in a sheet."""
 
     path: int
-    labels: tuple[int, ...]
+    labels: tuple[int, ...]  # column of the label, or one per class or label
+    # the class; several columns of 0 and 1, of which exactly one is 1 if one_hot; or several labels in one cell
     form: Literal["class", "several", "one_hot", "separated"]
     patient: int | None
     fold: int | None
-    splits: Mapping[str, int]
-    notes: tuple[str, ...]
+    splits: Mapping[str, int]  # under "" the column that names the split, under "test" one that says if it is test
+    notes: tuple[str, ...]  # what was guessed and what is not used
 
 
 def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
     """The columns of `sheet` that the settings name, and for the others those that have usual names."""
-    return _ColumnFinder(sheet, settings).find()
+    finder = _ColumnFinder(sheet, settings)
+    path = finder.named("path", settings.path_column or None)
+    several = settings.label_column
+    labels = [finder.named("label", name, several, guess=not i) for i, name in enumerate(several)]
+    patient = finder.named("patient", settings.patient_column or None)
+    fold = finder.named("fold", settings.fold_column or None)
+    split = finder.named("split", settings.split_column or None)
+    if path is None:
+        path = finder.usual("path")
+        if path is None:
+            raise DataError(finder.none_for("path"))
+    if patient is None and settings.patient_regex is None:
+        patient = finder.usual("patient", lambda column: not finder.given_splits(column))
+        if patient is not None:
+            finder.notes.append(f"patients from column {sheet.columns[patient]!r}")
+    fold, splits = finder.find_placement(fold, split)
+    finder.taken |= {fold, *splits.values()}
+    if splits and split is None:
+        finder.notes.append(f"split from column {listed(repr(sheet.columns[i]) for i in splits.values())}")
+    # Columns called `train` or `test` of 0 and 1: splits most likely, though a test may be one of a laboratory.
+    bare = set(finder.flags(finder.free, "((?:train|test)(?:ing)?(?:set)?)").values())
+    bare = bare if len(finder.free) > len(bare) else set()
+    if labels:
+        form = finder.form(several=len(labels) > 1)
+    else:
+        labels, form = finder.find_labels(bare)
+    finder.taken |= set(labels)
+    finder.note_ignored_splits(bare, fold, splits, named=split is not None)
+    if unused := [finder.real[i] for i in finder.free]:
+        finder.notes.append(f"columns not used: {listed(unused)}")
+    return Columns(path, tuple(labels), form, patient, fold, splits, tuple(finder.notes))
 
 
 def find_image_columns(sheet: Sheet, settings: DataSettings) -> tuple[int, int | None]:
@@ -358,39 +337,6 @@ class _ColumnFinder:
         # Those that have a name; pandas writes its row numbers without one.
         unnamed = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
         self.real = {i: name for i, name in enumerate(sheet.columns) if not unnamed.fullmatch(name)}
-
-    def find(self) -> Columns:
-        sheet, settings = self.sheet, self.settings
-        path = self.named("path", settings.path_column or None)
-        several = settings.label_column
-        labels = [self.named("label", name, several, guess=not i) for i, name in enumerate(several)]
-        patient = self.named("patient", settings.patient_column or None)
-        fold = self.named("fold", settings.fold_column or None)
-        split = self.named("split", settings.split_column or None)
-        if path is None:
-            path = self.usual("path")
-            if path is None:
-                raise DataError(self.none_for("path"))
-        if patient is None and settings.patient_regex is None:
-            patient = self.usual("patient", lambda column: not self.given_splits(column))
-            if patient is not None:
-                self.notes.append(f"patients from column {sheet.columns[patient]!r}")
-        fold, splits = self.find_placement(fold, split)
-        self.taken |= {fold, *splits.values()}
-        if splits and split is None:
-            self.notes.append(f"split from column {listed(repr(sheet.columns[i]) for i in splits.values())}")
-        # Columns called `train` or `test` of 0 and 1: splits most likely, though a test may be one of a laboratory.
-        bare = set(self.flags(self.free, "((?:train|test)(?:ing)?(?:set)?)").values())
-        bare = bare if len(self.free) > len(bare) else set()
-        if labels:
-            form = self.form(several=len(labels) > 1)
-        else:
-            labels, form = self.find_labels(bare)
-        self.taken |= set(labels)
-        self.note_ignored_splits(bare, fold, splits, named=split is not None)
-        if unused := [self.real[i] for i in self.free]:
-            self.notes.append(f"columns not used: {listed(unused)}")
-        return Columns(path, tuple(labels), form, patient, fold, splits, tuple(self.notes))
 
     @property
     def free(self) -> list[int]:

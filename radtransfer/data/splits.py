@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -19,53 +20,42 @@ from radtransfer.errors import ConfigError, DataError
 from radtransfer.images.refs import FilePart, ImagePlace, as_part, read_contents
 from radtransfer.process import all_in_parallel
 
-TEST_FRACTION = 0.2
-"""Share of the images that is test where there is one fixed split."""
-
-FOLD_COLUMNS = ("path", "label", "patient", "fold", "split")
-"""The columns of `folds.csv`."""
+TEST_FRACTION = 0.2  # share of the images that is test where there is one fixed split
+FOLD_COLUMNS = ("path", "label", "patient", "fold", "split")  # the columns of `folds.csv`
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One training, validation and test set.
+    """One training, validation and test set."""
 
-    Attributes:
-        number: From 1, through all repeats.
-        repeat: From 1.
-        seed: Of its repeat.
-        split: (images,) of "train", "val", "test" or "" (takes no part).
-    """
-
-    number: int
-    repeat: int
-    seed: int
-    split: np.ndarray
+    number: int  # from 1, through all repeats
+    repeat: int  # from 1
+    seed: int  # of its repeat
+    split: np.ndarray  # (images,) of "train", "val", "test" or "" (takes no part)
 
 
 def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow_leakage: bool) -> tuple[Fold, ...]:
-    """The folds that are to run: those the data brings, else `settings.folds` drawn ones.
+    """The folds that are to run: those the data brings, else `settings.folds` drawn ones (1: a fifth is test).
 
-    The same images give the same folds in whatever order they stand, on every machine.
-
-    Args:
-        table: The images; patients stay together, and so do rows that are one file.
-        settings: Number of folds (1 is one fixed split with a fifth for test), which of them to run, share of
-            validation images, images that train, repeats.
-        seed: The run's seed.
-        allow_leakage: Go on although an image or patient stands in two splits.
+    The same images give the same folds in whatever order they stand, on every machine. Patients stay together, and so
+    do rows that are one file.
 
     Raises:
-        DataError: Too few patients of a class, a set without images or with one class, or a leak.
-        ConfigError: `settings.fold` names a fold that does not exist, or `settings.train_size` asks for more images
-            than there are.
+        DataError: Too few patients of a class, a set without images or with one class, or a leak that is not allowed.
+        ConfigError: There is no fold `settings.fold`, or there are not `settings.train_size` images.
     """
     groups = _group_codes(table)
     given = table.splits is not None
-    if given:
-        _check_given(table.splits)
-    else:
+    if not given:
         _check_enough(table, groups, settings.folds)
+    for number, split in enumerate(table.splits if given else (), start=1):
+        counts = {name: int((split == name).sum()) for name in ("train", "val", "test")}
+        if missing := [name for name in ("train", "test") if not counts[name]]:
+            found = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise DataError(
+                f"Fold {number} of the given split has no {missing[0]} images ({found}). Mark some as "
+                f"{missing[0]}, or take the split out of the data, so that folds are drawn (--folds)."
+            )
     count = len(table.splits) if given else settings.folds
     folds = []
     for repeat in range(1, settings.repeats + 1):
@@ -75,12 +65,16 @@ def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow
             shares = [1 / count] * count if count > 1 else [TEST_FRACTION, 1 - TEST_FRACTION]
             parts = _draw(table, groups, np.arange(len(table)), shares, (repeat_seed, 0))
             tests = [np.where(parts == k, "test", "train").astype("U5") for k in range(count)]
-        for k, split in enumerate(tests, start=1):
-            number, words = (repeat - 1) * count + k, (repeat_seed, k)
-            whole = _with_validation(table, groups, split, settings.val_fraction, words)
+        for k, test in enumerate(tests, start=1):
+            number, words, split = (repeat - 1) * count + k, (repeat_seed, k), test
+            if not (test == "val").any():
+                rows = np.flatnonzero(test == "train")
+                parts = _draw(table, groups, rows, [1 - settings.val_fraction, settings.val_fraction], words)
+                split = test.copy()
+                split[rows[parts == 1]] = "val"
             if settings.train_size is not None:
-                whole = cut_training(whole, table.targets, groups, settings.train_size, number=number, words=words)
-            folds.append(Fold(number, repeat, repeat_seed, whole))
+                split = cut_training(split, table.targets, groups, settings.train_size, number=number, words=words)
+            folds.append(Fold(number, repeat, repeat_seed, split))
     for fold in folds:
         _check_classes(table, fold, given=given, cut=settings.train_size is not None)
     if not allow_leakage:
@@ -99,31 +93,31 @@ def fold_count(table: ImageTable, settings: SplitSettings) -> int:
 def fold_notes(
     table: ImageTable, settings: SplitSettings, folds: Sequence[Fold], *, folds_given: bool = True
 ) -> tuple[str, ...]:
-    """What the user should know about the folds, one sentence each.
-
-    Args:
-        table: The images.
-        settings: As of `assign_folds`.
-        folds: From `assign_folds`.
-        folds_given: Whether the user asked for `settings.folds`, rather than had them by default.
-    """
-    notes = []
-    if table.splits is not None:
-        notes += _given_notes(table, settings, folds_given=folds_given)
+    """What the user should know about the folds, one sentence each; `folds_given`: not by default."""
+    notes, splits = [], table.splits
+    if splits is not None:
+        if folds_given and settings.folds != len(splits):
+            notes.append(f"--folds {settings.folds} not used: the data brings {len(splits)}")
+        if not (splits == "val").any(axis=1).all():
+            notes.append(f"no validation set given: {settings.val_fraction:.0%} of train, by patient, validates")
+        tested = int((splits == "test").any(axis=0).sum())
+        if len(splits) > 1 and tested < len(table):
+            notes.append(f"the test sets hold {tested} of {len(table)} images")
     if settings.train_size is not None:
         sizes = [int((fold.split == "train").sum()) for fold in folds]
         held = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
         whole = "" if table.patients is None else "whole patients, "
         notes.append(f"--train-size {settings.train_size}: training sets of {held} images, {whole}stratified")
     for fold in folds:
-        untrained = [name for name, n in zip(table.classes, _images_of(table, fold, "train"), strict=True) if not n]
+        trained = (table.targets[fold.split == "train"] == 1).any(axis=0)
+        untrained = [name for name, known in zip(table.classes, trained, strict=True) if not known]
         if untrained:
             notes.append(f"fold {fold.number}: no image trains {', '.join(untrained)}")
         for name in ("val", "test"):
             if not _has_auc(table.targets[fold.split == name], table.task):
                 notes.append(f"fold {fold.number}: {name} holds one class only, its AUC is undefined")
-    tested = np.min([_images_of(table, fold, "test") for fold in folds], axis=0)
-    absent = [name for name, least in zip(table.classes, tested, strict=True) if not least]
+    tested = np.all([(table.targets[fold.split == "test"] == 1).any(axis=0) for fold in folds], axis=0)
+    absent = [name for name, everywhere in zip(table.classes, tested, strict=True) if not everywhere]
     if absent:
         notes.append(f"not in the test set of every fold: {', '.join(absent)}; no AUC of theirs there")
     leaks = find_leaks(table, [(fold.number, fold.split) for fold in folds])
@@ -147,19 +141,6 @@ def _group_codes(table: ImageTable) -> np.ndarray:
         first[identity] = min(name, first.get(identity, name))
     names = [first[identity] for identity in identities]
     return np.unique(np.array(names, dtype=object), return_inverse=True)[1]
-
-
-def _with_validation(
-    table: ImageTable, groups: np.ndarray, split: np.ndarray, fraction: float, words: tuple[int, int]
-) -> np.ndarray:
-    """`split`, with a validation set drawn from its training images if it has none."""
-    if (split == "val").any():
-        return split
-    rows = np.flatnonzero(split == "train")
-    parts = _draw(table, groups, rows, [1 - fraction, fraction], words)
-    whole = split.copy()
-    whole[rows[parts == 1]] = "val"
-    return whole
 
 
 def _draw(
@@ -190,18 +171,6 @@ def _check_enough(table: ImageTable, groups: np.ndarray, folds: int) -> None:
     raise DataError(f"{plan} need {needed} {what} of every class; {found}. {advice} {what} {of}.")
 
 
-def _check_given(splits: np.ndarray) -> None:
-    for number, split in enumerate(splits, start=1):
-        counts = {name: int((split == name).sum()) for name in ("train", "val", "test")}
-        missing = [name for name in ("train", "test") if not counts[name]]
-        if missing:
-            found = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise DataError(
-                f"Fold {number} of the given split has no {missing[0]} images ({found}). Mark some as "
-                f"{missing[0]}, or take the split out of the data, so that folds are drawn (--folds)."
-            )
-
-
 def _check_classes(table: ImageTable, fold: Fold, *, given: bool, cut: bool) -> None:
     """Two classes to learn from; in drawn folds also two to validate and test on."""
     advice = {
@@ -223,25 +192,8 @@ def _has_auc(targets: np.ndarray, task: str) -> bool:
     return bool((positive & negative).any())
 
 
-def _images_of(table: ImageTable, fold: Fold, name: str) -> np.ndarray:
-    """How many images of each class stand in one of its splits, int (classes,)."""
-    return (table.targets[fold.split == name] == 1).sum(axis=0)
-
-
-def _given_notes(table: ImageTable, settings: SplitSettings, *, folds_given: bool) -> list[str]:
-    splits, notes = table.splits, []
-    if folds_given and settings.folds != len(splits):
-        notes.append(f"--folds {settings.folds} not used: the data brings {len(splits)}")
-    if not (splits == "val").any(axis=1).all():
-        notes.append(f"no validation set given: {settings.val_fraction:.0%} of train, by patient, validates")
-    tested = int((splits == "test").any(axis=0).sum())
-    if len(splits) > 1 and tested < len(table):
-        notes.append(f"the test sets hold {tested} of {len(table)} images")
-    return notes
-
-
 def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """A part for each group, such that each part gets its share of every quantity as nearly as it goes.
+    """A part for each group, int (groups,), such that each part gets its share of every quantity as nearly as it goes.
 
     Large groups and those of rare classes are dealt first, in random order within a factor of two; each goes
     where the sum over quantities of (dealt − due)²/due grows least, which for single images is Sainte-Laguë's
@@ -250,13 +202,8 @@ def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random
     Differs from scikit-learn's `StratifiedGroupKFold`: parts may differ in size, each of several labels is
     balanced, large patients too change places with the seed, and 100,000 groups take a second.
 
-    Args:
-        counts: (groups, quantities): images of each class or label, and in the last column images at all.
-        shares: Fractions that add up to 1.
-        rng: Decides among groups that are alike.
-
-    Returns:
-        Index of the part of each group, int (groups,).
+    `counts` are (groups, quantities): images of each class or label, and in the last column images at all; `shares`
+    add up to 1; `rng` decides among groups that are alike.
     """
     counts = counts[:, counts.sum(axis=0) > 0].astype(float)
     due = np.outer(shares, counts.sum(axis=0))
@@ -272,7 +219,14 @@ def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random
             growth = ((2 * (dealt - due) + counts[group]) * counts[group] / due).sum(axis=1)
             parts[group] = np.argmin(np.round(growth, 9))
             dealt[parts[group]] += counts[group]
-    _fill_gaps(counts[:, :-1] > 0, counts[:, -1], parts, len(due))
+    # A class with enough groups gives its smallest, of the part that has most, to each part without one.
+    for column in counts[:, :-1].T:
+        groups = np.flatnonzero(column)
+        for part in range(len(due)) if len(groups) >= len(due) else ():
+            held = np.bincount(parts[groups], minlength=len(due))
+            if not held[part]:
+                donors = groups[parts[groups] == np.argmax(held)]
+                parts[donors[np.argmin(counts[donors, -1])]] = part
     return parts
 
 
@@ -293,31 +247,10 @@ def _deal_alike(
     return np.concatenate(left)
 
 
-def _fill_gaps(has: np.ndarray, sizes: np.ndarray, parts: np.ndarray, number: int) -> None:
-    """Move the smallest group of a class into each part that lacks it, if the class has enough groups.
-
-    The group comes from the part with most groups of that class.
-    """
-    for column in has.T:
-        groups = np.flatnonzero(column)
-        if len(groups) < number:
-            continue
-        for part in range(number):
-            held = np.bincount(parts[groups], minlength=number)
-            if not held[part]:
-                donors = groups[parts[groups] == np.argmax(held)]
-                parts[donors[np.argmin(sizes[donors])]] = part
-
-
 def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `stratified_parts` takes: images of each class or label, and at all, of each group.
+    """What `stratified_parts` takes, (groups, classes + 1): images of each class or label, and at all, of each group.
 
-    Args:
-        targets: (images, classes), 1 for what an image is.
-        groups: The group of each image, (images,).
-
-    Returns:
-        (groups, classes + 1), the groups sorted, and the place of each image's group among them.
+    The groups are sorted; the second result is the place of each image's group among them.
     """
     _, codes = np.unique(groups, return_inverse=True)
     quantities = [*(targets == 1).T, np.ones(len(codes))]
@@ -327,18 +260,10 @@ def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, n
 def cut_training(
     split: np.ndarray, targets: np.ndarray, groups: np.ndarray, size: int, *, number: int, words: tuple[int, ...]
 ) -> np.ndarray:
-    """A fold's `split` with at most `size` training images; see `leading_groups` for which.
+    """A fold's `split`, (images,), in which training images beyond `size` have ""; `leading_groups` says which.
 
-    Args:
-        split: (images,) of "train", "val", "test" or "".
-        targets: (images, classes), 1 for what an image is.
-        groups: A number per image, (images,); images with the same one stay together.
-        size: Images.
-        number: Of the fold, for messages.
-        words: The seed.
-
-    Returns:
-        The split in which the training images left out have "" and all others what they had.
+    `targets` are (images, classes), 1 for what an image is; images with the same of `groups` stay together; `number`
+    is that of the fold, for messages, `words` are the seed.
     """
     rows = np.flatnonzero(split == "train")
     if size > len(rows):
@@ -359,27 +284,23 @@ def cut_training(
 
 
 def leading_groups(counts: np.ndarray, size: int, words: tuple[int, ...]) -> np.ndarray:
-    """The groups that stand first in a random stratified order, as many as hold at most `size` images together.
+    """Which groups stand first in a random stratified order, as many as hold at most `size` images; bool (groups,).
 
     The order comes from halving: all groups are dealt into two halves that are alike, each of these again, and so on,
-    so that whatever stands first is a fair sample. It follows from `words` alone; therefore what a smaller `size`
-    takes is part of what a larger one takes. Nothing is skipped: the first group that does not fit is the end, and
-    the images taken fall short of `size` by less than that group has.
-
-    Args:
-        counts: (groups, quantities), as `stratified_parts` takes them; in the last column images at all.
-        size: Images.
-        words: The seed.
-
-    Returns:
-        Whether each group is taken, bool (groups,).
+    so that whatever stands first is a fair sample. It follows from the seed `words` alone, so what a smaller `size`
+    takes is part of what a larger one takes. The first group that does not fit is the end. `counts` are as
+    `stratified_parts` takes them.
     """
     taken = np.zeros(len(counts), bool)
     block, node, left = np.arange(len(counts)), 1, size
     # Only the half in which the end lies is halved again: all of it costs about two deals of all groups.
     while len(block) > 1:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((*words, node))))
-        first = _is_first_half(counts[block], rng)
+        first = stratified_parts(counts[block], [0.5, 0.5], rng) == 0
+        if first.all() or not first.any():
+            first = rng.permutation(len(block)) < len(block) // 2
+        # The rounding of the deal prefers the first half; a coin decides which one is it.
+        first = first if rng.random() < 0.5 else ~first
         images = int(counts[block[first], -1].sum())
         if images > left:
             block, node = block[first], 2 * node
@@ -390,27 +311,13 @@ def leading_groups(counts: np.ndarray, size: int, words: tuple[int, ...]) -> np.
     return taken
 
 
-def _is_first_half(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Whether each of two or more groups is in the first of two halves, neither of them empty."""
-    first = stratified_parts(counts, [0.5, 0.5], rng) == 0
-    if first.all() or not first.any():
-        first = rng.permutation(len(counts)) < len(counts) // 2
-    # The rounding of the deal prefers the first half; a coin decides which one is it.
-    return first if rng.random() < 0.5 else ~first
-
-
-_PIECE = 4096
-"""Bytes from the middle that tell most images of one size apart."""
+_PIECE = 4096  # bytes from the middle that tell most images of one size apart
 
 
 def copies(places: Sequence[ImagePlace | None], *, workers: int = 2) -> list[list[int]]:
     """Sets of two or more numbers of images that have the same bytes, each sorted; the frames of one file are none.
 
-    Only images of one size and one middle are read whole; what cannot be read has no copy.
-
-    Args:
-        places: Of the images.
-        workers: Files read at the same time.
+    Only images of one size and one middle are read whole, `workers` at a time; what cannot be read has no copy.
     """
     numbers: dict[FilePart, list[int]] = {}
     for number, place in enumerate(places):
@@ -446,21 +353,13 @@ def _digest(part: FilePart) -> bytes | None:
         return hashlib.sha256(read_contents(part)).digest()
 
 
-LEAK = "leak: "
-"""How every word begins that a run says, and keeps in `run.json`, of images in two splits."""
-
-PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
-"""Splits of a fold that must have nothing in common."""
-
-_SHOWN = 6
-"""Overlaps named in one message."""
+LEAK = "leak: "  # how every word begins that a run says, and keeps in `run.json`, of images in two splits
+PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))  # splits of a fold that must have nothing in common
+_SHOWN = 6  # overlaps named in one message
 
 
 def image_identities(table: ImageTable) -> list[Hashable]:
-    """What makes rows the same image: one place on disk, also by a link; the path where there is no file.
-
-    All frames of a file count as the same image.
-    """
+    """What makes rows the same image: one place on disk, also by a link, all frames of a file; else the path."""
     return [image_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
 
 
@@ -471,12 +370,7 @@ def frame_identities(table: ImageTable) -> list[Hashable]:
 
 
 def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> None:
-    """Check that no image and no patient stands in two splits of a fold.
-
-    Args:
-        table: The images.
-        splits: Number and split of each fold.
-    """
+    """Raises DataError if an image or a patient stands in two splits of a fold; `splits` are by its number."""
     found = find_leaks(table, splits)
     if found:
         more = [f"and {len(found) - _SHOWN} more such overlaps"] if len(found) > _SHOWN else []
@@ -488,23 +382,28 @@ def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> 
 
 def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> list[str]:
     """A phrase for each overlap of images or patients between two splits of a fold."""
-    images = _codes(image_identities(table))
-    patients = None if table.patients is None else _codes(table.patient_keys)
+    coded: dict[str, np.ndarray] = {}  # an integer for each row, equal where the image or patient is
+    for what, keys in (("image", image_identities(table)), ("patient", table.patient_keys)):
+        if keys is not None:
+            codes: dict[Hashable, int] = {}
+            coded[what] = np.array([codes.setdefault(key, len(codes)) for key in keys])
     found = []
     for number, split in splits:
         rows = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
-        for one, other in PAIRS:
-            where = f"in both {one} and {other} of fold {number}"
-            if pairs := _shared(images, rows[one], rows[other]):
-                names = dict.fromkeys(repr(table.paths[row]) for row in pairs[0])
-                same = " are one file" if len(names) > 1 else ""
-                found.append(f"{_are(len(pairs), 'image')} {where} (e.g. {' and '.join(names)}{same})")
-            if patients is not None and (pairs := _shared(patients, rows[one], rows[other])):
-                names, paths = (
-                    dict.fromkeys(values[row] for row in pairs[0]) for values in (table.patients, table.paths)
-                )
-                example = f"{' and '.join(names)}: {', '.join(paths)}"
-                found.append(f"{_are(len(pairs), 'patient')} {where} (e.g. {example})")
+        for (one, other), what in product(PAIRS, coded):
+            first, in_one = np.unique(coded[what][rows[one]], return_index=True)
+            second, in_other = np.unique(coded[what][rows[other]], return_index=True)
+            shared, i, j = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+            if not len(shared):
+                continue
+            pair = rows[one][in_one[i[0]]], rows[other][in_other[j[0]]]
+            paths = dict.fromkeys(table.paths[row] for row in pair)
+            if what == "image":
+                example = " and ".join(map(repr, paths)) + " are one file" * (len(paths) > 1)
+            else:
+                example = f"{' and '.join(dict.fromkeys(table.patients[row] for row in pair))}: {', '.join(paths)}"
+            are = f"1 {what} is" if len(shared) == 1 else f"{len(shared)} {what}s are"
+            found.append(f"{are} in both {one} and {other} of fold {number} (e.g. {example})")
     return found
 
 
@@ -548,10 +447,7 @@ def near_identical_notes(
 def opposite_rows(targets: np.ndarray, split: np.ndarray, rows: Sequence[int]) -> tuple[int, int] | None:
     """Two of the rows, in two splits of the fold, of which one has a label that the other has not; None without such.
 
-    Args:
-        targets: (images, classes), 0 or 1, NaN where not known.
-        split: (images,), of the fold.
-        rows: Of images that should have one label.
+    Targets are (images, classes), 0 or 1, NaN where not known.
     """
     rows = np.array(rows)
     for one, other in PAIRS:
@@ -562,21 +458,3 @@ def opposite_rows(targets: np.ndarray, split: np.ndarray, rows: Sequence[int]) -
             if clashing.size:
                 return int(first[has[:, clashing[0]]][0]), int(second[lacks[:, clashing[0]]][0])
     return None
-
-
-def _codes(keys: Sequence[Hashable]) -> np.ndarray:
-    """An integer for each key, equal where the keys are."""
-    codes: dict[Hashable, int] = {}
-    return np.array([codes.setdefault(key, len(codes)) for key in keys])
-
-
-def _shared(codes: np.ndarray, one: np.ndarray, other: np.ndarray) -> list[tuple[int, int]]:
-    """A row of `one` and a row of `other` for each code that both hold."""
-    first, in_one = np.unique(codes[one], return_index=True)
-    second, in_other = np.unique(codes[other], return_index=True)
-    _, i, j = np.intersect1d(first, second, assume_unique=True, return_indices=True)
-    return list(zip(one[in_one[i]].tolist(), other[in_other[j]].tolist(), strict=True))
-
-
-def _are(number: int, what: str) -> str:
-    return f"1 {what} is" if number == 1 else f"{number} {what}s are"

@@ -31,11 +31,8 @@ from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.runs.cache import cache_folder, write_once
 
-LESIONS_OF_GRADE = ((0, 0), (1, 3), (8, 12), (18, 24), (32, 40))
-"""Fewest and most lesions of each grade, 0 to 4."""
-
-VERSION = 1
-"""Raised with every change of the drawing, so that no cached image of an older one is taken for a new one."""
+LESIONS_OF_GRADE = ((0, 0), (1, 3), (8, 12), (18, 24), (32, 40))  # fewest and most lesions of each grade, 0 to 4
+VERSION = 1  # raised with every change of the drawing, so that no cached image of an older one is taken for a new one
 
 CLASSES = tuple(str(grade) for grade in range(len(LESIONS_OF_GRADE)))
 
@@ -62,16 +59,13 @@ class Options:
         return ",".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
 
 
-LIMITS = {"images": (10, 100_000), "size": (32, 1024), "seed": (0, 2**31 - 1)}
-"""Smallest and largest value of each option."""
+LIMITS = {"images": (10, 100_000), "size": (32, 1024), "seed": (0, 2**31 - 1)}  # smallest and largest value
 
 
 def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     """The table of the synthetic images, which are drawn first where the cache does not hold them.
 
-    Args:
-        settings: Those that name columns must be left alone, as the set knows its labels and patients.
-        location: Options, "images=600,size=128,seed=0", each of which may be left out.
+    `location` has options, "images=600,size=128,seed=0", each of which may be left out.
     """
     for name in ("image_root", "path_column", "label_column", "patient_column", "patient_regex"):
         if getattr(settings, name):
@@ -83,7 +77,27 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     options = parse_options(location)
     name = f"v{VERSION}-{options.images}-images-{options.size}px-seed{options.seed}"
     folder = cache_folder() / "synthetic_fundus" / name
-    folder, notes = write_once(folder, lambda draft: _write(draft, options), what="The synthetic images")
+
+    def write(draft: Path) -> None:
+        (draft / "README.txt").write_text(README.format(options=options, version=VERSION), encoding="utf-8")
+        rows = [("path", "label", "patient")]
+        for index in range(options.images):
+            number, is_left = divmod(index, 2)
+            appearance = patient_appearance(np.random.default_rng([options.seed, number]))
+            rng = np.random.default_rng([options.seed, number, 1 + is_left])
+            # Every five patients in a row have the five grades, in an order of their own.
+            block, place = divmod(number, len(CLASSES))
+            grade = int(np.random.default_rng([options.seed, block, 0, 0]).permutation(len(CLASSES))[place])
+            if is_left:  # a patient's two eyes look alike
+                grade = int(np.clip(grade + rng.choice((-1, 0, 0, 0, 0, 1)), 0, len(CLASSES) - 1))
+            pixels = fundus_image(rng, appearance, grade, options.size)
+            name = f"patient_{number:05d}_{'left' if is_left else 'right'}.png"
+            Image.fromarray(pixels[:, ::-1] if is_left else pixels).save(draft / name)
+            rows.append((name, str(grade), f"patient_{number:05d}"))
+        with (draft / TABLE_NAME).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+
+    folder, notes = write_once(folder, write, what="The synthetic images")
     with (folder / TABLE_NAME).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     files = [folder / row["path"] for row in rows]
@@ -116,36 +130,14 @@ def parse_options(location: str | None) -> Options:
     return Options(**values)
 
 
-def _write(folder: Path, options: Options) -> None:
-    (folder / "README.txt").write_text(README.format(options=options, version=VERSION), encoding="utf-8")
-    rows = [("path", "label", "patient")]
-    for name, grade, patient, pixels in _draw(options):
-        Image.fromarray(pixels).save(folder / name)
-        rows.append((name, str(grade), patient))
-    with (folder / TABLE_NAME).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+OVERSAMPLING = 4  # masks are drawn this many times larger and averaged, which smooths their edges
 
-
-def _draw(options: Options) -> Iterator[tuple[str, int, str, np.ndarray]]:
-    """File name, grade, patient and pixels of every image; a patient's two eyes look alike."""
-    for index in range(options.images):
-        number, is_left = divmod(index, 2)
-        appearance = patient_appearance(np.random.default_rng([options.seed, number]))
-        rng = np.random.default_rng([options.seed, number, 1 + is_left])
-        # Every five patients in a row have the five grades, in an order of their own.
-        block, place = divmod(number, len(CLASSES))
-        grade = int(np.random.default_rng([options.seed, block, 0, 0]).permutation(len(CLASSES))[place])
-        if is_left:
-            grade = int(np.clip(grade + rng.choice((-1, 0, 0, 0, 0, 1)), 0, len(CLASSES) - 1))
-        pixels = fundus_image(rng, appearance, grade, options.size)
-        patient, eye = f"patient_{number:05d}", "left" if is_left else "right"
-        yield f"{patient}_{eye}.png", grade, patient, pixels[:, ::-1] if is_left else pixels
-
-
-OVERSAMPLING = 4
-"""Masks are drawn this many times larger and averaged, which smooths their edges."""
-
-LESION_KINDS = ("microaneurysm", "haemorrhage", "exudate")
+# Smallest and largest radius, and how ragged: a dot, a ragged blot and a small bright patch.
+LESION_RADII = {
+    "microaneurysm": (0.020, 0.027, 0.0),
+    "haemorrhage": (0.030, 0.056, 0.20),
+    "exudate": (0.020, 0.036, 0.16),
+}
 
 
 @dataclass(frozen=True)
@@ -159,41 +151,6 @@ class Appearance:
     winding: float
     vignette: float
     brightness: float
-
-
-@dataclass(frozen=True)
-class Masks:
-    """What lies on the retina: how much of each pixel it covers, float (size, size), 0–1."""
-
-    veins: np.ndarray
-    arteries: np.ndarray
-    blood: np.ndarray
-    exudates: np.ndarray
-
-
-class Canvas:
-    """A mask on which shapes are drawn in the photograph's coordinates."""
-
-    def __init__(self, size: int):
-        self._half = size * OVERSAMPLING / 2
-        self._image = Image.new("L", (size * OVERSAMPLING,) * 2)
-        self._draw = ImageDraw.Draw(self._image)
-
-    def line(self, points: np.ndarray, width: float) -> None:
-        pixels = max(1, round(width * self._half))
-        self._draw.line(self._pixels(points), fill=255, width=pixels, joint="curve")
-
-    def blob(self, points: np.ndarray) -> None:
-        self._draw.polygon(self._pixels(points), fill=255)
-
-    def coverage(self, softness: float = 0.0) -> np.ndarray:
-        """The mask at the photograph's size, its edges blurred over `softness`."""
-        image = self._image.reduce(OVERSAMPLING)
-        blurred = image.filter(ImageFilter.GaussianBlur(softness * image.width / 2))
-        return np.asarray(blurred, dtype=np.float32) / 255
-
-    def _pixels(self, points: np.ndarray) -> list[float]:
-        return ((points + 1) * self._half).ravel().tolist()
 
 
 def patient_appearance(rng: np.random.Generator) -> Appearance:
@@ -213,85 +170,74 @@ def patient_appearance(rng: np.random.Generator) -> Appearance:
 
 def fundus_image(rng: np.random.Generator, appearance: Appearance, grade: int, size: int) -> np.ndarray:
     """A photograph of a right eye: uint8, (size, size, 3), RGB."""
-    x, y = _grid(size)
-    picture, light = _retina(rng, appearance, x, y), _light(rng, appearance, x, y)
-    masks = _draw_masks(rng, appearance, grade, size)
-    picture = _blend(picture, _disc_light(appearance, x, y), np.array([1.0, 0.88, 0.62]))
+    axis = (np.arange(size) + 0.5) * 2 / size - 1
+    x, y = axis[None, :], axis[:, None]
+    disc_x, disc_y, disc_radius = appearance.disc
+    # The background with its pigment texture, of smooth noises with 5, 11 and 24 bumps across, and the darker macula.
+    noises = [Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32)) for cells in (5, 11, 24)]
+    clouds = sum(np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) for noise in noises)
+    texture = clouds * appearance.texture
+    macula = np.exp(-((x - disc_x + 0.62) ** 2 + (y - disc_y - 0.04) ** 2) / 0.035)
+    shade = 1 + texture[..., None] - macula[..., None] * np.array([0.28, 0.42, 0.42])
+    picture = appearance.colour * shade
+    # Flash, vignette, uneven illumination, and the black surround.
+    radius, angle = np.hypot(x, y), rng.uniform(0, 2 * np.pi)
+    gradient = 1 + rng.uniform(0.05, 0.25) * (x * np.cos(angle) + y * np.sin(angle))
+    aperture = np.clip((0.965 - radius) * y.size / 3, 0, 1)
+    flash = appearance.brightness * rng.uniform(0.93, 1.07)
+    light = flash * gradient * (1 - appearance.vignette * radius**2.5) * aperture
+    veins, arteries, blood, exudates = _draw_masks(rng, appearance, grade, size)
+    # The optic disc: a soft-edged oval with a paler cup.
+    distance = np.hypot((x - disc_x) / 0.9, y - disc_y) / disc_radius
+    rim, cup = 1 / (1 + np.exp((distance - 1) * 14)), np.exp(-((distance / 0.45) ** 2))
+    halo = np.exp(-((distance / 1.7) ** 2))
+    picture = _blend(picture, np.clip(0.15 * halo + 0.58 * rim + 0.22 * cup, 0, 1), np.array([1.0, 0.88, 0.62]))
     for coverage, transmitted in (
-        (masks.veins, (0.62, 0.40, 0.42)),
-        (masks.arteries, (0.80, 0.52, 0.52)),
-        (masks.blood, (0.55, 0.27, 0.28)),
+        (veins, (0.62, 0.40, 0.42)),
+        (arteries, (0.80, 0.52, 0.52)),
+        (blood, (0.55, 0.27, 0.28)),
     ):
         picture = picture * (1 - coverage[..., None] * (1 - np.array(transmitted)))
-    picture = _blend(picture, 0.9 * masks.exudates, np.array([1.0, 0.93, 0.58]))
+    picture = _blend(picture, 0.9 * exudates, np.array([1.0, 0.93, 0.58]))
     picture = picture * light[..., None] + rng.normal(0.012, 0.010, picture.shape)
     return (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
-
-
-def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    axis = (np.arange(size) + 0.5) * 2 / size - 1
-    return axis[None, :], axis[:, None]
 
 
 def _blend(picture: np.ndarray, share: np.ndarray, colour: np.ndarray) -> np.ndarray:
     return picture + share[..., None] * (colour - picture)
 
 
-def _retina(rng: np.random.Generator, appearance: Appearance, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The background with its pigment texture and the darker macula."""
-    size = y.size
-    texture = sum(_clouds(rng, cells, size) for cells in (5, 11, 24)) * appearance.texture
-    disc_x, disc_y, _ = appearance.disc
-    macula = np.exp(-((x - disc_x + 0.62) ** 2 + (y - disc_y - 0.04) ** 2) / 0.035)
-    shade = 1 + texture[..., None] - macula[..., None] * np.array([0.28, 0.42, 0.42])
-    return appearance.colour * shade
-
-
-def _clouds(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
-    """Smooth noise of unit strength with about `cells` bumps across."""
-    noise = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
-    return np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC))
-
-
-def _disc_light(appearance: Appearance, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The optic disc: a soft-edged oval with a paler cup."""
-    disc_x, disc_y, radius = appearance.disc
-    distance = np.hypot((x - disc_x) / 0.9, y - disc_y) / radius
-    rim, cup = 1 / (1 + np.exp((distance - 1) * 14)), np.exp(-((distance / 0.45) ** 2))
-    halo = np.exp(-((distance / 1.7) ** 2))
-    return np.clip(0.15 * halo + 0.58 * rim + 0.22 * cup, 0, 1)
-
-
-def _light(rng: np.random.Generator, appearance: Appearance, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Flash, vignette, uneven illumination, and the black surround."""
-    radius, angle = np.hypot(x, y), rng.uniform(0, 2 * np.pi)
-    gradient = 1 + rng.uniform(0.05, 0.25) * (x * np.cos(angle) + y * np.sin(angle))
-    aperture = np.clip((0.965 - radius) * y.size / 3, 0, 1)
-    flash = appearance.brightness * rng.uniform(0.93, 1.07)
-    return flash * gradient * (1 - appearance.vignette * radius**2.5) * aperture
-
-
-def _draw_masks(rng: np.random.Generator, appearance: Appearance, grade: int, size: int) -> Masks:
-    veins, arteries, blood, exudates = (Canvas(size) for _ in range(4))
+def _draw_masks(rng: np.random.Generator, appearance: Appearance, grade: int, size: int) -> tuple[np.ndarray, ...]:
+    """How much of each pixel veins, arteries, blood and exudates cover, float (size, size), 0–1."""
+    images = [Image.new("L", (size * OVERSAMPLING,) * 2) for _ in range(4)]
+    veins, arteries, blood, exudates = map(ImageDraw.Draw, images)
+    half = size * OVERSAMPLING / 2  # in the photograph's coordinates this is 1
+    start = np.array(appearance.disc[:2])
     for canvas, scale in ((veins, 1.0), (arteries, 0.72)):
-        for points, width in _vessels(rng, appearance, scale):
-            canvas.line(points, width)
+        width = appearance.vessel_width * scale
+        for side in (-1, 1):  # four arcades from the optic disc, each branching
+            temporal = side * rng.uniform(1.7, 2.1), side * rng.uniform(0.55, 0.9)
+            nasal = side * rng.uniform(0.45, 1.0), side * rng.uniform(-0.3, 0.4)
+            for way, thickness in ((temporal, width), (nasal, width * 0.75)):
+                for points, piece in _branches(rng, start, *way, thickness, appearance.winding):
+                    pixels = ((points + 1) * half).ravel().tolist()
+                    canvas.line(pixels, fill=255, width=max(1, round(piece * half)), joint="curve")
     low, high = LESIONS_OF_GRADE[grade]
     for place in _lesion_places(rng, appearance, rng.integers(low, high + 1)):
-        kind = "microaneurysm" if grade < 2 else rng.choice(LESION_KINDS, p=(0.4, 0.35, 0.25))
+        kind = "microaneurysm" if grade < 2 else rng.choice(list(LESION_RADII), p=(0.4, 0.35, 0.25))
+        least, most, ragged = LESION_RADII[kind]
+        angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        waves = [rng.normal() * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (2, 3)]
+        radii = rng.uniform(least, most) * (1 + ragged * np.clip(sum(waves), -2, 2))
         canvas = exudates if kind == "exudate" else blood
-        canvas.blob(place + _lesion_outline(rng, kind))
-    return Masks(veins.coverage(), arteries.coverage(), blood.coverage(0.008), exudates.coverage(0.006))
-
-
-def _vessels(rng: np.random.Generator, appearance: Appearance, scale: float) -> Iterator[tuple[np.ndarray, float]]:
-    """Pieces of the vessel tree, as points and a width: four arcades from the optic disc, each branching."""
-    start, width = np.array(appearance.disc[:2]), appearance.vessel_width * scale
-    for side in (-1, 1):
-        temporal = side * rng.uniform(1.7, 2.1), side * rng.uniform(0.55, 0.9)
-        nasal = side * rng.uniform(0.45, 1.0), side * rng.uniform(-0.3, 0.4)
-        yield from _branches(rng, start, *temporal, width, appearance.winding)
-        yield from _branches(rng, start, *nasal, width * 0.75, appearance.winding)
+        outline = place + np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+        canvas.polygon(((outline + 1) * half).ravel().tolist(), fill=255)
+    masks = []
+    for image, softness in zip(images, (0.0, 0.0, 0.008, 0.006), strict=True):
+        reduced = image.reduce(OVERSAMPLING)
+        blurred = reduced.filter(ImageFilter.GaussianBlur(softness * reduced.width / 2))
+        masks.append(np.asarray(blurred, dtype=np.float32) / 255)
+    return tuple(masks)
 
 
 def _branches(
@@ -326,16 +272,3 @@ def _lesion_places(rng: np.random.Generator, appearance: Appearance, count: int)
         if np.all(np.hypot(*(np.array(taken) - place).T) > room):
             places.append(place)
     return np.array(places).reshape(count, 2)
-
-
-def _lesion_outline(rng: np.random.Generator, kind: str) -> np.ndarray:
-    """A closed outline round the origin, float (points, 2): a dot, a ragged blot or a small bright patch."""
-    low, high, ragged = {
-        "microaneurysm": (0.020, 0.027, 0.0),
-        "haemorrhage": (0.030, 0.056, 0.20),
-        "exudate": (0.020, 0.036, 0.16),
-    }[kind]
-    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    waves = [rng.normal() * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (2, 3)]
-    radii = rng.uniform(low, high) * (1 + ragged * np.clip(sum(waves), -2, 2))
-    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)

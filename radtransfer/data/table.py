@@ -1,9 +1,10 @@
 """What a dataset gives: one row per image, its labels, its patient, and splits if it brings them."""
 
+import contextlib
 import hashlib
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -27,15 +28,12 @@ _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _ROUNDED = re.compile(r"[+-]?[1-9](?:[.,]\d+e\+?|e\+)\d{2,3}")
 """How a spreadsheet writes a number that is too long for its cell: 1.23457E+11. Ids such as 12E5 are none."""
 
-_DIGITS = 15
-"""Of a longer number a spreadsheet keeps so many digits and writes zeros for the others."""
-
-_CERTAIN = 6
-"""Such zeros in one column from which on they are no chance: one in a million."""
+_DIGITS = 15  # of a longer number a spreadsheet keeps so many digits and writes zeros for the others
+_CERTAIN = 6  # such zeros in one column from which on they are no chance: one in a million
 
 
 def patient_key(patient: str) -> str:
-    """What all spellings of a patient id share. It is for comparison only: outputs have the id as it is written.
+    """What all spellings of a patient id share, for comparison only: outputs have the id as it is written.
 
     No difference is made by case, Unicode forms (NFKC), invisible characters, kinds of dashes, quotes and spaces
     around the id, several spaces for one, leading zeros of any number in it, and ".0" behind a number.
@@ -46,22 +44,10 @@ def patient_key(patient: str) -> str:
 
 
 def patient_keys(patients: Sequence[str], paths: Sequence[str]) -> tuple[str, ...]:
-    """The key of each patient; an image or file that is a patient of its own is compared as it is written."""
+    """By what each patient is compared; an image or file that is a patient of its own, as it is written."""
     own = {*paths, *(path.rpartition("#")[0] for path in paths)}
     keys = {patient: patient if patient in own else patient_key(patient) for patient in set(patients)}
     return tuple(keys[patient] for patient in patients)
-
-
-def rounded_ids(patients: Collection[str]) -> set[str]:
-    """The ids that a spreadsheet has written as rounded numbers."""
-    return {patient for patient in patients if _ROUNDED.fullmatch(_cleaned(patient))}
-
-
-def cut_off_ids(patients: Collection[str]) -> set[str]:
-    """The ids of more digits than a spreadsheet keeps, if what it does not keep is zeros in all of them."""
-    long = {patient for patient in patients if patient.isdecimal() and len(patient.lstrip("0")) > _DIGITS}
-    rest = "".join(patient.lstrip("0")[_DIGITS:] for patient in long)
-    return long if len(rest) >= _CERTAIN and not rest.strip("0") else set()
 
 
 def _cleaned(patient: str) -> str:
@@ -100,36 +86,19 @@ def tell_notes(notes: Iterable[str], progress: Progress) -> None:
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Every image of a data set.
+    """Every image of a data set."""
 
-    Attributes:
-        paths: As the source writes them; the identity of an image in every output.
-        files: Where each image is on disk, its own file or a part of one, or None where it was not found.
-        targets: float32 (images, classes), 0 or 1; one label per image is one-hot. NaN: not known,
-            takes no part in loss or metrics (only with several labels).
-        classes: Class or label names, sorted (integers by value).
-        task: "multiclass" (one label per image, also with two classes) or "multilabel".
-        patients: Patient id of each image, as it is written; None where the source has none.
-        patients_from: Where these stand, for messages: "column 'pid'".
-        alike_patients: Whether ids that differ in spelling only are different people (`data.allow_alike_patients`).
-        splits: (folds, images) of "train", "val", "test" or "" (not used in that fold), where the
-            source brings its own; None where they are to be drawn.
-        positive_from: The lowest of the grades that counts as positive where the user names none; None where the
-            set has no such grade.
-        notes: What was ignored, guessed or counted, one sentence each, shown to the user.
-    """
-
-    paths: tuple[str, ...]
-    files: tuple[ImagePlace | None, ...]
-    targets: np.ndarray
-    classes: tuple[str, ...]
-    task: str
-    patients: tuple[str, ...] | None = None
-    patients_from: str = "the data set"
-    alike_patients: bool = False
-    splits: np.ndarray | None = None
-    positive_from: int | None = None
-    notes: tuple[str, ...] = ()
+    paths: tuple[str, ...]  # as the source writes them; the identity of an image in every output
+    files: tuple[ImagePlace | None, ...]  # where each is on disk, a file or a part of one; None: it was not found
+    targets: np.ndarray  # float32 (images, classes), 0 or 1, one label as one-hot; NaN: not known (several labels only)
+    classes: tuple[str, ...]  # class or label names, sorted (integers by value)
+    task: str  # "multiclass" (one label per image, also with two classes) or "multilabel"
+    patients: tuple[str, ...] | None = None  # id of each image, as it is written; None where the source has none
+    patients_from: str = "the data set"  # where these stand, for messages: "column 'pid'"
+    alike_patients: bool = False  # whether ids that differ in spelling only are different people
+    splits: np.ndarray | None = None  # (folds, images) of "train", "val", "test" or "" (not used); None: to be drawn
+    positive_from: int | None = None  # the lowest of the grades that counts as positive where the user names none
+    notes: tuple[str, ...] = ()  # what was ignored, guessed or counted, one sentence each, shown to the user
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -171,18 +140,11 @@ NO_PATIENTS = (
     r"Give --patient-column or --patient-regex '^(\d+)_'."
 )
 
-_SHOWN = 3
-"""Patients named in one message."""
+_SHOWN = 3  # patients named in one message
 
 
 class PatientIdsError(DataError):
-    """Patient ids by which people would be taken for others.
-
-    Args:
-        message: What is wrong.
-        kind: What it is called in a report: "patients_alike" or "patients_rounded".
-        paths: The images that have these ids.
-    """
+    """Patient ids by which people would be taken for others: "patients_alike" or "patients_rounded", and the images."""
 
     def __init__(self, message: str, kind: str, paths: Sequence[str]):
         self.kind, self.paths = kind, tuple(paths)
@@ -190,17 +152,16 @@ class PatientIdsError(DataError):
 
 
 def patient_id_errors(table: ImageTable) -> Iterator[PatientIdsError]:
-    """Errors if a patient has several spellings, or if a spreadsheet has cut digits off the ids; none if all is well.
-
-    Each says where the ids come from, and examples.
-    """
+    """Errors if a spreadsheet has cut digits off the patient ids, or a patient has several spellings."""
     if table.patients is None:
         return
     first = dict(zip(reversed(table.patients), reversed(table.paths), strict=True))
-    lost = rounded_ids(first)
+    lost = {patient for patient in first if _ROUNDED.fullmatch(_cleaned(patient))}
     advice = "Export the ids again as text, from where they are whole."
     if not lost and not table.alike_patients:
-        lost = cut_off_ids(first)
+        long = {patient for patient in first if patient.isdecimal() and len(patient.lstrip("0")) > _DIGITS}
+        rest = "".join(patient.lstrip("0")[_DIGITS:] for patient in long)
+        lost = long if len(rest) >= _CERTAIN and not rest.strip("0") else set()
         advice += " If these ids do end in zeros, pass --allow-alike-patients."
     if lost:
         message = (
@@ -209,12 +170,10 @@ def patient_id_errors(table: ImageTable) -> Iterator[PatientIdsError]:
         )
         paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in lost]
         yield PatientIdsError(message + advice, "patients_rounded", paths)
-    keys = dict(zip(table.patients, table.patient_keys, strict=True))
-    if len(set(keys.values())) < len(keys):
-        spellings: dict[str, list[str]] = {}
-        for patient in sorted(keys):
-            spellings.setdefault(keys[patient], []).append(patient)
-        several = [names for names in spellings.values() if len(names) > 1]
+    spellings: dict[str, list[str]] = {}
+    for patient, key in sorted(set(zip(table.patients, table.patient_keys, strict=True))):
+        spellings.setdefault(key, []).append(patient)
+    if several := [names for names in spellings.values() if len(names) > 1]:
         alike = {name for names in several for name in names}
         paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in alike]
         count = "1 patient has" if len(several) == 1 else f"{len(several)} patients have"
@@ -234,7 +193,7 @@ def _with_images(groups: Sequence[Sequence[str]], first: Mapping[str, str]) -> s
     return "; ".join(told)
 
 
-_OWN = re.compile(r"own-[0-9a-f]{16}")
+_OWN = re.compile(r"own-[0-9a-f]{16}")  # a name that no patient has, the same whenever the image is read
 
 
 def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
@@ -242,22 +201,13 @@ def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
 
     An image whose patient is missing is its own patient.
     """
-    if table.patients is not None:
-        return _with_own(table, settings)
-    if settings.patient_regex is None:
+    if table.patients is None and settings.patient_regex is None:
         return replace(table, notes=(*table.notes, NO_PATIENTS))
-    patients, what = patients_by_regex(table.paths, settings.patient_regex)
-    note = f"{len(set(patients))} patients by --patient-regex {settings.patient_regex!r} in the {what}"
-    origin = f"the {what} by --patient-regex {settings.patient_regex!r}"
-    return _with_own(replace(table, patients=patients, patients_from=origin, notes=(*table.notes, note)), settings)
-
-
-def is_own_patient(patient: str) -> bool:
-    """Whether this is the name of an image whose patient is missing, and no person's."""
-    return _OWN.fullmatch(patient) is not None
-
-
-def _with_own(table: ImageTable, settings: DataSettings) -> ImageTable:
+    if table.patients is None:
+        patients, what = patients_by_regex(table.paths, settings.patient_regex)
+        note = f"{len(set(patients))} patients by --patient-regex {settings.patient_regex!r} in the {what}"
+        origin = f"the {what} by --patient-regex {settings.patient_regex!r}"
+        table = replace(table, patients=patients, patients_from=origin, notes=(*table.notes, note))
     refused = settings.missing_patients == "error"
     missing = {
         row: patient
@@ -276,30 +226,29 @@ def _with_own(table: ImageTable, settings: DataSettings) -> ImageTable:
         return replace(table, patients=None, notes=(*table.notes, f"missing patients: {found}", NO_PATIENTS))
     # A file has one patient: of the row that knows it, else its own, also where it has two names or several frames.
     identities = [image_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
-    patients, first = {}, {}
+    known, first = {}, {}
     for row, (identity, path) in enumerate(zip(identities, table.paths, strict=True)):
         if row not in missing:
-            patients.setdefault(identity, table.patients[row])
+            known.setdefault(identity, table.patients[row])
         first[identity] = min(path, first.get(identity, path))
+    own = {
+        identity: hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest() for identity, path in first.items()
+    }
     whose = [
-        table.patients[row] if row not in missing else patients.get(identity) or _own(first[identity])
+        table.patients[row] if row not in missing else known.get(identity) or f"own-{own[identity][:16]}"
         for row, identity in enumerate(identities)
     ]
     note = f"missing patients: {found}, and each of these counts as its own patient (--missing-patients own)"
     return replace(table, patients=tuple(whose), notes=(*table.notes, note))
 
 
-def _own(path: str) -> str:
-    """A name that no patient has, the same whenever the image is read."""
-    return f"own-{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:16]}"
+def is_own_patient(patient: str) -> bool:
+    """Whether this is the name of an image whose patient is missing, and no person's."""
+    return _OWN.fullmatch(patient) is not None
 
 
 def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...], str]:
-    """The first group of `regex` in each path, or in each file name if it does not match every path.
-
-    Returns:
-        The patients, and whether they were found in the "path" or the "file name".
-    """
+    """The first group of `regex` in each "path", or in each "file name" if it does not match every path; and which."""
     try:
         pattern = re.compile(regex)
     except re.error as error:
@@ -321,15 +270,14 @@ def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...]
     )
 
 
-_READERS = 4
-"""Headers read at the same time: most of the wait is for the disk or the network."""
+_READERS = 4  # headers read at the same time: most of the wait is for the disk or the network
 
 
 def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
     """`table` with the patients that the headers of its DICOM files name, where it and the settings name none.
 
     They are used if every image has one: to guess the others would part images of one patient. Files that cannot be
-    read do not count; they are reported when the images are checked.
+    read are reported when the images are checked.
     """
     if table.patients is not None or settings.patient_regex is not None:
         return table
@@ -341,7 +289,12 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
         are, files = ("image is", "images are")[others > 1], ("file", "files")[found > 1]
         note = f"patient ids of {found} DICOM {files} not used: {others} {are} of other formats and have none"
         return replace(table, notes=(*table.notes, note))
-    headers = all_in_parallel(_header, table.files, workers=_READERS)
+
+    def header_of(place: ImagePlace | None) -> DicomHeader | None:
+        with contextlib.suppress(BadImageError):
+            return None if place is None else read_header(file_of(place))
+
+    headers = all_in_parallel(header_of, table.files, workers=_READERS)
     ids = ["" if is_missing(header.patient_id or "") else header.patient_id for header in headers if header is not None]
     named = set(ids) - {""}
     if not named:
@@ -361,22 +314,13 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
     )
 
 
-def _header(place: ImagePlace | None) -> DicomHeader | None:
-    try:
-        return None if place is None else read_header(file_of(place))
-    except BadImageError:
-        return None
-
-
-_SEVERAL = frozenset([".tif", ".tiff", ".gif"])
-"""Names of files that hold several images at times, DICOM apart."""
+_SEVERAL = frozenset([".tif", ".tiff", ".gif"])  # names of files that hold several images at times, DICOM apart
 
 
 def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
-    """`table` with a row per frame, if the settings ask for it.
+    """`table` with a row per frame, if the settings ask for it: frame 3 of `x.dcm` is called `x.dcm#3`, from 1.
 
-    Frame 3 of `x.dcm` is called `x.dcm#3`, from 1. It has the label, the splits and the patient of its file; where
-    there are no patients, the file is the patient, so that its frames are never split between sets.
+    It has the label, the splits and the patient of its file; where there are no patients, the file is the patient.
     """
     if settings.frames == "first":
         return table

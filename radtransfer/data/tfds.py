@@ -1,10 +1,9 @@
 """A data set of TensorFlow Datasets (TFDS), one of its own or one that `radtransfer data prepare` wrote.
 
 Source text: `tfds:LOCATION` or `tfds:LOCATION?split=NAME+NAME`. LOCATION is a folder that holds the set, or
-NAME[/CONFIG][:VERSION] of a set that was prepared in TFDS's own folder (`--image-root` names another one).
-
-The splits train, validation and test are the given split. Those that `?split=` names are taken together, as in
-TFDS, and folds are drawn from them.
+NAME[/CONFIG][:VERSION] of a set that was prepared in TFDS's own folder (`--image-root` names another one). The splits
+train, validation and test are the given split. Those that `?split=` names are taken together, as in TFDS, and folds are
+drawn from them.
 
 A prepared set has a table of its own beside its shards, written and read so that nothing changes:
 
@@ -12,10 +11,9 @@ images.csv        a row per image: path, label (or a column `label: NAME` for ea
                   `fold 1`, `fold 2`, …), shard, offset, length, sha256
 provenance.json   what the images were made of; written last, so that a folder without it is not finished
 
-It may lie where TensorFlow's file systems reach, such as `gs://BUCKET/SET`. Training reads images in another order each
-epoch, which would be a request for every image. So the set is copied once, shard by shard, into the cache folder, and
-read from there. A copy that was stopped goes on with the shard that it was at; a set whose files have another size or
-time is copied anew, beside the old one.
+A set at an address of TensorFlow's file systems, such as `gs://BUCKET/SET`, is copied once, shard by shard, into the
+cache folder: training reads images in another order each epoch, which would be a request for every image. A copy that
+was stopped goes on; a set whose files have another size or time is copied anew, beside the old one.
 """
 
 import csv
@@ -58,11 +56,8 @@ from radtransfer.runs.folder import write_rows
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-_PIECE = 1 << 24
-"""Bytes that are copied at a time."""
-
-_LISTING = 16
-"""Files that are asked for their size at a time."""
+_PIECE = 1 << 24  # bytes that are copied at a time
+_LISTING = 16  # files that are asked for their size at a time
 
 
 def copied_set(source: RemoteSource, progress: Progress) -> str:
@@ -70,24 +65,37 @@ def copied_set(source: RemoteSource, progress: Progress) -> str:
     address = source.address
     if source.reader not in (None, "tfds"):
         raise DataError(f"{address}: {source.reader} reads folders of this machine. {_advice(source.scheme)}")
-    _check_scheme(address, source.scheme)
-    files = _files(source)
-    known = hashlib.sha256(f"{address} {sorted(files.items())}".encode()).hexdigest()
-    folder = cache_folder() / "remote" / f"{address.rpartition('/')[2]}-{known[:16]}"
-    _copy(address, folder, files, progress)
-    return f"{folder}{source.options}"
-
-
-def _check_scheme(address: str, scheme: str) -> None:
     require_keras()
     import tensorflow as tf
 
     known = sorted(name for name in tf.io.gfile.get_registered_schemes() if name not in ("", "file"))
-    if scheme not in known:
+    if source.scheme not in known:
         raise DataError(
             f"{address}: this TensorFlow knows {', '.join(f'{name}://' for name in known)} and folders. Mount it as a "
             "folder, or copy the data set to this machine, and name that folder."
         )
+    files = _files(source)
+    key = hashlib.sha256(f"{address} {sorted(files.items())}".encode()).hexdigest()
+    folder = cache_folder() / "remote" / f"{address.rpartition('/')[2]}-{key[:16]}"
+    there = {name: (folder / name).stat().st_size for name in files if (folder / name).is_file()}
+    missing = [name for name, (size, _) in sorted(files.items()) if there.get(name) != size]
+    if not missing:
+        progress.note(f"{address} is read from its copy in {folder}")
+        return f"{folder}{source.options}"
+    needed = sum(files[name][0] for name in missing)
+    advice = "Free some space, or name another folder in the environment variable RADTRANSFER_CACHE."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise DiskError(f"{address} cannot be copied to {folder} ({error.strerror}). {advice}") from None
+    if needed > free:
+        raise DiskError(f"{address} takes {size_text(needed)} in {folder}; {size_text(free)} are free. {advice}")
+    progress.note(f"{address}: copying {len(missing)} files, {size_text(needed)}, to {folder}")
+    for done, name in enumerate(missing, start=1):
+        _copy_file(f"{address}/{name}", folder / name, files[name])
+        progress.count("files copied", done, len(missing))
+    return f"{folder}{source.options}"
 
 
 def _files(source: RemoteSource) -> Mapping[str, tuple[int, int]]:
@@ -119,27 +127,6 @@ def _files(source: RemoteSource) -> Mapping[str, tuple[int, int]]:
     return {name: fact for name, fact in zip(names, found, strict=True) if fact is not None}
 
 
-def _copy(address: str, folder: Path, files: Mapping[str, tuple[int, int]], progress: Progress) -> None:
-    """Copy the files that `folder` does not hold yet."""
-    missing = [name for name, (size, _) in sorted(files.items()) if _size(folder / name) != size]
-    if not missing:
-        progress.note(f"{address} is read from its copy in {folder}")
-        return
-    needed = sum(files[name][0] for name in missing)
-    advice = "Free some space, or name another folder in the environment variable RADTRANSFER_CACHE."
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise DiskError(f"{address} cannot be copied to {folder} ({error.strerror}). {advice}") from None
-    if needed > free:
-        raise DiskError(f"{address} takes {size_text(needed)} in {folder}; {size_text(free)} are free. {advice}")
-    progress.note(f"{address}: copying {len(missing)} files, {size_text(needed)}, to {folder}")
-    for done, name in enumerate(missing, start=1):
-        _copy_file(f"{address}/{name}", folder / name, files[name])
-        progress.count("files copied", done, len(missing))
-
-
 def _copy_file(address: str, file: Path, facts: tuple[int, int]) -> None:
     """Copy one file, whole or not at all, with its time: that tells whether images have changed."""
     import tensorflow as tf
@@ -157,10 +144,6 @@ def _copy_file(address: str, file: Path, facts: tuple[int, int]) -> None:
         if part.stat().st_size != size:
             raise DataError(f"{address} ended after {part.stat().st_size} of {size} bytes. Run the command again.")
         os.utime(part, ns=(time, time))
-
-
-def _size(file: Path) -> int | None:
-    return file.stat().st_size if file.is_file() else None
 
 
 def _unreadable(address: str, error: Any) -> str:
@@ -207,46 +190,48 @@ def write_table(folder: Path, table: ImageTable, stored: Sequence[tuple[str, int
 
 def read_prepared(folder: Path, settings: DataSettings) -> ImageTable:
     """The images of a prepared set: paths, labels, patients and splits as the data it was made from had them."""
-    provenance = _provenance(folder)
+    again = "Copy it again, or prepare the data set again with --overwrite."
     try:
-        for shard in provenance["shards"]:
-            file = folder / shard["name"]
-            found = file.stat().st_size if file.is_file() else None
-            if found != shard["bytes"]:
-                state = "missing" if found is None else f"damaged: it has {found} bytes instead of {shard['bytes']}"
-                again = "Copy it again, or prepare the data set again with --overwrite."
-                raise DataError(f"Shard {file} is {state}. {again}")
-        with (folder / TABLE).open(encoding="utf-8", newline="") as handle:
-            header, *lines = csv.reader(handle)
-        table = _table(folder, dict(zip(header, zip(*lines, strict=True), strict=True)), provenance)
-        rows = provenance["rows"]
-    except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
-        raise DataError(
-            f"{folder}: {TABLE} or {PROVENANCE} is damaged ({type(error).__name__}: {error}). "
-            "Copy it again, or prepare the data set again with --overwrite."
-        ) from None
-    if len(table) != rows:
-        raise DataError(f"{folder / TABLE} has {len(table)} rows, {PROVENANCE} says {rows}. Copy it again.")
-    return _as_asked(table, settings, provenance)
-
-
-def _provenance(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
             f"{folder} is not finished: run the same `radtransfer data prepare` command again, which goes on."
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / PROVENANCE} cannot be read ({error}). Prepare the data set again.") from None
+    try:
+        for shard in provenance["shards"]:
+            file = folder / shard["name"]
+            found = file.stat().st_size if file.is_file() else None
+            if found != shard["bytes"]:
+                state = "missing" if found is None else f"damaged: it has {found} bytes instead of {shard['bytes']}"
+                raise DataError(f"Shard {file} is {state}. {again}")
+        with (folder / TABLE).open(encoding="utf-8", newline="") as handle:
+            header, *lines = csv.reader(handle)
+        table = _prepared_table(folder, dict(zip(header, zip(*lines, strict=True), strict=True)), provenance)
+        rows = provenance["rows"]
+    except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
+        raise DataError(
+            f"{folder}: {TABLE} or {PROVENANCE} is damaged ({type(error).__name__}: {error}). {again}"
+        ) from None
+    if len(table) != rows:
+        raise DataError(f"{folder / TABLE} has {len(table)} rows, {PROVENANCE} says {rows}. Copy it again.")
+    return _as_asked(table, settings, provenance)
 
 
-def _table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[str, Any]) -> ImageTable:
+def _prepared_table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[str, Any]) -> ImageTable:
     size, classes = provenance["image_size"], provenance["classes"]
     pixels = (size, size) if provenance["encoding"] == "raw" else None
     shards = {shard["name"]: folder.absolute() / shard["name"] for shard in provenance["shards"]}
     places = zip(columns["shard"], columns["offset"], columns["length"], strict=True)
     folds = [columns[name] for name in columns if name == "split" or name.startswith(_FOLD)]
+    if provenance["task"] == "multilabel":
+        values = {"0": 0.0, "1": 1.0, "": np.nan}
+        of_class = [[values[text] for text in columns[_LABEL + name]] for name in classes]
+        targets = np.array(of_class, dtype=np.float32).T.copy()
+    else:
+        number = {name: place for place, name in enumerate(classes)}
+        targets = np.eye(len(classes), dtype=np.float32)[[number[label] for label in columns["label"]]]
     made = f"prepared {provenance['prepared'][:10]} from {provenance['source']}"
     notes = [f"{made} at {size}×{size} pixels, {provenance['encoding']}"]
     if skipped := provenance["skipped"]:
@@ -254,7 +239,7 @@ def _table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[s
     return ImageTable(
         paths=columns["path"],
         files=tuple(FilePart(shards[name], int(start), int(length), pixels=pixels) for name, start, length in places),
-        targets=_targets(columns, classes, provenance["task"]),
+        targets=targets,
         classes=tuple(classes),
         task=provenance["task"],
         patients=columns.get("patient"),
@@ -262,16 +247,6 @@ def _table(folder: Path, columns: dict[str, tuple[str, ...]], provenance: dict[s
         positive_from=provenance.get("positive_from"),
         notes=tuple(notes),
     )
-
-
-def _targets(columns: dict[str, tuple[str, ...]], classes: Sequence[str], task: str) -> np.ndarray:
-    if task == "multilabel":
-        values = {"0": 0.0, "1": 1.0, "": np.nan}
-        return np.array(
-            [[values[text] for text in columns[_LABEL + name]] for name in classes], dtype=np.float32
-        ).T.copy()
-    number = {name: place for place, name in enumerate(classes)}
-    return np.eye(len(classes), dtype=np.float32)[[number[label] for label in columns["label"]]]
 
 
 def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, Any]) -> ImageTable:
@@ -319,48 +294,37 @@ def read_labels(
     known: KnownSet | None,
 ) -> Labels:
     """The labels of every example that has one."""
-    if features.findings:
-        return _findings(builder, index, features, settings, known)
-    columns = {name: _texts(builder.info.features[name], index.values[name]) for name in sorted(features.labels)}
-    if len(columns) > 1 or settings.task == "multilabel":
+    everything = np.ones(len(index.places), bool)
+    if features.findings:  # one label per finding, from a feature that holds them in a row
+        label, notes = features.labels[0], []
+        class_names, rows = builder.info.features[label].feature.names, index.values[label]
+        if wrong := [len(row) for row in rows if len(row) != len(known.findings)]:
+            expected = f"the {len(known.findings)} findings of the set"
+            found = f"{len(wrong)} examples have another number of labels than {expected}"
+            if builder.info.splits:
+                raise DataError(f"{found}, such as {wrong[0]}. Prepare the data set again.")
+            notes.append(f"{found}; missing ones count as unmentioned")
+        columns = [
+            [known.meanings[class_names[row[place]]] if place < len(row) else "" for row in rows]
+            for place in map(known.findings.index, features.findings)
+        ]
+        if not settings.label_column:
+            others = listed((name for name in known.findings if name not in features.findings), limit=20)
+            notes.append(f"labels {listed(features.findings)}; also there for --label-column: {others}")
+        targets = _targets_of_labels(features.findings, columns, settings)
+        return targets, features.findings, "multilabel", everything, notes
+    names = sorted(features.labels)
+    if len(names) > 1 or settings.task == "multilabel":
         # A class stands for its number, 0 or 1.
-        numbers = [_texts(builder.info.features[name], index.values[name], named=False) for name in columns]
-        targets = _targets_of_labels(tuple(columns), numbers, settings)
-        return targets, tuple(columns), "multilabel", np.ones(len(index.places), bool), ()
-    (name, texts), *_ = columns.items()
+        numbers = [_texts(builder.info.features[name], index.values[name], named=False) for name in names]
+        return _targets_of_labels(names, numbers, settings), tuple(names), "multilabel", everything, ()
+    texts = _texts(builder.info.features[names[0]], index.values[names[0]])
     labelled = np.array([text != "" for text in texts])
     missing = int((~labelled).sum())
     if missing == len(labelled):
-        raise DataError(f"No example of the chosen splits has a label ({name}). Choose other splits.")
+        raise DataError(f"No example of the chosen splits has a label ({names[0]}). Choose other splits.")
     notes = (f"{missing} images without a label are left out",) if missing else ()
     return *one_hot([text for text in texts if text]), "multiclass", labelled, notes
-
-
-def _findings(
-    builder: "tfds.core.DatasetBuilder",
-    index: SetIndex,
-    features: ChosenFeatures,
-    settings: DataSettings,
-    known: KnownSet,
-) -> Labels:
-    """One label per finding, from a feature that holds them in a row."""
-    label, findings, notes = features.labels[0], features.findings, []
-    class_names, rows = builder.info.features[label].feature.names, index.values[label]
-    wrong = [len(row) for row in rows if len(row) != len(known.findings)]
-    if wrong:
-        number = len(known.findings)
-        found = f"{len(wrong)} examples have another number of labels than the {number} findings of the set"
-        if builder.info.splits:
-            raise DataError(f"{found}, such as {wrong[0]}. Prepare the data set again.")
-        notes.append(f"{found}; missing ones count as unmentioned")
-    places = map(known.findings.index, findings)
-    columns = [
-        [known.meanings[class_names[row[place]]] if place < len(row) else "" for row in rows] for place in places
-    ]
-    if not settings.label_column:
-        others = listed((name for name in known.findings if name not in findings), limit=20)
-        notes.append(f"labels {listed(findings)}; also there for --label-column: {others}")
-    return _targets_of_labels(findings, columns, settings), findings, "multilabel", np.ones(len(rows), bool), notes
 
 
 def _texts(feature: "tfds.features.FeatureConnector", values: Iterable[Any], *, named: bool = True) -> list[str]:
@@ -390,7 +354,16 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     name, chosen = parse_location(location)
     folder = Path(name).expanduser()
     if is_prepared(folder):
-        return _only(read_prepared(folder, settings), chosen, name)
+        table = read_prepared(folder, settings)
+        words = set(split_names(chosen).values())
+        if not chosen or (table.splits is None and words == {"train"}):
+            return table
+        if table.splits is None or len(table.splits) > 1 or None in words:
+            several = table.splits is not None and len(table.splits) > 1
+            found = f"{len(table.splits)} folds" if several else "train" if table.splits is None else "one split"
+            asked = f"tfds:{name}?split={'+'.join(chosen)}"
+            raise DataError(f"{asked}: this prepared set brings {found}. Leave ?split= out.")
+        return replace(table.select(np.isin(table.splits[0], sorted(words))), splits=None)
     if folder.is_dir() and settings.image_root:
         raise ConfigError(
             f"tfds:{name} is a folder and brings its own images. Leave --image-root out.", misfits=("image_root",)
@@ -406,7 +379,23 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         features=value_features(builder.info.features),
         splits=_splits(builder, chosen, name),
     )
-    return _table_source(source, index_set(source), features, settings, pooled=bool(chosen))
+    index = index_set(source)
+    targets, classes, task, labelled, label_notes = read_labels(builder, index, features, settings, known)
+    notes = [*features.notes, *label_notes]
+    paths = _paths(index, features.name, notes)
+    patients = _patients(index, features, settings, known, notes)
+    kept = np.flatnonzero(labelled)
+    splits = None if chosen else _given([index.splits[row] for row in kept], notes)
+    return ImageTable(
+        paths=tuple(paths[row] for row in kept),
+        files=tuple(index.places[row] for row in kept),
+        targets=targets,
+        classes=classes,
+        task=task,
+        patients=None if patients is None else tuple(patients[row] for row in kept),
+        splits=splits,
+        notes=(*notes, *index.notes),
+    )
 
 
 def parse_location(location: str | None) -> tuple[str, tuple[str, ...]]:
@@ -436,89 +425,54 @@ def _splits(builder: "tfds.core.DatasetBuilder", chosen: Sequence[str], name: st
     return tuple(chosen or usual)
 
 
-def _only(table: ImageTable, chosen: Sequence[str], name: str) -> ImageTable:
-    """The images of the chosen splits of a prepared set, taken together."""
-    if not chosen:
-        return table
-    words = set(split_names(chosen).values())
-    if table.splits is None and words == {"train"}:
-        return table
-    if table.splits is None or len(table.splits) > 1 or None in words:
-        found = (
-            "train" if table.splits is None else f"{len(table.splits)} folds" if len(table.splits) > 1 else "one split"
-        )
-        raise DataError(f"tfds:{name}?split={'+'.join(chosen)}: this prepared set brings {found}. Leave ?split= out.")
-    kept = table.select(np.isin(table.splits[0], sorted(words)))
-    return replace(kept, splits=None)
-
-
-def _table_source(
-    source: Source, index: SetIndex, features: ChosenFeatures, settings: DataSettings, *, pooled: bool
-) -> ImageTable:
-    known = KNOWN_SETS.get(source.builder.name)
-    targets, classes, task, labelled, label_notes = read_labels(source.builder, index, features, settings, known)
-    patients, patient_notes = _patients(index, features, settings, known)
-    paths, path_notes = _paths(index, features.name)
-    kept = np.flatnonzero(labelled)
-    splits, split_notes = (None, ()) if pooled else _given([index.splits[row] for row in kept])
-    return ImageTable(
-        paths=tuple(paths[row] for row in kept),
-        files=tuple(index.places[row] for row in kept),
-        targets=targets,
-        classes=classes,
-        task=task,
-        patients=None if patients is None else tuple(patients[row] for row in kept),
-        splits=splits,
-        notes=(*features.notes, *label_notes, *path_notes, *patient_notes, *split_notes, *index.notes),
-    )
-
-
-def _paths(index: SetIndex, name: str | None) -> tuple[list[str], tuple[str, ...]]:
+def _paths(index: SetIndex, name: str | None, notes: list[str]) -> list[str]:
     """The split, and in it the name of the example if all have one of their own, else its number."""
     if name is not None:
         paths = [f"{split}/{value}" for split, value in zip(index.splits, index.values[name], strict=True)]
         if len(set(paths)) == len(paths):
-            return paths, ()
+            return paths
+        notes.append(f"feature {name!r} names several images alike; their number in the split names them")
     numbers: Counter[str] = Counter()
     paths = []
     for split in index.splits:
         paths.append(f"{split}/{numbers[split]}")
         numbers[split] += 1
-    note = f"feature {name!r} names several images alike; their number in the split names them" if name else ""
-    return paths, (note,) if note else ()
+    return paths
 
 
 def _patients(
-    index: SetIndex, features: ChosenFeatures, settings: DataSettings, known: KnownSet | None
-) -> tuple[list[str] | None, tuple[str, ...]]:
+    index: SetIndex, features: ChosenFeatures, settings: DataSettings, known: KnownSet | None, notes: list[str]
+) -> list[str] | None:
     """The patients: from their feature, or from the name where the form of that is known."""
     if settings.patient_regex is not None:
-        return None, ()
+        return None
     if features.patient is not None:
-        return [written(str(value)) for value in index.values[features.patient]], ()
+        return [written(str(value)) for value in index.values[features.patient]]
     if known is None or known.patient is None or features.name != known.name:
-        return None, ()
+        return None
     names = index.values[known.name]
     matches = [re.search(known.patient, name) for name in names]
     patients = [match[1] if match else name for match, name in zip(matches, names, strict=True)]
-    notes = [f"{len(set(patients))} patients from the {known.name} of the images"]
+    notes.append(f"{len(set(patients))} patients from the {known.name} of the images")
     if unmatched := matches.count(None):
         first = names[matches.index(None)]
         notes.append(f"{unmatched} images are patients of their own: their name holds no patient, such as {first!r}")
-    return patients, tuple(notes)
+    return patients
 
 
-def _given(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _given(names: Sequence[str], notes: list[str]) -> np.ndarray | None:
     """The given split, (1, images); None where there is nothing to learn from or nothing else."""
     splits = split_names(set(names))
-    words = [splits[name] for name in names]
-    held = set(words)
+    words = np.array([[splits[name] for name in names]], dtype="U5")
+    held = set(splits.values())
     if "train" not in held or len(held) == 1:
-        return None, ()
-    if "test" in held:
-        return np.array([words], dtype="U5"), ("one fixed split, given with the data",)
-    note = (
-        "one fixed split: the set brings no test images, so its validation split is the test set; "
-        "?split=train leaves it out and draws folds"
-    )
-    return np.array([["test" if word == "val" else word for word in words]], dtype="U5"), (note,)
+        return None
+    note = "one fixed split, given with the data"
+    if "test" not in held:
+        words[words == "val"] = "test"
+        note = (
+            "one fixed split: the set brings no test images, so its validation split is the test set; "
+            "?split=train leaves it out and draws folds"
+        )
+    notes.append(note)
+    return words

@@ -29,31 +29,20 @@ from radtransfer.process import require_keras
 from radtransfer.runs.cache import cache_folder, write_once
 
 if TYPE_CHECKING:
-    import tensorflow as tf
     import tensorflow_datasets as tfds
 
 
 @dataclass(frozen=True)
 class KnownSet:
-    """What cannot be told from the features of a set.
+    """What cannot be told from the features of a set."""
 
-    Attributes:
-        name: The feature that names an image.
-        patient: Regular expression whose first group in that name is the patient; None where it is not known.
-        findings: What each place of a sequence of labels stands for.
-        usual: Those that are read where none are named.
-        meanings: What each class of such a label means, in the words of a multi-label table: 1, 0, -1 or nothing.
-        tree: What is to be put into TFDS's manual folder, a line per entry.
-        advice: What else preparing it needs, a sentence.
-    """
-
-    name: str
-    patient: str | None = None
-    findings: tuple[str, ...] = ()
-    usual: tuple[str, ...] = ()
-    meanings: Mapping[str, str] = field(default_factory=dict)
-    tree: tuple[str, ...] = ()
-    advice: str = ""
+    name: str  # the feature that names an image
+    patient: str | None = None  # regular expression whose first group in that name is the patient
+    findings: tuple[str, ...] = ()  # what each place of a sequence of labels stands for
+    usual: tuple[str, ...] = ()  # those that are read where none are named
+    meanings: Mapping[str, str] = field(default_factory=dict)  # each class of such a label as 1, 0, -1 or nothing
+    tree: tuple[str, ...] = ()  # what is to be put into TFDS's manual folder, a line per entry
+    advice: str = ""  # what else preparing it needs, a sentence
 
 
 KNOWN_SETS = {
@@ -95,23 +84,14 @@ PATH_NAMES = ("name", "filename", "file_name", "image/filename", "path", "image_
 
 
 class ChosenFeatures(NamedTuple):
-    """The features that are read.
-
-    Attributes:
-        image: The image.
-        name: What names it; None: its number does.
-        patient: The patient; None where there is none.
-        labels: The class; or several of 0 and 1; or the one that holds the findings.
-        findings: Names of the findings that are read from a sequence of labels, sorted; else empty.
-        notes: What was guessed and what is not used.
-    """
+    """The features that are read."""
 
     image: str
-    name: str | None
+    name: str | None  # what names it; None: its number does
     patient: str | None
-    labels: tuple[str, ...]
-    findings: tuple[str, ...]
-    notes: tuple[str, ...]
+    labels: tuple[str, ...]  # the class; or several of 0 and 1; or the one that holds the findings
+    findings: tuple[str, ...]  # names of the findings that are read from a sequence of labels, sorted; else empty
+    notes: tuple[str, ...]  # what was guessed and what is not used
 
 
 def value_features(features: "tfds.features.FeaturesDict") -> tuple[str, ...]:
@@ -130,8 +110,15 @@ def choose_features(
     features: "tfds.features.FeaturesDict", settings: DataSettings, known: KnownSet | None
 ) -> ChosenFeatures:
     """The features that the settings name, and for the others those that are known, or have usual names and types."""
+    import tensorflow_datasets as tfds
+
     values, notes = value_features(features), []
-    image = _image(features)
+    images = [name for name, feature in features.items() if type(feature) is tfds.features.Image]
+    images = [name for name in images if np.dtype(features[name].np_dtype).name in ("uint8", "uint16")]
+    if len(images) != 1 and "image" not in images:
+        found = listed(images) if images else f"none among {listed(sorted(features))}"
+        raise DataError(f"Expected a TFDS data set with one Image feature of 8 or 16 bits. Received: {found}.")
+    image = "image" if "image" in images else images[0]
     name = known.name if known else _first(PATH_NAMES, values)
     if settings.path_column:
         name = _named(settings.path_column, values, "path")
@@ -146,17 +133,6 @@ def choose_features(
     if unused := [feature for feature in sorted(features) if feature not in used]:
         notes.append(f"features not used: {listed(unused)}")
     return ChosenFeatures(image, name, patient, labels, findings, tuple(notes))
-
-
-def _image(features: "tfds.features.FeaturesDict") -> str:
-    import tensorflow_datasets as tfds
-
-    images = [name for name, feature in features.items() if type(feature) is tfds.features.Image]
-    images = [name for name in images if np.dtype(features[name].np_dtype).name in ("uint8", "uint16")]
-    if len(images) == 1 or "image" in images:
-        return "image" if "image" in images else images[0]
-    found = listed(images) if images else f"none among {listed(sorted(features))}"
-    raise DataError(f"Expected a TFDS data set with one Image feature of 8 or 16 bits. Received: {found}.")
 
 
 def _labels(
@@ -197,33 +173,43 @@ def _first(preferred: Sequence[str], found: Collection[str]) -> str | None:
     return next((name for name in preferred if name in found), None)
 
 
-METADATA = "dataset_info.json"
-"""The file that makes a folder a data set of TFDS."""
+METADATA = "dataset_info.json"  # the file that makes a folder a data set of TFDS
 
 _MANUAL = Path("downloads") / "manual"
 
 
 def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
-    """The builder of the set in the folder `location`, or of the set of that NAME[/CONFIG][:VERSION].
+    """The builder of the set in the folder `location` (or exactly one below it), or of NAME[/CONFIG][:VERSION].
 
-    Args:
-        location: A folder that holds the set, or exactly one below it; or a name that TFDS knows.
-        data_dir: Where TFDS keeps its sets; default: its own default.
+    `data_dir` is where TFDS keeps its sets, if not in its own default.
     """
     folder = Path(location).expanduser()
-    if folder.is_dir():
-        return _from_folder(set_folder(folder))
+    inside = set_folder(folder) if folder.is_dir() else None
     require_keras()
     import tensorflow_datasets as tfds
 
     with quiet():
+        if inside is not None:
+            try:
+                return tfds.builder_from_directory(inside)
+            except Exception as error:  # whatever its parsers meet in a damaged file
+                raise DataError(f"{inside}: TFDS cannot open this data set ({error}). Prepare it again.") from None
+        name = re.split("[/:]", location)[0]
         try:
             return tfds.builder(location, data_dir=data_dir)
         except tfds.core.registered.DatasetNotFoundError:
-            raise DataError(_unknown(location)) from None
+            hint = closest_names(name, tfds.list_builders(with_community_datasets=False))
+            # Hundreds of names help nobody.
+            hint = hint if hint.startswith("Did") else "A prepared set is also found by its folder."
+            meant = near_path(location) or f" {hint}"
+            raise DataError(f"tfds:{location} is neither a folder nor a data set that TFDS knows.{meant}") from None
         except (AssertionError, ValueError, RuntimeError, FileNotFoundError) as error:
             reason = re.sub(r'^Failed to construct dataset .*?}": ', "", str(error)).strip().splitlines()[0]
-            raise DataError(f"tfds:{location}: {reason}{_configs(location)}") from None
+            configs = []
+            with contextlib.suppress(tfds.core.registered.DatasetNotFoundError, ValueError):
+                configs = list(tfds.builder_cls(name).builder_configs)
+            known = f" Its configs: {', '.join(configs)}." if configs else ""
+            raise DataError(f"tfds:{location}: {reason}{known}") from None
 
 
 def set_folder(folder: Path) -> Path:
@@ -243,24 +229,6 @@ def set_folder(folder: Path) -> Path:
     )
 
 
-def read_split(
-    builder: "tfds.core.DatasetBuilder", split: str, *, image: str, location: str, data_dir: str | None
-) -> "tf.data.Dataset":
-    """The examples of one split in the order in which they are stored, the feature `image` undecoded."""
-    import tensorflow_datasets as tfds
-
-    with quiet():
-        try:
-            return builder.as_dataset(
-                split=split,
-                shuffle_files=False,
-                decoders={image: tfds.decode.SkipDecoding()},
-                read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
-            )
-        except AssertionError:
-            raise DataError(_not_prepared(builder, location, data_dir)) from None
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the remarks of TFDS to its own developers off the terminal."""
@@ -273,38 +241,6 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _from_folder(folder: Path) -> "tfds.core.DatasetBuilder":
-    require_keras()
-    import tensorflow_datasets as tfds
-
-    with quiet():
-        try:
-            return tfds.builder_from_directory(folder)
-        except Exception as error:  # whatever its parsers meet in a damaged file
-            raise DataError(f"{folder}: TFDS cannot open this data set ({error}). Prepare it again.") from None
-
-
-def _unknown(location: str) -> str:
-    import tensorflow_datasets as tfds
-
-    hint = closest_names(re.split("[/:]", location)[0], tfds.list_builders(with_community_datasets=False))
-    # Hundreds of names help nobody.
-    hint = hint if hint.startswith("Did") else "A prepared set is also found by its folder."
-    meant = near_path(location) or f" {hint}"
-    return f"tfds:{location} is neither a folder nor a data set that TFDS knows.{meant}"
-
-
-def _configs(location: str) -> str:
-    """A sentence with the configs of the set, if there is one and it has some."""
-    import tensorflow_datasets as tfds
-
-    try:
-        configs = list(tfds.builder_cls(re.split("[/:]", location)[0]).builder_configs)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError):
-        return ""
-    return f" Its configs: {', '.join(configs)}." if configs else ""
 
 
 def _not_prepared(builder: "tfds.core.DatasetBuilder", location: str, data_dir: str | None) -> str:
@@ -333,49 +269,29 @@ def _not_prepared(builder: "tfds.core.DatasetBuilder", location: str, data_dir: 
     return "\n".join(lines)
 
 
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
-
-_VERSION = 1
-"""Raised with every change of what is kept, so that nothing older is read."""
+_VERSION = 1  # raised with every change of what is kept, so that nothing older is read
 
 _INDEX, _COPIES = "index.json", "images.bin"
 
 
 class SetIndex(NamedTuple):
-    """The examples of some splits, in the order of the set.
+    """The examples of some splits, in the order of the set."""
 
-    Attributes:
-        places: Where each image lies.
-        splits: The split of each.
-        values: What each feature holds: an integer, a number, a text, or a list of integers for each example.
-        notes: What should be said of it.
-    """
-
-    places: tuple[FilePart, ...]
-    splits: tuple[str, ...]
-    values: dict[str, list[Any]]
-    notes: tuple[str, ...] = ()
+    places: tuple[FilePart, ...]  # where each image lies
+    splits: tuple[str, ...]  # the split of each
+    values: dict[str, list[Any]]  # an integer, a number, a text, or a list of integers of each feature and example
+    notes: tuple[str, ...] = ()  # what should be said of it
 
 
 class Source(NamedTuple):
-    """A set, and what of it is indexed.
+    """A set, and what of it is indexed."""
 
-    Attributes:
-        builder: Of TFDS.
-        location: As the user named it.
-        data_dir: Where TFDS looks for it; None for its default.
-        image: The feature that is the image.
-        features: Those whose values are kept.
-        splits: In this order.
-    """
-
-    builder: "tfds.core.DatasetBuilder"
-    location: str
-    data_dir: str | None
-    image: str
-    features: tuple[str, ...]
-    splits: tuple[str, ...]
+    builder: "tfds.core.DatasetBuilder"  # of TFDS
+    location: str  # as the user named it
+    data_dir: str | None  # where TFDS looks for it; None for its default
+    image: str  # the feature that is the image
+    features: tuple[str, ...]  # those whose values are kept
+    splits: tuple[str, ...]  # in this order
 
 
 def index_set(source: Source) -> SetIndex:
@@ -387,10 +303,27 @@ def index_set(source: Source) -> SetIndex:
         text = json.dumps([_VERSION, source.image, source.features, source.splits, facts])
         key = hashlib.sha256(text.encode()).hexdigest()
     else:
-        key = _contents_key(source)
+        # Nothing but its examples tells a set without files from another.
+        digest = hashlib.sha256(f"{_VERSION} {source.features}".encode())
+        for example in _examples(source):
+            digest.update(repr(example).encode())
+        key = digest.hexdigest()
 
     def write(draft: Path) -> None:
-        rows = _scan(source, shards) if in_place else _copy(source, draft / _COPIES)
+        rows = []
+        for number, (file, split, expected) in enumerate(shards if in_place else ()):
+            before = len(rows)
+            for span, example in read_examples(file, image=source.image):
+                rows.append([number, span.offset, span.length, split, *_kept(source, example)])
+            if (found := len(rows) - before) != expected:
+                raise DataError(
+                    f"{file} holds {found} examples, its data set says {expected}. Copy or prepare the data set again."
+                )
+        if not in_place:
+            with (draft / _COPIES).open("wb") as copies:
+                for split, image, values in _examples(source):
+                    rows.append([0, copies.tell(), len(image), split, *values])
+                    copies.write(image)
         columns = [list(column) for column in zip(*rows, strict=True)]
         if not columns:
             raise DataError(f"tfds:{source.location} holds no examples in its splits {', '.join(source.splits)}.")
@@ -427,59 +360,35 @@ def _shards(source: Source) -> list[tuple[Path, str, int]]:
     return [] if missing else shards
 
 
-def _scan(source: Source, shards: Sequence[tuple[Path, str, int]]) -> Iterator[list[Any]]:
-    """A row per example: shard, offset, length, split and values."""
-    for number, (file, split, expected) in enumerate(shards):
-        found = 0
-        for span, example in read_examples(file, image=source.image):
-            found += 1
-            yield [number, span.offset, span.length, split, *_kept(source, example)]
-        if found != expected:
-            raise DataError(
-                f"{file} holds {found} examples, its data set says {expected}. Copy or prepare the data set again."
-            )
-
-
-def _copy(source: Source, file: Path) -> Iterator[list[Any]]:
-    """Write the images to `file`; a row for each."""
-    with file.open("wb") as copies:
-        for split, image, values in _examples(source):
-            offset = copies.tell()
-            copies.write(image)
-            yield [0, offset, len(image), split, *values]
-
-
 def _examples(source: Source) -> Iterator[tuple[str, bytes, list[Any]]]:
-    """Split, encoded image and values of every example, as TFDS reads them."""
-    with quiet():
-        for split in source.splits:
-            if source.builder.info.splits and source.builder.info.file_format.value == "array_record":
-                examples = _by_number(source, split)
-            else:
-                examples = _in_turn(source, split)
-            for image, example in examples:
-                yield split, image, _kept(source, example)
-
-
-def _in_turn(source: Source, split: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    examples = read_split(source.builder, split, image=source.image, location=source.location, data_dir=source.data_dir)
-    for example in examples.as_numpy_iterator():
-        image = example.pop(source.image)
-        yield (
-            image,
-            {name: value.tolist() if getattr(value, "shape", ()) else [value] for name, value in example.items()},
-        )
-
-
-def _by_number(source: Source, split: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The examples of a format that `tf.data` does not read."""
+    """Split, encoded image and values of every example, as TFDS reads them, in the order in which they are stored."""
     import tensorflow_datasets as tfds
 
-    records = source.builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    for number in range(len(records)):
-        record, where = records[number], f"tfds:{source.location}, example {number} of {split}"
-        span, values = example_parts(record, Span(0, len(record)), image=source.image, where=where)
-        yield record[span.offset : span.offset + span.length], values
+    builder = source.builder
+    with quiet():
+        for split in source.splits:
+            if builder.info.splits and builder.info.file_format.value == "array_record":  # not read by `tf.data`
+                records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+                for number in range(len(records)):
+                    record, where = records[number], f"tfds:{source.location}, example {number} of {split}"
+                    span, values = example_parts(record, Span(0, len(record)), image=source.image, where=where)
+                    yield split, record[span.offset : span.offset + span.length], _kept(source, values)
+                continue
+            try:
+                examples = builder.as_dataset(
+                    split=split,
+                    shuffle_files=False,
+                    decoders={source.image: tfds.decode.SkipDecoding()},
+                    read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+                )
+            except AssertionError:
+                raise DataError(_not_prepared(builder, source.location, source.data_dir)) from None
+            for example in examples.as_numpy_iterator():
+                image = example.pop(source.image)
+                values = {
+                    name: value.tolist() if getattr(value, "shape", ()) else [value] for name, value in example.items()
+                }
+                yield split, image, _kept(source, values)
 
 
 def _kept(source: Source, values: Mapping[str, Sequence[Any]]) -> list[Any]:
@@ -492,11 +401,3 @@ def _kept(source: Source, values: Mapping[str, Sequence[Any]]) -> list[Any]:
         ]
         kept.append(plain if features[name].shape != () else plain[0] if plain else None)
     return kept
-
-
-def _contents_key(source: Source) -> str:
-    """The key of a set without files: nothing but its examples tells it from another."""
-    digest = hashlib.sha256(f"{_VERSION} {source.features}".encode())
-    for example in _examples(source):
-        digest.update(repr(example).encode())
-    return digest.hexdigest()

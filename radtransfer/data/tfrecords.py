@@ -34,13 +34,19 @@ class Span(NamedTuple):
     length: int
 
 
-Example = dict[str, list[int | float | Span]]
-"""The values of each feature; those that are bytes as where they stand."""
+Example = dict[str, list[int | float | Span]]  # the values of each feature; those that are bytes as where they stand
 
 
 def read_examples(file: Path, *, image: str) -> Iterator[tuple[Span, dict[str, list[Value]]]]:
     """For each record of `file`, where the bytes of feature `image` stand in it, and the values of all others."""
-    with _mapped(file) as buffer:
+    try:
+        with file.open("rb") as handle:
+            # An empty file, which is a shard without examples, cannot be mapped.
+            empty = handle.seek(0, 2) == 0
+            mapped = contextlib.nullcontext(b"") if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}. Prepare the data set again.") from None
+    with mapped as buffer:
         for number, record in enumerate(record_spans(buffer, file)):
             yield example_parts(buffer, record, image=image, where=f"{file}, record {number}")
 
@@ -58,17 +64,13 @@ def example_parts(buffer: Buffer, span: Span, *, image: str, where: str) -> tupl
 
 
 def record_spans(buffer: Buffer, file: Path) -> Iterator[Span]:
-    """Where the data of each record stands; only the headers are read.
-
-    Args:
-        buffer: The whole file.
-        file: Its name, for messages.
-    """
+    """Where the data of each record of the whole `file` in `buffer` stands; only the headers are read."""
     at, end = 0, len(buffer)
     while at < end:
         header = buffer[at : at + _HEADER]
+        truncated = f"{file} is truncated: it ends within the record at byte {at}. Prepare or copy the data set again."
         if len(header) < _HEADER:
-            raise DataError(_truncated(file, at))
+            raise DataError(truncated)
         length, checksum = struct.unpack("<QI", header)
         if checksum != masked_crc32c(header[:8]):
             raise DataError(
@@ -76,7 +78,7 @@ def record_spans(buffer: Buffer, file: Path) -> Iterator[Span]:
                 "not fit its checksum. Prepare the data set again, as uncompressed TFRecord."
             )
         if at + _HEADER + length + _FOOTER > end:
-            raise DataError(_truncated(file, at))
+            raise DataError(truncated)
         yield Span(at + _HEADER, length)
         at += _HEADER + length + _FOOTER
 
@@ -112,27 +114,6 @@ def _crc_table() -> tuple[int, ...]:
     return tuple(table)
 
 
-@contextlib.contextmanager
-def _mapped(file: Path) -> Iterator[Buffer]:
-    """The file as a buffer of which only what is looked at is read."""
-    try:
-        with file.open("rb") as handle:
-            # An empty file, which is a shard without examples, cannot be mapped.
-            empty = handle.seek(0, 2) == 0
-            buffer = None if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}. Prepare the data set again.") from None
-    if buffer is None:
-        yield b""
-        return
-    with buffer:
-        yield buffer
-
-
-def _truncated(file: Path, at: int) -> str:
-    return f"{file} is truncated: it ends within the record at byte {at}. Prepare or copy the data set again."
-
-
 def _contents(buffer: Buffer, value: int | float | Span) -> Value:
     return buffer[value.offset : value.offset + value.length] if isinstance(value, Span) else value
 
@@ -148,7 +129,12 @@ def _values(buffer: Buffer, feature: Span) -> list[int | float | Span]:
                 floats = _contents(buffer, value)
                 values += struct.unpack(f"<{len(floats) // 4}f", floats)
             else:
-                values += map(_signed, _varints(buffer, value) if wire == _BYTES else [value])
+                numbers = [] if wire == _BYTES else [value]
+                at, end = (value.offset, value.offset + value.length) if wire == _BYTES else (0, 0)
+                while at < end:
+                    number, at = _varint(buffer, at)
+                    numbers.append(number)
+                values += [number - (1 << 64) if number >> 63 else number for number in numbers]
     return values
 
 
@@ -183,13 +169,6 @@ def _fields(buffer: Buffer, span: Span) -> Iterator[tuple[int, int, int | Span]]
         at += length
 
 
-def _varints(buffer: Buffer, span: Span) -> Iterator[int]:
-    at, end = span.offset, span.offset + span.length
-    while at < end:
-        value, at = _varint(buffer, at)
-        yield value
-
-
 def _varint(buffer: Buffer, at: int) -> tuple[int, int]:
     """The integer at `at`, seven bits a byte, the lowest first; and where it ends."""
     value = shift = 0
@@ -200,7 +179,3 @@ def _varint(buffer: Buffer, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
