@@ -2,9 +2,12 @@
 
 import json
 import shlex
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,27 +15,54 @@ import click
 from radtransfer.cli.finetune import OPTIONS as RUN_OPTIONS
 from radtransfer.cli.main import complete_run_config, complete_study
 from radtransfer.cli.options import break_lock_option, given_settings, positive_lines, sets_option, setting_options
-from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, number, show, show_json, show_written
+from radtransfer.cli.terminal import (
+    TerminalProgress,
+    draw,
+    import_tensorflow,
+    in_one_line,
+    line,
+    number,
+    painted,
+    show,
+    show_json,
+    show_written,
+)
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
-from radtransfer.errors import ConfigError, DiskError
+from radtransfer.errors import ConfigError, DiskError, RadtransferError
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import before_hard_end
 from radtransfer.studies.file import load_study
-from radtransfer.studies.study import Study, study_folder
+from radtransfer.studies.study import Study
 
 if TYPE_CHECKING:
-    from radtransfer.studies.engines import Engine
+    from radtransfer.studies.engines import Engine, Outcome
     from radtransfer.studies.grid import PlannedRun, StudyPlan
-    from radtransfer.studies.runs import StudyState
+    from radtransfer.studies.runs import StudyFolder, StudyState
 
 DEFAULT_CLUSTER = ""
-"""What `--ray` without an address stands for."""
+"""Value of `--ray` without an address."""
+
+OPTIONS = {
+    "data": "data.source",
+    "image_root": "data.image_root",
+    "outside_root": "data.outside_root",
+    "track": "track",
+}
+STORE = "runs/studies"
+
+SWEPT = ("scheme", "through", "freeze_to", "slim")
+SHARED = {name: setting for name, setting in RUN_OPTIONS.items() if name not in SWEPT}
+
+EVAL_EVERY = 20
+"""Steps between the points of a convergence curve, where the settings do not say."""
+
+_COLORS = {"finished": "green", "partly": "yellow", "failed": "red"}
 
 
 @dataclass(frozen=True)
 class Places:
-    """The options as they were given; None where one was not.
+    """The options that say where runs are computed; None where one was not given.
 
     Attributes:
         jobs: Runs at a time; 0 for this process.
@@ -47,12 +77,7 @@ class Places:
     gpus: float | None
 
     def check(self) -> None:
-        """Refuse what does not go together, before anything else is done.
-
-        Raises:
-            click.UsageError: It does not.
-            ConfigError: Ray is asked for and not installed.
-        """
+        """Refuse options that do not go together, and Ray where it is not installed."""
         if self.cluster is None and self.gpus is not None:
             raise click.UsageError("--gpus-per-run needs --ray: nothing else hands out GPUs.")
         if self.jobs == 0 and self.cluster is not None:
@@ -65,27 +90,14 @@ class Places:
             require_ray()
 
     def engine(self, store: Path, *, note: Callable[[str], None]) -> "Engine":
-        """Where the runs of `store` are computed; `note` hears what the user should know of it."""
-        if self.cluster is not None:
-            return self._ray_engine(store, note)
-        if self.jobs == 0:
-            from radtransfer.studies.engines import InProcess
+        """The engine that computes the runs of `store`; `note` is told what the user should know of it."""
+        from radtransfer.studies.engines import InProcess, Workers
 
+        if self.cluster is None and self.jobs == 0:
             import_tensorflow()
             return InProcess()
-        from radtransfer.studies.engines import Workers
-
-        return Workers(self.jobs or 1, prepare=import_tensorflow, threads=self.cpus)
-
-    def words(self) -> list[str]:
-        """The options as they are typed."""
         if self.cluster is None:
-            return ["--jobs", str(1 if self.jobs is None else self.jobs), *_option("--cpus-per-run", self.cpus)]
-        sizes = (*_option("--cpus-per-run", self.cpus), *_option("--gpus-per-run", self.gpus))
-        address = () if self.cluster == DEFAULT_CLUSTER else (self.cluster,)
-        return [*_option("--jobs", self.jobs), *sizes, "--ray", *address]
-
-    def _ray_engine(self, store: Path, note: Callable[[str], None]) -> "Engine":
+            return Workers(self.jobs or 1, prepare=import_tensorflow, threads=self.cpus)
         from radtransfer.studies.ray import Cluster, RayEngine
 
         cpus, gpus = self.cpus or 1, self.gpus or 0.0
@@ -105,18 +117,14 @@ class Places:
             note(f"no run will use any of its {idle:g} GPUs: ask for them with --gpus-per-run")
         return engine
 
-
-def _option(name: str, value: object) -> tuple[str, ...]:
-    return () if value is None else (name, f"{value:g}")
-
-
-OPTIONS = {
-    "data": "data.source",
-    "image_root": "data.image_root",
-    "outside_root": "data.outside_root",
-    "track": "track",
-}
-STORE = "runs/studies"
+    def words(self) -> list[str]:
+        """The options as they are typed."""
+        jobs = 1 if self.jobs is None and self.cluster is None else self.jobs
+        options = {"--jobs": jobs, "--cpus-per-run": self.cpus}
+        if self.cluster is not None:
+            options["--gpus-per-run"] = self.gpus
+        words = [word for name, value in options.items() if value is not None for word in (name, f"{value:g}")]
+        return words if self.cluster is None else [*words, "--ray", *filter(None, [self.cluster])]
 
 
 @click.command(short_help="Compute every run of a study that is not there yet.")
@@ -205,7 +213,7 @@ def study(
             progress.note(note)
         _estimate(plan, jobs=jobs or 1, timing=not no_timing, as_json=as_json)
         return
-    path = study_folder(asked, out)
+    path = Path(out) if out is not None else Path("studies") / asked.name
     state = _compute(plan, path, places=places, limit=limit)
     table = json.loads((path / "table.json").read_text(encoding="utf-8"))
     show_json(table) if as_json else show(*_result_lines(table, path))
@@ -216,8 +224,8 @@ def study(
 
 def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None) -> "StudyState":
     """Run what is to be run, with its progress on the terminal and in the study's folder."""
-    from radtransfer.cli.study_board import StudyBoard
     from radtransfer.studies.runs import open_study_folder, run_study
+    from radtransfer.studies.tables import write_study_table
 
     words = ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(plan.store)]
     again = shlex.join([*words, *places.words()])
@@ -233,7 +241,7 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
             engine = places.engine(plan.store, note=board.note)
         try:
             with before_hard_end(tell):
-                state = run_study(plan, engine, limit=limit, listener=board)
+                state = run_study(plan, engine, board, limit=limit)
             folder.write_progress(state, now=True)
         except (KeyboardInterrupt, DiskError):
             tell()
@@ -241,25 +249,119 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
         finally:
             board.clear()
             engine.close()
-            folder.write_table(plan)
+            write_study_table(plan, path)
     if state.left:
         board.note(f"{len(state.left)} runs are left, because of --limit; go on with: {again}")
     return state
 
 
+class StudyBoard:
+    """The `StudyListener` of the command: keeps the files of `folder` up to date, and reports on stderr.
+
+    A terminal shows a table of the running runs; elsewhere there is a line for each run that ended.
+    """
+
+    def __init__(self, folder: "StudyFolder") -> None:
+        self._folder = folder
+        self._live = sys.stderr.isatty()
+        self._lines = 0
+        self._drawn = 0.0
+
+    def changed(self, state: "StudyState") -> None:
+        self._folder.write_progress(state)
+        if not self._live or time.monotonic() - self._drawn <= 0.2:
+            return
+        self._drawn = time.monotonic()
+        failed = f", {len(state.failed)} failed" if state.failed else ""
+        seconds = state.seconds_left()
+        left = "" if seconds is None else f", at most {duration(seconds)} left"
+        counts = f"{len(state.done)}/{len(state.plan.runs)} done{failed}, {len(state.running)} running{left}"
+        lines = [f"{state.plan.study.name}  {counts}"]
+        for item in state.running.values():
+            row, name = item.row, item.run.cell.name
+            if "machine" in row:
+                name = f"{name}  on {row['machine']}"
+            doing = row.get("doing", "starting")
+            if "epoch" in row:
+                place = f"fold {row['fold']}/{row['folds']}  epoch {row['epoch']}/{row['epochs']}"
+                doing = f"{place}  val AUC {number(row['val_auc'])}"
+            lines.append(f"  {name}  {doing}")
+        self.clear()
+        show(*map(in_one_line, lines), err=True)
+        self._lines = len(lines)
+
+    def started(self, run: "PlannedRun") -> None:
+        pass
+
+    def ended(self, state: "StudyState", run: "PlannedRun", outcome: "Outcome") -> None:
+        from radtransfer.studies.tables import run_row, write_study_table
+
+        self._folder.write_progress(state, now=True)
+        write_study_table(state.plan, self._folder.path)
+        row = run_row(state.plan, run.cell, run)
+        auc = "" if row["auc"] is None else f"  AUC {row['auc']:.3f}"
+        spread = "" if row["auc_sd"] is None else f" ± {row['auc_sd']:.3f}"
+        place = f"{len(state.done) + len(state.failed)}/{len(state.plan.runs)}"
+        status = painted(f"{outcome.status:<9}", fg=_COLORS.get(outcome.status))
+        text = f" {run.cell.name}{auc}{spread}  {duration(outcome.seconds)}  {run.key}"
+        errors = outcome.error.split("\n") if outcome.error else []
+        self._say(line(f"{place:<10}", status, text), *(f"{'':<10}{error}" for error in errors))
+
+    def note(self, text: str) -> None:
+        self._say(line(painted(f"{'note':<10}", fg="yellow"), text))
+
+    def clear(self) -> None:
+        """Erase the table."""
+        if self._lines:
+            draw(f"\x1b[{self._lines}A\x1b[J")
+            self._lines = 0
+
+    def _say(self, *lines: str) -> None:
+        self.clear()
+        show(*lines, err=True)
+
+
+def duration(seconds: float | None) -> str:
+    """A time with a suitable unit."""
+    if seconds is None:
+        return "unknown time"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _estimate(plan: "StudyPlan", *, jobs: int, timing: bool, as_json: bool) -> None:
     """List the runs, and how long those that are to do will take, as far as that is known or timed."""
-    speeds = _speeds(plan, timing=timing)
-    rows = [_planned_row(plan, run, speeds.seconds(run)) for run in plan.runs.values()]
+    speeds, rows = _speeds(plan, timing=timing), []
+    for run in plan.runs.values():
+        seconds, failure = speeds.seconds(run), run.failure()
+        waits = run.source is not None and not plan.runs[run.source].done
+        labels = run.cell.labels.items()
+        row = {
+            "run": run.key,
+            "status": "done" if run.done else "waiting" if waits else "failed" if failure else "to do",
+            "arm": run.cell.arm,
+            "labels": {name: list(value) if isinstance(value, tuple) else value for name, value in labels},
+            "source": run.source,
+            "preprocessing": run.config.model.preprocessing,
+            "seconds": None if run.done or seconds is None else round(seconds, 1),
+            "error": failure,
+        }
+        rows.append(row)
     todo = [row["seconds"] for row in rows if row["status"] != "done"]
     seconds = None if None in todo else round(sum(todo) / max(min(jobs, len(todo)), 1))
     counts = {"total": len(rows), "done": len(rows) - len(todo), "to_do": len(todo), "seconds": seconds}
     if as_json:
         show_json({"study": plan.study.name, **counts, "runs": rows})
         return
-    from radtransfer.cli.study_board import duration
-
-    show(*_planned_lines(plan.study, rows))
+    axes = plan.study.axes
+    table = [["run", "status", "arm", *map(_short, axes), "input", "time"]]
+    for row in rows:
+        labels = [_cell_text(row["labels"].get(name)) for name in axes]
+        left = "" if row["status"] == "done" else duration(row["seconds"])
+        table.append([row["run"], row["status"], row["arm"], *labels, row["preprocessing"], left])
+    failures = [f"{row['run']} failed before: {row['error']}" for row in rows if row["error"]]
+    show(f"{plan.study.name}: {plan.study.title}", *_columns(table), *failures)
     at_most = f"at most {duration(seconds)} with --jobs {jobs}; early stopping makes it shorter"
     if seconds is None and not timing:
         at_most = "time unknown: without --no-timing, a run of each network is timed"
@@ -268,13 +370,12 @@ def _estimate(plan: "StudyPlan", *, jobs: int, timing: bool, as_json: bool) -> N
 
 
 def _speeds(plan: "StudyPlan", *, timing: bool) -> Any:
-    """What is known of how fast networks train here; `timing` times one run of each that nothing is known about."""
+    """How fast networks train here; `timing` times one run of each that was never timed."""
     from radtransfer.studies.grid import rehearsal, store_speeds, untimed_runs
 
     speeds, progress = store_speeds(plan.store), TerminalProgress()
     for run in untimed_runs(plan, speeds) if timing else ():
         import_tensorflow()
-        from radtransfer.errors import RadtransferError
         from radtransfer.training.plan import dry_run
 
         progress.note(f"timing {run.config.model.backbone} at {run.config.model.image_size} px")
@@ -288,55 +389,28 @@ def _speeds(plan: "StudyPlan", *, timing: bool) -> Any:
     return speeds
 
 
-def _planned_row(plan: "StudyPlan", run: "PlannedRun", seconds: float | None) -> dict[str, Any]:
-    cell, failure = run.cell, run.failure()
-    waits = run.source is not None and not plan.runs[run.source].done
-    status = "done" if run.done else "waiting" if waits else "failed" if failure else "to do"
-    labels = {name: list(value) if isinstance(value, tuple) else value for name, value in cell.labels.items()}
-    row = {"run": run.key, "status": status, "arm": cell.arm, "labels": labels, "source": run.source}
-    row["preprocessing"] = run.config.model.preprocessing
-    return row | {"seconds": None if run.done or seconds is None else round(seconds, 1), "error": failure}
-
-
-def _planned_lines(asked: Study, rows: list[dict[str, Any]]) -> Iterator[str]:
-    from radtransfer.cli.study_board import duration
-
-    yield f"{asked.name}: {asked.title}"
-    header = ["run", "status", "arm", *map(_short, asked.axes), "input", "time"]
-    body = [
-        [row["run"], row["status"], row["arm"], *(_cell_text(row["labels"].get(name)) for name in asked.axes)]
-        + [row["preprocessing"], "" if row["status"] == "done" else duration(row["seconds"])]
-        for row in rows
-    ]
-    yield from columns([header, *body])
-    for row in rows:
-        if row["error"]:
-            yield f"{row['run']} failed before: {row['error']}"
-
-
 def _result_lines(table: Mapping[str, Any], path: Path) -> Iterator[str]:
-    axes, threshold = table["study"]["axes"], table["study"]["threshold"]
+    axes, threshold, runs = table["study"]["axes"], table["study"]["threshold"], table["runs"]
     steps = [] if threshold is None else [f"steps to {threshold:g}"]
-    header = ["arm", *map(_short, axes), "AUC mean ± sd", "pooled", "95 % interval", *steps, "trained", "status"]
-    yield from columns([header, *(_result_cells(row, axes, watched=bool(steps)) for row in table["runs"])])
-    yield from positive_lines(table["runs"])
-    for row in table["runs"]:
-        if row["error"]:
-            yield f"{row['run']} {row['status']}: {row['error']}"
+    rows = [["arm", *map(_short, axes), "AUC mean ± sd", "pooled", "95 % interval", *steps, "trained", "status"]]
+    for run in runs:
+        labels = [_cell_text(run["labels"][name]) for name in axes]
+        spread = "" if run["auc_sd"] is None else f" ± {number(run['auc_sd'])}"
+        interval = f"{number(run['ci95_low'])} to {number(run['ci95_high'])}"
+        cells = [run["arm"], *labels, f"{number(run['auc'])}{spread}", number(run["auc_pooled"]), interval]
+        if steps:
+            cells.append(f"{number(run['steps'], '.0f')} ({run['steps_reached']}/{run['steps_watched']})")
+        trained = "" if run["trainable_parameters"] is None else f"{run['trainable_parameters']:,}"
+        rows.append([*cells, trained, run["status"]])
+    yield from _columns(rows)
+    yield from positive_lines(runs)
+    for run in runs:
+        if run["error"]:
+            yield f"{run['run']} {run['status']}: {run['error']}"
     yield f"table     {path / 'table.csv'}"
 
 
-def _result_cells(row: Mapping[str, Any], axes: list[str], *, watched: bool) -> list[str]:
-    interval = f"{number(row['ci95_low'])} to {number(row['ci95_high'])}"
-    trained = "" if row["trainable_parameters"] is None else f"{row['trainable_parameters']:,}"
-    reached = f"{number(row['steps'], '.0f')} ({row['steps_reached']}/{row['steps_watched']})"
-    labels = [_cell_text(row["labels"][name]) for name in axes]
-    spread = "" if row["auc_sd"] is None else f" ± {number(row['auc_sd'])}"
-    figures = [f"{number(row['auc'])}{spread}", number(row["auc_pooled"]), interval]
-    return [row["arm"], *labels, *figures, *([reached] if watched else []), trained, row["status"]]
-
-
-def columns(rows: list[list[str]]) -> Iterator[str]:
+def _columns(rows: list[list[str]]) -> Iterator[str]:
     """Lines with every column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -396,13 +470,6 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     show_written(written[:2])
 
 
-SWEPT = ("scheme", "through", "freeze_to", "slim")
-SHARED = {name: setting for name, setting in RUN_OPTIONS.items() if name not in SWEPT}
-
-EVAL_EVERY = 20
-"""Steps between the points of a convergence curve, where the settings do not say."""
-
-
 def _sweep_options(command: Callable) -> Callable:
     decorators = [
         click.argument("config", required=False, shell_complete=complete_run_config),
@@ -437,7 +504,7 @@ def freeze_sweep_command(
 
     progress = TerminalProgress()
     sweep = freeze_sweep(fitted(settings, progress), chosen)
-    plan, state = _run(sweep.study, out, progress)
+    plan, state = _run_sweep(sweep.study, out, progress)
     rows = write_freeze_sweep(sweep, plan, out)
     show_json(rows) if as_json else show(*_table(rows, ("variant", "through")))
     check_complete(state, what="arms")
@@ -467,7 +534,7 @@ def transfusion_sweep_command(
 
     progress = TerminalProgress()
     sweep = transfusion_sweep(fitted(settings, progress), chosen, threshold=threshold)
-    plan, state = _run(sweep.study, out, progress)
+    plan, state = _run_sweep(sweep.study, out, progress)
     rows = write_transfusion_sweep(sweep, plan, out)
     if not any(row["steps_watched"] for row in rows):
         every = settings.training.eval_every
@@ -476,12 +543,12 @@ def transfusion_sweep_command(
     check_complete(state, what="arms")
 
 
-def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
-    """The study's plan, and how far it has come; its runs go below OUT/runs."""
+def _run_sweep(study: Study, out: Path, progress: TerminalProgress) -> "tuple[StudyPlan, StudyState]":
+    """Compute the study, with its runs below OUT/runs."""
     from radtransfer.files import check_out
     from radtransfer.studies.engines import InProcess
     from radtransfer.studies.grid import plan_study
-    from radtransfer.studies.runs import StudyListener, run_study
+    from radtransfer.studies.runs import run_study
 
     check_out(out)
     plan = plan_study(study, store=out / "runs", progress=progress)
@@ -489,10 +556,13 @@ def _run(study: Any, out: Path, progress: TerminalProgress) -> tuple[Any, Any]:
         if run.done:
             progress.note(f"{run.path} is finished; nothing is left to do")
     import_tensorflow()
-    listener = StudyListener()
-    listener.note = progress.note
-    listener.started = lambda _, run: progress.note(f"arm {run.cell.arm}: {run.path}")
-    return plan, run_study(plan, InProcess(progress), listener=listener)
+    listener = SimpleNamespace(
+        changed=lambda state: None,
+        started=lambda run: progress.note(f"arm {run.cell.arm}: {run.path}"),
+        ended=lambda state, run, outcome: None,
+        note=progress.note,
+    )
+    return plan, run_study(plan, InProcess(progress), listener)
 
 
 def _settings(config: str | None, sets: tuple[str, ...], given: dict[str, Any]) -> tuple[Config, Path]:
@@ -508,33 +578,27 @@ def _settings(config: str | None, sets: tuple[str, ...], given: dict[str, Any]) 
 
 def _stages(settings: Config, chosen: str | None) -> list[str]:
     """The stages asked for, in the network's order."""
-    card = BACKBONES[settings.model.backbone]
-    asked = [name.strip() for name in chosen.split(",")] if chosen else list(card.stages)
+    backbone = BACKBONES[settings.model.backbone]
+    asked = [name.strip() for name in chosen.split(",")] if chosen else list(backbone.stages)
     for name in asked:
-        card.stage_end(name)  # raises if there is no such stage
-    return [name for name in card.stages if name in asked]
+        backbone.stage_end(name)  # raises if there is no such stage
+    return [name for name in backbone.stages if name in asked]
 
 
 def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[str]:
-    header = "".join(f"{label:<{_width(rows, label)}}" for label in labels)
-    steps = "  steps (folds)" if "steps_mean" in rows[0] else ""
-    lines = [f"{header}AUC mean ± sd   pooled  95 % interval{steps}"]
+    """The lines of a sweep's table; steps with the number of watched folds that reached the threshold."""
+    widths = {label: max(len(label), *(len(str(row[label])) for row in rows)) + 2 for label in labels}
+    with_steps = "steps_mean" in rows[0]
+    header = "".join(f"{label:<{width}}" for label, width in widths.items())
+    lines = [f"{header}AUC mean ± sd   pooled  95 % interval{'  steps (folds)' if with_steps else ''}"]
     for row in rows:
-        start = "".join(f"{row[label]:<{_width(rows, label)}}" for label in labels)
+        start = "".join(f"{row[label]:<{width}}" for label, width in widths.items())
         figures = f"{number(row['auc_mean'])} ± {number(row['auc_sd'])}   {number(row['auc_pooled'])}  "
         interval = f"{number(row['ci95_low'])} to {number(row['ci95_high'])}"
-        reached = f"  {_reached(row)}" if steps else ""
+        reached = ""
+        if with_steps:
+            never = "never" if row["steps_watched"] else "n/a"
+            mean = never if row["steps_mean"] is None else f"{row['steps_mean']:.0f}"
+            reached = f"  {mean} ({row['steps_reached']}/{row['steps_watched']})"
         lines.append(f"{start}{figures}{interval}{reached}")
     return [*lines, *positive_lines(rows)]
-
-
-def _width(rows: Sequence[dict[str, Any]], label: str) -> int:
-    return max(len(label), *(len(str(row[label])) for row in rows)) + 2
-
-
-def _reached(row: dict[str, Any]) -> str:
-    """Mean steps to the threshold, and in how many of the folds that were watched."""
-    mean = "never" if row["steps_watched"] else "n/a"
-    if row["steps_mean"] is not None:
-        mean = f"{row['steps_mean']:.0f}"
-    return f"{mean} ({row['steps_reached']}/{row['steps_watched']})"

@@ -1,7 +1,4 @@
-"""A study's runs with their places: checked, addressed, and what of them is done.
-
-How long a study will take: from what runs of the same network and size took, or from one that is timed.
-"""
+"""The plan of a study: its runs with their folders, what is done of them, and how long the others will take."""
 
 import contextlib
 import json
@@ -19,18 +16,20 @@ from radtransfer.errors import ConfigError, DataError, RadtransferError, RunErro
 from radtransfer.process import Progress
 from radtransfer.runs.folder import finished_folds, read_run, write_json
 from radtransfer.runs.read import read_record
-from radtransfer.studies.file import Cell, idle_exclusions, source_cells, study_cells
-from radtransfer.studies.study import SOURCE, Study
+from radtransfer.studies.study import SOURCE, Cell, KeyedCells, Study, idle_exclusions, source_cells, study_cells
 from radtransfer.training.address import address, files_fingerprint, run_identity, table_fingerprint
 from radtransfer.training.names import check_names, has_weights
 
 LENGTH = 12
 """Digits of the address that name a run's folder."""
 
+_NETWORK = ("model.backbone", "model.image_size")
+_STEP = (*_NETWORK, "training.batch_size", "transfer.scheme", "transfer.through", "transfer.freeze_to", "transfer.slim")
+
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run with its place in the store.
+    """A run with its folder in the store.
 
     Attributes:
         cell: What it is in the study; the first one, where several are the same run.
@@ -63,27 +62,29 @@ class PlannedRun:
     def done(self) -> bool:
         return (self.path / "run.json").is_file() and read_run(self.path).get("status") == "finished"
 
-    @property
-    def card(self) -> Path:
-        """The file beside the folder that says what determines the run, and why it last failed."""
-        return self.path.with_suffix(".json")
+    def note(self) -> dict[str, Any]:
+        """What stands in the file beside the folder: `identity`, `files` and `failure`; empty if it is damaged."""
+        path = self.path.with_suffix(".json")
+        try:
+            return dict(read_record(path)) if path.is_file() else {}
+        except RunError:
+            return {}  # it is written again
 
     def failure(self) -> str | None:
         """Why it failed when it was last tried."""
-        return _read_card(self.card).get("failure") if not self.done else None
+        return self.note().get("failure") if not self.done else None
 
-    def keep_card(self, *, failure: str | None) -> None:
-        """Write the card; `files` stays as it was when the run was made.
+    def write_note(self, *, failure: str | None) -> None:
+        """Write the file beside the folder; `files` stays as it was when the run was made.
 
         Raises:
             RunError: Another run has the same short address.
         """
-        before = _read_card(self.card)
+        before, path = self.note(), self.path.with_suffix(".json")
         if before and before.get("identity") != json.loads(json.dumps(self.identity)):
-            raise RunError(f"{self.card} is the card of another run. Use another --runs.")
+            raise RunError(f"{path} is the card of another run. Use another --runs.")
         made = before.get("files") if self.path.exists() else None
-        values = {"identity": self.identity, "files": made or self.files, "failure": failure}
-        write_json(self.card, values)
+        write_json(path, {"identity": self.identity, "files": made or self.files, "failure": failure})
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def check_study(study: Study) -> tuple[Cell, ...]:
 
 
 def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -> StudyPlan:
-    """Read the tables, find the weights, and give every run its place; `progress` hears of images copied here first.
+    """Read the tables, find the weights, and give every run its folder.
 
     Raises:
         ConfigError: Settings, or no data.
@@ -133,29 +134,27 @@ def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -
     return StudyPlan(study, tuple(planner.cells), planner.runs, store, notes)
 
 
-def changed_data(plan: StudyPlan, cards: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each data set that is not what it was.
+def changed_data(plan: StudyPlan, before: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each data set that has changed since its runs were made.
 
     Args:
         plan: As it is now.
-        cards: Source to table fingerprint, from when the study was last run.
+        before: `data_tables` from when the study was last run.
     """
     for source, table in data_tables(plan).items():
-        if cards.get(source, table) != table:
+        if before.get(source, table) != table:
             yield (
                 f"the table of {source} has changed since this study was last run: its runs are computed anew, those "
                 f"of the old table stay in {plan.store}"
             )
-    replaced = [
-        run
-        for run in plan.runs.values()
-        if run.path.exists() and _read_card(run.card).get("files", run.files) != run.files
-    ]
-    for source in dict.fromkeys(str(run.config.data.source) for run in replaced):
-        keys = ", ".join(run.key for run in replaced if str(run.config.data.source) == source)
+    replaced: dict[str, list[str]] = {}
+    for run in plan.runs.values():
+        if run.path.exists() and run.note().get("files", run.files) != run.files:
+            replaced.setdefault(str(run.config.data.source), []).append(run.key)
+    for source, keys in replaced.items():
         yield (
-            f"image files of {source} were changed after runs on them were made: {keys}. They are kept as they are; "
-            "where pixels changed, delete them or use another --runs"
+            f"image files of {source} were changed after runs on them were made: {', '.join(keys)}. They are kept as "
+            "they are; where pixels changed, delete them or use another --runs"
         )
 
 
@@ -165,7 +164,7 @@ def data_tables(plan: StudyPlan) -> dict[str, str]:
 
 
 def _check_images(study: Study, cells: Sequence[Cell]) -> None:
-    """Raises ConfigError if runs, other than those that others start from, have no images."""
+    """Raise ConfigError if runs, other than those that others start from, have no images."""
     without = dict.fromkeys(cell.arm for cell in cells if cell.config.data.source is None)
     if not without:
         return
@@ -175,10 +174,9 @@ def _check_images(study: Study, cells: Sequence[Cell]) -> None:
             f"No images given for {study.name}.{needs} Pass --data with a folder or a CSV, and --image-root if its "
             "paths begin elsewhere."
         )
-    arms = ", ".join(without)
     raise ConfigError(
-        f"No images given for {arms} of {study.name}.{needs} Pass --data with a folder or a CSV for all arms that name "
-        f"none, or --set arms.{next(iter(without))}.data.source=…"
+        f"No images given for {', '.join(without)} of {study.name}.{needs} Pass --data with a folder or a CSV for all "
+        f"arms that name none, or --set arms.{next(iter(without))}.data.source=…"
     )
 
 
@@ -208,11 +206,13 @@ class _Planner:
         check_names(cell.config)
         if cell.config.system.distribute == "multiworker":
             raise ConfigError("A study computes each run in one process: system.distribute none or mirrored.")
-        source = None if cell.source is None else self.runs[self._key(cell.source)]
-        weights = {} if source is None else {"model.weights": str(source.path.absolute())}
+        source, weights = None, {}
+        if cell.source is not None:
+            source = self.runs[next(key for known, key in self.cells if known == cell.source)]
+            weights = {"model.weights": str(source.path.absolute())}
         table, data, rows, files = self._read(cell.config)
         config = changed_config(cell.config, {"data": data, "optional": frozenset(), **weights})
-        # What the run would do by itself is called as before, so that it keeps its address.
+        # A run with the input scale that it has by itself keeps the address that it has with `auto`.
         alone = cell.own_preprocessing == config.model.preprocessing
         known = changed_config(config, {"model.preprocessing": "auto"}) if alone else config
         identity = run_identity(known, table=rows, source=source and source.address)
@@ -238,11 +238,8 @@ class _Planner:
             self.notes += filter(None, [misfits_note(config, used)])
         return self._data[asked]
 
-    def _key(self, cell: Cell) -> str:
-        return next(key for known, key in self.cells if known == cell)
 
-
-def _preprocessing_notes(cells: Sequence[tuple[Cell, str]]) -> Iterator[str]:
+def _preprocessing_notes(cells: KeyedCells) -> Iterator[str]:
     """A sentence for each network of which some weights were trained with another input scale than its arms get."""
     arms: dict[tuple[str, str, str], dict[str, None]] = {}
     for cell, _ in cells:
@@ -256,61 +253,44 @@ def _preprocessing_notes(cells: Sequence[tuple[Cell, str]]) -> Iterator[str]:
         )
 
 
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        return dict(read_record(path)) if path.is_file() else {}
-    except RunError:
-        return {}  # a card is written again
-
-
-_NETWORK = ("model.backbone", "model.image_size")
-_STEP = ("training.batch_size", "transfer.scheme", "transfer.through", "transfer.freeze_to", "transfer.slim")
-
-
 @dataclass
 class Speeds:
-    """Seconds per image and epoch, validation included, by what decides them.
-
-    Attributes:
-        exact: By network, size, batch and plan.
-        rough: By network and size.
-    """
+    """Seconds per image and epoch, validation included, of network, size, batch and plan; and of network and size."""
 
     exact: dict[tuple, float] = field(default_factory=dict)
     rough: dict[tuple, float] = field(default_factory=dict)
 
     def learn(self, identity: Mapping[str, Any], seconds: float, *, epochs: int, images: int) -> None:
-        """`epochs`, over all folds, on a table of `images` took `seconds`."""
+        """Note that `epochs`, over all folds, on a table of `images` took `seconds`."""
         rate = seconds / max(epochs * images, 1)
-        self.exact[_values(identity, _NETWORK + _STEP)] = rate
-        self.rough[_values(identity, _NETWORK)] = rate
+        self.exact[_values(identity, _STEP)] = self.rough[_values(identity, _NETWORK)] = rate
 
     def learn_run(self, identity: Mapping[str, Any], path: Path) -> None:
-        """The run in `path` was finished; one that is not tells nothing."""
+        """Learn from the run in `path`, if it is finished."""
         with contextlib.suppress(OSError, ValueError, KeyError):
-            record = _read(path / "run.json")
+            record = _read_json(path / "run.json")
             if record["status"] == "finished":
-                epochs = sum(_read(fold / "metrics.json")["epochs"] for fold in finished_folds(path).values())
+                epochs = sum(_read_json(fold / "metrics.json")["epochs"] for fold in finished_folds(path).values())
                 self.learn(identity, record["timings"]["seconds"], epochs=epochs, images=record["data"]["images"])
 
     def seconds(self, run: PlannedRun) -> float | None:
-        """What is left of a run, at most, since patience may stop it; None where nothing like it was timed."""
-        known = self.exact.get(_values(run.identity, _NETWORK + _STEP), self.rough.get(_values(run.identity, _NETWORK)))
+        """The most that a run may still take, since patience may stop it; None where nothing like it was timed."""
+        known = self.exact.get(_values(run.identity, _STEP), self.rough.get(_values(run.identity, _NETWORK)))
         folds = run.folds - len(finished_folds(run.path))
         return None if known is None else known * run.images * run.config.training.epochs * folds
 
 
 def store_speeds(store: Path) -> Speeds:
-    """What the finished runs in `store` tell."""
+    """The speeds of the finished runs in `store`."""
     speeds = Speeds()
-    for card in sorted(store.glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError):  # not a run's card
-            speeds.learn_run(_read(card)["identity"], card.with_suffix(""))
+    for note in sorted(store.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # not of a run
+            speeds.learn_run(_read_json(note)["identity"], note.with_suffix(""))
     return speeds
 
 
 def untimed_runs(plan: StudyPlan, speeds: Speeds) -> Iterator[PlannedRun]:
-    """One of each network and size that is still to be computed and that nothing is known about."""
+    """One run of each network and size that is still to be computed and was never timed."""
     seen = set()
     for run in plan.runs.values():
         network = _values(run.identity, _NETWORK)
@@ -329,5 +309,5 @@ def _values(identity: Mapping[str, Any], names: tuple[str, ...]) -> tuple:
     return tuple(identity[name] for name in names)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))

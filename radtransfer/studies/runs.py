@@ -1,8 +1,6 @@
-"""The folder of a study: what was asked, how far it is, and what was found.
+"""Computes the runs of a study that are not done, and keeps its folder.
 
 study.yaml   progress.json   table.csv   table.json
-
-Computes the runs of a study that are not done: sources first, failures kept, in as many places as there are.
 """
 
 import contextlib
@@ -11,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from radtransfer.data.readers import absolute_source
 from radtransfer.errors import ConfigError, DataError, FoldsFailedError, RunError, TrainingError, WeightsError
@@ -23,21 +21,25 @@ from radtransfer.studies.engines import Engine, Outcome
 from radtransfer.studies.file import study_text
 from radtransfer.studies.grid import PlannedRun, Speeds, StudyPlan, changed_data, store_speeds
 from radtransfer.studies.study import Study, StudyArm
-from radtransfer.studies.tables import write_study_table
 
 BUSY_SECONDS = 1.0
 """Until a run that another process was computing is tried again."""
 
+_WRITE_SECONDS = 1.0
+"""Between two writings of `progress.json`, at least."""
+
+_FULL = {
+    "data.source": absolute_source,
+    "data.image_root": lambda path: str(Path(path).expanduser().absolute()),
+    # Of any network: only whether it is a name matters.
+    "model.weights": lambda weights: absolute_weights(weights, backbone="resnet50"),
+}
+"""How the paths in settings become full."""
+
 
 @dataclass
 class RunningRun:
-    """A run that is being computed.
-
-    Attributes:
-        run: Which.
-        started: `time.monotonic()`.
-        row: What it told last: machine, fold, folds, epoch, epochs, val_auc.
-    """
+    """A run that is being computed; `row` is its last progress: machine, fold, folds, epoch, epochs, val_auc."""
 
     run: PlannedRun
     started: float
@@ -51,12 +53,12 @@ class StudyState:
     Attributes:
         plan: What there is to do.
         done: Keys of finished runs.
-        failed: Key to error of those that were tried now and failed, in part or whole.
-        running: By key.
         waiting: Keys of those that will be tried, in order.
-        left: Keys of those that will not, because of a limit.
-        speeds: To estimate what is left.
         places: Runs at a time.
+        left: Keys of those that will not be tried, because of a limit.
+        failed: Key to outcome of those that were tried now and failed, in part or whole.
+        running: By key.
+        speeds: To estimate what is left.
     """
 
     plan: StudyPlan
@@ -69,7 +71,7 @@ class StudyState:
     speeds: Speeds = field(default_factory=Speeds)
 
     def seconds_left(self) -> float | None:
-        """For what is running and waiting, at most; None if nothing like one of these runs was timed."""
+        """The most that what is running and waiting may take; None if nothing like one of these runs was timed."""
         keys = [*self.running, *self.waiting]
         estimates = [self.speeds.seconds(self.plan.runs[key]) for key in keys]
         if None in estimates:
@@ -92,45 +94,47 @@ class StudyState:
         }
 
 
-class StudyListener:
-    """Hears how a study goes. This one is deaf; commands override its methods."""
+class StudyListener(Protocol):
+    """Told how a study goes."""
 
     def changed(self, state: StudyState) -> None:
-        """A run started, told something or ended."""
+        """A run started, reported progress or ended."""
 
-    def started(self, state: StudyState, run: PlannedRun) -> None:
+    def started(self, run: PlannedRun) -> None:
         """`run` is being computed."""
 
     def ended(self, state: StudyState, run: PlannedRun, outcome: Outcome) -> None:
         """`run` ended."""
 
     def note(self, text: str) -> None:
-        """Something the user should know, one sentence."""
+        """A sentence for the user."""
 
 
-def run_study(
-    plan: StudyPlan, engine: Engine, *, limit: int | None = None, listener: StudyListener | None = None
-) -> StudyState:
+def run_study(plan: StudyPlan, engine: Engine, listener: StudyListener, *, limit: int | None = None) -> StudyState:
     """Compute every run that is not done, or `limit` of them; errors of runs are kept in the result.
 
     Raises:
         RunError: The store cannot be used.
-        KeyboardInterrupt: As it comes; what was running goes on with the next call.
+        KeyboardInterrupt: As it comes; what was running is resumed by the next call.
     """
-    state = _begin(plan, engine, limit)
-    loop = _Loop(state, engine, listener or StudyListener())
+    done = [key for key, run in plan.runs.items() if run.done]
+    todo = [key for key in plan.runs if key not in done]
+    waiting = todo if limit is None else todo[:limit]
+    left, speeds = todo[len(waiting) :], store_speeds(plan.store)
+    state = StudyState(plan, done, waiting, left=left, speeds=speeds, places=engine.places)
+    loop = _Loop(state, engine, listener)
     with writing(plan.store):
         plan.store.mkdir(parents=True, exist_ok=True)
-    loop.listener.changed(state)
+    listener.changed(state)
     while loop.start() or state.running:
-        for key, outcome in engine.wait(loop.hear, 1.0) if state.running else ():
+        for key, outcome in engine.wait(loop.progress, 1.0) if state.running else ():
             loop.end(key, outcome)
-        loop.listener.changed(state)
+        listener.changed(state)
     return state
 
 
 def check_complete(state: StudyState, *, what: str = "runs") -> None:
-    """For after the tables are written.
+    """Raise the errors of a study, after its tables are written.
 
     Raises:
         FoldsFailedError: Some runs failed.
@@ -139,26 +143,17 @@ def check_complete(state: StudyState, *, what: str = "runs") -> None:
     failed = {state.plan.runs[key].cell.name: outcome for key, outcome in state.failed.items()}
     if not failed:
         return
-    errors = {(outcome.error, outcome.exit_code) for outcome in failed.values()}
-    if len(failed) == len(state.plan.runs) and len(errors) == 1:
+    errors, total = {(outcome.error, outcome.exit_code) for outcome in failed.values()}, len(state.plan.runs)
+    if len(failed) == total and len(errors) == 1:
         (error, code), *_ = errors
         kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, WeightsError)}
         raise kinds.get(code, TrainingError)(f"every run failed: {error}")
-    total = len(state.plan.runs)
     reasons = " ".join(f"{name}: {outcome.error}" for name, outcome in failed.items())
     raise FoldsFailedError(f"{len(failed)} of {total} {what} failed; the others are kept. {reasons}")
 
 
-def _begin(plan: StudyPlan, engine: Engine, limit: int | None) -> StudyState:
-    done = [key for key, run in plan.runs.items() if run.done]
-    todo = [key for key in plan.runs if key not in done]
-    kept = todo if limit is None else todo[:limit]
-    left = todo[len(kept) :]
-    return StudyState(plan, done, kept, left=left, speeds=store_speeds(plan.store), places=engine.places)
-
-
 class _Loop:
-    """Starts runs as places become free, and keeps what becomes of them."""
+    """Starts runs as places become free, and records their outcomes."""
 
     def __init__(self, state: StudyState, engine: Engine, listener: StudyListener) -> None:
         self.state, self.engine, self.listener = state, engine, listener
@@ -168,44 +163,50 @@ class _Loop:
 
     def start(self) -> bool:
         """Fill the free places; whether anything may still be started later."""
-        places = self.state.places = self.engine.places
-        for key in list(self.state.waiting):
-            run = self.state.plan.runs[key]
-            blocked = self._blocked(run)
+        state = self.state
+        places = state.places = self.engine.places
+        for key in list(state.waiting):
+            run = state.plan.runs[key]
+            blocked = self._bad_data.get(_data_of(run))
+            if run.source in state.failed:
+                reason = f"The run that it starts from, {run.source}, failed."
+                blocked = Outcome("failed", reason, state.failed[run.source].exit_code)
+            ready = self._not_before.get(key, 0.0) <= time.monotonic()
+            ready = ready and (run.source is None or run.source in state.done)
             if blocked is not None:
-                self.state.waiting.remove(key)
-                self._keep(run, blocked)
-            elif len(self.state.running) < places and self._ready(run):
-                self.state.waiting.remove(key)
-                run.keep_card(failure=None)
-                self.state.running[key] = RunningRun(run, time.monotonic())
-                self.listener.started(self.state, run)
+                state.waiting.remove(key)
+                self._record(run, blocked)
+            elif len(state.running) < places and ready:
+                state.waiting.remove(key)
+                run.write_note(failure=None)
+                state.running[key] = RunningRun(run, time.monotonic())
+                self.listener.started(run)
                 self.engine.submit(key, run.config, run.path)
-        if self.state.waiting and not self.state.running:
+        if state.waiting and not state.running:
             if places == 0 and not self._told_full:
                 self._told_full = True
                 self.listener.note("no machine has room for a run; waiting for one")
             time.sleep(BUSY_SECONDS)  # another process computes what this one waits for, or there is no place
-        return bool(self.state.waiting)
+        return bool(state.waiting)
 
-    def hear(self, key: str, name: str, arguments: tuple) -> None:
-        """What a run tells while it is computed."""
-        row = self.state.running[key].row
+    def progress(self, key: str, name: str, arguments: tuple) -> None:
+        """A `ProgressCallback`."""
+        running = self.state.running[key]
+        row = running.row
         if name == "epoch":
-            fold, folds, epochs, told = arguments
-            row.update(fold=fold, folds=folds, epoch=told["epoch"], epochs=epochs, val_auc=told["val_auc"])
+            fold, folds, epochs, figures = arguments
+            row.update(fold=fold, folds=folds, epoch=figures["epoch"], epochs=epochs, val_auc=figures["val_auc"])
         elif name == "count":
             row["doing"] = "{} {}/{}".format(*arguments)
         elif name == "placed":
             row.clear()
             row["machine"] = arguments[0]
         elif name == "told":
-            self.listener.note(f"{self.state.running[key].run.cell.name}: {arguments[0]}")
+            self.listener.note(f"{running.run.cell.name}: {arguments[0]}")
         if name in ("epoch", "count", "placed"):
             self.listener.changed(self.state)
 
     def end(self, key: str, outcome: Outcome) -> None:
-        """A run ended."""
         run = self.state.running.pop(key).run
         if outcome.status == "busy":
             if key not in self._not_before:
@@ -215,10 +216,10 @@ class _Loop:
             return
         if outcome.exit_code == DataError.exit_code:
             self._bad_data[_data_of(run)] = outcome
-        self._keep(run, outcome)
+        self._record(run, outcome)
 
-    def _keep(self, run: PlannedRun, outcome: Outcome) -> None:
-        run.keep_card(failure=outcome.error)
+    def _record(self, run: PlannedRun, outcome: Outcome) -> None:
+        run.write_note(failure=outcome.error)
         if outcome.status == "finished":
             self.state.done.append(run.key)
             self.state.speeds.learn_run(run.identity, run.path)
@@ -226,61 +227,34 @@ class _Loop:
             self.state.failed[run.key] = outcome
         self.listener.ended(self.state, run, outcome)
 
-    def _ready(self, run: PlannedRun) -> bool:
-        if self._not_before.get(run.key, 0.0) > time.monotonic():
-            return False
-        return run.source is None or run.source in self.state.done
-
-    def _blocked(self, run: PlannedRun) -> Outcome | None:
-        """What becomes of a run that cannot be computed any more."""
-        if run.source in self.state.failed:
-            reason = f"The run that it starts from, {run.source}, failed."
-            return Outcome("failed", reason, self.state.failed[run.source].exit_code)
-        return self._bad_data.get(_data_of(run))
-
 
 def _data_of(run: PlannedRun) -> tuple:
     """What decides whether the data of a run can be used."""
     return run.config.data, run.config.images, run.config.splits
 
 
-_SECONDS = 1.0
-"""Between two writings of `progress.json`, at least."""
-
-
 class StudyFolder:
-    """A study's folder in use by this process.
-
-    Args:
-        path: The folder; `open_study_folder` makes and locks it.
-    """
+    """A study's folder in use by this process; from `open_study_folder`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._written = 0.0
 
     def begin(self, plan: StudyPlan) -> list[str]:
-        """Write `study.yaml`; gives what the user should know, of data that have changed above all."""
-        notes = [*plan.notes, *changed_data(plan, self._before())]
+        """Write `study.yaml`; returns what the user should know, of data that have changed above all."""
+        before = None
+        # A table that was cut is written anew.
+        with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+            before = json.loads((self.path / "table.json").read_text(encoding="utf-8"))["data"]
+        notes = [*plan.notes, *changed_data(plan, before if isinstance(before, dict) else {})]
         write_text(self.path / "study.yaml", study_text(with_full_paths(plan.study)))
         return notes
 
     def write_progress(self, state: StudyState, *, now: bool = False) -> None:
-        """`progress.json`, not more often than once a second unless `now`."""
-        if now or time.monotonic() - self._written > _SECONDS:
+        """`progress.json`, at most once a second unless `now`."""
+        if now or time.monotonic() - self._written > _WRITE_SECONDS:
             self._written = time.monotonic()
             write_json(self.path / "progress.json", state.record())
-
-    def write_table(self, plan: StudyPlan) -> dict[str, Any]:
-        """`table.csv` and `table.json`; gives what the latter holds."""
-        return write_study_table(plan, self.path)
-
-    def _before(self) -> dict[str, Any]:
-        """The data of `table.json`; none, where it was cut: it is written anew."""
-        found = None
-        with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
-            found = json.loads((self.path / "table.json").read_text(encoding="utf-8"))["data"]
-        return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager
@@ -304,22 +278,16 @@ def open_study_folder(path: Path) -> Iterator[StudyFolder]:
 
 def with_full_paths(study: Study) -> Study:
     """The study with full paths of its data and weights, so that it runs from every folder."""
-    arms = {name: StudyArm(_full(arm.settings), _all_full(arm.grid)) for name, arm in study.arms.items()}
-    sources = {name: replace(source, settings=_full(source.settings)) for name, source in study.sources.items()}
-    return replace(study, base=_full(study.base), arms=arms, sources=sources, grid=_all_full(study.grid))
 
+    def full(name: str, value: Any) -> Any:
+        return _FULL[name](value) if name in _FULL and value else value
 
-def _full(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _FULL[name](value) if name in _FULL and value else value for name, value in values.items()}
+    def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: full(name, value) for name, value in values.items()}
 
+    def grid(lists: Mapping[str, tuple]) -> dict[str, tuple]:
+        return {name: tuple(full(name, value) for value in values) for name, values in lists.items()}
 
-def _all_full(grid: Mapping[str, tuple]) -> dict[str, tuple]:
-    return {name: tuple(_full({name: value})[name] for value in values) for name, values in grid.items()}
-
-
-_FULL = {
-    "data.source": absolute_source,
-    "data.image_root": lambda path: str(Path(path).expanduser().absolute()),
-    # Of any network: only whether it is a name matters.
-    "model.weights": lambda weights: absolute_weights(weights, backbone="resnet50"),
-}
+    arms = {name: StudyArm(settings(arm.settings), grid(arm.grid)) for name, arm in study.arms.items()}
+    sources = {name: replace(source, settings=settings(source.settings)) for name, source in study.sources.items()}
+    return replace(study, base=settings(study.base), arms=arms, sources=sources, grid=grid(study.grid))

@@ -1,62 +1,32 @@
-"""A study: a grid of runs told in one YAML file, computed once each, and their tables.
+"""A study and its cells: every arm with every combination of its grid, minus what is excluded."""
 
-A study: named arms and lists of values whose combinations are runs, and what is to be compared among them.
-
-study:                 what it is about, in words
-  name: depth
-  title: How deep should ImageNet weights be reused?
-  reference: scratch   the arm that gains are measured against
-  threshold: 0.9       the AUC that steps are counted to
-base:                  settings of every run, as in any config
-  data: {source: images.csv}
-  model.weights: imagenet
-arms:                  what is compared: each a few settings more; a control says so itself
-  scratch: {model.weights: random}
-  transfer: {}
-  transfusion:
-    transfer.scheme: transfusion
-    grid: {transfer.through: [stem, stage1]}
-grid:                  every arm is run with every combination of these
-  seed: [0, 1, 2]
-exclude:               but not these
-  - {arm: scratch, seed: 2}
-sources:               runs to start from, as the weights `source:NAME`; a source has the backbone of the run
-  natural:             that starts from it, or what else is listed under `same`
-    data: {source: photographs}
-    same: [model.backbone]
-compare:               for the report: pairs of arms, before (@initial) or after training
-  cca: [[transfer@initial, transfer]]
-  predictions: [[transfer, scratch]]
-preprocessing:         input scale of the arms of a network that do not name their own; by default that of the first
-  resnet50: caffe      pretrained weights among them
-
-The parts of a study's YAML: its settings flat, where each stands, and what is wrong with them.
-"""
-
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from radtransfer.config.load import checked_settings, flat_settings
-from radtransfer.errors import ConfigError, closest_names
-from radtransfer.training.names import check_value
+from radtransfer.config.load import build_config, changed_config, raise_mistakes, setting_fields, setting_value
+from radtransfer.config.schema import Config
+from radtransfer.errors import ConfigError, RadtransferError, closest_names
+from radtransfer.images.preprocessing import RANDOM_PREPROCESSING
+from radtransfer.pretrained.source import card_named, resolve_weights
+from radtransfer.training.names import has_weights, look_up
 
 SOURCE = "source:"
-"""What weights begin with that a source run of the study makes."""
+"""Prefix of weights that a source run of the study makes."""
+
+COMPARISONS = ("cca", "predictions")
 
 Values = Mapping[str, Any]
 """Dotted settings and their values, of the settings' types."""
 
+KeyedCells = Sequence[tuple["Cell", str]]
+"""Cells, each with the key of its run."""
+
 
 @dataclass(frozen=True)
 class StudyArm:
-    """One thing that is compared with others.
-
-    Attributes:
-        settings: In which it differs from the base; they also win over the study's grid.
-        grid: Dotted settings of this arm alone, each with its values; they win over the study's grid.
-    """
+    """Settings in which an arm differs from the base, and its own grid; both override the grid of the study."""
 
     settings: Values = field(default_factory=dict)
     grid: Mapping[str, tuple] = field(default_factory=dict)
@@ -68,24 +38,11 @@ class StudySource:
 
     Attributes:
         settings: All that differs from the defaults of a run; the study's base is not part of it.
-        same: Settings that it has in common with the run that starts from it.
+        same: Settings that it shares with the run that starts from it.
     """
 
     settings: Values = field(default_factory=dict)
     same: tuple[str, ...] = ("model.backbone",)
-
-
-@dataclass(frozen=True)
-class Comparisons:
-    """Pairs of arms that a report compares, run by run; each side is ARM or ARM@initial.
-
-    Attributes:
-        cca: By their representations.
-        predictions: By their decisions on the test images.
-    """
-
-    cca: tuple[tuple[str, str], ...] = ()
-    predictions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,15 +51,15 @@ class Study:
 
     Attributes:
         name: Of its folder.
-        title: One line.
         arms: By name, in order.
+        title: One line.
         base: Settings of every run.
         grid: Dotted settings, each with the values that every arm is run with.
         exclude: Combinations that are not run: `arm` and dotted settings, each with the values that match.
         sources: By name.
         reference: The arm that gains are measured against.
         threshold: AUC that steps are counted to, 0 to 1.
-        compare: What a report compares.
+        compare: Kind of `COMPARISONS` to pairs of arms, ARM or ARM@initial, that a report compares.
         follows: Where it comes from.
         needs: What it needs.
         published: Numbers to compare with.
@@ -120,7 +77,7 @@ class Study:
     sources: Mapping[str, StudySource] = field(default_factory=dict)
     reference: str | None = None
     threshold: float | None = None
-    compare: Comparisons = Comparisons()
+    compare: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     follows: str = ""
     needs: str = ""
     published: str = ""
@@ -133,15 +90,35 @@ class Study:
         own = (name for arm in self.arms.values() for name in arm.grid)
         return tuple(dict.fromkeys([*self.grid, *own]))
 
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study, before it has a folder.
+
+    Attributes:
+        arm: Its arm; of a source `source:NAME`.
+        labels: The value that this run has for each axis of the study.
+        config: Its settings; weights that are a source's are still `source:NAME`.
+        source: The run that it starts from.
+        combination: What it is run with, for messages.
+        own_preprocessing: The input scale that it would have by itself, where the study has resolved it.
+    """
+
+    arm: str
+    labels: Mapping[str, Any]
+    config: Config
+    source: "Cell | None" = None
+    combination: Mapping[str, Any] = field(default_factory=dict)
+    own_preprocessing: str | None = None
+
     @property
-    def data_sources(self) -> tuple[str, ...]:
-        """Every data set that some run is given."""
-        parts = (*self.arms.values(), *self.sources.values())
-        one = [self.base, *(part.settings for part in parts)]
-        several = [self.grid, *(arm.grid for arm in self.arms.values())]
-        named = [values.get("data.source") for values in one]
-        named += [source for values in several for source in values.get("data.source", ())]
-        return tuple(dict.fromkeys(source for source in named if source is not None))
+    def is_source(self) -> bool:
+        return self.arm.startswith(SOURCE)
+
+    @property
+    def name(self) -> str:
+        """The arm and what distinguishes the run within it: "transfer, backbone cbr_tiny, seed 0"."""
+        return _name(self.arm, self.combination)
 
 
 def side_arm(side: str) -> str:
@@ -150,145 +127,192 @@ def side_arm(side: str) -> str:
 
 
 def only_arms(study: Study, names: tuple[str, ...]) -> Study:
-    """The study of some of its arms; of all of them if none is named.
-
-    Raises:
-        ConfigError: There is no such arm.
-    """
+    """The study of some of its arms; ConfigError if there is no such arm."""
     for name in names:
         if name not in study.arms:
             raise ConfigError(f"No arm {name!r} in study {study.name}. {closest_names(name, study.arms)}")
-    if not names:
-        return study
-    pairs = {
-        kind: tuple(pair for pair in getattr(study.compare, kind) if {side_arm(side) for side in pair} <= set(names))
-        for kind in ("cca", "predictions")
-    }
+    compare = {}
+    for kind, pairs in study.compare.items():
+        if kept := tuple(pair for pair in pairs if set(map(side_arm, pair)) <= set(names)):
+            compare[kind] = kept
     return replace(
         study,
         arms={name: arm for name, arm in study.arms.items() if name in names},
         exclude=tuple(rule for rule in study.exclude if set(rule.get("arm", names)) & set(names)),
         reference=study.reference if study.reference in names else None,
-        compare=Comparisons(**pairs),
+        compare=compare,
     )
 
 
-def study_folder(study: Study, out: str | None) -> Path:
-    """The study's folder: `out`, or `studies/<name>`."""
-    return Path(out) if out is not None else Path("studies") / study.name
+def study_cells(study: Study) -> tuple[Cell, ...]:
+    """Every run of the arms, in the order of the file: arms, then the grid, its last setting fastest.
+
+    Every name in their settings is looked up; data and weights may still be missing. All arms of a network get one
+    input scale, unless they name their own.
+
+    Raises:
+        ConfigError: Settings that cannot be or do not go together, all listed; or every run is excluded.
+    """
+    mistakes: dict[str, str] = {}
+    cells = _cells(study, mistakes)
+    raise_mistakes([f"{name}: {error}" for error, name in mistakes.items()], "study")
+    if not cells:
+        raise ConfigError(f"Study {study.name}: every run is excluded.")
+    modes = {**_shared_preprocessing(cells), **study.preprocessing}
+    return tuple(_resolved(cell, modes) for cell in cells)
 
 
-SECTIONS = ("study", "base", "sources", "arms", "grid", "exclude", "compare", "preprocessing")
-"""Of a study's file, in the order in which it is best read."""
+def with_preprocessing(study: Study) -> Study:
+    """The study with the input scale of each network written out, so that it stays if arms are left out."""
+    return replace(study, preprocessing={**_shared_preprocessing(_cells(study, {})), **study.preprocessing})
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Where things stand, and what is wrong with them."""
-
-    file: str
-    lines: dict[str, int | str]
-    mistakes: list[str]
-
-    def place(self, *parts: str) -> str:
-        name = ".".join(parts)
-        line = self.lines.get(name)
-        return line if isinstance(line, str) else f"{self.file}, {name}" if line is None else f"{self.file} line {line}"
-
-    def wrong(self, text: str, *parts: str) -> None:
-        self.mistakes.append(f"{self.place(*parts)}: {text}")
-
-    def mapping(self, value: Any, *parts: str) -> dict[str, Any]:
-        """`value`, or an empty mapping, and a mistake, if it is none."""
-        if isinstance(value, dict) or value is None:
-            return {str(key): item for key, item in (value or {}).items()}
-        self.wrong(f"{parts[-1]} holds `key: value` lines. Received: {value!r}", *parts)
-        return {}
-
-    def settings(self, value: Any, *parts: str) -> dict[str, Any]:
-        """Nested or dotted settings as dotted names and values, unchecked."""
-        return flat_settings(self.mapping(value, *parts), source=self.place(*parts), mistakes=self.mistakes)
-
-    def checked(self, values: Mapping[str, Any], *parts: str) -> dict[str, Any]:
-        """Dotted settings with their values as the settings' types."""
-        places = {name: self.place(*parts, name) for name in values}
-        if "out" in values:
-            self.wrong("the study names its run folders itself; leave `out` away", *parts, "out")
-        kept = {key: item for key, item in values.items() if key != "out"}
-        sections = checked_settings(kept, places, self.mistakes, check=check_value)
-        return {
-            f"{section}.{key}".lstrip("."): item for section, part in sections.items() for key, item in part.items()
-        }
-
-    def lists(self, values: Mapping[str, Any], *parts: str) -> dict[str, tuple]:
-        """Dotted settings, each with its list of values, as the settings' types."""
-        result = {}
-        for name, items in values.items():
-            if not isinstance(items, list) or not items:
-                self.wrong(f"{name} needs a list of values, such as [0, 1]. Received: {items!r}", *parts, name)
-                continue
-            found = [self.checked({name: item}, *parts) for item in items]
-            values_found = [item[name] for item in found if name in item]
-            result[name] = tuple(value for i, value in enumerate(values_found) if value not in values_found[:i])
-        return result
+def idle_exclusions(study: Study) -> Iterator[str]:
+    """A sentence for each exclusion that excludes nothing."""
+    cells = [
+        _cell(study, name, arm, combination)
+        for name, arm in study.arms.items()
+        for combination in _combinations(study, arm)
+    ]
+    for rule in study.exclude:
+        if not any(_matches(rule, cell) for cell in cells):
+            text = ", ".join(f"{name}: {' or '.join(map(_text, values))}" for name, values in rule.items())
+            yield f"exclude {{{text}}}: no run is like that; correct it, or leave it away"
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The file, its settings flat and unchecked."""
+def source_cells(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """The runs that `cells` start from, each once, in the order of their first use."""
+    found: list[Cell] = []
+    for cell in cells:
+        if cell.source is not None and cell.source not in found:
+            found.append(cell.source)
+    return tuple(found)
 
-    about: dict[str, Any]
-    base: dict[str, Any]
-    sources: dict[str, dict[str, Any]]
-    arms: dict[str, dict[str, Any]]
-    grid: dict[str, Any]
-    arm_grids: dict[str, dict[str, Any]]
-    same: dict[str, Any]
-    exclude: Any
-    compare: Any
-    preprocessing: dict[str, Any]
 
-    @classmethod
-    def of(cls, document: dict[str, Any], reader: Reader) -> "Parts":
-        for key in document:
-            if key not in SECTIONS:
-                reader.wrong(f"unknown section {key!r}. {closest_names(str(key), SECTIONS)}", str(key))
-        arms = {
-            name: reader.mapping(arm, "arms", name)
-            for name, arm in reader.mapping(document.get("arms"), "arms").items()
-        }
-        named = reader.mapping(document.get("sources"), "sources")
-        sources = {name: reader.mapping(source, "sources", name) for name, source in named.items()}
-        grids = {name: reader.settings(arm.pop("grid", None), "arms", name, "grid") for name, arm in arms.items()}
-        same = {name: source.pop("same") for name, source in sources.items() if "same" in source}
-        return cls(
-            about=reader.mapping(document.get("study"), "study"),
-            base=reader.settings(document.get("base"), "base"),
-            sources={name: reader.settings(source, "sources", name) for name, source in sources.items()},
-            arms={name: reader.settings(arm, "arms", name) for name, arm in arms.items()},
-            grid=reader.settings(document.get("grid"), "grid"),
-            arm_grids=grids,
-            same=same,
-            exclude=document.get("exclude") or [],
-            compare=document.get("compare"),
-            preprocessing=reader.mapping(document.get("preprocessing"), "preprocessing"),
-        )
+def paired_runs(cells: KeyedCells, one: str, other: str) -> list[tuple[str, str]]:
+    """The keys of the runs that a comparison of two sides, ARM or ARM@initial, compares; every pair once."""
+    first = [item for item in cells if item[0].arm == side_arm(one)]
+    second = [item for item in cells if item[0].arm == side_arm(other)]
+    return list(dict.fromkeys((a, b) for cell, a in first for against, b in second if _belong_together(cell, against)))
 
-    def put(self, key: str, value: Any, reader: Reader, *, origin: str) -> None:
-        """Change one value, as `--set` does; `origin` says where it comes from."""
-        section, _, rest = key.partition(".")
-        if section in ("arms", "sources"):
-            named = getattr(self, section)
-            name = next((name for name in named if rest.startswith(f"{name}.")), None)
-            if name is None:
-                reader.mistakes.append(f"{origin}: {closest_names(rest.partition('.')[0], named)}")
-                return
-            rest = rest[len(name) + 1 :]
-            in_grid = section == "arms" and rest.startswith("grid.")
-            (self.arm_grids if in_grid else named)[name][rest.removeprefix("grid.") if in_grid else rest] = value
-        elif section in ("base", "grid", "study") or (section == "preprocessing" and rest):
-            (self.about if section == "study" else getattr(self, section))[rest] = value
-        else:
-            self.base[key] = value
-            key = f"base.{key}"
-        reader.lines[key] = origin
+
+def reference_run(cells: KeyedCells, cell: Cell, reference: str | None) -> str | None:
+    """The key of the run of arm `reference` that `cell` is measured against; None if there is not exactly one."""
+    keys = {key for other, key in cells if other.arm == reference and _belong_together(other, cell)}
+    return keys.pop() if len(keys) == 1 and not cell.is_source else None
+
+
+def _belong_together(one: Cell, other: Cell) -> bool:
+    """Whether two runs have the same value of every axis that both of their arms vary."""
+    shared = one.combination.keys() & other.combination.keys()
+    return all(one.combination[name] == other.combination[name] for name in shared)
+
+
+def _cells(study: Study, mistakes: dict[str, str]) -> list[Cell]:
+    """Every run as its settings say; adds to `mistakes` what is wrong, and with which run."""
+    cells = []
+    for name, arm in study.arms.items():
+        for combination in _combinations(study, arm):
+            try:
+                cell = _cell(study, name, arm, combination)
+                if not any(_matches(rule, cell) for rule in study.exclude):
+                    for made in filter(None, (cell.source, cell)):
+                        look_up(made.config)
+                    cells.append(cell)
+            except ConfigError as error:
+                mistakes.setdefault(str(error), _name(name, combination))
+    return cells
+
+
+def _combinations(study: Study, arm: StudyArm) -> Iterator[dict[str, Any]]:
+    """What an arm is run with; its own settings are not axes of the study's grid."""
+    axes = {name: values for name, values in study.grid.items() if name not in arm.settings} | dict(arm.grid)
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _cell(study: Study, name: str, arm: StudyArm, combination: Mapping[str, Any]) -> Cell:
+    """One run, and the source run that it starts from."""
+    parts = {f"arms.{name}.grid": arm.grid, f"arms.{name}": arm.settings, "grid": study.grid, "base": study.base}
+    config = build_config({**study.base, **arm.settings, **combination})
+    config = replace(config, optional=_optional(study, parts))
+    labels = {axis: setting_value(config, axis) for axis in study.axes}
+    weights = config.model.weights
+    if not weights.startswith(SOURCE):
+        return Cell(name, labels, config, None, combination)
+    source_name = weights.removeprefix(SOURCE)
+    source = study.sources[source_name]
+    shared = {item: setting_value(config, item) for item in source.same}
+    made = build_config({"splits.folds": 1, **source.settings, **shared})
+    made = replace(made, optional=_optional(study, {f"sources.{source_name}": source.settings}))
+    varied = {item: value for item, value in shared.items() if item in study.axes}
+    made_labels = {axis: setting_value(made, axis) for axis in study.axes}
+    return Cell(name, labels, config, Cell(weights, made_labels, made, None, varied), combination)
+
+
+def _optional(study: Study, parts: Mapping[str, Values]) -> frozenset[str]:
+    """The data settings of a run that come from the study's file, where its data come from the command line.
+
+    Args:
+        study: The study.
+        parts: Settings by where they stand; the first that has a setting counts.
+    """
+    places = {
+        name: next((f"{where}.{name}" for where, values in parts.items() if name in values), None)
+        for name in setting_fields()
+        if name.startswith("data.")
+    }
+    if places["data.source"] not in study.given:
+        return frozenset()
+    return frozenset(name for name, place in places.items() if place is not None and place not in study.given)
+
+
+def _shared_preprocessing(cells: Sequence[Cell]) -> dict[str, str]:
+    """Backbone to the input scale of its cells that leave it to the study (`auto`).
+
+    That of the first pretrained weights in the order of the file; of random weights where there are no others.
+    """
+    modes: dict[str, str] = {}
+    pretrained = [cell for cell in cells if has_weights(cell.config)]
+    for cell in sorted(pretrained, key=lambda cell: cell.config.model.preprocessing != "auto"):
+        if (mode := _own_preprocessing(cell)) is not None:
+            modes.setdefault(cell.config.model.backbone, mode)
+    return {cell.config.model.backbone: RANDOM_PREPROCESSING for cell in cells} | modes
+
+
+def _own_preprocessing(cell: Cell) -> str | None:
+    """The input scale that a cell has by itself; None where its weights are not found."""
+    model = cell.config.model
+    if model.preprocessing != "auto":
+        return model.preprocessing
+    if cell.source is not None:
+        return _own_preprocessing(cell.source)
+    try:
+        source = resolve_weights(model.weights, backbone=model.backbone)
+        return source.preprocessing_for(model.backbone)[0] if source else RANDOM_PREPROCESSING
+    except RadtransferError:  # reported when the study is planned
+        card = card_named(model.weights, backbone=model.backbone)
+        return card and card.preprocessing
+
+
+def _resolved(cell: Cell, modes: Mapping[str, str]) -> Cell:
+    """The cell, and what it starts from, with an input scale in place of `auto`."""
+    source = None if cell.source is None else _resolved(cell.source, {})
+    own = _own_preprocessing(cell) if cell.config.model.preprocessing == "auto" else None
+    mode = modes.get(cell.config.model.backbone, own) if own else cell.config.model.preprocessing
+    config = changed_config(cell.config, {"model.preprocessing": mode})
+    return replace(cell, config=config, source=source, own_preprocessing=own)
+
+
+def _matches(rule: Mapping[str, tuple], cell: Cell) -> bool:
+    return all(
+        (cell.arm if name == "arm" else setting_value(cell.config, name)) in values for name, values in rule.items()
+    )
+
+
+def _name(arm: str, combination: Mapping[str, Any]) -> str:
+    return ", ".join([arm, *(f"{name.rpartition('.')[2]} {_text(value)}" for name, value in combination.items())])
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

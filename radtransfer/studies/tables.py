@@ -1,4 +1,4 @@
-"""What a study has found so far: `table.json`, and as `table.csv` a line for each run and each of its folds.
+"""The tables of a study, `table.json` and, with a line for each run and each of its folds, `table.csv`; and sweeps.
 
 table.json:
 
@@ -8,8 +8,6 @@ table.json:
     compare   cca, predictions → [{a, b, runs: [[key, key], …]}]: sides of each comparison, and the runs it pairs
 
 Two rows with one `run` are the same run seen from two arms. Figures are null where there are none (yet).
-
-The sweeps of Transfusion over stages: freezing up to each, and transfusing up to each.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figure 7 and Appendix E (Figures 12, 13).
@@ -30,11 +28,9 @@ from radtransfer.files import files_together
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.reports.figures import draw_by_stage, draw_convergence, save_figure, set_subject
 from radtransfer.runs.folder import finished_folds, read_run, write_json, write_rows
-from radtransfer.runs.folder import read_rows as read_rows_folder
 from radtransfer.runs.read import read_record, read_rows, reading, steps_to
-from radtransfer.studies.file import Cell, paired_runs, reference_run
 from radtransfer.studies.grid import PlannedRun, StudyPlan, data_tables
-from radtransfer.studies.study import Study, StudyArm
+from radtransfer.studies.study import COMPARISONS, Cell, Study, StudyArm, paired_runs, reference_run
 from radtransfer.training.names import look_up
 
 _FIRST = ("level", "run", "kind", "arm")
@@ -51,10 +47,10 @@ _END = ("reference", "path", "error")
 def study_table(plan: StudyPlan) -> dict[str, Any]:
     """What `table.json` holds."""
     study, compare = plan.study, {}
-    for kind in ("cca", "predictions"):
-        sides = getattr(study.compare, kind)
+    for kind in COMPARISONS:
         compare[kind] = [
-            {"a": a, "b": b, "runs": [list(pair) for pair in paired_runs(plan.cells, a, b)]} for a, b in sides
+            {"a": a, "b": b, "runs": [list(pair) for pair in paired_runs(plan.cells, a, b)]}
+            for a, b in study.compare.get(kind, ())
         ]
     words = ("name", "title", "follows", "needs", "published", "reference", "threshold")
     return {
@@ -65,18 +61,24 @@ def study_table(plan: StudyPlan) -> dict[str, Any]:
     }
 
 
-def write_study_table(plan: StudyPlan, out: Path) -> dict[str, Any]:
-    """`table.json` and `table.csv` in `out`; gives what `table.json` holds."""
-    table = study_table(plan)
-    axes = plan.study.axes
-    columns = list(
-        dict.fromkeys([*_FIRST, *axes, *_SETTINGS, *_FIGURES, *stored_metrics("studies"), *_STEPS, *_LAST, *_END])
-    )
-    rows = [line for row in table["runs"] for line in _lines(row)]
-    columns += dict.fromkeys(name for line in rows for name in line if name.startswith(_BY_CLASS))
-    write_rows(out / "table.csv", columns, ([row.get(name) for name in columns] for row in rows), for_people=True)
+def write_study_table(plan: StudyPlan, out: Path) -> None:
+    """Write `table.json` and `table.csv` in `out`."""
+
+    def by_class(row: Mapping[str, Any]) -> dict[str, float | None]:
+        return {f"{_BY_CLASS}{name}": value for name, value in (row["per_class"] or {}).items()}
+
+    table, lines = study_table(plan), []
+    for row in table["runs"]:
+        shared = {"run": row["run"], **row["labels"], **{name: row[name] for name in _SHARED}}
+        lines.append({**row, **shared, **by_class(row), "level": "run"})
+        for fold in row["folds"]:
+            line = {**shared, "threshold": row["threshold"], **fold, "level": "fold", "status": "finished"}
+            lines.append(line | by_class(fold))
+    columns = [*_FIRST, *plan.study.axes, *_SETTINGS, *_FIGURES, *stored_metrics("studies"), *_STEPS, *_LAST, *_END]
+    columns += [name for line in lines for name in line if name.startswith(_BY_CLASS)]
+    columns = list(dict.fromkeys(columns))
+    write_rows(out / "table.csv", columns, ([line.get(name) for name in columns] for line in lines), for_people=True)
     write_json(out / "table.json", table)
-    return table
 
 
 def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
@@ -92,14 +94,21 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
     `per_class`, `val_auc`, `accuracy`, `top5_accuracy`, `epochs`, `best_epoch`, `images`, `patients`, `steps` (null:
     never), `steps_watched`, `seconds`, `path`.
     """
-    config, record = cell.config, _record(run.path)
-    plan_record = record.get("plan", {})
-    folds = list(_fold_rows(run.path, record, plan.study.threshold))
+    config, path, threshold = cell.config, run.path, plan.study.threshold
+    record = read_run(path) if (path / "run.json").is_file() else {}
+    model_plan = record.get("plan", {})
+    folds = list(_fold_rows(path, record, threshold))
+    failure = run.failure()
+    status = "finished" if run.done else "waiting" if failure is None else "partly" if folds else "failed"
+    metrics = read_record(path / "metrics.json") if (path / "metrics.json").is_file() else {}
+    auc = metrics.get("auc") or {}
+    low, high = auc.get("ci95") or (None, None)
+    reached = [fold["steps"] for fold in folds if fold["steps"] is not None]
     return {
         "run": run.key,
         "kind": "source" if cell.is_source else "arm",
         "arm": cell.arm,
-        "labels": {name: _plain(value) for name, value in cell.labels.items()},
+        "labels": {name: list(value) if isinstance(value, tuple) else value for name, value in cell.labels.items()},
         "backbone": config.model.backbone,
         "weights": config.model.weights,
         "preprocessing": config.model.preprocessing,
@@ -108,45 +117,8 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
         "image_size": config.model.image_size,
         "seed": config.seed,
         "positive_class": recorded_scoring(record).positive_class if "classes" in record else None,
-        **_state(run, folds),
-        **_summary(run.path),
-        **_steps(folds, plan.study.threshold),
-        "parameters": plan_record.get("total_parameters"),
-        "trainable_parameters": plan_record.get("trainable_parameters"),
-        "seconds": record.get("timings", {}).get("seconds"),
-        "reference": reference_run(plan.cells, cell, plan.study.reference),
-        "path": str(run.path),
-        "folds": folds,
-    }
-
-
-def _lines(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    shared = {"run": row["run"], **row["labels"], **{name: row[name] for name in _SHARED}}
-    yield {**row, **shared, **_by_class(row), "level": "run"}
-    for fold in row["folds"]:
-        line = {**shared, "threshold": row["threshold"], **fold, "level": "fold", "status": "finished"}
-        yield line | _by_class(fold)
-
-
-def _by_class(row: Mapping[str, Any]) -> dict[str, float | None]:
-    return {f"{_BY_CLASS}{name}": value for name, value in (row["per_class"] or {}).items()}
-
-
-def _state(run: PlannedRun, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if run.done:
-        return {"status": "finished", "error": None}
-    failure = run.failure()
-    if failure is None:
-        return {"status": "waiting", "error": None}
-    return {"status": "partly" if folds else "failed", "error": failure}
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    file = path / "metrics.json"
-    metrics = _read(file) if file.is_file() else {}
-    auc = metrics.get("auc") or {}
-    low, high = auc.get("ci95") or (None, None)
-    return {
+        "status": status,
+        "error": failure,
         "auc": auc.get("mean"),
         "auc_sd": auc.get("sd"),
         "auc_pooled": auc.get("pooled"),
@@ -156,17 +128,28 @@ def _summary(path: Path) -> dict[str, Any]:
         **{name: metrics.get(name) for name in stored_metrics("studies")},
         "images": metrics.get("n_images"),
         "patients": metrics.get("n_patients"),
+        "threshold": threshold,
+        "steps": float(np.mean(reached)) if reached else None,
+        "steps_sd": float(np.std(reached, ddof=1)) if len(reached) > 1 else None,
+        "steps_reached": len(reached),
+        "steps_watched": sum(fold["steps_watched"] for fold in folds),
+        "parameters": model_plan.get("total_parameters"),
+        "trainable_parameters": model_plan.get("trainable_parameters"),
+        "seconds": record.get("timings", {}).get("seconds"),
+        "reference": reference_run(plan.cells, cell, plan.study.reference),
+        "path": str(path),
+        "folds": folds,
     }
 
 
 def _fold_rows(path: Path, record: Mapping[str, Any], threshold: float | None) -> Iterator[dict[str, Any]]:
     seconds = record.get("timings", {}).get("seconds_per_fold", {})
+    kept = ("repeat", "seed", "auc", "per_class", *stored_metrics("studies"), "epochs", "best_epoch")
     for number, folder in finished_folds(path).items():
-        metrics, curve = _read(folder / "metrics.json"), folder / "curve.csv"
+        metrics, curve = read_record(folder / "metrics.json"), folder / "curve.csv"
         with reading(path):
             rows = read_rows(curve) if curve.exists() and threshold is not None else []
             steps = steps_to(rows, threshold) if rows else None
-        kept = ("repeat", "seed", "auc", "per_class", *stored_metrics("studies"), "epochs", "best_epoch")
         yield {
             "fold": number,
             **{name: metrics.get(name) for name in kept},
@@ -180,45 +163,17 @@ def _fold_rows(path: Path, record: Mapping[str, Any], threshold: float | None) -
         }
 
 
-def _steps(folds: Sequence[Mapping[str, Any]], threshold: float | None) -> dict[str, Any]:
-    reached = [fold["steps"] for fold in folds if fold["steps"] is not None]
-    return {
-        "threshold": threshold,
-        "steps": float(np.mean(reached)) if reached else None,
-        "steps_sd": float(np.std(reached, ddof=1)) if len(reached) > 1 else None,
-        "steps_reached": len(reached),
-        "steps_watched": sum(fold["steps_watched"] for fold in folds),
-    }
-
-
-def _record(path: Path) -> dict[str, Any]:
-    return read_run(path) if (path / "run.json").is_file() else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_record(path)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 VARIANTS = {
     "fixed_features": "pretrained, frozen through L",
     "fixed_features_reinit": "the same, random after L",
     "random_features": "random, frozen through L",
 }
-"""Scheme of each variant of a freeze sweep, and how the figure calls it: App. E's variants 1 and 2, its baseline."""
+"""Scheme of each variant of a freeze sweep, and its name in the figure: App. E's variants 1 and 2, its baseline."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A study of one network over its stages.
-
-    Attributes:
-        study: The study.
-        labels: Of each arm, as columns of the sweep's table.
-    """
+    """A study of one network over its stages, and the columns that each arm has in the sweep's table."""
 
     study: Study
     labels: Mapping[str, Mapping[str, str]]
@@ -252,37 +207,46 @@ def transfusion_sweep(config: Config, stages: Sequence[str], *, threshold: float
 
 
 def write_freeze_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[dict[str, Any]]:
-    """`sweep.csv`, `sweep.json` and `auc_by_stage.png` and `.svg`; gives the table's rows."""
-    rows = [_row(sweep, row) for row in study_table(plan)["runs"]]
+    """Write `sweep.csv`, `sweep.json` and `auc_by_stage` as PNG and SVG; returns the table's rows."""
+    rows = [_sweep_row(sweep, run) for run in study_table(plan)["runs"]]
     stages = list(dict.fromkeys(row["through"] for row in rows))
     points = {(row["variant"], row["through"]): _point(row, "auc") for row in rows}
     series = {name: [points.get((scheme, stage)) for stage in stages] for scheme, name in VARIANTS.items()}
     figure = draw_by_stage(stages, series, x="frozen through L", y="test AUC (mean ± sd)")
-    _write(rows, {"auc_by_stage": figure}, out)
+    _write_sweep(rows, {"auc_by_stage": figure}, out)
     return rows
 
 
 def write_transfusion_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[dict[str, Any]]:
-    """`sweep.csv`, `sweep.json`, `convergence` and `steps_to_threshold` as PNG and SVG; gives the table's rows."""
-    runs, threshold = study_table(plan)["runs"], sweep.study.threshold
-    rows = [_row(sweep, run) | _steps_sweeps(run) for run in runs]
-    curves = {f"through {row['through']}": list(_test_curves(run)) for row, run in zip(rows, runs, strict=True)}
-    convergence = draw_convergence({name: folds for name, folds in curves.items() if folds}, threshold=threshold)
-    stages = [row["through"] for row in rows]
+    """Write `sweep.csv`, `sweep.json`, `convergence` and `steps_to_threshold` as PNG and SVG; returns the rows."""
+    threshold, rows, curves = sweep.study.threshold, [], {}
+    for run in study_table(plan)["runs"]:
+        row = _sweep_row(sweep, run) | {"threshold": threshold, "steps_mean": run["steps"]}
+        row |= {name: run[name] for name in ("steps_sd", "steps_reached", "steps_watched")}
+        rows.append(row)
+        files = [Path(fold["path"]) / "curve.csv" for fold in run["folds"]]
+        folds = [
+            [(int(p["step"]), float(p["auc"])) for p in read_rows(file) if p["split"] == "test" and p["auc"]]
+            for file in files
+            if file.exists()
+        ]
+        if folds:
+            curves[f"through {row['through']}"] = folds
+    convergence = draw_convergence(curves, threshold=threshold)
     series = {"steps": [_point(row, "steps") for row in rows]}
-    label = f"steps to a test AUC of {threshold:g}"
-    by_stage = draw_by_stage(stages, series, x="pretrained through L", y=label)
-    _write(rows, {"convergence": convergence, "steps_to_threshold": by_stage}, out)
+    stages = [row["through"] for row in rows]
+    by_stage = draw_by_stage(stages, series, x="pretrained through L", y=f"steps to a test AUC of {threshold:g}")
+    _write_sweep(rows, {"convergence": convergence, "steps_to_threshold": by_stage}, out)
     return rows
 
 
 def _base(config: Config) -> dict[str, Any]:
-    """Every setting; the arms set the plan, and the store the folder."""
+    """Every setting but the folder; the arms set the plan."""
     return {name: setting_value(config, name) for name in setting_fields() if name != "out"}
 
 
-def _row(sweep: Sweep, run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's line in the sweep's table: labels, AUC over folds, the pooled AUC with its interval, and the run."""
+def _sweep_row(sweep: Sweep, run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's line in the sweep's table."""
     return {
         **sweep.labels[run["arm"]],
         "auc_mean": run["auc"],
@@ -298,29 +262,12 @@ def _row(sweep: Sweep, run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _steps_sweeps(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps to the threshold: mean and sd over the folds that reach it, and how many of how many watched ones do."""
-    names = {"threshold": "threshold", "steps": "steps_mean", "steps_sd": "steps_sd"}
-    names |= {name: name for name in ("steps_reached", "steps_watched")}
-    return {column: run[name] for name, column in names.items()}
-
-
-def _test_curves(run: Mapping[str, Any]) -> Iterator[list[tuple[int, float]]]:
-    for file in (Path(fold["path"]) / "curve.csv" for fold in run["folds"]):
-        if file.exists():
-            yield [
-                (int(row["step"]), float(row["auc"]))
-                for row in read_rows_folder(file)
-                if row["split"] == "test" and row["auc"]
-            ]
-
-
 def _point(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
     mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
     return None if mean is None else (mean, sd or 0.0)
 
 
-def _write(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], out: Path) -> None:
+def _write_sweep(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], out: Path) -> None:
     """The table and the figures, by name, all or none."""
     positive = next((row["positive_class"] for row in rows if row["positive_class"] is not None), None)
     with files_together(out, first="*") as folder:

@@ -18,7 +18,7 @@ from run_files import write_run
 import radtransfer
 import radtransfer.cli
 from radtransfer.cli.main import application
-from radtransfer.cli.study_board import StudyBoard
+from radtransfer.cli.study import StudyBoard
 from radtransfer.cli.terminal import TerminalProgress, draw, line, painted, show, show_json
 from radtransfer.files import printable, printable_lines
 
@@ -182,7 +182,7 @@ def test_json_stays_json_and_reads_back_equal(capsys):
 
 LIBRARY = f"""
 import logging, warnings
-from radtransfer.cli.study_board import StudyBoard
+from radtransfer.cli.study import StudyBoard
 from radtransfer.cli.terminal import show_libraries_safely
 show_libraries_safely()
 warnings.warn({HOSTILE!r})

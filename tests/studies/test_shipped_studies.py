@@ -8,9 +8,10 @@ from radtransfer.config.load import load_config, shipped_configs
 from radtransfer.data.readers import fitted, read_table
 from radtransfer.errors import RadtransferError
 from radtransfer.process import Progress
-from radtransfer.studies.file import is_study, load_study, study_cells, study_text
+from radtransfer.studies.file import is_study, load_study, study_text
 from radtransfer.studies.grid import plan_study
 from radtransfer.studies.runs import with_full_paths
+from radtransfer.studies.study import study_cells
 from radtransfer.training.address import address, run_identity
 
 STUDIES = [name for name in shipped_configs() if is_study(name)]

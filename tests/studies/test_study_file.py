@@ -2,16 +2,9 @@ import pytest
 
 from radtransfer.config.load import load_config, shipped_configs
 from radtransfer.errors import ConfigError
-from radtransfer.studies.file import (
-    is_study,
-    load_study,
-    paired_runs,
-    reference_run,
-    source_cells,
-    study_cells,
-    study_text,
-)
+from radtransfer.studies.file import is_study, load_study, study_text
 from radtransfer.studies.grid import check_study
+from radtransfer.studies.study import paired_runs, reference_run, source_cells, study_cells
 
 STUDIES = {name for name in shipped_configs() if is_study(name)}
 
@@ -60,13 +53,6 @@ def test_every_arm_is_run_with_every_combination_less_what_is_excluded(study_fil
     assert (deep.config.transfer.through, deep.config.model.backbone, deep.config.seed) == ("stage1", "cbr_tiny", 1)
     assert deep.config.training.epochs == 1  # the arm wins over the base
     assert cells[0].labels == {"model.backbone": "resnet50", "seed": 0, "transfer.through": None}
-
-
-def test_every_data_set_of_a_study_is_known_once(study_file):
-    text = SMALL.replace("  depth:\n", "  depth:\n    data.source: gs://b/set\n")
-    assert load_study(study_file(text)).data_sources == ("images.csv", "gs://b/set", "photographs")
-    grid = SMALL.replace("  data: {source: images.csv}\n", "").replace("  seed", "  data.source: [c, d]\n  seed")
-    assert load_study(study_file(grid)).data_sources == ("photographs", "c", "d")
 
 
 def test_a_source_has_the_network_of_what_starts_from_it_and_nothing_else_of_the_study(study_file):
@@ -135,7 +121,7 @@ def test_a_mistake_on_the_command_line_is_told_as_such(study_file):
 def test_some_arms_are_a_study_of_their_own(study_file):
     study = load_study(study_file(SMALL), arms=("depth",))
     assert (list(study.arms), study.reference, study.exclude) == (["depth"], None, ())
-    assert study.compare.cca == (("depth@initial", "depth"),)
+    assert study.compare["cca"] == (("depth@initial", "depth"),)
     with pytest.raises(ConfigError, match=r"No arm 'dept' .* Did you mean 'depth'"):
         load_study(study_file(SMALL), arms=("dept",))
 
