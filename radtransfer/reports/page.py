@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 from radtransfer.files import html_text, markdown_code, markdown_text, whole_folder
 from radtransfer.reports import statistics
 from radtransfer.reports.figures import save_figure
-
 from radtransfer.runs.folder import write_json, write_rows, write_text
 
 if TYPE_CHECKING:
