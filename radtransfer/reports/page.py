@@ -15,7 +15,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -95,30 +95,31 @@ class Table:
     Attributes:
         name: Of its files.
         caption: What the figures are, of how many, and what an interval covers.
-        columns: Title of each column that is shown, and its text: a key or attribute of a row, or a function of it.
+        columns: Title of each column that is shown; its value, a key or attribute of a row or a function of it; and
+            maybe a function that prints the value, and its further arguments.
         records: The rows with every digit, as written to CSV, all with the same keys; None where `rows` are that.
         text_columns: How many columns, from the left, hold names rather than figures.
     """
 
     name: str
     caption: str
-    columns: Sequence[tuple[str, str | Callable[[Any], str]]]
+    columns: Sequence[tuple]
     rows: Sequence[Any]
     records: Sequence[Mapping[str, Any]] | None = None
     text_columns: int = 1
 
     @property
     def header(self) -> list[str]:
-        return [title for title, _ in self.columns]
+        return [title for title, *_ in self.columns]
 
     @property
     def cells(self) -> list[list[str]]:
-        def cell(row: Any, text: str | Callable[[Any], str]) -> str:
-            if callable(text):
-                return text(row)
-            return str(row[text] if isinstance(row, Mapping) else getattr(row, text))
+        def cell(row: Any, value: str | Callable[[Any], Any], form: Callable[..., str] = str, *more: Any) -> str:
+            if callable(value):
+                return form(value(row), *more)
+            return form(row[value] if isinstance(row, Mapping) else getattr(row, value), *more)
 
-        return [[cell(row, text) for _, text in self.columns] for row in self.rows]
+        return [[cell(row, *text) for _, *text in self.columns] for row in self.rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +176,7 @@ def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[P
         (folder / "tables").mkdir()
         for table in report.of(Table):
             names += [f"tables/{table.name}.csv", f"tables/{table.name}.md"]
-            records = table.rows if table.records is None else table.records
+            records = table.records or [row if isinstance(row, Mapping) else asdict(row) for row in table.rows]
             rows = ([_csv_value(value) for value in record.values()] for record in records)
             write_rows(folder / names[-2], list(records[0]), rows, for_people=True)
             write_text(folder / names[-1], markdown_table(table))
