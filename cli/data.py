@@ -14,6 +14,7 @@ from radtransfer.cli.options import (
     break_lock_option,
     given_settings,
     images_text,
+    options_of,
     setting_options,
     split_lines,
 )
@@ -26,14 +27,12 @@ from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
     from radtransfer.data.check import DataReport, DataSplit
-    from radtransfer.data.checks import Finding
 
-CHECK_OPTIONS = TABLE_OPTIONS | {
-    "positive_from": "data.positive_from",
-    "on_bad_image": "data.on_bad_image",
-    "window": "images.window",
-    "folds": "splits.folds",
-    "val_fraction": "splits.val_fraction",
+CHECK_OPTIONS = {
+    **TABLE_OPTIONS,
+    **options_of("data", "positive_from", "on_bad_image"),
+    **options_of("images", "window"),
+    **options_of("splits", "folds", "val_fraction"),
     "image_size": "model.image_size",
     "workers": "system.workers",
     "seed": "seed",
@@ -68,7 +67,17 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
 
     progress = TerminalProgress()
     report = check_data(settings, progress=progress)
-    written = _write(report, Path(out), progress) if out else []
+    written = []
+    if out:
+        from radtransfer.data.pictures import check_page
+        from radtransfer.runs.folder import write_json, write_text
+
+        page = check_page(report, count=lambda done, total: progress.count("pictures", done, total))
+        names = ("check.json", "check.html")
+        with whole_folder(Path(out), names) as folder:
+            write_json(folder / names[0], report.to_dict())
+            write_text(folder / names[1], page)
+        written = [Path(out) / name for name in names]
     progress.clear()
     show_json(report.to_dict()) if as_json else show(*_lines(report))
     show_written(written)
@@ -79,25 +88,17 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
         raise DataError(f"{data}: results would be invalid ({', '.join(kinds)}). Correct the data and check again.")
 
 
-def _write(report: "DataReport", out: Path, progress: TerminalProgress) -> list[Path]:
-    from radtransfer.data.pictures import check_page
-    from radtransfer.runs.folder import write_json, write_text
-
-    page = check_page(report, count=lambda done, total: progress.count("pictures", done, total))
-    names = ("check.json", "check.html")
-    with whole_folder(out, names) as folder:
-        write_json(folder / names[0], report.to_dict())
-        write_text(folder / names[1], page)
-    return [out / name for name in names]
-
-
 def _lines(report: "DataReport") -> Iterator[str]:
     yield f"data      {report.data}"
     if report.images:
         yield f"images    {images_text(report.images, report.patients, report.classes, report.positive_class)}"
         yield f"stored    {_stored(report)}"
-        if len(report.modes) > 1:
-            yield from (f"          {text}" for text in _mode_table(report))
+        if len(report.modes) > 1:  # how many images of each class are stored in which mode
+            wide = max(map(len, ("class", *report.class_modes)))
+            yield f"          {'  '.join(['class'.ljust(wide), *report.modes])}"
+            for name, modes in report.class_modes.items():
+                counts = (f"{count:>{len(mode)}}" for mode, count in modes.items())
+                yield f"          {'  '.join([name.ljust(wide), *counts])}"
     folds = report.splits["folds"]
     if folds:
         source = "given with the data" if report.splits["given"] else "as finetune would draw them"
@@ -107,7 +108,10 @@ def _lines(report: "DataReport") -> Iterator[str]:
         yield ""
         yield line(painted(f"{severity:<10}", fg=_COLORS[severity], bold=True), f"{kind}, {len(findings)}")
         shown = len(findings) if kind == "table" else FINDINGS_SHOWN
-        yield from (f"          {_text(finding)}" for finding in findings[:shown])
+        for finding in findings[:shown]:
+            more = f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else ""
+            files = f"{', '.join(finding.files[:3])}{more}: " if finding.files else ""
+            yield f"          {files}{finding.message}"
         if len(findings) > shown:
             yield f"          … and {len(findings) - shown} more (--out or --json lists all)"
     yield ""
@@ -127,27 +131,11 @@ def _stored(report: "DataReport") -> str:
     return f"{sizes}; {', '.join(f'{mode} {count}' for mode, count in report.modes.items())}"
 
 
-def _mode_table(report: "DataReport") -> Iterator[str]:
-    """How many images of each class are stored in which mode."""
-    wide = max(map(len, ("class", *report.class_modes)))
-    yield "  ".join(["class".ljust(wide), *report.modes])
-    for name, modes in report.class_modes.items():
-        yield "  ".join([name.ljust(wide), *(f"{count:>{len(mode)}}" for mode, count in modes.items())])
-
-
-def _text(finding: "Finding") -> str:
-    if not finding.files:
-        return finding.message
-    more = f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else ""
-    return f"{', '.join(finding.files[:3])}{more}: {finding.message}"
-
-
-PREPARE_OPTIONS = TABLE_OPTIONS | {
+PREPARE_OPTIONS = {
+    **TABLE_OPTIONS,
     "on_bad_image": "data.on_bad_image",
     "image_size": "model.image_size",
-    "aspect": "images.aspect",
-    "fundus_crop": "images.fundus_crop",
-    "window": "images.window",
+    **options_of("images", "aspect", "fundus_crop", "window"),
     "workers": "system.workers",
 }
 
@@ -198,11 +186,10 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     )
 
 
-PREVIEW_OPTIONS = TABLE_OPTIONS | {
+PREVIEW_OPTIONS = {
+    **TABLE_OPTIONS,
     "image_size": "model.image_size",
-    "aspect": "images.aspect",
-    "fundus_crop": "images.fundus_crop",
-    "window": "images.window",
+    **options_of("images", "aspect", "fundus_crop", "window"),
     "augmentation": "training.augmentation",
     "seed": "seed",
 }
@@ -236,12 +223,10 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     show_written([path])
 
 
-SPLIT_OPTIONS = TABLE_OPTIONS | {
+SPLIT_OPTIONS = {
+    **TABLE_OPTIONS,
     "allow_leakage": "data.allow_leakage",
-    "folds": "splits.folds",
-    "val_fraction": "splits.val_fraction",
-    "train_size": "splits.train_size",
-    "repeats": "splits.repeats",
+    **options_of("splits", "folds", "val_fraction", "train_size", "repeats"),
     "seed": "seed",
 }
 

@@ -44,45 +44,27 @@ def doctor(as_json: bool) -> None:
     for finding in examine(import_tensorflow=import_tensorflow):
         findings.append(finding)
         if not as_json:
-            show(*_lines(finding))
+            first, *more = finding.text.split("\n")
+            status = painted(f"{finding.status:<9}", fg=_COLORS[finding.status])
+            more += [f"→ {finding.advice}"] if finding.advice else []
+            show(line(status, f"{finding.subject:<12}{first}"), *(f"{'':<21}{text}" for text in more))
     problems = [finding.subject for finding in findings if finding.status == "problem"]
     if as_json:
-        show_json({"problems": problems, "findings": [item.to_dict() for item in findings]})
+        show_json({"problems": problems, "findings": list(map(asdict, findings))})
     elif problems:
         show(f"{len(problems)} to solve first: {', '.join(problems)}")
     click.get_current_context().exit(BROKEN if problems else 0)
 
 
-def _lines(finding) -> Iterator[str]:
-    first, *more = finding.text.split("\n")
-    yield line(painted(f"{finding.status:<9}", fg=_COLORS[finding.status]), f"{finding.subject:<12}{first}")
-    more += [f"→ {finding.advice}"] if finding.advice else []
-    yield from (f"{'':<21}{text}" for text in more)
-
-
-Status = Literal["ok", "note", "problem"]
-
-
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one subject.
+    """What was found of one subject."""
 
-    Attributes:
-        subject: Its name, one or two words.
-        status: "ok"; "note" if something is missing that not everybody needs; "problem" if nothing works with it.
-        text: What was found, a line or several.
-        advice: What to do about it; empty if nothing.
-        facts: The same for programs.
-    """
-
-    subject: str
-    status: Status
-    text: str
-    advice: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    subject: str  # its name, one or two words
+    status: Literal["ok", "note", "problem"]  # a note is what not everybody needs; with a problem nothing works
+    text: str  # what was found, a line or several
+    advice: str = ""  # what to do about it; empty if nothing
+    facts: dict[str, Any] = field(default_factory=dict)  # the same for programs
 
 
 LITTLE_MEMORY, LITTLE_DISK = 4.0, 5.0
@@ -106,25 +88,24 @@ def machine_finding() -> Finding:
 def memory() -> tuple[float | None, float | None]:
     """Gigabytes that this process may use, and how much of it is free; None where the system does not tell."""
     total, free = _system_memory()
-    limit = min((int(text) for text in map(_first_line, _LIMITS) if text.isdigit()), default=None)
+    files = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    limit = min((int(text) for text in map(_read, files) if text.strip().isdigit()), default=None)
     if limit is not None and (total is None or limit / 1e9 < total):
         total, free = limit / 1e9, None if free is None else min(free, limit / 1e9)
     return (None if total is None else round(total, 1)), (None if free is None else round(free, 1))
 
 
 def _system_memory() -> tuple[float | None, float | None]:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None, None
-    values = {name: text.split()[0] for name, _, text in (line.partition(":") for line in lines)}
+    lines = (line.partition(":") for line in _read("/proc/meminfo").splitlines())
+    values = {name: text.split()[0] for name, _, text in lines}
     total, free = (int(values[name]) * 1024 / 1e9 if name in values else None for name in ("MemTotal", "MemAvailable"))
     return total, free
 
 
-def _first_line(path: str) -> str:
+def _read(path: str) -> str:
+    """The text of a file of the system; empty where there is none."""
     try:
-        return Path(path).read_text(encoding="ascii").strip()
+        return Path(path).read_text(encoding="ascii")
     except OSError:
         return ""
 
@@ -135,22 +116,16 @@ def cache_finding() -> Finding:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     facts = {"folder": str(folder), "free_disk_gb": round(shutil.disk_usage(existing).free / 1e9, 1)}
     text = f"{folder}, {facts['free_disk_gb']:.1f} GB free"
-    if not _can_write(existing):
+    try:  # permission bits do not tell of read-only disks
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError:
         advice = "set RADTRANSFER_CACHE to a folder of yours"
         return Finding("cache", "problem", f"{folder} cannot be written", advice, facts)
     if facts["free_disk_gb"] < LITTLE_DISK:
         advice = "make room, or set RADTRANSFER_CACHE to another disk"
         return Finding("cache", "note", f"{text}: little for prepared data and --cache disk", advice, facts)
     return Finding("cache", "ok", text, facts=facts)
-
-
-def _can_write(folder: Path) -> bool:
-    """Tried, since permission bits do not tell of read-only disks."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
 
 
 def arithmetic_finding() -> Finding:
@@ -183,19 +158,12 @@ PACKAGE = "radtransfer"
 
 @dataclass(frozen=True)
 class Needed:
-    """A package that is required.
-
-    Attributes:
-        name: Of the package.
-        wanted: Versions that will do.
-        installed: The version that is here; None if none is.
-        fits: Whether it will do.
-    """
+    """A package that is required."""
 
     name: str
-    wanted: str
-    installed: str | None
-    fits: bool
+    wanted: str  # versions that will do
+    installed: str | None  # the version that is here
+    fits: bool  # whether it will do
 
 
 def requirements(package: str, *, extra: str | None = None) -> list[Needed]:
@@ -205,18 +173,13 @@ def requirements(package: str, *, extra: str | None = None) -> list[Needed]:
         need = Requirement(text)
         always = need.marker is None or need.marker.evaluate({"extra": ""})
         if always == (extra is None) and (always or need.marker.evaluate({"extra": extra})):
-            installed = installed_version(need.name)
+            try:
+                installed = metadata.version(need.name)
+            except metadata.PackageNotFoundError:
+                installed = None
             fits = installed is not None and need.specifier.contains(installed, prereleases=True)
             found.append(Needed(need.name, str(need.specifier), installed, fits))
     return found
-
-
-def installed_version(name: str) -> str | None:
-    """The version of a distribution; None if it is not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def versions_finding(needed: Sequence[Needed]) -> Finding:
@@ -239,13 +202,11 @@ def extras() -> dict[str, list[Needed]]:
 
 def extras_finding(needed: dict[str, list[Needed]]) -> Finding:
     """Which extras are complete, and what the others lack."""
-    lines, lacking = [], []
-    for name, packages in needed.items():
-        missing = [item.name for item in packages if not item.fits]
-        lines.append(f"{name:<8}{'installed' if not missing else 'lacks ' + ', '.join(missing)}")
-        lacking += [name] if missing else []
+    missing = {name: [item.name for item in packages if not item.fits] for name, packages in needed.items()}
+    lines = [f"{name:<8}{'lacks ' + ', '.join(names) if names else 'installed'}" for name, names in missing.items()]
+    lacking = [name for name, names in missing.items() if names]
     advice = f"pip install '{PACKAGE}[{','.join(lacking)}]', those that you need" if lacking else ""
-    facts = {name: all(item.fits for item in packages) for name, packages in needed.items()}
+    facts = {name: not names for name, names in missing.items()}
     return Finding("extras", "note" if lacking else "ok", "\n".join(lines), advice, facts)
 
 
@@ -254,25 +215,15 @@ HIDING = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class GpuEvidence:
-    """What decides whether there is a GPU.
+    """What decides whether there is a GPU."""
 
-    Attributes:
-        seen: Names of the GPUs that TensorFlow sees.
-        system: `sys.platform`.
-        visible: Value of CUDA_VISIBLE_DEVICES; None if not set.
-        device: Whether the system has an NVIDIA device.
-        driver: Whether NVIDIA's driver library can be loaded.
-        built: Whether this TensorFlow was built with CUDA.
-        missing: CUDA libraries that this TensorFlow takes from pip and that are not installed.
-    """
-
-    seen: tuple[str, ...]
-    system: str
-    visible: str | None
-    device: bool
-    driver: bool
-    built: bool
-    missing: tuple[str, ...]
+    seen: tuple[str, ...]  # names of the GPUs that TensorFlow sees
+    system: str  # `sys.platform`
+    visible: str | None  # value of CUDA_VISIBLE_DEVICES; None if not set
+    device: bool  # whether the system has an NVIDIA device
+    driver: bool  # whether NVIDIA's driver library can be loaded
+    built: bool  # whether this TensorFlow was built with CUDA
+    missing: tuple[str, ...]  # CUDA libraries that this TensorFlow takes from pip and that are not installed
 
 
 def gather() -> GpuEvidence:
@@ -280,12 +231,17 @@ def gather() -> GpuEvidence:
     import tensorflow as tf
 
     details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        driver = True
+    except OSError:
+        driver = False
     return GpuEvidence(
         seen=tuple(str(item.get("device_name", "GPU")) for item in details),
         system=sys.platform,
         visible=os.environ.get(HIDING),
         device=Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists(),
-        driver=_can_load("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"),
+        driver=driver,
         built=tf.test.is_built_with_cuda(),
         missing=tuple(item.name for item in requirements("tensorflow", extra="and-cuda") if item.installed is None),
     )
@@ -305,7 +261,9 @@ def _reason(evidence: GpuEvidence) -> tuple[str, str]:
         return "TensorFlow uses none on macOS by itself", "train on Linux where it takes too long"
     if evidence.system == "win32":
         return "TensorFlow uses none on Windows since 2.11", "install radtransfer inside WSL 2"
-    if evidence.visible is not None and not _any_allowed(evidence.visible):
+    # CUDA takes the devices in order and stops at the first that it does not know.
+    first = "0" if evidence.visible is None else evidence.visible.split(",")[0].strip()
+    if not first or first.startswith("-") or first.lower() in ("none", "void", "nodevfiles"):
         return f"{HIDING}={evidence.visible!r} hides all", f"unset {HIDING}"
     if not evidence.device and not evidence.driver:
         return "no NVIDIA device and no driver here; the CPU does all work", ""
@@ -322,26 +280,8 @@ def _reason(evidence: GpuEvidence) -> tuple[str, str]:
     return "device, driver and libraries are there, and TensorFlow still cannot use them", advice
 
 
-def _any_allowed(visible: str) -> bool:
-    """CUDA takes the devices in order and stops at the first that it does not know."""
-    first = visible.split(",")[0].strip()
-    return bool(first) and not first.startswith("-") and first.lower() not in ("none", "void", "nodevfiles")
-
-
-def _can_load(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
 def examine(*, import_tensorflow: Callable[[], None]) -> Iterator[Finding]:
-    """Look at everything.
-
-    Args:
-        import_tensorflow: Imports TensorFlow; may raise anything.
-    """
+    """Look at everything; `import_tensorflow` may raise anything."""
     yield _found("versions", lambda: versions_finding(requirements(PACKAGE)))
     yield _found("machine", machine_finding)
     yield _found("cache", cache_finding)
@@ -352,7 +292,7 @@ def examine(*, import_tensorflow: Callable[[], None]) -> Iterator[Finding]:
     except Exception as error:
         advice = "install it again: pip install --force-reinstall tensorflow"
         advice = "raise the limit that is named" if isinstance(error, OutOfMemoryError) else advice
-        yield Finding("tensorflow", "problem", f"cannot be imported: {_first_line_examine(error)}", advice)
+        yield Finding("tensorflow", "problem", f"cannot be imported: {_first_line(error)}", advice)
         return
     yield _found("gpu", lambda: gpu_finding(gather()))
     yield _found("arithmetic", arithmetic_finding)
@@ -376,8 +316,8 @@ def _found(subject: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
     except Exception as error:  # what the doctor cannot see is worth a line, and no reason to stop looking
-        return Finding(subject, "problem", f"cannot be examined: {type(error).__name__}: {_first_line_examine(error)}")
+        return Finding(subject, "problem", f"cannot be examined: {type(error).__name__}: {_first_line(error)}")
 
 
-def _first_line_examine(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

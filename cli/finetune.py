@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from radtransfer.cli.main import complete_backbone, complete_run_config
-from radtransfer.cli.options import TABLE_OPTIONS, break_lock_option, given_settings, sets_option, setting_options
+from radtransfer.cli.options import (
+    TABLE_OPTIONS,
+    break_lock_option,
+    given_settings,
+    options_of,
+    sets_option,
+    setting_options,
+)
 from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, number, show, show_json
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import Config
@@ -18,51 +25,18 @@ from radtransfer.transfer.spec import SCHEMES
 OPTIONS = {
     "data": "data.source",
     **TABLE_OPTIONS,
-    "positive_from": "data.positive_from",
-    "on_bad_image": "data.on_bad_image",
-    "allow_leakage": "data.allow_leakage",
-    "aspect": "images.aspect",
-    "fundus_crop": "images.fundus_crop",
-    "window": "images.window",
-    "folds": "splits.folds",
-    "fold": "splits.fold",
-    "val_fraction": "splits.val_fraction",
-    "train_size": "splits.train_size",
-    "repeats": "splits.repeats",
-    "backbone": "model.backbone",
-    "weights": "model.weights",
-    "ignore_lambda": "model.ignore_lambda",
-    "preprocessing": "model.preprocessing",
-    "image_size": "model.image_size",
-    "head": "model.head",
-    "dropout": "model.dropout",
-    "scheme": "transfer.scheme",
-    "through": "transfer.through",
-    "freeze_to": "transfer.freeze_to",
-    "slim": "transfer.slim",
+    **options_of("data", "positive_from", "on_bad_image", "allow_leakage"),
+    **options_of("images", "aspect", "fundus_crop", "window"),
+    **options_of("splits", "folds", "fold", "val_fraction", "train_size", "repeats"),
+    **options_of("model", "backbone", "weights", "ignore_lambda", "preprocessing", "image_size", "head", "dropout"),
+    **options_of("transfer", "scheme", "through", "freeze_to", "slim"),
     "bn_init": "transfer.batch_norm",
     "recipe": "recipe",
-    "epochs": "training.epochs",
-    "batch_size": "training.batch_size",
-    "learning_rate": "training.learning_rate",
-    "optimizer": "training.optimizer",
+    **options_of("training", "epochs", "batch_size", "learning_rate", "optimizer"),
     "ema": "training.ema_momentum",
-    "schedule": "training.schedule",
-    "augmentation": "training.augmentation",
-    "class_weights": "training.class_weights",
-    "monitor": "training.monitor",
-    "patience": "training.patience",
-    "eval_every": "training.eval_every",
-    "cache": "system.cache",
-    "cache_features": "system.cache_features",
-    "precision": "system.precision",
-    "jit": "system.jit",
-    "workers": "system.workers",
-    "distribute": "system.distribute",
-    "worker_index": "system.worker_index",
-    "seed": "seed",
-    "out": "out",
-    "track": "track",
+    **options_of("training", "schedule", "augmentation", "class_weights", "monitor", "patience", "eval_every"),
+    **options_of("system", "cache", "cache_features", "precision", "jit", "workers", "distribute", "worker_index"),
+    **{name: name for name in ("seed", "out", "track")},
 }
 
 
@@ -74,19 +48,11 @@ OPTIONS = {
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @break_lock_option
 @click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Check everything, run one batch, estimate time and memory; start no run.",
+    "--dry-run", is_flag=True, help="Check everything, run one batch, estimate time and memory; start no run."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def finetune(
-    config: str | None,
-    sets: tuple[str, ...],
-    resume: bool,
-    overwrite: bool,
-    dry_run: bool,
-    as_json: bool,
-    **given: Any,
+    config: str | None, sets: tuple[str, ...], resume: bool, overwrite: bool, dry_run: bool, as_json: bool, **given: Any
 ) -> None:
     """Fine-tune a network on medical images; cross-validated, split by patient.
 
@@ -128,10 +94,7 @@ def finetune(
 
 
 def check_named(settings: Config) -> None:
-    """See that every name in the settings, the data and the weights are there, before NumPy is imported.
-
-    Errors as of `read_inputs`, which checks the same and more.
-    """
+    """See that every name in the settings, the data and the weights are there, before NumPy is imported."""
     from radtransfer.data.readers import check_source
     from radtransfer.pretrained.source import resolve_weights
     from radtransfer.training.names import check_names
@@ -169,17 +132,22 @@ def _show_result(result: Any, *, as_json: bool) -> None:
         show_json(metrics)
         return
     auc = metrics["auc"]
-    rows = [
-        f"fold {fold:<3} AUC {number(value)}" for fold, value in zip(metrics["folds"], auc["per_fold"], strict=True)
-    ]
+    per_fold = zip(metrics["folds"], auc["per_fold"], strict=True)
+    rows = [f"fold {fold:<3} AUC {number(value)}" for fold, value in per_fold]
     if len(rows) > 1:
         rows.append(f"mean     AUC {number(auc['mean'])} ± {number(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
     patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
-    figures = [
-        f"{item.label} {number(metrics[item.name])}{_whose(metrics) if item.names_subject else ''}"
-        for item in shown_metrics(metrics)
-    ]
+    # The class, grade or label of the sensitivity; nothing for a mean over classes or labels.
+    whose, labels = "", list(metrics.get("n_per_class") or ())
+    if metrics.get("positive_class") is not None:
+        whose = f" (positive class {metrics['positive_class']})"
+    elif metrics.get("positive_from") is not None:
+        whose = f" (grade {metrics['positive_from']} or worse)"
+    elif len(labels) == 1:
+        whose = f" (label {labels[0]})"
+    shown = shown_metrics(metrics)
+    figures = [f"{item.label} {number(metrics[item.name])}{whose if item.names_subject else ''}" for item in shown]
     rows += [
         f"pooled   AUC {number(auc['pooled'])}  95 % interval {number(low)} to {number(high)}  "
         f"({metrics['n_images']} images, {patients})",
@@ -190,35 +158,25 @@ def _show_result(result: Any, *, as_json: bool) -> None:
     show(*rows)
 
 
-def _whose(metrics: dict[str, Any]) -> str:
-    """The class, grade or label of the sensitivity; "" for a mean over classes or labels."""
-    if metrics.get("positive_class") is not None:
-        return f" (positive class {metrics['positive_class']})"
-    if metrics.get("positive_from") is not None:
-        return f" (grade {metrics['positive_from']} or worse)"
-    labels = list(metrics.get("n_per_class") or ())
-    return f" (label {labels[0]})" if len(labels) == 1 else ""
-
-
 def estimate_text(estimate: dict[str, Any]) -> str:
     """What `--dry-run` prints of an `Estimate`."""
+
+    def duration(seconds: float) -> str:
+        if seconds < 100:
+            return f"{seconds:.2g} s"
+        return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
     memory = estimate["peak_memory_mb"]
     rows = {
         "images": estimate["images"],
         "folds": estimate["folds"],
-        "first step": _duration(estimate["first_step_seconds"]),
-        "further steps": f"{_duration(estimate['step_seconds'])} each, {estimate['steps_per_epoch']} an epoch",
-        "epoch": _duration(estimate["epoch_seconds"]),
-        "whole run": f"about {_duration(3600 * estimate['total_hours'])}, less where patience ends it",
+        "first step": duration(estimate["first_step_seconds"]),
+        "further steps": f"{duration(estimate['step_seconds'])} each, {estimate['steps_per_epoch']} an epoch",
+        "epoch": duration(estimate["epoch_seconds"]),
+        "whole run": f"about {duration(3600 * estimate['total_hours'])}, less where patience ends it",
         "memory so far": "unknown" if memory is None else f"{memory:,.0f} MB",
     }
     return "\n".join(f"{title:<15}{text}" for title, text in rows.items())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 _WITHOUT_MEANING = ("epochs", "learning_rate", "schedule", "monitor", "patience", "eval_every", "repeats", "ema")
@@ -304,15 +262,10 @@ def _rate_lines(found: dict[str, Any]) -> list[str]:
 
 
 PLAN_OPTIONS = {
-    "weights": "model.weights",
-    "ignore_lambda": "model.ignore_lambda",
-    "scheme": "transfer.scheme",
-    "through": "transfer.through",
-    "freeze_to": "transfer.freeze_to",
-    "slim": "transfer.slim",
+    **options_of("model", "weights", "ignore_lambda"),
+    **options_of("transfer", "scheme", "through", "freeze_to", "slim"),
     "bn_init": "transfer.batch_norm",
-    "preprocessing": "model.preprocessing",
-    "image_size": "model.image_size",
+    **options_of("model", "preprocessing", "image_size"),
     "seed": "seed",
 }
 
@@ -344,10 +297,12 @@ def plan(
         if any(value not in (None, ()) for value in (sets, classes, out, filters, *given.values())):
             raise ConfigError("A plan is that of a network: name one first, such as `radtransfer plan resnet50 …`.")
         if as_json:
-            show_json([{"scheme": name, "description": scheme.description, "reference": scheme.reference}
-                       for name, scheme in SCHEMES.items()])  # fmt: skip
-        else:
-            show(*_schemes_text())
+            keys = ("description", "reference")
+            show_json([{"scheme": n} | {key: getattr(scheme, key) for key in keys} for n, scheme in SCHEMES.items()])
+            return
+        width = max(len(scheme.description) for scheme in SCHEMES.values()) + 2
+        show(f"{'scheme':<23}{'what it does':<{width}}where")
+        show(*(f"{name:<23}{scheme.description:<{width}}{scheme.reference}" for name, scheme in SCHEMES.items()))
         return
     config = load_config(sets=sets, options={**given_settings(given, PLAN_OPTIONS), "model.backbone": backbone})
     if filters is not None:
@@ -374,10 +329,3 @@ def plan(
     if filters is not None:
         save_filters(network, Path(filters))
         show(f"filters   {filters}", err=True)
-
-
-def _schemes_text() -> list[str]:
-    width = max(len(scheme.description) for scheme in SCHEMES.values()) + 2
-    rows = [f"{'scheme':<23}{'what it does':<{width}}where"]
-    rows += [f"{name:<23}{scheme.description:<{width}}{scheme.reference}" for name, scheme in SCHEMES.items()]
-    return rows

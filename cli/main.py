@@ -1,9 +1,4 @@
-"""Groups of commands that suggest what is meant where a command or option is not there.
-
-What the shell completes after radtransfer, and the command that prints the script for it.
-
-The command `radtransfer`: its list of commands, and the one place where errors meet the terminal.
-"""
+"""The command `radtransfer`: its commands, what is meant by unknown names, completion, and errors on the terminal."""
 
 import contextlib
 import importlib
@@ -66,9 +61,7 @@ class Group(click.Group):
 def unknown_option(error: click.NoSuchOption, words: Iterable[str]) -> click.UsageError:
     """What to say instead: the option, argument or setting that is meant, or the options that are closest.
 
-    Args:
-        error: Of the parser, which takes `-lr` for several options of one letter.
-        words: Of the command line.
+    `words` are those of the command line: the parser takes `-lr` for several options of one letter.
     """
     command, name = error.ctx.command, error.option_name
     if len(name) == 2:
@@ -77,6 +70,8 @@ def unknown_option(error: click.NoSuchOption, words: Iterable[str]) -> click.Usa
     options = {word.lstrip("-"): word for item in items for word in (*item.opts, *item.secondary_opts) if "-" in word}
     arguments = {item.name: item.human_readable_name for item in items if isinstance(item, click.Argument)}
     meant = meant_names(name, [*options, *arguments], OPTIONS)
+    # Settings that have no option of their own, by their last part.
+    lasts = {setting.rpartition(".")[2]: setting for setting in setting_fields()} if "set" in options else {}
     if meant and meant[0] in arguments:
         hint = f"Give {arguments[meant[0]]} without an option: {command.get_usage(error.ctx).partition(': ')[2]}"
     elif meant:
@@ -85,21 +80,12 @@ def unknown_option(error: click.NoSuchOption, words: Iterable[str]) -> click.Usa
         hint = f"Options of a command follow its name: {error.ctx.command_path} COMMAND {name} …"
     elif name.lstrip("-") in GPU:
         hint = "A GPU that is there is used; CUDA_VISIBLE_DEVICES=0 in the environment chooses one."
-    elif "set" in options and (setting := _setting(name)):
-        hint = f"Did you mean '--set {setting}=…'?"
+    elif lasts and (found := meant_names(name, lasts, OPTIONS)):
+        hint = f"Did you mean '--set {lasts[found[0]]}=…'?"
     else:
         close = near_names(name.lstrip("-"), options)
         hint = _did_you_mean([options[word] for word in close]) if close else ""
     return click.UsageError(f"No such option {name!r}. {hint}".strip(), error.ctx)
-
-
-def _setting(name: str) -> str | None:
-    """The setting that has no option of its own, by its last part."""
-    from radtransfer.config.load import setting_fields
-
-    lasts = {setting.rpartition(".")[2]: setting for setting in setting_fields()}
-    found = meant_names(name, lasts, OPTIONS)
-    return lasts[found[0]] if found else None
 
 
 def _did_you_mean(names: list[str]) -> str:
@@ -172,17 +158,26 @@ class Application(Group):
             raise _safe(error) from None
         except click.exceptions.Exit:
             raise
-        except RadtransferError as error:
-            raise _told(error) from error
         except (KeyboardInterrupt, click.Abort):
             raise _failure("Interrupted.", INTERRUPTED) from None
         except BrokenPipeError:
             raise click.exceptions.Exit(0) from None
         except Exception as error:
-            known = system_error(error)
-            if known is not None and not ctx.params["debug"]:
-                raise _told(known) from error
-            raise _failure(_bug_report(error, verbose=ctx.params["debug"]), 1) from error
+            debug = ctx.params["debug"]
+            known = error if isinstance(error, RadtransferError) else None if debug else system_error(error)
+            if isinstance(known, DiskError):
+                _full_disk.append(known)
+            if known is not None:
+                raise _failure(str(known), known.exit_code) from error
+            text = (
+                "".join(traceback.format_exception(error))
+                if debug
+                else (
+                    f"Unexpected {type(error).__name__}: {error}. "
+                    "This is a bug in radtransfer; `radtransfer --debug …` prints where."
+                )
+            )
+            raise _failure(text, 1) from error
 
 
 def _check_written(arguments: Sequence[str]) -> None:
@@ -195,12 +190,6 @@ def _check_written(arguments: Sequence[str]) -> None:
                 check_here(value)
             except ConfigError as error:
                 raise ConfigError(f"{option}: {error}") from None
-
-
-def _told(error: RadtransferError) -> click.ClickException:
-    if isinstance(error, DiskError):
-        _full_disk.append(error)
-    return _failure(str(error), error.exit_code)
 
 
 class _Failure(click.ClickException):
@@ -225,21 +214,9 @@ def _failure(message: str, exit_code: int) -> click.ClickException:
     return _safe(failure)
 
 
-def _bug_report(error: Exception, *, verbose: bool) -> str:
-    if verbose:
-        return "".join(traceback.format_exception(error))
-    return (
-        f"Unexpected {type(error).__name__}: {error}. "
-        "This is a bug in radtransfer; `radtransfer --debug …` prints where."
-    )
-
-
 @click.group(
     cls=Application,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 110,
-    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 done, 1 bug, 2 usage or settings, 3 data, 4 weights, 5 training failed or disk full, "
     "6 some folds failed, 7 export failed its check, 130 interrupted.",
 )
@@ -268,8 +245,6 @@ def main() -> None:
     pin_variables()
     heed_interrupts(_delete_temporary)
     show_libraries_safely()
-    if COMPLETING in os.environ:
-        importlib.import_module("radtransfer.cli.main")
     try:
         code = application(prog_name="radtransfer")
     except SystemExit as leaving:
@@ -301,13 +276,13 @@ def _completer(known: Callable[[click.Context], Iterable[str]]) -> Completer:
     return complete
 
 
-def _weights(context: click.Context) -> list[str]:
+def _weights(_: click.Context) -> list[str]:
     from radtransfer.pretrained.source import weights_cards
 
     return ["random", "imagenet", *weights_cards()]
 
 
-def _preprocessing(context: click.Context) -> list[str]:
+def _preprocessing(_: click.Context) -> list[str]:
     from radtransfer.images.preprocessing import MODES
 
     return ["auto", *MODES]
@@ -316,19 +291,14 @@ def _preprocessing(context: click.Context) -> list[str]:
 def _stages(context: click.Context) -> list[str]:
     """Of the network on the command line, or all names that stages have."""
     name: Any = context.params.get("backbone")
-    cards = [BACKBONES[name]] if name in BACKBONES else [BACKBONES[known] for known in BACKBONES]
-    return list(dict.fromkeys(stage for card in cards for stage in card.stages))
+    names = [name] if name in BACKBONES else list(BACKBONES)
+    return list(dict.fromkeys(stage for known in names for stage in BACKBONES[known].stages))
 
 
-def _studies(context: click.Context) -> list[str]:
+def _studies(*, studies: bool = True) -> list[str]:
     from radtransfer.studies.file import is_study
 
-    return [name for name in shipped_configs() if is_study(name)]
-
-
-def _runs(context: click.Context) -> list[str]:
-    studies = _studies(context)
-    return [name for name in shipped_configs() if name not in studies]
+    return [name for name in shipped_configs() if is_study(name) == studies]
 
 
 _SETTINGS: dict[str, Callable[[click.Context], Iterable[str]]] = {
@@ -347,8 +317,8 @@ _SETTINGS: dict[str, Callable[[click.Context], Iterable[str]]] = {
 complete_backbone = complete_setting("model.backbone")
 complete_weights = complete_setting("model.weights")
 complete_config = _completer(lambda _: shipped_configs())
-complete_study = _completer(_studies)
-complete_run_config = _completer(_runs)
+complete_study = _completer(lambda _: _studies())
+complete_run_config = _completer(lambda _: _studies(studies=False))
 complete_assignment = _completer(lambda _: [f"{name}=" for name in setting_fields()])
 
 

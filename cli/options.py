@@ -16,6 +16,11 @@ from radtransfer.config.yaml_text import parse_scalar
 from radtransfer.errors import ConfigError, DataError, RunError, no_model
 from radtransfer.files import writing
 
+if TYPE_CHECKING:
+    from radtransfer.data.image_check import BadImage
+    from radtransfer.evaluation.predict import ImageStream
+    from radtransfer.evaluation.trained_model import TrainedModel
+
 
 def setting_options(**names: str) -> Callable:
     """Options for settings, each an option name (underscores for dashes) and its dotted setting.
@@ -67,29 +72,30 @@ def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, A
         if isinstance(value, tuple):
             value = ",".join(value)
         annotation = fields[setting][1]
-        given[setting] = value if isinstance(value, bool) or _is_text(annotation) else _parse(value, annotation)
+        members = _members(annotation)
+        is_text = set(members) - {type(None), Ellipsis} == {str}
+        if not (isinstance(value, bool) or is_text or typing.get_origin(annotation) in (typing.Literal, tuple)):
+            # "none" is nothing where nothing is a value of the setting.
+            value = None if value.lower() == "none" and type(None) in members else parse_scalar(value)
+        given[setting] = value
     return given
 
 
 def _option(name: str, setting: str) -> Callable:
     field, annotation = setting_fields()[setting]
-    flag, members = name.replace("_", "-"), _members(annotation)
-    help_text = f"{field.metadata['help']}{_default_text(field.default)}"
+    flag, members, origin = name.replace("_", "-"), _members(annotation), typing.get_origin(annotation)
+    default, help_text = field.default, field.metadata["help"]
+    if default is not None and default != () and not isinstance(default, bool):
+        help_text += f"  [default: {default}]"
     if bool in members:
         return click.option(f"--{flag}/--no-{flag}", name, default=None, help=help_text)
-    if typing.get_origin(annotation) is tuple:
-        more = {"multiple": True, "metavar": _metavar(setting), "shell_complete": complete_setting(setting)}
-        return click.option(f"--{flag}", name, help=help_text, **more)
-    if typing.get_origin(annotation) is typing.Literal:
+    if origin is typing.Literal:
         return click.option(f"--{flag}", name, type=click.Choice(typing.get_args(annotation)), help=help_text)
-    complete = complete_setting(setting)
-    return click.option(f"--{flag}", name, metavar=_metavar(setting), help=help_text, shell_complete=complete)
-
-
-def _metavar(setting: str) -> str:
-    _, annotation = setting_fields()[setting]
-    members = _members(annotation)
-    return "N" if int in members else "X" if float in members else setting.rpartition(".")[2].upper()
+    metavar = "N" if int in members else "X" if float in members else setting.rpartition(".")[2].upper()
+    more = {"multiple": True} if origin is tuple else {}
+    return click.option(
+        f"--{flag}", name, metavar=metavar, help=help_text, shell_complete=complete_setting(setting), **more
+    )
 
 
 def _members(annotation: Any) -> tuple:
@@ -98,67 +104,40 @@ def _members(annotation: Any) -> tuple:
     return typing.get_args(annotation) if typing.get_origin(annotation) is tuple else (annotation,)
 
 
-def _is_text(annotation: Any) -> bool:
-    members = set(_members(annotation)) - {type(None), Ellipsis}
-    return members == {str} or typing.get_origin(annotation) is typing.Literal or typing.get_origin(annotation) is tuple
+def options_of(section: str, *names: str) -> dict[str, str]:
+    """Options that are called as the settings of a section."""
+    return {name: f"{section}.{name}" for name in names}
 
 
-def _parse(value: str, annotation: Any) -> Any:
-    """`value` as YAML reads it; "none" is nothing where nothing is a value of the setting."""
-    return None if value.lower() == "none" and type(None) in _members(annotation) else parse_scalar(value)
+TABLE_OPTIONS = options_of(
+    "data",
+    *("image_root", "outside_root", "path_column", "label_column", "patient_column", "patient_regex", "split_column"),
+    *("fold_column", "label_separator", "missing_values", "missing_patients", "allow_alike_patients", "task"),
+    *("positive_class", "uncertain", "unmentioned", "frames"),
+)
 
-
-def _default_text(default: Any) -> str:
-    return "" if default is None or default == () or isinstance(default, bool) else f"  [default: {default}]"
-
-
-TABLE_OPTIONS = {
-    "image_root": "data.image_root",
-    "outside_root": "data.outside_root",
-    "path_column": "data.path_column",
-    "label_column": "data.label_column",
-    "patient_column": "data.patient_column",
-    "patient_regex": "data.patient_regex",
-    "split_column": "data.split_column",
-    "fold_column": "data.fold_column",
-    "label_separator": "data.label_separator",
-    "missing_values": "data.missing_values",
-    "missing_patients": "data.missing_patients",
-    "allow_alike_patients": "data.allow_alike_patients",
-    "task": "data.task",
-    "positive_class": "data.positive_class",
-    "uncertain": "data.uncertain",
-    "unmentioned": "data.unmentioned",
-    "frames": "data.frames",
-}
-
-IMAGE_OPTIONS = {
-    name: TABLE_OPTIONS[name]
-    for name in (
-        *("image_root", "outside_root", "path_column", "patient_column", "patient_regex"),
-        *("missing_patients", "allow_alike_patients", "frames"),
-    )
-}
+IMAGE_OPTIONS = options_of(
+    "data",
+    *("image_root", "outside_root", "path_column", "patient_column", "patient_regex"),
+    *("missing_patients", "allow_alike_patients", "frames"),
+)
 """Those that say how a data set is read which needs no labels."""
 
 FOLDS_SHOWN = 10
-
-_SPLITS = ("train", "val", "test")
 
 
 def split_lines(folds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A table of images, patients and classes in each split of each fold, as `split_counts` gives them."""
     if not folds:
         return
-    classes = list(folds[0]["train"]["classes"])
-    widths = [max(len(name), 6) + 2 for name in classes]
-    heads = "".join(f"{name:>{width}}" for name, width in zip(classes, widths, strict=True))
+    widths = {name: max(len(name), 6) + 2 for name in folds[0]["train"]["classes"]}
+    heads = "".join(f"{name:>{width}}" for name, width in widths.items())
     yield f"{'fold':<6}{'split':<7}{'images':>8}{'patients':>10}{heads}"
     for fold in folds[:FOLDS_SHOWN]:
-        for name in _SPLITS:
+        for name in ("train", "val", "test"):
             counts = fold[name]
             patients = "–" if counts["patients"] is None else counts["patients"]
-            numbers = zip(counts["classes"].values(), widths, strict=True)
+            numbers = zip(counts["classes"].values(), widths.values(), strict=True)
             cells = "".join(f"{number:>{width}}" for number, width in numbers)
             number = fold["fold"] if name == "train" else ""
             yield f"{number:<6}{name:<7}{counts['images']:>8}{patients:>10}{cells}"
@@ -187,19 +166,7 @@ def images_text(
     return f"{images} images, {known}, {len(classes)} classes ({', '.join(names)}){of_two}"
 
 
-if TYPE_CHECKING:
-    from radtransfer.config.schema import DataSettings
-    from radtransfer.data.image_check import BadImage
-    from radtransfer.evaluation.predict import ImageStream
-    from radtransfer.evaluation.trained_model import TrainedModel
-
-LIST_OPTIONS = {
-    "image_root": "data.image_root",
-    "outside_root": "data.outside_root",
-    "path_column": "data.path_column",
-    "frames": "data.frames",
-    "workers": "system.workers",
-}
+LIST_OPTIONS = options_of("data", "image_root", "outside_root", "path_column", "frames") | {"workers": "system.workers"}
 
 _SHOWN = 20
 
@@ -223,13 +190,7 @@ def skip_option(command: Callable) -> Callable:
 
 
 def tell_bad_images(bad: Sequence["BadImage"], total: int, on_bad_image: str, *, kept: str) -> None:
-    """List on stderr what could not be read.
-
-    Args:
-        bad: What.
-        total: How many images there were.
-        on_bad_image: As the option has it.
-        kept: What became of the others, for the message.
+    """List on stderr what could not be read; `kept` says in the message what became of the other images.
 
     Raises:
         DataError: Something could not, and is not to be skipped; or nothing could.
@@ -282,14 +243,16 @@ def open_images(
     model: str, images: Sequence[str], fold: Sequence[int], batch_size: int, given: dict[str, Any]
 ) -> tuple["TrainedModel", "ImageStream", TerminalProgress]:
     """The model, the images as its training read them, and who is told how many of them are done."""
+    from radtransfer.config.load import load_config
     from radtransfer.data.image_list import list_images
     from radtransfer.evaluation.predict import ImageStream
     from radtransfer.evaluation.trained_model import find_model, is_export
+    from radtransfer.process import usable_cores
 
-    data, workers = _list_settings(given)
+    config = load_config(options=given_settings(given, LIST_OPTIONS))
     # A model that is a file has to be opened, which takes seconds.
     found = None if is_export(model) else find_model(model, folds=fold)
-    listed = list_images(images, data)
+    listed = list_images(images, config.data)
     progress, found = TerminalProgress(), found or find_model(model, folds=fold)
     for note in (*found.notes, *listed.notes):
         progress.note(note)
@@ -298,16 +261,7 @@ def open_images(
         found.image_size,
         found.reading,
         batch_size=batch_size,
-        workers=workers,
+        workers=usable_cores() if config.system.workers == "auto" else config.system.workers,
         count=lambda done, total: progress.count("images", done, total),
     )
     return found, stream, progress
-
-
-def _list_settings(given: dict[str, Any]) -> tuple["DataSettings", int]:
-    """How the images of a list are found, and how many are decoded at a time."""
-    from radtransfer.config.load import load_config
-    from radtransfer.process import usable_cores
-
-    config = load_config(options=given_settings(given, LIST_OPTIONS))
-    return config.data, usable_cores() if config.system.workers == "auto" else config.system.workers

@@ -1,6 +1,4 @@
-"""TensorFlow imported without its banner, and Ctrl-C and SIGTERM heard while it computes.
-
-Everything that the commands print goes through `show`, `show_json`, `show_file` or `draw`; the progress too.
+"""What the commands print (`show`, `show_json`, `show_file`, `draw`, progress), interrupts, and TensorFlow's banner.
 
 Names of files, classes and columns may hold anything. Nothing in them reaches the terminal that would steer it.
 """
@@ -25,10 +23,6 @@ import click
 from radtransfer.files import json_text, printable, printable_lines
 from radtransfer.process import Progress, before_hard_end, end_after_signals, import_keras
 
-_AGAIN = 0.05
-"""Seconds after which an interrupt that was lost is given once more."""
-
-
 _GRACE = 1.0
 """Seconds after which a process that was interrupted is ended wherever it is."""
 
@@ -44,8 +38,21 @@ def heed_interrupts(leave: Callable[[], None] = lambda: None) -> None:
         leave()
         os.write(2, b"Error: Interrupted.\n")
 
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.unraisablehook = _heed
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def give_again() -> None:
+        time.sleep(0.05)
+        _thread.interrupt_main(signal.SIGTERM)
+
+    def heed(unraisable) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            threading.Thread(target=give_again, daemon=True).start()
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.unraisablehook = heed
     end_after_signals(_GRACE, last=last)
 
 
@@ -69,22 +76,6 @@ def interrupts_later() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _heed(unraisable) -> None:
-    if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        threading.Thread(target=_give_again, daemon=True).start()
-    else:
-        sys.__unraisablehook__(unraisable)
-
-
-def _give_again() -> None:
-    time.sleep(_AGAIN)
-    _thread.interrupt_main(signal.SIGTERM)
-
-
 def import_tensorflow(*, compute: bool = True) -> None:
     """Import TensorFlow and Keras; what they print to stderr is shown only if they fail.
 
@@ -98,11 +89,7 @@ def import_tensorflow(*, compute: bool = True) -> None:
         return
     sys.stderr.flush()
     shown = os.dup(2)
-    with (
-        interrupts_later(),
-        before_hard_end(lambda: os.dup2(shown, 2)),
-        tempfile.TemporaryFile() as hidden,
-    ):
+    with interrupts_later(), before_hard_end(lambda: os.dup2(shown, 2)), tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
             import_keras()
@@ -142,7 +129,6 @@ def show(*lines: str, err: bool = False) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print `value` as JSON."""
     click.echo(json_text(value, indent=2))
 
 
@@ -208,18 +194,16 @@ class TerminalProgress(Progress):
     def __init__(self) -> None:
         self._bar_shown = False
         self._drawn_at = 0.0
-        self._started = time.monotonic()
 
     def plan(self, rows: Mapping[str, str]) -> None:
         for title, text in rows.items():
-            self._titled(painted(f"{title:<10}", bold=True), text)
-        self._started = time.monotonic()
+            self._titled(title, text, bold=True)
 
     def note(self, text: str) -> None:
-        self._titled(painted(f"{'note':<10}", fg="yellow"), text)
+        self._titled("note", text, fg="yellow")
 
     def warning(self, text: str) -> None:
-        self._titled(painted(f"{'warning':<10}", fg="yellow", bold=True), text)
+        self._titled("warning", text, fg="yellow", bold=True)
 
     def count(self, what: str, done: int, total: int) -> None:
         if not sys.stderr.isatty() or (done < total and time.monotonic() - self._drawn_at < 0.1):
@@ -239,10 +223,8 @@ class TerminalProgress(Progress):
         )
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
-        auc = number(metrics["auc"])
-        self._line(
-            f"fold {fold}/{folds}  test AUC {auc} on {metrics['n_images']} images, best epoch {metrics['best_epoch']}"
-        )
+        images, epoch = metrics["n_images"], metrics["best_epoch"]
+        self._line(f"fold {fold}/{folds}  test AUC {number(metrics['auc'])} on {images} images, best epoch {epoch}")
 
     def clear(self) -> None:
         """Take the bar away, before a result is printed."""
@@ -251,9 +233,9 @@ class TerminalProgress(Progress):
             draw("\r")
             self._bar_shown = False
 
-    def _titled(self, title: Painted, text: str) -> None:
+    def _titled(self, title: str, text: str, **style: Any) -> None:
         first, *more = text.split("\n")
-        self._line(title, first)
+        self._line(painted(f"{title:<10}", **style), first)
         show(*(f"{'':<10}{another}" for another in more), err=True)
 
     def _line(self, *parts: str) -> None:

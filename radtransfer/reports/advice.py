@@ -17,10 +17,10 @@ from pathlib import Path
 from radtransfer.data.splits import LEAK
 from radtransfer.pretrained.source import weights_cards
 from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary, StepDifference, groups_of
-from radtransfer.reports.collect import Arm, ArmRun
+from radtransfer.reports.collect import Arm
 from radtransfer.reports.page import Point, say
 from radtransfer.reports.statistics import more_trainings, verdict
-from radtransfer.reports.subject import NETWORK, SETTINGS, started_from
+from radtransfer.reports.subject import NETWORK, SETTINGS, but_start, started_from
 
 HIGH_SIMILARITY = 0.8
 """Mean similarity of the layers to their start from which a network is said to have stayed like it."""
@@ -112,9 +112,15 @@ def which_arm(found: ArmResults) -> Iterator[Point]:
 def sooner(found: ArmResults) -> Iterator[Point]:
     """The start that gets to the threshold first, among arms that differ in nothing else."""
     for arms in start_groups(found):
-        first = _first(arms, found)
-        if first is None:
+        # The arm that needs the fewest steps on average against most of the others.
+        ahead: dict[ArmSummary, tuple[int, float]] = {}
+        for arm in arms:
+            against = [d for other in arms if other != arm and (d := found.step_difference(arm.name, other.name))]
+            if against:
+                ahead[arm] = sum(d.mean < 0 for d in against), -sum(d.mean for d in against) / len(against)
+        if not ahead:
             continue
+        first = max(ahead, key=ahead.get)
         compared = {
             arm.origin: d for arm in arms if arm != first and (d := found.step_difference(first.name, arm.name))
         }
@@ -146,8 +152,8 @@ def alike_without_gain(found: ArmResults) -> Iterator[Point]:
         if arm.start == "random" or not values or sum(values) / len(values) < HIGH_SIMILARITY:
             continue
         for other in found.scored:
-            alike = all(getattr(arm, key) == getattr(other, key) for key in ("backbone", "depth", *SETTINGS))
-            difference = found.difference(arm.name, other.name) if alike and other.start == "random" else None
+            alike = other.start == "random" and but_start(arm) == but_start(other)
+            difference = found.difference(arm.name, other.name) if alike else None
             if difference is not None and verdict(difference.ci95) != "better":
                 text = say("advice.alike_without_gain", arm, sum(values) / len(values), len(values))
                 yield Point("high similarity, little gain", text, say("advice.difference", difference))
@@ -171,18 +177,9 @@ def one_training(found: ArmResults) -> Iterator[Point]:
         yield Point("one seed", say("advice.one_seed"))
 
 
-RULES: tuple[Callable[[ArmResults], Iterator[Point]], ...] = (
-    other_images,
-    which_start,
-    how_deep,
-    few_trainings,
-    which_size,
-    which_arm,
-    sooner,
-    lost_when_frozen,
-    alike_without_gain,
-    equal_but_different,
-    one_training,
+RULES = (
+    *(other_images, which_start, how_deep, few_trainings, which_size, which_arm),
+    *(sooner, lost_when_frozen, alike_without_gain, equal_but_different, one_training),
 )
 
 
@@ -213,10 +210,13 @@ def one_arm(arm: Arm) -> Iterator[Point]:
             other, weights = "own", f"{run.path}-source"
             words = ["finetune", "pretrain-source", "--data", "SOURCE", "--set", f"model.backbone={backbone}"]
             commands.append(shlex.join(["radtransfer", *words, "--out", weights]))
-    commands.append(_command(run, weights, scheme, place))
-    commands.append(
-        f"{shlex.join(['radtransfer', 'report', *(str(r.path) for r in arm.runs), str(place)])} --out report"
-    )
+    words = ["radtransfer", "finetune", str(run.path / "config.yaml"), "--weights", weights, "--scheme", scheme]
+    for name, value in _RESET.items():
+        if run.settings.get(f"transfer.{name}") or any(key.startswith(f"transfer.{name}.") for key in run.settings):
+            words += ["--set", f"transfer.{name}={value}"]
+    commands.append(shlex.join([*words, "--out", str(place)]))
+    words = ["radtransfer", "report", *(str(run.path) for run in arm.runs), str(place)]
+    commands.append(f"{shlex.join(words)} --out report")
     text = say("advice.one_arm", started_from(arm), other, backbone, len(arm.runs) > 1)
     yield Point("one arm", text, " && ".join(commands))
 
@@ -323,26 +323,6 @@ def _evidence(best: ArmSummary, compared: Mapping[object, ArmDifference | None])
     return "; ".join([say("advice.auc", best), *known])
 
 
-def _nearest_first(
-    compared: Mapping[str, ArmDifference | None],
-) -> list[tuple[str, ArmDifference | None]]:
+def _nearest_first(compared: Mapping[str, ArmDifference | None]) -> list[tuple[str, ArmDifference | None]]:
     """The nearest to the best first, then those that were not compared."""
     return sorted(compared.items(), key=lambda pair: (pair[1] is None, abs(pair[1].value) if pair[1] else 0))
-
-
-def _first(arms: Sequence[ArmSummary], found: ArmResults) -> ArmSummary | None:
-    """The arm that needs the fewest steps on average against most of the others; None where none is compared."""
-    ahead: dict[ArmSummary, tuple[int, float]] = {}
-    for arm in arms:
-        against = [d for other in arms if other != arm and (d := found.step_difference(arm.name, other.name))]
-        if against:
-            ahead[arm] = sum(d.mean < 0 for d in against), -sum(d.mean for d in against) / len(against)
-    return max(ahead, key=ahead.get, default=None)
-
-
-def _command(run: ArmRun, weights: str, scheme: str, place: Path) -> str:
-    words = ["radtransfer", "finetune", str(run.path / "config.yaml"), "--weights", weights, "--scheme", scheme]
-    for name, value in _RESET.items():
-        if run.settings.get(f"transfer.{name}") or any(key.startswith(f"transfer.{name}.") for key in run.settings):
-            words += ["--set", f"transfer.{name}={value}"]
-    return shlex.join([*words, "--out", str(place)])

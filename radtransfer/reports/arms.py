@@ -6,6 +6,7 @@ References:
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from radtransfer.reports.changes import LayerChange
 from radtransfer.reports.collect import Arm, ArmRun, TrainedFold
 from radtransfer.reports.figures import mean_curve
 from radtransfer.reports.statistics import Interval, fold_difference, spread
-from radtransfer.reports.subject import differ_in
+from radtransfer.reports.subject import SETTINGS, but_start, differ_in
 from radtransfer.runs.read import steps_to
 from radtransfer.similarity.compare_predictions import common_predictions, compare_aucs, pooled_auc
 
@@ -33,42 +34,24 @@ Pair = tuple[RunPredictions, RunPredictions]
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """Networks that were trained alike but for chance: runs that differ in their seed, and their folds.
-
-    Attributes:
-        name: Unique.
-        start: What it starts from, such as "imagenet" or "random".
-        depth: What trains, such as "all" or "above stage1".
-        backbone: Of the network, and its width.
-        recipe: Settings of training in which arms of the report differ; empty where there are none.
-        context: The same of all other settings.
-        parameters, trainable: Of the backbone.
-        trainings: Networks trained, each a seed and a fold.
-        seeds: Different seeds.
-        mean, sd: AUC over trainings, sd with ddof 1.
-        pooled: AUC of the out-of-fold predictions taken together, averaged over repeats and seeds.
-        ci95: Its 95 % interval over patients.
-        of_study: Whether its name is that of a study's arm.
-        images: Which of the report's sets of test images it was tested on, from 1.
-        preprocessing: Its input scale, such as "caffe input"; empty where all arms of its backbone have the same.
-    """
+    """Networks that were trained alike but for chance: runs that differ in their seed, and their folds."""
 
     name: str
-    start: str
+    start: str  # as of `Arm`, up to `context`
     depth: str
     backbone: str
     recipe: str = ""
     context: str = ""
-    parameters: int | None = None
+    parameters: int | None = None  # of the backbone, as `trainable`
     trainable: int | None = None
-    trainings: int = 1
-    seeds: int = 1
-    mean: float | None = None
-    sd: float | None = None
-    pooled: float | None = None
-    ci95: Interval | None = None
+    trainings: int = 1  # networks trained, each a seed and a fold
+    seeds: int = 1  # different seeds
+    mean: float | None = None  # AUC over trainings
+    sd: float | None = None  # ddof 1
+    pooled: float | None = None  # AUC of the out-of-fold predictions together, averaged over repeats and seeds
+    ci95: Interval | None = None  # of `pooled`, over patients
     of_study: bool = False
-    images: int = 1
+    images: int = 1  # which of the report's sets of test images it was tested on, from 1
     preprocessing: str = ""
 
     @property
@@ -79,39 +62,26 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class ArmDifference:
-    """Arm A less arm B on the same images and folds.
-
-    Attributes:
-        a, b: Names.
-        value: Difference of the pooled AUCs.
-        ci95: 95 % interval over patients, the trained networks taken as they are.
-        patients: How many; images where patients are not known.
-        unit: What `patients` counts: "patients" or "images".
-        fold_mean, fold_sd, fold_ci95: Of the differences training by training, on the same fold and seed.
-        trainings, better: How many such differences, and in how many A is better.
-        p: Of DeLong's test, where each arm is one run of one question; None otherwise.
-        kappa: Cohen's, of being right or wrong about the same images.
-        kappa_ci95: Its 95 % interval over patients.
-        agreement: Share of images on which both are right or both wrong, and that of independent networks.
-        differ_in: In words, such as "start" or "learning rate".
-    """
+    """Arm A less arm B on the same images and folds."""
 
     a: str
     b: str
-    value: float
-    ci95: Interval | None
-    patients: int
-    unit: str = "patients"
-    fold_mean: float | None = None
+    value: float  # difference of the pooled AUCs
+    ci95: Interval | None  # over patients, the trained networks taken as they are
+    patients: int  # how many; images where patients are not known
+    unit: str = "patients"  # what `patients` counts: "patients" or "images"
+    fold_mean: float | None = None  # of the differences training by training, on the same fold and seed
     fold_sd: float | None = None
     fold_ci95: Interval | None = None
-    trainings: int = 1
-    better: int = 0
-    p: float | None = None
-    kappa: float | None = None
-    kappa_ci95: Interval | None = None
-    agreement: tuple[float, float] | None = None
-    differ_in: tuple[str, ...] = ()
+    trainings: int = 1  # how many such differences
+    better: int = 0  # in how many of them A is better
+    p: float | None = None  # of DeLong's test, where each arm is one run of one question
+    kappa: float | None = None  # Cohen's, of being right or wrong about the same images
+    kappa_ci95: Interval | None = None  # over patients
+    agreement: tuple[float, float] | None = (
+        None  # share of images both right or both wrong, and of independent networks
+    )
+    differ_in: tuple[str, ...] = ()  # in words, such as "start" or "learning rate"
 
     def turned(self) -> "ArmDifference":
         """B less A."""
@@ -133,32 +103,22 @@ class StepDifference:
 
     A training that never gets there counts with the last step at which it was looked at, so that the difference is
     then a bound: the real one is larger.
-
-    Attributes:
-        a, b: Names.
-        mean, sd: Of the differences; `sd` (ddof 1) is None for one training.
-        ci95: 95 % interval of the mean, corrected for shared training images; never narrower than ± the steps between
-            two looks at the AUC; None below two trainings.
-        trainings: Of which at least one of the two gets there.
-        only_a, only_b: Trainings of which one alone gets there.
-        spacing: Steps between two looks.
     """
 
     a: str
     b: str
-    mean: float
-    sd: float | None
-    ci95: Interval | None
-    trainings: int
-    only_a: int = 0
+    mean: float  # of the differences
+    sd: float | None  # ddof 1; None for one training
+    ci95: Interval | None  # corrected for shared training images, never narrower than ± `spacing`; None below two
+    trainings: int  # of which at least one of the two gets there
+    only_a: int = 0  # trainings of which one alone gets there
     only_b: int = 0
-    spacing: int = 0
+    spacing: int = 0  # steps between two looks at the AUC
 
     def turned(self) -> "StepDifference":
         """B less A."""
-        ends = None if self.ci95 is None else (-self.ci95[1], -self.ci95[0])
         sides = {"a": self.b, "b": self.a, "only_a": self.only_b, "only_b": self.only_a}
-        return replace(self, mean=-self.mean, ci95=ends, **sides)
+        return replace(self, mean=-self.mean, ci95=_turned(self.ci95), **sides)
 
 
 _Difference = TypeVar("_Difference", ArmDifference, StepDifference)
@@ -166,21 +126,13 @@ _Difference = TypeVar("_Difference", ArmDifference, StepDifference)
 
 @dataclass(frozen=True)
 class ArmResults:
-    """The whole table.
+    """The whole table."""
 
-    Attributes:
-        arms: In the order given.
-        differences: Of the pairs that were compared.
-        changes: Arm to the layers before and after training, lowest first; empty where it was not compared.
-        steps: Differences in training steps to the threshold.
-        threshold: Test AUC that steps are counted to.
-    """
-
-    arms: Sequence[ArmSummary]
-    differences: Sequence[ArmDifference] = ()
-    changes: Mapping[str, Sequence[LayerChange]] = field(default_factory=dict)
-    steps: Sequence[StepDifference] = ()
-    threshold: float | None = None
+    arms: Sequence[ArmSummary]  # in the order given
+    differences: Sequence[ArmDifference] = ()  # of the pairs that were compared
+    changes: Mapping[str, Sequence[LayerChange]] = field(default_factory=dict)  # by arm, lowest layer first
+    steps: Sequence[StepDifference] = ()  # to the threshold
+    threshold: float | None = None  # test AUC that steps are counted to
 
     def difference(self, a: str, b: str) -> ArmDifference | None:
         """A less B; None where they were not compared."""
@@ -193,7 +145,9 @@ class ArmResults:
     @property
     def scored(self) -> list[ArmSummary]:
         """The arms that have an AUC, best first among those of the same test images: by the pooled, else the mean."""
-        return sorted((arm for arm in self.arms if arm.mean is not None), key=lambda arm: (arm.images, -_score(arm)))
+        scores = {arm.name: arm.mean if arm.pooled is None else arm.pooled for arm in self.arms}
+        known = (arm for arm in self.arms if arm.mean is not None)
+        return sorted(known, key=lambda arm: (arm.images, -scores[arm.name]))
 
     @property
     def image_sets(self) -> int:
@@ -213,8 +167,26 @@ def groups_of(found: ArmResults, alike: Sequence[str], *, by: str) -> Iterator[l
 
 def summarize_arms(arms: Sequence[Arm], predictions: "PredictionShelf") -> list[ArmSummary]:
     """Each arm's row; AUCs that are not defined are None."""
-    images = image_sets(arms, predictions.of)
-    return [_summary(arm, predictions, images[arm.name]) for arm in arms]
+    images, rows = image_sets(arms, predictions.of), []
+    for arm in arms:
+        aucs = [fold.auc for fold in arm.folds if fold.auc is not None]
+        found, plan = spread(aucs), arm.runs[0].record.get("plan", {})
+        pooled, interval = _pooled(arm, predictions)
+        rows.append(
+            ArmSummary(
+                **{name: getattr(arm, name) for name in ("name", "start", "depth", "backbone", *SETTINGS, "of_study")},
+                parameters=plan.get("total_parameters"),
+                trainable=plan.get("trainable_parameters"),
+                trainings=len(aucs),
+                seeds=len({fold.seed for fold in arm.folds}),
+                mean=found.mean,
+                sd=found.sd,
+                pooled=pooled,
+                ci95=interval,
+                images=images[arm.name],
+            )
+        )
+    return rows
 
 
 class PredictionShelf:
@@ -257,26 +229,24 @@ def compare_arms(
     return [difference for difference in found if difference is not None]
 
 
-_PLACE = ("data.source", "data.image_root")
-
-
 def other_files(a: ArmRun, b: ArmRun) -> bool:
     """Whether images of the same name are different files, as two hospitals may both have a "sick/001.png".
 
     The fingerprint of a run's files is also another where fewer of them train; so it only counts where the data
     come from another place.
     """
-    places = [[run.settings.get(name) for name in _PLACE] for run in (a, b)]
+    places = [[run.settings.get(name) for name in ("data.source", "data.image_root")] for run in (a, b)]
     prints = [run.record.get("images_sha256") for run in (a, b)]
     return places[0] != places[1] and None not in prints and prints[0] != prints[1]
 
 
 def image_sets(arms: Sequence[Arm], read: Callable[[ArmRun], RunPredictions | None]) -> dict[str, int]:
     """Arm to the number, from 1, of the set of images that it was tested on; sets of one number overlap."""
-    firsts: list[tuple[ArmRun, frozenset[str] | None]] = []
+    firsts: list[tuple[ArmRun, set[str] | None]] = []
     numbers = {}
     for arm in arms:
-        run, tested = arm.runs[0], _paths(arm, read)
+        run, known = arm.runs[0], [found for run in arm.runs if (found := read(run)) is not None]
+        tested = {path for found in known for path in found.paths} if known else None
         for number, (other, paths) in enumerate(firsts, start=1):
             if not other_files(run, other) and (None in (tested, paths) or tested & paths):
                 numbers[arm.name] = number
@@ -287,20 +257,10 @@ def image_sets(arms: Sequence[Arm], read: Callable[[ArmRun], RunPredictions | No
     return numbers
 
 
-def _paths(arm: Arm, read: Callable[[ArmRun], RunPredictions | None]) -> frozenset[str] | None:
-    """What the arm tested; None where its predictions cannot be read."""
-    known = [found for run in arm.runs if (found := read(run)) is not None]
-    return frozenset(path for found in known for path in found.paths) if known else None
-
-
 def watched_curves(arms: Sequence[Arm]) -> dict[str, list[list[tuple[int, float]]]]:
     """Steps and test AUC of every training that was watched, by arm."""
-    curves = {}
-    for arm in arms:
-        watched = [_looks(fold) for fold in arm.folds]
-        if any(watched):
-            curves[arm.name] = [curve for curve in watched if curve]
-    return curves
+    watched = {arm.name: [curve for fold in arm.folds if (curve := _looks(fold))] for arm in arms}
+    return {name: curves for name, curves in watched.items() if curves}
 
 
 def usual_threshold(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]]) -> float | None:
@@ -324,16 +284,8 @@ def step_rows(arms: Sequence[Arm], threshold: float) -> list[dict[str, Any]]:
 
 def step_differences(arms: Sequence[Arm], threshold: float) -> list[StepDifference]:
     """Of every pair of arms that differ in their start alone, and have a training that gets there."""
-    found = []
-    for place, a in enumerate(arms):
-        for b in arms[place + 1 :]:
-            alike = all(
-                getattr(a, key) == getattr(b, key)
-                for key in ("backbone", "depth", "recipe", "context", "preprocessing")
-            )
-            difference = step_difference(a, b, threshold) if alike and a.start != b.start else None
-            found += [] if difference is None else [difference]
-    return found
+    pairs = [(a, b) for a, b in combinations(arms, 2) if a.start != b.start and but_start(a) == but_start(b)]
+    return [found for a, b in pairs if (found := step_difference(a, b, threshold)) is not None]
 
 
 def step_difference(a: Arm, b: Arm, threshold: float) -> StepDifference | None:
@@ -349,10 +301,10 @@ def step_difference(a: Arm, b: Arm, threshold: float) -> StepDifference | None:
         if reached == [None, None]:
             continue
         for side in (0, 1):
-            last = _looks(pair[side])[-1][0]
-            steps[side][fold.key] = last if reached[side] is None else reached[side]
+            looks = [step for step, _ in _looks(pair[side])]
+            steps[side][fold.key] = looks[-1] if reached[side] is None else reached[side]
             alone[side] += reached[1 - side] is None
-            spacing = max(spacing, _spacing(pair[side]))
+            spacing = max(spacing, int(max(np.diff([0, *looks]))))
     found = fold_difference(*steps)
     if found is None:
         return None
@@ -365,37 +317,6 @@ def step_difference(a: Arm, b: Arm, threshold: float) -> StepDifference | None:
 
 def _looks(fold: TrainedFold) -> list[tuple[int, float]]:
     return [(int(row["step"]), float(row["auc"])) for row in fold.curve if row["split"] == "test" and row["auc"]]
-
-
-def _spacing(fold: TrainedFold) -> int:
-    """The steps between two looks, the first counted from none."""
-    return int(max(np.diff([0, *(step for step, _ in _looks(fold))])))
-
-
-def _summary(arm: Arm, predictions: PredictionShelf, images: int) -> ArmSummary:
-    aucs = [fold.auc for fold in arm.folds if fold.auc is not None]
-    found = spread(aucs)
-    pooled, interval = _pooled(arm, predictions)
-    plan: dict[str, Any] = arm.runs[0].record.get("plan", {})
-    return ArmSummary(
-        name=arm.name,
-        start=arm.start,
-        depth=arm.depth,
-        backbone=arm.backbone,
-        recipe=arm.recipe,
-        context=arm.context,
-        parameters=plan.get("total_parameters"),
-        trainable=plan.get("trainable_parameters"),
-        trainings=len(aucs),
-        seeds=len({fold.seed for fold in arm.folds}),
-        mean=found.mean,
-        sd=found.sd,
-        pooled=pooled,
-        ci95=interval,
-        of_study=arm.of_study,
-        images=images,
-        preprocessing=arm.preprocessing,
-    )
 
 
 def _pooled(arm: Arm, predictions: PredictionShelf) -> tuple[float | None, Interval | None]:
@@ -415,41 +336,41 @@ def _pairs(arms: Sequence[ArmSummary], named: Collection[frozenset[str]]) -> Ite
     """
     scored = [arm for arm in arms if arm.mean is not None]
     best = {arm.images: arm for arm in reversed(ArmResults(arms).scored)}.values()
-    for place, a in enumerate(scored):
-        for b in scored[place + 1 :]:
-            changed = sum(getattr(a, key) != getattr(b, key) for key in _TOLD)
-            few = len(scored) <= MOST_ARMS or changed <= 1
-            if few or a in best or b in best or {a.name, b.name} in named:
-                yield a.name, b.name
+    for a, b in combinations(scored, 2):
+        few = len(scored) <= MOST_ARMS or sum(getattr(a, key) != getattr(b, key) for key in _TOLD) <= 1
+        if few or a in best or b in best or {a.name, b.name} in named:
+            yield a.name, b.name
 
 
 def _difference(a: Arm, b: Arm, predictions: PredictionShelf) -> ArmDifference | None:
     pairs = list(_read_pairs(a, b, predictions))
-    if not pairs:
-        return None
-    compared = compare_aucs(pairs)
-    if compared.difference is None:
+    compared = compare_aucs(pairs) if pairs else None
+    if compared is None or compared.difference is None:
         return None
     folds = fold_difference(*({fold.key: fold.auc for fold in arm.folds if fold.auc is not None} for arm in (a, b)))
-    kappa, kappa_interval, shares = _agreement(pairs)
-    first = pairs[0][0]
-    clusters = {name for pair, _ in pairs for name in pair.clusters}
+    # Whether both are right about an image, over the repeats of each.
+    right = [[np.nanmean(run.right, axis=1) for run in pair] for pair in pairs]
+    right_a, right_b = (np.concatenate([sides[side] for sides in right]) for side in (0, 1))
+    known = ~(np.isnan(right_a) | np.isnan(right_b))
+    right_a, right_b = right_a[known], right_b[known]
+    agreed = agreement(right_a, right_b)
+    clusters = np.concatenate([np.array(one.clusters, object) for one, _ in pairs])
     return ArmDifference(
         a=a.name,
         b=b.name,
         value=compared.difference,
         ci95=compared.ci95,
-        patients=len(clusters),
-        unit="images" if first.patients is None else "patients",
+        patients=len(set(clusters)),
+        unit="images" if pairs[0][0].patients is None else "patients",
         fold_mean=folds and folds.mean,
         fold_sd=folds and folds.sd,
         fold_ci95=folds and folds.ci95,
         trainings=folds.n if folds else 0,
         better=folds.positive if folds else 0,
         p=_delong(pairs),
-        kappa=kappa,
-        kappa_ci95=kappa_interval,
-        agreement=shares,
+        kappa=agreed.kappa,
+        kappa_ci95=None if agreed.kappa is None else kappa_interval(right_a, right_b, clusters[known]),
+        agreement=(agreed.observed, agreed.independent),
         differ_in=differ_in(a, b),
     )
 
@@ -474,17 +395,6 @@ def _delong(pairs: Sequence[Pair]) -> float | None:
     return test and test.p
 
 
-def _agreement(pairs: Sequence[Pair]) -> tuple[float | None, Interval | None, tuple[float, float]]:
-    """Kappa of being right together, its interval over patients, and the shares it comes from."""
-    right = [[np.nanmean(run.right, axis=1) for run in pair] for pair in pairs]
-    a, b = (np.concatenate([sides[side] for sides in right]) for side in (0, 1))
-    known = ~(np.isnan(a) | np.isnan(b))
-    found = agreement(a[known], b[known])
-    patients = np.concatenate([np.array(one.clusters, object) for one, _ in pairs])[known]
-    interval = None if found.kappa is None else kappa_interval(a[known], b[known], patients)
-    return found.kappa, interval, (found.observed, found.independent)
-
-
 def _between(differences: Sequence[_Difference], a: str, b: str) -> _Difference | None:
     for found in differences:
         if (found.a, found.b) == (a, b):
@@ -492,10 +402,6 @@ def _between(differences: Sequence[_Difference], a: str, b: str) -> _Difference 
         if (found.a, found.b) == (b, a):
             return found.turned()
     return None
-
-
-def _score(arm: ArmSummary) -> float:
-    return arm.mean if arm.pooled is None else arm.pooled
 
 
 def _turned(interval: Interval | None) -> Interval | None:

@@ -4,7 +4,7 @@ References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Fig. 2 and 4 (seeds), Table 5 (change of layers).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,7 @@ from radtransfer.errors import RadtransferError, SimilarityError
 from radtransfer.process import Progress
 from radtransfer.reports.collect import Arm, ArmRun
 from radtransfer.reports.statistics import GainPoint, Interval, relative_gain
-from radtransfer.reports.subject import SETTINGS, Subject
+from radtransfer.reports.subject import Subject, but_start
 from radtransfer.runs.read import start_in_words
 
 # These modules import TensorFlow, which a report without --cca does without.
@@ -38,39 +38,24 @@ _Key, _T = TypeVar("_Key"), TypeVar("_T")
 
 @dataclass(frozen=True)
 class LayerChange:
-    """How alike a layer is before and after training.
-
-    Attributes:
-        layer: Which.
-        similarity: CCA, 0–1; None where it is not defined.
-        ci95: 95 % interval over images.
-        chance: What unrelated layers score.
-        dims, rows: Channels and positions that it was computed of; only scores of the same compare.
-        by_training: Similarity of each fold, by what `TrainedFold.key` calls it.
-    """
+    """How alike a layer is before and after training."""
 
     layer: str
-    similarity: float | None
-    ci95: Interval | None = None
-    chance: float | None = None
-    dims: int | None = None
-    rows: int | None = None
-    by_training: Mapping[str, float] = field(default_factory=dict)
+    similarity: float | None  # CCA, 0–1; None where it is not defined
+    ci95: Interval | None = None  # over images
+    chance: float | None = None  # what unrelated layers score
+    dims: int | None = None  # channels that it was computed of; only scores of the same dims and rows compare
+    rows: int | None = None  # positions
+    by_training: Mapping[str, float] = field(default_factory=dict)  # of each fold, by `TrainedFold.key`
 
 
 @dataclass(frozen=True)
 class LayerChanges:
-    """What was compared.
+    """What was compared."""
 
-    Attributes:
-        own: Arm to its layers before and after training, lowest first.
-        pairs: Two sides, ARM or ARM@initial, to their layers.
-        channels: Of which every similarity was computed.
-    """
-
-    own: Mapping[str, Sequence[LayerChange]]
-    pairs: Mapping[tuple[str, str], Sequence[LayerChange]]
-    channels: int = CHANNELS[0]
+    own: Mapping[str, Sequence[LayerChange]]  # arm to its layers before and after training, lowest first
+    pairs: Mapping[tuple[str, str], Sequence[LayerChange]]  # two sides, ARM or ARM@initial, to their layers
+    channels: int = CHANNELS[0]  # of which every similarity was computed
 
 
 def layer_changes(subject: Subject, progress: Progress) -> LayerChanges:
@@ -78,21 +63,21 @@ def layer_changes(subject: Subject, progress: Progress) -> LayerChanges:
     wanted = subject.cca
     if wanted is None:
         wanted = {(f"{arm.name}@initial", arm.name): [(run, run) for run in arm.runs] for arm in subject.arms}
+    own_arm = {sides: _own_arm(sides) for sides in wanted}
 
     def compare(sides: tuple[str, str], settings: "ComparisonSettings") -> tuple[list[LayerChange], list[str], bool]:
         return _compare_sides(sides, wanted[sides][:MOST_RUNS], settings, progress)
 
     def said(sides: tuple[str, str], failed: bool) -> str:
-        arm = sides[0].partition("@")[0]
-        if _is_own(sides):
-            return f"{arm} is not compared before and after training" if failed else f"{arm} before and after training"
-        return f"{' and '.join(sides)} are not compared" if failed else " and ".join(sides)
+        if own_arm[sides] is None:
+            return f"{' and '.join(sides)}{' are not compared' if failed else ''}"
+        return f"{own_arm[sides]}{' is not compared' if failed else ''} before and after training"
 
     counted = lambda done: progress.count("networks compared", done, len(wanted))  # noqa: E731
     found, channels, notes = _in_enough_channels(list(wanted), compare, said, counted)
     subject.notes.extend(notes)
-    own = {sides[0].partition("@")[0]: changes for sides, changes in found.items() if _is_own(sides)}
-    return LayerChanges(own, {sides: changes for sides, changes in found.items() if not _is_own(sides)}, channels)
+    own = {own_arm[sides]: changes for sides, changes in found.items() if own_arm[sides] is not None}
+    return LayerChanges(own, {sides: items for sides, items in found.items() if own_arm[sides] is None}, channels)
 
 
 def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS[0]) -> "dict[str, Population]":
@@ -100,13 +85,22 @@ def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS
 
     Only arms that start from pretrained weights throughout, have a reference that differs in nothing but that it
     starts at random, and at least two seeds, as it has; each with its first fold. What cannot be compared is noted.
-
-    Args:
-        subject: What the report is about.
-        progress: Hears how far it is.
-        channels: Of a layer that CCA is computed of, to begin with.
+    `channels` of a layer are what CCA is computed of, to begin with.
     """
-    wanted = dict(_starts_by_arm(subject))
+    by_name, wanted = {arm.name: arm for arm in subject.arms}, {}
+    for name, baseline in subject.references.items():
+        arms = by_name[name], by_name[baseline]
+        # What the first fold of each run started from, by its plan.
+        starts = [
+            {
+                f"{run.path}/fold_{run.folds[0].fold}": start_in_words(run.record, "pretrained")
+                for run in arm.runs[:MOST_RUNS]
+            }
+            for arm in arms
+        ]
+        known = [{*each.values()} for each in starts] == [{"pretrained"}, {"random"}]
+        if but_start(arms[0]) == but_start(arms[1]) and known and min(map(len, starts)) > 1:
+            wanted[name] = starts[0] | starts[1]
     if not wanted:
         return {}
     from radtransfer.similarity.population import compare_population
@@ -199,12 +193,8 @@ def _in_enough_channels(
 ) -> tuple[dict[_Key, _T], int, list[str]]:
     """What is found of as many channels as the images allow for in all of `wanted`, how many these are, and notes.
 
-    Args:
-        wanted: What to compare.
-        compare: Gives what it found, what it left out, and whether there were too few images for something.
-        said: What was compared, or is not, in words.
-        counted: Hears the number of each.
-        most: Channels to begin with.
+    `compare` gives what it found, what it left out, and whether there were too few images for something; `said` gives
+    what was compared, or is not, in words.
     """
     from radtransfer.similarity.compare_layers import ComparisonSettings
     from radtransfer.similarity.layer_rows import Sampling
@@ -259,31 +249,12 @@ def _change(keys: Sequence[str], folds: Sequence[int], items: Sequence[Any]) -> 
             half[fold] += (item.ci95[1] - item.ci95[0]) / 2 / len(items)
         error = float(np.sqrt(sum(each**2 for each in half.values())))
         interval = (value - error, value + error)
-    chance = max(
-        (end for item in items for end in (item.null.closed_form, item.null.permuted) if end is not None), default=None
-    )
-    fewest = min(items, key=lambda item: item.rows)
-    return LayerChange(items[0].layer, value, interval, chance, fewest.dims, fewest.rows, by_training=by_training)
+    ends = (end for item in items for end in (item.null.closed_form, item.null.permuted) if end is not None)
+    chance, fewest = max(ends, default=None), min(items, key=lambda item: item.rows)
+    return LayerChange(items[0].layer, value, interval, chance, fewest.dims, fewest.rows, by_training)
 
 
-def _is_own(sides: tuple[str, str]) -> bool:
+def _own_arm(sides: tuple[str, str]) -> str | None:
+    """The arm of which these are the start and the end; None for any other pair."""
     arms, moments = zip(*(side.partition("@")[::2] for side in sides), strict=True)
-    return arms[0] == arms[1] and set(moments) == {"initial", ""}
-
-
-def _starts_by_arm(subject: Subject) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each arm with what its runs and those of its reference started from, by their plans."""
-    by_name = {arm.name: arm for arm in subject.arms}
-    for name, baseline in subject.references.items():
-        arms = by_name[name], by_name[baseline]
-        if any(getattr(arms[0], key) != getattr(arms[1], key) for key in ("backbone", "depth", *SETTINGS)):
-            continue
-        starts = [_first_folds(arm) for arm in arms]
-        if [{*each.values()} for each in starts] == [{"pretrained"}, {"random"}] and min(map(len, starts)) > 1:
-            yield name, starts[0] | starts[1]
-
-
-def _first_folds(arm: Arm) -> dict[str, str]:
-    """The first fold of each run, and what it started from; the weights of an arm are called alike."""
-    runs = arm.runs[:MOST_RUNS]
-    return {f"{run.path}/fold_{run.folds[0].fold}": start_in_words(run.record, "pretrained") for run in runs}
+    return arms[0] if arms[0] == arms[1] and set(moments) == {"initial", ""} else None

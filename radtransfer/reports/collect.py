@@ -26,13 +26,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """One trained network: fold, repeat and seed, test AUC (None where undefined), and the rows of its `curve.csv`."""
+    """One trained network."""
 
     fold: int
     repeat: int
     seed: int
-    auc: float | None
-    curve: Sequence[Mapping[str, str]]
+    auc: float | None  # on the test images; None where undefined
+    curve: Sequence[Mapping[str, str]]  # the rows of its curve.csv
 
     @property
     def key(self) -> str:
@@ -42,23 +42,14 @@ class TrainedFold:
 
 @dataclass(frozen=True, eq=False)
 class ArmRun:
-    """A run folder with a result.
-
-    Attributes:
-        path: The folder.
-        settings: Dotted settings, of its config.yaml; the input scale as it was resolved.
-        record: Its run.json.
-        metrics: Its metrics.json; empty while folds are missing.
-        folds: What is finished.
-        weights: What it starts from, as a study calls it; empty outside of one.
-    """
+    """A run folder with a result."""
 
     path: Path
-    settings: Mapping[str, Any]
-    record: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    folds: Sequence[TrainedFold]
-    weights: str = ""
+    settings: Mapping[str, Any]  # dotted, of its config.yaml; the input scale as it was resolved
+    record: Mapping[str, Any]  # its run.json
+    metrics: Mapping[str, Any]  # its metrics.json; empty while folds are missing
+    folds: Sequence[TrainedFold]  # what is finished
+    weights: str = ""  # what it starts from, as a study calls it; empty outside of one
 
     @property
     def seed(self) -> int:
@@ -72,29 +63,17 @@ class ArmRun:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Runs that were trained alike but for chance, one per seed.
+    """Runs that were trained alike but for chance, one per seed."""
 
-    Attributes:
-        name: Unique in the report.
-        start: What it starts from, such as "imagenet" or "random".
-        depth: What trains, such as "all stages" or "the head alone".
-        backbone: Of the network, and its width.
-        recipe: Settings of training in which arms of the report differ; empty where there are none.
-        context: The same of all other settings.
-        preprocessing: Its input scale, such as "caffe input"; empty where all arms of its backbone have the same.
-        of_study: Whether a study gave the name.
-        runs: One at least.
-    """
-
-    name: str
-    start: str
-    depth: str
-    backbone: str
-    recipe: str = ""
-    context: str = ""
-    runs: Sequence[ArmRun] = ()
-    of_study: bool = False
-    preprocessing: str = ""
+    name: str  # unique in the report
+    start: str  # what it starts from, such as "imagenet" or "random"
+    depth: str  # what trains, such as "all stages" or "the head alone"
+    backbone: str  # and its width
+    recipe: str = ""  # settings of training in which arms of the report differ; empty where there are none
+    context: str = ""  # the same of all other settings
+    runs: Sequence[ArmRun] = ()  # one at least
+    of_study: bool = False  # whether a study gave the name
+    preprocessing: str = ""  # input scale, such as "caffe input"; empty where all arms of its backbone have the same
 
     @property
     def folds(self) -> list[TrainedFold]:
@@ -129,9 +108,12 @@ def read_arm_run(folder: Path, *, weights: str = "") -> ArmRun:
     """
     with reading(folder):
         document, record, trained = read_settings(folder), read_run(folder), []
+        seed = document.get("seed", 0)
         for number, place in finished_folds(folder).items():
-            metrics, curve = read_record(place / "metrics.json"), _curve(place / "curve.csv")
-            seed = document.get("seed", 0)
+            metrics, file = read_record(place / "metrics.json"), place / "curve.csv"
+            curve = read_rows(file) if file.is_file() else []
+            for row in curve:  # an error unless its figures are numbers
+                int(row["step"]), row["split"], float(row["auc"] or "nan")
             trained.append(TrainedFold(number, metrics.get("repeat", 1), seed, metrics.get("auc"), curve))
         whole = folder / "metrics.json"
         metrics = read_record(whole) if whole.is_file() else {}
@@ -143,19 +125,12 @@ def read_arm_run(folder: Path, *, weights: str = "") -> ArmRun:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What `table.json` holds.
+    """What `table.json` holds."""
 
-    Attributes:
-        path: The study's folder.
-        about: Its words: name, title, follows, needs, published, reference, threshold, axes.
-        rows: Of its runs, arms and sources.
-        compare: "cca" and "predictions", each a list of {a, b, runs}.
-    """
-
-    path: Path
-    about: Mapping[str, Any]
-    rows: Sequence[Row]
-    compare: Mapping[str, Sequence[Mapping[str, Any]]]
+    path: Path  # the study's folder
+    about: Mapping[str, Any]  # its words: name, title, follows, needs, published, reference, threshold, axes
+    rows: Sequence[Row]  # of its runs, arms and sources
+    compare: Mapping[str, Sequence[Mapping[str, Any]]]  # "cca" and "predictions", each a list of {a, b, runs}
 
     @property
     def arms(self) -> list[Row]:
@@ -184,11 +159,14 @@ class StudyRecord:
 
     def arm_name(self, row: Row) -> str:
         """The arm, and in brackets its values of the settings that it is run with several values of."""
-        axes = [name for name in self.about.get("axes", ()) if name not in REPEATS]
-        mine = [other["labels"] for other in self.arms if other["arm"] == row["arm"]]
-        varied = [name for name in axes if len({short(labels.get(name)) for labels in mine}) > 1]
-        values = ", ".join(_labelled(name, row["labels"].get(name)) for name in varied)
-        return f"{row['arm']} ({values})" if values else row["arm"]
+        mine, values = [other["labels"] for other in self.arms if other["arm"] == row["arm"]], []
+        for name in self.about.get("axes", ()):
+            if name not in REPEATS and len({short(labels.get(name)) for labels in mine}) > 1:
+                value = row["labels"].get(name)
+                # A word, such as a backbone, stands by itself; a number with what it is of.
+                title = "" if isinstance(value, str) else f"{name.rpartition('.')[2].replace('_', ' ')} "
+                values.append(f"{title}{short(value)}")
+        return f"{row['arm']} ({', '.join(values)})" if values else row["arm"]
 
     def by_name(self) -> dict[str, list[Row]]:
         """The rows of each arm, repeats together, in the order of the table."""
@@ -199,14 +177,15 @@ class StudyRecord:
 
     def pairs(self, kind: str) -> Iterator[tuple[str, str, str, str]]:
         """For each pair of runs to be compared: the arms' names, with @initial where asked, and the runs' keys."""
-        for item in self.compare.get(kind, ()):
-            for keys in item["runs"]:
-                yield (*(self._side(side, key) for side, key in zip((item["a"], item["b"]), keys, strict=True)), *keys)
 
-    def _side(self, side: str, key: str) -> str:
-        arm, at, moment = side.partition("@")
-        row = next(row for row in self.arms if row["run"] == key and row["arm"] == arm)
-        return f"{self.arm_name(row)}{at}{moment}"
+        def side(text: str, key: str) -> str:
+            arm, at, moment = text.partition("@")
+            row = next(row for row in self.arms if row["run"] == key and row["arm"] == arm)
+            return f"{self.arm_name(row)}{at}{moment}"
+
+        for item in self.compare.get(kind, ()):
+            for a, b in item["runs"]:
+                yield side(item["a"], a), side(item["b"], b), a, b
 
 
 def read_study(path: Path) -> StudyRecord | None:
@@ -239,20 +218,6 @@ def short(value: Any, none: str = "none") -> str:
     return none if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _labelled(name: str, value: Any) -> str:
-    """A value by itself where it is a word, such as a backbone; a number with what it is of."""
-    text = short(value)
-    return text if isinstance(value, str) else f"{name.rpartition('.')[2].replace('_', ' ')} {text}"
-
-
-def _curve(file: Path) -> list[dict[str, str]]:
-    """The rows of a curve.csv, whose figures are numbers; none where there is no file."""
-    rows = read_rows(file) if file.is_file() else []
-    for row in rows:
-        int(row["step"]), row["split"], float(row["auc"] or "nan")
-    return rows
-
-
 def _folders(path: Path) -> list[Path]:
     """The run folders that `path` stands for."""
     if (path / "run.json").is_file():
@@ -261,11 +226,11 @@ def _folders(path: Path) -> list[Path]:
     if study is not None:
         return [folder for row in study.arms if ((folder := study.folder(row)) / "run.json").is_file()]
     found = sorted(file.parent for pattern in ("*/run.json", "runs/*/run.json") for file in path.glob(pattern))
-    if not found:
-        raise RunError(
-            f"{path}: expected a run folder, a study, or a folder of runs; there is no run.json in it.{near_path(path)}"
-        )
-    return found
+    if found:
+        return found
+    raise RunError(
+        f"{path}: expected a run folder, a study, or a folder of runs; there is no run.json in it.{near_path(path)}"
+    )
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

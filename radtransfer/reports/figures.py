@@ -1,7 +1,7 @@
 """Figures: each draws plain values and gives a matplotlib `Figure` that could go into a paper; none reads a run.
 
-First what all share: colours that survive grey print and colour blindness, sizes, and saving whole files; then the
-figures of reports, training and augmentation. Those of test results and of layers are modules of their own.
+Here is what all share (colours that survive grayscale print and colour blindness, sizes, saving), and the figures of
+reports, training and augmentation.
 
 References:
     Okabe, Ito 2008, Color Universal Design (the eight colours).
@@ -47,10 +47,7 @@ _STYLE = {
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float = COLUMN, height: float = 2.5
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure of `width` × `height` inches and its axes, row by row.
-
-    Nothing global is touched: no backend, no current figure, no `rcParams` of the caller.
-    """
+    """A figure of `width` × `height` inches and its axes, row by row; nothing global is touched."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -104,11 +101,8 @@ def name_above(
 ) -> None:
     """A legend above the axes, in as many columns as names of that length leave room for.
 
-    Args:
-        figure: Whose legend it is.
-        names: Cut where they are too long.
-        handles: Of the lines; else those of the first axes that have a label.
-        values: To stand behind the names, uncut.
+    The names are cut where they are too long; `values` stand behind them, uncut. Without `handles`, those of the first
+    axes that have a label.
     """
     room = 17 * figure.get_size_inches()[0]  # letters of 7 points
     tails = [""] * len(names) if values is None else [f", {value}" for value in values]
@@ -130,11 +124,12 @@ def save_figure(figure: "Figure", path: Path) -> None:
     import matplotlib
 
     check_figure_path(path)
+    suffix = path.suffix.lower()
     # Without a date the same values give the same bytes.
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(_STYLE), whole_file(path) as part:
-        figure.savefig(part, format=path.suffix.lower()[1:], dpi=200, metadata=metadata)
+        figure.savefig(part, format=suffix[1:], dpi=200, metadata=metadata)
 
 
 def check_figure_path(path: Path) -> None:
@@ -178,11 +173,7 @@ def draw_by_group(
 ) -> "Figure":
     """A row per group; in it a large mark with a bar per arm, mean ± sd (ddof 1), and its values as small marks.
 
-    Args:
-        groups: Down the axis.
-        arms: Name to the values in each group, which may be none.
-        label: Of the axis.
-        reference: Drawn as a line, if given.
+    `arms` is name to the values in each group, which may be none; `reference` is drawn as a line.
     """
     height = 0.9 + len(groups) * (0.13 * len(arms) + 0.12)
     figure, (axes,) = new_figure(width=2 * COLUMN, height=max(height, 1.8))
@@ -221,11 +212,7 @@ def draw_by_stage(
 ) -> "Figure":
     """A figure of merit against the stage that weights are reused through, a line with error bars for each series.
 
-    Args:
-        stages: Along the axis, in order.
-        series: Name to a mean and a standard deviation for each stage; None where there is no result.
-        x: Label of the axis.
-        y: Label of the other one.
+    `series` is name to a mean and a standard deviation for each stage; None where there is no result.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figures 7, 12 and 13.
@@ -257,11 +244,7 @@ Curve = Sequence[tuple[int, float]]
 
 @in_paper_style
 def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float | None = None) -> "Figure":
-    """AUC against training steps, a line for each arm: mean and a band, or bars where there are many arms.
-
-    Args:
-        curves: Name of the arm to the curve of each of its folds.
-        threshold: Drawn across, if given.
+    """AUC against training steps, a line for each arm over its folds: mean and a band, or bars for many arms.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figures 6 to 8 and 15 to 20.
@@ -306,14 +289,9 @@ def draw_forest(
     reference: float | None = None,
     points: Sequence[Sequence[float]] = (),
 ) -> "Figure":
-    """A row per name, from the top: its value with an interval, and the single values behind it.
+    """A row per name (of one line or two), from the top: value, low and high end, NaN where there is none.
 
-    Args:
-        names: Of the rows, each of one line or two.
-        rows: Value, low and high end of each; NaN where there is none.
-        label: Of the axis.
-        reference: Drawn as a line, if given.
-        points: Single values of each row, as small strokes.
+    `points` are the single values behind each row, drawn as small strokes; `reference` is drawn as a line.
     """
     row = 0.28 if not any("\n" in name for name in names) else 0.4
     figure, (axes,) = new_figure(width=2 * COLUMN, height=0.8 + row * len(names))
@@ -348,24 +326,34 @@ def draw_gain(
 ) -> "Figure":
     """Similarity against gain: a row of panels per source, a column per layer, a point per target and fold.
 
-    Args:
-        sources: Titles of the rows.
-        layers: Titles of the columns.
-        points: Of a source and layer.
-        lines: Slope and intercept of a source and layer; None where there is none.
+    `points` and `lines` (slope and intercept; None where there is none) are of a source and layer.
 
     References:
         Juodelyte et al. 2023 (arXiv 2302.08272), similarity against performance gain.
     """
     rows, across = len(sources), len(layers)
     targets = list(dict.fromkeys(target for members in points.values() for target, _, _ in members))
+
+    def mark(number: int, size: float) -> dict:
+        style = line_style(number)
+        # Every other mark is hollow, so that they can be told apart in grayscale.
+        face = "white" if (number + number // len(MARKERS)) % 2 else style["color"]
+        return {"marker": style["marker"], "color": style["color"], "markerfacecolor": face, "markersize": size}
+
     width = max(2 * COLUMN, 1.4 * across)
     figure, axes = new_figure(rows, across, width=width, height=0.7 + 1.6 * rows)
     gains = [gain for members in points.values() for _, _, gain in members]
     room = 0.06 * (max(gains) - min(gains)) or 0.1
     for place, panel in enumerate(axes):
         source, layer = sources[place // across], layers[place % across]
-        _draw_gain(panel, points.get((source, layer), ()), lines.get((source, layer)), targets)
+        members, line = points.get((source, layer), ()), lines.get((source, layer))
+        for number, target in enumerate(targets):
+            mine = np.array([(x, y) for name, x, y in members if name == target]).reshape(-1, 2)
+            panel.plot(mine[:, 0], mine[:, 1], linestyle="", **mark(number, 3.5))
+        panel.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+        if line is not None:
+            ends = np.array([min(x for _, x, _ in members), max(x for _, x, _ in members)])
+            panel.plot(ends, line[0] * ends + line[1], color="black", linewidth=1)
         panel.set_ylim(min(gains) - room, max(gains) + room)
         if place < across:
             panel.set_title(plain(layer))
@@ -376,39 +364,18 @@ def draw_gain(
         if place >= across * (rows - 1):
             panel.set_xlabel("CCA to own start")
     handles = [
-        axes[0].plot([], [], linestyle="", **_mark(number, 4.5), label=plain(target))[0]
+        axes[0].plot([], [], linestyle="", **mark(number, 4.5), label=plain(target))[0]
         for number, target in enumerate(targets)
     ]
     name_above(figure, targets, handles)
     return figure
 
 
-def _draw_gain(axes: "Axes", members: Scatter, line: tuple[float, float] | None, targets: Sequence[str]) -> None:
-    for number, target in enumerate(targets):
-        mine = np.array([(x, y) for name, x, y in members if name == target]).reshape(-1, 2)
-        axes.plot(mine[:, 0], mine[:, 1], linestyle="", **_mark(number, 3.5))
-    axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
-    if line is not None:
-        ends = np.array([min(x for _, x, _ in members), max(x for _, x, _ in members)])
-        axes.plot(ends, line[0] * ends + line[1], color="black", linewidth=1)
-
-
-def _mark(number: int, size: float) -> dict:
-    style = line_style(number)
-    # Every other mark is hollow, so that they can be told apart in grey.
-    face = "white" if (number + number // len(MARKERS)) % 2 else style["color"]
-    return {"marker": style["marker"], "color": style["color"], "markerfacecolor": face, "markersize": size}
-
-
 @in_paper_style
 def draw_loss_by_rate(rates: np.ndarray, losses: np.ndarray, *, steepest: float | None, upper: float) -> "Figure":
     """A point for each step, their running mean, and lines at two rates, all named above the axes.
 
-    Args:
-        rates: Of each step, rising.
-        losses: Of each step.
-        steepest: The rate at which the loss falls most steeply, if there is one.
-        upper: Marked as well: a tenth of the rate with the lowest loss.
+    `steepest` is the rate at which the loss falls most steeply; `upper`, a tenth of the rate with the lowest loss.
     """
     figure, (axes,) = new_figure(width=1.4 * COLUMN, height=2.8)
     axes.plot(rates, losses, ".", color="0.6", markersize=2.5, label="each step")
@@ -437,17 +404,11 @@ LETTERS = 24
 
 @dataclass(frozen=True, eq=False)
 class SheetRow:
-    """One image of the sheet.
+    """One image of the sheet."""
 
-    Attributes:
-        name: File name; shortened in its middle to three lines.
-        label: Its class.
-        pictures: The image as it is, then its variations, each uint8 (height, width, 3), RGB.
-    """
-
-    name: str
-    label: str
-    pictures: tuple[np.ndarray, ...]
+    name: str  # file name; shortened in its middle to three lines
+    label: str  # its class
+    pictures: tuple[np.ndarray, ...]  # the image as it is, then its variations, each uint8 (height, width, 3), RGB
 
 
 @in_paper_style
@@ -456,11 +417,7 @@ def draw_contact_sheet(
 ) -> "Figure":
     """A sheet of pictures: a row per image, as it is and in random variations.
 
-    Args:
-        rows: One or more, with as many pictures each as there are heads.
-        heads: Above the columns.
-        classes: In the order of their colours.
-        title: Above everything.
+    Each row has as many pictures as there are `heads` above the columns; `classes` are in the order of their colours.
     """
     from matplotlib.figure import Figure
 
@@ -474,22 +431,18 @@ def draw_contact_sheet(
     for i, row in enumerate(rows):
         bottom = height - HEAD - step * i - CELL
         color = COLORS[classes.index(row.label) % len(COLORS)] if row.label in classes else "black"
-        _caption(figure, row, color=color, x=(CAPTION - 0.1) / width, y=(bottom + CELL / 2) / height)
+        # The class above the middle of the row, the name below it, both ending beside the pictures.
+        x, y = (CAPTION - 0.1) / width, (bottom + CELL / 2) / height
+        label = shortened_middle(printable(row.label or "no label"), LETTERS)
+        figure.text(x, y, label, ha="right", va="bottom", color=color, fontweight="bold", parse_math=False)
+        name = shortened_middle(printable(row.name), 3 * LETTERS)
+        lines = "\n".join(name[start : start + LETTERS] for start in range(0, len(name), LETTERS))
+        figure.text(x, y - 0.004, lines, ha="right", va="top", fontsize=6, color="0.35", parse_math=False)
         for j, picture in enumerate(row.pictures):
-            box = ((CAPTION + step * j) / width, bottom / height, CELL / width, CELL / height)
-            axes = figure.add_axes(box)
+            axes = figure.add_axes(((CAPTION + step * j) / width, bottom / height, CELL / width, CELL / height))
             axes.imshow(picture, interpolation="antialiased")
             axes.set_axis_off()
     return figure
-
-
-def _caption(figure: "Figure", row: SheetRow, *, color: str, x: float, y: float) -> None:
-    """The class above the middle of the row, the name below it, both ending at `x`."""
-    label = shortened_middle(printable(row.label or "no label"), LETTERS)
-    figure.text(x, y, label, ha="right", va="bottom", color=color, fontweight="bold", parse_math=False)
-    name = shortened_middle(printable(row.name), 3 * LETTERS)
-    lines = "\n".join(name[start : start + LETTERS] for start in range(0, len(name), LETTERS))
-    figure.text(x, y - 0.004, lines, ha="right", va="top", fontsize=6, color="0.35", parse_math=False)
 
 
 def shortened_middle(text: str, letters: int) -> str:

@@ -25,16 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Panel:
-    """One kind of pair in one layer.
-
-    Attributes:
-        pairs: Similarity before and after training in each draw, for each pair of networks.
-        r_squared: Squared correlation over all points; None where it is not defined.
-        ci95: Its 95 % interval.
-    """
+    """One kind of pair in one layer."""
 
     pairs: Sequence[Sequence[tuple[float, float]]]
-    r_squared: float | None
+    """Similarity before and after training in each draw, for each pair of networks."""
+    r_squared: float | None  # squared correlation over all points; None where it is not defined
     ci95: tuple[float, float] | None
 
 
@@ -42,8 +37,7 @@ class Panel:
 def before_after(panels: Mapping[tuple[str, str], Panel]) -> "Figure":
     """A row of panels per kind of pair, a column per layer, each with its own scales; a mark per pair of networks.
 
-    Args:
-        panels: Kind of pair and layer to its points. More layers than five go on in further rows.
+    More layers than five go on in further rows.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 4: the lowest layer, and higher ones beside it.
@@ -54,7 +48,7 @@ def before_after(panels: Mapping[tuple[str, str], Panel]) -> "Figure":
     figure, axes = new_figure(len(lines), across, width=max(COLUMN, 1.45 * across), height=0.3 + 1.65 * len(lines))
     for number, (start, names) in enumerate(lines):
         row = axes[number * across : (number + 1) * across]
-        for place, panel_axes in zip(range(across), row, strict=True):
+        for place, panel_axes in enumerate(row):
             panel = panels.get((start, names[place])) if place < len(names) else None
             if panel is None:
                 panel_axes.set_visible(False)
@@ -85,18 +79,12 @@ def _draw_before_after(axes: "Axes", layer: str, panel: Panel) -> None:
 
 @dataclass(frozen=True)
 class SimilarityCurve:
-    """One line of the figure; every sequence has a value per layer, NaN where there is none.
-
-    Attributes:
-        values: The similarity.
-        low, high: Ends of its 95 % interval, or of another range that is said elsewhere.
-        chance: The most that unrelated layers score.
-    """
+    """One line of the figure; every sequence has a value per layer, NaN where there is none."""
 
     values: Sequence[float]
-    low: Sequence[float]
+    low: Sequence[float]  # end of the 95 % interval, or of another range that is said elsewhere
     high: Sequence[float]
-    chance: Sequence[float]
+    chance: Sequence[float]  # the most that unrelated layers score
 
 
 @in_paper_style
@@ -109,11 +97,8 @@ def similarity_curve(
 ) -> "Figure":
     """A line per name in `curves` over the layers, above a band from the bottom up to what unrelated layers score.
 
-    Args:
-        layers: Along the axis.
-        curves: Of each name.
-        measure: What the values are, along the other axis.
-        chance: The most that unrelated layers score, of all curves together: a value per layer, NaN where unknown.
+    `measure` is what the values are; `chance`, what unrelated layers score of all curves together: a value per layer,
+    NaN where unknown.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 3.
@@ -121,37 +106,27 @@ def similarity_curve(
     figure, (axes,) = new_figure(width=COLUMN if len(layers) <= 12 else 2 * COLUMN)
     values = np.array([[*curve.values, *curve.low, *curve.chance] for curve in curves.values()], float)
     bottom = min(0.0, np.nanmin(values))
+
+    def draw_chance(chance: Sequence[float], color: str, label: str) -> None:
+        if not np.isnan(np.array(chance, float)).all():
+            axes.fill_between(range(len(chance)), bottom, chance, color=color, alpha=0.3, linewidth=0, label=label)
+
     if chance is not None:
-        _draw_chance(axes, bottom, chance, COLORS[-1], "chance")
+        draw_chance(chance, COLORS[-1], "chance")
     single = len(curves) == 1
     for number, (name, curve) in enumerate(curves.items()):
-        color = COLORS[-1] if single else line_style(number)["color"]
-        _draw_chance(axes, bottom, curve.chance, color, "chance" if single else f"chance, {name}")
-        _draw_similarity_curve(axes, number, name, curve)
+        x, style = np.arange(len(curve.values)), line_style(number)
+        draw_chance(curve.chance, COLORS[-1] if single else style["color"], "chance" if single else f"chance, {name}")
+        axes.fill_between(x, curve.low, curve.high, color=style["color"], alpha=0.2, linewidth=0)
+        errors = np.abs(np.array([curve.low, curve.high]) - np.array(curve.values))
+        axes.errorbar(x, curve.values, yerr=np.nan_to_num(errors), capsize=2, elinewidth=0.8, label=name, **style)
     step = -(-len(layers) // 24)
     crowded = len(layers) > 6 or max(map(len, layers)) > 8
     axes.set_xticks(range(0, len(layers), step), layers[::step], rotation=90 if crowded else 0)
     axes.set_ylim(bottom, 1.02)
     axes.set_ylabel(measure)
-    figure.legend(
-        loc="outside upper center",
-        ncols=2 if max(map(len, curves)) < 24 else 1,
-        fontsize=7,
-        frameon=False,
-    )
+    figure.legend(loc="outside upper center", ncols=2 if max(map(len, curves)) < 24 else 1, fontsize=7)
     return figure
-
-
-def _draw_chance(axes: "Axes", bottom: float, chance: Sequence[float], color: str, label: str) -> None:
-    if not np.isnan(np.array(chance, float)).all():
-        axes.fill_between(range(len(chance)), bottom, chance, color=color, alpha=0.3, linewidth=0, label=label)
-
-
-def _draw_similarity_curve(axes: "Axes", number: int, name: str, curve: SimilarityCurve) -> None:
-    x, style = np.arange(len(curve.values)), line_style(number)
-    axes.fill_between(x, curve.low, curve.high, color=style["color"], alpha=0.2, linewidth=0)
-    errors = np.abs(np.array([curve.low, curve.high]) - np.array(curve.values))
-    axes.errorbar(x, curve.values, yerr=np.nan_to_num(errors), capsize=2, elinewidth=0.8, label=name, **style)
 
 
 @in_paper_style
@@ -160,13 +135,8 @@ def similarity_heat_map(
 ) -> "Figure":
     """Every layer of one network against every layer of another; colours run from 0 to 1.
 
-    Args:
-        matrix: float (rows, columns).
-        rows: Layers of the first network, the lowest first; it is drawn at the bottom.
-        columns: Layers of the second.
-        row_title: What the first network is called.
-        column_title: What the second is called.
-        title: Of the colour scale.
+    `matrix` is float (rows, columns); `rows` are layers of the first network, the lowest first, drawn at the bottom;
+    `title` is of the colour scale.
     """
     figure, (axes,) = new_figure(width=COLUMN + 0.5, height=COLUMN)
     image = axes.imshow(matrix, origin="lower", vmin=0, vmax=1, cmap="viridis", aspect="auto")
@@ -194,10 +164,7 @@ Band = Mapping[str, tuple[float, float | None]]
 def draw_layer_panels(layers: Sequence[str], panels: Mapping[str, Mapping[str, Band]], *, label: str) -> "Figure":
     """A panel per set of data, in it a line per pair of networks with bars of one standard deviation.
 
-    Args:
-        layers: Along the axis, lowest first.
-        panels: Title of the panel to name of the line to its values; a layer without a value is left open.
-        label: Of the other axis, shared by all panels.
+    `panels` is title to name of the line to its values; a layer without a value is left open.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Fig. 3; Juodelyte et al. 2023 (arXiv 2302.08272).
@@ -233,16 +200,13 @@ def draw_layer_panels(layers: Sequence[str], panels: Mapping[str, Mapping[str, B
 def layer_change(layers: Sequence[str], kinds: Sequence[str], changes: Sequence[float | None]) -> "Figure":
     """How far the weights of each layer have moved: a point per layer, a line per kind of layer.
 
-    Args:
-        layers: Names, from the lowest.
-        kinds: Of each layer; those of one kind can be compared with each other.
-        changes: Length of the difference over the length before; None where not defined.
+    A change is the length of the difference over the length before; those of one kind can be compared with each other.
     """
     figure, (axes,) = new_figure(width=2 * COLUMN)
     for number, kind in enumerate(dict.fromkeys(kinds)):
         places = [i for i, change in enumerate(changes) if kinds[i] == kind and change is not None]
         axes.plot(places, [changes[i] for i in places], label=kind, **line_style(number))
-    figure.legend(loc="outside upper center", ncols=4, fontsize=7, frameon=False)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=7)
     step = -(-len(layers) // 40)
     axes.set_xticks(range(0, len(layers), step), layers[::step], rotation=90, fontsize=6)
     axes.set_ylim(bottom=0)
@@ -287,84 +251,69 @@ def draw_filters(
     size = f"{kernel.shape[0]}×{kernel.shape[1]}"
     top.set_title(f"{title}: {kernel.shape[3]} filters of {size}, each to its own range")
     for place, (stage, values) in enumerate(weights.items()):
-        _histogram(figure.add_subplot(grid[1, place]), stage, values, (pretrained or {}).get(stage))
+        axes, before = figure.add_subplot(grid[1, place]), (pretrained or {}).get(stage)
+        low, high = np.quantile(values if before is None else np.concatenate([values, before]), (0.001, 0.999))
+        edges = np.linspace(low, high if high > low else low + 1, 80)
+        axes.hist(values, edges, density=True, color=COLORS[5], label="this start")
+        if before is not None:
+            axes.hist(before, edges, density=True, histtype="step", color="black", linewidth=0.8, label="pretrained")
+        axes.set_title(stage)
+        axes.set_xlabel(f"weight, sd {values.std():.3g}")
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(labelsize=6)
+        if before is not None and stage == "stem":
+            axes.legend(fontsize=6, loc="upper right")
     return figure
 
 
 def filter_grid(kernel: np.ndarray, *, columns: int = 16) -> np.ndarray:
     """The filters of a convolution side by side: float (rows, columns, 3), 0–1, white between.
 
-    Each filter is scaled to its own range, over all its channels; a single channel is shown as grey, and of more than
-    three the mean.
+    Each filter is scaled to its own range, over all its channels; of other than three channels, the mean is shown in
+    grayscale.
     """
-    if kernel.shape[2] != 3:
-        kernel = np.repeat(kernel.mean(axis=2, keepdims=True), 3, axis=2)
+    kernel = _in_rgb(kernel)
     low, high = kernel.min(axis=(0, 1, 2)), kernel.max(axis=(0, 1, 2))
     pictures = (kernel - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
-    return _tiles(pictures, columns)
-
-
-def _histogram(axes: "Axes", stage: str, values: np.ndarray, pretrained: np.ndarray | None) -> None:
-    both = values if pretrained is None else np.concatenate([values, pretrained])
-    low, high = np.quantile(both, (0.001, 0.999))
-    edges = np.linspace(low, high if high > low else low + 1, 80)
-    axes.hist(values, edges, density=True, color=COLORS[5], label="this start")
-    if pretrained is not None:
-        axes.hist(pretrained, edges, density=True, histtype="step", color="black", linewidth=0.8, label="pretrained")
-    axes.set_title(stage)
-    axes.set_xlabel(f"weight, sd {values.std():.3g}")
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(labelsize=6)
-    if pretrained is not None and stage == "stem":
-        axes.legend(fontsize=6, loc="upper right")
+    return _tiles(pictures, min(columns, kernel.shape[3]), -(-kernel.shape[3] // columns))
 
 
 @in_paper_style
 def filter_change(a: np.ndarray, b: np.ndarray, *, title_a: str, title_b: str) -> "Figure":
     """Two grids of filters in the same order and a histogram of all weights of both.
 
-    Each filter and its counterpart share one scale, so that one that has faded is seen to have. Grey is 0.
-
-    Args:
-        a: Kernels, float (height, width, channels, filters); three channels are red, green and blue.
-        b: The same of the other network.
-        title_a: What the first is called.
-        title_b: What the second is called.
+    Kernels are float (height, width, channels, filters). Each filter and its counterpart share one scale, so that one
+    that has faded is seen to have. Gray is 0.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 5 and 14.
     """
     figure, axes = new_figure(1, 3, width=2.2 * COLUMN, height=2.6)
-    largest = np.maximum(np.abs(a), np.abs(b)).max(axis=(0, 1, 2))
-    for place, kernels, title in ((axes[0], a, title_a), (axes[1], b, title_b)):
-        place.imshow(_grid(kernels[..., :64], largest[:64]), interpolation="nearest")
-        place.set_axis_off()
-        place.set_title(title, fontsize=8)
+    largest = np.maximum(np.abs(a), np.abs(b)).max(axis=(0, 1, 2))[:64]
     edges = np.linspace(min(a.min(), b.min()), max(a.max(), b.max()) + 1e-12, 60 + 1)
     for number, (kernels, title) in enumerate(((a, title_a), (b, title_b))):
+        images = _in_rgb(0.5 + kernels[..., :64] / (2 * np.where(largest > 0, largest, 1)))
+        side = math.ceil(math.sqrt(images.shape[3]))
+        axes[number].imshow(_tiles(images, side, side), interpolation="nearest")
+        axes[number].set_axis_off()
+        axes[number].set_title(title, fontsize=8)
         style = line_style(number)
         axes[2].stairs(np.histogram(kernels, edges)[0], edges, color=style["color"], ls=style["linestyle"], label=title)
     axes[2].set_xlabel("weight")
     axes[2].set_ylabel("count")
-    axes[2].legend(fontsize=6, frameon=False)
+    axes[2].legend(fontsize=6)
     return figure
 
 
-def _grid(kernels: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """A square of filters as one RGB image, 0–1, with a white line between them."""
-    images = 0.5 + kernels / (2 * np.where(largest > 0, largest, 1))
-    if kernels.shape[2] != 3:
-        images = np.repeat(images.mean(axis=2, keepdims=True), 3, axis=2)
-    side = math.ceil(math.sqrt(kernels.shape[3]))
-    return _tiles(images, side, rows=side)
+def _in_rgb(kernel: np.ndarray) -> np.ndarray:
+    """Of other than three channels the mean, three times."""
+    return kernel if kernel.shape[2] == 3 else np.repeat(kernel.mean(axis=2, keepdims=True), 3, axis=2)
 
 
-def _tiles(pictures: np.ndarray, columns: int, rows: int = 0) -> np.ndarray:
+def _tiles(pictures: np.ndarray, columns: int, rows: int) -> np.ndarray:
     """Pictures (height, width, 3, count) side by side, with a white line between them."""
     height, width, _, number = pictures.shape
-    columns = columns if rows else min(columns, number)
-    rows = rows or math.ceil(number / columns)
     grid = np.ones((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3))
     for i in range(number):
         y, x = i // columns * (height + GAP), i % columns * (width + GAP)

@@ -15,7 +15,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -28,9 +28,9 @@ from radtransfer.runs.folder import write_json, write_rows, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from matplotlib.figure import Figure
 
 _FOLDER = Path(__file__).with_name("templates")
-_ESCAPE: dict[str, Callable[[Any], str]] = {"html": html_text, "md": markdown_text}
 
 
 def render(template: str, **values: Any) -> str:
@@ -49,19 +49,20 @@ def _environment(kind: str) -> "Environment":
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
-    escape = _ESCAPE.get(kind)
-
-    def escaped(value: Any) -> Any:
-        return value if hasattr(value, "__html__") else Markup(escape(value))
+    escape = {"html": html_text, "md": markdown_text}.get(kind)
 
     def read(name: str) -> str:
         text = (_FOLDER / name).read_text(encoding="utf-8")
-        return _one_line(text) if kind == "txt" else text
+        if kind != "txt":
+            return text
+        # A line end beside a tag of Jinja vanishes; any other is a space.
+        text = re.sub(r"\{#.*?#\}", "", text, flags=re.DOTALL)
+        return re.sub(r"\s*\n\s*", " ", re.sub(r"\s*\n\s*(?=\{%)|(?<=%\})\s*\n\s*", "", text))
 
     environment = Environment(
         loader=FunctionLoader(read),
         autoescape=escape is not None,
-        finalize=escaped if escape else None,
+        finalize=(lambda value: value if hasattr(value, "__html__") else Markup(escape(value))) if escape else None,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -74,15 +75,6 @@ def _environment(kind: str) -> "Environment":
     environment.filters |= shown | {"code": lambda text: Markup(markdown_code(text))}
     return environment
 
-
-def _one_line(source: str) -> str:
-    """A line end beside a tag of Jinja vanishes; any other is a space."""
-    source = re.sub(r"\{#.*?#\}", "", source, flags=re.DOTALL)
-    return re.sub(r"\s*\n\s*", " ", re.sub(r"\s*\n\s*(?=\{%)|(?<=%\})\s*\n\s*", "", source))
-
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _OURS = re.compile(r"(figures|tables)/[\w-]+\.(png|svg|csv|md)")
 
@@ -98,59 +90,60 @@ class Point:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, as they are read and as they are computed with.
+    """Rows, one at least, as they are read and as they are computed with.
 
     Attributes:
         name: Of its files.
         caption: What the figures are, of how many, and what an interval covers.
-        columns: Title of each column that is shown, and its text: a key or attribute of a row, or a function of it.
-        rows: One at least.
-        records: The same with every digit, as written to CSV, all with the same keys; None where `rows` are that.
+        columns: Title of each column that is shown; its value, a key or attribute of a row or a function of it; and
+            maybe a function that prints the value, and its further arguments.
+        records: The rows with every digit, as written to CSV, all with the same keys; None where `rows` are that.
         text_columns: How many columns, from the left, hold names rather than figures.
     """
 
     name: str
     caption: str
-    columns: Sequence[tuple[str, str | Callable[[Any], str]]]
+    columns: Sequence[tuple]
     rows: Sequence[Any]
     records: Sequence[Mapping[str, Any]] | None = None
     text_columns: int = 1
 
     @property
     def header(self) -> list[str]:
-        return [title for title, _ in self.columns]
+        return [title for title, *_ in self.columns]
 
     @property
     def cells(self) -> list[list[str]]:
-        return [[_cell(row, text) for _, text in self.columns] for row in self.rows]
+        def cell(row: Any, value: str | Callable[[Any], Any], form: Callable[..., str] = str, *more: Any) -> str:
+            if callable(value):
+                return form(value(row), *more)
+            return form(row[value] if isinstance(row, Mapping) else getattr(row, value), *more)
+
+        return [[cell(row, *text) for _, *text in self.columns] for row in self.rows]
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A figure: name of its files, what it shows for who cannot see it, what is drawn and of how many, the drawing."""
+    """A figure."""
 
-    name: str
-    alt: str
-    caption: str
+    name: str  # of its files
+    alt: str  # what it shows for who cannot see it
+    caption: str  # what is drawn, and of how many
     figure: "Figure"
 
 
 @dataclass(frozen=True)
 class Report:
-    """The page; all of it is plain text.
-
-    Attributes:
-        title: Of the page.
-        subtitle: What it is made from.
-        facts: Name and value of each.
-        sections: Name, title and parts of each; one without parts is left out. A part is a paragraph (one of several
-            lines keeps them), a list of `Point`, a `Table` or a `Picture`.
-    """
+    """The page; all of it is plain text."""
 
     title: str
-    subtitle: str
-    facts: Sequence[tuple[str, str]]
+    subtitle: str  # what it is made from
+    facts: Sequence[tuple[str, str]]  # name and value of each
     sections: Sequence[tuple[str, str, Sequence[Any]]]
+    """Name, title and parts of each; one without parts is left out.
+
+    A part is a paragraph (one of several lines keeps them), a list of `Point`, a `Table` or a `Picture`.
+    """
 
     def of(self, kind: type) -> list[Any]:
         """The parts of a kind."""
@@ -169,18 +162,9 @@ def markdown_table(table: Table) -> str:
 
 
 def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[Path]:
-    """Write the folder; an older report in it is replaced, other files stay.
+    """Write the folder, with `values` in report.json; gives the files, the page first.
 
-    Args:
-        report: What the page says.
-        values: What `report.json` says besides "files".
-        out: The folder, made if needed.
-
-    Returns:
-        The files, the page first.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
+    An older report in it is replaced, other files stay. Errors as of `whole_folder`.
     """
     with whole_folder(out, ("report.html", "report.json", *_earlier(out)), last="report.html") as folder:
         names, images = [], {}
@@ -192,7 +176,7 @@ def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[P
         (folder / "tables").mkdir()
         for table in report.of(Table):
             names += [f"tables/{table.name}.csv", f"tables/{table.name}.md"]
-            records = table.rows if table.records is None else table.records
+            records = table.records or [row if isinstance(row, Mapping) else asdict(row) for row in table.rows]
             rows = ([_csv_value(value) for value in record.values()] for record in records)
             write_rows(folder / names[-2], list(records[0]), rows, for_people=True)
             write_text(folder / names[-1], markdown_table(table))
@@ -204,9 +188,8 @@ def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[P
 def report_time(out: Path) -> str | None:
     """When the report that stands in a folder was made, as "2026-01-31 12:00"; None without one."""
     page = out / "report.html"
-    if not page.is_file():
-        return None
-    return datetime.fromtimestamp(page.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+    made = datetime.fromtimestamp(page.stat().st_mtime) if page.is_file() else None
+    return made and made.strftime("%Y-%m-%d %H:%M")
 
 
 def _csv_value(value: Any) -> Any:
@@ -214,12 +197,6 @@ def _csv_value(value: Any) -> Any:
     if value is None:
         return ""
     return json.dumps(value) if isinstance(value, (list, tuple, dict)) else value
-
-
-def _cell(row: Any, text: str | Callable[[Any], str]) -> str:
-    if callable(text):
-        return text(row)
-    return str(row[text] if isinstance(row, Mapping) else getattr(row, text))
 
 
 def _svg_of_shapes(figure: "Figure") -> bytes:

@@ -38,7 +38,6 @@ UNFROZEN, FROZEN = "freezeFalse", "freezeTrue"
 LAYER = re.compile(r"(conv|block|stem|stage|layer|mixed)[_-]?\d*|conv\d_\w+")
 """Names of columns that are layers."""
 
-_CCA_FILE = re.compile(r"CCA_(.+)\.csv")
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "-"}
 
 Row = dict[str, Any]
@@ -55,22 +54,14 @@ class Auc(NamedTuple):
 
 
 class LayerPair(NamedTuple):
-    """Two networks compared layer by layer, on one fold; `values` leaves out the layers that have none.
+    """Two networks compared layer by layer, on one fold; `values` leaves out the layers that have none."""
 
-    Attributes:
-        target: Of the file.
-        model1, model2: `<target>-<source>-<freeze>` after fine-tuning, `<source>` or `random` before it.
-        fold: Which.
-        stimuli: The images on which they were compared; empty where the file does not say.
-        values: CCA by layer, 0–1.
-    """
-
-    target: str
-    model1: str
+    target: str  # of the file
+    model1: str  # `<target>-<source>-<freeze>` after fine-tuning, `<source>` or `random` before it
     model2: str
     fold: str
-    stimuli: str
-    values: dict[str, float]
+    stimuli: str  # the images on which they were compared; empty where the file does not say
+    values: dict[str, float]  # CCA by layer, 0–1
 
     @property
     def is_own_start(self) -> bool:
@@ -119,7 +110,7 @@ def read_published(folder: Path) -> Published:
         raise DataError(f"Expected a folder with AUC.csv, CCA_<target>.csv or similarity.csv. Received: {folder}.")
     found = Published(folder)
     for path in sorted(folder.iterdir()):
-        target = _CCA_FILE.fullmatch(path.name)
+        target = re.fullmatch(r"CCA_(.+)\.csv", path.name)
         if not path.is_file() or not (target or path.name in ("AUC.csv", "similarity.csv")):
             found.ignored.append(path.name)
             continue
@@ -127,9 +118,11 @@ def read_published(folder: Path) -> Published:
         if target:
             _read_pairs(path, target[1], found)
         elif path.name == "AUC.csv":
-            _read_auc(path, found)
+            names = ("target", "source", "freeze", "fold")
+            found.auc = [Auc(*key, value) for key, value in _read_values(path, names, "AUC", found.notes)]
         else:
-            _read_predictions(path, found)
+            names = ("target", "model1", "model2", "freeze", "fold", "prob")
+            found.predictions = [PredictionPair(*k, v) for k, v in _read_values(path, names, "value", found.notes)]
     if not found.files:
         others = ", ".join(found.ignored[:5]) or "nothing"
         raise DataError(f"{folder}: expected AUC.csv, CCA_<target>.csv or similarity.csv, found {others}.")
@@ -141,7 +134,7 @@ def auc_rows(found: Published) -> list[Row]:
     values: dict[tuple, list[float]] = {}
     for item in found.auc:
         values.setdefault((item.target, item.source, item.freeze), []).append(item.value)
-    rows = [dict(zip(("target", "source", "freeze"), key, strict=True)) | _spread(v) for key, v in values.items()]
+    rows = [dict(zip(("target", "source", "freeze"), key, strict=True)) | vars(spread(v)) for key, v in values.items()]
     targets = found.targets
     return sorted(rows, key=lambda row: targets.index(row["target"]))
 
@@ -167,7 +160,15 @@ def difference_rows(found: Published) -> list[Row]:
 
 def pair_kind(pair: LayerPair) -> tuple[str, str]:
     """What two compared networks are to each other (starts, own start, sources, frozen, random), and a title for it."""
-    (source1, freeze1), (source2, freeze2) = (_parts(model, pair.target) for model in (pair.model1, pair.model2))
+
+    def parts(model: str) -> tuple[str, str]:
+        """Source and freeze of a network's name; freeze is empty for a start."""
+        for freeze in (UNFROZEN, FROZEN):
+            if model.startswith(f"{pair.target}-") and model.endswith(f"-{freeze}"):
+                return model[len(pair.target) + 1 : -len(freeze) - 1], freeze
+        return model, ""
+
+    (source1, freeze1), (source2, freeze2) = parts(pair.model1), parts(pair.model2)
     frozen = ", frozen" if FROZEN in (freeze1, freeze2) else ""
     if not freeze1 and not freeze2:
         return "starts", f"{source1} – {source2}, before"
@@ -185,16 +186,12 @@ def cca_rows(found: Published) -> list[Row]:
     """Mean and sd over folds of every pair and layer."""
     values: dict[tuple, list[float]] = {}
     for pair in found.pairs:
-        kind, title = pair_kind(pair)
         for layer in found.layers:
             if layer in pair.values:
-                key = (pair.target, kind, title, pair.model1, pair.model2, layer)
+                key = (pair.target, *pair_kind(pair), pair.model1, pair.model2, layer)
                 values.setdefault(key, []).append(pair.values[layer])
-    rows = []
-    for (target, kind, title, model1, model2, layer), scores in values.items():
-        names = {"target": target, "kind": kind, "pair": title, "model1": model1, "model2": model2}
-        rows.append(names | {"layer": layer} | _spread(scores))
-    return rows
+    names = ("target", "kind", "pair", "model1", "model2", "layer")
+    return [dict(zip(names, key, strict=True)) | vars(spread(scores)) for key, scores in values.items()]
 
 
 def prediction_rows(found: Published) -> list[Row]:
@@ -209,9 +206,10 @@ def prediction_rows(found: Published) -> list[Row]:
         for name, folds in by_prob.items():
             of_folds = spread(list(folds.values()))
             row |= {f"{name}_mean": of_folds.mean, f"{name}_sd": of_folds.sd}
-        row |= {"excess": None, "excess_ci95": None, "n": 0}
         excess = fold_difference(by_prob["real"], by_prob["rand"])
-        if excess is not None:
+        if excess is None:
+            row |= {"excess": None, "excess_ci95": None, "n": 0}
+        else:
             row |= {"excess": excess.mean, "excess_ci95": _list(excess.ci95), "n": excess.n}
         rows.append(row)
     return rows
@@ -232,8 +230,14 @@ def gain_points(found: Published) -> tuple[dict[tuple[str, str], list[GainPoint]
     """
     aucs = {(i.target, i.source, i.fold): i.value for i in found.auc if i.freeze == UNFROZEN}
     points = {(source, layer): [] for source in gain_sources(found) for layer in found.layers}
-    missing: dict[str, list[str]] = {}
-    for pair in _own_starts(found.pairs):
+    # Fine-tuned networks and their own start: a line per target, source and fold, on the target's own images.
+    chosen: dict[tuple, LayerPair] = {}
+    for pair in found.pairs:
+        key = (pair.target, pair.model2, pair.fold)
+        if pair.is_own_start and pair.model2 != RANDOM and (key not in chosen or pair.stimuli == pair.target):
+            chosen[key] = pair
+    used, missing = list(chosen.values()), {}
+    for pair in used:
         auc, of_random = aucs.get((pair.target, pair.model2, pair.fold)), aucs.get((pair.target, RANDOM, pair.fold))
         if auc is None or not of_random:
             what = "AUC" if auc is None else "AUC of random initialization" + ("" if of_random is None else " above 0")
@@ -242,8 +246,16 @@ def gain_points(found: Published) -> tuple[dict[tuple[str, str], list[GainPoint]
         gain = relative_gain(auc, of_random)
         for layer, similarity in pair.values.items():
             points[pair.model2, layer].append(GainPoint(pair.target, pair.fold, similarity, gain))
-    notes = [f"similarity against gain, {what} {', '.join(folds)}; left out" for what, folds in missing.items()]
-    return points, notes + _unused(found)
+    what = "similarity against gain"
+    notes = [f"{what}, {which} {', '.join(folds)}; left out" for which, folds in missing.items()]
+    for target in sorted({pair.target for pair in found.pairs} - {pair.target for pair in used}):
+        notes.append(f"{what}: CCA_{target}.csv has no {target}-<source>-{UNFROZEN} with its <source>")
+    for pair in found.pairs:
+        if pair.is_own_start and pair.model2 != RANDOM and pair not in used:
+            notes.append(f"{what}, {pair.model1}, {pair.fold}: stimuli {pair.stimuli!r} left out")
+    if found.auc and not found.pairs:
+        notes.append(f"{what}: no CCA_<target>.csv")
+    return points, notes
 
 
 def gain_rows(found: Published) -> tuple[list[Row], list[str]]:
@@ -255,59 +267,12 @@ def gain_rows(found: Published) -> tuple[list[Row], list[str]]:
         if line.reason:
             notes.append(f"similarity against gain, {source}, {layer}: {line.reason}")
         rows.append(
-            {
-                "source": source,
-                "layer": layer,
-                "slope": line.slope,
-                "r": line.r,
-                "ci95": _list(line.ci95),
-                "n": line.n,
-                "r_ci95": _list(line.r_ci95),
-                "intercept": line.intercept,
-                "targets": list(without),
-                "slope_within_targets": within.slope,
-                "ci95_within_targets": _list(within.ci95),
-                "slope_without": without if len(without) > 1 else {},
-            }
+            {"source": source, "layer": layer, "slope": line.slope, "r": line.r, "ci95": _list(line.ci95), "n": line.n}
+            | {"r_ci95": _list(line.r_ci95), "intercept": line.intercept, "targets": list(without)}
+            | {"slope_within_targets": within.slope, "ci95_within_targets": _list(within.ci95)}
+            | {"slope_without": without if len(without) > 1 else {}}
         )
     return rows, notes
-
-
-def _own_starts(pairs: Sequence[LayerPair]) -> list[LayerPair]:
-    """Fine-tuned networks and their own start: a line per target, source and fold, on the target's own images."""
-    chosen: dict[tuple, LayerPair] = {}
-    for pair in pairs:
-        key = (pair.target, pair.model2, pair.fold)
-        if pair.is_own_start and (key not in chosen or pair.stimuli == pair.target):
-            chosen[key] = pair
-    return [pair for pair in chosen.values() if pair.model2 != RANDOM]
-
-
-def _unused(found: Published) -> list[str]:
-    used = _own_starts(found.pairs)
-    notes = [
-        f"similarity against gain: CCA_{target}.csv has no {target}-<source>-{UNFROZEN} with its <source>"
-        for target in sorted({pair.target for pair in found.pairs} - {pair.target for pair in used})
-    ]
-    for pair in found.pairs:
-        if pair.is_own_start and pair.model2 != RANDOM and pair not in used:
-            notes.append(f"similarity against gain, {pair.model1}, {pair.fold}: stimuli {pair.stimuli!r} left out")
-    if found.auc and not found.pairs:
-        notes.append("similarity against gain: no CCA_<target>.csv")
-    return notes
-
-
-def _parts(model: str, target: str) -> tuple[str, str]:
-    """Source and freeze of a network's name; freeze is empty for a start."""
-    for freeze in (UNFROZEN, FROZEN):
-        if model.startswith(f"{target}-") and model.endswith(f"-{freeze}"):
-            return model[len(target) + 1 : -len(freeze) - 1], freeze
-    return model, ""
-
-
-def _spread(values: Sequence[float]) -> Row:
-    found = spread(values)
-    return {"mean": found.mean, "sd": found.sd, "n": found.n}
 
 
 def _list(interval: Interval | None) -> list[float] | None:
@@ -358,25 +323,18 @@ class _Line(NamedTuple):
         return DataError(f"{self.path}, line {self.number}: {what}. Correct the line.")
 
 
-def _read_auc(path: Path, found: Published) -> None:
-    names, seen = ("target", "source", "freeze", "fold"), {}
-    lines, _ = _read_lines(path, (*names, "AUC"), found.notes)
-    for line in lines:
-        key, value = line.names(names), line.share("AUC")
-        if line.is_new(key, value, seen, found.notes):
-            found.auc.append(Auc(*key, value))
-
-
-def _read_predictions(path: Path, found: Published) -> None:
-    names, seen = ("target", "model1", "model2", "freeze", "fold", "prob"), {}
-    lines, _ = _read_lines(path, (*names, "value"), found.notes)
-    for line in lines:
+def _read_values(
+    path: Path, names: Sequence[str], column: str, notes: list[str]
+) -> Iterator[tuple[tuple[str, ...], float]]:
+    """The value in `column` of every line, by its names."""
+    seen: dict = {}
+    for line in _read_lines(path, (*names, column), notes)[0]:
         key = line.names(names)
-        if key[-1] not in ("real", "rand"):
+        if "prob" in names and key[-1] not in ("real", "rand"):
             raise line.error(f"expected 'real' or 'rand' in column 'prob', received {key[-1]!r}")
-        value = line.share("value")
-        if line.is_new(key, value, seen, found.notes):
-            found.predictions.append(PredictionPair(*key, value))
+        value = line.share(column)
+        if line.is_new(key, value, seen, notes):
+            yield key, value
 
 
 def _read_pairs(path: Path, target: str, found: Published) -> None:
@@ -422,16 +380,15 @@ def _read_lines(
         notes.append(f"{path.name}: columns not used: {', '.join(filter(None, unknown))}")
     if not any(text for _, row in rows for text in row):
         notes.append(f"{path.name}: no line below the header")
-    return _checked(path, header, rows), header
 
+    def lines() -> Iterator[_Line]:
+        for number, row in rows:
+            if any(row) and len(row) != len(header):
+                raise DataError(
+                    f"{path}, line {number}: expected {len(header)} fields, as the header has, received {len(row)}. "
+                    "Correct the line."
+                )
+            if any(row):
+                yield _Line(path, number, dict(zip(header, row, strict=True)))
 
-def _checked(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> Iterator[_Line]:
-    for number, row in rows:
-        if not any(row):
-            continue
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}, line {number}: expected {len(header)} fields, as the header has, received {len(row)}. "
-                "Correct the line."
-            )
-        yield _Line(path, number, dict(zip(header, row, strict=True)))
+    return lines(), header

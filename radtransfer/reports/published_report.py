@@ -65,11 +65,22 @@ def report_published(folder: Path, out: Path) -> list[Path]:
         *predictions_alike(predictions),
         *similarity_and_gain(gain),
     ]
+    facts = [("targets", str(len(found.targets)))]
+    if found.auc:
+        facts.append(("sources", ", ".join(dict.fromkeys(item.source for item in found.auc))))
+        facts.append(("folds", str(len({item.fold for item in found.auc}))))
+    if found.layers:
+        facts.append(("layers", ", ".join(found.layers)))
+    read: list[Any] = [say("published.read", found.folder.name, found.files)]
+    if found.ignored:
+        read.append(say("published.ignored", found.ignored))
+    if notes:
+        read.append([Point("left out", note) for note in notes])
     choices = [Point(name, say(f"published.{name}"), say(f"published.{name}_why")) for name in CHOICES]
     report = Report(
         title="Transfer learning, from published results",
         subtitle=say("published.subtitle", found.files),
-        facts=_facts(found),
+        facts=facts,
         sections=[
             ("findings", "In short", [findings] if findings else []),
             ("auc", "AUC", _auc_parts(found, auc, differences)),
@@ -77,21 +88,12 @@ def report_published(folder: Path, out: Path) -> list[Path]:
             ("predictions", "Predictions", _prediction_parts(found, predictions)),
             ("gain", "Similarity against gain", _gain_parts(found, gain)),
             ("choices", "Where the published code's choices matter", [choices]),
-            ("sources", "What was read, and what was left out", _source_parts(found, notes)),
+            ("sources", "What was read, and what was left out", [*read, say("published.freezes", UNFROZEN, FROZEN)]),
         ],
     )
-    values = {
-        "kind": "published",
-        "gain": gain,
-        "auc": auc,
-        "differences": differences,
-        "cca": cca,
-        "predictions": predictions,
-        "findings": [vars(finding) for finding in findings],
-        "read": found.files,
-        "ignored": found.ignored,
-        "notes": notes,
-    }
+    values = {"kind": "published", "gain": gain, "auc": auc, "differences": differences, "cca": cca}
+    values |= {"predictions": predictions, "findings": [vars(finding) for finding in findings]}
+    values |= {"read": found.files, "ignored": found.ignored, "notes": notes}
     return write_report(report, values, out)
 
 
@@ -99,21 +101,24 @@ def sources_compared(differences: Sequence[Row]) -> Iterator[Point]:
     """Which of two pretrained sources is better, over the targets."""
     for (a, b), rows in _by_sources(differences).items():
         if RANDOM not in (a, b):
-            by_verdict = _by_verdict(rows)
-            word = "undecided" if len(by_verdict["undecided"]) == len(rows) else "which start"
+            by_verdict, undecided = _by_verdict(rows)
             text = say("published.sources_compared", a, b, by_verdict)
-            yield Point(word, text, say("published.evidence", f"{a} less {b}", rows))
+            evidence = say("published.evidence", f"{a} less {b}", rows)
+            yield Point("undecided" if undecided else "which start", text, evidence)
 
 
 def pretraining_against_random(differences: Sequence[Row]) -> Iterator[Point]:
     """Whether pretraining helped at all, by source."""
     for (a, b), rows in _by_sources(differences).items():
         if RANDOM in (a, b):
-            source, rows = (a, rows) if b == RANDOM else (b, [_turned(row) for row in rows])
-            by_verdict = _by_verdict(rows)
-            word = "undecided" if len(by_verdict["undecided"]) == len(rows) else "pretraining"
+            source = a if b == RANDOM else b
+            if source == b:
+                ends = [row["ci95"] and [-row["ci95"][1], -row["ci95"][0]] for row in rows]
+                rows = [row | {"mean": -row["mean"], "ci95": ci95} for row, ci95 in zip(rows, ends, strict=True)]
+            by_verdict, undecided = _by_verdict(rows)
+            text = say("published.pretraining", source, by_verdict)
             evidence = say("published.evidence", f"{source} less random", rows)
-            yield Point(word, say("published.pretraining", source, by_verdict), evidence)
+            yield Point("undecided" if undecided else "pretraining", text, evidence)
 
 
 def lost_when_frozen(differences: Sequence[Row]) -> Iterator[Point]:
@@ -174,14 +179,6 @@ def similarity_and_gain(gains: Sequence[Row]) -> Iterator[Point]:
         yield Point("no common rule", text, say("published.slopes", rows, source=True))
 
 
-def _facts(found: Published) -> list[tuple[str, str]]:
-    facts = [("targets", str(len(found.targets)))]
-    if found.auc:
-        facts.append(("sources", ", ".join(dict.fromkeys(item.source for item in found.auc))))
-        facts.append(("folds", str(len({item.fold for item in found.auc}))))
-    return [*facts, ("layers", ", ".join(found.layers))] if found.layers else facts
-
-
 def _auc_parts(found: Published, auc: Sequence[Row], differences: Sequence[Row]) -> list[Any]:
     if not auc:
         return []
@@ -199,21 +196,15 @@ def _auc_parts(found: Published, auc: Sequence[Row], differences: Sequence[Row])
         text = "–" if row is None else mean_sd(row["mean"], row["sd"])
         return f"{text} ({row['n']})" if several and row else text
 
-    columns = [(f"{s}, {f}", lambda target, arm=(s, f): cell(target, arm)) for s, f in arms]
+    columns = [("target", str), *((f"{s}, {f}", str, cell, (s, f)) for s, f in arms)]
     figure = draw_by_group(targets, drawn, label="AUC (mean ± sd over folds)", reference=0.5)
-    caption = say("published.auc_table", auc, several)
     parts: list[Any] = [
         Picture("auc", say("published.auc_alt", list(drawn), targets), say("published.auc_figure", auc), figure),
-        Table("auc", caption, [("target", str), *columns], targets, auc),
+        Table("auc", say("published.auc_table", auc, several), columns, targets, auc),
     ]
-    columns = [
-        ("target", "target"),
-        ("difference", lambda r: f"{r['source_a']}, {r['freeze_a']} − {r['source_b']}, {r['freeze_b']}"),
-        ("mean", lambda row: signed(row["mean"])),
-        ("sd", lambda row: number(row["sd"])),
-        ("95 % interval", lambda row: interval(row["ci95"])),
-        ("better in", lambda row: f"{row['a_better']} of {row['n']}"),
-    ]
+    what = lambda r: f"{r['source_a']}, {r['freeze_a']} − {r['source_b']}, {r['freeze_b']}"  # noqa: E731
+    columns = [("target", "target"), ("difference", what), ("mean", "mean", signed), ("sd", "sd", number)]
+    columns += [("95 % interval", "ci95", interval), ("better in", lambda row: f"{row['a_better']} of {row['n']}")]
     table = Table("auc_differences", say("published.differences_table"), columns, differences, text_columns=2)
     return [*parts, table] if differences else parts
 
@@ -258,10 +249,8 @@ def _prediction_parts(found: Published, rows: Sequence[Row]) -> list[Any]:
         ("networks", lambda row: f"{row['model1']} – {row['model2']}, {row['freeze']}"),
         ("observed", lambda row: mean_sd(row["real_mean"], row["real_sd"])),
         ("expected", lambda row: mean_sd(row["rand_mean"], row["rand_sd"])),
-        ("difference", lambda row: signed(row["excess"])),
-        ("95 % interval", lambda row: interval(row["excess_ci95"])),
-        ("folds", "n"),
     ]
+    columns += [("difference", "excess", signed), ("95 % interval", "excess_ci95", interval), ("folds", "n")]
     alt, caption = say("published.predictions_alt", targets), say("published.predictions_figure", rows)
     table = Table("predictions", say("published.predictions_table", rows), columns, rows, text_columns=2)
     return [Picture("predictions", alt, caption, figure), table]
@@ -279,27 +268,17 @@ def _gain_parts(found: Published, rows: Sequence[Row]) -> list[Any]:
         alt = say("published.gain_alt", shown, found.layers, targets)
         figure = draw_gain(shown, found.layers, points, lines)
         parts.append(Picture("gain", alt, say("published.gain_figure", targets, rows), figure))
-    columns = [
-        ("source", "source"),
-        ("layer", "layer"),
-        ("slope", lambda row: signed(row["slope"], 2)),
-        ("95 % interval", lambda row: interval(row["ci95"], 2)),
-        ("r", lambda row: signed(row["r"], 2)),
-        ("n", "n"),
-        ("within targets", lambda row: signed(row["slope_within_targets"], 2)),
-        ("95 % interval, within", lambda row: interval(row["ci95_within_targets"], 2)),
-        ("one target left out", lambda row: _range(row["slope_without"])),
-    ]
+
+    def reach(slopes: Mapping[str, float | None]) -> str:
+        known = [slope for slope in slopes.values() if slope is not None]
+        return interval((min(known), max(known)), 2) if known else "–"
+
+    columns = [("source", "source"), ("layer", "layer"), ("slope", "slope", signed, 2)]
+    columns += [("95 % interval", "ci95", interval, 2), ("r", "r", signed, 2), ("n", "n")]
+    columns += [("within targets", "slope_within_targets", signed, 2)]
+    columns += [("95 % interval, within", "ci95_within_targets", interval, 2)]
+    columns += [("one target left out", "slope_without", reach)]
     return [*parts, Table("gain", say("published.gain_table"), columns, rows, text_columns=2)]
-
-
-def _source_parts(found: Published, notes: Sequence[str]) -> list[Any]:
-    parts: list[Any] = [say("published.read", found.folder.name, found.files)]
-    if found.ignored:
-        parts.append(say("published.ignored", found.ignored))
-    if notes:
-        parts.append([Point("left out", note) for note in notes])
-    return [*parts, say("published.freezes", UNFROZEN, FROZEN)]
 
 
 def _by_sources(differences: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
@@ -311,18 +290,9 @@ def _by_sources(differences: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return groups
 
 
-def _by_verdict(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _by_verdict(rows: Sequence[Row]) -> tuple[dict[str, list[str]], bool]:
+    """Targets by what their interval says, and whether all are undecided."""
     found: dict[str, list[str]] = {"better": [], "worse": [], "equal": [], "undecided": []}
     for row in rows:
         found[verdict(row["ci95"])].append(row["target"])
-    return found
-
-
-def _turned(row: Row) -> Row:
-    ci95 = None if row["ci95"] is None else [-row["ci95"][1], -row["ci95"][0]]
-    return row | {"mean": -row["mean"], "ci95": ci95}
-
-
-def _range(slopes: Mapping[str, float | None]) -> str:
-    known = [slope for slope in slopes.values() if slope is not None]
-    return interval((min(known), max(known)), 2) if known else "–"
+    return found, len(found["undecided"]) == len(rows)

@@ -60,12 +60,12 @@ def report_runs(
     """
     progress = _Counts(progress or Progress())
     subject = find_subject(paths)
+    arms = subject.arms
     options = [] if threshold is None else ["--threshold", f"{threshold:g}"]
-    runs = [run for arm in subject.arms for run in arm.runs]
-    check_one_question(runs, out, options + ([] if cca else ["--no-cca"]))
+    check_one_question([run for arm in arms for run in arm.runs], out, options + ([] if cca else ["--no-cca"]))
     results = _results(subject, threshold if threshold is not None else subject.threshold, cca, progress)
-    alone = one_arm(subject.arms[0]) if len(subject.arms) == 1 else ()
-    points = [*leak_points(subject.arms), *alone, *advice(results.found)]
+    alone = one_arm(arms[0]) if len(arms) == 1 else ()
+    points = [*leak_points(arms), *alone, *advice(results.found)]
     return write_report(_page(results, points), _values(results, points), out)
 
 
@@ -95,8 +95,7 @@ class _Results:
 
 
 def _results(subject: Subject, threshold: float | None, cca: bool, progress: Progress) -> _Results:
-    arms = subject.arms
-    predictions = PredictionShelf(subject.notes)
+    arms, predictions = subject.arms, PredictionShelf(subject.notes)
     summaries = summarize_arms(arms, predictions)
     images = {arm.name: arm.images for arm in summaries}
     kept = {arm: other for arm, other in subject.references.items() if images[arm] == images[other]}
@@ -122,27 +121,35 @@ def _results(subject: Subject, threshold: float | None, cca: bool, progress: Pro
 
 def _page(results: _Results, points: Sequence[Point]) -> Report:
     found, subject, own = results.found, results.subject, results.changes.own
+    scoring = subject.arms[0].runs[0].scoring
+
+    def of_subject(parts: Sequence[Any]) -> list[Any]:
+        """Figures and tables of AUCs, with what these are of."""
+        if not scoring.subject:
+            return list(parts)
+        for part in parts:
+            if isinstance(part, Picture):
+                set_subject(part.figure.axes[0], scoring.subject)
+        return [replace(part, caption=say("captions.with_subject", part.caption, scoring.subject)) for part in parts]
+
+    words = (("Follows", "follows"), ("Published, to compare with", "published"))
+    published = [f"{title}: {text}" for title, key in words if (text := subject.about.get(key))]
     changes = [
         *sections.own_parts(own),
         *sections.change_difference_parts(change_differences(subject, own)),
         *sections.filter_parts(results.filters),
     ]
-    words = (("Follows", "follows"), ("Published, to compare with", "published"))
-    published = [f"{title}: {text}" for title, key in words if (text := subject.about.get(key))]
-    of = subject.arms[0].runs[0].scoring.subject
-    auc = _of(of, sections.auc_parts(found, subject.arms))
-    differences = _of(of, sections.difference_parts(found, subject.references))
-    convergence = _of(of, sections.convergence_parts(results.curves, results.steps, found.steps))
+    convergence = sections.convergence_parts(results.curves, results.steps, found.steps)
     return Report(
         title=subject.title,
         subtitle=subject.subtitle,
         facts=sections.facts(found, subject, results.counts),
         sections=[
             ("advice", "Advice", [points] if points else []),
-            ("auc", "AUC", [*auc, *published]),
-            ("differences", "Differences", differences),
-            ("convergence", "Convergence", convergence),
-            ("size", "Is a small network enough?", _of(of, sections.size_parts(found))),
+            ("auc", "AUC", [*of_subject(sections.auc_parts(found, subject.arms)), *published]),
+            ("differences", "Differences", of_subject(sections.difference_parts(found, subject.references))),
+            ("convergence", "Convergence", of_subject(convergence)),
+            ("size", "Is a small network enough?", of_subject(sections.size_parts(found))),
             ("sources", "Source-task performance", sections.source_table(sections.source_rows(subject, found))),
             ("cca", "What did training change?", changes),
             ("pairs", "Similarity between models", sections.pair_parts(results.changes.pairs)),
@@ -154,25 +161,15 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
     )
 
 
-def _of(subject: str, parts: Sequence[Any]) -> list[Any]:
-    """Figures and tables of AUCs, with what these are of, as `Scoring.subject` says it."""
-    if not subject:
-        return list(parts)
-    for part in parts:
-        if isinstance(part, Picture):
-            set_subject(part.figure.axes[0], subject)
-    captions = [say("captions.with_subject", part.caption, subject) for part in parts]
-    return [replace(part, caption=caption) for part, caption in zip(parts, captions, strict=True)]
-
-
 def _values(results: _Results, points: Sequence[Point]) -> dict[str, Any]:
     """What `report.json` holds; what is not defined is null."""
     found, subject, own = results.found, results.subject, results.changes.own
+    scoring, pairs = subject.arms[0].runs[0].scoring, results.changes.pairs
     return {
         "kind": "study" if subject.about else "runs",
         "study": dict(subject.about) or None,
-        "question": question(subject.arms[0].runs[0].scoring),
-        "positive_class": subject.arms[0].runs[0].scoring.positive_class,
+        "question": question(scoring),
+        "positive_class": scoring.positive_class,
         "data": list(results.counts),
         "advice": [asdict(point) for point in points],
         "auc": [asdict(arm) for arm in found.arms],
@@ -182,12 +179,10 @@ def _values(results: _Results, points: Sequence[Point]) -> dict[str, Any]:
         "sources": sections.source_rows(subject, found),
         "cca": [{"arm": name} | asdict(c) for name, items in own.items() for c in items],
         "cca_difference": change_differences(subject, own),
-        "cca_pairs": [{"a": a, "b": b} | asdict(c) for (a, b), items in results.changes.pairs.items() for c in items],
+        "cca_pairs": [{"a": a, "b": b} | asdict(c) for (a, b), items in pairs.items() for c in items],
         "seed_pairs": sections.seed_rows(results.seeds),
         "gain": sections.gain_rows(results.gains),
-        "runs": [
-            {"arm": arm.name, "path": str(run.path), "seed": run.seed} for arm in subject.arms for run in arm.runs
-        ],
+        "runs": [{"arm": a.name, "path": str(run.path), "seed": run.seed} for a in subject.arms for run in a.runs],
         "unfinished": list(subject.unfinished),
         "notes": list(subject.notes),
     }

@@ -19,6 +19,7 @@ from radtransfer.reports.figures import (
 from radtransfer.reports.statistics import plain_interval
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Line = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float], float, float]
@@ -27,15 +28,11 @@ Line = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float],
 
 @in_paper_style
 def draw_precision_recall(curves: Mapping[str, Line], grid: Sequence[float], *, subject: str = "") -> "Figure":
-    """A line and a band for each curve.
+    """A line and a band for each curve; the bands are known at the recalls of `grid`.
 
-    Args:
-        curves: Name to curve.
-        grid: Where the bands are known, recalls.
-        subject: What the curves are of, such as "positive class sick"; stands above.
+    `subject` is what the curves are of, such as "positive class sick"; it stands above.
     """
-    figure, (axes,) = new_figure(width=COLUMN, height=COLUMN + 0.12 * len(curves))
-    set_subject(axes, subject)
+    figure, axes = _square(len(curves), subject, "recall (sensitivity)", "precision (band: 95 %)")
     handles = []
     for number, (x, y, low, high, _, prevalence) in enumerate(curves.values()):
         style = line_style(number)
@@ -43,9 +40,6 @@ def draw_precision_recall(curves: Mapping[str, Line], grid: Sequence[float], *, 
         if len(low):
             axes.fill_between(grid, low, high, color=style["color"], alpha=0.15, linewidth=0)
         axes.axhline(prevalence, color=style["color"], linewidth=0.8, linestyle=":")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.set_xlabel("recall (sensitivity)")
-    axes.set_ylabel("precision (band: 95 %)")
     name_above(figure, list(curves), handles, [f"AP {line[4]:.3f}" for line in curves.values()])
     return figure
 
@@ -62,16 +56,11 @@ def draw_roc(
     points: Mapping[str, tuple[float, float]] | None = None,
     subject: str = "",
 ) -> "Figure":
-    """A line and a band for each curve.
+    """A line and a band for each curve; the bands are known at the false-positive rates of `grid`.
 
-    Args:
-        curves: Name to curve.
-        grid: Where the bands are known, false-positive rates.
-        points: Name to the false-positive rate and sensitivity of its operating point.
-        subject: What the curves are of, such as "positive class sick"; stands above.
+    `points` is name to the false-positive rate and sensitivity of its operating point; `subject` stands above.
     """
-    figure, (axes,) = new_figure(width=COLUMN, height=COLUMN + 0.12 * len(curves))
-    set_subject(axes, subject)
+    figure, axes = _square(len(curves), subject, "1 - specificity", "sensitivity (band: 95 %)")
     handles = []
     for number, (name, (x, y, low, high, *_)) in enumerate(curves.items()):
         style = line_style(number)
@@ -81,12 +70,17 @@ def draw_roc(
         if points and name in points:
             axes.plot(*points[name], marker="o", markersize=6, color=style["color"], markeredgecolor=COLORS[6])
     axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.set_xlabel("1 - specificity")
-    axes.set_ylabel("sensitivity (band: 95 %)")
     areas = [f"AUC {area:.3f}" + (f" ({plain_interval(ends)})" if ends else "") for *_, area, ends in curves.values()]
     name_above(figure, list(curves), handles, areas)
     return figure
+
+
+def _square(curves: int, subject: str, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
+    """A figure with room for so many names above the unit square."""
+    figure, (axes,) = new_figure(width=COLUMN, height=COLUMN + 0.12 * curves)
+    set_subject(axes, subject)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel=xlabel, ylabel=ylabel)
+    return figure, axes
 
 
 class Bins(NamedTuple):
@@ -115,12 +109,7 @@ def draw_reliability(
 ) -> "Figure":
     """Frequencies with their intervals against confidences above, counts as bars below; each diagram in a colour.
 
-    Args:
-        diagrams: Name to bins.
-        confidence: What the confidences are.
-        frequency: What is frequent.
-        unit: What is counted.
-        subject: What they are of, such as "positive class sick"; stands above.
+    `confidence`, `frequency` and `unit` name the axes; `subject` stands above.
     """
     figure, (above, below) = new_figure(2, 1, width=COLUMN, height=1.4 * COLUMN + 0.12 * len(diagrams))
     set_subject(above, subject)
@@ -152,10 +141,7 @@ def draw_confusion(
 ) -> "Figure":
     """A matrix per table: a row per true class, numbers of images and their share of the row, in percent and as shade.
 
-    Args:
-        tables: Title ("" for none) to counts, a row per true class.
-        names: Title to the names of its classes.
-        decided: How the classes were decided, to stand above behind "predicted".
+    `tables` and `names` are title ("" for none) to counts and to class names; `decided` says how classes were chosen.
     """
     from matplotlib.ticker import PercentFormatter
 

@@ -7,14 +7,13 @@ References:
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radtransfer.evaluation.metrics import METRICS, stored_metrics
 from radtransfer.reports.arms import ArmDifference, ArmResults, StepDifference
 from radtransfer.reports.changes import LayerChange
-from radtransfer.reports.collect import Arm, ArmRun, Row
+from radtransfer.reports.collect import Arm, Row
 from radtransfer.reports.figures import draw_auc_by_size, draw_convergence, draw_forest, draw_gain
 from radtransfer.reports.layer_figures import SimilarityCurve, filter_change, similarity_curve
 from radtransfer.reports.page import Picture, Point, Table, say
@@ -65,13 +64,9 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
     if any(arm.name != what_it_is(arm) for arm in order):
         columns.append(("what it is", what_it_is))
     names = len(columns)
-    columns += [
-        ("AUC, mean ± sd", lambda arm: mean_sd(arm.mean, arm.sd)),
-        ("trainings", "trainings"),
-        ("pooled", lambda arm: number(arm.pooled)),
-        ("95 % interval", lambda arm: plain_interval(arm.ci95)),
-    ]
-    return [*parts, Table("auc", say("captions.auc_table"), columns, order, list(map(asdict, order)), names)]
+    columns += [("AUC, mean ± sd", lambda arm: mean_sd(arm.mean, arm.sd)), ("trainings", "trainings")]
+    columns += [("pooled", "pooled", number), ("95 % interval", "ci95", plain_interval)]
+    return [*parts, Table("auc", say("captions.auc_table"), columns, order, text_columns=names)]
 
 
 def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[Any]:
@@ -80,14 +75,12 @@ def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[A
         return []
     scored = [arm.name for arm in found.scored]
     pairs = [(name, references[name]) for name in scored if name in references]
-    if pairs:
-        known = [difference for a, b in pairs if (difference := found.difference(a, b)) is not None]
-        what = say("captions.of_reference", sorted({difference.b for difference in known}))
-    else:
-        known = [d for name in scored[1:] if (d := found.difference(scored[0], name)) is not None]
-        what = say("captions.of_best", scored[0])
+    of_best = [] if pairs else [(scored[0], name) for name in scored[1:]]
+    known = [d for a, b in pairs or of_best if (d := found.difference(a, b)) is not None]
     parts: list[Any] = []
     if known:
+        best, others = say("captions.of_best", scored[0]), sorted({difference.b for difference in known})
+        what = say("captions.of_reference", others) if pairs else best
         labels = [f"{d.a} − {d.b}" if len(d.a) + len(d.b) <= ONE_LINE else f"{d.a}\n− {d.b}" for d in known]
         rows = [_ends(difference.value, difference.ci95) for difference in known]
         figure = draw_forest(labels, rows, label="difference in AUC", reference=0.0)
@@ -96,18 +89,16 @@ def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[A
     place = {name: number for number, name in enumerate(scored)}
     rows = [d if place[d.a] < place[d.b] else d.turned() for d in found.differences]
     rows.sort(key=lambda difference: (place[difference.a], place[difference.b]))
-    columns = [
-        ("A", "a"),
-        ("B", "b"),
-        ("A − B", lambda d: signed(d.value)),
-        ("95 % interval", lambda d: interval(d.ci95)),
-        ("by training", _by_training),
-        ("95 % interval", lambda d: interval(d.fold_ci95)),
-        ("A better", lambda d: f"{d.better} of {d.trainings}"),
-        ("p", lambda d: "–" if d.p is None else f"{d.p:.2g}"),
-    ]
+
+    def by_training(d: ArmDifference) -> str:
+        return signed(d.fold_mean) if d.fold_sd is None else f"{signed(d.fold_mean)} ± {number(d.fold_sd)}"
+
+    columns = [("A", "a"), ("B", "b"), ("A − B", "value", signed), ("95 % interval", "ci95", interval)]
+    columns += [("by training", by_training), ("95 % interval", "fold_ci95", interval)]
+    columns += [("A better", lambda d: f"{d.better} of {d.trainings}")]
+    columns += [("p", lambda d: "–" if d.p is None else f"{d.p:.2g}")]
     caption = say("captions.differences_table", sorted({f"{d.patients:,} {d.unit}" for d in found.differences}))
-    return [*parts, Table("differences", caption, columns, rows, list(map(asdict, rows)), 2)]
+    return [*parts, Table("differences", caption, columns, rows, text_columns=2)]
 
 
 def agreement_parts(found: ArmResults, named: Collection[frozenset[str]] | None) -> list[Any]:
@@ -118,14 +109,8 @@ def agreement_parts(found: ArmResults, named: Collection[frozenset[str]] | None)
         for d in found.differences
         if d.agreement is not None and (named is None or {d.a, d.b} in named)
     ]
-    columns = [
-        ("A", "a"),
-        ("B", "b"),
-        ("observed", lambda row: number(row["observed"])),
-        ("independent", lambda row: number(row["independent"])),
-        ("kappa", lambda row: number(row["kappa"])),
-        ("95 % interval", lambda row: plain_interval(row["kappa_ci95"])),
-    ]
+    columns = [("A", "a"), ("B", "b"), *((name, name, number) for name in ("observed", "independent", "kappa"))]
+    columns += [("95 % interval", "kappa_ci95", plain_interval)]
     return [Table("predictions", say("captions.agreement_table"), columns, rows, text_columns=2)] if rows else []
 
 
@@ -156,32 +141,20 @@ def convergence_parts(
     if not curves or not rows:
         return []
     threshold = rows[0]["threshold"]
-    trainings = sorted({len(folds) for folds in curves.values()})
-    caption = say("captions.convergence_figure", trainings, threshold)
+    caption = say("captions.convergence_figure", sorted({len(folds) for folds in curves.values()}), threshold)
     figure = draw_convergence(curves, threshold=threshold)
-    columns = [
-        ("arm", "arm"),
-        ("steps", lambda row: mean_sd(row["steps_mean"], row["steps_sd"], 0)),
-        ("reached", lambda row: f"{row['reached']} of {row['watched']}"),
-    ]
+    columns = [("arm", "arm"), ("steps", lambda row: mean_sd(row["steps_mean"], row["steps_sd"], 0))]
+    columns += [("reached", lambda row: f"{row['reached']} of {row['watched']}")]
     parts = [
         Picture("convergence", say("captions.convergence_alt", list(curves)), caption, figure),
         Table("steps", say("captions.steps_table", threshold), columns, rows),
     ]
     if differences:
-        columns = [
-            ("A", "a"),
-            ("B", "b"),
-            ("A − B", lambda d: signed(d.mean, 0)),
-            ("sd", lambda d: number(d.sd, 0)),
-            ("95 % interval", lambda d: interval(d.ci95, 0)),
-            ("trainings", "trainings"),
-            ("A alone", "only_a"),
-            ("B alone", "only_b"),
-        ]
+        columns = [("A", "a"), ("B", "b"), ("A − B", "mean", signed, 0), ("sd", "sd", number, 0)]
+        columns += [("95 % interval", "ci95", interval, 0), ("trainings", "trainings")]
+        columns += [("A alone", "only_a"), ("B alone", "only_b")]
         caption = say("captions.step_differences_table", threshold)
-        records = list(map(asdict, differences))
-        parts.append(Table("step_differences", caption, columns, differences, records, 2))
+        parts.append(Table("step_differences", caption, columns, differences, text_columns=2))
     return parts
 
 
@@ -192,7 +165,10 @@ def source_rows(subject: Subject, found: ArmResults) -> list[dict[str, Any]]:
     rows = []
     for arm in subject.arms:
         target = summaries[arm.name]
-        for key in dict.fromkeys(key for run in arm.runs if (key := _source_of(run, by_key)) is not None):
+        # The source run in whose folder the file of the weights is.
+        files = [file for run in arm.runs if (file := (run.record.get("weights") or {}).get("file"))]
+        keys = [next((part for part in Path(file).parts if part in by_key), None) for file in files]
+        for key in dict.fromkeys(key for key in keys if key is not None):
             source = by_key[key]
             ends = None if source["ci95_low"] is None else (source["ci95_low"], source["ci95_high"])
             rows.append(
@@ -211,10 +187,9 @@ def source_table(rows: Sequence[Row]) -> list[Table]:
         return []
     metrics = [METRICS[name] for name in stored_metrics("studies")]
     known = [m for m in metrics if not m.needs or any(row[f"source_{m.name}"] is not None for row in rows)]
-    columns = [
-        ("source", lambda row: f"{row['source']}, {row['backbone']}"),
-        ("arm", "arm"),
-        *((f"source {m.label}", lambda row, name=m.name: number(row[f"source_{name}"])) for m in known),
+    columns = [("source", lambda row: f"{row['source']}, {row['backbone']}"), ("arm", "arm")]
+    columns += [(f"source {m.label}", f"source_{m.name}", number) for m in known]
+    columns += [
         ("source AUC", lambda row: f"{number(row['source_auc'])} ({plain_interval(row['source_ci95'])})"),
         ("target AUC, mean ± sd", lambda row: mean_sd(row["target_auc"], row["target_sd"])),
         ("pooled", lambda row: f"{number(row['target_pooled'])} ({plain_interval(row['target_ci95'])})"),
@@ -229,19 +204,19 @@ def own_parts(changes: Changes) -> list[Any]:
 
 def pair_parts(changes: Mapping[tuple[str, str], Sequence[LayerChange]]) -> list[Any]:
     """Similarity of every layer of the pairs that a study names; `imagenet@initial` is "imagenet before training"."""
-    named = {" – ".join(map(_side, sides)): items for sides, items in changes.items()}
+
+    def side(name: str) -> str:
+        arm, _, moment = name.partition("@")
+        return f"{arm} before training" if moment == "initial" else arm
+
+    named = {" – ".join(map(side, sides)): items for sides, items in changes.items()}
     return _similarity_parts(named, [{"a": a, "b": b} for a, b in changes], own=False)
 
 
 def change_difference_parts(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     """Similarity to the start, less that of the reference."""
-    columns = [
-        ("arm", "arm"),
-        ("reference", "reference"),
-        ("layer", "layer"),
-        ("difference", lambda row: signed(row["difference"])),
-        ("95 % interval", lambda row: interval(row["ci95"])),
-    ]
+    columns = [("arm", "arm"), ("reference", "reference"), ("layer", "layer"), ("difference", "difference", signed)]
+    columns += [("95 % interval", "ci95", interval)]
     return [Table("cca_difference", say("captions.change_differences_table"), columns, rows, None, 3)] if rows else []
 
 
@@ -270,17 +245,10 @@ def seed_parts(found: "Mapping[str, Population]") -> list[Any]:
         parts.append(Picture(f"seed_pairs_{place}", alt, caption, of_pairs))
         alt, caption = say("captions.seed_training_alt", name), say("captions.seed_training_figure", name)
         parts.append(Picture(f"seed_training_{place}", alt, caption, of_training))
-    columns = [
-        ("arm", "arm"),
-        ("starts", "starts"),
-        ("layer", "layer"),
-        ("before", lambda row: number(row["before"])),
-        ("after", lambda row: mean_sd(row["after"], row["after_sd"])),
-        ("pairs", "pairs"),
-        ("R²", lambda row: number(row["r_squared"], 2)),
-        ("95 % interval", lambda row: plain_interval(row["r_squared_ci95"], 2)),
-        ("points", lambda row: str(row["n_points"] or "–")),
-    ]
+    columns = [("arm", "arm"), ("starts", "starts"), ("layer", "layer"), ("before", "before", number)]
+    columns += [("after", lambda row: mean_sd(row["after"], row["after_sd"])), ("pairs", "pairs")]
+    columns += [("R²", "r_squared", number, 2), ("95 % interval", "r_squared_ci95", plain_interval, 2)]
+    columns += [("points", lambda row: row["n_points"] or "–")]
     table = Table("seed_pairs", say("captions.seed_pairs_table"), columns, seed_rows(found), text_columns=3)
     return [*parts, table] if parts else []
 
@@ -311,18 +279,11 @@ def gain_parts(points: Mapping[tuple[str, str], Sequence[GainPoint]], rows: Sequ
     drawn = {arm for arm, _ in lines}
     if not drawn:
         return []
-    shown = {key: members for key, members in points.items() if key[0] in drawn}
-    arms, layers = (list(dict.fromkeys(key[place] for key in shown)) for place in (0, 1))
-    scatter = {key: [(p.target, p.similarity, p.gain) for p in members] for key, members in shown.items()}
+    scatter = {key: [(p.target, p.similarity, p.gain) for p in points[key]] for key in points if key[0] in drawn}
+    arms, layers = (list(dict.fromkeys(key[place] for key in scatter)) for place in (0, 1))
     figure = draw_gain(arms, layers, scatter, lines)
-    columns = [
-        ("arm", "arm"),
-        ("layer", "layer"),
-        ("slope", lambda row: signed(row["slope"], 2)),
-        ("95 % interval", lambda row: interval(row["ci95"], 2)),
-        ("r", lambda row: signed(row["r"], 2)),
-        ("n", "n"),
-    ]
+    columns = [("arm", "arm"), ("layer", "layer"), ("slope", "slope", signed, 2)]
+    columns += [("95 % interval", "ci95", interval, 2), ("r", "r", signed, 2), ("n", "n")]
     of_drawn = [row for row in rows if row["arm"] in drawn]
     return [
         Picture("gain", say("captions.gain_alt", arms, layers), say("captions.gain_figure"), figure),
@@ -359,7 +320,12 @@ def facts(found: ArmResults, subject: Subject, counts: Sequence[Row]) -> list[tu
     if found.image_sets > 1:
         shown.append(("sets of test images", str(found.image_sets)))
     elif counts:
-        shown += _count_facts(counts)
+        # Each where it is the same of all arms, or from how many to how many.
+        classes, patients = (list(dict.fromkeys(map(text, counts))) for text in (_classes, _patients))
+        names = listed(list(counts[0]["classes"])[:MOST_CLASSES])
+        shown.append(("classes", classes[0] if len(classes) == 1 else names))
+        shown.append(("images", _range([row["images"] for row in counts])))
+        shown += [("patients", patients[0])] if len(patients) == 1 else []
     runs = {run.path for arm in subject.arms for run in arm.runs}
     shown += [("arms", str(len(subject.arms))), ("runs", str(len(runs)))]
     shown.append(("networks trained", str(sum(arm.trainings for arm in found.arms))))
@@ -379,39 +345,23 @@ def provenance_parts(subject: Subject, counts: Sequence[Row]) -> list[Any]:
     if counts:
         sources = {arm.name: str(arm.runs[0].settings.get("data.source")) for arm in subject.arms}
         rows = [
-            {"arm": row["arm"], "data": sources[row["arm"]], "classes": row["classes"], "images": row["images"]}
-            | {"patients": row["patients"]}
+            {"arm": row["arm"], "data": sources[row["arm"]]}
+            | {name: row[name] for name in ("classes", "images", "patients")}
             for row in counts
         ]
-        columns = [
-            ("arm", "arm"),
-            ("data", "data"),
-            ("classes", _classes),
-            ("images", lambda row: count(row["images"])),
-            ("patients", _patients),
-        ]
+        columns = [("arm", "arm"), ("data", "data"), ("classes", _classes), ("images", "images", count)]
+        columns += [("patients", _patients)]
         parts.append(Table("data", say("captions.data_table"), columns, rows, text_columns=3))
     rows = [
         {"arm": arm.name, "run": str(run.path), "seed": run.seed, "folds": [fold.fold for fold in run.folds]}
         for arm in subject.arms
         for run in arm.runs
     ]
-    folds = ("folds", lambda row: ", ".join(map(str, row["folds"])))
-    columns = [("arm", "arm"), ("run", "run"), ("seed", "seed"), folds]
+    columns = [("arm", "arm"), ("run", "run"), ("seed", "seed")]
+    columns += [("folds", lambda row: ", ".join(map(str, row["folds"])))]
     parts.append(Table("runs", say("captions.runs_table"), columns, rows, text_columns=2))
     notes = [Point("left out", f"{note.rstrip('.')}.") for note in subject.notes]
     return [*parts, notes] if notes else parts
-
-
-def _count_facts(counts: Sequence[Row]) -> list[tuple[str, str]]:
-    """Classes, images and patients, each where it is the same of all arms, or from how many to how many."""
-    classes, patients = (list(dict.fromkeys(map(text, counts))) for text in (_classes, _patients))
-    images = sorted({row["images"] for row in counts})
-    return [
-        ("classes", classes[0] if len(classes) == 1 else listed(list(counts[0]["classes"])[:MOST_CLASSES])),
-        ("images", " to ".join(f"{end:,}" for end in dict.fromkeys((images[0], images[-1])))),
-        *([("patients", patients[0])] if len(patients) == 1 else []),
-    ]
 
 
 def _classes(row: Row) -> str:
@@ -426,40 +376,25 @@ def _patients(row: Row) -> str:
 
 
 def _unfinished_table(subject: Subject) -> list[Table]:
-    if not subject.unfinished:
+    rows = subject.unfinished
+    if not rows:
         return []
     records = [
         {"arm": row["arm"], **row["labels"]} | {name: row[name] for name in ("run", "status", "folds", "error")}
-        for row in subject.unfinished
+        for row in rows
     ]
-    columns = [
-        ("arm", "arm"),
-        ("with", lambda row: ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in row["labels"].items())),
-        ("run", "run"),
-        ("state", lambda row: _STATUS[row["status"]]),
-        ("why", lambda row: _first_line(row["error"])),
-        ("folds done", "folds"),
-    ]
-    if not any(row["labels"] for row in subject.unfinished):
-        del columns[1]
-    caption, names = say("captions.unfinished_table"), len(columns) - 1
-    return [Table("unfinished", caption, columns, subject.unfinished, records, names)]
 
+    def labels(row: Row) -> str:
+        return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in row["labels"].items())
 
-def _first_line(error: str | None) -> str:
-    """Of a message; the whole is in the table's file."""
-    line = (error or "–").splitlines()[0]
-    return line if len(line) <= _LONG else f"{line[:_LONG]}…"
+    def why(row: Row) -> str:
+        """The first line of the error; the whole is in the table's file."""
+        line = (row["error"] or "–").splitlines()[0]
+        return line if len(line) <= _LONG else f"{line[:_LONG]}…"
 
-
-def _by_training(d: ArmDifference) -> str:
-    return signed(d.fold_mean) if d.fold_sd is None else f"{signed(d.fold_mean)} ± {number(d.fold_sd)}"
-
-
-def _source_of(run: ArmRun, by_key: Mapping[str, Row]) -> str | None:
-    """The key of the source run whose file the weights are."""
-    file = (run.record.get("weights") or {}).get("file")
-    return next((part for part in Path(file).parts if part in by_key), None) if file else None
+    columns = [("arm", "arm"), *([("with", labels)] if any(row["labels"] for row in rows) else []), ("run", "run")]
+    columns += [("state", lambda row: _STATUS[row["status"]]), ("why", why), ("folds done", "folds")]
+    return [Table("unfinished", say("captions.unfinished_table"), columns, rows, records, len(columns) - 1)]
 
 
 def _similarity_parts(changes: Changes, keys: Sequence[Mapping[str, str]], *, own: bool) -> list[Any]:
@@ -469,42 +404,26 @@ def _similarity_parts(changes: Changes, keys: Sequence[Mapping[str, str]], *, ow
         return []
     name = "cca_before_after" if own else "cca_pairs"
     measure = "similarity (mean CCA),\nbefore and after training" if own else "similarity (mean CCA)"
+    groups: dict[tuple[str, ...], list] = {}
+    for title, items in changes.items():
+        if items:
+            groups.setdefault(tuple(item.layer for item in items), []).append((title, items))
     parts: list[Any] = []
-    for layers, lines in _figures(changes):
-        alt = say("captions.similarity_alt", own, list(lines), layers)
-        figure = _draw_similarity(layers, lines, measure)
-        parts.append(Picture(f"{name}_{len(parts) + 1}", alt, say("captions.similarity_figure", own), figure))
-    columns = [
-        ("arm" if own else "networks", lambda row: row[0]),
-        ("layer", lambda row: row[1].layer),
-        ("similarity", lambda row: number(row[1].similarity)),
-        ("95 % interval", lambda row: plain_interval(row[1].ci95)),
-        ("chance", lambda row: number(row[1].chance)),
-    ]
+    for layers, members in groups.items():
+        for first in range(0, len(members), MOST_LINES):
+            lines = dict(members[first : first + MOST_LINES])
+            alt = say("captions.similarity_alt", own, list(lines), layers)
+            figure = _draw_similarity(layers, lines, measure)
+            parts.append(Picture(f"{name}_{len(parts) + 1}", alt, say("captions.similarity_figure", own), figure))
     fields = ("layer", "similarity", "ci95", "chance", "dims", "rows")
     records = [key | {name: getattr(c, name) for name in fields} | {"n": len(c.by_training)} for _, c, key in rows]
+    shown = [{"title": title} | vars(change) for title, change, _ in rows]
+    columns = [("arm" if own else "networks", "title"), ("layer", "layer"), ("similarity", "similarity", number)]
+    columns += [("95 % interval", "ci95", plain_interval), ("chance", "chance", number)]
     trainings = sorted({record["n"] for record in records})
     channels, positions = (_range([record[name] for record in records]) for name in ("dims", "rows"))
     caption = say("captions.similarity_table", own, trainings, channels, positions)
-    return [*parts, Table(name, caption, columns, rows, records, 2)]
-
-
-def _side(side: str) -> str:
-    arm, _, moment = side.partition("@")
-    return f"{arm} before training" if moment == "initial" else arm
-
-
-def _figures(changes: Changes) -> list[tuple[tuple[str, ...], dict[str, Sequence[LayerChange]]]]:
-    """Layers and lines of each figure."""
-    groups: dict[tuple[str, ...], list] = {}
-    for name, items in changes.items():
-        if items:
-            groups.setdefault(tuple(item.layer for item in items), []).append((name, items))
-    return [
-        (layers, dict(lines[first : first + MOST_LINES]))
-        for layers, lines in groups.items()
-        for first in range(0, len(lines), MOST_LINES)
-    ]
+    return [*parts, Table(name, caption, columns, shown, records, 2)]
 
 
 def _draw_similarity(layers: Sequence[str], lines: Changes, measure: str) -> Any:

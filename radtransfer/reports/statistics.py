@@ -1,17 +1,9 @@
-"""Means over folds, and what the difference of two networks on the same folds is worth.
+"""What a report computes and how it prints it: means over folds, verdicts on differences, and similarity against gain.
 
 References:
     Nadeau and Bengio 2003, Inference for the Generalization Error, Machine Learning 52 (the corrected variance).
-
-What an interval allows to say of a difference, and how many more patients would allow more.
-
-Whether networks that stay like their start gain more from it: a straight line through a point per target and fold.
-
-References:
     Juodelyte, Jiménez-Sánchez and Cheplygina 2023, Revisiting Hidden Representations (arXiv 2302.08272):
     similarity against relative gain.
-
-Figures as a report prints them: a dash where there is none, a real minus sign.
 """
 
 import math
@@ -34,20 +26,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class FoldDifference:
-    """A less B on the folds that both have.
-
-    Attributes:
-        mean, sd: Of the differences; `sd` (ddof 1) is None for one fold.
-        ci95: 95 % interval of the mean, corrected for the training images that folds share; None below two folds.
-        n: Folds.
-        positive: In how many of them A is better.
-    """
+    """A less B on the folds that both have; the interval is corrected for the training images that folds share."""
 
     mean: float
-    sd: float | None
-    ci95: tuple[float, float] | None
-    n: int
-    positive: int
+    sd: float | None  # ddof 1; None for one fold
+    ci95: Interval | None  # of the mean; None below two folds
+    n: int  # folds
+    positive: int  # in how many of them A is better
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -69,9 +54,9 @@ def fold_difference(a: Mapping[str, float], b: Mapping[str, float]) -> FoldDiffe
     n = values.size
     if n == 0:
         return None
-    mean, sd = float(values.mean()), float(values.std(ddof=1)) if n > 1 else None
-    interval = None
-    if sd is not None:
+    mean, sd, interval = float(values.mean()), None, None
+    if n > 1:
+        sd = float(values.std(ddof=1))
         half = float(student.ppf(0.975, n - 1)) * sd * math.sqrt(1 / n + 1 / (n - 1))
         interval = (mean - half, mean + half)
     return FoldDifference(mean, sd, interval, n, int((values > 0).sum()))
@@ -98,16 +83,10 @@ def verdict(ci95: Sequence[float] | None, *, same: float = SAME) -> str:
 
 
 def more_patients(value: float, ci95: Sequence[float] | None, n: int) -> tuple[int | None, str] | None:
-    """How many patients would decide an undecided difference, if it stayed as it is; the interval shrinks as 1/√n.
+    """How many patients instead of `n` would decide a difference, if it stayed as it is; the interval shrinks as 1/√n.
 
-    Args:
-        value: The difference.
-        ci95: Its 95 % interval.
-        n: How many patients it was computed on.
-
-    Returns:
-        Their number (None beyond `MOST` times as many) and whether they would show the sides to be "apart" or "equal";
-        None without an interval.
+    Their number (None beyond `MOST` times as many) and whether they would show the sides to be "apart" or "equal"; None
+    without an interval.
     """
     if _says_nothing(ci95):
         return None
@@ -143,39 +122,23 @@ _FLAT = 1e-12
 
 @dataclass(frozen=True)
 class GainPoint:
-    """One fold of one target.
-
-    Attributes:
-        target, fold: Which.
-        similarity: Of the fine-tuned network to its own start, 0–1.
-        gain: (AUC - AUC of random initialization) / AUC of random initialization.
-    """
+    """One fold of one target."""
 
     target: str
     fold: str
-    similarity: float
-    gain: float
+    similarity: float  # of the fine-tuned network to its own start, 0–1
+    gain: float  # (AUC - AUC of random initialization) / AUC of random initialization
 
 
 @dataclass(frozen=True)
 class Line:
-    """Least squares of y on x; what is not defined is None, and `reason` says why.
-
-    Attributes:
-        slope, intercept: Of the line.
-        r: Pearson's correlation.
-        ci95: 95 % interval of the slope, Student's t on `df` degrees of freedom.
-        r_ci95: 95 % interval of r by Fisher's transformation; needs four points.
-        n: Points.
-        df: Degrees of freedom.
-        reason: Why the line, or r, is not defined.
-    """
+    """Least squares of y on x; what is not defined is None, and `reason` says why."""
 
     slope: float | None
     intercept: float | None
-    r: float | None
-    ci95: tuple[float, float] | None
-    r_ci95: tuple[float, float] | None
+    r: float | None  # Pearson's correlation
+    ci95: Interval | None  # of the slope, Student's t on `df` degrees of freedom
+    r_ci95: Interval | None  # by Fisher's transformation; needs four points
     n: int
     df: int
     reason: str | None = None
@@ -187,29 +150,30 @@ def relative_gain(auc: float, of_random: float) -> float:
 
 
 def fit_line(x: Sequence[float], y: Sequence[float], *, groups: int = 1) -> Line:
-    """The least-squares line of y on x.
-
-    Args:
-        x: Finite values (n,).
-        y: The same.
-        groups: How many means were taken away from x and y beforehand; each costs a degree of freedom.
-    """
+    """The least-squares line of y on x, finite values; `groups` means were taken away from both beforehand."""
     from scipy.stats import t as student
 
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     n, df = x.size, x.size - groups - 1
-    if df < 1:
-        return _undefined(n, df, f"too few points for a line with an interval ({n})")
-    if _constant(x):
-        return _undefined(n, df, "the similarity is the same at every point")
+    if df < 1 or _constant(x):
+        few = f"too few points for a line with an interval ({n})"
+        reason = few if df < 1 else "the similarity is the same at every point"
+        return Line(None, None, None, None, None, n, df, reason)
     dx, dy = x - x.mean(), y - y.mean()
     slope = float(dx @ dy / (dx @ dx))
     error = math.sqrt(float(np.sum((dy - slope * dx) ** 2)) / df / float(dx @ dx))
     half = float(student.ppf(0.975, df)) * error
-    r = None if _constant(y) else float(np.clip(dx @ dy / math.sqrt((dx @ dx) * (dy @ dy)), -1, 1))
-    reason = "the gain is the same at every point: no correlation is defined" if r is None else None
-    interval = (slope - half, slope + half)
-    return Line(slope, float(y.mean() - slope * x.mean()), r, interval, _fisher(r, df), n, df, reason)
+    interval, intercept = (slope - half, slope + half), float(y.mean() - slope * x.mean())
+    if _constant(y):
+        reason = "the gain is the same at every point: no correlation is defined"
+        return Line(slope, intercept, None, interval, None, n, df, reason)
+    r, r_interval = float(np.clip(dx @ dy / math.sqrt((dx @ dx) * (dy @ dy)), -1, 1)), None
+    if abs(r) == 1 and df >= 2:
+        r_interval = (r, r)
+    elif df >= 2:
+        half = 1.959963984540054 / math.sqrt(df - 1)  # Fisher's transformation has variance 1 / (df - 1)
+        r_interval = math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+    return Line(slope, intercept, r, interval, r_interval, n, df)
 
 
 def fit_within(points: Sequence[GainPoint]) -> Line:
@@ -233,22 +197,8 @@ def slopes_without_one(points: Sequence[GainPoint]) -> dict[str, float | None]:
     return found
 
 
-def _undefined(n: int, df: int, reason: str) -> Line:
-    return Line(None, None, None, None, None, n, df, reason)
-
-
 def _constant(values: np.ndarray) -> bool:
     return float(np.ptp(values)) <= _FLAT * float(np.abs(values).max(initial=0))
-
-
-def _fisher(r: float | None, df: int) -> tuple[float, float] | None:
-    """The interval of a correlation, whose transformation has variance 1 / (df - 1)."""
-    if r is None or df < 2:
-        return None
-    if abs(r) == 1:
-        return (r, r)
-    half = 1.959963984540054 / math.sqrt(df - 1)
-    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,7 +1,7 @@
 """What a report is about: runs sorted into arms and named by what they differ in, and what is to be compared.
 
-What an arm starts from and what of it trains is read from the resolved plan that each run records, so that equal plans
-of different names are equal.
+What an arm starts from and what of it trains is read from the plan that each run records, so that equal plans of
+different names are equal.
 """
 
 import json
@@ -49,32 +49,20 @@ Side = str
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about.
-
-    Attributes:
-        title, subtitle: Of the page.
-        arms: What is compared.
-        notes: What was left out.
-        about: A study's words; empty outside of one.
-        threshold: AUC that steps are counted to; None where none was asked for.
-        references: Arm to the arm that its gain is measured against.
-        cca: Pairs of sides to compare layer by layer, each with its pairs of runs; None for each arm and its start.
-        predictions: Pairs of arms whose errors are compared; None for all.
-        sources: Rows of the runs that arms start from.
-        unfinished: What is known of runs that are not finished; see `StudyRecord.state`.
-    """
+    """What a report is about."""
 
     title: str
     subtitle: str
     arms: Sequence[Arm]
-    notes: list[str]
-    about: Mapping[str, Any] = field(default_factory=dict)
-    threshold: float | None = None
-    references: Mapping[str, str] = field(default_factory=dict)
+    notes: list[str]  # what was left out
+    about: Mapping[str, Any] = field(default_factory=dict)  # a study's words; empty outside of one
+    threshold: float | None = None  # AUC that steps are counted to; None where none was asked for
+    references: Mapping[str, str] = field(default_factory=dict)  # arm to the arm that its gain is measured against
     cca: Mapping[tuple[Side, Side], Sequence[tuple[ArmRun, ArmRun]]] | None = None
-    predictions: frozenset[frozenset[str]] | None = None
-    sources: Sequence[Row] = ()
-    unfinished: Sequence[Row] = ()
+    """Pairs of sides to compare layer by layer, each with its pairs of runs; None for each arm and its start."""
+    predictions: frozenset[frozenset[str]] | None = None  # pairs of arms whose errors are compared; None for all
+    sources: Sequence[Row] = ()  # of the runs that arms start from
+    unfinished: Sequence[Row] = ()  # what is known of runs that are not finished; see `StudyRecord.state`
 
 
 def find_subject(paths: Sequence[Path]) -> Subject:
@@ -95,13 +83,9 @@ def find_subject(paths: Sequence[Path]) -> Subject:
 def check_one_question(runs: Iterable[ArmRun], out: Path, options: Sequence[str] = ()) -> None:
     """See that all runs have the same classes, kind of labels, and positive grades or class.
 
-    Args:
-        runs: All of a report.
-        out: Its folder, after which those of the commands in the message are called.
-        options: Of the command, for the same.
-
     Raises:
-        RunError: They have not; the message names the runs of each question and a command for each.
+        RunError: They have not; the message names the runs of each question, and a command with `options` for each,
+            whose folder is called after `out`.
     """
     asked: dict[Scoring, list[ArmRun]] = {}
     for run in runs:
@@ -126,11 +110,16 @@ def check_one_question(runs: Iterable[ArmRun], out: Path, options: Sequence[str]
 
 def question(scoring: Scoring) -> str:
     """What the main AUC is of, such as "benign or malignant?" or "2 or worse, of 0, 1 and 2?"."""
+    classes = scoring.classes
+    word = "and" if scoring.positive_from is not None or scoring.task == "multilabel" else "or"
+    names = listed(classes, word)
+    if len(classes) > MOST_CLASSES:
+        names = f"{', '.join(classes[:MOST_CLASSES])}, … ({len(classes):,} classes)"
     if scoring.positive_from is not None:
-        return f"{scoring.positive_from} or worse, of {_named(scoring.classes, 'and')}?"
+        return f"{scoring.positive_from} or worse, of {names}?"
     if scoring.task == "multilabel":
-        return f"{_named(scoring.classes, 'and')}: {'each ' if len(scoring.classes) > 1 else ''}present or not?"
-    return f"{_named(scoring.classes, 'or')}?"
+        return f"{names}: {'each ' if len(classes) > 1 else ''}present or not?"
+    return f"{names}?"
 
 
 def sort_arms(runs: Sequence[ArmRun]) -> list[Arm]:
@@ -146,29 +135,30 @@ def sort_arms(runs: Sequence[ArmRun]) -> list[Arm]:
 def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
     """An arm, without a name, for each group of runs."""
     firsts = [group[0] for group in groups]
-    modes = [run.settings.get("model.preprocessing") for run in firsts]
     apart = (*CHANCE, *_PLAN, "model.preprocessing")
     names = dict.fromkeys(name for run in firsts for name in run.settings if not name.startswith(apart))
     others = [name for name in names if len({short(run.settings.get(name)) for run in firsts}) > 1]
     networks = [network_in_words(run.record) or str(run.settings.get("model.backbone")) for run in firsts]
-    several = {
-        a
-        for a, one in zip(networks, modes, strict=True)
-        for b, other in zip(networks, modes, strict=True)
-        if a == b and one != other
-    }
+    scales: dict[str, set] = {}
+    for network, run in zip(networks, firsts, strict=True):
+        scales.setdefault(network, set()).add(str(run.settings.get("model.preprocessing")))
+
+    def told(run: ArmRun, *, training: bool) -> str:
+        shown = [name for name in others if name.startswith("training.") == training]
+        return ", ".join(f"{_word(name)} {short(run.settings.get(name), 'not given')}" for name in shown)
+
     return [
         Arm(
             name="",
-            start=_start(group[0]),
-            depth=depth_in_words(group[0].record),
+            start=_start(run),
+            depth=depth_in_words(run.record),
             backbone=network,
-            recipe=_told(group[0], [name for name in others if name.startswith("training.")]),
-            context=_told(group[0], [name for name in others if not name.startswith("training.")]),
+            recipe=told(run, training=True),
+            context=told(run, training=False),
             runs=tuple(group),
-            preprocessing=f"{mode} input" if network in several else "",
+            preprocessing=f"{run.settings.get('model.preprocessing')} input" if len(scales[network]) > 1 else "",
         )
-        for group, network, mode in zip(groups, networks, modes, strict=True)
+        for group, network, run in zip(groups, networks, firsts, strict=True)
     ]
 
 
@@ -194,6 +184,11 @@ def differ_in(a: Arm, b: Arm) -> tuple[str, ...]:
     return (*of_plan, *("data" if name == "data.source" else _word(name) for name in settings))
 
 
+def but_start(arm: Any) -> tuple[str, ...]:
+    """What arms have in common, `Arm` or `ArmSummary`, that differ in their start alone."""
+    return tuple(getattr(arm, key) for key in ("backbone", "depth", *SETTINGS))
+
+
 def _title(arms: Sequence[Arm]) -> str:
     if len(arms) == 1:
         return f"How well does {arms[0].backbone} do, started from {started_from(arms[0])}?"
@@ -203,16 +198,24 @@ def _title(arms: Sequence[Arm]) -> str:
 
 def _of_study(study: StudyRecord) -> Subject:
     notes: list[str] = []
-    runs = _read_runs(study)
+    runs = {}
+    for row in study.arms:
+        folder = study.folder(row)
+        if (folder / "run.json").is_file() and finished_folds(folder):
+            runs[row["run"]] = read_arm_run(folder, weights=row["weights"])
     if not runs:
         raise RunError(f"Expected runs with a finished fold. Received: {study.path}.")
     named = {name: [runs[row["run"]] for row in rows if row["run"] in runs] for name, rows in study.by_name().items()}
-    same = _same_runs(named, notes)
+    # Arm to the first arm that is the very same runs, most often itself.
+    first: dict[frozenset, str] = {}
+    same = {}
+    for name, members in named.items():
+        same[name] = first.setdefault(frozenset(run.path for run in members), name) if members else name
+        if same[name] != name:
+            notes.append(f"{name}: the same runs as {same[name]}, shown once")
     kept = {name: members for name, members in named.items() if members and same[name] == name}
-    arms = [
-        replace(arm, name=name, of_study=True)
-        for name, arm in zip(kept, describe_arms(list(kept.values())), strict=True)
-    ]
+    described = zip(kept, describe_arms(list(kept.values())), strict=True)
+    arms = [replace(arm, name=name, of_study=True) for name, arm in described]
     pairs = [(same[a], same[b]) for a, b, *_ in study.pairs("predictions")]
     return Subject(
         title=study.about.get("title") or _title(arms),
@@ -229,27 +232,6 @@ def _of_study(study: StudyRecord) -> Subject:
     )
 
 
-def _read_runs(study: StudyRecord) -> dict[str, ArmRun]:
-    """The runs of arms that have a finished fold, by key."""
-    runs = {}
-    for row in study.arms:
-        folder = study.folder(row)
-        if (folder / "run.json").is_file() and finished_folds(folder):
-            runs[row["run"]] = read_arm_run(folder, weights=row["weights"])
-    return runs
-
-
-def _same_runs(named: Mapping[str, Sequence[ArmRun]], notes: list[str]) -> dict[str, str]:
-    """Arm to the first arm that is the very same runs, most often itself."""
-    first: dict[frozenset, str] = {}
-    same = {}
-    for name, members in named.items():
-        same[name] = first.setdefault(frozenset(run.path for run in members), name) if members else name
-        if same[name] != name:
-            notes.append(f"{name}: the same runs as {same[name]}, shown once")
-    return same
-
-
 def _references(study: StudyRecord, same: Mapping[str, str], kept: Mapping[str, Any]) -> dict[str, str]:
     """Arm to the arm of the runs that the study measures it against, where both have a result."""
     arm_of = {row["run"]: study.arm_name(row) for row in study.arms if row["arm"] == study.about.get("reference")}
@@ -263,12 +245,8 @@ def _references(study: StudyRecord, same: Mapping[str, str], kept: Mapping[str, 
 
 def _random_starts(arms: Sequence[Arm]) -> dict[str, str]:
     """Arm to the arm that differs from it in nothing but that it starts at random."""
-    random = {_but_start(arm): arm.name for arm in arms if arm.start == "random"}
-    return {arm.name: random[_but_start(arm)] for arm in arms if arm.start != "random" and _but_start(arm) in random}
-
-
-def _but_start(arm: Arm) -> tuple[str, ...]:
-    return (arm.backbone, arm.depth, arm.recipe, arm.context, arm.preprocessing)
+    random = {but_start(arm): arm.name for arm in arms if arm.start == "random"}
+    return {arm.name: random[but_start(arm)] for arm in arms if arm.start != "random" and but_start(arm) in random}
 
 
 def _cca_pairs(
@@ -283,15 +261,8 @@ def _cca_pairs(
     return found or None
 
 
-# These modules import TensorFlow, which a report without --cca does without.
-
-
 def _word(setting: str) -> str:
     return setting.split(".")[-1].replace("_", " ")
-
-
-def _told(run: ArmRun, names: Sequence[str]) -> str:
-    return ", ".join(f"{_word(name)} {short(run.settings.get(name), 'not given')}" for name in names)
 
 
 def _start(run: ArmRun) -> str:
@@ -311,9 +282,3 @@ def _names(arms: Sequence[Arm]) -> list[str]:
         shown = [key for key in keys if len({getattr(arm, key) for arm in arms}) > 1]
         names = [", ".join(filter(None, (getattr(arm, key) for key in shown))) or arm.start for arm in arms]
     return [name if names.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(names, start=1)]
-
-
-def _named(classes: Sequence[str], word: str) -> str:
-    if len(classes) <= MOST_CLASSES:
-        return listed(classes, word)
-    return f"{', '.join(classes[:MOST_CLASSES])}, … ({len(classes):,} classes)"
