@@ -1,16 +1,15 @@
 """Whether probabilities mean what they say: reliability, expected calibration error, temperature scaling.
 
-Judged are confidences. With two classes, ordered grades (`positive_from`) or several labels these are the scores of the
-main questions of `scoring.py`, each against its answer; with more classes the largest output, against whether its class
-is right (top-label calibration).
+With two classes, ordered grades (`positive_from`) or several labels the confidences are the scores of the main
+questions of `scoring.py`, each against its answer; with more classes the largest output, against whether its class is
+right (top-label calibration).
 
 Below: operating points. A threshold is chosen on validation images, and judged on others.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +21,7 @@ BINS = 10
 """Bins of equal width from 0 to 1."""
 
 _RANGE = (0.05, 20.0)
-"""Temperatures that are looked at."""
+"""Temperatures that are searched."""
 
 _SMALLEST = 1e-12
 """A probability of a float32 network may be exactly 0, or 1, which has no logit."""
@@ -30,25 +29,15 @@ _SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidences and how often they were right, by bins of equal width; empty bins are left out.
+    """Confidences and how often they were right, by bins of equal width; empty bins are left out."""
 
-    Attributes:
-        confidence: Mean of each bin.
-        frequency: Share of its answers that are yes.
-        ci95: 95 % interval of that share, as if answers were independent.
-        count: How many answers it holds.
-        start: Where it begins.
-        ece: The expected calibration error: mean distance of confidence and frequency, weighted by the counts.
-        bins: How many there were, the empty ones included.
-    """
-
-    confidence: list[float]
-    frequency: list[float]
-    ci95: list[list[float]]
+    confidence: list[float]  # mean of each bin
+    frequency: list[float]  # share of its answers that are yes
+    ci95: list[list[float]]  # 95 % interval of that share, as if answers were independent
     count: list[int]
     start: list[float]
-    ece: float
-    bins: int
+    ece: float  # expected calibration error: mean |confidence - frequency|, weighted by the counts
+    bins: int  # the empty ones included
 
 
 def reliability(confidences: np.ndarray, right: np.ndarray, *, bins: int = BINS) -> Reliability | None:
@@ -68,25 +57,24 @@ def reliability(confidences: np.ndarray, right: np.ndarray, *, bins: int = BINS)
     counts = np.bincount(number, minlength=bins)
     held = counts > 0
     mean = np.bincount(number, confidences, minlength=bins)[held] / counts[held]
-    yes = np.bincount(number, right, minlength=bins)[held]
-    frequency = yes / counts[held]
-    ece = float(np.sum(np.abs(mean - frequency) * counts[held]) / confidences.size)
-    intervals = np.stack(wilson_interval(frequency, counts[held]), axis=1)
-    start = np.flatnonzero(held) / bins
+    frequency = np.bincount(number, right, minlength=bins)[held] / counts[held]
     return Reliability(
-        mean.tolist(), frequency.tolist(), intervals.tolist(), counts[held].tolist(), start.tolist(), ece, bins
+        confidence=mean.tolist(),
+        frequency=frequency.tolist(),
+        ci95=np.stack(wilson_interval(frequency, counts[held]), axis=1).tolist(),
+        count=counts[held].tolist(),
+        start=(np.flatnonzero(held) / bins).tolist(),
+        ece=float(np.sum(np.abs(mean - frequency) * counts[held]) / confidences.size),
+        bins=bins,
     )
 
 
 def judged_confidences(
     targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """What is judged, as the module says: name, confidences float64 (answers,) and bool (answers,) of each question.
+    """Name, confidences float64 (answers,) and correctness bool (answers,) of each question that calibration is of.
 
-    Args:
-        targets: float (images, classes), 0 or 1; NaN where not known.
-        probabilities: float (images, classes).
-        scoring: What the columns mean.
+    Targets (NaN where unknown) and probabilities are float (images, classes).
     """
     if scoring.task == "multiclass" and len(scoring.classes) > 2 and scoring.positive_from is None:
         labelled = ~np.isnan(targets).any(axis=1)
@@ -99,19 +87,18 @@ def judged_confidences(
 def expected_error(
     targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring, *, bins: int = BINS
 ) -> float | None:
-    """The expected calibration error, the mean over the questions that are judged; None without any answer."""
+    """The expected calibration error, the mean over the judged questions; None without any answer."""
     found = [reliability(*answers, bins=bins) for _, *answers in judged_confidences(targets, probabilities, scoring)]
     errors = [item.ece for item in found if item is not None]
     return float(np.mean(errors)) if errors else None
 
 
 def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activation: str) -> float | None:
-    """The temperature that makes the known targets most likely; None without any known target.
+    """The temperature that makes the known targets most likely, from 0.05 to 20; None without any known target.
 
-    It is searched from 0.05 to 20. Where all are right with room to spare, colder is always likelier: then it is 0.05,
-    of which `edge_note` tells. It is 1 where it makes no difference.
-
-    A softmax keeps its ranking of the classes, sigmoids keep their side of 0.5. Above 1 the network was too sure.
+    Where all are right with room to spare, colder is always likelier: then it is 0.05, and `edge_note` says so. It is 1
+    where it makes no difference. A softmax keeps its ranking of the classes, sigmoids keep their side of 0.5. Above 1
+    the network was too sure.
 
     Args:
         targets: float (images, classes), 0 or 1; NaN where not known. Of images that the network did not train on.
@@ -127,7 +114,6 @@ def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activatio
     known = known & known.all(axis=1, keepdims=True) if activation == "softmax" else known
     if not known.any():
         return None
-
     logits = _logits(probabilities, activation)
 
     def loss(log_temperature: float) -> float:
@@ -145,7 +131,7 @@ def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activatio
 
 
 def edge_note(temperatures: Sequence[float | None]) -> str | None:
-    """What to tell of temperatures at an end of the range that is searched; None where there are none."""
+    """What to say of temperatures at an end of the searched range; None where there are none."""
     at_edge = sorted(set(temperatures) & set(_RANGE))
     if not at_edge:
         return None
@@ -157,13 +143,7 @@ def edge_note(temperatures: Sequence[float | None]) -> str | None:
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float, *, activation: str) -> np.ndarray:
-    """The probabilities that logits divided by `temperature` give, float64 (images, classes).
-
-    Args:
-        probabilities: float (images, classes); their logits are known up to a constant, which makes no difference.
-        temperature: Above 0.
-        activation: "softmax" or "sigmoid".
-    """
+    """The probabilities that logits divided by `temperature` give, float64 (images, classes)."""
     logits = _logits(probabilities, activation) / temperature
     if activation == "softmax":
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -172,13 +152,7 @@ def with_temperature(probabilities: np.ndarray, temperature: float, *, activatio
 
 
 def mean_with_temperatures(members: np.ndarray, temperatures: Sequence[float | None], *, activation: str) -> np.ndarray:
-    """The mean over networks, each scaled by its own temperature, float64 (images, classes).
-
-    Args:
-        members: float (networks, images, classes).
-        temperatures: Of each network; None leaves it as it is.
-        activation: Of all.
-    """
+    """The mean of float (networks, images, classes), each scaled by its temperature if it has one, as float64."""
     scaled = [
         item if value is None else with_temperature(item, value, activation=activation)
         for item, value in zip(members, temperatures, strict=True)
@@ -187,6 +161,7 @@ def mean_with_temperatures(members: np.ndarray, temperatures: Sequence[float | N
 
 
 def _logits(probabilities: np.ndarray, activation: str) -> np.ndarray:
+    """Of a softmax up to a constant, which makes no difference."""
     p = np.clip(probabilities.astype(np.float64), _SMALLEST, 1 - _SMALLEST)
     return np.log(p) if activation == "softmax" else np.log(p) - np.log1p(-p)
 
@@ -196,32 +171,17 @@ _RULE = re.compile(r"(sensitivity|specificity)=(0?\.\d+|1(?:\.0*)?)|youden")
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The thresholds of the main questions: an image is positive where its score reaches them.
+    """The thresholds of the main questions: an image is positive where its score reaches them."""
 
-    Attributes:
-        rule: How they were chosen: "youden", "sensitivity=0.9", ….
-        thresholds: Question to threshold, 0–1, of the probabilities as the network gives them.
-        sensitivity: Question to what was reached where they were chosen.
-        specificity: Likewise.
-        n_images: Images they were chosen on.
-    """
-
-    rule: str
-    thresholds: dict[str, float]
-    sensitivity: dict[str, float]
+    rule: str  # "youden", "sensitivity=0.9", …
+    thresholds: dict[str, float]  # by question, 0–1, of the probabilities as the network gives them
+    sensitivity: dict[str, float]  # by question, reached on the images they were chosen on
     specificity: dict[str, float]
-    n_images: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    n_images: int  # they were chosen on
 
 
 def check_rule(rule: str) -> str:
-    """`rule` in one spelling.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """`rule` in one spelling; ConfigError if it is none."""
     match = _RULE.fullmatch(rule.replace(" ", "").lower())
     if not match or (match[2] and not 0 < float(match[2]) <= 1):
         raise ConfigError(
@@ -232,11 +192,7 @@ def check_rule(rule: str) -> str:
 
 
 def check_questions(scoring: Scoring) -> None:
-    """See that there is a yes to begin somewhere.
-
-    Raises:
-        ConfigError: One of several classes is asked for.
-    """
+    """Raise ConfigError if there is no yes-or-no question."""
     if scoring.task == "multiclass" and len(scoring.classes) > 2 and scoring.positive_from is None:
         raise ConfigError(
             "--operating-point needs a yes-or-no question: two classes, several labels, or grades with "
@@ -245,77 +201,27 @@ def check_questions(scoring: Scoring) -> None:
 
 
 def choose_point(rule: str, targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> OperatingPoint:
-    """The operating point that `rule` chooses.
+    """The operating point that `rule` (as `check_rule` gives it) chooses on validation images.
 
     `sensitivity=X` is the highest threshold with at least this sensitivity, `specificity=X` the lowest with at least
-    this specificity, `youden` the one with the largest sum of both (of several, the highest). A threshold lies in the
-    middle between two scores that were seen.
-
-    Args:
-        rule: As `check_rule` gives it.
-        targets: float (images, classes) of validation images; NaN where not known.
-        probabilities: float (images, classes).
-        scoring: What the columns mean.
+    this specificity, `youden` the one with the largest sum of both (of several, the highest; Youden 1950, Cancer 3). A
+    threshold lies in the middle between two scores that were seen.
 
     Raises:
         ConfigError: There is no yes-or-no question.
         DataError: A question has no positive or no negative image.
-
-    References:
-        Youden 1950, Cancer 3.
     """
     check_questions(scoring)
     thresholds, sensitivities, specificities = {}, {}, {}
     for question in main_questions(targets, probabilities, scoring):
-        if not question.truth.any() or question.truth.all():
-            known = f"{question.truth.sum()} positive and {(~question.truth).sum()} negative"
+        name, truth = question.name, question.truth
+        if not truth.any() or truth.all():
             raise DataError(
-                f"--operating-point {rule}: the validation images have {known} ones of {question.name}; expected some "
-                "of both. Train with a larger --val-fraction."
+                f"--operating-point {rule}: the validation images have {truth.sum()} positive and {(~truth).sum()} "
+                f"negative ones of {name}; expected some of both. Train with a larger --val-fraction."
             )
-        name, (cut, sensitivity, specificity) = question.name, _choose(rule, question)
-        thresholds[name], sensitivities[name], specificities[name] = cut, sensitivity, specificity
+        thresholds[name], sensitivities[name], specificities[name] = _choose(rule, question)
     return OperatingPoint(rule, thresholds, sensitivities, specificities, len(targets))
-
-
-def decisions(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint) -> np.ndarray:
-    """Whether each image reaches the threshold of each main question, bool (images, questions)."""
-    known = np.zeros(probabilities.shape)
-    return np.stack(
-        [item.scores >= point.thresholds[item.name] for item in main_questions(known, probabilities, scoring)], axis=1
-    )
-
-
-def rates(question: Question, threshold: float) -> dict[str, float | int | None]:
-    """What a threshold is worth: counts, and the shares that they give; None where a share is of nothing."""
-    positive = question.scores >= threshold
-    tp, fp = (int((positive & side).sum()) for side in (question.truth, ~question.truth))
-    tn, fn = (int((~positive & side).sum()) for side in (~question.truth, question.truth))
-
-    def share(part: int, other: int) -> float | None:
-        return part / (part + other) if part + other else None
-
-    return {
-        "threshold": threshold,
-        "tp": tp,
-        "fp": fp,
-        "tn": tn,
-        "fn": fn,
-        "accuracy": share(tp + tn, fp + fn),
-        "sensitivity": share(tp, fn),
-        "specificity": share(tn, fp),
-        "ppv": share(tp, fp),
-        "npv": share(tn, fn),
-    }
-
-
-def rate_intervals(question: Question, threshold: float, patients: np.ndarray) -> dict[str, list[float] | None]:
-    """95 % intervals of sensitivity and specificity over the `patients` of the answers; None for a share of nothing."""
-    right = (question.scores >= threshold) == question.truth
-    sides = {"sensitivity": question.truth, "specificity": ~question.truth}
-    return {
-        name: list(share_interval(right[side], patients[side])) if side.any() else None for name, side in sides.items()
-    }
 
 
 def _choose(rule: str, question: Question) -> tuple[float, float, float]:
@@ -338,3 +244,34 @@ def _choose(rule: str, question: Question) -> tuple[float, float, float]:
         both = sensitivity + specificity
         place = np.flatnonzero(both >= both.max() - 1e-12)[-1]
     return float(cuts[place]), float(sensitivity[place]), float(specificity[place])
+
+
+def decisions(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint) -> np.ndarray:
+    """Whether each image reaches the threshold of each main question, bool (images, questions)."""
+    questions = main_questions(np.zeros(probabilities.shape), probabilities, scoring)
+    return np.stack([item.scores >= point.thresholds[item.name] for item in questions], axis=1)
+
+
+def rates(question: Question, threshold: float) -> dict[str, float | int | None]:
+    """Counts at a threshold, and the shares that they give; None where a share is of nothing."""
+    positive = question.scores >= threshold
+    tp, fp = (int((positive & side).sum()) for side in (question.truth, ~question.truth))
+    tn, fn = (int((~positive & side).sum()) for side in (~question.truth, question.truth))
+    shares = {
+        "accuracy": (tp + tn, fp + fn),
+        "sensitivity": (tp, fn),
+        "specificity": (tn, fp),
+        "ppv": (tp, fp),
+        "npv": (tn, fn),
+    }
+    shares = {name: part / (part + other) if part + other else None for name, (part, other) in shares.items()}
+    return {"threshold": threshold, "tp": tp, "fp": fp, "tn": tn, "fn": fn, **shares}
+
+
+def rate_intervals(question: Question, threshold: float, patients: np.ndarray) -> dict[str, list[float] | None]:
+    """95 % intervals of sensitivity and specificity over the `patients` of the answers; None for a share of nothing."""
+    right = (question.scores >= threshold) == question.truth
+    sides = {"sensitivity": question.truth, "specificity": ~question.truth}
+    return {
+        name: list(share_interval(right[side], patients[side])) if side.any() else None for name, side in sides.items()
+    }

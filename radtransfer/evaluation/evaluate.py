@@ -9,7 +9,7 @@ probabilities before any temperature.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,7 @@ from radtransfer.evaluation.calibration import (
 )
 from radtransfer.evaluation.intervals import estimate_auc
 from radtransfer.evaluation.metrics import METRICS, Predictions, brier, evaluate, summarize
-from radtransfer.evaluation.predict import Forward, RunPredictions, decision_text, predicted_names, read_predictions
+from radtransfer.evaluation.predict import Forward, decision_text, predicted_names, read_predictions
 from radtransfer.evaluation.scoring import Scoring, class_questions, main_questions
 from radtransfer.evaluation.trained_model import TrainedModel, find_model, is_export
 from radtransfer.process import Progress
@@ -53,34 +53,21 @@ _NO_TEST = "this is not a test"
 
 @dataclass(frozen=True)
 class Judging:
-    """How predictions are judged.
+    """How predictions are judged."""
 
-    Attributes:
-        rule: Of the operating point, if one is to be chosen.
-        bins: Of the calibration error.
-        draws: Of the bootstrap that gives the bands of the curves.
-        seed: Of the draws.
-    """
-
-    rule: str | None = None
-    bins: int = BINS
-    draws: int = 2000
-    seed: int = 0
+    rule: str | None = None  # of the operating point, if one is to be chosen
+    bins: int = BINS  # of the calibration error
+    draws: int = 2000  # of the bootstrap that gives the bands of the curves
+    seed: int = 0  # of the draws
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Predictions that are judged together.
+    """Predictions that are judged together."""
 
-    Attributes:
-        name: Of the network, or of what joins several.
-        parts: Sets of test images, those of one repeat disjoint; one for an external test set.
-        calibrated: float64 (images, classes) after temperature scaling, of all parts in order; None without.
-    """
-
-    name: str
-    parts: tuple[Predictions, ...]
-    calibrated: np.ndarray | None = None
+    name: str  # of the network, or of what joins several
+    parts: tuple[Predictions, ...]  # sets of test images, those of one repeat disjoint; one for an external test set
+    calibrated: np.ndarray | None = None  # float64 (images, classes) after temperature scaling, of all parts in order
 
     @property
     def whole(self) -> Predictions:
@@ -98,25 +85,15 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model is worth on test images.
-
-    Attributes:
-        model: Which.
-        judged: The whole first, then each network where there are several.
-        labels: Of the images of the whole, as text.
-        point: The operating point, if there is one.
-        judging: How it was judged.
-        figures: As JSON has them.
-        seen: Path of each test image that was in training to how it was, as `warn_of_leaks` says.
-    """
+    """What a model is worth on test images."""
 
     model: TrainedModel
-    judged: tuple[Judged, ...]
-    labels: tuple[str, ...]
+    judged: tuple[Judged, ...]  # the whole first, then each network where there are several
+    labels: tuple[str, ...]  # of the images of the whole
     point: OperatingPoint | None
     judging: Judging
-    figures: dict[str, Any]
-    seen: Mapping[str, str] = field(default_factory=dict)
+    figures: dict[str, Any]  # as JSON has them
+    seen: Mapping[str, str] = field(default_factory=dict)  # as of `warn_of_leaks`
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -138,16 +115,8 @@ def evaluate_on(
 ) -> Evaluation:
     """Evaluate each network of `model`, and their mean where there are several, on an external test set.
 
-    Args:
-        model: The run or export.
-        data: The test set; its `positive_class` takes the place of the model's.
-        split: Of a set that brings splits: which images; "all" for all.
-        class_map: Class of the data to the model's class that it counts as.
-        judging: How.
-        batch_size: Images at a time, at most.
-        workers: Images decoded at the same time.
-        report_file: Gets the unreadable images.
-        progress: Hears what is found.
+    The `positive_class` of the data takes the place of the model's; `split` and `class_map` are as of `read_test_set`;
+    `report_file` gets the unreadable images.
 
     Raises:
         ConfigError: An option that cannot be followed.
@@ -209,7 +178,7 @@ def evaluate_on(
 def evaluate_run(
     model: TrainedModel, *, judging: Judging | None = None, progress: Progress | None = None
 ) -> Evaluation:
-    """Evaluate a run on the test images of its folds, by the predictions that it kept.
+    """Evaluate a run on the test images of its folds, by its stored predictions.
 
     Raises:
         ConfigError: It is no run.
@@ -217,8 +186,7 @@ def evaluate_run(
         DataError: There is nothing to choose an operating point on.
     """
     judging = judging or Judging()
-    if model.kind != "run":
-        raise _no_images(model.given)
+    check_has_images(model.given)
     point, temperatures = point_of(model, judging.rule), temperatures_of(model)
     found = read_predictions(str(model.path), folds=model.folds)
     note_changes([model.path], progress or Progress())
@@ -241,11 +209,7 @@ def evaluate_run(
 def check_has_images(given: str) -> None:
     """Raises ConfigError if `given` is an export, which has no test images."""
     if is_export(given):
-        raise _no_images(given)
-
-
-def _no_images(given: str) -> ConfigError:
-    return ConfigError(f"{given} has no test images of its own. Give some with --data.")
+        raise ConfigError(f"{given} has no test images of its own. Give some with --data.")
 
 
 def _scaled(members: np.ndarray, temperatures: Sequence[float | None], model: TrainedModel) -> np.ndarray | None:
@@ -264,7 +228,11 @@ def _figures(
     temperatures: Sequence[float | None],
     more: dict[str, Any],
 ) -> dict[str, Any]:
-    scoring = model.scoring
+    scoring, validation_images = model.scoring, None
+    if model.kind == "run":
+        with reading(model.path):
+            lines = [read_rows(run_file(model.path, f"fold_{fold}/predictions.csv")) for fold in model.folds]
+            validation_images = sum(row["split"] == "val" for rows in lines for row in rows)
     whole, *each = [
         judge(item, scoring, point=point, bins=judging.bins, details=number == 0) for number, item in enumerate(judged)
     ]
@@ -279,7 +247,7 @@ def _figures(
         "positive_from": scoring.positive_from,
         "positive_class": scoring.positive_class,
         "temperatures": None if None in temperatures else list(temperatures),
-        "validation_images": _validation_count(model),
+        "validation_images": validation_images,
         "draws": judging.draws,
         "seed": judging.seed,
         **more,
@@ -293,15 +261,7 @@ def judge(
 ) -> dict[str, Any]:
     """The figures as JSON has them, those of several parts as finetune has them: means over the parts, AUCs pooled.
 
-    Args:
-        judged: The predictions.
-        scoring: What the outputs mean.
-        point: Judged as well, where there is one.
-        bins: Of the calibration error.
-        details: Intervals of every class, the diagram and the confusion matrix as well.
-
-    Raises:
-        TrainingError: An output is not finite.
+    `details` are the intervals of every class, the diagram and the confusion matrix.
     """
     whole, summary = judged.whole, summarize(judged.parts, scoring)
     targets, auc = whole.targets, summary["auc"]
@@ -322,7 +282,16 @@ def judge(
         calibration["brier_after"] = brier(targets, judged.calibrated, scoring)
     figures["calibration"] = calibration
     if point is not None:
-        figures["operating_point"] = _at_point(whole, scoring, point)
+        questions = {}
+        for question in main_questions(targets, whole.probabilities, scoring):
+            name, threshold = question.name, point.thresholds[question.name]
+            questions[name] = {
+                **rates(question, threshold),
+                "ci95": rate_intervals(question, threshold, np.asarray(whole.clusters, object)[question.images]),
+                "validation": {"sensitivity": point.sensitivity[name], "specificity": point.specificity[name]},
+            }
+        chosen = {"rule": point.rule, "chosen_on_images": point.n_images}
+        figures["operating_point"] = {**chosen, "questions": questions}
     if details:
         answers = judged_confidences(targets, whole.probabilities, scoring)
         diagrams = {name: reliability(confidences, right, bins=bins) for name, confidences, right in answers}
@@ -366,18 +335,6 @@ def _classes(whole: Predictions, scoring: Scoring) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _at_point(whole: Predictions, scoring: Scoring, point: OperatingPoint) -> dict[str, Any]:
-    found = {"rule": point.rule, "chosen_on_images": point.n_images, "questions": {}}
-    for question in main_questions(whole.targets, whole.probabilities, scoring):
-        name, threshold = question.name, point.thresholds[question.name]
-        found["questions"][name] = {
-            **rates(question, threshold),
-            "ci95": rate_intervals(question, threshold, np.asarray(whole.clusters, object)[question.images]),
-            "validation": {"sensitivity": point.sensitivity[name], "specificity": point.specificity[name]},
-        }
-    return found
-
-
 def read_test_set(
     data: DataSettings,
     scoring: Scoring,
@@ -389,13 +346,8 @@ def read_test_set(
 ) -> ImageTable:
     """The images of a data set, their targets in the order of the model's classes.
 
-    Args:
-        data: Where they come from.
-        scoring: Of the model.
-        model: What the user calls it.
-        split: Of a data set that brings splits, the images that have this one in any fold.
-        class_map: Class of the data to the class of the model that it counts as; "" leaves its images out.
-        progress: Hears of images that are copied here first.
+    Of a data set that brings splits, those that have `split` in any fold. `class_map` maps a class of the data to the
+    class of the model that it counts as; "" leaves its images out.
 
     Raises:
         ConfigError: A split or class that is not there.
@@ -462,9 +414,16 @@ def matched(table: ImageTable, scoring: Scoring, *, model: str, class_map: Mappi
 def _mismatch(
     model: str, scoring: Scoring, counts: Mapping[str, int], extra: Sequence[str], missing: Sequence[str]
 ) -> str:
+    def squeezed(name: str) -> str:
+        return name.lower().replace("_", " ").strip()
+
+    def quoted(name: str) -> str:
+        return f'"{name}"' if " " in name else name
+
+    alike = {squeezed(name): quoted(name) for name in reversed(scoring.classes)}
     listed = ", ".join(f"{name} ({counts[name]} images)" for name in extra)
     lacks = f" The data lacks {', '.join(missing)}." if missing else " The data has all of them."
-    option = " ".join(f"--class-map {_quoted(name)}={_like(name, scoring.classes)}" for name in extra[:4])
+    option = " ".join(f"--class-map {quoted(name)}={alike.get(squeezed(name), 'CLASS')}" for name in extra[:4])
     more = " …" if len(extra) > 4 else ""
     two_left = len(scoring.classes) - len(missing) > 1
     leave = ", or leave their images out with --class-map NAME=" if two_left else ""
@@ -474,37 +433,20 @@ def _mismatch(
     )
 
 
-def _like(name: str, classes: Sequence[str]) -> str:
-    """The class that is spelt like `name`; where there is none it is not for us to guess."""
-    squeezed = name.lower().replace("_", " ").strip()
-    alike = [item for item in classes if item.lower().replace("_", " ").strip() == squeezed]
-    return _quoted(alike[0]) if alike else "CLASS"
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"' if " " in name else name
-
-
-def _validation_predictions(model: TrainedModel) -> RunPredictions | None:
-    """What the folds of a run say about their validation images; None where there are none."""
-    found = read_predictions(str(model.path), split="val", folds=model.folds)
-    return found if found.paths else None
-
-
 def temperatures_of(model: TrainedModel) -> tuple[float | None, ...]:
     """The temperature of each network; None where there are no validation predictions, or no truth of theirs any more.
 
-    Raises:
-        RunError: The run lacks its predictions.
+    RunError if the run lacks its predictions.
     """
     if model.kind != "run":
         return model.temperatures
+    unknown = (None,) * len(model.folds)
     try:
-        found = _validation_predictions(model)
+        found = read_predictions(str(model.path), split="val", folds=model.folds)
     except DataError:  # with several labels, the data set alone tells which are known
-        found = None
-    if found is None:
-        return (None,) * len(model.folds)
+        return unknown
+    if not found.paths:
+        return unknown
     folds = np.array(found.folds)
     return tuple(
         fit_temperature(found.targets[folds == fold], found.probabilities[folds == fold], activation=model.activation)
@@ -512,21 +454,8 @@ def temperatures_of(model: TrainedModel) -> tuple[float | None, ...]:
     )
 
 
-def _validation_count(model: TrainedModel) -> int | None:
-    """How many validation images decide in a run; None for an export, which does not say."""
-    if model.kind != "run":
-        return None
-    with reading(model.path):
-        lines = [read_rows(run_file(model.path, f"fold_{fold}/predictions.csv")) for fold in model.folds]
-        return sum(row["split"] == "val" for rows in lines for row in rows)
-
-
 def known_temperatures(model: TrainedModel) -> tuple[float, ...]:
-    """The temperature of each network.
-
-    Raises:
-        ConfigError: One is not known.
-    """
+    """The temperature of each network; ConfigError if one is not known."""
     temperatures = temperatures_of(model)
     if None in temperatures:
         raise ConfigError(
@@ -537,11 +466,7 @@ def known_temperatures(model: TrainedModel) -> tuple[float, ...]:
 
 
 def point_of(model: TrainedModel, rule: str | None) -> OperatingPoint | None:
-    """The operating point to decide by: as `rule` says, that of an export, or none.
-
-    Args:
-        model: Of the run or export.
-        rule: `--operating-point`; "none" takes the largest output, or 0.5.
+    """The operating point to decide by: as `rule` says, that of an export, or none, as for the rule "none".
 
     Raises:
         ConfigError: No such rule, no yes-or-no question, or an export that was given another point.
@@ -559,21 +484,18 @@ def point_of(model: TrainedModel, rule: str | None) -> OperatingPoint | None:
             f"--operating-point {rule}: {model.given} was exported with {held}, and has no validation images to choose "
             f"another on. Use the run, or export it with --operating-point {rule}."
         )
-    found = _validation_predictions(model)
-    if found is None:
+    found = read_predictions(str(model.path), split="val", folds=model.folds)
+    if not found.paths:
         raise DataError(f"--operating-point {rule}: run {model.path} has no validation images to choose it on.")
     return choose_point(rule, found.targets, found.probabilities, model.scoring)
 
 
 def export_values(run: Path, fold: int, rule: str | None) -> dict[str, object]:
-    """The temperature and operating point of one fold, as an export carries them in its metadata; None where not known.
-
-    Errors as of `point_of`.
-    """
+    """The temperature and operating point of one fold, as an export has them in its metadata; None where unknown."""
     model = find_model(str(run), folds=[fold])
     point = point_of(model, rule)
     (temperature,) = temperatures_of(model)
-    return {"temperature": temperature, "operating_point": None if point is None else point.to_dict()}
+    return {"temperature": temperature, "operating_point": None if point is None else asdict(point)}
 
 
 def warn_of_leaks(
@@ -581,15 +503,10 @@ def warn_of_leaks(
 ) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """Warn of test images and patients that were in training, and count them.
 
-    Args:
-        model: That is tested.
-        table: The test images.
-        progress: Hears a warning of each kind of leak, and what could not be compared.
-
     Returns:
-        `images` and `patients` that trained or validated the run, `of` so many test images and `of_patients` (None
-        where they are not known), the images that are `in_weights`: in the training of the run that it started from,
-        and whether images were `compared`, and not only paths and names; None for a model that is no run.
+        Counts: `images` and `patients` that trained or validated the run, `of` so many test images and `of_patients`
+        (None where not known), the images that are `in_weights`: in the training of the run that it started from, and
+        whether images were `compared`, and not only paths and names; None for a model that is no run.
         And the path of each to how it was seen, in the order of the test images: "trained", "validated", "weights"
         (those that the run started from), joined by ";"; "patient" where only other images of its patient were.
     """
@@ -647,12 +564,7 @@ def warn_of_leaks(
 
 
 def leak_summary(seen: dict[str, Any] | None, listed: Path | None = None) -> str | None:
-    """One line to stand under the results; None if nothing was in training.
-
-    Args:
-        seen: The counts of `warn_of_leaks`.
-        listed: The file that names the images, if there is one.
-    """
+    """The counts of `warn_of_leaks` in a line, with the file that lists the images; None if nothing was in training."""
     if seen is None:
         return None
     counts = [f"{seen['images']} of {seen['of']} test images"] if seen["images"] else []
@@ -663,8 +575,7 @@ def leak_summary(seen: dict[str, Any] | None, listed: Path | None = None) -> str
         parts.append(f"{seen['in_weights']} of {seen['of']} test images in that of the weights it started from")
     if not parts:
         return None
-    known = seen["images"] or seen["in_weights"]
-    worth = f"the figures {'are' if known else 'may be'} too high"
+    worth = f"the figures {'are' if seen['images'] or seen['in_weights'] else 'may be'} too high"
     if seen["of"] in (seen["images"], seen["in_weights"]):
         worth = _NO_TEST
     return f"{', '.join(parts)}: {worth}{f'; listed in {listed}' if listed else ''}"

@@ -8,7 +8,7 @@ calibration.png         before and after temperature scaling, with 95 % interval
 confusion.png           says above how classes were decided: by the operating point, if there is one
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,7 @@ _MOST = 8
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write the files that the module names, all or none; those of an earlier evaluation are replaced or deleted.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
+    """Write the files that the module names, all or none; those of an earlier evaluation are replaced or deleted."""
     roc, pr = _curves(evaluation)
     path, *rest = csv_header(evaluation.model.scoring, pointed=evaluation.point is not None)
     header = [path, "patient", "label", *rest]
@@ -114,7 +110,17 @@ def _figures(evaluation: Evaluation, roc: list[Curve], pr: list[Curve]) -> Itera
         yield "roc.png", draw_roc(lines, GRID, points=at_point, subject=subject)
         lines = {c.question: (c.x, c.y, c.low, c.high, c.area, c.prevalence) for c in pr}
         yield "pr.png", draw_precision_recall(lines, GRID, subject=subject)
-    diagrams = _diagrams(evaluation)
+    # All answers of the whole in one diagram, before and, where temperatures are known, after scaling.
+    judged, diagrams = evaluation.judged[0], {}
+    for name, probabilities in (("as trained", judged.whole.probabilities), ("temperature-scaled", judged.calibrated)):
+        if probabilities is None:
+            continue
+        answers = judged_confidences(judged.whole.targets, probabilities, scoring)
+        confidences, right = (np.concatenate([item[place] for item in answers]) for place in (1, 2))
+        item = reliability(confidences, right, bins=evaluation.judging.bins)
+        if item is not None:
+            columns = (item.confidence, item.frequency, item.ci95, item.count, item.start)
+            diagrams[name] = Bins(*columns, width=1 / item.bins, error=item.ece)
     if diagrams:
         yield "calibration.png", draw_reliability(diagrams, **calibration_axes(scoring), subject=subject)
     found = figures["confusion"]
@@ -124,19 +130,3 @@ def _figures(evaluation: Evaluation, roc: list[Curve], pr: list[Curve]) -> Itera
     else:
         names = dict.fromkeys(found["labels"], ("absent", "present"))
         yield "confusion.png", draw_confusion(found["labels"], names, found["decided"])
-
-
-def _diagrams(evaluation: Evaluation) -> Mapping[str, Bins]:
-    """All answers of the whole in one diagram, before and, where temperatures are known, after scaling."""
-    judged, scoring = evaluation.judged[0], evaluation.model.scoring
-    found = {}
-    for name, probabilities in (("as trained", judged.whole.probabilities), ("temperature-scaled", judged.calibrated)):
-        if probabilities is None:
-            continue
-        answers = judged_confidences(judged.whole.targets, probabilities, scoring)
-        confidences, right = (np.concatenate([item[place] for item in answers]) for place in (1, 2))
-        item = reliability(confidences, right, bins=evaluation.judging.bins)
-        if item is not None:
-            columns = (item.confidence, item.frequency, item.ci95, item.count, item.start)
-            found[name] = Bins(*columns, width=1 / item.bins, error=item.ece)
-    return found

@@ -1,9 +1,7 @@
-"""What explanations leave behind: a sheet as one HTML page, a panel for each image, and the figures.
+"""Where in an image a network finds what it says: predict, choose, draw maps, check them in two ways, write a sheet.
 
 sheet.html   the page, which needs no other file      explanations.csv, .json   every figure on it
 overlays/    a PNG for each image: as the network sees it, Grad-CAM, occlusion
-
-Where in an image a network finds what it says: predict, choose, draw maps, check them in two ways.
 """
 
 import base64
@@ -48,234 +46,23 @@ from radtransfer.runs.folder import find_fold, write_json, write_rows, write_tex
 
 if TYPE_CHECKING:
     from radtransfer.evaluation.scored_network import ScoredNetwork
+    from radtransfer.images.pipeline import Batches
 
+FILES = ("sheet.html", "explanations.json", "explanations.csv")
+"""What is written beside the overlays."""
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """One image explained.
-
-    Attributes:
-        path: Its identity.
-        verdict: What the network said, and what of it is explained.
-        image: As the network gets it, float32 (size, size, 3).
-        heat: Grad-CAM, float32 (height, width) of the layer, at least 0.
-        occlusion: float32 (cells, cells), at least 0; None where it was left out.
-        agreement: Rank correlation of the two; None where one is the same everywhere, or was left out.
-    """
-
-    path: str
-    verdict: Verdict
-    image: np.ndarray
-    heat: np.ndarray
-    occlusion: np.ndarray | None
-    agreement: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class Explained:
-    """All of them.
-
-    Attributes:
-        given: What the user called the network.
-        network: As it was opened.
-        what: Which images.
-        images: How many were looked at.
-        mistakes: How many the network got wrong; None without labels.
-        target: The class that was asked for, if one was.
-        explanations: Confident mistakes first.
-        agreement: Median rank correlation of the two maps.
-        randomized: The cascade; its last step has redrawn every weight.
-    """
-
-    given: str
-    network: "ScoredNetwork"
-    what: str
-    images: int
-    mistakes: int | None
-    target: str | None
-    explanations: list[Explanation]
-    agreement: float | None
-    randomized: list[Randomized]
-
+_OVERLAY = re.compile(r"\d{3,}[\w.-]*\.png")
 
 SIDE = 288
 """Of a picture, pixels."""
 
 COLORS = "inferno"
-"""Of matplotlib; its lightness rises evenly, so that it reads in grey and with every kind of colour vision."""
+"""Of matplotlib; its lightness rises evenly, so that it reads in grayscale and with every kind of colour vision."""
 
 _LOWEST, _OPACITY = 0.3, 0.7
 """Where in the colours a map begins, and how opaque its peak is, fractions."""
 
 _GAP = 8
-
-
-def picture(image: np.ndarray) -> np.ndarray:
-    """An image as the network gets it, uint8 (SIDE, SIDE, 3).
-
-    Args:
-        image: float32 (size, size, 3), RGB, 0–255.
-    """
-    pixels = Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
-    return np.asarray(pixels.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-
-
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A map over a picture, uint8 (SIDE, SIDE, 3); what is not above 0 leaves the picture as it is, in grey.
-
-    Args:
-        image: From `picture`.
-        heat: float (height, width); its own largest value is the end of the colours.
-    """
-    import matplotlib
-
-    strength = _enlarged(heat)
-    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., np.newaxis].repeat(3, axis=2)
-    colors = 255 * matplotlib.colormaps[COLORS](_LOWEST + (1 - _LOWEST) * strength)[..., :3]
-    opacity = _OPACITY * strength[..., np.newaxis]
-    mixed = (1 - opacity) * grey + opacity * colors
-    mixed[_outline(strength > 0.5)] = 255
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
-
-
-def color_stops(count: int = 9) -> list[str]:
-    """The colours from 0 to the peak, as CSS writes them."""
-    import matplotlib
-
-    colors = matplotlib.colormaps[COLORS](np.linspace(_LOWEST, 1, count))[:, :3]
-    return ["#" + "".join(f"{round(255 * value):02x}" for value in color) for color in colors]
-
-
-def side_by_side(pictures: list[np.ndarray]) -> Image.Image:
-    """Pictures in a row, on white."""
-    width = len(pictures) * (SIDE + _GAP) - _GAP
-    row = np.full((SIDE, width, 3), 255, np.uint8)
-    for place, one in enumerate(pictures):
-        row[:, place * (SIDE + _GAP) : place * (SIDE + _GAP) + SIDE] = one
-    return Image.fromarray(row)
-
-
-def data_uri(pixels: np.ndarray) -> str:
-    """A picture inside a page."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def _enlarged(heat: np.ndarray) -> np.ndarray:
-    """A map from 0 to 1, float32 (SIDE, SIDE); all 0 where nothing is above 0."""
-    heat = np.maximum(heat, 0).astype(np.float32)
-    if heat.max() > 0:
-        heat = heat / heat.max()
-    return np.clip(np.asarray(Image.fromarray(heat).resize((SIDE, SIDE), Image.Resampling.BILINEAR)), 0, 1)
-
-
-def _outline(area: np.ndarray) -> np.ndarray:
-    """The outermost pixels of an area."""
-    inner = np.pad(area, 1)
-    inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-    return area & ~inner
-
-
-def explanation_sheet(explained: Explained) -> str:
-    """The page as text."""
-    return render(
-        "sheet.html.j2",
-        explained=explained,
-        cases=[(item, _pictures(item)) for item in explained.explanations],
-        coarse=coarse_map_note(explained.network),
-        colors=color_stops(),
-        trusted=depend_on_weights(explained.randomized, images=len(explained.explanations)),
-    )
-
-
-def _pictures(item: Explanation) -> list[tuple[str, str]]:
-    shown = picture(item.image)
-    found = [("as the network sees it", shown), ("Grad-CAM", overlay(shown, item.heat))]
-    if item.occlusion is not None:
-        found.append(("occlusion", overlay(shown, item.occlusion)))
-    return [(what, data_uri(pixels)) for what, pixels in found]
-
-
-FILES = ("sheet.html", "explanations.json", "explanations.csv")
-"""What stands there beside the overlays."""
-
-_OVERLAY = re.compile(r"\d{3,}[\w.-]*\.png")
-
-
-def write_explanations(explained: Explained, out: Path) -> list[Path]:
-    """Write the folder; older explanations in it are replaced, other files stay.
-
-    Returns:
-        The files, the page first.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
-    overlays = [f"overlays/{file.name}" for file in out.glob("overlays/*.png") if _OVERLAY.fullmatch(file.name)]
-    with whole_folder(out, (*FILES, *overlays), last=FILES[0]) as folder:
-        names = _stage(explained, folder)
-    return [out / name for name in names]
-
-
-def explained_record(explained: Explained) -> dict[str, Any]:
-    """Every figure, as plain values."""
-    network = explained.network
-    return {
-        "network": explained.given,
-        "layer": network.layer,
-        "stage": network.stage,
-        "grid": list(network.grid),
-        "coarse": coarse_map_note(network),
-        "activation": network.activation,
-        "images": explained.images,
-        "of": explained.what,
-        "mistakes": explained.mistakes,
-        "class": explained.target,
-        "occlusion_agreement": explained.agreement,
-        "randomized": [vars(step) for step in explained.randomized],
-        "explanations": [_line(item) for item in explained.explanations],
-    }
-
-
-def overlay_name(rank: int, path: str) -> str:
-    """Of the PNG of an image: its rank and what of its own name any file system takes."""
-    stem = path.replace("\\", "/").rpartition("/")[2].rpartition(".")[0] or "image"
-    return f"{rank:03d}_{re.sub(r'[^A-Za-z0-9-]+', '_', stem).strip('_')[:60] or 'image'}.png"
-
-
-def _stage(explained: Explained, folder: Path) -> list[str]:
-    """Writes everything below `folder` and gives the names, the page first."""
-    (folder / "overlays").mkdir()
-    overlays = []
-    for rank, item in enumerate(explained.explanations, start=1):
-        overlays.append(f"overlays/{overlay_name(rank, item.path)}")
-        shown = picture(item.image)
-        heats = [heat for heat in (item.heat, item.occlusion) if heat is not None]
-        side_by_side([shown, *(overlay(shown, heat) for heat in heats)]).save(folder / overlays[-1])
-    lines = [_line(item) | {"overlay": name} for item, name in zip(explained.explanations, overlays, strict=True)]
-    rows = [["" if value is None else value for value in line.values()] for line in lines]
-    write_rows(folder / "explanations.csv", list(lines[0]), rows, for_people=True)
-    write_json(folder / "explanations.json", explained_record(explained))
-    write_text(folder / "sheet.html", explanation_sheet(explained))
-    return [*FILES, *overlays]
-
-
-def _line(item: Explanation) -> dict[str, Any]:
-    verdict = item.verdict
-    return {
-        "path": item.path,
-        "label": verdict.truth,
-        "predicted": verdict.name,
-        "probability": round(verdict.probability, 6),
-        "wrong": verdict.wrong,
-        "agreement": item.agreement,
-    }
-
-
-if TYPE_CHECKING:
-    from radtransfer.evaluation.scored_network import ScoredNetwork
-    from radtransfer.images.pipeline import Batches
 
 _BATCH = 16
 _TESTED = 16
@@ -283,22 +70,41 @@ _TESTED = 16
 
 
 @dataclass(frozen=True, eq=False)
+class Explanation:
+    """One image explained."""
+
+    path: str
+    verdict: Verdict
+    image: np.ndarray  # as the network gets it, float32 (size, size, 3)
+    heat: np.ndarray  # Grad-CAM, float32 (height, width) of the layer, at least 0
+    occlusion: np.ndarray | None  # float32 (cells, cells), at least 0; None where it was left out
+    agreement: float | None  # rank correlation of the two; None where one is the same everywhere, or was left out
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """All images explained."""
+
+    given: str  # what the user called the network
+    network: "ScoredNetwork"
+    what: str  # which images
+    images: int  # how many were looked at
+    mistakes: int | None  # how many of them the network got wrong; None without labels
+    target: str | None  # the class that was asked for
+    explanations: list[Explanation]  # confident mistakes first
+    agreement: float | None  # median rank correlation of the two maps
+    randomized: list[Randomized]  # the last step has redrawn every weight
+
+
+@dataclass(frozen=True, eq=False)
 class _Labelled:
-    """The images that are explained, and what is known of their labels.
+    """The images that are explained, and what is known of their labels."""
 
-    Attributes:
-        what: What they are, for a sentence.
-        images: Where they lie.
-        truth: float32 (images, classes of the network), 0 or 1, NaN where not known; None without labels.
-        task: Of the labels; None without.
-        classes: Names of the columns of `truth`; None without.
-    """
-
-    what: str
+    what: str  # for a sentence
     images: LocatedImages
-    truth: np.ndarray | None = None
-    task: str | None = None
-    classes: tuple[str, ...] | None = None
+    truth: np.ndarray | None = None  # float32 (images, classes of the network), 0 or 1, NaN where not known
+    task: str | None = None  # of the labels
+    classes: tuple[str, ...] | None = None  # the columns of `truth`
 
     def batches(self, rows: Sequence[int], *, image_size: int, batch_size: int) -> "Batches":
         """Those numbered `rows`, as the network sees them."""
@@ -340,15 +146,14 @@ def explain(
         limit: Images that are explained, at most.
         cells: Squares along a side that occlusion covers; 0 leaves occlusion out.
         seed: Of the weights that the test draws.
-        progress: Hears counts.
+        progress: Is told counts.
 
     Raises:
         ConfigError: No such run, fold, layer or class; no images.
         DataError: Images are missing, or labels are not the network's.
         WeightsError: A model that cannot be read, or is no classifier.
     """
-    data = data or DataSettings()
-    progress = progress or Progress()
+    data, progress = data or DataSettings(), progress or Progress()
     if not files and data.source is None and is_export(given):
         raise _no_images()
     if (Path(given).expanduser() / "saved_model.pb").is_file():
@@ -368,56 +173,6 @@ def explain(
     labelled = _images(model, files, data, progress)
     with keras_defaults():
         return _explained(model, labelled, layer, target, limit, cells, seed, progress)
-
-
-def _explained(
-    model: TrainedModel,
-    labelled: _Labelled,
-    layer: str | None,
-    target: str | None,
-    limit: int,
-    cells: int,
-    seed: int,
-    progress: Progress,
-) -> Explained:
-    from radtransfer.evaluation.scored_network import ScoredNetwork
-
-    network = ScoredNetwork(model.keras_models()[0], BACKBONES.get(model.backbone), layer)
-    if layer is None and network.card and network.stage != list(network.card.stages)[-1]:
-        progress.note(f"the map is that of {network.stage}: later stages have one position for images of this size")
-    total, size = len(labelled.images), network.image_size
-    logits = np.empty((total, network.outputs), np.float32)
-    epoch = labelled.batches(range(total), image_size=size, batch_size=_BATCH).in_order()
-    for rows, (pixels, _, _) in zip(epoch.rows, epoch, strict=True):
-        logits[rows] = network.logits(pixels)
-        progress.count("images predicted", min(int(rows.max()) + 1, total), total)
-    classes, probabilities = _classes(model, network, labelled), network.probabilities(logits)
-    task = model.scoring.task if model.named else labelled.task
-    several = task == "multilabel" or probabilities.shape[1] == len(classes) == 1
-    verdicts = (multi_label_verdicts if several else single_label_verdicts)(probabilities, labelled.truth, classes)
-    chosen = confident_mistakes_first(verdicts)[:limit]
-    decisions = [_decision(target, verdict, network, classes) for verdict in chosen]
-    batches = labelled.batches([item.row for item in chosen], image_size=size, batch_size=len(chosen))
-    pixels = next(iter(batches.in_order()))[0].numpy()
-    heat, occlusion = class_maps(network, pixels, decisions), None
-    if cells:
-        count = partial(progress.count, "images occluded")
-        occlusion = occlusion_maps(network, pixels, decisions, cells=cells, count=count)
-    count = partial(progress.count, "weights redrawn")
-    randomized = randomization_test(network, pixels[:_TESTED], decisions[:_TESTED], seed=seed, count=count)
-    explanations = _explanations(labelled.images.paths, chosen, pixels, heat, occlusion)
-    known = [verdict.wrong for verdict in verdicts if verdict.wrong is not None]
-    return Explained(
-        given=model.given,
-        network=network,
-        what=labelled.what,
-        images=total,
-        mistakes=sum(known) if known else None,
-        target=target,
-        explanations=explanations,
-        agreement=median([item.agreement for item in explanations]),
-        randomized=randomized,
-    )
 
 
 def _images(model: TrainedModel, files: Sequence[Path], data: DataSettings, progress: Progress) -> _Labelled:
@@ -461,8 +216,69 @@ def _no_images() -> ConfigError:
     return ConfigError("Expected images: name files after the model, or give --data with a folder or table.")
 
 
+def _explained(
+    model: TrainedModel,
+    labelled: _Labelled,
+    layer: str | None,
+    target: str | None,
+    limit: int,
+    cells: int,
+    seed: int,
+    progress: Progress,
+) -> Explained:
+    from radtransfer.evaluation.scored_network import ScoredNetwork
+
+    network = ScoredNetwork(model.keras_models()[0], BACKBONES.get(model.backbone), layer)
+    if layer is None and network.spec and network.stage != list(network.spec.stages)[-1]:
+        progress.note(f"the map is that of {network.stage}: later stages have one position for images of this size")
+    total, size = len(labelled.images), network.image_size
+    logits = np.empty((total, network.outputs), np.float32)
+    epoch = labelled.batches(range(total), image_size=size, batch_size=_BATCH).in_order()
+    for rows, (pixels, _, _) in zip(epoch.rows, epoch, strict=True):
+        logits[rows] = network.logits(pixels)
+        progress.count("images predicted", min(int(rows.max()) + 1, total), total)
+
+    classes, probabilities = _classes(model, network, labelled), network.probabilities(logits)
+    task = model.scoring.task if model.named else labelled.task
+    several = task == "multilabel" or probabilities.shape[1] == len(classes) == 1
+    verdicts = (multi_label_verdicts if several else single_label_verdicts)(probabilities, labelled.truth, classes)
+    chosen = confident_mistakes_first(verdicts)[:limit]
+    decisions = [verdict.decision for verdict in chosen]
+    if target is not None:
+        _check_target(target, classes)
+        number = classes.index(target)
+        alone = network.outputs == 1 < len(classes)
+        decisions = [Decision(0, present=bool(number)) if alone else Decision(number)] * len(chosen)
+
+    batches = labelled.batches([item.row for item in chosen], image_size=size, batch_size=len(chosen))
+    pixels = next(iter(batches.in_order()))[0].numpy()
+    heat = np.maximum(class_maps(network, pixels, decisions), 0)
+    covered = agreements = [None] * len(chosen)
+    if cells:
+        count = partial(progress.count, "images occluded")
+        covered = np.maximum(occlusion_maps(network, pixels, decisions, cells=cells, count=count), 0)
+        # By way of the image's size: a coarse map is interpolated before it is averaged, as it is drawn.
+        coarse = on_grid(on_grid(heat, pixels.shape[1:3]), covered.shape[1:])
+        agreements = [rank_correlation(a, b) for a, b in zip(coarse, covered, strict=True)]
+    count = partial(progress.count, "weights redrawn")
+    randomized = randomization_test(network, pixels[:_TESTED], decisions[:_TESTED], seed=seed, count=count)
+    columns = zip(chosen, pixels, heat, covered, agreements, strict=True)
+    known = [verdict.wrong for verdict in verdicts if verdict.wrong is not None]
+    return Explained(
+        given=model.given,
+        network=network,
+        what=labelled.what,
+        images=total,
+        mistakes=sum(known) if known else None,
+        target=target,
+        explanations=[Explanation(labelled.images.paths[item.row], item, *values) for item, *values in columns],
+        agreement=median(agreements),
+        randomized=randomized,
+    )
+
+
 def _classes(model: TrainedModel, network: "ScoredNetwork", labelled: _Labelled) -> tuple[str, ...]:
-    """The names of the classes; numbers where nobody gives any."""
+    """The names of the classes; numbers where they have none."""
     count = 2 if network.outputs == 1 else network.outputs
     known = model.scoring.classes if model.named else labelled.classes
     if known is None:
@@ -472,33 +288,128 @@ def _classes(model: TrainedModel, network: "ScoredNetwork", labelled: _Labelled)
     return known
 
 
-def _decision(target: str | None, verdict: Verdict, network: "ScoredNetwork", classes: Sequence[str]) -> Decision:
-    if target is None:
-        return verdict.decision
-    _check_target(target, classes)
-    number = classes.index(target)
-    return Decision(0, present=bool(number)) if network.outputs == 1 < len(classes) else Decision(number)
-
-
 def _check_target(target: str, classes: Sequence[str]) -> None:
     if target not in classes:
         raise ConfigError(f"--class {target!r}: expected one of {', '.join(classes)}.")
 
 
-def _explanations(
-    paths: Sequence[str],
-    chosen: Sequence[Verdict],
-    pixels: np.ndarray,
-    heat: np.ndarray,
-    occlusion: np.ndarray | None,
-) -> list[Explanation]:
-    """What is above 0 of both maps, and how far they agree."""
-    heat = np.maximum(heat, 0)
-    covered = agreements = [None] * len(chosen)
-    if occlusion is not None:
-        covered = np.maximum(occlusion, 0)
-        # By way of the image's size: a coarse map is interpolated before it is averaged, as it is drawn.
-        coarse = on_grid(on_grid(heat, pixels.shape[1:3]), covered.shape[1:])
-        agreements = [rank_correlation(a, b) for a, b in zip(coarse, covered, strict=True)]
-    columns = zip(chosen, pixels, heat, covered, agreements, strict=True)
-    return [Explanation(paths[verdict.row], verdict, *values) for verdict, *values in columns]
+def picture(image: np.ndarray) -> np.ndarray:
+    """An image as the network gets it, float32 (size, size, 3), 0–255, as uint8 (SIDE, SIDE, 3)."""
+    pixels = Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
+    return np.asarray(pixels.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A map, float (height, width), over a `picture`, which stays grayscale where the map is not above 0.
+
+    The largest value of the map is the end of the colours; what is above half of it is outlined in white.
+    """
+    import matplotlib
+
+    heat = np.maximum(heat, 0).astype(np.float32)
+    if heat.max() > 0:
+        heat = heat / heat.max()
+    strength = np.clip(np.asarray(Image.fromarray(heat).resize((SIDE, SIDE), Image.Resampling.BILINEAR)), 0, 1)
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., np.newaxis].repeat(3, axis=2)
+    colors = 255 * matplotlib.colormaps[COLORS](_LOWEST + (1 - _LOWEST) * strength)[..., :3]
+    opacity = _OPACITY * strength[..., np.newaxis]
+    mixed = (1 - opacity) * grey + opacity * colors
+    area = np.pad(strength > 0.5, 1)
+    inner = area[:-2, 1:-1] & area[2:, 1:-1] & area[1:-1, :-2] & area[1:-1, 2:]
+    mixed[area[1:-1, 1:-1] & ~inner] = 255
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def color_stops(count: int = 9) -> list[str]:
+    """The colours from 0 to the peak, as CSS writes them."""
+    import matplotlib
+
+    colors = matplotlib.colormaps[COLORS](np.linspace(_LOWEST, 1, count))[:, :3]
+    return ["#" + "".join(f"{round(255 * value):02x}" for value in color) for color in colors]
+
+
+def side_by_side(pictures: list[np.ndarray]) -> Image.Image:
+    """Pictures in a row, on white."""
+    width = len(pictures) * (SIDE + _GAP) - _GAP
+    row = np.full((SIDE, width, 3), 255, np.uint8)
+    for place, one in enumerate(pictures):
+        row[:, place * (SIDE + _GAP) : place * (SIDE + _GAP) + SIDE] = one
+    return Image.fromarray(row)
+
+
+def write_explanations(explained: Explained, out: Path) -> list[Path]:
+    """Write the folder, and give its files, the page first; older explanations are replaced, other files stay.
+
+    Raises:
+        DiskError, RunError: As `whole_folder`.
+    """
+    old = [f"overlays/{file.name}" for file in out.glob("overlays/*.png") if _OVERLAY.fullmatch(file.name)]
+    with whole_folder(out, (*FILES, *old), last=FILES[0]) as folder:
+        (folder / "overlays").mkdir()
+        lines, cases = [], []
+        for rank, item in enumerate(explained.explanations, start=1):
+            stem = item.path.replace("\\", "/").rpartition("/")[2].rpartition(".")[0] or "image"
+            # What any file system takes of the image's own name.
+            name = f"overlays/{rank:03d}_{re.sub(r'[^A-Za-z0-9-]+', '_', stem).strip('_')[:60] or 'image'}.png"
+            pictures = _pictures(item)
+            side_by_side(list(pictures.values())).save(folder / name)
+            lines.append(_line(item) | {"overlay": name})
+            cases.append((item, [(what, _data_uri(pixels)) for what, pixels in pictures.items()]))
+        rows = [["" if value is None else value for value in line.values()] for line in lines]
+        write_rows(folder / "explanations.csv", list(lines[0]), rows, for_people=True)
+        write_json(folder / "explanations.json", explained_record(explained))
+        sheet = render(
+            "sheet.html.j2",
+            explained=explained,
+            cases=cases,
+            coarse=coarse_map_note(explained.network),
+            colors=color_stops(),
+            trusted=depend_on_weights(explained.randomized, images=len(explained.explanations)),
+        )
+        write_text(folder / "sheet.html", sheet)
+    return [out / name for name in (*FILES, *(line["overlay"] for line in lines))]
+
+
+def _pictures(item: Explanation) -> dict[str, np.ndarray]:
+    shown = picture(item.image)
+    found = {"as the network sees it": shown, "Grad-CAM": overlay(shown, item.heat)}
+    return found if item.occlusion is None else found | {"occlusion": overlay(shown, item.occlusion)}
+
+
+def _data_uri(pixels: np.ndarray) -> str:
+    """A picture inside a page."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def explained_record(explained: Explained) -> dict[str, Any]:
+    """Every figure, as plain values."""
+    network = explained.network
+    return {
+        "network": explained.given,
+        "layer": network.layer,
+        "stage": network.stage,
+        "grid": list(network.grid),
+        "coarse": coarse_map_note(network),
+        "activation": network.activation,
+        "images": explained.images,
+        "of": explained.what,
+        "mistakes": explained.mistakes,
+        "class": explained.target,
+        "occlusion_agreement": explained.agreement,
+        "randomized": [vars(step) for step in explained.randomized],
+        "explanations": [_line(item) for item in explained.explanations],
+    }
+
+
+def _line(item: Explanation) -> dict[str, Any]:
+    verdict = item.verdict
+    return {
+        "path": item.path,
+        "label": verdict.truth,
+        "predicted": verdict.name,
+        "probability": round(verdict.probability, 6),
+        "wrong": verdict.wrong,
+        "agreement": item.agreement,
+    }

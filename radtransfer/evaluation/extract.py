@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -38,12 +38,9 @@ _NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
 def layer_features(
     model: TrainedModel, layer: str, *, pool: Literal["avg", "none"] = "avg"
 ) -> tuple[str, tuple[int, ...], Features]:
-    """The name of a layer, the shape of its features of an image, and what computes them.
+    """The name of a layer (of a stage, its last), the shape of its features of an image, and what computes them.
 
-    Args:
-        model: One fold of a run, or an export.
-        layer: Name of a stage (its last layer is meant) or of a layer.
-        pool: "avg" takes the mean over positions, so that the shape is (channels,); "none" the whole output.
+    The pool "avg" takes the mean over positions, so that the shape is (channels,); "none" the whole output.
 
     Raises:
         RunError: Several folds, whose features have nothing in common.
@@ -82,35 +79,30 @@ def _keras_layer(model: TrainedModel, name: str, stages: Mapping[str, str]) -> t
 
 
 def _saved_layer(path: Path, layer: str, stages: Mapping[str, str]) -> tuple[Features, tuple[int, ...]]:
-    """Of a SavedModel: Keras gives the operations of a layer its name as scope; the last in that scope is taken."""
+    """Of a SavedModel: Keras gives the operations of a layer its name as scope; the last in that scope is taken.
+
+    Keras traces a model that it has called before, so that every layer's scope is its name with a number (`conv1_1`).
+    """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     loaded, function, _ = image_signature(path)
     flat = convert_variables_to_constants_v2(function)  # reads the variables that `loaded` holds
     del loaded
-    scopes = _scopes(flat.graph)
+    operations = [
+        (operation.name.split("/"), operation.outputs[0])
+        for operation in flat.graph.get_operations()
+        if operation.outputs and operation.type not in _NO_LAYER and operation.name.count("/") > 1
+    ]
+    start = len(os.path.commonprefix([parts[:-1] for parts, _ in operations]))
+    scopes = {parts[start]: output for parts, output in operations if len(parts) > start + 1}
+    if all(re.search(r"_\d+$", scope) for scope in scopes):
+        scopes = {re.sub(r"_\d+$", "", scope): output for scope, output in scopes.items()}
     if layer not in scopes:
         raise UnknownNameError("stage or layer", layer, [*stages, *scopes])
     shape = scopes[layer].shape
     if shape.rank is None or None in shape[1:]:
         raise WeightsError(f"{path}: layer {layer} gives outputs of no fixed shape. Use the run or a .keras export.")
     return flat.prune(flat.inputs[0], scopes[layer]), tuple(shape[1:])
-
-
-def _scopes(graph: Any) -> "dict[str, tf.Tensor]":
-    """Layer to its last output, in order.
-
-    Keras traces a model that it has called before, so that every layer's scope is its name with a number (`conv1_1`).
-    """
-    operations = [
-        (operation.name.split("/"), operation.outputs[0])
-        for operation in graph.get_operations()
-        if operation.outputs and operation.type not in _NO_LAYER and operation.name.count("/") > 1
-    ]
-    start = len(os.path.commonprefix([parts[:-1] for parts, _ in operations]))
-    scopes = {parts[start]: output for parts, output in operations if len(parts) > start + 1}
-    numbered = all(re.search(r"_\d+$", scope) for scope in scopes)
-    return {re.sub(r"_\d+$", "", scope) if numbered else scope: output for scope, output in scopes.items()}
 
 
 SUFFIXES = (".npz", ".parquet")
@@ -120,11 +112,7 @@ Writer = Callable[[Sequence[str], np.ndarray], None]
 
 
 def check_feature_file(path: Path) -> None:
-    """See that features can be written in the format that the name of a file asks for.
-
-    Raises:
-        ConfigError: There is no such format, or its library is not installed.
-    """
+    """ConfigError if there is no format of such a file name, or its library is not installed."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--out takes a file that ends in {' or '.join(SUFFIXES)}. Received: {path}.")
     if path.suffix.lower() == ".parquet":
@@ -138,13 +126,7 @@ def check_feature_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def feature_file(path: Path, *, layer: str, shape: tuple[int, ...]) -> Iterator[Writer]:
-    """A writer of `path`, which appears when the block succeeds.
-
-    Args:
-        path: Ends in one of `SUFFIXES`.
-        layer: Name, kept in the file.
-        shape: Of the features of one image.
-    """
+    """A writer of `path` (one of `SUFFIXES`), which appears when the block succeeds; `shape` is that of one image."""
     make = _npz if path.suffix.lower() == ".npz" else _parquet
     with whole_file(path) as part, make(part, layer, shape) as write:
         yield write

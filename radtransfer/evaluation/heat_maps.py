@@ -18,8 +18,6 @@ import numpy as np
 from radtransfer.models.backbone import HEAD, layer_stages
 
 if TYPE_CHECKING:
-    import keras
-
     from radtransfer.evaluation.scored_network import ScoredNetwork
 
 FINE = 7
@@ -39,15 +37,15 @@ def coarse_map_note(network: "ScoredNetwork") -> str | None:
     """What to know of the network's map if it is coarser than 7×7, and the stage that would be finer; else None."""
     if min(network.grid) >= FINE:
         return None
-    pixels = round(network.image_size / min(network.grid))
-    (height, width), size = network.grid, network.image_size
-    covers = f"a map of {height}×{width} is coarse: one value covers {pixels}×{pixels} pixels of {size}×{size}, "
-    covers += "a region rather than a spot"
-    stage = finer_stage(network)
-    if stage is None:
-        return f"{covers}; a network of larger images has a finer one"
-    height, width = network.stage_grids[stage]
-    return f"{covers}; --layer {stage} has {height}×{width}"
+    (height, width), size, stage = network.grid, network.image_size, finer_stage(network)
+    pixels = round(size / min(network.grid))
+    finer = "a network of larger images has a finer one"
+    if stage is not None:
+        finer = "--layer {} has {}×{}".format(stage, *network.stage_grids[stage])
+    return (
+        f"a map of {height}×{width} is coarse: one value covers {pixels}×{pixels} pixels of {size}×{size}, "
+        f"a region rather than a spot; {finer}"
+    )
 
 
 def finer_stage(network: "ScoredNetwork") -> str | None:
@@ -67,32 +65,20 @@ class Decision:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One image and what is explained about it.
+    """One image and what is explained about it."""
 
-    Attributes:
-        row: Of the image.
-        name: What the network said: a class, or "not" and a label.
-        decision: What is explained.
-        probability: That the network gave to what it said.
-        truth: The image's labels; empty where they are not known.
-        wrong: Whether it was; None where that is not known.
-    """
-
-    row: int
-    name: str
+    row: int  # of the image
+    name: str  # what the network said: a class, or "not" and a label
     decision: Decision
-    probability: float
-    truth: str
-    wrong: bool | None
+    probability: float  # that the network gave to what it said
+    truth: str  # the image's labels; empty where they are not known
+    wrong: bool | None  # None where that is not known
 
 
 def single_label_verdicts(probabilities: np.ndarray, truth: np.ndarray | None, classes: Sequence[str]) -> list[Verdict]:
-    """The class with the largest output of each image.
+    """The class with the largest output of each image; a single output is the probability of the second of two classes.
 
-    Args:
-        probabilities: float (images, outputs). One output is the probability of the second of two classes.
-        truth: float (images, classes), 0 or 1, NaN where not known; None without labels.
-        classes: Their names.
+    `truth` is float (images, classes), 0 or 1, NaN where not known; None without labels.
     """
     alone = probabilities.shape[1] == 1
     each = np.concatenate([1 - probabilities, probabilities], axis=1) if alone else probabilities
@@ -100,7 +86,7 @@ def single_label_verdicts(probabilities: np.ndarray, truth: np.ndarray | None, c
     for row, (values, chosen) in enumerate(zip(each, each.argmax(axis=1), strict=True)):
         decision = Decision(0, present=bool(chosen)) if alone else Decision(int(chosen))
         known = truth is not None and not np.isnan(truth[row]).any()
-        labels = _named(truth[row], classes) if known else ""
+        labels = _label_text(truth[row], classes) if known else ""
         wrong = bool(truth[row][chosen] < 0.5) if known else None
         found.append(Verdict(row, classes[chosen], decision, float(values[chosen]), labels, wrong))
     return found
@@ -119,7 +105,7 @@ def multi_label_verdicts(probabilities: np.ndarray, truth: np.ndarray | None, cl
         present = bool(values[label] > 0.5)
         name = classes[label] if present else f"not {classes[label]}"
         probability = float(values[label] if present else 1 - values[label])
-        labels = "" if np.isnan(known).all() else _named(known, classes) or "none of the labels"
+        labels = "" if np.isnan(known).all() else _label_text(known, classes) or "none of the labels"
         found.append(Verdict(row, name, Decision(label, present), probability, labels, wrong))
     return found
 
@@ -135,7 +121,7 @@ def confident_mistakes_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return sorted(verdicts, key=key)
 
 
-def _named(row: np.ndarray, classes: Sequence[str]) -> str:
+def _label_text(row: np.ndarray, classes: Sequence[str]) -> str:
     return "; ".join(name for name, value in zip(classes, row, strict=True) if value > 0.5)
 
 
@@ -143,12 +129,8 @@ def class_maps(network: "ScoredNetwork", images: np.ndarray, decisions: Sequence
     """Grad-CAM before its ReLU: float32 (images, height, width) of the layer; what is above 0 speaks for the decision.
 
     Each channel of the layer, weighted with the mean over positions of the score's gradient, summed.
-    Differs from Selvaraju et al. in the score: log odds, see `ScoredNetwork`.
-
-    Args:
-        network: Of which the map is drawn.
-        images: float32 (images, size, size, 3), RGB, 0–255.
-        decisions: One for each image.
+    Differs from Selvaraju et al. in the score: log odds, see `ScoredNetwork`. Images are float32
+    (images, size, size, 3), RGB, 0–255, with a decision each.
     """
     found = []
     for start in range(0, len(images), _AT_ONCE):
@@ -169,8 +151,7 @@ def occlusion_maps(
 ) -> np.ndarray:
     """By how much a decision's score falls where a square of the image is covered: float32 (images, cells, cells).
 
-    Each of `cells` × `cells` squares in turn is given the image's mean colour. Arguments as of `class_maps`, of whose
-    network the layer plays no part; `count` hears how many images are done.
+    Each of `cells` × `cells` squares in turn is given the image's mean colour.
     """
     edges = np.linspace(0, images.shape[1], cells + 1).astype(int)
     found = []
@@ -211,16 +192,10 @@ def median(values: Sequence[float | None]) -> float | None:
 
 @dataclass(frozen=True)
 class Randomized:
-    """One step of the cascade.
+    """One step of the cascade."""
 
-    Attributes:
-        what: Which weights are random: "head", "+ stage4", …
-        correlation: Median over images of the rank correlation with the maps of the trained network, before the ReLU;
-            None where no map has a rank.
-    """
-
-    what: str
-    correlation: float | None
+    what: str  # which weights are random: "head", "+ stage4", …
+    correlation: float | None  # median over images, with the maps of the trained network before the ReLU; None of none
 
 
 def depend_on_weights(found: Sequence[Randomized], *, images: int) -> bool | None:
@@ -237,10 +212,7 @@ def randomization_test(
     seed: int,
     count: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Randomized]:
-    """The cascade from the head down; the last step has redrawn every weight. The network is left as it was.
-
-    Images and decisions as of `class_maps`; the seed is that of the weights; `count` hears how many steps are done.
-    """
+    """The cascade from the head down; the last step has redrawn every weight. The network is left as it was."""
     from radtransfer.transfer.initialize import draw_random
 
     model, trained = network.model, class_maps(network, images, decisions)
@@ -249,7 +221,14 @@ def randomization_test(
         draw_random(model, seed=seed)
         drawn = {layer.name: layer.get_weights() for layer in model.layers}
         model.set_weights(learned)
-        found, steps = [], _steps(network)
+        layers = [layer for layer in model.layers if layer.weights]
+        steps = {"all weights": layers}
+        if network.spec is not None:
+            stages = layer_stages(model, network.spec)
+            order = {stage: HEAD if stage == HEAD else f"+ {stage}" for stage in (HEAD, *reversed(network.spec.stages))}
+            steps = {what: [layer for layer in layers if stages[layer.name] == stage] for stage, what in order.items()}
+            steps = {what: members for what, members in steps.items() if members}
+        found = []
         for number, (what, layers) in enumerate(steps.items(), start=1):
             for layer in layers:
                 layer.set_weights(drawn[layer.name])
@@ -260,14 +239,3 @@ def randomization_test(
     finally:
         model.set_weights(learned)
     return found
-
-
-def _steps(network: "ScoredNetwork") -> "dict[str, list[keras.Layer]]":
-    """The layers with weights that each step adds, from the output down."""
-    layers = [layer for layer in network.model.layers if layer.weights]
-    if network.card is None:
-        return {"all weights": layers}
-    stages = layer_stages(network.model, network.card)
-    order = [HEAD, *reversed(network.card.stages)]
-    steps = {stage: [layer for layer in layers if stages[layer.name] == stage] for stage in order}
-    return {stage if stage == HEAD else f"+ {stage}": members for stage, members in steps.items() if members}

@@ -44,19 +44,12 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True, eq=False)
 class AucEstimate:
-    """A mean AUC over questions and repeats, and what its interval is computed from.
-
-    Attributes:
-        area: The mean.
-        contributions: How far each patient moves it, (patients,); the sum of their squares is its variance.
-        patients: Of the rarer class (positive or negative), the mean over the questions.
-        answers: As how many independent answers it counts if each patient is one image.
-    """
+    """A mean AUC over questions and repeats, and what its interval is computed from."""
 
     area: float
-    contributions: np.ndarray
-    patients: float
-    answers: float
+    contributions: np.ndarray  # how far each patient moves it, (patients,); the sum of their squares is its variance
+    patients: float  # of the rarer class (positive or negative), the mean over the questions
+    answers: float  # as how many independent answers it counts if each patient is one image
 
     @property
     def variance(self) -> float:
@@ -71,9 +64,8 @@ class AucEstimate:
 def estimate_auc(repeats: Sequence[tuple[Sequence[Question], np.ndarray]]) -> AucEstimate | None:
     """The AUC averaged over the questions that have one, then over repeats; None where no question has one.
 
-    Args:
-        repeats: For each repeat, its questions, and the patient of each of its images, int (images,). A patient has the
-            same number in all repeats and counts once.
+    Each repeat has its questions, and the patient of each of its images, int (images,). A patient has the same number
+    in all repeats and counts once.
     """
     total = 1 + max(int(codes.max(initial=0)) for _, codes in repeats)
     means = []
@@ -92,7 +84,7 @@ def estimate_auc(repeats: Sequence[tuple[Sequence[Question], np.ndarray]]) -> Au
 
 def _of_question(question: Question, codes: np.ndarray, total: int) -> tuple[float, np.ndarray, int, float] | None:
     """Area, contributions, patients of the rarer class and 1 / answers; None where a class is absent."""
-    area = exact_area(question.truth, question.scores)
+    area = question.area
     if area is None:
         return None
     won, contributions, counts = placements(question.truth, question.scores), np.zeros(total), []
@@ -125,12 +117,7 @@ def difference_interval(a: AucEstimate, b: AucEstimate) -> Interval:
 
 
 def share_interval(right: np.ndarray, patients: np.ndarray) -> Interval:
-    """95 % interval of a share over patients.
-
-    Args:
-        right: bool (answers,), at least one.
-        patients: Of each answer.
-    """
+    """95 % interval of the share of `right` answers, bool (answers,), over the `patients` of the answers."""
     share, count = float(right.mean()), np.unique(patients).size
     low, high = score_interval(share, cluster_variance((right - share) / right.size, patients), count, count)
     return float(low), float(high)
@@ -151,14 +138,10 @@ def score_interval(
     *,
     mean: float | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95 % score interval of a share whose variance was estimated: low and high end.
+    """Wilson's 95 % score interval of a share (0–1) whose variance was estimated from `patients`: low and high end.
 
-    Args:
-        value: 0–1.
-        variance: Of the value, as estimated.
-        patients: From so many; of one, nothing is known about the variance.
-        answers: As how many independent answers the value counts if each patient gives one.
-        mean: What the variance is around, if not the value: of curves of drawn patients beside a step of the curve.
+    `answers` is as how many independent answers the value counts if each patient gives one; `mean` what the variance is
+    around, if not the value: of curves of drawn patients beside a step of the curve.
     """
     mean = value if mean is None else mean
     shrunk = _shrunk(mean, patients)
@@ -180,32 +163,18 @@ def _shrunk(value: float | np.ndarray, patients: float) -> float | np.ndarray:
 
 @dataclass(frozen=True)
 class DeLong:
-    """DeLong's test of one yes-or-no question.
-
-    Attributes:
-        question: Which.
-        auc_a, auc_b: Exact areas.
-        difference: auc_a - auc_b.
-        error: Its standard error, images counted as independent.
-        p: Of the two-sided test that there is no difference; None where the error is 0.
-    """
+    """DeLong's test of one yes-or-no question."""
 
     question: str
     auc_a: float
     auc_b: float
-    difference: float
-    error: float
-    p: float | None
+    difference: float  # auc_a - auc_b
+    error: float  # its standard error, images counted as independent
+    p: float | None  # of the two-sided test that there is no difference; None where the error is 0
 
 
 def delong(question: str, truth: np.ndarray, a: np.ndarray, b: np.ndarray) -> DeLong | None:
-    """Compare the areas of two scores of the same images; None with fewer than two positives or negatives.
-
-    Args:
-        question: Its name.
-        truth: bool (images,).
-        a: One network's scores, finite (images,).
-        b: The other's.
+    """Compare the areas of two networks' scores of the same images; None with fewer than two positives or negatives.
 
     References:
         DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44; computed by ranks as
@@ -224,17 +193,16 @@ def delong(question: str, truth: np.ndarray, a: np.ndarray, b: np.ndarray) -> De
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often two networks agree, against how often they would by chance.
-
-    Attributes:
-        observed: Share, 0–1.
-        independent: The same for networks of the same accuracies whose errors have nothing to do with each other.
-        kappa: (observed - independent) / (1 - independent), Cohen's; None where agreement is certain by chance.
-    """
+    """How often two networks agree, against how often they would by chance; shares, 0–1."""
 
     observed: float
-    independent: float
-    kappa: float | None
+    independent: float  # for networks of the same accuracies with independent errors
+    kappa: float | None  # Cohen's, (observed - independent) / (1 - independent); None where that is 0 / 0
+
+    @classmethod
+    def of(cls, observed: float, independent: float) -> "Agreement":
+        kappa = None if independent >= 1 else (observed - independent) / (1 - independent)
+        return cls(observed, independent, kappa)
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
@@ -256,15 +224,14 @@ def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     observed = float(np.mean(a * b + (1 - a) * (1 - b)))
     independent = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
-    return Agreement(observed, independent, _kappa(observed, independent))
+    return Agreement.of(observed, independent)
 
 
 def decision_agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
     """How often two networks decide for the same class, whatever the truth; a and b are classes, int (images,)."""
     classes = np.arange(max(a.max(), b.max()) + 1)
     shares = [(choices[:, None] == classes).mean(axis=0) for choices in (a, b)]
-    observed, independent = float(np.mean(a == b)), float(shares[0] @ shares[1])
-    return Agreement(observed, independent, _kappa(observed, independent))
+    return Agreement.of(float(np.mean(a == b)), float(shares[0] @ shares[1]))
 
 
 def kappa_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> Interval:
@@ -272,12 +239,8 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> Interv
 
     (kappa + 1) / 2 is treated as a share, as `score_interval` says, with the variance of kappa's linear approximation.
     Patients of whom both networks are always right, or always wrong, tell little about it: counted are the others, or
-    those that are right, whichever are fewer. Measured coverage: 0.93 to 1.00 with 10 to 200 patients.
-
-    Args:
-        a: 0–1 or bool (questions,): how right one network is.
-        b: The same of the other.
-        patients: Of each question.
+    those that are right, whichever are fewer. Measured coverage: 0.93 to 1.00 with 10 to 200 patients. Arguments as of
+    `agreement`, and the patient of each question.
 
     References:
         Fleiss, Cohen and Everitt 1969, Psychological Bulletin 72 (the linear approximation of its variance).
@@ -293,36 +256,21 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> Interv
     return float(2 * low - 1), float(2 * high - 1)
 
 
-def _kappa(observed: float, independent: float) -> float | None:
-    return None if independent >= 1 else (observed - independent) / (1 - independent)
-
-
 GRID = np.linspace(0, 1, 101)
 """Where bands are drawn: false-positive rates, or recalls."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve and its band.
-
-    Attributes:
-        question: Which it is of.
-        kind: "roc" or "pr".
-        x: False-positive rate, or recall, at every threshold.
-        y: Sensitivity, or precision, there.
-        low: Of the 95 % band, at `GRID`.
-        high: Likewise.
-        area: Exact area under a ROC curve; average precision of the other.
-        prevalence: Share of positives.
-    """
+    """One curve and its 95 % band."""
 
     question: str
-    kind: str
-    x: list[float]
-    y: list[float]
-    low: list[float]
+    kind: str  # "roc" or "pr"
+    x: list[float]  # false-positive rate, or recall, at every threshold
+    y: list[float]  # sensitivity, or precision, there
+    low: list[float]  # of the band, at GRID
     high: list[float]
-    area: float
+    area: float  # exact area under a ROC curve; average precision of the other
     prevalence: float
 
 
@@ -333,15 +281,7 @@ def both_curves(
 
     The bands are pointwise 95 % intervals of sensitivity at a false-positive rate, and of precision at a recall, as
     `score_interval` gives them. The variance is that of whole patients drawn with replacement; a draw without positives
-    or without negatives is left out.
-
-    Args:
-        question: Its name.
-        truth: bool (answers,).
-        scores: float (answers,), finite; higher means more likely true.
-        clusters: What is drawn together, (answers,).
-        draws: Of the bootstrap.
-        seed: Of the draws.
+    or without negatives is left out. `clusters` (answers,) are what is drawn together.
 
     References:
         Fawcett 2006, Pattern Recognition Letters 27, section 7 (vertical averaging); Field and Welsh 2007,
@@ -373,10 +313,9 @@ def both_curves(
         ends = score_interval(value, values.var(axis=0), patients, patients, mean=values.mean(axis=0))
         bands.append([end.tolist() for end in ends])
     bands[0][0][-1] = 1.0  # at a false-positive rate of 1 every positive is found
-    prevalence = float(truth.mean())
-    x, y = np.append(0, false / false[-1]), np.append(0, true / true[-1])
+    prevalence, recall, precision = float(truth.mean()), true / true[-1], true / (true + false)
+    x, y = np.append(0, false / false[-1]), np.append(0, recall)
     roc = Curve(question, "roc", x.tolist(), y.tolist(), *bands[0], float(np.trapezoid(y, x)), prevalence)
-    recall, precision = true / true[-1], true / (true + false)
     average = float(np.sum(np.diff(recall, prepend=0) * precision))
     return roc, Curve(question, "pr", recall.tolist(), precision.tolist(), *bands[1], average, prevalence)
 

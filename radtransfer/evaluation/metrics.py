@@ -19,7 +19,6 @@ from radtransfer.evaluation.scoring import (
     Question,
     Scoring,
     class_questions,
-    exact_area,
     main_questions,
     sensitivity_at_specificity,
 )
@@ -36,21 +35,13 @@ NEEDS: dict[str, Callable[[Scoring], bool]] = {
 
 @dataclass(frozen=True)
 class Predictions:
-    """The test images of one fold and what the network said about them.
+    """The test images of one fold and what the network said about them."""
 
-    Attributes:
-        targets: float (images, classes), 0 or 1; NaN where not known.
-        probabilities: float (images, classes), 0–1, in the order of the classes.
-        images: What identifies each image, such as its path.
-        patients: Patient of each image; None where patients are not known.
-        repeat: Folds of one repeat are disjoint and are pooled; repeats are averaged.
-    """
-
-    targets: np.ndarray
-    probabilities: np.ndarray
-    images: Sequence[str]
-    patients: Sequence[str] | None = None
-    repeat: int = 0
+    targets: np.ndarray  # float (images, classes), 0 or 1; NaN where not known
+    probabilities: np.ndarray  # float (images, classes), 0–1, in the order of the classes
+    images: Sequence[str]  # what identifies each image, such as its path
+    patients: Sequence[str] | None = None  # of each image; None where not known
+    repeat: int = 0  # folds of one repeat are disjoint and are pooled; repeats are averaged
 
     @property
     def clusters(self) -> Sequence[str]:
@@ -99,12 +90,8 @@ class Metric:
 
 
 def exact_auc(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
-    """The main AUC (see the module).
-
-    Raises:
-        TrainingError: An output is not finite.
-    """
-    return _mean(_areas(main_questions(targets, probabilities, scoring)))
+    """The main AUC (see the module); TrainingError if an output is not finite."""
+    return _mean([question.area for question in main_questions(targets, probabilities, scoring)])
 
 
 def accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
@@ -195,17 +182,15 @@ def stored_metrics(place: str) -> tuple[str, ...]:
 def evaluate(predictions: Predictions, scoring: Scoring) -> dict[str, Any]:
     """The figures of one fold, as its metrics.json has them; None where one is undefined.
 
-    Returns:
-        Each metric by name; after `auc`, `per_class`: the one-versus-rest AUC of each class or label. `n_images` and
-        `n_patients` (None where patients are not known); `undefined`: why an AUC is None, by "auc" or class;
-        `n_per_class`: how many images are `positive` and `negative` of each class, those that are not known left out.
+    `per_class` is the one-versus-rest AUC of each class or label; `undefined` says why an AUC is None, by "auc" or
+    class; `n_per_class` leaves out what is not known.
 
     Raises:
         TrainingError: An output is not finite.
     """
     targets, probabilities = predictions.targets, predictions.probabilities
     each = class_questions(targets, probabilities, scoring)
-    per_class = dict(zip(scoring.classes, _areas(each), strict=True))
+    per_class = {question.name: question.area for question in each}
     figures = {name: metric.value(predictions, scoring) for name, metric in METRICS.items()}
     undefined = {question.name: _one_sided(question) for question in each if per_class[question.name] is None}
     if figures["auc"] is None:
@@ -225,12 +210,9 @@ def evaluate(predictions: Predictions, scoring: Scoring) -> dict[str, Any]:
 def summarize(folds: Sequence[Predictions], scoring: Scoring) -> dict[str, Any]:
     """The figures of a run from its folds' predictions, in order, as its metrics.json has them.
 
-    Returns:
-        Each metric by name, its mean over the folds in which it is defined. `auc` has `mean`, `sd` (ddof 1, over the
-        folds; None for a single one; it is no confidence interval), `per_fold`, `pooled` (of all out-of-fold
-        predictions of a repeat taken together; the mean over the repeats), `ci95` (95 % interval of `pooled` over
-        patients, images where patients are not known, as in `intervals.py`) and `per_class` (means over folds).
-        `n_images`, `n_patients` and `n_per_class` as in `evaluate`, of different images.
+    A metric is the mean over the folds in which it is defined. In `auc`, `sd` is over the folds (ddof 1; no confidence
+    interval), `pooled` is of all out-of-fold predictions of a repeat taken together, the mean over the repeats, and
+    `ci95` is the 95 % interval of `pooled` over patients, or images where patients are not known (`intervals.py`).
 
     Raises:
         TrainingError: An output is not finite.
@@ -238,15 +220,24 @@ def summarize(folds: Sequence[Predictions], scoring: Scoring) -> dict[str, Any]:
     each = [evaluate(predictions, scoring) for predictions in folds]
     means = {name: _mean([figures[name] for figures in each]) for name in METRICS}
     areas = _defined([figures["auc"] for figures in each])
-    pooled, interval = _pooled(folds, scoring)
+    names = sorted({name for predictions in folds for name in predictions.clusters})
+    number = {name: index for index, name in enumerate(names)}
+    repeats = []
+    for repeat in sorted({predictions.repeat for predictions in folds}):
+        members = [predictions for predictions in folds if predictions.repeat == repeat]
+        targets = np.concatenate([predictions.targets for predictions in members])
+        probabilities = np.concatenate([predictions.probabilities for predictions in members])
+        clusters = np.array([number[name] for predictions in members for name in predictions.clusters])
+        repeats.append((main_questions(targets, probabilities, scoring), clusters))
+    pooled = estimate_auc(repeats)
     known = {image: row for fold in folds for image, row in zip(fold.images, fold.targets, strict=True)}
     no_patients = any(predictions.patients is None for predictions in folds)
     auc = {
         "mean": means.pop("auc"),
         "sd": float(areas.std(ddof=1)) if areas.size > 1 else None,
         "per_fold": [figures["auc"] for figures in each],
-        "pooled": pooled,
-        "ci95": interval,
+        "pooled": None if pooled is None else pooled.area,
+        "ci95": None if pooled is None else list(pooled.ci95),
         "per_class": {name: _mean([figures["per_class"][name] for figures in each]) for name in scoring.classes},
     }
     return {
@@ -305,12 +296,8 @@ def curve_figures(
     targets: np.ndarray, probabilities: np.ndarray, *, scoring: Scoring
 ) -> tuple[float | None, dict[str, float | None]]:
     """The main AUC and that of each class, for watching a network while it learns."""
-    each = _areas(class_questions(targets, probabilities, scoring))
-    return exact_auc(targets, probabilities, scoring), dict(zip(scoring.classes, each, strict=True))
-
-
-def _areas(questions: Sequence[Question]) -> list[float | None]:
-    return [exact_area(question.truth, question.scores) for question in questions]
+    each = class_questions(targets, probabilities, scoring)
+    return exact_auc(targets, probabilities, scoring), {question.name: question.area for question in each}
 
 
 def _counts(targets: np.ndarray, scoring: Scoring) -> dict[str, dict[str, int]]:
@@ -324,21 +311,6 @@ def _one_sided(question: Question) -> str:
     if not question.truth.size:
         return "no image with a known label"
     return f"all {question.truth.size} images are {'positive' if question.truth[0] else 'negative'}"
-
-
-def _pooled(folds: Sequence[Predictions], scoring: Scoring) -> tuple[float | None, list[float] | None]:
-    """The pooled AUC and its interval."""
-    names = sorted({name for predictions in folds for name in predictions.clusters})
-    number = {name: index for index, name in enumerate(names)}
-    repeats = []
-    for repeat in sorted({predictions.repeat for predictions in folds}):
-        members = [predictions for predictions in folds if predictions.repeat == repeat]
-        clusters = np.array([number[name] for predictions in members for name in predictions.clusters])
-        targets = np.concatenate([predictions.targets for predictions in members])
-        probabilities = np.concatenate([predictions.probabilities for predictions in members])
-        repeats.append((main_questions(targets, probabilities, scoring), clusters))
-    found = estimate_auc(repeats)
-    return (None, None) if found is None else (found.area, list(found.ci95))
 
 
 def _mean(values: Sequence[float | None] | np.ndarray) -> float | None:

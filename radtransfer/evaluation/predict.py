@@ -1,12 +1,9 @@
-"""What a run predicted about its test or validation images, read back from its folder.
-
-Predict images without labels, as they come, and write what is said of each as a line of CSV or JSON.
-"""
+"""Predictions: those of a run about its test or validation images, read back, and new ones of images without labels."""
 
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,32 +26,25 @@ from radtransfer.process import all_in_parallel, keras_defaults, require_keras
 from radtransfer.runs.folder import read_run, run_and_folds
 from radtransfer.runs.read import read_record, read_rows, reading, run_file
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from radtransfer.evaluation.trained_model import Member
+
 
 @dataclass(frozen=True, eq=False)
 class RunPredictions:
-    """The predictions of a run about images of one split, fold after fold.
+    """The predictions of a run about images of one split, fold after fold."""
 
-    Attributes:
-        given: What the user called the run.
-        scoring: What the outputs mean.
-        paths: Of the images.
-        labels: Of the images, as text.
-        patients: Of the images; None where not known.
-        folds: In which each was predicted.
-        repeats: To which the fold belongs.
-        probabilities: float32 (images, classes).
-        targets: float32 (images, classes), 0 or 1, NaN where not known.
-    """
-
-    given: str
+    given: str  # what the user called the run
     scoring: Scoring
-    paths: tuple[str, ...]
-    labels: tuple[str, ...]
-    patients: tuple[str, ...] | None
+    paths: tuple[str, ...]  # of the images, as all below
+    labels: tuple[str, ...]  # as text
+    patients: tuple[str, ...] | None  # None where not known
     folds: tuple[int, ...]
     repeats: tuple[int, ...]
-    probabilities: np.ndarray
-    targets: np.ndarray
+    probabilities: np.ndarray  # float32 (images, classes)
+    targets: np.ndarray  # float32 (images, classes), 0 or 1, NaN where not known
 
     @property
     def repeated(self) -> bool:
@@ -72,12 +62,9 @@ class RunPredictions:
 
     def select(self, rows: Sequence[int]) -> "RunPredictions":
         """Some of them, in the order of `rows`."""
-        lists = {
-            name: tuple(getattr(self, name)[row] for row in rows) for name in ("paths", "labels", "folds", "repeats")
-        }
-        patients = None if self.patients is None else tuple(self.patients[row] for row in rows)
-        arrays = {"probabilities": self.probabilities[rows], "targets": self.targets[rows]}
-        return replace(self, patients=patients, **lists, **arrays)
+        columns = ["paths", "labels", "folds", "repeats"] + ["patients"] * (self.patients is not None)
+        chosen = {name: tuple(getattr(self, name)[row] for row in rows) for name in columns}
+        return replace(self, **chosen, probabilities=self.probabilities[rows], targets=self.targets[rows])
 
     @property
     def right(self) -> np.ndarray:
@@ -99,12 +86,7 @@ class RunPredictions:
 def read_predictions(
     given: str, *, split: Literal["test", "val"] = "test", folds: Sequence[int] = ()
 ) -> RunPredictions:
-    """The predictions of a run's finished folds, or of RUN/fold_K.
-
-    Args:
-        given: The run.
-        split: Of which images.
-        folds: Only these.
+    """The predictions of a run's finished folds (or of `folds` alone), or of RUN/fold_K.
 
     Raises:
         RunError: Not a run, no fold of it is finished, or its predictions are gone.
@@ -112,64 +94,47 @@ def read_predictions(
     """
     run, finished = run_and_folds(given)
     with reading(run):
-        return _read(given, run, split, folds or finished)
-
-
-def _read(given: str, run: Path, split: str, folds: Sequence[int]) -> RunPredictions:
-    record = read_run(run)
-    classes = tuple(record["classes"])
-    grade = None if "positive_from" in record else run_images(run).data.positive_from
-    scoring = recorded_scoring(record, positive_from=grade)
-    lines, repeats = [], []
-    for number in folds:
-        predictions = read_rows(run_file(run, f"fold_{number}/predictions.csv"))
-        tested = [row | {"fold": number} for row in predictions if row["split"] == split]
-        lines += tested
-        metrics = read_record(run / f"fold_{number}" / "metrics.json")
-        counts = Counter(row["split"] for row in predictions)
-        _check_count(run, number, counts["test"], metrics)
-        _check_count(run, number, counts["val"], metrics.get("val", {}))
-        repeats += [metrics["repeat"]] * len(tested)
-    labels, paths = tuple(line["label"] for line in lines), tuple(line["path"] for line in lines)
-    return RunPredictions(
-        given=given,
-        scoring=scoring,
-        paths=paths,
-        labels=labels,
-        patients=tuple(line["patient"] for line in lines) if lines and lines[0]["patient"] else None,
-        folds=tuple(line["fold"] for line in lines),
-        repeats=tuple(repeats),
-        probabilities=_probabilities(run, lines, classes),
-        targets=_of_table(run, paths) if scoring.task == "multilabel" else _one_hot(labels, classes),
-    )
-
-
-def _check_count(run: Path, fold: int, found: int, scored: Mapping[str, Any]) -> None:
-    """Raises RunError if predictions were lost, or added, since they were scored."""
-    counted = scored.get("n_images", found)
-    if found != counted:
-        raise RunError(
-            f"Run {run}: fold_{fold}/predictions.csv holds {found} images, and its metrics.json is of {counted}. "
-            "Restore the files."
+        record = read_run(run)
+        classes = tuple(record["classes"])
+        grade = None if "positive_from" in record else run_images(run).data.positive_from
+        scoring = recorded_scoring(record, positive_from=grade)
+        lines: list[dict[str, Any]] = []
+        for fold in folds or finished:
+            rows = read_rows(run_file(run, f"fold_{fold}/predictions.csv"))
+            metrics = read_record(run / f"fold_{fold}" / "metrics.json")
+            counts = Counter(row["split"] for row in rows)
+            for found, scored in ((counts["test"], metrics), (counts["val"], metrics.get("val", {}))):
+                if found != scored.get("n_images", found):
+                    raise RunError(
+                        f"Run {run}: fold_{fold}/predictions.csv holds {found} images, and its metrics.json is of "
+                        f"{scored['n_images']}. Restore the files."
+                    )
+            lines += [row | {"fold": fold, "repeat": metrics["repeat"]} for row in rows if row["split"] == split]
+        probabilities = np.array([[line[f"p_{name}"] for name in classes] for line in lines], np.float32)
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise RunError(f"Run {run}: its predictions are not all from 0 to 1; the files were changed. Restore them.")
+        names = ["path", "label", "patient", "fold", "repeat"]
+        paths, labels, patients, in_folds, repeats = (tuple(line[name] for line in lines) for name in names)
+        return RunPredictions(
+            given=given,
+            scoring=scoring,
+            paths=paths,
+            labels=labels,
+            patients=patients if lines and patients[0] else None,
+            folds=in_folds,
+            repeats=repeats,
+            probabilities=probabilities,
+            targets=_targets(run, paths, labels, scoring),
         )
 
 
-def _probabilities(run: Path, lines: Sequence[dict], classes: Sequence[str]) -> np.ndarray:
-    """float32 (images, classes)."""
-    values = np.array([[line[f"p_{name}"] for name in classes] for line in lines], np.float32)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise RunError(f"Run {run}: its predictions are not all from 0 to 1; the files were changed. Restore them.")
-    return values
-
-
-def _one_hot(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    unknown = set(labels) - set(classes)
-    if unknown:
-        raise ValueError(f"label {min(unknown)!r} is none of its classes")
-    return np.array([[label == name for name in classes] for label in labels], np.float32)
-
-
-def _of_table(run: Path, paths: Sequence[str]) -> np.ndarray:
+def _targets(run: Path, paths: Sequence[str], labels: Sequence[str], scoring: Scoring) -> np.ndarray:
+    """Of one label per image what the label says; of several what the data set says."""
+    if scoring.task != "multilabel":
+        unknown = set(labels) - set(scoring.classes)
+        if unknown:
+            raise ValueError(f"label {min(unknown)!r} is none of its classes")
+        return np.array([[label == name for name in scoring.classes] for label in labels], np.float32)
     table = read_table(run_images(run).data)
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows]
@@ -178,42 +143,26 @@ def _of_table(run: Path, paths: Sequence[str]) -> np.ndarray:
     return table.targets[[rows[path] for path in paths]]
 
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from radtransfer.evaluation.trained_model import Member
-
 _CHUNK = 512
-"""Images that are looked at together: what is in memory does not grow with their number."""
+"""Images that are examined together: what is in memory does not grow with their number."""
 
 
 @dataclass
 class ImageStream:
-    """The images of a list in order, as the training of a run reads them; those that cannot be read are set aside.
-
-    Attributes:
-        images: The list.
-        image_size: Side of the square that every image becomes, pixels.
-        reading: How it becomes one.
-        batch_size: Images that come together, at most.
-        workers: Images decoded at the same time.
-        count: Hears how many of how many images are done.
-        bad: Those that could not be read so far.
-    """
+    """The images of a list in order, as the training of a run reads them; those that cannot be read are set aside."""
 
     images: ImageTable
-    image_size: int
-    reading: ImageSettings
-    batch_size: int
-    workers: int
+    image_size: int  # side of the square that every image becomes, pixels
+    reading: ImageSettings  # how it becomes one
+    batch_size: int  # at most
+    workers: int  # images decoded at the same time
     count: Callable[[int, int], None] = lambda done, total: None
-    bad: list[BadImage] = field(default_factory=list)
+    bad: list[BadImage] = field(default_factory=list)  # could not be read so far
 
     def __iter__(self) -> Iterator[tuple[list[str], "tf.Tensor"]]:
         """Paths, and images, float32 (batch, image_size, image_size, 3), RGB, 0–255.
 
-        Raises:
-            DataError: An image that could be read a moment ago cannot be decoded.
+        DataError if an image that could be read a moment ago cannot be decoded.
         """
         require_keras()  # images are decoded by TensorFlow, in threads
         from radtransfer.images.pipeline import make_batches
@@ -256,24 +205,14 @@ class ImageStream:
 
 
 class Forward:
-    """Runs every network on a batch; where memory runs out, on half of it from then on.
-
-    Args:
-        members: The networks; what they give is joined along a new first axis.
-        batch_size: Images at a time, at most.
-        notify: Hears once of each halving.
-    """
+    """Runs every network on a batch; where memory runs out, on half of it from then on, and notifies."""
 
     def __init__(self, members: Sequence["Member"], *, batch_size: int, notify: Callable[[str], None] = lambda _: None):
         self.members, self.batch_size, self._notify = members, batch_size, notify
 
     @keras_defaults()
     def __call__(self, images: "tf.Tensor") -> np.ndarray:
-        """float32 (networks, images, …).
-
-        Raises:
-            TrainingError: A single image does not fit, or an output is not finite.
-        """
+        """float32 (networks, images, …); TrainingError if a single image does not fit, or an output is not finite."""
         import tensorflow as tf
 
         parts, start = [], 0
@@ -282,7 +221,12 @@ class Forward:
             try:
                 parts.append(np.stack([np.asarray(member(piece), np.float32) for member in self.members]))
             except (tf.errors.ResourceExhaustedError, MemoryError):
-                self._halve(len(piece))
+                if len(piece) == 1:
+                    raise TrainingError(
+                        "Out of memory with a single image. Close other programs, or name one fold with --fold."
+                    ) from None
+                self.batch_size = len(piece) // 2
+                self._notify(f"out of memory at {len(piece)} images at a time; {self.batch_size} from here on")
                 continue
             start += len(piece)
         outputs = np.concatenate(parts, axis=1)
@@ -290,30 +234,15 @@ class Forward:
             raise TrainingError("The network gives outputs that are not finite numbers: its training diverged.")
         return outputs
 
-    def _halve(self, failed: int) -> None:
-        if failed == 1:
-            raise TrainingError(
-                "Out of memory with a single image. Close other programs, or name one fold with --fold."
-            )
-        self.batch_size = failed // 2
-        self._notify(f"out of memory at {failed} images at a time; {self.batch_size} from here on")
-
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said about one image.
-
-    Attributes:
-        path: Of the image.
-        probabilities: float64 (classes,).
-        predicted: The class; with several labels those that are present.
-        positive: Whether the score of two classes or ordered grades reaches the operating point; None without one.
-    """
+    """What is said about one image."""
 
     path: str
-    probabilities: np.ndarray
-    predicted: tuple[str, ...]
-    positive: bool | None = None
+    probabilities: np.ndarray  # float64 (classes,)
+    predicted: tuple[str, ...]  # the class; with several labels those that are present
+    positive: bool | None = None  # whether two classes' or grades' score reaches the operating point, if there is one
 
 
 def predict_stream(
@@ -326,12 +255,8 @@ def predict_stream(
 ) -> Iterator[Prediction]:
     """A prediction by the mean of all networks for every image that can be read, in order.
 
-    Args:
-        model: Which.
-        forward: Its networks; errors as of it and of the stream.
-        stream: The images.
-        temperatures: Of each network; none where its probabilities stay as they are.
-        point: Decides instead of the largest output, or of 0.5; by the probabilities before any temperature.
+    Temperatures are one per network, or none. The operating point decides instead of the largest output, or of 0.5, by
+    the probabilities before any temperature.
     """
     for paths, images in stream:
         members = forward(images)
@@ -349,15 +274,7 @@ def predictions(
     *,
     decided_by: np.ndarray | None = None,
 ) -> Iterator[Prediction]:
-    """What is said about each image.
-
-    Args:
-        paths: Of the images.
-        probabilities: float64 (images, classes).
-        scoring: What the columns mean.
-        point: Decides, where there is one.
-        decided_by: The probabilities that are decided by, if others.
-    """
+    """What is said about each image; `decided_by` are the probabilities that decide, if not those shown."""
     decided_by = probabilities if decided_by is None else decided_by
     says, positive = predicted_names(decided_by, scoring, point), positives(decided_by, scoring, point)
     for row, path in enumerate(paths):
@@ -410,12 +327,9 @@ def csv_line(prediction: Prediction) -> list[str]:
 
 
 def line_writer(format: str, scoring: Scoring, *, pointed: bool) -> tuple[str, Callable[[Prediction], str]]:
-    """What stands before the first prediction, and what makes a line of each, its end included.
+    """The header of a "csv" or "jsonl" file, and what makes a line of each prediction, line ends included.
 
-    Args:
-        format: "csv" or "jsonl".
-        scoring: What the outputs mean.
-        pointed: Whether an operating point decides.
+    `pointed` says whether an operating point decides.
     """
 
     def csv_text(cells: list[str]) -> str:

@@ -21,8 +21,8 @@ class ScoredNetwork:
 
     Args:
         model: RGB images 0–255, float32 (batch, size, size, 3) → probabilities (batch, outputs).
-        card: Its backbone, where known.
-        layer: A stage or a layer; None for the last stage, or without a card the last layer, whose map has several
+        spec: Its backbone, where known.
+        layer: A stage or a layer; None for the last stage, or without a backbone the last layer, whose map has several
             positions.
 
     Raises:
@@ -31,10 +31,10 @@ class ScoredNetwork:
         WeightsError: The model does not end in a softmax or sigmoid.
     """
 
-    def __init__(self, model: keras.Model, card: Backbone | None, layer: str | None = None):
+    def __init__(self, model: keras.Model, spec: Backbone | None, layer: str | None = None):
         model = flat_model(model)
         logits, self.activation = _before_activation(model)
-        self.card, self.layer = card, _layer_name(model, card, layer)
+        self.spec, self.layer = spec, _layer_name(model, spec, layer)
         output = model.get_layer(self.layer).output
         if not _has_map(output):
             raise ConfigError(
@@ -43,7 +43,8 @@ class ScoredNetwork:
             )
         self.model = keras.Model(model.inputs, [output, logits])
         self.grid: tuple[int, int] = tuple(output.shape[1:3])
-        stages = card.stages if card else {}
+        stages = spec.stages if spec else {}
+        self.stage: str | None = {end: stage for stage, end in stages.items()}.get(self.layer)  # that the layer ends
         maps = {stage: model.get_layer(end).output for stage, end in stages.items()}
         self.stage_grids: dict[str, tuple[int, int]] = {
             stage: tuple(values.shape[1:3]) for stage, values in maps.items() if len(values.shape) == 4
@@ -54,12 +55,6 @@ class ScoredNetwork:
         numbers = tf.TensorSpec((None,), tf.int32)
         self._logits = tf.function(lambda x: self.model(x, training=False)[1], input_signature=[images])
         self._traced = tf.function(self._trace, input_signature=[images, numbers, tf.TensorSpec((None,), tf.float32)])
-
-    @property
-    def stage(self) -> str | None:
-        """The stage that the layer ends, if it ends one."""
-        ends = {end: stage for stage, end in (self.card.stages.items() if self.card else ())}
-        return ends.get(self.layer)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 (images, outputs)."""
@@ -121,14 +116,14 @@ def _before_activation(model: keras.Model) -> tuple[keras.KerasTensor, str]:
     return logits, activation
 
 
-def _layer_name(model: keras.Model, card: Backbone | None, given: str | None) -> str:
+def _layer_name(model: keras.Model, spec: Backbone | None, given: str | None) -> str:
+    names = [layer.name for layer in model.layers]
     if given is None:
-        ends = list(card.stages.values()) if card else [layer.name for layer in model.layers]
+        ends = list(spec.stages.values()) if spec else names
         with_map = [name for name in ends if _has_map(model.get_layer(name).output)]
         return (with_map or ends)[-1]
-    if card is not None:
-        return resolve_layer(model, card, given)
-    names = [layer.name for layer in model.layers]
+    if spec is not None:
+        return resolve_layer(model, spec, given)
     if given not in names:
         raise UnknownNameError("layer", given, names)
     return given

@@ -24,28 +24,31 @@ from radtransfer.errors import ConfigError, TrainingError
 class Scoring:
     """What the outputs mean and which of them the main AUC is of.
 
-    Attributes:
-        task: "multiclass" (one label per image) or "multilabel".
-        classes: In the order of the outputs.
-        positive_from: The lowest of ordered grades that counts as positive.
-        positive_class: Of two classes, the one that is positive: the last where none is given; None for all else.
-        average: How the AUCs of several classes become one.
-
     Raises:
         ConfigError: `positive_from` or `positive_class` does not fit the classes, the task or the average.
     """
 
-    task: str
-    classes: tuple[str, ...]
-    positive_from: int | None = None
-    average: Literal["macro", "micro"] = "macro"
-    positive_class: str | None = None
+    task: str  # "multiclass" (one label per image) or "multilabel"
+    classes: tuple[str, ...]  # in the order of the outputs
+    positive_from: int | None = None  # the lowest of ordered grades that counts as positive
+    average: Literal["macro", "micro"] = "macro"  # how the AUCs of several classes become one
+    positive_class: str | None = None  # of two classes; the last where none is given; None for all else
 
     def __post_init__(self) -> None:
         if self.average not in ("macro", "micro"):
             raise ConfigError(f"average must be macro or micro, got {self.average!r}.")
         if self.positive_from is not None:
-            self._check_grades()
+            if self.task != "multiclass" or self.average != "macro":
+                raise ConfigError("positive_from needs one grade per image and average macro. Leave one out.")
+            try:
+                positive = {int(name) >= self.positive_from for name in self.classes}
+            except ValueError:
+                positive = set()
+            if positive != {True, False}:
+                raise ConfigError(
+                    f"positive_from is {self.positive_from}, but the classes are {', '.join(self.classes)}: "
+                    "expected integer grades, some below it and some not. Choose another or leave it out."
+                )
         two = self.task == "multiclass" and len(self.classes) == 2 and self.positive_from is None
         if self.positive_class is None:
             object.__setattr__(self, "positive_class", self.classes[-1] if two else None)
@@ -53,19 +56,6 @@ class Scoring:
             raise ConfigError(
                 f"positive_class is {self.positive_class!r}, but the classes are {', '.join(self.classes)}: "
                 "expected one of two classes of single-label images. Choose another or leave it out."
-            )
-
-    def _check_grades(self) -> None:
-        if self.task != "multiclass" or self.average != "macro":
-            raise ConfigError("positive_from needs one grade per image and average macro. Leave one out.")
-        try:
-            positive = {int(name) >= self.positive_from for name in self.classes}
-        except ValueError:
-            positive = set()
-        if positive != {True, False}:
-            raise ConfigError(
-                f"positive_from is {self.positive_from}, but the classes are {', '.join(self.classes)}: "
-                "expected integer grades, some below it and some not. Choose another or leave it out."
             )
 
     @property
@@ -84,11 +74,9 @@ class Scoring:
 
 
 def recorded_scoring(record: Mapping[str, Any], *, positive_from: int | None = None) -> Scoring:
-    """The scoring of a stored run.
+    """The scoring of a stored run: of its run.json, and `positive_from` of its settings for the earliest runs.
 
-    Args:
-        record: Its run.json. Runs of earlier versions had no `positive_class`: it was the last class.
-        positive_from: Of its settings; the earliest runs did not record it.
+    Runs of earlier versions had no `positive_class`: it was the last class.
     """
     grade = record.get("positive_from", positive_from)
     return Scoring(record["task"], tuple(record["classes"]), grade, positive_class=record.get("positive_class"))
@@ -103,14 +91,14 @@ class Question:
     truth: np.ndarray
     scores: np.ndarray
 
+    @property
+    def area(self) -> float | None:
+        """The AUC; None where there is no positive or no negative."""
+        return exact_area(self.truth, self.scores)
+
 
 def class_questions(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> list[Question]:
-    """One class against the others, or one label, each.
-
-    Args:
-        targets: float (images, classes), 0 or 1; NaN where not known.
-        probabilities: float (images, classes).
-        scoring: What the columns mean.
+    """One class against the others, or one label, each; arguments as of `metrics.Predictions`.
 
     Raises:
         TrainingError: An output is not finite.
@@ -152,12 +140,7 @@ def _question(name: str, truth: np.ndarray, scores: np.ndarray) -> Question:
 def exact_area(truth: np.ndarray, scores: np.ndarray) -> float | None:
     """The share of positive-negative pairs in which the positive scores higher, ties counting half.
 
-    Args:
-        truth: bool (n,).
-        scores: float (n,), finite; higher means more likely true.
-
-    Returns:
-        0–1; None where there is no positive or no negative.
+    `truth` is bool (n,), `scores` float (n,), finite. None where there is no positive or no negative.
 
     References:
         Hanley and McNeil 1982, Radiology 143: the area is the Wilcoxon statistic over the number of pairs.

@@ -36,39 +36,22 @@ Member = Callable[["tf.Tensor"], "tf.Tensor"]
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network, or several of one run, and what has to be known to use them.
+    """A network, or several of one run, and what has to be known to use them."""
 
-    Attributes:
-        given: What the user called it.
-        kind: Of source.
-        path: The run, file or folder.
-        folds: Of the run; empty for an export.
-        scoring: What the outputs mean.
-        activation: "softmax" or "sigmoid".
-        image_size: Pixels.
-        reading: How an image becomes a square.
-        backbone: Its name, where known.
-        temperatures: That an export was given, one or none.
-        point: The operating point that an export was given.
-        notes: What the user should know, one sentence each.
-        named: Whether its classes have names; they are numbers where not.
-        held: The networks, where they are loaded already.
-    """
-
-    given: str
+    given: str  # what the user called it
     kind: Literal["run", "keras", "savedmodel"]
-    path: Path
-    folds: tuple[int, ...]
+    path: Path  # the run, file or folder
+    folds: tuple[int, ...]  # of the run; empty for an export
     scoring: Scoring
-    activation: str
-    image_size: int
+    activation: str  # "softmax" or "sigmoid"
+    image_size: int  # pixels
     reading: ImageSettings
     backbone: str | None = None
-    temperatures: tuple[float | None, ...] = ()
-    point: OperatingPoint | None = None
-    notes: tuple[str, ...] = ()
-    named: bool = True
-    held: tuple[Any, ...] = ()
+    temperatures: tuple[float | None, ...] = ()  # that an export was given, one or none
+    point: OperatingPoint | None = None  # that an export was given
+    notes: tuple[str, ...] = ()  # what the user should know, one sentence each
+    named: bool = True  # whether its classes have names; they are numbers where not
+    held: tuple[Any, ...] = ()  # the networks, where they are loaded already
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -76,10 +59,9 @@ class TrainedModel:
         return tuple(f"fold_{fold}" for fold in self.folds) or ("model",)
 
     def with_positive_class(self, name: str | None) -> "TrainedModel":
-        """The same, judged by its class `name`; as it is for None.
+        """The same with another positive class; ConfigError if it cannot be.
 
-        Raises:
-            ConfigError: It has not two classes, or none of this name; or it was exported with a threshold of the other.
+        It has not two classes, or none of this name, or it was exported with a threshold of the other.
         """
         if name is None:
             return self
@@ -93,15 +75,8 @@ class TrainedModel:
         return replace(self, scoring=replace(scoring, positive_class=name))
 
     def load(self) -> list[Member]:
-        """Every network, ready to predict.
-
-        Raises:
-            RunError: A model of the run is gone.
-            WeightsError: It cannot be loaded.
-        """
-        if self.kind == "savedmodel":
-            return list(self.held)
-        return [keras_member(model) for model in self.keras_models()]
+        """Every network, ready to predict; RunError or WeightsError if a model is gone or cannot be loaded."""
+        return list(self.held) if self.kind == "savedmodel" else [keras_member(model) for model in self.keras_models()]
 
     def keras_models(self) -> list[Any]:
         """Every network of a run or Keras file; errors as of `load`."""
@@ -111,23 +86,19 @@ class TrainedModel:
 
 
 def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
-    """The model that `given` means.
-
-    Args:
-        given: As in the module.
-        folds: Only these of a run.
+    """The model that `given` (see the module) means; of a run only these folds, if any are named.
 
     Raises:
         RunError: Not a finished run, or it has not these folds.
         WeightsError: Nothing that can be loaded.
     """
     path = Path(given).expanduser()
-    of_run = path.parent if path.name == "model.keras" and (path.parent.parent / "run.json").is_file() else path
-    named = re.fullmatch(r"fold_(\d+)", of_run.name)
-    if named and (of_run.parent / "run.json").is_file():
+    fold = path.parent if path.name == "model.keras" and (path.parent.parent / "run.json").is_file() else path
+    named = re.fullmatch(r"fold_(\d+)", fold.name)
+    if named and (fold.parent / "run.json").is_file():
         if folds and set(folds) != {int(named[1])}:
-            raise RunError(f"{given} is one fold already. Leave --fold out, or give the run: {of_run.parent}.")
-        return _of_run(given, of_run.parent, (int(named[1]),))
+            raise RunError(f"{given} is one fold already. Leave --fold out, or give the run: {fold.parent}.")
+        return _of_run(given, fold.parent, (int(named[1]),))
     if (path / "run.json").is_file():
         return _of_run(given, path, tuple(dict.fromkeys(folds)))
     if folds:
@@ -157,16 +128,12 @@ def check_one(model: TrainedModel) -> None:
 
 
 def check_layer(model: TrainedModel, name: str) -> None:
-    """See that a run's networks have a stage or layer `name`, as far as their files tell without being opened.
-
-    Raises:
-        UnknownNameError: They have not.
-    """
+    """UnknownNameError if a run's networks have no stage or layer `name`, as far as their unopened files tell."""
     if model.kind != "run" or model.backbone not in BACKBONES:
         return
-    card, known = BACKBONES[model.backbone], layer_names(run_file(model.path, f"fold_{model.folds[0]}/model.keras"))
-    if known and name not in (*card.stages, *known):
-        raise card.unknown_layer(name, known)
+    spec, known = BACKBONES[model.backbone], layer_names(run_file(model.path, f"fold_{model.folds[0]}/model.keras"))
+    if known and name not in (*spec.stages, *known):
+        raise spec.unknown_layer(name, known)
 
 
 def keras_member(model: Any) -> Member:
@@ -245,16 +212,13 @@ def _of_saved(given: str, path: Path) -> TrainedModel:
 def _described(given: str, kind: str, path: Path, *, classes: int, image_size: int | None) -> TrainedModel:
     """An export by what its metadata say; without them its classes are numbers."""
     try:
-        values = EXPORT_FORMATS[kind].read_metadata(path)
-        return _by_metadata(given, kind, path, values, classes=classes, image_size=image_size)
+        return _by_metadata(given, kind, path, classes=classes, image_size=image_size)
     except (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFile) as error:
         raise WeightsError(f"{given}: the description that it carries is damaged ({error}). Export it again.") from None
 
 
-def _by_metadata(
-    given: str, kind: str, path: Path, values: dict[str, Any], *, classes: int, image_size: int | None
-) -> TrainedModel:
-    notes = ()
+def _by_metadata(given: str, kind: str, path: Path, *, classes: int, image_size: int | None) -> TrainedModel:
+    values, notes = EXPORT_FORMATS[kind].read_metadata(path), ()
     if not values:
         notes = (
             f"{given} does not say what its classes are or how its images were read: classes are numbers, images are "
@@ -289,8 +253,7 @@ def _by_metadata(
 def image_signature(path: Path) -> tuple[Any, Any, str]:
     """A SavedModel, its function of float images that gives one output, and the name of that function's input.
 
-    Raises:
-        WeightsError: It cannot be loaded, does more than compute, or has no such function.
+    WeightsError if it cannot be loaded, does more than compute, or has no such function.
     """
     import tensorflow as tf
 

@@ -1,9 +1,4 @@
-"""Taking a trained model home: written, described, and proved in a fresh process to predict the same.
-
-Take a trained model home, and prove in a fresh process that what was written predicts the same.
-
-Images on which an export is compared with the model it was made from: the run's own, or drawn ones.
-"""
+"""Export a trained model: write it, describe it, and prove in a fresh process that it predicts the same."""
 
 import importlib.util
 import tempfile
@@ -28,91 +23,11 @@ from radtransfer.pretrained.saved_model import open_model
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import find_fold, finished_folds, read_rows, read_run, write_text
 
-_IMAGES = 8
-_ENCODED = ("jpeg", "png8", "png16")
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Images as the network gets them, and as they are stored.
-
-    Attributes:
-        images: float32 (images, size, size, 3), RGB, 0–255.
-        encoded: The bytes of those that are JPEGs or PNGs.
-        encoded_rows: Which of `images` these are.
-        real: How many are the run's; 0 where these are not on disk any more and others were drawn.
-    """
-
-    images: np.ndarray
-    encoded: list[bytes]
-    encoded_rows: list[int]
-    real: int
-
-
-def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) -> Samples:
-    """Some test images of a fold, spread over all of them.
-
-    Args:
-        run: The run's folder.
-        fold: Number.
-        size: Side of the images that the model takes, pixels.
-        reading: How the run read its images.
-    """
-    places = _tested_places(run, fold)
-    if places:
-        try:
-            return _read(places, size, reading, real=len(places))
-        except (RadtransferError, OSError):  # damaged or gone since
-            pass
-    with tempfile.TemporaryDirectory() as folder:
-        return _read(_drawn_files(Path(folder), size), size, reading, real=0)
-
-
-def _tested_places(run: Path, fold: int) -> list[ImagePlace]:
-    try:
-        table = read_table(run_images(run).data)
-        rows = read_rows(run / f"fold_{fold}" / "predictions.csv")
-        tested = [row["path"] for row in rows if row.get("split") == "test"]
-    except (RadtransferError, OSError):
-        return []
-    where = dict(zip(table.paths, table.files, strict=True))
-    found = [where[path] for path in tested if where.get(path) is not None]
-    chosen = np.linspace(0, len(found) - 1, min(_IMAGES, len(found))).astype(int)
-    return [found[number] for number in chosen]
-
-
-def _read(places: list[ImagePlace], size: int, reading: ImageSettings, *, real: int) -> Samples:
-    from radtransfer.images.pipeline import make_batches
-
-    facts = examine_images(places, reading)
-    batches = make_batches(
-        [str(place) for place in places],
-        places,
-        facts,
-        np.zeros((len(places), 1), np.float32),
-        image_size=size,
-        reading=reading,
-        batch_size=len(places),
-        workers=1,
-    )
-    images = next(iter(batches.in_order()))[0].numpy()
-    rows = [row for row, fact in enumerate(facts) if fact.decoder in _ENCODED]
-    return Samples(images, [read_contents(places[row]) for row in rows], rows, real)
-
-
-def _drawn_files(folder: Path, size: int) -> list[ImagePlace]:
-    """Coarse patterns of little contrast, which no network is sure about, as PNG files."""
-    rng, step = np.random.default_rng(0), max(1, size // 6)
-    files = []
-    for number in range(_IMAGES):
-        coarse = rng.integers(64, 192, (8, 9, 3), np.uint8)
-        files.append(folder / f"{number}.png")
-        Image.fromarray(np.kron(coarse, np.ones((step, step, 1), np.uint8))).save(files[-1])
-    return files
-
-
 LARGEST_DIFFERENCE = 1e-5
 """Largest difference of a probability, after export, that is let pass."""
+
+_IMAGES = 8
+_ENCODED = ("jpeg", "png8", "png16")
 
 _CHECK = """
 import sys
@@ -130,32 +45,18 @@ np.savez(outputs, of_images, np.asarray(probabilities))
 
 @dataclass(frozen=True)
 class Exported:
-    """One exported model.
+    """One exported model."""
 
-    Attributes:
-        path: The file or folder written.
-        card: Its model card.
-        size: Bytes.
-        difference: Largest absolute difference of a probability, reloaded in a fresh process.
-        bytes_difference: The same where it decodes the files itself; None where it does not.
-        images: How many of the run's images were compared; 0 where they are not on disk any more, and drawn
-            ones were used.
-        inside: What of the way from a file to a probability is inside.
-        caller: What is left to whoever calls it.
-        usage: How it is used.
-        positive_class: Of two classes.
-    """
-
-    path: Path
-    card: Path
-    size: int
-    difference: float
-    bytes_difference: float | None
-    images: int
-    inside: str
-    caller: str
+    path: Path  # the file or folder written
+    card: Path  # its model card
+    size: int  # bytes
+    difference: float  # largest absolute difference of a probability, reloaded in a fresh process
+    bytes_difference: float | None  # the same where it decodes the files itself; None where it does not
+    images: int  # how many of the run's images were compared; 0 where they are gone, and drawn ones were used
+    inside: str  # what of the way from a file to a probability is inside
+    caller: str  # what is left to whoever calls it
     usage: str
-    positive_class: str | None
+    positive_class: str | None  # of two classes
 
 
 def export_run(
@@ -178,7 +79,11 @@ def export_run(
         DiskError: The disk is full, or fails.
     """
     kind = EXPORT_FORMATS[format]
-    _check_installed(kind, format)
+    missing = [name for name in kind.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--format {format} needs {', '.join(missing)}, not installed. Run: pip install 'radtransfer[export]'"
+        )
     path, targets = _targets(run, kind, out, fold)
     for target in targets.values():
         if target.exists():
@@ -195,19 +100,6 @@ def export_run(
             if card.exists() and card.read_bytes() != (staging / card.name).read_bytes():
                 raise RunError(f"{card} exists; nothing was written. Choose another --out.")
     return exported
-
-
-def card_place(target: Path) -> Path:
-    """Where the model card of an export stands."""
-    return target.with_name(f"{target.name}.card.md")
-
-
-def _check_installed(kind: ExportFormat, format: str) -> None:
-    missing = [name for name in kind.needs if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"--format {format} needs {', '.join(missing)}, not installed. Run: pip install 'radtransfer[export]'"
-        )
 
 
 def _targets(run: str | Path, kind: ExportFormat, out: Path, fold: str | None) -> tuple[Path, dict[int, Path]]:
@@ -247,33 +139,80 @@ def _export_fold(
     difference, bytes_difference = _difference(of_images, expected), None
     if samples.encoded:
         bytes_difference = _difference(of_files, expected[samples.encoded_rows])
-    check = ExportCheck(kind.usage, _size(part), difference, bytes_difference, samples.real, LARGEST_DIFFERENCE)
-    write_text(staging / card_place(target).name, model_card(facts, size=size, check=check, values=metadata))
-    rules = metadata["input"]
+    written = sum(item.stat().st_size for item in (part, *part.rglob("*")) if item.is_file())
+    check = ExportCheck(kind.usage, written, difference, bytes_difference, samples.real, LARGEST_DIFFERENCE)
+    card = target.with_name(f"{target.name}.card.md")
+    write_text(staging / card.name, model_card(facts, size=size, check=check, values=metadata))
     return Exported(
         path=target,
-        card=card_place(target),
-        size=check.size,
+        card=card,
+        size=written,
         difference=difference,
         bytes_difference=bytes_difference,
         images=samples.real,
-        inside=rules["inside"],
-        caller=rules["caller"],
+        inside=metadata["input"]["inside"],
+        caller=metadata["input"]["caller"],
         usage=kind.usage,
         positive_class=metadata["positive_class"],
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images on which an export is compared with the model it was made from."""
+
+    images: np.ndarray  # float32 (images, size, size, 3), RGB, 0–255, as the network gets them
+    encoded: list[bytes]  # the contents of those files that are JPEGs or PNGs
+    encoded_rows: list[int]  # which of `images` these are
+    real: int  # how many are the run's; 0 where these are not on disk any more and others were drawn
+
+
+def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) -> Samples:
+    """Some test images of a fold, spread over all of them; where they are gone or damaged, drawn ones."""
+    try:
+        table = read_table(run_images(run).data)
+        rows = read_rows(run / f"fold_{fold}" / "predictions.csv")
+        tested = [row["path"] for row in rows if row.get("split") == "test"]
+        where = dict(zip(table.paths, table.files, strict=True))
+        found = [where[path] for path in tested if where.get(path) is not None]
+        if found:
+            chosen = np.linspace(0, len(found) - 1, min(_IMAGES, len(found))).astype(int)
+            return _read([found[number] for number in chosen], size, reading, real=len(chosen))
+    except (RadtransferError, OSError):
+        pass
+    # Coarse patterns of little contrast, which no network is sure about.
+    rng, step, files = np.random.default_rng(0), max(1, size // 6), []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(_IMAGES):
+            coarse = rng.integers(64, 192, (8, 9, 3), np.uint8)
+            files.append(Path(folder) / f"{number}.png")
+            Image.fromarray(np.kron(coarse, np.ones((step, step, 1), np.uint8))).save(files[-1])
+        return _read(files, size, reading, real=0)
+
+
+def _read(places: list[ImagePlace], size: int, reading: ImageSettings, *, real: int) -> Samples:
+    from radtransfer.images.pipeline import make_batches
+
+    facts = examine_images(places, reading)
+    batches = make_batches(
+        [str(place) for place in places],
+        places,
+        facts,
+        np.zeros((len(places), 1), np.float32),
+        image_size=size,
+        reading=reading,
+        batch_size=len(places),
+        workers=1,
+    )
+    images = next(iter(batches.in_order()))[0].numpy()
+    rows = [row for row, fact in enumerate(facts) if fact.decoder in _ENCODED]
+    return Samples(images, [read_contents(places[row]) for row in rows], rows, real)
+
+
 def predict_elsewhere(
     kind: ExportFormat, path: Path, original: Path, samples: Samples
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a fresh Python, without this package, predicts from an export.
-
-    Args:
-        kind: Its format.
-        path: The export.
-        original: The run's model.keras.
-        samples: Images, as tensors and as files.
+    """What a fresh Python, without this package, predicts from an export of the run's model.keras, `original`.
 
     Returns:
         Of the images, and of the files; the same again where it does not decode files or there are none.
@@ -293,11 +232,7 @@ def predict_elsewhere(
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """How far two arrays of probabilities are apart, at most.
-
-    Raises:
-        ExportError: Too far.
-    """
+    """How far two arrays of probabilities are apart, at most; ExportError if too far."""
     if found.shape != expected.shape:
         raise ExportError(f"The reloaded export predicts {found.shape}, not {expected.shape}. Nothing was written.")
     difference = float(np.abs(found - expected).max())
@@ -307,7 +242,3 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
             f"where {LARGEST_DIFFERENCE:g} is allowed. Nothing was written."
         )
     return difference
-
-
-def _size(path: Path) -> int:
-    return sum(item.stat().st_size for item in ([path] if path.is_file() else path.rglob("*")) if item.is_file())

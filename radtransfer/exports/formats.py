@@ -1,27 +1,13 @@
-"""The file formats a trained model is taken home in.
+"""The file formats that a trained model is exported in. To add one, write an `ExportFormat` and a line in the table.
 
-To add one, write an `ExportFormat` in a file of its own and a line here.
-
-What an export format is: how to write a model, how a stranger reads it, and where its description stands.
-
-How a description is put into files: a member of a ZIP, an attribute of HDF5.
-
-Python in a process of its own, where nothing of this one is left: for proofs, and for converters that are noisy.
-
-A `.keras` file, which `keras.models.load_model` opens in safe mode; `radtransfer.json` is a member of it.
-
-A TensorFlow SavedModel folder with two signatures; `assets.extra/` holds `radtransfer.json` and `labels.txt`.
-
-serve         images, float32 (batch, size, size, 3), RGB, 0–255; also the default signature
-serve_bytes   image_bytes, string (batch,): each an encoded JPEG or PNG; everything that training did is inside
-
-A `.tflite` file in float32; a ZIP at its end, which interpreters skip, holds `radtransfer.json` and `labels.txt`.
-
-An `.onnx` file, opset 17, with the input `image` and the output `probabilities`; `radtransfer.json` is a property.
-
-Written by Keras' own exporter, which drives tf2onnx and mends what of it NumPy 2 broke.
-
-A `.weights.h5` file, for a network that is built elsewhere; `radtransfer.json` is an attribute of it.
+keras        `keras.models.load_model` opens it in safe mode; `radtransfer.json` is a member of it
+savedmodel   a folder with two signatures; `assets.extra/` holds `radtransfer.json` and `labels.txt`
+               serve: images, float32 (batch, size, size, 3), RGB, 0–255; also the default signature
+               serve_bytes: image_bytes, string (batch,), encoded JPEGs or PNGs; all that training did is inside
+tflite       in float32; a ZIP at its end, which interpreters skip, holds `radtransfer.json` and `labels.txt`
+onnx         opset 17, with the input `image` and the output `probabilities`; `radtransfer.json` is a property.
+             Written by Keras' own exporter, which drives tf2onnx and mends what of it NumPy 2 broke
+weights      `.weights.h5`, for a network that is built elsewhere; `radtransfer.json` is an attribute of it
 """
 
 import json
@@ -41,6 +27,10 @@ from radtransfer.errors import ExportError, Table
 from radtransfer.files import disk_number
 from radtransfer.process import clean_variables
 
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
 EXPORT_FORMATS = Table(
     "export format",
     {
@@ -53,30 +43,19 @@ EXPORT_FORMATS = Table(
 )
 
 
-if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
-
-
 @dataclass(frozen=True, eq=False)
 class Exportable:
-    """A model to be taken home.
+    """A model to be exported."""
 
-    Attributes:
-        model: float32 RGB images 0–255, (batch, size, size, 3) → float32 (batch, outputs).
-        metadata: What is written into the file about it; plain values, for JSON.
-        from_bytes: An encoded JPEG or PNG, a string scalar, to one such image; None where that is not possible in a
-            graph.
-    """
-
-    model: "keras.Model"
-    metadata: Mapping[str, Any]
+    model: "keras.Model"  # float32 RGB images 0–255, (batch, size, size, 3) → float32 (batch, outputs)
+    metadata: Mapping[str, Any]  # what is written into the file about it; plain values, for JSON
+    # An encoded JPEG or PNG, a string scalar, to one such image; None where that is not possible in a graph.
     from_bytes: Callable[["tf.Tensor"], "tf.Tensor"] | None = None
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """One way to take a model home.
+    """How to write a model, how it is read without this package, and where its description is.
 
     Attributes:
         suffix: Of the file; empty for a folder.
@@ -106,14 +85,12 @@ LABELS = "labels.txt"
 """The classes, one a line, in the order of the outputs."""
 
 
-def as_json(metadata: Mapping[str, Any]) -> str:
-    """`metadata` as text; NaN is refused, since JSON has none."""
-    return json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def as_lines(metadata: Mapping[str, Any]) -> str:
-    """The classes, one a line."""
-    return "".join(f"{' '.join(str(name).split())}\n" for name in metadata.get("classes", ()))
+def _descriptions(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """File name to text; NaN is refused, since JSON has none."""
+    return {
+        NAME: json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False),
+        LABELS: "".join(f"{' '.join(str(name).split())}\n" for name in metadata.get("classes", ())),
+    }
 
 
 def reading_of(metadata: Mapping[str, Any]) -> ImageSettings:
@@ -124,11 +101,11 @@ def reading_of(metadata: Mapping[str, Any]) -> ImageSettings:
 
 def add_to_zip(path: Path, metadata: Mapping[str, Any], *, labels: bool = False) -> None:
     """Add the description to a ZIP; a file that is none gets one at its end, which its own readers do not see."""
-    members = {NAME: as_json(metadata)} | ({LABELS: as_lines(metadata)} if labels else {})
     with zipfile.ZipFile(path, "a") as archive:
-        for name, text in members.items():
-            # A fixed date, as Keras' own members have, so that the same model is the same file.
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+        for name, text in _descriptions(metadata).items():
+            if name == NAME or labels:
+                # A fixed date, as Keras' own members have, so that the same model is the same file.
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
 
 
 def read_from_zip(path: Path) -> dict[str, Any]:
@@ -139,32 +116,11 @@ def read_from_zip(path: Path) -> dict[str, Any]:
         return json.loads(archive.read(NAME)) if NAME in archive.namelist() else {}
 
 
-def add_to_hdf5(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Put the description into an attribute of an HDF5 file."""
-    import h5py
-
-    with h5py.File(path, "r+") as file:
-        file.attrs[NAME] = as_json(metadata)
-
-
-def read_from_hdf5(path: Path) -> dict[str, Any]:
-    """What `add_to_hdf5` put there; empty where there is none."""
-    import h5py
-
-    with h5py.File(path) as file:
-        return json.loads(file.attrs[NAME]) if NAME in file.attrs else {}
-
-
 def run_python(code: str, arguments: Sequence[str | Path], *, failure: str) -> None:
-    """Run `code` with `arguments` in `sys.argv`; what it prints is heard only if it fails.
-
-    Args:
-        code: Python.
-        arguments: As text.
-        failure: How the message begins.
+    """Run Python code with `arguments` in `sys.argv` in a process of its own: for proofs, and for noisy converters.
 
     Raises:
-        ExportError: It failed; gives the last line it wrote.
+        ExportError: It failed; `failure`, and the last line it wrote.
         OSError: The disk is full, or fails.
     """
     # -P keeps the current folder off the path, so that only installed packages are found.
@@ -178,14 +134,14 @@ def run_python(code: str, arguments: Sequence[str | Path], *, failure: str) -> N
         raise ExportError(f"{failure}: {last[0].rstrip('.')}. Nothing was written.")
 
 
-def _write(exported: Exportable, path: Path) -> None:
+def _write_keras(exported: Exportable, path: Path) -> None:
     exported.model.save(path)
     add_to_zip(path, exported.metadata)
 
 
 KERAS = ExportFormat(
     suffix=".keras",
-    write=_write,
+    write=_write_keras,
     read_metadata=read_from_zip,
     read="""
 import keras
@@ -199,15 +155,22 @@ _EXTRA = "assets.extra"
 """Where TensorFlow keeps files that a SavedModel carries along and does not use."""
 
 
-def _write_saved_model(exported: Exportable, path: Path) -> None:
+def _archive(model: "keras.Model", serve: Callable[["tf.Tensor"], Any]) -> "keras.export.ExportArchive":
     import keras
     import tensorflow as tf
 
-    model = exported.model
     archive = keras.export.ExportArchive()
     archive.track(model)
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")
-    archive.add_endpoint("serve", partial(model, training=False), input_signature=[images])
+    archive.add_endpoint("serve", serve, input_signature=[images])
+    return archive
+
+
+def _write_saved_model(exported: Exportable, path: Path) -> None:
+    import tensorflow as tf
+
+    model = exported.model
+    archive = _archive(model, partial(model, training=False))
     if exported.from_bytes is not None:
 
         def serve_bytes(contents: tf.Tensor) -> tf.Tensor:
@@ -218,11 +181,11 @@ def _write_saved_model(exported: Exportable, path: Path) -> None:
         archive.add_endpoint("serve_bytes", serve_bytes, input_signature=[contents])
     archive.write_out(str(path), verbose=False)
     (path / _EXTRA).mkdir()
-    (path / _EXTRA / NAME).write_text(as_json(exported.metadata), encoding="utf-8")
-    (path / _EXTRA / LABELS).write_text(as_lines(exported.metadata), encoding="utf-8")
+    for name, text in _descriptions(exported.metadata).items():
+        (path / _EXTRA / name).write_text(text, encoding="utf-8")
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
+def _read_saved_model_metadata(path: Path) -> dict[str, Any]:
     file = path / _EXTRA / NAME
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
@@ -230,7 +193,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
 SAVED_MODEL = ExportFormat(
     suffix="",
     write=_write_saved_model,
-    read_metadata=_read_metadata,
+    read_metadata=_read_saved_model_metadata,
     read="""
 import tensorflow as tf
 model = tf.saved_model.load(path)
@@ -252,17 +215,8 @@ with open(path, "wb") as file:
 """
 
 
-def _write_tensorflow_lite(exported: Exportable, path: Path) -> None:
-    import keras
-    import tensorflow as tf
-
-    model = exported.model
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")
-    archive.add_endpoint(
-        "serve", lambda image: {"probabilities": model(image, training=False)}, input_signature=[images]
-    )
+def _write_tflite(exported: Exportable, path: Path) -> None:
+    archive = _archive(exported.model, lambda image: {"probabilities": exported.model(image, training=False)})
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         archive.write_out(folder, verbose=False)
         run_python(_CONVERT, [folder, path], failure="The model cannot be converted to TensorFlow Lite")
@@ -271,7 +225,7 @@ def _write_tensorflow_lite(exported: Exportable, path: Path) -> None:
 
 TFLITE = ExportFormat(
     suffix=".tflite",
-    write=_write_tensorflow_lite,
+    write=_write_tflite,
     read_metadata=read_from_zip,
     read="""
 import tensorflow as tf
@@ -282,10 +236,7 @@ probabilities = run(image=images)["probabilities"]
 )
 
 
-if TYPE_CHECKING:
-    import keras
-
-_CONVERT_ONNX_FILE = """
+_CONVERT_ONNX = """
 import sys
 import keras
 import numpy
@@ -319,13 +270,13 @@ onnx.save(model, path)
 """
 
 
-def _write_onnx_file(exported: Exportable, path: Path) -> None:
+def _write_onnx(exported: Exportable, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         original, metadata = Path(folder) / "model.keras", Path(folder) / NAME
         _without_groups(exported.model).save(original)
-        metadata.write_text(as_json(exported.metadata), encoding="utf-8")
+        metadata.write_text(_descriptions(exported.metadata)[NAME], encoding="utf-8")
         failure = "The model cannot be converted to ONNX"
-        run_python(_CONVERT_ONNX_FILE, [original, path, NAME, metadata], failure=failure)
+        run_python(_CONVERT_ONNX, [original, path, NAME, metadata], failure=failure)
 
 
 def _without_groups(model: "keras.Model") -> "keras.Model":
@@ -335,7 +286,11 @@ def _without_groups(model: "keras.Model") -> "keras.Model":
     """
     import keras
 
-    grouped = {layer.name for layer in model.layers if _has_group_per_channel(layer)}
+    grouped = {
+        layer.name
+        for layer in model.layers
+        if getattr(layer, "groups", 1) > 1 and layer.groups == layer.filters == layer.input.shape[-1]
+    }
     if not grouped:
         return model
 
@@ -355,11 +310,7 @@ def _without_groups(model: "keras.Model") -> "keras.Model":
     return copy
 
 
-def _has_group_per_channel(layer: "keras.Layer") -> bool:
-    return getattr(layer, "groups", 1) > 1 and layer.groups == layer.filters == layer.input.shape[-1]
-
-
-def _read_metadata_onnx_file(path: Path) -> dict[str, Any]:
+def _read_onnx_metadata(path: Path) -> dict[str, Any]:
     import onnx
 
     for item in onnx.load(path, load_external_data=False).metadata_props:
@@ -370,8 +321,8 @@ def _read_metadata_onnx_file(path: Path) -> dict[str, Any]:
 
 ONNX = ExportFormat(
     suffix=".onnx",
-    write=_write_onnx_file,
-    read_metadata=_read_metadata_onnx_file,
+    write=_write_onnx,
+    read_metadata=_read_onnx_metadata,
     read="""
 import onnxruntime
 session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -382,15 +333,25 @@ session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 )
 
 
-def _write_weights_only(exported: Exportable, path: Path) -> None:
+def _write_weights(exported: Exportable, path: Path) -> None:
+    import h5py
+
     exported.model.save_weights(path)
-    add_to_hdf5(path, exported.metadata)
+    with h5py.File(path, "r+") as file:
+        file.attrs[NAME] = _descriptions(exported.metadata)[NAME]
+
+
+def _read_weights_metadata(path: Path) -> dict[str, Any]:
+    import h5py
+
+    with h5py.File(path) as file:
+        return json.loads(file.attrs[NAME]) if NAME in file.attrs else {}
 
 
 WEIGHTS = ExportFormat(
     suffix=".weights.h5",
-    write=_write_weights_only,
-    read_metadata=read_from_hdf5,
+    write=_write_weights,
+    read_metadata=_read_weights_metadata,
     read="""
 import keras
 model = keras.models.load_model(original, safe_mode=True)

@@ -1,21 +1,12 @@
-"""What is known of one fold of a run, read from its folder alone: what cards and metadata are made of.
+"""The metadata of an exported model and the model card of a fold, from the files of the run alone.
 
-Under which terms the weights stand that a model started from.
-
-What of the way from a file to a probability is inside an exported model, and what is left to whoever calls it.
-
-What is written into an exported model about it: labels, input, and where it comes from.
-
-Further parts may stand beside these; readers take what they know.
-
-The model card of one fold: what it was made from and what it is worth, in Markdown; nothing that no file says.
-
-The words are in `reports/templates/model_card.md.j2`, which escapes every name.
+The words of the card are in `reports/templates/model_card.md.j2`, which escapes every name.
 
 References:
     Mitchell et al. 2019, Model Cards for Model Reporting (arXiv 1810.03993): the sections.
 """
 
+import contextlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -42,43 +33,35 @@ from radtransfer.runs.read import read_record, read_settings, run_file
 
 SPLITS = ("train", "val", "test")
 
+FORMAT = 1
+"""Raised when something in the metadata changes its meaning. Readers take what they know."""
+
+NOT_A_DEVICE = "Research software, not a medical device."
+
+FEW = 100
+"""Test images of a class below which the card calls figures uncertain."""
+
 
 @dataclass(frozen=True)
 class SplitCount:
-    """One of the three sets of a fold.
-
-    Attributes:
-        images: How many.
-        patients: How many; None where they are not known.
-        classes: Images of each class, or with each label.
-    """
+    """One of the three sets of a fold."""
 
     images: int
-    patients: int | None
-    classes: Mapping[str, int]
+    patients: int | None  # None where they are not known
+    classes: Mapping[str, int]  # images of each class, or with each label
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One fold of a run.
-
-    Attributes:
-        run: The folder.
-        fold: Number.
-        record: What `run.json` says.
-        settings: What `config.yaml` says, section by section.
-        metrics: Of the fold's test images.
-        overall: Of the whole run; empty where it is not finished.
-        folds: The finished ones.
-    """
+    """What is known of one fold of a run."""
 
     run: Path
     fold: int
-    record: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    overall: Mapping[str, Any]
-    folds: tuple[int, ...]
+    record: Mapping[str, Any]  # run.json
+    settings: Mapping[str, Any]  # config.yaml, section by section
+    metrics: Mapping[str, Any]  # of the fold's test images
+    overall: Mapping[str, Any]  # of the whole run; empty where it is not finished
+    folds: tuple[int, ...]  # the finished ones
 
     @property
     def name(self) -> str:
@@ -114,7 +97,7 @@ class RunFacts:
 
     @property
     def scale_assumed(self) -> bool:
-        """Whether the input scale is the network's usual one, for want of a word of the user or of the weights."""
+        """Whether the input scale is the network's usual one because neither the user nor the weights name one."""
         asked = (self.settings.get("model") or {}).get("preprocessing", "auto") != "auto"
         return not asked and (self.record.get("weights") or {}).get("preprocessing_from") == "assumed"
 
@@ -146,14 +129,13 @@ class RunFacts:
     def summary(self) -> dict[str, Any] | None:
         """The fold's test figures with their interval; None where labels are needed that are not there any more.
 
-        Raises:
-            RunError: The fold's predictions were cut or changed.
+        RunError if the fold's predictions were cut or changed.
         """
+        folder = self.run / f"fold_{self.fold}"
         try:
-            found = read_predictions(str(self.run / f"fold_{self.fold}"))
+            found = read_predictions(str(folder))
         except RadtransferError as error:
-            there = (self.run / f"fold_{self.fold}" / "predictions.csv").is_file()
-            if isinstance(error, RunError) and there:  # cut or changed, and not left out
+            if isinstance(error, RunError) and (folder / "predictions.csv").is_file():
                 raise
             return None
         predictions = Predictions(found.targets, found.probabilities, found.paths, found.patients)
@@ -165,18 +147,13 @@ class RunFacts:
 
 
 def read_facts(run: Path, fold: int) -> RunFacts:
-    """The facts of a finished fold.
-
-    Raises:
-        RunError: A file of the run is not there.
-    """
-    document = read_settings(run)
-    overall = run / "metrics.json"
+    """The facts of a finished fold; RunError if a file of the run is missing."""
+    settings, overall = read_settings(run), run / "metrics.json"
     return RunFacts(
         run=run,
         fold=fold,
         record=read_run(run),
-        settings=document,
+        settings=settings,
         metrics=read_record(run_file(run, f"fold_{fold}/metrics.json")),
         overall=read_record(overall) if overall.is_file() else {},
         folds=tuple(finished_folds(run)),
@@ -189,52 +166,36 @@ _DEEP = 20
 
 @dataclass(frozen=True)
 class WeightTerms:
-    """What is known of the weights that a run started from.
+    """What is known of the weights that a run started from."""
 
-    Attributes:
-        source: Their name, without the folders of the machine it ran on.
-        sha256: Of their file; None where there is none.
-        terms: One or more sentences.
-    """
-
-    source: str
-    sha256: str | None
-    terms: str
+    source: str  # without the folders of the machine it ran on
+    sha256: str | None  # of their file, if there is one
+    terms: str  # one or more sentences
 
 
 def weight_terms(record: Mapping[str, Any]) -> WeightTerms:
     """What `run.json` and the manifest say of the weights; of a run's weights, what that run started from."""
     weights = record.get("weights") or {}
+    source = weights.get("source") or "random"
+    return WeightTerms(_short(source), weights.get("sha256"), _terms(record, _DEEP))
+
+
+def _terms(record: Mapping[str, Any], deep: int) -> str:
+    weights, backbone = record.get("weights") or {}, record.get("backbone")
     given, file = weights.get("source") or "random", weights.get("file")
-    return WeightTerms(_short(given), weights.get("sha256"), _terms(record, given, file, _DEEP))
-
-
-def _terms(record: Mapping[str, Any], given: str, file: str | None, deep: int) -> str:
     if given == "random":
         return "It started from random weights; no terms of others apply to them."
-    backbone = record.get("backbone")
     card = card_named(given, backbone=backbone) or (card_of_file(Path(file)) if file else None)
     if card is not None and card.backbone == backbone:
         return card.terms
-    source = _run_around(Path(file)) if file else None
-    if source is not None and deep:
-        weights = source.get("weights") or {}
-        before = weights.get("source") or "random"
-        return f"They are a run's, which started from {_short(before)}. " + _terms(
-            source, before, weights.get("file"), deep - 1
-        )
+    # The run that the file is the model of, if it is still there.
+    runs = [folder for folder in list(Path(file).parents)[:2] if (folder / "run.json").is_file()] if file else []
+    if runs and deep:
+        with contextlib.suppress(RunError):
+            source = read_run(runs[0])
+            before = _short((source.get("weights") or {}).get("source") or "random")
+            return f"They are a run's, which started from {before}. {_terms(source, deep - 1)}"
     return "Not known to radtransfer: they are those of whoever published the file."
-
-
-def _run_around(file: Path) -> Mapping[str, Any] | None:
-    """The record of the run that `file` is the model of, if it is still there."""
-    for folder in list(file.parents)[:2]:
-        if (folder / "run.json").is_file():
-            try:
-                return read_run(folder)
-            except RunError:
-                return None
-    return None
 
 
 def _short(given: str) -> str:
@@ -277,44 +238,11 @@ def depth_text(reading: ImageSettings) -> str:
     return said.get(reading.window, f"the window {reading.window} (centre, width)") + " to 0–255"
 
 
-def input_record(record: Mapping[str, Any], reading: ImageSettings, *, size: int) -> dict[str, Any]:
-    """The same as plain values, for the metadata of an export.
-
-    Args:
-        record: What `run.json` says.
-        reading: How the run read its images.
-        size: Side of the square, pixels.
-    """
-    return {
-        "name": "image",
-        "shape": [None, size, size, 3],
-        "dtype": "float32",
-        "channels": "RGB",
-        "range": [0, 255],
-        "preprocessing": record["preprocessing"],
-        "inside": inside_text(record["preprocessing"]),
-        "caller": caller_text(size, reading),
-        "aspect": reading.aspect,
-        "fundus_crop": reading.fundus_crop,
-        "window": reading.window,
-        "deep_values": depth_text(reading),
-    }
-
-
-FORMAT = 1
-"""Raised when something that stands here changes its meaning."""
-
-NOT_A_DEVICE = "Research software, not a medical device."
-
-
 def export_metadata(facts: RunFacts, *, size: int) -> dict[str, Any]:
-    """Plain values, for JSON; no folder of this machine stands in them.
-
-    Args:
-        facts: Of the fold.
-        size: Side of the images that the model takes, pixels.
-    """
-    record = facts.record
+    """What an exported model of images of `size` pixels carries: plain values, without folders of this machine."""
+    record, reading, weights = facts.record, facts.reading, weight_terms(facts.record)
+    plan = record.get("plan") or {}
+    columns = ("stage", "starts_from", "trains", "width")
     return {
         "format": FORMAT,
         "written_by": f"radtransfer {__version__}",
@@ -325,82 +253,74 @@ def export_metadata(facts: RunFacts, *, size: int) -> dict[str, Any]:
         "activation": record["head"],
         "positive_from": record.get("positive_from"),
         "positive_class": facts.scoring.positive_class,
-        "input": input_record(record, facts.reading, size=size),
+        "input": {
+            "name": "image",
+            "shape": [None, size, size, 3],
+            "dtype": "float32",
+            "channels": "RGB",
+            "range": [0, 255],
+            "preprocessing": record["preprocessing"],
+            "inside": inside_text(record["preprocessing"]),
+            "caller": caller_text(size, reading),
+            "aspect": reading.aspect,
+            "fundus_crop": reading.fundus_crop,
+            "window": reading.window,
+            "deep_values": depth_text(reading),
+        },
         "output": {
             "name": "probabilities",
             "shape": [None, len(facts.classes)],
             "meaning": "a probability for each class, in the order of classes",
         },
-        "provenance": _provenance(facts),
-    }
-
-
-def _provenance(facts: RunFacts) -> dict[str, Any]:
-    record, weights = facts.record, weight_terms(facts.record)
-    return {
-        "run": facts.name,
-        "fold": facts.fold,
-        "started": record.get("started"),
-        "model_sha256": facts.model_sha256,
-        "versions": record.get("versions"),
-        "seed": record.get("seed"),
-        "backbone": record["backbone"],
-        "plan": _plan(record.get("plan") or {}),
-        "weights": {"source": weights.source, "sha256": weights.sha256, "terms": weights.terms},
-        "data": {
-            "source": facts.source,
-            "images": (record.get("data") or {}).get("images"),
-            "table_sha256": record.get("table_sha256"),
+        "provenance": {
+            "run": facts.name,
+            "fold": facts.fold,
+            "started": record.get("started"),
+            "model_sha256": facts.model_sha256,
+            "versions": record.get("versions"),
+            "seed": record.get("seed"),
+            "backbone": record["backbone"],
+            "plan": {
+                "scheme": plan.get("scheme"),
+                "through": plan.get("through"),
+                "stages": [{name: part.get(name) for name in columns} for part in plan.get("stages", ())],
+            },
+            "weights": vars(weights),
+            "data": {
+                "source": facts.source,
+                "images": (record.get("data") or {}).get("images"),
+                "table_sha256": record.get("table_sha256"),
+            },
+            "test": {
+                name: facts.metrics.get(name) for name in ("auc", *stored_metrics("exports"), "n_images", "n_patients")
+            },
         },
-        "test": {
-            name: facts.metrics.get(name) for name in ("auc", *stored_metrics("exports"), "n_images", "n_patients")
-        },
     }
-
-
-def _plan(plan: Mapping[str, Any]) -> dict[str, Any]:
-    stages = [
-        {name: part.get(name) for name in ("stage", "starts_from", "trains", "width")}
-        for part in plan.get("stages", ())
-    ]
-    return {"scheme": plan.get("scheme"), "through": plan.get("through"), "stages": stages}
-
-
-FEW = 100
-"""Test images of a class below which figures are said to be of few."""
 
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How an export came through its check; see `export_run.Exported`.
-
-    Attributes:
-        allowed: Largest difference that is let pass.
-    """
+    """How an export passed its check; fields as of `export.Exported`."""
 
     usage: str
     size: int
     difference: float
     bytes_difference: float | None
     images: int
-    allowed: float
+    allowed: float  # largest difference that is let pass
 
 
 def model_card(
     facts: RunFacts, *, size: int, check: ExportCheck | None = None, values: Mapping[str, Any] | None = None
 ) -> str:
-    """The card as text.
-
-    Args:
-        facts: Of the fold.
-        size: Side of the images that the model takes, pixels.
-        check: Of the export that the card stands beside, if it does.
-        values: What more stands in its metadata: `temperature` and `operating_point`, where they were chosen.
-    """
+    """The card as text; beside an export with its check, and `temperature` and `operating_point` of its metadata."""
     record, splits, tests = facts.record, facts.splits, facts.splits["test"].classes
     temperature, point = ((values or {}).get(name) for name in ("temperature", "operating_point"))
     versions = record.get("versions") or {}
     made_with = (f"{name} {versions[name]}" for name in ("radtransfer", "tensorflow", "keras") if name in versions)
+    training = facts.settings.get("training") or {}
+    named = {"optimizer": "", "learning_rate": "learning rate ", "schedule": "", "batch_size": "batch "}
+    named |= {name: f"{name} " for name in ("augmentation", "loss", "ema_momentum") if training.get(name) is not None}
     return render(
         "model_card.md.j2",
         not_a_device=NOT_A_DEVICE,
@@ -420,8 +340,12 @@ def model_card(
         temperature=temperature,
         edge=edge_note([temperature]) if temperature else None,
         point=point,
-        thresholds=point and _thresholds(point),
-        steps=_steps(facts.settings.get("training") or {}),
+        thresholds=point
+        and [
+            (name, f"{value:.4g}", number(point["sensitivity"].get(name)), number(point["specificity"].get(name)))
+            for name, value in point["thresholds"].items()
+        ],
+        steps=[f"{word}{training[name]}" for name, word in named.items() if name in training],
         stages=[
             (part["stage"], part["starts_from"], "yes" if part["trains"] else "no", f"{part['width']:g}")
             for part in (record.get("plan") or {}).get("stages", ())
@@ -450,17 +374,3 @@ def _results(facts: RunFacts) -> list[tuple[str, str, str]]:
             for item in shown_metrics(metrics)
         ),
     ]
-
-
-def _thresholds(point: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    return [
-        (name, f"{threshold:.4g}", number(point["sensitivity"].get(name)), number(point["specificity"].get(name)))
-        for name, threshold in point["thresholds"].items()
-    ]
-
-
-def _steps(training: Mapping[str, Any]) -> list[str]:
-    """The settings of training that a reader wants first."""
-    named = {"optimizer": "", "learning_rate": "learning rate ", "schedule": "", "batch_size": "batch "}
-    others = {name: f"{name} " for name in ("augmentation", "loss", "ema_momentum") if training.get(name) is not None}
-    return [f"{word}{training[name]}" for name, word in (named | others).items() if name in training]

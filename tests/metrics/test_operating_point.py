@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -133,4 +135,4 @@ def test_several_classes_have_no_yes_and_one_sided_images_no_threshold(validatio
 
 def test_a_point_survives_json():
     point = OperatingPoint("youden", {"sick": 0.25}, {"sick": 0.9}, {"sick": 0.8}, 40)
-    assert OperatingPoint(**point.to_dict()) == point
+    assert OperatingPoint(**asdict(point)) == point
