@@ -40,8 +40,7 @@ from radtransfer.transfer.frozen import FeatureBatches, UncachedFeatures
 HISTORY = ("epoch", "step", "learning_rate", "loss", "val_loss", "val_auc", "val_accuracy")
 """The columns of `history.csv`."""
 
-_LOOK = 100
-"""Steps after which an epoch looks whether its loss is finite: a look waits for the device."""
+_LOOK = 100  # steps after which an epoch looks whether its loss is finite: a look waits for the device
 
 Epoch = Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 """Batches (images, targets, weights) of one fixed shape; a row of weight 0 only fills the batch."""
@@ -49,30 +48,20 @@ Epoch = Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 @dataclass(frozen=True)
 class FoldData:
-    """What one fold trains and validates on: images, or features of them.
-
-    Attributes:
-        batches: Of every image of the table.
-        targets: float32 (images, classes) of them; NaN where unknown.
-        fold: Who trains, validates and tests.
-        scoring: Which questions the outputs answer.
-        batch_size: Images in a step, of all workers together.
-    """
+    """What one fold trains and validates on: images, or features of them."""
 
     batches: Batches | FeatureBatches | UncachedFeatures
-    targets: np.ndarray
+    targets: np.ndarray  # float32 (images, classes) of them; NaN where unknown
     fold: Fold
     scoring: Scoring
     batch_size: int
 
     @cached_property
     def training(self) -> np.ndarray:
-        """Table rows of the training images."""
         return np.flatnonzero(self.fold.split == "train")
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
         return -(-len(self.training) // self.batch_size)
 
     def epoch(self, epoch: int) -> Epoch:
@@ -86,33 +75,21 @@ class FoldData:
         return self.batches.in_order(self.training[order[:IMAGES]])
 
     def held_out(self, split: str) -> tuple[Epoch, np.ndarray]:
-        """The batches of a split in table order, and their targets."""
         rows = np.flatnonzero(self.fold.split == split)
         return self.batches.in_order(rows), self.targets[rows]
 
 
 @dataclass
 class FitState:
-    """How far a fold has come; what a checkpoint keeps beside the weights.
+    """How far a fold has come; what a checkpoint keeps beside the weights."""
 
-    Attributes:
-        epoch: The last finished one; 0 before the first.
-        best_epoch: The one that `best` is the score of.
-        best: Of the best epoch, larger is better; compared in order, so that the second breaks ties of the first.
-        waited: Epochs since the best.
-        stopped: Whether patience ran out.
-        reestimated: Whether batch-norm statistics were re-estimated for the best epoch.
-        seconds: Spent on training and validation.
-        history: The rows of `history.csv`.
-        curve: The rows of `curve.csv`.
-    """
-
-    epoch: int = 0
+    epoch: int = 0  # the last finished one; 0 before the first
     best_epoch: int = 0
+    # Score of `best_epoch`, larger is better; compared in order, so that the second breaks ties of the first
     best: list[float] | None = None
-    waited: int = 0
+    waited: int = 0  # epochs since the best; `stopped` says that patience ran out
     stopped: bool = False
-    reestimated: bool = False
+    reestimated: bool = False  # whether batch-norm statistics were re-estimated for the best epoch
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -134,13 +111,13 @@ def fit(
     Continues from the checkpoint in `folder` where there is one. `settled_after` is the number of steps up to which
     batch-norm statistics are re-estimated before each validation. Where weights are averaged, the averages are
     validated, watched and kept, with statistics of their own; the weights that train go on beside them.
-
-    Raises:
-        TrainingError: The loss is NaN or infinite.
-        RunError: The checkpoint is damaged, or of a different network.
     """
-    state, averaging = _continue_from(learner, folder, coordinator), bool(learner.averages)
+    file, state, averaging = folder / "checkpoint.npz", FitState(), bool(learner.averages)
     settled = math.inf if averaging else settled_after
+    saved = coordinator.from_chief(lambda: load_checkpoint(file) if file.exists() else None)
+    if saved is not None:
+        learner.restore(saved[0])
+        state = FitState(**saved[1])
 
     def watch_within(step: int, epoch: int) -> None:
         if _is_watched(settings, step):
@@ -162,8 +139,11 @@ def fit(
             if coordinator.is_chief and state.best_epoch == state.epoch:
                 weights = (np.array(variable) for variable in learner.classifier.model.weights)
                 save_checkpoint(folder / "best.npz", weights, {})
-        if coordinator.is_chief:
-            _save(learner, state, folder)
+        if coordinator.is_chief:  # after the best weights: a kill in between repeats the epoch and writes the same
+            write_rows(folder / "history.csv", HISTORY, ([row[name] for name in HISTORY] for row in state.history))
+            if state.curve:
+                write_rows(folder / "curve.csv", list(state.curve[0]), (row.values() for row in state.curve))
+            save_checkpoint(file, learner.state(), asdict(state))
         reporter.epoch(row, best=state.best_epoch == row["epoch"], seconds=time.monotonic() - started)
     best, _ = coordinator.from_chief(lambda: load_checkpoint(folder / "best.npz"))
     learner.classifier.model.set_weights(best)
@@ -213,16 +193,6 @@ def memory_errors(batch_size: int) -> Iterator[None]:
         ) from None
 
 
-def _continue_from(learner: Learner, folder: Path, coordinator: Coordinator) -> FitState:
-    file = folder / "checkpoint.npz"
-    saved = coordinator.from_chief(lambda: load_checkpoint(file) if file.exists() else None)
-    if saved is None:
-        return FitState()
-    arrays, record = saved
-    learner.restore(arrays)
-    return FitState(**record)
-
-
 def _train_epoch(
     learner: Learner,
     data: FoldData,
@@ -233,7 +203,6 @@ def _train_epoch(
     reporter: EpochReporter,
     watch: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """The training columns of the epoch's row of the history."""
     learner.seed_epoch(derive_seed(seed, "dropout", epoch))
     total, step, rate = 0.0, (epoch - 1) * data.steps, 0.0
     for done, batch in enumerate(data.epoch(epoch), start=1):
@@ -268,7 +237,6 @@ def _curve_rows(
 def _validate(
     learner: Learner, data: FoldData, coordinator: Coordinator, row: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """The validation columns of a row of the history."""
     check_finite(row["loss"], row, folder)
     batches, targets = data.held_out("val")
     probabilities, loss = predict(learner, batches, coordinator)
@@ -296,11 +264,3 @@ def check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:
         f"The loss became {loss} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
         f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"
     )
-
-
-def _save(learner: Learner, state: FitState, folder: Path) -> None:
-    """After the best weights history and checkpoint: a kill in between repeats the epoch and writes the same."""
-    write_rows(folder / "history.csv", HISTORY, ([row[name] for name in HISTORY] for row in state.history))
-    if state.curve:
-        write_rows(folder / "curve.csv", list(state.curve[0]), (row.values() for row in state.curve))
-    save_checkpoint(folder / "checkpoint.npz", learner.state(), asdict(state))
