@@ -1,14 +1,8 @@
-"""Names of what is being written: they tell which process writes it, so that what a killed one left can go.
+"""Files and folders that appear whole or not at all, what the machine's errors mean, and text that is safe to show.
 
-What the machine's own errors mean to the user: a full disk, a folder that may not be written, no memory left.
-
-A file that appears whole or not at all, whenever the process is killed and however full the disk is.
-
-The folder that results are written to: fit for it before anything is computed, and whole or as it was after.
-
-Text that may come from anyone, made safe for where it is shown: a terminal, JSON, a page, Markdown, a spreadsheet.
-
-Names of files, classes, columns and runs may hold anything. Whatever shows them passes them through one of these.
+What is being written has a temporary name that tells which process writes it, so that what a killed one left can be
+deleted. Names of files, classes, columns and runs may hold anything: whatever shows them passes them through
+`printable`, `json_text`, `html_text`, `markdown_text` or `spreadsheet_cell`.
 """
 
 import contextlib
@@ -32,11 +26,8 @@ from typing import Any
 from radtransfer.errors import DiskError, RadtransferError, RunError, TrainingError
 from radtransfer.process import before_hard_end
 
-PART = ".part-"
-"""How the name of anything begins that is still being written; nobody reads it."""
+PART = ".part-"  # how the name of anything begins that is still being written; nobody reads it
 
-_ABANDONED = 24 * 3600
-"""Seconds after which another machine's is that of a process that was killed."""
 
 _NAME = re.compile(rf"{re.escape(PART)}(\d+)(?:\.\d+)?@([0-9a-f]{{8}})-")
 
@@ -55,9 +46,13 @@ def new_part(path: Path, *, inside: bool = False) -> Path:
 def delete_part(part: Path) -> None:
     """Delete a file or folder, also when an interrupt comes just now."""
     try:
-        _delete(part)
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
     except KeyboardInterrupt:
-        _delete(part)
+        delete_part(part)
         raise
 
 
@@ -75,7 +70,7 @@ def is_written(part: Path) -> bool:
     if found is not None and found[2] == this_machine():
         return int(found[1]) != os.getpid() and is_running(int(found[1]))
     with contextlib.suppress(OSError):
-        return time.time() - part.stat().st_mtime < _ABANDONED
+        return time.time() - part.stat().st_mtime < 24 * 3600  # another machine's may be written for a day
     return False
 
 
@@ -87,9 +82,10 @@ def true_path(path: Path) -> Path:
 @cache
 def this_machine() -> str:
     """Eight digits for the host and the processes that this one sees: containers have numbers of their own."""
+    text = socket.gethostname()
     with contextlib.suppress(OSError):
-        return _digits(f"{socket.gethostname()} {Path('/proc/self/ns/pid').stat().st_ino}")
-    return _digits(socket.gethostname())
+        text = f"{text} {Path('/proc/self/ns/pid').stat().st_ino}"
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def is_running(process: int, begun: str = "") -> bool:
@@ -114,18 +110,6 @@ def started(process: int) -> str | None:
     return None if facts[0] in "ZX" else facts[19]
 
 
-def _digits(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _delete(part: Path) -> None:
-    if part.is_dir() and not part.is_symlink():
-        shutil.rmtree(part, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """The system's numbers for a disk that is full, or that fails."""
 
@@ -134,13 +118,8 @@ def write_error(path: Path, error: Exception, *, needed: int = 0, written: int =
     """What `error`, raised while `path` was written, means; None where it is not the system's.
 
     HDF5 and TensorFlow have the system's number, or its text, in their message only, and ZIP and HDF5 files that cannot
-    be closed raise what they will.
-
-    Args:
-        path: The file or folder, or the temporary path of it.
-        error: Whatever was raised.
-        needed: Bytes that were to be written, where they are known.
-        written: Bytes that were written before, and are deleted again.
+    be closed raise what they will. `path` may be the temporary path; `needed` and `written` are bytes that were to be
+    written, and that were written before and are deleted again.
     """
     number = _number(error)
     if number is None:
@@ -155,12 +134,7 @@ def write_error(path: Path, error: Exception, *, needed: int = 0, written: int =
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says while `path` is written into one sentence; nothing else is read in the block.
-
-    Raises:
-        DiskError: The disk is full, or fails.
-        RunError: The path cannot be written.
-    """
+    """Turn what the system says while `path` is written into a DiskError or RunError; nothing is read in the block."""
     try:
         yield
     except OSError as error:
@@ -202,11 +176,15 @@ def size_text(size: float) -> str:
 
 def _room(path: Path, number: int, needed: int = 0, written: int = 0) -> str:
     """How much there is, and how much it takes as far as that is known."""
-    wanted = (
-        f"{size_text(needed)} needed, " if needed else f"more than {size_text(written)} needed, " if written else ""
-    )
-    if number == errno.EFBIG and (limit := _largest_file()) is not None:
-        return f"{wanted}a file of this process may have {size_text(limit)}: ulimit -f"
+    wanted = f"more than {size_text(written)} needed, " if written else ""
+    wanted = f"{size_text(needed)} needed, " if needed else wanted
+    if number == errno.EFBIG:
+        with contextlib.suppress(ImportError):  # Windows
+            import resource
+
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            if limit != resource.RLIM_INFINITY:
+                return f"{wanted}a file of this process may have {size_text(limit)}: ulimit -f"
     folder = existing_folder(path)
     try:
         free = size_text(shutil.disk_usage(folder).free)
@@ -214,15 +192,6 @@ def _room(path: Path, number: int, needed: int = 0, written: int = 0) -> str:
         return f"{wanted}unknown free space in {folder}"
     quota = ", more than your quota lets you write" if number == errno.EDQUOT else ""
     return f"{wanted}{free} free in {folder}{quota}"
-
-
-def _largest_file() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def disk_number(text: str) -> int | None:
@@ -239,14 +208,10 @@ def _number(error: Exception) -> int | None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` when the block succeeds.
+    """A temporary path in the same folder that becomes `path` when the block succeeds; DiskError or RunError otherwise.
 
     Readers see the old file or the new one, never a part; a failure leaves the old one. A device or a pipe, such as
     `/dev/stdout`, is `path` itself: it cannot be replaced.
-
-    Raises:
-        DiskError: The disk is full, or fails.
-        RunError: The file may not be written.
     """
     if path.absolute().parent == Path("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
         with writing(path):
@@ -285,11 +250,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def check_out(out: Path) -> None:
-    """See that results can be written to a folder, before anything is computed.
-
-    Raises:
-        RunError: It is a run or a file, or no folder can be made there.
-    """
+    """Raises RunError unless results can be written to a folder; called before anything is computed."""
     if (out / "run.json").exists() or out.is_file():
         raise RunError(f"--out {out}: expected a folder for results, received a run or a file. Choose another.")
     check_place(out)
@@ -303,16 +264,7 @@ def check_place(out: Path) -> None:
 
 
 def check_new(out: Path, names: Iterable[str], *, overwrite: bool) -> None:
-    """`check_out`, and that no earlier result stands in the folder, unless it may be replaced.
-
-    Args:
-        out: The folder.
-        names: Of the files that will be written there; `*` stands for any letters.
-        overwrite: Whether those that exist are replaced.
-
-    Raises:
-        RunError: One exists, or as `check_out`.
-    """
+    """`check_out`, and that no file of `names` (`*` stands for any letters) is there, unless it may be replaced."""
     check_out(out)
     found = [] if overwrite else _existing(out, names)
     if found:
@@ -325,12 +277,8 @@ def whole_folder(out: Path, earlier: Iterable[str] = (), *, last: str = "") -> I
 
     A failure or a kill leaves `out` as it was; files of others in it stay. The file system exchanges both folders in
     one step. Where it cannot (a mount point, the current folder, one that holds folders of others, NFS), the files
-    are moved one by one, and only SIGKILL between two of them leaves some old and some new ones.
-
-    Args:
-        out: The folder, made if needed.
-        earlier: Names of the files of an earlier result, which are replaced or deleted; `*` stands for any letters.
-        last: Name of the file that is moved last.
+    are moved one by one, `last` in the end, and only SIGKILL between two of them leaves some old and some new ones.
+    Files named `earlier` are of an earlier result and are replaced or deleted; `*` stands for any letters.
 
     Raises:
         DiskError: The disk is full, or fails.
@@ -338,7 +286,17 @@ def whole_folder(out: Path, earlier: Iterable[str] = (), *, last: str = "") -> I
     """
     check_out(out)
     earlier = list(earlier)
-    with _staged(out, lambda staging, out: _exchange_or_move(staging, out, earlier, last)) as staging:
+
+    def put(staging: Path, out: Path) -> None:
+        before = {item.name for item in out.iterdir()}
+        if out.samefile(Path.cwd()) or not _link_others(staging, out, earlier) or not _exchange(staging, out):
+            _move_one_by_one(staging, out, earlier, late=lambda name: name == last)
+            return
+        for item in staging.iterdir():
+            if item.name not in before:  # another process has just put it there
+                item.rename(out / item.name)
+
+    with _staged(out, put) as staging:
         yield staging
 
 
@@ -346,15 +304,8 @@ def whole_folder(out: Path, earlier: Iterable[str] = (), *, last: str = "") -> I
 def files_together(folder: Path, *, first: str) -> Iterator[Path]:
     """A temporary folder whose contents come together into `folder`, which may hold anything else.
 
-    A failure or an interrupt leaves none of them there, SIGKILL at most `first` without the others.
-
-    Args:
-        folder: Made if needed.
-        first: Names of those that are moved first; `*` stands for any letters.
-
-    Raises:
-        DiskError: The disk is full, or fails.
-        RunError: The folder cannot be written.
+    A failure or an interrupt leaves none of them there, SIGKILL at most those named `first` without the others; `*`
+    stands for any letters. Raises DiskError or RunError as `whole_folder`.
     """
 
     def put(staging: Path, folder: Path) -> None:
@@ -381,7 +332,11 @@ def _staged(out: Path, put_in_place: Callable[[Path, Path], None]) -> Iterator[P
         staging.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
         if out.exists():
-            _copy_rights(out, staging)
+            status = out.stat()
+            with contextlib.suppress(OSError):  # owner, group and rights, as far as this user may give them
+                os.chown(staging, status.st_uid, status.st_gid)
+            with contextlib.suppress(OSError):
+                shutil.copystat(out, staging)
         with before_hard_end(delete):
             yield staging
         if out.exists():
@@ -411,18 +366,13 @@ def _folder_error(error: Exception, staging: Path, out: Path) -> RadtransferErro
     return write_error(out, error, written=written) if ours else None
 
 
-def _exchange_or_move(staging: Path, out: Path, earlier: Sequence[str], last: str) -> None:
-    before = {item.name for item in out.iterdir()}
-    if out.samefile(Path.cwd()) or not _link_others(staging, out, earlier) or not _exchange(staging, out):
-        _move_one_by_one(staging, out, earlier, late=lambda name: name == last)
-        return
-    for item in staging.iterdir():
-        if item.name not in before:  # another process has just put it there
-            item.rename(out / item.name)
-
-
 def _move_one_by_one(staging: Path, out: Path, earlier: Sequence[str], *, late: Callable[[str], bool]) -> None:
     """Move the files and delete those of an earlier result; a failure or an interrupt takes it all back."""
+
+    def move_back(now: Path, before: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            now.replace(before)
+
     moves = sorted(_moves(staging, out), key=lambda move: late(move[1].name))
     gone = [path for path in _existing(out, earlier) if not (staging / path.relative_to(out)).exists()]
     replaced = staging / PART
@@ -430,20 +380,15 @@ def _move_one_by_one(staging: Path, out: Path, earlier: Sequence[str], *, late: 
     with contextlib.ExitStack() as undo:
         for number, (new, path) in enumerate([*moves, *((None, path) for path in gone)]):
             if os.path.lexists(path):
-                undo.callback(_move_back, replaced / str(number), path)
+                undo.callback(move_back, replaced / str(number), path)
                 path.replace(replaced / str(number))
             if new is not None:
-                undo.callback(_move_back, path, new)
+                undo.callback(move_back, path, new)
                 new.replace(path)
         undo.pop_all()
     for folder in {path.parent for path in gone} - {out}:
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def _move_back(now: Path, before: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        now.replace(before)
 
 
 def _moves(staging: Path, out: Path) -> Iterator[tuple[Path | None, Path]]:
@@ -483,15 +428,6 @@ def _exchange(a: Path, b: Path) -> bool:
     return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
 
 
-def _copy_rights(out: Path, staging: Path) -> None:
-    """Owner, group and rights, as far as this user may give them."""
-    status = out.stat()
-    with contextlib.suppress(OSError):
-        os.chown(staging, status.st_uid, status.st_gid)
-    with contextlib.suppress(OSError):
-        shutil.copystat(out, staging)
-
-
 def _existing(out: Path, names: Iterable[str]) -> list[Path]:
     return [path for name in names for path in sorted(out.glob(name))]
 
@@ -521,10 +457,14 @@ def printable_lines(text: Any) -> str:
 
 def json_text(value: Any, **options: Any) -> str:
     """`value` as JSON in which no character steers a terminal; it reads back equal."""
+
+    def escape(letter: str) -> str:
+        return json.dumps(letter)[1:-1] if ord(letter) > 0x7F else f"\\u{ord(letter):04x}"
+
     text = json.dumps(value, **options)
     if text.isascii():
         return text.replace("\x7f", r"\u007f")
-    return "".join(letter if letter == "\n" or _shows(letter) else _json_escape(letter) for letter in text)
+    return "".join(letter if letter == "\n" or _shows(letter) else escape(letter) for letter in text)
 
 
 def html_text(text: Any) -> str:
@@ -550,22 +490,14 @@ def spreadsheet_cell(value: Any) -> Any:
 
     Numbers stay as they are, also those that are written as text.
     """
-    if not isinstance(value, str) or not _FORMULA.match(value) or _is_number(value):
+    if not isinstance(value, str) or not _FORMULA.match(value):
         return value
+    with contextlib.suppress(ValueError):
+        float(value)
+        if "_" not in value:
+            return value
     return f"'{value}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
 
 
 def _shows(letter: str) -> bool:
     return letter.isprintable() and not _BLANK.match(letter)
-
-
-def _json_escape(letter: str) -> str:
-    return json.dumps(letter)[1:-1] if ord(letter) > 0x7F else f"\\u{ord(letter):04x}"

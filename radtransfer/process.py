@@ -12,22 +12,12 @@ of a run, or break it.
 
 Where a limit leaves TensorFlow too little memory to start, it ends the process by a signal: that is told before.
 
-What the machine offers, and the arithmetic chosen for it.
-
-Independent random streams from one seed, the same on every platform.
-
-How a process of ours ends within two seconds of Ctrl-C or SIGTERM, also where Python cannot answer.
-
-Python raises KeyboardInterrupt in the main thread between two of its instructions: not while TensorFlow computes, which
-for the first step of a large network takes many seconds. So another thread waits for the signal too. If the process
-is still there a moment later, that thread takes away what is half written, says how to go on, and ends the process;
-what is left is what a kill leaves, and the same command goes on from it.
-
-Only a process that runs nothing but radtransfer calls `end_after_signals`; in a notebook nothing here does anything.
-
-The same work on many items in threads; an interrupt ends it after the items in hand, not after all of them.
-
-What a long job tells while it works. The library reports here and never prints.
+Besides: the device and its arithmetic, random streams derived from one seed, threads, `Progress`, and how a process of
+ours ends within two seconds of Ctrl-C or SIGTERM. Python raises KeyboardInterrupt in the main thread between two of its
+instructions: not while TensorFlow computes, which for the first step of a large network takes many seconds. So another
+thread waits for the signal too (`end_after_signals`, which a notebook never calls). If the process is still there a
+moment later, that thread deletes what is half written, says how to go on, and ends the process; the same command goes
+on from what is left.
 """
 
 import contextlib
@@ -57,8 +47,8 @@ _PINNED: Mapping[str, str | None] = {
 }
 """Variables that change numbers, as they are in our processes; None is unset."""
 
-_NO_FILE = {"KERAS_HOME": os.devnull}
-"""Where Keras neither reads nor writes a `keras.json`."""
+
+_NO_FILE = {"KERAS_HOME": os.devnull}  # where Keras neither reads nor writes a `keras.json`
 
 _DEFAULTS: Mapping[str, Any] = {
     "image_data_format": "channels_last",
@@ -78,12 +68,6 @@ ONEDNN_CHOSEN = "RADTRANSFER_CHOSE_ONEDNN"
 
 CPUINFO = Path("/proc/cpuinfo")
 
-_ONEDNN_BY_DEFAULT = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
-"""Flags of the Linux processors on which TensorFlow itself uses oneDNN: one is enough."""
-
-
-_importer: Callable[[], None] | None = None
-
 
 _NEEDED = {"RLIMIT_AS": (2_450_000_000, 0, "-v"), "RLIMIT_DATA": (600_000_000, 5, "-d")}
 """Bytes that must be free below each limit, the column of /proc/self/statm with what is used, and the `ulimit` option.
@@ -92,18 +76,23 @@ Measured on two cores with TensorFlow 2.21, as what a run of cbr_tiny takes: an 
 by a signal, 2.66 GB are enough; so are 0.82 GB of data, and 0.61 GB are not.
 """
 
-_PER_CORE = 50_000_000
-"""Bytes for the stacks of the threads that TensorFlow starts for each further core."""
+_PER_CORE = 50_000_000  # bytes for the stacks of the threads that TensorFlow starts for each further core
+
+_importer: Callable[[], None] | None = None
 
 
 def pin_variables() -> None:
     """Pin the variables of this process, which runs nothing but radtransfer, and of those that it starts.
 
-    Whatever imports TensorFlow in it from now on, `check_limits` is called first.
+    oneDNN is used on every processor with AVX2 and FMA; the README has what was measured. TensorFlow leaves it off
+    where instructions for neural networks (VNNI, BF16, AMX) are missing. Other processors and systems were not
+    measured: they keep TensorFlow's default, and a variable of the user's stays. Whatever imports TensorFlow in this
+    process from now on, `check_limits` is called first.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _set_variables(_PINNED)
-    _choose_onednn()
+    if not os.environ.get(ONEDNN) and {"avx2", "fma"} <= _processor_flags():
+        os.environ |= {ONEDNN: "1", ONEDNN_CHOSEN: "1"}
     if not any(isinstance(finder, _LimitsFirst) for finder in sys.meta_path):
         sys.meta_path.insert(0, _LimitsFirst())
 
@@ -117,11 +106,7 @@ class _LimitsFirst(MetaPathFinder):
 
 
 def check_limits() -> None:
-    """See that the limits of this process leave TensorFlow the memory that it needs to start.
-
-    Raises:
-        OutOfMemoryError: They do not.
-    """
+    """See that the limits of this process leave TensorFlow the memory that it needs to start."""
     try:
         import resource
 
@@ -203,11 +188,7 @@ def require_keras() -> None:
 
 @contextlib.contextmanager
 def keras_defaults() -> Iterator[None]:
-    """Have Keras' settings as it ships them while the block runs, then the caller's again; also a decorator.
-
-    Raises:
-        ConfigError: Keras runs on another backend than TensorFlow.
-    """
+    """Have Keras' settings as it ships them while the block runs, then the caller's again; also a decorator."""
     require_keras()
     import keras
 
@@ -239,7 +220,7 @@ def onednn_decided_by() -> Literal["radtransfer", "user", "tensorflow"]:
 
 def onednn_by_default() -> bool:
     """Whether TensorFlow uses oneDNN on this Linux processor if nobody tells it otherwise."""
-    return bool(_processor_flags() & _ONEDNN_BY_DEFAULT)
+    return bool(_processor_flags() & {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"})
 
 
 def keras_home() -> Path:
@@ -254,16 +235,6 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _choose_onednn() -> None:
-    """Use oneDNN on every processor with AVX2 and FMA; the README has what was measured.
-
-    TensorFlow leaves it off where instructions for neural networks (VNNI, BF16, AMX) are missing. Other processors
-    and systems were not measured: they keep TensorFlow's default, and a variable of the user's stays.
-    """
-    if not os.environ.get(ONEDNN) and {"avx2", "fma"} <= _processor_flags():
-        os.environ |= {ONEDNN: "1", ONEDNN_CHOSEN: "1"}
 
 
 def _processor_flags() -> set[str]:
@@ -294,15 +265,7 @@ def _check_backend() -> None:
 
 @dataclass(frozen=True)
 class Device:
-    """The resolved choices of a run.
-
-    Attributes:
-        name: "GPU" or "CPU", with its model where the system tells it.
-        precision: Keras dtype policy.
-        jit: Whether the step is compiled with XLA.
-        onednn: Whether operations on the CPU are computed by oneDNN.
-        workers: Images decoded in parallel.
-    """
+    """The resolved choices of a run; `precision` is a Keras dtype policy, `workers` decode images in parallel."""
 
     name: str
     precision: str
@@ -324,7 +287,8 @@ def resolve_device(settings: SystemSettings) -> Device:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
-        name, precision = f"{len(gpus)} GPU, {details.get('device_name', 'unknown')}", _gpu_precision(details)
+        name = f"{len(gpus)} GPU, {details.get('device_name', 'unknown')}"
+        precision = "mixed_bfloat16" if details.get("compute_capability", (0, 0))[0] >= 8 else "mixed_float16"
     else:
         name, precision = f"CPU, {os.cpu_count()} cores, {platform.machine()}", "float32"
     return Device(
@@ -352,23 +316,16 @@ def versions() -> dict[str, str]:
 
     from radtransfer import __version__
 
-    modules = {
-        "tensorflow": tf,
-        "keras": keras,
-        "numpy": numpy,
-        "scikit-learn": sklearn,
-        "h5py": h5py,
-        "pillow": PIL,
-    }
     return {
         "radtransfer": __version__,
         "python": platform.python_version(),
-        **{name: module.__version__ for name, module in modules.items()},
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": numpy.__version__,
+        "scikit-learn": sklearn.__version__,
+        "h5py": h5py.__version__,
+        "pillow": PIL.__version__,
     }
-
-
-def _gpu_precision(details: dict) -> str:
-    return "mixed_bfloat16" if details.get("compute_capability", (0, 0))[0] >= 8 else "mixed_float16"
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -376,9 +333,6 @@ def derive_seed(seed: int, *names: str | int) -> int:
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
-
-_PATIENCE = 0.4
-"""Seconds that the last actions have: one of them may wait for something that the main thread holds."""
 
 _actions: list[list[Callable[[], object]]] = []
 
@@ -404,28 +358,23 @@ def end_after_signals(grace: float, *, last: Callable[[], object] = lambda: None
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
-    threading.Thread(target=_wait_and_end, args=(heard, grace), daemon=True).start()
 
+    def act() -> None:
+        for (action,) in reversed(list(_actions)):  # the latest first, as when the blocks are left
+            with contextlib.suppress(Exception):
+                action()
 
-def _wait_and_end(heard: int, grace: float) -> None:
-    while os.read(heard, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
-        pass
-    time.sleep(grace)
-    last = threading.Thread(target=_act, daemon=True)
-    last.start()
-    last.join(_PATIENCE)
-    os._exit(INTERRUPTED)
+    def wait_and_end() -> None:
+        while os.read(heard, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+            pass
+        time.sleep(grace)
+        last_actions = threading.Thread(target=act, daemon=True)
+        last_actions.start()
+        last_actions.join(0.4)  # seconds: one of them may wait for something that the main thread holds
+        os._exit(INTERRUPTED)
 
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
-def _act() -> None:
-    """The latest first, as when the blocks are left."""
-    for (action,) in reversed(list(_actions)):
-        with contextlib.suppress(Exception):
-            action()
-
-
-_BATCH = 16
-"""Items per task of a worker."""
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -433,14 +382,8 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 def in_parallel(
     work: Callable[[Item], Result], items: Sequence[Item], *, workers: int
 ) -> Generator[list[Result], None, None]:
-    """What `work` gives for each item, in order, a batch at a time; whoever stops early closes the generator.
-
-    Args:
-        work: What it raises is raised here.
-        items: Any number of them.
-        workers: Threads.
-    """
-    batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+    """What `work` gives for each item, in order, a batch at a time; whoever stops early closes the generator."""
+    batches = [items[start : start + 16] for start in range(0, len(items), 16)]
     executor = ThreadPoolExecutor(workers)
     try:
         yield from executor.map(lambda batch: [work(item) for item in batch], batches)
@@ -486,9 +429,7 @@ class EpochReporter:
     epochs: int
 
     def step(self, epoch: int, done: int, steps: int) -> None:
-        """`done` of `steps` steps of `epoch` are done."""
         self.progress.count(f"fold {self.fold}/{self.folds} epoch {epoch}/{self.epochs}", done, steps)
 
     def epoch(self, row: Mapping[str, Any], *, best: bool, seconds: float) -> None:
-        """An epoch ended with this line of `history.csv`."""
         self.progress.epoch(self.fold, self.folds, self.epochs, {**row, "best": best, "seconds": seconds})

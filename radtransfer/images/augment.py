@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """From an image, float32 (height, width, 3), 0–255, and a seed, int32 (2,), to such an image."""
 
-_DRAWS = 13
-"""Random numbers per image. They are always drawn together, so that one range does not move another."""
-
 
 @dataclass(frozen=True)
 class Preset:
@@ -40,35 +37,18 @@ class Preset:
 
     All geometry is one affine map, so that an image is resampled once; what lies outside the image
     repeats its border.
-
-    Attributes:
-        description: One line for the user.
-        rotation: Degrees to either side.
-        shift: Fraction of the side, along each axis on its own.
-        shear: Degrees to either side.
-        zoom: Fraction to either side, along each axis on its own.
-        crop: Largest fraction of both sides that is cut away, around a window placed at random.
-        flip_horizontal: Mirror left and right in half of the cases.
-        flip_vertical: Mirror top and bottom in half of the cases.
-        hue: Fraction of a full turn to either side.
-        contrast: Fraction to either side, around each channel's mean.
     """
 
     description: str
-    rotation: float = 0.0
-    shift: float = 0.0
-    shear: float = 0.0
-    zoom: float = 0.0
-    crop: float = 0.0
+    rotation: float = 0.0  # degrees to either side
+    shift: float = 0.0  # fraction of the side, along each axis on its own
+    shear: float = 0.0  # degrees to either side
+    zoom: float = 0.0  # fraction to either side, along each axis on its own
+    crop: float = 0.0  # largest fraction of both sides that is cut away, around a window placed at random
     flip_horizontal: bool = False
     flip_vertical: bool = False
-    hue: float = 0.0
-    contrast: float = 0.0
-
-    @property
-    def moves(self) -> bool:
-        """Whether pixels change place."""
-        return not self.stays_inside or bool(self.crop) or self.flip_horizontal or self.flip_vertical
+    hue: float = 0.0  # fraction of a full turn to either side
+    contrast: float = 0.0  # fraction to either side, around each channel's mean
 
     @property
     def stays_inside(self) -> bool:
@@ -76,21 +56,24 @@ class Preset:
         return not any((self.rotation, self.shift, self.shear, self.zoom))
 
     def build(self) -> Augment:
-        """The preset as a function of one image and its seed."""
-        return self._augment if self.moves or self.hue or self.contrast else lambda image, seed: image
-
-    def _augment(self, image: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
+        moves = not self.stays_inside or bool(self.crop) or self.flip_horizontal or self.flip_vertical
+        if not (moves or self.hue or self.contrast):
+            return lambda image, seed: image
         import tensorflow as tf
 
-        draws = tf.random.stateless_uniform([_DRAWS], seed, -1.0, 1.0)
-        if self.moves:
-            move = window if self.stays_inside else affine
-            image = move(image, self._source_matrix(draws[:11], tf.shape(image)))
-        if self.hue:
-            image = tf.image.adjust_hue(image, self.hue * draws[11])
-        if self.contrast:
-            image = tf.image.adjust_contrast(image, 1.0 + self.contrast * draws[12])
-        return tf.clip_by_value(image, 0.0, 255.0)
+        def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            # All are always drawn, so that one range does not move another.
+            draws = tf.random.stateless_uniform([13], seed, -1.0, 1.0)
+            if moves:
+                move = window if self.stays_inside else affine
+                image = move(image, self._source_matrix(draws[:11], tf.shape(image)))
+            if self.hue:
+                image = tf.image.adjust_hue(image, self.hue * draws[11])
+            if self.contrast:
+                image = tf.image.adjust_contrast(image, 1.0 + self.contrast * draws[12])
+            return tf.clip_by_value(image, 0.0, 255.0)
+
+        return augment
 
     def _source_matrix(self, draws: "tf.Tensor", shape: "tf.Tensor") -> "tf.Tensor":
         """(3, 3): where in the source each pixel of the result comes from, in (x, y, 1), from the centre.
@@ -172,24 +155,14 @@ def _scaled(across: "tf.Tensor", down: "tf.Tensor") -> "tf.Tensor":
 
 @dataclass(frozen=True)
 class KerasCVLayer:
-    """A KerasCV layer that keeps shape and label, with its values (ours, unless KerasCV's defaults).
-
-    Attributes:
-        description: One line for the user.
-        name: Of its class.
-        arguments: Of its constructor.
-    """
+    """A KerasCV layer that keeps shape and label, with its values (ours, unless KerasCV's defaults)."""
 
     description: str
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> Augment:
-        """The layer as a function of one image and its seed.
-
-        Raises:
-            ConfigError: KerasCV was imported on tf_keras.
-        """
+        """The layer as a function of one image and its seed; ConfigError if KerasCV was imported on tf_keras."""
         import keras
         import keras_cv
         import tensorflow as tf
@@ -218,7 +191,6 @@ class StatelessDraws:
     """
 
     def restart(self, seed: "tf.Tensor") -> None:
-        """Draw from `seed`, int32 (2,), from the first number on."""
         self._seed, self._drawn = seed, 0
 
     @contextmanager
@@ -247,33 +219,29 @@ class StatelessDraws:
         return getattr(tf.random, distribution)(shape, tf.random.fold_in(self._seed, self._drawn), *arguments)
 
 
-@dataclass(frozen=True)
 class _StatelessFactor:
     """A KerasCV factor sampler whose numbers come from `draws`."""
 
-    sampler: Any
-    draws: StatelessDraws
+    def __init__(self, sampler: Any, draws: StatelessDraws) -> None:
+        self._sampler, self._draws = sampler, draws
 
     def __call__(self, shape=(), dtype="float32") -> "tf.Tensor":
         import tensorflow as tf
 
-        sampler, dtype = self.sampler, tf.as_dtype(dtype)
+        sampler, dtype = self._sampler, tf.as_dtype(dtype)
         if hasattr(sampler, "stddev"):
-            value = self.draws.normal(shape, sampler.mean, sampler.stddev, dtype)
+            value = self._draws.normal(shape, sampler.mean, sampler.stddev, dtype)
             return tf.clip_by_value(value, sampler.min_value, sampler.max_value)
-        return self.draws.uniform(shape, sampler.lower, sampler.upper, dtype)
+        return self._draws.uniform(shape, sampler.lower, sampler.upper, dtype)
 
 
 def _make_pure(layer: Any, draws: StatelessDraws) -> None:
-    """Put `draws` in place of the generators and samplers of `layer` and of every layer inside it.
-
-    It computes in float32 from then on, whatever precision the network is trained in.
-    """
+    """Put `draws` in place of the generators and samplers of `layer` and of every layer inside it."""
     import keras
     import keras_cv
 
     random_samplers = (keras_cv.core.UniformFactorSampler, keras_cv.core.NormalFactorSampler)
-    layer.dtype_policy = "float32"
+    layer.dtype_policy = "float32"  # whatever precision the network is trained in
     layer.built = True  # else Keras runs it twice the first time, and the draws are numbered otherwise
     for name, value in list(vars(layer).items()):
         if name == "_random_generator":
@@ -291,8 +259,6 @@ def _stateless_augmix() -> type:
     import tensorflow as tf
 
     class StatelessAugMix(keras_cv.layers.AugMix):
-        """AugMix with its gamma draws and the draws inside its graph loops made stateless."""
-
         def _sample_from_dirichlet(self, alpha):
             sample = self._random_generator.gamma(tf.shape(alpha), alpha)
             return sample / tf.reduce_sum(sample, axis=-1, keepdims=True)
@@ -317,7 +283,6 @@ class _Augmentations(dict[str, Preset | KerasCVLayer]):
         raise UnknownNameError("augmentation", name, self)
 
     def check(self, name: str) -> None:
-        """Raises UnknownNameError if there is no augmentation called `name`."""
         self[name]
 
 

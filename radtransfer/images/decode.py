@@ -20,50 +20,34 @@ from radtransfer.errors import BadImageError
 from radtransfer.images.formats import ImageFacts, decode_outside
 from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImagePlace, as_part, parse_window, read_contents
 
-JPEG_RATIOS = (1, 2, 4, 8)
-"""Sizes at which a JPEG can be decoded, as divisors."""
+JPEG_RATIOS = (1, 2, 4, 8)  # sizes at which a JPEG can be decoded, as divisors
 
-LARGE = 1_000_000
-"""Pixels from which an image is large."""
+LARGE = 1_000_000  # pixels from which an image is large
 
-FACTOR = 3
-"""Up to how much smaller averaging by area makes a side: beyond, it aliases, and saves no time."""
+FACTOR = 3  # up to how much smaller averaging by area makes a side: beyond, it aliases, and saves no time
 
-DISPLACED = 0.0008
-"""Of a side, by which averaging by area may displace an edge: it knows whole pixels only."""
+DISPLACED = 0.0008  # of a side, by which averaging by area may displace an edge: it knows whole pixels only
 
-_VERSION = 3
-"""Raised whenever an image is decoded or resized otherwise, so that no older pixels are taken for it."""
+_VERSION = 3  # raised whenever an image is decoded or resized otherwise, so that no older pixels are taken for it
 
 
 class Framing(NamedTuple):
-    """How stored images, before they are turned upright, become pictures; float64, (images, …) or of one image.
+    """How stored images, before they are turned upright, become pictures; float64, (images, …) or of one image."""
 
-    Attributes:
-        window: Top, left, height and width of what is decoded, in pixels as decoded.
-        seen: The same of what is seen of that: at 1/ratio an edge may lie within a pixel.
-        size: Height and width after the resize, pixels.
-        ratio: A JPEG is decoded at 1/ratio of its size.
-        by_area: Whether the resize averages areas, of whole pixels. Otherwise it is bilinear and antialiased: slower,
-            and exact to parts of a pixel. Both average over every pixel, so that a small lesion is never skipped.
-    """
-
-    window: Any
-    seen: Any
-    size: Any
-    ratio: Any
+    window: Any  # top, left, height and width of what is decoded, in pixels as decoded
+    seen: Any  # the same of what is seen of that: at 1/ratio an edge may lie within a pixel
+    size: Any  # height and width after the resize, pixels
+    ratio: Any  # a JPEG is decoded at 1/ratio of its size
+    # Whether the resize averages areas, of whole pixels. Otherwise it is bilinear and antialiased: slower, and exact to
+    # parts of a pixel. Both average over every pixel, so that a small lesion is never skipped.
     by_area: Any
 
 
 def frame(ops: Any, box: Sequence[Any], *, size: int, aspect: Literal["stretch", "pad", "crop"], jpeg: Any) -> Framing:
-    """The framing of images that are to fill, or to fit into, a square of `size` pixels.
+    """The framing of images that are to fill, or to fit into, a square of `size` pixels; `ops` is NumPy or TensorFlow.
 
-    Args:
-        ops: NumPy or TensorFlow.
-        box: Top, left, height and width of what may be seen, float64, (images,) or scalars each.
-        size: In pixels.
-        aspect: The setting `images.aspect`.
-        jpeg: Whether they are JPEGs, which can be decoded smaller.
+    `box` is top, left, height and width of what may be seen, float64, (images,) or scalars each; `jpeg` says which are
+    JPEGs, which can be decoded smaller.
     """
     top, left, height, width = box
     one = ops.ones_like(height)
@@ -115,7 +99,10 @@ class ImageSource:
         framing = frame(np, boxes.T, size=image_size, aspect=reading.aspect, jpeg=jpegs)
         resizes = (framing.size != framing.window[:, 2:]).any(axis=1)
         choices = (framing.ratio.astype(int), framing.by_area, resizes)
-        plans = [_decode_plan(fact, *(item.item() for item in row)) for fact, *row in zip(facts, *choices, strict=True)]
+        plans = []  # what decides the operations of the graph: images that agree in it share them
+        for fact, *row in zip(facts, *choices, strict=True):
+            decoder = "outside" if fact.decoder in ("pillow", "dicom") else fact.decoder
+            plans.append((decoder, fact.deep, *(item.item() for item in row)))
         self._plans = sorted(set(plans))
         self._plan_of = tf.constant([self._plans.index(plan) for plan in plans], tf.int32)
         self._window, self._size = tf.cast(framing.window, tf.int32), tf.cast(framing.size, tf.int32)
@@ -148,8 +135,17 @@ class ImageSource:
 
         Only where `is_raw`: all images are plain pixels of the right size, so that nothing is left but to read them.
         """
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            if self._array is not None:
+                return self._array[rows]
+            images = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
+            for image, row in zip(images, rows, strict=True):
+                _read_pixels(image, self.places[row])
+            return images
+
         dtype = tf.uint8 if self._array is None else tf.as_dtype(self._array.dtype)
-        found = tf.numpy_function(self._read_raw, [rows], dtype, stateful=False)
+        found = tf.numpy_function(read, [rows], dtype, stateful=False)
         return tf.cast(tf.ensure_shape(found, (rows.shape[0], self.image_size, self.image_size, 3)), tf.float32)
 
     def image(self, row: tf.Tensor) -> tf.Tensor:
@@ -173,26 +169,24 @@ class ImageSource:
         return f"{_VERSION} {place} {status.st_size} {status.st_mtime_ns} {how}\n"
 
     def _framed(self, plan: tuple, row: tf.Tensor) -> tf.Tensor:
-        """Image number `row`, of which it is known that it is decoded by this plan: decoded, resized and rounded."""
+        """Image number `row`, which `plan` is known to fit: decoded, resized and rounded."""
         decoder, deep, ratio, by_area, resizes = plan
-        image = self._decoded(decoder, ratio, row)
+        window = self._window[row]
+        if decoder == "jpeg":
+            image = _decode_jpeg(self._contents(row), window, ratio=ratio)
+        elif decoder == "png8":
+            image = _cut(tf.io.decode_png(self._contents(row), channels=3), window)
+        elif decoder == "png16":
+            image = _cut(tf.io.decode_png(self._contents(row), channels=3, dtype=tf.uint16), window)
+            image = _levelled(tf.cast(image, tf.float32), *tf.unstack(self._levels[row]))
+        else:
+            dtype = tf.uint8 if decoder == "pixels" else tf.float32
+            image = tf.numpy_function(self._read_outside, [row], dtype, stateful=False)
+            image = _cut(tf.ensure_shape(image, (None, None, 3)), window)
         if not resizes:
             return tf.cast(image, tf.float32)
         image = _resized(image, self._seen[row], self._size[row], by_area=by_area)
         return image if deep else tf.round(image)
-
-    def _decoded(self, decoder: str, ratio: int, row: tf.Tensor) -> tf.Tensor:
-        window = self._window[row]
-        if decoder == "jpeg":
-            return _decode_jpeg(self._contents(row), window, ratio=ratio)
-        if decoder == "png8":
-            return _cut(tf.io.decode_png(self._contents(row), channels=3), window)
-        if decoder == "png16":
-            image = _cut(tf.io.decode_png(self._contents(row), channels=3, dtype=tf.uint16), window)
-            return _levelled(tf.cast(image, tf.float32), *tf.unstack(self._levels[row]))
-        dtype = tf.uint8 if decoder == "pixels" else tf.float32
-        image = tf.numpy_function(self._read_outside, [row], dtype, stateful=False)
-        return _cut(tf.ensure_shape(image, (None, None, 3)), window)
 
     def _contents(self, row: tf.Tensor) -> tf.Tensor:
         """The bytes of the image, from its own file without a step in Python."""
@@ -208,20 +202,6 @@ class ImageSource:
         image = np.empty((facts.height, facts.width, 3), np.uint8)
         _read_pixels(image, place)
         return image
-
-    def _read_raw(self, rows: np.ndarray) -> np.ndarray:
-        if self._array is not None:
-            return self._array[rows]
-        images = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
-        for image, row in zip(images, rows, strict=True):
-            _read_pixels(image, self.places[row])
-        return images
-
-
-def _decode_plan(facts: ImageFacts, ratio: int, by_area: bool, resizes: bool) -> tuple[str, bool, int, bool, bool]:
-    """What decides the operations of the graph: images that agree in it share them."""
-    decoder = "outside" if facts.decoder in ("pillow", "dicom") else facts.decoder
-    return decoder, facts.deep, ratio, by_area, resizes
 
 
 def _read_pixels(image: np.ndarray, place: FilePart) -> None:
@@ -240,15 +220,12 @@ def can_read_encoded(reading: ImageSettings) -> bool:
 def encoded_image(contents: tf.Tensor, *, image_size: int, reading: ImageSettings) -> tf.Tensor:
     """A JPEG or PNG of which nothing is known, as `ImageSource` reads it: float32 (size, size, 3), RGB, 0–255.
 
-    Args:
-        contents: The file, a string scalar. Anything but a PNG, or a JPEG in grey or colour, fails with
-            `InvalidArgumentError`.
-        image_size: Side of the square, pixels.
-        reading: How it becomes one; see `can_read_encoded`.
+    `contents` is the file, a string scalar. Anything but a PNG, or a JPEG in grey or colour, fails with
+    `InvalidArgumentError`. For `reading` see `can_read_encoded`.
     """
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
     is_png = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    with tf.control_dependencies([_check(is_jpeg | is_png, "Expected an encoded JPEG or PNG.")]):
+    with tf.control_dependencies([tf.debugging.Assert(is_jpeg | is_png, ["Expected an encoded JPEG or PNG."])]):
         contents = tf.identity(contents)
     image = tf.cond(
         is_jpeg,
@@ -258,14 +235,10 @@ def encoded_image(contents: tf.Tensor, *, image_size: int, reading: ImageSetting
     return _squared(_upright(image, exif_orientation(contents)), image_size, reading)
 
 
-def _check(condition: tf.Tensor, message: str) -> tf.Operation:
-    return tf.debugging.Assert(condition, [message])
-
-
 def _from_jpeg(contents: tf.Tensor, size: int, reading: ImageSettings) -> tf.Tensor:
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents, output_type=tf.int32))
     wrong = "Expected a JPEG in grey or colour; this one is CMYK, of which the colours would be inverted."
-    with tf.control_dependencies([_check((channels == 1) | (channels == 3), wrong)]):
+    with tf.control_dependencies([tf.debugging.Assert((channels == 1) | (channels == 3), [wrong])]):
         framing = _frame_whole(height, width, size, reading, jpeg=True)
     window = tf.cast(framing.window, tf.int32)
     branches = [partial(_decode_jpeg, contents, window, ratio=ratio) for ratio in JPEG_RATIOS]
@@ -314,10 +287,7 @@ def _resized_if_needed(image: tf.Tensor, framing: Framing, *, rounds: bool) -> t
 
 
 def _decode_jpeg(contents: tf.Tensor, window: tf.Tensor, *, ratio: int) -> tf.Tensor:
-    """The part of a JPEG in `window`, uint8 (height, width, 3), RGB; no more of it is computed.
-
-    At 1/ratio of the size each pixel is the mean of those it stands for, and `window` counts these pixels.
-    """
+    """The part of a JPEG in `window`, uint8 (height, width, 3), RGB; no more of it is computed."""
     return tf.io.decode_and_crop_jpeg(contents, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
 
@@ -341,8 +311,6 @@ def _resized(image: tf.Tensor, seen: tf.Tensor, size: tf.Tensor, *, by_area: boo
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """`image` turned and mirrored as its EXIF orientation, 1–8, asks for."""
-
     def turned() -> tf.Tensor:
         """Orientations 5–8 are 1–4 of the transposed image; of each four, two are mirrored, two upside down."""
         quarter = (orientation - 1) % 4
@@ -354,27 +322,19 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _squared(image: tf.Tensor, size: int, reading: ImageSettings) -> tf.Tensor:
-    """`image` as a square of `size` pixels, which it is already unless it is to be padded with black."""
     if reading.aspect == "pad":
         height, width = tf.shape(image)[0], tf.shape(image)[1]
         image = tf.image.pad_to_bounding_box(image, (size - height) // 2, (size - width) // 2, size, size)
     return tf.ensure_shape(image, (size, size, 3))
 
 
-_SEARCHED = 1 << 18
-"""Bytes in which EXIF is looked for: it stands near the beginning."""
-
-_ENTRY = 12
-"""Bytes: tag, type, count and value."""
+_ENTRY = 12  # bytes of an entry of EXIF: tag, type, count and value
 
 
 def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
-    """How a JPEG or PNG has to be turned, 1–8, int32; 1 where it does not say, or nothing that means anything.
-
-    Args:
-        contents: The file, a string scalar.
-    """
-    data = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, _SEARCHED), tf.uint8), tf.int32)
+    """How a JPEG or PNG has to be turned, 1–8, int32; 1 where it does not say, or nothing that means anything."""
+    # EXIF is near the beginning.
+    data = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, 1 << 18), tf.uint8), tf.int32)
     segment = (0xFF, 0xE1, None, None, *b"Exif\0\0")  # of a JPEG: marker, length and name
     jpeg, chunk, pixels = (_first(data, pattern) for pattern in (segment, b"eXIf", b"IDAT"))
     is_jpeg = data[0] == 0xFF
@@ -399,7 +359,6 @@ def _of_directory(data: tf.Tensor) -> tf.Tensor:
     little = data[0] == ord("I")
 
     def number(data: tf.Tensor) -> tf.Tensor:
-        """The bytes along the last axis as one number, int32."""
         data = tf.cond(little, lambda: tf.reverse(data, [-1]), lambda: data)
         powers = tf.bitwise.left_shift(1, 8 * tf.range(tf.shape(data)[-1] - 1, -1, -1))
         return tf.reduce_sum(data * powers, axis=-1)

@@ -1,8 +1,4 @@
-"""DICOM files as images, through pydicom (extra `dicom`).
-
-Reading the file is in `dicom_file.py`, what a viewer shows of grey values in `dicom_grey.py`.
-
-From the stored values of a grey DICOM image to what a viewer shows.
+"""DICOM files as images (extra `dicom`): from the stored values of `dicom_file.py` to what a viewer shows.
 
     stored values -> modality LUT -> window (VOI LUT) -> inverted if MONOCHROME1 or INVERSE
 
@@ -23,192 +19,23 @@ from radtransfer.images.refs import ImagePlace, IntensityWindow, as_part, parse_
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_BYTE = 8
-"""Images of up to so many bits without a window are shown as they are stored."""
-
-
-def grey_image(
-    stored: np.ndarray, header: "Dataset", place: ImagePlace, window: IntensityWindow, notes: list[str]
-) -> np.ndarray:
-    """What a viewer shows of the frame `stored` at `place`, float32 (height, width), 0–255, unrounded.
-
-    "auto" is the first window of the header, its VOI LUT before its CENTRE and WIDTH; without either, images of up
-    to 8 bits are shown as they are stored, deeper ones from their smallest to their largest value. In both these and
-    "minmax" the pixel padding does not count. `notes` gets in what the header contradicts itself.
-
-    Raises:
-        BadImageError: A rescaling or a table that cannot be, or a window of an unknown kind.
-    """
-    values = _modality_values(stored, header, place)
-    image = _tagged(values, header, place, notes) if window.name == "auto" else None
-    if image is None:
-        image = scaled(values, window.levels(*_extremes(values, stored, header), auto=_auto(values, stored, header)))
-    return 255 - image if _is_inverted(header, notes) else image
-
-
-def _is_inverted(header: "Dataset", notes: list[str]) -> bool:
-    """Whether the smallest value is white: MONOCHROME1, or INVERSE, which says the same of it and does not undo it."""
-    white, shape = header.PhotometricInterpretation == "MONOCHROME1", str(header.get("PresentationLUTShape") or "")
-    if "PresentationLUTSequence" in header:
-        notes.append("the header has a presentation LUT, which is not applied")
-    if white and shape.upper() == "IDENTITY":
-        notes.append("the header says MONOCHROME1 and the presentation LUT shape IDENTITY; read as MONOCHROME1")
-    return white or shape.upper() == "INVERSE"
-
-
-def _modality_values(stored: np.ndarray, header: "Dataset", place: ImagePlace) -> np.ndarray:
-    """The values in their unit, such as HU; floating point."""
-    values = stored.astype("float32" if stored.dtype.itemsize <= 2 else "float64")
-    if table := header.get("ModalityLUTSequence"):
-        return _looked_up(values, table[0], header, place)[0]
-    source = _source(header, as_part(place).frame, "PixelValueTransformationSequence")
-    slope, intercept = _number(source, "RescaleSlope"), _number(source, "RescaleIntercept")
-    if slope is None and intercept is None:
-        return values
-    if slope == 0:
-        raise BadImageError(place, "its header says RescaleSlope 0, which makes all values one; export it again")
-    from pydicom import Dataset
-    from pydicom.pixels import apply_modality_lut
-
-    rescaling = Dataset()  # pydicom rescales only where both are there
-    rescaling.RescaleSlope, rescaling.RescaleIntercept = 1.0 if slope is None else slope, intercept or 0.0
-    return apply_modality_lut(values, rescaling)
-
-
-def _tagged(values: np.ndarray, header: "Dataset", place: ImagePlace, notes: list[str]) -> np.ndarray | None:
-    """The image through the VOI LUT or the first window of the header, None where it has neither."""
-    source = _source(header, as_part(place).frame, "FrameVOILUTSequence")
-    if table := source.get("VOILUTSequence"):
-        looked_up, bits = _looked_up(values, table[0], header, place)
-        return scaled(looked_up, (0, 2**bits - 1))
-    centre, width = _number(source, "WindowCenter"), _number(source, "WindowWidth")
-    if centre is None or width is None:
-        return None
-    if width <= 0:
-        notes.append("the window in the header has no width; it is not used")
-        return None
-    function = str(source.get("VOILUTFunction") or "LINEAR").upper()
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        what = f"its header has a window of the unknown kind {printable(function)}"
-        raise BadImageError(place, f"{what}; give --window minmax or CENTRE,WIDTH")
-    return _windowed(values, centre, width, "LINEAR_EXACT" if width < 1 and function == "LINEAR" else function)
-
-
-def _windowed(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
-    """The functions of PS3.3 C.11.2.1.2 and C.11.2.1.3; pydicom gives values of the bits that it is told of."""
-    from pydicom import Dataset
-    from pydicom.pixels import apply_windowing
-
-    view = Dataset()
-    view.PhotometricInterpretation, view.BitsStored, view.PixelRepresentation = "MONOCHROME2", 8, 0
-    view.WindowCenter, view.WindowWidth, view.VOILUTFunction = centre, width, function
-    return apply_windowing(values, view).astype("float32")
-
-
-def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset", place: ImagePlace) -> tuple[np.ndarray, int]:
-    """The entries of a LUT at `values`, float32, and how many bits they have; the ends stand for all beyond them.
-
-    Not by pydicom, which reads no modality LUT of 10 or 12 bits, none of bytes, none that counts from a negative value
-    over unsigned pixels, and cuts values that were rescaled before.
-    """
-    descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
-    if descriptor is None or data is None or len(descriptor) != 3:
-        raise BadImageError(place, "its header has a LUT without descriptor or data; export it again")
-    entries, first, bits = (int(number) for number in descriptor)
-    entries = entries or 0x10000
-    # The header cannot say whether the values it counts from are signed.
-    if first > 0x7FFF and values.min() < 0:
-        first -= 0x10000
-    if isinstance(data, bytes):
-        order = "<" if header.original_encoding[1] else ">"
-        deep = bits > 8 or len(data) >= 2 * entries
-        data = np.frombuffer(data, f"{order}u2" if deep else "u1")
-        data = data[:entries] if not deep and len(data) == entries + 1 else data  # of an even number of bytes
-    table = np.atleast_1d(np.asarray(data)).astype("float32")
-    if table.size != entries or not 1 <= bits <= 16 or table.max() > 2**bits - 1:
-        what = f"its header says that a LUT has {entries} entries of {bits} bits, and it has {table.size}"
-        raise BadImageError(place, f"{what} from {table.min():g} to {table.max():g}; export it again")
-    index = np.clip(np.rint(values) - first, 0, table.size - 1).astype("int64")
-    return table[index], bits
-
-
-def _auto(values: np.ndarray, stored: np.ndarray, header: "Dataset") -> tuple[float, float]:
-    """The levels of an image whose header has no window."""
-    bits = header.get("BitsStored") or 16
-    if bits <= _BYTE and stored.dtype.kind == "u" and np.array_equal(values, stored):
-        return 0.0, 2.0**bits - 1
-    return span(*_extremes(values, stored, header))
-
-
-def _extremes(values: np.ndarray, stored: np.ndarray, header: "Dataset") -> tuple[float, float]:
-    """The smallest and the largest of `values`, padding aside unless all is padding."""
-    padding = _padding(stored, header)
-    seen = values if padding is None or padding.all() else values[~padding]
-    return float(seen.min()), float(seen.max())
-
-
-def _padding(stored: np.ndarray, header: "Dataset") -> np.ndarray | None:
-    """Which of the stored values are padding, None where the header names none."""
-    if (one := _number(header, "PixelPaddingValue")) is None or stored.dtype.kind not in "iu":
-        return None
-    other = _number(header, "PixelPaddingRangeLimit")
-    # Headers hold it unsigned although the pixels are signed, and the other way round.
-    ends = np.array([one, one if other is None else other]).astype("int64").astype(stored.dtype)
-    return (stored >= ends.min()) & (stored <= ends.max())
-
-
-def _source(header: "Dataset", frame: int, name: str) -> "Dataset":
-    """What holds the values of `frame`: its own group called `name`, else the one of all frames, else the header."""
-    own, shared = header.get("PerFrameFunctionalGroupsSequence"), header.get("SharedFunctionalGroupsSequence")
-    for groups, number in ((own, frame), (shared, 0)):
-        if groups and number < len(groups) and (found := groups[number].get(name)):
-            return found[0]
-    return header
-
-
-def _number(source: "Dataset", keyword: str) -> float | None:
-    """The first value of an attribute, None where it has none or none that is a finite number."""
-    value: Any = source.get(keyword)
-    if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__"):
-        value = value[0] if len(value) else None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None
-
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
 DICOM_SUFFIXES = frozenset([".dcm", ".dicom", ".ima"])
 """File names that say DICOM, in small letters; of files called so, even the old ones without preamble are read."""
 
-PREAMBLE = 132
-"""Bytes that tell whether a file is DICOM."""
+PREAMBLE = 132  # bytes that tell whether a file is DICOM
 
 
 @dataclass(frozen=True, slots=True)
 class DicomHeader:
-    """What the header of a DICOM image says.
-
-    Attributes:
-        height: Pixels.
-        width: Pixels.
-        frames: How many images the file holds.
-        patient_id: None where it is empty or missing.
-        transfer_syntax: How the pixels are stored, by its name in the standard.
-        photometric: What the values mean: "MONOCHROME2", "RGB", ….
-        bits: Per value.
-    """
+    """What the header of a DICOM image says."""
 
     height: int
     width: int
     frames: int
-    patient_id: str | None
-    transfer_syntax: str
-    photometric: str
-    bits: int
+    patient_id: str | None  # None where it is empty or missing
+    transfer_syntax: str  # how the pixels are stored, by its name in the standard
+    photometric: str  # what the values mean: "MONOCHROME2", "RGB", …
+    bits: int  # per value
 
 
 def is_dicom(start: bytes) -> bool:
@@ -217,12 +44,7 @@ def is_dicom(start: bytes) -> bool:
 
 
 def read_header(place: ImagePlace) -> DicomHeader:
-    """What the header of the file at `place` says; the pixels are not read.
-
-    Raises:
-        BadImageError: Not DICOM, no image in it, cut off, of a kind that is not read, or pydicom or the plugin for
-            its compression is missing.
-    """
+    """What the header of the file at `place` says; BadImageError where it is damaged, or of a kind that is not read."""
     with reading(place):
         file = open_dicom(place)
         header = file.header
@@ -240,18 +62,9 @@ def read_header(place: ImagePlace) -> DicomHeader:
 def decode_dicom(place: ImagePlace, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """What a viewer shows of a frame, float32 (height, width, 3), RGB, 0–255.
 
-    Grey images go through their modality LUT, the window, and the inversion of MONOCHROME1 (see
-    `dicom_grey.grey_image`); others have no window. Images of more than 8 bits are not rounded.
-
-    Args:
-        place: The file, or a frame in it.
-        window: The setting `images.window`: auto, minmax or CENTRE,WIDTH.
-        notes: Gets in what the header and the pixels disagree, and how they were read.
-
-    Raises:
-        BadImageError: As in `read_header`, or the pixels are damaged, or not finite numbers, or it is not certain what
-            they are.
-        ConfigError: No such window.
+    Grey images go through their modality LUT, the window (the setting `images.window`), and the inversion of
+    MONOCHROME1; others have no window. Images of more than 8 bits are not rounded. `notes` gets what the header and
+    the pixels disagree in. BadImageError: As `read_header`, or the pixels are damaged or ambiguous.
     """
     part, asked = as_part(place), parse_window(window)
     with reading(place):
@@ -303,7 +116,6 @@ def _bits(header: "Dataset") -> int:
 
 
 def _coloured(stored: np.ndarray, header: "Dataset", place: ImagePlace) -> np.ndarray:
-    """RGB, 0–255, of a palette's indices or of colours."""
     if header.PhotometricInterpretation != PALETTE:
         return stored.astype("float32") * (255 / (2**header.BitsStored - 1))
     from pydicom.pixels import apply_color_lut
@@ -316,3 +128,132 @@ def _coloured(stored: np.ndarray, header: "Dataset", place: ImagePlace) -> np.nd
     # Some palettes of 8 bits are stored in 16.
     deep = colours.dtype.itemsize > 1 and colours.max() > 255
     return colours.astype("float32") / (257 if deep else 1)
+
+
+def grey_image(
+    stored: np.ndarray, header: "Dataset", place: ImagePlace, window: IntensityWindow, notes: list[str]
+) -> np.ndarray:
+    """What a viewer shows of the frame `stored` at `place`, float32 (height, width), 0–255, unrounded.
+
+    "auto" is the first window of the header, its VOI LUT before its CENTRE and WIDTH; without either, images of up
+    to 8 bits are shown as they are stored, deeper ones from their smallest to their largest value. In both these and
+    "minmax" the pixel padding does not count. `notes` gets what the header contradicts itself in.
+    """
+    values = _modality_values(stored, header, place)
+    image = _tagged(values, header, place, notes) if window.name == "auto" else None
+    if image is None:
+        extremes, bits = _extremes(values, stored, header), header.get("BitsStored") or 16
+        as_stored = bits <= 8 and stored.dtype.kind == "u" and np.array_equal(values, stored)
+        auto = (0.0, 2.0**bits - 1) if as_stored else span(*extremes)
+        image = scaled(values, window.levels(*extremes, auto=auto))
+    white, shape = header.PhotometricInterpretation == "MONOCHROME1", str(header.get("PresentationLUTShape") or "")
+    if "PresentationLUTSequence" in header:
+        notes.append("the header has a presentation LUT, which is not applied")
+    if white and shape.upper() == "IDENTITY":
+        notes.append("the header says MONOCHROME1 and the presentation LUT shape IDENTITY; read as MONOCHROME1")
+    # INVERSE says the same as MONOCHROME1 and does not undo it.
+    return 255 - image if white or shape.upper() == "INVERSE" else image
+
+
+def _modality_values(stored: np.ndarray, header: "Dataset", place: ImagePlace) -> np.ndarray:
+    """The values in their unit, such as HU; floating point."""
+    values = stored.astype("float32" if stored.dtype.itemsize <= 2 else "float64")
+    if table := header.get("ModalityLUTSequence"):
+        return _looked_up(values, table[0], header, place)[0]
+    source = _source(header, as_part(place).frame, "PixelValueTransformationSequence")
+    slope, intercept = _number(source, "RescaleSlope"), _number(source, "RescaleIntercept")
+    if slope is None and intercept is None:
+        return values
+    if slope == 0:
+        raise BadImageError(place, "its header says RescaleSlope 0, which makes all values one; export it again")
+    from pydicom import Dataset
+    from pydicom.pixels import apply_modality_lut
+
+    rescaling = Dataset()  # pydicom rescales only where both are there
+    rescaling.RescaleSlope, rescaling.RescaleIntercept = 1.0 if slope is None else slope, intercept or 0.0
+    return apply_modality_lut(values, rescaling)
+
+
+def _tagged(values: np.ndarray, header: "Dataset", place: ImagePlace, notes: list[str]) -> np.ndarray | None:
+    """The image through the VOI LUT or the first window of the header, None where it has neither."""
+    source = _source(header, as_part(place).frame, "FrameVOILUTSequence")
+    if table := source.get("VOILUTSequence"):
+        looked_up, bits = _looked_up(values, table[0], header, place)
+        return scaled(looked_up, (0, 2**bits - 1))
+    centre, width = _number(source, "WindowCenter"), _number(source, "WindowWidth")
+    if centre is None or width is None:
+        return None
+    if width <= 0:
+        notes.append("the window in the header has no width; it is not used")
+        return None
+    function = str(source.get("VOILUTFunction") or "LINEAR").upper()
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        what = f"its header has a window of the unknown kind {printable(function)}"
+        raise BadImageError(place, f"{what}; give --window minmax or CENTRE,WIDTH")
+    from pydicom import Dataset
+    from pydicom.pixels import apply_windowing
+
+    view = Dataset()  # the functions of PS3.3 C.11.2.1.2 and C.11.2.1.3, to 8 bits
+    view.PhotometricInterpretation, view.BitsStored, view.PixelRepresentation = "MONOCHROME2", 8, 0
+    view.WindowCenter, view.WindowWidth = centre, width
+    view.VOILUTFunction = "LINEAR_EXACT" if width < 1 and function == "LINEAR" else function
+    return apply_windowing(values, view).astype("float32")
+
+
+def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset", place: ImagePlace) -> tuple[np.ndarray, int]:
+    """The entries of a LUT at `values`, float32, and how many bits they have; the ends stand for all beyond them.
+
+    Not by pydicom, which reads no modality LUT of 10 or 12 bits, none of bytes, none that counts from a negative value
+    over unsigned pixels, and cuts values that were rescaled before.
+    """
+    descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
+    if descriptor is None or data is None or len(descriptor) != 3:
+        raise BadImageError(place, "its header has a LUT without descriptor or data; export it again")
+    entries, first, bits = (int(number) for number in descriptor)
+    entries = entries or 0x10000
+    # The header cannot say whether the values it counts from are signed.
+    if first > 0x7FFF and values.min() < 0:
+        first -= 0x10000
+    if isinstance(data, bytes):
+        order = "<" if header.original_encoding[1] else ">"
+        deep = bits > 8 or len(data) >= 2 * entries
+        data = np.frombuffer(data, f"{order}u2" if deep else "u1")
+        data = data[:entries] if not deep and len(data) == entries + 1 else data  # of an even number of bytes
+    table = np.atleast_1d(np.asarray(data)).astype("float32")
+    if table.size != entries or not 1 <= bits <= 16 or table.max() > 2**bits - 1:
+        what = f"its header says that a LUT has {entries} entries of {bits} bits, and it has {table.size}"
+        raise BadImageError(place, f"{what} from {table.min():g} to {table.max():g}; export it again")
+    index = np.clip(np.rint(values) - first, 0, table.size - 1).astype("int64")
+    return table[index], bits
+
+
+def _extremes(values: np.ndarray, stored: np.ndarray, header: "Dataset") -> tuple[float, float]:
+    """The smallest and the largest of `values`, padding aside unless all is padding."""
+    one, other = _number(header, "PixelPaddingValue"), _number(header, "PixelPaddingRangeLimit")
+    if one is not None and stored.dtype.kind in "iu":
+        # Headers hold it unsigned although the pixels are signed, and the other way round.
+        ends = np.array([one, one if other is None else other]).astype("int64").astype(stored.dtype)
+        padding = (stored >= ends.min()) & (stored <= ends.max())
+        values = values if padding.all() else values[~padding]
+    return float(values.min()), float(values.max())
+
+
+def _source(header: "Dataset", frame: int, name: str) -> "Dataset":
+    """What holds the values of `frame`: its own group called `name`, else the one of all frames, else the header."""
+    own, shared = header.get("PerFrameFunctionalGroupsSequence"), header.get("SharedFunctionalGroupsSequence")
+    for groups, number in ((own, frame), (shared, 0)):
+        if groups and number < len(groups) and (found := groups[number].get(name)):
+            return found[0]
+    return header
+
+
+def _number(source: "Dataset", keyword: str) -> float | None:
+    """The first value of an attribute, None where it has none or none that is a finite number."""
+    value: Any = source.get(keyword)
+    if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__"):
+        value = value[0] if len(value) else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None

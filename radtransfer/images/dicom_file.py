@@ -1,8 +1,7 @@
 """A DICOM file through pydicom (extra `dicom`): its header, and the values of one frame as they are stored.
 
-The pixels are decoded frame by frame, straight from the file.
-
-Around every use of pydicom: silence, and a `BadImageError` for whatever it and its plugins raise.
+The pixels are decoded frame by frame, straight from the file. Every use of pydicom is within `reading`: it is silent,
+and whatever pydicom and its plugins raise becomes a `BadImageError`.
 """
 
 import logging
@@ -12,7 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,6 +21,10 @@ import numpy as np
 from radtransfer.errors import BadImageError
 from radtransfer.images.files import kept_file
 from radtransfer.images.refs import ImagePlace, as_part, is_frame
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pydicom.uid import UID
 
 INSTALL = "pip install 'radtransfer[dicom]'"
 
@@ -90,16 +93,9 @@ class _Silence:
 _SILENCE = _Silence()
 
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-    from pydicom.uid import UID
-
 GREY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
-COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-"""What pixels can mean."""
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # what pixels can mean
 
-_SUBSAMPLING = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
-"""JPEG Baseline and Extended: the compressed syntaxes in which pixels share colours."""
 
 _PLUGINS = {
     "JPEG 2000": ("openjpeg", "pylibjpeg-openjpeg"),
@@ -111,51 +107,36 @@ _PLUGINS = {
 }
 """The module and the package that read a transfer syntax whose name begins so."""
 
-DEFLATED_LIMIT = 1_000_000_000
-"""Bytes that a deflated file may unpack to: a small one can unpack to any size."""
+DEFLATED_LIMIT = 1_000_000_000  # bytes that a deflated file may unpack to: a small one can unpack to any size
 
-_META_START = 128 + 4 + 12
-"""Preamble, magic, and the element that says how long the rest of the group is, in bytes."""
 
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _PIXEL_TYPES = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DicomFile:
-    """A DICOM image whose pixels are known to be there in full, in a syntax that can be read.
-
-    Attributes:
-        path: The file.
-        header: Everything before the pixels.
-        syntax: How they are stored.
-        offset: Where they begin, bytes; 0 in a deflated file, which has to be unpacked first.
-        options: What pydicom's decoder has to know about them apart from the header.
-        notes: In what the header and the pixels disagree, and how they are read nevertheless.
-        whole: Header and pixels of a deflated file with several frames, which is unpacked once for all of them.
-    """
+    """A DICOM image whose pixels are known to be there in full, in a syntax that can be read."""
 
     path: Path
-    header: "Dataset"
+    header: "Dataset"  # everything before the pixels
     syntax: "UID"
-    offset: int
-    options: dict[str, Any]
-    notes: tuple[str, ...] = ()
+    offset: int  # where they begin, bytes; 0 in a deflated file, which has to be unpacked first
+    options: dict[str, Any]  # what pydicom's decoder has to know about them apart from the header
+    notes: list[str] = field(
+        default_factory=list
+    )  # in what the header and the pixels disagree, and how they are read nevertheless
+    # Header and pixels of a deflated file with several frames, which is unpacked once for all of them
     whole: "Dataset | None" = None
 
     @property
     def frames(self) -> int:
-        """How many images it holds."""
         return max(1, int(self.header.get("NumberOfFrames") or 1))
 
 
 def open_dicom(place: ImagePlace) -> DicomFile:
-    """The DICOM image at `place`, its header read and its pixels not; of one of its frames, read once for all.
-
-    Raises:
-        BadImageError: Not DICOM, no image in it, cut off, or compressed in a way that nothing here reads.
-    """
+    """The DICOM image at `place`, its header read and its pixels not; of one of its frames, read once for all."""
     if not is_frame(place):
         return _open(as_part(place).path)
     with reading(place), kept_file(place.path) as kept:
@@ -169,39 +150,35 @@ def _open(path: Path) -> DicomFile:
         _check_deflated(path)
         header = dcmread(handle, stop_before_pixels=True, force=True)
         _check_image(path, header)
-        syntax = _syntax(header)
-        _check_syntax(path, syntax)
+        syntax = _syntax(path, header)
         if syntax.is_deflated:
             data = dcmread(path, force=True)
             keyword = next((name for name in _PIXELS.values() if name in data), None)
             if keyword is None:
                 raise BadImageError(path, "it has no pixel data, or is cut off before it")
-            file = _consistent(DicomFile(path, header, syntax, 0, {"pixel_keyword": keyword}))
-            file = replace(file, whole=data if file.frames > 1 else None)
-            return _of_length(file, len(data[keyword].value), cut=False)
+            file = DicomFile(path, header, syntax, 0, {"pixel_keyword": keyword})
+            _check_header(file)
+            file.whole = data if file.frames > 1 else None
+            _check_length(file, len(data[keyword].value), cut=False)
+            return file
         options, length = _pixel_element(path, handle, syntax)
-        file = _consistent(DicomFile(path, header, syntax, handle.tell(), options))
+        file = DicomFile(path, header, syntax, handle.tell(), options)
+        _check_header(file)
         size = path.stat().st_size
         if not syntax.is_encapsulated:
-            return _of_length(file, min(length, size - file.offset), cut=length > size - file.offset)
+            _check_length(file, min(length, size - file.offset), cut=length > size - file.offset)
+            return file
         fragments = _fragments(handle, size)
         if fragments is None:
             raise BadImageError(path, "truncated: its pixel data is not all there")
         if len(fragments) == file.frames > 1:  # told to pydicom, which otherwise looks for each frame from the first on
             offsets, lengths = zip(*fragments, strict=True)
-            return replace(file, options=file.options | {"extended_offsets": (list(offsets), list(lengths))})
+            file.options["extended_offsets"] = list(offsets), list(lengths)
         return file
 
 
 def stored_frame(file: DicomFile, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The stored values of frame number `frame`, (height, width) or (height, width, 3), colours as RGB.
-
-    Returns:
-        The values, and in what the header and the pixels disagree.
-
-    Raises:
-        BadImageError: The frame cannot be decoded, or it is not certain what its values are.
-    """
+    """Stored values, (height, width) or (height, width, 3) in RGB; and in what the header and the pixels disagree."""
     with reading(file.path), file.path.open("rb") as handle:
         from pydicom import dcmread
         from pydicom.pixels import as_pixel_options, get_decoder, pixel_array
@@ -225,8 +202,8 @@ def stored_frame(file: DicomFile, frame: int) -> tuple[np.ndarray, tuple[str, ..
         return _true_values(stored, file)
 
 
-def _consistent(file: DicomFile) -> DicomFile:
-    """`file`, whose header has been seen to say all that has to be known of its pixels, and nothing impossible."""
+def _check_header(file: DicomFile) -> None:
+    """See that the header says all that has to be known of the pixels, and nothing impossible."""
     header, path = file.header, file.path
     photometric, samples = str(header.get("PhotometricInterpretation") or ""), header.get("SamplesPerPixel")
     known = (*GREY, PALETTE, *COLOURS)
@@ -238,7 +215,7 @@ def _consistent(file: DicomFile) -> DicomFile:
         what = f"{photometric} pixels have {expected} values each, the header says {samples}"
         raise BadImageError(path, f"damaged: {what}")
     if file.options["pixel_keyword"] != "PixelData":
-        return file
+        return
     allowed = {"SamplesPerPixel": (1, 3), "BitsAllocated": (1, 8, 16, 32, 64), "PixelRepresentation": (0, 1)}
     if samples == 3:
         allowed["PlanarConfiguration"] = (0, 1)
@@ -253,16 +230,17 @@ def _consistent(file: DicomFile) -> DicomFile:
         if value not in values:
             bits = f" with BitsAllocated {allocated}" if name == "BitsStored" else ""
             raise BadImageError(path, f"its header says {name} {printable(str(value))}{bits}, which cannot be")
-    if photometric == "YBR_FULL_422" and file.syntax.is_encapsulated and file.syntax not in _SUBSAMPLING:
-        file = replace(file, options=file.options | {"photometric_interpretation": "RGB"})  # see `dicom._full_length`
+    # In JPEG Baseline and Extended, of the compressed syntaxes, pixels share colours.
+    subsampling = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+    if photometric == "YBR_FULL_422" and file.syntax.is_encapsulated and file.syntax not in subsampling:
+        file.options["photometric_interpretation"] = "RGB"  # see `dicom._full_length`
     if samples == 3 and header.PixelRepresentation == 1:
-        note = "the header says that colours are signed, which they cannot be; read as unsigned"
-        return replace(file, options=file.options | {"pixel_representation": 0}, notes=(*file.notes, note))
-    return file
+        file.options["pixel_representation"] = 0
+        file.notes.append("the header says that colours are signed, which they cannot be; read as unsigned")
 
 
-def _of_length(file: DicomFile, length: int, *, cut: bool) -> DicomFile:
-    """`file`, whose uncompressed pixels are `length` bytes long; `cut` if that is less than their element says."""
+def _check_length(file: DicomFile, length: int, *, cut: bool) -> None:
+    """Check uncompressed pixels of `length` bytes; `cut` if that is less than their element says."""
     header, path = file.header, file.path
     pixels, photometric = header.Rows * header.Columns * file.frames, header.get("PhotometricInterpretation")
     bits = 32 if "Float" in file.options["pixel_keyword"] else header.get("BitsAllocated") or 0
@@ -271,12 +249,12 @@ def _of_length(file: DicomFile, length: int, *, cut: bool) -> DicomFile:
     half, full = (-(-pixels * samples * bits // 8) for samples in (2, 3))
     needed = half if photometric == "YBR_FULL_422" else -(-pixels * header.get("SamplesPerPixel", 1) * bits // 8)
     if photometric == "YBR_FULL_422" and full <= length <= full + 1:
-        options = file.options | {"photometric_interpretation": "RGB"}
-        return replace(file, options=options)  # see `dicom._full_length`
+        file.options["photometric_interpretation"] = "RGB"  # see `dicom._full_length`
+        return
     if photometric == "YBR_FULL" and half <= length <= half + 1 and not cut:
-        note = "the header says YBR_FULL, the pixels are as long as YBR_FULL_422; read as such"
-        options = file.options | {"photometric_interpretation": "YBR_FULL_422"}
-        return replace(file, options=options, notes=(*file.notes, note))
+        file.options["photometric_interpretation"] = "YBR_FULL_422"
+        file.notes.append("the header says YBR_FULL, the pixels are as long as YBR_FULL_422; read as such")
+        return
     if length < needed and cut:
         raise BadImageError(path, "truncated: its pixel data is not all there")
     least = max(2, needed // (max(header.Rows, header.Columns) * file.frames))  # of a row or a column
@@ -287,9 +265,7 @@ def _of_length(file: DicomFile, length: int, *, cut: bool) -> DicomFile:
             "number of frames must be wrong; export it again",
         )
     if length > needed + needed % 2:
-        note = "a few more bytes of pixels than the header describes; those at the end are not read"
-        return replace(file, notes=(*file.notes, note))
-    return file
+        file.notes.append("a few more bytes of pixels than the header describes; those at the end are not read")
 
 
 def _true_values(stored: np.ndarray, file: DicomFile) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -307,6 +283,7 @@ def _true_values(stored: np.ndarray, file: DicomFile) -> tuple[np.ndarray, tuple
     above = whole >> bits
     lowest = above.flat[0] if (above == above.flat[0]).all() else None  # the same in all pixels: no part of the image
     extended = (stored.dtype.kind == "i") & np.array_equal((stored << (size - bits)) >> (size - bits), stored)
+    overlays = (header.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))  # they may be in the upper bits
     shift = 0
     if extended or lowest == 0:
         if high != bits - 1:
@@ -314,7 +291,7 @@ def _true_values(stored: np.ndarray, file: DicomFile) -> tuple[np.ndarray, tuple
     elif high >= bits and not (whole & (2 ** (high + 1 - bits) - 1)).any():
         shift = high + 1 - bits
         notes.append("the values are not in the lowest bits but below HighBit, and read from there")
-    elif high == bits - 1 and (lowest is not None or _overlay_bits(header, bits)):
+    elif high == bits - 1 and (lowest is not None or any(item and int(item.value or 0) >= bits for item in overlays)):
         notes.append("there are bits above those that BitsStored says; they are not read")
     else:
         what = f"BitsStored {bits} and HighBit {high}"
@@ -342,21 +319,27 @@ def _of_declared_sign(stored: np.ndarray, header: "Dataset", notes: list[str]) -
     return stored
 
 
-def _overlay_bits(header: "Dataset", bits: int) -> bool:
-    """Whether the header says that overlays are stored in the bits from number `bits` on."""
-    groups = range(0x6000, 0x6020, 2)
-    return any((element := header.get((group, 0x0102))) and int(element.value or 0) >= bits for group in groups)
-
-
-def _syntax(header: "Dataset") -> "UID":
-    """The transfer syntax, of old files that do not name it from how they are written."""
+def _syntax(path: Path, header: "Dataset") -> "UID":
+    """The transfer syntax, which can be read; of old files that do not name it, from how they are written."""
+    from pydicom.pixels import get_decoder
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if "TransferSyntaxUID" in header.file_meta:
-        return header.file_meta.TransferSyntaxUID
-    implicit, little = header.original_encoding
-    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    return ImplicitVRLittleEndian if implicit else explicit
+        syntax = header.file_meta.TransferSyntaxUID
+    else:
+        implicit, little = header.original_encoding
+        syntax = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        syntax = ImplicitVRLittleEndian if implicit else syntax
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        what = "video" if re.search("MPEG|HEVC|H.264|H.265", syntax.name) else "pixels"
+        raise BadImageError(
+            path, f"its {what} ({printable(syntax.name)}) cannot be read; convert it to uncompressed DICOM or PNG"
+        ) from None
+    if not available:
+        raise BadImageError(path, _plugin_advice(syntax.name) or f"its pixels ({syntax.name}) cannot be read")
+    return syntax
 
 
 def _check_deflated(path: Path) -> None:
@@ -372,7 +355,8 @@ def _check_deflated(path: Path) -> None:
         return
     unpacked, inflater = 0, zlib.decompressobj(-zlib.MAX_WBITS)
     with path.open("rb") as handle:
-        handle.seek(_META_START + int(meta.FileMetaInformationGroupLength))
+        # Preamble, magic, and the element that says how long the rest of the group is.
+        handle.seek(128 + 4 + 12 + int(meta.FileMetaInformationGroupLength))
         while not inflater.eof and (packed := handle.read(1 << 16)):
             while packed and not inflater.eof and unpacked <= DEFLATED_LIMIT:
                 unpacked += len(inflater.decompress(packed, 1 << 20))
@@ -392,20 +376,6 @@ def _check_image(path: Path, header: "Dataset") -> None:
     name = UID(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "").name
     what = "its image is missing, or cut off" if "Image Storage" in name else "a DICOM file without an image"
     raise BadImageError(path, f"{what} ({printable(name) or 'of no stated kind'})")
-
-
-def _check_syntax(path: Path, syntax: "UID") -> None:
-    from pydicom.pixels import get_decoder
-
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        what = "video" if re.search("MPEG|HEVC|H.264|H.265", syntax.name) else "pixels"
-        raise BadImageError(
-            path, f"its {what} ({printable(syntax.name)}) cannot be read; convert it to uncompressed DICOM or PNG"
-        ) from None
-    if not available:
-        raise BadImageError(path, _plugin_advice(syntax.name) or f"its pixels ({syntax.name}) cannot be read")
 
 
 def _plugin_advice(syntax: str) -> str | None:

@@ -1,17 +1,10 @@
-"""Counts the parts of JPEG, PNG and GIF files before anyone reads them.
+"""Image files before they are decoded: how many parts they have, files that stay open, and formats that are not read.
 
-A few megabytes can hold a million of them: passes over all pixels, comments that the reader adds one to the other,
-frames without content. No camera and no archive writes that many.
-
-Files of several images, kept open from one frame to the next.
-
-Whoever opens such a file again for each of its n frames walks to each from the first: n² steps. Here a file is opened
-once and read in order; frames that build on each other, as in a GIF, are kept for a while, since several threads ask
-for them, and training asks again.
-
-Formats that are known and not read: by the first bytes of a file, and by its name.
-
-To read one of them, give it a reader in `pillow_images.READERS` and remove it here.
+* A few megabytes can hold a million scans, comments or frames, more than any camera or archive writes: `check_parts`
+  counts them before the file is decoded.
+* Opening a file again for each of its n frames takes n² steps. `kept_file` opens it once; decoded frames that build
+  on each other, as in a GIF, are cached, since several threads and every epoch ask for them.
+* To read a further format, give it a reader in `formats.READERS` and remove it here.
 """
 
 import atexit
@@ -29,25 +22,18 @@ from PIL import Image
 from radtransfer.errors import BadImageError
 from radtransfer.images.refs import FilePart, ImagePlace
 
-MOST_FRAMES = 10_000
-"""Frames of one file that are counted, at most."""
+MOST_FRAMES = 10_000  # frames of one file that are counted, at most
 
 _MOST = {"scans": 100, "segments": 2_000, "chunks": 10_000, "comments": 4_096}
 _SCAN, _END = 0xDA, 0xD9
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
-"""Of a JPEG, with a length behind it, or its end; what stands in pixels is none of them."""
-
-_PIXELS = (b"IDAT", b"fdAT")
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")  # of a JPEG, with a length behind it, or its end
 
 
 def check_parts(place: ImagePlace, data: bytes) -> int:
-    """How many frames the content `data` of an image file has, up to one more than `MOST_FRAMES`; at least 1.
-
-    Raises:
-        BadImageError: It has more of other parts than any writer makes.
-    """
+    """How many frames the content `data` of an image file has, from 1 to one more than `MOST_FRAMES`."""
+    walks = {b"\xff\xd8": _jpeg_parts, b"\x89PNG": _png_parts, b"GIF8": _gif_parts}
     counts = dict.fromkeys((*_MOST, "frames"), 0)
-    for kind in _parts(data):
+    for kind in next((walk(data) for magic, walk in walks.items() if data.startswith(magic)), ()):
         counts[kind] += 1
         if counts[kind] > _MOST.get(kind, MOST_FRAMES):
             if kind == "frames":
@@ -56,37 +42,35 @@ def check_parts(place: ImagePlace, data: bytes) -> int:
     return counts["frames"] or 1
 
 
-def _parts(data: bytes) -> Iterator[str]:
-    if data.startswith(b"\xff\xd8"):
-        return _of_jpeg(data)
-    return _of_png(data) if data.startswith(b"\x89PNG") else _of_gif(data) if data.startswith(b"GIF8") else iter(())
-
-
-def _of_jpeg(data: bytes) -> Iterator[str]:
+def _jpeg_parts(data: bytes) -> Iterator[str]:
     at = 2
     while (found := _MARKER.search(data, at)) and found[1][0] != _END:
         yield "scans" if found[1][0] == _SCAN else "segments"
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
 
 
-def _of_png(data: bytes) -> Iterator[str]:
+def _png_parts(data: bytes) -> Iterator[str]:
     at = 8
     while at + 8 <= len(data):
         name = data[at + 4 : at + 8]
-        if name not in _PIXELS:
+        if name not in (b"IDAT", b"fdAT"):
             yield "frames" if name == b"fcTL" else "chunks"
         at += 12 + int.from_bytes(data[at : at + 4], "big")
 
 
-def _of_gif(data: bytes) -> Iterator[str]:
-    """As Pillow walks over it: bytes that mean nothing are passed over."""
-    at = 13 + _colours(data[10:11])
+def _gif_parts(data: bytes) -> Iterator[str]:
+    """Like Pillow, skips bytes that mean nothing."""
+
+    def palette_bytes(flags: bytes) -> int:
+        return 6 << (flags[0] & 7) if flags and flags[0] & 128 else 0
+
+    at = 13 + palette_bytes(data[10:11])
     while at < len(data) and data[at : at + 1] != b";":
         kind, label = data[at : at + 1], data[at + 1 : at + 2]
         at += 1
         if kind == b",":
             yield "frames"
-            at += 10 + _colours(data[at + 8 : at + 9])
+            at += 10 + palette_bytes(data[at + 8 : at + 9])
         elif kind == b"!":
             at += 1
         else:
@@ -98,13 +82,7 @@ def _of_gif(data: bytes) -> Iterator[str]:
         at += 1
 
 
-def _colours(flags: bytes) -> int:
-    """Bytes of the table of colours that `flags` announce."""
-    return 6 << (flags[0] & 7) if flags and flags[0] & 128 else 0
-
-
-_MOST_FILES, _ROOM = 8, 256_000_000
-"""Files kept open; bytes of the decoded frames that are kept of each."""
+_MOST_FILES, _ROOM = 8, 256_000_000  # files kept open; bytes of the decoded frames that are kept of each
 
 
 class KeptFile:
@@ -133,11 +111,7 @@ _files_lock = threading.Lock()
 
 @contextmanager
 def kept_file(path: Path) -> Iterator[KeptFile]:
-    """The file `path`, which this thread alone reads while the block runs.
-
-    Raises:
-        OSError: It is not there.
-    """
+    """The file `path`, which this thread alone reads while the block runs."""
     status = path.stat()
     # A forked process shares the places in open files with its parent, and would move them.
     identity = os.getpid(), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
@@ -171,37 +145,30 @@ class FrameSequence:
         self._kept: OrderedDict[int, Image.Image] = OrderedDict()
 
     def frame(self, place: FilePart) -> Image.Image:
-        """The frame that `place` names, decoded.
-
-        Raises:
-            BadImageError: There is none, or it or one before it is damaged.
-        """
+        """The frame that `place` names, decoded; BadImageError if it or one before it is missing or damaged."""
         if place.frame not in self._kept and place.frame < self._next:
             self._next = 0
         while place.frame not in self._kept:
             if self._failure is not None and self._next == self._failure[0]:
                 raise BadImageError(place, self._failure[1])
-            self._decode_next()
+            try:
+                self._image.seek(self._next)
+                frame = self._image.copy()
+            except EOFError:
+                self._failure = self._next, f"it has no frame {self._next + 1}"
+            except Exception as error:  # Pillow raises what it meets in a damaged file
+                self._failure = self._next, f"damaged or truncated ({error})"
+            else:
+                frame.format = self._image.format
+                self._kept[self._next] = frame
+                self._next += 1
+                if len(self._kept) > max(1, _ROOM // (4 * frame.width * frame.height)):
+                    self._kept.popitem(last=False)
         return self._kept[place.frame]
 
     def close(self) -> None:
         self._image.close()
         self._kept.clear()
-
-    def _decode_next(self) -> None:
-        try:
-            self._image.seek(self._next)
-            frame = self._image.copy()
-        except EOFError:
-            self._failure = self._next, f"it has no frame {self._next + 1}"
-        except Exception as error:  # Pillow raises what it meets in a damaged file
-            self._failure = self._next, f"damaged or truncated ({error})"
-        else:
-            frame.format = self._image.format
-            self._kept[self._next] = frame
-            self._next += 1
-            if len(self._kept) > max(1, _ROOM // (4 * frame.width * frame.height)):
-                self._kept.popitem(last=False)
 
 
 _PICTURE = "save it as PNG or JPEG"
@@ -258,55 +225,47 @@ _IMAGES = {
 TABLES = frozenset(["Excel workbook", "Word document", "OpenDocument", "Parquet", "Arrow", "SQLite"])
 """What may hold a table."""
 
-PACKED = frozenset(name for name, (advice, _) in _IMAGES.items() if advice == _PACKED)
-"""What holds other files, or one."""
+PACKED = frozenset(name for name, (advice, _) in _IMAGES.items() if advice == _PACKED)  # what holds other files, or one
 
 _BY_SUFFIX = {suffix: name for name, (_, suffixes) in _IMAGES.items() for suffix in suffixes.split()}
 
-BEGINNINGS = {
-    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
-    b"\xff\x4f\xff\x51": "JPEG 2000",
-    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
-    b"\xff\x0a": "JPEG XL",
-    b"II\xbc": "JPEG XR",
-    b"8BPS": "Photoshop",
-    b"v/1\x01": "OpenEXR",
-    b"DDS ": "DDS",
-    b"BPG\xfb": "BPG",
-    b"P7\n": "PAM",
-    b"PF\n": "PFM",
-    b"Pf\n": "PFM",
-    b"SIMPLE  =": "FITS",
-    b"%PDF-": "PDF",
-    b"%!PS": "PostScript",
-    b"ObjectType": "MetaImage",
-    b"NDims": "MetaImage",
-    b"NRRD0": "NRRD",
-    b"\x93NUMPY": "NumPy",
-    b"MATLAB 5.0 MAT": "MATLAB",
-    b"MATLAB 7.3 MAT": "MATLAB",
-    b"ZISRAWFILE": "microscopy",
-    b"\x1aE\xdf\xa3": "video",
-    b"\x00\x00\x01\xba": "video",
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "XZ",
-    b"\x28\xb5\x2f\xfd": "Zstandard",
-    b"7z\xbc\xaf\x27\x1c": "7-Zip",
-    b"Rar!\x1a\x07": "RAR",
-    b"\x89HDF\r\n\x1a\n": "HDF5",
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "Excel workbook",
-    b"PAR1": "Parquet",
-    b"ARROW1": "Arrow",
-    b"FEA1": "Arrow",
-    b"SQLite format 3\x00": "SQLite",
+_MAGICS = {
+    "JPEG 2000": (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"\x00\x00\x00\x0cJXL ", b"\xff\x0a"),
+    "JPEG XR": (b"II\xbc",),
+    "Photoshop": (b"8BPS",),
+    "OpenEXR": (b"v/1\x01",),
+    "DDS": (b"DDS ",),
+    "BPG": (b"BPG\xfb",),
+    "PAM": (b"P7\n",),
+    "PFM": (b"PF\n", b"Pf\n"),
+    "FITS": (b"SIMPLE  =",),
+    "PDF": (b"%PDF-",),
+    "PostScript": (b"%!PS",),
+    "MetaImage": (b"ObjectType", b"NDims"),
+    "NRRD": (b"NRRD0",),
+    "NumPy": (b"\x93NUMPY",),
+    "MATLAB": (b"MATLAB 5.0 MAT", b"MATLAB 7.3 MAT"),
+    "microscopy": (b"ZISRAWFILE",),
+    "video": (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba"),
+    "gzip": (b"\x1f\x8b",),
+    "bzip2": (b"BZh",),
+    "XZ": (b"\xfd7zXZ\x00",),
+    "Zstandard": (b"\x28\xb5\x2f\xfd",),
+    "7-Zip": (b"7z\xbc\xaf\x27\x1c",),
+    "RAR": (b"Rar!\x1a\x07",),
+    "HDF5": (b"\x89HDF\r\n\x1a\n",),
+    "Excel workbook": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
+    "Parquet": (b"PAR1",),
+    "Arrow": (b"ARROW1", b"FEA1"),
+    "SQLite": (b"SQLite format 3\x00",),
 }
+BEGINNINGS = {magic: name for name, magics in _MAGICS.items() for magic in magics}
 
 _CONTAINERS = frozenset(["gzip", "bzip2", "XZ", "Zstandard", "ZIP", "HDF5"])
 """Whose name says more than their first bytes: a `.nii.gz` is NIfTI."""
 
-START = 4096
-"""Bytes from the beginning of a file that tell its format."""
+START = 4096  # bytes from the beginning of a file that tell its format
 
 
 def format_by_name(name: str) -> str | None:
@@ -319,12 +278,24 @@ def format_by_name(name: str) -> str | None:
 
 def format_by_content(start: bytes) -> str | None:
     """The format that is known and not read of a file that begins with `start`, its first `START` bytes."""
-    if start[4:8] == b"ftyp":
-        return _format_by_brand(start)
+    if start[4:8] == b"ftyp":  # an ISO media file lists what it is compatible with
+        brands = {start[place : place + 4] for place in (8, *range(16, min(int.from_bytes(start[:4]), 256), 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
+            return "HEIC"
+        return "camera raw" if b"crx " in brands else "video"
+    if start.startswith(b"PK\x03\x04"):  # a ZIP file, known by the names of its first members
+        first = start[30 : 30 + int.from_bytes(start[26:28], "little")]
+        if first.endswith(b".npy"):
+            return "NumPy"
+        if b"vnd.oasis.opendocument" in start[:128]:
+            return "OpenDocument"
+        if first.startswith((b"[Content_Types]", b"_rels/", b"docProps/", b"xl/", b"word/")):
+            return "Word document" if b"word/" in start else "Excel workbook"
+        return "ZIP"
     if start.startswith(b"RIFF") and start[8:12] == b"AVI ":
         return "video"
-    if start.startswith(b"PK\x03\x04"):
-        return _format_in_zip(start)
     if start[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
         return "NIfTI" if start[344:347] in (b"n+1", b"ni1") else "Analyze"
     if start[4:12] in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n"):
@@ -347,25 +318,3 @@ def why_unread(start: bytes, name: str) -> str | None:
 def advice(format: str) -> str:
     """What to do with a file of a format that is not read."""
     return "save it as 'CSV UTF-8'" if format in TABLES else _IMAGES[format][0]
-
-
-def _format_by_brand(start: bytes) -> str:
-    """Of an ISO media file, whose box `ftyp` lists what it is compatible with."""
-    brands = {start[place : place + 4] for place in (8, *range(16, min(int.from_bytes(start[:4]), 256), 4))}
-    if brands & {b"avif", b"avis"}:
-        return "AVIF"
-    if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
-        return "HEIC"
-    return "camera raw" if b"crx " in brands else "video"
-
-
-def _format_in_zip(start: bytes) -> str:
-    """Of a ZIP file by the names of its first members."""
-    first = start[30 : 30 + int.from_bytes(start[26:28], "little")]
-    if first.endswith(b".npy"):
-        return "NumPy"
-    if b"vnd.oasis.opendocument" in start[:128]:
-        return "OpenDocument"
-    if first.startswith((b"[Content_Types]", b"_rels/", b"docProps/", b"xl/", b"word/")):
-        return "Word document" if b"word/" in start else "Excel workbook"
-    return "ZIP"

@@ -1,8 +1,6 @@
-"""Image files that Pillow reads: opened by their first bytes, and their values.
+"""Image files: what their headers say, and the pixels of those that TensorFlow does not decode.
 
-To add a format, add its first bytes and its reader to `READERS`.
-
-Images on disk: what their headers say, and who reads those that TensorFlow does not.
+To add a format that Pillow reads, add its first bytes and its reader to `READERS`.
 """
 
 import errno
@@ -54,22 +52,17 @@ NOT_IMAGES = {
 
 _RARE_JPEGS = {0xC3: "a lossless JPEG"} | dict.fromkeys((0xC5, 0xC6, 0xC7), "a hierarchical JPEG")
 _RARE_JPEGS |= dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "a JPEG with arithmetic coding")
-_JPEG_FRAMES = (0xC0, 0xC1, 0xC2, *_RARE_JPEGS)
-"""Markers of the segment that says how a JPEG is coded, and with how many bits."""
 
 
-PIXEL_LIMIT = 200_000_000
-"""Larger images are refused from their header alone: a small file can unpack to any size."""
+PIXEL_LIMIT = 200_000_000  # larger images are refused from their header alone: a small file can unpack to any size
 
 
 @contextmanager
 def open_image(place: ImagePlace) -> Iterator[Image.Image | TiffValues]:
     """The image, its header read and its pixels not; not a Pillow image where Pillow is wrong about a TIFF.
 
-    A file whose frames are asked for one by one is opened once, and read in order.
-
-    Raises:
-        BadImageError: Empty, not an image of a known format, or damaged in its header.
+    A file whose frames are asked for one by one is opened once, and read in order. BadImageError: It is empty, of no
+    known format, or damaged in its header.
     """
     start = first_bytes(place)
     if not is_frame(place):
@@ -85,11 +78,7 @@ def open_image(place: ImagePlace) -> Iterator[Image.Image | TiffValues]:
 
 
 def check_size(place: ImagePlace, height: int, width: int) -> None:
-    """See that an image has pixels, and not too many of them.
-
-    Raises:
-        BadImageError: It has none, or more than `PIXEL_LIMIT`.
-    """
+    """Raises BadImageError if an image has no pixels, or more than `PIXEL_LIMIT`."""
     if width * height > PIXEL_LIMIT:
         limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
         raise BadImageError(place, f"its {width}×{height} pixels are above {limit}; store it smaller")
@@ -100,9 +89,12 @@ def check_size(place: ImagePlace, height: int, width: int) -> None:
 def _open(place: ImagePlace, start: bytes, *, decoded: bool = False) -> Image.Image:
     """The first image of a file that is no TIFF; with `decoded`, its size is checked before anything of it is."""
     reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
-    if reader is None or (start.startswith(b"RIFF") and start[8:12] == b"AVI "):
-        raise BadImageError(place, _why_not_image(place))
     part = as_part(place)
+    if reader is None or (start.startswith(b"RIFF") and start[8:12] == b"AVI "):
+        start = first_bytes(place, START)
+        known = (words for magic, words in NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
+        reason = next(known, why_unread(start, part.path.name) or "not an image of a known format")
+        raise BadImageError(place, reason)
     try:
         content = read_contents(part) if reader in _IN_PARTS or part.length is not None else b""
         check_parts(place, content)
@@ -117,25 +109,21 @@ def _open(place: ImagePlace, start: bytes, *, decoded: bool = False) -> Image.Im
     return image
 
 
-def _why_not_image(place: ImagePlace) -> str:
-    start, name = first_bytes(place, START), as_part(place).path.name
-    known = (words for magic, words in NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
-    return next(known, why_unread(start, name) or "not an image of a known format")
-
-
 def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
-    """The beginning of an image's bytes.
-
-    Raises:
-        BadImageError: There are none, or they may not be read.
-    """
+    """The beginning of an image's bytes; BadImageError if there are none, or they may not be read."""
     part = as_part(place)
+
+    def read(most: int) -> bytes:
+        with part.path.open("rb") as file:
+            file.seek(part.offset)
+            return file.read(most if part.length is None else min(most, part.length))
+
     try:
         if is_frame(place):
             with kept_file(part.path) as kept:
-                start = kept.once("start", lambda: _read(part, START))[:count]
+                start = kept.once("start", lambda: read(START))[:count]
         else:
-            start = _read(part, count)
+            start = read(count)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             raise BadImageError(place, why_missing(part.path)) from None
@@ -145,19 +133,12 @@ def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
     return start
 
 
-def _read(part: FilePart, count: int) -> bytes:
-    with part.path.open("rb") as file:
-        file.seek(part.offset)
-        return file.read(count if part.length is None else min(count, part.length))
-
-
 def kind_of_jpeg(place: ImagePlace) -> str | None:
     """Why a JPEG of a rare kind is not read; None for one of a usual kind, and for what is no JPEG."""
     data, at = read_contents(place), 2
     while data.startswith(b"\xff\xd8") and data[at : at + 1] == b"\xff" and at + 4 < len(data):
-        marker = data[at + 1]
-        if marker in _JPEG_FRAMES:
-            bits = data[at + 4]
+        marker, bits = data[at + 1], data[at + 4]
+        if marker in (0xC0, 0xC1, 0xC2, *_RARE_JPEGS):  # the segment that says how a JPEG is coded
             kind = f"a JPEG of {bits} bits" if bits != 8 else _RARE_JPEGS.get(marker)
             return kind and f"its pixels are {kind}, which is not read; convert it to PNG or DICOM"
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -169,9 +150,9 @@ def why_missing(path: Path) -> str:
     if not path.is_symlink():
         return "not found"
     target = str(path.readlink())
-    if "annex/objects" in target.replace("\\", "/"):
-        return f"a dangling link, its file {target} is not there; run `datalad get` or `git annex get`"
-    return f"a dangling link, its file {target} is not there; bring it back, or correct the link"
+    annexed = "annex/objects" in target.replace("\\", "/")
+    advice = "run `datalad get` or `git annex get`" if annexed else "bring it back, or correct the link"
+    return f"a dangling link, its file {target} is not there; {advice}"
 
 
 def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None = None) -> np.ndarray:
@@ -179,9 +160,6 @@ def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None 
 
     Grey is repeated, transparency dropped. Values of more than 8 bits become 0–255 as `levels` say, clipped there, and
     MinIsWhite is inverted then; without levels all that the format has is 0–255, and floats are taken as they are.
-
-    Raises:
-        BadImageError: Not an image, damaged, or not finite numbers.
     """
     with open_image(place) as image:
         values = _values(image, place)
@@ -193,11 +171,7 @@ def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None 
 
 
 def stored_values(place: ImagePlace) -> np.ndarray:
-    """The values of an image of more than 8 bits, floating point (height, width, 3), as they are stored.
-
-    Raises:
-        BadImageError: Damaged, or not finite numbers.
-    """
+    """The values of an image of more than 8 bits, floating point (height, width, 3), as they are stored."""
     with open_image(place) as image:
         return _values(image, place)
 
@@ -218,8 +192,18 @@ def levels_of(image: Image.Image | TiffValues) -> tuple[float, float]:
 
 
 def _values(image: Image.Image | TiffValues, place: ImagePlace) -> np.ndarray:
+    """The stored values, (height, width, 3), all finite; float32, or float64 of a TIFF."""
     try:
-        pixels = image.values() if isinstance(image, TiffValues) else _pixels(image)
+        if isinstance(image, TiffValues):
+            pixels = image.values()
+        elif not is_deep(image):
+            # A palette entry may carry transparency, which a direct conversion warns about.
+            image = image.convert("RGBA") if image.mode in ("P", "PA") else image
+            pixels = np.asarray(image.convert("RGB")).astype("float32")
+        elif image.format == "PPM":
+            pixels = _values_of_pnm(image)
+        else:
+            pixels = np.repeat(np.asarray(image).astype("float32")[:, :, None], 3, axis=2)
     except BadImageError:
         raise
     # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
@@ -230,17 +214,6 @@ def _values(image: Image.Image | TiffValues, place: ImagePlace) -> np.ndarray:
     if beyond or not np.isfinite(pixels).all():
         raise BadImageError(place, "it holds values that are not finite numbers")
     return pixels
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    if image.format == "PPM" and is_deep(image):
-        return _values_of_pnm(image)
-    if is_deep(image):
-        return np.repeat(np.asarray(image).astype("float32")[:, :, None], 3, axis=2)
-    if image.mode in ("P", "PA"):
-        # A palette entry may carry transparency, which a direct conversion warns about.
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB")).astype("float32")
 
 
 def _values_of_pnm(image: Image.Image) -> np.ndarray:
@@ -258,44 +231,28 @@ def _values_of_pnm(image: Image.Image) -> np.ndarray:
     return np.broadcast_to(values.reshape(shape), (*shape[:2], 3)).copy()
 
 
-_ORIENTATION_TAG, _WHOLE = 0x0112, {3: "H", 4: "I", 8: "h", 9: "i"}
-"""And the types of whole numbers in EXIF."""
-
-
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """How one image is stored.
+    """How one image is stored."""
 
-    Attributes:
-        decoder: What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pixels" are plain bytes,
-            "pillow" is `decode_with_pillow` (with tifffile where Pillow is wrong), "dicom" is `decode_dicom`.
-        height: Pixels, as decoded, before `orientation` is applied.
-        width: Pixels, likewise.
-        orientation: EXIF, 1–8: how the decoded image has yet to be turned.
-        deep: Whether a value has more than 8 bits.
-        levels: The values of an image of more than 8 bits that become 0 and 255; DICOM has its own.
-        disc: Top, left, height and width of what is seen of it, before `orientation`; None: everything.
-        inverted: Whether the smallest value of an image of more than 8 bits is white; `levels` are from before that.
-        notes: In what header and pixels disagree, and how it is read; known once it was decoded.
-    """
-
+    # What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pixels" are plain bytes, "pillow" is
+    # `decode_with_pillow` (with tifffile where Pillow is wrong), "dicom" is `decode_dicom`
     decoder: str
     height: int
     width: int
-    orientation: int = 1
-    deep: bool = False
+    orientation: int = 1  # EXIF, 1–8: how the decoded image has yet to be turned
+    deep: bool = False  # whether a value has more than 8 bits
+    # The values of an image of more than 8 bits that become 0 and 255; DICOM has its own
     levels: tuple[float, float] = SIXTEEN_BITS
+    # Top, left, height and width of what is seen of it, before `orientation`; None: everything
     disc: tuple[int, int, int, int] | None = None
+    # Whether the smallest value of an image of more than 8 bits is white; `levels` are from before that
     inverted: bool = False
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # in what header and pixels disagree, and how it is read; known once it was decoded
 
 
 def inspect_image(place: ImagePlace) -> ImageFacts:
-    """What the header of an image says; the pixels are not read.
-
-    Raises:
-        BadImageError: Empty, not an image, damaged, or above `PIXEL_LIMIT`.
-    """
+    """What the header of an image says; BadImageError if it is damaged, of no known format, or above `PIXEL_LIMIT`."""
     if isinstance(place, FilePart) and place.pixels is not None:
         return ImageFacts("pixels", *place.pixels)
     if _holds_dicom(place):
@@ -304,25 +261,23 @@ def inspect_image(place: ImagePlace) -> ImageFacts:
         return ImageFacts("dicom", header.height, header.width, deep=header.bits > 8)
     with open_image(place) as image:
         height, width = image.height, image.width
+        decoder, orientation, inverted = "pillow", 1, False
         if isinstance(image, TiffValues):
-            decoder, orientation, inverted = "pillow", image.orientation, image.deep and image.inverted
+            orientation, inverted = image.orientation, image.deep and image.inverted
         else:
-            decoder, orientation, inverted = _decoder(image, place), _orientation(image), False
+            orientation, is_first = _orientation(image), not as_part(place).frame
+            if is_first and image.format == "PNG":
+                decoder = "png16" if first_bytes(place)[24] == 16 else "png8"
+            elif is_first and image.format == "JPEG" and image.mode in ("L", "RGB"):  # TensorFlow reads CMYK inverted
+                decoder = "jpeg"
         deep = decoder == "png16" or is_deep(image)
         levels = levels_of(image) if deep and decoder == "pillow" else SIXTEEN_BITS
-        facts = ImageFacts(decoder, height, width, orientation, deep, levels, inverted=inverted)
     check_size(place, height, width)
-    return facts
+    return ImageFacts(decoder, height, width, orientation, deep, levels, inverted=inverted)
 
 
 def count_frames(file: Path) -> int:
-    """How many images `file` holds: frames of a DICOM file or a GIF, pages of a TIFF.
-
-    Of more than `MOST_FRAMES`, one more than these: a small file can announce any number.
-
-    Raises:
-        BadImageError: It is not an image, or damaged.
-    """
+    """How many images `file` holds, DICOM frames and TIFF pages included, up to one more than `MOST_FRAMES`."""
     if _holds_dicom(file):
         return min(read_header(file).frames, MOST_FRAMES + 1)
     if first_bytes(file).startswith(MAGICS):
@@ -336,14 +291,8 @@ def count_frames(file: Path) -> int:
 def decode_outside(place: ImagePlace, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
 
-    Args:
-        place: Where it lies.
-        facts: From `inspect_image`.
-        window: The setting `images.window`, for DICOM; other images have their `facts.levels`.
-        notes: Gets in what header and pixels disagree.
-
-    Raises:
-        BadImageError: Damaged.
+    `window`, the setting, is for DICOM; other images have their `facts.levels`. `notes` gets what header and pixels
+    disagree in. BadImageError: It is damaged.
     """
     if facts.decoder == "dicom":
         return decode_dicom(place, window, notes=notes)
@@ -360,15 +309,6 @@ def _holds_dicom(place: ImagePlace) -> bool:
     return part.length is None and (is_dicom(start) or named)
 
 
-def _decoder(image: Image.Image, place: ImagePlace) -> str:
-    if isinstance(place, FilePart) and place.frame:
-        return "pillow"
-    if image.format == "PNG":
-        return "png16" if first_bytes(place)[24] == 16 else "png8"
-    # TensorFlow reads CMYK with its colours inverted.
-    return "jpeg" if image.format == "JPEG" and image.mode in ("L", "RGB") else "pillow"
-
-
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1 where there is none or none that means anything."""
     # TIFF images Pillow turns itself. It reads all of EXIF, and for each entry as much as that announces.
@@ -383,16 +323,16 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _exif_orientation(exif: bytes) -> int | None:
-    """Tag 274 in the first directory of `exif`."""
     while exif.startswith(b"Exif\0\0"):
         exif = exif[6:]
     order, value = "<" if exif.startswith(b"II") else ">", None
     if exif[:2] not in (b"II", b"MM") or len(exif) < 8:
         return None
+    whole_numbers = {3: "H", 4: "I", 8: "h", 9: "i"}
     (start,) = struct.unpack_from(f"{order}I", exif, 4)
     (count,) = struct.unpack(f"{order}H", exif[start : start + 2].rjust(2, b"\0"))
     entries = exif[start + 2 : start + 2 + 12 * count]
     for tag, kind, values, data in struct.iter_unpack(f"{order}HHI4s", entries[: len(entries) // 12 * 12]):
-        if tag == _ORIENTATION_TAG and kind in _WHOLE and values == 1:
-            (value,) = struct.unpack_from(order + _WHOLE[kind], data)
+        if tag == 274 and kind in whole_numbers and values == 1:
+            (value,) = struct.unpack_from(order + whole_numbers[kind], data)
     return value

@@ -66,8 +66,6 @@ def filled_rows(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndar
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Images (batch, height, width, 3), RGB, 0–255; targets (batch, classes); weights (batch,); all float32."""
 
-_PREFETCHED_BATCHES = 2
-
 
 @dataclass(frozen=True)
 class Epoch:
@@ -75,26 +73,17 @@ class Epoch:
 
     The last batch is filled up from the first images of the pass, with weight 0: real images, so that
     batch norm sees nothing else. Every image has weight 1 exactly once.
-
-    Attributes:
-        dataset: The batches, for Keras' own loops; the errors it raises do not name the file.
-        rows: (steps, batch size): which image stands where.
-        source: Where the images come from.
     """
 
-    dataset: tf.data.Dataset
-    rows: np.ndarray
+    dataset: tf.data.Dataset  # the batches, for Keras' own loops; the errors it raises do not name the file
+    rows: np.ndarray  # (steps, batch size): which image stands where
     source: ImageSource
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Every batch in turn.
-
-        Raises:
-            DataError: An image cannot be decoded; names its file.
-        """
+        """Every batch in turn; DataError, with the name of its file, if an image cannot be decoded."""
         batches = iter(self.dataset)
         for step in range(len(self)):
             try:
@@ -107,12 +96,17 @@ class Epoch:
     def _check_images(self, step: int) -> None:
         """Decode the images of one batch again, one by one, to find out which of them failed."""
         for row in self.rows[step]:
+            place = self.source.places[row]
             try:
                 self.source.image(row)
             except (tf.errors.OpError, BadImageError) as error:
-                place = self.source.places[row]
+                if isinstance(error, BadImageError):
+                    reason = error.reason
+                else:  # the first line, without place and names of graph nodes
+                    text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]| name:.*", "", str(error)).strip().splitlines()[0]
+                    reason = text.replace(str(place), "").strip(" ;:")
                 raise DataError(
-                    f"Expected an image that can be decoded. Received: {place} ({_reason(error, str(place))}). "
+                    f"Expected an image that can be decoded. Received: {place} ({reason}). "
                     "Replace it, or run with --on-bad-image skip."
                 ) from error
 
@@ -141,15 +135,12 @@ class Batches:
         self._at_once = _batch_function(source, targets, batch_size) if source.is_raw else None
 
     def __len__(self) -> int:
-        """How many images there are."""
         return len(self._keys)
 
     def fingerprints(self) -> Iterator[str]:
-        """What identifies each image as it is read; see `ImageSource.fingerprint`."""
         return map(self.source.fingerprint, range(len(self)))
 
     def reading_from(self, source: ImageSource) -> "Batches":
-        """The same batches of the same images, taken from another place."""
         return self._like(source, self._batch_size, self._part)
 
     def part(self, number: int, count: int) -> "Batches":
@@ -182,7 +173,7 @@ class Batches:
             return self._augmented(row, tf.cast(drawn % (2**31 - 1), tf.int32), 1.0)[:2]
 
         dataset = tf.data.Dataset.zip(rows, seeds).map(example, num_parallel_calls=self._workers, deterministic=True)
-        return dataset.batch(self._batch_size).prefetch(_PREFETCHED_BATCHES).with_options(_options())
+        return _read_ahead(dataset.batch(self._batch_size))
 
     def in_order(self, rows: np.ndarray | None = None) -> Epoch:
         """The images as they are, in table order, or those numbered `rows` as these stand."""
@@ -190,7 +181,6 @@ class Batches:
         return self._epoch(rows)
 
     def _epoch(self, order: np.ndarray, seeds: np.ndarray | None = None) -> Epoch:
-        """The images in `order`; with a seed for each image of the set they are augmented."""
         number, count = self._part
         mine = slice(number * self._batch_size, (number + 1) * self._batch_size)
         rows, weights = (array[:, mine] for array in filled_rows(order, self._batch_size * count))
@@ -203,7 +193,14 @@ class Batches:
             dataset = tf.data.Dataset.from_tensor_slices((rows.ravel(), seeds[rows.ravel()], weights.ravel()))
             dataset = dataset.map(example, num_parallel_calls=self._workers, deterministic=True)
             dataset = dataset.batch(self._batch_size, drop_remainder=True)
-        return Epoch(dataset.prefetch(_PREFETCHED_BATCHES).with_options(_options()), rows, self.source)
+        return Epoch(_read_ahead(dataset), rows, self.source)
+
+
+def _read_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.autotune.enabled = False  # freeing an autotuned iterator was seen to block for seconds
+    options.deterministic = True
+    return dataset.prefetch(2).with_options(options)
 
 
 def make_batches(
@@ -220,19 +217,8 @@ def make_batches(
 ) -> Batches:
     """Epochs over one set of images.
 
-    Args:
-        paths: The identity of each image, from which its augmentation follows; not where it lies.
-        places: Where each image lies.
-        facts: How each is decoded.
-        targets: float32 (images, classes).
-        image_size: Side of the square that every image becomes, pixels.
-        reading: How it becomes one; default: stretched.
-        batch_size: Images per batch, in every batch.
-        workers: Images decoded at the same time.
-        augmentation: Name in `AUGMENTATIONS`, for shuffled epochs.
-
-    Raises:
-        UnknownNameError: No such augmentation.
+    `paths` are the identity of the images, from which their augmentation follows, and not where they lie; `targets` are
+    float32 (images, classes); `image_size` is in pixels. UnknownNameError: There is no such augmentation.
     """
     source = ImageSource(places, facts, image_size=image_size, reading=reading or ImageSettings())
     settings = {"batch_size": batch_size, "workers": workers, "augmentation": augmentation}
@@ -261,40 +247,13 @@ def _batch_function(source: ImageSource, targets: np.ndarray, batch_size: int) -
     return batch
 
 
-def _options() -> tf.data.Options:
-    """Autotune off: freeing an autotuned iterator was seen to block for seconds."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.deterministic = True
-    return options
-
-
-def _reason(error: Exception, place: str) -> str:
-    """What is wrong with an image; of TensorFlow's message the first line, without place and names of graph nodes."""
-    if isinstance(error, BadImageError):
-        return error.reason
-    text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]| name:.*", "", str(error)).strip().splitlines()[0]
-    return text.replace(place, "").strip(" ;:")
-
-
 IMAGES = KeptArrays("images", limit=200_000_000_000, title="The decoded images", instead="--cache none")
-
-_SHARE = 0.8
-"""Of the free memory that the images may take, a fraction."""
 
 
 def keep_images(batches: Batches, where: Literal["ram", "disk"], *, count: Callable[[int, int], None]) -> Batches:
-    """The same batches, bit by bit, from images that are decoded here and now, unless the disk has them.
+    """The same batches, bit by bit, from images that are decoded here and now, unless the disk cache has them.
 
-    Args:
-        batches: Of all images.
-        where: In memory, or in the cache folder, where later runs find them.
-        count: Hears how many of how many images are done.
-
-    Raises:
-        ConfigError: Memory is too small for them.
-        DiskError: The disk is, or there is no folder.
-        DataError: An image cannot be decoded.
+    ConfigError: Memory is too small for them. DiskError: The disk is. DataError: An image cannot be decoded.
     """
     source = batches.source
     shape = (len(batches), source.image_size, source.image_size, 3)
@@ -312,20 +271,15 @@ def keep_images(batches: Batches, where: Literal["ram", "disk"], *, count: Calla
         key = hashlib.sha256("".join(batches.fingerprints()).encode()).hexdigest()[:32]
         (array,) = IMAGES.get(key, [shape], dtype=dtype, fill=lambda arrays: fill(arrays[0]))
     else:
-        _check_memory(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        needed, free = int(np.prod(shape)) * np.dtype(dtype).itemsize, _free_memory()
+        if free is not None and needed > 0.8 * free:
+            raise ConfigError(
+                f"--cache ram: the images need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. "
+                "Use --cache disk."
+            )
         array = np.empty(shape, dtype)
         fill(array)
     return batches.reading_from(source.from_array(array))
-
-
-def _check_memory(needed: int) -> None:
-    """See that the images fit into the memory that is free, where the system tells it."""
-    free = _free_memory()
-    if free is not None and needed > _SHARE * free:
-        raise ConfigError(
-            f"--cache ram: the images need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. "
-            "Use --cache disk."
-        )
 
 
 def _free_memory() -> int | None:

@@ -21,21 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """`(channel * scale - mean) / std`, after the channels are put in `order`.
-
-    Attributes:
-        name: As in YAML and on the command line.
-        description: One line for the user.
-        order: Of the channels the network sees; images are RGB.
-        scale: Applied to 0–255 values first.
-        mean: Of each channel in `order`, after `scale`.
-        std: Of each channel in `order`, after `scale`.
-    """
+    """`(channel * scale - mean) / std`, after the channels are put in `order`."""
 
     name: str
     description: str
     order: Literal["RGB", "BGR"] = "RGB"
-    scale: float = 1.0
+    scale: float = 1.0  # applied to 0–255 values first
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
@@ -78,21 +69,15 @@ _MODES = (
     Preprocessing("raw", "RGB, 0 to 255, for networks that scale their own input"),
 )
 
-RANDOM_PREPROCESSING = "torch"
-"""Mode of networks that start from random weights (Transfusion, Appendix A)."""
+RANDOM_PREPROCESSING = "torch"  # mode of networks that start from random weights (Transfusion, Appendix A)
 
-LAYER = "preprocessing"
-"""Name of the layer that scales images inside a model."""
+LAYER = "preprocessing"  # name of the layer that scales images inside a model
 
 MODES: Mapping[str, Preprocessing] = MappingProxyType({mode.name: mode for mode in _MODES})
 
 
 def preprocessing_mode(name: str) -> Preprocessing:
-    """The spec of mode `name`.
-
-    Raises:
-        UnknownNameError: No such mode.
-    """
+    """The mode called `name`, or UnknownNameError."""
     if name not in MODES:
         raise UnknownNameError("preprocessing mode", name, MODES)
     return MODES[name]
@@ -101,15 +86,11 @@ def preprocessing_mode(name: str) -> Preprocessing:
 def preprocess(images: "keras.KerasTensor", mode: str) -> "keras.KerasTensor":
     """Images as a network trained with `mode` expects them; float32 under every precision policy.
 
-    Inside a functional model it becomes a slice and a `Rescaling` layer, which any Keras 3 loads
-    in safe mode.
+    Inside a functional model it becomes a slice and a `Rescaling` layer, which any Keras 3 loads in safe mode.
 
     Args:
         images: (batch, height, width, 3), RGB, 0–255; a symbolic Keras tensor or a tensor.
-        mode: Key of `MODES`.
-
-    Raises:
-        UnknownNameError: No such mode.
+        mode: Key of `MODES`; UnknownNameError if it is none.
     """
     import keras
 

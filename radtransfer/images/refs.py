@@ -1,10 +1,6 @@
-"""Where an image lies: a file of its own, or a part of a file that holds several.
+"""References to images (a file, or a part of one), the setting `images.window`, and addresses such as `gs://BUCKET`."""
 
-Which values of an image of more than 8 bits become black and white: the setting `images.window`.
-
-Addresses such as `gs://BUCKET/SET`, which name what lies on another machine, where a path would name a file here.
-"""
-
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -13,24 +9,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from radtransfer.errors import ConfigError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """An image in a file that holds several.
-
-    Attributes:
-        path: The file.
-        offset: First byte of the image, itself a whole JPEG, PNG or block of pixels.
-        length: Its bytes; None where the image is not a range of bytes but a frame.
-        frame: Number of the frame in the file, from 0.
-        pixels: Height and width where the bytes are plain RGB values, uint8 (height, width, 3); None where they are
-            an encoded image.
-    """
+    """An image in a file that holds several."""
 
     path: Path
-    offset: int = 0
-    length: int | None = None
-    frame: int = 0
+    offset: int = 0  # first byte of the image, itself a whole JPEG, PNG or block of pixels
+    length: int | None = None  # its bytes; None where the image is not a range of bytes but a frame
+    frame: int = 0  # number of the frame in the file, from 0
+    # Height and width of plain RGB values, uint8 (height, width, 3); None for an encoded image
     pixels: tuple[int, int] | None = None
 
     def __str__(self) -> str:
@@ -58,36 +49,22 @@ def as_part(place: ImagePlace) -> FilePart:
 
 
 def read_contents(place: ImagePlace) -> bytes:
-    """The bytes of the image: the whole file, or its range of it.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """The bytes of the image: the whole file, or its range of it."""
     part = as_part(place)
     with part.path.open("rb") as file:
         file.seek(part.offset)
         return file.read(-1 if part.length is None else part.length)
 
 
-if TYPE_CHECKING:
-    import numpy as np
-
 SIXTEEN_BITS = (0.0, 65535.0)
 """The values of a 16-bit PNG or TIFF that "auto" makes black and white: all that the format has."""
 
-SIGNED_SIXTEEN_BITS = (-32768.0, 32767.0)
-"""The same of a TIFF with signed values."""
+SIGNED_SIXTEEN_BITS = (-32768.0, 32767.0)  # the same of a TIFF with signed values
 
 
 @dataclass(frozen=True, slots=True)
 class IntensityWindow:
-    """What `--window` asks for.
-
-    Attributes:
-        name: "auto", "minmax" or "fixed".
-        centre: The value that becomes the middle grey of a fixed window, in the unit of the image (CT: HU).
-        width: From the value that becomes black to the one that becomes white, above 0.
-    """
+    """What `--window` asks for: "auto", "minmax", or "fixed" with centre and width (above 0) in the image's unit."""
 
     name: str
     centre: float = 0.0
@@ -96,15 +73,10 @@ class IntensityWindow:
     def levels(
         self, smallest: float, largest: float, *, auto: tuple[float, float] = SIXTEEN_BITS
     ) -> tuple[float, float]:
-        """The values that become 0 and 255, the first below the second.
+        """The values that become 0 and 255, the first below the second, from the extreme values of the image.
 
         A fixed window reaches from centre - width/2 to centre + width/2, in DICOM and in other images alike
-        (DICOM's LINEAR_EXACT).
-
-        Args:
-            smallest: Of all values in the image.
-            largest: Likewise.
-            auto: What "auto" means for this format.
+        (DICOM's LINEAR_EXACT). `auto` is what "auto" means for this format.
         """
         if self.name == "fixed":
             return self.centre - self.width / 2, self.centre + self.width / 2
@@ -112,21 +84,18 @@ class IntensityWindow:
 
 
 def parse_window(text: str) -> IntensityWindow:
-    """The window that `text`, the setting, names.
-
-    Raises:
-        ConfigError: Not auto, minmax or CENTRE,WIDTH with a width above 0.
-    """
+    """The window that `text`, the setting, names; ConfigError if it names none."""
     name = text.strip().lower()
     if name in ("auto", "minmax"):
         return IntensityWindow(name)
-    try:
+    with contextlib.suppress(ValueError):
         centre, width = (float(part) for part in name.split(","))
-    except ValueError:
-        raise ConfigError(_message(text)) from None
-    if not (math.isfinite(centre) and math.isfinite(width) and width > 0):
-        raise ConfigError(_message(text))
-    return IntensityWindow("fixed", centre, width)
+        if math.isfinite(centre) and math.isfinite(width) and width > 0:
+            return IntensityWindow("fixed", centre, width)
+    raise ConfigError(
+        "--window: expected auto, minmax, or CENTRE,WIDTH with a width above 0, such as 40,400 for soft tissue in CT. "
+        f"Received: {text!r}."
+    )
 
 
 def span(smallest: float, largest: float) -> tuple[float, float]:
@@ -142,25 +111,11 @@ def scaled(values: "np.ndarray", levels: tuple[float, float]) -> "np.ndarray":
     return np.clip((values - low) * (255.0 / (high - low)), 0, 255).astype("float32")
 
 
-def _message(text: str) -> str:
-    return (
-        "--window: expected auto, minmax, or CENTRE,WIDTH with a width above 0, such as 40,400 for soft tissue in CT. "
-        f"Received: {text!r}."
-    )
-
-
 _ADDRESS = re.compile(r"(?:(\w+):)?(([A-Za-z][\w+.-]+)://[^?]*)(\?.*)?")
 
 
 class RemoteSource(NamedTuple):
-    """A data source that is an address.
-
-    Attributes:
-        reader: The dataset that is named before it, if one is.
-        address: Without a slash at its end.
-        scheme: What it begins with: `gs`.
-        options: What follows, from `?` on, if anything does.
-    """
+    """A data source that is an address: the dataset named before it, `SCHEME://…`, its scheme, and `?…`."""
 
     reader: str | None
     address: str
@@ -178,11 +133,7 @@ def remote_source(source: str) -> RemoteSource | None:
 
 
 def check_here(place: str | None) -> None:
-    """Raise unless `place` is a path, which it is even where nothing lies there.
-
-    Raises:
-        ConfigError: It is an address.
-    """
+    """Raises ConfigError if `place` is an address; a path is one even where nothing lies there."""
     if place is not None and remote_source(place) is not None:
         raise ConfigError(
             f"expected a file or folder of this machine, received {place}. Mount or copy it; only prepared data sets "

@@ -8,8 +8,8 @@ values are; as it unpacks LZW and 12 bits only with imagecodecs, a large package
 import io
 import logging
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,10 +21,9 @@ from radtransfer.images.files import MOST_FRAMES
 from radtransfer.images.refs import SIXTEEN_BITS, ImagePlace, as_part, read_contents, scaled
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffPage
+    from tifffile import TiffFile
 
-MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How a TIFF begins; the last two are BigTIFF."""
+MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how a TIFF begins; the last two are BigTIFF
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _ORIENTATION = 256, 257, 258, 259, 262, 266, 274
 _SAMPLES, _PLANES, _PREDICTOR, _COLOUR_MAP, _SUB_PAGES, _INKS, _EXTRA, _FORMAT = 277, 284, 317, 320, 330, 332, 338, 339
@@ -35,8 +34,7 @@ _NAMES |= {9: "ICCLab", 10: "ITULab", 32803: "of a colour filter array", 32844: 
 _COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}
 """Values of a pixel by tag 262, without alpha, of all kinds that are read here."""
 
-_MOST_EXTRA = 8
-"""Values of a pixel beyond its colours: more would be room for a small file to unpack to any size."""
+_MOST_EXTRA = 8  # values of a pixel beyond its colours: more would be room for a small file to unpack to any size
 
 _PLAIN, _CCITT, _PACK_BITS = 1, (2, 3, 4), 32773
 _WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)
@@ -52,11 +50,7 @@ _DEPTH, _SUBFILE, _NOT_FULL = 32997, 254, 0b101
 
 @contextmanager
 def open_tiff(place: ImagePlace, start: bytes) -> "Iterator[Image.Image | TiffValues]":
-    """The first page of a TIFF that begins with `start`, its tags read and its pixels not.
-
-    Raises:
-        BadImageError: Damaged in its tags, or it is of a kind that is not read.
-    """
+    """The first page of a TIFF that begins with `start`, its tags read and its pixels not."""
     with closing(TiffPages(place, start)) as pages, pages.page(place) as page:
         yield page
 
@@ -70,11 +64,6 @@ class TiffPages:
 
     @contextmanager
     def page(self, place: ImagePlace) -> "Iterator[Image.Image | TiffValues]":
-        """The page that `place` names, its tags read and its pixels not.
-
-        Raises:
-            BadImageError: Damaged in its tags, there is no such page, or it is of a kind that is not read.
-        """
         frame = as_part(place).frame
         try:
             simple = frame == 0 and not self._first_kind & _NOT_FULL
@@ -93,10 +82,6 @@ class TiffPages:
         while self._files:
             self._files.pop().close()
 
-    def _file(self) -> BinaryIO:
-        self._files.append(_opened(self._place))
-        return self._files[-1]
-
     @cached_property
     def _first_kind(self) -> int:
         return next(_pages(self._place))[0]
@@ -110,17 +95,18 @@ class TiffPages:
         """None where Pillow does not read the file; it misses that big-endian BigTIFF is BigTIFF."""
         if self._start.startswith(b"MM\0+"):
             return None
-        try:  # by name, Pillow would open the file again for each page that is not compressed
-            return TiffImagePlugin.TiffImageFile(self._file())
-        except Exception:
-            return None
+        self._files.append(_opened(self._place))  # by name, Pillow would open it again for each uncompressed page
+        with suppress(Exception):
+            return TiffImagePlugin.TiffImageFile(self._files[-1])
+        return None
 
     @cached_property
     def _tifffile(self) -> Any:
         from tifffile import TiffFile
 
         logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # whoever reads a damaged file says so
-        return TiffFile(self._file())
+        self._files.append(_opened(self._place))
+        return TiffFile(self._files[-1])
 
     def _by_pillow(self, number: int) -> Image.Image | None:
         """Page `number` through Pillow; None where Pillow does not read it, or not as its tags say."""
@@ -128,23 +114,17 @@ class TiffPages:
         if number == self._mended:  # perhaps with its pixels, and then without the places of these
             return image
         self._mended = None
-        try:
+        with suppress(Exception):
             image.seek(number)
-            if _pillow_is_right(image.tag_v2.get) and _covered(image):
+            if _pillow_is_right(image):
                 _mend(image)
                 self._mended = number
                 return image
-        except Exception:
-            pass
         return None
 
 
 def count_pages(place: ImagePlace) -> int:
-    """How many images a TIFF holds, smaller copies and masks of its pages aside.
-
-    Raises:
-        BadImageError: Damaged.
-    """
+    """How many images a TIFF holds, smaller copies and masks of its pages aside."""
     try:
         return len(_full_pages(place))
     except BadImageError:
@@ -157,8 +137,6 @@ class TiffValues:
     """A page that is read by its tags.
 
     Attributes:
-        width: Pixels.
-        height: Pixels.
         orientation: 1–8: how the values have yet to be turned.
         mode: What it holds in words, such as "signed 16-bit grey".
         deep: Whether a value has more than 8 bits.
@@ -168,34 +146,9 @@ class TiffValues:
     """
 
     def __init__(self, place: ImagePlace, file: "TiffFile", number: int):
-        """Read the tags of page `number`.
-
-        Raises:
-            BadImageError: It is of a kind that is not read.
-        """
         self._place, self._file = place, file
-        self._page: TiffPage = file.pages[number]
-        self._read_tags(self._page.tags.valueof)
-
-    def values(self) -> np.ndarray:
-        """(height, width, 3), RGB, floating point, not turned: of a deep page as they are stored, else 0–255."""
-        stored = self._stored()
-        if self._photometric == _PALETTE:
-            return _colours_of(stored[:, :, 0], self._page.tags.valueof(_COLOUR_MAP))
-        values = stored.astype("float32" if self._type.itemsize <= 2 or self._type.char == "f" else "float64")
-        largest = 1.0 if self._type.kind == "f" else self.levels[1]
-        if self._alpha:
-            share = values[:, :, -1:] / largest
-            values = np.where(share > 0, values[:, :, :-1] / np.where(share > 0, share, 1), values[:, :, :-1])
-        if self._photometric == _CMYK:
-            values = (largest - values[:, :, :3]) * (largest - values[:, :, 3:]) / largest
-        if not self.deep:
-            values = np.rint(scaled(values, self.levels))
-            values = 255 - values if self.inverted else values
-        return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
-
-    def _read_tags(self, tag: Callable[..., Any]) -> None:
-        page, place = self._page, self._place
+        page = self._page = file.pages[number]
+        tag = page.tags.valueof
         self.width, self.height = page.imagewidth, page.imagelength
         orientation = tag(_ORIENTATION, 1)
         self.orientation = orientation if orientation in range(1, 9) else 1
@@ -232,6 +185,24 @@ class TiffValues:
         whole = (-half, half - 1) if sign else (0.0, 2 * half - 1)
         self.levels = (0.0, 255.0) if kind == "f" else whole if self._bits <= 16 else SIXTEEN_BITS
         self.inverted = self._photometric == _MIN_IS_WHITE
+
+    def values(self) -> np.ndarray:
+        """(height, width, 3), RGB, floating point, not turned: of a deep page as they are stored, else 0–255."""
+        stored = self._stored()
+        if self._photometric == _PALETTE:  # cut to 8 bits as Pillow does it; some writers store a map of 8 bits
+            table = np.array(self._page.tags.valueof(_COLOUR_MAP)).reshape(3, -1).T
+            return (table if table.max() < 256 else table // 256).astype("float32")[stored[:, :, 0]]
+        values = stored.astype("float32" if self._type.itemsize <= 2 or self._type.char == "f" else "float64")
+        largest = 1.0 if self._type.kind == "f" else self.levels[1]
+        if self._alpha:
+            share = values[:, :, -1:] / largest
+            values = np.where(share > 0, values[:, :, :-1] / np.where(share > 0, share, 1), values[:, :, :-1])
+        if self._photometric == _CMYK:
+            values = (largest - values[:, :, :3]) * (largest - values[:, :, 3:]) / largest
+        if not self.deep:
+            values = np.rint(scaled(values, self.levels))
+            values = 255 - values if self.inverted else values
+        return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
     def _check_samples(self, name: str, extra: tuple[int, ...]) -> None:
         """See that each value of a pixel has a meaning, and whether colours were multiplied by an alpha."""
@@ -287,7 +258,6 @@ class TiffValues:
         return stored
 
     def _segment(self, offset: int, length: int, row_bytes: int, rows: int) -> bytes:
-        """One strip or tile, no longer compressed."""
         self._file.filehandle.seek(offset)
         data = self._file.filehandle.read(length)
         compression, fill = self._page.tags.valueof(_COMPRESSION, 1), self._page.tags.valueof(_FILL_ORDER, 1)
@@ -321,7 +291,9 @@ class TiffValues:
         return values
 
 
-def _pillow_is_right(tag: Callable[..., Any]) -> bool:
+def _pillow_is_right(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether Pillow reads the page as its tags say, and there is data for all pixels: else it leaves them black."""
+    tag = image.tag_v2.get
     photometric, bits, compression = tag(_PHOTOMETRIC), _numbers(tag(_BITS, 1)), tag(_COMPRESSION, 1)
     if set(_numbers(tag(_FORMAT, 1))) != {1} or tag(_INKS, 1) != 1 or tag(_DEPTH, 1) != 1:
         return False
@@ -329,17 +301,11 @@ def _pillow_is_right(tag: Callable[..., Any]) -> bool:
         return False
     if tag(_PLANES, 1) != 1 and (photometric != _RGB or set(bits) != {8}):
         return False
-    if bits == (16,):
-        return photometric == _MIN_IS_BLACK
-    return max(bits) <= 8 and photometric in (*_COLOURS, _YCBCR)
-
-
-def _covered(image: TiffImagePlugin.TiffImageFile) -> bool:
-    """Whether there is data for all pixels: what has none Pillow leaves black; libtiff, which unpacks, says so."""
+    right = photometric == _MIN_IS_BLACK if bits == (16,) else max(bits) <= 8 and photometric in (*_COLOURS, _YCBCR)
     places = [tile[1] for tile in image.tile]
-    size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
-    planes = 3 if image.tag_v2.get(_PLANES, 1) != 1 else 1
-    return bool(places) and places[-1][2:] == size and len(places) >= planes * len(set(places))
+    planes = 3 if tag(_PLANES, 1) != 1 else 1
+    ends_in_corner = bool(places) and places[-1][2:] == (tag(_WIDTH), tag(_HEIGHT))
+    return right and ends_in_corner and len(places) >= planes * len(set(places))
 
 
 def _mend(image: TiffImagePlugin.TiffImageFile) -> None:
@@ -368,9 +334,6 @@ def _pages(place: ImagePlace) -> Iterator[tuple[int, bool]]:
     """Of each page tag 254, and whether it has pages below it; before Pillow or tifffile reads what its tags hold.
 
     Of more than `MOST_FRAMES` pages, one more than these.
-
-    Raises:
-        BadImageError: Pages follow each other in a circle, or announce more than could be in the file.
     """
     with _opened(place) as file:
         head = file.read(16)
@@ -409,12 +372,6 @@ def _opened(place: ImagePlace) -> BinaryIO:
 
 def _numbers(value: Any) -> tuple[int, ...]:
     return tuple(int(number) for number in np.atleast_1d(value))
-
-
-def _colours_of(indices: np.ndarray, colour_map: Any) -> np.ndarray:
-    """RGB, 0–255, cut to 8 bits as Pillow does it; some writers store a map of 8 bits."""
-    table = np.array(colour_map).reshape(3, -1).T
-    return (table if table.max() < 256 else table // 256).astype("float32")[indices]
 
 
 def _unpacked_by_libtiff(data: bytes, row_bytes: int, rows: int, *, compression: int, fill: int) -> bytes:

@@ -8,7 +8,7 @@ paths, labels, patients and splits that its table gives; pixels are not read, as
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from radtransfer.pretrained.read import sha256_of
 from radtransfer.pretrained.source import absolute_weights, find_weights
 from radtransfer.runs.folder import FREE
 
-_LABELS = FREE | {"recipe"}
-"""Settings that are no part of the address; what a recipe sets is."""
+_LABELS = FREE | {"recipe"}  # settings that are no part of the address; what a recipe sets is
 
 _ADDED = (
     *(("data.split_column", None), ("data.fold_column", None), ("data.label_separator", None)),
@@ -48,17 +47,11 @@ def run_settings(config: Config, *, out: Path) -> dict[str, Any]:
 
 
 def run_identity(config: Config, *, table: str, source: str | None = None) -> dict[str, Any]:
-    """All that determines a run.
+    """All that determines a run: its settings, `table` from `table_fingerprint`, and its weights.
 
-    Args:
-        config: Its settings.
-        table: Fingerprint of its data, from `table_fingerprint`.
-        source: The address of the run that it starts from, if it does.
-
-    Raises:
-        WeightsError: The weights are not found, or known to be another network's.
+    `source` is the address of the run that it starts from. WeightsError: The weights are not found, or do not fit.
     """
-    settings = dict(_flat(run_settings(config, out=Path())))
+    settings = dict(dotted_values(run_settings(config, out=Path())))
     weights = {"run": source} if source else weights_identity(config)
     kept = {name: value for name, value in settings.items() if name not in _LABELS and (name, value) not in _ADDED}
     return kept | {"model.weights": weights, "table": table}
@@ -71,11 +64,7 @@ def address(identity: dict[str, Any]) -> str:
 
 
 def weights_identity(config: Config) -> dict[str, Any]:
-    """What the weights are, wherever they lie.
-
-    Raises:
-        WeightsError: Not found, or known to be another network's.
-    """
+    """What the weights are, wherever they lie."""
     given, backbone = config.model.weights, config.model.backbone
     if given == "random":
         return {"random": True}
@@ -111,10 +100,10 @@ def _sha256(file: Path, size: int, time: int) -> str:
     return sha256_of(file)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The innermost values of nested mappings by their dotted names."""
     for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value:
+            yield from dotted_values(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -32,23 +32,18 @@ def unpacked(data: bytes) -> tuple[list[np.ndarray], Any]:
 
 
 def _write_all(file: Path | BinaryIO, arrays: Iterable[np.ndarray], record: Any) -> None:
+    def write(name: str, array: np.ndarray) -> None:
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+            np.lib.format.write_array(entry, array, allow_pickle=False)
+
     with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
-        _write(archive, "record", np.array(json.dumps(record)))
+        write("record", np.array(json.dumps(record)))
         for i, array in enumerate(arrays):
-            _write(archive, f"array_{i:05d}", array)
-
-
-def _write(file: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
-        np.lib.format.write_array(entry, array, allow_pickle=False)
+            write(f"array_{i:05d}", array)
 
 
 def load_checkpoint(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """What `save_checkpoint` wrote.
-
-    Raises:
-        RunError: The file is damaged.
-    """
+    """What `save_checkpoint` wrote; RunError if the file is damaged."""
     try:
         return _read_all(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

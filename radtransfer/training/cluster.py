@@ -1,8 +1,4 @@
-"""One network trained by several devices and machines at a time: each replica computes its part of every batch.
-
-Which processes train together, and which of them this one is.
-
-Waits until every worker has been started.
+"""Which processes train together, which of them this one is, and waiting until all have been started.
 
 TensorFlow's own wait is silent and cannot be interrupted; this one says whom it waits for, and ends with Ctrl-C.
 """
@@ -13,46 +9,42 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from radtransfer.config.schema import SystemSettings
 from radtransfer.errors import ConfigError, WorkerLostError
 
-_REACHED_WITHIN = 2.0
-"""Seconds in which a living worker takes a connection."""
-
 
 @dataclass(frozen=True)
 class Cluster:
-    """The workers of a job.
-
-    Attributes:
-        hosts: HOST:PORT of each, the chief's first.
-        index: Of this process, from 0.
-    """
+    """The workers of a job, each as HOST:PORT, and the index of this process, from 0."""
 
     hosts: tuple[str, ...]
     index: int
 
     @property
     def title(self) -> str:
-        """What this worker is called in messages."""
         return f"worker {self.index} of {len(self.hosts)} ({self.hosts[self.index]})"
 
     def unreachable(self) -> list[int]:
         """The other workers that take no connection now."""
-        return [i for i, host in enumerate(self.hosts) if i != self.index and not _takes_connection(host)]
+
+        def takes_connection(host: str) -> bool:
+            name, _, port = host.rpartition(":")
+            try:
+                socket.create_connection((name.strip("[]"), int(port)), timeout=2.0).close()
+            except OSError:
+                return False
+            return True
+
+        return [i for i, host in enumerate(self.hosts) if i != self.index and not takes_connection(host)]
 
 
 def find_cluster(settings: SystemSettings) -> Cluster | None:
     """The cluster of `multiworker`, from the settings or the variable TF_CONFIG; None without `multiworker`.
 
     TF_CONFIG is TensorFlow's: `{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}`,
-    with a "chief" before the workers or without.
-
-    Raises:
-        ConfigError: Neither describes a cluster, or the description is not valid; or the settings
-            name workers without `multiworker`.
+    with a "chief" before the workers or without. ConfigError: Neither describes a cluster, or the settings name workers
+    without `multiworker`.
     """
     if settings.distribute != "multiworker":
         if settings.hosts or settings.worker_index is not None:
@@ -76,7 +68,18 @@ def find_cluster(settings: SystemSettings) -> Cluster | None:
             "--distribute multiworker: expected --workers HOST:PORT,… with --worker-index K, or TF_CONFIG in the "
             "environment. Received: neither. To use the devices of this machine alone: --distribute mirrored."
         )
-    return _checked(source, tuple(hosts), index)
+    hosts = tuple(hosts)
+    for host in hosts:
+        name, _, port = str(host).rpartition(":")
+        if not name or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ConfigError(f"{source}: expected HOST:PORT for each worker. Received: {host}.")
+    if len(hosts) < 2 or len(set(hosts)) < len(hosts):
+        raise ConfigError(f"{source}: expected two or more different HOST:PORT. Received: {', '.join(hosts)}.")
+    if not 0 <= index < len(hosts):
+        raise ConfigError(
+            f"{source}: expected a worker index from 0 to {len(hosts) - 1} for {len(hosts)} workers. Received: {index}."
+        )
+    return Cluster(hosts, index)
 
 
 def _of_environment(text: str) -> tuple[Sequence[str], int]:
@@ -93,52 +96,26 @@ def _of_environment(text: str) -> tuple[Sequence[str], int]:
         ) from None
 
 
-def _checked(source: str, hosts: tuple[Any, ...], index: int) -> Cluster:
-    for host in hosts:
-        name, _, port = str(host).rpartition(":")
-        if not name or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ConfigError(f"{source}: expected HOST:PORT for each worker. Received: {host}.")
-    if len(hosts) < 2 or len(set(hosts)) < len(hosts):
-        raise ConfigError(f"{source}: expected two or more different HOST:PORT. Received: {', '.join(hosts)}.")
-    if not 0 <= index < len(hosts):
-        raise ConfigError(
-            f"{source}: expected a worker index from 0 to {len(hosts) - 1} for {len(hosts)} workers. Received: {index}."
-        )
-    return Cluster(hosts, index)
-
-
-def _takes_connection(host: str) -> bool:
-    name, _, port = host.rpartition(":")
-    try:
-        socket.create_connection((name.strip("[]"), int(port)), timeout=_REACHED_WITHIN).close()
-    except OSError:
-        return False
-    return True
-
-
-PATIENCE = 1800.0
-"""Seconds until the others must have come."""
-
-_TOLD_AFTER = 3.0
-_LOOKED_EVERY = 0.3
+PATIENCE = 1800.0  # seconds until the others must have come
 
 
 def meet(cluster: Cluster, notify: Callable[[str], None], *, patience: float = PATIENCE) -> None:
     """Return when each of the other workers takes connections at its port, as this one does meanwhile.
 
-    The port is free again then. A worker that finds this one gone on finds TensorFlow at its port.
-
-    Args:
-        cluster: Of this worker.
-        notify: Hears, once it takes some time, who is missing.
-        patience: Seconds to wait.
-
-    Raises:
-        ConfigError: The port of this worker is taken.
-        WorkerLostError: Another worker did not come in time.
+    The port is free again then. A worker that finds this one gone on finds TensorFlow at its port. After `patience`
+    seconds a WorkerLostError names those that did not come.
     """
+    name, _, port = cluster.hosts[cluster.index].rpartition(":")
+    family = socket.AF_INET6 if name.startswith("[") else socket.AF_INET
+    try:
+        server = socket.create_server(("", int(port)), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigError(
+            f"{cluster.title}: its port cannot be used here ({os.strerror(error.errno)}). Is another worker of this "
+            "index running, or is --worker-index wrong?"
+        ) from None
     started, told = time.monotonic(), False
-    with _listening(cluster):
+    with server:
         while missing := cluster.unreachable():
             waited = time.monotonic() - started
             names = ", ".join(f"worker {i} ({cluster.hosts[i]})" for i in missing)
@@ -147,19 +124,7 @@ def meet(cluster: Cluster, notify: Callable[[str], None], *, patience: float = P
                     f"{cluster.title} waited {patience / 60:.0f} minutes for {names}. Start it with the same --workers "
                     "and its own --worker-index, and see that hosts and ports can be reached from here."
                 )
-            if waited > _TOLD_AFTER and not told:
+            if waited > 3.0 and not told:
                 notify(f"{cluster.title} waits for {names}")
                 told = True
-            time.sleep(_LOOKED_EVERY)
-
-
-def _listening(cluster: Cluster) -> socket.socket:
-    name, _, port = cluster.hosts[cluster.index].rpartition(":")
-    family = socket.AF_INET6 if name.startswith("[") else socket.AF_INET
-    try:
-        return socket.create_server(("", int(port)), family=family, backlog=128)
-    except OSError as error:
-        raise ConfigError(
-            f"{cluster.title}: its port cannot be used here ({os.strerror(error.errno)}). Is another worker of this "
-            "index running, or is --worker-index wrong?"
-        ) from None
+            time.sleep(0.3)

@@ -30,26 +30,7 @@ from radtransfer.transfer.plan import TransferPlan
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """A run that is ready for its first step: images, folds, network, weights, plan, all read and checked.
-
-    Attributes:
-        config: The settings as given.
-        backbone: The network's spec.
-        device: The resolved device, precision and compilation.
-        table: Every readable image.
-        folds: Who trains, validates and tests where.
-        scoring: Which questions the outputs answer.
-        pretrained: The weights that were given; None for random.
-        plan: What each layer starts from, and whether it trains.
-        network: Arguments of `build_classifier`, but for the precision.
-        models: Where networks on one device are kept, with what is traced for them.
-        coordinator: Of those that train together.
-        classifier: The network that is trained.
-        learner: Trains it.
-        head_learner: Trains the head alone first, if the plan says so.
-        batches: Of the table's images.
-        callbacks: Keras callbacks that hear of every fold.
-    """
+    """A run that is ready for its first step: images, folds, network, weights, plan, all read and checked."""
 
     config: Config
     backbone: Backbone
@@ -57,20 +38,19 @@ class TrainingContext:
     table: ImageTable
     folds: tuple[Fold, ...]
     scoring: Scoring
-    pretrained: PretrainedWeights | None
+    pretrained: PretrainedWeights | None  # the weights that were given; None for random
     plan: TransferPlan
-    network: Mapping[str, Any]
-    models: "ModelCache"
+    network: Mapping[str, Any]  # arguments of `build_classifier`, but for the precision
+    models: "ModelCache"  # where networks on one device are kept, with what is traced for them
     coordinator: Coordinator
     classifier: Classifier
     learner: Learner
-    head_learner: Learner | None
+    head_learner: Learner | None  # trains the head alone first, if the plan says so
     batches: Batches
     callbacks: tuple[Any, ...] = ()
 
     @property
     def learners(self) -> tuple[Learner, ...]:
-        """Those that train, in turn."""
         return (self.learner,) if self.head_learner is None else (self.head_learner, self.learner)
 
     @property
@@ -80,7 +60,6 @@ class TrainingContext:
 
     @property
     def settled_after(self) -> int:
-        """Steps until which batch-norm statistics are re-estimated."""
         return settled_after(self.backbone.batch_norm_momentum)
 
     def seed(self, fold: Fold) -> int:
@@ -92,7 +71,6 @@ class TrainingContext:
         return np.flatnonzero(np.isin(fold.split, splits))
 
     def start(self, fold: Fold) -> None:
-        """Give every weight its value before the first step of a fold."""
         layers = None if self.pretrained is None else self.pretrained.layers
         start(self.classifier.model, self.plan, layers, seed=self.seed(fold))
 
@@ -103,15 +81,10 @@ class TrainingContext:
         learner.reset(class_weights(setting, targets, classes=classes, task=self.table.task))
 
     def fold_data(self, fold: Fold, batches: Batches | FeatureBatches | UncachedFeatures) -> FoldData:
-        """What a fold trains and validates on, in the form of `batches`."""
         return FoldData(batches, self.table.targets, fold, self.scoring, self.config.training.batch_size)
 
     def inputs(self, learner: Learner, progress: Progress) -> Batches | FeatureBatches | UncachedFeatures:
-        """What `learner` trains on: the images, or what its frozen trunk, as it stands, makes of them.
-
-        Raises:
-            DiskError: The features, which the user asked to cache, do not fit on the disk.
-        """
+        """What `learner` trains on: the images, or what its frozen trunk, as it is now, makes of them."""
         if not learner.from_features:
             return self._own_batches
         count = partial(progress.count, "features of the frozen part")
@@ -127,11 +100,7 @@ class TrainingContext:
             return UncachedFeatures(learner.cut, self.batches)
 
     def with_cached_images(self, progress: Progress) -> "TrainingContext":
-        """The same, its images decoded once for all if the settings say so.
-
-        Raises:
-            RadtransferError: There is no room for them, or one cannot be decoded.
-        """
+        """The same, its images decoded once for all if the settings say so."""
         where = self.config.system.cache
         if where == "none" or all(learner.from_features for learner in self.learners):
             return self
@@ -160,24 +129,14 @@ class TrainingContext:
         )
 
 
-_NETWORKS = 2
-"""Kept at a time: one, and its float32 twin where it computes in less."""
-
-_FUNCTIONS = 6
-"""Learners and evaluators kept for each network: those of a sweep over five stages, and an evaluator."""
-
-
 class ModelCache:
     """The networks that this process has built, with what was traced for them; one run at a time uses them.
 
     Building and tracing a large network costs longer than many of its steps. Runs whose networks agree in everything
     that decides the graph (other seeds, schemes, weights and images do not) share one, and those that also train the
     same layers alike share its traced functions. Whoever takes a network sets its weights, and its learner's state,
-    before the first step, so that nothing of an earlier run is left; only the few used last are kept.
-
-    Args:
-        before_building: Called whenever none fits and another is built.
-        coordinator: Says where each network stands.
+    before the first step, so that nothing of an earlier run is left; only the few used last are kept. `before_building`
+    is called whenever none fits and another is built.
     """
 
     def __init__(
@@ -187,11 +146,7 @@ class ModelCache:
         self._networks: OrderedDict[Hashable, tuple[Classifier, OrderedDict[Hashable, Evaluator]]] = OrderedDict()
 
     def classifier(self, backbone: Backbone, *, widths: Mapping[str, float], **facts: Any) -> Classifier:
-        """As `build_classifier` gives it: random weights, and every layer trains.
-
-        Raises:
-            ConfigError, UnknownNameError: As `build_classifier`.
-        """
+        """As `build_classifier` gives it: random weights, and every layer trains."""
         key = (backbone.name, *sorted(widths.items()), *sorted(facts.items()))
         known = key in self._networks
 
@@ -200,7 +155,8 @@ class ModelCache:
             with self._coordinator.scope():
                 return build_classifier(backbone, widths=widths, **facts), OrderedDict()
 
-        classifier, _ = _recent(self._networks, key, build, limit=_NETWORKS)
+        # One, and its float32 twin where it computes in less.
+        classifier, _ = _recent(self._networks, key, build, limit=2)
         if known:
             for layer in classifier.model.layers:
                 layer.trainable = True
@@ -229,13 +185,12 @@ class ModelCache:
         return learner
 
     def evaluator(self, classifier: Classifier, *, loss: str, batch_size: int, jit: bool) -> Evaluator:
-        """Predicts with `classifier`, which came from here, from images on; the arguments are those of `Evaluator`."""
         build = partial(Evaluator, classifier, loss=loss, batch_size=batch_size, jit=jit)
         return self._function(classifier, ("evaluator", loss, batch_size, jit), build)
 
     def _function(self, classifier: Classifier, key: Hashable, build: Callable[[], Evaluator]) -> Any:
         functions = next(functions for known, functions in self._networks.values() if known is classifier)
-        return _recent(functions, key, build, limit=_FUNCTIONS)
+        return _recent(functions, key, build, limit=6)  # those of a sweep over five stages, and an evaluator
 
 
 def _recent(kept: OrderedDict, key: Hashable, make: Callable[[], Any], *, limit: int) -> Any:

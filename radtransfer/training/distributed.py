@@ -34,13 +34,7 @@ _SUM, _MEAN = tf.distribute.ReduceOp.SUM, tf.distribute.ReduceOp.MEAN
 
 
 class Coordinator:
-    """One process with one device: its own chief, and every method a no-op.
-
-    Attributes:
-        count: Devices that train, in all workers.
-        workers: Processes.
-        worker: The number of this one, from 0; that of the chief, who alone writes.
-    """
+    """One process with one device: its own chief, and every method a no-op; `worker` 0 is the chief."""
 
     count, workers, worker = 1, 1, 0
     distributed = False
@@ -69,19 +63,15 @@ class Coordinator:
         return nullcontext()
 
     def scope(self) -> AbstractContextManager[Any]:
-        """In which variables are made."""
         return nullcontext()
 
     def part(self, batches: Batches) -> Batches:
-        """What this worker reads of every batch."""
         return batches
 
     def learner(self, classifier: Classifier, settings: TrainingSettings, **options: Any) -> Learner:
-        """Trains `classifier`; `options` are those of `Learner`."""
         return Learner(classifier, settings, batch_size=settings.batch_size, **options)
 
     def record(self) -> dict[str, int]:
-        """For `run.json`; what decides the numbers."""
         return {}
 
     def describe(self, training: TrainingSettings, *, batch_norm: bool) -> str:
@@ -90,12 +80,7 @@ class Coordinator:
 
 
 class Replicas(Coordinator):
-    """Copies of one network, one for each device, that take the same steps.
-
-    Args:
-        strategy: TensorFlow's.
-        cluster: The processes they are spread over; None for one.
-    """
+    """Copies of one network, one for each device of `cluster` or of this process, that take the same steps."""
 
     distributed = True
 
@@ -109,7 +94,6 @@ class Replicas(Coordinator):
 
     @property
     def local_count(self) -> int:
-        """Replicas of this process."""
         return self.count // self.workers
 
     def broadcast(self, value: Any) -> Any:
@@ -212,9 +196,8 @@ class Replicas(Coordinator):
     def run(self, function: Callable, *arrays: Any) -> tuple[Any, ...]:
         """What each replica of this process makes of its part of `arrays`, in order; to be called in a tf.function.
 
-        Args:
-            function: Runs in the context of a replica.
-            arrays: Tensors, or lists of them, (images of this process, …): each replica gets an equal part.
+        `arrays` are tensors, or lists of them, (images of this process, …), of which each replica gets an equal part;
+        `function` runs in the context of a replica.
         """
 
         def part(array: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
@@ -231,8 +214,6 @@ class Replicas(Coordinator):
 
     @cached_property
     def _sum(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """The sum of an integer tensor over all processes."""
-
         def of_replica(array: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             first = context.replica_id_in_sync_group % self.local_count == 0
@@ -253,14 +234,6 @@ class ReplicatedLearner(Learner):
     time each replica holds the network that is validated and saved.
 
     `train`, `evaluate` and `observe` take this process's part of the batch.
-
-    Args:
-        classifier: Built in the scope of the strategy.
-        settings: Optimizer, loss, and the batch size of all replicas together.
-        replicas: They.
-        jit: Compile what a replica computes with XLA; the exchange and the update are not.
-        frozen: Names of layers that do not train.
-        from_features: Must be False: a batch holds images.
     """
 
     def __init__(
@@ -325,13 +298,14 @@ class ReplicatedLearner(Learner):
         return tf.concat(probabilities, axis=0), tf.concat(losses, axis=0)
 
     def _observe(self, inputs: Inputs) -> None:
-        self._replicas.run(self._observe_replica, inputs)
-
-    def _observe_replica(self, inputs: Inputs) -> tf.Tensor:
         """Statistics that began at zero become those of the whole batch, as one device would have measured them."""
-        self._replica_logits(inputs)
-        self._average(tf.distribute.get_replica_context(), from_zero=True)
-        return tf.zeros([])
+
+        def of_replica(inputs: Inputs) -> tf.Tensor:
+            self._replica_logits(inputs)
+            self._average(tf.distribute.get_replica_context(), from_zero=True)
+            return tf.zeros([])
+
+        self._replicas.run(of_replica, inputs)
 
     def _average(self, context: tf.distribute.ReplicaContext, *, from_zero: bool = False) -> None:
         """Average the moving statistics over all replicas.
@@ -356,7 +330,6 @@ class ReplicatedLearner(Learner):
 
 
 def _all_reduce_mean(context: tf.distribute.ReplicaContext, arrays: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Of vectors, in one exchange."""
     joined = context.all_reduce(_MEAN, tf.concat([tf.convert_to_tensor(array) for array in arrays], axis=0))
     return tf.split(joined, [array.shape[0] for array in arrays])
 
@@ -365,18 +338,10 @@ _joined: dict[Cluster | None, Replicas] = {}
 
 
 def join(settings: SystemSettings, *, notify: Callable[[str], None] = lambda _: None) -> Coordinator:
-    """The coordinator of the run that the settings ask for.
+    """The coordinator of the run that the settings ask for; the same one each time.
 
-    To be called before TensorFlow computes anything; again, it gives the same one. Under `multiworker` it returns
-    when every worker is there.
-
-    Args:
-        settings: Of the run.
-        notify: Hears whom it waits for.
-
-    Raises:
-        ConfigError: The cluster cannot be used, or TensorFlow has computed already.
-        WorkerLostError: The others did not come.
+    To be called before TensorFlow computes anything. Under `multiworker` it returns when every worker is there.
+    ConfigError: The cluster cannot be used. WorkerLostError: The others did not come.
     """
     cluster = find_cluster(settings)
     if settings.distribute == "none":

@@ -44,8 +44,7 @@ HISTORY = ("epoch", "step", "learning_rate", "loss", "val_loss", "val_auc", "val
 _LOGS = ("learning_rate", "loss", "val_loss", "val_auc", "val_accuracy")
 """What Keras callbacks are told at the end of an epoch."""
 
-_LOOK = 100
-"""Steps after which an epoch looks whether its loss is finite: a look waits for the device."""
+_LOOK = 100  # steps after which an epoch looks whether its loss is finite: a look waits for the device
 
 Epoch = Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 """Batches (images, targets, weights) of one fixed shape; a row of weight 0 only fills the batch."""
@@ -53,30 +52,20 @@ Epoch = Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 @dataclass(frozen=True)
 class FoldData:
-    """What one fold trains and validates on: images, or features of them.
-
-    Attributes:
-        batches: Of every image of the table.
-        targets: float32 (images, classes) of them; NaN where unknown.
-        fold: Who trains, validates and tests.
-        scoring: Which questions the outputs answer.
-        batch_size: Images in a step, of all workers together.
-    """
+    """What one fold trains and validates on: images, or features of them."""
 
     batches: Batches | FeatureBatches | UncachedFeatures
-    targets: np.ndarray
+    targets: np.ndarray  # float32 (images, classes) of them; NaN where unknown
     fold: Fold
     scoring: Scoring
     batch_size: int
 
     @cached_property
     def training(self) -> np.ndarray:
-        """Table rows of the training images."""
         return np.flatnonzero(self.fold.split == "train")
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
         return -(-len(self.training) // self.batch_size)
 
     def epoch(self, epoch: int) -> Epoch:
@@ -90,33 +79,21 @@ class FoldData:
         return self.batches.in_order(self.training[order[:IMAGES]])
 
     def held_out(self, split: str) -> tuple[Epoch, np.ndarray]:
-        """The batches of a split in table order, and their targets."""
         rows = np.flatnonzero(self.fold.split == split)
         return self.batches.in_order(rows), self.targets[rows]
 
 
 @dataclass
 class FitState:
-    """How far a fold has come; what a checkpoint keeps beside the weights.
+    """How far a fold has come; what a checkpoint keeps beside the weights."""
 
-    Attributes:
-        epoch: The last finished one; 0 before the first.
-        best_epoch: The one that `best` is the score of.
-        best: Of the best epoch, larger is better; compared in order, so that the second breaks ties of the first.
-        waited: Epochs since the best.
-        stopped: Whether patience ran out.
-        reestimated: Whether batch-norm statistics were re-estimated for the best epoch.
-        seconds: Spent on training and validation.
-        history: The rows of `history.csv`.
-        curve: The rows of `curve.csv`.
-    """
-
-    epoch: int = 0
+    epoch: int = 0  # the last finished one; 0 before the first
     best_epoch: int = 0
+    # Score of `best_epoch`, larger is better; compared in order, so that the second breaks ties of the first
     best: list[float] | None = None
-    waited: int = 0
+    waited: int = 0  # epochs since the best; `stopped` says that patience ran out
     stopped: bool = False
-    reestimated: bool = False
+    reestimated: bool = False  # whether batch-norm statistics were re-estimated for the best epoch
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -140,13 +117,13 @@ def fit(
     batch-norm statistics are re-estimated before each validation. Where weights are averaged, the averages are
     validated, watched and kept, with statistics of their own; the weights that train go on beside them.
     `callbacks` hear of the beginning and end of training and of epochs, and may stop it (`model.stop_training`).
-
-    Raises:
-        TrainingError: The loss is NaN or infinite.
-        RunError: The checkpoint is damaged, or of a different network.
     """
-    state, averaging = _continue_from(learner, folder, coordinator), bool(learner.averages)
+    file, state, averaging = folder / "checkpoint.npz", FitState(), bool(learner.averages)
     settled = math.inf if averaging else settled_after
+    saved = coordinator.from_chief(lambda: load_checkpoint(file) if file.exists() else None)
+    if saved is not None:
+        learner.restore(saved[0])
+        state = FitState(**saved[1])
 
     def watch_within(step: int, epoch: int) -> None:
         if _is_watched(settings, step):
@@ -175,8 +152,11 @@ def fit(
                 save_checkpoint(folder / "best.npz", weights, {})
         heard.on_epoch_end(row["epoch"] - 1, {name: row[name] for name in _LOGS})
         state.stopped = state.stopped or model.stop_training
-        if coordinator.is_chief:
-            _save(learner, state, folder)
+        if coordinator.is_chief:  # after the best weights: a kill in between repeats the epoch and writes the same
+            write_rows(folder / "history.csv", HISTORY, ([row[name] for name in HISTORY] for row in state.history))
+            if state.curve:
+                write_rows(folder / "curve.csv", list(state.curve[0]), (row.values() for row in state.curve))
+            save_checkpoint(file, learner.state(), asdict(state))
         reporter.epoch(row, best=state.best_epoch == row["epoch"], seconds=time.monotonic() - started)
     best, _ = coordinator.from_chief(lambda: load_checkpoint(folder / "best.npz"))
     model.set_weights(best)
@@ -227,16 +207,6 @@ def memory_errors(batch_size: int) -> Iterator[None]:
         ) from None
 
 
-def _continue_from(learner: Learner, folder: Path, coordinator: Coordinator) -> FitState:
-    file = folder / "checkpoint.npz"
-    saved = coordinator.from_chief(lambda: load_checkpoint(file) if file.exists() else None)
-    if saved is None:
-        return FitState()
-    arrays, record = saved
-    learner.restore(arrays)
-    return FitState(**record)
-
-
 def _train_epoch(
     learner: Learner,
     data: FoldData,
@@ -247,7 +217,6 @@ def _train_epoch(
     reporter: EpochReporter,
     watch: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """The training columns of the epoch's row of the history."""
     learner.seed_epoch(derive_seed(seed, "dropout", epoch))
     total, step, rate = 0.0, (epoch - 1) * data.steps, 0.0
     for done, batch in enumerate(data.epoch(epoch), start=1):
@@ -282,7 +251,6 @@ def _curve_rows(
 def _validate(
     learner: Learner, data: FoldData, coordinator: Coordinator, row: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """The validation columns of a row of the history."""
     check_finite(row["loss"], row, folder)
     batches, targets = data.held_out("val")
     probabilities, loss = predict(learner, batches, coordinator)
@@ -310,11 +278,3 @@ def check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:
         f"The loss became {loss} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
         f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"
     )
-
-
-def _save(learner: Learner, state: FitState, folder: Path) -> None:
-    """After the best weights history and checkpoint: a kill in between repeats the epoch and writes the same."""
-    write_rows(folder / "history.csv", HISTORY, ([row[name] for name in HISTORY] for row in state.history))
-    if state.curve:
-        write_rows(folder / "curve.csv", list(state.curve[0]), (row.values() for row in state.curve))
-    save_checkpoint(folder / "checkpoint.npz", learner.state(), asdict(state))

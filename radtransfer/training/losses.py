@@ -19,15 +19,9 @@ factors of an image of that class under categorical, of the positive term under 
 
 
 def make_loss(name: str, *, activation: str) -> Loss:
-    """The loss called `name` for a head ending in `activation`.
+    """The loss called `name` for a head ending in `activation`, "softmax" or "sigmoid".
 
-    Args:
-        name: "categorical_crossentropy", "binary_crossentropy", or "auto": the first for softmax, the second
-            for sigmoids.
-        activation: "softmax" or "sigmoid".
-
-    Raises:
-        ConfigError: Categorical cross-entropy of independent sigmoids, which is not a likelihood.
+    "auto" is categorical cross-entropy for softmax, binary cross-entropy for sigmoids.
     """
     import tensorflow as tf
 
@@ -61,13 +55,10 @@ def check_loss(name: str, *, activation: str) -> None:
 def class_weights(
     setting: str | dict[str, float], targets: np.ndarray, *, classes: tuple[str, ...], task: str
 ) -> np.ndarray:
-    """The factor of each class in the loss, float32 (classes,).
+    """The factor of each class in the loss, float32 (classes,); ConfigError if `setting` is of no known form.
 
     "balanced" is images / (classes · images of the class) for one label per image, and negatives /
     positives for several. Computed on training images only.
-
-    Raises:
-        ConfigError: Neither none, balanced nor a factor for each class.
     """
     if setting == "none":
         return np.ones(len(classes), np.float32)

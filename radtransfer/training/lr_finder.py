@@ -25,8 +25,7 @@ from radtransfer.training.prepare import RunInputs, prepare
 if TYPE_CHECKING:  # it imports TensorFlow
     from radtransfer.training.context import TrainingContext
 
-FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))
-"""What a search writes."""
+FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))  # what a search writes
 
 STEEPEST = "the middle of the decade over which a line fitted to the loss falls most steeply"
 UPPER = "a tenth of the middle of the decade with the lowest mean loss"
@@ -35,60 +34,32 @@ CAVEAT = (
     "before have changed. Pretrained weights may suffer below it; compare a third of it and three times it in a study."
 )
 
-SURE = 4.0
-"""Standard errors that the steepest slope must lie below 0: in noise alone one of the decades is often at 2."""
+SURE = 4.0  # standard errors that the steepest slope must lie below 0: in noise alone one of the decades is often at 2
 
-FEWEST = 10
-"""Steps in a decade, below which a slope means little."""
+FEWEST = 10  # steps in a decade, below which a slope means little
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What the losses suggest.
+    """What the losses suggest."""
 
-    Attributes:
-        steepest: The rate in the middle of the decade over which the loss falls most steeply; None if it falls nowhere
-            by more than its noise.
-        slope: Change of the loss in a decade, where it falls most steeply.
-        certainty: How many of its standard errors that is below 0.
-        lowest: The rate in the middle of the decade with the lowest mean loss; above it training gets worse.
-        upper: A tenth of that, which leaves room for it: the other suggestion in use.
-        early: Whether `steepest` lies below a tenth of `upper`: the loss fell at once because it began high, as that of
-            a random head does, which says little about rates.
-        rate: The learning rate to begin with: `steepest`, or `upper` where it fell early.
-        slopes: Of the decade around each step; NaN near the ends.
-    """
-
+    # The rate to begin with: `steepest`, or `upper` where the loss fell early; and where it comes from.
+    rate: float | None
+    rule: str
+    # In the middle of the decade over which the loss falls most steeply; None if it falls nowhere by more than noise.
     steepest: float | None
-    slope: float
-    certainty: float
-    lowest: float
-    slopes: np.ndarray
-
-    @property
-    def upper(self) -> float:
-        return self.lowest / 10
-
-    @property
-    def early(self) -> bool:
-        return self.steepest is not None and self.steepest < self.upper / 10
-
-    @property
-    def rate(self) -> float | None:
-        return self.upper if self.early else self.steepest
-
-    @property
-    def rule(self) -> str:
-        """Where `rate` comes from."""
-        return UPPER if self.early else STEEPEST
+    slope: float  # change of the loss in a decade, where it falls most steeply
+    certainty: float  # how many of its standard errors that is below 0
+    lowest: float  # in the middle of the decade with the lowest mean loss; above it training gets worse
+    upper: float  # a tenth of that, which leaves room for it: the other suggestion in use
+    # Whether `steepest` lies below a tenth of `upper`: the loss fell at once because it began high, as that of a random
+    # head does, which says little about rates.
+    early: bool
+    slopes: np.ndarray  # of the decade around each step; NaN near the ends
 
 
 def checked_width(low: float, high: float, steps: int) -> int:
-    """`decade`, of rates and steps that say something.
-
-    Raises:
-        ConfigError: They do not.
-    """
+    """`decade`, of rates and steps that say something, or ConfigError."""
     if not low > 0 or not 10 * low <= high:
         raise ConfigError(f"Expected rates above 0, --to at least ten times --from. Received: {low:g} to {high:g}.")
     width = decade(low, high, steps)
@@ -109,7 +80,7 @@ def decade(low: float, high: float, steps: int) -> int:
 
 
 def diverged(losses: Sequence[float], width: int) -> bool:
-    """Whether the loss has left: it is no number, or its mean over a quarter of a decade is beyond twice the lowest."""
+    """Whether the loss is NaN or infinite, or its mean over a quarter of a decade is beyond twice the lowest."""
     if not math.isfinite(losses[-1]):
         return True
     few = max(width // 4, 3)
@@ -122,41 +93,40 @@ def diverged(losses: Sequence[float], width: int) -> bool:
 def suggest(rates: np.ndarray, losses: np.ndarray, *, width: int) -> Suggestion:
     """Apply `STEEPEST`, and `UPPER` where the loss only began high.
 
-    Args:
-        rates: Of each step, equally spaced in their logarithms.
-        losses: Of each step, finite; at least `width`.
-        width: Steps in a decade, odd.
+    `rates` (equally spaced in their logarithms) and finite `losses` are of each step; `width`, odd, is the steps of a
+    decade.
     """
     x = np.log10(rates[:width]) - np.log10(rates[:width]).mean()
     windows = np.lib.stride_tricks.sliding_window_view(losses, width)
     slopes = windows @ x / (x @ x)
     rest = windows - windows.mean(axis=1, keepdims=True) - slopes[:, None] * x
     errors = np.sqrt((rest**2).sum(axis=1) / (width - 2) / (x @ x))
-    steepest, half = int(slopes.argmin()), width // 2
-    certainty = -slopes[steepest] / max(errors[steepest], np.finfo(float).tiny)
+    place, half = int(slopes.argmin()), width // 2
+    certainty = -slopes[place] / max(errors[place], np.finfo(float).tiny)
+    steepest = float(rates[place + half]) if certainty > SURE else None
+    lowest = float(rates[int(windows.mean(axis=1).argmin()) + half])
+    upper = lowest / 10
+    early = steepest is not None and steepest < upper / 10
     return Suggestion(
-        steepest=float(rates[steepest + half]) if certainty > SURE else None,
-        slope=float(slopes[steepest]),
+        rate=upper if early else steepest,
+        rule=UPPER if early else STEEPEST,
+        steepest=steepest,
+        slope=float(slopes[place]),
         certainty=float(certainty),
-        lowest=float(rates[int(windows.mean(axis=1).argmin()) + half]),
+        lowest=lowest,
+        upper=upper,
+        early=early,
         slopes=np.concatenate([np.full(half, np.nan), slopes, np.full(half, np.nan)]),
     )
 
 
 @dataclass(frozen=True)
 class RateSearch:
-    """What a search found.
-
-    Attributes:
-        rates: Of each step.
-        losses: Mean training loss of each step's images, dropout and augmentation included.
-        diverged: Whether the loss left before the last rate; the steps end there.
-        suggestion: What follows.
-    """
+    """What a search found."""
 
     rates: np.ndarray
-    losses: np.ndarray
-    diverged: bool
+    losses: np.ndarray  # mean training loss of each step's images, dropout and augmentation included
+    diverged: bool  # whether the loss left before the last rate; the steps end there
     suggestion: Suggestion
 
     def to_dict(self) -> dict[str, Any]:
@@ -188,22 +158,13 @@ def find_rate(
     progress: Progress | None = None,
     inputs: RunInputs | None = None,
 ) -> RateSearch:
-    """Train on the first fold's training images, from the start that the settings give, and leave no run behind.
+    """Train on the first fold's training images, from the initialization that the settings give; leave no run behind.
 
-    Args:
-        config: Of the run; its learning rate, schedule and epochs do not matter.
-        low: First learning rate.
-        high: Last one.
-        steps: In between, if the loss does not leave before.
-        out: Gets `rates.csv`, `rates.json` and the figure; unreadable images are listed there as well.
-        overwrite: Whether an earlier search in `out` may be replaced.
-        progress: Hears what happens.
-        inputs: From `read_inputs` of these settings, if it was called already.
+    The learning rate, schedule and epochs of `config` do not matter; `out` gets the list of unreadable images.
 
     Raises:
         ConfigError: The rates cannot be used; or as `finetune` before training, like all others.
-        RunError: `out` is a run or a file, no folder can be made there, or it holds a search already.
-        TrainingError: The loss leaves within the first decade.
+        TrainingError: The loss diverges within the first decade.
     """
     # They import TensorFlow, which refusing a range of rates does without.
     from radtransfer.training.loop import memory_errors
@@ -232,11 +193,7 @@ def find_rate(
 
 
 def write_search(search: RateSearch, out: Path) -> list[Path]:
-    """Write `FILES`, all or none.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
+    """Write `FILES`, all or none."""
     slopes = ("" if math.isnan(slope) else slope for slope in search.suggestion.slopes.tolist())
     rows = zip(range(1, len(search.rates) + 1), search.rates.tolist(), search.losses.tolist(), slopes, strict=True)
     table, values, *pictures = FILES
@@ -253,7 +210,6 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
 def _losses_by_rate(
     context: "TrainingContext", rates: np.ndarray, width: int, progress: Progress
 ) -> tuple[list[float], bool]:
-    """The loss of each step, and whether it left."""
     fold, learner, losses = context.folds[0], context.learner, []
     context.start(fold)
     context.reset(learner, fold)

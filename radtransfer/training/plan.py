@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,17 @@ def plan_lines(context: TrainingContext, out: Path | None) -> dict[str, str]:
 
 
 def run_record(context: TrainingContext) -> dict[str, Any]:
-    """What `run.json` says of how a run was made.
-
-    Raises:
-        DataError: An image cannot be read any more.
-    """
+    """What `run.json` says of how a run was made."""
     config, device, table, pretrained = context.config, context.device, context.table, context.pretrained
+    # Of the rows: path, label, patient and split of each image in each fold.
+    lines = ["\t".join(row) for row in zip(table.paths, table.labels, table.groups, strict=True)]
+    lines += [",".join(fold.split) for fold in context.folds]
+    # Of the files of the images that take part, in the order of `folds.csv`.
+    rows = dict.fromkeys(row for fold in context.folds for row in np.flatnonzero(fold.split != "").tolist())
+    try:
+        images_sha256 = images_digest((table.files[row] for row in rows), workers=device.workers)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read any more: {error.strerror}. Restore it.") from None
     return {
         "versions": versions(),
         "seed": config.seed,
@@ -98,8 +104,8 @@ def run_record(context: TrainingContext) -> dict[str, Any]:
         "positive_from": context.scoring.positive_from,
         "positive_class": context.scoring.positive_class,
         "data": {"source": config.data.source, "images": len(table)},
-        "table_sha256": _table_sha256(context),
-        "images_sha256": _images_sha256(context),
+        "table_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "images_sha256": images_sha256,
         "batch_norm": {"reestimated_before_step": context.settled_after},
         "notes": list(table.notes),
     }
@@ -124,22 +130,6 @@ def plan_text(plan: TransferPlan, *, head: keras.Model | None = None) -> str:
     return "\n".join(lines)
 
 
-def _table_sha256(context: TrainingContext) -> str:
-    """Fingerprint of the rows: path, label, patient and split of each image in each fold."""
-    rows = zip(context.table.paths, context.table.labels, context.table.groups, strict=True)
-    lines = ["\t".join(row) for row in rows] + [",".join(fold.split) for fold in context.folds]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _images_sha256(context: TrainingContext) -> str:
-    """Fingerprint of the files of the images that take part, in the order of `folds.csv`."""
-    rows = dict.fromkeys(row for fold in context.folds for row in np.flatnonzero(fold.split != "").tolist())
-    try:
-        return images_digest((context.table.files[row] for row in rows), workers=context.device.workers)
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read any more: {error.strerror}. Restore it.") from None
-
-
 def _data_line(context: TrainingContext) -> str:
     table = context.table
     counts = np.nansum(table.targets == 1, axis=0).astype(int)
@@ -153,7 +143,6 @@ def _data_line(context: TrainingContext) -> str:
 
 
 def _images_line(context: TrainingContext) -> str:
-    """How large the images are, and what becomes of them."""
     config, facts = context.config, context.batches.source.facts
     sizes = sorted({(fact.width, fact.height) for fact in facts}, key=math.prod)
     largest = f" to {sizes[-1][0]}×{sizes[-1][1]}" if len(sizes) > 1 else ""
@@ -211,17 +200,11 @@ class PlannedNetwork:
 def plan_network(
     config: Config, *, classes: int | None = None, notify: Callable[[str], None] = lambda _: None
 ) -> PlannedNetwork:
-    """Build the network, lay the plan out, load the weights and set every tensor.
+    """Build the network, plan it, load the weights and set every tensor.
 
-    Args:
-        config: Of which the sections `model` and `transfer`, and the seed, count.
-        classes: With a number, the network has its preprocessing and a softmax head of that many classes; without,
-            it is the backbone alone, pooled, for images that are already preprocessed.
-        notify: Hears what is worth a note.
-
-    Raises:
-        ConfigError: The plan contradicts itself or does not fit the network.
-        WeightsError: The weights cannot be used.
+    With `classes`, the network has its preprocessing and a softmax head of that many classes; without, it is the
+    backbone alone, pooled, for images that are already preprocessed. ConfigError: The plan contradicts itself or does
+    not fit the network. WeightsError: The weights cannot be used.
     """
     settings, backbone = config.model, BACKBONES[config.model.backbone]
     spec = transfer_spec(config.transfer, backbone, weights=settings.weights != "random")
@@ -247,12 +230,7 @@ def plan_network(
 
 
 def save_planned(network: PlannedNetwork, path: Path) -> None:
-    """The model as plain Keras, whole or not at all.
-
-    Raises:
-        ConfigError: `path` exists, or does not end in .keras.
-        DiskError, RunError: It cannot be written.
-    """
+    """The model as plain Keras, whole or not at all; ConfigError if `path` exists, or does not end in .keras."""
     if path.suffix != ".keras" or path.exists():
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {path}.")
     with writing(path):
@@ -262,12 +240,7 @@ def save_planned(network: PlannedNetwork, path: Path) -> None:
 
 
 def save_filters(network: PlannedNetwork, path: Path) -> None:
-    """The first convolution's filters and the weights' histograms by stage, beside the pretrained ones.
-
-    Raises:
-        ConfigError: `path` has no suffix of a figure.
-        DiskError, RunError: It cannot be written.
-    """
+    """The first convolution's filters and the weights' histograms by stage, beside the pretrained ones."""
     found = [kernel for kernel in convolution_kernels(network.model) if kernel[0] in network.plan.layers]
     source = network.pretrained.layers if network.pretrained else {}
     if not found:
@@ -285,7 +258,6 @@ def save_filters(network: PlannedNetwork, path: Path) -> None:
 
 
 def _by_stage(kernels: Sequence[tuple[str, np.ndarray]], plan: TransferPlan) -> dict[str, np.ndarray]:
-    """All values of each stage's kernels."""
     stages = {layer: group.stage for group in plan.groups for layer in group.layers}
     values: dict[str, list[np.ndarray]] = {}
     for layer, kernel in kernels:
@@ -295,38 +267,23 @@ def _by_stage(kernels: Sequence[tuple[str, np.ndarray]], plan: TransferPlan) -> 
 
 @dataclass(frozen=True)
 class Estimate:
-    """About what a run will cost on this machine; early stopping makes it shorter.
-
-    Attributes:
-        images: Readable images.
-        folds: To train.
-        steps_per_epoch: Training steps of the first fold.
-        first_step_seconds: The first step, tracing included; paid once.
-        step_seconds: Every further step, its images decoded meanwhile.
-        epoch_seconds: An epoch with its validation.
-        total_hours: All folds, epochs and tests.
-        peak_memory_mb: Of this process so far, in megabytes; None where the system does not tell.
-    """
+    """About what a run will cost on this machine; early stopping makes it shorter."""
 
     images: int
     folds: int
     steps_per_epoch: int
-    first_step_seconds: float
-    step_seconds: float
+    first_step_seconds: float  # the first step, tracing included; paid once
+    step_seconds: float  # every further step, its images decoded meanwhile
     epoch_seconds: float
     total_hours: float
-    peak_memory_mb: float | None
+    peak_memory_mb: float | None  # of this process so far, in megabytes; None where the system does not tell
 
 
 @keras_defaults()
 def dry_run(
     config: Config, *, name: str | None = None, progress: Progress | None = None, inputs: RunInputs | None = None
 ) -> Estimate:
-    """Everything `finetune` does up to its first steps, without a run folder; `inputs` as there.
-
-    Raises:
-        RadtransferError: Whatever `finetune` would raise before training.
-    """
+    """Everything `finetune` does up to its first steps, without a run folder; it raises the same errors."""
     progress = progress or Progress()
     if config.system.distribute != "none":
         progress.note("the estimate is of one device that does the work of all")
@@ -351,6 +308,12 @@ def dry_run(
         epochs.append(data.steps * step + checked * validation)
     tests = _batches(len(context.rows(fold, "test")), size) * validation
     training = (sum(epochs) * config.training.epochs + tests) * len(context.folds)
+    peak = None
+    with suppress(ImportError):  # Windows
+        import resource
+
+        unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
+        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
     return Estimate(
         images=len(context.table),
         folds=len(context.folds),
@@ -359,7 +322,7 @@ def dry_run(
         step_seconds=round(step, 4),
         epoch_seconds=round(epochs[-1], 1),
         total_hours=round((once + training) / 3600, 5),
-        peak_memory_mb=_peak_memory(),
+        peak_memory_mb=peak,
     )
 
 
@@ -393,12 +356,3 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def _peak_memory() -> float | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)

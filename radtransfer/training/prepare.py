@@ -3,7 +3,7 @@
 What needs no network comes first, in `read_inputs`, and imports no TensorFlow: a mistake is told at once.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.config.recipes import head_phase
-from radtransfer.config.schema import Config, ModelSettings, TrainingSettings
+from radtransfer.config.schema import Config, ModelSettings
 from radtransfer.data.image_check import check_images
 from radtransfer.data.labels import positive_class
 from radtransfer.data.readers import read_table
@@ -33,11 +33,8 @@ from radtransfer.transfer.spec import TransferSpec
 if TYPE_CHECKING:
     import keras
 
-    from radtransfer.models.classifier import Classifier
     from radtransfer.training.context import ModelCache, TrainingContext
     from radtransfer.training.distributed import Coordinator
-    from radtransfer.training.step import Learner
-    from radtransfer.transfer.plan import TransferPlan
 
 
 _NOTHING_FROZEN = (
@@ -50,15 +47,7 @@ _NOTHING_FROZEN = (
 class RunInputs:
     """What a run is given, resolved, read and checked as far as that needs no network.
 
-    Attributes:
-        backbone: The network's spec.
-        spec: Of the transfer plan.
-        weights: Where they are; None for random ones.
-        preprocessing: The resolved mode.
-        table: Every image, none of them looked into.
-        scoring: Which questions the outputs answer.
-        folds: Who trains, validates and tests where.
-        activation: Of the head.
+    `weights` are None for random ones; no image of `table` has been looked into.
     """
 
     backbone: Backbone
@@ -72,13 +61,7 @@ class RunInputs:
 
 
 def read_inputs(config: Config, progress: Progress) -> RunInputs:
-    """Look up every name, find the weights, read the table and draw the folds.
-
-    Raises:
-        ConfigError: A setting names what does not exist, or does not fit the others.
-        WeightsError: The weights are not found, or known to be of a different architecture.
-        DataError: The images, labels or splits cannot be used.
-    """
+    """Look up every name, find the weights, read the table and draw the folds."""
     backbone, spec = check_names(config)
     if config.system.cache_features is True and not spec.freezes:
         raise ConfigError(_NOTHING_FROZEN)
@@ -90,7 +73,11 @@ def read_inputs(config: Config, progress: Progress) -> RunInputs:
     grade = table.positive_from if asked is None else asked
     scoring = Scoring(table.task, table.classes, grade, positive_class=positive_class(table, config.data))
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
-    activation = _activation(config.model.head, table.task)
+    activation = config.model.head
+    if table.task == "multilabel" and activation == "softmax":
+        raise ConfigError("--head softmax needs one label per image; this table has several. Use sigmoid or auto.")
+    if activation == "auto":
+        activation = "sigmoid" if table.task == "multilabel" else "softmax"
     check_loss(config.training.loss, activation=activation)
     return RunInputs(backbone, spec, weights, preprocessing, table, scoring, folds, activation)
 
@@ -104,20 +91,9 @@ def prepare(
     models: "ModelCache | None" = None,
     coordinator: "Coordinator | None" = None,
 ) -> "TrainingContext":
-    """Read and check everything, cheapest first; images are decoded last.
+    """Read and check everything, cheapest first; images are decoded last, and unreadable ones listed in `report_file`.
 
-    Args:
-        config: The settings.
-        report_file: Where unreadable images are listed; None for nowhere.
-        progress: Hears what is found.
-        inputs: From `read_inputs` of these settings, if it was called already.
-        models: Of earlier runs in this process, if a network is to be taken over.
-        coordinator: Of those that train, if they are several.
-
-    Raises:
-        ConfigError: A setting names what does not exist, or does not fit the others.
-        WeightsError: The weights cannot be used.
-        DataError: The images, labels or splits cannot be used.
+    ConfigError, WeightsError and DataError say what cannot be used.
     """
     inputs = inputs or read_inputs(config, progress)
     # The modules that need TensorFlow.
@@ -146,7 +122,11 @@ def prepare(
     cache_features = config.system.cache_features
     if cache_features == "auto":
         cache_features = training.augmentation == "none" and not coordinator.distributed
-    learner, head_learner = _learners(trained, classifier, plan, training, jit=device.jit, from_features=cache_features)
+    options = {"jit": device.jit, "from_features": cache_features}
+    head_learner = None
+    if plan.head_first:
+        head_learner = trained.learner(classifier, head_phase(training), frozen=plan.layers, **options)
+    learner = trained.learner(classifier, training, frozen=plan.frozen, **options)
     cached = [item for item in (head_learner, learner) if item is not None and item.from_features]
     if config.system.cache_features is True and not cached:
         raise ConfigError(_NOTHING_FROZEN)
@@ -170,7 +150,12 @@ def prepare(
         *near_identical_notes(table, splits, checked.near_identical),
         *source_leaks(config.model.weights, table, folds),
     )
-    undefined = _undefined_auc(table, folds, inputs.scoring) if training.monitor == "auc" else ()
+    undefined = []
+    for fold in folds if training.monitor == "auc" else ():
+        targets = table.targets[fold.split == "val"]
+        if exact_auc(targets, np.nan_to_num(targets), inputs.scoring) is None:
+            what = "the AUC of its validation images is undefined; their loss picks the best epoch"
+            undefined.append(f"fold {fold.number}: {what}")
     for note in (*notes, *undefined, *plan.notes()):
         (progress.warning if note.startswith(LEAK) else progress.note)(note)
     return TrainingContext(
@@ -205,11 +190,7 @@ def prepare(
 def find_weights_and_scale(
     model: ModelSettings, backbone: Backbone, notify: Callable[[str], None]
 ) -> tuple[WeightSource | None, str]:
-    """Where the weights are (None for random ones) and the input scale, with a word where it may surprise.
-
-    Raises:
-        WeightsError: The weights are not found, or known to be of a different architecture.
-    """
+    """Where the weights are (None for random ones) and the input scale, with a word where it may surprise."""
     if model.weights == "random" and backbone.pretrained:
         notify(
             f"{backbone.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones"
@@ -234,10 +215,7 @@ def load_weights(
 ) -> PretrainedWeights | None:
     """The weights, for the network at full width: a narrow one takes from them what it can.
 
-    `model` is the network, if it stands already; used where it has full width.
-
-    Raises:
-        WeightsError: They cannot be used.
+    `model` is the network, if there is one already; used where it has full width. WeightsError: They cannot be used.
     """
     if source is None:
         return None
@@ -248,37 +226,3 @@ def load_weights(
     return load_pretrained(
         source, backbone=backbone.name, model=model, notify=notify, ignore_lambda=settings.ignore_lambda
     )
-
-
-def _undefined_auc(table: ImageTable, folds: Sequence[Fold], scoring: Scoring) -> Iterator[str]:
-    """Says where the monitored AUC does not exist."""
-    for fold in folds:
-        targets = table.targets[fold.split == "val"]
-        if exact_auc(targets, np.nan_to_num(targets), scoring) is None:
-            yield f"fold {fold.number}: the AUC of its validation images is undefined; their loss picks the best epoch"
-
-
-def _activation(head: str, task: str) -> str:
-    if task == "multilabel" and head == "softmax":
-        raise ConfigError("--head softmax needs one label per image; this table has several. Use sigmoid or auto.")
-    if head == "auto":
-        return "sigmoid" if task == "multilabel" else "softmax"
-    return head
-
-
-def _learners(
-    models: "ModelCache",
-    classifier: "Classifier",
-    plan: "TransferPlan",
-    training: TrainingSettings,
-    *,
-    jit: bool,
-    from_features: bool,
-) -> "tuple[Learner, Learner | None]":
-    """The one that trains what the plan trains; and before it the one of the head alone, if the plan has one."""
-    head = None
-    if plan.head_first:
-        head = models.learner(
-            classifier, head_phase(training), jit=jit, frozen=plan.layers, from_features=from_features
-        )
-    return models.learner(classifier, training, jit=jit, frozen=plan.frozen, from_features=from_features), head

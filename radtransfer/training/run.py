@@ -1,7 +1,4 @@
-"""What a fold leaves behind: an exported model, its predictions and its metrics; and their summary.
-
-Fine-tune a network on medical images: the main job, read like the method section of a paper.
-"""
+"""Fine-tune a network on medical images: the main job, and what each fold and the run leave behind."""
 
 import os
 import shlex
@@ -244,7 +241,13 @@ def finetune(
             return Result(out, finished) if finished else _train(prepared(None)[0], None, out, progress)
     with open_run(out, settings, resume=resume, overwrite=overwrite) as run, _interrupts(run, settings, progress):
         with coordinator.watch():
-            finished = coordinator.broadcast(_finished_metrics(run) if run.finished else None)
+            finished = None
+            if run.finished:
+                with reading(run.path):
+                    # Those of earlier versions do not say which class is positive.
+                    positive = {"positive_class": recorded_scoring(run.record).positive_class}
+                    finished = positive | read_record(run.path / "metrics.json")
+            finished = coordinator.broadcast(finished)
             if finished:
                 progress.note(f"{out} is finished; nothing is left to do")
                 return Result(out, finished)
@@ -252,17 +255,18 @@ def finetune(
         _check_unchanged(run, record)
         run.begin(settings)
         with _status_kept(run, progress), coordinator.watch(), tracked(config, out, progress) as progress:
-            _record_start(run, record, context)
+            rows = list(fold_rows(context.table, context.folds))
+            write_rows(run.path / "folds.csv", FOLD_COLUMNS, rows)
+            if "versions" in run.record:  # a resumed run adds what it goes on with
+                again = {"at": now(), "versions": record["versions"], "device": record["device"]}
+                run.update(resumed=[*run.record.get("resumed", []), again])
+            else:
+                run.update(**record, fold_rows=len(rows))
             return _train(context, run, out, progress)
 
 
 def _train(context: TrainingContext, run: Run | None, out: Path, progress: Progress) -> Result:
-    """Train every fold and summarize; failed folds are named, and decide the exit code. Without `run` nothing is kept.
-
-    Raises:
-        TrainingError: Every fold failed.
-        FoldsFailedError: Some folds failed.
-    """
+    """Train every fold and summarize, without `run` keep nothing; failed folds are named, and decide the exit code."""
     progress.plan(plan_lines(context, None if run is None else out))
     context = context.with_cached_images(progress)
     results, failures = [], {}
@@ -297,19 +301,17 @@ def train_fold(context: TrainingContext, fold: Fold, run: Run | None, progress: 
         state = _fit_fold(context, fold, run, folder, progress)
         if run is None:
             return None
-        _record_seconds(run, fold, state.seconds)
+        # What training and validation took, over every resumption.
+        per_fold = run.record.get("timings", {}).get("seconds_per_fold", {})
+        per_fold = per_fold | {str(fold.number): round(state.seconds, 1)}
+        run.update(timings={"seconds": round(sum(per_fold.values()), 1), "seconds_per_fold": per_fold})
         result = write_fold_result(context, fold, state, folder)
     progress.fold(fold.number, context.fold_count, result.metrics)
     return result
 
 
 def _fit_fold(context: TrainingContext, fold: Fold, run: Run | None, folder: Path, progress: Progress) -> FitState:
-    """Train `fold`; the network then has the weights of its best epoch.
-
-    Raises:
-        TrainingError: The loss is NaN or infinite.
-        RunError: A checkpoint is damaged, or of a different network.
-    """
+    """Train `fold`; the network then has the weights of its best epoch."""
 
     def fitted(learner: Learner, settings: TrainingSettings, folder: Path) -> FitState:
         context.reset(learner, fold)
@@ -338,35 +340,8 @@ def _fit_fold(context: TrainingContext, fold: Fold, run: Run | None, folder: Pat
     return fitted(context.learner, settings, folder)
 
 
-def _finished_metrics(run: Run) -> dict[str, Any]:
-    with reading(run.path):
-        # Those of earlier versions do not say which class is positive.
-        return {"positive_class": recorded_scoring(run.record).positive_class} | read_record(run.path / "metrics.json")
-
-
-def _record_start(run: Run, record: dict[str, Any], context: TrainingContext) -> None:
-    """What `run.json` says of the making; a resumed run keeps it and adds what it goes on with."""
-    rows = list(fold_rows(context.table, context.folds))
-    write_rows(run.path / "folds.csv", FOLD_COLUMNS, rows)
-    if "versions" in run.record:
-        again = {"at": now(), "versions": record["versions"], "device": record["device"]}
-        run.update(resumed=[*run.record.get("resumed", []), again])
-    else:
-        run.update(**record, fold_rows=len(rows))
-
-
-def _record_seconds(run: Run, fold: Fold, seconds: float) -> None:
-    """Keep what training and validation of a fold took in `run.json`, over every resumption."""
-    per_fold = run.record.get("timings", {}).get("seconds_per_fold", {}) | {str(fold.number): round(seconds, 1)}
-    run.update(timings={"seconds": round(sum(per_fold.values()), 1), "seconds_per_fold": per_fold})
-
-
 def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
-    """What decides the numbers must be as it was when the run was started.
-
-    Raises:
-        RunError: The data, the weights' file or the arithmetic are other ones now.
-    """
+    """What decides the numbers must be as it was when the run was started."""
     # Runs of earlier versions recorded less.
     before = {name: run.record[name] for name in DECISIVE if name in run.record}
     if onednn_decided_by() == "radtransfer":
@@ -374,18 +349,15 @@ def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
     after = {name: record[name] for name in before}
     changed = [] if "versions" not in run.record else list(differences(before, after))
     if changed:
-        what = "; ".join(f"{name} was {old}, is {new}{_restored_by(name, old)}" for name, old, new in changed)
+        advice = {"images_sha256": lambda _: " (image files have other contents)"}
+        advice["onednn"] = lambda old: f" (set {ONEDNN}={1 if old else 0} before radtransfer starts)"
+        what = "; ".join(
+            f"{name} was {old}, is {new}{advice.get(name, lambda _: '')(old)}" for name, old, new in changed
+        )
         raise RunError(
             f"--resume: this is not what {run.path} was started with: {what}. Restore it (arithmetic: with --precision "
             "and --jit), or start a new run with another --out."
         )
-
-
-def _restored_by(name: str, old: Any) -> str:
-    """What is worth saying of a value that was `old`."""
-    if name == "images_sha256":
-        return " (image files have other contents)"
-    return f" (set {ONEDNN}={1 if old else 0} before radtransfer starts)" if name == "onednn" else ""
 
 
 @contextmanager
@@ -432,12 +404,7 @@ def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
 
 
 def _again(run: Run) -> str:
-    """The command that goes on with the run."""
     if run.record.get("replicas", {}).get("workers", 1) > 1:
         return "the same command for every worker, with --resume"
-    return f"radtransfer finetune {_quoted(run.path / 'config.yaml')} --out {_quoted(run.path)} --resume"
-
-
-def _quoted(path: Path) -> str:
-    """`path` as the shell takes it."""
-    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+    join_words = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return join_words(["radtransfer", "finetune", str(run.path / "config.yaml"), "--out", str(run.path), "--resume"])

@@ -1,13 +1,11 @@
-"""Moving statistics of batch norm: measured anew after brief training, or taken over from another network.
+"""One step: a network with its optimizer and its traced functions; and the moving statistics of batch norm.
+
+Tracing a large network costs longer than many of its steps, so one learner serves all folds of a run, reset for each,
+and those of the next run that needs the same (see `context.ModelCache`).
 
 After s steps at momentum m, a share m^s of the initial moving mean and variance is still there: at Keras' 0.99 and
 85 steps 43 %, which made a network of AUC 0.988 look like one of 0.655. Until 5/(1 − m) steps, when less than 1 % is
 left, the statistics are therefore measured over training images before they are used.
-
-One step: a network with its optimizer and its traced functions; re-set, not rebuilt, for every fold.
-
-Tracing a large network costs longer than many of its steps, so one learner serves all folds of a run, and those of
-the next one that needs the same (see `context.ModelCache`).
 """
 
 import math
@@ -32,13 +30,7 @@ Inputs = tf.Tensor | list[tf.Tensor]
 class Evaluator:
     """Predicts with a network, a batch of one fixed shape at a time; traced once.
 
-    Args:
-        classifier: The network.
-        loss: Key of `losses.make_loss`.
-        batch_size: Images per batch, always.
-        jit: Compile with XLA.
-        cut: Where freezing ends, if anything is frozen.
-        from_features: Whether a batch holds what the trunk of `cut` makes of images, and not images.
+    `cut` says where freezing ends; with `from_features` a batch holds what its trunk makes of images, and not images.
     """
 
     def __init__(
@@ -62,7 +54,6 @@ class Evaluator:
         self.evaluate = tf.function(self._evaluate, input_signature=[self._inputs, self._targets], jit_compile=jit)
 
     def _logits(self, inputs: Inputs, *, training: bool) -> tf.Tensor:
-        """float32 (batch, classes)."""
         if self.cut is None:
             return tf.cast(self.classifier.logits(inputs, training=training), tf.float32)
         features = inputs if self.from_features else self.cut.features(inputs)
@@ -77,16 +68,8 @@ class Evaluator:
 class Learner(Evaluator):
     """Trains a network as well: with its optimizer, the layers that are frozen, and the weight of each class.
 
-    Args:
-        classifier: The network.
-        settings: Optimizer, loss, and whether weights are averaged.
-        batch_size: Images per batch, always.
-        jit: Compile with XLA.
-        frozen: Names of layers that do not train; their batch norm runs in inference mode.
-        from_features: Whether a batch holds what the frozen trunk makes of images, if there is one, and not images.
-
-    Attributes:
-        averages: Moving averages of the weights that train, in their order; empty where the settings ask for none.
+    Batch norm of `frozen` layers runs in inference mode. With `from_features` a batch holds what the frozen trunk makes
+    of images, if there is one. `averages` are moving averages of the weights that train; empty without `ema_momentum`.
     """
 
     def __init__(
@@ -115,7 +98,9 @@ class Learner(Evaluator):
         # Without this the optimizer makes its variables in the first step, which is then traced twice.
         self.optimizer.build(classifier.model.trainable_variables)
         self.averages = weight_averages(self.optimizer)
-        self._fresh_optimizer = [_compact(np.array(variable)) for variable in self.optimizer.variables]
+        # Of all zeros, as an optimizer's slots begin, only one is stored.
+        fresh = [np.array(variable) for variable in self.optimizer.variables]
+        self._fresh_optimizer = [x if x.any() else np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in fresh]
         self._class_weights = tf.Variable(tf.ones([self._targets.shape[-1]]), trainable=False)
         weights = tf.TensorSpec((batch_size,), tf.float32)
         self.train = tf.function(self._train, input_signature=[self._inputs, self._targets, weights], jit_compile=jit)
@@ -134,11 +119,9 @@ class Learner(Evaluator):
         self.set_seeds([np.array([seed, place << 32]) for place in places])
 
     def seeds(self) -> list[np.ndarray]:
-        """Where the generators of the random layers stand."""
         return [np.array(state) for state in seed_states(self.classifier.model)]
 
     def set_seeds(self, seeds: list[np.ndarray]) -> None:
-        """Let them go on from `seeds`."""
         for state, seed in zip(seed_states(self.classifier.model), seeds, strict=True):
             state.assign(seed)
 
@@ -147,11 +130,7 @@ class Learner(Evaluator):
         return (np.array(variable) for variable in self._variables())
 
     def restore(self, state: list[np.ndarray]) -> None:
-        """Set what `state` gave, or nothing.
-
-        Raises:
-            RunError: It is of another network, optimizer or precision.
-        """
+        """Set what `state` gave; RunError, and nothing is set, if it is of another network, optimizer or precision."""
         variables = self._variables()
         if [array.shape for array in state] != [tuple(variable.shape) for variable in variables]:
             raise RunError(
@@ -207,13 +186,7 @@ class Learner(Evaluator):
         return total, tape.gradient(loss, variables)
 
     def _observe(self, inputs: Inputs) -> None:
-        """Let batch norm see a batch; nothing else changes."""
         self._logits(inputs, training=True)
-
-
-def _compact(array: np.ndarray) -> np.ndarray:
-    """The same values; of all zeros, as an optimizer's slots begin, only one is stored."""
-    return array if array.any() else np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
 def learning_rate(settings: TrainingSettings, *, step: int, steps_per_epoch: int) -> float:
@@ -329,8 +302,7 @@ class FusedRMSprop(keras.optimizers.RMSprop):
         )
 
 
-IMAGES = 512
-"""Training images, at most, that the statistics are measured on."""
+IMAGES = 512  # training images, at most, that the statistics are measured on
 
 
 def settled_after(momentum: float | None) -> int:
@@ -383,16 +355,10 @@ def evaluation_mode(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] |
 
 
 def share_statistics(source: keras.Model, target: keras.Model) -> int:
-    """Set the moving mean and variance of the batch-norm layers of `target` from those of the same name in `source`.
+    """Set moving statistics of `target`'s batch-norm layers from those of the same name in `source`; returns how many.
 
     A comparison then sees what weights changed: fine-tuning on other images changes the statistics at once, whatever
-    the learning rate, and with them which rectified channels are constant.
-
-    Returns:
-        How many layers were set.
-
-    Raises:
-        ConfigError: None has a counterpart of its name and width.
+    the learning rate, and with them which rectified channels are constant. ConfigError: None has a counterpart.
     """
     theirs, count = batch_norms(source), 0
     for name, layer in batch_norms(target).items():

@@ -1,18 +1,9 @@
 """Shows a run in the trackers that were asked for: they follow the files of the run folder and decide nothing.
 
-A figure is shown once it stands in the folder, so that a run which goes on after a kill loses no point of a tracker.
-
-Programs that show how a training goes, by name; whatever they show stands in the run's CSVs as well.
-
-To add one, write a file with a subclass of `Tracker` and give it a line here.
-
-What every tracker does.
-
-TensorBoard: event files in the run folder.
-
-MLflow: a folder inside the run folder, or the server that MLFLOW_TRACKING_URI names.
-
-Weights & Biases: offline in the run folder, unless the user has logged in or says otherwise.
+A figure is shown once it is in the folder, so that a run which goes on after a kill loses no point of a tracker.
+TensorBoard writes event files into the run folder, MLflow a folder there, or to the server that MLFLOW_TRACKING_URI
+names, Weights & Biases offline into the run folder, unless the user has logged in or says otherwise. To add a tracker,
+write a subclass of `Tracker` and give it a line in `TRACKERS`.
 """
 
 import contextlib
@@ -33,6 +24,7 @@ from radtransfer.errors import ConfigError, Table
 from radtransfer.process import Progress
 from radtransfer.runs.folder import read_rows, write_json
 from radtransfer.runs.read import read_record
+from radtransfer.training.address import dotted_values
 
 TRACKERS = Table(
     "tracker",
@@ -55,33 +47,22 @@ def check_trackers(names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run when it starts.
-
-    Attributes:
-        name: What it is called.
-        folder: Where the tracker may write; inside the run folder, and there already.
-        settings: Dotted names and values: numbers, booleans, None and text.
-        plan: Title and text of each aspect, as the terminal shows it before the first step.
-    """
+    """What a tracker is told of a run when it starts."""
 
     name: str
-    folder: Path
-    settings: Mapping[str, Any]
-    plan: Mapping[str, str]
+    folder: Path  # where the tracker may write; inside the run folder, and there already
+    settings: Mapping[str, Any]  # dotted names and values: numbers, booleans, None and text
+    plan: Mapping[str, str]  # title and text of each aspect, as the terminal shows it before the first step
 
 
 class Tracker:
     """Shows one run in one program. Any method may raise: the tracker is then left out, and the training goes on.
 
     To write your own, override the four methods; `start` sets `where`.
-
-    Attributes:
-        package: The module that must be installed.
-        where: How the user looks at it, once it has started.
     """
 
-    package: ClassVar[str]
-    where: str = ""
+    package: ClassVar[str]  # the module that must be installed
+    where: str = ""  # how the user looks at it, once it has started
 
     def start(self, run: TrackedRun, kept: Mapping[str, str]) -> dict[str, str]:
         """Begin, or go on.
@@ -101,7 +82,6 @@ class Tracker:
         raise NotImplementedError
 
     def conclude(self, metrics: Mapping[str, float]) -> None:
-        """Show the figures of the whole run."""
         raise NotImplementedError
 
     def end(self, status: str) -> None:
@@ -132,7 +112,9 @@ class TensorBoard(Tracker):
         self.where = f"tensorboard --logdir {shlex.quote(str(run.folder))}"
         if not kept:
             with self._writer.as_default():
-                hparams.hparams({name: _plain(value) for name, value in run.settings.items()})
+                settings = run.settings.items()
+                plain = (bool, int, float, str)
+                hparams.hparams({name: x if isinstance(x, plain) else str(x) for name, x in settings})
                 tf.summary.text("plan", plan_markdown(run.plan), step=0)
             self._writer.flush()
         return {"folder": run.folder.name}
@@ -148,19 +130,6 @@ class TensorBoard(Tracker):
 
     def end(self, status: str) -> None:
         self._writer.close()
-
-
-def _plain(value: object) -> object:
-    return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-EXPERIMENT = "radtransfer"
-"""Of the runs, where MLFLOW_EXPERIMENT_NAME names no other."""
-
-_LONGEST, _MOST = 500, 100
-"""Characters of a parameter's value and parameters in a call: what every MLflow server takes."""
-
-_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
 class MLflow(Tracker):
@@ -184,7 +153,8 @@ class MLflow(Tracker):
         self._run = kept.get("run_id") or self._new_run(run)
         if kept:
             self._client.update_run(self._run, status="RUNNING")
-        self.where = f"run {self._run} at {uri}" if uri else _local_command(run.folder)
+        local = f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(str(run.folder))}"
+        self.where = f"run {self._run} at {uri}" if uri else local
         return {"run_id": self._run} | ({"uri": uri} if uri else {})
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
@@ -197,40 +167,32 @@ class MLflow(Tracker):
         self.log(metrics, step=0)
 
     def end(self, status: str) -> None:
-        self._client.set_terminated(self._run, status=_STATUS[status])
+        terms = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+        self._client.set_terminated(self._run, status=terms[status])
 
     def _new_run(self, run: TrackedRun) -> str:
         from mlflow.entities import Param
-
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        made = self._client.create_run(self._experiment(name), run_name=run.name)
-        params = [Param(key, str(value)[:_LONGEST]) for key, value in run.settings.items()]
-        for first in range(0, len(params), _MOST):
-            self._client.log_batch(made.info.run_id, params=params[first : first + _MOST])
-        self._client.set_tag(made.info.run_id, "mlflow.note.content", plan_markdown(run.plan))
-        return made.info.run_id
-
-    def _experiment(self, name: str) -> str:
-        """The experiment's id; another process may be making the same one."""
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
+        name, client = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "radtransfer", self._client
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            experiment = found.experiment_id
+        else:
             try:
-                return self._client.create_experiment(name)
-            except MlflowException:
-                found = self._client.get_experiment_by_name(name)
+                experiment = client.create_experiment(name)
+            except MlflowException:  # another process may be making the same one
+                found = client.get_experiment_by_name(name)
                 if found is None:
                     raise
-        return found.experiment_id
-
-
-def _local_command(folder: Path) -> str:
-    return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(str(folder))}"
-
-
-PROJECT = "radtransfer"
-"""Of the runs, where WANDB_PROJECT names no other."""
+                experiment = found.experiment_id
+        made = client.create_run(experiment, run_name=run.name)
+        # Every MLflow server takes values of 500 characters and 100 parameters in a call.
+        params = [Param(key, str(value)[:500]) for key, value in run.settings.items()]
+        for first in range(0, len(params), 100):
+            client.log_batch(made.info.run_id, params=params[first : first + 100])
+        client.set_tag(made.info.run_id, "mlflow.note.content", plan_markdown(run.plan))
+        return made.info.run_id
 
 
 class WeightsAndBiases(Tracker):
@@ -248,7 +210,7 @@ class WeightsAndBiases(Tracker):
 
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT") or PROJECT,
+            project=os.environ.get("WANDB_PROJECT") or "radtransfer",
             name=run.name,
             id=kept.get("id"),
             resume="allow",
@@ -278,10 +240,7 @@ class WeightsAndBiases(Tracker):
         self._run.finish(exit_code=0 if status == "finished" else 1)
 
 
-FOLDER = "trackers"
-"""Of a run folder: what trackers write, and `state.json`, which says how far they have come."""
-
-_NO_TEST_SCORE = ("fold", "repeat", "seed", "best_epoch", "epochs", "val")
+FOLDER = "trackers"  # of a run folder: what trackers write, and `state.json`, which says how far they have come
 
 
 @contextlib.contextmanager
@@ -317,7 +276,8 @@ def points(path: Path) -> Iterator[tuple[str, int, int, dict[str, float]]]:
                 yield str(phase.relative_to(path)), int(row["epoch"]), step, named
         if (folder / "metrics.json").is_file():
             scores = read_record(folder / "metrics.json")
-            of_test = {key: item for key, item in scores.items() if key not in _NO_TEST_SCORE}
+            not_scores = ("fold", "repeat", "seed", "best_epoch", "epochs", "val")
+            of_test = {key: item for key, item in scores.items() if key not in not_scores}
             named = figures(of_test, prefix="test_", suffix=f"/{folder.name}")
             named |= figures(scores.get("val", {}), prefix="best_val_", suffix=f"/{folder.name}")
             yield f"{folder.name}/test", 1, step, named
@@ -374,8 +334,6 @@ class _Tracking(Progress):
         self._for_each(self._follow)
 
     def end(self, status: str) -> None:
-        """The run ended, well or not."""
-
         def end(follower: _Follower) -> None:
             self._follow(follower)
             if (self._path / "metrics.json").is_file():
@@ -389,13 +347,13 @@ class _Tracking(Progress):
         folder.mkdir(parents=True, exist_ok=True)
         before = self._state().get(follower.name, {})
         follower.kept, follower.shown = before.get("kept", {}), before.get("shown", {})
-        settings = dict(_flat({**config_values(self._config), "out": str(self._path)}))
+        values = dotted_values({**config_values(self._config), "out": str(self._path)})
+        settings = {name: ", ".join(map(str, x)) if isinstance(x, list | Mapping) else x for name, x in values}
         run = TrackedRun(self._path.name, folder, settings, dict(plan))
         follower.kept = follower.tracker.start(run, follower.kept)
         self._progress.note(f"{follower.name}: {follower.tracker.where}")
 
     def _follow(self, follower: _Follower) -> None:
-        """Show what is new in the run folder."""
         for series, number, step, metrics in points(self._path):
             if number > follower.shown.get(series, 0):
                 follower.tracker.log(metrics, step=step)
@@ -422,14 +380,3 @@ class _Tracking(Progress):
     def _state(self) -> dict[str, Any]:
         file = self._path / FOLDER / "state.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names; a list is one text."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list | Mapping):
-            yield f"{prefix}{key}", ", ".join(map(str, value))
-        else:
-            yield f"{prefix}{key}", value

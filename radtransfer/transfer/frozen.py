@@ -47,16 +47,10 @@ class FeatureEpoch:
 
 @dataclass(frozen=True)
 class FeatureBatches:
-    """Epochs of features, in the very order in which `pipeline.Batches` gives the images.
+    """Epochs of features, in the very order in which `pipeline.Batches` gives the images."""
 
-    Attributes:
-        features: For each tensor that crosses the cut, float32 (images, …).
-        targets: float32 (images, classes).
-        batch_size: Images per batch, always.
-    """
-
-    features: Sequence[np.ndarray]
-    targets: np.ndarray
+    features: Sequence[np.ndarray]  # for each tensor that crosses the cut, float32 (images, …)
+    targets: np.ndarray  # float32 (images, classes)
     batch_size: int
 
     def shuffled(self, epoch: int, *, rows: np.ndarray, seed: int, fold: int) -> FeatureEpoch:
@@ -64,28 +58,20 @@ class FeatureBatches:
         return self.in_order(rows[epoch_order(len(rows), seed=seed, fold=fold, epoch=epoch)])
 
     def in_order(self, rows: np.ndarray) -> FeatureEpoch:
-        """The images numbered `rows`, as these stand."""
         return FeatureEpoch(self.features, self.targets, rows, self.batch_size)
 
 
 @dataclass(frozen=True)
 class UncachedFeatures:
-    """The same epochs, of features that are computed again in each.
-
-    Attributes:
-        cut: Its trunk gives them.
-        batches: Of all images.
-    """
+    """The same epochs, of features that are computed again in each."""
 
     cut: Cut
     batches: Batches
 
     def shuffled(self, epoch: int, *, rows: np.ndarray, seed: int, fold: int) -> Iterator[Batch]:
-        """As `FeatureBatches.shuffled`."""
         return self._of(self.batches.shuffled(epoch, rows=rows, seed=seed, fold=fold))
 
     def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
-        """As `FeatureBatches.in_order`."""
         return self._of(self.batches.in_order(rows))
 
     def _of(self, epoch: Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]) -> Iterator[Batch]:
@@ -98,23 +84,19 @@ def features_once(
 ) -> FeatureBatches:
     """The features of all images, computed unless the same trunk has seen the same images before.
 
-    Args:
-        cut: Its trunk gives them.
-        batches: Of all images.
-        targets: float32 (images, classes).
-        batch_size: Images per batch.
-        count: Hears how many of how many batches are done.
-
-    Raises:
-        DiskError: They do not fit on the disk, or the folder cannot be made.
+    `targets` are float32 (images, classes). DiskError: The features do not fit on the disk.
     """
+
+    def compute(arrays: Sequence[np.ndarray]) -> None:
+        epoch = batches.in_order()
+        for step, (images, _, weights) in enumerate(epoch):
+            kept, start = int(weights.numpy().sum()), step * batch_size
+            for array, x in zip(arrays, cut.traced_features(images), strict=True):
+                array[start : start + kept] = tf.cast(x[:kept], tf.float32).numpy()
+            count(step + 1, len(epoch))
+
     shapes = [(len(batches), *x.shape[1:]) for x in cut.trunk.outputs]
-    features = FEATURES.get(
-        _key(cut.trunk, batches),
-        shapes,
-        dtype=np.float32,
-        fill=lambda arrays: _compute(cut, batches, arrays, batch_size=batch_size, count=count),
-    )
+    features = FEATURES.get(_key(cut.trunk, batches), shapes, dtype=np.float32, fill=compute)
     return FeatureBatches(features, np.asarray(targets, np.float32), batch_size)
 
 
@@ -132,20 +114,3 @@ def _key(trunk: keras.Model, batches: Batches) -> str:
     for fingerprint in batches.fingerprints():
         digest.update(fingerprint.encode())
     return digest.hexdigest()[:32]
-
-
-def _compute(
-    cut: Cut,
-    batches: Batches,
-    arrays: Sequence[np.ndarray],
-    *,
-    batch_size: int,
-    count: Callable[[int, int], None],
-) -> None:
-    """Fill the arrays, one for each output of the trunk."""
-    epoch = batches.in_order()
-    for step, (images, _, weights) in enumerate(epoch):
-        kept, start = int(weights.numpy().sum()), step * batch_size
-        for array, x in zip(arrays, cut.traced_features(images), strict=True):
-            array[start : start + kept] = tf.cast(x[:kept], tf.float32).numpy()
-        count(step + 1, len(epoch))

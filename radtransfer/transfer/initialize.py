@@ -47,13 +47,10 @@ def start(
     *,
     seed: int,
 ) -> None:
-    """Give every weight of `model` its value before the first step.
+    """Give every weight of `model`, a backbone or a classifier that holds it, its value before the first step.
 
-    Args:
-        model: Holds the backbone's layers, alone or within a classifier. All of it is drawn at random first.
-        plan: What the backbone's layers start from; None leaves them random.
-        pretrained: Layer name to its arrays, for the whole backbone at full width; None where there are none.
-        seed: Everything drawn follows from it.
+    `plan` says what the backbone's layers start from; None leaves them random, as all others. `pretrained` maps layer
+    name to arrays, for the whole backbone at full width.
     """
     draw_random(model, seed=seed)
     if plan is None:
@@ -62,17 +59,22 @@ def start(
         layer, arrays = model.get_layer(name), (pretrained or {}).get(name)
         if origin == "pretrained":
             layer.set_weights(arrays or ())
-        else:
+        elif arrays is not None:
             _start_anew(layer, arrays, origin, plan.batch_norm, seed=seed)
     if "gabor" in plan.starts.values():
-        _set_gabor(model, plan, pretrained)
+        found = next((found for found in convolution_kernels(model) if found[0] in plan.starts), None)
+        if found is None:
+            raise ConfigError(f"gabor sets the first 2-D convolution; {model.name} has none. Use another scheme.")
+        first, place, kernel = found
+        # Of the magnitude of the pretrained filters, or of He-normal ones where there are none.
+        scale = None if pretrained is None else float(np.std(pretrained[first][place]))
+        kernel.assign(Gabor(scale=scale)(tuple(kernel.shape)))
 
 
 def draw_random(model: keras.Model, *, seed: int) -> None:
     """Set every weight from the initializer of the layer that owns it, seeded by `seed`, layer name and path.
 
-    Raises:
-        ConfigError: A weight has no initializer: drawn networks would keep what it happens to hold.
+    ConfigError: A weight has no initializer: drawn networks would keep what it happens to hold.
     """
     for layer, variables in model_variables(model).items():
         for path, item in variables.items():
@@ -87,7 +89,6 @@ def reseeded(initializer: keras.initializers.Initializer, seed: int) -> keras.in
 
 
 def _drawn(item: LayerVariable, layer: str, path: str, *, seed: int) -> Any:
-    """The first value of a variable, of the layer called `layer`."""
     variable, initializer = item.variable, _initializer(item)
     if not hasattr(initializer, "get_config"):
         found = "none" if initializer is None else "a function, which takes no seed"
@@ -116,15 +117,9 @@ def _initializer(item: LayerVariable) -> keras.initializers.Initializer | None:
     )
 
 
-def _start_anew(
-    layer: keras.Layer, arrays: tuple[np.ndarray, ...] | None, origin: str, policy: str, *, seed: int
-) -> None:
-    """Each tensor as `origin` says, from the pretrained one; those of normalizations as the batch-norm policy says.
-
-    Normalizations are those within the layer as well; their own initial values are the policy `identity`.
-    """
-    if arrays is None:
-        return
+def _start_anew(layer: keras.Layer, arrays: tuple[np.ndarray, ...], origin: str, policy: str, *, seed: int) -> None:
+    """Each tensor as `origin` says, from the pretrained one; those of normalizations as the batch-norm policy says."""
+    # Those within the layer as well; their own initial values are the policy `identity`.
     normalizations: dict[str, dict[str, tuple[LayerVariable, np.ndarray]]] = {}
     for (path, item), array in zip(layer_variables(layer).items(), arrays, strict=True):
         if isinstance(item.owner, NORMALIZATIONS):
@@ -141,13 +136,3 @@ def _start_anew(
         )
         for name, (item, _) in vectors.items():
             item.variable.assign(initializers[f"{name}_initializer"](tuple(item.variable.shape)))
-
-
-def _set_gabor(model: keras.Model, plan: TransferPlan, pretrained: Mapping[str, tuple[np.ndarray, ...]] | None) -> None:
-    """Filters of the magnitude of the pretrained ones, or of He-normal ones where there are none."""
-    found = next((found for found in convolution_kernels(model) if found[0] in plan.starts), None)
-    if found is None:
-        raise ConfigError(f"gabor sets the first 2-D convolution; {model.name} has none. Use another scheme.")
-    layer, place, kernel = found
-    scale = None if pretrained is None else float(np.std(pretrained[layer][place]))
-    kernel.assign(Gabor(scale=scale)(tuple(kernel.shape)))

@@ -21,77 +21,54 @@ from radtransfer.models.backbone import HEAD, Backbone, layer_stages, layers_up_
 from radtransfer.models.layers import LayerVariable, model_variables
 from radtransfer.transfer.spec import TransferSpec
 
-FEW = 0.01
-"""Of a backbone's parameters: a plan that trains fewer, but some, is pointed out."""
+FEW = 0.01  # of a backbone's parameters: a plan that trains fewer, but some, is pointed out
 
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """Layers of one stage that start and train alike: a whole stage, unless the plan cuts within it.
-
-    Attributes:
-        layers: Their names, in the network's order.
-        parameters: Their weights.
-        trainable: Of these, those that train; moving statistics of batch norm do not count.
-        starts_from: One of `schemes.STARTS`.
-        width: The fraction of its channels that the stage has.
-    """
+    """Layers of one stage that start and train alike: a whole stage, unless the plan cuts within it."""
 
     stage: str
     layers: tuple[str, ...]
     parameters: int
-    trainable: int
+    trainable: int  # of these, those that train; moving statistics of batch norm do not count
     starts_from: str
     trains: bool
-    width: float
+    width: float  # the fraction of its channels that the stage has
 
 
 @dataclass(frozen=True)
 class TransferPlan:
-    """A plan, layer by layer.
+    """A plan, layer by layer."""
 
-    Attributes:
-        scheme: Its name; "custom" if it was written out.
-        through: The stage or layer that the scheme is cut at; None if it is one piece.
-        groups: In the network's order, without the head.
-        batch_norm: What normalization layers start from whose part does not start from pretrained.
-        head_first: Whether the head trains alone before the rest does.
-    """
-
-    scheme: str
-    through: str | None
+    scheme: str  # its name; "custom" if it was written out
+    through: str | None  # the stage or layer that the scheme is cut at; None if it is one piece
     groups: tuple[LayerGroup, ...]
-    batch_norm: str
+    batch_norm: str  # what normalization layers start from whose part does not start from pretrained
     head_first: bool
 
     @property
     def layers(self) -> frozenset[str]:
-        """Every layer of the backbone."""
         return frozenset(layer for group in self.groups for layer in group.layers)
 
     @property
     def frozen(self) -> frozenset[str]:
-        """The layers that do not train."""
         return frozenset(layer for group in self.groups if not group.trains for layer in group.layers)
 
     @property
     def starts(self) -> dict[str, str]:
-        """What each layer starts from."""
         return {layer: group.starts_from for group in self.groups for layer in group.layers}
 
     @property
     def uses_batch_norm(self) -> bool:
-        """Whether there is a part that `batch_norm` speaks of."""
         return any(group.starts_from != "pretrained" and group.parameters for group in self.groups)
 
     @property
     def parameters(self) -> int:
-        """Of the backbone."""
         return sum(group.parameters for group in self.groups)
 
     @property
     def trainable_parameters(self) -> int:
-        """Of the backbone, without moving statistics."""
         return sum(group.trainable for group in self.groups)
 
     def notes(self) -> Iterator[str]:
@@ -105,7 +82,6 @@ class TransferPlan:
             )
 
     def record(self) -> dict[str, Any]:
-        """The plan as plain values, for JSON."""
         return {
             "scheme": self.scheme,
             "through": self.through,
@@ -118,28 +94,20 @@ class TransferPlan:
 
 
 def build_plan(spec: TransferSpec, model: keras.Model, backbone: Backbone) -> TransferPlan:
-    """`spec` over the layers of a network.
-
-    Args:
-        spec: From `transfer_spec`.
-        model: Flat, with the backbone's layers, alone or within a classifier.
-        backbone: Its spec.
-
-    Raises:
-        UnknownNameError: The network has no such stage or layer.
-        ConfigError: A layer to cut at is not the backbone's, or something starts from weights that do not fit a narrow
-            stage.
-    """
+    """`spec` over the layers of a flat network; ConfigError or UnknownNameError where it does not fit that."""
     outside = {PREPROCESSING, *(layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer))}
     stages = {
         layer: stage for layer, stage in layer_stages(model, backbone).items() if stage != HEAD and layer not in outside
     }
     for boundary in (spec.through, spec.freeze_to):
         _check_boundary(boundary, model, backbone, stages)
-    starts, frozen = _starts(spec, model, backbone, stages), _frozen(spec, model, backbone, stages)
+    reused = set(stages) if spec.through is None else layers_up_to(model, backbone, spec.through)
+    frozen = _frozen(spec, model, backbone, stages)
     members: dict[tuple[str, str, bool], list[str]] = {}
     for layer, stage in stages.items():
-        members.setdefault((stage, starts[layer], layer not in frozen), []).append(layer)
+        start = spec.start if layer in reused else spec.rest
+        start = spec.stages[stage].starts_from if spec.stages else start
+        members.setdefault((stage, start, layer not in frozen), []).append(layer)
     order, variables = list(backbone.stages), model_variables(model)
     groups = []
     for (stage, start, trains), layers in sorted(members.items(), key=lambda item: order.index(item[0][0])):
@@ -161,14 +129,6 @@ def _check_boundary(name: str | None, model: keras.Model, backbone: Backbone, st
             f"stands before or after all stages. Use one of {', '.join(backbone.stages)}; --freeze-to also takes none "
             "and all."
         )
-
-
-def _starts(spec: TransferSpec, model: keras.Model, backbone: Backbone, stages: dict[str, str]) -> dict[str, str]:
-    """What each layer starts from."""
-    if spec.stages:
-        return {layer: spec.stages[stage].starts_from for layer, stage in stages.items()}
-    reused = set(stages) if spec.through is None else layers_up_to(model, backbone, spec.through)
-    return {layer: spec.start if layer in reused else spec.rest for layer in stages}
 
 
 def _frozen(spec: TransferSpec, model: keras.Model, backbone: Backbone, stages: dict[str, str]) -> set[str]:

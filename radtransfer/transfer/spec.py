@@ -1,17 +1,14 @@
 """Schemes: short names for transfer plans, every initialization and freezing scheme of both papers in one table.
 
 A network is cut in two at a stage or layer, `through`: what comes up to it and what comes after it each start from
-something, and what comes up to it may be frozen. A scheme says what each part starts from; `transfer.py` lays it
-out over the layers of a network.
+something, and what comes up to it may be frozen. A scheme says what each part starts from. `transfer_spec` turns a
+scheme's name and the options beside it into one meaning, or one message why they have none; `plan.py` applies it to
+the layers of a network.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), sections 3 to 5, Appendices E and F.
     Juodelyte et al. 2023, Revisiting Hidden Representations (arXiv 2302.08272), section 3.
     Mei et al. 2022, RadImageNet (Radiology: AI 4:e210315), fine-tuning scripts.
-
-What the settings ask of a transfer plan, before there is a network to lay it out over.
-
-Here a scheme's name and the options beside it become one meaning, or one message why they have none.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,42 +20,29 @@ from radtransfer.config.schema import StageSettings, TransferSettings
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.models.backbone import Backbone, stage_widths
 
-STARTS = ("random", "pretrained", "mean_var", "sampled", "shuffled", "gabor")
-"""What a stage can start from."""
+STARTS = ("random", "pretrained", "mean_var", "sampled", "shuffled", "gabor")  # what a stage can start from
 
-WITHOUT_WEIGHTS = ("random", "gabor")
-"""Of these, what needs no pretrained weights."""
+WITHOUT_WEIGHTS = ("random", "gabor")  # of these, what needs no pretrained weights
 
-HALF_AFTER_STAGE2 = "stage2:0.5"
-"""The slim networks of Transfusion: half the channels after our stage2."""
+HALF_AFTER_STAGE2 = "stage2:0.5"  # the slim networks of Transfusion: half the channels after our stage2
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to reuse a network.
-
-    Attributes:
-        start: What the layers up to `through` start from.
-        description: One line for tables.
-        reference: Where it comes from.
-        rest: What the layers after `through` start from.
-        through: Where the two meet. "end": nothing comes after. "named": the user must name a stage or layer.
-            "named or end". "stem". "slim": the last stage of full width.
-        freezes: Whether the layers up to `through` keep what they start from.
-        slim: Which stage is the last of full width, and how wide the later ones are, if the user does not say.
-        head_first: Whether the head trains alone before everything trains.
-        top: With a number, only so many of the last layers of the network train.
-    """
+    """One way to reuse a network."""
 
     start: str
     description: str
     reference: str
     rest: str | None = None
+    # Where the two meet. "end": nothing comes after. "named": the user must name a stage or layer. "named or end".
+    # "stem". "slim": the last stage of full width.
     through: Literal["end", "named", "named or end", "stem", "slim"] = "end"
-    freezes: bool = False
+    freezes: bool = False  # whether the layers up to `through` keep what they start from
+    # Which stage is the last of full width, and how wide the later ones are, if the user does not say
     slim: str | None = None
     head_first: bool = False
-    top: int | None = None
+    top: int | None = None  # with a number, only so many of the last layers of the network train
 
 
 _SCHEMES = {
@@ -120,11 +104,7 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(_SCHEMES)
 
 
 def find_scheme(name: str) -> Scheme:
-    """The scheme called `name`.
-
-    Raises:
-        UnknownNameError: No such scheme.
-    """
+    """The scheme called `name`, or UnknownNameError."""
     if name not in SCHEMES:
         raise UnknownNameError("scheme", name, ["auto", *SCHEMES])
     return SCHEMES[name]
@@ -132,30 +112,18 @@ def find_scheme(name: str) -> Scheme:
 
 @dataclass(frozen=True)
 class TransferSpec:
-    """A plan in the words of stages and layers.
+    """A plan in the words of stages and layers."""
 
-    Attributes:
-        scheme: Its name; "custom" if the stages are written out.
-        start: What everything through `through` starts from.
-        rest: What comes after starts from.
-        through: A stage or layer; None for the whole backbone.
-        freeze_to: The stage or layer through which everything is frozen; "none", or "all".
-        top: With a number, only so many of the last layers train.
-        widths: Stage to the fraction of its channels, for every stage.
-        batch_norm: What normalization layers start from that do not start from pretrained.
-        head_first: Whether the head trains alone first.
-        stages: The plan written out, for every stage; empty for a scheme.
-    """
-
-    scheme: str
+    scheme: str  # its name; "custom" if the stages are written out
     start: str
     rest: str
-    through: str | None
-    freeze_to: str
+    through: str | None  # a stage or layer; None for the whole backbone
+    freeze_to: str  # the stage or layer through which everything is frozen; "none", or "all"
     top: int | None
-    widths: Mapping[str, float]
-    batch_norm: str
+    widths: Mapping[str, float]  # stage to the fraction of its channels, for every stage
+    batch_norm: str  # what normalization layers start from that do not start from pretrained
     head_first: bool
+    # The plan written out, for every stage; empty for a scheme
     stages: Mapping[str, StageSettings] = field(default_factory=dict)
 
     @property
@@ -166,17 +134,7 @@ class TransferSpec:
 
 
 def transfer_spec(settings: TransferSettings, backbone: Backbone, *, weights: bool) -> TransferSpec:
-    """What `settings` ask for.
-
-    Args:
-        settings: Of the plan.
-        backbone: Of the network.
-        weights: Whether there are pretrained weights to start from.
-
-    Raises:
-        UnknownNameError: No such scheme or stage.
-        ConfigError: The settings contradict each other, or need something more.
-    """
+    """What `settings` ask for, with pretrained `weights` or without; ConfigError if they contradict each other."""
     if settings.stages:
         return _written_out(settings, backbone, weights=weights)
     name = _scheme_name(settings, weights=weights)
@@ -241,7 +199,18 @@ def _boundaries(name: str, scheme: Scheme, settings: TransferSettings, slim: str
             raise ConfigError(f"Scheme {name} freezes what it reuses. Received: --freeze-to {freeze_to} beside it.")
         through = None if freeze_to == "all" else freeze_to
     if through is not None and scheme.through not in ("named", "named or end") and not by_freezing:
-        raise ConfigError(f"Scheme {name} takes no --through ({scheme.description}). {_instead(scheme, through)}")
+        if scheme.slim:
+            instead = f"Its last stage of full width is named by --slim STAGE:WIDTH, such as --slim {through}:0.5."
+        elif scheme.freezes:
+            instead = f"What it freezes is named by --freeze-to, such as --freeze-to {through}."
+        elif scheme.through == "stem":
+            instead = "It always ends with the stem: leave --through out."
+        else:
+            instead = (
+                "Use transfusion, fixed_features, fixed_features_reinit or random_features, or write the stages out "
+                "under transfer.stages."
+            )
+        raise ConfigError(f"Scheme {name} takes no --through ({scheme.description}). {instead}")
     if through is None and scheme.through == "named":
         raise ConfigError(f"Scheme {name} needs --through STAGE or LAYER ({scheme.description}).")
     if scheme.through == "stem":
@@ -251,22 +220,7 @@ def _boundaries(name: str, scheme: Scheme, settings: TransferSettings, slim: str
     return through, (through or "all") if scheme.freezes else (freeze_to or "none")
 
 
-def _instead(scheme: Scheme, through: str) -> str:
-    """What says for a scheme without `--through` what `--through` would have said."""
-    if scheme.slim:
-        return f"Its last stage of full width is named by --slim STAGE:WIDTH, such as --slim {through}:0.5."
-    if scheme.freezes:
-        return f"What it freezes is named by --freeze-to, such as --freeze-to {through}."
-    if scheme.through == "stem":
-        return "It always ends with the stem: leave --through out."
-    return (
-        "Use transfusion, fixed_features, fixed_features_reinit or random_features, or write the stages out under "
-        "transfer.stages."
-    )
-
-
 def _slim_widths(slim: str, backbone: Backbone) -> dict[str, float]:
-    """Of every stage after the one that `slim`, "STAGE:WIDTH", names."""
     stage, _, fraction = slim.partition(":")
     backbone.stage_end(stage)  # raises if there is no such stage
     stages = list(backbone.stages)
