@@ -46,11 +46,17 @@ if TYPE_CHECKING:
 def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
     """Model, data, a table of its networks, and what the whole is worth, line by line."""
     found, model = evaluation.figures, evaluation.model
-    yield f"model     {_model_text(evaluation)}"
+    kind = {"keras": " (Keras file)", "savedmodel": " (SavedModel)"}.get(model.kind)
+    folds = f", fold{'s' * (len(model.folds) > 1)} {', '.join(map(str, model.folds))}"
+    yield f"model     {model.given}{kind or folds}"
     patients = "patients not known" if found["n_patients"] is None else f"{found['n_patients']} patients"
     source = found["data"] or "the run's own test images"
     counts = ", ".join(f"{name} {item['n_positive']}" for name, item in found["per_class"].items())
-    yield f"data      {source}: {found['n_images']} images, {patients} ({counts}){_in_training(found.get('seen'))}"
+    seen, in_training = found.get("seen"), ""
+    if seen is not None and seen["images"]:  # here too, for where only the table is kept
+        those = "all" if seen["images"] == seen["of"] else seen["images"]
+        in_training = f"; {those} of them in the run's training or validation"
+    yield f"data      {source}: {found['n_images']} images, {patients} ({counts}){in_training}"
     grade = found["positive_from"]
     if grade is not None:
         yield f"AUC       of grade {grade} or worse"
@@ -59,37 +65,18 @@ def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
     yield ""
     yield from _table(found)
     yield ""
-    for name, item in _told_classes(found, model.activation):
+    classes = list(found["per_class"].items())
+    if found["task"] == "multiclass" and len(classes) == 2:
+        classes.sort(key=lambda item: item[0] == found["positive_class"])
+        if model.activation == "softmax":  # both have one AUC
+            classes = classes[1:]
+    for name, item in classes:
         reason = found["undefined"].get(name)
         yield f"{name:<24}AUC {number(item['auc'])}  {interval(item['ci95'])}{f'  ({reason})' if reason else ''}"
     yield ""
-    yield from _calibration_lines(found, model.activation)
+    yield from _calibration_lines(found)
     yield from _point_lines(found)
     yield from _confusion_lines(found["confusion"])
-
-
-def _told_classes(found: dict[str, Any], activation: str) -> list[tuple[str, dict[str, Any]]]:
-    """Every class or label; of two classes that share a softmax the positive, since both have one AUC."""
-    classes = list(found["per_class"].items())
-    if found["task"] != "multiclass" or len(classes) != 2:
-        return classes
-    in_order = sorted(classes, key=lambda item: item[0] == found["positive_class"])
-    return in_order[1:] if activation == "softmax" else in_order
-
-
-def _in_training(seen: dict[str, Any] | None) -> str:
-    """So that the table says so where only the table is kept."""
-    if seen is None or not seen["images"]:
-        return ""
-    return f"; {'all' if seen['images'] == seen['of'] else seen['images']} of them in the run's training or validation"
-
-
-def _model_text(evaluation: "Evaluation") -> str:
-    model = evaluation.model
-    if model.kind != "run":
-        return f"{model.given} ({'Keras file' if model.kind == 'keras' else 'SavedModel'})"
-    folds = ", ".join(map(str, model.folds))
-    return f"{model.given}, fold{'s' * (len(model.folds) > 1)} {folds}"
 
 
 def _table(found: dict[str, Any]) -> Iterator[str]:
@@ -106,7 +93,7 @@ def _table(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _calibration_lines(found: dict[str, Any], activation: str) -> Iterator[str]:
+def _calibration_lines(found: dict[str, Any]) -> Iterator[str]:
     from radtransfer.evaluation.calibration import edge_note
 
     item = found["calibration"]
@@ -219,8 +206,17 @@ def evaluate(
     Example: radtransfer evaluate runs/first --data hospital_b.csv --image-root hospital_b/ --out evaluated
     """
     settings = load_config(options=given_settings(given, OPTIONS))
-    mapped = _class_map(class_map)
-    _check_options(given, split, mapped)
+    pairs = [item.rpartition("=") for item in class_map]
+    wrong = [item for item, (name, equals, _) in zip(class_map, pairs, strict=True) if not equals or not name.strip()]
+    if wrong:
+        raise ConfigError(f"--class-map expects NAME=CLASS, such as normal=benign. Received: {wrong[0]!r}.")
+    mapped = {name.strip(): other.strip() for name, _, other in pairs}
+    if given["data"] is None:  # options about data need data; the positive class is one of the model's
+        of_data = [name for name in TABLE_OPTIONS if name != "positive_class"]
+        named = [f"--{name.replace('_', '-')}" for name in of_data if given[name] not in (None, ())]
+        named += ["--split"] * (split != "all") + ["--class-map"] * bool(mapped)
+        if named:
+            raise ConfigError(f"{named[0]} is about the images in --data, which is not given.")
     if out:
         check_out(Path(out))
     check_model(run)
@@ -260,25 +256,6 @@ def evaluate(
     leaked = leak_summary(evaluation.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
-
-
-def _class_map(given: tuple[str, ...]) -> dict[str, str]:
-    pairs = [item.rpartition("=") for item in given]
-    wrong = [item for item, (name, equals, _) in zip(given, pairs, strict=True) if not equals or not name.strip()]
-    if wrong:
-        raise ConfigError(f"--class-map expects NAME=CLASS, such as normal=benign. Received: {wrong[0]!r}.")
-    return {name.strip(): other.strip() for name, _, other in pairs}
-
-
-def _check_options(given: dict[str, Any], split: str, mapped: dict[str, str]) -> None:
-    """Options about data need data; the positive class is one of the model's."""
-    if given["data"] is not None:
-        return
-    of_data = [name for name in TABLE_OPTIONS if name != "positive_class"]
-    named = [f"--{name.replace('_', '-')}" for name in of_data if given[name] not in (None, ())]
-    named += ["--split"] * (split != "all") + ["--class-map"] * bool(mapped)
-    if named:
-        raise ConfigError(f"{named[0]} is about the images in --data, which is not given.")
 
 
 @click.command(short_help="Predict images with a trained model.")
@@ -351,8 +328,7 @@ def predict(
         for prediction in predict_stream(found, forward, stream, temperatures=temperatures, point=point):
             write(line(prediction))
     progress.clear()
-    kept = "The others are predicted."
-    tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept=kept)
+    tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept="The others are predicted.")
 
 
 @contextlib.contextmanager
@@ -369,7 +345,6 @@ def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
 
 _AGREES = 0.2
 """Median rank correlation below which two kinds of maps show different things."""
-
 
 _LISTED = 10
 """Images that are named on the terminal."""
@@ -427,8 +402,7 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     )
     written = write_explanations(explained, Path(out))
     progress.clear()
-    record = explained_record(explained)
-    show_json(record) if as_json else show(*_explained_lines(explained, written[2]))
+    show_json(explained_record(explained)) if as_json else show(*_explained_lines(explained, written[2]))
     overlays = len(explained.explanations)
     others = f"{overlays} overlay{'s' * (overlays != 1)}, {written[1].name}, {written[2].name}"
     show(f"wrote {written[0]}, {others}", err=True)
