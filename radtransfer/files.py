@@ -74,11 +74,6 @@ def is_written(part: Path) -> bool:
     return False
 
 
-def true_path(path: Path) -> Path:
-    """Where a file will stand that is written below a temporary path."""
-    return Path(_NAME.sub("", str(path)))
-
-
 @cache
 def this_machine() -> str:
     """Eight digits for the host and the processes that this one sees: containers have numbers of their own."""
@@ -124,7 +119,7 @@ def write_error(path: Path, error: Exception, *, needed: int = 0, written: int =
     number = _number(error)
     if number is None:
         return None
-    first = f"Cannot write {true_path(path)}: {os.strerror(number)}"
+    first = f"Cannot write {Path(_NAME.sub('', str(path)))}: {os.strerror(number)}"  # not the temporary path
     if number in _DISK:
         return DiskError(
             f"{first} ({_room(path, number, needed, written)}). Free some space; what was finished is kept."
@@ -160,11 +155,6 @@ def system_error(error: Exception) -> RadtransferError | None:
     return DiskError(f"Cannot read or write {error.filename or 'the disk'}: {os.strerror(number)}{room}.")
 
 
-def existing_folder(path: Path) -> Path:
-    """The folder that `path` is, or will be, in, as far as it exists: its file system is the one to be asked."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
-
-
 def size_text(size: float) -> str:
     """Bytes in the unit that suits them."""
     for unit in ("bytes", "kB", "MB"):
@@ -185,7 +175,8 @@ def _room(path: Path, number: int, needed: int = 0, written: int = 0) -> str:
             limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
             if limit != resource.RLIM_INFINITY:
                 return f"{wanted}a file of this process may have {size_text(limit)}: ulimit -f"
-    folder = existing_folder(path)
+    # Its file system is the one that the path will be in.
+    folder = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
     try:
         free = size_text(shutil.disk_usage(folder).free)
     except OSError:

@@ -341,7 +341,7 @@ def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
     start = tf.where(is_jpeg, jpeg + len(segment), chunk + 4)
     # What stands behind a PNG's pixels is not known when these are read.
     found = tf.where(is_jpeg, jpeg >= 0, (chunk >= 0) & (chunk < pixels))
-    return tf.cond(found, lambda: _of_directory(data[start:]), lambda: tf.constant(1))
+    return tf.cond(found, lambda: _directory_orientation(data[start:]), lambda: tf.constant(1))
 
 
 def _first(data: tf.Tensor, pattern: Sequence[int | None]) -> tf.Tensor:
@@ -354,7 +354,7 @@ def _first(data: tf.Tensor, pattern: Sequence[int | None]) -> tf.Tensor:
     return tf.cond(tf.reduce_any(same), lambda: tf.argmax(same, output_type=tf.int32), lambda: tf.constant(-1))
 
 
-def _of_directory(data: tf.Tensor) -> tf.Tensor:
+def _directory_orientation(data: tf.Tensor) -> tf.Tensor:
     """The orientation in a TIFF structure; whatever is cut off reads as zeros."""
     little = data[0] == ord("I")
 

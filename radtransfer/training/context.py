@@ -108,10 +108,12 @@ class TrainingContext:
 
     def exact_evaluator(self) -> Evaluator:
         """The trained network from images on, in float32, on one device: what is saved, predicted with and scored."""
-        if self.device.precision == "float32" and not self.coordinator.distributed:
-            return self._evaluator(self.classifier) if self.learner.from_features else self.learner
+        exact = self.device.precision == "float32" and not self.coordinator.distributed
+        if exact and not self.learner.from_features:
+            return self.learner
         evaluator = self._float32_evaluator
-        evaluator.classifier.model.set_weights(self.classifier.model.get_weights())
+        if not exact:
+            evaluator.classifier.model.set_weights(self.classifier.model.get_weights())
         return evaluator
 
     @cached_property
@@ -120,13 +122,10 @@ class TrainingContext:
 
     @cached_property
     def _float32_evaluator(self) -> Evaluator:
-        return self._evaluator(self.models.classifier(self.backbone, **self.network, precision="float32"))
-
-    def _evaluator(self, classifier: Classifier) -> Evaluator:
+        exact = self.device.precision == "float32" and not self.coordinator.distributed
+        twin = self.classifier if exact else self.models.classifier(self.backbone, **self.network, precision="float32")
         training = self.config.training
-        return self.models.evaluator(
-            classifier, loss=training.loss, batch_size=training.batch_size, jit=self.device.jit
-        )
+        return self.models.evaluator(twin, loss=training.loss, batch_size=training.batch_size, jit=self.device.jit)
 
 
 class ModelCache:

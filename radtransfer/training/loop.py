@@ -125,8 +125,11 @@ def fit(
         learner.restore(saved[0])
         state = FitState(**saved[1])
 
+    def is_watched(step: int) -> bool:
+        return settings.eval_every is not None and step % settings.eval_every == 0
+
     def watch_within(step: int, epoch: int) -> None:
-        if _is_watched(settings, step):
+        if is_watched(step):
             with evaluation_mode(learner, data.plain() if step < settled else None):
                 state.curve.extend(_curve_rows(learner, data, coordinator, step, epoch))
 
@@ -142,9 +145,15 @@ def fit(
         if reestimated and not averaging:
             reestimate_statistics(learner, data.plain())
         with evaluation_mode(learner, data.plain() if averaging else None):
-            if _is_watched(settings, row["step"]):
+            if is_watched(row["step"]):
                 state.curve.extend(_curve_rows(learner, data, coordinator, row["step"], row["epoch"]))
-            row |= _validate(learner, data, coordinator, row, folder)
+            check_finite(row["loss"], row, folder)
+            batches, targets = data.held_out("val")
+            probabilities, loss = predict(learner, batches, coordinator)
+            check_finite(loss, row, folder)
+            found = {"val_loss": loss, "val_auc": exact_auc(targets, probabilities, data.scoring)}
+            found["val_accuracy"] = accuracy(targets, probabilities, data.scoring)
+            row |= coordinator.broadcast(found)
             update_best(state, row, settings, reestimated=reestimated)
             state.seconds += time.monotonic() - started
             if coordinator.is_chief and state.best_epoch == state.epoch:
@@ -232,10 +241,6 @@ def _train_epoch(
     return {"epoch": epoch, "step": step, "learning_rate": rate, "loss": float(total) / len(data.training)}
 
 
-def _is_watched(settings: TrainingSettings, step: int) -> bool:
-    return settings.eval_every is not None and step % settings.eval_every == 0
-
-
 def _curve_rows(
     learner: Learner, data: FoldData, coordinator: Coordinator, step: int, epoch: int
 ) -> Iterator[dict[str, Any]]:
@@ -246,22 +251,6 @@ def _curve_rows(
         auc, by_class = curve_figures(targets, probabilities, scoring=data.scoring)
         row = {"step": step, "epoch": epoch, "split": split, "loss": loss, "auc": auc}
         yield row | {f"auc_{name}": value for name, value in by_class.items()}
-
-
-def _validate(
-    learner: Learner, data: FoldData, coordinator: Coordinator, row: dict[str, Any], folder: Path
-) -> dict[str, Any]:
-    check_finite(row["loss"], row, folder)
-    batches, targets = data.held_out("val")
-    probabilities, loss = predict(learner, batches, coordinator)
-    check_finite(loss, row, folder)
-    return coordinator.broadcast(
-        {
-            "val_loss": loss,
-            "val_auc": exact_auc(targets, probabilities, data.scoring),
-            "val_accuracy": accuracy(targets, probabilities, data.scoring),
-        }
-    )
 
 
 def check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:

@@ -9,7 +9,7 @@ References:
     Juodelyte et al. 2023, Revisiting Hidden Representations (arXiv 2302.08272), section 3.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import keras
 from radtransfer.errors import ConfigError
 from radtransfer.images.preprocessing import LAYER as PREPROCESSING
 from radtransfer.models.backbone import HEAD, Backbone, layer_stages, layers_up_to, resolve_layer
-from radtransfer.models.layers import LayerVariable, model_variables
+from radtransfer.models.layers import model_variables
 from radtransfer.transfer.spec import TransferSpec
 
 FEW = 0.01  # of a backbone's parameters: a plan that trains fewer, but some, is pointed out
@@ -109,12 +109,30 @@ def build_plan(spec: TransferSpec, model: keras.Model, backbone: Backbone) -> Tr
         start = spec.stages[stage].starts_from if spec.stages else start
         members.setdefault((stage, start, layer not in frozen), []).append(layer)
     order, variables = list(backbone.stages), model_variables(model)
-    groups = []
+    groups, narrow = [], False
     for (stage, start, trains), layers in sorted(members.items(), key=lambda item: order.index(item[0][0])):
-        total, learned = _parameters(variables, layers)
+        total = learned = 0
+        for layer in layers:
+            for item in variables[layer].values():
+                if isinstance(item.owner, keras.layers.Normalization):
+                    raise ConfigError(
+                        f"{layer}: expected a Normalization with mean and variance as arguments. Received one that "
+                        "measures them on data, which weights do not reach."
+                    )
+                size = item.variable.value.shape.num_elements()
+                total, learned = total + size, learned + size * item.learned
         trainable = learned if trains else 0
         groups.append(LayerGroup(stage, tuple(layers), total, trainable, start, trains, spec.widths[stage]))
-    _check_widths(groups, spec.batch_norm)
+    for group in groups:
+        # Pretrained tensors fit only layers of their own shape, which a narrow stage and the one after it lack.
+        narrow = narrow or group.width < 1
+        reason = f"{group.stage} has another width than the pretrained network, or follows a stage that has"
+        if narrow and group.starts_from in ("pretrained", "shuffled"):
+            raise ConfigError(
+                f"{reason}: it cannot start from {group.starts_from}. Use random, mean_var or sampled there."
+            )
+        if narrow and spec.batch_norm == "transfer":
+            raise ConfigError(f"{reason}: its batch norm cannot be copied. Use --bn-init identity or mean_var.")
     return TransferPlan(spec.scheme, spec.through, tuple(groups), spec.batch_norm, spec.head_first)
 
 
@@ -144,34 +162,3 @@ def _frozen(spec: TransferSpec, model: keras.Model, backbone: Backbone, stages: 
     elif spec.freeze_to != "none":
         frozen |= layers_up_to(model, backbone, spec.freeze_to)
     return frozen
-
-
-def _parameters(variables: Mapping[str, Mapping[str, LayerVariable]], layers: list[str]) -> tuple[int, int]:
-    """How many there are, and of these those that are learned."""
-    total = learned = 0
-    for layer in layers:
-        for item in variables[layer].values():
-            if isinstance(item.owner, keras.layers.Normalization):
-                raise ConfigError(
-                    f"{layer}: expected a Normalization with mean and variance as arguments. Received one that "
-                    "measures them on data, which weights do not reach."
-                )
-            size = item.variable.value.shape.num_elements()
-            total, learned = total + size, learned + size * item.learned
-    return total, learned
-
-
-def _check_widths(groups: list[LayerGroup], batch_norm: str) -> None:
-    """Pretrained tensors fit only layers of their own shape, which a narrow stage and the one after it lack."""
-    narrow = False
-    for group in groups:
-        narrow = narrow or group.width < 1
-        if not narrow:
-            continue
-        reason = f"{group.stage} has another width than the pretrained network, or follows a stage that has"
-        if group.starts_from in ("pretrained", "shuffled"):
-            raise ConfigError(
-                f"{reason}: it cannot start from {group.starts_from}. Use random, mean_var or sampled there."
-            )
-        if batch_norm == "transfer":
-            raise ConfigError(f"{reason}: its batch norm cannot be copied. Use --bn-init identity or mean_var.")
