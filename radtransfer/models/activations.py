@@ -22,12 +22,9 @@ _LARGEST_BATCH = 32
 
 @dataclass(frozen=True)
 class Network:
-    """A network that takes RGB images 0–255 of one size.
+    """A network that takes RGB images 0–255 of one size, its preprocessing inside the model.
 
-    Attributes:
-        model: Functional, preprocessing inside.
-        card: Its backbone, where known.
-        preprocessing: Mode of its input; None where the file brings its own.
+    `card` is its backbone, where known; `preprocessing` the mode of its input, None where the file brings its own.
     """
 
     model: keras.Model
@@ -38,14 +35,8 @@ class Network:
 def network_of(model: keras.Model, *, given: str, path: Path, scaled: bool, notify: Callable[[str], None]) -> Network:
     """The network that a `.keras` file holds as `model`, every layer at the top.
 
-    One that scales its input is as it is; another gets the preprocessing of its backbone, if that is known.
-
-    Args:
-        model: As it was read.
-        given: What the user called it.
-        path: The file.
-        scaled: Whether it is known to take RGB images 0–255, as what radtransfer exported.
-        notify: Hears of preprocessing that is added.
+    One that scales its input, or is known to (`scaled`, what radtransfer exported), is as it is; another gets the
+    preprocessing of its backbone, if that is known, of which `notify` is told.
 
     Raises:
         WeightsError: It is no functional model of one image.
@@ -74,11 +65,7 @@ def known_backbone(model: keras.Model) -> Backbone | None:
 
 
 def check_input(given: str, shape: Sequence[int | None]) -> None:
-    """See that a network takes square RGB images; `shape` is its input's (height, width, channels).
-
-    Raises:
-        WeightsError: It takes something else.
-    """
+    """See that a network takes square RGB images; `shape` is its input's (height, width, channels)."""
     height, width, channels = shape
     if channels != 3 or height != width:
         raise WeightsError(

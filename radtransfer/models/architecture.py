@@ -29,20 +29,14 @@ def build_architecture(
 ) -> keras.Model:
     """A flat functional model with random weights and without head.
 
-    Its input is a preprocessed float32 image, (batch, image_size, image_size, channels); its output
-    is the last feature map (`pooling` None) or that map's average, (batch, features). Layer names
-    are the same however many models the process has built before, and each layer is a public Keras
-    layer, so that the saved model loads wherever Keras is installed.
+    Its input is a preprocessed float32 image, (batch, image_size, image_size, channels), of any size for an
+    `image_size` of None; its output is the last feature map (`pooling` None) or that map's average, (batch, features).
+    Layer names are the same however many models the process has built before, and each layer is a public Keras layer,
+    so that the saved model loads wherever Keras is installed.
 
-    Args:
-        backbone: A name in `BACKBONES`, or a spec.
-        image_size: In pixels; None for images of any size.
-        pooling: "avg" or None.
-        channels: Of the input.
-        widths: Stage to the fraction of its channels that a slim network has, in (0, 1]; stages that
-            are not named have all. Fractions of a channel are rounded (see `backbone.narrowed`).
-        precision: Keras dtype policy of every layer ("mixed_bfloat16"); the global one is not touched.
-        prepare: Becomes the beginning of the graph; the model's input is then what `prepare` takes.
+    `widths` maps stages to the fraction of their channels that a slim network has, in (0, 1] (see `backbone.narrowed`);
+    `precision` is the Keras dtype policy of every layer; `prepare` becomes the beginning of the graph, whose input is
+    then what `prepare` takes.
 
     Raises:
         UnknownNameError: No backbone of this name, or it has no stage of a name in `widths`.

@@ -88,7 +88,6 @@ class Backbone:
 
     @property
     def pretrained(self) -> bool:
-        """Whether ImageNet weights exist for it."""
         return self.application is not None
 
     def check_image_size(self, image_size: int | None) -> None:
@@ -97,9 +96,9 @@ class Backbone:
             raise ConfigError(f"Image size {image_size} is too small for {self.name} (minimum {self.minimum_size}).")
 
     def check_layer(self, name: str) -> None:
-        """Raises UnknownNameError if `name` is known to be neither a stage nor a layer; of other networks nothing is.
+        """Raises UnknownNameError if `name` is known to be neither a stage nor a layer.
 
-        Only a network that is not in `layers.txt` has to be built to know.
+        A network that is not in `layers.txt` has to be built to know.
         """
         lines = (line.partition(": ") for line in _LAYERS.read_text(encoding="utf-8").splitlines())
         layers = next((names.split() for network, _, names in lines if network == self.name), None)
@@ -113,11 +112,7 @@ class Backbone:
         return UnknownNameError(f"stage or layer of {self.name}", name, known, see=f"radtransfer backbones {self.name}")
 
     def stage_end(self, stage: str) -> str:
-        """The last layer of `stage`.
-
-        Raises:
-            UnknownNameError: This backbone has no such stage.
-        """
+        """The last layer of `stage`; raises UnknownNameError if the network has no such stage."""
         if stage not in self.stages:
             see = f"radtransfer backbones {self.name}"
             raise UnknownNameError(f"stage of {self.name}", stage, self.stages, see=see)
@@ -163,10 +158,6 @@ def layer_stages(model: "keras.Model", spec: Backbone) -> dict[str, str]:
 
     A layer belongs to the first stage whose end depends on it; what no stage depends on (pooling,
     dropout, classifier) is "head". Layers before the backbone, such as preprocessing, count as stem.
-
-    Args:
-        model: A flat model that holds the backbone's layers, alone or within a classifier.
-        spec: The backbone's.
     """
     sources = layer_sources(model)
     stages: dict[str, str] = {}
@@ -205,11 +196,7 @@ def _before(end: str, sources: Mapping[str, list[str]], *, known: Iterable[str] 
 
 
 def resolve_layer(model: "keras.Model", spec: Backbone, name: str) -> str:
-    """The layer that `name` means: a stage means its last layer, a layer itself.
-
-    Raises:
-        UnknownNameError: Neither; names the closest of both.
-    """
+    """The layer that `name` means: a stage means its last layer. Raises UnknownNameError, with the closest names."""
     if name in spec.stages:
         return spec.stages[name]
     layers = [layer.name for layer in model.layers]
@@ -222,9 +209,6 @@ def layers_up_to(model: "keras.Model", spec: Backbone, name: str) -> frozenset[s
     """The layers of `model` up to and including `name`, a stage or a layer: all that its output depends on.
 
     With a stage or a layer of a later stage, whole earlier stages are in it.
-
-    Raises:
-        UnknownNameError: Neither a stage nor a layer.
     """
     end, stages = resolve_layer(model, spec, name), layer_stages(model, spec)
     last = [*spec.stages, HEAD].index(name if name in spec.stages else stages[end])
@@ -235,15 +219,7 @@ def layers_up_to(model: "keras.Model", spec: Backbone, name: str) -> frozenset[s
 
 @dataclass(frozen=True)
 class StageSummary:
-    """One stage of a built model.
-
-    Attributes:
-        name: Of the stage.
-        layers: Names of its layers, in the model's order; the input is not counted.
-        end: Its last layer.
-        output_shape: Of that layer, without the batch.
-        parameters: Weights of all its layers.
-    """
+    """One stage of a built model; the input is not among its `layers`, `output_shape` is without the batch."""
 
     name: str
     layers: tuple[str, ...]
@@ -253,7 +229,6 @@ class StageSummary:
 
 
 def stage_summaries(model: "keras.Model", spec: Backbone) -> tuple[StageSummary, ...]:
-    """The stages of a built backbone, in order."""
     import keras
 
     stages, summaries = layer_stages(model, spec), []

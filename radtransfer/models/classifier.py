@@ -51,17 +51,7 @@ def build_classifier(
 
     The graph is flat, as Grad-CAM, freezing and weight files of other tools expect it, and holds plain Keras layers
     only, so that `keras.models.load_model` opens the saved model where this package is not installed. Preprocessing
-    and head are float32 whatever the precision.
-
-    Args:
-        spec: The backbone.
-        classes: Outputs.
-        image_size: In pixels.
-        activation: "softmax" or "sigmoid".
-        dropout: Fraction.
-        preprocessing: Key of `preprocessing.MODES`.
-        precision: Dtype policy of the layers between.
-        widths: Stage to the fraction of its channels; those not named have all.
+    and head are float32 whatever the `precision` of the layers between. `widths` is as of `build_architecture`.
 
     Raises:
         ConfigError: The images are too small for the network.
@@ -90,9 +80,7 @@ def build_classifier(
 class Cut:
     """The network up to its logits as two models that share its layers.
 
-    Attributes:
-        trunk: Images to the tensors that cross the cut.
-        rest: These tensors to logits.
+    `trunk` takes images to the tensors that cross the cut, `rest` these tensors to logits.
     """
 
     trunk: keras.Model
@@ -109,16 +97,13 @@ class Cut:
         return tf.function(self.features)
 
     def logits(self, features: list[tf.Tensor], *, training: bool) -> tf.Tensor:
-        """Logits (batch, classes) from the tensors that cross the cut."""
         return self.rest(features if len(features) > 1 else features[0], training=training)
 
 
 def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
     """The network cut where freezing ends; None if no layer before the first trained one has weights.
 
-    Args:
-        classifier: The network.
-        frozen: Names of the layers that do not train. Those behind a trained layer are frozen, but not in the trunk.
+    `frozen` names the layers that do not train. Those behind a trained layer are frozen, but not in the trunk.
     """
     sources, backbone = layer_sources(classifier.logits), {layer.name: layer for layer in classifier.backbone.layers}
     trunk = _trunk(classifier, sources, frozen)

@@ -22,10 +22,8 @@ from radtransfer.errors import ConfigError
 class LayerVariable:
     """A variable of a layer.
 
-    Attributes:
-        variable: It.
-        owner: The layer that created it: the layer itself, or one within it.
-        learned: Whether it trains where the layer does; moving statistics do not.
+    `owner` is the layer that created it: the layer itself, or one within it. `learned` says whether it trains where the
+    layer does; moving statistics do not.
     """
 
     variable: keras.Variable
@@ -60,8 +58,7 @@ def layer_variables(layer: keras.Layer) -> dict[str, LayerVariable]:
 def model_variables(model: keras.Model) -> dict[str, dict[str, LayerVariable]]:
     """`layer_variables` of every layer of `model`, by its name; what layers share is the first one's.
 
-    Raises:
-        ConfigError: The model has variables outside its layers.
+    Raises ConfigError if the model has variables outside its layers.
     """
     seen: set[int] = set()
     found = {}

@@ -1,8 +1,8 @@
 """What `radtransfer weights` does with one file: convert it, verify it, say what it holds.
 
-The weights of a PyTorch file are arranged for one of our networks, completely, or refused with the reason. Which module
-of a PyTorch network is which layer of ours stands here in the order in which PyTorch defines and stores them, as in
-`torchvision.models`: resnet, densenet, inception.
+The weights of a PyTorch file are arranged for one of our networks, completely, or refused with the reason. The layers
+of both stand here side by side, in the order in which PyTorch defines and stores them, as in `torchvision.models`:
+resnet, densenet, inception.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from radtransfer.pretrained.match import (
     recognize,
     weighted_layers,
 )
-from radtransfer.pretrained.read import SavedLayer, WeightFile, read_weight_file, sha256_of
+from radtransfer.pretrained.read import WeightFile, read_weight_file, sha256_of
 from radtransfer.pretrained.saved_model import is_saved_model, read_saved_model
 from radtransfer.pretrained.source import WeightSource, card_of_file, weights_cards
 from radtransfer.pretrained.torch_file import Tensors, is_pytorch, read_pytorch
@@ -78,16 +78,12 @@ def convert_weights(
 ) -> dict[str, Any]:
     """Write the weights of `source` to `out`, a `.weights.h5` file, and read them back.
 
-    Args:
-        source: A PyTorch state dict (`.pt`, `.pth`, `.safetensors`), a SavedModel folder, or any Keras file.
-        out: Its name ends with `.weights.h5`.
-        backbone: Network; None to recognize it.
-        overwrite: Replace `out` if it exists.
-        ignore_lambda: Take the weights of a file with Lambda layers too.
+    `source` is a PyTorch state dict (`.pt`, `.pth`, `.safetensors`), a SavedModel folder, or any Keras file; without
+    `backbone` its network is recognized.
 
     Returns:
-        "source", "out", "backbone" and "sha256" of what was written; its "layers" with weights and "parameters", read
-        back and found equal; "notes", what differs from the source; "left_out", parts that are not the backbone's.
+        As in JSON. "layers" and "parameters" are those of the backbone, read back and found equal; "notes" says what
+        differs from the source, "left_out" which parts are not the backbone's.
 
     Raises:
         ConfigError: `out` exists or is called otherwise.
@@ -105,7 +101,14 @@ def convert_weights(
     if backbone is not None:
         BACKBONES.check(backbone)
     tensors = read_pytorch(source) if source.is_file() and is_pytorch(source) else None
-    file = _read(source, ignore_lambda) if tensors is None else None
+    file = None
+    if tensors is None and not source.is_dir():
+        file = read_weight_file(source, ignore_lambda=ignore_lambda)
+    elif tensors is None:
+        if not is_saved_model(source):
+            raise WeightsError(f"{source} is a folder without saved_model.pb and variables/: no SavedModel.")
+        require_keras()
+        file = read_saved_model(source)
     with keras_defaults():
         from keras.layers import BatchNormalization
 
@@ -144,14 +147,9 @@ def convert_weights(
 def verify_file(path: Path, *, ignore_lambda: bool = False) -> dict[str, Any]:
     """Read all of `path` and compare its hash with those in the manifest.
 
-    Args:
-        path: The file.
-        ignore_lambda: Read the weights of a file with Lambda layers too.
-
     Returns:
-        "file", "size" in bytes and "sha256"; its float "arrays", all read and finite, and the "parameters" in them;
-        "card", the name of the card that it is, and what that was found "by": "hash", or "name" only where no hash is
-        known; "verdict": "published" where a published hash is the file's, "unknown" where none could be compared.
+        As in JSON. "card" is the card that the file is of, found "by" its "hash", or by "name" only where no hash is
+        known; "verdict" is "published" where a published hash is the file's, "unknown" where none could be compared.
 
     Raises:
         WeightsError: It cannot be read, holds numbers that are not finite, or has the name of a published file but
@@ -188,21 +186,23 @@ def verify_file(path: Path, *, ignore_lambda: bool = False) -> dict[str, Any]:
 
 
 def inspect_weights(source: WeightSource, file: WeightFile) -> dict[str, Any]:
-    """What `file`, which was read from `source`, holds. Builds networks to compare it with.
+    """What `file`, which was read from `source`, holds, as in JSON. Builds networks to compare it with.
 
-    Returns:
-        Of the file "file", "format", "keras_version", "model_name", "layers" with weights, "parameters", "sha256",
-        "not_finite" (of each variable with such values its name, how many are NaN and how many infinite) and "lambdas".
-        Of the backbone whose every layer finds its weights here, None or () if it is none of ours: "backbone",
-        "backbone_layers", "channels" of its images, "matched_by", "matched", "missing", "extra"; the "preprocessing"
-        and how that is known ("preprocessing_sure", of a card "preprocessing_certainty"); "card", "reason", "terms".
+    "backbone" is the one whose every layer finds its weights here, None if there is none; "not_finite" has, for each
+    variable with such values, its name and how many are NaN and how many infinite.
     """
     not_finite = []
     for layer in file.layers:
+        # What Keras calls the arrays that some files only number, where the layer's kind tells.
+        names = ()
+        if layer.kind == "batch_normalization" and len(layer.arrays) == 4:
+            names = ("gamma", "beta", "moving_mean", "moving_variance")
+        elif layer.kind is not None and re.search("conv.*d$|dense$", layer.kind) and "separable" not in layer.kind:
+            names = ("kernel", "bias")
         for leaf, array in layer.arrays.items():
             nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
             if nan or infinite:
-                name = f"{layer.label}/{_leaf_name(layer, leaf)}"
+                name = f"{layer.label}/{names[int(leaf)] if leaf.isdigit() and int(leaf) < len(names) else leaf}"
                 not_finite.append({"variable": name, "nan": nan, "infinite": infinite})
     found = recognize(file)
     backbone, match = found or (None, Match({}, (), (), None))
@@ -237,13 +237,8 @@ def inspect_weights(source: WeightSource, file: WeightFile) -> dict[str, Any]:
 def torch_backbone(path: Path, tensors: Tensors, asked: str | None) -> str:
     """Which of our networks the state dict of the file `path` holds.
 
-    Args:
-        path: The file.
-        tensors: Its state dict.
-        asked: The network that the user named, if any.
-
     Raises:
-        WeightsMismatchError: None of those that can be converted, or not the one that was asked for.
+        WeightsMismatchError: None of those that can be converted, or not the one that was `asked` for.
     """
     modules = _modules(tensors)
     placed = {name: _placed(modules, torch_layers(name)) for name in TORCH_BACKBONES}
@@ -267,13 +262,6 @@ def convert_torch(
 ) -> tuple[dict[str, Arrays], tuple[str, ...], tuple[str, ...]]:
     """The arrays of a state dict for the layers of one of our networks.
 
-    Args:
-        path: The file.
-        tensors: Its state dict.
-        backbone: From `torch_backbone`.
-        targets: The layers of our network.
-        epsilon: Of its batch norm.
-
     Returns:
         Layer name to its arrays; what was changed, one sentence each; modules that are not the backbone's: a head,
         auxiliary outputs.
@@ -293,8 +281,18 @@ def convert_torch(
     layers = {}
     for pair in pairs:
         module, wanted = placed[pair.layer], shapes[pair.layer]
-        _check_numbers(path, pair, module)
-        leaves = _convolution(module, wanted) if pair.kind == "conv" else _norm(module, wanted)
+        for leaf, array in module.items():
+            if array.dtype.kind != "f":
+                raise WeightsError(
+                    f"{path} holds whole numbers ({array.dtype}) in {pair.module}.{leaf}, as a quantised network. "
+                    "Convert the float network instead."
+                )
+            if not np.isfinite(array).all():
+                raise WeightsError(
+                    f"{path} holds values that are not finite in {pair.module}.{leaf}: its training diverged or the "
+                    "file is damaged. Use another checkpoint."
+                )
+        leaves = _keras_arrays(module, wanted, pair.kind)
         for leaf, shape in wanted.items():
             if leaves[leaf].shape != shape:
                 raise WeightsMismatchError(
@@ -304,31 +302,19 @@ def convert_torch(
         if changes and pair.kind == "norm":
             leaves["moving_variance"] = np.maximum(leaves["moving_variance"] + added, 0)
         layers[pair.layer] = tuple(leaves[leaf] for leaf in wanted)
-    return layers, tuple(notes), _left_out(path, modules, placed)
+    used = {id(module) for module in placed.values()}
+    rest = {name: module for name, module in modules.items() if id(module) not in used}
+    deeper = [name for name, module in rest.items() if _kind(module) and "Aux" not in name]
+    if deeper:  # a head has no convolutions
+        raise WeightsMismatchError(
+            f"{path} holds {len(deeper)} more convolutions and batch norms than the network has "
+            f"(first: {deeper[0]}): it is a deeper one, which cannot be converted."
+        )
+    return layers, tuple(notes), tuple(rest)
 
 
 def torch_layers(backbone: str) -> tuple[TorchLayer, ...]:
-    """All pairs of `backbone`, a key of `TORCH_BACKBONES`."""
     return tuple(TORCH_BACKBONES[backbone]())
-
-
-def _read(source: Path, ignore_lambda: bool) -> WeightFile:
-    if not source.is_dir():
-        return read_weight_file(source, ignore_lambda=ignore_lambda)
-    if not is_saved_model(source):
-        raise WeightsError(f"{source} is a folder without saved_model.pb and variables/: no SavedModel.")
-    require_keras()
-    return read_saved_model(source)
-
-
-def _leaf_name(layer: SavedLayer, leaf: str) -> str:
-    """What Keras calls an array that the file only numbers, where the layer's kind tells; else `leaf`."""
-    names = ()
-    if layer.kind == "batch_normalization" and len(layer.arrays) == 4:
-        names = ("gamma", "beta", "moving_mean", "moving_variance")
-    elif layer.kind is not None and re.search("conv.*d$|dense$", layer.kind) and "separable" not in layer.kind:
-        names = ("kernel", "bias")
-    return names[int(leaf)] if leaf.isdigit() and int(leaf) < len(names) else leaf
 
 
 def _modules(tensors: Tensors) -> dict[str, Module]:
@@ -367,44 +353,16 @@ def _kind(module: Module) -> str | None:
     return "conv" if "weight" in module and module["weight"].ndim == 4 else None
 
 
-def _left_out(path: Path, modules: Mapping[str, Module], placed: Mapping[str, Module]) -> tuple[str, ...]:
-    """What is not the backbone's: heads. Convolutions beside it would be a deeper network's."""
-    used = {id(module) for module in placed.values()}
-    rest = {name: module for name, module in modules.items() if id(module) not in used}
-    deeper = [name for name, module in rest.items() if _kind(module) and "Aux" not in name]
-    if deeper:
-        raise WeightsMismatchError(
-            f"{path} holds {len(deeper)} more convolutions and batch norms than the network has "
-            f"(first: {deeper[0]}): it is a deeper one, which cannot be converted."
-        )
-    return tuple(rest)
-
-
-def _convolution(module: Module, shapes: Mapping[str, tuple]) -> Module:
-    kernel = np.transpose(module["weight"], (2, 3, 1, 0)) if module["weight"].ndim == 4 else module["weight"]
-    bias = {"bias": module.get("bias", np.zeros(kernel.shape[-1], np.float32))} if "bias" in shapes else {}
-    return {"kernel": kernel} | bias
-
-
-def _norm(module: Module, shapes: Mapping[str, tuple]) -> Module:
+def _keras_arrays(module: Module, shapes: Mapping[str, tuple], kind: str) -> Module:
+    """The arrays of a PyTorch module by the leaf names of Keras."""
+    if kind == "conv":
+        kernel = np.transpose(module["weight"], (2, 3, 1, 0)) if module["weight"].ndim == 4 else module["weight"]
+        bias = {"bias": module.get("bias", np.zeros(kernel.shape[-1], np.float32))} if "bias" in shapes else {}
+        return {"kernel": kernel} | bias
     missing = [_NORM[leaf] for leaf in shapes if _NORM[leaf] not in module]
     if missing:
         raise WeightsMismatchError(f"A batch norm of the file lacks {', '.join(missing)}; all its numbers are needed.")
     return {leaf: module[_NORM[leaf]] for leaf in shapes}
-
-
-def _check_numbers(path: Path, pair: TorchLayer, module: Module) -> None:
-    for leaf, array in module.items():
-        if array.dtype.kind != "f":
-            raise WeightsError(
-                f"{path} holds whole numbers ({array.dtype}) in {pair.module}.{leaf}, as a quantised network. "
-                "Convert the float network instead."
-            )
-        if not np.isfinite(array).all():
-            raise WeightsError(
-                f"{path} holds values that are not finite in {pair.module}.{leaf}: its training diverged or the "
-                "file is damaged. Use another checkpoint."
-            )
 
 
 def _resnet50() -> Iterator[TorchLayer]:

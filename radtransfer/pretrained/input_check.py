@@ -57,14 +57,11 @@ class ScaleCheck:
     """The result for one network and one set of images.
 
     Attributes:
-        images: How many were looked at.
-        grey: Whether all of them are grey.
         brightness: Their mean, fraction of white.
         contrast: Their standard deviation over pixels and images, fraction of white.
         layers: Batch-norm layers compared, from the stem on.
         all_layers: Batch-norm layers of the network that were trained.
         modes: The most probable first; one entry for modes that are the same for these images.
-        verdict: What follows.
     """
 
     images: int
@@ -79,17 +76,6 @@ class ScaleCheck:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What was found about one file.
-
-    Attributes:
-        file: Its path.
-        backbone: The network in it.
-        image_size: Pixels.
-        used: Mode that radtransfer uses for the file.
-        used_sure: How that is known.
-        check: The comparison.
-    """
-
     file: str
     backbone: str
     image_size: int
@@ -110,14 +96,9 @@ def check_weights(
 ) -> FileCheck:
     """Which preprocessing the weights in a file expect, as seen on images of the user.
 
-    Args:
-        weights: A file, a name from `radtransfer weights list`, or RUN[/fold_K].
-        config: Of which `data`, `images`, `model.image_size` and the seed count.
-        backbone: Name of the network; None to recognize it.
-        images: Most images to look at; classes take turns.
-        layers: Batch-norm layers to compare, from the stem on.
-        ignore_lambda: Take the weights of a file with Lambda layers too.
-        progress: Hears the count, and of Lambda layers that were ignored.
+    `weights` is a file, a name from `radtransfer weights list`, or RUN[/fold_K]. At most `images` images are looked at,
+    and `layers` batch-norm layers are compared, from the stem on. Of `config`, `data`, `images`, `model.image_size` and
+    the seed count.
 
     Raises:
         WeightsError: The file cannot be used, is none of the backbones, or takes images of other than three channels.
@@ -147,14 +128,9 @@ def check_weights(
 def check_network(
     model: "keras.Model", images: np.ndarray, *, layers: int = 12, seed: int = 0, progress: Progress | None = None
 ) -> ScaleCheck:
-    """Which mode the statistics that `model` stores were collected with.
+    """Which mode the statistics that `model`, a backbone of preprocessed images, stores were collected with.
 
-    Args:
-        model: A backbone that takes preprocessed images, with the weights in question.
-        images: float32 (images, size, size, 3), RGB, 0–255.
-        layers: Batch-norm layers to compare, from the stem on.
-        seed: Of the bootstrap.
-        progress: Hears the count of images.
+    `images` are float32 (images, size, size, 3), RGB, 0–255; the first `layers` batch-norm layers are compared.
     """
     from keras.layers import BatchNormalization
 
@@ -207,7 +183,11 @@ def _compared(
     scaled = images.astype(float) / 255
     colour = scaled.mean((0, 1, 2))
     _, pixels = sample_moments(scaled.mean((1, 2)), np.square(scaled).mean((1, 2)), weights)
-    groups = _groups(grey)
+    # Of grey images, modes that differ only in the order of the colours are one.
+    by_input: dict[tuple, list[str]] = {}
+    for name, spec in MODES.items():
+        by_input.setdefault((spec.scale, spec.mean, spec.std, None if grey else spec.order), []).append(name)
+    groups = list(by_input.values())
     evidence, implied, fits = [], [], []
     for done, group in enumerate(groups):
         before, total = done * len(images), len(groups) * len(images)
@@ -229,7 +209,9 @@ def _compared(
                 training_images(*stored[0], *response, variance, float(pixel.mean()))
                 for variance, pixel in zip(given[0][1], pixels, strict=True)
             ]
-            scale = _mode_scale(mode)
+            # How many units of the network full brightness is, for red, green and blue.
+            scale = 255 * MODES[mode].scale / np.array(MODES[mode].std)
+            scale = scale[::-1] if MODES[mode].order == "BGR" else scale
             evidence.append([log_evidence(sample, colour, contrast, scale) for sample in samples])
             implied.append(samples[0])
             fits.append(fit)
@@ -256,7 +238,7 @@ def _moments_of(model: "keras.Model") -> Callable:
 def _entering(
     network: Callable, images: np.ndarray, mode: str, progress: Progress, *, before: int, total: int
 ) -> list[list[np.ndarray]]:
-    """Of each layer the mean and mean square of what enters it, float64 (images, channels)."""
+    """Of each layer the mean and mean square of its inputs, float64 (images, channels)."""
     parts = []
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
@@ -283,24 +265,8 @@ def _stem_response(stem: Callable, size: int, mode: str) -> tuple[np.ndarray, np
     return (black, gain) if rest <= 1e-2 * np.abs(means).max() + 1e-6 else None
 
 
-def _mode_scale(mode: str) -> np.ndarray:
-    """(3,): how many units of the network full brightness is, for red, green and blue."""
-    card = MODES[mode]
-    scale = 255 * card.scale / np.array(card.std)
-    return scale[::-1] if card.order == "BGR" else scale
-
-
-def _groups(grey: bool) -> list[tuple[str, ...]]:
-    """The modes; together those that the order of the colours alone tells apart, where the images are grey."""
-    groups: dict[tuple, list[str]] = {}
-    for name, card in MODES.items():
-        key = (card.scale, card.mean, card.std, None if grey else card.order)
-        groups.setdefault(key, []).append(name)
-    return [tuple(names) for names in groups.values()]
-
-
 def _evidence(
-    groups: Sequence[tuple[str, ...]],
+    groups: Sequence[Sequence[str]],
     names: Sequence[str],
     shares: np.ndarray,
     implied: Sequence[TrainingImages],

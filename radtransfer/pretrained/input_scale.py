@@ -62,7 +62,6 @@ class LayerFit:
     """One layer in one mode, each the median over the layer's channels.
 
     Attributes:
-        layer: Its name.
         shift: Distance of the means, in standard deviations that the layer remembers.
         spread: Standard deviation given, over the one remembered; 1 is the same.
         misfit: Length of (shift, natural logarithm of spread), 0 is the same.
@@ -102,14 +101,10 @@ class ModeEvidence:
     """All there is to say about one mode.
 
     Attributes:
-        mode: Its name.
         same_as: Modes that give the network the same input from these images.
         probability: That the weights were trained with it or with one of `same_as`, among the modes known here.
         low: 5th percentile of that probability over bootstrap samples of the images.
         high: 95th percentile.
-        training: The training images that it implies.
-        possible: Whether there can be such images.
-        layers: How it fits each layer.
         best_at: At how many layers no mode fits better.
     """
 
@@ -126,13 +121,7 @@ class ModeEvidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to tell the user.
-
-    Attributes:
-        certainty: A mode fits, several may, or none does.
-        modes: The one that fits, or those that may, best first.
-        reason: One sentence.
-    """
+    """What to tell the user: the mode that fits, or those that may, best first, and the reason in one sentence."""
 
     certainty: Literal["fits", "undecided", "none"]
     modes: tuple[str, ...]
@@ -197,11 +186,8 @@ def training_images(
 def log_evidence(implied: TrainingImages, yours: np.ndarray, contrast: float, scale: np.ndarray) -> float:
     """Natural logarithm of the density of what the stem stores, up to a constant that all modes share.
 
-    Args:
-        implied: By the mode.
-        yours: (3,), mean red, green and blue of the user's images, fractions of white.
-        contrast: Their standard deviation, fraction of white.
-        scale: (3,), how many units of the network full brightness is in the mode, red, green and blue.
+    `yours` (3,) and `contrast` are the mean colour and standard deviation of the user's images, fractions of white;
+    `scale` (3,) is how many units of the network full brightness is in the mode, for red, green and blue.
     """
     alike = math.log(_ALIKE) + _alike(implied, yours, contrast)
     return float(np.logaddexp(alike, math.log(1 - _ALIKE) + _any(implied))) - float(np.log(scale).sum())
@@ -216,7 +202,7 @@ def possible(implied: TrainingImages) -> bool:
 
 
 def probabilities(evidence: np.ndarray) -> np.ndarray:
-    """Of each mode, from logarithms of the density (samples, modes), all modes alike beforehand."""
+    """Of each mode, from logarithms of the density (samples, modes); the prior is uniform."""
     shares = np.exp(evidence - evidence.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)
 
@@ -257,7 +243,6 @@ def decide(modes: Sequence[ModeEvidence]) -> Verdict:
 
 
 def _named(modes: Sequence[ModeEvidence]) -> tuple[str, ...]:
-    """Those that together hold nearly all of the probability."""
     return tuple(mode for item in modes if item.probability >= _CONSIDERED for mode in (item.mode, *item.same_as))
 
 
@@ -300,11 +285,12 @@ def _alike(implied: TrainingImages, yours: np.ndarray, contrast: float) -> float
     if float(np.ptp(yours)) >= 0.004:  # not grey
         covariance = covariance + np.eye(3) * 0.03**2
     spread = math.hypot(implied.contrast_error, _DETAIL_ERROR)
-    return _normal(implied.colour - yours, covariance) + _log_normal(implied.contrast / contrast, spread)
+    colour, ratio = _normal(implied.colour - yours, covariance), implied.contrast / contrast
+    return colour + (_IMPOSSIBLE if ratio <= 0 else -0.5 * (math.log(ratio) / spread) ** 2 - math.log(spread))
 
 
 def _any(implied: TrainingImages) -> float:
-    """Of images of any kind, grey or in colour."""
+    """The density of images of any kind, grey or in colour."""
     brightness = implied.brightness
     if implied.contrast <= 0:
         return _IMPOSSIBLE
@@ -317,33 +303,19 @@ def _any(implied: TrainingImages) -> float:
     contrast = -0.5 * ((filling - _FILLING) / math.hypot(spread, _FILLING_SPREAD)) ** 2 - 0.5 * (excess / spread) ** 2
     contrast -= math.log(math.hypot(spread, _FILLING_SPREAD))
     contrast -= 0.5 * ((brightness - inside) / 0.03) ** 2
-    return contrast + float(np.logaddexp(math.log(0.5) + _grey(implied), math.log(0.5) + _coloured(implied)))
-
-
-def _grey(implied: TrainingImages) -> float:
     covariance = implied.colour_error + np.eye(3) * (0.02 * implied.contrast) ** 2
     covariance = covariance + _BRIGHTNESS_SPREAD**2 * np.ones((3, 3))
-    return _normal(implied.colour - _BRIGHTNESS, covariance)
-
-
-def _coloured(implied: TrainingImages) -> float:
-    ordinary = _with_warmth(implied, _WARMTH, _WARMTH_SPREAD)
-    tissue = _with_warmth(implied, 2 * _WARMTH, 0.2)
-    return float(np.logaddexp(math.log(0.7) + ordinary, math.log(0.3) + tissue))
-
-
-def _with_warmth(implied: TrainingImages, warmth: np.ndarray, spread: float) -> float:
-    mean = _BRIGHTNESS + np.array([2 * warmth[0] + warmth[1], warmth[1] - warmth[0], -warmth[0] - 2 * warmth[1]]) / 3
-    differences = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0]])
-    back = np.linalg.pinv(differences)
-    covariance = back @ back.T * spread**2 + _BRIGHTNESS_SPREAD**2 * np.ones((3, 3)) + implied.colour_error
-    return _normal(implied.colour - mean, covariance)
+    grey = _normal(implied.colour - _BRIGHTNESS, covariance)
+    back = np.linalg.pinv(np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0]]))
+    coloured = []
+    for warmth, spread in ((_WARMTH, _WARMTH_SPREAD), (2 * _WARMTH, 0.2)):  # photographs, and stained tissue
+        shift = np.array([2 * warmth[0] + warmth[1], warmth[1] - warmth[0], -warmth[0] - 2 * warmth[1]]) / 3
+        covariance = back @ back.T * spread**2 + _BRIGHTNESS_SPREAD**2 * np.ones((3, 3)) + implied.colour_error
+        coloured.append(_normal(implied.colour - (_BRIGHTNESS + shift), covariance))
+    colour = float(np.logaddexp(math.log(0.7) + coloured[0], math.log(0.3) + coloured[1]))
+    return contrast + float(np.logaddexp(math.log(0.5) + grey, math.log(0.5) + colour))
 
 
 def _normal(difference: np.ndarray, covariance: np.ndarray) -> float:
     _, logarithm = np.linalg.slogdet(covariance)
     return float(-0.5 * difference @ np.linalg.solve(covariance, difference) - 0.5 * logarithm)
-
-
-def _log_normal(ratio: float, spread: float) -> float:
-    return _IMPOSSIBLE if ratio <= 0 else -0.5 * (math.log(ratio) / spread) ** 2 - math.log(spread)

@@ -43,10 +43,6 @@ class PretrainedWeights:
     """Weights for every layer of one backbone.
 
     Attributes:
-        layers: Layer name to its arrays.
-        source: Where they come from, as resolved.
-        sha256: Of the file.
-        preprocessing: Mode that they were trained with.
         preprocessing_sure: Known from the manifest's card, from the run, or assumed from the backbone.
         extra: Layers of the file that are not the network's, such as a head.
         changed: How many layers of the network had other values before.
@@ -66,7 +62,6 @@ class Target:
     """A layer that wants weights.
 
     Attributes:
-        name: In the network.
         kind: Its class in snake case.
         shapes: Path to shape, in the order of the layer's `weights`; None fits any length. The path is a leaf name,
             such as "kernel", and "query/kernel" where there are layers within the layer.
@@ -91,7 +86,6 @@ class Match:
 
     Attributes:
         arrays: Layer of the network to its arrays.
-        missing: Layers of the network that nothing in the file fits.
         extra: Layers of the file that are not the network's: a head, another sub-model.
         by: What the pairs were found by; None without any.
     """
@@ -103,7 +97,7 @@ class Match:
 
     @property
     def channels(self) -> int:
-        """Of the images that the first convolution takes; three, as networks are built, where none sees the image."""
+        """Of the images that the first convolution takes; three where none sees the image."""
         kernels = (arrays[0] for arrays in self.arrays.values())
         return next((kernel.shape[-2] for kernel in kernels if kernel.ndim == 4), 3)
 
@@ -150,16 +144,12 @@ def load_pretrained(
 ) -> PretrainedWeights:
     """The weights of `source`, arranged for `model`, which is left as it is.
 
-    Args:
-        source: From `resolve_weights`.
-        backbone: Name of the network.
-        model: That network, flat; layers of the file that it lacks are ignored.
-        notify: Hears one sentence before something is downloaded, and one of Lambda layers that were ignored.
-        ignore_lambda: Take the weights of a file with Lambda layers too.
+    `model` is the network `backbone`, flat; layers of the file that it lacks are ignored. `notify` gets one sentence
+    before a download, and one about Lambda layers that were ignored.
 
     Raises:
         WeightsError: Not usable, or not downloadable.
-        WeightsMismatchError: They are another network's, or only part of this one's.
+        WeightsMismatchError: They are of a different architecture, or only part of this one's.
     """
     fetch(source, notify)
     file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
@@ -176,7 +166,7 @@ def load_pretrained(
 
 
 def assign(model: "keras.Model", layers: Mapping[str, Arrays]) -> None:
-    """Set the layers of `model`, or of a classifier around it, frozen or not."""
+    """Set the weights of the layers of `model`, or of a classifier around it, frozen or not."""
     for name, arrays in layers.items():
         model.get_layer(name).set_weights(arrays)
 
@@ -225,21 +215,24 @@ def recognize(file: WeightFile) -> tuple[str, Match] | None:
 def match_layers(file: WeightFile, targets: Sequence[Target]) -> Match:
     """The best plan to give `targets` the weights in `file`; look at `missing` before using it.
 
-    Each sub-model of the file is tried, the smallest first, so that a head with layers of the same
-    kind is out of the way; first by name, then by the order of the whole sequence of shapes.
+    Each sub-model of the file is tried, the smallest first, so that a head with layers of the same kind does not
+    interfere; first by name, then by the order of the whole sequence of shapes.
     """
     whole = _with_composites(file.layers, targets)
-    plans = (
-        _plan(whole, targets, pairs(layers, targets), by)
-        for layers in _sub_models(whole)
-        for by, pairs in (("name", _pairs_by_name), ("order", _pairs_by_order))
+    best: tuple[Pairs, Literal["name", "order"]] | None = None
+    for layers in _sub_models(whole):
+        for by, find_pairs in (("name", _pairs_by_name), ("order", _pairs_by_order)):
+            if best is None or len(best[0]) < len(targets):
+                found = find_pairs(layers, targets)
+                best = (found, by) if best is None or len(found) > len(best[0]) else best
+    pairs, by = best
+    used = {id(saved) for saved in pairs.values()}
+    return Match(
+        arrays={target.name: _arranged(pairs[target.name], target) for target in targets if target.name in pairs},
+        missing=tuple(target.name for target in targets if target.name not in pairs),
+        extra=tuple(saved.label for saved in whole if id(saved) not in used),
+        by=by,
     )
-    best = next(plans)
-    for plan in plans:
-        if not best.missing:
-            break
-        best = min(best, plan, key=lambda candidate: len(candidate.missing))
-    return best
 
 
 def weighted_layers(model: "keras.Model") -> tuple[Target, ...]:
@@ -397,17 +390,6 @@ def _with_composites(layers: Sequence[SavedLayer], targets: Sequence[Target]) ->
             first, others = id(members[0]), {id(layer) for layer in members[1:]}
             layers = [whole if id(layer) == first else layer for layer in layers if id(layer) not in others]
     return layers
-
-
-def _plan(layers: Sequence[SavedLayer], targets: Sequence[Target], pairs: Pairs, by: Literal["name", "order"]) -> Match:
-    used = {id(saved) for saved in pairs.values()}
-    found = [target for target in targets if target.name in pairs]
-    return Match(
-        arrays={target.name: _arranged(pairs[target.name], target) for target in found},
-        missing=tuple(target.name for target in targets if target.name not in pairs),
-        extra=tuple(saved.label for saved in layers if id(saved) not in used),
-        by=by,
-    )
 
 
 def _sub_models(whole: Sequence[SavedLayer]) -> list[list[SavedLayer]]:

@@ -99,7 +99,7 @@ class SavedLayer:
 
     @property
     def label(self) -> str:
-        """What to call it in messages: unique within its file."""
+        """Its name in messages, unique within its file."""
         return "/".join(piece for piece in (self.part, self.name) if piece)
 
 
@@ -108,11 +108,8 @@ class WeightFile:
     """All weights of one file.
 
     Attributes:
-        path: The file.
         format: "legacy_h5", "weights_h5", "keras_archive"; "saved_model" of a folder.
         layers: In the file's order; within one kind only, where `kind` is told.
-        keras_version: Of the writer, where recorded.
-        model_name: Name of the saved model, where recorded.
         lambdas: Names of its Lambda layers, whose effect is unknown.
     """
 
@@ -140,9 +137,7 @@ class WeightFile:
 def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
     """All weights in `path`. Nothing in it is executed or unpickled.
 
-    Args:
-        path: The file.
-        ignore_lambda: Read the weights of a model with Lambda layers too, whose effect nobody knows then.
+    With `ignore_lambda`, the weights of a model with Lambda layers are read too, whose effect is then unknown.
 
     Raises:
         WeightsError: Not a weights file, damaged, or of a format that is not supported; says which.
@@ -154,7 +149,7 @@ def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
             open_hdf5(path).close()
         found = _format_of(path, container)
         lambdas = lambdas_in(path, allowed=ignore_lambda)
-        file = replace(_READERS[found](path), lambdas=lambdas)
+        file = replace(_read(path, found), lambdas=lambdas)
         if not file.layers:
             raise WeightsError("holds a model without any weights. Save it again with its weights.")
         return file
@@ -200,7 +195,14 @@ def reading(path: Path) -> Iterator[None]:
         told = str(error)
         raise WeightsError(told if str(path) in told else f"weights file {path} {told}") from None
     except DAMAGED as error:
-        raise WeightsError(_damage(path, error)) from None
+        sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
+        if sizes:
+            found, whole = (int(size) / 1e6 for size in sizes.groups())
+            problem = f"weights file is truncated ({found:.1f} of {whole:.1f} MB): {path}. {_AGAIN}"
+        else:
+            reason = str(error).strip("'\"") or type(error).__name__
+            problem = f"weights file is damaged: {path} ({_size(path)}; {reason}). {_AGAIN}"
+        raise WeightsError(problem) from None
 
 
 def numbers_of(stored: np.ndarray) -> np.ndarray:
@@ -222,34 +224,26 @@ def _format_of(path: Path, container: str | None) -> str:
     raise WeightsError(_no_weights(path))
 
 
-def _read_legacy(path: Path) -> WeightFile:
-    with h5py.File(path) as file:
-        group = _legacy_group(file)
-        layers = _with_arrays(
-            entry for name in _names(group, "layer_names") for entry in _legacy_layers(name, group[name])
-        )
-        try:
-            model_name = str(json.loads(file.attrs["model_config"])["config"]["name"])
-        except (KeyError, ValueError, TypeError):
-            model_name = None  # weights only, or a Sequential model before Keras 2.2
-        version = group.attrs.get("keras_version")
-        return WeightFile(path, "legacy_h5", layers, None if version is None else text(version), model_name)
-
-
-def _read_weights_h5(path: Path) -> WeightFile:
-    with h5py.File(path) as file:
-        return WeightFile(path, "weights_h5", _nested_layers(file))
-
-
-def _read_archive(path: Path) -> WeightFile:
+def _read(path: Path, format: str) -> WeightFile:
+    if format == "legacy_h5":
+        with h5py.File(path) as file:
+            group = _legacy_group(file)
+            names = _names(group, "layer_names")
+            layers = _with_arrays(entry for name in names for entry in _legacy_layers(name, group[name]))
+            try:
+                model_name = str(json.loads(file.attrs["model_config"])["config"]["name"])
+            except (KeyError, ValueError, TypeError):
+                model_name = None  # weights only, or a Sequential model before Keras 2.2
+            version = group.attrs.get("keras_version")
+            return WeightFile(path, format, layers, None if version is None else text(version), model_name)
+    if format == "weights_h5":
+        with h5py.File(path) as file:
+            return WeightFile(path, format, _with_arrays(_entries(file, (), named="name" in _own(file).attrs)))
     with open_archive(path) as archive:
         with open_hdf5(archive.read(MODEL_WEIGHTS)) as file:
-            layers = _nested_layers(file)
+            layers = _with_arrays(_entries(file, (), named="name" in _own(file).attrs))
         version = _json_entry(archive, "metadata.json", "keras_version")
-        return WeightFile(path, "keras_archive", layers, version, _json_entry(archive, "config.json", "config", "name"))
-
-
-_READERS = {"legacy_h5": _read_legacy, "weights_h5": _read_weights_h5, "keras_archive": _read_archive}
+        return WeightFile(path, format, layers, version, _json_entry(archive, "config.json", "config", "name"))
 
 
 def _with_arrays(entries: Iterable[tuple[SavedLayer, Mapping[str, Any]]]) -> tuple[SavedLayer, ...]:
@@ -259,18 +253,18 @@ def _with_arrays(entries: Iterable[tuple[SavedLayer, Mapping[str, Any]]]) -> tup
     """
     layers = []
     for layer, leaves in entries:
-        arrays = {leaf: array for leaf, dataset in leaves.items() if (array := _array(dataset)) is not None}
-        layers += [replace(layer, arrays=arrays)] if arrays else []
+        arrays = {}
+        for leaf, dataset in leaves.items():
+            if not isinstance(dataset, h5py.Dataset):
+                raise WeightsError(f"holds {type(dataset).__name__.lower()} where an array should be.")
+            if dataset.dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
+                arrays[leaf] = numbers_of(dataset[()])
+            elif dataset.dtype.kind == "f":
+                with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, which is reported
+                    arrays[leaf] = np.asarray(dataset[()], dtype=np.float32)
+        if arrays:
+            layers.append(replace(layer, arrays=arrays))
     return tuple(layers)
-
-
-def _array(dataset: Any) -> np.ndarray | None:
-    if not isinstance(dataset, h5py.Dataset):
-        raise WeightsError(f"holds {type(dataset).__name__.lower()} where an array should be.")
-    if dataset.dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
-        return numbers_of(dataset[()])
-    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, which is told
-        return np.asarray(dataset[()], dtype=np.float32) if dataset.dtype.kind == "f" else None
 
 
 def _legacy_group(file: h5py.File) -> h5py.Group | None:
@@ -306,11 +300,6 @@ def _legacy_layers(name: str, group: h5py.Group) -> list[tuple[SavedLayer, Mappi
     ]
 
 
-def _nested_layers(file: h5py.File) -> tuple[SavedLayer, ...]:
-    """The layers of an open weights_h5."""
-    return _with_arrays(_entries(file, (), named="name" in _own(file).attrs))
-
-
 def _entries(
     group: h5py.Group,
     path: tuple[str, ...],
@@ -321,16 +310,11 @@ def _entries(
     within: bool = False,
     depth: int = 0,
 ) -> Iterator[tuple[SavedLayer, Mapping[str, Any]]]:
-    """The layers in `group`.
+    """The layers in `group`, of a layer, a model or a list of layers.
 
-    Args:
-        group: Of a layer, a model or a list of layers.
-        path: Groups that it stands in, its own the last, but for those that hold the layers of a model.
-        names: Names of the models and layers that it stands in, its own the last.
-        named: Whether the file keeps the name of every layer.
-        layer: Whether it is a layer, and not the model itself or a list.
-        within: Whether it stands in another layer.
-        depth: How many groups it stands in.
+    `path` are the groups that it stands in, its own the last, but for those that hold the layers of a model; `names`
+    are the names of these models and layers, where the file stores every one (`named`). `layer` is False for the model
+    itself and for a list; `within` says whether it stands in another layer.
     """
     if depth > _MOST_DEEP:
         raise WeightsError("nests its groups without end.")
@@ -355,7 +339,6 @@ def _entries(
 
 
 def _own(group: h5py.Group) -> h5py.Group:
-    """Where a layer keeps its own weights and its name; the group itself, where it keeps none."""
     own = group.get("vars")
     return own if isinstance(own, h5py.Group) else group
 
@@ -378,17 +361,7 @@ def _json_entry(archive: zipfile.ZipFile, member: str, *keys: str) -> str | None
     return str(value)
 
 
-def _damage(path: Path, error: Exception) -> str:
-    sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
-    if sizes:
-        found, whole = (int(size) / 1e6 for size in sizes.groups())
-        return f"weights file is truncated ({found:.1f} of {whole:.1f} MB): {path}. {_AGAIN}"
-    reason = str(error).strip("'\"") or type(error).__name__
-    return f"weights file is damaged: {path} ({_size(path)}; {reason}). {_AGAIN}"
-
-
 def _no_weights(path: Path) -> str:
-    """What to say about a file that is of no format."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

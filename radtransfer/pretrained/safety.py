@@ -48,11 +48,7 @@ _HEADER, _ALIGNMENT = 16, 8
 
 
 def container_of(path: Path) -> Literal["zip", "hdf5"] | None:
-    """The container of the file `path`; None if it is neither.
-
-    Raises:
-        WeightsError: It is both, so that two readers would read two models.
-    """
+    """The container of the file `path`, None if it is neither; raises WeightsError if it is both at once."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -68,11 +64,7 @@ def container_of(path: Path) -> Literal["zip", "hdf5"] | None:
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """The zip in `path`.
-
-    Raises:
-        WeightsError: It holds a name twice, begins with something else, or unpacks to far more than it can hold.
-    """
+    """The zip in `path`; raises WeightsError if readers could differ about it, or it unpacks to far too much."""
     archive = zipfile.ZipFile(path)
     members = archive.infolist()
     name, times = Counter(member.filename.casefold() for member in members).most_common(1)[0]
@@ -92,8 +84,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 def open_hdf5(source: Path | bytes) -> h5py.File:
     """An HDF5 file, or the content of one, that the HDF5 library can read to its end and that names no other file.
 
-    Raises:
-        WeightsError: It is damaged, refers to another file, or declares far more than it holds.
+    Raises WeightsError if it is damaged, refers to another file, or declares far more than it holds.
     """
     if isinstance(source, bytes):
         check_heaps(source)
@@ -134,9 +125,8 @@ def check_heaps(content: bytes | mmap.mmap) -> None:
 def check_attributes(file: h5py.File) -> None:
     """Look at every group and dataset, and read no attribute.
 
-    Raises:
-        WeightsError: An attribute is a list of any length, or groups are nested, or objects are many, as in no weights
-            file; or one stands in two places, so that walking over all places may never end.
+    Raises WeightsError if an attribute is a list of any length, groups are nested too deeply, objects are too many, or
+    one stands in two places, so that walking over all places may never end.
     """
     waiting, seen = [(file.id, 0)], set()
     while waiting:
@@ -161,7 +151,6 @@ def check_attributes(file: h5py.File) -> None:
 
 
 def text(value: Any) -> str:
-    """An attribute of either of HDF5's two kinds of string."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
@@ -201,7 +190,6 @@ def _is_within(path: Path, members: list[zipfile.ZipInfo]) -> bool:
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    """The content of a file, without reading it into memory."""
     with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
         yield content
 
@@ -234,8 +222,7 @@ _FILE_VALUE = re.compile(r"[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]|[A-Za-z][\w+.-]*:/
 def lambdas_in(path: Path, *, allowed: bool) -> tuple[str, ...]:
     """The names of the Lambda layers and functions in the model in `path`, of which the weights alone are wanted.
 
-    Raises:
-        WeightsError: There are some and they are not `allowed`, or it carries code of another kind.
+    Raises WeightsError if there are some and they are not `allowed`, or if it carries code of another kind.
     """
     found = []
     for part in _parts(_architecture(path)):
@@ -255,7 +242,16 @@ def check_is_plain_keras(path: Path) -> None:
         raise WeightsError(f"{path} is not a model that Keras can load: it holds no architecture that can be read.")
     for part in _parts(architecture):
         if "class_name" in part and not _is_listed(part):
-            raise WeightsError(_carries(path, part) if str(part["class_name"]) in _CODE else _needs(path, part))
+            if str(part["class_name"]) in _CODE:
+                raise WeightsError(_carries(path, part))
+            name = part.get("config") if part["class_name"] == "function" else part["class_name"]
+            registered = part.get("registered_name")
+            what = ".".join(str(value) for value in (part.get("module"), name) if value)
+            what += "" if registered in (None, name) else f" (registered as {registered})"
+            raise WeightsError(
+                f"{path} needs {what[:300]}, which is none of the layers, operations and functions of Keras that an "
+                "image network is made of; nothing was opened. Build the network in Python and compare it there."
+            )
         for key, value in part.items():
             is_file = _FILE_KEY.fullmatch(key) is not None and isinstance(value, (str, dict)) and bool(value)
             if is_file or (isinstance(value, str) and _FILE_VALUE.match(value)):
@@ -316,9 +312,9 @@ def _is_listed(part: dict[str, Any]) -> bool:
 @cache
 def _classes() -> frozenset[tuple[str | None, str]]:
     """The module and name of every class that is allowed; None for the module that old files leave out."""
-    root = _keras_folder()
-    found = {pair for kind in _CLASSES for pair in _public(root, kind) if pair[1][0].isupper()}
-    found |= {("keras", name) for module, name in _public(root, "") if (module, name) in found}
+    root = Path(importlib.util.find_spec("keras").origin).parent
+    found = {pair for kind in _CLASSES for pair in _public(kind) if pair[1][0].isupper()}
+    found |= {("keras", name) for module, name in _public("") if (module, name) in found}
     found.add(("keras.src.models.functional", "Functional"))
     for kind in ("ops", "applications"):  # operations, and what Keras' own networks need beside public layers
         for file in (root / "src" / kind).glob("*.py"):
@@ -330,22 +326,18 @@ def _classes() -> frozenset[tuple[str | None, str]]:
 
 @cache
 def _functions() -> frozenset[tuple[str, str]]:
-    """The module and name of every function that is allowed."""
-    found = {pair for kind in _FUNCTIONS for pair in _public(_keras_folder(), kind) if pair[1] not in _ANY}
+    found = {pair for kind in _FUNCTIONS for pair in _public(kind) if pair[1] not in _ANY}
     return frozenset(found | {("builtins", name) for _, name in found})
 
 
-def _public(root: Path, kind: str) -> Iterator[tuple[str, str]]:
+def _public(kind: str) -> Iterator[tuple[str, str]]:
     """What `keras.KIND` exports: (keras.KIND, name), and where that is defined and called."""
+    root = Path(importlib.util.find_spec("keras").origin).parent
     file = root.joinpath(*kind.split("."), "__init__.py")
     for statement in ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else ():
         for alias in statement.names if isinstance(statement, ast.ImportFrom) else ():
             yield f"keras.{kind}".rstrip("."), alias.asname or alias.name
             yield statement.module, alias.name
-
-
-def _keras_folder() -> Path:
-    return Path(importlib.util.find_spec("keras").origin).parent
 
 
 def _name(part: dict[str, Any]) -> str | None:
@@ -358,15 +350,4 @@ def _carries(path: Path, part: dict[str, Any]) -> str:
     return (
         f"weights file {path} carries code, {_CODE[part['class_name']]}{where}, which is never run: whatever it did to "
         f"the images would be lost. Where you trust the file, save its weights alone with save_weights{take}."
-    )
-
-
-def _needs(path: Path, part: dict[str, Any]) -> str:
-    name = part.get("config") if part["class_name"] == "function" else part["class_name"]
-    registered = part.get("registered_name")
-    what = ".".join(str(value) for value in (part.get("module"), name) if value)
-    what += "" if registered in (None, name) else f" (registered as {registered})"
-    return (
-        f"{path} needs {what[:300]}, which is none of the layers, operations and functions of Keras that an image "
-        "network is made of; nothing was opened. Build the network in Python and compare it there."
     )

@@ -58,8 +58,7 @@ _EFFECTS = {what: re.compile(pattern) for what, pattern in _REFUSED.items()}
 def open_model(path: Path) -> "keras.Model":
     """The model in `path`, not compiled, opened by Keras in safe mode.
 
-    Raises:
-        WeightsError: Not a model, damaged, or made of more than Keras' own layers and functions.
+    Raises WeightsError if it is no model, damaged, or made of more than Keras' own layers and functions.
     """
     import keras
 
@@ -74,11 +73,7 @@ def open_model(path: Path) -> "keras.Model":
 
 
 def open_weights(model: "keras.Model", path: Path) -> None:
-    """Give `model` the weights in `path`, which were saved from the same network.
-
-    Raises:
-        WeightsError: They are damaged, or another network's.
-    """
+    """Give `model` the weights in `path`; raises WeightsError if they are damaged, or of a different architecture."""
     _check_container(path)
     try:
         model.load_weights(path)
@@ -89,7 +84,7 @@ def open_weights(model: "keras.Model", path: Path) -> None:
 
 
 def layer_names(path: Path) -> tuple[str, ...]:
-    """The names of a model's layers, read without Keras; empty where the file does not tell, of which Keras will."""
+    """The names of a model's layers, read without Keras; empty where the file does not tell."""
     try:
         with zipfile.ZipFile(path) as archive:
             layers = json.loads(archive.read("config.json"))["config"]["layers"]
@@ -99,26 +94,30 @@ def layer_names(path: Path) -> tuple[str, ...]:
 
 
 def is_saved_model(path: Path) -> bool:
-    """Whether `path` is such a folder."""
     return (path / "saved_model.pb").is_file() and (path / "variables" / "variables.index").is_file()
 
 
 def read_saved_model(path: Path) -> WeightFile:
-    """All weights of the folder `path`.
-
-    Raises:
-        WeightsError: It is damaged, or names none of its variables.
-    """
+    """All weights of the folder `path`; raises WeightsError if it is damaged, or names none of its variables."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     prefix = path / "variables" / "variables"
     stored = sum(item.stat().st_size for item in prefix.parent.glob("variables.data-*"))
     try:
         checkpoint = tf.train.load_checkpoint(str(prefix))
         shapes, dtypes = checkpoint.get_variable_to_shape_map(), checkpoint.get_variable_to_dtype_map()
-        names = _names(checkpoint.get_tensor(_OBJECTS)) if _OBJECTS in shapes else {}
-        keys = {name: [key for key in of if key in shapes and dtypes[key].is_floating] for name, of in names.items()}
+        objects = TrackableObjectGraph()
+        if _OBJECTS in shapes:
+            objects.ParseFromString(checkpoint.get_tensor(_OBJECTS))
+        # The name of each variable, without ":0", to its keys in the checkpoint, in the order of the model.
+        keys: dict[str, list[str]] = {}
+        for attribute in (attribute for node in objects.nodes for attribute in node.attributes):
+            name, key = attribute.full_name.partition(":")[0], attribute.checkpoint_key
+            if key and name and not name.lower().startswith(_NOT_THE_MODEL):
+                found = keys.setdefault(name, [])
+                found += [key] if key in shapes and dtypes[key].is_floating else []
         declared = sum(4 * int(np.prod(shapes[key], dtype=float)) for of in keys.values() for key in of)
         if declared > 4 * stored + 2**20:
             raise WeightsError(
@@ -141,11 +140,7 @@ def read_saved_model(path: Path) -> WeightFile:
 
 
 def check_graph(path: Path) -> None:
-    """See that the SavedModel in the folder `path` does nothing but compute.
-
-    Raises:
-        WeightsError: One of its operations does more, or it cannot be read.
-    """
+    """Raises WeightsError unless the SavedModel in the folder `path` can be read and does nothing but compute."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
     from tensorflow.python.framework import op_def_registry
@@ -217,7 +212,7 @@ def _named(node: "NodeDef") -> Iterator[str]:
 
 
 def _check_container(path: Path) -> None:
-    """See that `path` is what Keras takes it for, and that nothing in it unpacks to any size or leads elsewhere."""
+    """See that `path` is what Keras takes it for, that it unpacks to no excessive size, and names no other file."""
     expected = {".keras": "zip", ".h5": "hdf5", ".hdf5": "hdf5"}.get(path.suffix)
     try:
         if not path.is_file() or expected is None or container_of(path) != expected:
@@ -237,18 +232,3 @@ def _check_container(path: Path) -> None:
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
-
-
-def _names(objects: bytes) -> dict[str, list[str]]:
-    """The name of each variable, without ":0", to its keys in the checkpoint, in the order of the model."""
-    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
-
-    graph = TrackableObjectGraph()
-    graph.ParseFromString(objects)
-    found: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        for attribute in node.attributes:
-            name = attribute.full_name.partition(":")[0]
-            if attribute.checkpoint_key and name and not name.lower().startswith(_NOT_THE_MODEL):
-                found.setdefault(name, []).append(attribute.checkpoint_key)
-    return found

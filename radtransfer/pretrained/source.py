@@ -53,19 +53,11 @@ class WeightsCard:
 
     Attributes:
         name: As users give it, `<family>-<backbone>`.
-        family: What it was trained on.
-        backbone: Name of the network.
-        origin: Where to get it.
-        terms: One line.
         files: Names it goes by, the published one first.
         hashes: MD5 or SHA-256 of each of `files`, in their order; empty where nobody published any.
         layers: Layers with weights, without a head.
         preprocessing: Mode that it was trained with.
-        certainty: How sure that is.
-        reason: And why.
         keras: Whether Keras downloads it itself.
-        top1: Published accuracy on the data it was trained on, a fraction.
-        top5: The same, among the first five.
     """
 
     name: str
@@ -89,7 +81,6 @@ class WeightSource:
     """Where weights come from.
 
     Attributes:
-        given: What the user said.
         file: The file; for Keras' own weights it may still have to be downloaded.
         card: From the manifest, if the file is known.
         record: What `run.json` says, if the file is a run's.
@@ -116,7 +107,6 @@ class WeightSource:
 
 @functools.cache
 def weights_cards() -> Mapping[str, WeightsCard]:
-    """Every card by name."""
     text = resources.files("radtransfer.weights").joinpath("manifest.yaml").read_text(encoding="utf-8")
     manifest, _ = parse_yaml(text, source="weights/manifest.yaml")
     cards = {}
@@ -191,7 +181,6 @@ def search_folders() -> tuple[Path, ...]:
 
 
 def keras_cache() -> Path:
-    """Where Keras keeps what it downloads."""
     return keras_home() / "models"
 
 
@@ -202,11 +191,10 @@ def found_files() -> dict[str, Path]:
 
 
 def fetch(source: WeightSource, notify: Callable[[str], None]) -> None:
-    """Let Keras download its own ImageNet weights into its cache, with its check of their hash, if they are not there.
+    """Let Keras download its own ImageNet weights into its cache, if they are not there; it checks their hash.
 
     Raises:
         WeightsError: They cannot be downloaded, or are not Keras' own.
-        DiskError: They cannot be written.
     """
     if source.file.exists():
         return
@@ -235,14 +223,7 @@ def fetch(source: WeightSource, notify: Callable[[str], None]) -> None:
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of one repository of the hub.
-
-    Attributes:
-        given: What the user said.
-        repo: OWNER/REPO.
-        name: Path of the file in it.
-        revision: Branch, tag or commit; None for the main one.
-    """
+    """One file of one repository of the hub; `revision` is a branch, tag or commit, None for the main branch."""
 
     given: str
     repo: str
@@ -265,11 +246,7 @@ class HubFile:
             return hub.get_hf_file_metadata(hub.hf_hub_url(self.repo, self.name, revision=self.revision)).size
 
     def download(self) -> Path:
-        """Where the file lies after it was downloaded to the hub's cache.
-
-        Raises:
-            WeightsError: The hub cannot be reached, has no such file, or wants a login.
-        """
+        """Where the file lies after its download; raises WeightsError if the hub does not give it."""
         hub = _hub()
         with self._errors():
             return Path(hub.hf_hub_download(self.repo, self.name, revision=self.revision))
@@ -287,7 +264,7 @@ class HubFile:
 
 
 def hub_file(given: str) -> HubFile:
-    """What `given` names; raises WeightsError if it is not of the form hf:OWNER/REPO/FILE[@REVISION]."""
+    """The file named hf:OWNER/REPO/FILE[@REVISION]; raises WeightsError for another form."""
     part = r"[\w.-]+"
     found = re.fullmatch(rf"hf:({part}/{part})/((?:{part}/)*{part})(?:@([\w./-]+))?", given)
     if found is None or ".." in given:
@@ -296,12 +273,7 @@ def hub_file(given: str) -> HubFile:
 
 
 def cached_hub_file(given: str) -> Path:
-    """Where `given` lies on this machine.
-
-    Raises:
-        WeightsNotFoundError: It was not downloaded; says the command that does.
-        WeightsError: Not a name of this form, or huggingface_hub is not installed.
-    """
+    """Where `given` lies on this machine; raises WeightsError if it is not there, or no name of a hub file."""
     wanted = hub_file(given)
     path = wanted.cached()
     if path is None:
@@ -335,7 +307,15 @@ def _find(weights: str, backbone: str | None) -> WeightSource:
         if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
             return _of_run(weights, run, fold)
     if path.is_dir():
-        raise WeightsError(_not_a_run(path))
+        files = sorted(item.name for item in path.iterdir() if item.suffix in _SUFFIXES)
+        if (path / "saved_model.pb").is_file():
+            raise WeightsError(
+                f"{path} is a SavedModel folder. Make a Keras file of its weights: "
+                f"radtransfer weights convert {path} OUT.weights.h5"
+            )
+        if files:
+            raise WeightsError(f"{path} is a folder, not a run. It holds {', '.join(files[:5])}; pass one of them.")
+        raise WeightsError(f"{path} is a folder, not a run: expected a run.json in it. Pass {WAYS}.")
     if not path.exists():
         # A bare file name is also looked for where known files are.
         places = (folder / path for folder in search_folders() if path.name == str(path))
@@ -404,17 +384,5 @@ def _not_found(weights: str) -> str:
 
 
 def _sibling(path: Path) -> str | None:
-    """The file beside a missing one that is meant: - for _, other case, or a slip of the finger."""
+    """The file beside a missing one that is probably meant: - for _, other case, or a typing error."""
     return near_name(path, wanted=lambda item: item.suffix in _SUFFIXES)
-
-
-def _not_a_run(path: Path) -> str:
-    files = sorted(item.name for item in path.iterdir() if item.suffix in _SUFFIXES)
-    if (path / "saved_model.pb").is_file():
-        return (
-            f"{path} is a SavedModel folder. Make a Keras file of its weights: "
-            f"radtransfer weights convert {path} OUT.weights.h5"
-        )
-    if files:
-        return f"{path} is a folder, not a run. It holds {', '.join(files[:5])}; pass one of them."
-    return f"{path} is a folder, not a run: expected a run.json in it. Pass {WAYS}."

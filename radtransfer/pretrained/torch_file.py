@@ -15,7 +15,7 @@ import json
 import math
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,12 +149,21 @@ def _read_zip(path: Path) -> Tensors:
         found = _state_dict(_read_pickle(archive.read(pickled)))
         blocks = {tensor.block for tensor in found.values()}
         _check_sizes(archive, folder, blocks, found.values())
-        numbers = {block: block.numbers(archive.read(f"{folder}data/{block.key}")) for block in blocks}
-        return {name: _array(tensor, numbers[tensor.block]) for name, tensor in found.items()}
+        content = {block: block.numbers(archive.read(f"{folder}data/{block.key}")) for block in blocks}
+    arrays = {}
+    for name, tensor in found.items():
+        numbers, shape, strides = content[tensor.block], tensor.shape, tensor.strides
+        last = tensor.offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+        if math.prod(shape) and last >= len(numbers):
+            raise WeightsError(
+                f"declares a tensor of shape {shape} beyond its {len(numbers)} numbers. Download it again."
+            )
+        steps = tuple(step * numbers.itemsize for step in strides)
+        arrays[name] = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], shape, steps).copy()
+    return arrays
 
 
 def _state_dict(content: Any) -> dict[str, _Tensor]:
-    """The names and tensors of a state dict, alone or beside an epoch, an optimizer and the like."""
     for _ in range(_MOST_DEEP + 1):
         if not isinstance(content, dict):
             break
@@ -187,15 +196,6 @@ def _check_sizes(archive: zipfile.ZipFile, folder: str, blocks: set[_Block], ten
         raise WeightsError(f"declares {total / 1e6:,.0f} MB, which cannot be. Nothing was read.")
     if sum(math.prod(tensor.shape) for tensor in tensors) * 4 > 4 * total + 2**20:
         raise WeightsError("declares tensors larger than the numbers it holds. Nothing was read.")
-
-
-def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
-    shape, strides = tensor.shape, tensor.strides
-    last = tensor.offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    if math.prod(shape) and last >= len(numbers):
-        raise WeightsError(f"declares a tensor of shape {shape} beyond its {len(numbers)} numbers. Download it again.")
-    steps = tuple(step * numbers.itemsize for step in strides)
-    return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], shape, steps).copy()
 
 
 def _safetensors_header_size(path: Path) -> int | None:
@@ -235,7 +235,7 @@ def _declared(name: str, entry: Any, *, size: int) -> tuple[_Block, tuple[int, .
     if not isinstance(dtype, str) or dtype not in _SAFE_DTYPES:
         raise WeightsError(f"holds {name!r:.80} of the type {dtype!r:.80}, which is not read.")
     whole = all(
-        isinstance(numbers, list) and all(_is_count(number) and number < 2**63 for number in numbers)
+        isinstance(numbers, list) and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
         for numbers in (shape, offsets)
     )
     if not whole or len(shape) > _MOST_DIMENSIONS or len(offsets) != 2:
@@ -249,16 +249,8 @@ def _declared(name: str, entry: Any, *, size: int) -> tuple[_Block, tuple[int, .
     return block, tuple(shape), start, end
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
 def _read_pickle(content: bytes) -> Any:
-    """What the pickle of a state dict holds: dictionaries, lists and tuples of `_Tensor` and plain values.
-
-    Raises:
-        WeightsError: It is damaged, endless, or is the pickle of a whole model, whose code would have to run.
-    """
+    """The content of the pickle of a state dict: dictionaries, lists and tuples of `_Tensor` and plain values."""
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(content):
@@ -288,14 +280,58 @@ class _Machine:
             raise WeightsError(f"holds a pickle of more than {_MOST_STEPS:,} steps, which no state dict has.")
 
     def follow(self, name: str, argument: Any) -> None:
-        if name in _LITERALS:
-            self.stack.append(_LITERALS[name])
-        elif name in _VALUES:
-            self.stack.append(self.value(argument))
-        elif name in _INSTRUCTIONS:
-            _INSTRUCTIONS[name](self, argument)
-        elif name not in ("PROTO", "FRAME"):
-            raise WeightsError(f"holds the pickle instruction {name}, which no state dict needs; it is not followed.")
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                self.stack.append(_LITERALS[name])
+            case _ if name in _VALUES:
+                self.stack.append(self.value(argument))
+            case "EMPTY_DICT":
+                self.stack.append({})
+            case "EMPTY_LIST" | "EMPTY_SET":
+                self.stack.append([])
+            case "EMPTY_TUPLE":
+                self.stack.append(())
+            case "MARK":
+                self.outer.append(self.stack)
+                self.stack = []
+            case "TUPLE" | "LIST":
+                items = self.since_mark()
+                self.stack.append(tuple(items) if name == "TUPLE" else items)
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                self.stack.append(tuple(self.pop(int(name[-1]))))
+            case "APPEND" | "APPENDS" | "ADDITEMS":
+                items = self.pop(1) if name == "APPEND" else self.since_mark()
+                if isinstance(self.stack[-1], list):
+                    self.stack[-1].extend(items)
+            case "SETITEM" | "SETITEMS":
+                self.set_items(self.pop(2) if name == "SETITEM" else self.since_mark())
+            case "POP":
+                self.pop(1)
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                if argument.bit_length() > 32:
+                    raise IndexError("a place in the memo that no file has")
+                self.memo[argument] = self.stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "BINGET" | "LONG_BINGET" | "GET":
+                self.stack.append(self.memo[argument])
+            case "GLOBAL" | "STACK_GLOBAL":
+                self.name(*([argument] if name == "GLOBAL" else self.pop(2)))
+            case "BINPERSID":
+                self.block()
+            case "REDUCE":
+                self.call()
+            case "NEWOBJ":
+                made = getattr(self.pop(2)[0], "name", "object")
+                self.stack.append({} if made in _EMPTY_CALLS else _Refused(made))
+            case "BUILD":
+                self.build()
+            case _:
+                raise WeightsError(
+                    f"holds the pickle instruction {name}, which no state dict needs; it is not followed."
+                )
 
     def value(self, value: Any) -> Any:
         """Equal texts as one object, so that comparing them costs nothing; None for a number that no tensor needs.
@@ -306,19 +342,11 @@ class _Machine:
             return self.texts.setdefault(value, value)
         return None if isinstance(value, int) and value.bit_length() > 64 else value
 
-    def mark(self, _: Any) -> None:
-        self.outer.append(self.stack)
-        self.stack = []
-
     def since_mark(self) -> list[Any]:
         if not self.outer:
             raise IndexError("no mark")
         items, self.stack = self.stack, self.outer.pop()
         return items
-
-    def collect(self, kind: type) -> None:
-        items = self.since_mark()
-        self.stack.append(kind(items))
 
     def pop(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -327,41 +355,32 @@ class _Machine:
         del self.stack[-count:]
         return items
 
-    def put(self, place: int) -> None:
-        if place.bit_length() > 32:
-            raise IndexError("a place in the memo that no file has")
-        self.memo[place] = self.stack[-1]
-
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
             pairs = zip(items[::2], items[1::2], strict=True)
             target.update((key, value) for key, value in pairs if isinstance(key, _KEYS))
 
-    def extend(self, items: list[Any]) -> None:
-        if isinstance(self.stack[-1], list):
-            self.stack[-1].extend(items)
-
     def name(self, *names: Any) -> None:
-        """Something to be imported, by module and name, which stand in one text where they come from one."""
+        """Something to be imported, by module and name, in one text or two."""
         if not all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in names):
             raise WeightsError("names something to be imported, not by a short text. Nothing was read.")
         self.stack.append(_Named(" ".join(names)))
 
-    def block(self, _: Any) -> None:
+    def block(self) -> None:
         (identity,) = self.pop(1)
         kind, storage, key, _place, length = identity
         if kind != "storage" or not isinstance(storage, _Named) or storage.name not in _STORAGES:
             given = getattr(storage, "name", type(storage).__name__)
             raise WeightsError(f"holds a block of the unknown type {given!r}.")
-        if not isinstance(key, str) or len(key) > _LONGEST_NAME or not _is_count(length):
+        if not isinstance(key, str) or len(key) > _LONGEST_NAME or type(length) is not int or length < 0:
             raise WeightsError(
                 "holds a block whose name is no text, or whose length no whole number. Download it again."
             )
         self.stack.append(_Block(key, _STORAGES[storage.name], length))
 
-    def call(self, _: Any) -> None:
-        """What the one call that is known gives; of others, only that they were asked for."""
+    def call(self) -> None:
+        """The result of the one call that is known; of others, only that they were asked for."""
         function, arguments = self.pop(2)
         name = function.name if isinstance(function, _Named) else type(function).__name__
         if name in _TENSOR_CALLS:
@@ -369,7 +388,7 @@ class _Machine:
             if not isinstance(block, _Block):
                 raise WeightsError("holds a tensor without a block of numbers.")
             if not len(shape) == len(strides) <= _MOST_DIMENSIONS or not all(
-                map(_is_count, (offset, *shape, *strides))
+                type(number) is int and number >= 0 for number in (offset, *shape, *strides)
             ):
                 raise WeightsError("declares a tensor whose shape, strides and place are not whole numbers from 0 on.")
             self.stack.append(_Tensor(block, offset, tuple(shape), tuple(strides)))
@@ -378,11 +397,7 @@ class _Machine:
         else:
             self.stack.append({} if name in _EMPTY_CALLS else _Refused(name))
 
-    def new_object(self, _: Any) -> None:
-        name = getattr(self.pop(2)[0], "name", "object")
-        self.stack.append({} if name in _EMPTY_CALLS else _Refused(name))
-
-    def build(self, _: Any) -> None:
+    def build(self) -> None:
         (state,) = self.pop(1)
         if isinstance(self.stack[-1], _Refused) and self.holds_tensor(state):
             raise WeightsError(
@@ -402,30 +417,3 @@ class _Machine:
                 self.step(len(item))
                 waiting.extend(item.values() if isinstance(item, dict) else item)
         return False
-
-
-_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
-    "MARK": _Machine.mark,
-    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
-    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda machine, _: machine.stack.append([])),
-    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
-    "TUPLE": lambda machine, _: machine.collect(tuple),
-    "TUPLE1": lambda machine, _: machine.stack.append(tuple(machine.pop(1))),
-    "TUPLE2": lambda machine, _: machine.stack.append(tuple(machine.pop(2))),
-    "TUPLE3": lambda machine, _: machine.stack.append(tuple(machine.pop(3))),
-    "LIST": lambda machine, _: machine.collect(list),
-    "APPEND": lambda machine, _: machine.extend(machine.pop(1)),
-    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda machine, _: machine.extend(machine.since_mark())),
-    "SETITEM": lambda machine, _: machine.set_items(machine.pop(2)),
-    "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
-    "POP": lambda machine, _: machine.pop(1),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), _Machine.put),
-    "MEMOIZE": lambda machine, _: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),
-    **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), lambda machine, place: machine.stack.append(machine.memo[place])),
-    "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": lambda machine, _: machine.name(*machine.pop(2)),
-    "BINPERSID": _Machine.block,
-    "REDUCE": _Machine.call,
-    "NEWOBJ": _Machine.new_object,
-    "BUILD": _Machine.build,
-}

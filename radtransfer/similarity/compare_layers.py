@@ -26,7 +26,7 @@ from radtransfer.data.run_data import (
 )
 from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
 from radtransfer.files import whole_folder
-from radtransfer.models.backbone import Backbone, resolve_layer
+from radtransfer.models.backbone import resolve_layer
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import SimilarityCurve, similarity_curve, similarity_heat_map
@@ -40,7 +40,6 @@ from radtransfer.similarity.moments import check_choice
 from radtransfer.similarity.networks import DEFAULT_SIZE, NetworkSource, check_layers, find_networks, folds_of
 
 if TYPE_CHECKING:
-    import keras
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -65,8 +64,6 @@ class ComparisonSettings:
     Attributes:
         layers: "stages", "all", or names of stages or layers.
         similarity: Keys of `SIMILARITIES`.
-        sampling: Of rows and channels.
-        cross: Also every layer of A against every layer of B.
         batch_norm: "own", or "shared": B computes with the batch-norm statistics of A.
         compat: "juodelyte" computes CCA as Juodelyte et al. 2023 did; None exactly.
         data: Images to compare on; without a source the test images of the runs.
@@ -90,7 +87,7 @@ class ComparisonSettings:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """What was named to compare on; empty for the run's own test images."""
+        """What was named to compare on; empty for the test images of the run."""
         return self.files or ((self.data.source,) if self.data.source is not None else ())
 
 
@@ -102,9 +99,7 @@ class Comparison:
         layers: One entry per layer and kind, the layers in order.
         cross: Kind to the mean similarity of every layer of A (rows) with every layer of B (columns), float64;
             NaN where it is not defined.
-        settings: How it was found.
         draws: Layer and kind to the similarity in each draw, mean over folds; None where it is not defined.
-        left_out: What has no similarity, and why.
         few_rows: The layers of these that lack rows, of which fewer channels could be compared.
     """
 
@@ -117,7 +112,6 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The layers, in order."""
         return tuple(dict.fromkeys(item.layer for item in self.layers))
 
     def to_frame(self) -> "pd.DataFrame":
@@ -133,7 +127,6 @@ class Comparison:
         return similarity_curve(self.names, curves, measure=_measure(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in JSON."""
         cross = {kind: np.where(np.isnan(matrix), None, matrix).tolist() for kind, matrix in self.cross.items()}
         plain = {"layers": [dataclasses.asdict(item) for item in self.layers], "settings": self.settings}
         plain["left_out"] = list(self.left_out)
@@ -148,14 +141,10 @@ def compare(
     progress: Progress | None = None,
     images: ImageArrays | None = None,
 ) -> Comparison:
-    """Compare two networks layer by layer.
+    """Compare two networks layer by layer; fold k of one run is compared with fold k of the other.
 
-    Args:
-        a: A run, `RUN/fold_K`, `RUN@initial`, `RUN@final`, a Keras file, weights, `random:NAME` or `imagenet:NAME`.
-        b: Another; fold k of one run is compared with fold k of the other.
-        settings: How.
-        images: In memory, which networks get as they are, in place of those that `settings` name.
-        progress: Hears what happens.
+    `a` and `b` are each a run, `RUN/fold_K`, `RUN@initial`, `RUN@final`, a Keras file, weights, `random:NAME` or
+    `imagenet:NAME`. `images` in memory, which networks get as they are, take the place of those of `settings`.
 
     Raises:
         ConfigError: A setting or name cannot be used.
@@ -168,9 +157,20 @@ def compare(
     check_choice("channels", settings.sampling.channels, CHANNELS)
     check_choice("batch norm", settings.batch_norm, ("own", "shared"))
     kinds = _measures(settings.similarity, compat=settings.compat)
-    sources, folds, given = find_compared(a, b, settings, progress, images)
-    if not settings.given and images is None:
-        note_changes([source.run for source in sources if source.run is not None], progress)
+    check_source(settings.data.source)
+    sources = find_networks((a, b), backbone=settings.backbone, seed=settings.sampling.seed, notify=progress.note)
+    folds = folds_of(sources, settings.folds)
+    check_layers(sources, settings.layers)
+    runs, given = [source.run for source in sources if source.run is not None], images
+    if images is not None:
+        pass
+    elif settings.given:
+        reading = run_images(runs[0]).images if runs else ImageSettings()
+        given = given_images(settings.files, settings.data, reading, progress)
+    elif not runs:
+        raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
+    else:
+        note_changes(runs, progress)
     found = []
     for number, fold in enumerate(folds, start=1):
         if len(folds) > 1:
@@ -186,14 +186,17 @@ def compare(
     if len(left_out) > _MOST_NOTES:
         progress.note(f"left out: {len(left_out) - _MOST_NOTES} more")
     by_layer = {(pair.name, kind): [each.draws[pair.name, kind] for each in scores] for pair in pairs for kind in kinds}
+    cross = {}
+    for kind in kinds if settings.cross else ():
+        cells = [[[each.crossed.get((x.name, y.name, kind)) for each in scores] for y in pairs] for x in pairs]
+        cross[kind] = np.array([[np.mean(np.array(cell, float)) for cell in row] for row in cells])
     return Comparison(
         tuple(
             combine(*names, draws, same_images=bool(settings.given) or images is not None)
             for names, draws in by_layer.items()
         ),
-        _record(sources, folds, pairs, networks, settings)
-        | ({"images": "an array"} if images is not None and not settings.given else {}),
-        _crossed(pairs, kinds, scores) if settings.cross else {},
+        _record(sources, folds, pairs, networks, settings) | ({} if images is None else {"images": "an array"}),
+        cross,
         {
             names: tuple(mean([draw.value for draw in draws]) for draws in zip(*of_folds, strict=True))
             for names, of_folds in by_layer.items()
@@ -203,39 +206,8 @@ def compare(
     )
 
 
-def find_compared(
-    a: str | NetworkSource,
-    b: str | NetworkSource,
-    settings: ComparisonSettings,
-    progress: Progress,
-    images: ImageArrays | None = None,
-) -> tuple[Sources, list[Folds], LocatedImages | ImageArrays | None]:
-    """Two networks that can be loaded, the folds that are compared, and the images that were given for it, if any.
-
-    Errors as of `compare`.
-    """
-    check_source(settings.data.source)
-    sources = find_networks((a, b), backbone=settings.backbone, seed=settings.sampling.seed, notify=progress.note)
-    folds = folds_of(sources, settings.folds)
-    check_layers(sources, settings.layers)
-    runs = [source.run for source in sources if source.run is not None]
-    if images is not None:
-        return sources, folds, images
-    if settings.given:
-        reading = run_images(runs[0]).images if runs else ImageSettings()
-        return sources, folds, given_images(settings.files, settings.data, reading, progress)
-    if not runs:
-        raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
-    return sources, folds, None
-
-
 def _measures(kinds: Sequence[str], *, compat: str | None) -> dict[str, Measure]:
-    """The measures of these names, that work on moments.
-
-    Raises:
-        UnknownNameError: No such similarity.
-        ConfigError: None is named, one needs all rows at once, or `compat` knows another one only.
-    """
+    """The measures of these names, which must work on moments."""
     if not kinds:
         raise ConfigError(f"Expected at least one --similarity of {', '.join(SIMILARITIES)}. Received none.")
     found = {kind: SIMILARITIES[kind] for kind in kinds}
@@ -285,12 +257,7 @@ def _compare_fold(
 
 
 def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[LayerPair, ...]:
-    """What `layers` means: "stages", "all" (every feature map that both have under one name), or names of either.
-
-    Raises:
-        ConfigError: No layers, stages of an unknown backbone, or nothing that both have.
-        UnknownNameError: A name that is neither a stage nor a layer.
-    """
+    """What `layers` means: "stages", "all" (every feature map that both have under one name), or names of either."""
     if not layers:
         raise ConfigError("Expected --layers stages, all or names. Received none.")
     if tuple(layers) == ("stages",):
@@ -300,32 +267,35 @@ def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[Lay
         return tuple(LayerPair(stage, a.card.stages[stage], b.card.stages[stage]) for stage in shared)
     if tuple(layers) == ("all",):
         names = {layer.name for layer in b.model.layers}
-        found = [layer.name for layer in a.model.layers if layer.name in names and _has_map(layer)]
+        found = [
+            layer.name
+            for layer in a.model.layers
+            if layer.name in names
+            and len(getattr(layer.output, "shape", ())) == 4
+            and type(layer).__name__ not in _NOT_MAPS
+        ]
         if not found:
             raise ConfigError("The networks have no feature map of one name. Use --layers stages.")
         return tuple(LayerPair(name, name, name) for name in found)
-    return tuple(LayerPair(name, _resolved(a.model, a.card, name), _resolved(b.model, b.card, name)) for name in layers)
-
-
-def _resolved(model: "keras.Model", card: Backbone | None, name: str) -> str:
-    if card is not None:
-        return resolve_layer(model, card, name)
-    known = [layer.name for layer in model.layers]
-    if name not in known:
-        raise UnknownNameError("layer", name, known)
-    return name
-
-
-def _has_map(layer: "keras.Layer") -> bool:
-    shape = getattr(layer.output, "shape", ())
-    return len(shape) == 4 and type(layer).__name__ not in _NOT_MAPS
+    found = []
+    for name in layers:
+        resolved = []
+        for network in (a, b):
+            known = [layer.name for layer in network.model.layers]
+            if network.card is not None:
+                resolved.append(resolve_layer(network.model, network.card, name))
+            elif name in known:
+                resolved.append(name)
+            else:
+                raise UnknownNameError("layer", name, known)
+        found.append(LayerPair(name, *resolved))
+    return tuple(found)
 
 
 def _tested_images(sources: Sources, fold: Folds, progress: Progress) -> LocatedImages:
     """The test images of the first run's fold."""
     runs = [(source.run, k) for source, k in zip(sources, fold, strict=True) if source.run is not None]
-    images = tested_images(*runs[0])
-    unseen = set(tested_paths(*runs[-1]))
+    images, unseen = tested_images(*runs[0]), set(tested_paths(*runs[-1]))
     seen = sum(path not in unseen for path in images.paths)
     if seen:
         progress.note(
@@ -342,11 +312,7 @@ def _image_sizes(sources: Sources, settings: ComparisonSettings) -> tuple[int, i
 
 
 def _left_out(found: Sequence[LayerScores]) -> tuple[str, ...]:
-    """What has no similarity, and why: a sentence for each reason, naming the kinds.
-
-    Raises:
-        SimilarityError: Nothing has one.
-    """
+    """Why what has no similarity has none, naming the kinds; raises SimilarityError where nothing has one."""
     kinds_of: dict[str, dict[str, None]] = {}
     scores = [(kind, draw) for each in found for (_, kind), draws in each.draws.items() for draw in draws]
     for kind, draw in scores:
@@ -357,14 +323,6 @@ def _left_out(found: Sequence[LayerScores]) -> tuple[str, ...]:
     return tuple(f"left out ({', '.join(kinds)}): {reason}" for reason, kinds in kinds_of.items())
 
 
-def _crossed(pairs: Sequence[LayerPair], kinds: Sequence[str], found: Sequence[LayerScores]) -> dict[str, np.ndarray]:
-    def value(a: str, b: str, kind: str) -> float:
-        return np.mean(np.array([scores.crossed.get((a, b, kind)) for scores in found], float))
-
-    names = [pair.name for pair in pairs]
-    return {kind: np.array([[value(a, b, kind) for b in names] for a in names]) for kind in kinds}
-
-
 def _record(
     sources: Sources,
     folds: Sequence[Folds],
@@ -372,7 +330,6 @@ def _record(
     networks: "tuple[Network, Network]",
     settings: ComparisonSettings,
 ) -> dict[str, Any]:
-    """Everything that decides the numbers, as plain values."""
     sampling = settings.sampling
     return {
         "a": sources[0].given,
@@ -392,11 +349,7 @@ def _record(
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
-    """Write `similarity.csv`, `similarity.json`, `similarity.png` and, for crossed layers, a heat-map per kind.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
+    """Write similarity.csv, .json and .png and, for crossed layers, a heat-map per kind."""
     kinds, names = comparison.settings["similarity"], ["similarity.csv", "similarity.json", "similarity.png"]
     curves = {kind: _curve([item for item in comparison.layers if item.kind == kind]) for kind in kinds}
     with whole_folder(out, COMPARISON_FILES, last="similarity.json") as folder:
@@ -420,21 +373,20 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 
 def _row(item: LayerSimilarity) -> dict[str, Any]:
     low, high = item.ci95 or (None, None)
-    figures = {
+    null = {"null_closed_form": item.null.closed_form, "null_permuted": item.null.permuted}
+    row = {
         "layer": item.layer,
         "kind": item.kind,
         "similarity": item.similarity,
         "ci95_low": low,
         "ci95_high": high,
-        "null_closed_form": item.null.closed_form,
-        "null_permuted": item.null.permuted,
-    }
-    counts = {name: getattr(item, name) for name in ("rank_a", "rank_b", "rows", "images", "dims", "repeats")}
-    return {name: "" if value is None else value for name, value in (figures | counts).items()}
+    } | null
+    row |= {name: getattr(item, name) for name in ("rank_a", "rank_b", "rows", "images", "dims", "repeats")}
+    return {name: "" if value is None else value for name, value in row.items()}
 
 
 def _measure(comparison: Comparison) -> str:
-    """What the curve shows: its measure, if it is one, and whether a network is compared with its own start."""
+    """The title of the curve: its measure, if it is one, and whether a network is compared with its own start."""
     kinds, (a, b) = comparison.settings["similarity"], (comparison.settings[side].partition("@") for side in "ab")
     what = f"similarity ({SIMILARITIES[kinds[0]].title})" if len(kinds) == 1 else "similarity"
     of_itself = a[0] == b[0] and a[2] == "initial" and b[2] in ("", "final")

@@ -1,7 +1,7 @@
 """Compare what two runs predict about the same test images: whether they err on the same, and which is better."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from radtransfer.evaluation.intervals import (
     estimate_auc,
 )
 from radtransfer.evaluation.predict import RunPredictions, read_predictions
-from radtransfer.evaluation.scoring import Question, main_questions
+from radtransfer.evaluation.scoring import main_questions
 from radtransfer.files import whole_folder
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure
@@ -50,17 +50,12 @@ class PredictionComparison:
     """What was found.
 
     Attributes:
-        accuracy_a, accuracy_b: Share of right answers.
         errors: Both right or both wrong.
         probabilities: The same when each answer is drawn from the network's probabilities.
         decisions: The same class, right or wrong; None with several labels.
         correlation: Pearson's, of the probabilities of the truth.
-        auc: Of both, and the difference.
         delong: A test per main question; empty where images are repeated.
-        positive_class: Of two classes; the same in both runs.
-        n_images: Different images.
         n_patients: Different patients; None where not known.
-        settings: Which runs and folds.
         rows: A line per image, as `ROW_COLUMNS`: with several labels, their mean.
     """
 
@@ -79,7 +74,6 @@ class PredictionComparison:
     positive_class: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in JSON, without the rows."""
         plain = dataclasses.asdict(dataclasses.replace(self, rows=()))
         return {name: value for name, value in plain.items() if name != "rows"}
 
@@ -87,14 +81,9 @@ class PredictionComparison:
 def compare_predictions(
     a: str, b: str, *, seed: int = 0, draws: int = 2000, progress: Progress | None = None
 ) -> PredictionComparison:
-    """Compare the test predictions of two runs.
+    """Compare the test predictions of two runs, RUN or RUN/fold_K, of the same task and images.
 
-    Args:
-        a: A run or RUN/fold_K.
-        b: Another, of the same task and images.
-        seed: Not used any more: the interval has a formula.
-        draws: Not used any more.
-        progress: Hears what is left out.
+    `seed` and `draws` are only recorded: the interval has a formula.
 
     Raises:
         RunError: Not a run, or not finished.
@@ -105,6 +94,13 @@ def compare_predictions(
     first, second = common_predictions(first, second, progress or Progress())
     known = ~np.isnan(first.targets) if first.scoring.task == "multilabel" else np.ones((len(first.paths), 1), bool)
     right, truth = ([getattr(run, name)[known] for run in (first, second)] for name in ("right", "of_truth"))
+    tests = []
+    if not first.repeated:
+        questions = (main_questions(run.targets, run.probabilities, run.scoring) for run in (first, second))
+        for mine, its in zip(*questions, strict=True):
+            tests.append(delong(mine.name, mine.truth, mine.scores, its.scores))
+    figures = [np.nanmean(v, axis=1).tolist() for v in (first.right, second.right, first.of_truth, second.of_truth)]
+    patients = first.patients or ("",) * len(first.paths)
     return PredictionComparison(
         accuracy_a=float(right[0].mean()),
         accuracy_b=float(right[1].mean()),
@@ -115,11 +111,11 @@ def compare_predictions(
         else decision_agreement(*(run.probabilities.argmax(axis=1) for run in (first, second))),
         correlation=float(np.corrcoef(*truth)[0, 1]) if min(map(np.ptp, truth)) > 0 else None,
         auc=compare_aucs([(first, second)]),
-        delong=() if first.repeated else tuple(_tests(first, second)),
+        delong=tuple(test for test in tests if test is not None),
         n_images=len(set(first.paths)),
         n_patients=None if first.patients is None else len(set(first.patients)),
         settings={"a": a, "b": b, "folds": sorted(set(first.folds)), "seed": seed, "draws": draws},
-        rows=tuple(_rows(first, second)),
+        rows=tuple(zip(first.paths, patients, first.labels, first.folds, *figures, strict=True)),
         positive_class=first.scoring.positive_class,
     )
 
@@ -159,23 +155,8 @@ def common_predictions(
     return first, second
 
 
-def _questions(run: RunPredictions) -> list[Question]:
-    return main_questions(run.targets, run.probabilities, run.scoring)
-
-
-def _tests(a: RunPredictions, b: RunPredictions) -> Iterator[DeLong]:
-    for mine, its in zip(_questions(a), _questions(b), strict=True):
-        test = delong(mine.name, mine.truth, mine.scores, its.scores)
-        if test is not None:
-            yield test
-
-
 def compare_aucs(pairs: Sequence[tuple[RunPredictions, RunPredictions]]) -> AucComparison:
-    """The pooled AUC of A and of B, averaged over repeats and pairs, and the interval of their difference.
-
-    Args:
-        pairs: Each as `common_predictions` gives it; of one data set, such as the runs of one seed each.
-    """
+    """The AUC of A and B, averaged over repeats and pairs, and the interval of their difference."""
     a = pooled_auc([a for a, _ in pairs])
     b = pooled_auc([dataclasses.replace(b, patients=a.patients, repeats=a.repeats) for a, b in pairs])
     if a is None or b is None:
@@ -193,23 +174,13 @@ def pooled_auc(runs: Sequence[RunPredictions]) -> AucEstimate | None:
         start += len(run.paths)
         for repeat in sorted(set(run.repeats)):
             rows = np.flatnonzero(np.array(run.repeats) == repeat)
-            repeats.append((_questions(run.select(rows)), codes[rows]))
+            picked = run.select(rows)
+            repeats.append((main_questions(picked.targets, picked.probabilities, picked.scoring), codes[rows]))
     return estimate_auc(repeats)
 
 
-def _rows(a: RunPredictions, b: RunPredictions) -> Iterator[tuple]:
-    """A line per image, as `ROW_COLUMNS`; several labels are averaged."""
-    figures = [np.nanmean(values, axis=1).tolist() for values in (a.right, b.right, a.of_truth, b.of_truth)]
-    patients = a.patients or ("",) * len(a.paths)
-    return zip(a.paths, patients, a.labels, a.folds, *figures, strict=True)
-
-
 def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]:
-    """Write `predictions.csv` (a line per image), `predictions.json` and `predictions.png`.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
+    """Write predictions.csv (a line per image), predictions.json and predictions.png."""
     columns = dict(zip(ROW_COLUMNS, zip(*comparison.rows, strict=True), strict=True))
     a, b = comparison.accuracy_a, comparison.accuracy_b
     figure = prediction_agreement(

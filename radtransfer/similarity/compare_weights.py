@@ -29,7 +29,7 @@ WEIGHT_FILES = ("weights.csv", "weights.json", "weights.png", "filters.png")
 
 @dataclass(frozen=True)
 class WeightChange:
-    """The way from the weights of one layer to those of the same layer in another network.
+    """The change from the weights of one layer to those of the same layer in another network.
 
     Attributes:
         layer: Its name; `outer/inner` of a layer within another one.
@@ -66,7 +66,6 @@ class WeightComparison:
         layers: The layers of A, in order, whose weights are of the same shapes in B; means over folds.
         left_out: Layers with weights that are not, by name.
         filters: Of the first fold; None where the first convolutions differ in shape.
-        settings: Which networks and folds.
     """
 
     layers: tuple[WeightChange, ...]
@@ -75,7 +74,6 @@ class WeightComparison:
     settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in JSON, without the filters."""
         return {
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
             "left_out": list(self.left_out),
@@ -93,16 +91,10 @@ def compare_weights(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> WeightComparison:
-    """Compare the weights of two networks.
+    """Compare the weights of two networks, of the same architecture at least in part.
 
-    Args:
-        a: As for `compare.compare`; the one to start from.
-        b: Another, of the same architecture at least in part.
-        backbone: Of weights files.
-        image_size: For networks that are built for any size; it decides no weight.
-        folds: Of the runs; empty for all that both have.
-        seed: Of random networks.
-        progress: Hears what happens.
+    `a` and `b` are as for `compare_layers.compare`. `image_size` is for networks that are built for any size and
+    decides no weight; without `folds`, all that both runs have are compared.
 
     Raises:
         ConfigError: A name or fold cannot be used.
@@ -125,20 +117,18 @@ def compare_weights(
     layers = tuple(mean_change([changes[name] for changes in per_fold]) for name in per_fold[0])
     if not layers:
         raise WeightsMismatchError(f"{a} and {b} have no layer of one name and shape; nothing to compare.")
+    (stem, mine), (_, its) = map(_first_kernel, networks)
+    comparable = mine is not None and its is not None and mine.shape == its.shape
     return WeightComparison(
         layers=layers,
         left_out=tuple(sorted({name for network in networks for name in _learned(network.model)} - per_fold[0].keys())),
-        filters=_filters(*networks),
+        filters=Filters(stem, mine, its) if comparable else None,
         settings={"a": a, "b": b, "folds": [k for k in (x or y for x, y in chosen) if k is not None], "seed": seed},
     )
 
 
 def weight_change(layer: str, kind: str, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> WeightChange:
-    """The change from arrays `a` to arrays `b` of the same shapes, taken as one vector each.
-
-    Raises:
-        WeightsError: Values that are not finite.
-    """
+    """The change from arrays `a` to `b` of the same shapes, as one vector each; raises WeightsError if not finite."""
     x, y = (np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64) for arrays in (a, b))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise WeightsError(f"{layer} holds weights that are not finite: its training diverged. Use another checkpoint.")
@@ -189,13 +179,6 @@ def _changes(a: "keras.Model", b: "keras.Model") -> dict[str, WeightChange]:
     return changes
 
 
-def _filters(a: "Network", b: "Network") -> Filters | None:
-    (name, mine), (_, its) = _first_kernel(a), _first_kernel(b)
-    if mine is None or its is None or mine.shape != its.shape:
-        return None
-    return Filters(name, mine, its)
-
-
 def _first_kernel(network: "Network") -> tuple[str, np.ndarray | None]:
     """The first convolution's kernel, its channels in the order of the image."""
     from radtransfer.models.layers import convolution_kernels
@@ -208,11 +191,7 @@ def _first_kernel(network: "Network") -> tuple[str, np.ndarray | None]:
 
 
 def write_weights(comparison: WeightComparison, out: Path) -> list[Path]:
-    """Write `weights.csv`, `weights.json`, `weights.png` and, where both have them, `filters.png`.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
+    """Write weights.csv, .json and .png and, where both have them, filters.png."""
     names, layers = [f"weights.{suffix}" for suffix in ("csv", "json", "png")], comparison.layers
     changes = [layer.relative_change for layer in layers]
     with whole_folder(out, WEIGHT_FILES, last="weights.json") as folder:

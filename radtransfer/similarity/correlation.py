@@ -73,16 +73,11 @@ def cca(
 
 
 def cca_of_sums(pair: CrossMoments, *, squared: bool = False) -> Similarity:
-    """The mean canonical correlation, or their mean square, from moments."""
     return _mean(pair, _coefficients(pair), squared)
 
 
 def google_cca_of_sums(pair: CrossMoments, *, epsilon: float) -> Similarity:
-    """The mean canonical correlation as google/svcca finds it, from moments.
-
-    Raises:
-        SimilarityError: google/svcca fails on these layers.
-    """
+    """The mean canonical correlation as google/svcca computes it, from moments."""
     google = _google(pair.x.scatter, pair.scatter, pair.y.scatter, epsilon)
     return _mean(pair, google.coefficients, ranks=google.ranks)
 
@@ -101,18 +96,10 @@ def _mean(
 def _coefficients(pair: CrossMoments) -> np.ndarray:
     """The canonical correlations, descending, 0–1, float64 (the smaller rank,).
 
-    Raises:
-        SimilarityError: Rounding made them meaningless.
-
     References:
         Björck and Golub 1973, Mathematics of Computation 27: singular values between orthonormal bases.
     """
-    return _clipped(pair, np.linalg.svd(_whitened(pair), compute_uv=False))
-
-
-def _whitened(pair: CrossMoments) -> np.ndarray:
-    """The scatter between the whitened layers."""
-    return pair.x.basis.T @ pair.scatter @ pair.y.basis
+    return _clipped(pair, np.linalg.svd(pair.x.basis.T @ pair.scatter @ pair.y.basis, compute_uv=False))
 
 
 def _clipped(pair: CrossMoments, coefficients: np.ndarray) -> np.ndarray:
@@ -167,19 +154,9 @@ def pwcca(
     return result
 
 
-def pwcca_of_sums(pair: CrossMoments) -> Similarity:
-    """PWCCA as the paper defines it, from moments."""
-    return _weighted(pair, pair, None)
-
-
-def google_pwcca_of_sums(pair: CrossMoments, *, epsilon: float = 1e-10) -> Similarity:
-    """PWCCA as google/svcca computes it, from moments; the default epsilon is that of google/svcca's examples."""
-    return _google_weighted(pair, _google(pair.x.scatter, pair.scatter, pair.y.scatter, epsilon))
-
-
 def _weighted(pair: CrossMoments, better: CrossMoments, coordinates: np.ndarray | None) -> Similarity:
-    """PWCCA with coefficients and variates from the better moments of the two."""
-    left, coefficients, _ = np.linalg.svd(_whitened(better), full_matrices=False)
+    """PWCCA with the coefficients and variates of `better`; `coordinates` maps rows of x to those of `better`."""
+    left, coefficients, _ = np.linalg.svd(better.x.basis.T @ better.scatter @ better.y.basis, full_matrices=False)
     coefficients, directions = _clipped(better, coefficients), better.x.basis @ left
     if coordinates is not None:
         directions = coordinates @ directions
@@ -231,7 +208,6 @@ def svcca_of_sums(
     compat: str | None = None,
     epsilon: float | None = None,
 ) -> Similarity:
-    """The same from moments, with the same options."""
     check_choice("rule", rule, _POWERS)
     if not 0 < threshold <= 1:
         raise SimilarityError(f"Expected a threshold above 0 and up to 1, received {threshold:g}.")
@@ -258,9 +234,12 @@ CCA = Measure("mean CCA", cca, cca_of_sums, chance_cca)
 CCA_SQUARED = Measure(
     "mean squared CCA", partial(cca, squared=True), partial(cca_of_sums, squared=True), chance_cca_squared
 )
-PWCCA = Measure("PWCCA", pwcca, pwcca_of_sums, chance_cca)
+PWCCA = Measure("PWCCA", pwcca, lambda pair: _weighted(pair, pair, None), chance_cca)
+_EXAMPLE_EPSILON = 1e-10  # of google/svcca's examples
 PWCCA_GOOGLE = Measure(
-    "PWCCA as in google/svcca", partial(pwcca, weights="google", epsilon=1e-10), google_pwcca_of_sums
+    "PWCCA as in google/svcca",
+    partial(pwcca, weights="google", epsilon=_EXAMPLE_EPSILON),
+    lambda pair: _google_weighted(pair, _google(pair.x.scatter, pair.scatter, pair.y.scatter, _EXAMPLE_EPSILON)),
 )
 SVCCA = Measure("SVCCA, 99 % of the variance", svcca, svcca_of_sums, chance_cca)
 SVCCA_SINGULAR_VALUES = Measure(
@@ -278,7 +257,6 @@ class _GoogleCCA:
     Attributes:
         coefficients: Descending, not clipped, float64 (k,): k is the smaller number of kept channels.
         kept_x, kept_y: The channels that were not dropped, bool (channels,).
-        left, right: Singular vectors as columns, in whitened coordinates of the kept channels.
     """
 
     coefficients: np.ndarray
@@ -323,8 +301,8 @@ def _inverse_root(name: str, scatter: np.ndarray, epsilon: float) -> np.ndarray:
 def _google_of_rows(x: np.ndarray, y: np.ndarray, epsilon: float) -> _GoogleCCA:
     """The same of the covariance that google/svcca forms, to the last bit.
 
-    With dependent channels and a small epsilon, rounding errors reach the fifth digit of its coefficients;
-    they come out alike only from the same operations.
+    With dependent channels and a small epsilon, rounding errors reach the fifth digit of its coefficients, so the same
+    operations have to be repeated.
     """
     covariance = np.cov(x, y, rowvar=False)
     split = np.shape(x)[1]
@@ -350,7 +328,6 @@ def _google_weighted(pair: CrossMoments, google: _GoogleCCA) -> Similarity:
 
 
 def _check_compat(compat: str | None, epsilon: float | None) -> None:
-    """See that `epsilon` is given only where it means something, and is not negative."""
     if compat is not None:
         check_choice("compat", compat, ("google",))
     if epsilon is None:

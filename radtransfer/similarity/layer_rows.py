@@ -56,7 +56,6 @@ class Positions:
 
     @classmethod
     def of_images(cls, grid: Grid, cells: list[np.ndarray]) -> "Positions":
-        """The `cells` of each image."""
         return cls(grid, np.concatenate(cells).astype(np.int64), np.cumsum([0, *map(len, cells)]))
 
     @property
@@ -65,7 +64,6 @@ class Positions:
 
     @property
     def counts(self) -> np.ndarray:
-        """How many cells are read of each image, int64 (images,)."""
         return np.diff(self.starts)
 
     def rolled(self) -> "Positions":
@@ -114,9 +112,6 @@ class Sampling:
         rows: Per layer, or as many as there are positions.
         dims: Channels per layer, or as many as there are.
         repeats: How often both are drawn.
-        sampling: Key of `SAMPLINGS`.
-        channels: One of `CHANNELS`.
-        seed: Of everything drawn.
     """
 
     rows: int = 10_000
@@ -127,16 +122,13 @@ class Sampling:
     seed: int = 0
 
     def seed_of(self, repeat: int) -> int:
-        """The seed of draw number `repeat`, from 0."""
         return derive_seed(self.seed, "draw", repeat)
 
     def positions(self, grid: Grid, *, images: int, repeat: int) -> Positions:
-        """Those of draw number `repeat`."""
         rng = np.random.default_rng(derive_seed(self.seed_of(repeat), "positions", *grid))
         return SAMPLINGS[self.sampling](grid, images=images, rows=self.rows, rng=rng)
 
     def channels_of(self, width: int, *, repeat: int, side: str) -> np.ndarray:
-        """Those of a layer of `width` channels, of network `side`, in draw number `repeat`."""
         dims = width if self.channels == "all" else self.dims
         side = side if self.channels == "independent" else ""
         return sample_channels(width, dims, seed=self.seed_of(repeat), side=side)
@@ -145,22 +137,16 @@ class Sampling:
 def sample_channels(width: int, dims: int, *, seed: int, side: str = "") -> np.ndarray:
     """`dims` of `width` channels in ascending order, or all there are.
 
-    The draw depends on the seed, the width and the side alone, so that layers of one width are given the same
-    channels unless their sides differ.
+    Layers of one width get the same channels unless their `side` differs.
     """
     rng = np.random.default_rng(derive_seed(seed, "channels", width, side))
     return np.sort(rng.permutation(width)[:dims])
 
 
 def image_order(clusters: Sequence[str], *, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """An order of the images in groups of about equal size, and the group of each place in it.
+    """An order of the images in at most `groups` groups of about equal size, and the group of each place in it.
 
     Images of one cluster (a patient) are in one group, but not next to each other if the group has another.
-
-    Args:
-        clusters: That of each image.
-        groups: At most as many.
-        seed: Of the order.
 
     Returns:
         int64 (images,) each: which image comes where, and its group, ascending from 0.
@@ -182,28 +168,20 @@ def image_order(clusters: Sequence[str], *, groups: int, seed: int) -> tuple[np.
     return order, group_of[codes][order]
 
 
-def places(cells: np.ndarray, grid: Grid, shape: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """The row and column of a map of `shape`, at least as fine as `grid`, where the middle of each cell lies."""
-    y, x = np.divmod(cells, grid[1])
-    return (2 * y + 1) * shape[0] // (2 * grid[0]), (2 * x + 1) * shape[1] // (2 * grid[1])
-
-
 def read_rows(
     maps: "tf.Tensor", cells: np.ndarray, images: np.ndarray, *, grid: Grid, channels: np.ndarray
 ) -> np.ndarray:
     """Some positions and channels of a batch of maps, float32 (rows, channels); gathered where the maps are.
 
-    Args:
-        maps: float32 (images, height, width, channels).
-        cells: Of `grid`, int (rows,).
-        images: Of the batch, int (rows,).
-        grid: Not finer than the maps.
-        channels: int (channels,).
+    `maps` is float32 (images, height, width, channels); `cells` and `images`, int (rows,), say where each row is, in
+    the cells of `grid`, which is not finer than the maps.
     """
     import tensorflow as tf
 
     _, height, width, depth = maps.shape
-    y, x = places(cells, grid, (height, width))
+    # Where the middle of each cell lies.
+    y, x = np.divmod(cells, grid[1])
+    y, x = (2 * y + 1) * height // (2 * grid[0]), (2 * x + 1) * width // (2 * grid[1])
     rows = tf.gather(tf.reshape(maps, (-1, depth)), (images * height + y) * width + x)
     return tf.gather(rows, channels, axis=1).numpy()
 
@@ -220,14 +198,7 @@ def collect_rows(
     """Rows of several layers of one network, spread over images in memory, float32 (rows, channels) by layer.
 
     Two networks give rows that can be compared layer by layer if images, layers' shapes and seed are the same.
-
-    Args:
-        model: As for `FeatureMaps`.
-        images: As the model takes them, float (images, height, width, channels).
-        layers: Names of layers.
-        rows: How many, or as many as there are positions.
-        dims: How many channels, or as many as there are.
-        seed: Of positions and channels.
+    `images` are as the model takes them, float (images, height, width, channels).
     """
     from radtransfer.models.activations import FeatureMaps
 
@@ -254,9 +225,8 @@ class Draw:
 
     Attributes:
         positions: Where.
-        a: Name of each comparison to the layer of the first network that is read for it, and its channels.
-        b: The same of the second.
-        not_finite: "a" or "b" and the name of a comparison to what is wrong with the values that were read of it.
+        a, b: Name of each comparison to the layer of that network that is read for it, and its channels.
+        not_finite: "a" or "b" and the name of a comparison to what is wrong with the values that were read.
     """
 
     positions: Positions
@@ -265,13 +235,12 @@ class Draw:
     not_finite: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def dims(self, name: str) -> tuple[int, int]:
-        """How many channels are read for a comparison, of each network."""
         return self.a[name][1].size, self.b[name][1].size
 
     def rows(self, side: str, maps: "Maps", cells: np.ndarray, images: np.ndarray) -> Rows:
-        """The rows of one network by name of the comparison; in messages the name tells the network and layer.
+        """The rows of one network by the title of the comparison, which names network and layer in messages.
 
-        A layer with values that are not finite is remembered, and read as zeros: the others can be compared.
+        A layer with values that are not finite is recorded, and read as zeros: the others can still be compared.
         """
         found = {}
         for name, (layer, channels) in (self.a if side == "a" else self.b).items():
@@ -287,7 +256,7 @@ class Draw:
         return found
 
     def undefined(self, a: str, b: str) -> str:
-        """Why the comparisons of these names in the two networks cannot be computed; empty where they can."""
+        """Why two layers cannot be compared; empty where they can."""
         return self.not_finite.get(("a", a)) or self.not_finite.get(("b", b), "")
 
 
@@ -309,11 +278,17 @@ def draws(
     def common(grid_a: Grid, grid_b: Grid) -> Grid:
         return min(grid_a[0], grid_b[0]), min(grid_a[1], grid_b[1])
 
+    def grouped(grid: Callable[[LayerPair], Grid]) -> dict[Grid, list[LayerPair]]:
+        groups: dict[Grid, list[LayerPair]] = defaultdict(list)
+        for pair in pairs:
+            groups[grid(pair)].append(pair)
+        return groups
+
     if all_pairs:
-        by_a, by_b = _grouped(pairs, lambda pair: a.grid(pair.a)), _grouped(pairs, lambda pair: b.grid(pair.b))
-        sets = [(common(*grids), by_a[grids[0]], by_b[grids[1]]) for grids in ((x, y) for x in by_a for y in by_b)]
+        by_a, by_b = grouped(lambda pair: a.grid(pair.a)), grouped(lambda pair: b.grid(pair.b))
+        sets = [(common(x, y), by_a[x], by_b[y]) for x in by_a for y in by_b]
     else:
-        by_grid = _grouped(pairs, lambda pair: common(a.grid(pair.a), b.grid(pair.b)))
+        by_grid = grouped(lambda pair: common(a.grid(pair.a), b.grid(pair.b)))
         sets = [(grid, members, members) for grid, members in by_grid.items()]
     return [
         Draw(
@@ -325,24 +300,11 @@ def draws(
     ]
 
 
-def _grouped(pairs: Sequence[LayerPair], grid: Callable[[LayerPair], Grid]) -> dict[Grid, list[LayerPair]]:
-    groups: dict[Grid, list[LayerPair]] = defaultdict(list)
-    for pair in pairs:
-        groups[grid(pair)].append(pair)
-    return groups
-
-
 class PairedSums:
     """Sums of the same-named layers for each group of images, for the value and its jackknife interval.
 
-    With `mismatched`, also of rows of A with rows of B at the same positions of the image before: what chance alone
-    gives.
-
-    Args:
-        draw: What is read.
-        groups: The group of each image, ascending, int (images,).
-        norms: Whether debiased CKA is asked for.
-        mismatched: Whether images are also exchanged; there must be two.
+    With `mismatched`, also of rows of A with rows of B at the same positions of the image before: what chance gives.
+    `groups` holds the group of each image, ascending, int (images,); `norms` are needed for debiased CKA.
     """
 
     def __init__(self, draw: Draw, groups: np.ndarray, *, norms: bool, mismatched: bool = False):
@@ -365,10 +327,10 @@ class PairedSums:
                 self._of_group[group] = StreamedSums(pairs="same", norms=self._norms, like=like)
             self._of_group[group].add(*({name: rows[chosen] for name, rows in side.items()} for side in (x, y)))
         if self._mismatched is not None:
-            # Rows of B at the positions of the image that comes next; those of the last one wait for the next batch.
             self._exchange(first, last, x, self.draw.rows("b", b, *self._following.between(first, last)))
 
     def _exchange(self, first: int, last: int, x: Rows, y: Rows) -> None:
+        """Add rows of B at the positions of the image that comes next; the last one's wait for the next batch."""
         held = self._following.counts[last - 1]
         ready = {name: rows[: len(rows) - held] for name, rows in y.items()}
         if self._first is None:
@@ -385,10 +347,7 @@ class PairedSums:
             self._mismatched.add(x, y)
 
     def pairs(self) -> Iterator[tuple[str, list[CrossMoments], CrossMoments | None]]:
-        """Each comparison with the moments of the groups that have rows, and those of exchanged images, if asked for.
-
-        Call it once, after all images.
-        """
+        """Each comparison with the moments of its groups, and those of exchanged images; call it once, at the end."""
         if self._mismatched is not None:
             self._add_mismatched(self._first, self._waiting)
         sums = list(self._of_group.values())
@@ -397,20 +356,18 @@ class PairedSums:
 
 
 class AllPairsSums:
-    """Sums of every layer of A with every layer of B that a draw reads; `norms` as of `PairedSums`."""
+    """Sums of every layer of A with every layer of B that a draw reads."""
 
     def __init__(self, draw: Draw, *, norms: bool):
         self.draw = draw
         self._sums = StreamedSums(pairs="all", norms=norms)
 
     def add(self, first: int, last: int, a: "Maps", b: "Maps") -> None:
-        """Add the images `first` to `last` - 1, whose maps are given."""
         cells, images = self.draw.positions.between(first, last)
         if cells.size:
             self._sums.add(self.draw.rows("a", a, cells, images), self.draw.rows("b", b, cells, images))
 
     def pairs(self) -> Iterator[tuple[str, str, CrossMoments]]:
-        """The names of each pair with its moments."""
         names = ((mine, its) for mine in self.draw.a for its in self.draw.b)
         for (mine, its), (x, y) in zip(names, self._sums.names(), strict=True):
             yield mine, its, self._sums.pair(x, y)

@@ -36,10 +36,8 @@ _STATE_BYTES = 1 << 30
 class Null:
     """The similarity of unrelated layers.
 
-    Attributes:
-        closed_form: For independent Gaussian rows: by formula, of Procrustes the mean over random rotations; None where
-            neither is known.
-        permuted: Of A on one image with B on another at the same positions; None with a single image.
+    `closed_form` is that of independent Gaussian rows, None where it is not known; `permuted` that of A on one image
+    with B on another at the same positions, None with a single image.
     """
 
     closed_form: float | None
@@ -48,11 +46,11 @@ class Null:
 
 @dataclass(frozen=True, eq=False)
 class DrawScore:
-    """How similar a layer is in two networks, by one kind of similarity, in a single draw of rows and channels.
+    """The similarity of a layer, by one kind, in a single draw of rows and channels.
 
     Attributes:
         rows: How many were read.
-        images: They are of so many images.
+        images: How many images they are of.
         dims: Channels read of the narrower layer.
         value: The similarity; None where it is not defined.
         undefined: Why the value is None.
@@ -74,20 +72,17 @@ class DrawScore:
 
 @dataclass(frozen=True)
 class LayerSimilarity:
-    """The same over draws and folds.
+    """The similarity of a layer over draws and folds.
 
     Attributes:
         layer: The stage or layer.
         kind: Key of `SIMILARITIES`.
-        similarity: The mean over draws, and over folds; None where it is not defined in one of them, as of
-            channels that are all constant.
+        similarity: The mean over draws and folds; None where it is not defined in one of them.
         ci95: Jackknife interval over images; None where a draw reads fewer than five groups of them, or draws
             read different numbers of groups, as whole-image sampling may.
         null: What chance gives.
         rank_a, rank_b: Independent directions, the fewest of all draws.
-        rows: Of one draw; in the fold that has the fewest.
-        images: They are of so many images.
-        dims: Channels read of the narrower layer.
+        rows, images, dims: As of `DrawScore`, in the fold that has the fewest rows.
         repeats: Draws.
     """
 
@@ -108,10 +103,8 @@ class LayerSimilarity:
 class LayerScores:
     """What one pass found.
 
-    Attributes:
-        draws: (layer, kind) to the score of each draw.
-        crossed: (layer of A, layer of B, kind) to the similarity in each draw; empty unless asked for.
-        few_rows: The layers with too few rows for a kind that fits directions.
+    The score of each draw by layer and kind; with `cross`, the similarity in each draw by layer of A, layer of B and
+    kind; and the layers with too few rows for a kind that fits directions.
     """
 
     draws: dict[tuple[str, str], list[DrawScore]]
@@ -131,34 +124,31 @@ def score_layers(
     cross: bool,
     progress: Progress,
 ) -> LayerScores:
-    """Compare the pairs on the images, by every kind, in every draw.
+    """Compare the pairs on the images, by every kind, in every draw; what cannot be compared has a reason instead.
 
-    A layer that cannot be compared has no score, and a reason; the others have theirs.
-
-    Args:
-        a: One network's maps.
-        b: The other's.
-        pairs: Which layers.
-        images: On which images.
-        sizes: Side of the images that each network takes, pixels.
-        kinds: Name of each measure and the measure.
-        sampling: Of rows and channels.
-        cross: Also every layer of A against every layer of B.
-        progress: Counts the images.
-
-    Raises:
-        SimilarityError: No layer can be compared.
-        DataError: An image cannot be decoded.
+    `sizes` are the sides of the images that each network takes, in pixels; with `cross`, every layer of A is also
+    compared with every layer of B. Raises SimilarityError if no layer can be compared.
     """
     norms, count, repeats = "cka" in kinds, len(images), range(sampling.repeats)
-    unequal = _unequal_widths(a, b, pairs) if sampling.channels == "paired" else {}
+    unequal = {}
+    for pair in pairs if sampling.channels == "paired" else ():
+        mine, its = a.width(pair.a), b.width(pair.b)
+        if mine != its:
+            unequal[pair.name] = (
+                f"{pair.name}: --channels paired takes the same channels of both layers; received {mine} and {its} "
+                "channels. Use --channels independent or all."
+            )
     every, pairs = pairs, [pair for pair in pairs if pair.name not in unequal]
     drawn = [draws(a, b, pairs, images=count, sampling=sampling, repeat=repeat) for repeat in repeats]
     few = _few_rows(drawn[0], images=count) if any(measure.fits for measure in kinds.values()) else {}
     if not pairs or (len(few) == len(pairs) and all(measure.fits for measure in kinds.values())):
         raise SimilarityError(next(iter((unequal | few).values())))
     _note_rows(drawn[0], kinds, few, sampling, progress)
-    order, groups = image_order(images.clusters, groups=_groups(drawn), seed=sampling.seed)
+    # So many groups of images that their sums stay within a gigabyte.
+    dims = [each.dims(name) for draw in drawn for each in draw for name in each.a]
+    size = sum(8 * (mine**2 + its**2 + mine * its) for mine, its in dims)
+    most = int(np.clip(_STATE_BYTES // size, FEWEST_GROUPS, _MOST_GROUPS))
+    order, groups = image_order(images.clusters, groups=most, seed=sampling.seed)
     paired = [PairedSums(each, groups, norms=norms, mismatched=count > 1) for draw in drawn for each in draw]
     crossed = [
         AllPairsSums(each, norms=norms)
@@ -173,7 +163,13 @@ def score_layers(
             sums.add(first, last, maps_a, maps_b)
         first = last
         progress.count("images", last, count)
-    scores = LayerScores({}, _crossed_scores(crossed, kinds), tuple(few))
+    scores = LayerScores({}, {}, tuple(few))
+    for sums in crossed:
+        for mine, its, pair in sums.pairs():
+            too_few = pair.rows < ROWS_PER_DIRECTION * (pair.x.channels + pair.y.channels)
+            for kind, measure in kinds.items():
+                undefined = sums.draw.undefined(mine, its) or (too_few and measure.fits)
+                scores.crossed.setdefault((mine, its, kind), []).append(None if undefined else _value(measure, pair))
     for sums in paired:
         read = int(np.count_nonzero(sums.draw.positions.counts))
         for name, of_groups, mismatched in sums.pairs():
@@ -195,15 +191,10 @@ def score_draw(
     undefined: str = "",
     few_rows: str = "",
 ) -> dict[str, DrawScore]:
-    """What one draw says of a layer, by kind; rests without a group are formed once for all kinds.
+    """The scores of one draw of a layer, by kind, from the moments of groups of images.
 
-    Args:
-        groups: Moments of groups of images.
-        mismatched: Moments of A on one image with B on another.
-        kinds: The measures.
-        images: How many are read.
-        undefined: Why no kind can be computed; empty where that is not known.
-        few_rows: The same of the kinds that fit directions.
+    `mismatched` are the moments of A on one image with B on another. `undefined` says why no kind can be computed,
+    `few_rows` why none that fits directions can; empty where that is not known.
     """
     total = total_moments(groups)
     rest = list(leaving_one_out(groups)) if len(groups) >= FEWEST_GROUPS else []
@@ -241,11 +232,17 @@ def combine(
     """One result from the draws of each fold; `same_images`: the folds saw the same ones, in the same groups."""
     every = [draw for fold in folds for draw in fold]
     value, fewest = mean([draw.value for draw in every]), min(every, key=lambda draw: draw.rows)
+    sets, ci95 = [every] if same_images else folds, None
+    counts = [{0 if draw.left_out is None else draw.left_out.size for draw in fold} for fold in sets]
+    if all(len(sizes) == 1 and 0 not in sizes for sizes in counts):
+        # A group is left out of all draws of a fold at once: their errors are those of the same images.
+        errors = [jackknife_error(np.mean([draw.left_out for draw in fold], axis=0)) for fold in sets]
+        ci95 = normal_interval(value, float(np.sqrt(np.sum(np.square(errors)))) / len(sets))
     return LayerSimilarity(
         layer,
         kind,
         value,
-        _interval(value, [every] if same_images else folds),
+        ci95,
         Null(mean([draw.null.closed_form for draw in every]), mean([draw.null.permuted for draw in every])),
         min(draw.rank_a for draw in every),
         min(draw.rank_b for draw in every),
@@ -261,50 +258,16 @@ def mean(values: Sequence[float | None]) -> float | None:
     return None if None in values else float(np.mean(values))
 
 
-def _interval(value: float, folds: Sequence[Sequence[DrawScore]]) -> tuple[float, float] | None:
-    counts = [{0 if draw.left_out is None else draw.left_out.size for draw in fold} for fold in folds]
-    if any(len(sizes) > 1 or 0 in sizes for sizes in counts):
-        return None
-    # A group is left out of all draws of a fold at once: their errors are those of the same images.
-    errors = [jackknife_error(np.mean([draw.left_out for draw in fold], axis=0)) for fold in folds]
-    return normal_interval(value, float(np.sqrt(np.sum(np.square(errors)))) / len(folds))
-
-
 def _value(measure: Measure, pair: CrossMoments) -> float | None:
-    """The similarity; None where it is not defined, as of a layer that is constant but for one group of images."""
+    """The similarity; None where it is not defined, as of a layer that varies in one group of images only."""
     try:
         return measure.of_sums(pair).value
     except SimilarityError:
         return None
 
 
-def _crossed_scores(
-    crossed: Sequence[AllPairsSums], kinds: Mapping[str, Measure]
-) -> dict[tuple[str, str, str], list[float | None]]:
-    """Every layer of A with every layer of B; None where it is not defined, or the rows are too few to fit."""
-    found: dict[tuple[str, str, str], list[float | None]] = {}
-    for sums in crossed:
-        for mine, its, pair in sums.pairs():
-            few = pair.rows < ROWS_PER_DIRECTION * (pair.x.channels + pair.y.channels)
-            for kind, measure in kinds.items():
-                left_out = sums.draw.undefined(mine, its) or (few and measure.fits)
-                found.setdefault((mine, its, kind), []).append(None if left_out else _value(measure, pair))
-    return found
-
-
-def _unequal_widths(a: "FeatureMaps", b: "FeatureMaps", pairs: Sequence[LayerPair]) -> dict[str, str]:
-    """Name of each pair whose channels cannot be the same, and why."""
-    widths = {pair.name: (a.width(pair.a), b.width(pair.b)) for pair in pairs}
-    return {
-        name: f"{name}: --channels paired takes the same channels of both layers; received {mine} and {its} channels. "
-        "Use --channels independent or all."
-        for name, (mine, its) in widths.items()
-        if mine != its
-    }
-
-
 def _few_rows(drawn: Sequence[Draw], *, images: int) -> dict[str, str]:
-    """The layers with too few rows for the directions that are fitted, and how many images would do."""
+    """The layers with too few rows for the directions that are fitted, and how many images are needed."""
     found = {}
     for draw in drawn:
         rows, cells = draw.positions.rows, draw.positions.grid[0] * draw.positions.grid[1]
@@ -349,13 +312,6 @@ def _note_rows(
                 f"{shortened(names)}: {draw.positions.rows:,} rows for {dims} channels make any layers "
                 f"look alike; {_AMPLE_ROWS * dims:,} would be ample. Read the scores against chance"
             )
-
-
-def _groups(drawn: Sequence[Sequence[Draw]]) -> int:
-    """So many groups of images that their sums stay within a gigabyte."""
-    dims = [each.dims(name) for draw in drawn for each in draw for name in each.a]
-    size = sum(8 * (mine**2 + its**2 + mine * its) for mine, its in dims)
-    return int(np.clip(_STATE_BYTES // size, FEWEST_GROUPS, _MOST_GROUPS))
 
 
 def _batches(

@@ -1,8 +1,10 @@
 """What a measure of similarity is, from which moments it is computed, its interval, and what chance gives."""
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import accumulate
 
 import numpy as np
@@ -79,7 +81,7 @@ def similarity_of(
     *,
     ranks: tuple[int, int] | None = None,
 ) -> Similarity:
-    """The result for a pair whose value is known; ranks are those of its directions unless given."""
+    """The result for a pair whose value is known; the ranks are those of the pair unless given."""
     x, y = pair.x, pair.y
     rank_x, rank_y = ranks or (x.rank, y.rank)
     coefficients = np.empty(0) if coefficients is None else coefficients
@@ -89,7 +91,7 @@ def similarity_of(
 
 
 def check_rows(result: Similarity, pair: CrossMoments) -> None:
-    """Raises SimilarityError, which says how many would do, where rows are too few for the directions fitted."""
+    """Raises SimilarityError, which says how many rows are needed, where they are too few for the directions fitted."""
     # Rows that are too few do not tell the rank: the channels that vary are counted then.
     directions = sum(
         rank if rank < layer.rows - 1 else int(layer.varying.sum())
@@ -105,11 +107,7 @@ def check_rows(result: Similarity, pair: CrossMoments) -> None:
 
 
 def moments_of(x: np.ndarray, y: np.ndarray, *, norms: bool = False) -> CrossMoments:
-    """The moments of x and y, real (rows, channels), read in chunks; `norms` as of `StreamedSums`.
-
-    Raises:
-        SimilarityError: Shapes that do not fit, or values that are not finite.
-    """
+    """The moments of x and y, real (rows, channels), in float64; raises SimilarityError as `StreamedSums.add`."""
     sums = StreamedSums(pairs="same", norms=norms)
     sums.add({"x": x}, {"y": y})
     return sums.pair("x", "y")
@@ -120,14 +118,8 @@ def refined(
 ) -> tuple[CrossMoments, np.ndarray | None]:
     """Moments in whitened coordinates if x or y is nearly dependent; CCA is the same in all coordinates.
 
-    The rows are mapped to the coordinates that their first moments gave, and summed again: what rounding made
-    wrong in the first whitening is then measured on columns that are nearly orthogonal.
-
-    Args:
-        x: The array that `pair` was made from.
-        y: The other.
-        pair: Their moments.
-        keep_y: Whether y stays as it is, for measures that do depend on its coordinates.
+    The rows are mapped to the coordinates that their first moments gave, and summed again: this corrects the rounding
+    errors of the first whitening. `keep_y` leaves y as it is, for measures that depend on its coordinates.
 
     Returns:
         The new moments and the map from centred rows of x to its coordinates, float64 (channels, rank); the
@@ -160,38 +152,23 @@ def rotated_moments(x: np.ndarray, y: np.ndarray, *, norms: bool = False) -> Cro
     Layers with more channels than rows are rotated into as many coordinates as rows, so that flattened
     feature maps need no (channels, channels) sums.
     """
-    arrays = [check_array(name, rows) for name, rows in (("x", x), ("y", y))]
-    pair = moments_of(*map(_rotated, ("x", "y"), arrays), norms=norms)
-    wide = [rows if rows.shape[1] > rows.shape[0] else None for rows in arrays]
-    return replace(pair, x=_with_constant(pair.x, wide[0]), y=_with_constant(pair.y, wide[1]))
-
-
-def _rotated(name: str, rows: np.ndarray) -> np.ndarray:
-    if rows.shape[1] <= rows.shape[0]:
-        return rows
-    with np.errstate(invalid="ignore"):
-        mean = rows.mean(axis=0, dtype=np.float64)
-    check_finite(name, mean)
-    return np.linalg.qr((rows - mean).T, mode="r").T
-
-
-def _with_constant(layer: Moments, wide: np.ndarray | None) -> Moments:
-    """The moments, knowing the constant channels of the rows that were rotated."""
-    if wide is None:
-        return layer
-    return replace(layer, known_constant=tuple(np.flatnonzero((wide == wide[0]).all(axis=0)).tolist()))
+    arrays = {name: check_array(name, rows) for name, rows in (("x", x), ("y", y))}
+    constant = {}
+    for name, rows in arrays.items():
+        if rows.shape[1] > rows.shape[0]:
+            with np.errstate(invalid="ignore"):
+                mean = rows.mean(axis=0, dtype=np.float64)
+            check_finite(name, mean)
+            constant[name] = tuple(np.flatnonzero((rows == rows[0]).all(axis=0)).tolist())
+            arrays[name] = np.linalg.qr((rows - mean).T, mode="r").T
+    pair = moments_of(arrays["x"], arrays["y"], norms=norms)
+    layers = {name: replace(getattr(pair, name), known_constant=found) for name, found in constant.items()}
+    return replace(pair, **layers)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A similarity with its 95 % interval.
-
-    Attributes:
-        value: From all rows.
-        error: Standard error.
-        low, high: Ends of the interval; they may lie outside 0–1.
-        groups: How many groups were left out in turn.
-    """
+    """A similarity from all rows, its standard error and its 95 % interval, which may lie outside 0–1, over groups."""
 
     value: float
     error: float
@@ -212,9 +189,6 @@ def jackknife_interval(groups: Sequence[CrossMoments], of_sums: Callable[[CrossM
         groups: The sums of disjoint groups of whole images (or patients) of about equal size, with common
             pivots; 20 are enough.
         of_sums: That of a `Measure`.
-
-    Raises:
-        SimilarityError: Fewer than 5 groups.
 
     References:
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 11, equation 11.5.
@@ -238,14 +212,12 @@ def jackknife_error(left_out: np.ndarray) -> float:
 
 
 def normal_interval(value: float, error: float) -> tuple[float, float]:
-    """The ends of the 95 % interval; they may lie outside 0–1."""
+    """The 95 % interval of a normal distribution; it may lie outside 0–1."""
     return value - _NORMAL_95 * error, value + _NORMAL_95 * error
 
 
 def total_moments(groups: Sequence[CrossMoments]) -> CrossMoments:
-    """The sums of all groups together."""
-    *_, total = accumulate(groups)
-    return total
+    return reduce(operator.add, groups)
 
 
 def leaving_one_out(groups: Sequence[CrossMoments]) -> Iterator[CrossMoments]:
@@ -278,8 +250,9 @@ def chance_cca(rows: int, rank_x: int, rank_y: int) -> float:
         Johnstone 2008, Annals of Statistics 36, section 2.
     """
     few, many, degrees = _degrees(rows, rank_x, rank_y)
-    if few == 1:
-        return _single(many, degrees)
+    if few == 1:  # the mean multiple correlation: the root of a Beta(many/2, (degrees - many)/2) variable
+        logs = math.lgamma((many + 1) / 2) - math.lgamma(many / 2)
+        return math.exp(logs + math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2))
     # As angles, the ends of the density lose no digits where they are close to 0.
     sines = np.arcsin(np.sqrt([few / degrees, many / degrees]))
     low, high = np.sin(sines[1] - sines[0]) ** 2, np.sin(sines[1] + sines[0]) ** 2
@@ -291,39 +264,25 @@ def chance_cca(rows: int, rank_x: int, rank_y: int) -> float:
 
 
 def chance_cca_squared(rows: int, rank_x: int, rank_y: int) -> float:
-    """The mean squared canonical correlation to expect of unrelated layers; exact for Gaussian rows.
-
-    Raises:
-        SimilarityError: As `chance_cca`.
-    """
+    """The mean squared canonical correlation to expect of unrelated layers; exact for Gaussian rows."""
     _, many, degrees = _degrees(rows, rank_x, rank_y)
     return many / degrees
 
 
 def chance_explained(rows: int, rank_x: int, rank_y: int) -> float:
-    """The share of y that x explains by chance: the dimension x spans over the dimension there is.
-
-    Raises:
-        SimilarityError: As `chance_cca`.
-    """
+    """The share of y that x explains by chance: the dimension of x over that of the centred rows."""
     return rank_x / _degrees(rows, rank_x, rank_y)[2]
 
 
 def chance_debiased(rows: int, rank_x: int, rank_y: int) -> float:
-    """Debiased CKA of unrelated layers is 0 whatever their sizes."""
-    return 0.0
+    return 0.0  # whatever the sizes of the layers
 
 
 def chance_rotated(rows: int, variances_x: np.ndarray, variances_y: np.ndarray) -> float:
     """The Procrustes similarity to expect of unrelated layers with these spectra and Gaussian rows.
 
-    The rows of unrelated layers point in directions that have nothing to do with each other: the mean is taken over
-    random rotations of one against the other, always the same ones. With fewer rows than channels it comes close to 1.
-
-    Args:
-        rows: At least 2.
-        variances_x: Eigenvalues of the scatter of x, all above 0, float64 (rank of x,).
-        variances_y: Those of y.
+    It is the mean over random rotations of one layer against the other, always the same ones. With fewer rows than
+    channels it is close to 1. The variances are the eigenvalues of each scatter, all above 0, float64 (rank,).
     """
     few, many = sorted((np.sqrt(values[: rows - 1]) for values in (variances_x, variances_y)), key=len)
     rng, total = np.random.default_rng(0), 0.0
@@ -335,16 +294,10 @@ def chance_rotated(rows: int, variances_x: np.ndarray, variances_y: np.ndarray) 
 
 
 def _degrees(rows: int, rank_x: int, rank_y: int) -> tuple[int, int, int]:
-    """The smaller rank, the larger, and the dimension of centred rows."""
+    """The smaller rank, the larger rank, and the dimension of centred rows; raises SimilarityError for too few rows."""
     if min(rank_x, rank_y) < 1 or rows - 1 <= rank_x + rank_y:
         raise SimilarityError(
             f"Expected ranks of at least 1 and more than {rank_x + rank_y + 1} rows, received ranks {rank_x} "
             f"and {rank_y} with {rows} rows."
         )
     return min(rank_x, rank_y), max(rank_x, rank_y), rows - 1
-
-
-def _single(many: int, degrees: int) -> float:
-    """The mean multiple correlation: the root of a Beta(many/2, (degrees - many)/2) variable."""
-    logs = math.lgamma((many + 1) / 2) - math.lgamma(many / 2)
-    return math.exp(logs + math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2))

@@ -1,8 +1,8 @@
 """First and second moments of layers, from which most measures of similarity follow.
 
 `StreamedSums` adds batches of rows for many layers of two networks in one pass; a pair of layers taken out of it is a
-`CrossMoments`, with the `Moments` of each layer. All sums are float64, about a pivot: large
-offsets do not cancel.
+`CrossMoments`, with the `Moments` of each layer. All sums are float64, about a pivot, so that large offsets do not
+cancel.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,6 @@ class Moments:
 
     Attributes:
         name: The layer, for messages.
-        rows: How many rows were added.
         pivot: What is subtracted from each row first, float64 (channels,).
         total: Sum of the shifted rows u, float64 (channels,).
         products: Sum of their outer products, float64 (channels, channels).
@@ -65,17 +64,15 @@ class Moments:
 
     @cached_property
     def shift(self) -> np.ndarray:
-        """The mean of the shifted rows, float64 (channels,)."""
         return self.total / self.rows
 
     @property
     def mean(self) -> np.ndarray:
-        """The mean of the rows, float64 (channels,)."""
         return self.pivot + self.shift
 
     @cached_property
     def scatter(self) -> np.ndarray:
-        """Sum of the outer products of the centred rows, float64 (channels, channels)."""
+        """Sum of the outer products of the centred rows."""
         return self.products - np.outer(self.total, self.shift)
 
     @cached_property
@@ -87,7 +84,6 @@ class Moments:
 
     @property
     def constant(self) -> tuple[int, ...]:
-        """Indices of the constant channels."""
         if self.known_constant is not None:
             return self.known_constant
         return tuple(np.flatnonzero(~self.varying).tolist())
@@ -115,10 +111,7 @@ class Moments:
 
     @property
     def basis(self) -> np.ndarray:
-        """A map from centred rows to uncorrelated columns of unit length, one for every direction that exists.
-
-        float64 (channels, rank); rows of constant channels are zero.
-        """
+        """A map from centred rows to uncorrelated columns of unit length, float64 (channels, rank)."""
         return self._whitening[0]
 
     @property
@@ -144,7 +137,6 @@ class CrossMoments:
     """Sums over rows that two layers share.
 
     Attributes:
-        x, y: The moments of each layer.
         products: Sum of outer products of shifted rows u of x and v of y, float64 (channels of x, channels of y).
         quartic: Sum of |u|²|v|²; None, as the next two, where debiased CKA is not asked for.
         cubic_x: Sum of |v|² u, float64 (channels of x,).
@@ -159,7 +151,6 @@ class CrossMoments:
     cubic_y: np.ndarray | None = None
 
     def __add__(self, other: "CrossMoments") -> "CrossMoments":
-        """The sums over the rows of both, which must share their pivots."""
         return CrossMoments(
             self.x + other.x,
             self.y + other.y,
@@ -175,7 +166,7 @@ class CrossMoments:
 
     @cached_property
     def scatter(self) -> np.ndarray:
-        """Sum of outer products of centred rows of x and y, float64 (channels of x, channels of y)."""
+        """Sum of outer products of centred rows of x and y."""
         return self.products - np.outer(self.x.total, self.y.shift)
 
 
@@ -220,7 +211,18 @@ class StreamedSums:
         Raises:
             SimilarityError: Shapes that do not fit, or values that are not finite; names the layer.
         """
-        x, y, rows = _checked(x, y)
+        x = {name: check_array(name, batch) for name, batch in x.items()}
+        y = {name: check_array(name, batch) for name, batch in y.items()}
+        if not x or not y:
+            raise SimilarityError("Expected at least one layer of x and one of y, received none.")
+        first = next(iter(x))
+        rows = len(x[first])
+        for name, batch in (*x.items(), *y.items()):
+            if len(batch) != rows:
+                raise SimilarityError(
+                    f"{name}: expected the same rows as {first} ({rows}), received {len(batch)}. "
+                    "Row i of every layer must come from the same image and position."
+                )
         if self._sides is None:
             self._start(x, y)
         for side, batch in zip(self._sides, (x, y), strict=True):
@@ -244,16 +246,24 @@ class StreamedSums:
 
         Raises:
             UnknownNameError: No such layer, or not a pair of these sums.
-            SimilarityError: No rows yet, or values too large to square.
         """
         if self._sides is None:
             raise SimilarityError("Expected rows before a pair is asked for, received none. Call add() first.")
-        i, j = (side.index(name) for side, name in zip(self._sides, (x, y), strict=True))
+        indices = []
+        for side, name in zip(self._sides, (x, y), strict=True):
+            if name not in side.names:
+                raise UnknownNameError("layer", name, side.names)
+            indices.append(side.names.index(name))
+        i, j = indices
         if not self._every and i != j:
             raise UnknownNameError("pair", f"{x}, {y}", [", ".join(names) for names in self.names()])
+        moments = []
+        for key in ((0, i), (1, j)):
+            if key not in self._moments:
+                self._moments[key] = self._sides[key[0]].moments(key[1], self.rows)
+            moments.append(self._moments[key])
         mine, its = self._sides[0].slices[i], self._sides[1].slices[j]
         products = self._products[0][mine, its] if self._every else self._products[i]
-        moments = self._moments_of(0, i), self._moments_of(1, j)
         if not self._norms:
             return CrossMoments(*moments, products.copy())
         column_x, column_y = (j, i) if self._every else (0, 0)
@@ -303,14 +313,9 @@ class StreamedSums:
             self._cubic_x[mine, 0] += weights_y[:, index] @ x[:, mine]
             self._cubic_y[its, 0] += weights_x[:, index] @ y[:, its]
 
-    def _moments_of(self, side: int, index: int) -> Moments:
-        if (side, index) not in self._moments:
-            self._moments[side, index] = self._sides[side].moments(index, self.rows)
-        return self._moments[side, index]
-
 
 class _SideBySide:
-    """Sums of each layer of one network with itself; the layers stand side by side, as columns of one array.
+    """Sums of each layer of one network with itself; the layers are columns of one array.
 
     `pivots` are those of other sums, to be used again; None takes means over the first batch.
     """
@@ -346,13 +351,7 @@ class _SideBySide:
     def nbytes(self) -> int:
         return sum(array.nbytes for array in (self._total, self._cubic, self._quartic, *self._products))
 
-    def index(self, name: str) -> int:
-        if name not in self.names:
-            raise UnknownNameError("layer", name, self.names)
-        return self.names.index(name)
-
     def check_like(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Raises SimilarityError unless a batch has the layers and channels of the first one."""
         if tuple(batch) != self.names:
             raise SimilarityError(f"Expected the layers {', '.join(self.names)}, received {', '.join(batch)}.")
         for name, rows in batch.items():
@@ -371,7 +370,7 @@ class _SideBySide:
         return stacked
 
     def add(self, stacked: np.ndarray) -> np.ndarray | None:
-        """Add shifted rows; gives the squared length of each in each layer, float64 (rows, layers), if asked for."""
+        """Add shifted rows; returns the squared length of each in each layer, float64 (rows, layers), if asked for."""
         # A sum is finite only if all its terms are, so the rows need not be looked at again.
         total = stacked.sum(axis=0, dtype=np.float64)
         for name, part in zip(self.names, self.slices, strict=True):
@@ -409,7 +408,7 @@ def check_choice(what: str, value: str, known: Iterable[str]) -> None:
 
 
 def check_array(name: str, values: np.ndarray) -> np.ndarray:
-    """Activations as a real array (rows, channels); raises SimilarityError for another shape or kind of number."""
+    """Activations as a real array (rows, channels), float32 or float64; raises SimilarityError otherwise."""
     array = np.asarray(values)
     if array.ndim != 2 or 0 in array.shape:
         raise SimilarityError(
@@ -431,24 +430,6 @@ def check_finite(name: str, sums: np.ndarray) -> None:
             f"{name}: expected finite activations, received NaN or infinity in {bad.size} of {sums.size} "
             f"channels ({listed}). Check that training did not diverge and that no image holds NaN."
         )
-
-
-def _checked(
-    x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
-    """The batches as arrays, and the number of rows that all layers share."""
-    x = {name: check_array(name, batch) for name, batch in x.items()}
-    y = {name: check_array(name, batch) for name, batch in y.items()}
-    if not x or not y:
-        raise SimilarityError("Expected at least one layer of x and one of y, received none.")
-    first = next(iter(x))
-    for name, batch in (*x.items(), *y.items()):
-        if len(batch) != len(x[first]):
-            raise SimilarityError(
-                f"{name}: expected the same rows as {first} ({len(x[first])}), received {len(batch)}. "
-                "Row i of every layer must come from the same image and position."
-            )
-    return x, y, len(x[first])
 
 
 def _pivot(name: str, batch: np.ndarray) -> np.ndarray:

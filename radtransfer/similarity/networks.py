@@ -35,11 +35,8 @@ class NetworkSource:
     """A network that can be loaded.
 
     Attributes:
-        given: What the user said.
-        kind: Of source.
         load: `load(fold, image_size)` gives the `Network`; both are ignored where they decide nothing.
         card: Its backbone, where known before it is loaded.
-        run: The run it is of.
         folds: The finished folds, or the one that was named; empty where there are none.
         image_size: Of the images it takes; None where it can be built for any.
     """
@@ -56,13 +53,9 @@ class NetworkSource:
 def find_network(
     given: str, *, backbone: str | None, seed: int, notify: Callable[[str], None] = lambda _: None
 ) -> NetworkSource:
-    """The network that `given` means; nothing is loaded yet.
+    """The network that `given` means, as in the module; nothing is loaded yet.
 
-    Args:
-        given: As in the module.
-        backbone: Name of the network a weights file is for.
-        seed: Of random weights.
-        notify: Hears one sentence before something is downloaded.
+    `backbone` is the network a weights file is for; `notify` gets one sentence before a download.
 
     Raises:
         ConfigError: No such backbone or run, or weights without a backbone.
@@ -76,7 +69,10 @@ def find_network(
     path, at, moment = given.rpartition("@")
     path, moment = (Path(path), moment) if at and moment in ("initial", "final") else (Path(given), None)
     if (path / "run.json").is_file() or (path.name.startswith("fold_") and (path.parent / "run.json").is_file()):
-        return _of_run(given, path, moment)
+        run, folds = run_and_folds(path)
+        record = read_run(run)
+        load = partial(_trained, run, record, moment == "initial")
+        return NetworkSource(given, "run", load, BACKBONES.get(record["backbone"]), run, folds, record["image_size"])
     if moment is not None:
         raise RunError(
             f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.{near_path(path)}"
@@ -84,7 +80,12 @@ def find_network(
     if path.suffix == ".keras":
         return _of_file(given, path, notify)
     if backbone is None:
-        raise _unknown(given)
+        if Path(given).is_file():
+            raise ConfigError(f"{given} is a weights file: name its network with --backbone.")
+        raise WeightsNotFoundError(
+            f"Nothing to compare at {given}. Expected a run (RUN, RUN/fold_K, RUN@initial, RUN@final), a Keras file, "
+            f"a weights file with --backbone, random:NAME or imagenet:NAME.{near_path(given)}"
+        )
     BACKBONES.check(backbone)
     weights = resolve_weights(given, backbone=backbone)
     return NetworkSource(given, "weights", partial(_built, backbone, weights, seed, notify), BACKBONES[backbone])
@@ -97,7 +98,7 @@ def find_networks(
     seed: int,
     notify: Callable[[str], None],
 ) -> tuple[NetworkSource, NetworkSource]:
-    """Two networks; what is random about one is not random in the same way about the other. Errors of `find_network`.
+    """Two networks; the random weights of one differ from those of the other. Errors of `find_network`.
 
     A file is opened to know what it takes: after the other one was looked for, which costs nothing.
     """
@@ -112,7 +113,7 @@ def find_networks(
 
 
 def check_layers(sources: Sequence[NetworkSource], names: Sequence[str]) -> None:
-    """Raises UnknownNameError if it is known, before they are loaded, that networks have no such stages or layers."""
+    """Raises UnknownNameError if networks are known, before they are loaded, to have no such stages or layers."""
     for source in sources if tuple(names) not in (("stages",), ("all",)) else ():
         known = layer_names(run_file(source.run, f"fold_{source.folds[0]}/model.keras")) if source.run else ()
         for name in names if source.card else ():
@@ -125,40 +126,26 @@ def check_layers(sources: Sequence[NetworkSource], names: Sequence[str]) -> None
 def folds_of(
     sources: tuple[NetworkSource, NetworkSource], chosen: Sequence[int] = ()
 ) -> list[tuple[int | None, int | None]]:
-    """Which fold of each network is compared with which of the other: the same ones, if both have several.
-
-    Args:
-        sources: Two networks.
-        chosen: Numbers of folds; empty for all.
+    """The folds of each network that are compared: the same ones, if both have several.
 
     Raises:
-        RunError: They have no fold in common, or not the chosen ones.
+        RunError: They have no fold in common, or not the `chosen` ones.
     """
     a, b = (source.folds for source in sources)
+    listed_a, listed_b = (", ".join(map(str, folds)) or "none" for folds in (a, b))
     if not chosen and (len(a) == 1 or len(b) == 1) and a and b and not {*a} & {*b}:
         if len(a) > 1 or len(b) > 1:
-            raise RunError(f"Expected the same folds, received {_listed(a)} and {_listed(b)}. Name one of each.")
+            raise RunError(f"Expected the same folds, received {listed_a} and {listed_b}. Name one of each.")
         return [(a[0], b[0])]  # two folds that were named, of different numbers
     common = [k for k in a or b if k in (b or a)]
     missing = [k for k in chosen if k not in common]
     if missing or (a and b and not common):
         raise RunError(
             f"Expected fold {missing[0] if missing else 'numbers'} in both runs. {sources[0].given} has finished "
-            f"{_listed(a)}, {sources[1].given} {_listed(b)}. Name one of each, as RUN/fold_K."
+            f"{listed_a}, {sources[1].given} {listed_b}. Name one of each, as RUN/fold_K."
         )
     kept = [k for k in common if not chosen or k in chosen]
     return [(k if a else None, k if b else None) for k in kept] or [(None, None)]
-
-
-def _listed(folds: Sequence[int]) -> str:
-    return ", ".join(map(str, folds)) or "none"
-
-
-def _of_run(given: str, path: Path, moment: str | None) -> NetworkSource:
-    run, folds = run_and_folds(path)
-    record = read_run(run)
-    load = partial(_trained, run, record, moment == "initial")
-    return NetworkSource(given, "run", load, BACKBONES.get(record["backbone"]), run, folds, record["image_size"])
 
 
 def _trained(run: Path, record: dict, initial: bool, fold: int, _: int) -> "Network":
@@ -204,12 +191,3 @@ def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSo
     except ValueError as error:
         raise WeightsError(f"{path} cannot be laid flat: {error} Give the layers names of their own.") from None
     return NetworkSource(given, "file", lambda *_: network, image_size=network.model.inputs[0].shape[1])
-
-
-def _unknown(given: str) -> ConfigError | WeightsNotFoundError:
-    if Path(given).is_file():
-        return ConfigError(f"{given} is a weights file: name its network with --backbone.")
-    return WeightsNotFoundError(
-        f"Nothing to compare at {given}. Expected a run (RUN, RUN/fold_K, RUN@initial, RUN@final), a Keras file, "
-        f"a weights file with --backbone, random:NAME or imagenet:NAME.{near_path(given)}"
-    )

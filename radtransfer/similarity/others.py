@@ -49,7 +49,6 @@ def cka(x: np.ndarray, y: np.ndarray, *, debiased: bool = True) -> Similarity:
 
 
 def cka_of_sums(pair: CrossMoments, *, debiased: bool = True) -> Similarity:
-    """The same from sums; debiased only from sums with norms."""
     if pair.rows < _FEWEST_ROWS:
         raise SimilarityError(f"Expected at least {_FEWEST_ROWS} rows for CKA, received {pair.rows}.")
     if debiased and pair.quartic is None:
@@ -75,30 +74,22 @@ def _dependence(pair: CrossMoments) -> float:
 
 
 def _debiased_dependence(pair: CrossMoments) -> float:
-    """Its unbiased estimate, times rows (rows - 3).
+    """Its unbiased estimate, times rows (rows - 3), without forming a kernel of rows by rows.
 
-    Equation 5 needs kernels without their diagonal. For linear kernels of centred rows each of its terms
-    follows from the scatter, its traces and q, the sum of |u|²|v|² over rows u of x and v of y; so no kernel
-    of rows by rows is ever formed.
+    For linear kernels of centred rows each term of equation 5 follows from the scatter, its traces and q, the sum of
+    |u|²|v|² over rows u of x and v of y.
 
     References:
         Song, Smola, Gretton, Bedo and Borgwardt 2012, JMLR 13, equation 5.
     """
-    n, q = pair.rows, _centred_quartic(pair)
-    traces = np.trace(pair.x.scatter) * np.trace(pair.y.scatter)
-    return float(np.sum(pair.scatter**2) - q * n / (n - 2) + traces / ((n - 1) * (n - 2)))
-
-
-def _centred_quartic(pair: CrossMoments) -> float:
-    """Sum of |u - m|²|v - k|², with means m and k, from sums about the pivots.
-
-    |u - m|² = |u|² - 2 m·u + |m|², and the same for v, multiplied out.
-    """
+    # q of centred rows from sums about the pivots: |u - m|² = |u|² - 2 m·u + |m|², the same for v, multiplied out.
     m, k = pair.x.shift, pair.y.shift
     mm, kk = m @ m, k @ k
     squares_x, squares_y = np.trace(pair.x.products), np.trace(pair.y.products)
     crossed = pair.quartic - 2 * k @ pair.cubic_y - 2 * m @ pair.cubic_x + 4 * m @ pair.products @ k
-    return crossed + kk * squares_x + mm * squares_y - 3 * pair.rows * mm * kk
+    q, n = crossed + kk * squares_x + mm * squares_y - 3 * pair.rows * mm * kk, pair.rows
+    traces = np.trace(pair.x.scatter) * np.trace(pair.y.scatter)
+    return float(np.sum(pair.scatter**2) - q * n / (n - 2) + traces / ((n - 1) * (n - 2)))
 
 
 def _chance_biased(pair: CrossMoments) -> float:
@@ -148,7 +139,6 @@ def procrustes(x: np.ndarray, y: np.ndarray) -> Similarity:
 
 
 def procrustes_of_sums(pair: CrossMoments) -> Similarity:
-    """The same from sums: the nuclear norm of the scatter between x and y, over their lengths."""
     pair.x.check_varying()
     pair.y.check_varying()
     lengths = np.sqrt(np.trace(pair.x.scatter)) * np.sqrt(np.trace(pair.y.scatter))
@@ -188,7 +178,6 @@ def linear_regression(x: np.ndarray, y: np.ndarray, *, allow_few_rows: bool = Fa
 
 
 def linear_regression_of_sums(pair: CrossMoments) -> Similarity:
-    """The same from sums."""
     return similarity_of(pair, _explained(pair))
 
 
@@ -200,12 +189,7 @@ def _explained(pair: CrossMoments) -> float:
 LINEAR_REGRESSION = Measure("linear regression R²", linear_regression, linear_regression_of_sums, chance_explained)
 
 
-def batch_sums(x: np.ndarray, y: np.ndarray) -> CrossMoments:
-    """The sums of a batch that is neither too small to compare nor too large for memory.
-
-    Raises:
-        SimilarityError: Too few or too many rows, wrong shapes, values that are not finite, or only constants.
-    """
+def _checked_moments(x: np.ndarray, y: np.ndarray) -> CrossMoments:
     rows = len(x)
     if not _FEWEST_ROWS <= rows <= _MOST_ROWS:
         raise SimilarityError(
@@ -218,18 +202,13 @@ def batch_sums(x: np.ndarray, y: np.ndarray) -> CrossMoments:
     return pair
 
 
-def squared_distances(rows: np.ndarray) -> np.ndarray:
+def _squared_distances(rows: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances between all rows, float64 (rows, rows), the diagonal exactly 0."""
     centred = rows - np.mean(rows, axis=0, dtype=np.float64)
     lengths = np.einsum("ij,ij->i", centred, centred)
     squares = np.maximum(lengths[:, None] + lengths - 2 * centred @ centred.T, 0)
     np.fill_diagonal(squares, 0)
     return squares
-
-
-def upper(matrix: np.ndarray) -> np.ndarray:
-    """The entries above the diagonal."""
-    return matrix[np.triu_indices(len(matrix), 1)]
 
 
 def rbf_cka(x: np.ndarray, y: np.ndarray, *, bandwidth: float = 1.0, debiased: bool = True) -> Similarity:
@@ -250,33 +229,25 @@ def rbf_cka(x: np.ndarray, y: np.ndarray, *, bandwidth: float = 1.0, debiased: b
     """
     if not bandwidth > 0:
         raise SimilarityError(f"Expected a bandwidth above 0, received {bandwidth:g}.")
-    pair = batch_sums(x, y)
-    centre = _centred_without_diagonal if debiased else _centred
-    kernels = [centre(_gaussian(name, rows, bandwidth)) for name, rows in (("x", x), ("y", y))]
+    pair = _checked_moments(x, y)
+    kernels, n = [], pair.rows
+    for name, rows in (("x", x), ("y", y)):
+        squares = _squared_distances(rows)
+        median = np.median(squares[np.triu_indices(n, 1)])
+        if median == 0:
+            raise SimilarityError(f"{name}: expected rows that differ, but more than half of all pairs are identical.")
+        kernel = np.exp(-squares / (2 * bandwidth**2 * median))
+        if debiased:
+            np.fill_diagonal(kernel, 0)
+            sums = kernel.sum(axis=0)
+            kernel = kernel - (sums + sums[:, None]) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
+            np.fill_diagonal(kernel, 0)
+        else:
+            means = kernel.mean(axis=0)
+            kernel = kernel - means - means[:, None] + means.mean()
+        kernels.append(kernel)
     lengths = [np.linalg.norm(kernel) for kernel in kernels]
     return similarity_of(pair, np.sum(kernels[0] * kernels[1]) / (lengths[0] * lengths[1]))
-
-
-def _gaussian(name: str, rows: np.ndarray, bandwidth: float) -> np.ndarray:
-    squares = squared_distances(rows)
-    median = np.median(upper(squares))
-    if median == 0:
-        raise SimilarityError(f"{name}: expected rows that differ, but more than half of all pairs are identical.")
-    return np.exp(-squares / (2 * bandwidth**2 * median))
-
-
-def _centred(kernel: np.ndarray) -> np.ndarray:
-    means = kernel.mean(axis=0)
-    return kernel - means - means[:, None] + means.mean()
-
-
-def _centred_without_diagonal(kernel: np.ndarray) -> np.ndarray:
-    n = len(kernel)
-    np.fill_diagonal(kernel, 0)
-    sums = kernel.sum(axis=0)
-    centred = kernel - (sums + sums[:, None]) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
-    np.fill_diagonal(centred, 0)
-    return centred
 
 
 RBF_CKA = Measure("debiased RBF CKA", rbf_cka, fits=False)
@@ -300,13 +271,24 @@ def rsa(
     References:
         Kriegeskorte, Mur and Bandettini 2008, Frontiers in Systems Neuroscience 2.
     """
-    check_choice("dissimilarity", dissimilarity, _DISSIMILARITIES)
+    check_choice("dissimilarity", dissimilarity, ("correlation", "euclidean"))
     check_choice("comparison", comparison, ("spearman", "pearson"))
-    pair = batch_sums(x, y)
-    entries = [upper(_DISSIMILARITIES[dissimilarity](name, rows)) for name, rows in (("x", x), ("y", y))]
-    if comparison == "spearman":
-        entries = [_ranks(values) for values in entries]
-    unit = [_unit(name, values) for name, values in zip(("x", "y"), entries, strict=True)]
+    pair = _checked_moments(x, y)
+    entries, unit = {}, []
+    for name, rows in (("x", x), ("y", y)):
+        distances = (
+            _correlation_distances(name, rows) if dissimilarity == "correlation" else np.sqrt(_squared_distances(rows))
+        )
+        entries[name] = distances[np.triu_indices(pair.rows, 1)]
+    for name, values in entries.items():
+        if comparison == "spearman":  # ranks from 0, ties sharing the mean of theirs
+            _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+            values = (np.cumsum(counts) - (counts + 1) / 2)[inverse]
+        centred = values - values.mean()
+        length = np.linalg.norm(centred)
+        if length == 0:
+            raise SimilarityError(f"{name}: expected dissimilarities that differ, but all pairs of rows have the same.")
+        unit.append(centred / length)
     return similarity_of(pair, unit[0] @ unit[1])
 
 
@@ -321,25 +303,5 @@ def _correlation_distances(name: str, rows: np.ndarray) -> np.ndarray:
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     return 1 - centred @ centred.T
 
-
-def _euclidean_distances(name: str, rows: np.ndarray) -> np.ndarray:
-    return np.sqrt(squared_distances(rows))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0, ties sharing the mean of theirs, float64."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
-
-
-def _unit(name: str, values: np.ndarray) -> np.ndarray:
-    centred = values - values.mean()
-    length = np.linalg.norm(centred)
-    if length == 0:
-        raise SimilarityError(f"{name}: expected dissimilarities that differ, but all pairs of rows have the same.")
-    return centred / length
-
-
-_DISSIMILARITIES = {"correlation": _correlation_distances, "euclidean": _euclidean_distances}
 
 RSA = Measure("representational similarity analysis", rsa, fits=False)

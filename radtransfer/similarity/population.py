@@ -24,7 +24,7 @@ from radtransfer.reports.layer_figures import Panel, SimilarityCurve, before_aft
 from radtransfer.runs.folder import read_run, run_and_folds, write_json, write_records
 from radtransfer.runs.read import depth_in_words, network_in_words, start_in_words, weights_in_words
 from radtransfer.similarity import SIMILARITIES
-from radtransfer.similarity.compare_layers import Comparison, ComparisonSettings, compare
+from radtransfer.similarity.compare_layers import ComparisonSettings, compare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,16 +48,9 @@ _ON_A_LINE = 1 - 1e-12
 
 @dataclass(frozen=True)
 class PairSimilarity:
-    """One layer of one pair of runs.
+    """One layer of one pair of runs: its similarity before and after training, None where not defined.
 
-    Attributes:
-        a, b: The runs.
-        starts: What the two started from, such as "pretrained × random".
-        layer: The stage or layer.
-        kind: Key of `SIMILARITIES`.
-        initial: Similarity before training; None where it is not defined.
-        final: Similarity after training.
-        points: Both of them in each draw in which they are defined.
+    `starts` is what the two started from, such as "pretrained × random"; `points` are both similarities in each draw.
     """
 
     a: str
@@ -75,12 +68,7 @@ class Group:
     """One layer of all pairs with the same starts.
 
     Attributes:
-        starts: As in `PairSimilarity`.
-        layer: The stage or layer; "top two" is the mean of the last two.
-        kind: Key of `SIMILARITIES`.
         pairs: How many have a similarity before and after training.
-        initial: Mean before training.
-        final: Mean after training.
         sd: Standard deviation of the latter over pairs, ddof 1; None for one. Pairs share runs, so it is no
             interval.
         r_squared: Squared correlation of similarity before and after training over the points of this layer; None of
@@ -105,15 +93,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Population:
-    """What was found.
-
-    Attributes:
-        pairs: Every pair and layer.
-        groups: Their means by what they started from, and how similarity before and after training are related.
-        settings: How each pair was compared.
-        left_out: Layers that cannot be compared in some pair, and why.
-        few_rows: The layers of these that lack rows.
-    """
+    """Every pair and layer, their means by what the runs started from, and which layers are left out, and why."""
 
     pairs: tuple[PairSimilarity, ...]
     groups: tuple[Group, ...]
@@ -122,7 +102,6 @@ class Population:
     few_rows: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in JSON."""
         return dataclasses.asdict(self)
 
 
@@ -133,13 +112,9 @@ def compare_population(
     starts: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Population:
-    """Compare every pair of the runs, as they started and as they ended, fold with fold.
+    """Compare every pair of the runs, RUN or RUN/fold_K, as they started and as they ended, fold with fold.
 
-    Args:
-        runs: Run folders, or RUN/fold_K.
-        settings: How each pair is compared.
-        starts: What to call the start of each run; None for what its plan says.
-        progress: Hears what happens.
+    `starts` says what to call the start of each run; None for what its plan says.
 
     Raises:
         ConfigError: Fewer than two runs, or a fold twice.
@@ -163,7 +138,12 @@ def compare_population(
         progress.note(f"pair {number} of {len(every)}: {a} and {b}")
         before = compare(f"{a}@initial", f"{b}@initial", settings, progress=progress)
         after = compare(a, b, settings, progress=progress)
-        found += _pairs(a, b, " × ".join(sorted((starts[a], starts[b]))), before, after)
+        both = " × ".join(sorted((starts[a], starts[b])))
+        for first, last in zip(before.layers, after.layers, strict=True):
+            draws = zip(*(each.draws[last.layer, last.kind] for each in (before, after)), strict=True)
+            points = tuple(point for point in draws if None not in point)
+            pair = PairSimilarity(a, b, both, last.layer, last.kind, first.similarity, last.similarity, points)
+            found.append(pair)
         compared += [before, after]
     groups = [g for kind in settings.similarity for g in _groups([p for p in found if p.kind == kind], starts)]
     record = {name: value for name, value in compared[1].settings.items() if name not in ("a", "b")}
@@ -177,12 +157,10 @@ def compare_population(
 
 
 def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
-    """What each run really started from, by its plan: "pretrained" or "random" where all stages did, else part by part.
+    """The initialization of each run, by its plan: "pretrained" or "random" where all stages did, else part by part.
 
-    Several weights are told by name; so are networks, and what of them trains, where they differ.
-
-    Raises:
-        RunError: A run has no plan.
+    Several weights are distinguished by name; so are networks, and what of them trains, where they differ.
+    Raises RunError if a run has no plan.
     """
     folders = {run: run_and_folds(run)[0] for run in runs}
     records = {run: read_run(folder) for run, folder in folders.items()}
@@ -202,7 +180,7 @@ def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
 
 
 def _weights_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The source of each run's weights: the same for the same file, told in full where two would be called alike."""
+    """The source of each run's weights: one name for one file, the full source where two names would be the same."""
     keys = {run: r["weights"].get("sha256") or r["weights"].get("source") for run, r in records.items()}
     sources: dict[str, str] = {}
     for run, key in keys.items():
@@ -210,15 +188,6 @@ def _weights_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     names = [weights_in_words(source) for source in sources.values()]
     told = {key: name if names.count(name) == 1 else sources[key] for key, name in zip(sources, names, strict=True)}
     return {run: told[key] for run, key in keys.items()}
-
-
-def _pairs(a: str, b: str, starts: str, before: Comparison, after: Comparison) -> list[PairSimilarity]:
-    found = []
-    for first, last in zip(before.layers, after.layers, strict=True):
-        draws = zip(*(each.draws[last.layer, last.kind] for each in (before, after)), strict=True)
-        points = tuple(point for point in draws if None not in point)
-        found.append(PairSimilarity(a, b, starts, last.layer, last.kind, first.similarity, last.similarity, points))
-    return found
 
 
 def _groups(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> list[Group]:
@@ -248,12 +217,7 @@ def _group(layer: str, pairs: Sequence[Sequence[PairSimilarity]]) -> Group:
 
 
 def training_relation(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> dict[str, Any]:
-    """R² of similarity before against after training in one layer, its interval, and the number of points.
-
-    Args:
-        pairs: Of one layer, kind and group.
-        starts: What each run started from.
-    """
+    """R² of similarity before against after training in one layer, its interval, and the number of points."""
     points = [point for pair in pairs for point in pair.points]
     z = _fisher(points)
     if z is None:
@@ -305,16 +269,19 @@ def _fisher(points: Sequence[tuple[float, float]]) -> float | None:
 
 
 def draw_groups(population: Population, kind: str, *, top: bool = False) -> "Figure":
-    """A line per kind of pair over the layers, after training; with `top`, also the mean of the two highest."""
     groups = [group for group in population.groups if group.kind == kind and (top or group.layer != TOP)]
     names = list(dict.fromkeys(group.layer for group in groups))
     starts = dict.fromkeys(group.starts for group in groups)
-    curves = {s: _curve([group for group in groups if group.starts == s]) for s in starts}
+    curves = {}
+    for start in starts:
+        members = [group for group in groups if group.starts == start]
+        values, sd = (np.array([getattr(group, name) for group in members], float) for name in ("final", "sd"))
+        low, high, chance = (values - sd).tolist(), (values + sd).tolist(), [np.nan] * len(members)
+        curves[start] = SimilarityCurve(values.tolist(), low, high, chance)
     return similarity_curve(names, curves, measure=f"similarity ({SIMILARITIES[kind].title})")
 
 
 def draw_training(population: Population, kind: str) -> "Figure":
-    """Before against after training, a point per pair and draw: a row of panels per kind of pair, one per layer."""
     groups = [group for group in population.groups if group.kind == kind and group.layer != TOP]
     pairs = [pair for pair in population.pairs if pair.kind == kind]
     return before_after(
@@ -329,20 +296,8 @@ def draw_training(population: Population, kind: str) -> "Figure":
     )
 
 
-def _curve(groups: Sequence[Group]) -> SimilarityCurve:
-    """The mean after training, give or take the standard deviation over pairs."""
-    values = np.array([group.final for group in groups], float)
-    sd = np.array([group.sd for group in groups], float)
-    nothing = [np.nan] * len(groups)
-    return SimilarityCurve(values.tolist(), (values - sd).tolist(), (values + sd).tolist(), nothing)
-
-
 def write_population(population: Population, out: Path) -> list[Path]:
-    """Write `pairs.csv`, `groups.csv`, `population.json` and for each kind `groups_KIND.png` and `training_KIND.png`.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
+    """Write pairs.csv, groups.csv, population.json and for each kind groups_KIND.png and training_KIND.png."""
     names = ["pairs.csv", "groups.csv", "population.json"]
     with whole_folder(out, POPULATION_FILES, last="population.json") as folder:
         write_records(folder / names[0], population.pairs, without=("points",))

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from radtransfer.similarity.layer_rows import (
     SAMPLINGS,
     image_order,
-    places,
+    read_rows,
     sample_channels,
     spread_positions,
     whole_image_positions,
@@ -55,7 +56,9 @@ def test_rolled_positions_are_those_of_the_next_image():
 def test_a_finer_map_is_read_where_the_middle_of_the_cell_lies(shape):
     grid = (6, 8)
     cells = np.arange(48)
-    y, x = places(cells, grid, shape)
+    coordinates = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)[np.newaxis]
+    maps, images = tf.constant(coordinates, tf.float32), np.zeros(48, np.int64)
+    y, x = read_rows(maps, cells, images, grid=grid, channels=np.arange(2)).T
     middle_y, middle_x = (cells // 8 + 0.5) / 6, (cells % 8 + 0.5) / 8
     assert (y == np.floor(middle_y * shape[0])).all()
     assert (x == np.floor(middle_x * shape[1])).all()
