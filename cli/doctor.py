@@ -88,8 +88,7 @@ def machine_finding() -> Finding:
 def memory() -> tuple[float | None, float | None]:
     """Gigabytes that this process may use, and how much of it is free; None where the system does not tell."""
     total, free = _system_memory()
-    files = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    limit = min((int(text) for text in map(_read, files) if text.strip().isdigit()), default=None)
+    limit = min((int(text) for text in map(_read, _LIMITS) if text.strip().isdigit()), default=None)
     if limit is not None and (total is None or limit / 1e9 < total):
         total, free = limit / 1e9, None if free is None else min(free, limit / 1e9)
     return (None if total is None else round(total, 1)), (None if free is None else round(free, 1))
