@@ -162,14 +162,12 @@ def compare(
     folds = folds_of(sources, settings.folds)
     check_layers(sources, settings.layers)
     runs, given = [source.run for source in sources if source.run is not None], images
-    if images is not None:
-        pass
-    elif settings.given:
+    if settings.given:
         reading = run_images(runs[0]).images if runs else ImageSettings()
         given = given_images(settings.files, settings.data, reading, progress)
-    elif not runs:
+    elif images is None and not runs:
         raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
-    else:
+    elif images is None:
         note_changes(runs, progress)
     found = []
     for number, fold in enumerate(folds, start=1):
