@@ -18,7 +18,7 @@ from radtransfer.files import writing
 
 if TYPE_CHECKING:
     from radtransfer.data.image_check import BadImage
-    from radtransfer.evaluation.predict import ImageStream
+    from radtransfer.evaluation.predictions import ImageStream
     from radtransfer.evaluation.trained_model import TrainedModel
 
 
@@ -245,7 +245,7 @@ def open_images(
     """The model, the images as its training read them, and who is told how many of them are done."""
     from radtransfer.config.load import load_config
     from radtransfer.data.image_list import list_images
-    from radtransfer.evaluation.predict import ImageStream
+    from radtransfer.evaluation.predictions import ImageStream
     from radtransfer.evaluation.trained_model import find_model, is_export
     from radtransfer.process import usable_cores
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from radtransfer.cli.finetune import OPTIONS as RUN_OPTIONS
 from radtransfer.cli.main import complete_run_config, complete_study
 from radtransfer.cli.options import break_lock_option, given_settings, positive_lines, sets_option, setting_options
 from radtransfer.cli.terminal import (
@@ -27,6 +26,7 @@ from radtransfer.cli.terminal import (
     show_json,
     show_written,
 )
+from radtransfer.cli.train import OPTIONS as RUN_OPTIONS
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, DiskError, RadtransferError

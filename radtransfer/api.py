@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from radtransfer.data.image_check import CheckedImages
     from radtransfer.data.table import ImageTable
-    from radtransfer.evaluation.evaluate import Evaluation
-    from radtransfer.evaluation.explain import Explained
+    from radtransfer.evaluation.explanations import Explained
+    from radtransfer.evaluation.results import Evaluation
     from radtransfer.evaluation.trained_model import TrainedModel
-    from radtransfer.exports.export import Exported
+    from radtransfer.exports.write import Exported
     from radtransfer.similarity.compare_layers import Comparison
     from radtransfer.similarity.networks import NetworkSource
     from radtransfer.transfer.plan import TransferPlan
@@ -370,8 +370,8 @@ def evaluate(
     Returns:
         `metrics` holds every figure, as `radtransfer evaluate --json` prints them.
     """
-    from radtransfer.evaluation import evaluate as evaluation
-    from radtransfer.evaluation.evaluation_files import FILES, write_evaluation
+    from radtransfer.evaluation import results as evaluation
+    from radtransfer.evaluation.results import FILES, write_evaluation
     from radtransfer.evaluation.trained_model import find_model
 
     if out is not None:
@@ -476,8 +476,8 @@ def predict(
     """
     from radtransfer.data.image_list import list_images
     from radtransfer.errors import DataError
-    from radtransfer.evaluation.evaluate import known_temperatures, point_of
-    from radtransfer.evaluation.predict import Forward, ImageStream, csv_header, predict_stream
+    from radtransfer.evaluation.predictions import Forward, ImageStream, csv_header, predict_stream
+    from radtransfer.evaluation.results import known_temperatures, point_of
 
     found, progress, checked = _trained(model, fold), ShownProgress(quiet=quiet), settings_of(settings=settings)
     point = point_of(found, operating_point) if isinstance(model, (str, os.PathLike)) else None
@@ -557,8 +557,8 @@ def explain(
         settings: How the data are read.
     """
     require_keras()
-    from radtransfer.evaluation.explain import FILES, write_explanations
-    from radtransfer.evaluation.explain import explain as explain_images
+    from radtransfer.evaluation.explanations import FILES, write_explanations
+    from radtransfer.evaluation.explanations import explain as explain_images
 
     if out is not None:
         check_new(Path(out), FILES, overwrite=overwrite)
@@ -603,8 +603,8 @@ def export(
         ExportError: What was written predicts something else by more than 1e-5.
     """
     require_keras()
-    from radtransfer.exports.export import export_run
     from radtransfer.exports.formats import EXPORT_FORMATS
+    from radtransfer.exports.write import export_run
 
     if format is None:
         suffixes = {EXPORT_FORMATS[name].suffix: name for name in EXPORT_FORMATS}

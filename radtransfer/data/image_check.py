@@ -21,14 +21,7 @@ from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError, RadtransferError
 from radtransfer.files import printable, writing
 from radtransfer.images.formats import ImageFacts, decode_outside, inspect_image, kind_of_jpeg, stored_values
-from radtransfer.images.refs import (
-    SIGNED_SIXTEEN_BITS,
-    SIXTEEN_BITS,
-    ImagePlace,
-    parse_window,
-    read_contents,
-    span,
-)
+from radtransfer.images.refs import SIGNED_SIXTEEN_BITS, SIXTEEN_BITS, ImagePlace, parse_window, read_contents, span
 from radtransfer.process import Progress, in_parallel, require_keras
 from radtransfer.runs.cache import cache_folder, cache_note
 from radtransfer.runs.folder import write_text

@@ -21,7 +21,7 @@ from radtransfer.data.run_data import run_images
 from radtransfer.errors import RadtransferError, RunError
 from radtransfer.evaluation.calibration import edge_note
 from radtransfer.evaluation.metrics import Predictions, shown_metrics, stored_metrics, summarize
-from radtransfer.evaluation.predict import read_predictions
+from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.images.preprocessing import MODES
 from radtransfer.pretrained.read import sha256_of

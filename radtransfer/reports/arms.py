@@ -13,7 +13,7 @@ import numpy as np
 
 from radtransfer.errors import DataError, RadtransferError, RunError
 from radtransfer.evaluation.intervals import agreement, delong, kappa_interval
-from radtransfer.evaluation.predict import RunPredictions, read_predictions
+from radtransfer.evaluation.predictions import RunPredictions, read_predictions
 from radtransfer.evaluation.scoring import main_questions
 from radtransfer.process import Progress
 from radtransfer.reports.changes import LayerChange

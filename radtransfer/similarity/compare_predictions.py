@@ -20,7 +20,7 @@ from radtransfer.evaluation.intervals import (
     difference_interval,
     estimate_auc,
 )
-from radtransfer.evaluation.predict import RunPredictions, read_predictions
+from radtransfer.evaluation.predictions import RunPredictions, read_predictions
 from radtransfer.evaluation.scoring import main_questions
 from radtransfer.files import whole_folder
 from radtransfer.process import Progress

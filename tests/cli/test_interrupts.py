@@ -91,7 +91,7 @@ def test_where_python_cannot_answer_the_process_ends_with_nothing_half_written(t
 
 
 def test_a_library_call_handles_no_signal():
-    code = "import radtransfer.training.run, radtransfer.evaluation.evaluate, signal\n"
+    code = "import radtransfer.training.run, radtransfer.evaluation.results, signal\n"
     code += "print(signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == f"{signal.SIG_DFL} {signal.default_int_handler} -1\n"

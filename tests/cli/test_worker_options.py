@@ -1,7 +1,7 @@
 import pytest
 
-from radtransfer.cli.finetune import OPTIONS, split_workers_option
 from radtransfer.cli.options import given_settings
+from radtransfer.cli.train import OPTIONS, split_workers_option
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from radtransfer.exports.export import LARGEST_DIFFERENCE, Samples, predict_elsewhere
 from radtransfer.exports.formats import EXPORT_FORMATS, Exportable
+from radtransfer.exports.write import LARGEST_DIFFERENCE, Samples, predict_elsewhere
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radtransfer.evaluation.explain import SIDE, color_stops, overlay, picture, side_by_side
+from radtransfer.evaluation.explanations import SIDE, color_stops, overlay, picture, side_by_side
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from radtransfer.evaluation.evaluation_files import calibration_axes
+from radtransfer.evaluation.results import calibration_axes
 from radtransfer.evaluation.scoring import Scoring
 
 

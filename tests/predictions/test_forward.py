@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from radtransfer.errors import TrainingError
-from radtransfer.evaluation.predict import Forward
+from radtransfer.evaluation.predictions import Forward
 
 
 def network(sizes, *, most):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from radtransfer.evaluation.calibration import OperatingPoint, with_temperature
-from radtransfer.evaluation.predict import decision_text, positives, predict_stream, predicted_names
+from radtransfer.evaluation.predictions import decision_text, positives, predict_stream, predicted_names
 from radtransfer.evaluation.scoring import Scoring
 
 TWO = Scoring("multiclass", ("benign", "malignant"))

@@ -4,7 +4,7 @@ import pytest
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.evaluation.evaluate import matched, read_test_set
+from radtransfer.evaluation.results import matched, read_test_set
 from radtransfer.evaluation.scoring import Scoring
 
 MODEL = Scoring("multiclass", ("benign", "malignant"))

@@ -5,7 +5,7 @@ import pytest
 from run_files import write_run
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from radtransfer.evaluation.predict import read_predictions
+from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.process import Progress
 from radtransfer.reports.arms import MOST_ARMS, ArmSummary, PredictionShelf, _pairs, compare_arms, summarize_arms
 from radtransfer.reports.collect import find_runs

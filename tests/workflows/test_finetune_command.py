@@ -123,7 +123,7 @@ def test_a_dry_run_estimates_and_leaves_nothing(radtransfer, table_options, tmp_
 
 @pytest.mark.parametrize(("hours", "text"), [(0.0025, "9 s"), (0.5, "30 min"), (31.24, "31.2 h")])
 def test_an_estimate_is_printed_in_fitting_units(hours, text):
-    from radtransfer.cli.finetune import estimate_text
+    from radtransfer.cli.train import estimate_text
     from radtransfer.training.plan import Estimate
 
     printed = estimate_text(vars(Estimate(60, 2, 4, 3.2, 0.41, 1.6, hours, 821.0)))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
-from radtransfer.evaluation import evaluation_files
+from radtransfer.evaluation import results as evaluation_files
 from radtransfer.runs.folder import read_rows
 
 CLASSES = ("sick", "well")

@@ -111,7 +111,7 @@ def test_the_file_is_whole_and_says_its_format_by_its_name(radtransfer, finished
 
 
 def test_nothing_is_left_of_a_file_that_was_interrupted(radtransfer, finished_run, tiny_images, tmp_path, monkeypatch):
-    from radtransfer.evaluation import predict
+    from radtransfer.evaluation import predictions as predict
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -147,7 +147,7 @@ def test_where_no_image_can_be_read_skipping_does_not_help(radtransfer, finished
 
 
 def test_more_images_than_are_looked_at_together(radtransfer, finished_run, tiny_images, monkeypatch):
-    from radtransfer.evaluation import predict as image_stream
+    from radtransfer.evaluation import predictions as image_stream
 
     folder = tiny_images / "images"
     whole = radtransfer("predict", finished_run.path / "fold_1", folder).out

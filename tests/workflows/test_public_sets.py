@@ -8,7 +8,7 @@ from PIL import Image
 
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.readers import read_table
-from radtransfer.evaluation.predict import read_predictions
+from radtransfer.evaluation.predictions import read_predictions
 
 TRAINING = ("--backbone", "cbr_tiny", "--image-size", 24, "--epochs", 1, "--folds", 1)
 

@@ -1,6 +1,7 @@
 """The Python API on a small set: the snippets that a notebook would hold."""
 
 import inspect
+import pkgutil
 
 import keras
 import numpy as np
@@ -40,6 +41,11 @@ def test_the_public_names():
     }  # fmt: skip
     for name in rt.__all__[1:]:
         assert inspect.getdoc(getattr(rt, name))
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    modules = {module.name.rpartition(".")[2] for module in pkgutil.walk_packages(rt.__path__, "radtransfer.")}
+    assert not modules & {name for name in rt.__all__ if inspect.isfunction(getattr(rt, name))}
 
 
 def test_what_has_moved_warns():

@@ -36,7 +36,7 @@ from radtransfer.evaluation.heat_maps import (
     rank_correlation,
     single_label_verdicts,
 )
-from radtransfer.evaluation.predict import read_predictions
+from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.evaluation.trained_model import TrainedModel, check_layer, find_model, is_export
 from radtransfer.files import whole_folder
 from radtransfer.models.backbone import BACKBONES

@@ -14,7 +14,7 @@ from radtransfer.data.image_check import examine_images
 from radtransfer.data.readers import read_table
 from radtransfer.data.run_data import run_images
 from radtransfer.errors import ConfigError, ExportError, RadtransferError, RunError
-from radtransfer.evaluation.evaluate import export_values
+from radtransfer.evaluation.results import export_values
 from radtransfer.exports.formats import EXPORT_FORMATS, Exportable, ExportFormat, run_python
 from radtransfer.exports.metadata import ExportCheck, export_metadata, model_card, read_facts
 from radtransfer.files import check_place, files_together

@@ -1,4 +1,7 @@
-"""Commands that use a trained model: evaluate, predict, explain and extract."""
+"""Commands that use a trained model: evaluate, predict, explain and extract.
+
+Commands that hand a trained model on: export and card.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -35,12 +38,13 @@ from radtransfer.cli.terminal import (
 )
 from radtransfer.config.load import load_config
 from radtransfer.data.readers import check_source
-from radtransfer.errors import ConfigError
+from radtransfer.errors import ConfigError, RunError
+from radtransfer.exports.formats import EXPORT_FORMATS
 from radtransfer.files import check_new, check_out, writing
 
 if TYPE_CHECKING:
-    from radtransfer.evaluation.evaluate import Evaluation
-    from radtransfer.evaluation.explain import Explained
+    from radtransfer.evaluation.explanations import Explained
+    from radtransfer.evaluation.results import Evaluation
 
 
 def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
@@ -220,8 +224,16 @@ def evaluate(
     if out:
         check_out(Path(out))
     check_model(run)
-    from radtransfer.evaluation.evaluate import SEEN, Judging, check_has_images, evaluate_on, evaluate_run, leak_summary
-    from radtransfer.evaluation.evaluation_files import FILES, write_evaluation
+    from radtransfer.evaluation.results import (
+        FILES,
+        SEEN,
+        Judging,
+        check_has_images,
+        evaluate_on,
+        evaluate_run,
+        leak_summary,
+        write_evaluation,
+    )
     from radtransfer.evaluation.trained_model import find_model
     from radtransfer.process import usable_cores
 
@@ -307,8 +319,8 @@ def predict(
     check_point(operating_point)
     check_model(model)
     from radtransfer.evaluation.calibration import edge_note
-    from radtransfer.evaluation.evaluate import known_temperatures, point_of
-    from radtransfer.evaluation.predict import Forward, line_writer, predict_stream
+    from radtransfer.evaluation.predictions import Forward, line_writer, predict_stream
+    from radtransfer.evaluation.results import known_temperatures, point_of
 
     found, stream, progress = open_images(model, images, fold, batch_size, given)
     point = point_of(found, operating_point)
@@ -381,8 +393,8 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
         raise click.UsageError("Expected IMAGES or --data, and not both.")
     check_out(Path(out))
     check_model(model)
-    from radtransfer.evaluation.explain import FILES, explained_record, write_explanations
-    from radtransfer.evaluation.explain import explain as explain_images
+    from radtransfer.evaluation.explanations import FILES, explained_record, write_explanations
+    from radtransfer.evaluation.explanations import explain as explain_images
 
     check_new(Path(out), FILES, overwrite=overwrite)
     data = load_config(options={**given_settings(given, TABLE_OPTIONS), "data.source": given["data"]}).data
@@ -483,7 +495,7 @@ def extract(
     check_one(found)
     check_layer(found, layer)
     import_tensorflow()
-    from radtransfer.evaluation.predict import Forward
+    from radtransfer.evaluation.predictions import Forward
 
     name, shape, features = layer_features(found, layer, pool=pool)
     forward = Forward([features], batch_size=batch_size, notify=progress.note)
@@ -495,3 +507,76 @@ def extract(
     size = " × ".join(map(str, shape))
     show(f"{out}  {done} images  layer {name}  {size} features  {Path(out).stat().st_size / 1e6:.1f} MB")
     tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept="The others are in the file.")
+
+
+@click.command(short_help="Write a trained model in another format, and check it.")
+@click.argument("run")
+@click.option("--format", "format_", type=click.Choice(list(EXPORT_FORMATS)), required=True, help="What to write.")
+@click.option("--out", required=True, metavar="PATH", help="File or folder to write; never overwritten.")
+@click.option("--fold", metavar="K|all", help="Which fold; needed where there are several.")
+@click.option(
+    "--operating-point",
+    metavar="RULE",
+    help="Put a threshold into the export, chosen on the fold's validation images: youden, sensitivity=X or "
+    "specificity=X. predict then decides by it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export(run: str, format_: str, out: str, fold: str | None, operating_point: str | None, as_json: bool) -> None:
+    """Export the model of RUN (or RUN/fold_K) with a model card; it takes RGB images 0-255, its scaling is inside.
+
+    What was written is reloaded in a fresh process and compared on images of the run: a probability that differs by
+    more than 1e-5 is an error (exit code 7), and nothing is written. A savedmodel also takes encoded JPEGs and PNGs
+    (serve_bytes), with everything inside. onnx needs pip install 'radtransfer[export]'.
+
+    \b
+    Example: radtransfer export runs/first --fold 1 --format savedmodel --out model
+    """
+    from radtransfer.exports.write import LARGEST_DIFFERENCE, export_run
+
+    exported = export_run(run, format=format_, out=Path(out), fold=fold, operating_point=operating_point)
+    if as_json:
+        plain = [{name: str(value) if isinstance(value, Path) else value for name, value in vars(item).items()}
+                 for item in exported]  # fmt: skip
+        show_json(plain)
+        return
+    for item in exported:
+        images = f"{item.images} of the run's images" if item.images else "drawn images (the run's are not there)"
+        files = "" if item.bytes_difference is None else f", {item.bytes_difference:.2g} from the files"
+        show(f"{item.path}  {item.size / 1e6:.1f} MB  largest difference {item.difference:.2g}{files} on {images}")
+    show(f"checked   in a fresh process; more than {LARGEST_DIFFERENCE:g} is refused")
+    show(f"inside    {exported[0].inside}")
+    inside = "" if exported[0].bytes_difference is None else " (serve_bytes does all of it)"
+    show(f"to do     {exported[0].caller}{inside}")
+    if exported[0].positive_class is not None:
+        show(f"positive class {exported[0].positive_class}")
+    show(f"use       {exported[0].usage}")
+    show(f"card      {', '.join(str(item.card) for item in exported)}")
+
+
+@click.command(short_help="Write the model card of a run.")
+@click.argument("run")
+@click.option("--fold", type=int, metavar="K", help="Which fold; needed where there are several.")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it here instead of printing it.")
+def card(run: str, fold: int | None, out: Path | None) -> None:
+    """Print the model card of RUN (or RUN/fold_K): data, results, weights and their terms, limits; in Markdown.
+
+    `radtransfer export` writes the same beside each export, with the result of its check.
+
+    \b
+    Example: radtransfer card runs/first --fold 1 --out MODEL_CARD.md
+    """
+    from radtransfer.exports.metadata import model_card, read_facts
+    from radtransfer.runs.folder import find_fold, write_text
+
+    path, number = find_fold(run, fold=fold)
+    facts = read_facts(path, number)
+    text = model_card(facts, size=facts.record["image_size"])
+    if out is None:
+        show_file(text)
+        return
+    if out.exists():
+        raise RunError(f"{out} exists; nothing was written. Choose another --out.")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, text)
+    show_written([out])
