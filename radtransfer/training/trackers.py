@@ -24,7 +24,6 @@ from radtransfer.errors import ConfigError, Table
 from radtransfer.process import Progress
 from radtransfer.runs.folder import read_rows, write_json
 from radtransfer.runs.read import read_record
-from radtransfer.training.address import dotted_values
 
 TRACKERS = Table(
     "tracker",
@@ -347,6 +346,8 @@ class _Tracking(Progress):
         folder.mkdir(parents=True, exist_ok=True)
         before = self._state().get(follower.name, {})
         follower.kept, follower.shown = before.get("kept", {}), before.get("shown", {})
+        from radtransfer.training.address import dotted_values
+
         values = dotted_values({**config_values(self._config), "out": str(self._path)})
         settings = {name: ", ".join(map(str, x)) if isinstance(x, list | Mapping) else x for name, x in values}
         run = TrackedRun(self._path.name, folder, settings, dict(plan))
