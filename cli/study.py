@@ -62,19 +62,12 @@ _COLORS = {"finished": "green", "partly": "yellow", "failed": "red"}
 
 @dataclass(frozen=True)
 class Places:
-    """The options that say where runs are computed; None where one was not given.
+    """The options that say where runs are computed; None where one was not given."""
 
-    Attributes:
-        jobs: Runs at a time; 0 for this process.
-        cluster: Address of a Ray cluster, or `DEFAULT_CLUSTER`.
-        cpus: Of each run.
-        gpus: Of each run.
-    """
-
-    jobs: int | None
-    cluster: str | None
-    cpus: int | None
-    gpus: float | None
+    jobs: int | None  # runs at a time; 0 for this process
+    cluster: str | None  # address of a Ray cluster, or `DEFAULT_CLUSTER`
+    cpus: int | None  # of each run
+    gpus: float | None  # of each run
 
     def check(self) -> None:
         """Refuse options that do not go together, and Ray where it is not installed."""
@@ -506,7 +499,7 @@ def freeze_sweep_command(
     sweep = freeze_sweep(fitted(settings, progress), chosen)
     plan, state = _run_sweep(sweep.study, out, progress)
     rows = write_freeze_sweep(sweep, plan, out)
-    show_json(rows) if as_json else show(*_table(rows, ("variant", "through")))
+    show_json(rows) if as_json else show(*_sweep_lines(rows, ("variant", "through")))
     check_complete(state, what="arms")
 
 
@@ -539,7 +532,7 @@ def transfusion_sweep_command(
     if not any(row["steps_watched"] for row in rows):
         every = settings.training.eval_every
         progress.note(f"no fold takes as many steps as --eval-every {every}: there are no curves. Give a smaller one")
-    show_json(rows) if as_json else show(*_table(rows, ("through",)))
+    show_json(rows) if as_json else show(*_sweep_lines(rows, ("through",)))
     check_complete(state, what="arms")
 
 
@@ -585,20 +578,18 @@ def _stages(settings: Config, chosen: str | None) -> list[str]:
     return [name for name in backbone.stages if name in asked]
 
 
-def _table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[str]:
+def _sweep_lines(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> Iterator[str]:
     """The lines of a sweep's table; steps with the number of watched folds that reached the threshold."""
-    widths = {label: max(len(label), *(len(str(row[label])) for row in rows)) + 2 for label in labels}
-    with_steps = "steps_mean" in rows[0]
-    header = "".join(f"{label:<{width}}" for label, width in widths.items())
-    lines = [f"{header}AUC mean ± sd   pooled  95 % interval{'  steps (folds)' if with_steps else ''}"]
+    steps = ["steps (folds)"] if "steps_mean" in rows[0] else []
+    table = [[*labels, "AUC mean ± sd", "pooled", "95 % interval", *steps]]
     for row in rows:
-        start = "".join(f"{row[label]:<{width}}" for label, width in widths.items())
-        figures = f"{number(row['auc_mean'])} ± {number(row['auc_sd'])}   {number(row['auc_pooled'])}  "
         interval = f"{number(row['ci95_low'])} to {number(row['ci95_high'])}"
-        reached = ""
-        if with_steps:
+        auc = f"{number(row['auc_mean'])} ± {number(row['auc_sd'])}"
+        cells = [*(str(row[label]) for label in labels), auc, number(row["auc_pooled"]), interval]
+        if steps:
             never = "never" if row["steps_watched"] else "n/a"
             mean = never if row["steps_mean"] is None else f"{row['steps_mean']:.0f}"
-            reached = f"  {mean} ({row['steps_reached']}/{row['steps_watched']})"
-        lines.append(f"{start}{figures}{interval}{reached}")
-    return [*lines, *positive_lines(rows)]
+            cells.append(f"{mean} ({row['steps_reached']}/{row['steps_watched']})")
+        table.append(cells)
+    yield from _columns(table)
+    yield from positive_lines(rows)

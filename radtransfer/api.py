@@ -1144,13 +1144,12 @@ def run_study(
     from radtransfer.studies.grid import plan_study
     from radtransfer.studies.runs import StudyListener, check_complete, open_study_folder
     from radtransfer.studies.runs import run_study as run_all
-    from radtransfer.studies.study import study_folder
 
     progress = ShownProgress(quiet=quiet)
     base = settings_of(data, settings=settings)
     asked = load_study(os.fspath(config), options=_given_values(base), arms=list(arms))
     plan = plan_study(asked, store=Path(runs), progress=progress)
-    path = study_folder(asked, None if out is None else os.fspath(out))
+    path = Path("studies") / asked.name if out is None else Path(out)
 
     class Listener(StudyListener):
         def note(self, text: str) -> None:

@@ -1,8 +1,6 @@
 """Read, merge and check the settings of a run.
 
 Later wins: defaults < recipe < YAML file < `--set` < options. All mistakes are reported together.
-
-What to say to a name that no setting has.
 """
 
 import dataclasses
@@ -28,45 +26,8 @@ from radtransfer.errors import (
     near_path,
 )
 
-
-def closest_setting(name: str, known: Iterable[str]) -> str:
-    """A sentence: the settings that `name` may have meant, also in another section or without one; else what there is.
-
-    Args:
-        name: That no setting has.
-        known: Dotted names of all settings.
-    """
-    known = list(known)
-    section, _, last = name.rpartition(".")
-    sections: dict[str, dict[str, str]] = {}
-    for item in known:
-        above, _, key = item.rpartition(".")
-        sections.setdefault(above, {})[key] = item
-    sections.pop("", None)
-    same = [item for item in known if item.rpartition(".")[2] == last]
-    lasts = {item.rpartition(".")[2]: item for item in known}
-    same = same[:1] or [lasts[key] for key in meant_names(last, lasts, OPTIONS)]
-    if not section and name not in sections:
-        same += meant_names(name, sections, SECTIONS)
-    if same:
-        return f"Did you mean {' or '.join(map(repr, same))}?"
-    if section in sections:
-        near = [sections[section][key] for key in near_names(last, sections[section])]
-    elif section:
-        near = near_names(name, known)
-    else:
-        parts = {item.rpartition(".")[2]: item for item in known} | {item: item for item in sections}
-        near = [] if name in sections else [parts[part] for part in near_names(name, parts)]
-    if near:
-        return f"Did you mean {' or '.join(map(repr, near))}?"
-    for given in (name, section):
-        if given in sections:
-            return f"Keys of {given}: {', '.join(sections[given])}."
-    return f"Sections: {', '.join(sections)}. `radtransfer configs show quickstart --full` lists every key."
-
-
 Check = Callable[[str, Any], None]
-"""Raises ConfigError if a setting, by its dotted name, cannot have this value."""
+"""Raises ConfigError if a setting, by its dotted name, cannot have a value."""
 
 
 def load_config(
@@ -82,7 +43,7 @@ def load_config(
         source: A shipped name (`"quickstart"`), a YAML path, or None for defaults alone.
         sets: Texts like `"training.epochs=5"`, their values read as YAML.
         options: Dotted names and values that win over everything else.
-        check: Asked about each value besides, such as `run_names.check_value`.
+        check: Called with each setting and its value, such as `training.prepare.check_value`.
 
     Raises:
         ConfigError: One or more mistakes, all listed, each with its line where it has one.
@@ -95,11 +56,9 @@ def load_config(
             raise ConfigError(f"{path.name} is a study of many runs. Use: radtransfer study {source}")
         values |= flat_settings(document, source=str(path), mistakes=mistakes)
         places |= {key: f"{path.name} line {line}" for key, line in lines.items()}
-    outside: dict[str, Any] = {}
-    for key, value in parse_sets(sets, mistakes):
-        outside[key], places[key] = value, f"--set {key}"
-    for key, value in (options or {}).items():
-        outside[key], places[key] = value, "the command line"
+    outside = dict(parse_sets(sets, mistakes))
+    places |= {key: f"--set {key}" for key in outside} | dict.fromkeys(options or {}, "the command line")
+    outside |= options or {}
     config = build_config({**values, **outside}, places=places, mistakes=mistakes, check=check)
     other_data = "data.source" in outside and source is not None and path in shipped_configs().values()
     optional = [name for name in values if name.startswith("data.") and name not in outside] if other_data else []
@@ -115,19 +74,12 @@ def build_config(
 ) -> Config:
     """The settings that dotted names and values make, over those of their recipe and the defaults.
 
-    Args:
-        values: Dotted names and what YAML gives for them.
-        places: Where each stands, for messages.
-        mistakes: Already found.
-        check: Asked about each value besides.
-
-    Raises:
-        ConfigError: One or more mistakes, all listed.
+    `places` says where each stands, for messages. Raises ConfigError with all mistakes, also those already found.
     """
     mistakes, places, given = list(mistakes), places or {}, frozenset(values)
     try:
         recipe = values.get("recipe", Config.recipe)
-        # What cannot be a name is told below, with its place.
+        # What cannot be a name is reported below, with its place.
         name = str(recipe) if isinstance(recipe, str | int | float) else Config.recipe
         values = {**recipe_values(name), **values}
     except UnknownNameError as error:
@@ -145,7 +97,7 @@ def build_config(
 
 
 def raise_mistakes(mistakes: Sequence[str], where: str) -> None:
-    """Raises ConfigError with all `mistakes`, if there are any."""
+    """Raise ConfigError with all `mistakes`, if there are any."""
     if mistakes:
         title = [f"{len(mistakes)} mistakes in the {where}:"] if len(mistakes) > 1 else []
         raise ConfigError("\n  ".join([*title, *mistakes]))
@@ -154,7 +106,7 @@ def raise_mistakes(mistakes: Sequence[str], where: str) -> None:
 def checked_settings(
     values: Mapping[str, Any], places: Mapping[str, str], mistakes: list[str], *, check: Check | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The values as their settings' types, by section ("" is the top) and name. Adds to `mistakes`."""
+    """The values as their settings' types, by section ("" is the top) and name; adds to `mistakes`."""
     known = setting_fields()
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
@@ -181,7 +133,7 @@ def checked_settings(
 
 
 def changed_config(config: Config, changes: Mapping[str, Any]) -> Config:
-    """`config` with other values for some dotted settings; they are of the settings' types, and not checked."""
+    """`config` with other values for some dotted settings, which are not checked."""
     for name, value in changes.items():
         section, _, key = name.rpartition(".")
         inner = dataclasses.replace(getattr(config, section), **{key: value}) if section else value
@@ -197,7 +149,13 @@ def setting_value(config: Config, name: str) -> Any:
 
 def config_values(config: Config) -> dict[str, Any]:
     """The settings as nested plain values; as YAML they load back to an equal `Config`."""
-    values = _plain(dataclasses.asdict(config))
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    values = plain(dataclasses.asdict(config))
     del values["given"], values["optional"]
     return values
 
@@ -220,11 +178,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(source: str) -> Path:
-    """The file behind a shipped name or a path, of a run or of a study.
-
-    Raises:
-        ConfigError: Neither a shipped config nor a file.
-    """
+    """The file of a shipped name or a path, of a run or of a study; ConfigError if it is neither."""
     if Path(source).is_file():
         return Path(source)
     shipped = shipped_configs()
@@ -236,7 +190,7 @@ def find_config(source: str) -> Path:
 
 
 def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]]:
-    """Texts like `"training.epochs=5"` as names and values, read as YAML. Adds to `mistakes`."""
+    """Texts like `"training.epochs=5"` as names and values, read as YAML; adds to `mistakes`."""
     parsed = []
     for text in sets:
         key, equals, value = text.partition("=")
@@ -254,7 +208,7 @@ def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]
 
 
 def flat_settings(document: Any, *, source: str, mistakes: list[str]) -> dict[str, Any]:
-    """Nested sections as dotted names; a setting that is itself a mapping stays whole. Adds to `mistakes`."""
+    """Nested sections as dotted names; a setting that is a mapping stays whole; adds to `mistakes`."""
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -272,7 +226,37 @@ def flat_settings(document: Any, *, source: str, mistakes: list[str]) -> dict[st
     return flat
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+def closest_setting(name: str, known: Iterable[str]) -> str:
+    """A sentence on the settings that `name` may have meant, in any section or as a section; else on what there is.
+
+    Args:
+        name: That no setting has.
+        known: Dotted names of all settings.
+    """
+    known = list(known)
+    section, _, last = name.rpartition(".")
+    sections: dict[str, dict[str, str]] = {}
+    for item in known:
+        above, _, key = item.rpartition(".")
+        sections.setdefault(above, {})[key] = item
+    sections.pop("", None)
+    lasts = {item.rpartition(".")[2]: item for item in known}
+    same = [item for item in known if item.rpartition(".")[2] == last]
+    found = same[:1] or [lasts[key] for key in meant_names(last, lasts, OPTIONS)]
+    if not section and name not in sections:
+        found += meant_names(name, sections, SECTIONS)
+    if found:
+        return f"Did you mean {' or '.join(map(repr, found))}?"
+    if section in sections:
+        found = [sections[section][key] for key in near_names(last, sections[section])]
+    elif section:
+        found = near_names(name, known)
+    elif name not in sections:
+        parts = lasts | {item: item for item in sections}
+        found = [parts[part] for part in near_names(name, parts)]
+    if found:
+        return f"Did you mean {' or '.join(map(repr, found))}?"
+    for given in (name, section):
+        if given in sections:
+            return f"Keys of {given}: {', '.join(sections[given])}."
+    return f"Sections: {', '.join(sections)}. `radtransfer configs show quickstart --full` lists every key."

@@ -78,11 +78,7 @@ RECIPES: Mapping[str, dict[str, Any]] = MappingProxyType(_RECIPES)
 
 
 def recipe_values(name: str) -> dict[str, Any]:
-    """The dotted settings that recipe `name` changes.
-
-    Raises:
-        UnknownNameError: No such recipe.
-    """
+    """The dotted settings that recipe `name` changes; UnknownNameError if there is none."""
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
     return RECIPES[name]

@@ -1,9 +1,6 @@
 """Every setting of a fine-tuning run, with its default, its allowed values and its help text.
 
 The field names are the YAML keys (`training.epochs`), the help texts are the command's `--help`.
-A recipe (`recipes.py`) changes some defaults; `config.py` reads, merges and checks.
-
-The value of one setting: from what YAML gives to the type its field asks for.
 """
 
 import dataclasses
@@ -19,7 +16,7 @@ from radtransfer.errors import closest_names
 
 
 def setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field that knows its help text and its inclusive range."""
+    """A dataclass field with a help text and an inclusive range."""
     metadata = {"help": help, "low": low, "high": high}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -291,25 +288,50 @@ def fields_of(kind: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.F
 
 def converted(value: Any, annotation: Any) -> Any:
     """`value` as the annotated type; the text of the error says what was expected."""
-    origin = typing.get_origin(annotation)
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, typing.get_args(annotation))
+        return _convert_union(value, members)
     if origin is typing.Literal:
-        if value in typing.get_args(annotation):
+        if value in members:
             return value
-        raise ValueError(f"expected one of {', '.join(map(str, typing.get_args(annotation)))}")
+        raise ValueError(f"expected one of {', '.join(map(str, members))}")
     if origin is tuple:
-        return _convert_tuple(value, typing.get_args(annotation)[0])
-    if origin is dict:
-        return _convert_mapping(value, typing.get_args(annotation)[1])
+        if isinstance(value, str):
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            value = [parse_scalar(part) for part in parts] if members[0] is not str else parts
+        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        return tuple(converted(item, members[0]) for item in values)
+    if origin is dict or (dataclasses.is_dataclass(annotation) and not isinstance(value, annotation)):
+        if not isinstance(value, dict):
+            raise TypeError("expected a mapping")
+        return _convert_mapping(value, members[1]) if origin is dict else _convert_fields(value, annotation)
     if dataclasses.is_dataclass(annotation):
-        return value if isinstance(value, annotation) else _convert_fields(value, annotation)
-    return _convert_plain(value, annotation)
+        return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is bool and isinstance(value, bool):
+        return value
+    if (annotation is float and is_number) or (annotation is str and (is_number or isinstance(value, str))):
+        return annotation(value)
+    if annotation is int and is_number and isinstance(value, int):
+        return value
+    names = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}
+    raise TypeError(f"expected {names[annotation]}")
 
 
-def _convert_mapping(value: Any, member: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("expected a mapping")
+def _convert_union(value: Any, members: tuple) -> Any:
+    if value is None and type(None) in members:
+        return None
+    expected = []
+    for member in members:
+        if member is not type(None):
+            try:
+                return converted(value, member)
+            except (TypeError, ValueError) as error:
+                expected.append(str(error))
+    raise ValueError(" or ".join(expected))
+
+
+def _convert_mapping(value: dict, member: Any) -> dict[str, Any]:
     result = {}
     for key, item in value.items():
         try:
@@ -319,10 +341,8 @@ def _convert_mapping(value: Any, member: Any) -> dict[str, Any]:
     return result
 
 
-def _convert_fields(value: Any, kind: type) -> Any:
+def _convert_fields(value: dict, kind: type) -> Any:
     """A mapping as the dataclass `kind`, whose fields are settings."""
-    if not isinstance(value, dict):
-        raise TypeError("expected a mapping")
     known, result = {name: (item, annotation) for name, item, annotation in fields_of(kind)}, {}
     for key, inner in value.items():
         if key not in known:
@@ -333,47 +353,8 @@ def _convert_fields(value: Any, kind: type) -> Any:
     return kind(**result)
 
 
-def _convert_union(value: Any, members: tuple) -> Any:
-    expected = []
-    for member in members:
-        if member is type(None):
-            if value is None:
-                return None
-            continue
-        try:
-            return converted(value, member)
-        except (TypeError, ValueError) as error:
-            expected.append(str(error))
-    raise ValueError(" or ".join(expected))
-
-
-def _convert_tuple(value: Any, member: type) -> tuple:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        parts = [part.strip() for part in value.split(",") if part.strip()]
-        value = [parse_scalar(part) for part in parts] if member is not str else parts
-    if not isinstance(value, list | tuple):
-        value = [value]
-    return tuple(converted(item, member) for item in value)
-
-
-def _convert_plain(value: Any, kind: type) -> Any:
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        raise TypeError("expected true or false")
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-        return str(value)
-    raise TypeError(f"expected {({float: 'a number', int: 'a whole number', str: 'text'})[kind]}")
-
-
 def check_range(value: Any, item: dataclasses.Field) -> None:
-    """Raises ValueError if a number is outside the range of its setting."""
+    """Raise ValueError if a number is outside the range of its setting."""
     low, high = item.metadata["low"], item.metadata["high"]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("expected a finite number")

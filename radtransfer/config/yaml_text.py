@@ -1,12 +1,12 @@
-"""Read YAML the way users mean it, and remember on which line each key stands.
+"""YAML without the surprises of PyYAML's `safe_load`, and with the line of each key.
 
-Differs from PyYAML's `safe_load` where that surprises: `1e-4` is a number, a repeated key is an
-error, `no`, `off`, `yes`, `on` stay the words they are (only `true` and `false` are booleans), 010 is ten, and
-times and dates (1:30, 2024-01-01) are text. The keys of `AS_WRITTEN` keep numbers and booleans as text too. Merge keys
-(`<<: *name`) are followed; no tag is, but those of plain values.
+`1e-4` is a number, a repeated key is an error, `no`, `off`, `yes`, `on` are text (only `true` and `false` are
+booleans), 010 is ten, and times and dates (1:30, 2024-01-01) are text. The keys of `AS_WRITTEN` keep numbers and
+booleans as text too. Merge keys (`<<: *name`) are followed; tags are not, but those of plain values.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,19 @@ from radtransfer.errors import ConfigError
 AS_WRITTEN = frozenset({"positive_class"})
 """Settings, without their section, that name what tables hold: 01 and 1 are two classes, and so are True and true."""
 
+_MOST_VALUES = 100_000
+"""In a file, with aliases counted as what they stand for."""
+
+_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+"""Characters that end a line in YAML or may not stand in it as they are."""
+
+_NUMBER = re.compile(
+    r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+)
+
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that keeps line numbers and refuses repeated keys."""
+    """Refuses repeated keys."""
 
     def __init__(self, stream: str):
         super().__init__(stream)
@@ -56,14 +66,20 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what the loader would read as something else."""
 
 
-_NUMBER = re.compile(
-    r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-)
-_MOST_VALUES = 100_000
-"""In a file, aliases counted as what they stand for."""
+class _BlockDumper(_Dumper):
+    """Writes one line per key, whatever it holds, and texts of several lines as they are."""
 
-_WHOLE_NUMBER = re.compile(r"^[-+]?[0-9]+$")
-_BOOLEAN = re.compile(r"^(?:true|false|True|False)$")
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        return super().represent_mapping(tag, mapping, flow_style=not mapping)
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Quotes and escapes text that YAML would read as other lines or spaces."""
+    style = '"' if _ODD.search(text) else "|" if "\n" in text and isinstance(dumper, _BlockDumper) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 for _kind in (_Loader, _Dumper):
     _kind.yaml_implicit_resolvers = {
@@ -72,9 +88,9 @@ for _kind in (_Loader, _Dumper):
         ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    _kind.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("tfTF"))
+    _kind.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
-    _kind.add_implicit_resolver("tag:yaml.org,2002:int", _WHOLE_NUMBER, list("-+0123456789"))
+    _kind.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
 
 _Loader.yaml_constructors = {
     tag: build
@@ -87,11 +103,7 @@ for _name in ("merge", "value"):  # << and =, which mean something as keys only
 
 
 def parse_scalar(text: str, *, key: str = "") -> Any:
-    """The value that `text` would have in a YAML file, behind `key`: `"1e-4"` → 0.0001, `"[1, 2]"` → a list.
-
-    Raises:
-        ConfigError: The text is not YAML.
-    """
+    """The value of `text` in a YAML file, behind `key`: `"1e-4"` → 0.0001; ConfigError if it is not YAML."""
     return parse_yaml(text, source="the value", key=key)[0]
 
 
@@ -100,7 +112,7 @@ def parse_yaml(text: str, *, source: str, key: str = "") -> tuple[Any, dict[str,
 
     Args:
         text: The YAML document.
-        source: What to call it in messages.
+        source: Its name in messages.
         key: That the text is the value of, if it is one.
 
     Raises:
@@ -129,11 +141,7 @@ def parse_yaml(text: str, *, source: str, key: str = "") -> tuple[Any, dict[str,
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
-    """`parse_yaml` of a file.
-
-    Raises:
-        ConfigError: No such file, not text, or not YAML.
-    """
+    """`parse_yaml` of a file; ConfigError also if it cannot be read as text."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -147,43 +155,14 @@ def write_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
-def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Text that YAML would read as other lines or spaces than were written is quoted and escaped."""
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _ODD.search(text) else None)
-
-
-_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
-"""Characters that end a line in YAML or may not stand in it as they are."""
-
-_Dumper.add_representer(str, _text_node)
-
-
-class _BlockDumper(_Dumper):
-    """One line per key, whatever it holds, and texts of several lines as they are."""
-
-    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
-        return super().represent_mapping(tag, mapping, flow_style=not mapping)
-
-
-_BlockDumper.add_representer(
-    str,
-    lambda dumper, text: (
-        dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
-        if "\n" in text and not _ODD.search(text)
-        else _text_node(dumper, text)
-    ),
-)
-
-
 def write_blocks(value: Any) -> str:
-    """`value` as YAML with a line for each key, keys in the given order; lists of plain values stay on theirs."""
-    return yaml.dump(
-        value, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
-    )
+    """`value` as YAML with a line for each key, keys in the given order; lists of plain values stay on one."""
+    options = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
+    return yaml.dump(value, Dumper=_BlockDumper, **options)
 
 
 def _check_size(root: yaml.Node | None) -> None:
-    """Aliases of aliases make a few lines stand for more than fits into memory: count before anything is made."""
+    """Refuse aliases of aliases, which make a few lines stand for more than fits into memory."""
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node) -> int:
@@ -198,7 +177,7 @@ def _check_size(root: yaml.Node | None) -> None:
 
 
 def _keep_text(node: yaml.Node | None) -> None:
-    """Let numbers and booleans, alone or in a list, be constructed as the text that they were written as."""
+    """Keep numbers and booleans, alone or in a list, as the text that was written."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _keep_text(item)
@@ -206,7 +185,7 @@ def _keep_text(node: yaml.Node | None) -> None:
         node.tag = "tag:yaml.org,2002:str"
 
 
-def _key_lines(node: yaml.Node | None, prefix: tuple[str, ...]):
+def _key_lines(node: yaml.Node | None, prefix: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             yield from _key_lines(item, (*prefix, str(number)))

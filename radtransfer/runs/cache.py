@@ -1,7 +1,4 @@
-"""The folder of what can be made again.
-
-Arrays that can be made again, kept on disk under a key and memory-mapped: only what is read is in memory.
-"""
+"""The cache folder, and arrays in it: kept under a key and memory-mapped, so that only what is read is in memory."""
 
 import contextlib
 import errno
@@ -23,23 +20,24 @@ if TYPE_CHECKING:
     import numpy as np
 
 _instead: dict[Path, tempfile.TemporaryDirectory] = {}
-"""By folder that the cache cannot take: the temporary one that this process uses."""
+"""Temporary folders that this process uses instead of those that the cache cannot take."""
 
 _told: set[Path] = set()
-"""The cache folders of which `cache_note` has said that they cannot be written."""
+"""The cache folders that `cache_note` has reported."""
+
+_CANNOT_ALLOCATE = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+"""The system's numbers for a file system that cannot reserve space."""
+
+_PIECE = 1 << 24
+"""Bytes that are written at a time where it cannot."""
 
 
 def cache_folder() -> Path:
-    """Where radtransfer keeps what it can make again: $RADTRANSFER_CACHE, or the user's cache folder."""
-    if chosen := os.environ.get("RADTRANSFER_CACHE"):
-        return _with_home(chosen)
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+    """$RADTRANSFER_CACHE, or the user's cache folder; below the temporary folder where the user has no home."""
+    chosen, local = os.environ.get("RADTRANSFER_CACHE"), os.environ.get("LOCALAPPDATA")
+    if not chosen and sys.platform == "win32" and local:
         return Path(local) / "radtransfer"
-    return _with_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "radtransfer"
-
-
-def _with_home(path: str) -> Path:
-    """The path; `~` is in the folder for temporary files where this user has no home, as in some containers."""
+    path = chosen or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/radtransfer"
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -48,9 +46,7 @@ def _with_home(path: str) -> Path:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary neighbour that becomes `folder` when the block succeeds, so that a half-written one is never read.
-
-    Where another process has made the same folder meanwhile, its copy stays.
+    """A temporary neighbour that becomes `folder` when the block succeeds; a copy made meanwhile by others stays.
 
     Raises:
         OSError: The folder cannot be written.
@@ -71,29 +67,29 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def cache_note(error: Exception) -> str | None:
-    """What to say of a cache folder that cannot be used, so that its user goes on without; None once it is said."""
+    """A sentence on a cache folder that cannot be used, so that its user goes on without; None after the first time."""
     folder = cache_folder()
     if folder in _told:
         return None
     _told.add(folder)
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    reason = (
-        "it is not a directory"
-        if isinstance(cause, FileExistsError)
-        else getattr(cause, "strerror", None) or str(cause)
-    )
+    reason = _reason(cause) or str(cause)
     return (
         f"the cache {folder} cannot be written ({reason.rstrip('.')}): nothing is kept there for later runs, and what "
         "is needed is made again. Free some space there, or name another folder in RADTRANSFER_CACHE"
     )
 
 
+def _reason(error: BaseException) -> str | None:
+    return "it is not a directory" if isinstance(error, FileExistsError) else getattr(error, "strerror", None)
+
+
 def write_once(folder: Path, write: Callable[[Path], None], *, what: str) -> tuple[Path, list[str]]:
-    """Make `folder` by `write`, unless it is there; a temporary one where the cache cannot take it.
+    """Make `folder` unless it is there; a temporary one where the cache cannot take it.
 
     Args:
         folder: To be made. Two processes may try at once: the first to finish stays.
-        write: Writes into the empty folder it is given, a temporary neighbour that is then renamed.
+        write: Called with the empty folder to write into.
         what: Is written, for the message.
 
     Returns:
@@ -127,7 +123,7 @@ def write_once(folder: Path, write: Callable[[Path], None], *, what: str) -> tup
 
 
 def delete_temporary() -> None:
-    """Delete what `write_once` made instead, where the process ends in another way than Python's."""
+    """Delete the temporary folders of `write_once`, for a process that ends in another way than Python's."""
     while _instead:
         _instead.popitem()[1].cleanup()
 
@@ -141,38 +137,19 @@ def fingerprint(files: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-_CANNOT_ALLOCATE = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
-"""The system's numbers for a file system that does not promise space."""
-
-_PIECE = 1 << 24
-"""Bytes that are written at a time where it does not."""
-
-
 @dataclass(frozen=True)
 class KeptArrays:
-    """One kind of arrays in the cache: a folder for each key, whole or not there.
+    """One kind of arrays in the cache, with a folder for each key."""
 
-    Attributes:
-        name: Of the folder.
-        limit: Bytes that all of the kind may take; the least recently used ones make room.
-        title: What they are, for messages.
-        instead: How to do without, for messages.
-    """
-
-    name: str
-    limit: int
-    title: str
-    instead: str
+    name: str  # of the folder
+    limit: int  # bytes that all of the kind may take; the least recently used ones make room
+    title: str  # what they are, for messages
+    instead: str  # how to do without, for messages
 
     def get(
-        self,
-        key: str,
-        shapes: Sequence[tuple[int, ...]],
-        *,
-        dtype: type,
-        fill: "Callable[[list[np.ndarray]], None]",
+        self, key: str, shapes: Sequence[tuple[int, ...]], *, dtype: type, fill: "Callable[[list[np.ndarray]], None]"
     ) -> "list[np.ndarray]":
-        """The arrays of `key`, read-only; `fill` writes them where nobody has done so before.
+        """The arrays of `key`, read-only; `fill` writes them the first time.
 
         Raises:
             DiskError: They do not fit on the disk, or the folder cannot be made.
@@ -184,23 +161,30 @@ class KeptArrays:
             if not (folder / "0.npy").exists():
                 needed = sum(int(np.prod(shape)) for shape in shapes) * np.dtype(dtype).itemsize
                 self._make_room(folder.parent, needed=needed)
-                _write(folder, shapes, dtype, fill)
+                with new_folder(folder) as part:
+                    arrays = [_new_array(part / f"{i}.npy", shape, dtype) for i, shape in enumerate(shapes)]
+                    fill(arrays)
+                    for array in arrays:
+                        array.flush()
             with contextlib.suppress(OSError):  # a cache that only others may write
                 folder.touch()
             return [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(shapes))]
         except OSError as error:
             if error.filename is not None and not str(error.filename).startswith(str(cache_folder())):
                 raise  # an image
-            reason = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
             raise DiskError(
-                f"{self.title} cannot be kept in {folder.parent}: {reason}. Free some space, name another "
+                f"{self.title} cannot be kept in {folder.parent}: {_reason(error)}. Free some space, name another "
                 f"folder in RADTRANSFER_CACHE, or run with {self.instead}."
             ) from error
 
     def _make_room(self, folder: Path, *, needed: int) -> None:
         """Delete the least recently used arrays until `needed` bytes fit below the limit and on the disk."""
         folder.mkdir(parents=True, exist_ok=True)
-        kept = sorted((item for item in folder.iterdir() if _may_go(item)), key=lambda item: item.stat().st_mtime)
+        # What another process is computing at the moment stays.
+        kept = [
+            item for item in folder.iterdir() if item.is_dir() and not (item.name.startswith(PART) and is_written(item))
+        ]
+        kept.sort(key=lambda item: item.stat().st_mtime)
         sizes = {item: sum(file.stat().st_size for file in item.glob("*.npy")) for item in kept}
         free = shutil.disk_usage(folder).free
         if needed > free + sum(sizes.values()):
@@ -213,19 +197,8 @@ class KeptArrays:
             shutil.rmtree(kept.pop(0), ignore_errors=True)
 
 
-def _write(
-    folder: Path, shapes: Sequence[tuple[int, ...]], dtype: type, fill: "Callable[[list[np.ndarray]], None]"
-) -> None:
-    """Fill `folder`, which appears when it is whole."""
-    with new_folder(folder) as part:
-        arrays = [_new_array(part / f"{i}.npy", shape, dtype) for i, shape in enumerate(shapes)]
-        fill(arrays)
-        for array in arrays:
-            array.flush()
-
-
 def _new_array(file: Path, shape: tuple[int, ...], dtype: type) -> "np.ndarray":
-    """An array of zeros, mapped from a file that has all its space: a disk that is full later would end the process."""
+    """An array of zeros mapped from a file with its space reserved: a full disk would end the process later."""
     import numpy as np
 
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
@@ -243,8 +216,3 @@ def _new_array(file: Path, shape: tuple[int, ...], dtype: type) -> "np.ndarray":
         handle.flush()
         os.fsync(handle.fileno())
     return np.load(file, mmap_mode="r+")
-
-
-def _may_go(item: Path) -> bool:
-    """Whether `item` holds arrays that no other process is computing at the moment."""
-    return item.is_dir() and not (item.name.startswith(PART) and is_written(item))

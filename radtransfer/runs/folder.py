@@ -41,7 +41,7 @@ FREE = frozenset(
 """Settings that change no number."""
 
 _REPLACED = "replaced"
-"""The status of a run of which another, begun with --overwrite, has deleted a part."""
+"""The status of a run that another one, begun with --overwrite, has partly deleted."""
 
 _BEFORE_A_RUN = {"bad_images.txt", "config.yaml"}
 # In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
@@ -49,7 +49,7 @@ _OF_A_RUN = ("trackers", "fold_*", "folds.csv", "predictions.csv", "metrics.json
 
 
 def remove_parts(folder: Path) -> None:
-    """Delete what killed processes left of files that were to be written whole below `folder`, which is locked."""
+    """Delete the parts of files that killed processes left below `folder`, which is locked."""
     for part in list(folder.rglob(f"{PART}*")):
         if part.is_file() or not is_written(part):  # folders are results of other commands
             delete_part(part)
@@ -67,10 +67,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, for_people: bool = False) -> None:
-    """A CSV with a header; floats are written so that they read back exactly.
+    """A CSV with a header; floats read back exactly.
 
-    A table `for_people` has no cell that a spreadsheet takes for a formula. The others, which commands and scripts
-    read, hold every name as it is.
+    A table `for_people` has no cell that a spreadsheet takes for a formula; others hold every name as it is.
     """
     cell = spreadsheet_cell if for_people else lambda value: value
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as handle:
@@ -79,7 +78,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]],
 
 
 def write_records(path: Path, records: Sequence[Any], *, without: Sequence[str] = ()) -> None:
-    """A line per record, a dataclass whose fields are the columns; an interval has two."""
+    """A CSV with a row per dataclass record and a column per field; two for an interval."""
     rows = []
     for record in records:
         row = {}
@@ -94,17 +93,12 @@ def write_records(path: Path, records: Sequence[Any], *, without: Sequence[str] 
 
 @dataclass
 class Run:
-    """A run folder in use by this process.
-
-    Attributes:
-        path: The folder.
-        record: What stands in `run.json`; empty for a run that has not begun.
-        replaces: Whether an older run stands in the folder until this one begins.
-    """
+    """A run folder in use by this process."""
 
     path: Path
+    # The content of `run.json`; empty for a run that has not begun.
     record: dict[str, Any] = field(default_factory=dict)
-    replaces: bool = False
+    replaces: bool = False  # whether an older run stands in the folder until this one begins
 
     def update(self, **values: Any) -> None:
         """Add to `run.json`, or change what stands there."""
@@ -116,7 +110,7 @@ class Run:
         return _made(self.path / f"fold_{number}")
 
     def head_phase(self, number: int) -> Path:
-        """The folder of what fold `number` does before everything trains, made if needed."""
+        """The folder of the head phase of fold `number`, made if needed."""
         return _made(self.fold(number) / "head_phase")
 
     def begin(self, settings: dict[str, Any]) -> None:
@@ -125,7 +119,8 @@ class Run:
             # Killed while it deletes, it must not leave what calls itself finished.
             write_json(self.path / "run.json", {"status": _REPLACED})
             self.replaces = False
-            _delete_run(self.path)
+            for item in (item for pattern in _OF_A_RUN for item in self.path.glob(pattern)):
+                shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
         write_text(self.path / "config.yaml", write_yaml(settings))
         self.record = {name: value for name, value in self.record.items() if name not in ("ended", "error")}
         self.update(status="running", started=self.record.get("started", now()))
@@ -136,11 +131,7 @@ class Run:
 
 
 def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
-    """Where the run goes: `config.out`, or a folder below `runs/` that no run stands in yet.
-
-    Raises:
-        ConfigError: It is an address.
-    """
+    """Where the run goes: `config.out`, or a free folder below `runs/`; ConfigError if it is an address."""
     check_here(config.out)
     if config.out is not None:
         return Path(config.out)
@@ -170,12 +161,25 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
     with made_folder(out), locked(out):
         existing = _existing_record(out)
         if existing is None:
-            _check_is_free(out)
+            names = sorted(item.name for item in out.iterdir() if not item.name.startswith((PART, LOCK)))
+            others = [name for name in names if name not in _BEFORE_A_RUN]
+            if others:
+                raise RunError(
+                    f"{out} holds other files ({', '.join(others[:3])}) and is not a run folder; nothing was written. "
+                    "Choose another --out."
+                )
         elif overwrite or existing.get("status") == _REPLACED:
             yield Run(out, replaces=True)
             return
         elif resume:
-            _check_same_settings(out, settings)
+            # Read as settings, not as text: those that did not exist when the run was started have their defaults.
+            before = config_values(load_config(str(out / "config.yaml")))
+            changes = [f"{name} {old} → {new}" for name, old, new in differences(before, settings) if name not in FREE]
+            if changes:
+                raise RunError(
+                    f"--resume: the settings differ from those {out} was made with: {'; '.join(changes)}. "
+                    "Use the same ones, or another --out."
+                )
         else:
             raise RunError(
                 f"Run folder {out} exists ({existing.get('status')}, started {existing.get('started', '?')}). "
@@ -186,11 +190,7 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """What `run.json` of a run folder says.
-
-    Raises:
-        RunError: Not a run folder, or its record cannot be read.
-    """
+    """The content of `run.json`; RunError if it cannot be read, or `path` is not a run folder."""
     record = _existing_record(path)
     if record is None:
         missing = "" if path.exists() else f" There is nothing at that path.{near_path(path)}"
@@ -199,11 +199,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def finished_folds(path: Path) -> dict[int, Path]:
-    """The folds of a run that hold a result, by number.
-
-    Raises:
-        RunError: One that the run's own metrics.json counts has none.
-    """
+    """The folds of a run that hold a result, by number; RunError if one that its metrics.json counts has none."""
     folders = {int(item.name[5:]): item for item in path.glob("fold_*") if item.name[5:].isdigit()}
     finished = {number: folders[number] for number in sorted(folders) if (folders[number] / "metrics.json").is_file()}
     if (path / "metrics.json").is_file():
@@ -216,11 +212,10 @@ def finished_folds(path: Path) -> dict[int, Path]:
 
 
 def read_folds(run: Path) -> list[dict[str, str]]:
-    """The rows of `folds.csv`, all of them: each image in each fold that it takes part in.
+    """The rows of `folds.csv`: each image in each fold that it takes part in.
 
     Raises:
-        RunError: It is not there, was cut or changed: run.json says how many rows it has, and each finished fold how
-            many images it tested.
+        RunError: It is missing, was cut or changed, going by the counts of rows and test images in the run's records.
     """
     file = run / "folds.csv"
     if not file.is_file():
@@ -262,11 +257,7 @@ def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int
 
 
 def run_and_folds(given: str | Path) -> tuple[Path, tuple[int, ...]]:
-    """The run folder that RUN or RUN/fold_K names, and its finished folds or the one that is named.
-
-    Raises:
-        RunError: Not a run, or no fold of it is finished.
-    """
+    """The run folder that RUN or RUN/fold_K names, with its finished folds or the named one; RunError if none is."""
     path = Path(given)
     if not (path / "run.json").is_file():
         run, fold = find_fold(path)
@@ -305,32 +296,3 @@ def _existing_record(out: Path) -> dict[str, Any] | None:
         return read_record(out / "run.json")
     except FileNotFoundError:
         return None
-
-
-def _check_is_free(out: Path) -> None:
-    others = sorted(
-        item.name for item in out.iterdir() if item.name not in _BEFORE_A_RUN and not item.name.startswith((PART, LOCK))
-    )
-    if others:
-        raise RunError(
-            f"{out} holds other files ({', '.join(others[:3])}) and is not a run folder; nothing was written. "
-            "Choose another --out."
-        )
-
-
-def _delete_run(out: Path) -> None:
-    """Delete what a run writes, and nothing else."""
-    for pattern in _OF_A_RUN:
-        for item in out.glob(pattern):
-            shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
-
-
-def _check_same_settings(out: Path, settings: dict[str, Any]) -> None:
-    # Read as settings, not as text: those that did not exist when the run was started have their defaults.
-    before = config_values(load_config(str(out / "config.yaml")))
-    changed = [f"{name} {old} → {new}" for name, old, new in differences(before, settings) if name not in FREE]
-    if changed:
-        raise RunError(
-            f"--resume: the settings differ from those {out} was made with: {'; '.join(changed)}. "
-            "Use the same ones, or another --out."
-        )

@@ -17,47 +17,43 @@ from radtransfer.files import is_running, started, this_machine, whole_file, wri
 from radtransfer.process import before_hard_end
 
 LOCK = ".lock"
-"""How the names begin of what tells that a folder is in use."""
+"""Prefix of the files that tell that a folder is in use."""
 
 HOLDER = f"{LOCK}-holder"
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
-"""The system's numbers for a lock that another process holds; any other is of a file system without locks."""
+"""The system's numbers for a lock that another process holds; others are of a file system without locks."""
 
 _BREAK = "RADTRANSFER_BREAK_LOCK"
-"""Environment variable, so that processes that compute the runs of a study know it too."""
+"""An environment variable, so that the worker processes of a study know it too."""
 
 
 @contextlib.contextmanager
 def made_folder(out: Path) -> Iterator[None]:
-    """Make the folder; one that is new is taken away again if nothing but the lock was written into it.
-
-    Raises:
-        DiskError, RunError: It cannot be made.
-    """
+    """Make the folder; a new one is removed again if nothing but the lock was written into it."""
     new = not out.exists()
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
 
-    def take_away() -> None:
+    def remove() -> None:
         with contextlib.suppress(OSError):
             if new and [item.name for item in out.iterdir()] == [LOCK]:
                 (out / LOCK).unlink()
                 out.rmdir()
 
     try:
-        with before_hard_end(take_away):
+        with before_hard_end(remove):
             yield
     finally:
-        take_away()
+        remove()
 
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold `out/.lock`; the system frees it when the process ends, however it ends.
+    """Hold `out/.lock`; the system releases it when the process ends, however it ends.
 
-    Where the file system has no locks, a file `.lock-holder` that this process made tells who holds the folder. That of
-    a process of this machine that has ended is taken over; another's is, with `breaking_locks`.
+    Where the file system has no locks, a file `.lock-holder` names the process that holds the folder. If that is a
+    process of this machine that has ended, it is replaced; one of another machine is, with `breaking_locks`.
 
     Raises:
         RunInUseError: Another process holds it.
@@ -87,7 +83,7 @@ def locked(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def breaking_locks() -> Iterator[None]:
-    """Let this process, and those that it starts, take over what a process of another machine holds."""
+    """Let this process, and those that it starts, take over folders that a process of another machine holds."""
     os.environ[_BREAK] = "1"
     try:
         yield
@@ -130,8 +126,8 @@ def _held(out: Path) -> Iterator[None]:
 def _take(out: Path, file: Path, text: str) -> None:
     """Make `file`, or take it over from a holder who is gone.
 
-    Each holder's text is another one, and who takes it over first holds a file that is named after it. So of several
-    processes that find the same text only one replaces it, and none replaces a later one.
+    Every holder writes another text, and a process that takes a file over first holds a file named after its text. So
+    of several processes that find the same text only one replaces it, and none replaces a later one.
     """
     if _make(file, text):
         return

@@ -1,4 +1,4 @@
-"""What a run folder says, read back: its files may have been cut off, or edited by hand, since they were written."""
+"""Reads the files of a run folder, which may have been cut off or edited by hand since they were written."""
 
 import contextlib
 import csv
@@ -51,7 +51,7 @@ _RECORDS: dict[str, dict[str, Any]] = {
     },
 }
 _OF_ALL_FOLDS = {"mean": _FIGURE, "sd": _FIGURE, "pooled": _FIGURE, "per_fold": [_FIGURE], "ci95": (list, type(None))}
-"""What `auc` of a whole run's metrics.json holds."""
+"""Types of `auc` in the metrics.json of a whole run."""
 
 _COLUMNS = {
     "folds.csv": ("path", "label", "patient", "fold", "split"),
@@ -59,21 +59,21 @@ _COLUMNS = {
     "history.csv": ("epoch", "step"),
     "curve.csv": ("step", "split", "auc"),
 }
-"""That the tables of a run have at least."""
+"""Columns that the tables of a run have at least."""
 
 WITHOUT_WEIGHTS = {"random": "random", "gabor": "Gabor filters"}
-"""What stages start from that needs no weights, in words."""
+"""Initializations of stages that need no weights, in words."""
 
 _DRAWN = {"mean_var": "mean and variance", "sampled": "sampled weights", "shuffled": "shuffled weights"}
 _FILES = (".h5", ".keras", ".npz", ".safetensors")
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What `run.json` or `metrics.json` holds; what is missing is an error when it is asked for.
+    """The content of `run.json` or `metrics.json`; a missing value is a RunError when it is asked for.
 
     Raises:
         FileNotFoundError: It is not there.
-        RunError: It cannot be read, or a value is not of the kind that was written.
+        RunError: It cannot be read, or a value is not of the type that was written.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -101,22 +101,14 @@ class Record(dict):
 
 
 def run_file(run: Path, name: str) -> Path:
-    """A file of a run.
-
-    Raises:
-        RunError: It is not there, as in a copy of a part of the run.
-    """
+    """A file of a run; RunError if it is missing, as in a copy of a part of the run."""
     if not (run / name).is_file():
         raise RunError(f"Run {run} lacks {name}, which the comparison needs. Restore it, or compare the original run.")
     return run / name
 
 
 def read_settings(run: Path) -> dict[str, Any]:
-    """What config.yaml of a run says, section by section.
-
-    Raises:
-        RunError: It cannot be read, or does not hold a run's settings.
-    """
+    """The settings in config.yaml of a run, by section; RunError if it does not hold any."""
     path = run / "config.yaml"
     if not path.is_file():
         raise RunError(f"Run {run} lacks config.yaml, which every run has. Restore it, or take the original run.")
@@ -130,11 +122,7 @@ def read_settings(run: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV of a run: a header, and at least one row.
-
-    Raises:
-        RunError: It cannot be read, was cut, or lacks a column that a run writes.
-    """
+    """The rows of a CSV of a run; RunError if it has none, was cut, or lacks a column that a run writes."""
     try:
         text = path.read_bytes().decode("utf-8")
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -148,7 +136,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             raise RunError(f"{path}: row {number} is not as long as the header; it was changed or cut. Restore it.")
-    # A cut split is told by its name, a cut number by nothing but the end of its line.
+    # A cut split shows by its name, a cut number only by its missing line end.
     if not rows or not text.endswith("\n") and path.name != "folds.csv":
         what = "its last line is cut off" if rows else "it has a header and no rows, which no run writes"
         raise RunError(f"{path}: {what}. Restore it.")
@@ -171,11 +159,11 @@ def steps_to(rows: Sequence[dict[str, Any]], threshold: float, *, split: str = "
 
 
 def start_in_words(record: Mapping[str, Any], weights: str) -> str:
-    """What the stages of a run really started from, by the plan in its run.json; empty where that has no stages.
+    """The initialization of the stages of a run, by the plan in its run.json; empty where that has no stages.
 
     Args:
         record: The run.json.
-        weights: What to call its pretrained weights.
+        weights: The name of its pretrained weights.
 
     Returns:
         Such as "imagenet", "random", "mean and variance of imagenet", or "imagenet through stage1, then random".
@@ -198,7 +186,7 @@ def start_in_words(record: Mapping[str, Any], weights: str) -> str:
 
 
 def weights_in_words(source: str) -> str:
-    """What weights are called: a source by its name, a run by its folder, whichever fold and file of it is named."""
+    """The name of weights: of a source by its name, of a run by its folder, whichever fold and file is named."""
     if source.startswith("source:"):
         return f"source run “{source.removeprefix('source:')}”"
     path = Path(source)
@@ -226,11 +214,7 @@ def network_in_words(record: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def reading(run: Path) -> Iterator[None]:
-    """Whatever turns out wrong inside is told as the folder's fault: only files of `run` are read here.
-
-    Raises:
-        RunError: They are not what a run writes.
-    """
+    """Turn errors of a block that reads only files of `run` into a RunError: they are not what a run writes."""
     try:
         yield
     except RadtransferError:
@@ -243,7 +227,7 @@ def reading(run: Path) -> Iterator[None]:
 
 
 def _check(values: Any, kinds: Any, path: Path, *names: str) -> None:
-    """See that nested `values` are of the `kinds` that are written; what is not there is not looked at."""
+    """Check that nested `values` are of the `kinds` that are written; missing ones are ignored."""
     expected = dict if isinstance(kinds, dict) else list if isinstance(kinds, list) else kinds
     is_bool = isinstance(values, bool) and isinstance(kinds, tuple) and bool not in kinds
     if not isinstance(values, expected) or is_bool:
@@ -253,9 +237,5 @@ def _check(values: Any, kinds: Any, path: Path, *names: str) -> None:
             if name in values:
                 _check(values[name], kind, path, *names, name)
     elif isinstance(kinds, list):
-        _check_each(values, kinds[0], path, *names)
-
-
-def _check_each(values: Sequence[Any], kind: Any, path: Path, *names: str) -> None:
-    for number, item in enumerate(values):
-        _check(item, kind, path, *names, str(number))
+        for number, item in enumerate(values):
+            _check(item, kinds[0], path, *names, str(number))

@@ -195,15 +195,10 @@ class _Worker:
 
 
 class Workers:
-    """Computes runs in worker processes, each of which imports TensorFlow once.
+    """Computes runs in `jobs` worker processes, each of which imports TensorFlow once and computes at most `runs`.
 
-    A worker that dies loses only its current run; a new one replaces it.
-
-    Args:
-        jobs: Number of workers.
-        prepare: Called first in each; a function of a module.
-        threads: That each computes with; default: the number of cores.
-        runs: That each computes at most.
+    A worker that dies loses only its current run; a new one replaces it. `prepare`, a function of a module, is called
+    first in each. By default a worker computes with as many threads as there are cores.
     """
 
     def __init__(
@@ -417,15 +412,9 @@ def compute_elsewhere(
     path: Path,
     tell: Callable[[str, tuple], None],
 ) -> Outcome:
-    """Compute a run whose folder this machine does not see; however it ends, its files are sent back.
+    """Compute a run whose folder, `path`, this machine does not see; however it ends, its files are sent back.
 
-    Args:
-        call: Calls a method of the mailbox by name with its arguments, and waits for the result.
-        key: Of the run.
-        attempt: Its number.
-        config: Settings of the run.
-        path: Its folder on the machine of the study.
-        tell: Receives progress by method of `Progress`.
+    `call` calls a method of the mailbox by name and waits for its result; `tell` receives progress as `Relay` sends it.
     """
     try:
         call("open", key, attempt)

@@ -29,29 +29,17 @@ _STEP = (*_NETWORK, "training.batch_size", "transfer.scheme", "transfer.through"
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run with its folder in the store.
+    """A run with its folder in the store."""
 
-    Attributes:
-        cell: What it is in the study; the first one, where several are the same run.
-        config: Its settings, with the folder of the run that it starts from as its weights.
-        path: Its folder.
-        address: The hash of what determines it.
-        identity: What determines it.
-        images: In its table.
-        folds: That it has.
-        files: Fingerprint of the image files' sizes and times.
-        source: Key of the run that it starts from.
-    """
-
-    cell: Cell
-    config: Config
+    cell: Cell  # what it is in the study; the first one, where several are the same run
+    config: Config  # its settings, with the folder of the run that it starts from as its weights
     path: Path
-    address: str
-    identity: Mapping[str, Any]
+    address: str  # the hash of what determines it
+    identity: Mapping[str, Any]  # what determines it
     images: int
     folds: int
-    files: str
-    source: str | None = None
+    files: str  # fingerprint of the image files' sizes and times
+    source: str | None = None  # key of the run that it starts from
 
     @property
     def key(self) -> str:
@@ -89,21 +77,13 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """Every run of a study, those that others start from first.
-
-    Attributes:
-        study: The study.
-        cells: Each with the key of its run; several may be the same run.
-        runs: By key.
-        store: The folder of the runs.
-        notes: What the user should know, one sentence each.
-    """
+    """Every run of a study, those that others start from first."""
 
     study: Study
-    cells: tuple[tuple[Cell, str], ...]
+    cells: tuple[tuple[Cell, str], ...]  # each with the key of its run; several may be the same run
     runs: Mapping[str, PlannedRun]
     store: Path
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the user should know, one sentence each
 
 
 def check_study(study: Study) -> tuple[Cell, ...]:
@@ -127,11 +107,27 @@ def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -
     """
     cells = study_cells(study)
     _check_images(study, cells)
-    planner = _Planner(store, progress)
+    runs: dict[str, PlannedRun] = {}
+    keyed: list[tuple[Cell, str]] = []
+    notes: list[str] = []
+    tables: dict[tuple[DataSettings, frozenset[str]], tuple[ImageTable, DataSettings, str, str]] = {}
     for cell in (*source_cells(cells), *cells):
-        planner.add(cell)
-    notes = (*idle_exclusions(study), *planner.notes, *_preprocessing_notes(planner.cells))
-    return StudyPlan(study, tuple(planner.cells), planner.runs, store, notes)
+        asked = cell.config.data, cell.config.optional
+        source = None if cell.source is None else runs[next(key for known, key in keyed if known == cell.source)]
+        try:
+            _check_cell(cell)
+            if asked not in tables:
+                table, used = read_fitting_table(cell.config, progress=progress)
+                tables[asked] = table, used, table_fingerprint(table), files_fingerprint(table)
+                notes += filter(None, [misfits_note(cell.config, used)])
+            run = _planned_run(cell, *tables[asked], source=source, store=store)
+        except RadtransferError as error:
+            kind = next((kind for kind in (DataError, WeightsError) if isinstance(error, kind)), ConfigError)
+            raise kind(f"{cell.name}: {error}") from error
+        runs.setdefault(run.key, run)
+        keyed.append((cell, run.key))
+    notes = [*idle_exclusions(study), *notes, *_preprocessing_notes(keyed)]
+    return StudyPlan(study, tuple(keyed), runs, store, tuple(notes))
 
 
 def changed_data(plan: StudyPlan, before: Mapping[str, Any]) -> Iterator[str]:
@@ -180,63 +176,44 @@ def _check_images(study: Study, cells: Sequence[Cell]) -> None:
     )
 
 
-class _Planner:
-    """Adds cell after cell, sources before what starts from them."""
+def _check_cell(cell: Cell) -> None:
+    if cell.is_source and cell.config.data.source is None:
+        name = cell.arm.removeprefix(SOURCE)
+        raise ConfigError(f"Name its images with --set sources.{name}.data.source=…, or choose --arms without it.")
+    check_names(cell.config)
+    if cell.config.system.distribute == "multiworker":
+        raise ConfigError("A study computes each run in one process: system.distribute none or mirrored.")
 
-    def __init__(self, store: Path, progress: Progress | None) -> None:
-        self.runs: dict[str, PlannedRun] = {}
-        self.cells: list[tuple[Cell, str]] = []
-        self.notes: list[str] = []
-        self._store, self._progress = store, progress
-        self._data: dict[tuple[DataSettings, frozenset[str]], tuple[ImageTable, DataSettings, str, str]] = {}
 
-    def add(self, cell: Cell) -> None:
-        try:
-            run = self._planned(cell)
-        except RadtransferError as error:
-            kind = next((kind for kind in (DataError, WeightsError) if isinstance(error, kind)), ConfigError)
-            raise kind(f"{cell.name}: {error}") from error
-        self.runs.setdefault(run.key, run)
-        self.cells.append((cell, run.key))
-
-    def _planned(self, cell: Cell) -> PlannedRun:
-        if cell.is_source and cell.config.data.source is None:
-            name = cell.arm.removeprefix(SOURCE)
-            raise ConfigError(f"Name its images with --set sources.{name}.data.source=…, or choose --arms without it.")
-        check_names(cell.config)
-        if cell.config.system.distribute == "multiworker":
-            raise ConfigError("A study computes each run in one process: system.distribute none or mirrored.")
-        source, weights = None, {}
-        if cell.source is not None:
-            source = self.runs[next(key for known, key in self.cells if known == cell.source)]
-            weights = {"model.weights": str(source.path.absolute())}
-        table, data, rows, files = self._read(cell.config)
-        config = changed_config(cell.config, {"data": data, "optional": frozenset(), **weights})
-        # A run with the input scale that it has by itself keeps the address that it has with `auto`.
-        alone = cell.own_preprocessing == config.model.preprocessing
-        known = changed_config(config, {"model.preprocessing": "auto"}) if alone else config
-        identity = run_identity(known, table=rows, source=source and source.address)
-        found = address(identity)
-        return PlannedRun(
-            cell=cell,
-            config=config,
-            path=self._store / found[:LENGTH],
-            address=found,
-            identity=identity,
-            images=len(table),
-            folds=len(config.splits.fold) or fold_count(table, config.splits),
-            files=files,
-            source=source and source.key,
-        )
-
-    def _read(self, config: Config) -> tuple[ImageTable, DataSettings, str, str]:
-        """The table, the settings that fit it, and the fingerprints of its rows and of its files."""
-        asked = config.data, config.optional
-        if asked not in self._data:
-            table, used = read_fitting_table(config, progress=self._progress)
-            self._data[asked] = table, used, table_fingerprint(table), files_fingerprint(table)
-            self.notes += filter(None, [misfits_note(config, used)])
-        return self._data[asked]
+def _planned_run(
+    cell: Cell,
+    table: ImageTable,
+    data: DataSettings,
+    rows: str,
+    files: str,
+    *,
+    source: PlannedRun | None,
+    store: Path,
+) -> PlannedRun:
+    """The run of a cell on a table, with the settings that fit it and the fingerprints of its rows and files."""
+    weights = {} if source is None else {"model.weights": str(source.path.absolute())}
+    config = changed_config(cell.config, {"data": data, "optional": frozenset(), **weights})
+    # A run with the input scale that it has by itself keeps the address that it has with `auto`.
+    alone = cell.own_preprocessing == config.model.preprocessing
+    known = changed_config(config, {"model.preprocessing": "auto"}) if alone else config
+    identity = run_identity(known, table=rows, source=source and source.address)
+    found = address(identity)
+    return PlannedRun(
+        cell=cell,
+        config=config,
+        path=store / found[:LENGTH],
+        address=found,
+        identity=identity,
+        images=len(table),
+        folds=len(config.splits.fold) or fold_count(table, config.splits),
+        files=files,
+        source=source and source.key,
+    )
 
 
 def _preprocessing_notes(cells: KeyedCells) -> Iterator[str]:

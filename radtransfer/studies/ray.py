@@ -79,9 +79,6 @@ class Cluster:
     Args:
         address: `HOST:PORT` of its head; None for the one of RAY_ADDRESS, else the one that was started last on
             this machine, else one that is started here until `close`; `local` for the last in any case.
-
-    Raises:
-        ConfigError: Ray is missing, nothing answers there, or its version or Python's is another one.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -154,25 +151,15 @@ def _silence() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Task:
-    """An attempt at a run, as it is sent to a machine; paths are absolute.
-
-    Attributes:
-        key: Of the run.
-        attempt: Its number, of all attempts at all runs.
-        config: Its settings.
-        path: Its folder.
-        probe: A file in the store: a machine that sees it sees the store.
-        prepare: Called first.
-        version: Of radtransfer, where the study is.
-    """
+    """An attempt at a run, as it is sent to a machine; paths are absolute."""
 
     key: str
-    attempt: int
+    attempt: int  # its number, of all attempts at all runs
     config: Config
     path: Path
-    probe: Path
+    probe: Path  # a file in the store: a machine that sees it sees the store
     prepare: Callable[[], None] | None
-    version: str
+    version: str  # of radtransfer on the machine of the study
 
 
 def compute(task: Task, mailbox: Any) -> Outcome:
@@ -224,15 +211,10 @@ class _Attempt:
 
 
 class RayEngine:
-    """Computes runs on a Ray cluster.
+    """Computes runs on a Ray cluster, each with `cpus` threads and `gpus` GPUs, or a fraction of one that runs share.
 
-    Args:
-        cluster: Where.
-        store: The folder of the runs; machines that do not see it send their runs back.
-        cpus: Reserved for each run, and threads that it computes with.
-        gpus: Of each run; a fraction of one lets several share it.
-        places: Runs at a time; default: as many as the cluster has room for.
-        prepare: Called first in each process; a function of a module.
+    Machines that do not see `store` send their runs back. `places` is the number of runs at a time, by default as many
+    as the cluster has room for. `prepare`, a function of a module, is called first in each process.
     """
 
     def __init__(

@@ -48,27 +48,17 @@ class RunningRun:
 
 @dataclass
 class StudyState:
-    """How far a study has come.
-
-    Attributes:
-        plan: What there is to do.
-        done: Keys of finished runs.
-        waiting: Keys of those that will be tried, in order.
-        places: Runs at a time.
-        left: Keys of those that will not be tried, because of a limit.
-        failed: Key to outcome of those that were tried now and failed, in part or whole.
-        running: By key.
-        speeds: To estimate what is left.
-    """
+    """How far a study has come."""
 
     plan: StudyPlan
-    done: list[str]
-    waiting: list[str]
+    done: list[str]  # keys of finished runs
+    waiting: list[str]  # keys of those that will be tried, in order
     places: int = 1
-    left: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)  # keys of those that will not be tried, because of a limit
+    # Key to outcome of those that were tried now and failed, in part or whole.
     failed: dict[str, Outcome] = field(default_factory=dict)
     running: dict[str, RunningRun] = field(default_factory=dict)
-    speeds: Speeds = field(default_factory=Speeds)
+    speeds: Speeds = field(default_factory=Speeds)  # to estimate what is left
 
     def seconds_left(self) -> float | None:
         """The most that what is running and waiting may take; None if nothing like one of these runs was timed."""

@@ -34,54 +34,37 @@ class StudyArm:
 
 @dataclass(frozen=True)
 class StudySource:
-    """A run that others start from.
+    """A run that others start from."""
 
-    Attributes:
-        settings: All that differs from the defaults of a run; the study's base is not part of it.
-        same: Settings that it shares with the run that starts from it.
-    """
-
+    # All that differs from the defaults of a run; the study's base is not part of it.
     settings: Values = field(default_factory=dict)
-    same: tuple[str, ...] = ("model.backbone",)
+    same: tuple[str, ...] = ("model.backbone",)  # settings that it shares with the run that starts from it
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its file says it.
-
-    Attributes:
-        name: Of its folder.
-        arms: By name, in order.
-        title: One line.
-        base: Settings of every run.
-        grid: Dotted settings, each with the values that every arm is run with.
-        exclude: Combinations that are not run: `arm` and dotted settings, each with the values that match.
-        sources: By name.
-        reference: The arm that gains are measured against.
-        threshold: AUC that steps are counted to, 0 to 1.
-        compare: Kind of `COMPARISONS` to pairs of arms, ARM or ARM@initial, that a report compares.
-        follows: Where it comes from.
-        needs: What it needs.
-        published: Numbers to compare with.
-        preprocessing: Backbone to the input scale of its arms whose own is `auto`; of others it is found.
-        given: Where data settings stand that were given on the command line, such as "base.data.source". Those of the
-            file that do not fit these data are left out.
-    """
+    """A study as its file says it."""
 
     name: str
-    arms: Mapping[str, StudyArm]
-    title: str = ""
-    base: Values = field(default_factory=dict)
+    arms: Mapping[str, StudyArm]  # by name, in order
+    title: str = ""  # one line
+    base: Values = field(default_factory=dict)  # settings of every run
+    # Dotted settings, each with the values that every arm is run with.
     grid: Mapping[str, tuple] = field(default_factory=dict)
+    # Combinations that are not run: `arm` and dotted settings, each with the values that match.
     exclude: tuple[Mapping[str, tuple], ...] = ()
     sources: Mapping[str, StudySource] = field(default_factory=dict)
-    reference: str | None = None
-    threshold: float | None = None
+    reference: str | None = None  # the arm that gains are measured against
+    threshold: float | None = None  # AUC that steps are counted to, 0 to 1
+    # Kind of `COMPARISONS` to pairs of arms, ARM or ARM@initial, that a report compares.
     compare: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    follows: str = ""
-    needs: str = ""
-    published: str = ""
+    follows: str = ""  # where it comes from
+    needs: str = ""  # what it needs
+    published: str = ""  # results to compare with
+    # Backbone to the input scale of its arms whose own is `auto`; of others it is found.
     preprocessing: Mapping[str, str] = field(default_factory=dict)
+    # Where data settings stand that were given on the command line, such as "base.data.source". Those of the file that
+    # do not fit these data are left out.
     given: frozenset[str] = frozenset()
 
     @property
@@ -93,22 +76,14 @@ class Study:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study, before it has a folder.
+    """One run of a study, before it has a folder."""
 
-    Attributes:
-        arm: Its arm; of a source `source:NAME`.
-        labels: The value that this run has for each axis of the study.
-        config: Its settings; weights that are a source's are still `source:NAME`.
-        source: The run that it starts from.
-        combination: What it is run with, for messages.
-        own_preprocessing: The input scale that it would have by itself, where the study has resolved it.
-    """
-
-    arm: str
-    labels: Mapping[str, Any]
-    config: Config
-    source: "Cell | None" = None
-    combination: Mapping[str, Any] = field(default_factory=dict)
+    arm: str  # its arm; of a source `source:NAME`
+    labels: Mapping[str, Any]  # the value that this run has for each axis of the study
+    config: Config  # its settings; weights that are a source's are still `source:NAME`
+    source: "Cell | None" = None  # the run that it starts from
+    combination: Mapping[str, Any] = field(default_factory=dict)  # what it is run with, for messages
+    # The input scale that it would have by itself, where the study has resolved it.
     own_preprocessing: str | None = None
 
     @property
