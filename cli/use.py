@@ -146,12 +146,7 @@ def _confusion_lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"{name:<20}" + "".join(f"{count:>{width}}" for count in row)
 
 
-OPTIONS = {
-    "data": "data.source",
-    **TABLE_OPTIONS,
-    "on_bad_image": "data.on_bad_image",
-    "workers": "system.workers",
-}
+OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_image", "workers": "system.workers"}
 
 
 @click.command(short_help="Evaluate a trained model on test images.")

@@ -20,22 +20,8 @@ from radtransfer.config.schema import DataSettings
 from radtransfer.data.image_list import read_images
 from radtransfer.data.run_data import LocatedImages, given_images, images_of_table, tested_images
 from radtransfer.errors import ConfigError, DataError, WeightsError
-from radtransfer.evaluation.heat_maps import (
-    Decision,
-    Randomized,
-    Verdict,
-    class_maps,
-    coarse_map_note,
-    confident_mistakes_first,
-    depend_on_weights,
-    median,
-    multi_label_verdicts,
-    occlusion_maps,
-    on_grid,
-    randomization_test,
-    rank_correlation,
-    single_label_verdicts,
-)
+from radtransfer.evaluation import heat_maps
+from radtransfer.evaluation.heat_maps import Decision, Randomized, Verdict
 from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.evaluation.trained_model import TrainedModel, check_layer, find_model, is_export
 from radtransfer.files import whole_folder
@@ -241,8 +227,9 @@ def _explained(
     classes, probabilities = _classes(model, network, labelled), network.probabilities(logits)
     task = model.scoring.task if model.named else labelled.task
     several = task == "multilabel" or probabilities.shape[1] == len(classes) == 1
-    verdicts = (multi_label_verdicts if several else single_label_verdicts)(probabilities, labelled.truth, classes)
-    chosen = confident_mistakes_first(verdicts)[:limit]
+    judge = heat_maps.multi_label_verdicts if several else heat_maps.single_label_verdicts
+    verdicts = judge(probabilities, labelled.truth, classes)
+    chosen = heat_maps.confident_mistakes_first(verdicts)[:limit]
     decisions = [verdict.decision for verdict in chosen]
     if target is not None:
         _check_target(target, classes)
@@ -252,16 +239,16 @@ def _explained(
 
     batches = labelled.batches([item.row for item in chosen], image_size=size, batch_size=len(chosen))
     pixels = next(iter(batches.in_order()))[0].numpy()
-    heat = np.maximum(class_maps(network, pixels, decisions), 0)
+    heat = np.maximum(heat_maps.class_maps(network, pixels, decisions), 0)
     covered = agreements = [None] * len(chosen)
     if cells:
         count = partial(progress.count, "images occluded")
-        covered = np.maximum(occlusion_maps(network, pixels, decisions, cells=cells, count=count), 0)
+        covered = np.maximum(heat_maps.occlusion_maps(network, pixels, decisions, cells=cells, count=count), 0)
         # By way of the image's size: a coarse map is interpolated before it is averaged, as it is drawn.
-        coarse = on_grid(on_grid(heat, pixels.shape[1:3]), covered.shape[1:])
-        agreements = [rank_correlation(a, b) for a, b in zip(coarse, covered, strict=True)]
+        coarse = heat_maps.on_grid(heat_maps.on_grid(heat, pixels.shape[1:3]), covered.shape[1:])
+        agreements = [heat_maps.rank_correlation(a, b) for a, b in zip(coarse, covered, strict=True)]
     count = partial(progress.count, "weights redrawn")
-    randomized = randomization_test(network, pixels[:_TESTED], decisions[:_TESTED], seed=seed, count=count)
+    randomized = heat_maps.randomization_test(network, pixels[:_TESTED], decisions[:_TESTED], seed=seed, count=count)
     columns = zip(chosen, pixels, heat, covered, agreements, strict=True)
     known = [verdict.wrong for verdict in verdicts if verdict.wrong is not None]
     return Explained(
@@ -272,7 +259,7 @@ def _explained(
         mistakes=sum(known) if known else None,
         target=target,
         explanations=[Explanation(labelled.images.paths[item.row], item, *values) for item, *values in columns],
-        agreement=median(agreements),
+        agreement=heat_maps.median(agreements),
         randomized=randomized,
     )
 
@@ -362,9 +349,9 @@ def write_explanations(explained: Explained, out: Path) -> list[Path]:
             "sheet.html.j2",
             explained=explained,
             cases=cases,
-            coarse=coarse_map_note(explained.network),
+            coarse=heat_maps.coarse_map_note(explained.network),
             colors=color_stops(),
-            trusted=depend_on_weights(explained.randomized, images=len(explained.explanations)),
+            trusted=heat_maps.depend_on_weights(explained.randomized, images=len(explained.explanations)),
         )
         write_text(folder / "sheet.html", sheet)
     return [out / name for name in (*FILES, *(line["overlay"] for line in lines))]
@@ -391,7 +378,7 @@ def explained_record(explained: Explained) -> dict[str, Any]:
         "layer": network.layer,
         "stage": network.stage,
         "grid": list(network.grid),
-        "coarse": coarse_map_note(network),
+        "coarse": heat_maps.coarse_map_note(network),
         "activation": network.activation,
         "images": explained.images,
         "of": explained.what,
