@@ -68,16 +68,14 @@ def check(
         progress=progress,
     )
     progress.clear()
-    show_json(_as_dict(found)) if as_json else show(*_lines(found, settings.data.source))
-
-
-def _as_dict(found: "FileCheck") -> dict[str, Any]:
+    if not as_json:
+        show(*_lines(found, settings.data.source))
+        return
     content = dataclasses.asdict(found)
     for mode in content["check"]["modes"]:
-        training = mode["training"]
-        training["colour"] = list(map(float, training["colour"]))
-        del training["colour_error"]
-    return content
+        mode["training"]["colour"] = list(map(float, mode["training"]["colour"]))
+        del mode["training"]["colour_error"]
+    show_json(content)
 
 
 def _lines(found: "FileCheck", data: str) -> Iterator[str]:
@@ -95,7 +93,17 @@ def _lines(found: "FileCheck", data: str) -> Iterator[str]:
         yield ""
         yield from _layer_lines(checked.modes[:MODES_SHOWN])
         yield ""
-    yield f"verdict   {_verdict_text(found)}"
+    verdict = checked.verdict
+    if verdict.certainty == "fits":
+        same = f" (on these grey images the same as {', '.join(verdict.modes[1:])})" if verdict.modes[1:] else ""
+        probability = checked.modes[0].probability
+        text = f"{verdict.modes[0]} fits{same}, probability {probability:.3f} among the modes known here."
+    elif verdict.certainty == "none":
+        text = "none of the modes fits."
+    else:
+        among = f": {' or '.join(verdict.modes)}" if verdict.modes else ""
+        text = f"cannot tell{among}."
+    yield f"verdict   {text}"
     yield f"          {checked.verdict.reason}"
     if checked.verdict.certainty == "fits" and found.used not in checked.verdict.modes:
         how = {"card": "from the manifest", "run": "from the run", "assumed": "assumed"}[found.used_sure]
@@ -121,18 +129,6 @@ def _layer_lines(modes) -> Iterator[str]:
     for place, first in enumerate(modes[0].layers):
         fits = [mode.layers[place] for mode in modes]
         yield f"{first.layer:<{width}}" + "".join(f"{f'{fit.shift:.2f} sd, ×{fit.spread:.2f}':>20}" for fit in fits)
-
-
-def _verdict_text(found: "FileCheck") -> str:
-    verdict = found.check.verdict
-    if verdict.certainty == "fits":
-        same = f" (on these grey images the same as {', '.join(verdict.modes[1:])})" if verdict.modes[1:] else ""
-        probability = found.check.modes[0].probability
-        return f"{verdict.modes[0]} fits{same}, probability {probability:.3f} among the modes known here."
-    if verdict.certainty == "none":
-        return "none of the modes fits."
-    among = f": {' or '.join(verdict.modes)}" if verdict.modes else ""
-    return f"cannot tell{among}."
 
 
 @click.command(short_help="Make a Keras file of PyTorch weights or a SavedModel.")
@@ -318,7 +314,11 @@ def _inspection_lines(found):
     yield "file", found["file"]
     yield "format", f"{found['format']}{writer}"
     yield "holds", f"{found['layers']} weighted layers, {found['parameters']:,} parameters"
-    yield "values", _values_line(found["not_finite"])
+    bad = found["not_finite"]
+    counts = [f"{item['variable']} ({item['nan']} NaN, {item['infinite']} infinite)" for item in bad]
+    nan, infinite = (sum(item[kind] for item in bad) for kind in ("nan", "infinite"))
+    shown = ", ".join(counts[:6]) + (", …" if len(counts) > 6 else "")
+    yield "values", f"{nan:,} NaN and {infinite:,} infinite in {len(bad)} variables: {shown}" if bad else "all finite"
     yield "sha256", found["sha256"]
     if found["lambdas"]:
         yield "lambda", f"{', '.join(found['lambdas'])}: ignored; the effect on the images is unknown"
@@ -337,16 +337,6 @@ def _inspection_lines(found):
         yield "terms", found["terms"]
 
 
-def _values_line(bad) -> str:
-    """How many values are no number, and in which variables."""
-    if not bad:
-        return "all finite"
-    counts = [f"{item['variable']} ({item['nan']} NaN, {item['infinite']} infinite)" for item in bad]
-    nan, infinite = (sum(item[kind] for item in bad) for kind in ("nan", "infinite"))
-    shown = ", ".join(counts[:6]) + (", …" if len(counts) > 6 else "")
-    return f"{nan:,} NaN and {infinite:,} infinite in {len(bad)} variables: {shown}"
-
-
 IMAGE_SIZE = 224
 """Pixels; the output sizes are shown for images of this size."""
 
@@ -360,58 +350,51 @@ def backbones(name: str | None, as_json: bool) -> None:
     Example: radtransfer backbones resnet50
     """
     if name is None:
-        cards = [BACKBONES[known] for known in BACKBONES]
-        show_json([_card_json(card) for card in cards]) if as_json else show(*_table_text(cards))
+        specs = [BACKBONES[known] for known in BACKBONES]
+        show_json([_spec_json(spec) for spec in specs]) if as_json else show(*_table_text(specs))
         return
-    card = BACKBONES[name]
+    spec = BACKBONES[name]
     import_tensorflow()
     from radtransfer.models.architecture import build_architecture
     from radtransfer.models.backbone import stage_summaries
 
-    stages = stage_summaries(build_architecture(card, image_size=IMAGE_SIZE), card)
-    show_json(_network_json(card, stages)) if as_json else show(*_network_text(card, stages))
+    stages = stage_summaries(build_architecture(spec, image_size=IMAGE_SIZE), spec)
+    if as_json:
+        stages = [dataclasses.asdict(stage) for stage in stages]
+        show_json(_spec_json(spec) | {"image_size": IMAGE_SIZE, "stages": stages})
+        return
+    show(*_network_text(spec, stages))
 
 
-def _card_json(card: Backbone) -> dict[str, Any]:
+def _spec_json(spec: Backbone) -> dict[str, Any]:
+    names = ("name", "description", "parameters", "paper_parameters", "preprocessing", "pretrained")
     return {
-        "name": card.name,
-        "description": card.description,
-        "parameters": card.parameters,
-        "paper_parameters": card.paper_parameters,
-        "preprocessing": card.preprocessing,
-        "pretrained": card.pretrained,
-        "slim": card.build_slim is not None,
-        "minimum_size": card.minimum_size,
-        "batch_norm_momentum": card.batch_norm_momentum,
-        "stages": list(card.stages),
+        **{name: getattr(spec, name) for name in names},
+        "slim": spec.build_slim is not None,
+        "minimum_size": spec.minimum_size,
+        "batch_norm_momentum": spec.batch_norm_momentum,
+        "stages": list(spec.stages),
     }
 
 
-def _network_json(card: Backbone, stages: tuple["StageSummary", ...]) -> dict[str, Any]:
-    return _card_json(card) | {
-        "image_size": IMAGE_SIZE,
-        "stages": [dataclasses.asdict(stage) for stage in stages],
-    }
-
-
-def _table_text(cards: list[Backbone]) -> list[str]:
+def _table_text(specs: list[Backbone]) -> list[str]:
     rows = [f"{'name':<20}{'parameters':>11}  stages  preprocessing  description"]
-    for card in cards:
-        numbers = f"{card.parameters:>11,}  {len(card.stages):>6}"
-        rows.append(f"{card.name:<20}{numbers}  {card.preprocessing:<13}  {card.description}")
+    for spec in specs:
+        numbers = f"{spec.parameters:>11,}  {len(spec.stages):>6}"
+        rows.append(f"{spec.name:<20}{numbers}  {spec.preprocessing:<13}  {spec.description}")
     return rows
 
 
-def _network_text(card: Backbone, stages: tuple["StageSummary", ...]) -> list[str]:
-    rows = [card.description, f"parameters     {card.parameters:,} without a head"]
-    if card.paper_parameters is not None:
+def _network_text(spec: Backbone, stages: tuple["StageSummary", ...]) -> list[str]:
+    rows = [spec.description, f"parameters     {spec.parameters:,} without a head"]
+    if spec.paper_parameters is not None:
         rule = "kernels after the first + 5 × last width"
-        rows.append(f"{'':<15}{card.paper_parameters:,} as the paper counts them: {rule}")
-    widths = "each stage at any fraction of its width" if card.build_slim else "full width only"
+        rows.append(f"{'':<15}{spec.paper_parameters:,} as the paper counts them: {rule}")
+    widths = "each stage at any fraction of its width" if spec.build_slim else "full width only"
     rows += [
-        f"preprocessing  {card.preprocessing}",
+        f"preprocessing  {spec.preprocessing}",
         f"slim           {widths}",
-        f"image size     {card.minimum_size} pixels or more; output sizes below for {IMAGE_SIZE}",
+        f"image size     {spec.minimum_size} pixels or more; output sizes below for {IMAGE_SIZE}",
         "",
     ]
     width = max(len(stage.end) for stage in stages)
@@ -443,13 +426,15 @@ def list_configs(as_json: bool) -> None:
     \b
     Example: radtransfer configs list --json
     """
-    found = shipped_configs()
+    rows = []
+    for name, path in shipped_configs().items():
+        purpose = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        rows.append({"name": name, "kind": "study" if is_study(name) else "run", "purpose": purpose})
     if as_json:
-        rows = [{"name": name, "kind": _kind(name), "purpose": _purpose(path)} for name, path in found.items()]
         show_json(rows)
         return
-    for name, path in found.items():
-        show(f"{name:<25}{_kind(name):<7}{_purpose(path)}")
+    for row in rows:
+        show(f"{row['name']:<25}{row['kind']:<7}{row['purpose']}")
 
 
 @configs.command("show")
@@ -487,12 +472,3 @@ def validate(config: str, sets: tuple[str, ...]) -> None:
 
     look_up(load_config(config, sets=sets, check=check_value))
     show(f"{config}: every setting is valid.")
-
-
-def _kind(name: str) -> str:
-    return "study" if is_study(name) else "run"
-
-
-def _purpose(path: Path) -> str:
-    """What the first line of a config says it is for."""
-    return path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")

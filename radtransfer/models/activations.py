@@ -45,7 +45,10 @@ def network_of(model: keras.Model, *, given: str, path: Path, scaled: bool, noti
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
     model = flat_model(model)
-    card = _card_of(model)
+    names = {layer.name for layer in model.layers}
+    cards = [spec for spec in BACKBONES.values() if {*spec.stages.values()} <= names]
+    named = [spec for spec in cards if spec.name == model.name]
+    card = named[0] if named else cards[0] if len(cards) == 1 else None
     if scaled or any(type(layer).__name__ in _SCALING for layer in model.layers):
         return Network(model, card, None)
     scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
@@ -54,14 +57,6 @@ def network_of(model: keras.Model, *, given: str, path: Path, scaled: bool, noti
         return Network(model, None, None)
     prepared = flat_model(model, prepare=partial(preprocess, mode=card.preprocessing))
     return Network(prepared, card, card.preprocessing)
-
-
-def _card_of(model: keras.Model) -> Backbone | None:
-    """The backbone whose stages the model has, by the names of their last layers."""
-    names = {layer.name for layer in model.layers}
-    cards = [card for card in BACKBONES.values() if {*card.stages.values()} <= names]
-    named = [card for card in cards if card.name == model.name]
-    return named[0] if named else cards[0] if len(cards) == 1 else None
 
 
 def check_input(given: str, shape: Sequence[int | None]) -> None:
@@ -102,10 +97,12 @@ def flat_model(
             return x
         if isinstance(operation, keras.Model):
             return _walked(operation, image, inputs[0], call)
+        is_layer = isinstance(operation, keras.Layer)
         if id(operation) not in copies:
-            copies[id(operation)] = _copy(operation)
+            config = operation.get_config()
+            copies[id(operation)] = type(operation).from_config(with_dtype(config, "float32") if is_layer else config)
         output = copies[id(operation)](*inputs, **options)
-        if isinstance(operation, keras.Layer):
+        if is_layer:
             copies[id(operation)].set_weights(operation.get_weights())
             if isinstance(operation, keras.layers.Normalization):
                 copies[id(operation)].finalize_state()  # else it computes with what it was built with
@@ -134,11 +131,6 @@ def _walked(
     return walked.outputs[0]
 
 
-def _copy(operation: keras.Operation) -> keras.Operation:
-    config = operation.get_config()
-    return type(operation).from_config(with_dtype(config, "float32") if isinstance(operation, keras.Layer) else config)
-
-
 class FeatureMaps:
     """Gives the outputs of some layers of a network as maps, float32 (images, height, width, channels).
 
@@ -158,18 +150,36 @@ class FeatureMaps:
     def __init__(self, model: keras.Model, layers: Sequence[str], *, image_size: int | None = None):
         model = flat_model(model)
         known = [layer.name for layer in model.layers]
+        wanted = []
         for name in layers:
             if name not in known:
                 raise UnknownNameError("layer", name, known)
+        for name in layers:
+            output = model.get_layer(name).output
+            if not isinstance(output, keras.KerasTensor) or not 2 <= len(output.shape) <= 4:
+                raise SimilarityError(
+                    f"{name}: expected a layer with one output of 2 to 4 dimensions, received "
+                    f"{getattr(output, 'shape', type(output).__name__)}. Leave it out of --layers."
+                )
+            wanted.append(output)
         self.layers = tuple(layers)
-        extractor = keras.Model(model.inputs, [_output(model.get_layer(name)) for name in layers])
+        extractor = keras.Model(model.inputs, wanted)
         height, width, channels = (size or image_size for size in model.inputs[0].shape[1:])
-        self._function = tf.function(
-            lambda images: _listed(extractor(images, training=False)),
-            input_signature=[tf.TensorSpec((None, height, width, channels), tf.float32)],
-        )
-        outputs = self._function.get_concrete_function().structured_outputs
-        self._shapes = {name: _map_shape(name, output) for name, output in zip(layers, outputs, strict=True)}
+
+        @tf.function(input_signature=[tf.TensorSpec((None, height, width, channels), tf.float32)])
+        def maps(images: tf.Tensor) -> list[tf.Tensor]:
+            outputs = extractor(images, training=False)
+            return [tf.cast(output, tf.float32) for output in (outputs if isinstance(outputs, list) else [outputs])]
+
+        self._function, self._shapes = maps, {}
+        for name, output in zip(layers, maps.get_concrete_function().structured_outputs, strict=True):
+            shape = output.shape[1:]
+            if None in shape:
+                raise SimilarityError(
+                    f"{name}: expected a layer of known size, received {tuple(shape)}. Give --image-size."
+                )
+            *positions, depth = shape
+            self._shapes[name] = (*(*positions, 1, 1)[:2], depth)
 
     def grid(self, layer: str) -> tuple[int, int]:
         """Height and width of a layer's map."""
@@ -205,27 +215,3 @@ def _exact_float32() -> Iterator[None]:
         yield
     finally:
         switch.enable_tensor_float_32_execution(before)
-
-
-def _output(layer: keras.Layer) -> keras.KerasTensor:
-    output = layer.output
-    if not isinstance(output, keras.KerasTensor) or not 2 <= len(output.shape) <= 4:
-        raise SimilarityError(
-            f"{layer.name}: expected a layer with one output of 2 to 4 dimensions, received "
-            f"{getattr(output, 'shape', type(output).__name__)}. Leave it out of --layers."
-        )
-    return output
-
-
-def _listed(outputs: tf.Tensor | list[tf.Tensor]) -> list[tf.Tensor]:
-    return [tf.cast(output, tf.float32) for output in (outputs if isinstance(outputs, list) else [outputs])]
-
-
-def _map_shape(name: str, output: tf.Tensor) -> tuple[int, int, int]:
-    """Height, width and channels."""
-    shape = output.shape[1:]
-    if None in shape:
-        raise SimilarityError(f"{name}: expected a layer of known size, received {tuple(shape)}. Give --image-size.")
-    *positions, channels = shape
-    height, width = (*positions, 1, 1)[:2]
-    return height, width, channels

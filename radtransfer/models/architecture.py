@@ -4,7 +4,7 @@ On this machine its layers compute by the fastest operations that TensorFlow has
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import keras
@@ -62,7 +62,9 @@ def _rebuilt(
     source: keras.Model, spec: Backbone, precision: str, image: keras.KerasTensor, prepared: keras.KerasTensor
 ) -> keras.KerasTensor:
     """The output of `source`, from `prepared`, through new, renamed layers of dtype policy `precision`."""
-    operations = list(_flat_operations(source))
+    operations = []
+    for operation in source.operations:
+        operations += operation.layers if isinstance(operation, keras.Sequential) else [operation]
     names = dict(zip([operation.name for operation in operations], stable_names(operations), strict=True))
 
     def call(operation: keras.Operation, *inputs, **options):
@@ -90,14 +92,6 @@ def _rebuilt(
         source, input_tensors=inputs, clone_function=lambda operation: operation, call_function=call
     )
     return rebuilt.outputs[0]
-
-
-def _flat_operations(model: keras.Model) -> Iterator[keras.Operation]:
-    for operation in model.operations:
-        if isinstance(operation, keras.Sequential):
-            yield from operation.layers
-        else:
-            yield operation
 
 
 def use_fast_operations(model: keras.Model) -> None:
@@ -153,14 +147,12 @@ def compute_depthwise(model: keras.Model) -> None:
     if tf.config.list_physical_devices("GPU"):
         return
     for layer in model.layers:
-        if type(layer) is keras.layers.Conv2D and _fits_depthwise(layer):
+        if type(layer) is not keras.layers.Conv2D:
+            continue
+        one_each = layer.groups == layer.filters == layer.input.shape[-1] > 1
+        even = len(set(layer.strides)) == 1 and (layer.strides == (1, 1) or layer.dilation_rate == (1, 1))
+        if one_each and even and layer.data_format == "channels_last" and layer.padding in ("same", "valid"):
             layer.call = functools.partial(_depthwise, layer)
-
-
-def _fits_depthwise(layer: keras.layers.Conv2D) -> bool:
-    one_each = layer.groups == layer.filters == layer.input.shape[-1] > 1
-    even = len(set(layer.strides)) == 1 and (layer.strides == (1, 1) or layer.dilation_rate == (1, 1))
-    return one_each and even and layer.data_format == "channels_last" and layer.padding in ("same", "valid")
 
 
 def _depthwise(layer: keras.layers.Conv2D, inputs: tf.Tensor) -> tf.Tensor:

@@ -106,7 +106,15 @@ def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
     `frozen` names the layers that do not train. Those behind a trained layer are frozen, but not in the trunk.
     """
     sources, backbone = layer_sources(classifier.logits), {layer.name: layer for layer in classifier.backbone.layers}
-    trunk = _trunk(classifier, sources, frozen)
+    # Frozen layers, and operations before them, that no trained weight comes before.
+    trained = {layer.name for layer in classifier.logits.layers if layer.weights and layer.name not in frozen}
+    wanted, trunk = set(frozen), set()
+    for name in reversed(sources):  # every operation comes after those it takes from
+        if name in wanted:
+            wanted |= set(sources[name])
+    for name, before in sources.items():
+        if name in wanted and name not in trained and trunk.issuperset(before):
+            trunk.add(name)
     if not any(backbone[name].weights for name in trunk & backbone.keys()):
         return None
     # Pooling and the like, which neither learn nor draw random numbers, join the trunk: what crosses the cut shrinks.
@@ -122,20 +130,6 @@ def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
         trunk=keras.Model(classifier.logits.input, tensors, name=f"{name}_trunk"),
         rest=keras.Model(tensors, classifier.logits.output, name=f"{name}_rest"),
     )
-
-
-def _trunk(classifier: Classifier, sources: dict[str, list[str]], frozen: Set[str]) -> set[str]:
-    """Frozen layers, and operations before them, that no trained weight comes before."""
-    trained = {layer.name for layer in classifier.logits.layers if layer.weights and layer.name not in frozen}
-    wanted = set(frozen)
-    for name in reversed(sources):  # every operation comes after those it takes from
-        if name in wanted:
-            wanted |= set(sources[name])
-    trunk: set[str] = set()
-    for name, before in sources.items():
-        if name in wanted and name not in trained and trunk.issuperset(before):
-            trunk.add(name)
-    return trunk
 
 
 def _users(names: set[str], sources: dict[str, list[str]]) -> set[str]:

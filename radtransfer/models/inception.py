@@ -9,6 +9,7 @@ References:
     Szegedy, Ioffe, Vanhoucke, Alemi 2017, Inception-v4, Inception-ResNet (arXiv 1602.07261).
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from radtransfer.models.backbone import Backbone, keras_application
@@ -29,10 +30,19 @@ def build_inception_v3_torch(image: "keras.KerasTensor", pooling: str | None) ->
     x = layers.MaxPooling2D(3, strides=2, name="stem_pool2")(x)
     for name, pool_channels in (("mixed0", 32), ("mixed1", 64), ("mixed2", 64)):
         x = _block_a(x, name, pool_channels)
-    x = _block_b(x, "mixed3")
+    halve = partial(_convolution, kernel=(3, 3), stride=2, padding="valid")
+    three = halve(x, "mixed3_branch3x3", 384)
+    double = halve(_row(x, "mixed3", *_DOUBLE_THREE[:2]), "mixed3_branch3x3dbl_3", 96)
+    largest = layers.MaxPooling2D(3, strides=2, name="mixed3_pool")(x)
+    x = layers.Concatenate(name="mixed3")([three, double, largest])
     for name, width in (("mixed4", 128), ("mixed5", 160), ("mixed6", 160), ("mixed7", 192)):
         x = _block_c(x, name, width)
-    x = _block_d(x, "mixed8")
+    three = halve(_row(x, "mixed8", ("branch3x3_1", 192, (1, 1))), "mixed8_branch3x3_2", 320)
+    kernels = ((1, 1), (1, 7), (7, 1))
+    seven = _row(x, "mixed8", *((f"branch7x7x3_{n}", 192, kernel) for n, kernel in enumerate(kernels, start=1)))
+    seven = halve(seven, "mixed8_branch7x7x3_4", 192)
+    largest = layers.MaxPooling2D(3, strides=2, name="mixed8_pool")(x)
+    x = layers.Concatenate(name="mixed8")([three, seven, largest])
     for name in ("mixed9", "mixed10"):
         x = _block_e(x, name)
     if pooling == "avg":
@@ -44,41 +54,35 @@ _DOUBLE_THREE = (("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3)),
 
 
 def _block_a(x: "keras.KerasTensor", block: str, pool_channels: int) -> "keras.KerasTensor":
+    from keras import layers
+
     one = _row(x, block, ("branch1x1", 64, (1, 1)))
     five = _row(x, block, ("branch5x5_1", 48, (1, 1)), ("branch5x5_2", 64, (5, 5)))
-    return _joined(block, one, five, _row(x, block, *_DOUBLE_THREE), _averaged(x, block, pool_channels))
-
-
-def _block_b(x: "keras.KerasTensor", block: str) -> "keras.KerasTensor":
-    three = _halved(x, block, "branch3x3", 384)
-    double = _halved(_row(x, block, *_DOUBLE_THREE[:2]), block, "branch3x3dbl_3", 96)
-    return _joined(block, three, double, _largest(x, block))
+    branches = [one, five, _row(x, block, *_DOUBLE_THREE), _averaged(x, block, pool_channels)]
+    return layers.Concatenate(name=block)(branches)
 
 
 def _block_c(x: "keras.KerasTensor", block: str, width: int) -> "keras.KerasTensor":
+    from keras import layers
+
     one = _row(x, block, ("branch1x1", 192, (1, 1)))
     shapes = ((width, (1, 1)), (width, (1, 7)), (192, (7, 1)))
     single = _row(x, block, *((f"branch7x7_{number}", *shape) for number, shape in enumerate(shapes, start=1)))
     shapes = ((width, (1, 1)), (width, (7, 1)), (width, (1, 7)), (width, (7, 1)), (192, (1, 7)))
     double = _row(x, block, *((f"branch7x7dbl_{number}", *shape) for number, shape in enumerate(shapes, start=1)))
-    return _joined(block, one, single, double, _averaged(x, block, 192))
-
-
-def _block_d(x: "keras.KerasTensor", block: str) -> "keras.KerasTensor":
-    three = _halved(_row(x, block, ("branch3x3_1", 192, (1, 1))), block, "branch3x3_2", 320)
-    shapes = ((1, 1), (1, 7), (7, 1))
-    seven = _row(x, block, *((f"branch7x7x3_{number}", 192, shape) for number, shape in enumerate(shapes, start=1)))
-    return _joined(block, three, _halved(seven, block, "branch7x7x3_4", 192), _largest(x, block))
+    return layers.Concatenate(name=block)([one, single, double, _averaged(x, block, 192)])
 
 
 def _block_e(x: "keras.KerasTensor", block: str) -> "keras.KerasTensor":
+    from keras import layers
+
     branches = [_row(x, block, ("branch1x1", 320, (1, 1)))]
     three = _row(x, block, ("branch3x3_1", 384, (1, 1)))
     double = _row(x, block, ("branch3x3dbl_1", 448, (1, 1)), ("branch3x3dbl_2", 384, (3, 3)))
     for start, name in ((three, "branch3x3_2"), (double, "branch3x3dbl_3")):
         branches.append(_row(start, block, (f"{name}a", 384, (1, 3))))
         branches.append(_row(start, block, (f"{name}b", 384, (3, 1))))
-    return _joined(block, *branches, _averaged(x, block, 192))
+    return layers.Concatenate(name=block)([*branches, _averaged(x, block, 192)])
 
 
 def _row(x: "keras.KerasTensor", block: str, *convolutions: tuple[str, int, tuple[int, int]]) -> "keras.KerasTensor":
@@ -88,28 +92,12 @@ def _row(x: "keras.KerasTensor", block: str, *convolutions: tuple[str, int, tupl
     return x
 
 
-def _halved(x: "keras.KerasTensor", block: str, name: str, channels: int) -> "keras.KerasTensor":
-    return _convolution(x, f"{block}_{name}", channels, (3, 3), stride=2, padding="valid")
-
-
 def _averaged(x: "keras.KerasTensor", block: str, channels: int) -> "keras.KerasTensor":
     from keras import layers
 
     x = layers.ZeroPadding2D(1, name=f"{block}_pool_pad")(x)
     x = layers.AveragePooling2D(3, strides=1, name=f"{block}_pool")(x)
     return _convolution(x, f"{block}_branch_pool", channels, (1, 1))
-
-
-def _largest(x: "keras.KerasTensor", block: str) -> "keras.KerasTensor":
-    from keras import layers
-
-    return layers.MaxPooling2D(3, strides=2, name=f"{block}_pool")(x)
-
-
-def _joined(block: str, *branches: "keras.KerasTensor") -> "keras.KerasTensor":
-    from keras import layers
-
-    return layers.Concatenate(name=block)(list(branches))
 
 
 def _convolution(

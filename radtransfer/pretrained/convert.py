@@ -235,11 +235,7 @@ def inspect_weights(source: WeightSource, file: WeightFile) -> dict[str, Any]:
 
 
 def torch_backbone(path: Path, tensors: Tensors, asked: str | None) -> str:
-    """Which of our networks the state dict of the file `path` holds.
-
-    Raises:
-        WeightsMismatchError: None of those that can be converted, or not the one that was `asked` for.
-    """
+    """The network in the state dict of `path`; raises WeightsMismatchError if it is unknown or not the one `asked`."""
     modules = _modules(tensors)
     placed = {name: _placed(modules, torch_layers(name)) for name in TORCH_BACKBONES}
     found = next((name for name, modules_of in placed.items() if modules_of is not None), None)

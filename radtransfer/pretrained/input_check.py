@@ -59,7 +59,6 @@ class ScaleCheck:
     Attributes:
         brightness: Their mean, fraction of white.
         contrast: Their standard deviation over pixels and images, fraction of white.
-        layers: Batch-norm layers compared, from the stem on.
         all_layers: Batch-norm layers of the network that were trained.
         modes: The most probable first; one entry for modes that are the same for these images.
     """

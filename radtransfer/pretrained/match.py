@@ -43,7 +43,6 @@ class PretrainedWeights:
     """Weights for every layer of one backbone.
 
     Attributes:
-        preprocessing_sure: Known from the manifest's card, from the run, or assumed from the backbone.
         extra: Layers of the file that are not the network's, such as a head.
         changed: How many layers of the network had other values before.
     """
@@ -62,14 +61,13 @@ class Target:
     """A layer that wants weights.
 
     Attributes:
-        kind: Its class in snake case.
         shapes: Path to shape, in the order of the layer's `weights`; None fits any length. The path is a leaf name,
             such as "kernel", and "query/kernel" where there are layers within the layer.
         parts: Of such a layer, the path of each layer within it to the paths of what that holds, in its own order.
     """
 
     name: str
-    kind: str
+    kind: str  # class in snake case
     shapes: dict[str, Shape]
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -85,7 +85,6 @@ class SavedLayer:
         arrays: Leaf name ("kernel", "moving_mean") to float array; "0", "1" … in the layer's own order
             where the file keeps no leaf names. Of a layer with layers within it, path to array ("query/kernel").
         part: Path of the sub-model, or layer, that it stands in, "" for the model itself.
-        kind: Layer class in snake case ("conv2d"), where the file tells it.
         outer: Names of the models and layers that it stands in, where the file keeps them.
         within: Whether it is known to stand in another layer, not in a sub-model.
     """
@@ -93,7 +92,7 @@ class SavedLayer:
     name: str
     arrays: dict[str, np.ndarray]
     part: str = ""
-    kind: str | None = None
+    kind: str | None = None  # layer class in snake case ("conv2d"), where the file tells it
     outer: tuple[str, ...] = ()
     within: bool = False
 
@@ -108,7 +107,6 @@ class WeightFile:
     """All weights of one file.
 
     Attributes:
-        format: "legacy_h5", "weights_h5", "keras_archive"; "saved_model" of a folder.
         layers: In the file's order; within one kind only, where `kind` is told.
         lambdas: Names of its Lambda layers, whose effect is unknown.
     """

@@ -130,11 +130,7 @@ def card_of_file(path: Path) -> WeightsCard | None:
 
 
 def resolve_weights(weights: str | None, *, backbone: str) -> WeightSource | None:
-    """What the weights of a network mean; None for random ones.
-
-    Raises:
-        WeightsError: Not found, no weights at all, or known to be another network's.
-    """
+    """What the weights of a network mean, None for random ones; raises WeightsError as `find_weights`."""
     if weights in (None, "random"):
         return None
     source = find_weights(weights, backbone=backbone)

@@ -51,13 +51,9 @@ class ComparisonSettings:
     """How two networks are compared.
 
     Attributes:
-        layers: "stages", "all", or names of stages or layers.
-        similarity: Keys of `SIMILARITIES`.
         batch_norm: "own", or "shared": B computes with the batch-norm statistics of A.
         compat: "juodelyte" computes CCA as Juodelyte et al. 2023 did; None exactly.
         data: Images to compare on; without a source the test images of the runs.
-        backbone: Of weights files.
-        image_size: For networks that are built for any size.
         folds: Which folds of the runs; empty for all that both have.
         files: Images, folders and tables without labels, in place of the source of `data`.
     """

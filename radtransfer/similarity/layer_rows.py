@@ -106,12 +106,9 @@ SAMPLINGS = {"spread": spread_positions, "transfusion": whole_image_positions}
 
 @dataclass(frozen=True)
 class Sampling:
-    """How rows and channels are drawn.
+    """How `rows` positions and `dims` channels per layer, or as many as there are, are drawn, `repeats` times.
 
-    Attributes:
-        rows: Per layer, or as many as there are positions.
-        dims: Channels per layer, or as many as there are.
-        repeats: How often both are drawn.
+    `sampling` is a key of `SAMPLINGS`, `channels` one of `CHANNELS`.
     """
 
     rows: int = 10_000

@@ -49,14 +49,10 @@ class DrawScore:
     """The similarity of a layer, by one kind, in a single draw of rows and channels.
 
     Attributes:
-        rows: How many were read.
         images: How many images they are of.
         dims: Channels read of the narrower layer.
-        value: The similarity; None where it is not defined.
         undefined: Why the value is None.
         left_out: The similarities without each group of images, float64 (groups,); None where not defined.
-        null: What chance gives.
-        rank_a, rank_b: Independent directions.
     """
 
     rows: int
@@ -75,15 +71,11 @@ class LayerSimilarity:
     """The similarity of a layer over draws and folds.
 
     Attributes:
-        layer: The stage or layer.
-        kind: Key of `SIMILARITIES`.
         similarity: The mean over draws and folds; None where it is not defined in one of them.
         ci95: Jackknife interval over images; None where a draw reads fewer than five groups of them, or draws
             read different numbers of groups, as whole-image sampling may.
-        null: What chance gives.
         rank_a, rank_b: Independent directions, the fewest of all draws.
         rows, images, dims: As of `DrawScore`, in the fold that has the fewest rows.
-        repeats: Draws.
     """
 
     layer: str

@@ -63,7 +63,7 @@ class Measure:
         of_sums: From moments alone, unchecked; None for a measure that needs the rows.
         chance: The value to expect of unrelated layers, from rows, rank_x and rank_y; None if unknown.
         fits: Whether directions are fitted, so that `check_rows` applies.
-        chance_of_sums: The same as `chance` where it depends on the layers' spectra; None where it does not.
+        chance_of_sums: As `chance`, where it depends on the spectra of the layers.
     """
 
     title: str
@@ -272,10 +272,6 @@ def chance_cca_squared(rows: int, rank_x: int, rank_y: int) -> float:
 def chance_explained(rows: int, rank_x: int, rank_y: int) -> float:
     """The share of y that x explains by chance: the dimension of x over that of the centred rows."""
     return rank_x / _degrees(rows, rank_x, rank_y)[2]
-
-
-def chance_debiased(rows: int, rank_x: int, rank_y: int) -> float:
-    return 0.0  # whatever the sizes of the layers
 
 
 def chance_rotated(rows: int, variances_x: np.ndarray, variances_y: np.ndarray) -> float:

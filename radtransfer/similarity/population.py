@@ -68,7 +68,6 @@ class Group:
     """One layer of all pairs with the same starts.
 
     Attributes:
-        pairs: How many have a similarity before and after training.
         sd: Standard deviation of the latter over pairs, ddof 1; None for one. Pairs share runs, so it is no
             interval.
         r_squared: Squared correlation of similarity before and after training over the points of this layer; None of
@@ -76,7 +75,6 @@ class Group:
         r_squared_ci95: Its 95 % interval over runs, 0 to 1 where there are too few to tell: pairs that share a run, and
             draws of one pair, depend on each other, so that the runs are left out in turn. It says nothing of other
             runs of a start that has only one; with a single pair its draws are left out.
-        n_points: Pairs × draws.
     """
 
     starts: str
@@ -192,28 +190,26 @@ def _weights_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def _groups(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> list[Group]:
     """Of one kind; after the layers of each group, the mean of the last two."""
+
+    def mean_of(layer: str, pairs: Sequence[Sequence[PairSimilarity]], **relation: Any) -> Group:
+        """The mean over pairs that have both similarities, each given by one layer or several, averaged first."""
+        values = np.array([np.mean([(p.initial, p.final) for p in pair], axis=0, dtype=float) for pair in pairs])
+        values = values[~np.isnan(values).any(axis=1)]
+        means = values.mean(axis=0).tolist() if len(values) else [None, None]
+        sd = float(values[:, 1].std(ddof=1)) if len(values) > 1 else None
+        return Group(pairs[0][0].starts, layer, pairs[0][0].kind, len(values), *means, sd, **relation)
+
     groups = []
     for name in dict.fromkeys(pair.starts for pair in pairs):
         members = [pair for pair in pairs if pair.starts == name]
         layers = list(dict.fromkeys(pair.layer for pair in members))
         for layer in layers:
             of_layer = [pair for pair in members if pair.layer == layer]
-            groups.append(
-                dataclasses.replace(_group(layer, [[p] for p in of_layer]), **training_relation(of_layer, starts))
-            )
+            groups.append(mean_of(layer, [[p] for p in of_layer], **training_relation(of_layer, starts)))
         every = dict.fromkeys((pair.a, pair.b) for pair in members)
         top = [[p for p in members if (p.a, p.b) == names and p.layer in layers[-2:]] for names in every]
-        groups.append(_group(TOP, top))
+        groups.append(mean_of(TOP, top))
     return groups
-
-
-def _group(layer: str, pairs: Sequence[Sequence[PairSimilarity]]) -> Group:
-    """The mean over pairs, each given by one layer or several that are averaged first; over those that have both."""
-    values = np.array([np.mean([(p.initial, p.final) for p in pair], axis=0, dtype=float) for pair in pairs])
-    values = values[~np.isnan(values).any(axis=1)]
-    means = values.mean(axis=0).tolist() if len(values) else [None, None]
-    sd = float(values[:, 1].std(ddof=1)) if len(values) > 1 else None
-    return Group(pairs[0][0].starts, layer, pairs[0][0].kind, len(values), *means, sd)
 
 
 def training_relation(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> dict[str, Any]:
