@@ -1144,6 +1144,7 @@ def run_study(
     from radtransfer.studies.grid import plan_study
     from radtransfer.studies.runs import StudyListener, check_complete, open_study_folder
     from radtransfer.studies.runs import run_study as run_all
+    from radtransfer.studies.tables import write_study_table
 
     progress = ShownProgress(quiet=quiet)
     base = settings_of(data, settings=settings)
@@ -1152,17 +1153,20 @@ def run_study(
     path = Path("studies") / asked.name if out is None else Path(out)
 
     class Listener(StudyListener):
+        def changed(self, state: Any) -> None:
+            folder.write_progress(state)
+
         def note(self, text: str) -> None:
             progress.note(text)
 
     with open_study_folder(path) as folder:
-        for note in (*plan.notes, *folder.begin(plan)):
+        for note in folder.begin(plan):
             progress.note(note)
         try:
-            state = run_all(plan, InProcess(progress), limit=limit, listener=Listener())
+            state = run_all(plan, InProcess(progress), Listener(), limit=limit)
             folder.write_progress(state, now=True)
         finally:
-            folder.write_table(plan)
+            write_study_table(plan, path)
     progress.close()
     check_complete(state)
     return StudyResult(path)
