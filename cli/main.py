@@ -92,30 +92,36 @@ def _did_you_mean(names: list[str]) -> str:
     return f"Did you mean {' or '.join(map(repr, names))}?"
 
 
-COMMANDS = {
-    "finetune": "radtransfer.cli.train:finetune",
-    "study": "radtransfer.cli.study:study",
-    "freeze-sweep": "radtransfer.cli.study:freeze_sweep_command",
-    "transfusion-sweep": "radtransfer.cli.study:transfusion_sweep_command",
-    "lr-find": "radtransfer.cli.train:lr_find",
-    "data": "radtransfer.cli.data:data",
-    "plan": "radtransfer.cli.train:plan",
-    "backbones": "radtransfer.cli.weights:backbones",
-    "weights": "radtransfer.cli.weights:weights",
-    "configs": "radtransfer.cli.weights:configs",
-    "completion": "radtransfer.cli.main:completion",
-    "doctor": "radtransfer.cli.doctor:doctor",
-    "evaluate": "radtransfer.cli.use:evaluate",
-    "predict": "radtransfer.cli.use:predict",
-    "extract": "radtransfer.cli.use:extract",
-    "export": "radtransfer.cli.use:export",
-    "card": "radtransfer.cli.use:card",
-    "explain": "radtransfer.cli.use:explain",
-    "compare-cca": "radtransfer.cli.comparisons:compare_cca",
-    "compare-predictions": "radtransfer.cli.comparisons:compare_predictions",
-    "compare-weights": "radtransfer.cli.comparisons:compare_weights",
-    "report": "radtransfer.cli.study:report",
+GROUPS = {
+    "Train": {
+        "finetune": "train:finetune",
+        "plan": "train:plan",
+        "lr-find": "train:lr_find",
+        "study": "study:study",
+        "freeze-sweep": "study:freeze_sweep_command",
+        "transfusion-sweep": "study:transfusion_sweep_command",
+    },
+    "Data": {"data": "data:data"},
+    "Weights": {"weights": "weights:weights", "backbones": "weights:backbones"},
+    "Use a model": {
+        "evaluate": "use:evaluate",
+        "predict": "use:predict",
+        "explain": "use:explain",
+        "extract": "use:extract",
+        "export": "use:export",
+        "card": "use:card",
+    },
+    "Compare": {
+        "compare-cca": "comparisons:compare_cca",
+        "compare-predictions": "comparisons:compare_predictions",
+        "compare-weights": "comparisons:compare_weights",
+    },
+    "Report": {"report": "study:report"},
+    "Setup": {"configs": "weights:configs", "doctor": "doctor:doctor", "completion": "main:completion"},
 }
+"""The commands by the heading that the help shows them under, with their module below `radtransfer.cli`."""
+
+COMMANDS = {name: place for group in GROUPS.values() for name, place in group.items()}
 
 _WRITTEN = ("--out", "--runs")
 """The options of all commands that name what is written."""
@@ -138,7 +144,16 @@ class Application(Group):
         if name not in COMMANDS:
             return None
         module, attribute = COMMANDS[name].split(":")
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(f"radtransfer.cli.{module}"), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, COMMANDS))
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                shown = [
+                    (name.ljust(width), self.get_command(ctx, name).get_short_help_str(limit=80)) for name in names
+                ]
+                formatter.write_dl(shown)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         try:

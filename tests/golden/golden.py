@@ -153,7 +153,7 @@ def describe(run: Runner, command: str, into: dict) -> None:
     """Names, choices, ranges and defaults (of one word) of the options of a command and of those below it."""
     text = run(f"help {command}", f"{command} --help")
     usage, _, rest = text.partition("\nOptions:")
-    entries, _, commands = rest.partition("\nCommands:")
+    entries, _, commands = rest.partition("\n\n")
     into[f"{command} (usage)"] = usage.partition("\n\n")[0].split()[1:]
     for entry in re.split(r"\n  (?=-)", entries)[1:]:
         entry = " ".join(entry.split())
