@@ -52,7 +52,9 @@ class ShownProgress(Progress):
     """Shows notes and epochs as lines on standard error, counts as a bar where there is a terminal or a notebook."""
 
     def __init__(self, *, quiet: bool = False):
-        self._quiet, self._bar, self._what = quiet, None, ""
+        self._quiet = quiet
+        self._bar: Any = None
+        self._what = ""
 
     def note(self, text: str) -> None:
         if not self._quiet:
@@ -482,10 +484,17 @@ def predict(
     found, progress, checked = _trained(model, fold), ShownProgress(quiet=quiet), settings_of(settings=settings)
     point = point_of(found, operating_point) if isinstance(model, (str, os.PathLike)) else None
     temperatures = known_temperatures(found) if calibration == "temperature" else ()
+    stream: Any
     if _is_array(images):
         import tensorflow as tf
 
         pixels = _checked_images(images)
+        fixed = isinstance(model, (str, os.PathLike)) or model.inputs[0].shape[1] is not None
+        if fixed and pixels.shape[1:3] != (found.image_size, found.image_size):
+            raise ConfigError(
+                f"Expected images of {found.image_size}×{found.image_size} pixels, as {found.given} takes them. "
+                f"Received: {pixels.shape[1]}×{pixels.shape[2]}. Resize the array, or give files."
+            )
         steps = range(0, len(pixels), batch_size)
         stream = [
             ([str(row) for row in range(start, min(start + batch_size, len(pixels)))],
@@ -606,13 +615,14 @@ def export(
     from radtransfer.exports.formats import EXPORT_FORMATS
     from radtransfer.exports.write import export_run
 
-    if format is None:
-        suffixes = {EXPORT_FORMATS[name].suffix: name for name in EXPORT_FORMATS}
-        format = next((name for end, name in suffixes.items() if end and str(out).endswith(end)), suffixes.get(""))
-        if Path(out).suffix and not str(out).endswith(tuple(filter(None, suffixes))):
-            raise UnknownNameError("ending of an export", Path(out).suffix, [end for end in suffixes if end])
+    suffixes = {EXPORT_FORMATS[name].suffix: name for name in EXPORT_FORMATS}
+    ending = next((end for end in suffixes if end and str(out).endswith(end)), "")
+    if format is None and Path(out).suffix and not ending:
+        raise UnknownNameError("ending of an export", Path(out).suffix, [end for end in suffixes if end])
     number = None if fold is None else str(fold)
-    return export_run(os.fspath(run), format=format, out=Path(out), fold=number, operating_point=operating_point)
+    return export_run(
+        os.fspath(run), format=format or suffixes[ending], out=Path(out), fold=number, operating_point=operating_point
+    )
 
 
 # Data
@@ -686,7 +696,7 @@ class Table:
         workers, checked = workers or usable_cores(), self._checked
         batches = make_batches(
             checked.table.paths,
-            checked.table.files,
+            [place for place in checked.table.files if place is not None],
             checked.facts,
             checked.table.targets,
             image_size=image_size,
@@ -816,7 +826,7 @@ class ModelPlan:
     """
 
     plan: "TransferPlan"
-    weights: Mapping[str, Sequence[np.ndarray]] | None = None
+    weights: Mapping[str, tuple[np.ndarray, ...]] | None = None
 
     @keras_defaults()
     def apply(self, model: "keras.Model", *, seed: int = 0) -> None:
@@ -866,7 +876,7 @@ def plan_transfer(
     scheme: str = "auto",
     through: str | None = None,
     freeze_to: str | None = None,
-    bn_init: str = "identity",
+    bn_init: Literal["identity", "mean_var", "transfer"] = "identity",
     weights: Any = None,
     ignore_lambda: bool = False,
 ) -> ModelPlan:
@@ -1009,11 +1019,14 @@ def compare(
         () if images is None or pixels is not None else [images] if isinstance(images, (str, os.PathLike)) else images
     )
     size = image_size or (None if pixels is None else pixels.shape[1])
-    sources = [side if isinstance(side, (str, os.PathLike)) else _model_source(side, size) for side in (a, b)]
+    sources = [
+        os.fspath(side) if isinstance(side, (str, os.PathLike)) else _model_source(side, size) for side in (a, b)
+    ]
     if layers is None:
         layers = "stages" if all(map(_has_stages, (a, b))) else _weighted_in_both(a, b)
     found = compare_layers.compare(
-        *(source if not isinstance(source, os.PathLike) else os.fspath(source) for source in sources),
+        sources[0],
+        sources[1],
         compare_layers.ComparisonSettings(
             layers=(layers,) if isinstance(layers, str) else tuple(layers),
             similarity=(similarity,) if isinstance(similarity, str) else tuple(similarity),
@@ -1155,6 +1168,12 @@ def run_study(
     class Listener(StudyListener):
         def changed(self, state: Any) -> None:
             folder.write_progress(state)
+
+        def started(self, run: Any) -> None:
+            pass
+
+        def ended(self, state: Any, run: Any, outcome: Any) -> None:
+            pass
 
         def note(self, text: str) -> None:
             progress.note(text)

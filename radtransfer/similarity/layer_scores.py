@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.data.run_data import ImageArrays, LocatedImages
-from radtransfer.errors import SimilarityError
+from radtransfer.errors import ConfigError, SimilarityError
 from radtransfer.process import Progress
 from radtransfer.similarity.layer_rows import AllPairsSums, Draw, LayerPair, PairedSums, Sampling, draws, image_order
 from radtransfer.similarity.measure import (
@@ -311,6 +311,12 @@ def _batches(
 ) -> "Iterator[tuple[tf.Tensor, tf.Tensor]]":
     """The images in order, for each network in its size, (images, size, size, 3)."""
     if isinstance(images, ImageArrays):
+        height, width = images.pixels.shape[1:3]
+        if {height, width} != {*sizes}:
+            raise ConfigError(
+                f"Expected images of {' and '.join(f'{size}×{size}' for size in dict.fromkeys(sizes))} pixels, as the "
+                f"networks take them. Received: {height}×{width}. Resize the array, or give files."
+            )
         for start in range(0, len(images), batch_size):
             batch = images.pixels[order[start : start + batch_size]]
             yield batch, batch

@@ -134,6 +134,10 @@ def test_predict_takes_arrays_and_keras_models(run):
         np.testing.assert_allclose(found.filter(like="p_").to_numpy(), expected, atol=1e-5)
     with pytest.raises(errors.ConfigError, match="shape"):
         rt.predict(model, pixels[0])
+    with pytest.raises(errors.ConfigError, match="24×24"):
+        rt.predict(model, pixels[:, :20, :20])
+    with pytest.raises(errors.ConfigError, match="24×24"):
+        rt.compare(model, model, images=pixels[:, :20, :20], repeats=1, quiet=True)
 
 
 def test_data_are_loaded_checked_and_batched(data):
