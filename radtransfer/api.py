@@ -23,7 +23,7 @@ import numpy as np
 from radtransfer.config.load import load_config, setting_fields, setting_value
 from radtransfer.config.schema import Config, ImageSettings, TransferSettings
 from radtransfer.errors import ConfigError, RunError, UnknownNameError, WeightsMismatchError
-from radtransfer.files import check_new, writing
+from radtransfer.files import check_new, printable_lines, writing
 from radtransfer.process import Progress, keras_defaults, require_keras, usable_cores
 
 if TYPE_CHECKING:
@@ -92,8 +92,10 @@ class ShownProgress(Progress):
             self._bar = None
 
     def _line(self, text: str) -> None:
+        from tqdm import tqdm
+
         self.close()
-        sys.stderr.write(f"{text}\n")
+        tqdm.write(printable_lines(text), file=sys.stderr)
 
 
 # Settings

@@ -169,9 +169,9 @@ def compare(
     for number, fold in enumerate(folds, start=1):
         if len(folds) > 1:
             progress.note(f"fold {fold[0] or fold[1]}, {number} of {len(folds)}")
-        images = _tested_images(sources, fold, progress) if given is None else given
+        shown = _tested_images(sources, fold, progress) if given is None else given
         with keras_defaults():
-            found.append(_compare_fold(sources, fold, images, kinds, settings, progress))
+            found.append(_compare_fold(sources, fold, shown, kinds, settings, progress))
     networks, pairs, _ = found[0]
     scores = [each for _, _, each in found]
     left_out = _left_out(scores)
@@ -185,10 +185,7 @@ def compare(
         cells = [[[each.crossed.get((x.name, y.name, kind)) for each in scores] for y in pairs] for x in pairs]
         cross[kind] = np.array([[np.mean(np.array(cell, float)) for cell in row] for row in cells])
     return Comparison(
-        tuple(
-            combine(*names, draws, same_images=bool(settings.given) or images is not None)
-            for names, draws in by_layer.items()
-        ),
+        tuple(combine(*names, draws, same_images=given is not None) for names, draws in by_layer.items()),
         _record(sources, folds, pairs, networks, settings) | ({} if images is None else {"images": "an array"}),
         cross,
         {
