@@ -212,7 +212,7 @@ def check_file(out: str | None, *, overwrite: bool) -> None:
     """See that a file can be written, before anything is computed.
 
     Raises:
-        ConfigError: It stands there already, or cannot be made there.
+        ConfigError: It exists already, or cannot be made there.
     """
     if out is None:
         return

@@ -33,7 +33,7 @@ from radtransfer.errors import ConfigError, DiskError, RadtransferError
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import before_hard_end
 from radtransfer.studies.file import load_study
-from radtransfer.studies.study import Study
+from radtransfer.studies.study import STORE, Study
 
 if TYPE_CHECKING:
     from radtransfer.studies.engines import Engine, Outcome
@@ -49,7 +49,6 @@ OPTIONS = {
     "outside_root": "data.outside_root",
     "track": "track",
 }
-STORE = "runs/studies"
 
 SWEPT = ("scheme", "through", "freeze_to", "slim")
 SHARED = {name: setting for name, setting in RUN_OPTIONS.items() if name not in SWEPT}
@@ -574,7 +573,7 @@ def _stages(settings: Config, chosen: str | None) -> list[str]:
     backbone = BACKBONES[settings.model.backbone]
     asked = [name.strip() for name in chosen.split(",")] if chosen else list(backbone.stages)
     for name in asked:
-        backbone.stage_end(name)  # raises if there is no such stage
+        backbone.stage_end(name)  # raises for an unknown stage
     return [name for name in backbone.stages if name in asked]
 
 

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from radtransfer.similarity.networks import NetworkSource
     from radtransfer.transfer.plan import TransferPlan
 
-Data = "str | os.PathLike | pd.DataFrame | Table"
-"""A path, NAME:FOLDER of a public set, a frame with the columns of a CSV, or what `load_data` gave."""
-
 _OPTIONS = {"data": "data.source", "bn_init": "transfer.batch_norm", "ema": "training.ema_momentum"}
 """Options that are not called as their settings."""
 
@@ -107,7 +104,7 @@ def settings_of(
     """The checked settings of a call.
 
     Args:
-        data: See `Data`; None for that of `config`.
+        data: A path, NAME:FOLDER, a frame or a `Table`; None for that of `config`.
         config: A shipped name or a YAML file.
         settings: Names as in the module's docstring, and values; they win over `config`.
 
@@ -128,8 +125,8 @@ def settings_of(
         given, data = {**_given_values(data.config), **given}, data.config.data.source
     elif hasattr(data, "to_csv"):
         data = _frame_file(data)
-        # A frame has no folder that its paths could be relative to.
-        given = {"data.image_root": str(Path.cwd()), "data.outside_root": True} | given
+        if "data.image_root" not in given:  # a frame has no folder that its paths could be relative to
+            given = {"data.image_root": str(Path.cwd()), "data.outside_root": True} | given
     if data is not None:
         given["data.source"] = os.fspath(data)
     return load_config(
@@ -475,8 +472,8 @@ def predict(
         settings: How images are found, such as `image_root`, `path_column`.
 
     Returns:
-        A row per image: `path` (the row's number for arrays), `predicted`, `positive` where there is an operating
-        point, and `p_CLASS` (0 to 1) for each class.
+        A row per image: `path` (the row's number for arrays), `predicted` (several labels joined by ";"),
+        `positive` where there is an operating point, and `p_CLASS` (0 to 1) for each class.
     """
     from radtransfer.data.image_list import list_images
     from radtransfer.errors import DataError
@@ -484,7 +481,7 @@ def predict(
     from radtransfer.evaluation.results import known_temperatures, point_of
 
     found, progress, checked = _trained(model, fold), ShownProgress(quiet=quiet), settings_of(settings=settings)
-    point = point_of(found, operating_point) if isinstance(model, (str, os.PathLike)) else None
+    point = point_of(found, operating_point)
     temperatures = known_temperatures(found) if calibration == "temperature" else ()
     stream: Any
     if _is_array(images):
@@ -520,7 +517,7 @@ def predict(
     rows = []
     for item in predict_stream(found, forward, stream, temperatures=temperatures, point=point):
         decided = [] if point is None or item.positive is None else [item.positive]
-        rows.append([item.path, " ".join(item.predicted), *decided, *item.probabilities])
+        rows.append([item.path, ";".join(item.predicted), *decided, *item.probabilities])
     progress.close()
     bad = getattr(stream, "bad", [])
     if bad and (on_bad_image == "error" or not rows):
@@ -1132,7 +1129,7 @@ def run_study(
     *,
     data: Any = None,
     out: str | os.PathLike | None = None,
-    runs: str | os.PathLike = "runs",
+    runs: str | os.PathLike | None = None,
     arms: Sequence[str] = (),
     limit: int | None = None,
     quiet: bool = False,
@@ -1144,7 +1141,7 @@ def run_study(
         config: A shipped study or a YAML file.
         data: As in `finetune`; None for that of the study.
         out: Its folder; by default `studies/NAME`.
-        runs: Where runs are kept, which studies share.
+        runs: The folder of runs that all studies share; by default that of the command, `runs/studies`.
         arms: Only these.
         limit: Compute so many runs at most.
         quiet: Show warnings only.
@@ -1159,12 +1156,13 @@ def run_study(
     from radtransfer.studies.grid import plan_study
     from radtransfer.studies.runs import StudyListener, check_complete, open_study_folder
     from radtransfer.studies.runs import run_study as run_all
+    from radtransfer.studies.study import STORE
     from radtransfer.studies.tables import write_study_table
 
     progress = ShownProgress(quiet=quiet)
     base = settings_of(data, settings=settings)
     asked = load_study(os.fspath(config), options=_given_values(base), arms=list(arms))
-    plan = plan_study(asked, store=Path(runs), progress=progress)
+    plan = plan_study(asked, store=Path(STORE if runs is None else runs), progress=progress)
     path = Path("studies") / asked.name if out is None else Path(out)
 
     class Listener(StudyListener):

@@ -397,7 +397,7 @@ def all_in_parallel(work: Callable[[Item], Result], items: Sequence[Item], *, wo
 
 
 class Progress:
-    """Hears what a job does. This one is deaf; the command line and notebooks override its methods."""
+    """Told what a job does. This one is a no-op; the command line and notebooks override its methods."""
 
     def plan(self, rows: Mapping[str, str]) -> None:
         """The plan block, before the first step: a title and a line of text for each aspect."""

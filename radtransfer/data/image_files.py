@@ -311,7 +311,7 @@ def _ends(path: str) -> Iterator[str]:
 
 
 def _near_note(index: FileIndex, missing: Sequence[str]) -> tuple[str, ...]:
-    """One sentence on all paths whose file stands there under a name that differs in suffix, case or spelling."""
+    """One sentence on all paths whose file exists under a name that differs in suffix, case or spelling."""
     known: dict[str, str] = {}
     for file in index.files:
         if is_image_name(file.rpartition("/")[2]) or format_by_name(file.rpartition("/")[2]):

@@ -132,7 +132,7 @@ _TITLES = {
 
 
 def check_page(report: DataReport, *, count: Callable[[int, int], None] = lambda done, total: None) -> str:
-    """The page as text, every name in it escaped; `count` hears how many kinds of findings are drawn."""
+    """The page as text, every name in it escaped; `count` is told how many kinds of findings are drawn."""
     kinds = []
     for (severity, name), findings in report.kinds.items():
         shown = findings[:FINDINGS_SHOWN]
@@ -173,8 +173,8 @@ def preview_data(config: Config, *, images: int, copies: int, progress: Progress
     """A contact sheet: each of `images` images as the network sees it, then `copies` random variations of it.
 
     The classes take turns. Of `config`, `data`, `images`, `model.image_size`, `training.augmentation` and the seed
-    count; there are no variations where the augmentation is none. `progress` hears of images that cannot be read.
-    Raises ConfigError if settings contradict each other, or there is no such augmentation, and DataError if the table
+    count; there are no variations where the augmentation is none. `progress` is told of images that cannot be read.
+    Raises ConfigError if settings contradict each other, or the augmentation is unknown, and DataError if the table
     cannot be used, or none of the images can be read.
     """
     augmentation, size = config.training.augmentation, config.model.image_size

@@ -230,7 +230,7 @@ class _Shard(NamedTuple):
 
 @dataclass
 class _Job:
-    """The writing of a set in a folder that is held; an older one stands there until the new images are checked."""
+    """Write a set into a locked folder; an older set stays until the new images are checked."""
 
     out: Path
     state: dict[str, Any]  # what stands in `prepare.json`; "skipped" are the images that cannot be read, once checked

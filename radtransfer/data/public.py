@@ -38,7 +38,7 @@ class PublicSet:
     def __call__(self, settings: DataSettings, location: str | None = None) -> ImageTable:
         """The images of the folder `location`, after which options may follow.
 
-        Raises DataError if there is no such folder, another tree or other contents in it, or a setting that makes no
+        Raises DataError if the folder is missing or has another layout or contents, or a setting that makes no
         sense here, and ConfigError for an option that the set does not have, or a value that it does not take.
         """
         root, options = self.open(settings, location)

@@ -49,9 +49,9 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
 
     The source is NAME or NAME:LOCATION of a dataset in the table; otherwise a folder of images, a folder of
     `train_fold1.csv …`, a prepared data set, or a CSV, whichever stands there; or the address of a prepared data set,
-    `gs://…`, which is copied to this machine first, of which `progress` hears.
+    `gs://…`, which is copied to this machine first, of which `progress` is told.
 
-    Raises ConfigError if there is no source, or settings contradict each other, and DataError if nothing usable is
+    Raises ConfigError if no source is given, or settings contradict each other, and DataError if nothing usable is
     there, or patient ids mislead.
     """
     from radtransfer.data.labels import check_labels
@@ -173,7 +173,7 @@ def check_places(table: "ImageTable", name: str, location: str | None, settings:
 def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[str, str | None]:
     """The name of the dataset that reads `source`, and the location that it is given, on this machine.
 
-    A set that is named by its address is copied here first, of which `progress` hears.
+    A set that is named by its address is copied here first, of which `progress` is told.
     """
     if not source:
         raise ConfigError("No data given. Pass --data with a folder of class folders, a CSV or a built-in set.")

@@ -202,7 +202,7 @@ def evaluate_run(
     """Evaluate a run on the test images of its folds, by its stored predictions.
 
     Raises:
-        ConfigError: It is no run.
+        ConfigError: It is not a run.
         RunError: It lacks its predictions.
         DataError: There is nothing to choose an operating point on.
     """
@@ -527,7 +527,7 @@ def warn_of_leaks(
     Returns:
         Counts: `images` and `patients` that trained or validated the run, `of` so many test images and `of_patients`
         (None where not known), the images that are `in_weights`: in the training of the run that it started from, and
-        whether images were `compared`, and not only paths and names; None for a model that is no run.
+        whether images were `compared`, and not only paths and names; None for a model that is not a run.
         And the path of each to how it was seen, in the order of the test images: "trained", "validated", "weights"
         (those that the run started from), joined by ";"; "patient" where only other images of its patient were.
     """

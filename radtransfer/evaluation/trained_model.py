@@ -102,7 +102,7 @@ def find_model(given: str, *, folds: Sequence[int] = ()) -> TrainedModel:
     if (path / "run.json").is_file():
         return _of_run(given, path, tuple(dict.fromkeys(folds)))
     if folds:
-        raise RunError(f"--fold names a fold of a run. Received: {given}, which is no run.")
+        raise RunError(f"--fold names a fold of a run. Received: {given}, which is not a run.")
     if (path / "saved_model.pb").is_file():
         return _of_saved(given, path)
     if path.is_file():

@@ -218,7 +218,7 @@ def make_batches(
     """Epochs over one set of images.
 
     `paths` are the identity of the images, from which their augmentation follows, and not where they lie; `targets` are
-    float32 (images, classes); `image_size` is in pixels. UnknownNameError: There is no such augmentation.
+    float32 (images, classes); `image_size` is in pixels. UnknownNameError for an unknown augmentation.
     """
     source = ImageSource(places, facts, image_size=image_size, reading=reading or ImageSettings())
     settings = {"batch_size": batch_size, "workers": workers, "augmentation": augmentation}

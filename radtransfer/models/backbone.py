@@ -144,7 +144,7 @@ def stage_widths(spec: Backbone, widths: Mapping[str, float]) -> dict[str, float
         ConfigError: A fraction is not in (0, 1], or the network cannot be slim.
     """
     for stage, fraction in widths.items():
-        spec.stage_end(stage)  # raises if there is no such stage
+        spec.stage_end(stage)  # raises for an unknown stage
         if not isinstance(fraction, int | float) or not 0 < fraction <= 1:
             raise ConfigError(f"The width of {stage} is a fraction above 0, at most 1. Received: {fraction!r}.")
     if spec.build_slim is None and any(fraction < 1 for fraction in widths.values()):

@@ -210,7 +210,7 @@ def _svg_of_shapes(figure: "Figure") -> bytes:
 
 
 def _earlier(out: Path) -> list[str]:
-    """The figures and tables of the report that stands there."""
+    """The figures and tables of the existing report."""
     try:
         before = json.loads((out / "report.json").read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -374,7 +374,7 @@ def _read_lines(
         )
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: the column {', '.join(twice)} stands there twice. Name each column once.")
+        raise DataError(f"{path}: the column {', '.join(twice)} appears twice. Name each column once.")
     unknown = [name for name in header if name not in (*columns, *also) and not (also and LAYER.fullmatch(name))]
     if any(unknown):
         notes.append(f"{path.name}: columns not used: {', '.join(filter(None, unknown))}")

@@ -53,7 +53,7 @@ def report_runs(
         out: The folder of the report.
         threshold: AUC that training steps are counted to; None for the study's, or one that every arm reaches.
         cca: Also compare layers and filters, which needs the runs' images and TensorFlow.
-        progress: Hears what happens.
+        progress: Told what happens.
 
     Raises:
         RunError: No run, none with a result, runs that answer different questions, or the folder cannot be written.

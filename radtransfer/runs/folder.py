@@ -101,7 +101,7 @@ class Run:
     replaces: bool = False  # whether an older run stands in the folder until this one begins
 
     def update(self, **values: Any) -> None:
-        """Add to `run.json`, or change what stands there."""
+        """Add to `run.json`, or change what it holds."""
         self.record |= values
         write_json(self.path / "run.json", self.record)
 
@@ -152,7 +152,7 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
         out: The folder.
         settings: The resolved settings, compared with those of a run that is resumed.
         resume: Go on with a run of the same settings, or start one where there is none.
-        overwrite: Replace the run that stands there, once the new one begins.
+        overwrite: Replace the existing run, once the new one begins.
 
     Raises:
         RunError: The folder holds a run and neither flag is given, holds something else, is in use

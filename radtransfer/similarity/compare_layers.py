@@ -54,7 +54,7 @@ _MOST_NOTES = 5
 _NOT_MAPS = ("InputLayer", "Rescaling", "Normalization", "ZeroPadding2D", "Dropout", "Reshape")
 Sources = tuple[NetworkSource, NetworkSource]
 Folds = tuple[int | None, int | None]
-"""Of each network; None where it is no run."""
+"""Of each network; None where it is not a run."""
 
 
 @dataclass(frozen=True)

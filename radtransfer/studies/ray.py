@@ -316,8 +316,7 @@ class RayEngine:
             messages = self._ray.get(self._mailbox.take.remote())
         except self._ray.exceptions.RayError as error:
             raise TrainingError(
-                f"The process that hears the runs of this study has ended: {_first_line(error)} The same command goes "
-                "on."
+                f"The process that follows this study has ended: {_first_line(error)} The same command goes on."
             ) from None
         for key, ticket, name, arguments in messages:
             attempt = self._busy.get(key)

@@ -12,6 +12,9 @@ from radtransfer.images.preprocessing import RANDOM_PREPROCESSING
 from radtransfer.pretrained.source import card_named, resolve_weights
 from radtransfer.training.names import has_weights, look_up
 
+STORE = "runs/studies"
+"""The folder of runs that all studies share."""
+
 SOURCE = "source:"
 """Prefix of weights that a source run of the study makes."""
 
@@ -102,7 +105,7 @@ def side_arm(side: str) -> str:
 
 
 def only_arms(study: Study, names: tuple[str, ...]) -> Study:
-    """The study of some of its arms; ConfigError if there is no such arm."""
+    """The study of some of its arms; ConfigError for an unknown arm."""
     for name in names:
         if name not in study.arms:
             raise ConfigError(f"No arm {name!r} in study {study.name}. {closest_names(name, study.arms)}")
@@ -152,7 +155,7 @@ def idle_exclusions(study: Study) -> Iterator[str]:
     for rule in study.exclude:
         if not any(_matches(rule, cell) for cell in cells):
             text = ", ".join(f"{name}: {' or '.join(map(_text, values))}" for name, values in rule.items())
-            yield f"exclude {{{text}}}: no run is like that; correct it, or leave it away"
+            yield f"exclude {{{text}}}: no run is like that; correct or remove it"
 
 
 def source_cells(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:

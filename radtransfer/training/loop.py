@@ -116,7 +116,7 @@ def fit(
     Continues from the checkpoint in `folder` where there is one. `settled_after` is the number of steps up to which
     batch-norm statistics are re-estimated before each validation. Where weights are averaged, the averages are
     validated, watched and kept, with statistics of their own; the weights that train go on beside them.
-    `callbacks` hear of the beginning and end of training and of epochs, and may stop it (`model.stop_training`).
+    `callbacks` are called at the beginning and end of training and of epochs, and may set `model.stop_training`.
     """
     file, state, averaging = folder / "checkpoint.npz", FitState(), bool(learner.averages)
     settled = math.inf if averaging else settled_after

@@ -203,11 +203,11 @@ def finetune(
         name: Of the run folder below `runs/`, where `config.out` is not given.
         resume: Go on with the same run where it stopped, to the same result.
         overwrite: Replace the run in `config.out`.
-        progress: Hears what happens.
+        progress: Told what happens.
         inputs: From `read_inputs` of these settings, if it was called already.
         models: Of earlier runs in this process: a network that fits is taken over, to the same result, and the first
             step comes many times sooner.
-        callbacks: Keras callbacks, which hear of every fold's training and epochs.
+        callbacks: Keras callbacks, called for every fold; see `fit`.
 
     Raises:
         ConfigError: A setting cannot be used; RunError where it is the run folder.

@@ -41,7 +41,7 @@ def check_trackers(names: Iterable[str]) -> None:
     """Raises ConfigError if a tracker is unknown or its package is not installed; imports no such package."""
     missing = [name for name in names if importlib.util.find_spec(TRACKERS[name].package) is None]
     if missing:
-        raise ConfigError(f"--track {','.join(missing)}: not installed. Run: {INSTALL}; or leave it away.")
+        raise ConfigError(f"--track {','.join(missing)}: not installed. Run: {INSTALL}; or remove it.")
 
 
 @dataclass(frozen=True)

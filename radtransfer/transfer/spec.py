@@ -222,7 +222,7 @@ def _boundaries(name: str, scheme: Scheme, settings: TransferSettings, slim: str
 
 def _slim_widths(slim: str, backbone: Backbone) -> dict[str, float]:
     stage, _, fraction = slim.partition(":")
-    backbone.stage_end(stage)  # raises if there is no such stage
+    backbone.stage_end(stage)  # raises for an unknown stage
     stages = list(backbone.stages)
     later = stages[stages.index(stage) + 1 :]
     try:

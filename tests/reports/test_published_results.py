@@ -118,7 +118,7 @@ def test_other_columns_of_a_cca_file_are_no_layers(tmp_path):
     [
         ("", "freeze, fold, AUC missing. It has nothing"),
         ("target,source,AUC\n", "expected the columns target, source, freeze, fold, AUC; freeze, fold missing"),
-        ("target,source,freeze,fold,AUC,AUC\n", "the column AUC stands there twice"),
+        ("target,source,freeze,fold,AUC,AUC\n", "the column AUC appears twice"),
         ("target,source,freeze,fold,AUC\na,b,c,1\n", "line 2: expected 5 fields, as the header has, received 4"),
         ("target,source,freeze,fold,AUC\na,b,c,1,0.5,9\n", "line 2: expected 5 fields, as the header has, received 6"),
         ("target,source,freeze,fold,AUC\n,b,c,1,0.5\n", "line 2: column 'target' is empty"),

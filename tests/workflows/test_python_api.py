@@ -140,6 +140,26 @@ def test_predict_takes_arrays_and_keras_models(run):
         rt.compare(model, model, images=pixels[:, :20, :20], repeats=1, quiet=True)
 
 
+def test_an_operating_point_needs_validation_images(run):
+    with pytest.raises(errors.ConfigError, match="validation images"):
+        rt.predict(run.model(fold=1), np.zeros((1, 24, 24, 3)), operating_point="youden")
+
+
+def test_a_frame_with_a_root_stays_within_it(data, tmp_path):
+    frame = pd.read_csv(data["data"], dtype=str)
+    frame.loc[0, "path"] = "../images.csv"
+    with pytest.raises(errors.DataError, match="outside"):
+        rt.load_data(frame, image_root=data["image_root"], quiet=True)
+
+
+def test_labels_are_joined_as_on_the_command_line():
+    image = keras.Input((24, 24, 3))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    head = keras.layers.Dense(2, activation="sigmoid", bias_initializer="ones", kernel_initializer="zeros")
+    found = rt.predict(keras.Model(image, head(x)), np.zeros((1, 24, 24, 3)), quiet=True)
+    assert found["predicted"].tolist() == ["0;1"]
+
+
 def test_data_are_loaded_checked_and_batched(data):
     table = rt.load_data(**data, quiet=True)
     assert len(table) == len(table.to_frame()) and set(table.classes) <= set(table.to_frame().columns)
