@@ -47,7 +47,7 @@ def names(*words):
         (("study", "quick"), ["quick-advice"]),
         (("finetune", "quick"), ["quickstart"]),
         (("finetune", "--set", ""), [f"{name}=" for name in setting_fields()]),
-        (("comp",), ["completion", "compare-cca", "compare-predictions", "compare-weights"]),
+        (("comp",), ["compare-cca", "compare-predictions", "compare-weights", "completion"]),
         (("configs", "v"), ["validate"]),
         (("completion", ""), ["bash", "zsh", "fish"]),
     ],
