@@ -69,7 +69,7 @@ class Scoring:
         if self.positive_class is not None:
             return f"positive class {self.positive_class}"
         if self.positive_from is not None:
-            return f"grade {self.positive_from} or worse"
+            return f"grade ≥ {self.positive_from}"
         return f"label {self.classes[0]}" if self.task == "multilabel" and len(self.classes) == 1 else ""
 
 
