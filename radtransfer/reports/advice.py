@@ -49,7 +49,7 @@ def other_images(found: ArmResults) -> Iterator[Point]:
     for arm in found.scored:
         sets.setdefault(arm.images, []).append(arm.name)
     if len(sets) > 1:
-        yield Point("other images", say("advice.other_images", list(sets.values())))
+        yield Point("different images", say("advice.other_images", list(sets.values())))
 
 
 def which_start(found: ArmResults) -> Iterator[Point]:
@@ -62,21 +62,21 @@ def which_start(found: ArmResults) -> Iterator[Point]:
         )
         hints = _nearest_first({arm.origin: compared[arm] for arm in others if words[arm] == "inconclusive"})
         text = say("advice.which_start", best, beaten, equal, unclear, hints)
-        yield Point("inconclusive" if unclear else "which start", text, _evidence(best, compared))
+        yield Point("inconclusive" if unclear else "initialization", text, _evidence(best, compared))
 
 
 def how_deep(found: ArmResults) -> Iterator[Point]:
     """The fewest trained parameters that lose nothing, among arms that differ in nothing else."""
     for arms in depth_groups(found):
         where = f" {say('advice.setting', arms[0])}"
-        yield _smallest("how deep", "Train", where, arms, found, lambda arm: arm.trainable, lambda arm: arm.depth)
+        yield _smallest("depth", "Train", where, arms, found, lambda arm: arm.trainable, lambda arm: arm.depth)
 
 
 def which_size(found: ArmResults) -> Iterator[Point]:
     """The smallest network that loses nothing, each with its best arm, whatever it starts from and how it learns."""
     for arms in size_groups(found):
         size = lambda arm: say("advice.size", arm)  # noqa: E731
-        yield _smallest("which size", "Take", "", arms, found, lambda arm: arm.parameters, size)
+        yield _smallest("size", "Use", "", arms, found, lambda arm: arm.parameters, size)
 
 
 def few_trainings(found: ArmResults) -> Iterator[Point]:
@@ -106,7 +106,7 @@ def which_arm(found: ArmResults) -> Iterator[Point]:
             decided = word in ("better", "equal")
             hints = [] if decided else _nearest_first(compared)
             text = say("advice.which_arm", word, f"“{best.name}”", list(compared), names, hints)
-            yield Point("which arm" if decided else "inconclusive", text, _evidence(best, compared))
+            yield Point("best arm" if decided else "inconclusive", text, _evidence(best, compared))
 
 
 def convergence(found: ArmResults) -> Iterator[Point]:
@@ -165,7 +165,7 @@ def equal_but_different(found: ArmResults) -> Iterator[Point]:
         unlike = difference.kappa_ci95 is not None and difference.kappa_ci95[1] < LOW_KAPPA
         if verdict(difference.ci95) == "equal" and unlike:
             text = say("advice.equal_but_different", difference)
-            yield Point("equal AUC, other errors", text, say("advice.kappa", difference))
+            yield Point("equal AUC, different errors", text, say("advice.kappa", difference))
 
 
 def one_training(found: ArmResults) -> Iterator[Point]:
@@ -309,7 +309,7 @@ def _smallest(
         smaller=list(map(name, smaller)),
         unclear=list(map(name, unclear)),
         nearest=compared[unclear[0]] if unclear else None,
-        also=list(also) if title == "which size" else [],
+        also=list(also) if title == "size" else [],
     )
     return Point("inconclusive" if unclear and enough is None else title, text, _evidence(best, compared))
 

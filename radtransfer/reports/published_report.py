@@ -82,13 +82,13 @@ def report_published(folder: Path, out: Path) -> list[Path]:
         subtitle=say("published.subtitle", found.files),
         facts=facts,
         sections=[
-            ("findings", "In short", [findings] if findings else []),
+            ("findings", "Findings", [findings] if findings else []),
             ("auc", "AUC", _auc_parts(found, auc, differences)),
             ("cca", "Representations", _cca_parts(found, cca)),
             ("predictions", "Predictions", _prediction_parts(found, predictions)),
             ("gain", "Similarity against gain", _gain_parts(found, gain)),
             ("choices", "Where the published code's choices matter", [choices]),
-            ("sources", "What was read, and what was left out", [*read, say("published.freezes", UNFROZEN, FROZEN)]),
+            ("sources", "Data", [*read, say("published.freezes", UNFROZEN, FROZEN)]),
         ],
     )
     values = {"kind": "published", "gain": gain, "auc": auc, "differences": differences, "cca": cca}
@@ -104,7 +104,7 @@ def sources_compared(differences: Sequence[Row]) -> Iterator[Point]:
             by_verdict, inconclusive = _by_verdict(rows)
             text = say("published.sources_compared", a, b, by_verdict)
             evidence = say("published.evidence", f"{a} minus {b}", rows)
-            yield Point("inconclusive" if inconclusive else "which start", text, evidence)
+            yield Point("inconclusive" if inconclusive else "initialization", text, evidence)
 
 
 def pretraining_against_random(differences: Sequence[Row]) -> Iterator[Point]:
@@ -197,13 +197,13 @@ def _auc_parts(found: Published, auc: Sequence[Row], differences: Sequence[Row])
         return f"{text} ({row['n']})" if several and row else text
 
     columns = [("target", str), *((f"{s}, {f}", str, cell, (s, f)) for s, f in arms)]
-    figure = draw_by_group(targets, drawn, label="AUC (mean ± sd over folds)", reference=0.5)
+    figure = draw_by_group(targets, drawn, label="AUC (mean ± SD over folds)", reference=0.5)
     parts: list[Any] = [
         Picture("auc", say("published.auc_alt", list(drawn), targets), say("published.auc_figure", auc), figure),
         Table("auc", say("published.auc_table", auc, several), columns, targets, auc),
     ]
     what = lambda r: f"{r['source_a']}, {r['freeze_a']} − {r['source_b']}, {r['freeze_b']}"  # noqa: E731
-    columns = [("target", "target"), ("difference", what), ("mean", "mean", signed), ("sd", "sd", number)]
+    columns = [("target", "target"), ("difference", what), ("mean", "mean", signed), ("SD", "sd", number)]
     columns += [("95 % interval", "ci95", interval), ("better in", lambda row: f"{row['a_better']} of {row['n']}")]
     table = Table("auc_differences", say("published.differences_table"), columns, differences, text_columns=2)
     return [*parts, table] if differences else parts

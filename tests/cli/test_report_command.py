@@ -133,7 +133,7 @@ def test_runs_become_a_report_with_advice(tmp_path):
     assert [row["seeds"] for row in values["auc"]] == [2] * 4
     assert len(values["differences"]) == 6
     assert {row["threshold"] for row in values["steps"]} == {0.7}
-    assert {point["verdict"] for point in values["advice"]} >= {"which start", "how deep"}
+    assert {point["verdict"] for point in values["advice"]} >= {"initialization", "depth"}
     page = check_page((out / "report.html").read_text(encoding="utf-8"))
     assert len(page.images) == 4
     assert "better than random" in page.text

@@ -92,7 +92,7 @@ def test_files_of_the_same_names_in_two_data_sets_are_not_compared(tmp_path):
     values, text = results(tmp_path / "out")
     assert (values["differences"], values["step_differences"], values["gain"]) == ([], [], [])
     assert [row["images"] for row in values["auc"]] == [1, 2]
-    assert values["advice"][0]["verdict"] == "other images"
+    assert values["advice"][0]["verdict"] == "different images"
     assert "a; b: tested on different images" in text
     assert "best first among those tested on the same images" in text
     assert "sets of test images 2" in text
@@ -117,8 +117,8 @@ def test_arms_of_one_data_set_with_no_test_image_in_common_are_not_ranked(tmp_pa
     assert report(tmp_path / "runs", "--no-cca", "--out", tmp_path / "out").exit_code == 0
     values, _ = results(tmp_path / "out")
     assert (values["differences"], values["step_differences"]) == ([], [])
-    assert "other images" in {point["verdict"] for point in values["advice"]}
-    assert not {"which start", "inconclusive", "convergence"} & {point["verdict"] for point in values["advice"]}
+    assert "different images" in {point["verdict"] for point in values["advice"]}
+    assert not {"initialization", "inconclusive", "convergence"} & {point["verdict"] for point in values["advice"]}
 
 
 def test_the_page_tells_classes_images_and_patients(tmp_path):

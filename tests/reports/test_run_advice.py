@@ -41,7 +41,7 @@ def only(points):
 
 def test_the_best_start_is_named_with_the_evidence():
     point = only(which_start(results(arm("s", 0.7, start="random"), arm("i", 0.9))))
-    assert (point.verdict, point.text) == ("which start", "Start from imagenet (resnet50): better than random.")
+    assert (point.verdict, point.text) == ("initialization", "Start from imagenet (resnet50): better than random.")
     assert "i 0.900 ± 0.010 over 9 trainings, pooled 0.900 (0.880 to 0.920)" in point.evidence
     assert "i − s +0.200 (+0.190 to +0.210, 200 patients), better in 9 of 9 trainings" in point.evidence
 
@@ -49,7 +49,7 @@ def test_the_best_start_is_named_with_the_evidence():
 def test_starts_that_are_equal_are_both_named():
     found = results(arm("i", 0.9), arm("r", 0.895, start="radimagenet"), arm("s", 0.7, start="random"))
     point = only(which_start(found))
-    assert point.verdict == "which start"
+    assert point.verdict == "initialization"
     assert point.text == "Start from imagenet or radimagenet (resnet50): they are equal within 0.02; random is worse."
 
 
@@ -109,14 +109,14 @@ def test_an_undecided_depth_says_so():
         (
             0.895,
             0.01,
-            "which size",
-            "Take cbr_tiny (1.1 million parameters): it is equal within 0.02 to resnet50",
+            "size",
+            "Use cbr_tiny (1.1 million parameters): it is equal within 0.02 to resnet50",
         ),
         (
             0.8,
             0.01,
-            "which size",
-            "Take resnet50 (23.0 million parameters): cbr_tiny (1.1 million parameters) has a lower AUC.",
+            "size",
+            "Use resnet50 (23.0 million parameters): cbr_tiny (1.1 million parameters) has a lower AUC.",
         ),
         (
             0.87,
@@ -127,14 +127,14 @@ def test_an_undecided_depth_says_so():
         (
             0.95,
             0.01,
-            "which size",
-            "Take cbr_tiny (1.1 million parameters): no larger choice has a higher AUC.",
+            "size",
+            "Use cbr_tiny (1.1 million parameters): no larger choice has a higher AUC.",
         ),
         (
             0.91,
             0.05,
             "inconclusive",
-            "Take cbr_tiny (1.1 million parameters): no larger choice has a higher AUC, but the",
+            "Use cbr_tiny (1.1 million parameters): no larger choice has a higher AUC, but the",
         ),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_network_that_stays_like_its_start_without_gain_is_named():
 def test_equal_networks_that_err_differently_are_named():
     arms = arm("i", 0.9), arm("r", 0.899, start="radimagenet")
     point = only(equal_but_different(results(*arms, kappa=0.2, kappa_ci95=(0.1, 0.3))))
-    assert point.verdict == "equal AUC, other errors"
+    assert point.verdict == "equal AUC, different errors"
     assert "kappa 0.20 (0.10 to 0.30)" in point.evidence
     assert not list(equal_but_different(results(*arms, kappa=0.3, kappa_ci95=(0.1, 0.5))))
     assert not list(equal_but_different(results(*arms, half=0.05, kappa=0.2, kappa_ci95=(0.1, 0.3))))

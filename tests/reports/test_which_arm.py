@@ -32,8 +32,8 @@ def results(*arms, half=0.01, differ_in=BOTH):
 @pytest.mark.parametrize(
     ("auc", "half", "word", "text"),
     [
-        (0.8, 0.01, "which arm", "“a” is better than “b”. "),
-        (0.895, 0.01, "which arm", "“a” and “b” are equal within 0.02. "),
+        (0.8, 0.01, "best arm", "“a” is better than “b”. "),
+        (0.895, 0.01, "best arm", "“a” and “b” are equal within 0.02. "),
         (
             0.85,
             0.06,
@@ -82,7 +82,7 @@ def test_a_lead_that_training_again_may_turn_is_named():
     found = results(arm("a", 0.9), arm("b", 0.8, start="imagenet", recipe="epochs 3"))
     turns = [replace(d, fold_mean=0.1, fold_ci95=(-0.1, 0.3), trainings=3) for d in found.differences]
     (point,) = few_trainings(replace(found, differences=turns))
-    assert point.text.startswith("These networks of a are better than those of b, but")
+    assert point.text.startswith("The trained networks of a are better than those of b, but")
 
 
 def test_networks_of_other_starts_and_settings_are_said_to_differ_in_these_too():
@@ -110,7 +110,7 @@ def test_every_pair_of_compared_arms_gets_a_verdict():
         for names in combinations(keys, count):
             found = results(arm("a", 0.9), arm("b", 0.8, **{name: keys[name] for name in names}))
             words = {point.verdict for point in advice(found)}
-            assert words & {"which arm", "which start", "which size", "inconclusive"}, names
+            assert words & {"best arm", "initialization", "size", "inconclusive"}, names
 
 
 def test_a_start_with_another_input_is_not_ranked_and_the_advice_says_that_the_input_differs_too(tmp_path):
