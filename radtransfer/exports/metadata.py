@@ -224,8 +224,7 @@ def caller_text(size: int, reading: ImageSettings) -> str:
     square = _SQUARES[reading.aspect].format(size=size)
     return (
         f"decode the image to RGB, apply its EXIF orientation, {disc}{square} with antialiasing (Pillow's BILINEAR, "
-        "TensorFlow's antialias=True, OpenCV's INTER_AREA when shrinking), and pass the values 0–255 as float32, without "
-        "further scaling"
+        "TensorFlow's antialias=True, OpenCV's INTER_AREA when shrinking), and pass the values as float32, 0–255"
     )
 
 
