@@ -222,7 +222,7 @@ def evaluate(
     from radtransfer.evaluation.results import (
         FILES,
         SEEN,
-        Judging,
+        EvaluationSettings,
         check_has_images,
         evaluate_on,
         evaluate_run,
@@ -239,17 +239,17 @@ def evaluate(
     if settings.data.source is None:
         check_has_images(run)
     progress = TerminalProgress()
-    model, judging = find_model(run, folds=fold), Judging(operating_point, bins, draws, seed)
+    model, options = find_model(run, folds=fold), EvaluationSettings(operating_point, bins, draws, seed)
     if settings.data.source is None:
         model = model.with_positive_class(settings.data.positive_class)
-        evaluation = evaluate_run(model, judging=judging, progress=progress)
+        evaluation = evaluate_run(model, settings=options, progress=progress)
     else:
         evaluation = evaluate_on(
             model,
             settings.data,
             split=split,
             class_map=mapped,
-            judging=judging,
+            settings=options,
             batch_size=batch_size,
             workers=usable_cores() if settings.system.workers == "auto" else settings.system.workers,
             report_file=Path(out) / "bad_images.txt" if out else None,

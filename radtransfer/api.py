@@ -377,19 +377,19 @@ def evaluate(
 
     if out is not None:
         check_new(Path(out), FILES, overwrite=overwrite)
-    progress, judging = ShownProgress(quiet=quiet), evaluation.Judging(operating_point, bins, draws, seed)
+    progress, options = ShownProgress(quiet=quiet), evaluation.EvaluationSettings(operating_point, bins, draws, seed)
     model = find_model(os.fspath(run), folds=_numbers(fold))
     checked = settings_of(data, settings=settings)
     if data is None:
         model = model.with_positive_class(checked.data.positive_class)
-        found = evaluation.evaluate_run(model, judging=judging, progress=progress)
+        found = evaluation.evaluate_run(model, settings=options, progress=progress)
     else:
         found = evaluation.evaluate_on(
             model,
             checked.data,
             split=split,
             class_map=class_map,
-            judging=judging,
+            settings=options,
             batch_size=batch_size,
             workers=_workers(checked),
             report_file=None if out is None else Path(out) / "bad_images.txt",
@@ -440,7 +440,7 @@ def _trained(model: Any, fold: int | Sequence[int] | None) -> "TrainedModel":
         image_size=model.inputs[0].shape[1] or 224,
         reading=ImageSettings(),
         named=False,
-        held=(model,),
+        loaded=(model,),
     )
 
 

@@ -69,7 +69,7 @@ def reliability(confidences: np.ndarray, right: np.ndarray, *, bins: int = BINS)
     )
 
 
-def judged_confidences(
+def calibration_answers(
     targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Name, confidences float64 (answers,) and correctness bool (answers,) of each question that calibration is of.
@@ -88,7 +88,7 @@ def expected_error(
     targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring, *, bins: int = BINS
 ) -> float | None:
     """The expected calibration error, the mean over the judged questions; None without any answer."""
-    found = [reliability(*answers, bins=bins) for _, *answers in judged_confidences(targets, probabilities, scoring)]
+    found = [reliability(*answers, bins=bins) for _, *answers in calibration_answers(targets, probabilities, scoring)]
     errors = [item.ece for item in found if item is not None]
     return float(np.mean(errors)) if errors else None
 

@@ -209,7 +209,7 @@ def test_outputs_that_are_not_finite_are_an_error():
 
 
 def test_arrays_that_do_not_fit_the_classes_are_an_error():
-    with pytest.raises(ValueError, match="probabilities must be of shape"):
+    with pytest.raises(ValueError, match="Expected probabilities of shape"):
         exact_auc(np.eye(2), np.ones((2, 3)), TWO)
 
 
