@@ -44,7 +44,7 @@ def test_a_fine_map_needs_no_word():
 def test_without_a_finer_stage_larger_images_are_named():
     coarse = ScoredNetwork(spot_network("softmax", 2), None)
     coarse.grid = (4, 4)
-    assert "spot; a network of larger images has a finer one" in coarse_map_note(coarse)
+    assert "pixels; a network of larger images has a finer map" in coarse_map_note(coarse)
 
 
 def test_where_no_stage_is_fine_the_finest_is_named():

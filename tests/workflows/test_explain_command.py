@@ -90,7 +90,7 @@ def test_data_with_labels_is_matched_by_name(radtransfer, finished_run, tiny_ima
     shutil.copytree(tiny_images / "images" / "sick", other / "cyst")
     outcome = radtransfer(*arguments, "--data", other, "--overwrite")
     assert outcome.code == 3
-    assert "knows the classes sick, well" in outcome.err
+    assert "Expected the classes of the network, sick, well" in outcome.err
     assert "cyst" in outcome.err
 
 
