@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from radtransfer.cli.main import complete_backbone
-from radtransfer.cli.options import IMAGE_OPTIONS, given_settings, overwrite_option, setting_options
+from radtransfer.cli.options import (
+    IMAGE_OPTIONS,
+    Command,
+    SettingOption,
+    given_settings,
+    output_options,
+    overwrite_option,
+    setting_options,
+)
 from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_json, show_written
 from radtransfer.errors import ConfigError
 from radtransfer.similarity import SIMILARITIES
@@ -22,7 +30,15 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 """The others compare rows with rows and need them all at once."""
 
 
-@click.command("compare-cca", short_help="Compare every layer of two networks on the same images.")
+@click.command(
+    "compare-cca",
+    cls=Command,
+    first=(
+        *("data", "image_root", "pairs", "layers", "rows", "similarity", "cross", "fold", "backbone", "out"),
+        "as_json",
+    ),
+    short_help="Compare every layer of two networks on the same images.",
+)
 @click.argument("networks", nargs=-1, required=True, metavar="A B | --pairs RUN RUN…")
 @click.option(
     "--pairs",
@@ -66,6 +82,8 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of the runs.")
 @click.option(
     "--data",
+    cls=SettingOption,
+    setting="data.source",
     multiple=True,
     metavar="SOURCE",
     help="Images to compare on: a data set, a folder, a table or files (repeated); labels are not needed.  "
@@ -79,7 +97,7 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def compare_cca(
     networks: tuple[str, ...], pairs: bool, out: str | None, overwrite: bool, as_json: bool, **given: object
 ) -> None:
@@ -93,9 +111,13 @@ def compare_cca(
     be compared (too few rows, constant, not finite) is left out with a note.
 
     \b
-    Example: radtransfer compare-cca runs/first@initial runs/first@final --out comparison
-             radtransfer compare-cca runs/first random:resnet50 --similarity cca,cka --cross
-             radtransfer compare-cca --pairs runs/imagenet_1 runs/imagenet_2 runs/random_1 runs/random_2
+    Example:
+      radtransfer compare-cca runs/first@initial runs/first@final \\
+        --out comparison
+      radtransfer compare-cca runs/first random:resnet50 --similarity cca,cka \\
+        --cross
+      radtransfer compare-cca --pairs runs/imagenet_1 runs/imagenet_2 \\
+        runs/random_1 runs/random_2
     """
     if not pairs and len(networks) != 2:
         raise click.UsageError(f"Expected two networks, A and B. Received {len(networks)}; several runs need --pairs.")
@@ -198,7 +220,7 @@ def _population_text(population: "Population") -> list[str]:
 @click.option("--draws", default=2000, hidden=True, type=click.IntRange(100), help="Not used, as --seed.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and a figure here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, overwrite: bool, as_json: bool) -> None:
     """Compare the test predictions of the runs A and B (RUN or RUN/fold_K) on the images that both tested.
 
@@ -206,7 +228,8 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     each other. The interval of the AUC difference is over patients; DeLong's test counts images as independent.
 
     \b
-    Example: radtransfer compare-predictions runs/imagenet runs/random --out comparison
+    Example:
+      radtransfer compare-predictions runs/imagenet runs/random --out comparison
     """
     from radtransfer.files import check_new
     from radtransfer.similarity.compare_predictions import PREDICTION_FILES, write_predictions
@@ -259,7 +282,7 @@ def _prediction_lines(found: "PredictionComparison"):
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of random networks.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def compare_weights(
     a: str,
     b: str,
@@ -276,7 +299,9 @@ def compare_weights(
     A and B are as in compare-cca. "change" is the length of the difference over the length of A's weights.
 
     \b
-    Example: radtransfer compare-weights runs/first@initial runs/first@final --out comparison
+    Example:
+      radtransfer compare-weights runs/first@initial runs/first@final \\
+        --out comparison
     """
     from radtransfer.files import check_new
     from radtransfer.similarity.compare_weights import WEIGHT_FILES, write_weights

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from radtransfer.cli.main import complete_run_config, complete_study
-from radtransfer.cli.options import break_lock_option, given_settings, positive_lines, sets_option, setting_options
+from radtransfer.cli.options import (
+    Command,
+    break_lock_option,
+    given_settings,
+    output_options,
+    positive_lines,
+    sets_option,
+    setting_options,
+    verbose_option,
+)
 from radtransfer.cli.terminal import (
     TerminalProgress,
     draw,
@@ -26,6 +35,7 @@ from radtransfer.cli.terminal import (
     show_json,
     show_written,
 )
+from radtransfer.cli.train import DOZEN
 from radtransfer.cli.train import OPTIONS as RUN_OPTIONS
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
@@ -162,7 +172,7 @@ class Places:
 @break_lock_option
 @click.option("--dry-run", is_flag=True, help="List the runs and estimate the time; compute none.")
 @click.option("--no-timing", is_flag=True, help="With --dry-run: time no run, so that the list comes at once.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def study(
     config: str,
     sets: tuple[str, ...],
@@ -185,9 +195,11 @@ def study(
     stopped, and computes only what is new when the study has changed.
 
     \b
-    Example: radtransfer study quick-advice --dry-run
-             radtransfer study revisiting --data FOLDS --image-root IMAGES --jobs 2
-             radtransfer study revisiting --data FOLDS --image-root IMAGES --ray --gpus-per-run 1
+    Example:
+      radtransfer study quick-advice --dry-run
+      radtransfer study revisiting --data FOLDS --image-root IMAGES --jobs 2
+      radtransfer study revisiting --data FOLDS --image-root IMAGES --ray \\
+        --gpus-per-run 1
     """
     if no_timing and not dry_run:
         raise click.UsageError("--no-timing says how --dry-run lists the runs. Add --dry-run.")
@@ -438,8 +450,9 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     folds they hold.
 
     \b
-    Example: radtransfer report runs/imagenet runs/scratch --out report
-             radtransfer report --published results/ --out report
+    Example:
+      radtransfer report runs/imagenet runs/scratch --out report
+      radtransfer report --published results/ --out report
     """
     if bool(runs) == (published is not None):
         raise click.UsageError("Expected RUNS or --published DIR, and not both.")
@@ -462,6 +475,9 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     show_written(written[:2])
 
 
+SWEEP_FIRST = (*(name for name in DOZEN if name not in (*SWEPT, "dry_run")), "stages")
+
+
 def _sweep_options(command: Callable) -> Callable:
     decorators = [
         click.argument("config", required=False, shell_complete=complete_run_config),
@@ -469,14 +485,21 @@ def _sweep_options(command: Callable) -> Callable:
         sets_option("Any setting by its dotted name."),
         click.option("--stages", metavar="STAGE,…", help="Only these stages.  [default: all]"),
         break_lock_option,
-        click.option("--json", "as_json", is_flag=True, help="Print the table as JSON."),
+        verbose_option,
+        output_options,
     ]
     for decorate in reversed(decorators):
         command = decorate(command)
     return command
 
 
-@click.command("freeze-sweep", short_help="Freeze up to every stage, pretrained and random.")
+@click.command(
+    "freeze-sweep",
+    cls=Command,
+    first=SWEEP_FIRST,
+    rest="Run",
+    short_help="Freeze up to every stage, pretrained and random.",
+)
 @_sweep_options
 def freeze_sweep_command(
     config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, **given: Any
@@ -486,7 +509,9 @@ def freeze_sweep_command(
     The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, a figure and the runs.
 
     \b
-    Example: radtransfer freeze-sweep --data images.csv --backbone resnet50 --weights imagenet --out sweeps/freeze
+    Example:
+      radtransfer freeze-sweep --data images.csv --backbone resnet50 \\
+        --weights imagenet --out sweeps/freeze
     """
     settings, out = _settings(config, sets, given)
     chosen = _stages(settings, stages)
@@ -502,7 +527,13 @@ def freeze_sweep_command(
     check_complete(state, what="arms")
 
 
-@click.command("transfusion-sweep", short_help="Reuse weights up to every stage, train everything.")
+@click.command(
+    "transfusion-sweep",
+    cls=Command,
+    first=(*SWEEP_FIRST, "eval_every", "threshold"),
+    rest="Run",
+    short_help="Reuse weights up to every stage, train everything.",
+)
 @_sweep_options
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="AUC to be reached.")
 def transfusion_sweep_command(
@@ -513,8 +544,10 @@ def transfusion_sweep_command(
     The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, two figures and the runs.
 
     \b
-    Example: radtransfer transfusion-sweep --data images.csv --backbone resnet50 --weights imagenet
-                 --eval-every 10 --threshold 0.85 --out sweeps/transfusion
+    Example:
+      radtransfer transfusion-sweep --data images.csv --backbone resnet50 \\
+        --weights imagenet --eval-every 10 --threshold 0.85 \\
+        --out sweeps/transfusion
     """
     settings, out = _settings(config, sets, given)
     if settings.training.eval_every is None:

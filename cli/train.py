@@ -9,11 +9,14 @@ import click
 from radtransfer.cli.main import complete_backbone, complete_run_config
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
+    Command,
     break_lock_option,
     given_settings,
     options_of,
+    output_options,
     sets_option,
     setting_options,
+    verbose_option,
 )
 from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, number, show, show_json
 from radtransfer.config.load import load_config
@@ -40,7 +43,14 @@ OPTIONS = {
 }
 
 
-@click.command(short_help="Fine-tune a network on medical images, fold by fold.")
+DOZEN = (
+    *("data", "image_root", "folds", "backbone", "weights", "image_size", "scheme", "freeze_to", "epochs"),
+    *("batch_size", "learning_rate", "out", "dry_run"),
+)
+"""The options of `finetune` that its help shows first."""
+
+
+@click.command(cls=Command, first=DOZEN, rest="Run", short_help="Fine-tune a network on medical images, fold by fold.")
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**OPTIONS)
 @sets_option("Any setting by its dotted name, such as training.momentum=0.8.")
@@ -50,7 +60,8 @@ OPTIONS = {
 @click.option(
     "--dry-run", is_flag=True, help="Check everything, run one batch, estimate time and memory; start no run."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@verbose_option
+@output_options
 def finetune(
     config: str | None, sets: tuple[str, ...], resume: bool, overwrite: bool, dry_run: bool, as_json: bool, **given: Any
 ) -> None:
@@ -59,8 +70,10 @@ def finetune(
     CONFIG is a shipped name (`radtransfer configs list`) or a YAML file; options win over it.
 
     \b
-    Example: radtransfer finetune quickstart
-             radtransfer finetune --data images.csv --backbone resnet50 --weights imagenet --out runs/first
+    Example:
+      radtransfer finetune quickstart
+      radtransfer finetune --data images.csv --backbone resnet50 \\
+        --weights imagenet --out runs/first
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
@@ -184,7 +197,13 @@ _ITS_OWN = ("out", "track", "cache", "cache_features")
 SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_WITHOUT_MEANING, *_ITS_OWN)}
 
 
-@click.command("lr-find", short_help="Suggest a learning rate after a few hundred steps.")
+@click.command(
+    "lr-find",
+    cls=Command,
+    first=(*DOZEN, "low", "high", "steps"),
+    rest="Run",
+    short_help="Suggest a learning rate after a few hundred steps.",
+)
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**SHARED)
 @sets_option("Any setting.")
@@ -193,7 +212,8 @@ SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_W
 @click.option("--steps", type=click.IntRange(20), default=240, show_default=True, help="Training steps.")
 @click.option("--out", metavar="DIR", default="lr-find", show_default=True, help="Folder of the table and the figure.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier search in --out.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@verbose_option
+@output_options
 def lr_find(
     config: str | None,
     sets: tuple[str, ...],
@@ -211,8 +231,10 @@ def lr_find(
     optimizer are those of the run that you plan. No run is begun; --out gets rates.csv, rates.json and the curve.
 
     \b
-    Example: radtransfer lr-find quickstart
-             radtransfer lr-find --data images.csv --backbone resnet50 --weights imagenet --steps 300
+    Example:
+      radtransfer lr-find quickstart
+      radtransfer lr-find --data images.csv --backbone resnet50 \\
+        --weights imagenet --steps 300
     """
     # Some recipes have no learning rate; here it does not matter.
     unused = {"training.learning_rate": high}
@@ -277,7 +299,7 @@ PLAN_OPTIONS = {
 @click.option("--classes", type=click.IntRange(2), metavar="N", help="Add preprocessing and a head of N classes.")
 @click.option("--out", metavar="MODEL.keras", help="Write the initialized model.")
 @click.option("--filters", metavar="PNG", help="Draw the first convolution and the weights' histograms.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def plan(
     backbone: str | None,
     sets: tuple[str, ...],
@@ -290,8 +312,11 @@ def plan(
     """Show what BACKBONE starts from, stage by stage, and what trains; without BACKBONE, list the schemes.
 
     \b
-    Example: radtransfer plan resnet50 --weights imagenet --scheme transfusion --through stage2
-             radtransfer plan cbr_tiny --scheme gabor --filters conv1.png --out start.keras
+    Example:
+      radtransfer plan resnet50 --weights imagenet --scheme transfusion \\
+        --through stage2
+      radtransfer plan cbr_tiny --scheme gabor --filters conv1.png \\
+        --out start.keras
     """
     if backbone is None:
         if any(value not in (None, ()) for value in (sets, classes, out, filters, *given.values())):

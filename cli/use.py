@@ -14,6 +14,8 @@ import click
 from radtransfer.cli.options import (
     LIST_OPTIONS,
     TABLE_OPTIONS,
+    Command,
+    SettingOption,
     batch_option,
     check_file,
     check_model,
@@ -21,6 +23,7 @@ from radtransfer.cli.options import (
     fold_option,
     given_settings,
     open_images,
+    output_options,
     overwrite_option,
     setting_options,
     skip_option,
@@ -149,7 +152,14 @@ def _confusion_lines(found: dict[str, Any]) -> Iterator[str]:
 OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_image", "workers": "system.workers"}
 
 
-@click.command(short_help="Evaluate a trained model on test images.")
+@click.command(
+    cls=Command,
+    first=(
+        *("data", "image_root", "label_column", "patient_column", "split", "class_map", "fold", "operating_point"),
+        *("out", "as_json"),
+    ),
+    short_help="Evaluate a trained model on test images.",
+)
 @click.argument("run")
 @setting_options(**OPTIONS)
 @click.option(
@@ -178,7 +188,7 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
 @batch_option
 @click.option("--out", metavar="DIR", help="Write predictions, metrics and figures here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def evaluate(
     run: str,
     split: str,
@@ -202,7 +212,9 @@ def evaluate(
     positive class is that of the run, unless --positive-class names the other.
 
     \b
-    Example: radtransfer evaluate runs/first --data hospital_b.csv --image-root hospital_b/ --out evaluated
+    Example:
+      radtransfer evaluate runs/first --data hospital_b.csv \\
+        --image-root hospital_b/ --out evaluated
     """
     settings = load_config(options=given_settings(given, OPTIONS))
     pairs = [item.rpartition("=") for item in class_map]
@@ -308,7 +320,8 @@ def predict(
     them. Lines appear as they are ready.
 
     \b
-    Example: radtransfer predict runs/first new_images/ --out predictions.csv
+    Example:
+      radtransfer predict runs/first new_images/ --out predictions.csv
     """
     check_file(out, overwrite=overwrite)
     check_point(operating_point)
@@ -357,10 +370,20 @@ _LISTED = 10
 """Images that are named on the terminal."""
 
 
-@click.command(short_help="Draw where in images a network finds what it says.")
+@click.command(
+    cls=Command,
+    first=("data", "image_root", "label_column", "fold", "layer", "target", "limit", "occlusion", "out", "as_json"),
+    short_help="Draw where in images a network finds what it says.",
+)
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--data", metavar="SOURCE", help="Images, with labels or not.  [default: the run's own test images]")
+@click.option(
+    "--data",
+    cls=SettingOption,
+    setting="data.source",
+    metavar="SOURCE",
+    help="Images, with labels or not.  [default: the run's own test images]",
+)
 @setting_options(**TABLE_OPTIONS)
 @click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
 @click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
@@ -372,7 +395,7 @@ _LISTED = 10
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights the test draws.")
 @click.option("--out", metavar="DIR", default="explanations", show_default=True, help="Folder of sheet and overlays.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_json: bool, **given: object) -> None:
     """Explain what MODEL (a run, RUN/fold_K, a .keras file) says about IMAGES, --data, or the run's test images.
 
@@ -381,8 +404,9 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     be low.
 
     \b
-    Example: radtransfer explain runs/first --fold 1 --limit 12 --out explanations
-             radtransfer explain model.keras scan_1.png scan_2.png --layer stage3
+    Example:
+      radtransfer explain runs/first --fold 1 --limit 12 --out explanations
+      radtransfer explain model.keras scan_1.png scan_2.png --layer stage3
     """
     if images and given["data"]:
         raise click.UsageError("Expected IMAGES or --data, and not both.")
@@ -478,7 +502,9 @@ def extract(
     that are searched, and CSV files with a column of paths. `radtransfer backbones NAME` lists stages and layers.
 
     \b
-    Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz
+    Example:
+      radtransfer extract runs/first/fold_1 images/ --layer stage3 \\
+        --out features.npz
     """
     check_model(model)
     from radtransfer.evaluation.extract import check_feature_file, feature_file, layer_features
@@ -515,7 +541,7 @@ def extract(
     help="Put a threshold into the export, chosen on the fold's validation images: youden, sensitivity=X or "
     "specificity=X. predict then decides by it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def export(run: str, format_: str, out: str, fold: str | None, operating_point: str | None, as_json: bool) -> None:
     """Export the model of RUN (or RUN/fold_K) with a model card; it takes RGB images 0-255, its scaling is inside.
 
@@ -524,7 +550,8 @@ def export(run: str, format_: str, out: str, fold: str | None, operating_point: 
     (serve_bytes), with everything inside. onnx needs pip install 'radtransfer[export]'.
 
     \b
-    Example: radtransfer export runs/first --fold 1 --format savedmodel --out model
+    Example:
+      radtransfer export runs/first --fold 1 --format savedmodel --out model
     """
     from radtransfer.exports.write import LARGEST_DIFFERENCE, export_run
 
@@ -558,7 +585,8 @@ def card(run: str, fold: int | None, out: Path | None) -> None:
     `radtransfer export` writes the same beside each export, with the result of its check.
 
     \b
-    Example: radtransfer card runs/first --fold 1 --out MODEL_CARD.md
+    Example:
+      radtransfer card runs/first --fold 1 --out MODEL_CARD.md
     """
     from radtransfer.exports.metadata import model_card, read_facts
     from radtransfer.runs.folder import find_fold, write_text

@@ -399,8 +399,8 @@ def all_in_parallel(work: Callable[[Item], Result], items: Sequence[Item], *, wo
 class Progress:
     """Told what a job does. This one is a no-op; the command line and notebooks override its methods."""
 
-    def plan(self, rows: Mapping[str, str]) -> None:
-        """The plan block, before the first step: a title and a line of text for each aspect."""
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        """The plan block, before the first step: a title and a text for each aspect; `short` has a few short lines."""
 
     def note(self, text: str) -> None:
         """Something the user should know, one sentence."""
