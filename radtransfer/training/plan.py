@@ -67,7 +67,7 @@ def plan_lines(context: TrainingContext, out: Path | None) -> dict[str, str]:
 
 
 def short_plan(context: TrainingContext, out: Path | None) -> dict[str, str]:
-    """The plan block in six lines: what a user looks at before every run."""
+    """The plan block in six lines, and one more on several devices: what a user looks at before every run."""
     config, training, plan = context.config, context.config.training, context.plan
     size, parameters = config.model.image_size, context.classifier.model.count_params()
     by_start = groupby(plan.groups, key=lambda group: group.starts_from)
@@ -85,6 +85,8 @@ def short_plan(context: TrainingContext, out: Path | None) -> dict[str, str]:
         "training": f"{trains}; {training.optimizer} {training.learning_rate:g}, batch {training.batch_size}, "
         f"at most {training.epochs} epochs, {context.device.name.partition(',')[0]}",
     }
+    replicas = context.coordinator.describe(training, batch_norm=False)
+    lines |= {"replicas": replicas.split("\n")[0]} if replicas else {}
     return lines if out is None else lines | {"output": str(out)}
 
 

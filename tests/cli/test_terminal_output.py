@@ -1,4 +1,4 @@
-"""What a terminal of 80 columns gets: help in groups, lines that fit, nothing but results with --quiet, what is next."""
+"""What a terminal of 80 columns gets: help in groups, lines that fit, results alone with --quiet, what is next."""
 
 import re
 
