@@ -46,9 +46,11 @@ class RadtransferError(Exception):
 
     Attributes:
         misfits: Names of the data settings that do not fit the data or each other, where that is what is wrong.
+        result: What was finished nevertheless, if anything was.
     """
 
     exit_code = 1
+    result: Any = None
 
     def __init__(self, *message: Any, misfits: Sequence[str] = ()):
         super().__init__(*message)
