@@ -265,7 +265,7 @@ def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
         words += ["--task", "multilabel"]
     elif any(map(is_missing, found.table.classes)):
         words += ["--missing-values", "class"]
-    words += ["--allow-alike-patients"] if found.table.alike_patients else []
+    words += ["--allow-alike-patients"] if found.table.exact_patient_ids else []
     return f"{shlex.join(words)} …"
 
 

@@ -360,12 +360,12 @@ def freeze_sweep_command(
     """
     settings, out = _settings(config, sets, given)
     chosen = _stages(settings, stages)
-    from radtransfer.data.readers import fitted
+    from radtransfer.data.readers import drop_unfit_settings
     from radtransfer.studies.runs import check_complete
     from radtransfer.studies.tables import freeze_sweep, write_freeze_sweep
 
     progress = SweepProgress()
-    sweep = freeze_sweep(fitted(settings, progress), chosen)
+    sweep = freeze_sweep(drop_unfit_settings(settings, progress), chosen)
     plan, state = _run_sweep(sweep.study, out, progress)
     rows = write_freeze_sweep(sweep, plan, out)
     show_json(rows) if as_json else show(*_sweep_lines(rows, ("variant", "through")))
@@ -390,12 +390,12 @@ def transfusion_sweep_command(
     if settings.training.eval_every is None:
         settings = changed_config(settings, {"training.eval_every": EVAL_EVERY})
     chosen = _stages(settings, stages)
-    from radtransfer.data.readers import fitted
+    from radtransfer.data.readers import drop_unfit_settings
     from radtransfer.studies.runs import check_complete
     from radtransfer.studies.tables import transfusion_sweep, write_transfusion_sweep
 
     progress = SweepProgress()
-    sweep = transfusion_sweep(fitted(settings, progress), chosen, threshold=threshold)
+    sweep = transfusion_sweep(drop_unfit_settings(settings, progress), chosen, threshold=threshold)
     plan, state = _run_sweep(sweep.study, out, progress)
     rows = write_transfusion_sweep(sweep, plan, out)
     if not any(row["steps_watched"] for row in rows):

@@ -93,7 +93,7 @@ def _calibration_lines(found: dict[str, Any]) -> Iterator[str]:
         count = found["validation_images"]
         images = "validation images" if count is None else f"{count} validation images"
         yield (
-            f"               temperature {temperatures}, fitted on {images}: ECE {number(item['ece'])} to "
+            f"               temperature {temperatures}, drop_unfit_settings on {images}: ECE {number(item['ece'])} to "
             f"{number(item['ece_after'])}, Brier {number(item['brier_before'])} to {number(item['brier_after'])}"
         )
         note = edge_note(found["temperatures"])
@@ -209,7 +209,7 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     type=click.Choice(["none", "temperature"]),
     default="none",
     show_default=True,
-    help="Scale the probabilities by temperatures fitted on validation images.",
+    help="Scale the probabilities by temperatures drop_unfit_settings on validation images.",
 )
 @setting_options(**LIST_OPTIONS)
 @batch_option

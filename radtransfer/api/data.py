@@ -154,10 +154,10 @@ def load_data(
     with shown(progress, quiet) as progress:
         checked = settings_of(data, config=config, settings=settings)
         from radtransfer.data.readers import read_table
-        from radtransfer.data.table import tell_notes
+        from radtransfer.data.table import show_notes
 
         table = read_table(checked.data, progress=progress)
-        tell_notes(table.notes, progress)
+        show_notes(table.notes, progress)
         return Table(table, checked)
 
 
@@ -221,7 +221,7 @@ def check_data(
         (True, ['intensity'])
     """
     with shown(progress, quiet) as progress:
-        from radtransfer.files import check_out, whole_folder
+        from radtransfer.files import atomic_folder, check_out
         from radtransfer.training.names import check_value
 
         checked = settings_of(data, config=config, settings=settings, check=check_value)
@@ -237,7 +237,7 @@ def check_data(
 
         page = check_page(record, count=lambda done, total: progress.count("pictures", done, total))
         names = ("check.json", "check.html")
-        with whole_folder(Path(out), names) as folder:
+        with atomic_folder(Path(out), names) as folder:
             write_json(folder / names[0], record.to_dict())
             write_text(folder / names[1], page)
         return DataReport(record, tuple(Path(out) / name for name in names))

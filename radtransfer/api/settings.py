@@ -81,14 +81,14 @@ def _plain(value: Any) -> Any:
 def _frame_file(data: "pd.DataFrame") -> Path:
     """The frame as a CSV in the cache folder, named by the hash of its contents."""
     from radtransfer.runs.cache import cache_folder
-    from radtransfer.runs.folder import whole_file
+    from radtransfer.runs.folder import atomic_write
 
     text = data.to_csv(index=False)
     path = cache_folder() / "frames" / f"frame_{hashlib.sha256(text.encode()).hexdigest()[:32]}.csv"
     if not path.exists():
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as part:
+            with atomic_write(path) as part:
                 part.write_text(text, encoding="utf-8")
     return path
 

@@ -156,7 +156,7 @@ def predict(
         images: An array (n, height, width, 3), RGB, 0–255, of the model's image size; or a file, a folder, a CSV with
             a column of paths, or several of them.
         operating_point: As in `evaluate`.
-        calibration: "temperature" scales by temperatures fitted on validation images.
+        calibration: "temperature" scales by temperatures drop_unfit_settings on validation images.
         batch_size: Images at a time, at most.
         on_bad_image: "error", or leave out what cannot be read.
         out: A file, or an open one, that gets a line per image as soon as it is ready, in place of a frame.
@@ -290,12 +290,12 @@ def check_file(out: PathLike | None, *, overwrite: bool) -> None:
 @contextmanager
 def _opened(out: PathLike | Writable) -> Iterator[Callable[[str], Any]]:
     """Writes text at once to an open file, or to one that appears when the block succeeds."""
-    from radtransfer.runs.folder import whole_file
+    from radtransfer.runs.folder import atomic_write
 
     if not isinstance(out, (str, os.PathLike)):
         yield out.write
         return
-    with writing(Path(out)), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
+    with writing(Path(out)), atomic_write(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
         yield handle.write
 
 

@@ -25,7 +25,7 @@ from radtransfer.errors import ConfigError, FoldsFailedError, RadtransferError, 
 from radtransfer.files import PART, system_error
 from radtransfer.process import (
     Progress,
-    end_after_signals,
+    exit_after_signal,
     import_keras,
     importer,
     pin_variables,
@@ -308,7 +308,7 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
             return
         # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
         signal.signal(signal.SIGTERM, interrupt)
-        end_after_signals(_GRACE)
+        exit_after_signal(_GRACE)
         models, first, last = new_model_cache(), 0, False
         while not last:
             config, path = pipe.recv()

@@ -24,7 +24,7 @@ from radtransfer.errors import (
 )
 from radtransfer.files import PART, delete_part, writing
 from radtransfer.pretrained.source import absolute_weights
-from radtransfer.process import Progress, before_hard_end
+from radtransfer.process import Progress, on_forced_exit
 from radtransfer.runs.folder import write_json, write_text
 from radtransfer.runs.lock import LOCK, locked, made_folder
 from radtransfer.studies.engines import Engine, Outcome, Places
@@ -108,10 +108,10 @@ def compute_study(
     with open_study_folder(path) as folder:
         for note in folder.begin(plan):
             progress.note(note)
-        with before_hard_end(tell):
+        with on_forced_exit(tell):
             engine = places.engine(plan.store, note=progress.note)
         try:
-            with before_hard_end(tell):
+            with on_forced_exit(tell):
                 state = run_study(plan, engine, progress, limit=limit, folder=folder)
             folder.write_progress(state, now=True)
         except (KeyboardInterrupt, DiskError):
