@@ -88,7 +88,7 @@ class Table:
             checked = self._checked
             batches = make_batches(
                 checked.table.paths,
-                checked.table.files,
+                [place for place in checked.table.files if place is not None],
                 checked.facts,
                 checked.table.targets,
                 image_size=image_size,

@@ -49,8 +49,8 @@ class ModelPlan:
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per part: `stage`, `starts_from`, `trains`, `layers` and `parameters` (counts), `width`."""
-        names = ("stage", "starts_from", "trains", "layers", "parameters", "width")
-        return frame([vars(group) | {"layers": len(group.layers)} for group in self.plan.groups])[list(names)]
+        rows = [vars(group) | {"layers": len(group.layers)} for group in self.plan.groups]
+        return frame(rows, columns=["stage", "starts_from", "trains", "layers", "parameters", "width"])
 
     def __repr__(self) -> str:
         groups = ", ".join(

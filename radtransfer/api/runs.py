@@ -74,7 +74,8 @@ class Run:
         """A row per epoch: `epoch`, `step`, `learning_rate`, `loss`, `val_loss`, `val_auc`, `val_accuracy`, `fold`."""
         import pandas as pd
 
-        return frame(self._rows("history.csv", fold)).apply(pd.to_numeric)
+        found = frame(self._rows("history.csv", fold))
+        return frame({name: pd.to_numeric(values) for name, values in found.items()})
 
     def model(self, *, fold: int | None = None) -> "keras.Model":
         """The trained network of a fold, a plain Keras model of RGB images, 0–255; `fold` where there are several."""

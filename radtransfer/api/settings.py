@@ -47,9 +47,10 @@ def settings_of(
             given[known.get(name, name)] = value
     if given.get("model.weights", "") is None:
         given["model.weights"] = "random"
-    if isinstance(getattr(data, "config", None), Config):  # a loaded table
-        given, data = {**given_values(data.config), **given}, data.config.data.source
-    elif hasattr(data, "to_csv"):
+    table = getattr(data, "config", None)
+    if isinstance(table, Config):  # of a loaded table
+        given, data = {**given_values(table), **given}, table.data.source
+    elif data is not None and hasattr(data, "to_csv"):
         data = _frame_file(data)
         if "data.image_root" not in given:  # a frame has no folder that its paths could be relative to
             given = {"data.image_root": str(Path.cwd()), "data.outside_root": True} | given
