@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from radtransfer.api.data import check_data
 from radtransfer.cli.main import Group
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
@@ -24,7 +25,7 @@ from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import DataSettings
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.files import check_out, whole_folder, writing
+from radtransfer.files import writing
 from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
@@ -71,26 +72,10 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     """
     options = {**given_settings(given, CHECK_OPTIONS), "data.source": data}
     settings = load_config(options=options, check=check_value)
-    if out:
-        check_out(Path(out))
-    from radtransfer.data.check import check_data
-
-    progress = TerminalProgress()
-    report = check_data(settings, progress=progress)
-    written = []
-    if out:
-        from radtransfer.data.pictures import check_page
-        from radtransfer.runs.folder import write_json, write_text
-
-        page = check_page(report, count=lambda done, total: progress.count("pictures", done, total))
-        names = ("check.json", "check.html")
-        with whole_folder(Path(out), names) as folder:
-            write_json(folder / names[0], report.to_dict())
-            write_text(folder / names[1], page)
-        written = [Path(out) / name for name in names]
-    progress.clear()
+    found = check_data(config=settings, out=out, progress=TerminalProgress())
+    report = found.record
     show_json(report.to_dict()) if as_json else show(*_lines(report))
-    show_written(written)
+    show_written(found.files)
     if report.evidence is None:
         raise DataError(f"{data}: nothing could be checked. Name the data as the message above says, and check again.")
     if not report.valid:
@@ -308,7 +293,7 @@ def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
         words += ["--task", "multilabel"]
     elif any(map(is_missing, found.table.classes)):
         words += ["--missing-values", "class"]
-    words += ["--allow-alike-patients"] if found.table.alike_patients else []
+    words += ["--allow-alike-patients"] if found.table.exact_patient_ids else []
     return f"{shlex.join(words)} …"
 
 

@@ -3,28 +3,19 @@
 A command with many options is a `Command`: its help shows them in groups, and first those that most people need.
 """
 
-import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from radtransfer.cli.main import complete_assignment, complete_setting
-from radtransfer.cli.terminal import TerminalProgress, show
-from radtransfer.config.load import setting_fields
+from radtransfer.cli.terminal import show
+from radtransfer.config.load import load_config, setting_fields
+from radtransfer.config.schema import Config
 from radtransfer.config.yaml_text import parse_scalar
-from radtransfer.errors import ConfigError, DataError, RunError, no_model
-from radtransfer.files import writing
-
-if TYPE_CHECKING:
-    from radtransfer.data.image_check import BadImage
-    from radtransfer.evaluation.predictions import ImageStream
-    from radtransfer.evaluation.trained_model import TrainedModel
-
 
 SECTIONS = {
     "data": "Data",
@@ -172,6 +163,12 @@ def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, A
     return given
 
 
+def settings_and_others(given: dict[str, Any], names: dict[str, str]) -> tuple[Config, dict[str, Any]]:
+    """The checked settings that were given, and the values of the other options."""
+    settings = load_config(options=given_settings(given, names))
+    return settings, {name: value for name, value in given.items() if name not in names}
+
+
 _METAVARS = {"image_root": "DIR", "out": "DIR", "through": "STAGE", "freeze_to": "STAGE", "slim": "STAGE:X"}
 
 
@@ -264,8 +261,6 @@ def images_text(
 
 LIST_OPTIONS = options_of("data", "image_root", "outside_root", "path_column", "frames") | {"workers": "system.workers"}
 
-_SHOWN = 20
-
 
 def fold_option(command: Callable) -> Callable:
     """`--fold K`, which may be repeated."""
@@ -283,81 +278,3 @@ def skip_option(command: Callable) -> Callable:
     text = "Images that cannot be read are left out and listed; with error the exit code is 3 then."
     choices = click.Choice(["error", "skip"])
     return click.option("--on-bad-image", type=choices, default="error", show_default=True, help=text)(command)
-
-
-def tell_bad_images(bad: Sequence["BadImage"], total: int, on_bad_image: str, *, kept: str) -> None:
-    """List on stderr what could not be read; `kept` says in the message what became of the other images.
-
-    Raises:
-        DataError: Something could not, and is not to be skipped; or nothing could.
-    """
-    for image in bad[:_SHOWN]:
-        show(f"unreadable  {image.path}: {image.reason}", err=True)
-    if len(bad) > _SHOWN:
-        show(f"unreadable  … and {len(bad) - _SHOWN} more", err=True)
-    if bad and (on_bad_image == "error" or len(bad) == total):
-        raise DataError(
-            f"{len(bad)} of {total} images cannot be read (listed above). {kept} Repair them, or accept it with "
-            "--on-bad-image skip."
-        )
-    if bad:
-        show(f"{len(bad)} of {total} images cannot be read and are left out", err=True)
-
-
-def check_file(out: str | None, *, overwrite: bool) -> None:
-    """See that a file can be written, before anything is computed.
-
-    Raises:
-        ConfigError: It exists already, or cannot be made there.
-    """
-    if out is None:
-        return
-    path = Path(out)
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise ConfigError(f"{out} exists. Use --overwrite to replace a file, or another --out.")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise RunError(f"--out {out}: its folder may not be written. Choose another.")
-
-
-def check_point(rule: str | None) -> None:
-    """Raises ConfigError if `--operating-point` is not a valid rule."""
-    from radtransfer.evaluation.calibration import check_rule
-
-    if rule is not None and rule.strip().lower() != "none":
-        check_rule(rule)
-
-
-def check_model(given: str) -> None:
-    """Raises WeightsNotFoundError if nothing lies at `given`, before what opens a model is imported."""
-    if not Path(given).expanduser().exists():
-        raise no_model(given)
-
-
-def open_images(
-    model: str, images: Sequence[str], fold: Sequence[int], batch_size: int, given: dict[str, Any]
-) -> tuple["TrainedModel", "ImageStream", TerminalProgress]:
-    """The model, the images as its training read them, and who is told how many of them are done."""
-    from radtransfer.config.load import load_config
-    from radtransfer.data.image_list import list_images
-    from radtransfer.evaluation.predictions import ImageStream
-    from radtransfer.evaluation.trained_model import find_model, is_export
-    from radtransfer.process import usable_cores
-
-    config = load_config(options=given_settings(given, LIST_OPTIONS))
-    # A model that is a file has to be opened, which takes seconds.
-    found = None if is_export(model) else find_model(model, folds=fold)
-    listed = list_images(images, config.data)
-    progress, found = TerminalProgress(), found or find_model(model, folds=fold)
-    for note in (*found.notes, *listed.notes):
-        progress.note(note)
-    stream = ImageStream(
-        listed,
-        found.image_size,
-        found.reading,
-        batch_size=batch_size,
-        workers=usable_cores() if config.system.workers == "auto" else config.system.workers,
-        count=lambda done, total: progress.count("images", done, total),
-    )
-    return found, stream, progress

@@ -1,11 +1,11 @@
 """Commands that train, or show what training would start from: finetune, lr-find and plan."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from radtransfer.api import runs as api
 from radtransfer.cli.main import complete_backbone, complete_run_config
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
@@ -18,11 +18,11 @@ from radtransfer.cli.options import (
     setting_options,
     verbose_option,
 )
-from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, number, show, show_json
+from radtransfer.cli.terminal import TerminalProgress, number, show, show_json
 from radtransfer.config.load import load_config
-from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, FoldsFailedError
-from radtransfer.process import import_by
+from radtransfer.process import require_keras
+from radtransfer.training.names import check_sources
 from radtransfer.transfer.spec import SCHEMES
 
 OPTIONS = {
@@ -78,56 +78,24 @@ def finetune(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
     settings = load_config(config, sets=sets, options=given_settings(*split_workers_option(given)))
-    import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
-    check_named(settings)
-    from radtransfer.data.readers import fitted
-
     progress, name = TerminalProgress(), Path(config).stem if config else None
-    settings = fitted(settings, progress)
-    flags = {"resume": resume, "overwrite": overwrite}
-    finished = not dry_run and _is_finished(settings, name=name, **flags)
-    from radtransfer.training.prepare import read_inputs
-
-    # Whatever is wrong with them is told before TensorFlow is imported, where the data allows it.
-    inputs = None if finished else read_inputs(settings, progress)
-    import_tensorflow(compute=settings.system.distribute == "none")
-    from radtransfer.training.plan import dry_run as estimate_run
-    from radtransfer.training.run import finetune as run
-
     if dry_run:
+        settings = check_sources(settings, progress)
+        from radtransfer.training.prepare import read_inputs
+
+        inputs = read_inputs(settings, progress)
+        require_keras()
+        from radtransfer.training.plan import dry_run as estimate_run
+
         estimate = vars(estimate_run(settings, name=name, progress=progress, inputs=inputs))
         show_json(estimate) if as_json else show(*estimate_text(estimate).split("\n"))
         return
     try:
-        result = run(settings, name=name, **flags, progress=progress, inputs=inputs)
+        run = api.finetune(config=settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
     except FoldsFailedError as error:
         _show_result(error.result, as_json=as_json)
         raise
-    _show_result(result, as_json=as_json)
-
-
-def check_named(settings: Config) -> None:
-    """See that every name in the settings, the data and the weights are there, before NumPy is imported."""
-    from radtransfer.data.readers import check_source
-    from radtransfer.pretrained.source import resolve_weights
-    from radtransfer.training.names import check_names
-
-    check_names(settings)
-    check_source(settings.data.source)
-    resolve_weights(settings.model.weights, backbone=settings.model.backbone)
-
-
-def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite: bool) -> bool:
-    """Whether the run that goes on is finished already; a run folder that cannot be used is told before the images."""
-    from radtransfer.runs.folder import open_run, run_folder
-    from radtransfer.training.address import run_settings
-    from radtransfer.training.cluster import find_cluster
-
-    if find_cluster(settings.system) is not None:
-        return False  # only one of the workers has the folder
-    out = run_folder(settings, name=name, reuse=resume or overwrite)
-    with open_run(out, run_settings(settings, out=out), resume=resume, overwrite=overwrite) as run:
-        return run.finished
+    _show_result(run, as_json=as_json)
 
 
 def split_workers_option(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -137,10 +105,10 @@ def split_workers_option(given: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     return given | {"workers": None, "hosts": given["workers"]}, OPTIONS | {"hosts": "system.hosts"}
 
 
-def _show_result(result: Any, *, as_json: bool) -> None:
+def _show_result(run: api.Run, *, as_json: bool) -> None:
     from radtransfer.evaluation.metrics import shown_metrics
 
-    metrics = result.metrics
+    metrics = run.metrics
     if as_json:
         show_json(metrics)
         return
@@ -166,8 +134,8 @@ def _show_result(result: Any, *, as_json: bool) -> None:
         f"({metrics['n_images']} images, {patients})",
         "   ".join(figures),
     ]
-    if result.path.is_dir():  # not where another worker has written it
-        rows.append(f"run      {result.path}")
+    if run.path.is_dir():  # not where another worker has written it
+        rows.append(f"run      {run.path}")
     show(*rows)
 
 
@@ -239,21 +207,19 @@ def lr_find(
     # Some recipes have no learning rate; here it does not matter.
     unused = {"training.learning_rate": high}
     settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
-    check_named(settings)
-    from radtransfer.data.readers import fitted
+    progress, place = TerminalProgress(), Path(out)
+    settings = check_sources(settings, progress)
     from radtransfer.files import check_new
     from radtransfer.training.lr_finder import FILES, checked_width
     from radtransfer.training.prepare import read_inputs
 
-    progress, place = TerminalProgress(), Path(out)
     checked_width(low, high, steps)
     check_new(place, FILES, overwrite=overwrite)
-    rates = {"low": low, "high": high, "steps": steps}
-    settings = fitted(settings, progress)
     inputs = read_inputs(settings, progress)
-    import_tensorflow()
+    require_keras()
     from radtransfer.training.lr_finder import find_rate, write_search
 
+    rates = {"low": low, "high": high, "steps": steps}
     search = find_rate(settings, **rates, out=place, overwrite=overwrite, progress=progress, inputs=inputs)
     progress.clear()
     written = write_search(search, place)
@@ -341,7 +307,7 @@ def plan(
 
     look_up(config)
     resolve_weights(config.model.weights, backbone=backbone)
-    import_tensorflow()
+    require_keras()
     from radtransfer.training.plan import plan_network, plan_text, save_filters, save_planned
 
     network = plan_network(config, classes=classes, notify=lambda text: show(f"note      {text}", err=True))

@@ -20,10 +20,10 @@ from radtransfer.errors import (
     SECTIONS,
     ConfigError,
     UnknownNameError,
+    close_matches,
     closest_names,
     meant_names,
-    near_names,
-    near_path,
+    suggest_path,
 )
 
 Check = Callable[[str, Any], None]
@@ -35,6 +35,7 @@ def load_config(
     *,
     sets: tuple[str, ...] = (),
     options: Mapping[str, Any] | None = None,
+    options_from: str = "the command line",
     check: Check | None = None,
 ) -> Config:
     """The checked settings of a run.
@@ -43,6 +44,7 @@ def load_config(
         source: A shipped name (`"quickstart"`), a YAML path, or None for defaults alone.
         sets: Texts like `"training.epochs=5"`, their values read as YAML.
         options: Dotted names and values that win over everything else.
+        options_from: Where they were given, for messages.
         check: Called with each setting and its value, such as `training.prepare.check_value`.
 
     Raises:
@@ -57,7 +59,7 @@ def load_config(
         values |= flat_settings(document, source=str(path), mistakes=mistakes)
         places |= {key: f"{path.name} line {line}" for key, line in lines.items()}
     outside = dict(parse_sets(sets, mistakes))
-    places |= {key: f"--set {key}" for key in outside} | dict.fromkeys(options or {}, "the command line")
+    places |= {key: f"--set {key}" for key in outside} | dict.fromkeys(options or {}, options_from)
     outside |= options or {}
     config = build_config({**values, **outside}, places=places, mistakes=mistakes, check=check)
     other_data = "data.source" in outside and source is not None and path in shipped_configs().values()
@@ -184,7 +186,7 @@ def find_config(source: str) -> Path:
     shipped = shipped_configs()
     if source in shipped:
         return shipped[source]
-    meant = near_path(source) if Path(source).suffix in (".yaml", ".yml") else ""
+    meant = suggest_path(source) if Path(source).suffix in (".yaml", ".yml") else ""
     names = meant or f" {closest_names(source, shipped)}"
     raise ConfigError(f"No config {source!r}: expected a YAML file or a shipped name.{names}")
 
@@ -248,12 +250,12 @@ def closest_setting(name: str, known: Iterable[str]) -> str:
     if found:
         return f"Did you mean {' or '.join(map(repr, found))}?"
     if section in sections:
-        found = [sections[section][key] for key in near_names(last, sections[section])]
+        found = [sections[section][key] for key in close_matches(last, sections[section])]
     elif section:
-        found = near_names(name, known)
+        found = close_matches(name, known)
     elif name not in sections:
         parts = lasts | {item: item for item in sections}
-        found = [parts[part] for part in near_names(name, parts)]
+        found = [parts[part] for part in close_matches(name, parts)]
     if found:
         return f"Did you mean {' or '.join(map(repr, found))}?"
     for given in (name, section):

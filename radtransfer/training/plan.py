@@ -31,7 +31,7 @@ from radtransfer.pretrained.match import PretrainedWeights
 from radtransfer.process import Progress, keras_defaults, versions
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import draw_filters
-from radtransfer.runs.folder import run_folder, whole_file
+from radtransfer.runs.folder import atomic_write, run_folder
 from radtransfer.training.context import TrainingContext
 from radtransfer.training.prepare import RunInputs, find_weights_and_scale, load_weights, prepare
 from radtransfer.training.step import IMAGES, Learner, trainable_batch_norms
@@ -261,7 +261,7 @@ def save_planned(network: PlannedNetwork, path: Path) -> None:
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {path}.")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             network.model.save(part)
 
 
