@@ -78,7 +78,8 @@ by a signal, 2.66 GB are enough; so are 0.82 GB of data, and 0.61 GB are not.
 
 _PER_CORE = 50_000_000  # bytes for the stacks of the threads that TensorFlow starts for each further core
 
-_importer: Callable[[], None] | None = None
+_importer: Callable[..., None] | None = None
+_start_devices = True
 
 
 def pin_variables() -> None:
@@ -155,10 +156,24 @@ def import_keras() -> None:
     _set_keras(_DEFAULTS)
 
 
-def import_by(importer: Callable[[], None]) -> None:
-    """Let `importer` import Keras and TensorFlow in this process, which runs nothing but radtransfer, when needed."""
-    global _importer
-    _importer = importer
+def import_by(importer: Callable[..., None]) -> None:
+    """Let `importer` import Keras and TensorFlow in this process, which runs nothing but radtransfer, when needed.
+
+    With its keyword `compute` true, it also starts TensorFlow's devices.
+    """
+    global _importer, _start_devices
+    _importer, _start_devices = importer, True
+
+
+def importer() -> Callable[..., None]:
+    """A function of a module that imports Keras and TensorFlow; for processes that this one starts."""
+    return _importer or import_keras
+
+
+def leave_devices() -> None:
+    """Let `require_keras` start no device: the processes of a distributed training arrange them first."""
+    global _start_devices
+    _start_devices = False
 
 
 def require_keras() -> None:
@@ -171,7 +186,7 @@ def require_keras() -> None:
         OutOfMemoryError: A limit leaves TensorFlow too little memory to start.
     """
     if "keras" not in sys.modules and _importer is not None:
-        _importer()
+        _importer(compute=_start_devices)
     if "keras" in sys.modules:
         _check_backend()
         return
@@ -296,13 +311,18 @@ def resolve_device(settings: SystemSettings) -> Device:
         precision=precision if settings.precision == "auto" else settings.precision,
         jit=bool(gpus) if settings.jit == "auto" else settings.jit,
         onednn=onednn_in_use(),
-        workers=usable_cores() if settings.workers == "auto" else settings.workers,
+        workers=workers_of(settings),
     )
 
 
 def usable_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers_of(settings: SystemSettings) -> int:
+    """Images that are decoded at the same time."""
+    return usable_cores() if settings.workers == "auto" else settings.workers
 
 
 def versions() -> dict[str, str]:
@@ -397,10 +417,10 @@ def all_in_parallel(work: Callable[[Item], Result], items: Sequence[Item], *, wo
 
 
 class Progress:
-    """Told what a job does. This one is a no-op; the command line and notebooks override its methods."""
+    """Receives what a job does. This one ignores it; the command line and notebooks override its methods."""
 
-    def plan(self, rows: Mapping[str, str]) -> None:
-        """The plan block, before the first step: a title and a line of text for each aspect."""
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        """The plan block, before the first step: a title and a text for each aspect; `short` has a few short lines."""
 
     def note(self, text: str) -> None:
         """Something the user should know, one sentence."""
@@ -417,6 +437,18 @@ class Progress:
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         """A fold ended with these test metrics."""
+
+    def run_started(self, run: Any) -> None:
+        """A study computes this `PlannedRun`."""
+
+    def study_changed(self, state: Any) -> None:
+        """A run of a study started, reported progress or ended; `state` is the `StudyState`."""
+
+    def run_ended(self, state: Any, run: Any, outcome: Any) -> None:
+        """A run of a study ended with this `Outcome`."""
+
+    def clear(self) -> None:
+        """Remove what is only shown for the moment, such as a bar."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def load_config(
     *,
     sets: tuple[str, ...] = (),
     options: Mapping[str, Any] | None = None,
+    options_from: str = "the command line",
     check: Check | None = None,
 ) -> Config:
     """The checked settings of a run.
@@ -43,6 +44,7 @@ def load_config(
         source: A shipped name (`"quickstart"`), a YAML path, or None for defaults alone.
         sets: Texts like `"training.epochs=5"`, their values read as YAML.
         options: Dotted names and values that win over everything else.
+        options_from: Where they were given, for messages.
         check: Called with each setting and its value, such as `training.prepare.check_value`.
 
     Raises:
@@ -57,7 +59,7 @@ def load_config(
         values |= flat_settings(document, source=str(path), mistakes=mistakes)
         places |= {key: f"{path.name} line {line}" for key, line in lines.items()}
     outside = dict(parse_sets(sets, mistakes))
-    places |= {key: f"--set {key}" for key in outside} | dict.fromkeys(options or {}, "the command line")
+    places |= {key: f"--set {key}" for key in outside} | dict.fromkeys(options or {}, options_from)
     outside |= options or {}
     config = build_config({**values, **outside}, places=places, mistakes=mistakes, check=check)
     other_data = "data.source" in outside and source is not None and path in shipped_configs().values()

@@ -72,6 +72,7 @@ class Explained:
     explanations: list[Explanation]  # confident mistakes first
     agreement: float | None  # median rank correlation of the two maps
     randomized: list[Randomized]  # in the last step, all weights are random
+    files: tuple[Path, ...] = ()  # written files
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,6 +114,7 @@ class Evaluation:
     settings: EvaluationSettings
     figures: dict[str, Any]  # the content of metrics.json but for the curves
     seen: Mapping[str, str] = field(default_factory=dict)  # see `warn_of_leaks`
+    files: tuple[Path, ...] = ()  # written files
 
     @property
     def metrics(self) -> dict[str, Any]:

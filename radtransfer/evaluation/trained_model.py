@@ -171,6 +171,7 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
         raise WeightsError(
             f"Expected a run, an exported .keras file or a SavedModel folder. Received: {given}, not a .keras file."
         )
+    require_keras()
     from radtransfer.models.activations import check_input, network_of
 
     model = open_model(path)
