@@ -23,7 +23,7 @@ def tiny(size, layer=None):
             None,
             (6, 6),
             "stage2",
-            "one value covers 16×16 pixels of 96×96, a region rather than a spot; --layer stage2 has",
+            "one position covers 16×16 of the 96×96 pixels; --layer stage2 has",
         ),
         (32, None, (2, 2), "stage1", "--layer stage1 has 8×8"),
         (24, "stage1", (6, 6), "stem", "--layer stem has 12×12"),

@@ -236,7 +236,7 @@ def test_classes_that_do_not_match_exit_with_3_and_can_be_mapped(radtransfer, fi
     outcome = radtransfer("evaluate", finished_run.path, "--data", table)
     assert (outcome.code, outcome.out) == (3, "")
     for words in (
-        "It knows sick, well",
+        "Expected sick, well",
         "lacks sick",
         "Sick (6 images)",
         "--class-map Sick=sick --class-map normal=CLASS",
