@@ -37,7 +37,7 @@ class DataSettings:
     )
     outside_root: bool = setting(
         False,
-        "Let links lead out of the folder of a data set, and links and paths out of the one that --image-root names.",
+        "Allow links that point outside the folder of the data set, and paths and links outside --image-root.",
     )
     path_column: str | None = setting(None, "Column with the image path; found by its usual names.")
     label_column: tuple[str, ...] = setting(

@@ -105,7 +105,7 @@ _TITLES = {
     "patients_alike": "One patient under several spellings",
     "patients_rounded": "Patient ids rounded by a spreadsheet",
     "leak": "The same in two splits",
-    "links": "Links that lead out of the folder",
+    "links": "Links that point outside the folder",
     "duplicate": "Copies of one image",
     "near_duplicate": "Images that look alike",
     "missing": "Missing files",

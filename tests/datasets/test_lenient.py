@@ -44,7 +44,7 @@ def test_every_mistake_is_said_and_the_other_rows_are_kept(read, tmp_path):
         ("e.png",): "missing_patients",
         ("f.png",): "table",
     }
-    assert [mistake.places for mistake in mistakes if mistake.paths == ("c.png",)] == [(tmp_path / "c.png",)]
+    assert [mistake.refs for mistake in mistakes if mistake.paths == ("c.png",)] == [(tmp_path / "c.png",)]
     assert all(mistake.message for mistake in mistakes)
 
 

@@ -248,12 +248,12 @@ def test_a_check_counts_ordered_grades_from_the_positive_one(radtransfer, tmp_pa
             Image.fromarray(rng.integers(0, 256, (24, 24), np.uint8)).save(tmp_path / str(grade) / f"{number}.png")
     checked = ("data", "check", tmp_path, "--folds", 1, "--json")
     outcome = radtransfer(*checked, "--positive-from", 9)
-    assert (outcome.code, "no grade reaches it" in outcome.out) == (3, True)
+    assert (outcome.code, "none is at or above it" in outcome.out) == (3, True)
     (tmp_path / "3").rename(tmp_path.parent / "left_out")
     messages = [
         finding["message"] for finding in json.loads(radtransfer(*checked, "--positive-from", 2).out)["findings"]
     ]
-    assert any("of grade 2 or worse: its AUC rests on them" in message for message in messages)
+    assert any("of grade ≥ 2: its AUC depends on them" in message for message in messages)
     assert not any("of 2:" in message for message in messages)
 
 
@@ -395,7 +395,7 @@ def test_check_counts_missing_words_and_names_the_split_that_is_ignored(radtrans
     assert found["missing_labels"]["severity"] == "error" and "'unknown' 3" in found["missing_labels"]["message"]
     assert len(found["missing_labels"]["files"]) == 3
     assert found["missing_patients"]["severity"] == "warning" and "'NA' 4" in found["missing_patients"]["message"]
-    assert "'cohort' holds only splits" in found["split_ignored"]["message"]
+    assert "'cohort' contains splits" in found["split_ignored"]["message"]
     options = ("--missing-values", "drop", "--split-column", "cohort", "--label-column", "label")
     outcome = radtransfer("data", "check", file, *root, *options, "--image-size", 24, "--json")
     found = {item["kind"]: item["severity"] for item in json.loads(outcome.out)["findings"]}

@@ -77,7 +77,7 @@ def folds_of(run):
 def test_a_folder_of_dicom_files_trains_by_the_patients_of_their_headers(chests, radtransfer, tmp_path):
     outcome = radtransfer("finetune", "--data", chests, *TINY, "--cache", "ram", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
-    assert "12 patients by the headers of 24 DICOM files" in outcome.out + outcome.err
+    assert "12 patients from the headers of 24 DICOM files" in outcome.out + outcome.err
     rows = folds_of(tmp_path / "run")
     assert {row["patient"] for row in rows} == {f"p{number:02d}" for number in range(12)}
     for fold in ("1", "2"):
