@@ -210,8 +210,8 @@ def find_files(
 ) -> tuple[list[ImageRef | None], tuple[str, ...]]:
     """The file of each path (None: not found), and notes on how they were found.
 
-    A path is used as it is if the file exists, absolute or relative to `image_root` (default: `table_folder`). Otherwise
-    the file below the root with the longest common end is used, at least with the same name. `x.dcm#3` is frame 3 of
+    A path is used as it is if the file exists, absolute or relative to `image_root` (default: `table_folder`), else the
+    file below the root with the longest common end is used, at least with the same name. `x.dcm#3` is frame 3 of
     `x.dcm` unless such a file exists. With an `image_root`, no path or link may point outside it, unless `outside`.
     """
     root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()

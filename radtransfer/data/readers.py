@@ -1,6 +1,6 @@
 """The table of data set readers, and `read_table`, which finds and calls the right one.
 
-To add a reader, write `read(settings: DataSettings, location: str | None) -> ImageTable` in a module here, and a line in
+To add one, write `read(settings: DataSettings, location: str | None) -> ImageTable` in a module here, and a line in
 `DATASETS`; `--data <name>:<location>` then uses it. It raises `DataError`; checks of task and classes, patients from
 `--patient-regex` or DICOM headers, and `--frames` are applied to every table here.
 """

@@ -465,7 +465,7 @@ def test_a_column_called_test_is_warned_of_and_no_label_by_itself(table):
 def test_one_true_or_false_column_per_split_is_a_split(table):
     found = table("path,label,is_train,is_val,is_test\na,0,1,0,0\nb,1,0,1,0\nc,1,0,0,1\n")
     assert found.splits.tolist() == [["train", "val", "test"]]
-    with pytest.raises(DataError, match="line 2, column .*: expected true or false, and true for one"):
+    with pytest.raises(DataError, match="line 2, column .*: expected true or false, and true for at most one"):
         table("path,label,is_train,is_test\na,0,1,1\nb,1,0,1\n")
 
 
@@ -607,7 +607,7 @@ def test_one_text_column_for_several_labels_is_pointed_to_the_separator(table):
 
 def test_a_label_column_with_nearly_as_many_values_as_rows_is_refused_by_name(table):
     rows = "".join(f"{i},id-{i}\n" for i in range(30_000))
-    with pytest.raises(DataError, match="'label' holds 30000 different values in 30000 images.*Name the column"):
+    with pytest.raises(DataError, match="'label' holds 30000 different values in 30000 images.*Name the class column"):
         table(f"path,label\n{rows}")
     assert len(table("path,label\n" + "".join(f"{i},{i % 10}x\n" for i in range(11))).classes) == 10
 
@@ -751,7 +751,7 @@ def test_two_columns_of_one_name_that_are_not_used_do_no_harm(table):
     [
         (ROWS + "c" * 131_073 + ".png,yes,9\n", "table.csv line 4 has a cell of more than 131,072 characters"),
         ("path,label," + "c" * 131_073 + "\n" + ROWS, "table.csv line 1 has a cell of more than 131,072 characters"),
-        ('path,label\n"a.png,yes\n' + "b.png,no\n" * 20_000, "a quote is never closed"),
+        ('path,label\n"a.png,yes\n' + "b.png,no\n" * 20_000, "a quote is not closed"),
         (",".join(["path", *map(str, range(100_000))]) + "\n" + "0," * 100_000 + "0\n", "has 100,001 columns"),
         (ROWS + "c\0.png,yes,9\n", "table.csv line 4 contains a NUL character"),
         (ROWS.encode("utf-16-le").decode("latin-1"), "table.csv line 1 contains a NUL character"),

@@ -53,7 +53,7 @@ def test_many_files_of_one_name_are_told_apart_by_their_folders(find):
 
 
 def test_an_ambiguous_name_names_both_candidates(find):
-    with pytest.raises(DataError, match="'/far/1.png' is ambiguous: 'a/1.png' and 'b/1.png'"):
+    with pytest.raises(DataError, match="'/far/1.png' is ambiguous: it matches 'a/1.png' and 'b/1.png'"):
         find(["b/1.png", "a/1.png"], ["/far/1.png"])
 
 
@@ -89,7 +89,7 @@ def test_without_a_root_paths_are_relative_to_the_table(tmp_path):
 
 def test_a_root_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,label\na,0\nb,1\n")
-    with pytest.raises(DataError, match="--image-root nowhere is not a folder. Give the one"):
+    with pytest.raises(DataError, match="--image-root nowhere is not a folder. Give the folder of"):
         read_table(DataSettings(source=str(tmp_path / "t.csv"), image_root="nowhere"))
 
 

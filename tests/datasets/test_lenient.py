@@ -79,5 +79,5 @@ def test_no_data_gives_none(tmp_path):
 
 
 def test_settings_that_contradict_each_other_are_errors(read):
-    with pytest.raises(ConfigError, match="one place"):
+    with pytest.raises(ConfigError, match="one source of patients"):
         read("path,label\na.png,x\n", patient_column="a", patient_regex="(b)")

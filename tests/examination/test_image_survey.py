@@ -99,8 +99,8 @@ def test_an_image_that_vanishes_while_it_is_looked_at_is_a_problem(saved, monkey
 
 
 def test_nearly_constant_images_have_no_look(saved):
-    assert survey_image(saved("a.png", np.full((50, 50), 7, np.uint8))).look is None
-    assert survey_image(saved("b.png", np.linspace(0, 255, 2500).reshape(50, 50).astype(np.uint8))).look.shape == (8, 9)
+    assert survey_image(saved("a.png", np.full((50, 50), 7, np.uint8))).grid is None
+    assert survey_image(saved("b.png", np.linspace(0, 255, 2500).reshape(50, 50).astype(np.uint8))).grid.shape == (8, 9)
 
 
 @pytest.mark.parametrize(

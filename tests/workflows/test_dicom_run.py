@@ -55,7 +55,7 @@ def test_headers_that_the_pixels_deny_are_counted(tmp_path, radtransfer):
     run = ("finetune", "--data", tmp_path / "data", *TINY, "--fold", 1, "--out", tmp_path / "run")
     outcome = radtransfer(*run)
     assert outcome.code == 0, outcome.err
-    assert "header and pixels disagree in 6 of 16 images" in outcome.out + outcome.err
+    assert "header and pixels contradict each other in 6 of 16 images" in outcome.out + outcome.err
 
 
 def test_headers_of_which_nothing_is_certain_stop_a_run_by_name(tmp_path, radtransfer):
