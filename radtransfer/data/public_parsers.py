@@ -267,7 +267,7 @@ def eyepacs(root: Path, options: Options, settings: DataSettings) -> ImageTable:
 
 def ham10000(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     folders = ("HAM10000_images_part_1", "HAM10000_images_part_2")
-    places = {
+    files = {
         Path(image).stem: f"{folder}/{image}"
         for folder in folders
         if (root / folder).is_dir()
@@ -277,14 +277,17 @@ def ham10000(root: Path, options: Options, settings: DataSettings) -> ImageTable
     for lesion, image, dx in read_columns(root / "HAM10000_metadata.csv", "lesion_id", "image_id", "dx"):
         if dx.upper() not in SKIN_CLASSES:
             raise DataError(f"ham10000: dx of {image} is {dx!r}; expected one of {', '.join(SKIN_CLASSES).lower()}.")
-        rows.append(Row(places.get(image, f"{folders[0]}/{image}.jpg"), dx.upper(), lesion))
+        rows.append(Row(files.get(image, f"{folders[0]}/{image}.jpg"), dx.upper(), lesion))
     return table_of_rows(rows, root, settings, notes=[f"patients are lesions ({patient_count(rows)})"])
 
 
 def isic2018(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     def find_table(name: str) -> Path | None:
-        places = (root / f"ISIC2018_Task3_{name}.csv", root / f"ISIC2018_Task3_{name}" / f"ISIC2018_Task3_{name}.csv")
-        return next((file for file in places if file.is_file()), None)
+        candidates = (
+            root / f"ISIC2018_Task3_{name}.csv",
+            root / f"ISIC2018_Task3_{name}" / f"ISIC2018_Task3_{name}.csv",
+        )
+        return next((file for file in candidates if file.is_file()), None)
 
     groups, lesions, without, rows = find_table("Training_LesionGroupings"), {}, 0, []
     if groups is None:
@@ -399,19 +402,19 @@ def cbis_ddsm(root: Path, options: Options, settings: DataSettings) -> ImageTabl
         *folders, name = path.split("/")
         for key in dict.fromkeys((*folders, name.rpartition(".")[0])) if is_image_name(name) else ():
             by_name[key].append(path)
-    places: dict[str, str | None] = {}
+    images: dict[str, str | None] = {}
     for case, (series, _, _) in of_case.items():
         paths = by_name.get(series) or by_name.get(case) or []
         found = [path for path in paths if not path.endswith(".dcm")] or paths  # a converted image before its DICOM
         if len(found) > 1:
             raise DataError(f"cbis_ddsm: {found[0]!r} and {found[1]!r} in {root} both match {case}. Keep one.")
-        places[case] = found[0] if found else None
-    if not any(places.values()):
-        raise WrongTreeError(f"has none of the {len(places)} mammograms in its tables")
+        images[case] = found[0] if found else None
+    if not any(images.values()):
+        raise WrongTreeError(f"has none of the {len(images)} mammograms in its tables")
     official = options["split"] == "official"
     rows = [
         Row(
-            places[case] or f"{case}.png",
+            images[case] or f"{case}.png",
             "MALIGNANT" if "MALIGNANT" in labels[case] else "BENIGN",
             patient,
             split if official else "",
@@ -442,22 +445,22 @@ def mrnet(root: Path, options: Options, settings: DataSettings) -> ImageTable:
             elif line.strip():
                 expected = "expected an examination and 0 or 1 (0000,1)"
                 raise DataError(f"{table} line {line_number}: {expected}, received {line!r}.")
-    places = {(part, number): root / part / plane / f"{number}.npy" for part, number, _ in examinations}
-    there = {examination: file for examination, file in places.items() if file.is_file()}
-    taken = {examination: chosen_slices(len(_volume(file)), slices) for examination, file in there.items()}
-    if not there:
+    volumes = {(part, number): root / part / plane / f"{number}.npy" for part, number, _ in examinations}
+    existing = {examination: file for examination, file in volumes.items() if file.is_file()}
+    taken = {examination: chosen_slices(len(_volume(file)), slices) for examination, file in existing.items()}
+    if not existing:
         raise WrongTreeError(f"has no {plane} volume of the {len(examinations)} examinations in its tables")
 
     def write(draft: Path) -> None:
         for part in splits:
             (draft / part).mkdir()
-        for (part, number), file in there.items():
+        for (part, number), file in existing.items():
             volume = _volume(file)
             for index in taken[part, number]:
                 image = Image.fromarray(np.ascontiguousarray(volume[index]))
                 image.save(draft / f"{part}/{number}_{index:02d}.png")
 
-    folder = cache_folder() / "mrnet" / f"{plane}-{slices}-{fingerprint(there.values())}"
+    folder = cache_folder() / "mrnet" / f"{plane}-{slices}-{fingerprint(existing.values())}"
     folder, notes = write_once(folder, write, what="The slices of MRNet")
     rows = [
         Row(f"{part}/{number}_{index:02d}.png", label, number, splits[part])
@@ -466,7 +469,7 @@ def mrnet(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     ]
     found = f"{len(rows)} {plane} slices ({slices}) of {len(examinations)} examinations, as PNG files in {folder}"
     notes = [*notes, found]
-    if without := sum((part, number) not in there for part, number, _ in examinations):
+    if without := sum((part, number) not in existing for part, number, _ in examinations):
         notes.append(f"{without} examinations have no {plane} volume")
     return table_of_rows(rows, folder, settings, notes=notes)
 

@@ -33,7 +33,7 @@ class LocatedImages:
     """Images on disk."""
 
     paths: tuple[str, ...]
-    places: tuple[ImageRef, ...]
+    refs: tuple[ImageRef, ...]
     facts: "tuple[ImageFacts, ...]"
     reading: ImageSettings
     clusters: tuple[str, ...]  # patient of each, or the image itself if patients are unknown
@@ -117,9 +117,9 @@ def images_of_table(table: ImageTable, paths: Sequence[str], reading: ImageSetti
             f"{len(missing)} of {len(paths)} images were not found, first {missing[0]!r}. Give their folder "
             "with --image-root, or other images with --data."
         )
-    places = tuple(table.files[rows[path]] for path in paths)
+    refs = tuple(table.files[rows[path]] for path in paths)
     clusters = tuple(table.groups[rows[path]] for path in paths)
-    return LocatedImages(tuple(paths), places, examine_images(places, reading), reading, clusters)
+    return LocatedImages(tuple(paths), refs, examine_images(refs, reading), reading, clusters)
 
 
 def source_leaks(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iterator[str]:
@@ -220,9 +220,9 @@ def _same_images(table: ImageTable, trained: ImageTable) -> dict[int, Collection
     return found
 
 
-def images_digest(places: Iterable[ImageRef | None], *, workers: int) -> str:
+def images_digest(refs: Iterable[ImageRef | None], *, workers: int) -> str:
     """SHA-256 of the bytes of all image files, each once; cached while the files do not change. Raises OSError."""
-    files = list(dict.fromkeys(file_of(place) for place in places if place is not None))
+    files = list(dict.fromkeys(file_of(ref) for ref in refs if ref is not None))
     known = cache_folder() / "contents" / f"{unchanged_key(files)}.txt"
     with contextlib.suppress(OSError):
         return known.read_text(encoding="ascii")
@@ -248,9 +248,9 @@ def data_changes(run: Path, data: DataSettings, *, workers: int = 2) -> list[str
         table = read_table(data)
         changes = list(_row_changes(rows, table))
         if not changes and before is not None:
-            places = dict(zip(table.paths, table.files, strict=True))
+            refs = dict(zip(table.paths, table.files, strict=True))
             paths = dict.fromkeys(row["path"] for row in rows)
-            if images_digest((places[path] for path in paths), workers=workers) != before:
+            if images_digest((refs[path] for path in paths), workers=workers) != before:
                 changes.append("image files have other contents than at training")
     except (RadtransferError, OSError, KeyError):
         return []

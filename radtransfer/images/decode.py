@@ -75,7 +75,7 @@ def frame(ops: Any, box: Sequence[Any], *, size: int, aspect: Literal["stretch",
         by_area = by_area & (pixels <= decoded) & (decoded <= FACTOR * pixels) & (displaced <= DISPLACED)
     order = (0, 2, 1, 3)
     last = len(rows.shape)
-    window, seen = (ops.stack([values[place] for place in order], axis=last) for values in (window, seen))
+    window, seen = (ops.stack([values[index] for index in order], axis=last) for values in (window, seen))
     return Framing(window, seen, ops.stack([rows, columns], axis=last), ratio, by_area)
 
 
@@ -87,13 +87,13 @@ class ImageSource:
 
     def __init__(
         self,
-        places: Sequence[ImageRef],
+        refs: Sequence[ImageRef],
         facts: Sequence[ImageFacts],
         *,
         image_size: int,
         reading: ImageSettings,
     ):
-        self.places, self.facts, self.image_size, self.reading = tuple(places), tuple(facts), image_size, reading
+        self.refs, self.facts, self.image_size, self.reading = tuple(refs), tuple(facts), image_size, reading
         boxes = np.array([fact.disc or (0, 0, fact.height, fact.width) for fact in facts], np.float64).reshape(-1, 4)
         jpegs = np.array([fact.decoder == "jpeg" for fact in facts], bool)
         framing = frame(np, boxes.T, size=image_size, aspect=reading.aspect, jpeg=jpegs)
@@ -109,15 +109,15 @@ class ImageSource:
         self._seen = tf.cast(framing.seen, tf.float32)
         self._orientation = tf.constant([fact.orientation for fact in facts], tf.int32)
         self._levels = tf.constant([fact.levels for fact in facts], tf.float32)
-        self._file = tf.constant([str(as_part(place).path) for place in places])
-        self._in_parts = any(isinstance(place, FilePart) for place in places)
+        self._file = tf.constant([str(as_part(ref).path) for ref in refs])
+        self._in_parts = any(isinstance(ref, FilePart) for ref in refs)
         self._turned = any(fact.orientation != 1 for fact in facts)
         self._array = None
         shape = "pixels", (image_size, image_size), None
         self.is_raw = all((fact.decoder, (fact.height, fact.width), fact.disc) == shape for fact in facts)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.refs)
 
     @property
     def deep(self) -> bool:
@@ -141,7 +141,7 @@ class ImageSource:
                 return self._array[rows]
             images = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
             for image, row in zip(images, rows, strict=True):
-                _read_pixels(image, self.places[row])
+                _read_pixels(image, self.refs[row])
             return images
 
         dtype = tf.uint8 if self._array is None else tf.as_dtype(self._array.dtype)
@@ -162,11 +162,11 @@ class ImageSource:
         return _squared(image, self.image_size, self.reading)
 
     def fingerprint(self, row: int) -> str:
-        """What identifies an image as it is read: place, size in bytes, time of change, and how it is framed."""
-        place, facts = self.places[row], self.facts[row]
-        status = as_part(place).path.stat()
+        """What identifies an image as it is read: ref, size in bytes, time of change, and how it is framed."""
+        ref, facts = self.refs[row], self.facts[row]
+        status = as_part(ref).path.stat()
         how = f"{facts.orientation} {facts.disc} {facts.levels} {self.reading} {self.image_size}"
-        return f"{_VERSION} {place} {status.st_size} {status.st_mtime_ns} {how}\n"
+        return f"{_VERSION} {ref} {status.st_size} {status.st_mtime_ns} {how}\n"
 
     def _framed(self, plan: tuple, row: tf.Tensor) -> tf.Tensor:
         """Image number `row`, which `plan` is known to fit: decoded, resized and rounded."""
@@ -192,24 +192,24 @@ class ImageSource:
         """The bytes of the image, from its own file without a step in Python."""
         if not self._in_parts:
             return tf.io.read_file(self._file[row])
-        part = tf.numpy_function(lambda number: read_contents(self.places[number]), [row], tf.string, stateful=False)
+        part = tf.numpy_function(lambda number: read_contents(self.refs[number]), [row], tf.string, stateful=False)
         return tf.ensure_shape(part, ())
 
     def _read_outside(self, row: int) -> np.ndarray:
-        place, facts = self.places[int(row)], self.facts[int(row)]
+        ref, facts = self.refs[int(row)], self.facts[int(row)]
         if facts.decoder != "pixels":
-            return decode_outside(place, facts, self.reading.window)
+            return decode_outside(ref, facts, self.reading.window)
         image = np.empty((facts.height, facts.width, 3), np.uint8)
-        _read_pixels(image, place)
+        _read_pixels(image, ref)
         return image
 
 
-def _read_pixels(image: np.ndarray, place: FilePart) -> None:
-    """Fill `image`, uint8 (height, width, 3), from the plain pixels at `place`."""
-    with place.path.open("rb", buffering=0) as file:
-        file.seek(place.offset)
+def _read_pixels(image: np.ndarray, ref: FilePart) -> None:
+    """Fill `image`, uint8 (height, width, 3), from the plain pixels at `ref`."""
+    with ref.path.open("rb", buffering=0) as file:
+        file.seek(ref.offset)
         if file.readinto(memoryview(image).cast("B")) != image.nbytes:
-            raise BadImageError(place, "the file ends before it")
+            raise BadImageError(ref, "the file ends before it")
 
 
 def can_read_encoded(reading: ImageSettings) -> bool:
@@ -346,11 +346,11 @@ def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
 
 def _first(data: tf.Tensor, pattern: Sequence[int | None]) -> tf.Tensor:
     """Where `pattern`, in which None is any byte, stands first, int32; -1 where it does not."""
-    places = tf.maximum(tf.size(data) - len(pattern) + 1, 0)
-    same = tf.ones((places,), tf.bool)
+    count = tf.maximum(tf.size(data) - len(pattern) + 1, 0)
+    same = tf.ones((count,), tf.bool)
     for offset, byte in enumerate(pattern):
         if byte is not None:
-            same &= data[offset : offset + places] == byte
+            same &= data[offset : offset + count] == byte
     return tf.cond(tf.reduce_any(same), lambda: tf.argmax(same, output_type=tf.int32), lambda: tf.constant(-1))
 
 

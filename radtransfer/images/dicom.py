@@ -43,10 +43,10 @@ def is_dicom(start: bytes) -> bool:
     return start[128:PREAMBLE] == b"DICM"
 
 
-def read_header(place: ImageRef) -> DicomHeader:
-    """What the header of the file at `place` says; BadImageError where it is damaged, or of a kind that is not read."""
-    with reading(place):
-        file = open_dicom(place)
+def read_header(ref: ImageRef) -> DicomHeader:
+    """What the header of the file at `ref` says; BadImageError where it is damaged, or of a kind that is not read."""
+    with reading(ref):
+        file = open_dicom(ref)
         header = file.header
         return DicomHeader(
             height=int(header.Rows),
@@ -59,36 +59,36 @@ def read_header(place: ImageRef) -> DicomHeader:
         )
 
 
-def decode_dicom(place: ImageRef, window: str, *, notes: list[str] | None = None) -> np.ndarray:
+def decode_dicom(ref: ImageRef, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """What a viewer shows of a frame, float32 (height, width, 3), RGB, 0–255.
 
     Grey images go through their modality LUT, the window (the setting `images.window`), and the inversion of
     MONOCHROME1; others have no window. Images of more than 8 bits are not rounded. `notes` gets what the header and
     the pixels disagree in. BadImageError: As `read_header`, or the pixels are damaged or ambiguous.
     """
-    part, asked = as_part(place), parse_window(window)
-    with reading(place):
-        file = open_dicom(place)
+    part, asked = as_part(ref), parse_window(window)
+    with reading(ref):
+        file = open_dicom(ref)
         if part.frame >= file.frames:
-            raise BadImageError(place, f"there is no frame {part.frame + 1}: the file has {file.frames}")
+            raise BadImageError(ref, f"there is no frame {part.frame + 1}: the file has {file.frames}")
         photometric = file.header.PhotometricInterpretation
         stored, found = stored_frame(file, part.frame)
         noted = list(found)
         if not np.isfinite(stored).all():
-            raise BadImageError(place, "it holds values that are not finite numbers")
+            raise BadImageError(ref, "it holds values that are not finite numbers")
         if photometric in GREY:
-            grey = grey_image(stored, file.header, place, asked, noted)
+            grey = grey_image(stored, file.header, ref, asked, noted)
             image = np.repeat(grey[:, :, None], 3, axis=2)
         else:
             if photometric == "YBR_FULL_422" and file.options.get("photometric_interpretation") == "RGB":
-                stored = _full_length(stored, place, noted)
-            image = _coloured(stored, file.header, place)
+                stored = _full_length(stored, ref, noted)
+            image = _coloured(stored, file.header, ref)
         if notes is not None:
             notes += noted
         return image if _bits(file.header) > 8 else np.rint(image)
 
 
-def _full_length(stored: np.ndarray, place: ImageRef, notes: list[str]) -> np.ndarray:
+def _full_length(stored: np.ndarray, ref: ImageRef, notes: list[str]) -> np.ndarray:
     """RGB of pixels that are called YBR_FULL_422 but have three values each: RGB, or YBR_FULL.
 
     Black, white and strong colours of RGB are no colours at all when taken for YBR; of YBR_FULL, most is near grey.
@@ -106,16 +106,14 @@ def _full_length(stored: np.ndarray, place: ImageRef, notes: list[str]) -> np.nd
     if grey > 0.1:
         notes.append(f"{known} YBR_FULL")
         return np.rint(np.clip(colours, 0, 255)).astype(stored.dtype)
-    raise BadImageError(
-        place, "its header says YBR_FULL_422, its pixels are not subsampled, and may be RGB or YBR_FULL"
-    )
+    raise BadImageError(ref, "its header says YBR_FULL_422, its pixels are not subsampled, and may be RGB or YBR_FULL")
 
 
 def _bits(header: "Dataset") -> int:
     return int(header.get("BitsStored") or header.BitsAllocated)
 
 
-def _coloured(stored: np.ndarray, header: "Dataset", place: ImageRef) -> np.ndarray:
+def _coloured(stored: np.ndarray, header: "Dataset", ref: ImageRef) -> np.ndarray:
     if header.PhotometricInterpretation != PALETTE:
         return stored.astype("float32") * (255 / (2**header.BitsStored - 1))
     from pydicom.pixels import apply_color_lut
@@ -124,23 +122,23 @@ def _coloured(stored: np.ndarray, header: "Dataset", place: ImageRef) -> np.ndar
         colours = apply_color_lut(stored, header)[:, :, :3]
     except Exception as error:  # pydicom checks little of it
         what = "its palette is missing, or not as long as its header says; export it again"
-        raise BadImageError(place, what) from error
+        raise BadImageError(ref, what) from error
     # Some palettes of 8 bits are stored in 16.
     deep = colours.dtype.itemsize > 1 and colours.max() > 255
     return colours.astype("float32") / (257 if deep else 1)
 
 
 def grey_image(
-    stored: np.ndarray, header: "Dataset", place: ImageRef, window: IntensityWindow, notes: list[str]
+    stored: np.ndarray, header: "Dataset", ref: ImageRef, window: IntensityWindow, notes: list[str]
 ) -> np.ndarray:
-    """What a viewer shows of the frame `stored` at `place`, float32 (height, width), 0–255, unrounded.
+    """What a viewer shows of the frame `stored` at `ref`, float32 (height, width), 0–255, unrounded.
 
     "auto" is the first window of the header, its VOI LUT before its CENTRE and WIDTH; without either, images of up
     to 8 bits are shown as they are stored, deeper ones from their smallest to their largest value. In both these and
     "minmax" the pixel padding does not count. `notes` gets what the header contradicts itself in.
     """
-    values = _modality_values(stored, header, place)
-    image = _tagged(values, header, place, notes) if window.name == "auto" else None
+    values = _modality_values(stored, header, ref)
+    image = _tagged(values, header, ref, notes) if window.name == "auto" else None
     if image is None:
         extremes, bits = _extremes(values, stored, header), header.get("BitsStored") or 16
         as_stored = bits <= 8 and stored.dtype.kind == "u" and np.array_equal(values, stored)
@@ -155,17 +153,17 @@ def grey_image(
     return 255 - image if white or shape.upper() == "INVERSE" else image
 
 
-def _modality_values(stored: np.ndarray, header: "Dataset", place: ImageRef) -> np.ndarray:
+def _modality_values(stored: np.ndarray, header: "Dataset", ref: ImageRef) -> np.ndarray:
     """The values in their unit, such as HU; floating point."""
     values = stored.astype("float32" if stored.dtype.itemsize <= 2 else "float64")
     if table := header.get("ModalityLUTSequence"):
-        return _looked_up(values, table[0], header, place)[0]
-    source = _source(header, as_part(place).frame, "PixelValueTransformationSequence")
+        return _looked_up(values, table[0], header, ref)[0]
+    source = _source(header, as_part(ref).frame, "PixelValueTransformationSequence")
     slope, intercept = _number(source, "RescaleSlope"), _number(source, "RescaleIntercept")
     if slope is None and intercept is None:
         return values
     if slope == 0:
-        raise BadImageError(place, "its header says RescaleSlope 0, which makes all values one; export it again")
+        raise BadImageError(ref, "its header says RescaleSlope 0, which makes all values one; export it again")
     from pydicom import Dataset
     from pydicom.pixels import apply_modality_lut
 
@@ -174,11 +172,11 @@ def _modality_values(stored: np.ndarray, header: "Dataset", place: ImageRef) -> 
     return apply_modality_lut(values, rescaling)
 
 
-def _tagged(values: np.ndarray, header: "Dataset", place: ImageRef, notes: list[str]) -> np.ndarray | None:
+def _tagged(values: np.ndarray, header: "Dataset", ref: ImageRef, notes: list[str]) -> np.ndarray | None:
     """The image through the VOI LUT or the first window of the header, None where it has neither."""
-    source = _source(header, as_part(place).frame, "FrameVOILUTSequence")
+    source = _source(header, as_part(ref).frame, "FrameVOILUTSequence")
     if table := source.get("VOILUTSequence"):
-        looked_up, bits = _looked_up(values, table[0], header, place)
+        looked_up, bits = _looked_up(values, table[0], header, ref)
         return scaled(looked_up, (0, 2**bits - 1))
     centre, width = _number(source, "WindowCenter"), _number(source, "WindowWidth")
     if centre is None or width is None:
@@ -189,7 +187,7 @@ def _tagged(values: np.ndarray, header: "Dataset", place: ImageRef, notes: list[
     function = str(source.get("VOILUTFunction") or "LINEAR").upper()
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         what = f"its header has a window of the unknown kind {printable(function)}"
-        raise BadImageError(place, f"{what}; give --window minmax or CENTRE,WIDTH")
+        raise BadImageError(ref, f"{what}; give --window minmax or CENTRE,WIDTH")
     from pydicom import Dataset
     from pydicom.pixels import apply_windowing
 
@@ -200,7 +198,7 @@ def _tagged(values: np.ndarray, header: "Dataset", place: ImageRef, notes: list[
     return apply_windowing(values, view).astype("float32")
 
 
-def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset", place: ImageRef) -> tuple[np.ndarray, int]:
+def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset", ref: ImageRef) -> tuple[np.ndarray, int]:
     """The entries of a LUT at `values`, float32, and how many bits they have; the ends stand for all beyond them.
 
     Not by pydicom, which reads no modality LUT of 10 or 12 bits, none of bytes, none that counts from a negative value
@@ -208,7 +206,7 @@ def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset", place: Im
     """
     descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
     if descriptor is None or data is None or len(descriptor) != 3:
-        raise BadImageError(place, "its header has a LUT without descriptor or data; export it again")
+        raise BadImageError(ref, "its header has a LUT without descriptor or data; export it again")
     entries, first, bits = (int(number) for number in descriptor)
     entries = entries or 0x10000
     # The header cannot say whether the values it counts from are signed.
@@ -222,7 +220,7 @@ def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset", place: Im
     table = np.atleast_1d(np.asarray(data)).astype("float32")
     if table.size != entries or not 1 <= bits <= 16 or table.max() > 2**bits - 1:
         what = f"its header says that a LUT has {entries} entries of {bits} bits, and it has {table.size}"
-        raise BadImageError(place, f"{what} from {table.min():g} to {table.max():g}; export it again")
+        raise BadImageError(ref, f"{what} from {table.min():g} to {table.max():g}; export it again")
     index = np.clip(np.rint(values) - first, 0, table.size - 1).astype("int64")
     return table[index], bits
 

@@ -32,22 +32,22 @@ _LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
 
 
 @contextmanager
-def reading(place: ImageRef) -> Iterator[None]:
-    """Work on `place`, its header's elements included: in silence, and every error a `BadImageError`."""
+def reading(ref: ImageRef) -> Iterator[None]:
+    """Work on `ref`, its header's elements included: in silence, and every error a `BadImageError`."""
     if not find_spec("pydicom"):
-        raise BadImageError(place, f"a DICOM file, which pydicom reads; install it: {INSTALL}")
+        raise BadImageError(ref, f"a DICOM file, which pydicom reads; install it: {INSTALL}")
     try:
         with _SILENCE:
             yield
     except BadImageError:
         raise
     except FileNotFoundError:
-        raise BadImageError(place, "not found") from None
+        raise BadImageError(ref, "not found") from None
     except PermissionError as error:
-        raise BadImageError(place, f"cannot be opened ({error.strerror})") from None
+        raise BadImageError(ref, f"cannot be opened ({error.strerror})") from None
     # pydicom raises what it meets in a damaged file: KeyError, struct.error, AssertionError and more.
     except Exception as error:
-        raise BadImageError(place, f"damaged ({reason_of(error)})") from error
+        raise BadImageError(ref, f"damaged ({reason_of(error)})") from error
 
 
 def reason_of(error: Exception) -> str:
@@ -135,12 +135,12 @@ class DicomFile:
         return max(1, int(self.header.get("NumberOfFrames") or 1))
 
 
-def open_dicom(place: ImageRef) -> DicomFile:
-    """The DICOM image at `place`, its header read and its pixels not; of one of its frames, read once for all."""
-    if not is_frame(place):
-        return _open(as_part(place).path)
-    with reading(place), cached_file(place.path) as kept:
-        return kept.once("dicom", lambda: _open(place.path))
+def open_dicom(ref: ImageRef) -> DicomFile:
+    """The DICOM image at `ref`, its header read and its pixels not; of one of its frames, read once for all."""
+    if not is_frame(ref):
+        return _open(as_part(ref).path)
+    with reading(ref), cached_file(ref.path) as kept:
+        return kept.once("dicom", lambda: _open(ref.path))
 
 
 def _open(path: Path) -> DicomFile:
@@ -418,4 +418,4 @@ def _fragments(handle: BinaryIO, size: int) -> list[tuple[int, int]] | None:
     # Some writers leave out the mark of the end. The first item is the table of offsets.
     if head or len(items) < 2:
         return None
-    return [(place - items[1][0], length) for place, length in items[1:]]
+    return [(start - items[1][0], length) for start, length in items[1:]]

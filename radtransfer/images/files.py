@@ -29,7 +29,7 @@ _SCAN, _END = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")  # of a JPEG, with a length behind it, or its end
 
 
-def check_parts(place: ImageRef, data: bytes) -> int:
+def check_parts(ref: ImageRef, data: bytes) -> int:
     """How many frames the content `data` of an image file has, from 1 to one more than `MOST_FRAMES`."""
     walks = {b"\xff\xd8": _jpeg_parts, b"\x89PNG": _png_parts, b"GIF8": _gif_parts}
     counts = dict.fromkeys((*_MOST, "frames"), 0)
@@ -38,7 +38,7 @@ def check_parts(place: ImageRef, data: bytes) -> int:
         if counts[kind] > _MOST.get(kind, MOST_FRAMES):
             if kind == "frames":
                 break
-            raise BadImageError(place, f"it has more than {_MOST[kind]:,} {kind}; save it again")
+            raise BadImageError(ref, f"it has more than {_MOST[kind]:,} {kind}; save it again")
     return counts["frames"] or 1
 
 
@@ -113,7 +113,7 @@ _files_lock = threading.Lock()
 def cached_file(path: Path) -> Iterator[CachedFile]:
     """The file `path`, which this thread alone reads while the block runs."""
     status = path.stat()
-    # A forked process shares the places in open files with its parent, and would move them.
+    # A forked process shares the refs in open files with its parent, and would move them.
     identity = os.getpid(), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
     with _files_lock:
         kept, old = _files.pop(path, None), []
@@ -144,13 +144,13 @@ class FrameSequence:
         self._image, self._next, self._failure = image, 0, None
         self._kept: OrderedDict[int, Image.Image] = OrderedDict()
 
-    def frame(self, place: FilePart) -> Image.Image:
-        """The frame that `place` names, decoded; BadImageError if it or one before it is missing or damaged."""
-        if place.frame not in self._kept and place.frame < self._next:
+    def frame(self, ref: FilePart) -> Image.Image:
+        """The frame that `ref` names, decoded; BadImageError if it or one before it is missing or damaged."""
+        if ref.frame not in self._kept and ref.frame < self._next:
             self._next = 0
-        while place.frame not in self._kept:
+        while ref.frame not in self._kept:
             if self._failure is not None and self._next == self._failure[0]:
-                raise BadImageError(place, self._failure[1])
+                raise BadImageError(ref, self._failure[1])
             try:
                 self._image.seek(self._next)
                 frame = self._image.copy()
@@ -164,7 +164,7 @@ class FrameSequence:
                 self._next += 1
                 if len(self._kept) > max(1, _ROOM // (4 * frame.width * frame.height)):
                     self._kept.popitem(last=False)
-        return self._kept[place.frame]
+        return self._kept[ref.frame]
 
     def close(self) -> None:
         self._image.close()
@@ -279,7 +279,7 @@ def format_by_name(name: str) -> str | None:
 def format_by_content(start: bytes) -> str | None:
     """The format that is known and not read of a file that begins with `start`, its first `START` bytes."""
     if start[4:8] == b"ftyp":  # an ISO media file lists what it is compatible with
-        brands = {start[place : place + 4] for place in (8, *range(16, min(int.from_bytes(start[:4]), 256), 4))}
+        brands = {start[at : at + 4] for at in (8, *range(16, min(int.from_bytes(start[:4]), 256), 4))}
         if brands & {b"avif", b"avis"}:
             return "AVIF"
         if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:

@@ -58,60 +58,60 @@ PIXEL_LIMIT = 200_000_000  # larger images are refused from their header alone: 
 
 
 @contextmanager
-def open_image(place: ImageRef) -> Iterator[Image.Image | TiffValues]:
+def open_image(ref: ImageRef) -> Iterator[Image.Image | TiffValues]:
     """The image, its header read and its pixels not; not a Pillow image where Pillow is wrong about a TIFF.
 
     A file whose frames are asked for one by one is opened once, and read in order. BadImageError: It is empty, of no
     known format, or damaged in its header.
     """
-    start = first_bytes(place)
-    if not is_frame(place):
-        with open_tiff(place, start) if start.startswith(MAGICS) else _open(place, start) as image:
+    start = first_bytes(ref)
+    if not is_frame(ref):
+        with open_tiff(ref, start) if start.startswith(MAGICS) else _open(ref, start) as image:
             yield image
         return
-    with cached_file(place.path) as kept:
+    with cached_file(ref.path) as kept:
         if start.startswith(MAGICS):
-            with kept.once("pages", lambda: TiffPages(place.path, start)).page(place) as page:
+            with kept.once("pages", lambda: TiffPages(ref.path, start)).page(ref) as page:
                 yield page
         else:
-            yield kept.once("frames", lambda: FrameSequence(_open(place, start, decoded=True))).frame(place)
+            yield kept.once("frames", lambda: FrameSequence(_open(ref, start, decoded=True))).frame(ref)
 
 
-def check_size(place: ImageRef, height: int, width: int) -> None:
+def check_size(ref: ImageRef, height: int, width: int) -> None:
     """Raises BadImageError if an image has no pixels, or more than `PIXEL_LIMIT`."""
     if width * height > PIXEL_LIMIT:
         limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
-        raise BadImageError(place, f"its {width}×{height} pixels are above {limit}; store it smaller")
+        raise BadImageError(ref, f"its {width}×{height} pixels are above {limit}; store it smaller")
     if not width * height:
-        raise BadImageError(place, f"it has no pixels ({width}×{height})")
+        raise BadImageError(ref, f"it has no pixels ({width}×{height})")
 
 
-def _open(place: ImageRef, start: bytes, *, decoded: bool = False) -> Image.Image:
+def _open(ref: ImageRef, start: bytes, *, decoded: bool = False) -> Image.Image:
     """The first image of a file that is no TIFF; with `decoded`, its size is checked before anything of it is."""
     reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
-    part = as_part(place)
+    part = as_part(ref)
     if reader is None or (start.startswith(b"RIFF") and start[8:12] == b"AVI "):
-        start = first_bytes(place, START)
+        start = first_bytes(ref, START)
         known = (words for magic, words in NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
         reason = next(known, why_unread(start, part.path.name) or "not an image of a known format")
-        raise BadImageError(place, reason)
+        raise BadImageError(ref, reason)
     try:
         content = read_contents(part) if reader in _IN_PARTS or part.length is not None else b""
-        check_parts(place, content)
+        check_parts(ref, content)
         image = reader(str(part.path) if part.length is None else io.BytesIO(content))
     except BadImageError:
         raise
     except Exception as error:  # as in `decode_with_pillow`
-        reason = kind_of_jpeg(place) or f"damaged or truncated in its header ({error})"
-        raise BadImageError(place, reason) from error
+        reason = kind_of_jpeg(ref) or f"damaged or truncated in its header ({error})"
+        raise BadImageError(ref, reason) from error
     if decoded:
-        check_size(place, image.height, image.width)
+        check_size(ref, image.height, image.width)
     return image
 
 
-def first_bytes(place: ImageRef, count: int = 64) -> bytes:
+def first_bytes(ref: ImageRef, count: int = 64) -> bytes:
     """The beginning of an image's bytes; BadImageError if there are none, or they may not be read."""
-    part = as_part(place)
+    part = as_part(ref)
 
     def read(most: int) -> bytes:
         with part.path.open("rb") as file:
@@ -119,23 +119,23 @@ def first_bytes(place: ImageRef, count: int = 64) -> bytes:
             return file.read(most if part.length is None else min(most, part.length))
 
     try:
-        if is_frame(place):
+        if is_frame(ref):
             with cached_file(part.path) as kept:
                 start = kept.once("start", lambda: read(START))[:count]
         else:
             start = read(count)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
-            raise BadImageError(place, why_missing(part.path)) from None
-        raise BadImageError(place, f"cannot be opened ({error.strerror})") from None
+            raise BadImageError(ref, why_missing(part.path)) from None
+        raise BadImageError(ref, f"cannot be opened ({error.strerror})") from None
     if not start:
-        raise BadImageError(place, "an empty file")
+        raise BadImageError(ref, "an empty file")
     return start
 
 
-def kind_of_jpeg(place: ImageRef) -> str | None:
+def kind_of_jpeg(ref: ImageRef) -> str | None:
     """Why a JPEG of a rare kind is not read; None for one of a usual kind, and for what is no JPEG."""
-    data, at = read_contents(place), 2
+    data, at = read_contents(ref), 2
     while data.startswith(b"\xff\xd8") and data[at : at + 1] == b"\xff" and at + 4 < len(data):
         marker, bits = data[at + 1], data[at + 4]
         if marker in (0xC0, 0xC1, 0xC2, *_RARE_JPEGS):  # the segment that says how a JPEG is coded
@@ -155,14 +155,14 @@ def why_missing(path: Path) -> str:
     return f"a dangling link, its file {target} is not there; {advice}"
 
 
-def decode_with_pillow(place: ImageRef, *, levels: tuple[float, float] | None = None) -> np.ndarray:
+def decode_with_pillow(ref: ImageRef, *, levels: tuple[float, float] | None = None) -> np.ndarray:
     """The pixels of an image as they are stored, float32 (height, width, 3), RGB, 0–255, not turned by EXIF.
 
     Grey is repeated, transparency dropped. Values of more than 8 bits become 0–255 as `levels` say, clipped there, and
     MinIsWhite is inverted then; without levels all that the format has is 0–255, and floats are taken as they are.
     """
-    with open_image(place) as image:
-        values = _values(image, place)
+    with open_image(ref) as image:
+        values = _values(image, ref)
         if not is_deep(image):
             return values
         as_stored = levels is None and image.mode.startswith("float")
@@ -170,10 +170,10 @@ def decode_with_pillow(place: ImageRef, *, levels: tuple[float, float] | None = 
         return 255 - shown if isinstance(image, TiffValues) and image.inverted else shown
 
 
-def stored_values(place: ImageRef) -> np.ndarray:
+def stored_values(ref: ImageRef) -> np.ndarray:
     """The values of an image of more than 8 bits, floating point (height, width, 3), as they are stored."""
-    with open_image(place) as image:
-        return _values(image, place)
+    with open_image(ref) as image:
+        return _values(image, ref)
 
 
 def is_deep(image: Image.Image | TiffValues) -> bool:
@@ -191,7 +191,7 @@ def levels_of(image: Image.Image | TiffValues) -> tuple[float, float]:
     return 0.0, 65535.0 if words == "I;16B" else 255.0 if isinstance(words, str) else float(words[-1])
 
 
-def _values(image: Image.Image | TiffValues, place: ImageRef) -> np.ndarray:
+def _values(image: Image.Image | TiffValues, ref: ImageRef) -> np.ndarray:
     """The stored values, (height, width, 3), all finite; float32, or float64 of a TIFF."""
     try:
         if isinstance(image, TiffValues):
@@ -208,11 +208,11 @@ def _values(image: Image.Image | TiffValues, place: ImageRef) -> np.ndarray:
         raise
     # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
     except Exception as error:
-        raise BadImageError(place, f"damaged or truncated ({error})") from error
+        raise BadImageError(ref, f"damaged or truncated ({error})") from error
     # Of 64 bits, only what 32 can hold as well: the difference of two such numbers is finite.
     beyond = pixels.dtype != np.float32 and np.abs(pixels).max() > np.finfo("float32").max
     if beyond or not np.isfinite(pixels).all():
-        raise BadImageError(place, "it holds values that are not finite numbers")
+        raise BadImageError(ref, "it holds values that are not finite numbers")
     return pixels
 
 
@@ -251,28 +251,28 @@ class ImageFacts:
     notes: tuple[str, ...] = ()  # in what header and pixels disagree, and how it is read; known once it was decoded
 
 
-def inspect_image(place: ImageRef) -> ImageFacts:
+def inspect_image(ref: ImageRef) -> ImageFacts:
     """What the header of an image says; BadImageError if it is damaged, of no known format, or above `PIXEL_LIMIT`."""
-    if isinstance(place, FilePart) and place.pixels is not None:
-        return ImageFacts("pixels", *place.pixels)
-    if _holds_dicom(place):
-        header = read_header(place)
-        check_size(place, header.height, header.width)
+    if isinstance(ref, FilePart) and ref.pixels is not None:
+        return ImageFacts("pixels", *ref.pixels)
+    if _holds_dicom(ref):
+        header = read_header(ref)
+        check_size(ref, header.height, header.width)
         return ImageFacts("dicom", header.height, header.width, deep=header.bits > 8)
-    with open_image(place) as image:
+    with open_image(ref) as image:
         height, width = image.height, image.width
         decoder, orientation, inverted = "pillow", 1, False
         if isinstance(image, TiffValues):
             orientation, inverted = image.orientation, image.deep and image.inverted
         else:
-            orientation, is_first = _orientation(image), not as_part(place).frame
+            orientation, is_first = _orientation(image), not as_part(ref).frame
             if is_first and image.format == "PNG":
-                decoder = "png16" if first_bytes(place)[24] == 16 else "png8"
+                decoder = "png16" if first_bytes(ref)[24] == 16 else "png8"
             elif is_first and image.format == "JPEG" and image.mode in ("L", "RGB"):  # TensorFlow reads CMYK inverted
                 decoder = "jpeg"
         deep = decoder == "png16" or is_deep(image)
         levels = levels_of(image) if deep and decoder == "pillow" else SIXTEEN_BITS
-    check_size(place, height, width)
+    check_size(ref, height, width)
     return ImageFacts(decoder, height, width, orientation, deep, levels, inverted=inverted)
 
 
@@ -288,21 +288,21 @@ def count_frames(file: Path) -> int:
         return min(getattr(image, "n_frames", 1), MOST_FRAMES + 1)
 
 
-def decode_outside(place: ImageRef, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:
+def decode_outside(ref: ImageRef, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
 
     `window`, the setting, is for DICOM; other images have their `facts.levels`. `notes` gets what header and pixels
     disagree in. BadImageError: It is damaged.
     """
     if facts.decoder == "dicom":
-        return decode_dicom(place, window, notes=notes)
-    return decode_with_pillow(place, levels=facts.levels)
+        return decode_dicom(ref, window, notes=notes)
+    return decode_with_pillow(ref, levels=facts.levels)
 
 
-def _holds_dicom(place: ImageRef) -> bool:
-    """Whether `place` is DICOM by its first bytes, or by its name where these say nothing."""
-    part = as_part(place)
-    start = first_bytes(place, PREAMBLE)
+def _holds_dicom(ref: ImageRef) -> bool:
+    """Whether `ref` is DICOM by its first bytes, or by its name where these say nothing."""
+    part = as_part(ref)
+    start = first_bytes(ref, PREAMBLE)
     other = any(start.lstrip().lower().startswith(magic.lower()) for magic in (*READERS, *NOT_IMAGES))
     other = other or format_by_content(start) is not None
     named = part.path.suffix.lower() in DICOM_SUFFIXES and not other

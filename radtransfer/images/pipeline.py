@@ -1,6 +1,6 @@
 """From images to batches of one fixed shape, in an order that can be repeated exactly.
 
-    place -> image (`decode.ImageSource`) -> augmented -> batch, read ahead
+    ref -> image (`decode.ImageSource`) -> augmented -> batch, read ahead
 
 Everything random is a pure function of (seed, fold, epoch, image), never of the epochs before: an epoch is the same
 whatever the number of workers, whether the run was resumed, and whichever epochs came before.
@@ -96,17 +96,17 @@ class Epoch:
     def _check_images(self, step: int) -> None:
         """Decode the images of one batch again, one by one, to find out which of them failed."""
         for row in self.rows[step]:
-            place = self.source.places[row]
+            ref = self.source.refs[row]
             try:
                 self.source.image(row)
             except (tf.errors.OpError, BadImageError) as error:
                 if isinstance(error, BadImageError):
                     reason = error.reason
-                else:  # the first line, without place and names of graph nodes
+                else:  # the first line, without path and names of graph nodes
                     text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]| name:.*", "", str(error)).strip().splitlines()[0]
-                    reason = text.replace(str(place), "").strip(" ;:")
+                    reason = text.replace(str(ref), "").strip(" ;:")
                 raise DataError(
-                    f"Expected an image that can be decoded. Received: {place} ({reason}). "
+                    f"Expected an image that can be decoded. Received: {ref} ({reason}). "
                     "Replace it, or run with --on-bad-image skip."
                 ) from error
 
@@ -154,7 +154,7 @@ class Batches:
     def shuffled(self, epoch: int, *, rows: np.ndarray | None = None, seed: int = 0, fold: int = 0) -> Epoch:
         """Training epoch number `epoch` over all images or those numbered `rows`: in its own order, augmented.
 
-        An image's place and its augmentation follow from (seed, fold, epoch, image).
+        An image's position and its augmentation follow from (seed, fold, epoch, image).
         """
         rows = np.arange(len(self)) if rows is None else rows
         order = rows[epoch_order(len(rows), seed=seed, fold=fold, epoch=epoch)]
@@ -205,7 +205,7 @@ def _read_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def make_batches(
     paths: Sequence[str],
-    places: Sequence[ImageRef],
+    refs: Sequence[ImageRef],
     facts: Sequence[ImageFacts],
     targets: np.ndarray,
     *,
@@ -220,16 +220,16 @@ def make_batches(
     `paths` are the identity of the images, from which their augmentation follows, and not where they lie; `targets` are
     float32 (images, classes); `image_size` is in pixels. UnknownNameError for an unknown augmentation.
     """
-    source = ImageSource(places, facts, image_size=image_size, reading=reading or ImageSettings())
+    source = ImageSource(refs, facts, image_size=image_size, reading=reading or ImageSettings())
     settings = {"batch_size": batch_size, "workers": workers, "augmentation": augmentation}
     return Batches(source, targets, path_keys(paths), **settings)
 
 
 def _example_function(source: ImageSource, targets: np.ndarray, augmentation: str) -> Callable:
     augment, targets = AUGMENTATIONS[augmentation].build(), tf.constant(targets, tf.float32)
-    place = [tf.TensorSpec((), tf.int32), tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.float32)]
+    signature = [tf.TensorSpec((), tf.int32), tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.float32)]
 
-    @tf.function(input_signature=place)
+    @tf.function(input_signature=signature)
     def example(row: tf.Tensor, seed: tf.Tensor, weight: tf.Tensor) -> Batch:
         return augment(source.image(row), seed), targets[row], weight
 
@@ -238,9 +238,9 @@ def _example_function(source: ImageSource, targets: np.ndarray, augmentation: st
 
 def _batch_function(source: ImageSource, targets: np.ndarray, batch_size: int) -> Callable:
     targets = tf.constant(targets, tf.float32)
-    place = [tf.TensorSpec((batch_size,), tf.int32), tf.TensorSpec((batch_size,), tf.float32)]
+    signature = [tf.TensorSpec((batch_size,), tf.int32), tf.TensorSpec((batch_size,), tf.float32)]
 
-    @tf.function(input_signature=place)
+    @tf.function(input_signature=signature)
     def batch(rows: tf.Tensor, weights: tf.Tensor) -> Batch:
         return source.images(rows), tf.gather(targets, rows), weights
 

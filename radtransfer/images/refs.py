@@ -33,24 +33,24 @@ class FilePart:
 ImageRef = Path | FilePart
 
 
-def is_frame(place: ImageRef) -> bool:
+def is_frame(ref: ImageRef) -> bool:
     """Whether the image is one of the frames of a file, and not a file, or a range of bytes."""
-    return isinstance(place, FilePart) and place.length is None
+    return isinstance(ref, FilePart) and ref.length is None
 
 
-def file_of(place: ImageRef) -> Path:
+def file_of(ref: ImageRef) -> Path:
     """The file that the image is in."""
-    return place.path if isinstance(place, FilePart) else place
+    return ref.path if isinstance(ref, FilePart) else ref
 
 
-def as_part(place: ImageRef) -> FilePart:
-    """The place as part of a file; a file of its own is its first frame."""
-    return place if isinstance(place, FilePart) else FilePart(place)
+def as_part(ref: ImageRef) -> FilePart:
+    """The ref as part of a file; a file of its own is its first frame."""
+    return ref if isinstance(ref, FilePart) else FilePart(ref)
 
 
-def read_contents(place: ImageRef) -> bytes:
+def read_contents(ref: ImageRef) -> bytes:
     """The bytes of the image: the whole file, or its range of it."""
-    part = as_part(place)
+    part = as_part(ref)
     with part.path.open("rb") as file:
         file.seek(part.offset)
         return file.read(-1 if part.length is None else part.length)
@@ -132,10 +132,10 @@ def remote_source(source: str) -> RemoteSource | None:
     return RemoteSource(reader, address.rstrip("/"), scheme, options or "")
 
 
-def check_local_path(place: str | None) -> None:
-    """Raises ConfigError if `place` is an address; a path is one even where nothing lies there."""
-    if place is not None and remote_source(place) is not None:
+def check_local_path(ref: str | None) -> None:
+    """Raises ConfigError if `ref` is an address; a path is one even where nothing lies there."""
+    if ref is not None and remote_source(ref) is not None:
         raise ConfigError(
-            f"expected a file or folder of this machine, received {place}. Mount or copy it; only prepared data sets "
+            f"expected a file or folder of this machine, received {ref}. Mount or copy it; only prepared data sets "
             "(--data) are read from elsewhere, and results are written here."
         )

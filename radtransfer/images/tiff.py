@@ -49,33 +49,33 @@ _DEPTH, _SUBFILE, _NOT_FULL = 32997, 254, 0b101
 
 
 @contextmanager
-def open_tiff(place: ImageRef, start: bytes) -> "Iterator[Image.Image | TiffValues]":
+def open_tiff(ref: ImageRef, start: bytes) -> "Iterator[Image.Image | TiffValues]":
     """The first page of a TIFF that begins with `start`, its tags read and its pixels not."""
-    with closing(TiffPages(place, start)) as pages, pages.page(place) as page:
+    with closing(TiffPages(ref, start)) as pages, pages.page(ref) as page:
         yield page
 
 
 class TiffPages:
     """The pages of an open TIFF, one at a time and in any order; each library opens the file once, when needed."""
 
-    def __init__(self, place: ImageRef, start: bytes):
-        self._place, self._start, self._mended = place, start, None
+    def __init__(self, ref: ImageRef, start: bytes):
+        self._ref, self._start, self._mended = ref, start, None
         self._files: list[BinaryIO] = []
 
     @contextmanager
-    def page(self, place: ImageRef) -> "Iterator[Image.Image | TiffValues]":
-        frame = as_part(place).frame
+    def page(self, ref: ImageRef) -> "Iterator[Image.Image | TiffValues]":
+        frame = as_part(ref).frame
         try:
             simple = frame == 0 and not self._first_kind & _NOT_FULL
             number = 0 if simple else self._numbers[frame]
-            page = self._by_pillow(number) or TiffValues(place, self._tifffile, number)
+            page = self._by_pillow(number) or TiffValues(ref, self._tifffile, number)
         except BadImageError as error:
-            raise BadImageError(place, error.reason) from None
+            raise BadImageError(ref, error.reason) from None
         except IndexError:
-            raise BadImageError(place, f"it has no frame {frame + 1}") from None
+            raise BadImageError(ref, f"it has no frame {frame + 1}") from None
         # As Pillow, tifffile raises what it meets in a damaged file.
         except Exception as error:
-            raise BadImageError(place, f"damaged or truncated in its header ({error})") from error
+            raise BadImageError(ref, f"damaged or truncated in its header ({error})") from error
         yield page
 
     def close(self) -> None:
@@ -84,18 +84,18 @@ class TiffPages:
 
     @cached_property
     def _first_kind(self) -> int:
-        return next(_pages(self._place))[0]
+        return next(_pages(self._ref))[0]
 
     @cached_property
     def _numbers(self) -> list[int]:
-        return _full_pages(self._place)
+        return _full_pages(self._ref)
 
     @cached_property
     def _pillow(self) -> TiffImagePlugin.TiffImageFile | None:
         """None where Pillow does not read the file; it misses that big-endian BigTIFF is BigTIFF."""
         if self._start.startswith(b"MM\0+"):
             return None
-        self._files.append(_opened(self._place))  # by name, Pillow would open it again for each uncompressed page
+        self._files.append(_opened(self._ref))  # by name, Pillow would open it again for each uncompressed page
         with suppress(Exception):
             return TiffImagePlugin.TiffImageFile(self._files[-1])
         return None
@@ -105,13 +105,13 @@ class TiffPages:
         from tifffile import TiffFile
 
         logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # whoever reads a damaged file says so
-        self._files.append(_opened(self._place))
+        self._files.append(_opened(self._ref))
         return TiffFile(self._files[-1])
 
     def _by_pillow(self, number: int) -> Image.Image | None:
         """Page `number` through Pillow; None where Pillow does not read it, or not as its tags say."""
         image = self._pillow
-        if number == self._mended:  # perhaps with its pixels, and then without the places of these
+        if number == self._mended:  # perhaps with its pixels, and then without the refs of these
             return image
         self._mended = None
         with suppress(Exception):
@@ -123,14 +123,14 @@ class TiffPages:
         return None
 
 
-def count_pages(place: ImageRef) -> int:
+def count_pages(ref: ImageRef) -> int:
     """How many images a TIFF holds, smaller copies and masks of its pages aside."""
     try:
-        return len(_full_pages(place))
+        return len(_full_pages(ref))
     except BadImageError:
         raise
     except Exception as error:
-        raise BadImageError(place, f"damaged or truncated ({error})") from error
+        raise BadImageError(ref, f"damaged or truncated ({error})") from error
 
 
 class TiffValues:
@@ -145,8 +145,8 @@ class TiffValues:
         inverted: Whether its smallest value is white.
     """
 
-    def __init__(self, place: ImageRef, file: "TiffFile", number: int):
-        self._place, self._file = place, file
+    def __init__(self, ref: ImageRef, file: "TiffFile", number: int):
+        self._ref, self._file = ref, file
         page = self._page = file.pages[number]
         tag = page.tags.valueof
         self.width, self.height = page.imagewidth, page.imagelength
@@ -155,23 +155,23 @@ class TiffValues:
         self._photometric, self._samples = tag(_PHOTOMETRIC), int(tag(_SAMPLES, 1))
         if self._photometric is None:
             raise BadImageError(
-                place, "its tags do not say whether 0 is black (PhotometricInterpretation is missing); store it again"
+                ref, "its tags do not say whether 0 is black (PhotometricInterpretation is missing); store it again"
             )
         name = _NAMES.get(self._photometric, f"of kind {int(self._photometric)}")
         if self._photometric not in _COLOURS or tag(_INKS, 1) != 1:
-            raise BadImageError(place, f"its pixels are {name}, which is not read; convert it to grey or RGB")
+            raise BadImageError(ref, f"its pixels are {name}, which is not read; convert it to grey or RGB")
         if tag(_DEPTH, 1) != 1:
-            raise BadImageError(place, f"its page is a volume of {tag(_DEPTH)} slices; store each as a page of its own")
+            raise BadImageError(ref, f"its page is a volume of {tag(_DEPTH)} slices; store each as a page of its own")
         bits, formats = set(_numbers(tag(_BITS, 1))), set(_numbers(tag(_FORMAT, 1)))
         if len(bits) > 1 or len(formats) > 1:
-            raise BadImageError(place, "its pixels hold values of several types; store them all as one")
+            raise BadImageError(ref, "its pixels hold values of several types; store them all as one")
         (self._bits,), (number_format,) = bits, formats
         kind = {1: "u", 2: "i", 3: "f"}.get(number_format)
         known = (16, 32, 64) if kind == "f" else (*range(1, 17), 32, 64)
         if kind is None or self._bits not in known or kind != "u" and self._photometric in (_PALETTE, _CMYK):
             what = {"u": "integers", "i": "signed integers", "f": "floats"}.get(kind, "neither integers nor floats")
             advice = "store it as unsigned integers of 8 or 16 bits"
-            raise BadImageError(place, f"its {name} values are {what} of {self._bits} bits; {advice}")
+            raise BadImageError(ref, f"its {name} values are {what} of {self._bits} bits; {advice}")
         self._check_samples(name, _numbers(tag(_EXTRA, ())))
         order = self._file.byteorder if self._bits % 8 == 0 else ">"
         self._type = np.dtype(
@@ -212,7 +212,7 @@ class TiffValues:
         alpha = further == 1 and extra[:1] in ((1,), (2,))
         if not 0 <= further <= _MOST_EXTRA or expected == 1 and further and not alpha:
             raise BadImageError(
-                self._place,
+                self._ref,
                 f"its pixels are {self._samples} values each, of which its tags do not say what they are ({name} has "
                 f"{expected}); store what you want to use as RGB, or as one grey image each",
             )
@@ -224,13 +224,11 @@ class TiffValues:
         if compression not in (_PLAIN, _PACK_BITS, *_WITH_PREDICTOR):
             how = getattr(compression, "name", compression)
             what = f"its {self._bits}-bit {name} pixels are compressed with {how}"
-            raise BadImageError(
-                self._place, f"{what}, which is not read; store it uncompressed, or with LZW or deflate"
-            )
+            raise BadImageError(self._ref, f"{what}, which is not read; store it uncompressed, or with LZW or deflate")
         fits = {1: True, 2: self._bits in (8, 16, 32, 64), 3: self._type.kind == "f"}
         if not fits.get(self._predictor, False):
             raise BadImageError(
-                self._place, f"its {self._bits}-bit {name} pixels have the predictor {predictor}; store it uncompressed"
+                self._ref, f"its {self._bits}-bit {name} pixels have the predictor {predictor}; store it uncompressed"
             )
 
     def _stored(self) -> np.ndarray:
@@ -242,7 +240,7 @@ class TiffValues:
         down, across = -(-self.height // rows), -(-self.width // columns)
         wanted = down * across * (self._used if planes > 1 else 1)
         if len(page.dataoffsets) < down * across * planes or rows * columns > 4 * self.height * self.width + 2**20:
-            raise BadImageError(self._place, "damaged: its strips or tiles do not fit its size")
+            raise BadImageError(self._ref, "damaged: its strips or tiles do not fit its size")
         row_bytes = -(-columns * samples * self._bits // 8)
         stored = None
         for number in range(wanted):
@@ -264,7 +262,7 @@ class TiffValues:
         if compression != _PLAIN:
             return _unpacked_by_libtiff(data, row_bytes, rows, compression=compression, fill=fill)
         if len(data) < row_bytes * rows:
-            raise BadImageError(self._place, "truncated: its pixels are not all there")
+            raise BadImageError(self._ref, "truncated: its pixels are not all there")
         if fill == 2:
             data = np.packbits(np.unpackbits(np.frombuffer(data, "u1"), bitorder="little")).tobytes()
         return data[: row_bytes * rows]
@@ -302,10 +300,10 @@ def _pillow_is_right(image: TiffImagePlugin.TiffImageFile) -> bool:
     if tag(_PLANES, 1) != 1 and (photometric != _RGB or set(bits) != {8}):
         return False
     right = photometric == _MIN_IS_BLACK if bits == (16,) else max(bits) <= 8 and photometric in (*_COLOURS, _YCBCR)
-    places = [tile[1] for tile in image.tile]
+    corners = [tile[1] for tile in image.tile]
     planes = 3 if tag(_PLANES, 1) != 1 else 1
-    ends_in_corner = bool(places) and places[-1][2:] == (tag(_WIDTH), tag(_HEIGHT))
-    return right and ends_in_corner and len(places) >= planes * len(set(places))
+    ends_in_corner = bool(corners) and corners[-1][2:] == (tag(_WIDTH), tag(_HEIGHT))
+    return right and ends_in_corner and len(corners) >= planes * len(set(corners))
 
 
 def _mend(image: TiffImagePlugin.TiffImageFile) -> None:
@@ -319,23 +317,23 @@ def _mend(image: TiffImagePlugin.TiffImageFile) -> None:
         image.palette = ImagePalette.raw("RGB;L", bytes(tags[_COLOUR_MAP]))
 
 
-def _full_pages(place: ImageRef) -> list[int]:
+def _full_pages(ref: ImageRef) -> list[int]:
     """The numbers of the pages that are neither a smaller copy of another nor a mask; of all, if there is no other."""
-    pages = list(_pages(place))
+    pages = list(_pages(ref))
     kind, has_others_below = pages[0]
     if kind & _NOT_FULL and has_others_below:
         raise BadImageError(
-            place, "its first page is a preview of an image that is stored below it; export that as a TIFF of its own"
+            ref, "its first page is a preview of an image that is stored below it; export that as a TIFF of its own"
         )
     return [number for number, (kind, _) in enumerate(pages) if not kind & _NOT_FULL] or list(range(len(pages)))
 
 
-def _pages(place: ImageRef) -> Iterator[tuple[int, bool]]:
+def _pages(ref: ImageRef) -> Iterator[tuple[int, bool]]:
     """Of each page tag 254, and whether it has pages below it; before Pillow or tifffile reads what its tags hold.
 
     Of more than `MOST_FRAMES` pages, one more than these.
     """
-    with _opened(place) as file:
+    with _opened(ref) as file:
         head = file.read(16)
         size = file.seek(0, io.SEEK_END)
         order, endian = ("<", "little") if head.startswith(b"I") else (">", "big")
@@ -346,13 +344,13 @@ def _pages(place: ImageRef) -> Iterator[tuple[int, bool]]:
         announced = 0
         while (offset or not seen) and len(seen) <= MOST_FRAMES:
             if offset in seen:
-                raise BadImageError(place, "damaged: its pages follow each other in a circle")
+                raise BadImageError(ref, "damaged: its pages follow each other in a circle")
             seen.add(offset)
             file.seek(offset)
             count = int.from_bytes(file.read(counter) if offset else b"", endian)
             entries = file.read(min(count, _MOST_TAGS) * entry)
             if not count or len(entries) < min(count, _MOST_TAGS) * entry:
-                raise BadImageError(place, "truncated: its tags are not there")
+                raise BadImageError(ref, "truncated: its tags are not there")
             offset = int.from_bytes(file.read(least), endian)
             kind, below = 0, False
             for tag, number_type, length, value in struct.iter_unpack(f"{order}HH{word}{least}s", entries):
@@ -361,12 +359,12 @@ def _pages(place: ImageRef) -> Iterator[tuple[int, bool]]:
                 if tag == _SUBFILE:
                     (kind,) = struct.unpack_from(f"{order}{'H' if number_type == 3 else 'I'}", value)
             if count > _MOST_TAGS or announced > 2 * size + 2**16 * len(seen):
-                raise BadImageError(place, "damaged: its tags announce more than the file can hold")
+                raise BadImageError(ref, "damaged: its tags announce more than the file can hold")
             yield kind, below
 
 
-def _opened(place: ImageRef) -> BinaryIO:
-    part = as_part(place)
+def _opened(ref: ImageRef) -> BinaryIO:
+    part = as_part(ref)
     return part.path.open("rb") if part.length is None else io.BytesIO(read_contents(part))
 
 

@@ -312,7 +312,7 @@ def test_bad_images_can_be_skipped_with_a_note(tmp_path):
     assert checked.table.paths == ("data/good0.png", "data/good1.png")
     assert checked.bad == (BadImage("missing2", "not found"),)
     assert len(checked.facts) == 2
-    assert heard.notes[0].startswith("1 of 3 images cannot be read and are left out; see")
+    assert heard.notes[0].startswith("1 of 3 images cannot be read and are skipped; see")
 
 
 def test_nothing_left_is_an_error_even_when_skipping(tmp_path):

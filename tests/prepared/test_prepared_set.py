@@ -362,7 +362,7 @@ def test_unreadable_images_are_left_out_when_told_and_stay_so_on_resuming(images
     assert (result.images, result.skipped) == (35, 1)
     table = read_table(DataSettings(source=f"tfds:{out}"))
     assert bad not in table.paths
-    assert any("1 images that could not be read" in note for note in table.notes)
+    assert any("1 unreadable images" in note for note in table.notes)
     record = json.loads((out / "provenance.json").read_text())
     assert record["skipped"][0][0] == bad
 
@@ -378,7 +378,7 @@ def test_a_folder_of_something_else_or_in_use_is_refused(images, tmp_path):
     other.mkdir()
     with locked(other), pytest.raises(RunError, match="in use by another process"):
         prepare(source, images, other)
-    with pytest.raises(ConfigError, match="holds the images themselves"):
+    with pytest.raises(ConfigError, match="contains the original images"):
         prepare(source, images, images)
 
 

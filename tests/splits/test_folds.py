@@ -203,7 +203,7 @@ def test_given_splits_are_used_as_they_are():
     assert [fold.split.tolist() for fold in folds] == GIVEN * 2
     assert [fold.seed for fold in folds] == [0, 0, 1, 1]
     notes = fold_notes(table, SplitSettings(), folds)
-    assert "--folds 5 not used: the data brings 2" in notes
+    assert "--folds 5 not used: the data has 2 given folds" in notes
     assert "the test sets contain 4 of 10 images" in notes
 
 
@@ -224,7 +224,9 @@ def test_a_missing_validation_set_is_drawn_from_train_by_patient_and_anew_in_eac
 
 @pytest.mark.parametrize(("missing", "there"), [("test", "train"), ("train", "test")])
 def test_a_given_split_without_train_or_test_images_says_what_to_do(missing, there):
-    message = f"Fold 1 of the given split has no {missing} images .*Mark some as {missing}, or take the split out"
+    message = (
+        f"Fold 1 of the given split has no {missing} images .*Mark some as {missing}, or remove the split from the data"
+    )
     with pytest.raises(DataError, match=message):
         draw(make_table("ab" * 5, splits=[[there] * 8 + ["val"] * 2]))
 
