@@ -40,7 +40,7 @@ _REASONS = {
     r"an HTML page|a Git LFS pointer|a git-annex pointer|the path of a link|not an? ": "not_an_image",
     r"its .* are above": "too_large",
     r"cannot be |a DICOM file, which|its |.*which is not read": "unreadable",
-    r"truncated|.*(is truncated|Truncated|cut off)": "truncated",  # the middle two are Pillow's words
+    r"truncated|.*(is truncated|Truncated|truncated before)": "truncated",  # the middle two are Pillow's words
 }
 """Pattern of the reason of a `BadImageError` to kind of finding; any other is "corrupt"."""
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from radtransfer.errors import DataError, suggest_path
-from radtransfer.images.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
-from radtransfer.images.files import advice, format_by_name
+from radtransfer.images.files import DICOM_SUFFIXES, PREAMBLE, advice, format_by_name, is_dicom
 from radtransfer.images.refs import FilePart, ImageRef, as_part, file_of
 
 _FRAME = re.compile(r"(?P<file>.+)#(?P<frame>[1-9]\d*)")

@@ -33,8 +33,7 @@ from radtransfer.data.labels import (
     sorted_names,
 )
 from radtransfer.errors import DataError
-from radtransfer.images.dicom import is_dicom
-from radtransfer.images.files import PACKED, START, TABLES, advice, format_by_content
+from radtransfer.images.files import PACKED, START, TABLES, advice, format_by_content, is_dicom
 from radtransfer.images.formats import READERS, why_missing
 
 DELIMITERS = ",;\t|"

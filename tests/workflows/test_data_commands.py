@@ -366,7 +366,7 @@ def test_preview_names_images_that_cannot_be_read(radtransfer, tiny_images, tmp_
     options = ("--image-size", 24, "--images", 48, "--out", tmp_path / "preview.png")
     outcome = radtransfer("data", "preview", root, *options)
     assert outcome.code == 0, outcome.err
-    assert outcome.err.count("is left out (an empty file)") == 46
+    assert outcome.err.count("is skipped (an empty file)") == 46
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_headers_that_the_pixels_deny_are_counted(tmp_path, radtransfer):
     outcome = radtransfer("data", "check", tmp_path / "data", "--json")
     (finding,) = [found for found in json.loads(outcome.out)["findings"] if found["kind"] == "header"]
     assert finding["severity"] == "warning"
-    assert finding["message"].startswith("header and pixels of 6 images disagree: the header says another HighBit")
+    assert finding["message"].startswith("header and pixels of 6 images contradict each other: HighBit in the header")
     assert len(finding["files"]) == 6
     run = ("finetune", "--data", tmp_path / "data", *TINY, "--fold", 1, "--out", tmp_path / "run")
     outcome = radtransfer(*run)
@@ -107,5 +107,5 @@ def test_a_damaged_file_is_named_before_training(chests, radtransfer, tmp_path):
     (broken / "sick" / "3.dcm").write_bytes((broken / "sick" / "3.dcm").read_bytes()[:-100])
     outcome = radtransfer("finetune", "--data", broken, *TINY, "--out", tmp_path / "run")
     assert outcome.code == 3
-    assert "'sick/3.dcm' (truncated: its pixel data is not all there)" in outcome.err
+    assert "'sick/3.dcm' (truncated: its pixel data is incomplete)" in outcome.err
     assert "Traceback" not in outcome.err
