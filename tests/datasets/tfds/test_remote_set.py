@@ -157,6 +157,6 @@ def test_an_address_that_cannot_be_reached_asks_for_network_name_and_account(cac
     with pytest.raises(DataError) as refused:
         table("gs://bucket/set")
     assert str(refused.value) == (
-        "gs://bucket/set cannot be read (Could not resolve host: storage.example). Check that this machine is online, "
-        "that the address is right, and that you may read it (`gcloud auth application-default login`)."
+        "gs://bucket/set cannot be read (Could not resolve host: storage.example). Check the network connection, "
+        "the address and your permissions (`gcloud auth application-default login`)."
     )

@@ -174,7 +174,7 @@ def test_the_folder_may_be_a_parent_of_one_set_or_given_without_prefix(tmp_path)
     with pytest.raises(DataError, match="2 TFDS data sets .*btgraham-300/3.0.0"):
         table(f"tfds:{tmp_path / 'drd'}")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no TFDS data set"):
+    with pytest.raises(DataError, match="contains no TFDS data set"):
         table(f"tfds:{tmp_path / 'empty'}")
 
 
