@@ -38,9 +38,11 @@ class RadtransferError(Exception):
 
     Attributes:
         settings: Names of the data settings that caused the error, where some did.
+        result: What was finished nevertheless, if anything was.
     """
 
     exit_code = 1
+    result: Any = None
 
     def __init__(self, *message: Any, settings: Sequence[str] = ()):
         super().__init__(*message)

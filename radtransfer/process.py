@@ -65,7 +65,8 @@ GB of data are too few, 0.82 GB are enough.
 
 _PER_CORE = 50_000_000  # bytes of thread stacks of TensorFlow per further core
 
-_importer: Callable[[], None] | None = None
+_importer: Callable[..., None] | None = None
+_start_devices = True
 
 
 def pin_variables() -> None:
@@ -103,9 +104,9 @@ def check_limits() -> None:
         limit, used = resource.getrlimit(getattr(resource, name))[0], int(pages[column]) * resource.getpagesize()
         if limit != resource.RLIM_INFINITY and limit - used < needed:
             raise OutOfMemoryError(
-                f"TensorFlow needs {needed / 1e9:.1f} GB of memory to start; {max(limit - used, 0) / 1e9:.2f} GB of the "
-                f"limit of {limit / 1e9:.2f} GB (ulimit {option}) are free. Raise the limit, "
-                f"with `ulimit {option} unlimited` or in the settings of the job."
+                f"TensorFlow needs {needed / 1e9:.1f} GB of memory to start; of the {limit / 1e9:.2f} GB limit of this "
+                f"process (ulimit {option}) {max(limit - used, 0) / 1e9:.2f} GB are free. Raise the limit with "
+                f"`ulimit {option} unlimited` or in the settings of the job."
             )
 
 
@@ -137,10 +138,21 @@ def import_keras() -> None:
     _set_keras(_DEFAULTS)
 
 
-def import_by(importer: Callable[[], None]) -> None:
-    """Let `importer` import Keras and TensorFlow when needed; for our own processes."""
-    global _importer
-    _importer = importer
+def import_by(importer: Callable[..., None]) -> None:
+    """Let `importer` import Keras and TensorFlow in our own processes; `compute=True` also starts the devices."""
+    global _importer, _start_devices
+    _importer, _start_devices = importer, True
+
+
+def importer() -> Callable[..., None]:
+    """The function that imports Keras and TensorFlow, for subprocesses."""
+    return _importer or import_keras
+
+
+def leave_devices() -> None:
+    """Let `require_keras` start no device, as distributed training configures them first."""
+    global _start_devices
+    _start_devices = False
 
 
 def require_keras() -> None:
@@ -151,7 +163,7 @@ def require_keras() -> None:
         OutOfMemoryError: A limit leaves TensorFlow too little memory to start.
     """
     if "keras" not in sys.modules and _importer is not None:
-        _importer()
+        _importer(compute=_start_devices)
     if "keras" in sys.modules:
         _check_backend()
         return
@@ -274,13 +286,18 @@ def resolve_device(settings: SystemSettings) -> Device:
         precision=precision if settings.precision == "auto" else settings.precision,
         jit=bool(gpus) if settings.jit == "auto" else settings.jit,
         onednn=onednn_in_use(),
-        workers=usable_cores() if settings.workers == "auto" else settings.workers,
+        workers=workers_of(settings),
     )
 
 
 def usable_cores() -> int:
     """Number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers_of(settings: SystemSettings) -> int:
+    """Number of images decoded in parallel."""
+    return usable_cores() if settings.workers == "auto" else settings.workers
 
 
 def versions() -> dict[str, str]:
@@ -374,8 +391,8 @@ def all_in_parallel(work: Callable[[Item], Result], items: Sequence[Item], *, wo
 class Progress:
     """Callbacks of a job, here no-ops; overridden by the command line and notebooks."""
 
-    def plan(self, rows: Mapping[str, str]) -> None:
-        """The plan, before the first step: titles and lines of text."""
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        """The plan, before the first step: titles and texts; `short` has a few short lines."""
 
     def note(self, text: str) -> None:
         """A sentence for the user."""
@@ -392,6 +409,18 @@ class Progress:
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         """A fold ended with these test metrics."""
+
+    def run_started(self, run: Any) -> None:
+        """A study computes this `PlannedRun`."""
+
+    def study_changed(self, state: Any) -> None:
+        """A run of a study started, reported progress or ended; `state` is the `StudyState`."""
+
+    def run_ended(self, state: Any, run: Any, outcome: Any) -> None:
+        """A run of a study ended with this `Outcome`."""
+
+    def clear(self) -> None:
+        """Remove what is only shown for the moment, such as a bar."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def load_config(
     *,
     sets: tuple[str, ...] = (),
     options: Mapping[str, Any] | None = None,
+    options_from: str = "the command line",
     check: Check | None = None,
 ) -> Config:
     """The checked settings of a run.
@@ -40,6 +41,7 @@ def load_config(
         source: A shipped name (`"quickstart"`), a YAML path, or None for defaults alone.
         sets: Texts such as `"training.epochs=5"`, with values in YAML.
         options: Dotted names and values that override everything else.
+        options_from: Their origin, for messages.
         check: Called with each setting and its value, such as `training.prepare.check_value`.
 
     Raises:
@@ -54,7 +56,7 @@ def load_config(
         values |= flat_settings(document, source=str(path), mistakes=mistakes)
         sources |= {key: f"{path.name} line {line}" for key, line in lines.items()}
     outside = dict(parse_sets(sets, mistakes))
-    sources |= {key: f"--set {key}" for key in outside} | dict.fromkeys(options or {}, "the command line")
+    sources |= {key: f"--set {key}" for key in outside} | dict.fromkeys(options or {}, options_from)
     outside |= options or {}
     config = build_config({**values, **outside}, sources=sources, mistakes=mistakes, check=check)
     other_data = "data.source" in outside and source is not None and path in shipped_configs().values()

@@ -22,7 +22,7 @@ from radtransfer.data.table import NO_PATIENTS, ImageTable, note_kind, show_note
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.files import writing
 from radtransfer.images.refs import FilePart, ImageRef, file_of
-from radtransfer.process import Progress, usable_cores
+from radtransfer.process import Progress, workers_of
 from radtransfer.runs.folder import write_rows
 
 SPLITS = ("train", "val", "test")
@@ -114,7 +114,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
     if table is None:
         return DataReport(str(config.data.source), findings=tuple(findings))
     findings += [Finding(*note_kind(note), note) for note in table.notes if note != NO_PATIENTS]
-    workers = usable_cores() if config.system.workers == "auto" else config.system.workers
+    workers = workers_of(config.system)
     records = survey_images(table, workers=workers, window=config.images.window, progress=progress or Progress())
     folds, refused = (), []
     try:

@@ -80,6 +80,7 @@ class Explained:
     explanations: list[Explanation]  # confident mistakes first
     agreement: float | None  # median rank correlation of the two maps
     randomized: list[Randomized]  # the last step has redrawn every weight
+    files: tuple[Path, ...] = ()  # that were written
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from radtransfer.config.schema import ImageSettings
+from radtransfer.config.schema import Config, ImageSettings
 from radtransfer.data.image_check import BadImage, examine_image
+from radtransfer.data.image_list import list_images
 from radtransfer.data.readers import read_table
 from radtransfer.data.run_data import run_images
 from radtransfer.data.table import ImageTable
@@ -22,7 +23,7 @@ from radtransfer.evaluation.trained_model import TrainedModel
 from radtransfer.files import json_text
 from radtransfer.images.formats import ImageFacts
 from radtransfer.images.refs import ImageRef
-from radtransfer.process import all_in_parallel, keras_defaults, require_keras
+from radtransfer.process import Progress, all_in_parallel, keras_defaults, require_keras, workers_of
 from radtransfer.runs.folder import read_run, run_and_folds
 from radtransfer.runs.read import read_record, read_rows, reading, run_file
 
@@ -146,6 +147,9 @@ def _targets(run: Path, paths: Sequence[str], labels: Sequence[str], scoring: Sc
 _CHUNK = 512
 """Images that are examined together: what is in memory does not grow with their number."""
 
+_LISTED = 20
+"""Images that are named."""
+
 
 @dataclass
 class ImageStream:
@@ -202,6 +206,43 @@ class ImageStream:
             return examine_image(place, self.reading)[0]
         except BadImageError as error:
             return error.reason
+
+
+def open_images(
+    find: Callable[[], TrainedModel], images: Sequence[str], config: Config, *, batch_size: int, progress: Progress
+) -> tuple[TrainedModel, ImageStream]:
+    """The model that `find` gives, and `images` (files, folders, CSV files of paths) as its training read them."""
+    listed, model = list_images(images, config.data), find()  # a model that is a file takes seconds to open
+    for note in (*model.notes, *listed.notes):
+        progress.note(note)
+    return model, ImageStream(
+        listed,
+        model.image_size,
+        model.reading,
+        batch_size=batch_size,
+        workers=workers_of(config.system),
+        count=lambda done, total: progress.count("images", done, total),
+    )
+
+
+def tell_bad_images(stream: ImageStream, on_bad_image: str, progress: Progress, *, kept: str = "") -> None:
+    """List what could not be read; `kept` says in the message what became of the other images.
+
+    Raises:
+        DataError: Something could not, and is not to be skipped; or nothing could.
+    """
+    bad, total = stream.bad, len(stream.images)
+    for image in bad[:_LISTED]:
+        progress.warning(f"unreadable: {image.path}: {image.reason}")
+    if len(bad) > _LISTED:
+        progress.warning(f"unreadable: … and {len(bad) - _LISTED} more")
+    if bad and (on_bad_image == "error" or len(bad) == total):
+        raise DataError(
+            f"{len(bad)} of {total} images cannot be read (listed above), the first is {bad[0].path}. {kept}"
+            "Repair them, or accept it with --on-bad-image skip."
+        )
+    if bad:
+        progress.warning(f"{len(bad)} of {total} images cannot be read and are left out")
 
 
 class Forward:

@@ -115,6 +115,7 @@ class Evaluation:
     judging: Judging
     figures: dict[str, Any]  # as JSON has them
     seen: Mapping[str, str] = field(default_factory=dict)  # as of `warn_of_leaks`
+    files: tuple[Path, ...] = ()  # that were written
 
     @property
     def metrics(self) -> dict[str, Any]:

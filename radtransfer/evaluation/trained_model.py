@@ -174,6 +174,7 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
         raise WeightsError(
             f"{given} is not a .keras file. Expected a run, an exported .keras file or a SavedModel folder."
         )
+    require_keras()
     from radtransfer.models.activations import check_input, network_of
 
     model = open_model(path)

@@ -132,7 +132,7 @@ def test_unreadable_images_are_listed_and_the_others_predicted(radtransfer, fini
     assert outcome.code == 3
     assert [row["path"] for row in rows(outcome.out)] == [str(path) for path in others]
     for path in (first, second):
-        assert f"unreadable  {path}: " in outcome.err
+        assert f"unreadable: {path}: " in outcome.err
     assert "2 of 24 images cannot be read" in outcome.err
     outcome = radtransfer(*arguments, "--on-bad-image", "skip")
     assert outcome.code == 0
