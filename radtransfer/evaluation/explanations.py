@@ -89,7 +89,7 @@ class _Labelled:
         """The images in these rows as network inputs."""
         from radtransfer.images.pipeline import make_batches
 
-        parts = (self.images.paths, self.images.places, self.images.facts)
+        parts = (self.images.paths, self.images.refs, self.images.facts)
         return make_batches(
             *([values[row] for row in rows] for values in parts),
             np.zeros((len(rows), 1), np.float32),

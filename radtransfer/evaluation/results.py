@@ -26,7 +26,7 @@ import numpy as np
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.image_check import check_images
 from radtransfer.data.readers import read_table
-from radtransfer.data.run_data import leaked_images, note_changes, run_images, seen_before
+from radtransfer.data.run_data import leaked_images, note_changes, run_images, training_overlap
 from radtransfer.data.splits import Fold
 from radtransfer.data.table import NO_PATIENTS, ImageTable, show_notes
 from radtransfer.errors import ConfigError, DataError, closest_names
@@ -507,7 +507,7 @@ def warn_of_leaks(
         )
         return None, {}
     given, total = model.given, len(table)
-    seen = seen_before(table, model.path, model.folds, run_images(model.path).data)
+    seen = training_overlap(table, model.path, model.folds, run_images(model.path).data)
     weights = str(read_settings(model.path)["model"].get("weights") or "random")
     whole = Fold(1, 1, 0, np.full(total, "test"))
     in_weights = next((rows for _, rows in leaked_images(weights, table, [whole])), [])
@@ -545,7 +545,7 @@ def warn_of_leaks(
         "in_weights": len(in_weights),
         "compared": seen.compared,
     }
-    uses = dict(zip(seen.images, seen.ways, strict=True))
+    uses = dict(zip(seen.images, seen.roles, strict=True))
     for row in in_weights:
         uses[row] = f"{uses[row]};weights" if row in uses else "weights"
     for row, patient in enumerate(table.patients or ()):
