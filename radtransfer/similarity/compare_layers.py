@@ -201,8 +201,8 @@ def _measures(kinds: Sequence[str], *, compat: str | None) -> dict[str, Measure]
     whole = [kind for kind, measure in found.items() if measure.of_sums is None]
     if whole:
         raise ConfigError(
-            f"{', '.join(whole)} needs all rows in memory. Use radtransfer.similarity.{whole[0]} on arrays, or another "
-            "--similarity."
+            f"{', '.join(whole)} needs all rows in memory and cannot be streamed. Use another --similarity, or "
+            f"radtransfer.similarity.{whole[0]} on arrays."
         )
     if compat is None:
         return found

@@ -111,7 +111,7 @@ def compare_weights(
     layers = tuple(mean_change([changes[name] for changes in per_fold]) for name in per_fold[0])
     if not layers:
         raise WeightsMismatchError(
-            f"Expected networks with common layers. {a} and {b} have no layer of the same name and shape. Choose others."
+            f"Expected networks with common layers; {a} and {b} have no layer of the same name and shape. Use others."
         )
     (stem, mine), (_, its) = map(_first_kernel, networks)
     comparable = mine is not None and its is not None and mine.shape == its.shape
