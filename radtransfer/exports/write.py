@@ -1,4 +1,4 @@
-"""Export a trained model: write it, describe it, and prove in a fresh process that it predicts the same."""
+"""Export a trained model with metadata and model card, and check in a new process that it predicts the same."""
 
 import importlib.util
 import tempfile
@@ -24,7 +24,7 @@ from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import find_fold, finished_folds, read_rows, read_run, write_text
 
 LARGEST_DIFFERENCE = 1e-5
-"""Largest difference of a probability, after export, that is let pass."""
+"""Largest allowed difference of a probability after export."""
 
 _IMAGES = 8
 _ENCODED = ("jpeg", "png8", "png16")
@@ -47,14 +47,14 @@ np.savez(outputs, of_images, np.asarray(probabilities))
 class Exported:
     """One exported model."""
 
-    path: Path  # the file or folder written
+    path: Path  # the file or folder
     card: Path  # its model card
     size: int  # bytes
-    difference: float  # largest absolute difference of a probability, reloaded in a fresh process
-    bytes_difference: float | None  # the same where it decodes the files itself; None where it does not
-    images: int  # how many of the run's images were compared; 0 where they are gone, and drawn ones were used
-    inside: str  # what of the way from a file to a probability is inside
-    caller: str  # what is left to whoever calls it
+    difference: float  # largest absolute difference of a probability, after reloading in a new process
+    bytes_difference: float | None  # the same if it decodes the files itself; None if it does not
+    images: int  # number of compared images of the run; 0 if these are missing and random ones were used
+    inside: str  # preprocessing in the model
+    caller: str  # preprocessing by the caller
     usage: str
     positive_class: str | None  # of two classes
 
@@ -62,27 +62,17 @@ class Exported:
 def export_run(
     run: str | Path, *, format: str, out: Path, fold: str | None = None, operating_point: str | None = None
 ) -> list[Exported]:
-    """Export one fold of a run, or all of them, with a model card each; all are checked before the first appears.
+    """Export one fold of a run, or all (`fold` "all", into the folder `out`), each with a model card.
 
-    Args:
-        run: A run folder, or RUN/fold_K.
-        format: Key of `EXPORT_FORMATS`.
-        out: File or folder to write; for all folds, a folder that gets `fold_K` for each.
-        fold: A number, "all", or None where the run has one fold.
-        operating_point: Rule of a threshold, chosen on the fold's validation images, that the export carries.
-
-    Raises:
-        UnknownNameError: No such format.
-        ConfigError: A package that the format needs is not installed.
-        RunError: Not a run, no such fold, `out` exists or cannot be written.
-        ExportError: What was written cannot be read, or predicts something else.
-        DiskError: The disk is full, or fails.
+    All exports are checked before the first one is moved to its place. `operating_point` is the rule of a threshold,
+    chosen on the fold's validation images and stored in the export.
     """
     kind = EXPORT_FORMATS[format]
     missing = [name for name in kind.needs if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"--format {format} needs {', '.join(missing)}, not installed. Run: pip install 'radtransfer[export]'"
+            f"--format {format} needs {', '.join(missing)}, which is not installed. Run: pip install "
+            "'radtransfer[export]'"
         )
     path, targets = _targets(run, kind, out, fold)
     for target in targets.values():
@@ -96,7 +86,7 @@ def export_run(
             _export_fold(path, number, kind, target, staging, decided[number]) for number, target in targets.items()
         ]
         for card in (item.card for item in exported):
-            # The same card is what a killed export left.
+            # An identical card was left by an interrupted export.
             if card.exists() and card.read_bytes() != (staging / card.name).read_bytes():
                 raise RunError(f"{card} exists; nothing was written. Choose another --out.")
     return exported
@@ -108,7 +98,7 @@ def _targets(run: str | Path, kind: ExportFormat, out: Path, fold: str | None) -
         read_run(Path(run))
         numbers = finished_folds(Path(run))
         if not numbers:
-            raise RunError(f"Run {run} has no finished fold yet; nothing to export.")
+            raise RunError(f"Run {run}: expected a finished fold, received none. Finish its training first.")
         return Path(run), {number: out / f"fold_{number}{kind.suffix}" for number in numbers}
     if fold is not None and not fold.isdigit():
         raise ConfigError(f"--fold expects a number or all. Received: {fold!r}.")
@@ -131,7 +121,7 @@ def _export_fold(
     if kind.read_bytes and can_read_encoded(facts.reading):
         from_bytes = partial(encoded_image, image_size=size, reading=facts.reading)
     part = staging / target.name
-    expected = model.predict(samples.images, verbose=0)  # first: a writer that changes the model is found out
+    expected = model.predict(samples.images, verbose=0)  # before writing, which might change the model
     kind.write(Exportable(model, metadata, from_bytes), part)
     if from_bytes is None:
         samples = replace(samples, encoded=[], encoded_rows=[])
@@ -159,16 +149,16 @@ def _export_fold(
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images on which an export is compared with the model it was made from."""
+    """Images for the comparison of an export with its model."""
 
-    images: np.ndarray  # float32 (images, size, size, 3), RGB, 0–255, as the network gets them
-    encoded: list[bytes]  # the contents of those files that are JPEGs or PNGs
-    encoded_rows: list[int]  # which of `images` these are
-    real: int  # how many are the run's; 0 where these are not on disk any more and others were drawn
+    images: np.ndarray  # network inputs, float32 (images, size, size, 3), RGB, 0–255
+    encoded: list[bytes]  # the contents of the files that are JPEGs or PNGs
+    encoded_rows: list[int]  # their rows in `images`
+    real: int  # number of images of the run; 0 for random images
 
 
 def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) -> Samples:
-    """Some test images of a fold, spread over all of them; where they are gone or damaged, drawn ones."""
+    """Some test images of a fold, or random images if these are missing or damaged."""
     try:
         table = read_table(run_images(run).data)
         rows = read_rows(run / f"fold_{fold}" / "predictions.csv")
@@ -180,7 +170,7 @@ def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) ->
             return _read([found[number] for number in chosen], size, reading, real=len(chosen))
     except (RadtransferError, OSError):
         pass
-    # Coarse patterns of little contrast, which no network is sure about.
+    # Coarse patterns of low contrast, for which no network is confident.
     rng, step, files = np.random.default_rng(0), max(1, size // 6), []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(_IMAGES):
@@ -212,13 +202,9 @@ def _read(places: list[ImageRef], size: int, reading: ImageSettings, *, real: in
 def predict_elsewhere(
     kind: ExportFormat, path: Path, original: Path, samples: Samples
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a fresh Python, without this package, predicts from an export of the run's model.keras, `original`.
+    """The predictions of an export in a new process without this package, for images and for encoded files.
 
-    Returns:
-        Of the images, and of the files; the same again where it does not decode files or there are none.
-
-    Raises:
-        ExportError: It cannot be read.
+    Without encoded files, the second result is the same as the first.
     """
     read_bytes = kind.read_bytes if samples.encoded and kind.read_bytes else ""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -232,13 +218,16 @@ def predict_elsewhere(
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """How far two arrays of probabilities are apart, at most; ExportError if too far."""
+    """The largest difference of two arrays of probabilities; ExportError if it is too large."""
     if found.shape != expected.shape:
-        raise ExportError(f"The reloaded export predicts {found.shape}, not {expected.shape}. Nothing was written.")
+        raise ExportError(
+            f"Expected probabilities {expected.shape} from the reloaded export, received {found.shape}. Nothing was "
+            "written; try another --format."
+        )
     difference = float(np.abs(found - expected).max())
     if not difference <= LARGEST_DIFFERENCE:
         raise ExportError(
-            f"The reloaded export predicts differently: by {difference:.2g}, "
-            f"where {LARGEST_DIFFERENCE:g} is allowed. Nothing was written."
+            f"Expected the reloaded export to predict the same within {LARGEST_DIFFERENCE:g}, received a difference of "
+            f"{difference:.2g}. Nothing was written; try another --format."
         )
     return difference

@@ -361,7 +361,7 @@ def _read_lines(
             header = [name.strip() for name in next(reader, [])]
             rows = [(reader.line_num, [text.strip() for text in row]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a readable CSV file in UTF-8 ({error}). Save it as UTF-8.") from None
+        raise DataError(f"{path}: expected a CSV file in UTF-8 ({error}). Save it as UTF-8.") from None
     missing = [name for name in columns if name not in header]
     if missing:
         has = ", ".join(filter(None, header)) or "nothing"

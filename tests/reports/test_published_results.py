@@ -117,7 +117,10 @@ def test_other_columns_of_a_cca_file_are_no_layers(tmp_path):
     ("text", "message"),
     [
         ("", "received nothing. Add target, source, freeze, fold, AUC"),
-        ("target,source,AUC\n", "expected the columns target, source, freeze, fold, AUC; freeze, fold missing"),
+        (
+            "target,source,AUC\n",
+            "expected the columns target, source, freeze, fold, AUC, received target, source, AUC",
+        ),
         ("target,source,freeze,fold,AUC,AUC\n", "received AUC twice"),
         ("target,source,freeze,fold,AUC\na,b,c,1\n", "line 2: expected 5 fields, as the header has, received 4"),
         ("target,source,freeze,fold,AUC\na,b,c,1,0.5,9\n", "line 2: expected 5 fields, as the header has, received 6"),
