@@ -14,7 +14,7 @@ from radtransfer.config.schema import Config, ImageSettings
 from radtransfer.data.image_check import BadImage, examine_image
 from radtransfer.data.image_list import list_images
 from radtransfer.data.readers import read_table
-from radtransfer.data.run_data import run_images
+from radtransfer.data.run_data import LocatedImages, run_images
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError, RunError, TrainingError
 from radtransfer.evaluation.calibration import OperatingPoint, decisions, mean_with_temperatures
@@ -165,8 +165,6 @@ class ImageStream:
     def __iter__(self) -> Iterator[tuple[list[str], "tf.Tensor"]]:
         """Paths and images, float32 (batch, image_size, image_size, 3), RGB, 0–255."""
         require_keras()  # images are decoded by TensorFlow, in threads
-        from radtransfer.images.pipeline import make_batches
-
         total = len(self.images)
         for start in range(0, total, _CHUNK):
             paths = self.images.paths[start : start + _CHUNK]
@@ -176,20 +174,12 @@ class ImageStream:
             pairs = zip(paths, looks, strict=True)
             self.bad += [BadImage(path, look) for path, look in pairs if not isinstance(look, ImageFacts)]
             if readable:
-                kept, done = [paths[row] for row in readable], 0
-                batches = make_batches(
-                    kept,
-                    [places[row] for row in readable],
-                    [looks[row] for row in readable],
-                    np.zeros((len(readable), 1), np.float32),
-                    image_size=self.image_size,
-                    reading=self.reading,
-                    batch_size=min(self.batch_size, len(readable)),
-                    workers=self.workers,
-                )
-                for images, _, weights in batches.in_order():
+                kept, refs, facts = (tuple(values[row] for row in readable) for values in (paths, places, looks))
+                located, done = LocatedImages(kept, refs, facts, self.reading, kept), 0
+                sizes = {"image_size": self.image_size, "batch_size": self.batch_size, "workers": self.workers}
+                for images, _, weights in located.batches(**sizes).in_order():
                     size = int(weights.numpy().sum())
-                    yield kept[done : done + size], images[:size]
+                    yield list(kept[done : done + size]), images[:size]
                     done += size
                     self.count(start + readable[done - 1] + 1, total)
             self.count(start + len(paths), total)

@@ -41,6 +41,9 @@ NOT_A_DEVICE = "Research software, not a medical device."
 FEW = 100
 """With fewer test images of a class, the card calls the results uncertain."""
 
+LARGEST_DIFFERENCE = 1e-5
+"""Largest allowed difference of a probability after export."""
+
 
 @dataclass(frozen=True)
 class SplitCount:
@@ -295,19 +298,23 @@ def export_metadata(facts: RunFacts, *, size: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class ExportCheck:
-    """The result of the check of an export; fields as in `Exported`."""
+class Exported:
+    """One exported model."""
 
+    path: Path  # the file or folder
+    card: Path  # its model card
+    size: int  # bytes
+    difference: float  # largest absolute difference of a probability, after reloading in a new process
+    bytes_difference: float | None  # the same if it decodes the files itself; None if it does not
+    images: int  # number of compared images of the run; 0 if these are missing and random ones were used
+    inside: str  # preprocessing in the model
+    caller: str  # preprocessing by the caller
     usage: str
-    size: int
-    difference: float
-    bytes_difference: float | None
-    images: int
-    allowed: float  # largest allowed difference
+    positive_class: str | None  # of two classes
 
 
 def model_card(
-    facts: RunFacts, *, size: int, check: ExportCheck | None = None, values: Mapping[str, Any] | None = None
+    facts: RunFacts, *, size: int, check: Exported | None = None, values: Mapping[str, Any] | None = None
 ) -> str:
     """The card; for an export, with its check, and `temperature` and `operating_point` of its metadata."""
     record, splits, tests = facts.record, facts.splits, facts.splits["test"].classes
@@ -354,6 +361,7 @@ def model_card(
         few=[f"{name} ({tests.get(name, 0)})" for name in facts.classes if tests.get(name, 0) < FEW],
         few_images=FEW,
         check=check,
+        allowed=LARGEST_DIFFERENCE,
     )
 
 

@@ -12,19 +12,16 @@ from PIL import Image
 from radtransfer.config.schema import ImageSettings
 from radtransfer.data.image_check import examine_images
 from radtransfer.data.readers import read_table
-from radtransfer.data.run_data import run_images
+from radtransfer.data.run_data import LocatedImages, run_images
 from radtransfer.errors import ConfigError, ExportError, RadtransferError, RunError
 from radtransfer.evaluation.results import export_values
 from radtransfer.exports.formats import EXPORT_FORMATS, Exportable, ExportFormat, run_python
-from radtransfer.exports.metadata import ExportCheck, export_metadata, model_card, read_facts
+from radtransfer.exports.metadata import LARGEST_DIFFERENCE, Exported, export_metadata, model_card, read_facts
 from radtransfer.files import atomic_files, check_writable
 from radtransfer.images.refs import ImageRef, read_contents
 from radtransfer.pretrained.saved_model import open_model
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import find_fold, finished_folds, read_rows, read_run, write_text
-
-LARGEST_DIFFERENCE = 1e-5
-"""Largest allowed difference of a probability after export."""
 
 _IMAGES = 8
 _ENCODED = ("jpeg", "png8", "png16")
@@ -41,22 +38,6 @@ of_images = np.asarray(probabilities)
 {read_bytes}
 np.savez(outputs, of_images, np.asarray(probabilities))
 """
-
-
-@dataclass(frozen=True)
-class Exported:
-    """One exported model."""
-
-    path: Path  # the file or folder
-    card: Path  # its model card
-    size: int  # bytes
-    difference: float  # largest absolute difference of a probability, after reloading in a new process
-    bytes_difference: float | None  # the same if it decodes the files itself; None if it does not
-    images: int  # number of compared images of the run; 0 if these are missing and random ones were used
-    inside: str  # preprocessing in the model
-    caller: str  # preprocessing by the caller
-    usage: str
-    positive_class: str | None  # of two classes
 
 
 def export_run(
@@ -130,12 +111,9 @@ def _export_fold(
     if samples.encoded:
         bytes_difference = _difference(of_files, expected[samples.encoded_rows])
     written = sum(item.stat().st_size for item in (part, *part.rglob("*")) if item.is_file())
-    check = ExportCheck(kind.usage, written, difference, bytes_difference, samples.real, LARGEST_DIFFERENCE)
-    card = target.with_name(f"{target.name}.card.md")
-    write_text(staging / card.name, model_card(facts, size=size, check=check, values=metadata))
-    return Exported(
+    exported = Exported(
         path=target,
-        card=card,
+        card=target.with_name(f"{target.name}.card.md"),
         size=written,
         difference=difference,
         bytes_difference=bytes_difference,
@@ -145,6 +123,8 @@ def _export_fold(
         usage=kind.usage,
         positive_class=metadata["positive_class"],
     )
+    write_text(staging / exported.card.name, model_card(facts, size=size, check=exported, values=metadata))
+    return exported
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,19 +161,9 @@ def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) ->
 
 
 def _read(places: list[ImageRef], size: int, reading: ImageSettings, *, real: int) -> Samples:
-    from radtransfer.images.pipeline import make_batches
-
     facts = examine_images(places, reading)
-    batches = make_batches(
-        [str(place) for place in places],
-        places,
-        facts,
-        np.zeros((len(places), 1), np.float32),
-        image_size=size,
-        reading=reading,
-        batch_size=len(places),
-        workers=1,
-    )
+    located = LocatedImages(tuple(map(str, places)), tuple(places), facts, reading, ())
+    batches = located.batches(image_size=size, batch_size=len(places))
     images = next(iter(batches.in_order()))[0].numpy()
     rows = [row for row, fact in enumerate(facts) if fact.decoder in _ENCODED]
     return Samples(images, [read_contents(places[row]) for row in rows], rows, real)

@@ -153,11 +153,6 @@ def html_page(report: Report, images: Mapping[str, bytes]) -> str:
     return render("report.html.j2", **vars(report), images=data)
 
 
-def markdown_table(table: Table) -> str:
-    """The table in GitHub's Markdown, its caption below it."""
-    return render("table.md.j2", part=table)
-
-
 def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[Path]:
     """Write the folder, with `values` in report.json, and give its files, the page first; other files in it stay."""
     with atomic_folder(out, ("report.html", "report.json", *_earlier(out)), last="report.html") as folder:
@@ -173,7 +168,7 @@ def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[P
             records = table.records or [row if isinstance(row, Mapping) else asdict(row) for row in table.rows]
             rows = ([_csv_value(value) for value in record.values()] for record in records)
             write_rows(folder / names[-2], list(records[0]), rows, for_people=True)
-            write_text(folder / names[-1], markdown_table(table))
+            write_text(folder / names[-1], render("table.md.j2", part=table))
         write_text(folder / "report.html", html_page(report, images))
         write_json(folder / "report.json", dict(values) | {"files": names})
     return [out / name for name in ("report.html", "report.json", *names)]

@@ -126,7 +126,7 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
     words = (("Follows", "follows"), ("Published results", "published"))
     published = [f"{title}: {text}" for title, key in words if (text := subject.about.get(key))]
     changes = [
-        *sections.own_parts(own),
+        *sections.similarity_parts(own, own=True),
         *sections.change_difference_parts(change_differences(subject, own)),
         *sections.filter_parts(results.filters),
     ]
@@ -143,7 +143,7 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
             ("size", "Is a small network enough?", of_subject(sections.size_parts(found))),
             ("sources", "Source-task performance", sections.source_table(sections.source_rows(subject, found))),
             ("cca", "What did training change?", changes),
-            ("pairs", "Similarity between models", sections.pair_parts(results.changes.pairs)),
+            ("pairs", "Similarity between models", sections.similarity_parts(results.changes.pairs, own=False)),
             ("seeds", "Pretrained and random initialization over seeds", sections.seed_parts(results.seeds)),
             ("gain", "Similarity against gain", sections.gain_parts(results.gains, sections.gain_rows(results.gains))),
             ("predictions", "Agreement of errors", sections.agreement_parts(found, subject.predictions)),

@@ -197,22 +197,6 @@ def source_table(rows: Sequence[Row]) -> list[Table]:
     return [Table("sources", say("captions.sources_table"), columns, rows, text_columns=2)]
 
 
-def own_parts(changes: Changes) -> list[Any]:
-    """Similarity of the layers of every arm before and after training."""
-    return _similarity_parts(changes, [{"arm": name} for name in changes], own=True)
-
-
-def pair_parts(changes: Mapping[tuple[str, str], Sequence[LayerChange]]) -> list[Any]:
-    """Similarity of the layers of the pairs in a study."""
-
-    def side(name: str) -> str:
-        arm, _, moment = name.partition("@")
-        return f"{arm} before training" if moment == "initial" else arm
-
-    named = {" – ".join(map(side, sides)): items for sides, items in changes.items()}
-    return _similarity_parts(named, [{"a": a, "b": b} for a, b in changes], own=False)
-
-
 def change_difference_parts(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     """Similarity before and after training, minus that of the reference."""
     columns = [("arm", "arm"), ("reference", "reference"), ("layer", "layer"), ("difference", "difference", signed)]
@@ -391,17 +375,24 @@ def _unfinished_table(subject: Subject) -> list[Table]:
     return [Table("unfinished", say("captions.unfinished_table"), columns, rows, records, len(columns) - 1)]
 
 
-def _similarity_parts(changes: Changes, keys: Sequence[Mapping[str, str]], *, own: bool) -> list[Any]:
-    """Figures, one per set of arms with the same layers, and a table; `keys` are the first columns of its file."""
-    rows = [(title, item, key) for (title, items), key in zip(changes.items(), keys, strict=True) for item in items]
+def similarity_parts(changes: Mapping[Any, Sequence[LayerChange]], *, own: bool) -> list[Any]:
+    """Similarity of layers: figures, one per set of arms or pairs with the same layers, and a table.
+
+    `own`: the keys of `changes` are arms before and after training; else pairs of sides.
+    """
+
+    def title(key: Any) -> str:
+        return key if own else " – ".join(side.replace("@initial", " before training") for side in key)
+
+    rows = [(key, item) for key, items in changes.items() for item in items]
     if not rows:
         return []
     name = "cca_before_after" if own else "cca_pairs"
     measure = "similarity (mean CCA),\nbefore and after training" if own else "similarity (mean CCA)"
     groups: dict[tuple[str, ...], list] = {}
-    for title, items in changes.items():
+    for key, items in changes.items():
         if items:
-            groups.setdefault(tuple(item.layer for item in items), []).append((title, items))
+            groups.setdefault(tuple(item.layer for item in items), []).append((title(key), items))
     parts: list[Any] = []
     for layers, members in groups.items():
         for first in range(0, len(members), MOST_LINES):
@@ -410,8 +401,13 @@ def _similarity_parts(changes: Changes, keys: Sequence[Mapping[str, str]], *, ow
             figure = _draw_similarity(layers, lines, measure)
             parts.append(Picture(f"{name}_{len(parts) + 1}", alt, say("captions.similarity_figure", own), figure))
     fields = ("layer", "similarity", "ci95", "chance", "dims", "rows")
-    records = [key | {name: getattr(c, name) for name in fields} | {"n": len(c.by_training)} for _, c, key in rows]
-    shown = [{"title": title} | vars(change) for title, change, _ in rows]
+    records = [
+        ({"arm": key} if own else dict(zip("ab", key, strict=True)))
+        | {name: getattr(change, name) for name in fields}
+        | {"n": len(change.by_training)}
+        for key, change in rows
+    ]
+    shown = [{"title": title(key)} | vars(change) for key, change in rows]
     columns = [("arm" if own else "networks", "title"), ("layer", "layer"), ("similarity", "similarity", number)]
     columns += [("95 % interval", "ci95", plain_interval), ("chance", "chance", number)]
     trainings = sorted({record["n"] for record in records})

@@ -17,7 +17,6 @@ from radtransfer.process import derive_seed
 from radtransfer.similarity.moments import CrossMoments, StreamedSums, check_finite
 
 if TYPE_CHECKING:
-    import keras
     import tensorflow as tf
 
     from radtransfer.models.activations import FeatureMaps
@@ -175,39 +174,6 @@ def read_rows(
     y, x = (2 * y + 1) * height // (2 * grid[0]), (2 * x + 1) * width // (2 * grid[1])
     rows = tf.gather(tf.reshape(maps, (-1, depth)), (images * height + y) * width + x)
     return tf.gather(rows, channels, axis=1).numpy()
-
-
-def collect_rows(
-    model: "keras.Model",
-    images: np.ndarray,
-    layers: Sequence[str],
-    *,
-    rows: int = 10_000,
-    dims: int = 64,
-    seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """Rows of several layers of one network, spread over images in memory, float32 (rows, channels) by layer.
-
-    Rows of two networks are comparable if images, shapes of layers and seed are the same. `images` are model inputs,
-    float (images, height, width, channels).
-    """
-    from radtransfer.models.activations import FeatureMaps
-
-    maps = FeatureMaps(model, layers, image_size=images.shape[1])
-    order, _ = image_order([str(image) for image in range(len(images))], groups=1, seed=seed)
-    drawn = {
-        name: spread_positions(maps.grid(name), images=len(images), rows=rows, rng=np.random.default_rng(seed))
-        for name in layers
-    }
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in layers}
-    for first in range(0, len(images), maps.batch_size):
-        batch = order[first : first + maps.batch_size]
-        of_layer = maps.of(images[batch].astype(np.float32))
-        for name, positions in drawn.items():
-            cells, owners = positions.between(first, first + len(batch))
-            channels = sample_channels(maps.width(name), dims, seed=seed)
-            parts[name].append(read_rows(of_layer[name], cells, owners, grid=positions.grid, channels=channels))
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -317,21 +317,7 @@ def _batches(
             batch = images.pixels[order[start : start + batch_size]]
             yield batch, batch
         return
-    from radtransfer.images.pipeline import make_batches
-
-    epochs = {
-        size: make_batches(
-            images.paths,
-            images.refs,
-            images.facts,
-            np.zeros((len(images), 1), np.float32),
-            image_size=size,
-            reading=images.reading,
-            batch_size=batch_size,
-            workers=1,
-        ).in_order(order)
-        for size in set(sizes)
-    }
+    epochs = {size: images.batches(image_size=size, batch_size=batch_size).in_order(order) for size in set(sizes)}
     for step, batches in enumerate(zip(*epochs.values(), strict=True)):
         count = min(batch_size, len(images) - step * batch_size)
         of_size = {size: batch[0][:count] for size, batch in zip(epochs, batches, strict=True)}
