@@ -371,7 +371,7 @@ def extract(
         --out features.npz
     """
     from radtransfer.evaluation.extract import check_feature_file, feature_file, layer_features
-    from radtransfer.evaluation.predictions import Forward, open_images, tell_bad_images
+    from radtransfer.evaluation.predictions import Forward, open_images, report_bad_images
     from radtransfer.evaluation.trained_model import check_layer, check_one, find_model
 
     api.check_file(out, overwrite=overwrite)
@@ -391,7 +391,7 @@ def extract(
     done = len(stream.images) - len(stream.bad)
     size = " × ".join(map(str, shape))
     show(f"{out}  {done} images  layer {name}  {size} features  {Path(out).stat().st_size / 1e6:.1f} MB")
-    tell_bad_images(stream, on_bad_image, progress, kept="The others are in the file. ")
+    report_bad_images(stream, on_bad_image, progress, kept="The others are in the file. ")
 
 
 @click.command(short_help="Write a trained model in another format, and check it.")

@@ -125,7 +125,7 @@ def feature_file(path: Path, *, layer: str, shape: tuple[int, ...]) -> Iterator[
 
 @contextlib.contextmanager
 def _npz(part: Path, layer: str, shape: tuple[int, ...]) -> Iterator[Writer]:
-    """Features go to a temporary file first, because their number stands at the start of the file."""
+    """Features go to a temporary file first, because the file starts with their number."""
     paths: list[str] = []
     with tempfile.TemporaryFile(dir=part.parent) as numbers:
 

@@ -147,7 +147,7 @@ _CHUNK = 512
 """Images that are examined together, so that memory does not grow with their number."""
 
 _LISTED = 20
-"""Images that are named."""
+"""Most images named in a warning."""
 
 
 @dataclass
@@ -197,8 +197,8 @@ class ImageStream:
 def open_images(
     find: Callable[[], TrainedModel], images: Sequence[str], config: Config, *, batch_size: int, progress: Progress
 ) -> tuple[TrainedModel, ImageStream]:
-    """The model that `find` gives, and `images` (files, folders, CSV files of paths) as its training read them."""
-    listed, model = list_images(images, config.data), find()  # a model that is a file takes seconds to open
+    """The model from `find`, and a stream of `images` (files, folders, CSV files of paths)."""
+    listed, model = list_images(images, config.data), find()  # last, because a model file takes seconds to open
     for note in (*model.notes, *listed.notes):
         progress.note(note)
     return model, ImageStream(
@@ -211,11 +211,10 @@ def open_images(
     )
 
 
-def tell_bad_images(stream: ImageStream, on_bad_image: str, progress: Progress, *, kept: str = "") -> None:
-    """List what could not be read; `kept` says in the message what became of the other images.
+def report_bad_images(stream: ImageStream, on_bad_image: str, progress: Progress, *, kept: str = "") -> None:
+    """List unreadable images; DataError if they are not to be skipped, or all are unreadable.
 
-    Raises:
-        DataError: Something could not, and is not to be skipped; or nothing could.
+    `kept` says in the message what happened to the other images.
     """
     bad, total = stream.bad, len(stream.images)
     for image in bad[:_LISTED]:

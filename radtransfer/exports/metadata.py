@@ -193,8 +193,9 @@ def _terms(record: Mapping[str, Any], deep: int) -> str:
     if runs and deep:
         with contextlib.suppress(RunError):
             source = read_run(runs[0])
-            before = _short((source.get("weights") or {}).get("source") or "random")
-            return f"They are the result of another run, which started from {before}. {_terms(source, deep - 1)}"
+            before = (source.get("weights") or {}).get("source") or "random"
+            before = "random weights" if before == "random" else _short(before)
+            return f"They come from another run, which started from {before}. {_terms(source, deep - 1)}"
     return "Not known to radtransfer. The terms of whoever published the file apply."
 
 
@@ -223,7 +224,7 @@ def caller_text(size: int, reading: ImageSettings) -> str:
     disc = "crop it to the disc of the retina, " if reading.fundus_crop else ""
     square = _SQUARES[reading.aspect].format(size=size)
     return (
-        f"decode the image to RGB, apply its EXIF orientation, {disc}{square} with antialiasing (Pillow's BILINEAR, "
+        f"decode the image to RGB, apply its EXIF orientation, {disc}{square}, with antialiasing (Pillow's BILINEAR, "
         "TensorFlow's antialias=True, OpenCV's INTER_AREA when shrinking), and pass the values as float32, 0–255"
     )
 

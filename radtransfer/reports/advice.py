@@ -269,8 +269,8 @@ def other_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
 def step_verdict(difference: StepDifference) -> str:
     """Whether A needs "fewer" or "more" steps than B, or "inconclusive".
 
-    A training that only B brings to the threshold makes the difference a bound in favour of A, so that A is not said to
-    need fewer.
+    If only B reaches the threshold in some training, the difference is a bound in favor of A, and A is not said to need
+    fewer.
     """
     if difference.ci95 is None:
         return "inconclusive"

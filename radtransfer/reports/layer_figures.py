@@ -38,7 +38,7 @@ def before_after(panels: Mapping[tuple[str, str], Panel]) -> "Figure":
     """A row of panels per kind of pair, a column per layer (at most five), a marker per pair of networks.
 
     References:
-        Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 4: the lowest layer, and higher ones beside it.
+        Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 4.
     """
     starts, layers = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
     across = min(5, len(layers))

@@ -188,7 +188,7 @@ def fit_within(points: Sequence[GainPoint]) -> Line:
 
 
 def slopes_without_one(points: Sequence[GainPoint]) -> dict[str, float | None]:
-    """The slope when one target is left out, by target: whether one target alone makes the line."""
+    """The slope without each target, by target."""
     found = {}
     for target in sorted({point.target for point in points}):
         others = [point for point in points if point.target != target]

@@ -29,7 +29,7 @@ SIMILARITIES = Table(
         "rsa": "radtransfer.similarity.others:RSA",
     },
 )
-"""Name to `Measure`; NumPy is imported when a measure is asked for."""
+"""Name to `Measure`; NumPy is imported with the first measure."""
 
 _PUBLIC = {
     "Similarity": "radtransfer.similarity.measure",

@@ -206,7 +206,7 @@ def jackknife_interval(groups: Sequence[CrossMoments], of_sums: Callable[[CrossM
 
 
 def jackknife_error(left_out: np.ndarray) -> float:
-    """The standard error of a score, from its values with each group left out in turn, float64 (groups,)."""
+    """The standard error of a score, from its values without each group, float64 (groups,)."""
     count = left_out.size
     return float(np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean()) ** 2)))
 

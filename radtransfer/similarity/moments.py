@@ -243,7 +243,7 @@ class StreamedSums:
     def pair(self, x: str, y: str) -> CrossMoments:
         """The sums of one layer of x and one of y; UnknownNameError without such a layer or pair."""
         if self._sides is None:
-            raise SimilarityError("Expected rows before a pair is asked for, received none. Call add() first.")
+            raise SimilarityError("Expected rows, received none. Call add() before pair().")
         indices = []
         for side, name in zip(self._sides, (x, y), strict=True):
             if name not in side.names:
@@ -364,7 +364,7 @@ class _SideBySide:
         return stacked
 
     def add(self, stacked: np.ndarray) -> np.ndarray | None:
-        """Add shifted rows; returns the squared length of each in each layer, float64 (rows, layers), if asked for."""
+        """Add shifted rows; with `norms`, return their squared lengths in each layer, float64 (rows, layers)."""
         # A sum is finite only if all its terms are, so the rows need not be looked at again.
         total = stacked.sum(axis=0, dtype=np.float64)
         for name, part in zip(self.names, self.slices, strict=True):
