@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from radtransfer.evaluation.scored_network import ScoredNetwork
 
 
-FILES = ("sheet.html", "explanations.json", "explanations.csv")
-"""The files beside the overlays."""
+FILES = ("sheet.html", "explanations.json", "explanations.csv")  # the files beside the overlays
 
 _OVERLAY = re.compile(r"\d{3,}[\w.-]*\.png")
 

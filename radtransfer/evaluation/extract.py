@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 Features = Callable[["tf.Tensor"], "tf.Tensor"]
 """float32 images (batch, size, size, 3), RGB, 0–255, to float32 features (batch, …)."""
 
-_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
-"""Operations that are not layers."""
+_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")  # operations that are not layers
 
 
 @keras_defaults()

@@ -143,11 +143,8 @@ def _targets(run: Path, paths: Sequence[str], labels: Sequence[str], scoring: Sc
     return table.targets[[rows[path] for path in paths]]
 
 
-_CHUNK = 512
-"""Images that are examined together, so that memory does not grow with their number."""
-
-_LISTED = 20
-"""Most images named in a warning."""
+_CHUNK = 512  # images that are examined together, so that memory does not grow with their number
+_LISTED = 20  # most images named in a warning
 
 
 @dataclass

@@ -64,8 +64,7 @@ from radtransfer.reports.result_figures import Bins, draw_confusion, draw_precis
 from radtransfer.runs.folder import write_json, write_rows
 from radtransfer.runs.read import read_rows, read_settings, reading, run_file
 
-SEEN = "seen.csv"
-"""The test images that were in the training data."""
+SEEN = "seen.csv"  # the test images that were in the training data
 
 _UNKNOWN = "no patient column: intervals are over images; give --patient-column or --patient-regex"
 _NO_TEST = "this is not a test"
@@ -578,8 +577,7 @@ FILES = (
 )
 """All files that an evaluation may write."""
 
-_MOST = 8
-"""Most classes with curves in a figure."""
+_MOST = 8  # most classes with curves in a figure
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:

@@ -78,11 +78,8 @@ class ExportFormat:
     needs: tuple[str, ...] = ()
 
 
-NAME = "radtransfer.json"
-"""The name of the metadata (member, file, attribute or property)."""
-
-LABELS = "labels.txt"
-"""The classes, one per line, in the order of the outputs."""
+NAME = "radtransfer.json"  # the name of the metadata (member, file, attribute or property)
+LABELS = "labels.txt"  # the classes, one per line, in the order of the outputs
 
 
 def _descriptions(metadata: Mapping[str, Any]) -> dict[str, str]:
@@ -146,8 +143,7 @@ probabilities = keras.models.load_model(path, safe_mode=True).predict(images, ve
 )
 
 
-_EXTRA = "assets.extra"
-"""The folder of a SavedModel for additional files, which TensorFlow ignores."""
+_EXTRA = "assets.extra"  # the folder of a SavedModel for additional files, which TensorFlow ignores
 
 
 def _archive(model: "keras.Model", serve: Callable[["tf.Tensor"], Any]) -> "keras.export.ExportArchive":

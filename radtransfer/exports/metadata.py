@@ -33,16 +33,12 @@ from radtransfer.runs.read import read_record, read_settings, run_file
 
 SPLITS = ("train", "val", "test")
 
-FORMAT = 1
-"""Version of the metadata, increased when the meaning of a key changes."""
+FORMAT = 1  # version of the metadata, increased when the meaning of a key changes
 
 NOT_A_DEVICE = "Research software, not a medical device."
 
-FEW = 100
-"""With fewer test images of a class, the card calls the results uncertain."""
-
-LARGEST_DIFFERENCE = 1e-5
-"""Largest allowed difference of a probability after export."""
+FEW = 100  # with fewer test images of a class, the card calls the results uncertain
+LARGEST_DIFFERENCE = 1e-5  # largest allowed difference of a probability after export
 
 
 @dataclass(frozen=True)
@@ -160,8 +156,7 @@ def read_facts(run: Path, fold: int) -> RunFacts:
     )
 
 
-_DEEP = 20
-"""Longest chain of runs whose initial weights come from a run."""
+_DEEP = 20  # longest chain of runs whose initial weights come from a run
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,13 @@ from radtransfer.reports.subject import NETWORK, SETTINGS, but_start, started_fr
 HIGH_SIMILARITY = 0.8
 """A network with at least this mean similarity of layers before and after training has changed little."""
 
-LOW_KAPPA = 0.4
-"""Two networks with a lower kappa make errors on different images (fair at best: Landis and Koch 1977)."""
-
-SHOWN_LEAKS = 3
-"""Most leaks in a report; folds drawn again for each seed have different ones."""
+LOW_KAPPA = 0.4  # two networks with a lower kappa make errors on different images (fair at best: Landis and Koch 1977)
+SHOWN_LEAKS = 3  # most leaks in a report; folds drawn again for each seed have different ones
 
 _RESET = {"through": "null", "freeze_to": "null", "stages": "{}"}
 """Settings of a plan without effect for random weights, or if all layers are trained."""
 
-_PYTORCH = ("_v1_5", "_torch")
-"""Suffixes of backbones as in PyTorch, whose weights `weights convert` writes."""
+_PYTORCH = ("_v1_5", "_torch")  # suffixes of backbones as in PyTorch, whose weights `weights convert` writes
 
 
 def advice(found: ArmResults) -> list[Point]:

@@ -24,8 +24,7 @@ from radtransfer.reports.subject import SETTINGS, but_start, differ_in
 from radtransfer.runs.read import steps_to
 from radtransfer.similarity.compare_predictions import common_predictions, compare_aucs, pooled_auc
 
-MOST_ARMS = 10
-"""With more arms, only the pairs for the advice are compared."""
+MOST_ARMS = 10  # with more arms, only the pairs for the advice are compared
 
 _ATTRIBUTES = ("start", "depth", "backbone", "recipe", "context", "preprocessing")
 

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from radtransfer.similarity.compare_weights import Filters
     from radtransfer.similarity.population import Population
 
-CHANNELS = (64, 16)
-"""Channels per layer for CCA; the smaller number for all arms if one of them has too few images."""
-
+CHANNELS = (64, 16)  # channels per layer for CCA; the smaller number for all arms if one of them has too few images
 MOST_RUNS = 3  # of an arm
 MOST_FILTERS = 4  # arms with filters in the report
 

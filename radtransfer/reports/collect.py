@@ -17,8 +17,7 @@ from radtransfer.runs.read import read_record, read_rows, read_settings, reading
 CHANCE = ("seed", "out", "track", "system.", "splits.fold", "recipe", "data.positive_class")
 """Settings that do not define an arm; the positive class is the same in all runs of a report."""
 
-REPEATS = ("seed", "splits.fold")
-"""Settings of a study's grid that repeat an arm."""
+REPEATS = ("seed", "splits.fold")  # settings of a study's grid that repeat an arm
 
 Row = Mapping[str, Any]
 

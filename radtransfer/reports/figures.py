@@ -27,10 +27,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 """In order of use; lines also have their own marker and dash, so that they can be distinguished without color."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":")
-FORMATS = (".png", ".svg", ".pdf")
-"""Suffixes of figures."""
-COLUMN = 3.5
-"""Width of one column of a paper, inches."""
+FORMATS = (".png", ".svg", ".pdf")  # suffixes of figures
+COLUMN = 3.5  # width of one column of a paper, inches
 _STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -393,8 +391,7 @@ def draw_loss_by_rate(rates: np.ndarray, losses: np.ndarray, *, steepest: float 
 
 CELL, GAP, CAPTION, HEAD = 1.2, 0.06, 1.35, 0.5
 """Side of a picture, gap, width of the captions, and height of the header, inches."""
-LETTERS = 24
-"""Letters per line of a caption."""
+LETTERS = 24  # letters per line of a caption
 
 
 @dataclass(frozen=True, eq=False)

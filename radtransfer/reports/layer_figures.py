@@ -53,7 +53,7 @@ def before_after(panels: Mapping[tuple[str, str], Panel]) -> "Figure":
             else:
                 _draw_before_after(panel_axes, names[place], panel)
         row[0].set_ylabel(f"{plain(shortened(start, 28))}\nafter training", fontsize=7)
-    figure.supxlabel("before training (line: unchanged)", fontsize=7)
+    figure.supxlabel("similarity before training (line: unchanged)", fontsize=7)
     return figure
 
 
@@ -207,10 +207,8 @@ def layer_change(layers: Sequence[str], kinds: Sequence[str], changes: Sequence[
     return figure
 
 
-GAP = 1
-"""Pixels between two filters of a grid."""
-WIDTH = 7.0
-"""Width of the figure (two columns of a paper), inches."""
+GAP = 1  # pixels between two filters of a grid
+WIDTH = 7.0  # width of the figure (two columns of a paper), inches
 
 
 @in_paper_style

@@ -30,13 +30,11 @@ from radtransfer.reports.statistics import (
     spread,
 )
 
-RANDOM = "random"
-"""The source of randomly initialized networks."""
+RANDOM = "random"  # the source of randomly initialized networks
 
 UNFROZEN, FROZEN = "freezeFalse", "freezeTrue"
 
-LAYER = re.compile(r"(conv|block|stem|stage|layer|mixed)[_-]?\d*|conv\d_\w+")
-"""Names of layer columns."""
+LAYER = re.compile(r"(conv|block|stem|stage|layer|mixed)[_-]?\d*|conv\d_\w+")  # names of layer columns
 
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "-"}
 

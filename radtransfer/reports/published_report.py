@@ -31,8 +31,7 @@ from radtransfer.reports.published import (
 )
 from radtransfer.reports.statistics import interval, mean_sd, number, signed, verdict
 
-CHOICES = ("rand", "AUC", "folds", "inputs", "baseline")
-"""Choices of the published code that affect the results."""
+CHOICES = ("rand", "AUC", "folds", "inputs", "baseline")  # choices of the published code that affect the results
 
 _CCA_FIGURES = {
     "cca_own_start": ("own start",),

@@ -36,11 +36,8 @@ from radtransfer.similarity.population import draw_groups, draw_training
 if TYPE_CHECKING:
     from radtransfer.similarity.population import Population
 
-MOST_LINES = 5
-"""Most lines in one figure of similarity."""
-
-ONE_LINE = 30
-"""Most letters of two names on one line beside a figure."""
+MOST_LINES = 5  # most lines in one figure of similarity
+ONE_LINE = 30  # most letters of two names on one line beside a figure
 
 _NAN = float("nan")
 _LONG = 160

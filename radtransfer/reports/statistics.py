@@ -62,11 +62,8 @@ def fold_difference(a: Mapping[str, float], b: Mapping[str, float]) -> FoldDiffe
     return FoldDifference(mean, sd, interval, n, int((values > 0).sum()))
 
 
-SAME = 0.02
-"""AUCs are called equal if the interval of their difference is within ± this."""
-
-MOST = 100
-"""No number of patients or trainings is given beyond this multiple."""
+SAME = 0.02  # AUCs are called equal if the interval of their difference is within ± this
+MOST = 100  # no number of patients or trainings is given beyond this multiple
 
 
 def verdict(ci95: Sequence[float] | None, *, same: float = SAME) -> str:
@@ -115,8 +112,7 @@ def _rounded(count: float) -> int:
     return math.ceil(count / step) * step
 
 
-_FLAT = 1e-12
-"""Values that differ by less than this share of the largest are constant except for rounding errors."""
+_FLAT = 1e-12  # values that differ by less than this share of the largest are constant except for rounding errors
 
 
 @dataclass(frozen=True)

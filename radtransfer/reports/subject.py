@@ -28,20 +28,17 @@ from radtransfer.reports.statistics import listed
 from radtransfer.runs.folder import finished_folds
 from radtransfer.runs.read import WITHOUT_WEIGHTS, depth_in_words, network_in_words, start_in_words, weights_in_words
 
-NETWORK = "network"
-"""The word of `differ_in` for different backbones."""
+NETWORK = "network"  # the word of `differ_in` for different backbones
 
 SETTINGS = ("recipe", "context", "preprocessing")
 """Attributes of arms that have to be equal to compare their initialization or depth."""
 
-MOST_CLASSES = 12
-"""Most classes named in a question."""
+MOST_CLASSES = 12  # most classes named in a question
 
 TITLE = "Does transfer learning help?"
 TITLE_WITHOUT_TRANSFER = "How do these networks compare?"
 
-_PLAN = ("model.weights", "model.backbone", "transfer.")
-"""Settings that are part of start, depth and backbone."""
+_PLAN = ("model.weights", "model.backbone", "transfer.")  # settings that are part of start, depth and backbone
 
 Side = str
 """The name of an arm, or ARM@initial for its networks before training."""

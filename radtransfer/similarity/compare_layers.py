@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 
 COMPARISON_FILES = ("similarity.csv", "similarity.json", "similarity.png", "cross_*.png")
 
-JUODELYTE_EPSILON = 1e-12
-"""The epsilon of Juodelyte et al. 2023 for google/svcca."""
+JUODELYTE_EPSILON = 1e-12  # the epsilon of Juodelyte et al. 2023 for google/svcca
 
 _MOST_NOTES = 5
 _NOT_MAPS = ("InputLayer", "Rescaling", "Normalization", "ZeroPadding2D", "Dropout", "Reshape")

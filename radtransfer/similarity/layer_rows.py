@@ -99,8 +99,7 @@ def whole_image_positions(grid: Grid, *, images: int, rows: int, rng: np.random.
     return Positions.of_images(grid, [np.arange(size) for size in sizes])
 
 
-SAMPLINGS = {"spread": spread_positions, "transfusion": whole_image_positions}
-"""Name to sampling function."""
+SAMPLINGS = {"spread": spread_positions, "transfusion": whole_image_positions}  # name to sampling function
 
 
 @dataclass(frozen=True)

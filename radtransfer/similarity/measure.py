@@ -12,8 +12,7 @@ import numpy as np
 from radtransfer.errors import SimilarityError
 from radtransfer.similarity.moments import CrossMoments, Moments, StreamedSums, check_array, check_finite
 
-ROWS_PER_DIRECTION = 2
-"""With fewer rows per direction of x and y together, CCA is high for noise."""
+ROWS_PER_DIRECTION = 2  # with fewer rows per direction of x and y together, CCA is high for noise
 
 # The error of a covariance grows with the square of the condition: 1e-16 times (1e3)² is still 1e-10.
 _SAFE_CONDITION = 1e3

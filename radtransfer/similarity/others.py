@@ -24,8 +24,7 @@ from radtransfer.similarity.measure import (
 from radtransfer.similarity.moments import CrossMoments, check_choice
 
 _FEWEST_ROWS = 4
-_MOST_ROWS = 10_000
-"""A (rows, rows) matrix then takes 800 MB."""
+_MOST_ROWS = 10_000  # A (rows, rows) matrix then takes 800 MB
 
 
 def cka(x: np.ndarray, y: np.ndarray, *, debiased: bool = True) -> Similarity:

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 POPULATION_FILES = ("pairs.csv", "groups.csv", "population.json", "groups_*.png", "training_*.png")
 
-TOP = "top two"
-"""The name for the mean of the last two layers."""
+TOP = "top two"  # the name for the mean of the last two layers
 
 INTERVAL = (
     "delete-one-run jackknife of Fisher's z, Student's t, never narrower than of independent points; of a single pair, "
