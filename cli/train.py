@@ -124,7 +124,7 @@ def _show_result(run: api.Run, *, as_json: bool) -> None:
     if metrics.get("positive_class") is not None:
         whose = f" (positive class {metrics['positive_class']})"
     elif metrics.get("positive_from") is not None:
-        whose = f" (grade {metrics['positive_from']} or worse)"
+        whose = f" (grade ≥ {metrics['positive_from']})"
     elif len(labels) == 1:
         whose = f" (label {labels[0]})"
     shown = shown_metrics(metrics)

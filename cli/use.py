@@ -52,7 +52,7 @@ def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
     yield f"data      {source}: {found['n_images']} images, {patients} ({counts}){in_training}"
     grade = found["positive_from"]
     if grade is not None:
-        yield f"AUC       of grade {grade} or worse"
+        yield f"AUC       for grade ≥ {grade}"
     if found["positive_class"] is not None:
         yield f"positive class {found['positive_class']}: sensitivity, specificity, Brier and calibration are of it"
     yield ""
