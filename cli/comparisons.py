@@ -15,8 +15,9 @@ from radtransfer.cli.options import (
     overwrite_option,
     setting_options,
     settings_and_others,
+    typed_words,
 )
-from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_json, show_written
+from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_json, show_next, show_written
 from radtransfer.config.load import changed_config
 from radtransfer.similarity import SIMILARITIES
 
@@ -133,6 +134,10 @@ def compare_cca(networks: tuple[str, ...], pairs: bool, as_json: bool, **given: 
         found, text = compare(*networks, config=settings, progress=progress, **others), _text
     show_json(found.to_dict()) if as_json else show(*text(found))
     show_written(found.files)
+    if pairs:
+        show_next(["report", *networks, "--out", "report"])
+    else:
+        show_next(["compare-weights", *networks, *typed_words("fold", "backbone", "image_size")])
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -205,6 +210,7 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     written = write_predictions(comparison, Path(out)) if out else []
     show_json(comparison.to_dict()) if as_json else show(*_prediction_lines(comparison))
     show_written(written)
+    show_next(["compare-cca", a, b])
 
 
 def _prediction_lines(found: "PredictionComparison"):
@@ -279,6 +285,7 @@ def compare_weights(
     written = write_weights(comparison, Path(out)) if out else []
     show_json(comparison.to_dict()) if as_json else show(*_weight_lines(comparison))
     show_written(written)
+    show_next(["compare-cca", a, b, *typed_words("fold", "backbone", "image_size")])
 
 
 def _weight_lines(comparison: "WeightComparison"):

@@ -5,7 +5,6 @@ Names of files, classes and columns may hold anything. Nothing in them reaches t
 
 import _thread
 import contextlib
-import itertools
 import logging
 import os
 import shlex
@@ -199,15 +198,15 @@ def show_written(paths: Iterable[Path]) -> None:
         show(*(f"wrote     {path}" for path in paths), err=True)
 
 
-def show_next(*commands: Sequence[str | Path]) -> None:
-    """Say on stderr what to type next, a command in each line; words in capitals are to be replaced by the user.
+def show_next(*commands: Sequence[Any], program: str = "radtransfer") -> None:
+    """Say on stderr what to type next, a command in each line; nothing with `--json` or `--quiet`.
 
-    Nothing where the output is for a program or should be short: with `--json` and `--quiet`.
+    Words in capitals stand for what the user has.
     """
     if is_given(QUIET) or click.get_current_context().params.get("as_json"):
         return
-    for title, words in zip(itertools.chain(["next"], itertools.repeat("")), commands, strict=False):
-        show(f"{title:<10}{shlex.join(['radtransfer', *map(str, words)])}", err=True)
+    for number, words in enumerate(commands):
+        show(f"{'' if number else 'next':<10}{shlex.join([program, *map(str, words)])}", err=True)
 
 
 class TerminalProgress(Progress):
@@ -244,11 +243,11 @@ class TerminalProgress(Progress):
             painted("*", fg="green", bold=True) if row["best"] else " ",
             f" {seconds:.1f} s" if seconds < 100 else f" {seconds:.0f} s",
         )
-        self._lines(shown)
+        self._say(shown)
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         images, epoch = metrics["n_images"], metrics["best_epoch"]
-        self._lines(f"fold {fold}/{folds}  test AUC {number(metrics['auc'])} on {images} images, best epoch {epoch}")
+        self._say(f"fold {fold}/{folds}  test AUC {number(metrics['auc'])} on {images} images, best epoch {epoch}")
 
     def clear(self) -> None:
         """Take the bar away, before a result is printed."""
@@ -260,9 +259,9 @@ class TerminalProgress(Progress):
     def _titled(self, title: str, text: str, *, always: bool = False, **style: Any) -> None:
         first, *more = text.split("\n")
         lines = [line(painted(f"{title:<10}", **style), first), *(f"{'':<10}{another}" for another in more)]
-        self._lines(*lines, always=always)
+        self._say(*lines, always=always)
 
-    def _lines(self, *lines: str, always: bool = False) -> None:
+    def _say(self, *lines: str, always: bool = False) -> None:
         if always or not self._quiet:
             self.clear()
             show(*lines, err=True)

@@ -16,9 +16,10 @@ from radtransfer.cli.options import (
     output_options,
     sets_option,
     setting_options,
+    typed_words,
     verbose_option,
 )
-from radtransfer.cli.terminal import TerminalProgress, number, show, show_json
+from radtransfer.cli.terminal import TerminalProgress, number, show, show_json, show_next, show_written
 from radtransfer.config.load import load_config
 from radtransfer.errors import ConfigError, FoldsFailedError
 from radtransfer.process import require_keras
@@ -89,6 +90,7 @@ def finetune(
 
         estimate = vars(estimate_run(settings, name=name, progress=progress, inputs=inputs))
         show_json(estimate) if as_json else show(*estimate_text(estimate).split("\n"))
+        show_next(["finetune", *filter(None, [config]), *typed_words(*OPTIONS)])
         return
     try:
         run = api.finetune(config=settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
@@ -96,6 +98,8 @@ def finetune(
         _show_result(error.result, as_json=as_json)
         raise
     _show_result(run, as_json=as_json)
+    if run.path.is_dir():
+        show_next(["evaluate", run.path, "--data", "OTHER_IMAGES"], ["report", run.path, "--out", "report"])
 
 
 def split_workers_option(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -168,7 +172,7 @@ SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_W
 @click.command(
     "lr-find",
     cls=Command,
-    first=(*DOZEN, "low", "high", "steps"),
+    first=(*(name for name in DOZEN if name in (*SHARED, "out")), "low", "high", "steps"),
     rest="Run",
     short_help="Suggest a learning rate after a few hundred steps.",
 )
@@ -225,7 +229,12 @@ def lr_find(
     written = write_search(search, place)
     found = search.to_dict()
     show_json(found) if as_json else show(*_rate_lines(found))
-    show(f"wrote     {', '.join(map(str, written))}", err=True)
+    show_written(written)
+    again = [*filter(None, [config]), *typed_words(*SHARED)]
+    if found["suggested"] is None:
+        show_next(["lr-find", *again, "--steps", 2 * steps, "--out", out, "--overwrite"])
+    else:
+        show_next(["finetune", *again, "--learning-rate", f"{found['suggested']:.2g}"])
 
 
 def _rate_lines(found: dict[str, Any]) -> list[str]:
@@ -294,6 +303,7 @@ def plan(
         width = max(len(scheme.description) for scheme in SCHEMES.values()) + 2
         show(f"{'scheme':<23}{'what it does':<{width}}where")
         show(*(f"{name:<23}{scheme.description:<{width}}{scheme.reference}" for name, scheme in SCHEMES.items()))
+        show_next(["plan", "resnet50", "--weights", "imagenet", "--scheme", "transfusion", "--through", "stage2"])
         return
     config = load_config(sets=sets, options={**given_settings(given, PLAN_OPTIONS), "model.backbone": backbone})
     if filters is not None:
@@ -310,13 +320,13 @@ def plan(
     require_keras()
     from radtransfer.training.plan import plan_network, plan_text, save_filters, save_planned
 
-    network = plan_network(config, classes=classes, notify=lambda text: show(f"note      {text}", err=True))
+    network = plan_network(config, classes=classes, notify=TerminalProgress().note)
     record = {"backbone": backbone, "weights": config.model.weights} | network.plan.record()
     head = network.model if classes else None
     show_json(record) if as_json else show(*plan_text(network.plan, head=head).split("\n"))
     if out is not None:
         save_planned(network, Path(out))
-        show(f"model     {out}", err=True)
     if filters is not None:
         save_filters(network, Path(filters))
-        show(f"filters   {filters}", err=True)
+    show_written([Path(path) for path in (out, filters) if path is not None])
+    show_next(["finetune", "--data", "IMAGES", "--backbone", backbone, *typed_words(*PLAN_OPTIONS)])

@@ -21,11 +21,22 @@ from radtransfer.cli.options import (
     fold_option,
     output_options,
     overwrite_option,
+    quiet_option,
     setting_options,
     settings_and_others,
     skip_option,
+    typed_words,
 )
-from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_file, show_json, show_written
+from radtransfer.cli.terminal import (
+    TerminalProgress,
+    interval,
+    number,
+    show,
+    show_file,
+    show_json,
+    show_next,
+    show_written,
+)
 from radtransfer.errors import ConfigError, RunError
 from radtransfer.exports.formats import EXPORT_FORMATS
 from radtransfer.files import writing
@@ -96,7 +107,7 @@ def _calibration_lines(found: dict[str, Any]) -> Iterator[str]:
         count = found["validation_images"]
         images = "validation images" if count is None else f"{count} validation images"
         yield (
-            f"               temperature {temperatures}, drop_unfit_settings on {images}: ECE {number(item['ece'])} to "
+            f"               temperature {temperatures}, fitted on {images}: ECE {number(item['ece'])} to "
             f"{number(item['ece_after'])}, Brier {number(item['brier_before'])} to {number(item['brier_after'])}"
         )
         note = edge_note(found["temperatures"])
@@ -204,6 +215,11 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     leaked = leak_summary(found.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
+    if found.model.kind == "savedmodel":
+        show_next(["predict", run, "IMAGES"])
+    else:
+        fold = ["--fold", found.model.folds[0]] if found.model.folds else []
+        show_next(["explain", run, *fold, *typed_words("data", *TABLE_OPTIONS)])
 
 
 @click.command(short_help="Predict images with a trained model.")
@@ -221,7 +237,7 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     type=click.Choice(["none", "temperature"]),
     default="none",
     show_default=True,
-    help="Scale the probabilities by temperatures drop_unfit_settings on validation images.",
+    help="Scale the probabilities by temperatures fitted on validation images.",
 )
 @setting_options(**LIST_OPTIONS)
 @batch_option
@@ -229,6 +245,7 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
 @click.option("--format", type=click.Choice(["csv", "jsonl"]), help="Default: as --out ends, else csv.")
 @click.option("--out", metavar="FILE", help="Write here, whole or not at all, instead of to standard output.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+@quiet_option
 def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) -> None:
     """Predict IMAGES with MODEL: a line per image with its class and the probability of each.
 
@@ -243,6 +260,7 @@ def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) 
     settings, others = settings_and_others(given, LIST_OPTIONS)
     place = out or SimpleNamespace(write=partial(show_file, is_row=True))
     api.predict(model, images, config=settings, out=place, progress=TerminalProgress(), **others)
+    show_next(["evaluate", model, "--data", "LABELLED_IMAGES", *typed_words("fold")])
 
 
 _AGREES = 0.2
@@ -254,7 +272,7 @@ _LISTED = 10
 
 @click.command(
     cls=Command,
-    first=("data", "image_root", "label_column", "fold", "layer", "target", "limit", "occlusion", "out", "as_json"),
+    first=("data", "image_root", "label_column", "fold", "layer", "class_", "limit", "occlusion", "out", "as_json"),
     short_help="Draw where in images a network finds what it says.",
 )
 @click.argument("model")
@@ -298,9 +316,11 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
 
     written = explained.files
     show_json(explained_record(explained)) if as_json else show(*_explained_lines(explained, written[2]))
-    overlays = len(explained.explanations)
-    others = f"{overlays} overlay{'s' * (overlays != 1)}, {written[1].name}, {written[2].name}"
-    show(f"wrote {written[0]}, {others}", err=True)
+    show_written(written[:3])
+    if Path(model).suffix == ".keras":
+        show_next(["predict", model, "IMAGES"])
+    else:
+        show_next(["export", model, *typed_words("fold"), "--format", "keras", "--out", "model.keras"])
 
 
 def _explained_lines(explained: "Explained", table: Path) -> Iterator[str]:
@@ -348,6 +368,7 @@ def _explained_lines(explained: "Explained", table: Path) -> Iterator[str]:
 @skip_option
 @click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file, written whole or not at all.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+@output_options
 def extract(
     model: str,
     images: tuple[str, ...],
@@ -358,6 +379,7 @@ def extract(
     on_bad_image: str,
     out: str,
     overwrite: bool,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Write what a layer of MODEL makes of IMAGES: their paths and a row of features each.
@@ -388,10 +410,14 @@ def extract(
         for paths, batch in stream:
             write(paths, forward(batch)[0])
     progress.clear()
-    done = len(stream.images) - len(stream.bad)
-    size = " × ".join(map(str, shape))
-    show(f"{out}  {done} images  layer {name}  {size} features  {Path(out).stat().st_size / 1e6:.1f} MB")
+    done, size = len(stream.images) - len(stream.bad), Path(out).stat().st_size
+    if as_json:
+        show_json({"path": out, "images": done, "layer": name, "shape": list(shape), "bytes": size})
+    else:
+        show(f"{out}  {done} images  layer {name}  {' × '.join(map(str, shape))} features  {size / 1e6:.1f} MB")
     tell_bad_images(stream, on_bad_image, progress, kept="The others are in the file. ")
+    reader = "pandas; print(pandas.read_parquet" if Path(out).suffix == ".parquet" else "numpy; print(numpy.load"
+    show_next(["-c", f"import {reader}({out!r}))"], program="python")
 
 
 @click.command(short_help="Write a trained model in another format, and check it.")
@@ -437,13 +463,16 @@ def export(run: str, out: str, as_json: bool, **given: Any) -> None:
         show(f"positive class {exported[0].positive_class}")
     show(f"use       {exported[0].usage}")
     show(f"card      {', '.join(str(item.card) for item in exported)}")
+    if given["format"] in ("keras", "savedmodel"):
+        show_next(["predict", exported[0].path, "IMAGES"])
 
 
 @click.command(short_help="Write the model card of a run.")
 @click.argument("run")
 @click.option("--fold", type=int, metavar="K", help="Which fold; needed where there are several.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it here instead of printing it.")
-def card(run: str, fold: int | None, out: Path | None) -> None:
+@output_options
+def card(run: str, fold: int | None, out: Path | None, as_json: bool) -> None:
     """Print the model card of RUN (or RUN/fold_K): data, results, weights and their terms, limits; in Markdown.
 
     `radtransfer export` writes the same beside each export, with the result of its check.
@@ -452,18 +481,21 @@ def card(run: str, fold: int | None, out: Path | None) -> None:
     Example:
       radtransfer card runs/first --fold 1 --out MODEL_CARD.md
     """
-    from radtransfer.exports.metadata import model_card, read_facts
+    from radtransfer.exports.metadata import export_metadata, model_card, read_facts
     from radtransfer.runs.folder import find_fold, write_text
 
     path, number = find_fold(run, fold=fold)
     facts = read_facts(path, number)
     text = model_card(facts, size=facts.record["image_size"])
-    if out is None:
+    if out is not None:
+        if out.exists():
+            raise RunError(f"{out} exists; nothing was written. Choose another --out.")
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_text(out, text)
+        show_written([out])
+    if as_json:
+        show_json(export_metadata(facts, size=facts.record["image_size"]))
+    elif out is None:
         show_file(text)
-        return
-    if out.exists():
-        raise RunError(f"{out} exists; nothing was written. Choose another --out.")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, text)
-    show_written([out])
+    show_next(["export", path, "--fold", number, "--format", "keras", "--out", "model.keras"])
