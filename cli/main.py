@@ -371,9 +371,8 @@ def completion(shell: str) -> None:
 
     \b
     Example:
-      eval "$(radtransfer completion bash)"                    in ~/.bashrc
-      eval "$(radtransfer completion zsh)"                     in ~/.zshrc, \\
-        after compinit
+      eval "$(radtransfer completion bash)"  # in ~/.bashrc
+      eval "$(radtransfer completion zsh)"   # in ~/.zshrc, after compinit
       radtransfer completion fish > ~/.config/fish/completions/radtransfer.fish
     """
     application = click.get_current_context().find_root().command

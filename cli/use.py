@@ -17,6 +17,7 @@ from radtransfer.cli.options import (
     TABLE_OPTIONS,
     Command,
     SettingOption,
+    Whole,
     batch_option,
     fold_option,
     output_options,
@@ -164,7 +165,7 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
     type=click.Choice(["all", "train", "val", "test"]),
     default="all",
     show_default=True,
-    help="Of data that brings splits: evaluate these images.",
+    help="Evaluate only this split, if the data has splits.",
 )
 @click.option(
     "--class-map",
@@ -176,12 +177,24 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
 @click.option(
     "--operating-point",
     metavar="RULE",
-    help="Judge the threshold that this rule chooses on the run's validation images: youden, sensitivity=X or "
-    "specificity=X. An export brings its own.",
+    help="Evaluate at a threshold chosen on the run's validation images: youden, sensitivity=X or specificity=X. "
+    "An export has its own.",
 )
-@click.option("--bins", default=10, show_default=True, type=click.IntRange(2, 1000), help="Of the calibration error.")
-@click.option("--draws", default=2000, show_default=True, type=click.IntRange(100), help="Of the curves' bands.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the curves' bands.")
+@click.option(
+    "--bins",
+    default=10,
+    show_default=True,
+    type=Whole(2, 1000),
+    help="Bins of the calibration error.",
+)
+@click.option(
+    "--draws",
+    default=2000,
+    show_default=True,
+    type=Whole(100),
+    help="Bootstrap draws for the bands of the curves.",
+)
+@click.option("--seed", default=0, show_default=True, type=Whole(0), help="Seed of those draws.")
 @batch_option
 @click.option("--out", metavar="DIR", help="Write predictions, metrics and figures here.")
 @overwrite_option
@@ -189,10 +202,10 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
 def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Evaluate RUN on an external test set: each fold's network, and the mean of their probabilities.
 
-    RUN is a run, RUN/fold_K, an exported .keras file or a SavedModel folder. Without --data a run is evaluated on its
-    own test images, by the predictions that it kept. Classes are matched by name. Intervals are over patients, images
-    where patients are not known. Temperatures and operating points come from the run's validation images alone. The
-    positive class is that of the run, unless --positive-class names the other.
+    RUN is a run, RUN/fold_K, an exported .keras file or a SavedModel folder. Without --data, a run is evaluated on its
+    own test images, from its stored predictions. Classes are matched by name. Intervals are over patients,
+    or over images if patients are not known. Temperatures and operating points come from the run's validation images
+    alone. The positive class is that of the run, unless --positive-class names the other.
 
     \b
     Example:
@@ -230,7 +243,7 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     "--operating-point",
     metavar="RULE",
     help="Decide by a threshold chosen on the run's validation images: youden, sensitivity=X or specificity=X; "
-    "none takes the largest output. An export brings its own.",
+    "none takes the largest output. An export has its own.",
 )
 @click.option(
     "--calibration",
@@ -242,16 +255,20 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
 @setting_options(**LIST_OPTIONS)
 @batch_option
 @skip_option
-@click.option("--format", type=click.Choice(["csv", "jsonl"]), help="Default: as --out ends, else csv.")
-@click.option("--out", metavar="FILE", help="Write here, whole or not at all, instead of to standard output.")
+@click.option(
+    "--format",
+    type=click.Choice(["csv", "jsonl"]),
+    help="Format of the rows.  [default: from the ending of --out, else csv]",
+)
+@click.option("--out", metavar="FILE", help="Write here instead of to standard output.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @quiet_option
 def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) -> None:
     """Predict IMAGES with MODEL: a line per image with its class and the probability of each.
 
     MODEL is a run (the mean over its folds), RUN/fold_K, an exported .keras file or a SavedModel folder. IMAGES are
-    files, folders that are searched, and CSV files with a column of paths. They are read as the model's training read
-    them. Lines appear as they are ready.
+    files, folders that are searched, and CSV files with a column of paths. They are read as in training. Rows
+    appear as soon as they are ready.
 
     \b
     Example:
@@ -273,7 +290,7 @@ _LISTED = 10
 @click.command(
     cls=Command,
     first=("data", "image_root", "label_column", "fold", "layer", "class_", "limit", "occlusion", "out", "as_json"),
-    short_help="Draw where in images a network finds what it says.",
+    short_help="Draw which parts of images a prediction depends on.",
 )
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
@@ -285,14 +302,24 @@ _LISTED = 10
     help="Images, with labels or not.  [default: the run's own test images]",
 )
 @setting_options(**TABLE_OPTIONS)
-@click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
+@click.option("--fold", type=int, metavar="K", help="Fold of the run; required if it has several.")
 @click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
 @click.option("--class", "class_", metavar="NAME", help="Explain this class.  [default: what was predicted]")
-@click.option("--limit", type=click.IntRange(1, 1000), default=24, show_default=True, help="Images to explain.")
+@click.option("--limit", type=Whole(1, 1000), default=24, show_default=True, help="Images to explain.")
 @click.option(
-    "--occlusion", type=click.IntRange(0, 64), default=8, show_default=True, help="Squares a side to cover; 0: none."
+    "--occlusion",
+    type=Whole(0, 64),
+    default=8,
+    show_default=True,
+    help="Cover squares of a grid of N by N; 0 skips this check.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights the test draws.")
+@click.option(
+    "--seed",
+    type=Whole(0),
+    default=0,
+    show_default=True,
+    help="Seed of the random weights of the second check.",
+)
 @click.option("--out", metavar="DIR", default="explanations", show_default=True, help="Folder of sheet and overlays.")
 @overwrite_option
 @output_options
@@ -300,8 +327,8 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
     """Explain what MODEL (a run, RUN/fold_K, a .keras file) says about IMAGES, --data, or the run's test images.
 
     Grad-CAM maps, confident mistakes first, on a sheet (HTML) and as PNG. Two checks are printed: the rank correlation
-    with what covering parts of the image does, and with the maps of the same network with random weights, which has to
-    be low.
+    with maps from covering parts of the image, which should be high, and with maps of the same network with random
+    weights, which should be low.
 
     \b
     Example:
@@ -351,7 +378,7 @@ def _explained_lines(explained: "Explained", table: Path) -> Iterator[str]:
         yield f"{'':<10}… and {len(explained.explanations) - _LISTED} more in {table}"
 
 
-@click.command(short_help="Write the features that a layer makes of images.")
+@click.command(short_help="Write the features that a layer computes for images.")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--layer", required=True, metavar="STAGE|LAYER", help="A stage (its last layer), or a layer by name.")
@@ -360,13 +387,13 @@ def _explained_lines(explained: "Explained", table: Path) -> Iterator[str]:
     type=click.Choice(["avg", "none"]),
     default="avg",
     show_default=True,
-    help="avg is the mean over positions, none the whole feature map.",
+    help="avg: mean over positions; none: the whole feature map.",
 )
 @fold_option
 @setting_options(**LIST_OPTIONS)
 @batch_option
 @skip_option
-@click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file, written whole or not at all.")
+@click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @output_options
 def extract(
@@ -382,7 +409,7 @@ def extract(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write what a layer of MODEL makes of IMAGES: their paths and a row of features each.
+    """Write the features that a layer of MODEL computes for IMAGES: a row per image, with its path.
 
     MODEL is RUN/fold_K, a run with --fold, an exported .keras file or a SavedModel folder. IMAGES are files, folders
     that are searched, and CSV files with a column of paths. `radtransfer backbones NAME` lists stages and layers.
@@ -424,16 +451,18 @@ def extract(
 @click.argument("run")
 @click.option("--format", type=click.Choice(list(EXPORT_FORMATS)), required=True, help="What to write.")
 @click.option("--out", required=True, metavar="PATH", help="File or folder to write; never overwritten.")
-@click.option("--fold", metavar="K|all", help="Which fold; needed where there are several.")
+@click.option("--fold", metavar="K|all", help="Fold of the run; required if it has several.")
 @click.option(
     "--operating-point",
     metavar="RULE",
-    help="Put a threshold into the export, chosen on the fold's validation images: youden, sensitivity=X or "
-    "specificity=X. predict then decides by it.",
+    help="Store a threshold in the export, chosen on the fold's validation images: youden, sensitivity=X or "
+    "specificity=X. predict then uses it.",
 )
 @output_options
 def export(run: str, out: str, as_json: bool, **given: Any) -> None:
-    """Export the model of RUN (or RUN/fold_K) with a model card; it takes RGB images 0-255, its scaling is inside.
+    """Export the model of RUN (or RUN/fold_K) with a model card.
+
+    The exported model takes RGB images with values 0-255; the scaling is inside.
 
     What was written is reloaded in a fresh process and compared on images of the run: a probability that differs by
     more than 1e-5 is an error (exit code 7), and nothing is written. A savedmodel also takes encoded JPEGs and PNGs
@@ -469,13 +498,13 @@ def export(run: str, out: str, as_json: bool, **given: Any) -> None:
 
 @click.command(short_help="Write the model card of a run.")
 @click.argument("run")
-@click.option("--fold", type=int, metavar="K", help="Which fold; needed where there are several.")
+@click.option("--fold", type=int, metavar="K", help="Fold of the run; required if it has several.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it here instead of printing it.")
 @output_options
 def card(run: str, fold: int | None, out: Path | None, as_json: bool) -> None:
-    """Print the model card of RUN (or RUN/fold_K): data, results, weights and their terms, limits; in Markdown.
+    """Print the model card of RUN (or RUN/fold_K) in Markdown: data, results, weights, terms and limits.
 
-    `radtransfer export` writes the same beside each export, with the result of its check.
+    `radtransfer export` writes the same card beside each export, with the result of its check.
 
     \b
     Example:
