@@ -219,6 +219,9 @@ def _safe(error: click.ClickException) -> click.ClickException:
     """The error with a message that steers no terminal; click prints it."""
     if not isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
         text = printable_lines(error.format_message())
+        if isinstance(error, click.MissingParameter) and error.ctx is not None:
+            examples = (error.ctx.command.help or "").partition("Example:\n")[2].replace("\\\n", "").strip()
+            text += "\nExample: " + " ".join(examples.partition("\n")[0].split())
         error.format_message = lambda: text
     return error
 

@@ -492,7 +492,7 @@ def _settings(config: str | None, sets: tuple[str, ...], given: dict[str, Any]) 
     if settings.model.weights == "random":
         raise ConfigError("A sweep compares pretrained with random. Received: --weights random. Give --weights.")
     if settings.transfer.stages:
-        raise ConfigError("A sweep sets the plan of every run itself. Received: transfer.stages. Leave them away.")
+        raise ConfigError("A sweep sets the plan of every run itself. Received: transfer.stages. Remove them.")
     return settings, Path(settings.out)
 
 

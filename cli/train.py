@@ -10,6 +10,7 @@ from radtransfer.cli.main import complete_backbone, complete_run_config
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
     Command,
+    Real,
     Whole,
     break_lock_option,
     given_settings,
@@ -180,8 +181,8 @@ SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_W
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**SHARED)
 @sets_option("Any setting.")
-@click.option("--from", "low", metavar="X", type=float, default=1e-6, show_default=True, help="First learning rate.")
-@click.option("--to", "high", metavar="X", type=float, default=1.0, show_default=True, help="Last learning rate.")
+@click.option("--from", "low", metavar="X", type=Real(), default=1e-6, show_default=True, help="First learning rate.")
+@click.option("--to", "high", metavar="X", type=Real(), default=1.0, show_default=True, help="Last learning rate.")
 @click.option("--steps", type=Whole(20), default=240, show_default=True, help="Training steps.")
 @click.option("--out", metavar="DIR", default="lr-find", show_default=True, help="Folder of the table and the figure.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier search in --out.")

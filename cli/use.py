@@ -228,7 +228,7 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     leaked = leak_summary(found.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
-    if found.model.kind == "savedmodel":
+    elif found.model.kind == "savedmodel":
         show_next(["predict", run, "IMAGES"])
     else:
         fold = ["--fold", found.model.folds[0]] if found.model.folds else []

@@ -424,7 +424,7 @@ def test_a_config_reads_a_table_in_any_dialect(radtransfer, dialects, tmp_path):
         "  split_column: cohort\n  missing_patients: own\n  missing_values: drop\n"
         "model: {backbone: cbr_tiny, image_size: 24}\ntraining: {epochs: 1}\n"
     )
-    outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run")
+    outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run", "-v")
     assert outcome.code == 0, outcome.err
     assert "3 labels (scar 12, sick 24, well 24)" in outcome.err
     outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run", "--missing-patients", "error")
