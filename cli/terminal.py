@@ -14,13 +14,13 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from radtransfer.files import json_text, printable, printable_lines
+from radtransfer.files import decimal, json_text, printable, printable_lines
 from radtransfer.process import Progress, exit_after_signal, import_keras, on_forced_exit
 
 _GRACE = 1.0
@@ -172,16 +172,6 @@ def show_libraries_safely() -> None:
     warnings.formatwarning = safe_warning
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    """`value` for a table; "n/a" for None."""
-    return "n/a" if value is None else f"{value:{form}}"
-
-
-def interval(ends: Sequence[float] | None) -> str:
-    """Both ends of an interval for a table; "n/a" for None."""
-    return "n/a" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-
-
 def show_written(paths: Iterable[Path]) -> None:
     """Say on stderr which files were written."""
     for path in paths:
@@ -224,7 +214,7 @@ class TerminalProgress(Progress):
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         images, epoch = metrics["n_images"], metrics["best_epoch"]
-        self._line(f"fold {fold}/{folds}  test AUC {number(metrics['auc'])} on {images} images, best epoch {epoch}")
+        self._line(f"fold {fold}/{folds}  test AUC {decimal(metrics['auc'])} on {images} images, best epoch {epoch}")
 
     def clear(self) -> None:
         """Take the bar away, before a result is printed."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from radtransfer.errors import RadtransferError
-from radtransfer.files import printable_lines
+from radtransfer.files import decimal, printable_lines
 from radtransfer.process import Progress
 
 _OPTION = re.compile(r"(?<![\w-])--(?!(?:no-)?(?:break-lock|jobs 0|json|set)\b)([a-z][a-z-]*[a-z])")
@@ -58,8 +58,8 @@ class ShownProgress(Progress):
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
         best = " *" if row["best"] else ""
-        losses = f"loss {row['loss']:.4f}  val_loss {row['val_loss']:.4f}"
-        self.note(f"fold {fold}/{folds} epoch {row['epoch']}/{epochs}  {losses}  val_auc {_auc(row['val_auc'])}{best}")
+        figures = f"loss {row['loss']:.4f}  val_loss {row['val_loss']:.4f}  val_auc {decimal(row['val_auc'])}"
+        self.note(f"fold {fold}/{folds} epoch {row['epoch']}/{epochs}  {figures}{best}")
 
     def study_changed(self, state: Any) -> None:
         self.count("runs", len(state.done), len(state.plan.runs))
@@ -78,10 +78,6 @@ class ShownProgress(Progress):
 
         self.clear()
         tqdm.write(printable_lines(as_arguments(text)), file=sys.stderr)
-
-
-def _auc(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
 
 
 @contextmanager

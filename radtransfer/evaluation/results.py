@@ -58,7 +58,7 @@ from radtransfer.evaluation.predictions import (
 )
 from radtransfer.evaluation.scoring import Scoring, class_questions, main_questions
 from radtransfer.evaluation.trained_model import TrainedModel, find_model, is_export
-from radtransfer.files import atomic_folder
+from radtransfer.files import atomic_folder, printable
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure, shortened
 from radtransfer.reports.result_figures import Bins, draw_confusion, draw_precision_recall, draw_reliability, draw_roc
@@ -116,6 +116,11 @@ class Evaluation:
     figures: dict[str, Any]  # as JSON has them
     seen: Mapping[str, str] = field(default_factory=dict)  # as of `warn_of_leaks`
     files: tuple[Path, ...] = ()  # that were written
+
+    def __repr__(self) -> str:
+        from radtransfer.evaluation.summary import evaluation_lines
+
+        return "\n".join(map(printable, evaluation_lines(self)))
 
     @property
     def metrics(self) -> dict[str, Any]:
