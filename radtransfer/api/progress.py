@@ -10,7 +10,8 @@ from radtransfer.errors import RadtransferError
 from radtransfer.files import decimal, printable_lines
 from radtransfer.process import Progress
 
-_OPTION = re.compile(r"(?<![\w-])--(?!(?:no-)?(?:break-lock|jobs 0|json|set)\b)([a-z][a-z-]*[a-z])")
+_OPTION = re.compile(r"(?<![\w-])--(?!(?:break-lock|set)\b)(no-)?([a-z][a-z-]*[a-z])")
+_SETTING = re.compile(r"--set (?!arms\.|sources\.)(?=\w)")
 _COMMAND = re.compile(r"(`[^`]*`|\bradtransfer [a-z-]+ [^\n]*)")
 
 
@@ -18,11 +19,12 @@ def as_arguments(text: str) -> str:
     """A message of a command as one of its function: `--label-column` is called `label_column`, commands stay."""
 
     def argument(found: re.Match) -> str:
-        name = found[1].replace("-", "_")
-        return f"`{'class_' if name == 'class' else name}`"
+        name = "class_" if found[2] == "class" else found[2].replace("-", "_")
+        return f"`{name}=False`" if found[1] else f"`{name}`"
 
     parts = _COMMAND.split(text)
-    return "".join(part if number % 2 else _OPTION.sub(argument, part) for number, part in enumerate(parts))
+    parts[::2] = (_OPTION.sub(argument, _SETTING.sub("", part)) for part in parts[::2])
+    return "".join(parts)
 
 
 class ShownProgress(Progress):
