@@ -7,8 +7,17 @@ import click
 
 from radtransfer.api.comparisons import compare, compare_pairs
 from radtransfer.cli.main import complete_backbone
-from radtransfer.cli.options import IMAGE_OPTIONS, overwrite_option, setting_options, settings_and_others
-from radtransfer.cli.terminal import TerminalProgress, show, show_json, show_written
+from radtransfer.cli.options import (
+    IMAGE_OPTIONS,
+    Command,
+    SettingOption,
+    output_options,
+    overwrite_option,
+    setting_options,
+    settings_and_others,
+    typed_words,
+)
+from radtransfer.cli.terminal import TerminalProgress, show, show_json, show_next, show_written
 from radtransfer.config.load import changed_config
 from radtransfer.similarity import SIMILARITIES
 
@@ -16,7 +25,15 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 """The others compare rows with rows and need them all at once."""
 
 
-@click.command("compare-cca", short_help="Compare every layer of two networks on the same images.")
+@click.command(
+    "compare-cca",
+    cls=Command,
+    first=(
+        *("data", "image_root", "pairs", "layers", "rows", "similarity", "cross", "fold", "backbone", "out"),
+        "as_json",
+    ),
+    short_help="Compare every layer of two networks on the same images.",
+)
 @click.argument("networks", nargs=-1, required=True, metavar="A B | --pairs RUN RUN…")
 @click.option(
     "--pairs",
@@ -60,6 +77,8 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of the runs.")
 @click.option(
     "--data",
+    cls=SettingOption,
+    setting="data.source",
     multiple=True,
     metavar="SOURCE",
     help="Images to compare on: a data set, a folder, a table or files (repeated); labels are not needed.  "
@@ -73,7 +92,7 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def compare_cca(networks: tuple[str, ...], pairs: bool, as_json: bool, **given: Any) -> None:
     """Compare every layer of the networks A and B on the same images.
 
@@ -85,9 +104,13 @@ def compare_cca(networks: tuple[str, ...], pairs: bool, as_json: bool, **given: 
     be compared (too few rows, constant, not finite) is left out with a note.
 
     \b
-    Example: radtransfer compare-cca runs/first@initial runs/first@final --out comparison
-             radtransfer compare-cca runs/first random:resnet50 --similarity cca,cka --cross
-             radtransfer compare-cca --pairs runs/imagenet_1 runs/imagenet_2 runs/random_1 runs/random_2
+    Example:
+      radtransfer compare-cca runs/first@initial runs/first@final \\
+        --out comparison
+      radtransfer compare-cca runs/first random:resnet50 --similarity cca,cka \\
+        --cross
+      radtransfer compare-cca --pairs runs/imagenet_1 runs/imagenet_2 \\
+        runs/random_1 runs/random_2
     """
     if not pairs and len(networks) != 2:
         raise click.UsageError(f"Expected two networks, A and B. Received {len(networks)}; several runs need --pairs.")
@@ -102,6 +125,10 @@ def compare_cca(networks: tuple[str, ...], pairs: bool, as_json: bool, **given: 
     found = compare_pairs(networks, **others) if pairs else compare(*networks, **others)
     show_json(found.to_dict()) if as_json else show(*found.lines())
     show_written(found.files)
+    if pairs:
+        show_next(["report", *networks, "--out", "report"])
+    else:
+        show_next(["compare-weights", *networks, *typed_words("fold", "backbone", "image_size")])
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -115,7 +142,7 @@ def _listed(text: str) -> tuple[str, ...]:
 @click.option("--draws", default=2000, hidden=True, type=click.IntRange(100), help="Not used, as --seed.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and a figure here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, overwrite: bool, as_json: bool) -> None:
     """Compare the test predictions of the runs A and B (RUN or RUN/fold_K) on the images that both tested.
 
@@ -123,7 +150,8 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     each other. The interval of the AUC difference is over patients; DeLong's test counts images as independent.
 
     \b
-    Example: radtransfer compare-predictions runs/imagenet runs/random --out comparison
+    Example:
+      radtransfer compare-predictions runs/imagenet runs/random --out comparison
     """
     from radtransfer.files import check_new
     from radtransfer.similarity.compare_predictions import PREDICTION_FILES, write_predictions
@@ -135,6 +163,7 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     written = write_predictions(comparison, Path(out)) if out else []
     show_json(comparison.to_dict()) if as_json else show(*comparison.lines())
     show_written(written)
+    show_next(["compare-cca", a, b])
 
 
 @click.command("compare-weights", short_help="Compare the weights of two networks layer by layer.")
@@ -148,7 +177,7 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of random networks.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def compare_weights(
     a: str,
     b: str,
@@ -165,7 +194,9 @@ def compare_weights(
     A and B are as in compare-cca. "change" is the length of the difference over the length of A's weights.
 
     \b
-    Example: radtransfer compare-weights runs/first@initial runs/first@final --out comparison
+    Example:
+      radtransfer compare-weights runs/first@initial runs/first@final \\
+        --out comparison
     """
     from radtransfer.files import check_new
     from radtransfer.similarity.compare_weights import WEIGHT_FILES, write_weights
@@ -179,3 +210,4 @@ def compare_weights(
     written = write_weights(comparison, Path(out)) if out else []
     show_json(comparison.to_dict()) if as_json else show(*comparison.lines())
     show_written(written)
+    show_next(["compare-cca", a, b, *typed_words("fold", "backbone", "image_size")])

@@ -1,16 +1,108 @@
-"""Options that commands share, made from the settings: one source for default, type, range and help."""
+"""Options that commands share, made from the settings: one source for default, type, range and help.
+
+A command with many options is a `Command`: its help shows them in groups, and first those that most people need.
+"""
 
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from radtransfer.cli.main import complete_assignment, complete_setting
+from radtransfer.cli.terminal import show
 from radtransfer.config.load import load_config, setting_fields
 from radtransfer.config.schema import Config
 from radtransfer.config.yaml_text import parse_scalar
+
+SECTIONS = {
+    "data": "Data",
+    "images": "Data",
+    "splits": "Data",
+    "model": "Network and weights",
+    "transfer": "Transfer plan",
+    "recipe": "Training",
+    "training": "Training",
+}
+"""The heading of an option's setting in the help, by its section; the other options follow under a last heading."""
+
+_ALL = "radtransfer.help_all"
+
+
+class SettingOption(click.Option):
+    """An option that gives a setting."""
+
+    def __init__(self, *names: Any, setting: str, **more: Any) -> None:
+        super().__init__(*names, **more)
+        self.setting = setting
+
+
+class Command(click.Command):
+    """Shows the options of `first` in its help, and all of them with `--help-all`; in groups, the last of title `rest`.
+
+    Options of `first` are named as their arguments of the function.
+    """
+
+    def __init__(self, *values: Any, first: Sequence[str], rest: str = "Options", **more: Any) -> None:
+        super().__init__(*values, **more)
+        self.first, self._rest = first, rest
+        option = click.Option(
+            ["--help-all"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_all_help,
+            help="Show every option and exit.",
+        )
+        self.params.append(option)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {title: [] for title in (*SECTIONS.values(), self._rest)}
+        left_out = 0
+        for item in self.get_params(ctx):
+            record = item.get_help_record(ctx) if isinstance(item, click.Option) else None
+            if record is None:  # an argument, or hidden
+                continue
+            if ctx.meta.get(_ALL) or item.name in self.first or item.opts[-1] in ("--help", "--help-all"):
+                section = item.setting.partition(".")[0] if isinstance(item, SettingOption) else ""
+                groups[SECTIONS.get(section, self._rest)].append(record)
+            else:
+                left_out += 1
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+        if left_out:
+            formatter.write_paragraph()
+            formatter.write_text(f"`{ctx.command_path} --help-all` shows {left_out} more options.")
+
+
+def _show_all_help(context: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        context.meta[_ALL] = True
+        show(*context.get_help().split("\n"))
+        context.exit()
+
+
+def _keep(context: click.Context, option: click.Parameter, given: bool) -> None:
+    context.meta[option.name] = given
+
+
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, expose_value=False, callback=_keep, help="Print only warnings and results."
+)
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=_keep, help="Print the whole plan, stage by stage."
+)
+
+
+def output_options(command: Callable) -> Callable:
+    """`--json`, which arrives as `as_json`, and `--quiet`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(quiet_option(command))
 
 
 def setting_options(**names: str) -> Callable:
@@ -72,27 +164,48 @@ def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, A
     return given
 
 
+def typed_words(*names: str) -> list[str]:
+    """Those of the named options that the command was called with, as they are typed; and its `--set`."""
+    context, words = click.get_current_context(), []
+    for name in (*names, "sets"):
+        if name not in context.params or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value, option = context.params[name], "set" if name == "sets" else name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [
+                word for item in (value if isinstance(value, tuple) else [value]) for word in (f"--{option}", item)
+            ]
+    return words
+
+
 def settings_and_others(given: dict[str, Any], names: dict[str, str]) -> tuple[Config, dict[str, Any]]:
     """The checked settings that were given, and the values of the other options."""
     settings = load_config(options=given_settings(given, names))
     return settings, {name: value for name, value in given.items() if name not in names}
 
 
+_METAVARS = {"image_root": "DIR", "out": "DIR", "through": "STAGE", "freeze_to": "STAGE", "slim": "STAGE:X"}
+
+
 def _option(name: str, setting: str) -> Callable:
     field, annotation = setting_fields()[setting]
     flag, members, origin = name.replace("_", "-"), _members(annotation), typing.get_origin(annotation)
+    option = partial(click.option, cls=SettingOption, setting=setting)
     default, help_text = field.default, field.metadata["help"]
     if default is not None and default != () and not isinstance(default, bool):
         help_text += f"  [default: {default}]"
     if bool in members:
-        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=help_text)
+        return option(f"--{flag}/--no-{flag}", name, default=None, help=help_text)
     if origin is typing.Literal:
-        return click.option(f"--{flag}", name, type=click.Choice(typing.get_args(annotation)), help=help_text)
-    metavar = "N" if int in members else "X" if float in members else setting.rpartition(".")[2].upper()
-    more = {"multiple": True} if origin is tuple else {}
-    return click.option(
-        f"--{flag}", name, metavar=metavar, help=help_text, shell_complete=complete_setting(setting), **more
+        return option(f"--{flag}", name, type=click.Choice(typing.get_args(annotation)), help=help_text)
+    last = setting.rpartition(".")[2]
+    metavar = (
+        "N" if int in members else "X" if float in members else _METAVARS.get(last, last.rpartition("_")[2].upper())
     )
+    more = {"multiple": True} if origin is tuple else {}
+    return option(f"--{flag}", name, metavar=metavar, help=help_text, shell_complete=complete_setting(setting), **more)
 
 
 def _members(annotation: Any) -> tuple:

@@ -10,7 +10,17 @@ import click
 
 from radtransfer.api.studies import StudyResult, make_report, run_study
 from radtransfer.cli.main import complete_run_config, complete_study
-from radtransfer.cli.options import break_lock_option, given_settings, positive_lines, sets_option, setting_options
+from radtransfer.cli.options import (
+    Command,
+    break_lock_option,
+    given_settings,
+    output_options,
+    positive_lines,
+    sets_option,
+    setting_options,
+    typed_words,
+    verbose_option,
+)
 from radtransfer.cli.terminal import (
     TerminalProgress,
     draw,
@@ -19,8 +29,10 @@ from radtransfer.cli.terminal import (
     painted,
     show,
     show_json,
+    show_next,
     show_written,
 )
+from radtransfer.cli.train import DOZEN
 from radtransfer.cli.train import OPTIONS as RUN_OPTIONS
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
@@ -92,7 +104,7 @@ _COLORS = {"finished": "green", "partly": "yellow", "failed": "red"}
 @break_lock_option
 @click.option("--dry-run", is_flag=True, help="List the runs and estimate the time; compute none.")
 @click.option("--no-timing", is_flag=True, help="With --dry-run: time no run, so that the list comes at once.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def study(
     config: str,
     sets: tuple[str, ...],
@@ -115,9 +127,11 @@ def study(
     stopped, and computes only what is new when the study has changed.
 
     \b
-    Example: radtransfer study quick-advice --dry-run
-             radtransfer study revisiting --data FOLDS --image-root IMAGES --jobs 2
-             radtransfer study revisiting --data FOLDS --image-root IMAGES --ray --gpus-per-run 1
+    Example:
+      radtransfer study quick-advice --dry-run
+      radtransfer study revisiting --data FOLDS --image-root IMAGES --jobs 2
+      radtransfer study revisiting --data FOLDS --image-root IMAGES --ray \\
+        --gpus-per-run 1
     """
     if no_timing and not dry_run:
         raise click.UsageError("--no-timing says how --dry-run lists the runs. Add --dry-run.")
@@ -134,17 +148,20 @@ def study(
         for note in plan.notes:
             progress.note(note)
         _estimate(plan, jobs=jobs or 1, timing=not no_timing, as_json=as_json)
+        show_next(["study", config, *typed_words(*OPTIONS, "arms", "out", *places, "runs", "limit")])
         return
 
     def tell(found: StudyResult) -> None:
         show_json(found.table) if as_json else show(*_result_lines(found.table, found.path))
 
     try:
-        tell(run_study(asked, out=out, runs=runs, **places, limit=limit, progress=StudyBoard()))
+        done = run_study(asked, out=out, runs=runs, **places, limit=limit, progress=StudyBoard())
     except RadtransferError as error:
         if error.result is not None:
             tell(error.result)
         raise
+    tell(done)
+    show_next(["report", done.path, "--out", "report"])
 
 
 class StudyBoard(TerminalProgress):
@@ -157,7 +174,7 @@ class StudyBoard(TerminalProgress):
         self._drawn = 0.0
 
     def study_changed(self, state: "StudyState") -> None:
-        if not self._live or time.monotonic() - self._drawn <= 0.2:
+        if self._quiet or not self._live or time.monotonic() - self._drawn <= 0.2:
             return
         self._drawn = time.monotonic()
         failed = f", {len(state.failed)} failed" if state.failed else ""
@@ -188,8 +205,7 @@ class StudyBoard(TerminalProgress):
         status = painted(f"{outcome.status:<9}", fg=_COLORS.get(outcome.status))
         text = f" {run.cell.name}{auc}{spread}  {duration(outcome.seconds)}  {run.key}"
         errors = outcome.error.split("\n") if outcome.error else []
-        self.clear()
-        show(line(f"{place:<10}", status, text), *(f"{'':<10}{error}" for error in errors), err=True)
+        self._say(line(f"{place:<10}", status, text), *(f"{'':<10}{error}" for error in errors))
 
     def clear(self) -> None:
         super().clear()
@@ -314,7 +330,10 @@ def _cell_text(value: Any) -> str:
 @click.option(
     "--cca/--no-cca", default=True, show_default=True, help="Compare the layers of each arm before and after training."
 )
-def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold: float | None, cca: bool) -> None:
+@output_options
+def report(
+    runs: tuple[Path, ...], published: Path | None, out: Path, threshold: float | None, cca: bool, as_json: bool
+) -> None:
     """Write report.html, report.json, figures/ (PNG and SVG) and tables/ (CSV and Markdown) to --out.
 
     RUNS are run folders, a study, or folders of runs; those that differ in their seed alone are one arm. An earlier
@@ -323,13 +342,19 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     folds they hold.
 
     \b
-    Example: radtransfer report runs/imagenet runs/scratch --out report
-             radtransfer report --published results/ --out report
+    Example:
+      radtransfer report runs/imagenet runs/scratch --out report
+      radtransfer report --published results/ --out report
     """
     if bool(runs) == (published is not None):
         raise click.UsageError("Expected RUNS or --published DIR, and not both.")
     options = {"threshold": threshold, "cca": cca, "progress": TerminalProgress()}
-    show_written(make_report(list(runs) or None, out=out, published=published, **options).files[:2])
+    made = make_report(list(runs) or None, out=out, published=published, **options)
+    show_json(made.values) if as_json else show_written(made.files[:2])
+    show_next(["-m", "webbrowser", made.files[0]], program="python")
+
+
+SWEEP_FIRST = (*(name for name in DOZEN if name not in (*SWEPT, "dry_run")), "stages")
 
 
 def _sweep_options(command: Callable) -> Callable:
@@ -339,14 +364,21 @@ def _sweep_options(command: Callable) -> Callable:
         sets_option("Any setting by its dotted name."),
         click.option("--stages", metavar="STAGE,…", help="Only these stages.  [default: all]"),
         break_lock_option,
-        click.option("--json", "as_json", is_flag=True, help="Print the table as JSON."),
+        verbose_option,
+        output_options,
     ]
     for decorate in reversed(decorators):
         command = decorate(command)
     return command
 
 
-@click.command("freeze-sweep", short_help="Freeze up to every stage, pretrained and random.")
+@click.command(
+    "freeze-sweep",
+    cls=Command,
+    first=SWEEP_FIRST,
+    rest="Run",
+    short_help="Freeze up to every stage, pretrained and random.",
+)
 @_sweep_options
 def freeze_sweep_command(
     config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, **given: Any
@@ -356,7 +388,9 @@ def freeze_sweep_command(
     The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, a figure and the runs.
 
     \b
-    Example: radtransfer freeze-sweep --data images.csv --backbone resnet50 --weights imagenet --out sweeps/freeze
+    Example:
+      radtransfer freeze-sweep --data images.csv --backbone resnet50 \\
+        --weights imagenet --out sweeps/freeze
     """
     settings, out = _settings(config, sets, given)
     chosen = _stages(settings, stages)
@@ -370,9 +404,16 @@ def freeze_sweep_command(
     rows = write_freeze_sweep(sweep, plan, out)
     show_json(rows) if as_json else show(*_sweep_lines(rows, ("variant", "through")))
     check_complete(state, what="arms")
+    show_next(["report", out / "runs", "--out", "report"])
 
 
-@click.command("transfusion-sweep", short_help="Reuse weights up to every stage, train everything.")
+@click.command(
+    "transfusion-sweep",
+    cls=Command,
+    first=(*SWEEP_FIRST, "eval_every", "threshold"),
+    rest="Run",
+    short_help="Reuse weights up to every stage, train everything.",
+)
 @_sweep_options
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="AUC to be reached.")
 def transfusion_sweep_command(
@@ -383,8 +424,10 @@ def transfusion_sweep_command(
     The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, two figures and the runs.
 
     \b
-    Example: radtransfer transfusion-sweep --data images.csv --backbone resnet50 --weights imagenet
-                 --eval-every 10 --threshold 0.85 --out sweeps/transfusion
+    Example:
+      radtransfer transfusion-sweep --data images.csv --backbone resnet50 \\
+        --weights imagenet --eval-every 10 --threshold 0.85 \\
+        --out sweeps/transfusion
     """
     settings, out = _settings(config, sets, given)
     if settings.training.eval_every is None:
@@ -403,6 +446,7 @@ def transfusion_sweep_command(
         progress.note(f"no fold takes as many steps as --eval-every {every}: there are no curves. Give a smaller one")
     show_json(rows) if as_json else show(*_sweep_lines(rows, ("through",)))
     check_complete(state, what="arms")
+    show_next(["report", out / "runs", "--out", "report"])
 
 
 class SweepProgress(TerminalProgress):

@@ -14,14 +14,26 @@ from radtransfer.api import trained as api
 from radtransfer.cli.options import (
     LIST_OPTIONS,
     TABLE_OPTIONS,
+    Command,
+    SettingOption,
     batch_option,
     fold_option,
+    output_options,
     overwrite_option,
+    quiet_option,
     setting_options,
     settings_and_others,
     skip_option,
+    typed_words,
 )
-from radtransfer.cli.terminal import TerminalProgress, show, show_file, show_json, show_written
+from radtransfer.cli.terminal import (
+    TerminalProgress,
+    show,
+    show_file,
+    show_json,
+    show_next,
+    show_written,
+)
 from radtransfer.errors import ConfigError, RunError
 from radtransfer.exports.formats import EXPORT_FORMATS
 from radtransfer.files import writing
@@ -30,7 +42,14 @@ from radtransfer.process import require_keras
 OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_image", "workers": "system.workers"}
 
 
-@click.command(short_help="Evaluate a trained model on test images.")
+@click.command(
+    cls=Command,
+    first=(
+        *("data", "image_root", "label_column", "patient_column", "split", "class_map", "fold", "operating_point"),
+        *("out", "as_json"),
+    ),
+    short_help="Evaluate a trained model on test images.",
+)
 @click.argument("run")
 @setting_options(**OPTIONS)
 @click.option(
@@ -59,7 +78,7 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
 @batch_option
 @click.option("--out", metavar="DIR", help="Write predictions, metrics and figures here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Evaluate RUN on an external test set: each fold's network, and the mean of their probabilities.
 
@@ -69,7 +88,9 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     positive class is that of the run, unless --positive-class names the other.
 
     \b
-    Example: radtransfer evaluate runs/first --data hospital_b.csv --image-root hospital_b/ --out evaluated
+    Example:
+      radtransfer evaluate runs/first --data hospital_b.csv \\
+        --image-root hospital_b/ --out evaluated
     """
     settings, others = settings_and_others(given, OPTIONS)
     pairs = [item.rpartition("=") for item in class_map]
@@ -89,6 +110,11 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     leaked = leak_summary(found.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
+    if found.model.kind == "savedmodel":
+        show_next(["predict", run, "IMAGES"])
+    else:
+        fold = ["--fold", found.model.folds[0]] if found.model.folds else []
+        show_next(["explain", run, *fold, *typed_words("data", *TABLE_OPTIONS)])
 
 
 @click.command(short_help="Predict images with a trained model.")
@@ -114,6 +140,7 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
 @click.option("--format", type=click.Choice(["csv", "jsonl"]), help="Default: as --out ends, else csv.")
 @click.option("--out", metavar="FILE", help="Write here, whole or not at all, instead of to standard output.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+@quiet_option
 def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) -> None:
     """Predict IMAGES with MODEL: a line per image with its class and the probability of each.
 
@@ -122,17 +149,29 @@ def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) 
     them. Lines appear as they are ready.
 
     \b
-    Example: radtransfer predict runs/first new_images/ --out predictions.csv
+    Example:
+      radtransfer predict runs/first new_images/ --out predictions.csv
     """
     settings, others = settings_and_others(given, LIST_OPTIONS)
     place = out or SimpleNamespace(write=partial(show_file, is_row=True))
     api.predict(model, images, config=settings, out=place, progress=TerminalProgress(), **others)
+    show_next(["evaluate", model, "--data", "LABELLED_IMAGES", *typed_words("fold")])
 
 
-@click.command(short_help="Draw where in images a network finds what it says.")
+@click.command(
+    cls=Command,
+    first=("data", "image_root", "label_column", "fold", "layer", "class_", "limit", "occlusion", "out", "as_json"),
+    short_help="Draw where in images a network finds what it says.",
+)
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--data", metavar="SOURCE", help="Images, with labels or not.  [default: the run's own test images]")
+@click.option(
+    "--data",
+    cls=SettingOption,
+    setting="data.source",
+    metavar="SOURCE",
+    help="Images, with labels or not.  [default: the run's own test images]",
+)
 @setting_options(**TABLE_OPTIONS)
 @click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
 @click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
@@ -144,7 +183,7 @@ def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) 
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights the test draws.")
 @click.option("--out", metavar="DIR", default="explanations", show_default=True, help="Folder of sheet and overlays.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: bool, **given: Any) -> None:
     """Explain what MODEL (a run, RUN/fold_K, a .keras file) says about IMAGES, --data, or the run's test images.
 
@@ -153,8 +192,9 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
     be low.
 
     \b
-    Example: radtransfer explain runs/first --fold 1 --limit 12 --out explanations
-             radtransfer explain model.keras scan_1.png scan_2.png --layer stage3
+    Example:
+      radtransfer explain runs/first --fold 1 --limit 12 --out explanations
+      radtransfer explain model.keras scan_1.png scan_2.png --layer stage3
     """
     if images and data:
         raise click.UsageError("Expected IMAGES or --data, and not both.")
@@ -165,9 +205,11 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
 
     written = explained.files
     show_json(explained_record(explained)) if as_json else show(*explained_lines(explained))
-    overlays = len(explained.explanations)
-    others = f"{overlays} overlay{'s' * (overlays != 1)}, {written[1].name}, {written[2].name}"
-    show(f"wrote {written[0]}, {others}", err=True)
+    show_written(written[:3])
+    if Path(model).suffix == ".keras":
+        show_next(["predict", model, "IMAGES"])
+    else:
+        show_next(["export", model, *typed_words("fold"), "--format", "keras", "--out", "model.keras"])
 
 
 @click.command(short_help="Write the features that a layer makes of images.")
@@ -187,6 +229,7 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
 @skip_option
 @click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file, written whole or not at all.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+@output_options
 def extract(
     model: str,
     images: tuple[str, ...],
@@ -197,6 +240,7 @@ def extract(
     on_bad_image: str,
     out: str,
     overwrite: bool,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Write what a layer of MODEL makes of IMAGES: their paths and a row of features each.
@@ -205,7 +249,9 @@ def extract(
     that are searched, and CSV files with a column of paths. `radtransfer backbones NAME` lists stages and layers.
 
     \b
-    Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz
+    Example:
+      radtransfer extract runs/first/fold_1 images/ --layer stage3 \\
+        --out features.npz
     """
     from radtransfer.evaluation.extract import check_feature_file, feature_file, layer_features
     from radtransfer.evaluation.predictions import Forward, open_images, tell_bad_images
@@ -225,10 +271,14 @@ def extract(
         for paths, batch in stream:
             write(paths, forward(batch)[0])
     progress.clear()
-    done = len(stream.images) - len(stream.bad)
-    size = " × ".join(map(str, shape))
-    show(f"{out}  {done} images  layer {name}  {size} features  {Path(out).stat().st_size / 1e6:.1f} MB")
+    done, size = len(stream.images) - len(stream.bad), Path(out).stat().st_size
+    if as_json:
+        show_json({"path": out, "images": done, "layer": name, "shape": list(shape), "bytes": size})
+    else:
+        show(f"{out}  {done} images  layer {name}  {' × '.join(map(str, shape))} features  {size / 1e6:.1f} MB")
     tell_bad_images(stream, on_bad_image, progress, kept="The others are in the file. ")
+    reader = "pandas; print(pandas.read_parquet" if Path(out).suffix == ".parquet" else "numpy; print(numpy.load"
+    show_next(["-c", f"import {reader}({out!r}))"], program="python")
 
 
 @click.command(short_help="Write a trained model in another format, and check it.")
@@ -242,7 +292,7 @@ def extract(
     help="Put a threshold into the export, chosen on the fold's validation images: youden, sensitivity=X or "
     "specificity=X. predict then decides by it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def export(run: str, out: str, as_json: bool, **given: Any) -> None:
     """Export the model of RUN (or RUN/fold_K) with a model card; it takes RGB images 0-255, its scaling is inside.
 
@@ -251,7 +301,8 @@ def export(run: str, out: str, as_json: bool, **given: Any) -> None:
     (serve_bytes), with everything inside. onnx needs pip install 'radtransfer[export]'.
 
     \b
-    Example: radtransfer export runs/first --fold 1 --format savedmodel --out model
+    Example:
+      radtransfer export runs/first --fold 1 --format savedmodel --out model
     """
     exported = api.export(run, out, progress=TerminalProgress(), **given)
     if as_json:
@@ -273,32 +324,39 @@ def export(run: str, out: str, as_json: bool, **given: Any) -> None:
         show(f"positive class {exported[0].positive_class}")
     show(f"use       {exported[0].usage}")
     show(f"card      {', '.join(str(item.card) for item in exported)}")
+    if given["format"] in ("keras", "savedmodel"):
+        show_next(["predict", exported[0].path, "IMAGES"])
 
 
 @click.command(short_help="Write the model card of a run.")
 @click.argument("run")
 @click.option("--fold", type=int, metavar="K", help="Which fold; needed where there are several.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it here instead of printing it.")
-def card(run: str, fold: int | None, out: Path | None) -> None:
+@output_options
+def card(run: str, fold: int | None, out: Path | None, as_json: bool) -> None:
     """Print the model card of RUN (or RUN/fold_K): data, results, weights and their terms, limits; in Markdown.
 
     `radtransfer export` writes the same beside each export, with the result of its check.
 
     \b
-    Example: radtransfer card runs/first --fold 1 --out MODEL_CARD.md
+    Example:
+      radtransfer card runs/first --fold 1 --out MODEL_CARD.md
     """
-    from radtransfer.exports.metadata import model_card, read_facts
+    from radtransfer.exports.metadata import export_metadata, model_card, read_facts
     from radtransfer.runs.folder import find_fold, write_text
 
     path, number = find_fold(run, fold=fold)
     facts = read_facts(path, number)
     text = model_card(facts, size=facts.record["image_size"])
-    if out is None:
+    if out is not None:
+        if out.exists():
+            raise RunError(f"{out} exists; nothing was written. Choose another --out.")
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_text(out, text)
+        show_written([out])
+    if as_json:
+        show_json(export_metadata(facts, size=facts.record["image_size"]))
+    elif out is None:
         show_file(text)
-        return
-    if out.exists():
-        raise RunError(f"{out} exists; nothing was written. Choose another --out.")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, text)
-    show_written([out])
+    show_next(["export", path, "--fold", number, "--format", "keras", "--out", "model.keras"])

@@ -42,8 +42,8 @@ class ShownProgress(Progress):
     def warning(self, text: str) -> None:
         self._line(f"warning: {text}")
 
-    def plan(self, rows: Mapping[str, str]) -> None:
-        for title, text in rows.items():
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        for title, text in (short or rows).items():
             self.note(f"{title:<9} {text.replace(chr(10), chr(10) + ' ' * 10)}")
 
     def count(self, what: str, done: int, total: int) -> None:

@@ -105,17 +105,17 @@ def evaluate(
         if source is None:
             results.check_has_images(os.fspath(run))
         model = find_model(os.fspath(run), folds=numbers(fold))
-        judging = results.Judging(operating_point, bins, draws, seed)
+        options = results.EvaluationSettings(operating_point, bins, draws, seed)
         if source is None:
             model = model.with_positive_class(checked.data.positive_class)
-            found = results.evaluate_run(model, judging=judging, progress=progress)
+            found = results.evaluate_run(model, settings=options, progress=progress)
         else:
             found = results.evaluate_on(
                 model,
                 checked.data,
                 split=split,
                 class_map=class_map,
-                judging=judging,
+                settings=options,
                 batch_size=batch_size,
                 workers=workers_of(checked.system),
                 report_file=None if out is None else Path(out) / "bad_images.txt",
@@ -248,7 +248,7 @@ def _trained(model: Any, folds: Sequence[int]) -> "TrainedModel":
         image_size=model.inputs[0].shape[1] or 224,
         reading=ImageSettings(),
         named=False,
-        held=(model,),
+        loaded=(model,),
     )
 
 

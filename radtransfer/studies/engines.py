@@ -135,8 +135,8 @@ class Relay(Progress):
     def __init__(self, tell: Callable[[str, tuple], None], *, seconds: float = 0.1) -> None:
         self._tell, self._seconds, self._counted = tell, seconds, 0.0
 
-    def plan(self, rows: Mapping[str, str]) -> None:
-        self._tell("plan", (dict(rows),))
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        self._tell("plan", (dict(rows), short and dict(short)))
 
     def note(self, text: str) -> None:
         self._tell("note", (text,))

@@ -168,7 +168,7 @@ def find_rate(
     """
     # They import TensorFlow, which refusing a range of rates does without.
     from radtransfer.training.loop import memory_errors
-    from radtransfer.training.plan import plan_lines
+    from radtransfer.training.plan import plan_lines, short_plan
 
     progress, width = progress or Progress(), checked_width(low, high, steps)
     check_new(out, FILES, overwrite=overwrite)
@@ -179,7 +179,7 @@ def find_rate(
     training, images = config.training, f"the training images of fold {context.folds[0].number}"
     line = f"{training.optimizer}, batch {training.batch_size}, augmentation {training.augmentation}, learning rate "
     line += f"{low:g} to {high:g} in {steps} steps on {images}, seed {config.seed}"
-    progress.plan({**plan_lines(context, None), "train": line})
+    progress.plan({**plan_lines(context, None), "train": line}, {**short_plan(context, None), "training": line})
     if context.head_learner is not None:
         progress.note("the head does not train alone first here: the rate is that of everything")
     rates = sweep(low, high, steps)
