@@ -28,7 +28,6 @@ from radtransfer.cli.terminal import (
     draw,
     in_one_line,
     line,
-    number,
     painted,
     show,
     show_json,
@@ -40,6 +39,7 @@ from radtransfer.cli.train import OPTIONS as RUN_OPTIONS
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, RadtransferError
+from radtransfer.files import decimal
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import require_keras
 from radtransfer.studies.file import load_study
@@ -189,7 +189,7 @@ class StudyBoard(TerminalProgress):
             doing = row.get("doing", "starting")
             if "epoch" in row:
                 place = f"fold {row['fold']}/{row['folds']}  epoch {row['epoch']}/{row['epochs']}"
-                doing = f"{place}  val AUC {number(row['val_auc'])}"
+                doing = f"{place}  val AUC {decimal(row['val_auc'])}"
             lines.append(f"  {name}  {doing}")
         self.clear()
         show(*map(in_one_line, lines), err=True)
@@ -288,11 +288,11 @@ def _result_lines(table: Mapping[str, Any], path: Path) -> Iterator[str]:
     rows = [["arm", *map(_short, axes), "AUC mean ± sd", "pooled", "95 % interval", *steps, "trained", "status"]]
     for run in runs:
         labels = [_cell_text(run["labels"][name]) for name in axes]
-        spread = "" if run["auc_sd"] is None else f" ± {number(run['auc_sd'])}"
-        interval = f"{number(run['ci95_low'])} to {number(run['ci95_high'])}"
-        cells = [run["arm"], *labels, f"{number(run['auc'])}{spread}", number(run["auc_pooled"]), interval]
+        spread = "" if run["auc_sd"] is None else f" ± {decimal(run['auc_sd'])}"
+        interval = f"{decimal(run['ci95_low'])} to {decimal(run['ci95_high'])}"
+        cells = [run["arm"], *labels, f"{decimal(run['auc'])}{spread}", decimal(run["auc_pooled"]), interval]
         if steps:
-            cells.append(f"{number(run['steps'], '.0f')} ({run['steps_reached']}/{run['steps_watched']})")
+            cells.append(f"{decimal(run['steps'], '.0f')} ({run['steps_reached']}/{run['steps_watched']})")
         trained = "" if run["trainable_parameters"] is None else f"{run['trainable_parameters']:,}"
         rows.append([*cells, trained, run["status"]])
     yield from _columns(rows)
@@ -510,9 +510,9 @@ def _sweep_lines(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> Itera
     steps = ["steps (folds)"] if "steps_mean" in rows[0] else []
     table = [[*labels, "AUC mean ± sd", "pooled", "95 % interval", *steps]]
     for row in rows:
-        interval = f"{number(row['ci95_low'])} to {number(row['ci95_high'])}"
-        auc = f"{number(row['auc_mean'])} ± {number(row['auc_sd'])}"
-        cells = [*(str(row[label]) for label in labels), auc, number(row["auc_pooled"]), interval]
+        interval = f"{decimal(row['ci95_low'])} to {decimal(row['ci95_high'])}"
+        auc = f"{decimal(row['auc_mean'])} ± {decimal(row['auc_sd'])}"
+        cells = [*(str(row[label]) for label in labels), auc, decimal(row["auc_pooled"]), interval]
         if steps:
             never = "never" if row["steps_watched"] else "n/a"
             mean = never if row["steps_mean"] is None else f"{row['steps_mean']:.0f}"

@@ -21,9 +21,10 @@ from radtransfer.cli.options import (
     typed_words,
     verbose_option,
 )
-from radtransfer.cli.terminal import TerminalProgress, number, show, show_json, show_next, show_written
+from radtransfer.cli.terminal import TerminalProgress, show, show_json, show_next, show_written
 from radtransfer.config.load import load_config
 from radtransfer.errors import ConfigError, FoldsFailedError
+from radtransfer.files import decimal
 from radtransfer.process import require_keras
 from radtransfer.training.names import check_sources
 from radtransfer.transfer.spec import SCHEMES
@@ -120,9 +121,9 @@ def _show_result(run: api.Run, *, as_json: bool) -> None:
         return
     auc = metrics["auc"]
     per_fold = zip(metrics["folds"], auc["per_fold"], strict=True)
-    rows = [f"fold {fold:<3} AUC {number(value)}" for fold, value in per_fold]
+    rows = [f"fold {fold:<3} AUC {decimal(value)}" for fold, value in per_fold]
     if len(rows) > 1:
-        rows.append(f"mean     AUC {number(auc['mean'])} ± {number(auc['sd'])} (sd over folds, not an interval)")
+        rows.append(f"mean     AUC {decimal(auc['mean'])} ± {decimal(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
     patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
     # The class, grade or label of the sensitivity; nothing for a mean over classes or labels.
@@ -134,9 +135,9 @@ def _show_result(run: api.Run, *, as_json: bool) -> None:
     elif len(labels) == 1:
         whose = f" (label {labels[0]})"
     shown = shown_metrics(metrics)
-    figures = [f"{item.label} {number(metrics[item.name])}{whose if item.names_subject else ''}" for item in shown]
+    figures = [f"{item.label} {decimal(metrics[item.name])}{whose if item.names_subject else ''}" for item in shown]
     rows += [
-        f"pooled   AUC {number(auc['pooled'])}  95 % interval {number(low)} to {number(high)}  "
+        f"pooled   AUC {decimal(auc['pooled'])}  95 % interval {decimal(low)} to {decimal(high)}  "
         f"({metrics['n_images']} images, {patients})",
         "   ".join(figures),
     ]
