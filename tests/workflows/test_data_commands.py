@@ -474,7 +474,7 @@ def test_formats_that_are_not_read_and_dangling_links_are_told_by_the_check(radt
     (tmp_path / "images" / "notes.txt").write_text("x")
     (tmp_path / "images" / "third").mkdir()
     shown = radtransfer("data", "check", tmp_path / "images").out
-    for words in ("12 HEIC not read", "not images, ignored: 1", "which are no classes: 'third'"):
+    for words in ("12 HEIC not read", "not images, ignored: 1", "without images, ignored: 'third'"):
         assert words in shown
 
 
