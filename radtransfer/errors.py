@@ -1,23 +1,5 @@
 """Errors with their exit codes, suggestions for misspelled names, and lazily imported tables.
 
-    RadtransferError                1   base class
-    ├── ConfigError                 2   a setting is unknown, missing or out of range
-    │   ├── UnknownNameError        2   an unknown name
-    │   └── RunError                2   a run folder that cannot be used
-    │       └── RunInUseError       2   another process uses it
-    ├── DataError                   3   unusable images, labels or splits
-    │   └── BadImageError           3   one unusable image
-    ├── SimilarityError             3   activations that cannot be compared
-    ├── WeightsError                4   an unusable weights file
-    │   ├── WeightsNotFoundError    4
-    │   └── WeightsMismatchError    4   weights of a different architecture
-    ├── TrainingError               5   training diverged or ran out of memory
-    │   └── OutOfMemoryError        5
-    ├── WorkerLostError             5   another process of a distributed training has ended
-    ├── DiskError                   5   the disk is full or fails
-    ├── FoldsFailedError            6   some folds failed, the others are finished
-    └── ExportError                 7   an export that cannot be read back or predicts something else
-
 A message says what was expected, what was received and what to do.
 """
 
