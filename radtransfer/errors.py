@@ -161,18 +161,14 @@ def closest_file_name(path: Path, wanted: Callable[[Path], bool] = lambda _: Tru
     """The most similar name in the folder of `path`, ignoring case and - or _; None if none is similar."""
     try:
         names = {
-            _plain(item.name): item.name
+            _plain_option(item.name): item.name
             for item in itertools.islice(path.parent.iterdir(), 10_000)
             if not item.name.startswith(".") and wanted(item)
         }
     except OSError:
         return None
-    close = difflib.get_close_matches(_plain(path.name), names, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(_plain_option(path.name), names, n=1, cutoff=0.7)
     return names[close[0]] if close else None
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "_")
 
 
 def no_model(given: str) -> WeightsNotFoundError:

@@ -166,13 +166,6 @@ def one_hot(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.eye(len(classes), dtype="float32")[[column[label] for label in labels]], classes
 
 
-def label_values(settings: DataSettings) -> dict[str, float]:
-    """Target value of each `BINARY` cell of a multi-label table."""
-    uncertain = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[settings.uncertain]
-    unmentioned = {"zeros": 0.0, "ignore": np.nan}[settings.unmentioned]
-    return {"0": 0.0, "1": 1.0, "-1": uncertain, "": unmentioned}
-
-
 def multilabel_targets(
     names: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -184,7 +177,9 @@ def multilabel_targets(
 
     `rows` holds the cells of each image in the order of `names`; `error` makes the error from row number and problem.
     """
-    values = label_values(settings)
+    uncertain = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[settings.uncertain]
+    unmentioned = {"zeros": 0.0, "ignore": np.nan}[settings.unmentioned]
+    values = {"0": 0.0, "1": 1.0, "-1": uncertain, "": unmentioned}
     order = sorted(range(len(names)), key=lambda i: names[i])
     targets = np.empty((len(rows), len(order)), dtype="float32")
     for j, column in enumerate(order):

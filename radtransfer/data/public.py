@@ -56,10 +56,10 @@ class PublicSet:
                     settings=(name,),
                 )
         options = {name: choices[0] for name, choices in self.options.items()}
-        for place, (name, value) in enumerate(given):
+        for number, (name, value) in enumerate(given):
             if name not in self.options:
                 raise UnknownNameError(f"option of {self.name}", name, self.options)
-            choices, twice = self.options[name], name in dict(given[:place])
+            choices, twice = self.options[name], name in dict(given[:number])
             counts = NUMBER in choices and value.isdecimal() and int(value) > 0
             if twice or not (counts or (value in choices and value != NUMBER)):
                 problem = "is given twice" if twice else f"is {value!r}"
@@ -70,9 +70,9 @@ class PublicSet:
             named = folder or "no folder given"
             raise self._error(f"{named} is not a folder.{suggest_path(folder)}")
         try:
-            for place in (root, *(root / name for name in self.inside)):
-                if all((place / name).exists() for name in self.holds):
-                    return place, options
+            for parent in (root, *(root / name for name in self.inside)):
+                if all((parent / name).exists() for name in self.holds):
+                    return parent, options
         except PermissionError:
             raise DataError(f"Cannot read the folder {root}. Check its permissions.") from None
         missing = [name for name in self.holds if not (root / name).exists()]
