@@ -123,7 +123,7 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
     with contextlib.suppress(ValueError):
         numbers = [float(value) for value in values]
     few = ", ".join(map(repr, values[:3]))
-    found = f"Column {column!r} holds {len(values)} different values in {len(labels)} images, such as {few}"
+    found = f"Column {column!r} has {len(values)} different values in {len(labels)} images, such as {few}"
     crowded = (len(values) > 10 and share > 0.5) or (len(values) > 1000 and share > 0.1)
     whole = numbers is not None and all(number.is_integer() for number in numbers)
     fractions = numbers is not None and not whole and len(values) > (4 if share > 0.5 else 10)
@@ -145,7 +145,7 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
         )
     if whole and len(values) > 20:
         return (
-            f"label column: {column!r} holds {len(values)} whole numbers, from {min(numbers):g} to {max(numbers):g}, "
+            f"label column: {column!r} has {len(values)} whole numbers, from {min(numbers):g} to {max(numbers):g}, "
             "each of which is a class; if they are measurements, group them into classes",
         )
     return ()
@@ -175,7 +175,7 @@ def multilabel_targets(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Targets of several labels, float32 (images, labels), NaN: unknown; and the sorted labels.
 
-    `rows` holds the cells of each image in the order of `names`; `error` makes the error from row number and problem.
+    `rows` has the cells of each image in the order of `names`; `error` makes the error from row number and problem.
     """
     uncertain = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[settings.uncertain]
     unmentioned = {"zeros": 0.0, "ignore": np.nan}[settings.unmentioned]
