@@ -1,7 +1,6 @@
 """`radtransfer data`: check, prepare, preview and split a data set."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from radtransfer.cli.main import Group
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
     Command,
+    Whole,
     break_lock_option,
     given_settings,
     images_text,
@@ -20,8 +20,9 @@ from radtransfer.cli.options import (
     output_options,
     setting_options,
     split_lines,
+    typed_words,
 )
-from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json, show_written
+from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json, show_next, show_written
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import DataSettings
 from radtransfer.errors import ConfigError, DataError
@@ -53,18 +54,18 @@ _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 @click.command(
     cls=Command,
     first=(*COLUMNS, "folds", "image_size", "seed", "out", "as_json"),
-    short_help="Find what would make results wrong.",
+    short_help="Find errors in a data set.",
 )
 @click.argument("data")
 @setting_options(**CHECK_OPTIONS)
 @click.option("--out", metavar="DIR", help="Write check.json and check.html, a page with pictures, here.")
 @output_options
 def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
-    """Decode every image of DATA and find what would make results wrong: exit code 3 if there is such a thing.
+    """Decode every image of DATA and find what would make results wrong; exit code 3 if there is an error.
 
     Looks for files that cannot be read, images without content, one image with two labels or in two splits, images
-    that look alike, patients in two splits, and unusual sizes, colour modes and ranges. Splits are those that DATA
-    brings, or those that finetune would draw with these --folds, --val-fraction and --seed.
+    that look alike, patients in two splits, and unusual sizes, colour modes and ranges. Splits are those in
+    DATA, or those that finetune would draw with these --folds, --val-fraction and --seed.
 
     \b
     Example:
@@ -78,7 +79,9 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     show_written(found.files)
     if report.evidence is None:
         raise DataError(f"{data}: nothing could be checked. Name the data as the message above says, and check again.")
-    if not report.valid:
+    if report.valid:
+        show_next(["finetune", "--data", data, *typed_words(*CHECK_OPTIONS)])
+    else:
         kinds = [f"{len(found)} × {kind}" for (severity, kind), found in report.kinds.items() if severity == "error"]
         raise DataError(f"{data}: results would be invalid ({', '.join(kinds)}). Correct the data and check again.")
 
@@ -138,7 +141,7 @@ PREPARE_OPTIONS = {
 @click.command(
     cls=Command,
     first=(*COLUMNS, "image_size", "aspect", "out", "encoding", "overwrite"),
-    short_help="Decode and resize every image once, for later runs.",
+    short_help="Decode and resize every image once, for faster runs.",
 )
 @click.argument("data")
 @click.option("--out", required=True, metavar="FOLDER", help="Folder of the prepared data set.")
@@ -156,8 +159,8 @@ PREPARE_OPTIONS = {
 def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Write DATA once at working resolution, as a TFDS data set that trains many times faster.
 
-    DATA is what `finetune --data` takes; afterwards give it `--data tfds:FOLDER`. The same command goes on where it
-    was stopped.
+    DATA is what `finetune --data` takes; afterwards give it `--data tfds:FOLDER`. Repeat the command to continue after
+    an interruption.
 
     \b
     Example:
@@ -179,13 +182,11 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     splits = ", ".join(f"{name} {count}" for name, count in result.splits.items())
     shards = "1 shard" if result.shards == 1 else f"{result.shards} shards"
     skipped = f", {result.skipped} left out" if result.skipped else ""
-    positive = config.data.positive_class
-    named = f" --positive-class {shlex.quote(positive)}" if positive else ""
     show(
         f"prepared  {result.images} images ({splits}){skipped}",
         f"stored    {result.bytes / 1e6:,.0f} MB in {shards}, {encoding}",
-        f"use it    radtransfer finetune --data tfds:{result.path}{named}",
     )
+    show_next(["finetune", "--data", f"tfds:{result.path}", *typed_words("positive_class")])
 
 
 PREVIEW_OPTIONS = {
@@ -204,12 +205,25 @@ PREVIEW_OPTIONS = {
 )
 @click.argument("data")
 @setting_options(**PREVIEW_OPTIONS)
-@click.option("--images", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows; classes take turns.")
-@click.option("--copies", type=click.IntRange(1, 20), default=5, show_default=True, help="Variations of each image.")
-@click.option("--out", metavar="PNG", default="preview.png", show_default=True, help="Where the sheet goes.")
+@click.option(
+    "--images",
+    type=Whole(1, 100),
+    default=8,
+    show_default=True,
+    help="Images (rows), from each class in turn.",
+)
+@click.option(
+    "--copies",
+    type=Whole(1, 20),
+    default=5,
+    show_default=True,
+    help="Augmented copies of each image.",
+)
+@click.option("--out", metavar="PNG", default="preview.png", show_default=True, help="File of the sheet.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
-def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **given: Any) -> None:
-    """Draw images of DATA as the network would see them, and how the augmentation varies them in training.
+@output_options
+def preview(data: str, images: int, copies: int, out: str, overwrite: bool, as_json: bool, **given: Any) -> None:
+    """Draw images of DATA as the network sees them, and augmented copies as in training.
 
     \b
     Example:
@@ -228,7 +242,8 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     figure = preview_data(settings, images=images, copies=copies, progress=TerminalProgress())
     with writing(path):
         save_figure(figure, path)
-    show_written([path])
+    show_json({"path": out}) if as_json else show_written([path])
+    show_next(["finetune", "--data", data, *typed_words(*PREVIEW_OPTIONS)])
 
 
 SPLIT_OPTIONS = {
@@ -246,14 +261,14 @@ SPLIT_OPTIONS = {
 )
 @click.argument("data")
 @setting_options(**SPLIT_OPTIONS)
-@click.option("--out", metavar="FILE.csv", default="folds.csv", show_default=True, help="Where the table goes.")
+@click.option("--out", metavar="FILE.csv", default="folds.csv", show_default=True, help="File of the table.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @output_options
 def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Draw the folds of DATA by patient and stratified, and write them: path, label, patient, fold, split.
 
-    They are those that finetune draws with the same options, and `finetune --data folds.csv` has exactly these. Splits
-    that DATA brings stay as they are. Images are not decoded.
+    finetune draws the same folds with the same options; `finetune --data folds.csv` uses exactly these. Splits in DATA
+    are kept. Images are not decoded.
 
     \b
     Example:
@@ -276,15 +291,15 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
         show(f"images    {images_text(*(counts[name] for name in names))}")
         show(*split_lines(counts["folds"]))
     show_written([path])
-    show(f"train     {_next_line(found, path, settings.data)}", err=True)
+    show_next(_next_words(found, path, settings.data))
 
 
-def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
+def _next_words(found: "DataSplit", path: Path, data: DataSettings) -> list[str]:
     """The command that trains on these folds."""
     from radtransfer.data.labels import is_missing
 
     root = data.image_root or found.image_root
-    words = ["radtransfer", "finetune", "--data", str(path)]
+    words = ["finetune", "--data", str(path)]
     words += ["--image-root", str(root)] if root else []
     words += ["--outside-root"] if root and data.outside_root else []
     words += ["--image-root", "FOLDER"] if not root and found.in_records else []
@@ -293,15 +308,14 @@ def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
         words += ["--task", "multilabel"]
     elif any(map(is_missing, found.table.classes)):
         words += ["--missing-values", "class"]
-    words += ["--allow-alike-patients"] if found.table.exact_patient_ids else []
-    return f"{shlex.join(words)} …"
+    return [*words, "--allow-alike-patients"] if found.table.exact_patient_ids else words
 
 
 @click.group(cls=Group)
 def data() -> None:
     """Check, split, preview and prepare data sets.
 
-    DATA is whatever `radtransfer finetune --data` takes, with the same options beside it.
+    DATA is anything that `radtransfer finetune --data` takes; the options are the same.
 
     \b
     Example:

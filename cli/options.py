@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from radtransfer.cli.main import complete_assignment, complete_setting
 from radtransfer.cli.terminal import show
@@ -31,6 +32,24 @@ SECTIONS = {
 _ALL = "radtransfer.help_all"
 
 
+class Whole(click.IntRange):
+    """A whole number within a range, shown as N."""
+
+    name = "whole number"
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return "N"
+
+
+class Real(click.FloatRange):
+    """A number within a range, shown as X."""
+
+    name = "number"
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return "X"
+
+
 class SettingOption(click.Option):
     """An option that gives a setting."""
 
@@ -47,7 +66,7 @@ class Command(click.Command):
 
     def __init__(self, *values: Any, first: Sequence[str], rest: str = "Options", **more: Any) -> None:
         super().__init__(*values, **more)
-        self._first, self._rest = first, rest
+        self.first, self._rest = first, rest
         option = click.Option(
             ["--help-all"],
             is_flag=True,
@@ -65,7 +84,7 @@ class Command(click.Command):
             record = item.get_help_record(ctx) if isinstance(item, click.Option) else None
             if record is None:  # an argument, or hidden
                 continue
-            if ctx.meta.get(_ALL) or item.name in self._first or item.opts[-1] in ("--help", "--help-all"):
+            if ctx.meta.get(_ALL) or item.name in self.first or item.opts[-1] in ("--help", "--help-all"):
                 section = item.setting.partition(".")[0] if isinstance(item, SettingOption) else ""
                 groups[SECTIONS.get(section, self._rest)].append(record)
             else:
@@ -137,8 +156,8 @@ break_lock_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_break_locks,
-    help="Take over folders that a process of another machine holds, which has ended. Only on file systems without "
-    "locks, and only where a message names it.",
+    help="Take over a folder that an ended process of another machine still holds. Use it only if a message asks "
+    "for it.",
 )
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an earlier result in --out.")
@@ -161,6 +180,22 @@ def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, A
             value = None if value.lower() == "none" and type(None) in members else parse_scalar(value)
         given[setting] = value
     return given
+
+
+def typed_words(*names: str) -> list[str]:
+    """Those of the named options that the command was called with, as they are typed; and its `--set`."""
+    context, words = click.get_current_context(), []
+    for name in (*names, "sets"):
+        if name not in context.params or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value, option = context.params[name], "set" if name == "sets" else name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [
+                word for item in (value if isinstance(value, tuple) else [value]) for word in (f"--{option}", item)
+            ]
+    return words
 
 
 def settings_and_others(given: dict[str, Any], names: dict[str, str]) -> tuple[Config, dict[str, Any]]:
@@ -269,12 +304,12 @@ def fold_option(command: Callable) -> Callable:
 
 def batch_option(command: Callable) -> Callable:
     """`--batch-size N`."""
-    text = "Images at a time, at most; halved where memory runs out."
-    return click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help=text)(command)
+    text = "Images at a time, at most; halved if memory runs out."
+    return click.option("--batch-size", default=32, show_default=True, type=Whole(1), help=text)(command)
 
 
 def skip_option(command: Callable) -> Callable:
     """`--on-bad-image error|skip`."""
-    text = "Images that cannot be read are left out and listed; with error the exit code is 3 then."
+    text = "Images that cannot be read are listed and left out; with error the exit code is 3."
     choices = click.Choice(["error", "skip"])
     return click.option("--on-bad-image", type=choices, default="error", show_default=True, help=text)(command)

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from radtransfer.cli.main import Group, complete_backbone, complete_config, complete_weights
-from radtransfer.cli.options import TABLE_OPTIONS, Command, given_settings, output_options, sets_option, setting_options
-from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, show, show_file, show_json
+from radtransfer.cli.options import (
+    TABLE_OPTIONS,
+    Command,
+    Whole,
+    given_settings,
+    output_options,
+    sets_option,
+    setting_options,
+    typed_words,
+)
+from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, show, show_file, show_json, show_next
 from radtransfer.config.load import config_text, find_config, load_config, shipped_configs
+from radtransfer.config.yaml_text import parse_yaml
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.studies.file import is_study, load_study
 from radtransfer.training.names import check_value
@@ -20,8 +30,9 @@ if TYPE_CHECKING:
     from radtransfer.pretrained.input_check import FileCheck
     from radtransfer.pretrained.input_scale import ModeEvidence
 
-OPTIONS = TABLE_OPTIONS | {
+OPTIONS = {
     "data": "data.source",
+    **TABLE_OPTIONS,
     "image_size": "model.image_size",
     "aspect": "images.aspect",
     "fundus_crop": "images.fundus_crop",
@@ -40,20 +51,30 @@ MODES_SHOWN = 4
 )
 @click.argument("file")
 @setting_options(**OPTIONS)
-@click.option("--backbone", metavar="NAME", help="The network in FILE; recognized without.")
-@click.option("--images", type=click.IntRange(8, 1000), default=48, show_default=True, help="Most images to look at.")
+@click.option("--backbone", metavar="NAME", help="Network in FILE; recognized if left out.")
 @click.option(
-    "--layers", type=click.IntRange(1, 1000), default=12, show_default=True, help="Batch-norm layers, from the stem on."
+    "--images",
+    type=Whole(8, 1000),
+    default=48,
+    show_default=True,
+    help="Images to look at, at most.",
 )
-@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option(
+    "--layers",
+    type=Whole(1, 1000),
+    default=12,
+    show_default=True,
+    help="Batch-norm layers to compare, the first ones.",
+)
+@click.option("--ignore-lambda", is_flag=True, help="Also read weights from a file with Lambda layers.")
 @output_options
 def check(
     file: str, backbone: str | None, images: int, layers: int, ignore_lambda: bool, as_json: bool, **given: Any
 ) -> None:
-    """Compare what the batch-norm layers in FILE remember of their training with what each mode makes of your images.
+    """Compare the batch-norm statistics stored in FILE with those of your images under each preprocessing mode.
 
-    No labels are needed. The first layer tells how bright and how contrasted the training images must have been
-    under each mode; a mode fits if these could have been images, and those of the others could not.
+    No labels are needed. For each mode, the first layer gives the brightness and contrast that the training images
+    must have had; a mode fits if these values are possible for images and those of the other modes are not.
 
     \b
     Example:
@@ -75,6 +96,11 @@ def check(
     progress.clear()
     if not as_json:
         show(*_lines(found, settings.data.source))
+        words = ["finetune", "--backbone", found.backbone, "--weights", file, *typed_words(*OPTIONS)]
+        if found.check.verdict.certainty == "fits":
+            show_next([*words, "--preprocessing", found.check.verdict.modes[0]])
+        else:
+            show_next(["weights", "inspect", file])
         return
     content = dataclasses.asdict(found)
     for mode in content["check"]["modes"]:
@@ -136,15 +162,15 @@ def _layer_lines(modes) -> Iterator[str]:
         yield f"{first.layer:<{width}}" + "".join(f"{f'{fit.shift:.2f} sd, ×{fit.spread:.2f}':>20}" for fit in fits)
 
 
-@click.command(short_help="Make a Keras file of PyTorch weights or a SavedModel.")
+@click.command(short_help="Convert PyTorch weights or a SavedModel to a Keras file.")
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT.weights.h5")
-@click.option("--backbone", metavar="NAME", help="The network in IN; recognized without.")
-@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option("--backbone", metavar="NAME", help="Network in IN; recognized if left out.")
+@click.option("--ignore-lambda", is_flag=True, help="Also read weights from a file with Lambda layers.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
 @output_options
 def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, overwrite: bool, as_json: bool) -> None:
-    """Write the weights in IN as a file that --weights takes everywhere.
+    """Write the weights in IN as a Keras file for --weights.
 
     IN is a PyTorch state dict of ResNet50, DenseNet121 or InceptionV3 as torchvision builds them (.pt, .pth,
     .safetensors; RadImageNet's too), a SavedModel folder, or any Keras file. Nothing in it is unpickled or run.
@@ -170,14 +196,17 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
         show(f"left out  {', '.join(done['left_out'][:6])}{more}")
     show(f"input     not stored in such files: `radtransfer weights check {done['out']} --data …` finds it")
     show(f"wrote     {done['out']}  sha256 {done['sha256']}")
+    show_next(["weights", "check", done["out"], "--data", "IMAGES"])
 
 
-@click.command(short_help="Read a file to its end and compare its hash.")
+@click.command(short_help="Read a whole file and compare its hash.")
 @click.argument("file")
-@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option("--ignore-lambda", is_flag=True, help="Also read weights from a file with Lambda layers.")
 @output_options
 def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
-    """Read all of FILE, and compare its hash with the published ones: exit code 4 if it is damaged or another.
+    """Read all of FILE and compare its hash with the published ones.
+
+    The exit code is 4 if it is damaged or a different file.
 
     \b
     Example:
@@ -196,18 +225,23 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
     if found["verdict"] == "published":
         show(f"verdict   {found['card']}: the published file, by its hash")
         show(f"terms     {weights_cards()[found['card']].terms}")
+        show_next(["weights", "inspect", file])
         return
     named = (
         f"has the name of {found['card']}, whose publisher gives no hash" if found["card"] else "no card has this hash"
     )
     show(f"verdict   unknown: {named}; note the sha256 to compare copies")
+    show_next(["weights", "inspect", file])
 
 
-@click.command(short_help="Download a file of the Hugging Face hub, if told to.")
+@click.command(short_help="Download a weight file from the Hugging Face hub.")
 @click.argument("file", metavar="hf:REPO/FILE[@REVISION]")
-@click.option("--download", is_flag=True, help="Do it; without, only say what would be downloaded.")
-def fetch(file: str, download: bool) -> None:
-    """Say what would be downloaded and how large it is, and with --download get it. Then --weights takes its hf: name.
+@click.option("--download", is_flag=True, help="Download the file; otherwise only show its size.")
+@output_options
+def fetch(file: str, download: bool, as_json: bool) -> None:
+    """Show the size of a file on the Hugging Face hub, and download it with --download.
+
+    Afterwards --weights takes its hf: name.
 
     \b
     Example:
@@ -216,22 +250,24 @@ def fetch(file: str, download: bool) -> None:
     from radtransfer.pretrained.source import hub_file
 
     wanted = hub_file(file)
-    path = wanted.cached()
-    if path is not None:
+    path, size = wanted.cached(), None
+    if path is None:
+        size = wanted.size()
+        shown = "size not known" if size is None else f"{size / 1e6:,.1f} MB"
+        if not as_json:
+            show(f"file      {wanted.name} of {wanted.repo}, {shown}")
+        path = wanted.download() if download else None
+    if as_json:
+        facts = {"repo": wanted.repo, "name": wanted.name, "bytes": size}
+        show_json(facts | {"path": None if path is None else str(path)})
+    elif path is not None:
         show(f"here      {path}")
-        return
-    size = wanted.size()
-    shown = "size not known" if size is None else f"{size / 1e6:,.1f} MB"
-    show(f"file      {wanted.name} of {wanted.repo}, {shown}")
-    if not download:
-        show(f"next      {wanted.fetch_line}")
-        return
-    show(f"here      {wanted.download()}")
+    show_next(["weights", "inspect", file] if path is not None else ["weights", "fetch", file, "--download"])
 
 
 @click.group(cls=Group, short_help="List, inspect, check and convert weight files.")
 def weights() -> None:
-    """List known weight files, look into one, find its preprocessing, convert and verify it.
+    """List, inspect, convert and verify weight files, and find their preprocessing.
 
     \b
     Example:
@@ -243,10 +279,10 @@ for command in (check, convert, verify, fetch):
     weights.add_command(command)
 
 
-@weights.command("list", short_help="List the weights that are known by name.")
+@weights.command("list", short_help="List the weights known by name.")
 @output_options
 def list_weights(as_json: bool) -> None:
-    """List the weights that --weights knows by name, and which of them are here.
+    """List the weights that --weights knows by name, and which of them are on this machine.
 
     \b
     Example:
@@ -270,14 +306,15 @@ def list_weights(as_json: bool) -> None:
         show(f"{card.name:<32}{card.preprocessing:<15}{top1:>6}  {here}")
     for family, terms in {card.family: card.terms for card in cards}.items():
         show("", f"{family}: {terms}")
+    show_next(["weights", "inspect", *found][:3] if found else ["weights", "where"])
 
 
-@weights.command(short_help="Say what a file of weights holds.")
+@weights.command(short_help="Show what a weight file holds.")
 @click.argument("file", shell_complete=complete_weights)
-@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option("--ignore-lambda", is_flag=True, help="Also read weights from a file with Lambda layers.")
 @output_options
 def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
-    """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K].
+    """Show what FILE holds: a path, a name from `weights list`, or RUN[/fold_K].
 
     \b
     Example:
@@ -298,10 +335,12 @@ def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
         return
     for title, line in _inspection_lines(found):
         show(f"{title:<15}{line}")
+    show_next(["weights", "check", file, "--data", "IMAGES"])
 
 
 @weights.command()
-def where() -> None:
+@output_options
+def where(as_json: bool) -> None:
     """Show the folders that are searched and the known weights in them.
 
     \b
@@ -310,14 +349,19 @@ def where() -> None:
     """
     from radtransfer.pretrained.source import SEARCH_VARIABLE, found_files, keras_cache, search_folders
 
-    for folder in search_folders():
-        show(f"searched  {folder.resolve()}")
+    folders, found = [folder.resolve() for folder in search_folders()], found_files()
+    if as_json:
+        files = {name: str(path) for name, path in found.items()}
+        show_json({"searched": list(map(str, folders)), "keras": str(keras_cache()), "found": files})
+        return
+    for folder in folders:
+        show(f"searched  {folder}")
     show(f"Keras     {keras_cache()}")
-    found = found_files()
     for name, path in found.items():
         show(f"found     {name:<32}{path}")
     if not found:
         show(f"found     none of the known files; {SEARCH_VARIABLE} names the folder that holds yours")
+    show_next(["weights", "list"])
 
 
 def _inspection_lines(found):
@@ -359,12 +403,14 @@ IMAGE_SIZE = 224
 def backbones(name: str | None, as_json: bool) -> None:
     """List the networks, or show the stages of NAME.
 
+    \b
     Example:
       radtransfer backbones resnet50
     """
     if name is None:
         specs = [BACKBONES[known] for known in BACKBONES]
         show_json([_spec_json(spec) for spec in specs]) if as_json else show(*_table_text(specs))
+        show_next(["backbones", "resnet50"])
         return
     spec = BACKBONES[name]
     import_tensorflow()
@@ -377,6 +423,7 @@ def backbones(name: str | None, as_json: bool) -> None:
         show_json(_spec_json(spec) | {"image_size": IMAGE_SIZE, "stages": stages})
         return
     show(*_network_text(spec, stages))
+    show_next(["plan", spec.name, *(["--weights", "imagenet"] if spec.pretrained else [])])
 
 
 def _spec_json(spec: Backbone) -> dict[str, Any]:
@@ -422,7 +469,7 @@ def _network_text(spec: Backbone, stages: tuple["StageSummary", ...]) -> list[st
 
 @click.group(cls=Group)
 def configs() -> None:
-    """List, show or check settings of runs, and studies.
+    """List, show or check the settings of runs and studies.
 
     \b
     Example:
@@ -435,7 +482,7 @@ def configs() -> None:
 @configs.command("list")
 @output_options
 def list_configs(as_json: bool) -> None:
-    """Names of the shipped configs and studies, with what each is for.
+    """List the shipped configs and studies, with their purpose.
 
     \b
     Example:
@@ -450,12 +497,14 @@ def list_configs(as_json: bool) -> None:
         return
     for row in rows:
         show(f"{row['name']:<25}{row['kind']:<7}{row['purpose']}")
+    show_next(["configs", "show", "quickstart"])
 
 
 @configs.command("show")
 @click.argument("config", shell_complete=complete_config)
-@click.option("--full", is_flag=True, help="Every setting of a run with its value, those of its recipe included.")
-def show_config(config: str, full: bool) -> None:
+@click.option("--full", is_flag=True, help="Show every setting of a run, also those of its recipe.")
+@output_options
+def show_config(config: str, full: bool, as_json: bool) -> None:
     """Print CONFIG, a shipped name or a YAML file.
 
     \b
@@ -463,29 +512,36 @@ def show_config(config: str, full: bool) -> None:
       radtransfer configs show quickstart --full
     """
     text = config_text(load_config(config)) if full else find_config(config).read_text(encoding="utf-8")
-    show_file(text)
+    show_json(parse_yaml(text, source=config)[0]) if as_json else show_file(text)
+    show_next(["study" if is_study(config) else "finetune", config, "--dry-run"])
 
 
 @configs.command(short_help="Check the settings of a run or a study.")
 @click.argument("config", shell_complete=complete_config)
 @sets_option("Change a setting, as finetune or study does.")
-def validate(config: str, sets: tuple[str, ...]) -> None:
+@output_options
+def validate(config: str, sets: tuple[str, ...], as_json: bool) -> None:
     """Check the settings in CONFIG, of a run or a study, without running anything; all mistakes are listed.
 
-    The exit code is 2 where there is one. Data and weights may still be missing: `finetune --dry-run` reads them too.
+    The exit code is 2 if there are mistakes. Data and weights may still be missing: `finetune --dry-run`
+    reads them too.
 
     \b
     Example:
       radtransfer configs validate mine.yaml
       radtransfer configs validate quick-advice --set grid.seed=[0,1,2]
     """
-    if is_study(config):
+    study = is_study(config)
+    if study:
         from radtransfer.studies.grid import check_study
 
-        cells = check_study(load_study(config, sets=sets))
-        show(f"{config}: a valid study of {len(cells)} runs.")
-        return
-    from radtransfer.training.names import check_value, look_up
+        runs = len(check_study(load_study(config, sets=sets)))
+    else:
+        from radtransfer.training.names import look_up
 
-    look_up(load_config(config, sets=sets, check=check_value))
-    show(f"{config}: every setting is valid.")
+        look_up(load_config(config, sets=sets, check=check_value))
+    if as_json:
+        show_json({"config": config, "kind": "study", "runs": runs} if study else {"config": config, "kind": "run"})
+    else:
+        show(f"{config}: a valid study of {runs} runs." if study else f"{config}: every setting is valid.")
+    show_next(["study" if study else "finetune", config, *typed_words(), "--dry-run"])

@@ -105,17 +105,17 @@ def evaluate(
         if source is None:
             results.check_has_images(os.fspath(run))
         model = find_model(os.fspath(run), folds=numbers(fold))
-        judging = results.Judging(operating_point, bins, draws, seed)
+        options = results.EvaluationSettings(operating_point, bins, draws, seed)
         if source is None:
             model = model.with_positive_class(checked.data.positive_class)
-            found = results.evaluate_run(model, judging=judging, progress=progress)
+            found = results.evaluate_run(model, settings=options, progress=progress)
         else:
             found = results.evaluate_on(
                 model,
                 checked.data,
                 split=split,
                 class_map=class_map,
-                judging=judging,
+                settings=options,
                 batch_size=batch_size,
                 workers=workers_of(checked.system),
                 report_file=None if out is None else Path(out) / "bad_images.txt",
@@ -156,7 +156,7 @@ def predict(
         images: An array (n, height, width, 3), RGB, 0–255, of the model's image size; or a file, a folder, a CSV with
             a column of paths, or several of them.
         operating_point: As in `evaluate`.
-        calibration: "temperature" scales by temperatures drop_unfit_settings on validation images.
+        calibration: "temperature" scales by temperatures fitted on validation images.
         batch_size: Images at a time, at most.
         on_bad_image: "error", or leave out what cannot be read.
         out: A file, or an open one, that gets a line per image as soon as it is ready, in place of a frame.
@@ -248,7 +248,7 @@ def _trained(model: Any, folds: Sequence[int]) -> "TrainedModel":
         image_size=model.inputs[0].shape[1] or 224,
         reading=ImageSettings(),
         named=False,
-        held=(model,),
+        loaded=(model,),
     )
 
 
@@ -336,7 +336,7 @@ def explain(
     Example:
         >>> found = rt.explain("runs/first", fold=1, limit=2, occlusion=0, quiet=True)
         >>> [item.heat.shape for item in found.explanations]
-        [(6, 6), (6, 6)]
+        [(2, 2), (2, 2)]
     """
     with shown(progress, quiet) as progress:
         if out is not None:

@@ -180,7 +180,7 @@ def test_two_spellings_of_patients_stop_every_command_unless_they_are_allowed(
     outcome = radtransfer("data", "split", *data, "--out", tmp_path / "folds.csv", "--allow-alike-patients")
     assert outcome.code == 0, outcome.err
     assert "48 patients" in outcome.out
-    again = outcome.err.splitlines()[-1].split("train     radtransfer finetune ")[1].removesuffix(" …").split()
+    again = outcome.err.splitlines()[-1].split("next      radtransfer finetune ")[1].split()
     table = read_table(DataSettings(source=again[1], image_root=again[3], allow_alike_patients=True))
     assert again[4:] == ["--allow-alike-patients"] and len(set(table.patients)) == 48
 
@@ -424,7 +424,7 @@ def test_a_config_reads_a_table_in_any_dialect(radtransfer, dialects, tmp_path):
         "  split_column: cohort\n  missing_patients: own\n  missing_values: drop\n"
         "model: {backbone: cbr_tiny, image_size: 24}\ntraining: {epochs: 1}\n"
     )
-    outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run")
+    outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run", "-v")
     assert outcome.code == 0, outcome.err
     assert "3 labels (scar 12, sick 24, well 24)" in outcome.err
     outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run", "--missing-patients", "error")
