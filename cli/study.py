@@ -227,7 +227,7 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
             board.note(note)
 
         def tell() -> None:
-            board.note(f"stopping; go on with: {again}")
+            board.note(f"stopping; resume with: {again}")
 
         with before_hard_end(tell):
             engine = places.engine(plan.store, note=board.note)
@@ -243,7 +243,7 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
             engine.close()
             write_study_table(plan, path)
     if state.left:
-        board.note(f"{len(state.left)} runs are left, because of --limit; go on with: {again}")
+        board.note(f"{len(state.left)} runs are left, because of --limit; resume with: {again}")
     return state
 
 
@@ -546,7 +546,7 @@ def _run_sweep(study: Study, out: Path, progress: TerminalProgress) -> "tuple[St
     plan = plan_study(study, store=out / "runs", progress=progress)
     for run in plan.runs.values():
         if run.done:
-            progress.note(f"{run.path} is finished; nothing is left to do")
+            progress.note(f"{run.path} is already finished")
     import_tensorflow()
     listener = SimpleNamespace(
         changed=lambda state: None,

@@ -220,11 +220,11 @@ def lr_find(
     check_named(settings)
     from radtransfer.data.readers import fitted
     from radtransfer.files import check_new
-    from radtransfer.training.lr_finder import FILES, checked_width
+    from radtransfer.training.lr_finder import FILES, steps_per_decade
     from radtransfer.training.prepare import read_inputs
 
     progress, place = TerminalProgress(), Path(out)
-    checked_width(low, high, steps)
+    steps_per_decade(low, high, steps)
     check_new(place, FILES, overwrite=overwrite)
     rates = {"low": low, "high": high, "steps": steps}
     settings = fitted(settings, progress)

@@ -224,14 +224,14 @@ def _compare_fold(
     progress: Progress,
 ) -> "tuple[tuple[Network, Network], tuple[LayerPair, ...], LayerScores]":
     from radtransfer.models.activations import FeatureMaps, check_input
-    from radtransfer.training.step import share_statistics
+    from radtransfer.training.step import copy_statistics
 
     sizes = _image_sizes(sources, settings)
     a, b = (source.load(k, size) for source, k, size in zip(sources, fold, sizes, strict=True))
     for source, network in zip(sources, (a, b), strict=True):
         check_input(source.given, network.model.inputs[0].shape[1:])
     if settings.batch_norm == "shared":
-        share_statistics(a.model, b.model)
+        copy_statistics(a.model, b.model)
     pairs = _layer_pairs(a, b, settings.layers)
     scores = score_layers(
         FeatureMaps(a.model, list(dict.fromkeys(pair.a for pair in pairs)), image_size=sizes[0]),

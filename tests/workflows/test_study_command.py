@@ -181,7 +181,7 @@ def test_a_study_that_was_stopped_and_killed_goes_on_to_the_same_result(radtrans
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"go on with: radtransfer study {out / 'study.yaml'} --out {out} --runs {store} --jobs 1" in error
+    assert f"resume with: radtransfer study {out / 'study.yaml'} --out {out} --runs {store} --jobs 1" in error
     assert "Traceback" not in error
     stopped = json.loads(next(store.glob("*/run.json")).read_text())
     assert stopped["status"] == "interrupted"

@@ -122,7 +122,7 @@ def test_a_study_that_is_stopped_leaves_the_cluster_free(nodes, study_file, fini
         _, error = process.communicate(timeout=300)
     assert process.returncode == 130, error
     assert (
-        f"go on with: radtransfer study {out / 'study.yaml'} --out {out} --runs {store} --ray {nodes.address}" in error
+        f"resume with: radtransfer study {out / 'study.yaml'} --out {out} --runs {store} --ray {nodes.address}" in error
     )
     assert "Traceback" not in error
     assert nodes.in_use() == (0, 0)
