@@ -22,7 +22,7 @@ from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import DataSettings
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.files import check_out, whole_folder, writing
+from radtransfer.files import atomic_folder, check_out, writing
 from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
 
         page = check_page(report, count=lambda done, total: progress.count("pictures", done, total))
         names = ("check.json", "check.html")
-        with whole_folder(Path(out), names) as folder:
+        with atomic_folder(Path(out), names) as folder:
             write_json(folder / names[0], report.to_dict())
             write_text(folder / names[1], page)
         written = [Path(out) / name for name in names]
@@ -280,7 +280,7 @@ def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
         words += ["--task", "multilabel"]
     elif any(map(is_missing, found.table.classes)):
         words += ["--missing-values", "class"]
-    words += ["--allow-alike-patients"] if found.table.alike_patients else []
+    words += ["--allow-alike-patients"] if found.table.exact_patient_ids else []
     return f"{shlex.join(words)} …"
 
 

@@ -31,7 +31,7 @@ from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, DiskError, RadtransferError
 from radtransfer.models.backbone import BACKBONES
-from radtransfer.process import before_hard_end
+from radtransfer.process import on_forced_exit
 from radtransfer.studies.file import load_study
 from radtransfer.studies.study import STORE, Study
 
@@ -229,10 +229,10 @@ def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None
         def tell() -> None:
             board.note(f"stopping; resume with: {again}")
 
-        with before_hard_end(tell):
+        with on_forced_exit(tell):
             engine = places.engine(plan.store, note=board.note)
         try:
-            with before_hard_end(tell):
+            with on_forced_exit(tell):
                 state = run_study(plan, engine, board, limit=limit)
             folder.write_progress(state, now=True)
         except (KeyboardInterrupt, DiskError):
@@ -490,12 +490,12 @@ def freeze_sweep_command(
     """
     settings, out = _settings(config, sets, given)
     chosen = _stages(settings, stages)
-    from radtransfer.data.readers import fitted
+    from radtransfer.data.readers import drop_unfit_settings
     from radtransfer.studies.runs import check_complete
     from radtransfer.studies.tables import freeze_sweep, write_freeze_sweep
 
     progress = TerminalProgress()
-    sweep = freeze_sweep(fitted(settings, progress), chosen)
+    sweep = freeze_sweep(drop_unfit_settings(settings, progress), chosen)
     plan, state = _run_sweep(sweep.study, out, progress)
     rows = write_freeze_sweep(sweep, plan, out)
     show_json(rows) if as_json else show(*_sweep_lines(rows, ("variant", "through")))
@@ -520,12 +520,12 @@ def transfusion_sweep_command(
     if settings.training.eval_every is None:
         settings = changed_config(settings, {"training.eval_every": EVAL_EVERY})
     chosen = _stages(settings, stages)
-    from radtransfer.data.readers import fitted
+    from radtransfer.data.readers import drop_unfit_settings
     from radtransfer.studies.runs import check_complete
     from radtransfer.studies.tables import transfusion_sweep, write_transfusion_sweep
 
     progress = TerminalProgress()
-    sweep = transfusion_sweep(fitted(settings, progress), chosen, threshold=threshold)
+    sweep = transfusion_sweep(drop_unfit_settings(settings, progress), chosen, threshold=threshold)
     plan, state = _run_sweep(sweep.study, out, progress)
     rows = write_transfusion_sweep(sweep, plan, out)
     if not any(row["steps_watched"] for row in rows):

@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from radtransfer.files import json_text, printable, printable_lines
-from radtransfer.process import Progress, before_hard_end, end_after_signals, import_keras
+from radtransfer.process import Progress, exit_after_signal, import_keras, on_forced_exit
 
 _GRACE = 1.0
 """Seconds after which a process that was interrupted is ended wherever it is."""
@@ -53,7 +53,7 @@ def heed_interrupts(leave: Callable[[], None] = lambda: None) -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     sys.unraisablehook = heed
-    end_after_signals(_GRACE, last=last)
+    exit_after_signal(_GRACE, last=last)
 
 
 @contextlib.contextmanager
@@ -89,7 +89,7 @@ def import_tensorflow(*, compute: bool = True) -> None:
         return
     sys.stderr.flush()
     shown = os.dup(2)
-    with interrupts_later(), before_hard_end(lambda: os.dup2(shown, 2)), tempfile.TemporaryFile() as hidden:
+    with interrupts_later(), on_forced_exit(lambda: os.dup2(shown, 2)), tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
             import_keras()

@@ -67,10 +67,10 @@ def finetune(
     settings = load_config(config, sets=sets, options=given_settings(*split_workers_option(given)))
     import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
     check_named(settings)
-    from radtransfer.data.readers import fitted
+    from radtransfer.data.readers import drop_unfit_settings
 
     progress, name = TerminalProgress(), Path(config).stem if config else None
-    settings = fitted(settings, progress)
+    settings = drop_unfit_settings(settings, progress)
     flags = {"resume": resume, "overwrite": overwrite}
     finished = not dry_run and _is_finished(settings, name=name, **flags)
     from radtransfer.training.prepare import read_inputs
@@ -218,7 +218,7 @@ def lr_find(
     unused = {"training.learning_rate": high}
     settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
     check_named(settings)
-    from radtransfer.data.readers import fitted
+    from radtransfer.data.readers import drop_unfit_settings
     from radtransfer.files import check_new
     from radtransfer.training.lr_finder import FILES, steps_per_decade
     from radtransfer.training.prepare import read_inputs
@@ -227,7 +227,7 @@ def lr_find(
     steps_per_decade(low, high, steps)
     check_new(place, FILES, overwrite=overwrite)
     rates = {"low": low, "high": high, "steps": steps}
-    settings = fitted(settings, progress)
+    settings = drop_unfit_settings(settings, progress)
     inputs = read_inputs(settings, progress)
     import_tensorflow()
     from radtransfer.training.lr_finder import find_rate, write_search

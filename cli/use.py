@@ -341,12 +341,12 @@ def predict(
 @contextlib.contextmanager
 def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
     """Writes text to the file that appears when the block succeeds, or at once to standard output."""
-    from radtransfer.runs.folder import whole_file
+    from radtransfer.runs.folder import atomic_write
 
     if out is None:
         yield partial(show_file, is_row=True)
         return
-    with writing(Path(out)), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
+    with writing(Path(out)), atomic_write(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
         yield handle.write
 
 

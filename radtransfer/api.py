@@ -148,14 +148,14 @@ def _plain(value: Any) -> Any:
 def _frame_file(frame: "pd.DataFrame") -> Path:
     """The frame as a CSV in the cache folder, named by the hash of its contents."""
     from radtransfer.runs.cache import cache_folder
-    from radtransfer.runs.folder import whole_file
+    from radtransfer.runs.folder import atomic_write
 
     text = frame.to_csv(index=False)
     path = cache_folder() / "frames" / f"frame_{hashlib.sha256(text.encode()).hexdigest()[:32]}.csv"
     if not path.exists():
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as part:
+            with atomic_write(path) as part:
                 part.write_text(text, encoding="utf-8")
     return path
 
@@ -309,12 +309,12 @@ def finetune(
         >>> run.metrics["auc"]["pooled"]  # doctest: +SKIP
     """
     require_keras()
-    from radtransfer.data.readers import fitted
+    from radtransfer.data.readers import drop_unfit_settings
     from radtransfer.training.run import finetune as train
 
     progress = ShownProgress(quiet=quiet)
     place = {} if out is None else {"out": os.fspath(out)}
-    checked = fitted(settings_of(data, config=config, settings=settings | place), progress)
+    checked = drop_unfit_settings(settings_of(data, config=config, settings=settings | place), progress)
     name = None if config is None else Path(config).stem
     result = train(checked, name=name, resume=resume, overwrite=overwrite, progress=progress, callbacks=callbacks)
     progress.close()
@@ -746,11 +746,11 @@ def load_data(data: Any, *, quiet: bool = False, **settings: Any) -> Table:
         ConfigError, DataError: Nothing usable is there; says what was expected and found.
     """
     from radtransfer.data.readers import read_table
-    from radtransfer.data.table import tell_notes
+    from radtransfer.data.table import show_notes
 
     checked, progress = settings_of(data, settings=settings), ShownProgress(quiet=quiet)
     table = read_table(checked.data, progress=progress)
-    tell_notes(table.notes, progress)
+    show_notes(table.notes, progress)
     progress.close()
     return Table(table, checked)
 

@@ -45,14 +45,14 @@ class RadtransferError(Exception):
     """Base of every error this package raises on purpose.
 
     Attributes:
-        misfits: Names of the data settings that do not fit the data or each other, where that is what is wrong.
+        settings: Names of the data settings that caused the error, where some did.
     """
 
     exit_code = 1
 
-    def __init__(self, *message: Any, misfits: Sequence[str] = ()):
+    def __init__(self, *message: Any, settings: Sequence[str] = ()):
         super().__init__(*message)
-        self.misfits = tuple(misfits)
+        self.settings = tuple(settings)
 
 
 class ConfigError(RadtransferError):
@@ -150,7 +150,7 @@ class ExportError(RadtransferError):
     exit_code = 7
 
 
-def near_names(name: str, known: Iterable[str]) -> list[str]:
+def close_matches(name: str, known: Iterable[str]) -> list[str]:
     """The names in `known` that `name` may have meant, the nearest first, three at most."""
     return difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5)
 
@@ -158,7 +158,7 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
 def closest_names(name: str, known: Iterable[str]) -> str:
     """A sentence with the names closest to `name`; with all of them, or the first, when none is close."""
     known = list(known)
-    close = near_names(name, known)
+    close = close_matches(name, known)
     if close:
         return f"Did you mean {' or '.join(repr(item) for item in close)}?"
     if len(known) <= _LISTED + _FEW:
@@ -170,7 +170,7 @@ _CLOSE = 0.7
 _ENTRIES = 10_000
 
 
-def near_path(path: Path | str) -> str:
+def suggest_path(path: Path | str) -> str:
     """A sentence, with a space before it, for the end of a message that `path` is not there.
 
     It names the path that differs from it by a slip of the finger, else the first folder of it that is missing;
@@ -181,7 +181,7 @@ def near_path(path: Path | str) -> str:
     if not missing:
         return ""
     first = missing[-1]
-    if name := near_name(first):
+    if name := closest_file_name(first):
         meant = first.with_name(name) / path.relative_to(first)
         if meant.exists():
             return f" Did you mean {str(meant)!r}?"
@@ -189,7 +189,7 @@ def near_path(path: Path | str) -> str:
     return "" if first == path else f" There is no folder {first}."
 
 
-def near_name(path: Path, wanted: Callable[[Path], bool] = lambda _: True) -> str | None:
+def closest_file_name(path: Path, wanted: Callable[[Path], bool] = lambda _: True) -> str | None:
     """The name in the folder of `path` that is closest to its own, case and - or _ apart, if one is close."""
     try:
         beside = {
@@ -211,7 +211,7 @@ def no_model(given: str) -> WeightsNotFoundError:
     """The error that no trained model lies at `given`."""
     return WeightsNotFoundError(
         f"No model at {given}. Expected a run (RUN or RUN/fold_K), an exported .keras file or a SavedModel folder."
-        f"{near_path(Path(given).expanduser())}"
+        f"{suggest_path(Path(given).expanduser())}"
     )
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from radtransfer.errors import DiskError, RadtransferError, RunError, TrainingError
-from radtransfer.process import before_hard_end
+from radtransfer.process import on_forced_exit
 
 PART = ".part-"  # how the name of anything begins that is still being written; nobody reads it
 
@@ -198,7 +198,7 @@ def _number(error: Exception) -> int | None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes `path` when the block succeeds; DiskError or RunError otherwise.
 
     Readers see the old file or the new one, never a part; a failure leaves the old one. A device or a pipe, such as
@@ -210,7 +210,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         return
     part = new_part(path)
     try:
-        with before_hard_end(lambda: delete_part(part)):
+        with on_forced_exit(lambda: delete_part(part)):
             yield part
             with part.open("rb+") as handle:
                 os.fsync(handle.fileno())
@@ -244,10 +244,10 @@ def check_out(out: Path) -> None:
     """Raises RunError unless results can be written to a folder; called before anything is computed."""
     if (out / "run.json").exists() or out.is_file():
         raise RunError(f"--out {out}: expected a folder for results, received a run or a file. Choose another.")
-    check_place(out)
+    check_writable(out)
 
 
-def check_place(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Raises RunError if the folder `out` does not stand and cannot be made."""
     existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -263,7 +263,7 @@ def check_new(out: Path, names: Iterable[str], *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(out: Path, earlier: Iterable[str] = (), *, last: str = "") -> Iterator[Path]:
+def atomic_folder(out: Path, earlier: Iterable[str] = (), *, last: str = "") -> Iterator[Path]:
     """A temporary folder whose contents take their places in `out` when the block succeeds: all of them, or none.
 
     A failure or a kill leaves `out` as it was; files of others in it stay. The file system exchanges both folders in
@@ -292,11 +292,11 @@ def whole_folder(out: Path, earlier: Iterable[str] = (), *, last: str = "") -> I
 
 
 @contextlib.contextmanager
-def files_together(folder: Path, *, first: str) -> Iterator[Path]:
+def atomic_files(folder: Path, *, first: str) -> Iterator[Path]:
     """A temporary folder whose contents come together into `folder`, which may hold anything else.
 
     A failure or an interrupt leaves none of them there, SIGKILL at most those named `first` without the others; `*`
-    stands for any letters. Raises DiskError or RunError as `whole_folder`.
+    stands for any letters. Raises DiskError or RunError as `atomic_folder`.
     """
 
     def put(staging: Path, folder: Path) -> None:
@@ -328,7 +328,7 @@ def _staged(out: Path, put_in_place: Callable[[Path, Path], None]) -> Iterator[P
                 os.chown(staging, status.st_uid, status.st_gid)
             with contextlib.suppress(OSError):
                 shutil.copystat(out, staging)
-        with before_hard_end(delete):
+        with on_forced_exit(delete):
             yield staging
         if out.exists():
             put_in_place(staging, out)

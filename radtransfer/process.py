@@ -15,7 +15,7 @@ Where a limit leaves TensorFlow too little memory to start, it ends the process 
 Besides: the device and its arithmetic, random streams derived from one seed, threads, `Progress`, and how a process of
 ours ends within two seconds of Ctrl-C or SIGTERM. Python raises KeyboardInterrupt in the main thread between two of its
 instructions: not while TensorFlow computes, which for the first step of a large network takes many seconds. So another
-thread waits for the signal too (`end_after_signals`, which a notebook never calls). If the process is still there a
+thread waits for the signal too (`exit_after_signal`, which a notebook never calls). If the process is still there a
 moment later, that thread deletes what is half written, says how to go on, and ends the process; the same command goes
 on from what is left.
 """
@@ -338,7 +338,7 @@ _actions: list[list[Callable[[], object]]] = []
 
 
 @contextlib.contextmanager
-def before_hard_end(action: Callable[[], object]) -> Iterator[None]:
+def on_forced_exit(action: Callable[[], object]) -> Iterator[None]:
     """Have `action` called, in another thread, if the process is ended while the block runs and cannot be left."""
     entry = [action]
     _actions.append(entry)
@@ -348,7 +348,7 @@ def before_hard_end(action: Callable[[], object]) -> Iterator[None]:
         _actions[:] = [other for other in _actions if other is not entry]
 
 
-def end_after_signals(grace: float, *, last: Callable[[], object] = lambda: None) -> None:
+def exit_after_signal(grace: float, *, last: Callable[[], object] = lambda: None) -> None:
     """End this process `grace` seconds after SIGINT or SIGTERM, as far as Python handles them; to be called once.
 
     `last` is called in the end.

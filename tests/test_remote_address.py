@@ -3,7 +3,7 @@
 import pytest
 
 from radtransfer.errors import ConfigError
-from radtransfer.images.refs import check_here, remote_source
+from radtransfer.images.refs import check_local_path, remote_source
 from radtransfer.training.names import check_value
 
 
@@ -12,7 +12,7 @@ from radtransfer.training.names import check_value
 )
 def test_paths_and_names_are_no_addresses(place):
     assert remote_source(place) is None
-    check_here(place)
+    check_local_path(place)
 
 
 def test_an_address_has_its_parts():

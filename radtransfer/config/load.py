@@ -20,10 +20,10 @@ from radtransfer.errors import (
     SECTIONS,
     ConfigError,
     UnknownNameError,
+    close_matches,
     closest_names,
     meant_names,
-    near_names,
-    near_path,
+    suggest_path,
 )
 
 Check = Callable[[str, Any], None]
@@ -184,7 +184,7 @@ def find_config(source: str) -> Path:
     shipped = shipped_configs()
     if source in shipped:
         return shipped[source]
-    meant = near_path(source) if Path(source).suffix in (".yaml", ".yml") else ""
+    meant = suggest_path(source) if Path(source).suffix in (".yaml", ".yml") else ""
     names = meant or f" {closest_names(source, shipped)}"
     raise ConfigError(f"No config {source!r}: expected a YAML file or a shipped name.{names}")
 
@@ -248,12 +248,12 @@ def closest_setting(name: str, known: Iterable[str]) -> str:
     if found:
         return f"Did you mean {' or '.join(map(repr, found))}?"
     if section in sections:
-        found = [sections[section][key] for key in near_names(last, sections[section])]
+        found = [sections[section][key] for key in close_matches(last, sections[section])]
     elif section:
-        found = near_names(name, known)
+        found = close_matches(name, known)
     elif name not in sections:
         parts = lasts | {item: item for item in sections}
-        found = [parts[part] for part in near_names(name, parts)]
+        found = [parts[part] for part in close_matches(name, parts)]
     if found:
         return f"Did you mean {' or '.join(map(repr, found))}?"
     for given in (name, section):

@@ -19,10 +19,10 @@ from radtransfer.data.image_list import read_leniently
 from radtransfer.data.labels import positive_class
 from radtransfer.data.readers import read_table
 from radtransfer.data.splits import FOLD_COLUMNS, Fold, assign_folds, fold_notes, fold_rows
-from radtransfer.data.table import NO_PATIENTS, ImageTable, note_kind, tell_notes
+from radtransfer.data.table import NO_PATIENTS, ImageTable, note_kind, show_notes
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.files import writing
-from radtransfer.images.refs import FilePart, ImagePlace, file_of
+from radtransfer.images.refs import FilePart, ImageRef, file_of
 from radtransfer.process import Progress, usable_cores
 from radtransfer.runs.folder import write_rows
 
@@ -67,7 +67,7 @@ class DataReport:
     class_modes: dict[str, dict[str, int]] = field(default_factory=dict)  # class to mode to images
     findings: tuple[Finding, ...] = ()  # the worst first, then by kind
     evidence: Evidence | None = None  # what the checks looked at; None where no table could be read
-    left_out: Mapping[str, ImagePlace | None] = field(default_factory=dict)  # path and place, of mistaken rows
+    left_out: Mapping[str, ImageRef | None] = field(default_factory=dict)  # path and place, of mistaken rows
 
     @property
     def valid(self) -> bool:
@@ -210,10 +210,10 @@ def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit
     """
     progress = progress or Progress()
     table = read_table(config.data, progress=progress)
-    tell_notes(table.notes, progress)
+    show_notes(table.notes, progress)
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
     notes = fold_notes(table, config.splits, folds, folds_given="splits.folds" in config.given)
-    tell_notes(notes, progress)
+    show_notes(notes, progress)
     return DataSplit(table, folds, positive_class(table, config.data))
 
 

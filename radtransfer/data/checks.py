@@ -25,7 +25,7 @@ from radtransfer.data.splits import Fold, frame_identities, image_identities, op
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.images.formats import ImageFacts, inspect_image, open_image, stored_values
-from radtransfer.images.refs import FilePart, ImagePlace
+from radtransfer.images.refs import FilePart, ImageRef
 from radtransfer.images.tiff import TiffValues
 from radtransfer.process import Progress, in_parallel, require_keras
 
@@ -84,7 +84,7 @@ def survey_images(table: ImageTable, *, workers: int, window: str, progress: Pro
     return tuple(records)
 
 
-def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageRecord:
+def survey_image(place: ImageRef | None, *, window: str = "auto") -> ImageRecord:
     """The record of one image; what cannot be read has a `problem`."""
     if place is None:
         return ImageRecord("missing", "not found")
@@ -139,7 +139,7 @@ def _plain(pixels: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def _mode(place: ImagePlace, facts: ImageFacts) -> str:
+def _mode(place: ImageRef, facts: ImageFacts) -> str:
     if facts.decoder in ("pixels", "dicom"):
         return {"pixels": "RGB", "dicom": "DICOM"}[facts.decoder]
     with open_image(place) as image:

@@ -25,22 +25,22 @@ from radtransfer.data.labels import (
     BINARY,
     NO_FINDING,
     RowsError,
+    binary_cell,
+    cell_value,
     check_values,
+    clean_cell,
     is_missing,
     joined_labels,
     listed,
     missing_words,
     multilabel_targets,
     one_hot,
-    plain,
-    separated,
     sorted_names,
-    written,
-    zero_one,
+    split_labels,
 )
 from radtransfer.data.sheet import EVALUATION, SPLIT_WORDS, Sheet, find_columns, place_images, read_sheet, split_names
 from radtransfer.data.table import ALIKE_ADVICE, ImageTable, patient_key
-from radtransfer.errors import DataError, near_path
+from radtransfer.errors import DataError, suggest_path
 
 Labels = tuple[str, ...]
 
@@ -114,7 +114,7 @@ class _SheetReader:
             labels, one = [], columns.form == "class"
             for row in sheet.rows:
                 cell = row[columns.labels[0]]
-                parts = [written(cell)] if one else separated(cell, self.settings.label_separator)
+                parts = [clean_cell(cell)] if one else split_labels(cell, self.settings.label_separator)
                 if self.settings.missing_values == "class":
                     parts = [part or "missing" for part in parts or [""]]
                 elif not parts or any(map(is_missing, parts)):
@@ -122,7 +122,7 @@ class _SheetReader:
                     continue
                 labels.append(tuple(sorted(part for part in parts if one or part.casefold() not in NO_FINDING)))
             return labels
-        rows = [tuple(zero_one(row[column]) for column in columns.labels) for row in sheet.rows]
+        rows = [tuple(binary_cell(row[column]) for column in columns.labels) for row in sheet.rows]
         if wrong := [number for number, cells in enumerate(rows) if not BINARY.issuperset(cells)]:
             column = next(i for i, cell in zip(columns.labels, rows[wrong[0]], strict=True) if cell not in BINARY)
             joined = " Several labels in one cell need --label-separator." if len(columns.labels) == 1 else ""
@@ -178,13 +178,13 @@ class _SheetReader:
             return None, [f"column {self.sheet.columns[column]!r} is empty and not used"]
         check_patients(self.sheet, column, self.settings)
         of_rows = ([cells[row] for row in rows] for rows in self.rows_of.values())
-        return tuple(written(next((cell for cell in said if not is_missing(cell)), said[0])) for said in of_rows), []
+        return tuple(clean_cell(next((cell for cell in said if not is_missing(cell)), said[0])) for said in of_rows), []
 
     def check_agreement(self) -> None:
         """All rows of an image that know its label or its patient give it the same."""
         column, patients = self.columns.patient, []
         if column is not None:
-            patients = [(text,) if (text := plain(row[column])) else None for row in self.sheet.rows]
+            patients = [(text,) if (text := cell_value(row[column])) else None for row in self.sheet.rows]
         for name, said in (("labels", self.labels), ("patients", patients)):
             clashes = {
                 path: rows
@@ -245,7 +245,9 @@ class _SheetReader:
         sheet, fold_column, split_columns = self.sheet, self.columns.fold, self.columns.splits
         folds = [""] * len(sheet.rows)
         if fold_column is not None:
-            folds = [None if fold in ("", "-1") else fold for fold in (plain(row[fold_column]) for row in sheet.rows)]
+            folds = [
+                None if fold in ("", "-1") else fold for fold in (cell_value(row[fold_column]) for row in sheet.rows)
+            ]
         said = list(zip(folds, self._splits(), strict=True))
         entries = [[said[row] for row in rows] for rows in self.rows_of.values()]
         repeated = sum(len(entry) - len(set(entry)) for entry in entries)
@@ -303,7 +305,7 @@ class _SheetReader:
             cells = [row[column].strip() for row in rows]
             splits = {cell: None if is_missing(cell) else split for cell, split in split_names(set(cells)).items()}
             if wrong := [row for row, cell in enumerate(cells) if splits[cell] is None and not is_missing(cell)]:
-                is_fold = plain(cells[wrong[0]]).isdigit()
+                is_fold = cell_value(cells[wrong[0]]).isdigit()
                 fold = " If it is a fold, name the column with --fold-column." if is_fold else ""
                 received = f"expected train, val or test, received {rows[wrong[0]][column]!r}"
                 raise self._cell_error(wrong, column, received, fold)
@@ -311,7 +313,7 @@ class _SheetReader:
         # Columns that say whether an image is in one split.
         names, columns = list(flags), list(flags.values())
         other = next((split for split in ("train", "test", "val") if split not in flags), None)
-        cells = [[zero_one(row[column]) for column in columns] for row in rows]
+        cells = [[binary_cell(row[column]) for column in columns] for row in rows]
         if wrong := [row for row, said in enumerate(cells) if said.count("1") > 1 or set(said) - {"0", "1", ""}]:
             found = listed(repr(rows[wrong[0]][column]) for column in columns)
             expected = f"expected true or false, and true for one split at most, received {found}"
@@ -374,7 +376,7 @@ def open_fold_tables(location: str | None) -> tuple[Sheet, Path]:
     if not location or not folder.is_dir():
         found = location or "no folder given"
         raise DataError(
-            f"fold_directory: {found} is not a folder; expected one with train_fold1.csv ….{near_path(folder)}"
+            f"fold_directory: {found} is not a folder; expected one with train_fold1.csv ….{suggest_path(folder)}"
         )
     tables = find_split_tables(folder)
     folds = _folds_of(folder, tables)

@@ -21,7 +21,7 @@ from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError, RadtransferError
 from radtransfer.files import printable, writing
 from radtransfer.images.formats import ImageFacts, decode_outside, inspect_image, kind_of_jpeg, stored_values
-from radtransfer.images.refs import SIGNED_SIXTEEN_BITS, SIXTEEN_BITS, ImagePlace, parse_window, read_contents, span
+from radtransfer.images.refs import SIGNED_SIXTEEN_BITS, SIXTEEN_BITS, ImageRef, parse_window, read_contents, span
 from radtransfer.process import Progress, in_parallel, require_keras
 from radtransfer.runs.cache import cache_folder, cache_note
 from radtransfer.runs.folder import write_text
@@ -31,7 +31,7 @@ _MOST = 100  # data sets that are remembered
 
 
 def recall(
-    places: Sequence[ImagePlace | None], reading: ImageSettings
+    places: Sequence[ImageRef | None], reading: ImageSettings
 ) -> tuple[tuple[ImageFacts, ...], list[list[int]]] | None:
     """What was remembered of these images, if all of them were found good before and none has changed since."""
     file = _file(places, reading)
@@ -49,7 +49,7 @@ def recall(
 
 
 def remember(
-    places: Sequence[ImagePlace], reading: ImageSettings, facts: Sequence[ImageFacts], alike: Sequence[Sequence[int]]
+    places: Sequence[ImageRef], reading: ImageSettings, facts: Sequence[ImageFacts], alike: Sequence[Sequence[int]]
 ) -> str | None:
     """Keep the facts and the sets of nearly identical images; gives what is to be said where they cannot be kept."""
     file = _file(places, reading)
@@ -67,7 +67,7 @@ def remember(
     return None
 
 
-def _file(places: Sequence[ImagePlace | None], reading: ImageSettings) -> Path | None:
+def _file(places: Sequence[ImageRef | None], reading: ImageSettings) -> Path | None:
     """Where the facts of these files are kept; None where one is missing."""
     if None in places:
         return None
@@ -116,7 +116,7 @@ def check_images(
         return CheckedImages(table, known[0], (), known[1])
     require_keras()  # images are decoded by TensorFlow, in threads
 
-    def examine(place: ImagePlace | None) -> tuple | str:
+    def examine(place: ImageRef | None) -> tuple | str:
         try:
             return "not found" if place is None else examine_image(place, reading)
         except BadImageError as error:
@@ -275,7 +275,7 @@ def retina_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
     return None if box == (0, 0, *pixels.shape[:2]) else box
 
 
-def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tuple[ImageFacts, ...]:
+def examine_images(places: Sequence[ImageRef], reading: ImageSettings) -> tuple[ImageFacts, ...]:
     """How images that were checked before are stored; they are decoded only where the way of reading asks for it.
 
     Raises BadImageError if one cannot be read.
@@ -288,7 +288,7 @@ def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tupl
 
 
 def read_pixels(
-    place: ImagePlace, facts: ImageFacts, *, window: str = "auto", ratio: int = 1, notes: list[str] | None = None
+    place: ImageRef, facts: ImageFacts, *, window: str = "auto", ratio: int = 1, notes: list[str] | None = None
 ) -> np.ndarray:
     """The pixels of an image by the decoder that training uses, not turned.
 
@@ -319,7 +319,7 @@ def read_pixels(
 
 
 def examine_image(
-    place: ImagePlace, reading: ImageSettings
+    place: ImageRef, reading: ImageSettings
 ) -> tuple[ImageFacts, tuple[float, float] | None, np.ndarray | None]:
     """The facts of an image that is decoded once; a JPEG at an eighth, which reads all of the file as well.
 
@@ -353,7 +353,7 @@ def examine_image(
     return facts, values if noted else None, miniature(pixels)
 
 
-def image_contents(place: ImagePlace) -> bytes:
+def image_contents(place: ImageRef) -> bytes:
     """The bytes of an image."""
     try:
         return read_contents(place)

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from radtransfer.errors import DataError, near_path
+from radtransfer.errors import DataError, suggest_path
 from radtransfer.images.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
 from radtransfer.images.files import advice, format_by_name
-from radtransfer.images.refs import FilePart, ImagePlace, as_part, file_of
+from radtransfer.images.refs import FilePart, ImageRef, as_part, file_of
 
 _FRAME = re.compile(r"(?P<file>.+)#(?P<frame>[1-9]\d*)")
 """The name that `--frames all` gives a frame."""
@@ -210,7 +210,7 @@ def index_files(root: Path, *, outside: bool = False) -> FileIndex:
 
 def find_files(
     paths: Sequence[str], *, image_root: str | None, table_folder: Path, outside: bool = False
-) -> tuple[list[ImagePlace | None], tuple[str, ...]]:
+) -> tuple[list[ImageRef | None], tuple[str, ...]]:
     """Where each of the paths is on disk, None where it is nowhere, and notes on how they were found.
 
     A path is taken as it is written if a file is there: absolute, or relative to `image_root` (default: the
@@ -224,11 +224,11 @@ def find_files(
     if not root.is_dir():
         raise DataError(
             f"--image-root {image_root} is not a folder. Give the one that holds the table's images."
-            f"{near_path(image_root or '')}",
-            misfits=("image_root",),
+            f"{suggest_path(image_root or '')}",
+            settings=("image_root",),
         )
     inside = image_root is not None and not outside
-    files: list[ImagePlace | None] = [_as_written(path, root, inside=inside) for path in paths]
+    files: list[ImageRef | None] = [_as_written(path, root, inside=inside) for path in paths]
     frames = {i: _FRAME.fullmatch(path) for i, path in enumerate(paths) if files[i] is None}
     for i, match in frames.items():
         if match and (file := _as_written(match["file"], root, inside=inside)):
@@ -271,7 +271,7 @@ def find_files(
     return files, tuple(notes)
 
 
-def unchanged_key(places: Iterable[ImagePlace], prefix: str = "") -> str:
+def unchanged_key(places: Iterable[ImageRef], prefix: str = "") -> str:
     """A key of these files, which changes with the place, number, size and times of each; OSError if one is missing."""
     digest = hashlib.sha256(prefix.encode())
     for place in places:
@@ -281,7 +281,7 @@ def unchanged_key(places: Iterable[ImagePlace], prefix: str = "") -> str:
     return digest.hexdigest()[:32]
 
 
-def image_identity(path: str, place: ImagePlace | None) -> Hashable:
+def image_identity(path: str, place: ImageRef | None) -> Hashable:
     """What makes two rows the same image: one place on disk, also by a link; the path where there is no file."""
     if place is None:
         return path

@@ -22,13 +22,13 @@ from radtransfer.data.image_files import (
     is_image_name,
     unread_note,
 )
-from radtransfer.data.labels import RowsError, check_labels, is_missing, listed, one_hot, plain
+from radtransfer.data.labels import RowsError, cell_value, check_labels, is_missing, listed, one_hot
 from radtransfer.data.readers import DATASETS, check_places, find_dataset, open_source, read_table
 from radtransfer.data.sheet import Sheet, find_columns, find_image_columns, read_sheet, split_names
 from radtransfer.data.table import ImageTable, patient_id_errors, with_frames, with_header_patients, with_patients
-from radtransfer.errors import DataError, near_path
+from radtransfer.errors import DataError, suggest_path
 from radtransfer.images.files import format_by_name
-from radtransfer.images.refs import ImagePlace
+from radtransfer.images.refs import ImageRef
 from radtransfer.process import Progress
 
 TABLES = (".csv", ".tsv")  # how the name of a table ends
@@ -40,13 +40,15 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
     """The images of the folder `location`, their paths relative to it."""
     root = Path(location or "").expanduser().absolute()
     if not location or not root.is_dir():
-        raise DataError(f"image_folder: {location or 'no folder given'} is not a folder; {_EXPECTED}.{near_path(root)}")
+        raise DataError(
+            f"image_folder: {location or 'no folder given'} is not a folder; {_EXPECTED}.{suggest_path(root)}"
+        )
     for name in ("path_column", "label_column", "patient_column"):
         if getattr(settings, name):
             raise DataError(
                 f"--{name.replace('_', '-')} names a column, but {root} is a folder of images and has none: "
                 "its sub-folders are the classes, and --patient-regex finds the patient in the path.",
-                misfits=(name,),
+                settings=(name,),
             )
     images, others = images_below(root, outside=settings.outside_root)
     check_names(images)
@@ -131,7 +133,7 @@ def read_images(settings: DataSettings, *, progress: Progress | None = None) -> 
             sheet, folder = _OPENED[name](location)
             if (column := images.add_sheet(sheet, folder)) is not None:
                 origin = f"column {sheet.columns[column]!r}"
-        table = replace(images.table(), patients_from=origin, alike_patients=settings.allow_alike_patients)
+        table = replace(images.table(), patients_from=origin, exact_patient_ids=settings.allow_alike_patients)
         table = with_patients(with_header_patients(table, settings), settings)
         for error in patient_id_errors(table):
             raise error
@@ -145,7 +147,7 @@ class _ImageList:
 
     def __init__(self, settings: DataSettings, *notes: str):
         self._settings, self._notes = settings, list(notes)
-        self._images: dict[str, tuple[ImagePlace | None, str]] = {}
+        self._images: dict[str, tuple[ImageRef | None, str]] = {}
 
     def add(self, *names: str, unread: bool) -> "_ImageList":
         for name in names:
@@ -183,7 +185,7 @@ class _ImageList:
         column, patient = find_image_columns(sheet, settings)
         if patient is not None:
             check_patients(sheet, patient, settings)
-        known = ["" if patient is None else plain(row[patient]) for row in sheet.rows]
+        known = ["" if patient is None else cell_value(row[patient]) for row in sheet.rows]
         patients = {row[column].strip(): name for row, name in zip(sheet.rows[::-1], known[::-1], strict=True)}
         paths = [path for path in dict.fromkeys(row[column].strip() for row in sheet.rows) if path]
         places, found = find_files(
@@ -216,7 +218,7 @@ class Mistake(NamedTuple):
     message: str  # in words
     kind: str = "table"  # or more exactly, such as "contradictory_labels", "missing_patients" or "patients_alike"
     paths: tuple[str, ...] = ()  # of the images it is about, if it is about some
-    places: tuple[ImagePlace | None, ...] = ()  # where each of them is, None where it was not found
+    places: tuple[ImageRef | None, ...] = ()  # where each of them is, None where it was not found
 
 
 def read_leniently(
@@ -241,7 +243,7 @@ def read_leniently(
         table = replace(table, notes=table.notes + check_labels(table, settings))
     except DataError as error:
         mistakes.append(Mistake(str(error)))
-    table = with_header_patients(replace(table, alike_patients=settings.allow_alike_patients), settings)
+    table = with_header_patients(replace(table, exact_patient_ids=settings.allow_alike_patients), settings)
     try:
         table = with_patients(table, settings)
     except DataError as error:

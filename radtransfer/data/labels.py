@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.errors import ConfigError, DataError, near_names
+from radtransfer.errors import ConfigError, DataError, close_matches
 
 if TYPE_CHECKING:
     from radtransfer.data.table import ImageTable
@@ -27,7 +27,7 @@ _MISSING = re.compile(
 _YES_NO = {"true": "1", "yes": "1", "t": "1", "y": "1", "false": "0", "no": "0", "f": "0", "n": "0"}
 _YES_NO |= {f"{number},{zeros}": number for number in ("1", "0", "-1") for zeros in ("0", "00")}
 
-BINARY = frozenset({"0", "1", "-1", ""})  # what a column of a multi-label table may hold, after `zero_one`
+BINARY = frozenset({"0", "1", "-1", ""})  # what a column of a multi-label table may hold, after `binary_cell`
 
 NO_FINDING = frozenset({"no finding", "no findings", "no abnormality", "no abnormalities"})
 """What says in a list of labels, in any case, that the image has none of them."""
@@ -52,7 +52,7 @@ def is_missing(cell: str) -> bool:
     return _MISSING.fullmatch(cell.strip()) is not None
 
 
-def written(cell: str) -> str:
+def clean_cell(cell: str) -> str:
     """A cell without spaces around it; "1.0" as "1".
 
     Spreadsheets and pandas write integers as floats as soon as one cell of the column is empty.
@@ -62,15 +62,15 @@ def written(cell: str) -> str:
     return whole[1] if whole else text
 
 
-def plain(cell: str) -> str:
-    """A cell as it is `written`, "" where it holds no value."""
-    return "" if is_missing(cell) else written(cell)
+def cell_value(cell: str) -> str:
+    """A cell as it is `clean_cell`, "" where it holds no value."""
+    return "" if is_missing(cell) else clean_cell(cell)
 
 
 @functools.lru_cache(maxsize=1000)
-def zero_one(cell: str) -> str:
+def binary_cell(cell: str) -> str:
     """A cell of a 0/1 column as "0", "1", "-1" (uncertain) or "" (no value), yes and 1,0 as 1; or what it holds."""
-    text = plain(cell)
+    text = cell_value(cell)
     return _YES_NO.get(text.lower(), text)
 
 
@@ -80,7 +80,7 @@ def missing_words(cells: Iterable[str]) -> str:
     return listed((f"{word!r} {count}" if word else f"empty {count}" for word, count in counts.most_common()), limit=8)
 
 
-def separated(cell: str, separator: str) -> list[str]:
+def split_labels(cell: str, separator: str) -> list[str]:
     """The labels in one cell; none where it is empty.
 
     `['a', 'b']`, as Python writes a list, is read as such whatever the separator is; `[]` is no finding.
@@ -97,7 +97,7 @@ def separated(cell: str, separator: str) -> list[str]:
         else:
             parts = text.split(separator if separator in text else ",")
     parts = [part.strip().strip("\"'").strip() for part in parts]
-    return [written(part) for part in dict.fromkeys(parts) if part]
+    return [clean_cell(part) for part in dict.fromkeys(parts) if part]
 
 
 def joined_labels(classes: Iterable[str]) -> str | None:
@@ -198,7 +198,7 @@ def multilabel_targets(
     targets = np.empty((len(rows), len(order)), dtype="float32")
     for j, column in enumerate(order):
         for i, row in enumerate(rows):
-            value = values.get(zero_one(row[column]))
+            value = values.get(binary_cell(row[column]))
             if value is None:
                 raise error(
                     i, f"column {names[column]!r}: expected 1, 0, -1 (uncertain) or nothing, received {row[column]!r}."
@@ -213,22 +213,22 @@ def check_labels(table: "ImageTable", settings: DataSettings) -> tuple[str, ...]
         raise DataError(
             "Task multilabel needs a 0/1 column for each label (--label-column A,B,…); this data has one "
             "label per image.",
-            misfits=("task",),
+            settings=("task",),
         )
     if settings.task in ("binary", "multiclass") and table.task == "multilabel":
         raise DataError(
             f"Task {settings.task} needs one label per image; this data has {listed(table.classes)}. "
             "Name one column with --label-column, or use --task multilabel.",
-            misfits=("task",),
+            settings=("task",),
         )
     if settings.task == "binary" and len(table.classes) != 2:
         found = f"{len(table.classes)}: {listed(table.classes)}"
-        raise DataError(f"Task binary needs two classes; found {found}.", misfits=("task",))
+        raise DataError(f"Task binary needs two classes; found {found}.", settings=("task",))
     if (limit := settings.positive_from) is not None:
         if table.task == "multilabel" or not all(_INTEGER.fullmatch(name) for name in table.classes):
             raise DataError(
                 f"--positive-from {limit} needs one integer grade per image; the labels are {listed(table.classes)}.",
-                misfits=("positive_from",),
+                settings=("positive_from",),
             )
         reached = {int(name) >= limit for name in table.classes}
         if len(reached) < 2:
@@ -236,7 +236,7 @@ def check_labels(table: "ImageTable", settings: DataSettings) -> tuple[str, ...]
             raise DataError(
                 f"--positive-from {limit}: no grade {missing} it, of {listed(table.classes)}. "
                 f"Choose one above {table.classes[0]} and up to {table.classes[-1]}.",
-                misfits=("positive_from",),
+                settings=("positive_from",),
             )
     positive_class(table, settings)
     if table.task != "multilabel" and len(table.classes) < 2:
@@ -291,7 +291,7 @@ def find_positive_class(name: str, classes: Sequence[str], *, task: str, positiv
     if why:
         raise ConfigError(
             f"--positive-class {name} needs two classes and one label per image; {why}. Leave --positive-class out.",
-            misfits=("positive_class",),
+            settings=("positive_class",),
         )
     if name in classes:
         return name
@@ -299,13 +299,13 @@ def find_positive_class(name: str, classes: Sequence[str], *, task: str, positiv
     if len(alike) == 1:
         return alike[0]
     folded = [item for item in classes if _same_text(item).casefold() == _same_text(name).casefold()]
-    near = folded or near_names(name, classes)
+    near = folded or close_matches(name, classes)
     meant = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Give one of them."
     raise ConfigError(
         f"--positive-class {name!r}: the classes are {' and '.join(map(repr, classes))}. {meant}",
-        misfits=("positive_class",),
+        settings=("positive_class",),
     )
 
 
 def _same_text(name: str) -> str:
-    return unicodedata.normalize("NFC", written(name))
+    return unicodedata.normalize("NFC", clean_cell(name))

@@ -23,7 +23,7 @@ from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.images.formats import ImageFacts
-from radtransfer.images.refs import ImagePlace, read_contents, scaled
+from radtransfer.images.refs import ImageRef, read_contents, scaled
 from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.reports.figures import SheetRow, draw_contact_sheet, shortened_middle
 from radtransfer.reports.page import render
@@ -46,7 +46,7 @@ _TURNS = {
 }
 
 
-def thumbnail(place: ImagePlace | None, facts: ImageFacts | None, *, window: str = "auto") -> str | None:
+def thumbnail(place: ImageRef | None, facts: ImageFacts | None, *, window: str = "auto") -> str | None:
     """A picture as a data URI, upright; None where nothing of the image can be seen.
 
     `facts` are None for a damaged image; `window` is the setting `images.window`.

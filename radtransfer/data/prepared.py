@@ -28,14 +28,14 @@ from radtransfer.config.schema import Config
 from radtransfer.data.image_check import CheckedImages, check_images
 from radtransfer.data.readers import absolute_source, read_table
 from radtransfer.data.splits import frame_identities, image_identities
-from radtransfer.data.table import ImageTable, tell_notes
+from radtransfer.data.table import ImageTable, show_notes
 from radtransfer.data.tfds import PROVENANCE, STATE, TABLE, write_table
 from radtransfer.data.tfrecords import read_examples
 from radtransfer.errors import ConfigError, DataError, DiskError, RunError
-from radtransfer.files import PART, files_together, size_text
+from radtransfer.files import PART, atomic_files, size_text
 from radtransfer.images.refs import file_of, read_contents
 from radtransfer.process import Progress, resolve_device, versions
-from radtransfer.runs.folder import differences, now, remove_parts, whole_file, write_json
+from radtransfer.runs.folder import atomic_write, differences, now, remove_parts, write_json
 from radtransfer.runs.lock import LOCK, locked, made_folder
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def prepare_set(
     """
     progress = progress or Progress()
     table = with_files_together(read_table(config.data, progress=progress))
-    tell_notes(table.notes, progress)
+    show_notes(table.notes, progress)
     top = out.expanduser().absolute()
     inside = next((place for place in table.files if place and top in file_of(place).absolute().parents), None)
     if inside is not None:
@@ -380,7 +380,7 @@ class _Job:
         total, done = sum(len(shard.rows) for shard in shards), 0
         for shard in shards:
             epoch, left = batches.in_order(np.array([position[row] for row in shard.rows])), iter(shard.rows)
-            with whole_file(self.out / shard.name) as part, tf.io.TFRecordWriter(str(part)) as writer:
+            with atomic_write(self.out / shard.name) as part, tf.io.TFRecordWriter(str(part)) as writer:
                 for images, _, weights in epoch:
                     for image in np.clip(np.rint(images.numpy()[weights.numpy() > 0]), 0, 255).astype(np.uint8):
                         example = features.serialize_example(self._example(next(left), image))
@@ -413,7 +413,7 @@ class _Job:
             )
             for split, parts in of_split.items()
         ]
-        with files_together(out, first="*") as staging:
+        with atomic_files(out, first="*") as staging:
             names = [staging / shard.name for shard in shards]
             for file in names:  # TFDS wants to see them
                 file.touch()

@@ -15,7 +15,7 @@ from radtransfer.data.labels import listed
 from radtransfer.data.public_parsers import WrongTreeError
 from radtransfer.data.readers import split_location
 from radtransfer.data.table import ImageTable
-from radtransfer.errors import ConfigError, DataError, UnknownNameError, near_path
+from radtransfer.errors import ConfigError, DataError, UnknownNameError, suggest_path
 
 NUMBER = "a positive integer"  # among the values of an option: any such number
 
@@ -55,7 +55,7 @@ class PublicSet:
                 raise DataError(
                     f"--{name.replace('_', '-')} makes no sense for {self.name}, which brings its own images, labels "
                     "and patients. Leave it out, or read one of the set's tables as a CSV.",
-                    misfits=(name,),
+                    settings=(name,),
                 )
         options = {name: choices[0] for name, choices in self.options.items()}
         for place, (name, value) in enumerate(given):
@@ -70,7 +70,7 @@ class PublicSet:
         root = Path(folder).expanduser().absolute()
         if not folder or not root.is_dir():
             named = folder or "no folder given"
-            raise self._error(f"{named} is not a folder.{near_path(folder)}")
+            raise self._error(f"{named} is not a folder.{suggest_path(folder)}")
         try:
             for place in (root, *(root / name for name in self.inside)):
                 if all((place / name).exists() for name in self.holds):

@@ -19,7 +19,7 @@ from PIL import Image
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.csv import find_split_tables, read_fold_tables
 from radtransfer.data.image_files import FileIndex, index_files, is_dangling, is_image_name, walk_files
-from radtransfer.data.labels import listed, multilabel_targets, one_hot, plain
+from radtransfer.data.labels import cell_value, listed, multilabel_targets, one_hot
 from radtransfer.data.sheet import read_sheet
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
@@ -116,7 +116,7 @@ def read_columns(file: Path, *names: str, labels: Sequence[str] = ()) -> list[tu
         raise DataError(
             f"{file} has no column {', '.join(missing)}: expected {', '.join(names)}. "
             f"Columns: {', '.join(sheet.columns)}.",
-            misfits=("label_column",) if labels and set(labels) <= set(missing) else (),
+            settings=("label_column",) if labels and set(labels) <= set(missing) else (),
         )
     positions = [sheet.columns.index(name) for name in names]
     return [tuple(row[i].strip() for i in positions) for row in sheet.rows]
@@ -235,9 +235,9 @@ def _of_grades(
     """
     rows = []
     for path, image, grade, patient, split in images:
-        if plain(grade) not in ("0", "1", "2", "3", "4"):
+        if cell_value(grade) not in ("0", "1", "2", "3", "4"):
             raise DataError(f"The grade of {image} is {grade!r}; expected 0, 1, 2, 3 or 4. Correct the table.")
-        rows.append(Row(path, plain(grade), patient, split))
+        rows.append(Row(path, cell_value(grade), patient, split))
     if settings.positive_from is None:
         custom = f"AUC of grade {REFERABLE} or worse (referable), the custom of this set; --positive-from changes it"
         notes = [*notes, custom]
@@ -307,7 +307,7 @@ def isic2018(root: Path, options: Options, settings: DataSettings) -> ImageTable
         if truth is None:
             raise WrongTreeError(f"has no ISIC2018_Task3_{part}_GroundTruth.csv")
         for image, *cells in read_columns(truth, "image", *SKIN_CLASSES):
-            found = [name for name, cell in zip(SKIN_CLASSES, cells, strict=True) if plain(cell) == "1"]
+            found = [name for name, cell in zip(SKIN_CLASSES, cells, strict=True) if cell_value(cell) == "1"]
             if len(found) != 1:
                 raise DataError(f"isic2018: {image} has {len(found)} diagnoses ({', '.join(cells)}); expected one 1.0.")
             without += part == "Training" and image not in lesions
@@ -356,7 +356,7 @@ def ddti(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     for case in dict.fromkeys(cases.values()):
         file = files[case]
         try:
-            text = plain(ElementTree.parse(file).getroot().findtext("tirads") or "")
+            text = cell_value(ElementTree.parse(file).getroot().findtext("tirads") or "")
         except (ElementTree.ParseError, OSError) as error:
             raise DataError(f"Cannot read {file}: {error}. Download it again.") from None
         match = re.fullmatch(r"([1-5])[abc]?", text, re.IGNORECASE)

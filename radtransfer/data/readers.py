@@ -7,12 +7,13 @@ headers serve all that bring no patients, and `--frames` all.
 """
 
 import re
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radtransfer.config.schema import Config, DataSettings
-from radtransfer.errors import ConfigError, DataError, Table, UnknownNameError, near_path
+from radtransfer.errors import ConfigError, DataError, Table, UnknownNameError, suggest_path
 from radtransfer.images.refs import remote_source
 from radtransfer.process import Progress
 
@@ -61,46 +62,34 @@ def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "
     table = DATASETS[name](settings, location)
     check_places(table, name, location, settings)
     notes = check_labels(table, settings)
-    table = replace(table, notes=table.notes + notes, alike_patients=settings.allow_alike_patients)
+    table = replace(table, notes=table.notes + notes, exact_patient_ids=settings.allow_alike_patients)
     table = with_patients(with_header_patients(table, settings), settings)
     for error in patient_id_errors(table):
         raise error
     return with_frames(table, settings)
 
 
-def read_fitting_table(config: Config, *, progress: Progress | None = None) -> "tuple[ImageTable, DataSettings]":
-    """`read_table`, less those of the settings in `config.optional` that do not fit the data; and the settings used."""
-    settings = config.data
-    while True:
+def drop_unfit_settings(config: Config, progress: Progress, *, note: Callable[[str], None] | None = None) -> Config:
+    """`config` without the settings in `config.optional` that do not fit the data; `note` gets a sentence about them.
+
+    Errors as of `read_table`, for data that cannot be read without these settings either.
+    """
+    settings, default, dropped = config.data, DataSettings(), []
+    while config.optional:
         try:
-            return read_table(settings, progress=progress), settings
+            read_table(settings, progress=progress)
+            break
         except (ConfigError, DataError) as error:
-            default = DataSettings()
-            misfits = [name for name in error.misfits if f"data.{name}" in config.optional]
-            misfits = [name for name in misfits if getattr(settings, name) != getattr(default, name)]
-            if not misfits:
+            unfit = [name for name in error.settings if f"data.{name}" in config.optional]
+            unfit = [name for name in unfit if getattr(settings, name) != getattr(default, name)]
+            if not unfit:
                 raise
-            settings = replace(settings, **{misfits[0]: getattr(default, misfits[0])})
-
-
-def fitted(config: Config, progress: Progress) -> Config:
-    """`config` without the data settings of its file that do not fit the data given by hand, of which a note tells."""
-    if not config.optional:
-        return config
-    _, used = read_fitting_table(config, progress=progress)
-    if note := misfits_note(config, used):
-        progress.note(note)
-    return replace(config, data=used, optional=frozenset())
-
-
-def misfits_note(config: Config, used: DataSettings) -> str | None:
-    """Which data settings of `config` were left out, in one sentence; None where none was."""
-    left_out = [
-        f"data.{item.name} ({','.join(value) if isinstance(value, tuple) else value})"
-        for item in fields(used)
-        if (value := getattr(config.data, item.name)) != getattr(used, item.name)
-    ]
-    return f"left out, as they do not fit {used.source}: {', '.join(left_out)}" if left_out else None
+            value = getattr(settings, unfit[0])
+            dropped.append(f"data.{unfit[0]} ({','.join(value) if isinstance(value, tuple) else value})")
+            settings = replace(settings, **{unfit[0]: getattr(default, unfit[0])})
+    if dropped:
+        (note or progress.note)(f"left out, as they do not fit {settings.source}: {', '.join(dropped)}")
+    return replace(config, data=settings, optional=frozenset())
 
 
 def open_source(settings: DataSettings, progress: Progress | None = None) -> tuple[str, str | None]:
@@ -112,7 +101,7 @@ def open_source(settings: DataSettings, progress: Progress | None = None) -> tup
         raise ConfigError(
             f"The patient comes from one place: got --patient-column {settings.patient_column} and "
             f"--patient-regex {settings.patient_regex}. Leave one out.",
-            misfits=("patient_regex", "patient_column"),
+            settings=("patient_regex", "patient_column"),
         )
     name, location = find_dataset(settings.source, progress)
     _check_columns(settings, name)
@@ -136,7 +125,7 @@ def _check_columns(settings: DataSettings, dataset: str) -> None:
         raise ConfigError(
             f"{given[0]} {placement[given[0]]} names a column of a table, but {settings.source} is a {dataset}: {why}. "
             "Leave it out.",
-            misfits=(given[0].strip("-").replace("-", "_"),),
+            settings=(given[0].strip("-").replace("-", "_"),),
         )
     separator = settings.label_separator
     if separator is None:
@@ -144,7 +133,7 @@ def _check_columns(settings: DataSettings, dataset: str) -> None:
     if dataset not in ("csv_table", "fold_directory"):
         raise ConfigError(
             f"--label-separator is for a column of a table, but {settings.source} is a {dataset}. Leave it out.",
-            misfits=("label_separator",),
+            settings=("label_separator",),
         )
     several = len(settings.label_column) > 1
     received = (
@@ -156,7 +145,7 @@ def _check_columns(settings: DataSettings, dataset: str) -> None:
         raise ConfigError(
             "--label-separator needs the text that separates the labels in the cells of one column, such as |, and "
             f"makes several labels per image. Received: {received}.",
-            misfits=("label_column" if several else "task", "label_separator"),
+            settings=("label_column" if several else "task", "label_separator"),
         )
 
 
@@ -206,7 +195,7 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
     names = "" if path.name != source else f", or one of {', '.join(DATASETS)}"
     raise DataError(
         f"No data at {source!r}: expected a folder with one sub-folder per class, a CSV, or a folder of "
-        f"train_fold1.csv …{names}.{near_path(path)}"
+        f"train_fold1.csv …{names}.{suggest_path(path)}"
     )
 
 

@@ -18,7 +18,7 @@ from radtransfer.data.readers import read_table
 from radtransfer.data.splits import LEAK, Fold, copies, image_identities
 from radtransfer.data.table import NO_PATIENTS, ImageTable, is_own_patient, patient_keys
 from radtransfer.errors import DataError, RadtransferError, RunError
-from radtransfer.images.refs import ImagePlace, file_of
+from radtransfer.images.refs import ImageRef, file_of
 from radtransfer.process import Progress, in_parallel
 from radtransfer.runs.cache import cache_folder
 from radtransfer.runs.folder import find_fold, read_folds, read_run, write_text
@@ -33,7 +33,7 @@ class LocatedImages:
     """Images on disk."""
 
     paths: tuple[str, ...]  # the identity of each
-    places: tuple[ImagePlace, ...]  # where each lies
+    places: tuple[ImageRef, ...]  # where each lies
     facts: "tuple[ImageFacts, ...]"  # how each is decoded
     reading: ImageSettings  # how it becomes a square
     clusters: tuple[str, ...]  # patient of each, or the image itself where patients are not known
@@ -207,7 +207,7 @@ def _patients_of_both(table: ImageTable, lines: Sequence[Mapping[str, str]]) -> 
     if table.patients is None:
         return {}
     names = [line["patient"] for line in lines]
-    keys = names if table.alike_patients else patient_keys(names, [line["path"] for line in lines])
+    keys = names if table.exact_patient_ids else patient_keys(names, [line["path"] for line in lines])
     there = dict(zip(keys, names, strict=True)) | {name: name for name in names}
     pairs = sorted(set(zip(table.patients, table.patient_keys, strict=True)))
     return {name: there.get(name, there.get(key)) for name, key in pairs if key in there}
@@ -230,7 +230,7 @@ def _same_images(table: ImageTable, trained: ImageTable) -> dict[int, Collection
     return found
 
 
-def images_digest(places: Iterable[ImagePlace | None], *, workers: int) -> str:
+def images_digest(places: Iterable[ImageRef | None], *, workers: int) -> str:
     """SHA-256 of the bytes of all image files in turn, each once: 64 hexadecimal digits.
 
     Files whose place, number, size and times are those of an earlier call are not read again. Raises OSError.

@@ -23,7 +23,16 @@ import numpy as np
 
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.image_files import is_dangling, is_image_name
-from radtransfer.data.labels import BINARY, RowsError, check_values, is_missing, listed, plain, sorted_names, zero_one
+from radtransfer.data.labels import (
+    BINARY,
+    RowsError,
+    binary_cell,
+    cell_value,
+    check_values,
+    is_missing,
+    listed,
+    sorted_names,
+)
 from radtransfer.errors import DataError
 from radtransfer.images.dicom import is_dicom
 from radtransfer.images.files import PACKED, START, TABLES, advice, format_by_content
@@ -354,7 +363,7 @@ class _ColumnFinder:
             name = self.sheet.columns[fold]
             raise DataError(
                 f"Column {name!r} (--fold-column) holds splits. Use --split-column {shlex.quote(name)}.",
-                misfits=("fold_column",),
+                settings=("fold_column",),
             )
         if split is not None:
             return fold, self.flags([split], "(?:is|in)?(.+)") or {"": split}
@@ -371,7 +380,7 @@ class _ColumnFinder:
         splits, found = split_names(words.values()), {}
         for i, word in words.items():
             if splits[word]:
-                cells = Counter(map(zero_one, self.cells(i)))
+                cells = Counter(map(binary_cell, self.cells(i)))
                 if 0 < cells.total() - cells[""] <= 2 * (cells["0"] + cells["1"]):
                     found.setdefault(splits[word], i)
         return found
@@ -445,7 +454,7 @@ class _ColumnFinder:
         left = free if len(free) == 1 else [i for i in free if self.could_be_labels(i)]
         if len(left) != 1 or (task == "multilabel" and not separator):
             several = " Several labels in one cell need --label-separator." if task == "multilabel" else ""
-            raise DataError(self.none_for("label", left) + several, misfits=("task",))
+            raise DataError(self.none_for("label", left) + several, settings=("task",))
         name = self.sheet.columns[left[0]]
         self.notes.append(
             f"labels from column {name!r}, the only one that can be the label; --label-column names another"
@@ -461,7 +470,7 @@ class _ColumnFinder:
 
     def could_be_labels(self, column: int) -> bool:
         """Whether a column holds two or more values, which may be classes."""
-        values = list(filter(None, map(plain, self.cells(column))))
+        values = list(filter(None, map(cell_value, self.cells(column))))
         try:
             return len(set(values)) > 1 and check_values(values, self.sheet.columns[column]) is not None
         except RowsError:
@@ -470,7 +479,7 @@ class _ColumnFinder:
     def is_binary(self, column: int) -> bool:
         values = set()
         for cell in self.cells(column):
-            values.add(zero_one(cell))
+            values.add(binary_cell(cell))
             if not values <= BINARY:
                 return False
         return bool(values & {"0", "1"})
@@ -530,7 +539,7 @@ class _ColumnFinder:
         raise DataError(
             f"Column {name!r} ({OPTIONS[role].strip()}) is not in {self.sheet.name}. Columns: {listed(columns, 40)}. "
             f"Use {OPTIONS[role]}{use}.",
-            misfits=() if meant else (f"{role}_column",),
+            settings=() if meant else (f"{role}_column",),
         )
 
     def none_for(self, role: str, left: Sequence[int] = ()) -> str:

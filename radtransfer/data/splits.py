@@ -17,7 +17,7 @@ from radtransfer.config.schema import SplitSettings
 from radtransfer.data.image_files import image_identity
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.images.refs import FilePart, ImagePlace, as_part, read_contents
+from radtransfer.images.refs import FilePart, ImageRef, as_part, read_contents
 from radtransfer.process import all_in_parallel
 
 TEST_FRACTION = 0.2  # share of the images that is test where there is one fixed split
@@ -314,7 +314,7 @@ def leading_groups(counts: np.ndarray, size: int, words: tuple[int, ...]) -> np.
 _PIECE = 4096  # bytes from the middle that tell most images of one size apart
 
 
-def copies(places: Sequence[ImagePlace | None], *, workers: int = 2) -> list[list[int]]:
+def copies(places: Sequence[ImageRef | None], *, workers: int = 2) -> list[list[int]]:
     """Sets of two or more numbers of images that have the same bytes, each sorted; the frames of one file are none.
 
     Only images of one size and one middle are read whole, `workers` at a time; what cannot be read has no copy.

@@ -72,7 +72,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
             raise ConfigError(
                 f"data.{name} is {getattr(settings, name)!r}, but synthetic_fundus brings its own images, "
                 f"labels and patients. Leave data.{name} out.",
-                misfits=(name,),
+                settings=(name,),
             )
     options = parse_options(location)
     name = f"v{VERSION}-{options.images}-images-{options.size}px-seed{options.seed}"

@@ -18,7 +18,7 @@ from radtransfer.errors import BadImageError, ConfigError, DataError
 from radtransfer.images.dicom import DicomHeader, read_header
 from radtransfer.images.files import MOST_FRAMES
 from radtransfer.images.formats import count_frames
-from radtransfer.images.refs import FilePart, ImagePlace, as_part, file_of
+from radtransfer.images.refs import FilePart, ImageRef, as_part, file_of
 from radtransfer.process import Progress, all_in_parallel
 
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
@@ -78,7 +78,7 @@ def note_kind(note: str) -> tuple[str, str]:
     return NOTE_KINDS.get(note.partition(":")[0], ("table", "note"))
 
 
-def tell_notes(notes: Iterable[str], progress: Progress) -> None:
+def show_notes(notes: Iterable[str], progress: Progress) -> None:
     """Tell `progress` each of the notes on a table, as a warning or as a note."""
     for note in notes:
         (progress.warning if note_kind(note)[1] == "warning" else progress.note)(note)
@@ -89,13 +89,13 @@ class ImageTable:
     """Every image of a data set."""
 
     paths: tuple[str, ...]  # as the source writes them; the identity of an image in every output
-    files: tuple[ImagePlace | None, ...]  # where each is on disk, a file or a part of one; None: it was not found
+    files: tuple[ImageRef | None, ...]  # where each is on disk, a file or a part of one; None: it was not found
     targets: np.ndarray  # float32 (images, classes), 0 or 1, one label as one-hot; NaN: not known (several labels only)
     classes: tuple[str, ...]  # class or label names, sorted (integers by value)
     task: str  # "multiclass" (one label per image, also with two classes) or "multilabel"
     patients: tuple[str, ...] | None = None  # id of each image, as it is written; None where the source has none
     patients_from: str = "the data set"  # where these stand, for messages: "column 'pid'"
-    alike_patients: bool = False  # whether ids that differ in spelling only are different people
+    exact_patient_ids: bool = False  # whether ids that differ in spelling only are different people
     splits: np.ndarray | None = None  # (folds, images) of "train", "val", "test" or "" (not used); None: to be drawn
     positive_from: int | None = None  # the lowest of the grades that counts as positive where the user names none
     notes: tuple[str, ...] = ()  # what was ignored, guessed or counted, one sentence each, shown to the user
@@ -111,7 +111,7 @@ class ImageTable:
     @cached_property
     def patient_keys(self) -> tuple[str, ...] | None:
         """By which patients are compared: equal where they are one person, whatever the spelling."""
-        if self.patients is None or self.alike_patients:
+        if self.patients is None or self.exact_patient_ids:
             return self.patients
         return patient_keys(self.patients, self.paths)
 
@@ -158,7 +158,7 @@ def patient_id_errors(table: ImageTable) -> Iterator[PatientIdsError]:
     first = dict(zip(reversed(table.patients), reversed(table.paths), strict=True))
     lost = {patient for patient in first if _ROUNDED.fullmatch(_cleaned(patient))}
     advice = "Export the ids again as text, from where they are whole."
-    if not lost and not table.alike_patients:
+    if not lost and not table.exact_patient_ids:
         long = {patient for patient in first if patient.isdecimal() and len(patient.lstrip("0")) > _DIGITS}
         rest = "".join(patient.lstrip("0")[_DIGITS:] for patient in long)
         lost = long if len(rest) >= _CERTAIN and not rest.strip("0") else set()
@@ -266,7 +266,7 @@ def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...]
     raise DataError(
         f"--patient-regex {regex!r} gives no patient for {len(unmatched)} of {len(paths)} images, such as "
         f"{unmatched[0]!r}. Change it so that its first group matches in every path or in every file name.",
-        misfits=() if fits_some else ("patient_regex",),
+        settings=() if fits_some else ("patient_regex",),
     )
 
 
@@ -290,7 +290,7 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
         note = f"patient ids of {found} DICOM {files} not used: {others} {are} of other formats and have none"
         return replace(table, notes=(*table.notes, note))
 
-    def header_of(place: ImagePlace | None) -> DicomHeader | None:
+    def header_of(place: ImageRef | None) -> DicomHeader | None:
         with contextlib.suppress(BadImageError):
             return None if place is None else read_header(file_of(place))
 
@@ -360,7 +360,7 @@ def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
     )
 
 
-def _count_frames(file: ImagePlace | None) -> int:
+def _count_frames(file: ImageRef | None) -> int:
     """Frames of a file; 1 for one that is not there, which is found later, and 0 for one that is damaged."""
     if not isinstance(file, Path) or not (file.suffix.lower() in _SEVERAL or is_dicom_file(file)):
         return 1

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.data.labels import label_values, listed, one_hot, plain, written
+from radtransfer.data.labels import cell_value, clean_cell, label_values, listed, one_hot
 from radtransfer.data.sheet import split_names
 from radtransfer.data.table import ImageTable
 from radtransfer.data.tfds_files import (
@@ -47,7 +47,7 @@ from radtransfer.data.tfds_files import (
     value_features,
 )
 from radtransfer.errors import ConfigError, DataError, DiskError
-from radtransfer.files import size_text, whole_file
+from radtransfer.files import atomic_write, size_text
 from radtransfer.images.refs import FilePart, RemoteSource
 from radtransfer.process import Progress, all_in_parallel, require_keras
 from radtransfer.runs.cache import cache_folder
@@ -132,7 +132,7 @@ def _copy_file(address: str, file: Path, facts: tuple[int, int]) -> None:
     import tensorflow as tf
 
     size, time = facts
-    with whole_file(file) as part:
+    with atomic_write(file) as part:
         try:
             with tf.io.gfile.GFile(address, "rb") as there, part.open("wb") as here:
                 while piece := there.read(_PIECE):
@@ -254,13 +254,13 @@ def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, A
     if settings.image_root or settings.path_column:
         name = "image_root" if settings.image_root else "path_column"
         raise ConfigError(
-            f"data.{name} is given, but a prepared data set brings its own images. Leave it out.", misfits=(name,)
+            f"data.{name} is given, but a prepared data set brings its own images. Leave it out.", settings=(name,)
         )
     if settings.patient_column and (settings.patient_column != "patient" or table.patients is None):
         has = "no patients" if table.patients is None else "them in 'patient'"
         raise ConfigError(
             f"--patient-column {settings.patient_column}: the prepared data set has {has}. Leave it out.",
-            misfits=("patient_column",),
+            settings=("patient_column",),
         )
     parts, notes = {}, list(table.notes)
     if settings.patient_regex is not None:
@@ -270,7 +270,7 @@ def _as_asked(table: ImageTable, settings: DataSettings, provenance: dict[str, A
             has = listed(table.classes) if table.task == "multilabel" else "one label per image, 'label'"
             raise ConfigError(
                 f"--label-column {','.join(settings.label_column)}: the prepared data set has {has}.",
-                misfits=() if set(settings.label_column) & set(table.classes) else ("label_column",),
+                settings=() if set(settings.label_column) & set(table.classes) else ("label_column",),
             )
         kept = [place for place, name in enumerate(table.classes) if name in settings.label_column]
         parts |= {"targets": table.targets[:, kept], "classes": tuple(table.classes[place] for place in kept)}
@@ -331,7 +331,7 @@ def _texts(feature: "tfds.features.FeatureConnector", values: Iterable[Any], *, 
     """Each label as text; "" where there is none."""
     names = getattr(feature, "names", None)
     if names is None:
-        return ["" if value is None else plain(str(value)) for value in values]
+        return ["" if value is None else cell_value(str(value)) for value in values]
     return ["" if value is None or value < 0 else names[value] if named else str(value) for value in values]
 
 
@@ -366,7 +366,7 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
         return replace(table.select(np.isin(table.splits[0], sorted(words))), splits=None)
     if folder.is_dir() and settings.image_root:
         raise ConfigError(
-            f"tfds:{name} is a folder and brings its own images. Leave --image-root out.", misfits=("image_root",)
+            f"tfds:{name} is a folder and brings its own images. Leave --image-root out.", settings=("image_root",)
         )
     builder = open_builder(name, settings.image_root)
     known = KNOWN_SETS.get(builder.name)
@@ -447,7 +447,7 @@ def _patients(
     if settings.patient_regex is not None:
         return None
     if features.patient is not None:
-        return [written(str(value)) for value in index.values[features.patient]]
+        return [clean_cell(str(value)) for value in index.values[features.patient]]
     if known is None or known.patient is None or features.name != known.name:
         return None
     names = index.values[known.name]

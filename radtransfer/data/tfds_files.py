@@ -23,7 +23,7 @@ from radtransfer.config.schema import DataSettings
 from radtransfer.data.labels import listed
 from radtransfer.data.sheet import USUAL_NAMES
 from radtransfer.data.tfrecords import Span, example_parts, read_examples
-from radtransfer.errors import DataError, closest_names, near_path
+from radtransfer.errors import DataError, closest_names, suggest_path
 from radtransfer.images.refs import FilePart
 from radtransfer.process import require_keras
 from radtransfer.runs.cache import cache_folder, write_once
@@ -165,7 +165,7 @@ def _named(name: str, known: Sequence[str], role: str) -> str:
     raise DataError(
         f"{name!r} (--{role}-column) is not in this TFDS data set. It has {listed(known, limit=20) or 'nothing'}. "
         "Name one of these.",
-        misfits=(f"{role}_column",),
+        settings=(f"{role}_column",),
     )
 
 
@@ -201,7 +201,7 @@ def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuild
             hint = closest_names(name, tfds.list_builders(with_community_datasets=False))
             # Hundreds of names help nobody.
             hint = hint if hint.startswith("Did") else "A prepared set is also found by its folder."
-            meant = near_path(location) or f" {hint}"
+            meant = suggest_path(location) or f" {hint}"
             raise DataError(f"tfds:{location} is neither a folder nor a data set that TFDS knows.{meant}") from None
         except (AssertionError, ValueError, RuntimeError, FileNotFoundError) as error:
             reason = re.sub(r'^Failed to construct dataset .*?}": ', "", str(error)).strip().splitlines()[0]

@@ -24,7 +24,7 @@ from radtransfer.evaluation import heat_maps
 from radtransfer.evaluation.heat_maps import Decision, Randomized, Verdict
 from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.evaluation.trained_model import TrainedModel, check_layer, find_model, is_export
-from radtransfer.files import whole_folder
+from radtransfer.files import atomic_folder
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.reports.page import render
@@ -328,10 +328,10 @@ def write_explanations(explained: Explained, out: Path) -> list[Path]:
     """Write the folder, and give its files, the page first; older explanations are replaced, other files stay.
 
     Raises:
-        DiskError, RunError: As `whole_folder`.
+        DiskError, RunError: As `atomic_folder`.
     """
     old = [f"overlays/{file.name}" for file in out.glob("overlays/*.png") if _OVERLAY.fullmatch(file.name)]
-    with whole_folder(out, (*FILES, *old), last=FILES[0]) as folder:
+    with atomic_folder(out, (*FILES, *old), last=FILES[0]) as folder:
         (folder / "overlays").mkdir()
         lines, cases = [], []
         for rank, item in enumerate(explained.explanations, start=1):

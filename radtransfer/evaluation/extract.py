@@ -22,7 +22,7 @@ from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
 from radtransfer.evaluation.trained_model import TrainedModel, check_one, image_signature
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import keras_defaults
-from radtransfer.runs.folder import whole_file
+from radtransfer.runs.folder import atomic_write
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -128,7 +128,7 @@ def check_feature_file(path: Path) -> None:
 def feature_file(path: Path, *, layer: str, shape: tuple[int, ...]) -> Iterator[Writer]:
     """A writer of `path` (one of `SUFFIXES`), which appears when the block succeeds; `shape` is that of one image."""
     make = _npz if path.suffix.lower() == ".npz" else _parquet
-    with whole_file(path) as part, make(part, layer, shape) as write:
+    with atomic_write(path) as part, make(part, layer, shape) as write:
         yield write
 
 

@@ -21,7 +21,7 @@ from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.evaluation.trained_model import TrainedModel
 from radtransfer.files import json_text
 from radtransfer.images.formats import ImageFacts
-from radtransfer.images.refs import ImagePlace
+from radtransfer.images.refs import ImageRef
 from radtransfer.process import all_in_parallel, keras_defaults, require_keras
 from radtransfer.runs.folder import read_run, run_and_folds
 from radtransfer.runs.read import read_record, read_rows, reading, run_file
@@ -194,7 +194,7 @@ class ImageStream:
                     self.count(start + readable[done - 1] + 1, total)
             self.count(start + len(paths), total)
 
-    def _look(self, place: ImagePlace | None) -> ImageFacts | str:
+    def _look(self, place: ImageRef | None) -> ImageFacts | str:
         """How an image is stored, or why it cannot be read."""
         if place is None:
             return "not found"

@@ -29,7 +29,7 @@ from radtransfer.data.image_check import check_images
 from radtransfer.data.readers import read_table
 from radtransfer.data.run_data import leaked_images, note_changes, run_images, seen_before
 from radtransfer.data.splits import Fold
-from radtransfer.data.table import NO_PATIENTS, ImageTable, tell_notes
+from radtransfer.data.table import NO_PATIENTS, ImageTable, show_notes
 from radtransfer.errors import ConfigError, DataError, closest_names
 from radtransfer.evaluation.calibration import (
     BINS,
@@ -58,7 +58,7 @@ from radtransfer.evaluation.predictions import (
 )
 from radtransfer.evaluation.scoring import Scoring, class_questions, main_questions
 from radtransfer.evaluation.trained_model import TrainedModel, find_model, is_export
-from radtransfer.files import whole_folder
+from radtransfer.files import atomic_folder
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure, shortened
 from radtransfer.reports.result_figures import Bins, draw_confusion, draw_precision_recall, draw_reliability, draw_roc
@@ -150,7 +150,7 @@ def evaluate_on(
     point = point_of(model, judging.rule)
     table = read_test_set(data, model.scoring, model=model.given, split=split, class_map=class_map, progress=progress)
     temperatures = temperatures_of(model)
-    tell_notes((_UNKNOWN if note == NO_PATIENTS else note for note in (*model.notes, *table.notes)), progress)
+    show_notes((_UNKNOWN if note == NO_PATIENTS else note for note in (*model.notes, *table.notes)), progress)
     checked = check_images(
         table,
         workers=workers,
@@ -617,7 +617,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
     roc, pr = _curves(evaluation)
     path, *rest = csv_header(evaluation.model.scoring, pointed=evaluation.point is not None)
     header = [path, "patient", "label", *rest]
-    with whole_folder(out, FILES, last="metrics.json") as folder:
+    with atomic_folder(out, FILES, last="metrics.json") as folder:
         names = ["predictions.csv", "metrics.json"]
         write_rows(folder / names[0], header, _rows(evaluation, evaluation.judged[0]))
         curves = {kind: [asdict(curve) for curve in found] for kind, found in (("roc", roc), ("pr", pr))}

@@ -18,7 +18,7 @@ import tensorflow as tf
 from radtransfer.config.schema import ImageSettings
 from radtransfer.errors import BadImageError
 from radtransfer.images.formats import ImageFacts, decode_outside
-from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImagePlace, as_part, parse_window, read_contents
+from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImageRef, as_part, parse_window, read_contents
 
 JPEG_RATIOS = (1, 2, 4, 8)  # sizes at which a JPEG can be decoded, as divisors
 
@@ -87,7 +87,7 @@ class ImageSource:
 
     def __init__(
         self,
-        places: Sequence[ImagePlace],
+        places: Sequence[ImageRef],
         facts: Sequence[ImageFacts],
         *,
         image_size: int,

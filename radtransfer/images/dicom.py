@@ -14,7 +14,7 @@ import numpy as np
 
 from radtransfer.errors import BadImageError
 from radtransfer.images.dicom_file import GREY, PALETTE, open_dicom, printable, reading, stored_frame
-from radtransfer.images.refs import ImagePlace, IntensityWindow, as_part, parse_window, scaled, span
+from radtransfer.images.refs import ImageRef, IntensityWindow, as_part, parse_window, scaled, span
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -43,7 +43,7 @@ def is_dicom(start: bytes) -> bool:
     return start[128:PREAMBLE] == b"DICM"
 
 
-def read_header(place: ImagePlace) -> DicomHeader:
+def read_header(place: ImageRef) -> DicomHeader:
     """What the header of the file at `place` says; BadImageError where it is damaged, or of a kind that is not read."""
     with reading(place):
         file = open_dicom(place)
@@ -59,7 +59,7 @@ def read_header(place: ImagePlace) -> DicomHeader:
         )
 
 
-def decode_dicom(place: ImagePlace, window: str, *, notes: list[str] | None = None) -> np.ndarray:
+def decode_dicom(place: ImageRef, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """What a viewer shows of a frame, float32 (height, width, 3), RGB, 0–255.
 
     Grey images go through their modality LUT, the window (the setting `images.window`), and the inversion of
@@ -88,7 +88,7 @@ def decode_dicom(place: ImagePlace, window: str, *, notes: list[str] | None = No
         return image if _bits(file.header) > 8 else np.rint(image)
 
 
-def _full_length(stored: np.ndarray, place: ImagePlace, notes: list[str]) -> np.ndarray:
+def _full_length(stored: np.ndarray, place: ImageRef, notes: list[str]) -> np.ndarray:
     """RGB of pixels that are called YBR_FULL_422 but have three values each: RGB, or YBR_FULL.
 
     Black, white and strong colours of RGB are no colours at all when taken for YBR; of YBR_FULL, most is near grey.
@@ -115,7 +115,7 @@ def _bits(header: "Dataset") -> int:
     return int(header.get("BitsStored") or header.BitsAllocated)
 
 
-def _coloured(stored: np.ndarray, header: "Dataset", place: ImagePlace) -> np.ndarray:
+def _coloured(stored: np.ndarray, header: "Dataset", place: ImageRef) -> np.ndarray:
     if header.PhotometricInterpretation != PALETTE:
         return stored.astype("float32") * (255 / (2**header.BitsStored - 1))
     from pydicom.pixels import apply_color_lut
@@ -131,7 +131,7 @@ def _coloured(stored: np.ndarray, header: "Dataset", place: ImagePlace) -> np.nd
 
 
 def grey_image(
-    stored: np.ndarray, header: "Dataset", place: ImagePlace, window: IntensityWindow, notes: list[str]
+    stored: np.ndarray, header: "Dataset", place: ImageRef, window: IntensityWindow, notes: list[str]
 ) -> np.ndarray:
     """What a viewer shows of the frame `stored` at `place`, float32 (height, width), 0–255, unrounded.
 
@@ -155,7 +155,7 @@ def grey_image(
     return 255 - image if white or shape.upper() == "INVERSE" else image
 
 
-def _modality_values(stored: np.ndarray, header: "Dataset", place: ImagePlace) -> np.ndarray:
+def _modality_values(stored: np.ndarray, header: "Dataset", place: ImageRef) -> np.ndarray:
     """The values in their unit, such as HU; floating point."""
     values = stored.astype("float32" if stored.dtype.itemsize <= 2 else "float64")
     if table := header.get("ModalityLUTSequence"):
@@ -174,7 +174,7 @@ def _modality_values(stored: np.ndarray, header: "Dataset", place: ImagePlace) -
     return apply_modality_lut(values, rescaling)
 
 
-def _tagged(values: np.ndarray, header: "Dataset", place: ImagePlace, notes: list[str]) -> np.ndarray | None:
+def _tagged(values: np.ndarray, header: "Dataset", place: ImageRef, notes: list[str]) -> np.ndarray | None:
     """The image through the VOI LUT or the first window of the header, None where it has neither."""
     source = _source(header, as_part(place).frame, "FrameVOILUTSequence")
     if table := source.get("VOILUTSequence"):
@@ -200,7 +200,7 @@ def _tagged(values: np.ndarray, header: "Dataset", place: ImagePlace, notes: lis
     return apply_windowing(values, view).astype("float32")
 
 
-def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset", place: ImagePlace) -> tuple[np.ndarray, int]:
+def _looked_up(values: np.ndarray, item: "Dataset", header: "Dataset", place: ImageRef) -> tuple[np.ndarray, int]:
     """The entries of a LUT at `values`, float32, and how many bits they have; the ends stand for all beyond them.
 
     Not by pydicom, which reads no modality LUT of 10 or 12 bits, none of bytes, none that counts from a negative value

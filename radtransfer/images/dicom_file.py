@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from radtransfer.errors import BadImageError
-from radtransfer.images.files import kept_file
-from radtransfer.images.refs import ImagePlace, as_part, is_frame
+from radtransfer.images.files import cached_file
+from radtransfer.images.refs import ImageRef, as_part, is_frame
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -32,7 +32,7 @@ _LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
 
 
 @contextmanager
-def reading(place: ImagePlace) -> Iterator[None]:
+def reading(place: ImageRef) -> Iterator[None]:
     """Work on `place`, its header's elements included: in silence, and every error a `BadImageError`."""
     if not find_spec("pydicom"):
         raise BadImageError(place, f"a DICOM file, which pydicom reads; install it: {INSTALL}")
@@ -135,11 +135,11 @@ class DicomFile:
         return max(1, int(self.header.get("NumberOfFrames") or 1))
 
 
-def open_dicom(place: ImagePlace) -> DicomFile:
+def open_dicom(place: ImageRef) -> DicomFile:
     """The DICOM image at `place`, its header read and its pixels not; of one of its frames, read once for all."""
     if not is_frame(place):
         return _open(as_part(place).path)
-    with reading(place), kept_file(place.path) as kept:
+    with reading(place), cached_file(place.path) as kept:
         return kept.once("dicom", lambda: _open(place.path))
 
 

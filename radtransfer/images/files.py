@@ -2,7 +2,7 @@
 
 * A few megabytes can hold a million scans, comments or frames, more than any camera or archive writes: `check_parts`
   counts them before the file is decoded.
-* Opening a file again for each of its n frames takes n² steps. `kept_file` opens it once; decoded frames that build
+* Opening a file again for each of its n frames takes n² steps. `cached_file` opens it once; decoded frames that build
   on each other, as in a GIF, are cached, since several threads and every epoch ask for them.
 * To read a further format, give it a reader in `formats.READERS` and remove it here.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from radtransfer.errors import BadImageError
-from radtransfer.images.refs import FilePart, ImagePlace
+from radtransfer.images.refs import FilePart, ImageRef
 
 MOST_FRAMES = 10_000  # frames of one file that are counted, at most
 
@@ -29,7 +29,7 @@ _SCAN, _END = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")  # of a JPEG, with a length behind it, or its end
 
 
-def check_parts(place: ImagePlace, data: bytes) -> int:
+def check_parts(place: ImageRef, data: bytes) -> int:
     """How many frames the content `data` of an image file has, from 1 to one more than `MOST_FRAMES`."""
     walks = {b"\xff\xd8": _jpeg_parts, b"\x89PNG": _png_parts, b"GIF8": _gif_parts}
     counts = dict.fromkeys((*_MOST, "frames"), 0)
@@ -85,7 +85,7 @@ def _gif_parts(data: bytes) -> Iterator[str]:
 _MOST_FILES, _ROOM = 8, 256_000_000  # files kept open; bytes of the decoded frames that are kept of each
 
 
-class KeptFile:
+class CachedFile:
     """What is known of a file that is kept open, by name; what has to be closed is closed with it."""
 
     def __init__(self, identity: tuple) -> None:
@@ -105,12 +105,12 @@ class KeptFile:
             self._known.clear()
 
 
-_files: OrderedDict[Path, KeptFile] = OrderedDict()
+_files: OrderedDict[Path, CachedFile] = OrderedDict()
 _files_lock = threading.Lock()
 
 
 @contextmanager
-def kept_file(path: Path) -> Iterator[KeptFile]:
+def cached_file(path: Path) -> Iterator[CachedFile]:
     """The file `path`, which this thread alone reads while the block runs."""
     status = path.stat()
     # A forked process shares the places in open files with its parent, and would move them.
@@ -118,7 +118,7 @@ def kept_file(path: Path) -> Iterator[KeptFile]:
     with _files_lock:
         kept, old = _files.pop(path, None), []
         if kept is None or kept.identity != identity:
-            kept, old = KeptFile(identity), [kept] if kept and kept.identity[0] == identity[0] else []
+            kept, old = CachedFile(identity), [kept] if kept and kept.identity[0] == identity[0] else []
         _files[path] = kept
         if len(_files) > _MOST_FILES:
             old.append(_files.popitem(last=False)[1])

@@ -21,12 +21,12 @@ from radtransfer.images.files import (
     MOST_FRAMES,
     START,
     FrameSequence,
+    cached_file,
     check_parts,
     format_by_content,
-    kept_file,
     why_unread,
 )
-from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImagePlace, as_part, is_frame, read_contents, scaled
+from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImageRef, as_part, is_frame, read_contents, scaled
 from radtransfer.images.tiff import MAGICS, TiffPages, TiffValues, count_pages, open_tiff
 
 # Not `Image.open`: it also tries formats that start other programs, and warns from 89 megapixels on.
@@ -58,7 +58,7 @@ PIXEL_LIMIT = 200_000_000  # larger images are refused from their header alone: 
 
 
 @contextmanager
-def open_image(place: ImagePlace) -> Iterator[Image.Image | TiffValues]:
+def open_image(place: ImageRef) -> Iterator[Image.Image | TiffValues]:
     """The image, its header read and its pixels not; not a Pillow image where Pillow is wrong about a TIFF.
 
     A file whose frames are asked for one by one is opened once, and read in order. BadImageError: It is empty, of no
@@ -69,7 +69,7 @@ def open_image(place: ImagePlace) -> Iterator[Image.Image | TiffValues]:
         with open_tiff(place, start) if start.startswith(MAGICS) else _open(place, start) as image:
             yield image
         return
-    with kept_file(place.path) as kept:
+    with cached_file(place.path) as kept:
         if start.startswith(MAGICS):
             with kept.once("pages", lambda: TiffPages(place.path, start)).page(place) as page:
                 yield page
@@ -77,7 +77,7 @@ def open_image(place: ImagePlace) -> Iterator[Image.Image | TiffValues]:
             yield kept.once("frames", lambda: FrameSequence(_open(place, start, decoded=True))).frame(place)
 
 
-def check_size(place: ImagePlace, height: int, width: int) -> None:
+def check_size(place: ImageRef, height: int, width: int) -> None:
     """Raises BadImageError if an image has no pixels, or more than `PIXEL_LIMIT`."""
     if width * height > PIXEL_LIMIT:
         limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
@@ -86,7 +86,7 @@ def check_size(place: ImagePlace, height: int, width: int) -> None:
         raise BadImageError(place, f"it has no pixels ({width}×{height})")
 
 
-def _open(place: ImagePlace, start: bytes, *, decoded: bool = False) -> Image.Image:
+def _open(place: ImageRef, start: bytes, *, decoded: bool = False) -> Image.Image:
     """The first image of a file that is no TIFF; with `decoded`, its size is checked before anything of it is."""
     reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
     part = as_part(place)
@@ -109,7 +109,7 @@ def _open(place: ImagePlace, start: bytes, *, decoded: bool = False) -> Image.Im
     return image
 
 
-def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
+def first_bytes(place: ImageRef, count: int = 64) -> bytes:
     """The beginning of an image's bytes; BadImageError if there are none, or they may not be read."""
     part = as_part(place)
 
@@ -120,7 +120,7 @@ def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
 
     try:
         if is_frame(place):
-            with kept_file(part.path) as kept:
+            with cached_file(part.path) as kept:
                 start = kept.once("start", lambda: read(START))[:count]
         else:
             start = read(count)
@@ -133,7 +133,7 @@ def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
     return start
 
 
-def kind_of_jpeg(place: ImagePlace) -> str | None:
+def kind_of_jpeg(place: ImageRef) -> str | None:
     """Why a JPEG of a rare kind is not read; None for one of a usual kind, and for what is no JPEG."""
     data, at = read_contents(place), 2
     while data.startswith(b"\xff\xd8") and data[at : at + 1] == b"\xff" and at + 4 < len(data):
@@ -155,7 +155,7 @@ def why_missing(path: Path) -> str:
     return f"a dangling link, its file {target} is not there; {advice}"
 
 
-def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None = None) -> np.ndarray:
+def decode_with_pillow(place: ImageRef, *, levels: tuple[float, float] | None = None) -> np.ndarray:
     """The pixels of an image as they are stored, float32 (height, width, 3), RGB, 0–255, not turned by EXIF.
 
     Grey is repeated, transparency dropped. Values of more than 8 bits become 0–255 as `levels` say, clipped there, and
@@ -170,7 +170,7 @@ def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None 
         return 255 - shown if isinstance(image, TiffValues) and image.inverted else shown
 
 
-def stored_values(place: ImagePlace) -> np.ndarray:
+def stored_values(place: ImageRef) -> np.ndarray:
     """The values of an image of more than 8 bits, floating point (height, width, 3), as they are stored."""
     with open_image(place) as image:
         return _values(image, place)
@@ -191,7 +191,7 @@ def levels_of(image: Image.Image | TiffValues) -> tuple[float, float]:
     return 0.0, 65535.0 if words == "I;16B" else 255.0 if isinstance(words, str) else float(words[-1])
 
 
-def _values(image: Image.Image | TiffValues, place: ImagePlace) -> np.ndarray:
+def _values(image: Image.Image | TiffValues, place: ImageRef) -> np.ndarray:
     """The stored values, (height, width, 3), all finite; float32, or float64 of a TIFF."""
     try:
         if isinstance(image, TiffValues):
@@ -251,7 +251,7 @@ class ImageFacts:
     notes: tuple[str, ...] = ()  # in what header and pixels disagree, and how it is read; known once it was decoded
 
 
-def inspect_image(place: ImagePlace) -> ImageFacts:
+def inspect_image(place: ImageRef) -> ImageFacts:
     """What the header of an image says; BadImageError if it is damaged, of no known format, or above `PIXEL_LIMIT`."""
     if isinstance(place, FilePart) and place.pixels is not None:
         return ImageFacts("pixels", *place.pixels)
@@ -288,7 +288,7 @@ def count_frames(file: Path) -> int:
         return min(getattr(image, "n_frames", 1), MOST_FRAMES + 1)
 
 
-def decode_outside(place: ImagePlace, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:
+def decode_outside(place: ImageRef, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
 
     `window`, the setting, is for DICOM; other images have their `facts.levels`. `notes` gets what header and pixels
@@ -299,7 +299,7 @@ def decode_outside(place: ImagePlace, facts: ImageFacts, window: str, *, notes: 
     return decode_with_pillow(place, levels=facts.levels)
 
 
-def _holds_dicom(place: ImagePlace) -> bool:
+def _holds_dicom(place: ImageRef) -> bool:
     """Whether `place` is DICOM by its first bytes, or by its name where these say nothing."""
     part = as_part(place)
     start = first_bytes(place, PREAMBLE)

@@ -22,7 +22,7 @@ from radtransfer.errors import BadImageError, ConfigError, DataError
 from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.images.decode import ImageSource
 from radtransfer.images.formats import ImageFacts
-from radtransfer.images.refs import ImagePlace
+from radtransfer.images.refs import ImageRef
 from radtransfer.process import derive_seed
 from radtransfer.runs.cache import KeptArrays
 
@@ -205,7 +205,7 @@ def _read_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def make_batches(
     paths: Sequence[str],
-    places: Sequence[ImagePlace],
+    places: Sequence[ImageRef],
     facts: Sequence[ImageFacts],
     targets: np.ndarray,
     *,
@@ -250,7 +250,7 @@ def _batch_function(source: ImageSource, targets: np.ndarray, batch_size: int) -
 IMAGES = KeptArrays("images", limit=200_000_000_000, title="The decoded images", instead="--cache none")
 
 
-def keep_images(batches: Batches, where: Literal["ram", "disk"], *, count: Callable[[int, int], None]) -> Batches:
+def cache_images(batches: Batches, where: Literal["ram", "disk"], *, count: Callable[[int, int], None]) -> Batches:
     """The same batches, bit by bit, from images that are decoded here and now, unless the disk cache has them.
 
     ConfigError: Memory is too small for them. DiskError: The disk is. DataError: An image cannot be decoded.

@@ -30,25 +30,25 @@ class FilePart:
         return f"{self.path}, bytes {self.offset} to {self.offset + self.length}"
 
 
-ImagePlace = Path | FilePart
+ImageRef = Path | FilePart
 
 
-def is_frame(place: ImagePlace) -> bool:
+def is_frame(place: ImageRef) -> bool:
     """Whether the image is one of the frames of a file, and not a file, or a range of bytes."""
     return isinstance(place, FilePart) and place.length is None
 
 
-def file_of(place: ImagePlace) -> Path:
+def file_of(place: ImageRef) -> Path:
     """The file that the image is in."""
     return place.path if isinstance(place, FilePart) else place
 
 
-def as_part(place: ImagePlace) -> FilePart:
+def as_part(place: ImageRef) -> FilePart:
     """The place as part of a file; a file of its own is its first frame."""
     return place if isinstance(place, FilePart) else FilePart(place)
 
 
-def read_contents(place: ImagePlace) -> bytes:
+def read_contents(place: ImageRef) -> bytes:
     """The bytes of the image: the whole file, or its range of it."""
     part = as_part(place)
     with part.path.open("rb") as file:
@@ -132,7 +132,7 @@ def remote_source(source: str) -> RemoteSource | None:
     return RemoteSource(reader, address.rstrip("/"), scheme, options or "")
 
 
-def check_here(place: str | None) -> None:
+def check_local_path(place: str | None) -> None:
     """Raises ConfigError if `place` is an address; a path is one even where nothing lies there."""
     if place is not None and remote_source(place) is not None:
         raise ConfigError(

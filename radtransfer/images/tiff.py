@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 
 from radtransfer.errors import BadImageError
 from radtransfer.images.files import MOST_FRAMES
-from radtransfer.images.refs import SIXTEEN_BITS, ImagePlace, as_part, read_contents, scaled
+from radtransfer.images.refs import SIXTEEN_BITS, ImageRef, as_part, read_contents, scaled
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -49,7 +49,7 @@ _DEPTH, _SUBFILE, _NOT_FULL = 32997, 254, 0b101
 
 
 @contextmanager
-def open_tiff(place: ImagePlace, start: bytes) -> "Iterator[Image.Image | TiffValues]":
+def open_tiff(place: ImageRef, start: bytes) -> "Iterator[Image.Image | TiffValues]":
     """The first page of a TIFF that begins with `start`, its tags read and its pixels not."""
     with closing(TiffPages(place, start)) as pages, pages.page(place) as page:
         yield page
@@ -58,12 +58,12 @@ def open_tiff(place: ImagePlace, start: bytes) -> "Iterator[Image.Image | TiffVa
 class TiffPages:
     """The pages of an open TIFF, one at a time and in any order; each library opens the file once, when needed."""
 
-    def __init__(self, place: ImagePlace, start: bytes):
+    def __init__(self, place: ImageRef, start: bytes):
         self._place, self._start, self._mended = place, start, None
         self._files: list[BinaryIO] = []
 
     @contextmanager
-    def page(self, place: ImagePlace) -> "Iterator[Image.Image | TiffValues]":
+    def page(self, place: ImageRef) -> "Iterator[Image.Image | TiffValues]":
         frame = as_part(place).frame
         try:
             simple = frame == 0 and not self._first_kind & _NOT_FULL
@@ -123,7 +123,7 @@ class TiffPages:
         return None
 
 
-def count_pages(place: ImagePlace) -> int:
+def count_pages(place: ImageRef) -> int:
     """How many images a TIFF holds, smaller copies and masks of its pages aside."""
     try:
         return len(_full_pages(place))
@@ -145,7 +145,7 @@ class TiffValues:
         inverted: Whether its smallest value is white.
     """
 
-    def __init__(self, place: ImagePlace, file: "TiffFile", number: int):
+    def __init__(self, place: ImageRef, file: "TiffFile", number: int):
         self._place, self._file = place, file
         page = self._page = file.pages[number]
         tag = page.tags.valueof
@@ -319,7 +319,7 @@ def _mend(image: TiffImagePlugin.TiffImageFile) -> None:
         image.palette = ImagePalette.raw("RGB;L", bytes(tags[_COLOUR_MAP]))
 
 
-def _full_pages(place: ImagePlace) -> list[int]:
+def _full_pages(place: ImageRef) -> list[int]:
     """The numbers of the pages that are neither a smaller copy of another nor a mask; of all, if there is no other."""
     pages = list(_pages(place))
     kind, has_others_below = pages[0]
@@ -330,7 +330,7 @@ def _full_pages(place: ImagePlace) -> list[int]:
     return [number for number, (kind, _) in enumerate(pages) if not kind & _NOT_FULL] or list(range(len(pages)))
 
 
-def _pages(place: ImagePlace) -> Iterator[tuple[int, bool]]:
+def _pages(place: ImageRef) -> Iterator[tuple[int, bool]]:
     """Of each page tag 254, and whether it has pages below it; before Pillow or tifffile reads what its tags hold.
 
     Of more than `MOST_FRAMES` pages, one more than these.
@@ -365,7 +365,7 @@ def _pages(place: ImagePlace) -> Iterator[tuple[int, bool]]:
             yield kind, below
 
 
-def _opened(place: ImagePlace) -> BinaryIO:
+def _opened(place: ImageRef) -> BinaryIO:
     part = as_part(place)
     return part.path.open("rb") if part.length is None else io.BytesIO(read_contents(part))
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from radtransfer.errors import ConfigError
 from radtransfer.files import printable
-from radtransfer.runs.folder import whole_file
+from radtransfer.runs.folder import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,7 +128,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
     # Without a date the same values give the same bytes.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_STYLE), whole_file(path) as part:
+    with matplotlib.rc_context(_STYLE), atomic_write(path) as part:
         figure.savefig(part, format=suffix[1:], dpi=200, metadata=metadata)
 
 

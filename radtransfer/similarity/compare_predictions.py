@@ -22,7 +22,7 @@ from radtransfer.evaluation.intervals import (
 )
 from radtransfer.evaluation.predictions import RunPredictions, read_predictions
 from radtransfer.evaluation.scoring import main_questions
-from radtransfer.files import whole_folder
+from radtransfer.files import atomic_folder
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.result_figures import prediction_agreement
@@ -193,7 +193,7 @@ def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]
         title_b=Path(comparison.settings["b"]).name,
     )
     table, values, picture = PREDICTION_FILES
-    with whole_folder(out, PREDICTION_FILES, last=values) as folder:
+    with atomic_folder(out, PREDICTION_FILES, last=values) as folder:
         write_rows(folder / table, ROW_COLUMNS, comparison.rows)
         write_json(folder / values, comparison.to_dict())
         save_figure(figure, folder / picture)

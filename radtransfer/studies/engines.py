@@ -23,7 +23,7 @@ from radtransfer.config.schema import Config
 from radtransfer.config.yaml_text import read_yaml, write_yaml
 from radtransfer.errors import FoldsFailedError, RadtransferError, RunInUseError, TrainingError
 from radtransfer.files import PART, system_error
-from radtransfer.process import Progress, end_after_signals, import_keras, pin_variables, variables
+from radtransfer.process import Progress, exit_after_signal, import_keras, pin_variables, variables
 from radtransfer.runs.folder import write_json, write_text
 from radtransfer.runs.lock import LOCK, locked
 
@@ -300,7 +300,7 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
             return
         # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
         signal.signal(signal.SIGTERM, interrupt)
-        end_after_signals(_GRACE)
+        exit_after_signal(_GRACE)
         models, first, last = new_model_cache(), 0, False
         while not last:
             config, path = pipe.recv()

@@ -13,7 +13,7 @@ from radtransfer.data.splits import Fold, fold_count
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import DiskError
 from radtransfer.evaluation.scoring import Scoring
-from radtransfer.images.pipeline import Batches, keep_images
+from radtransfer.images.pipeline import Batches, cache_images
 from radtransfer.models.backbone import Backbone
 from radtransfer.models.classifier import Classifier, build_classifier
 from radtransfer.pretrained.match import PretrainedWeights

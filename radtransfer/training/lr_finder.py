@@ -16,7 +16,7 @@ import numpy as np
 from radtransfer.config.load import changed_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, TrainingError
-from radtransfer.files import check_new, whole_folder
+from radtransfer.files import atomic_folder, check_new
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import draw_loss_by_rate, save_figure
 from radtransfer.runs.folder import write_json, write_rows
@@ -188,7 +188,7 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
     table, values, *pictures = FILES
     found = search.suggestion
     figure = draw_loss_by_rate(search.rates, search.losses, steepest=found.steepest, upper=found.upper)
-    with whole_folder(out, FILES, last=values) as folder:
+    with atomic_folder(out, FILES, last=values) as folder:
         write_rows(folder / table, ("step", "learning_rate", "loss", "slope_per_decade"), rows)
         write_json(folder / values, search.to_dict())
         for picture in pictures:

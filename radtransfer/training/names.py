@@ -8,18 +8,18 @@ from radtransfer.config.schema import Config, SystemSettings
 from radtransfer.errors import ConfigError
 from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.images.preprocessing import preprocessing_mode
-from radtransfer.images.refs import check_here, parse_window
+from radtransfer.images.refs import check_local_path, parse_window
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.training.trackers import TRACKERS, check_trackers
 from radtransfer.transfer.spec import TransferSpec, find_scheme, transfer_spec
 
 _CHECKS: Mapping[str, Callable[[Any], object]] = {
     "track": lambda names: [TRACKERS.check(name) for name in names],
-    "out": check_here,
-    "data.image_root": check_here,
+    "out": check_local_path,
+    "data.image_root": check_local_path,
     "images.window": parse_window,
     "model.backbone": BACKBONES.check,
-    "model.weights": check_here,
+    "model.weights": check_local_path,
     "model.preprocessing": lambda name: name == "auto" or preprocessing_mode(name),
     "transfer.scheme": lambda name: name == "auto" or find_scheme(name),
     "training.augmentation": AUGMENTATIONS.check,

@@ -23,8 +23,8 @@ from radtransfer.process import (
     ONEDNN,
     EpochReporter,
     Progress,
-    before_hard_end,
     keras_defaults,
+    on_forced_exit,
     onednn_by_default,
     onednn_decided_by,
     versions,
@@ -388,7 +388,7 @@ def _recorded_status(run: Run, progress: Progress) -> Iterator[None]:
         run.update(status="interrupted", ended=now())
 
     try:
-        with before_hard_end(interrupted):
+        with on_forced_exit(interrupted):
             yield
     except KeyboardInterrupt:
         interrupted()

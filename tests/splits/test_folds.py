@@ -283,7 +283,7 @@ def test_a_patient_under_two_spellings_is_one_in_leaks_and_drawn_folds_unless_al
     table = make_table("ab" * 20, [f"{'P0' if i % 2 else 'p'}{i // 2}" for i in range(40)])
     for fold in draw(table, folds=4):
         assert (fold.split[::2] == fold.split[1::2]).all()
-    apart = replace(table, alike_patients=True)
+    apart = replace(table, exact_patient_ids=True)
     assert any((fold.split[::2] != fold.split[1::2]).any() for fold in draw(apart, folds=4))
 
 
