@@ -312,9 +312,9 @@ def plan(
     if out is not None and (Path(out).suffix != ".keras" or Path(out).exists()):
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {out}.")
     from radtransfer.pretrained.source import resolve_weights
-    from radtransfer.training.names import look_up
+    from radtransfer.training.names import resolve_names
 
-    look_up(config)
+    resolve_names(config)
     resolve_weights(config.model.weights, backbone=backbone)
     import_tensorflow()
     from radtransfer.training.plan import plan_network, plan_text, save_filters, save_planned

@@ -177,7 +177,7 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
     Example: radtransfer weights verify RadImageNet-ResNet50_notop.h5
     """
     from radtransfer.pretrained.convert import verify_file
-    from radtransfer.pretrained.source import find_weights, weights_cards
+    from radtransfer.pretrained.source import find_weights, known_weights
 
     found = verify_file(find_weights(file).file, ignore_lambda=ignore_lambda)
     if as_json:
@@ -188,10 +188,12 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
     show(f"read      {found['arrays']} arrays, {found['parameters']:,} numbers, all finite")
     if found["verdict"] == "published":
         show(f"verdict   {found['card']}: the published file, by its hash")
-        show(f"terms     {weights_cards()[found['card']].terms}")
+        show(f"terms     {known_weights()[found['card']].terms}")
         return
     named = (
-        f"has the name of {found['card']}, whose publisher gives no hash" if found["card"] else "no card has this hash"
+        f"has the name of {found['card']}, whose publisher gives no hash"
+        if found["card"]
+        else "its hash is unknown"
     )
     show(f"verdict   unknown: {named}; note the sha256 to compare copies")
 
@@ -242,23 +244,23 @@ def list_weights(as_json: bool) -> None:
     \b
     Example: radtransfer weights list --json
     """
-    from radtransfer.pretrained.source import found_files, weights_cards
+    from radtransfer.pretrained.source import found_files, known_weights
 
     found = found_files()
-    cards = weights_cards().values()
+    specs = known_weights().values()
     if as_json:
         rows = [
-            dataclasses.asdict(card) | {"found": str(found[card.name]) if card.name in found else None}
-            for card in cards
+            dataclasses.asdict(spec) | {"found": str(found[spec.name]) if spec.name in found else None}
+            for spec in specs
         ]
         show_json(rows)
         return
     show(f"{'name':<32}{'preprocessing':<15}{'top-1':>6}  here")
-    for card in cards:
-        top1 = "" if card.top1 is None else f"{100 * card.top1:.1f} %"
-        here = found.get(card.name) or ("Keras downloads it" if card.keras else "no")
-        show(f"{card.name:<32}{card.preprocessing:<15}{top1:>6}  {here}")
-    for family, terms in {card.family: card.terms for card in cards}.items():
+    for spec in specs:
+        top1 = "" if spec.top1 is None else f"{100 * spec.top1:.1f} %"
+        here = found.get(spec.name) or ("Keras downloads it" if spec.keras else "no")
+        show(f"{spec.name:<32}{spec.preprocessing:<15}{top1:>6}  {here}")
+    for family, terms in {spec.family: spec.terms for spec in specs}.items():
         show("", f"{family}: {terms}")
 
 
@@ -468,7 +470,7 @@ def validate(config: str, sets: tuple[str, ...]) -> None:
         cells = check_study(load_study(config, sets=sets))
         show(f"{config}: a valid study of {len(cells)} runs.")
         return
-    from radtransfer.training.names import check_value, look_up
+    from radtransfer.training.names import check_value, resolve_names
 
-    look_up(load_config(config, sets=sets, check=check_value))
+    resolve_names(load_config(config, sets=sets, check=check_value))
     show(f"{config}: every setting is valid.")

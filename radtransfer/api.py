@@ -835,9 +835,9 @@ class ModelPlan:
             model: The one that was planned for, or one with the same layers. Its head is drawn at random.
             seed: Everything drawn follows from it.
         """
-        from radtransfer.transfer.initialize import start
+        from radtransfer.transfer.initialize import initialize_weights
 
-        start(model, self.plan, self.weights, seed=seed)
+        initialize_weights(model, self.plan, self.weights, seed=seed)
         for group in self.plan.groups:
             for name in group.layers:
                 model.get_layer(name).trainable = group.trains
@@ -847,7 +847,7 @@ class ModelPlan:
         rows = [
             {
                 "stage": group.stage,
-                "starts_from": group.starts_from,
+                "starts_from": group.init,
                 "trains": group.trains,
                 "layers": len(group.layers),
                 "parameters": group.parameters,
@@ -859,7 +859,7 @@ class ModelPlan:
 
     def __repr__(self) -> str:
         groups = ", ".join(
-            f"{group.stage}: {group.starts_from}{'' if group.trains else ' (frozen)'}" for group in self.plan.groups
+            f"{group.stage}: {group.init}{'' if group.trains else ' (frozen)'}" for group in self.plan.groups
         )
         return f"ModelPlan({self.plan.scheme}, {groups})"
 
@@ -1055,7 +1055,7 @@ def _model_source(model: "keras.Model", size: int | None) -> "NetworkSource":
         raise ConfigError(f"{model.name}: expected a functional model of one image.")
     network = Network(flat_model(model), _stages_of(model), None)
     own = model.inputs[0].shape[1]
-    return NetworkSource(model.name, "file", lambda *_: network, network.card, image_size=own or size)
+    return NetworkSource(model.name, "file", lambda *_: network, network.spec, image_size=own or size)
 
 
 def _stages_of(model: "keras.Model") -> Any:

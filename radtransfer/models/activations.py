@@ -24,11 +24,11 @@ _LARGEST_BATCH = 32
 class Network:
     """A network that takes RGB images 0–255 of one size, its preprocessing inside the model.
 
-    `card` is its backbone, where known; `preprocessing` the mode of its input, None where the file brings its own.
+    `spec` is its backbone, where known; `preprocessing` the mode of its input, None where the file brings its own.
     """
 
     model: keras.Model
-    card: Backbone | None
+    spec: Backbone | None
     preprocessing: str | None
 
 
@@ -45,23 +45,23 @@ def network_of(model: keras.Model, *, given: str, path: Path, scaled: bool, noti
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
     model = flat_model(model)
-    card = known_backbone(model)
+    spec = known_backbone(model)
     if scaled or any(type(layer).__name__ in _SCALING for layer in model.layers):
-        return Network(model, card, None)
-    scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
+        return Network(model, spec, None)
+    scale = f"input {spec.preprocessing}, as of {spec.name}" if spec else "RGB, 0 to 255"
     notify(f"{given} has no preprocessing inside; it is given {scale}")
-    if card is None:
+    if spec is None:
         return Network(model, None, None)
-    prepared = flat_model(model, prepare=partial(preprocess, mode=card.preprocessing))
-    return Network(prepared, card, card.preprocessing)
+    prepared = flat_model(model, prepare=partial(preprocess, mode=spec.preprocessing))
+    return Network(prepared, spec, spec.preprocessing)
 
 
 def known_backbone(model: keras.Model) -> Backbone | None:
     """The backbone whose stages the model has, by the names of their last layers."""
     names = {layer.name for layer in model.layers}
-    cards = [card for card in BACKBONES.values() if {*card.stages.values()} <= names]
-    named = [card for card in cards if card.name == model.name]
-    return named[0] if named else cards[0] if len(cards) == 1 else None
+    specs = [spec for spec in BACKBONES.values() if {*spec.stages.values()} <= names]
+    named = [spec for spec in specs if spec.name == model.name]
+    return named[0] if named else specs[0] if len(specs) == 1 else None
 
 
 def check_input(given: str, shape: Sequence[int | None]) -> None:

@@ -29,7 +29,7 @@ from radtransfer.pretrained.match import (
 )
 from radtransfer.pretrained.read import WeightFile, read_weight_file, sha256_of
 from radtransfer.pretrained.saved_model import is_saved_model, read_saved_model
-from radtransfer.pretrained.source import WeightSource, card_of_file, weights_cards
+from radtransfer.pretrained.source import WeightSource, known_weights, spec_of_file
 from radtransfer.pretrained.torch_file import Tensors, is_pytorch, read_pytorch
 from radtransfer.process import keras_defaults, require_keras
 
@@ -37,7 +37,7 @@ _SUFFIX = ".weights.h5"
 
 _REASONS = {
     "run": "The run that made the file recorded it.",
-    "assumed": "No card in the manifest; it is the backbone's own mode. --preprocessing overrides it.",
+    "assumed": "No spec in the manifest; it is the backbone's own mode. --preprocessing overrides it.",
 }
 
 _TORCH_EPSILON = 1e-5
@@ -148,7 +148,7 @@ def verify_file(path: Path, *, ignore_lambda: bool = False) -> dict[str, Any]:
     """Read all of `path` and compare its hash with those in the manifest.
 
     Returns:
-        As in JSON. "card" is the card that the file is of, found "by" its "hash", or by "name" only where no hash is
+        As in JSON. "card" is the spec that the file is of, found "by" its "hash", or by "name" only where no hash is
         known; "verdict" is "published" where a published hash is the file's, "unknown" where none could be compared.
 
     Raises:
@@ -163,23 +163,23 @@ def verify_file(path: Path, *, ignore_lambda: bool = False) -> dict[str, Any]:
     bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
         raise WeightsError(f"{path} holds values that are not finite in {len(bad)} arrays (first: {bad[0]}).")
-    sha256, named = sha256_of(path), card_of_file(path)
+    sha256, named = sha256_of(path), spec_of_file(path)
     with path.open("rb") as handle:
         md5 = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    known = next((card for card in weights_cards().values() if {md5, sha256} & set(card.hashes)), None)
+    known = next((spec for spec in known_weights().values() if {md5, sha256} & set(spec.hashes)), None)
     if known is None and named is not None and named.hashes:
         raise WeightsError(
             f"{path} has the name of {named.name}, but not its published hash: it was changed or damaged. "
             f"Get it again from {named.origin}, or rename it if it is your own."
         )
-    card = known or named
+    spec = known or named
     return {
         "file": str(path),
         "size": path.stat().st_size,
         "sha256": sha256,
         "arrays": len(arrays),
         "parameters": sum(array.size for array in arrays.values()),
-        "card": card.name if card else None,
+        "card": spec.name if spec else None,
         "by": "hash" if known else "name" if named else None,
         "verdict": "published" if known else "unknown",
     }
@@ -207,7 +207,7 @@ def inspect_weights(source: WeightSource, file: WeightFile) -> dict[str, Any]:
     found = recognize(file)
     backbone, match = found or (None, Match({}, (), (), None))
     mode, sure = source.preprocessing_for(backbone) if found else (None, None)
-    card = source.card if sure == "card" else None
+    spec = source.spec if sure == "card" else None
     return {
         "file": str(file.path),
         "format": file.format,
@@ -225,12 +225,12 @@ def inspect_weights(source: WeightSource, file: WeightFile) -> dict[str, Any]:
         "matched": len(match.arrays) if found else None,
         "missing": match.missing,
         "extra": match.extra,
-        "card": card and card.name,
+        "card": spec and spec.name,
         "preprocessing": mode,
         "preprocessing_sure": sure,
-        "preprocessing_certainty": card and card.certainty,
-        "reason": card.reason if card else _REASONS.get(sure),
-        "terms": card and card.terms,
+        "preprocessing_certainty": spec and spec.certainty,
+        "reason": spec.reason if spec else _REASONS.get(sure),
+        "terms": spec and spec.terms,
     }
 
 

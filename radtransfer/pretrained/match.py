@@ -51,7 +51,7 @@ class PretrainedWeights:
     source: WeightSource
     sha256: str
     preprocessing: str
-    preprocessing_sure: Certainty
+    preprocessing_origin: Certainty
     extra: tuple[str, ...] = field(repr=False)
     changed: int
 
@@ -196,17 +196,17 @@ def recognize(file: WeightFile) -> tuple[str, Match] | None:
     """The backbone whose layers `file` holds, all of them, and the plan; or None."""
     # A file holds its backbone and perhaps a head: the largest backbones it has room for come first.
     # A stem for other than three channels changes the total by little.
-    fitting = [card for card in BACKBONES.values() if card.parameters <= file.parameters * 1.01]
+    fitting = [spec for spec in BACKBONES.values() if spec.parameters <= file.parameters * 1.01]
     if not fitting:
         return None
     # Imported late: it brings TensorFlow.
     from radtransfer.models.architecture import build_architecture
 
-    for card in sorted(fitting, key=lambda card: -card.parameters)[:_MOST_TRIED]:
-        targets = weighted_layers(build_architecture(card, image_size=None, pooling=None))
+    for spec in sorted(fitting, key=lambda spec: -spec.parameters)[:_MOST_TRIED]:
+        targets = weighted_layers(build_architecture(spec, image_size=None, pooling=None))
         match = match_layers(file, with_any_channels(targets))
         if not match.missing:
-            return card.name, match
+            return spec.name, match
     return None
 
 

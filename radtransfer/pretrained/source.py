@@ -48,7 +48,7 @@ _SUFFIXES = (".h5", ".hdf5", ".keras")
 
 
 @dataclass(frozen=True)
-class WeightsCard:
+class WeightsSpec:
     """What is known about one weights file.
 
     Attributes:
@@ -82,51 +82,51 @@ class WeightSource:
 
     Attributes:
         file: The file; for Keras' own weights it may still have to be downloaded.
-        card: From the manifest, if the file is known.
+        spec: From the manifest, if the file is known.
         record: What `run.json` says, if the file is a run's.
     """
 
     given: str
     file: Path
-    card: WeightsCard | None = None
+    spec: WeightsSpec | None = None
     record: dict | None = None
 
     @property
     def terms(self) -> str | None:
-        return self.card.terms if self.card else None
+        return self.spec.terms if self.spec else None
 
     def preprocessing_for(self, backbone: str) -> tuple[str, Certainty]:
         """The mode that the weights, found to be for `backbone`, were trained with, and how that is known."""
         if self.record and self.record.get("preprocessing"):
             return self.record["preprocessing"], "run"
-        # A file that turns out to be another network's has lost its card.
-        if self.card and self.card.backbone == backbone:
-            return self.card.preprocessing, "card"
+        # A file that turns out to be another network's has lost its spec.
+        if self.spec and self.spec.backbone == backbone:
+            return self.spec.preprocessing, "card"
         return BACKBONES[backbone].preprocessing, "assumed"
 
 
 @functools.cache
-def weights_cards() -> Mapping[str, WeightsCard]:
+def known_weights() -> Mapping[str, WeightsSpec]:
     text = resources.files("radtransfer.weights").joinpath("manifest.yaml").read_text(encoding="utf-8")
     manifest, _ = parse_yaml(text, source="weights/manifest.yaml")
-    cards = {}
+    specs = {}
     for name, entry in manifest["cards"].items():
         fields = manifest["families"][entry["family"]] | entry
         listed = {key: tuple(fields.get(key, ())) for key in ("files", "hashes")}
-        cards[name] = WeightsCard(name=name, **fields | listed)
-    return MappingProxyType(cards)
+        specs[name] = WeightsSpec(name=name, **fields | listed)
+    return MappingProxyType(specs)
 
 
-def card_named(weights: str, *, backbone: str | None = None) -> WeightsCard | None:
-    """The card called `weights`, or, of a family ("imagenet"), the one for `backbone`."""
-    cards = weights_cards()
-    return cards.get(weights) or cards.get(f"{weights}-{backbone}")
+def spec_named(weights: str, *, backbone: str | None = None) -> WeightsSpec | None:
+    """The spec called `weights`, or, of a family ("imagenet"), the one for `backbone`."""
+    specs = known_weights()
+    return specs.get(weights) or specs.get(f"{weights}-{backbone}")
 
 
-def card_of_file(path: Path) -> WeightsCard | None:
-    """The card that lists a file of this name, in any case of letters."""
+def spec_of_file(path: Path) -> WeightsSpec | None:
+    """The spec that lists a file of this name, in any case of letters."""
     name = path.name.lower()
-    return next((card for card in weights_cards().values() if name in map(str.lower, card.files)), None)
+    return next((spec for spec in known_weights().values() if name in map(str.lower, spec.files)), None)
 
 
 def resolve_weights(weights: str | None, *, backbone: str) -> WeightSource | None:
@@ -155,7 +155,7 @@ def find_weights(weights: str, *, backbone: str | None = None) -> WeightSource:
             f"there are no ImageNet weights of {backbone}. Use --weights random, or a --backbone of {having}."
         )
     source = _find(weights, backbone)
-    found = source.card.backbone if source.card and weights == source.card.name else None  # a file's name is no proof
+    found = source.spec.backbone if source.spec and weights == source.spec.name else None  # a file's name is no proof
     if source.record:
         found = source.record.get("backbone")
     if backbone is not None and found not in (None, backbone):
@@ -166,7 +166,7 @@ def find_weights(weights: str, *, backbone: str | None = None) -> WeightSource:
 def absolute_weights(weights: str, *, backbone: str) -> str:
     """`weights` as they mean the same from every folder; names stay names."""
     path = Path(weights).expanduser()
-    is_name = weights == "random" or card_named(weights, backbone=backbone) is not None
+    is_name = weights == "random" or spec_named(weights, backbone=backbone) is not None
     return weights if is_name or not path.exists() else str(path.absolute())
 
 
@@ -182,7 +182,7 @@ def keras_cache() -> Path:
 
 def found_files() -> dict[str, Path]:
     """The known weights that are on this machine, by name."""
-    found = {card.name: _existing(card) for card in weights_cards().values()}
+    found = {spec.name: _existing(spec) for spec in known_weights().values()}
     return {name: path for name, path in found.items() if path is not None}
 
 
@@ -194,12 +194,12 @@ def fetch(source: WeightSource, notify: Callable[[str], None]) -> None:
     """
     if source.file.exists():
         return
-    application = BACKBONES[source.card.backbone].application if source.card and source.card.keras else None
+    application = BACKBONES[source.spec.backbone].application if source.spec and source.spec.keras else None
     if application is None:
         raise WeightsError(f"{source.given} has no {source.file.name}: expected {source.file}.")
     from keras import applications
 
-    notify(f"downloading {source.file.name} from {source.card.origin} to {source.file.parent}")
+    notify(f"downloading {source.file.name} from {source.spec.origin} to {source.file.parent}")
     reason = "Keras did not put it there"
     try:
         keras_home().mkdir(parents=True, exist_ok=True)  # else Keras takes a folder in /tmp
@@ -213,7 +213,7 @@ def fetch(source: WeightSource, notify: Callable[[str], None]) -> None:
         reason = str(error)
     raise WeightsError(
         f"could not download {source.file.name} ({reason}). On a machine with network get "
-        f"{source.card.origin}{source.file.name} and pass its path to --weights, or use --weights random."
+        f"{source.spec.origin}{source.file.name} and pass its path to --weights, or use --weights random."
     )
 
 
@@ -288,16 +288,16 @@ def _hub() -> ModuleType:
 
 
 def _find(weights: str, backbone: str | None) -> WeightSource:
-    card = card_named(weights, backbone=backbone)
-    if card is not None:
-        path = _existing(card)
-        if path is None and not card.keras:
+    spec = spec_named(weights, backbone=backbone)
+    if spec is not None:
+        path = _existing(spec)
+        if path is None and not spec.keras:
             folders = " or ".join(str(folder.resolve()) for folder in search_folders())
-            raise WeightsNotFoundError(f"no {card.files[0]} in {folders}. {_advice(card)}")
-        return WeightSource(weights, path or keras_cache() / card.files[0], card)
+            raise WeightsNotFoundError(f"no {spec.files[0]} in {folders}. {_advice(spec)}")
+        return WeightSource(weights, path or keras_cache() / spec.files[0], spec)
     if weights.startswith(HUB):
         path = cached_hub_file(weights)
-        return WeightSource(weights, path, card_of_file(path))
+        return WeightSource(weights, path, spec_of_file(path))
     path = Path(weights).expanduser()
     for run, fold in ((path, None), (path.parent, path)):
         if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
@@ -321,7 +321,7 @@ def _find(weights: str, backbone: str | None) -> WeightSource:
     # The files of a fold share the preprocessing of its run.
     run = path.resolve().parent.parent
     is_in_run = path.resolve().parent.name.startswith("fold_") and (run / "run.json").is_file()
-    return WeightSource(weights, path, card_of_file(path), _record_of(run) if is_in_run else None)
+    return WeightSource(weights, path, spec_of_file(path), _record_of(run) if is_in_run else None)
 
 
 def _of_run(weights: str, run: Path, fold: Path | None) -> WeightSource:
@@ -347,16 +347,16 @@ def _record_of(run: Path) -> dict:
         raise WeightsError(str(error)) from None
 
 
-def _existing(card: WeightsCard) -> Path | None:
+def _existing(spec: WeightsSpec) -> Path | None:
     # RadImageNet's zip unpacks into a folder of this name.
     folders = [inner for folder in search_folders() for inner in (folder, folder / "RadImageNet_models")]
-    paths = (folder / name for folder in folders + [keras_cache()] * card.keras for name in card.files)
+    paths = (folder / name for folder in folders + [keras_cache()] * spec.keras for name in spec.files)
     return next((path for path in paths if path.is_file()), None)
 
 
-def _advice(card: WeightsCard) -> str:
+def _advice(spec: WeightsSpec) -> str:
     return (
-        f"These weights are not bundled (data-use terms). Get them from {card.origin} "
+        f"These weights are not bundled (data-use terms). Get them from {spec.origin} "
         f"and pass --weights PATH, or set {SEARCH_VARIABLE} to their folder."
     )
 
@@ -371,11 +371,11 @@ def _not_found(weights: str) -> str:
         if sibling := _sibling(folder / path):
             return f"no weights at {path}. Found {folder / sibling}; did you mean that?"
     if not path.suffix and path.name == weights:
-        unknown = UnknownNameError("weights", weights, ["random", "imagenet", *weights_cards()])
+        unknown = UnknownNameError("weights", weights, ["random", "imagenet", *known_weights()])
         return f"{unknown} Expected {WAYS}."
     if "radimagenet" in weights.lower():
-        card = card_of_file(path) or weights_cards()["radimagenet-resnet50"]
-        return f"no weights at {path}. {_advice(card)}"
+        spec = spec_of_file(path) or known_weights()["radimagenet-resnet50"]
+        return f"no weights at {path}. {_advice(spec)}"
     return f"no weights at {path}.{suggest_path(path)} Expected {WAYS}."
 
 

@@ -138,7 +138,7 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 @dataclass(frozen=True)
-class KeptArrays:
+class ArrayCache:
     """One kind of arrays in the cache, with a folder for each key."""
 
     name: str  # of the folder

@@ -26,7 +26,7 @@ from radtransfer.images.refs import check_local_path
 from radtransfer.runs.lock import LOCK, locked, made_folder
 from radtransfer.runs.read import read_record, read_rows
 
-FREE = frozenset(
+FREE_SETTINGS = frozenset(
     {
         "out",
         "track",
@@ -174,7 +174,8 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
         elif resume:
             # Read as settings, not as text: those that did not exist when the run was started have their defaults.
             before = config_values(load_config(str(out / "config.yaml")))
-            changes = [f"{name} {old} → {new}" for name, old, new in differences(before, settings) if name not in FREE]
+            changed = [change for change in differences(before, settings) if change[0] not in FREE_SETTINGS]
+            changes = [f"{name} {old} → {new}" for name, old, new in changed]
             if changes:
                 raise RunError(
                     f"--resume: the settings differ from those {out} was made with: {'; '.join(changes)}. "

@@ -252,10 +252,10 @@ def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[Lay
     if not layers:
         raise ConfigError("Expected --layers stages, all or names. Received none.")
     if tuple(layers) == ("stages",):
-        if a.card is None or b.card is None:
+        if a.spec is None or b.spec is None:
             raise ConfigError("A network of an unknown backbone has no stages. Give --layers all or names of layers.")
-        shared = [stage for stage in a.card.stages if stage in b.card.stages]
-        return tuple(LayerPair(stage, a.card.stages[stage], b.card.stages[stage]) for stage in shared)
+        shared = [stage for stage in a.spec.stages if stage in b.spec.stages]
+        return tuple(LayerPair(stage, a.spec.stages[stage], b.spec.stages[stage]) for stage in shared)
     if tuple(layers) == ("all",):
         names = {layer.name for layer in b.model.layers}
         found = [
@@ -273,8 +273,8 @@ def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[Lay
         resolved = []
         for network in (a, b):
             known = [layer.name for layer in network.model.layers]
-            if network.card is not None:
-                resolved.append(resolve_layer(network.model, network.card, name))
+            if network.spec is not None:
+                resolved.append(resolve_layer(network.model, network.spec, name))
             elif name in known:
                 resolved.append(name)
             else:

@@ -18,7 +18,7 @@ from radtransfer.runs.folder import finished_folds, read_run, write_json
 from radtransfer.runs.read import read_record
 from radtransfer.studies.study import SOURCE, Cell, KeyedCells, Study, idle_exclusions, source_cells, study_cells
 from radtransfer.training.address import address, files_fingerprint, run_identity, table_fingerprint
-from radtransfer.training.names import check_names, has_weights
+from radtransfer.training.names import check_names
 
 LENGTH = 12
 """Digits of the address that name a run's folder."""
@@ -221,7 +221,7 @@ def _preprocessing_notes(cells: KeyedCells) -> Iterator[str]:
     arms: dict[tuple[str, str, str], dict[str, None]] = {}
     for cell, _ in cells:
         model, own = cell.config.model, cell.own_preprocessing
-        if own not in (None, model.preprocessing) and has_weights(cell.config):
+        if own not in (None, model.preprocessing) and model.weights != "random":
             arms.setdefault((model.backbone, model.preprocessing, own), {})[cell.arm] = None
     for (backbone, mode, own), names in arms.items():
         yield (

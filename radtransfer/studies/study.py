@@ -9,8 +9,8 @@ from radtransfer.config.load import build_config, changed_config, raise_mistakes
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, RadtransferError, closest_names
 from radtransfer.images.preprocessing import RANDOM_PREPROCESSING
-from radtransfer.pretrained.source import card_named, resolve_weights
-from radtransfer.training.names import has_weights, look_up
+from radtransfer.pretrained.source import resolve_weights, spec_named
+from radtransfer.training.names import resolve_names
 
 STORE = "runs/studies"
 """The folder of runs that all studies share."""
@@ -195,7 +195,7 @@ def _cells(study: Study, mistakes: dict[str, str]) -> list[Cell]:
                 cell = _cell(study, name, arm, combination)
                 if not any(_matches(rule, cell) for rule in study.exclude):
                     for made in filter(None, (cell.source, cell)):
-                        look_up(made.config)
+                        resolve_names(made.config)
                     cells.append(cell)
             except ConfigError as error:
                 mistakes.setdefault(str(error), _name(name, combination))
@@ -251,7 +251,7 @@ def _shared_preprocessing(cells: Sequence[Cell]) -> dict[str, str]:
     That of the first pretrained weights in the order of the file; of random weights where there are no others.
     """
     modes: dict[str, str] = {}
-    pretrained = [cell for cell in cells if has_weights(cell.config)]
+    pretrained = [cell for cell in cells if cell.config.model.weights != "random"]
     for cell in sorted(pretrained, key=lambda cell: cell.config.model.preprocessing != "auto"):
         if (mode := _own_preprocessing(cell)) is not None:
             modes.setdefault(cell.config.model.backbone, mode)
@@ -269,8 +269,8 @@ def _own_preprocessing(cell: Cell) -> str | None:
         source = resolve_weights(model.weights, backbone=model.backbone)
         return source.preprocessing_for(model.backbone)[0] if source else RANDOM_PREPROCESSING
     except RadtransferError:  # reported when the study is planned
-        card = card_named(model.weights, backbone=model.backbone)
-        return card and card.preprocessing
+        spec = spec_named(model.weights, backbone=model.backbone)
+        return spec and spec.preprocessing
 
 
 def _resolved(cell: Cell, modes: Mapping[str, str]) -> Cell:

@@ -31,7 +31,7 @@ from radtransfer.runs.folder import finished_folds, read_run, write_json, write_
 from radtransfer.runs.read import read_record, read_rows, reading, steps_to
 from radtransfer.studies.grid import PlannedRun, StudyPlan, data_tables
 from radtransfer.studies.study import COMPARISONS, Cell, Study, StudyArm, paired_runs, reference_run
-from radtransfer.training.names import look_up
+from radtransfer.training.names import resolve_names
 
 _FIRST = ("level", "run", "kind", "arm")
 _SETTINGS = ("backbone", "weights", "preprocessing", "scheme", "through", "image_size", "seed", "fold")
@@ -112,7 +112,7 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
         "backbone": config.model.backbone,
         "weights": config.model.weights,
         "preprocessing": config.model.preprocessing,
-        "scheme": look_up(config)[1].scheme,
+        "scheme": resolve_names(config)[1].scheme,
         "through": config.transfer.through,
         "image_size": config.model.image_size,
         "seed": config.seed,

@@ -47,14 +47,12 @@ def find_cluster(settings: SystemSettings) -> Cluster | None:
     if settings.distribute != "multiworker":
         if settings.hosts or settings.worker_index is not None:
             given = "--workers HOST:PORT,…" if settings.hosts else "--worker-index"
-            raise ConfigError(
-                f"{given} needs --distribute multiworker. Received: --distribute {settings.distribute}."
-            )
+            raise ConfigError(f"{given} needs --distribute multiworker. Received: --distribute {settings.distribute}.")
         return None
     if settings.hosts:
         source, hosts, index = "--workers", settings.hosts, settings.worker_index
         if index is None:
-            raise ConfigError("--worker-index: expected the index of this process in --workers, from 0. Received: none.")
+            raise ConfigError("--worker-index: expected the index of this process, from 0. Received: none.")
     elif os.environ.get("TF_CONFIG"):
         source, (hosts, index) = "TF_CONFIG", _read_tf_config(os.environ["TF_CONFIG"])
         if settings.worker_index is not None:

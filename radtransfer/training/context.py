@@ -23,8 +23,8 @@ from radtransfer.training.distributed import Coordinator
 from radtransfer.training.loop import FoldData
 from radtransfer.training.losses import class_weights
 from radtransfer.training.step import Evaluator, Learner, settled_after
-from radtransfer.transfer.frozen import FeatureBatches, UncachedFeatures, features_once
-from radtransfer.transfer.initialize import draw_random, start
+from radtransfer.transfer.frozen import FeatureBatches, UncachedFeatures, cached_features
+from radtransfer.transfer.initialize import draw_random, initialize_weights
 from radtransfer.transfer.plan import TransferPlan
 
 
@@ -114,7 +114,8 @@ class TrainingContext:
             classifier.model.set_weights(self.classifier.model.get_weights())
         elif not self.learner.from_features:
             return self.learner
-        return self.models.evaluator(classifier, loss=training.loss, batch_size=training.batch_size, jit=self.device.jit)
+        size, jit = training.batch_size, self.device.jit
+        return self.models.evaluator(classifier, loss=training.loss, batch_size=size, jit=jit)
 
     @cached_property
     def _own_batches(self) -> Batches:

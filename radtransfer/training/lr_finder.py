@@ -196,9 +196,7 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
     return [out / name for name in FILES]
 
 
-def _losses_by_rate(
-    context: "TrainingContext", rates: np.ndarray, width: int, progress: Progress
-) -> list[float]:
+def _losses_by_rate(context: "TrainingContext", rates: np.ndarray, width: int, progress: Progress) -> list[float]:
     fold, learner, losses = context.folds[0], context.learner, []
     context.initialize(fold)
     context.reset(learner, fold)

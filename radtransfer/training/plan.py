@@ -203,7 +203,7 @@ def plan_network(
     """Build the network and its transfer plan, load the weights and set every tensor.
 
     With `classes`, the network has its preprocessing and a softmax head; without, it is the pooled backbone, which
-    takes preprocessed images. Raises ConfigError if the plan is not possible, WeightsError if the weights are not usable.
+    takes preprocessed images. Raises ConfigError or WeightsError.
     """
     settings, backbone = config.model, BACKBONES[config.model.backbone]
     spec = transfer_spec(config.transfer, backbone, weights=settings.weights != "random")

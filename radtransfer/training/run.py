@@ -361,7 +361,7 @@ def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
 
 @contextmanager
 def _noted_interrupt(run: Run, settings: dict[str, Any], progress: Progress) -> Iterator[None]:
-    """After an interrupt, print the command that resumes the run; also while images are checked, which may take long."""
+    """After an interrupt, print the command that resumes the run."""
 
     def interrupted() -> None:
         if run.replaces and not run.record:
@@ -373,7 +373,7 @@ def _noted_interrupt(run: Run, settings: dict[str, Any], progress: Progress) -> 
         progress.note(f"interrupted; resume with: {_resume_command(run)}")
 
     try:
-        with before_hard_end(interrupted):
+        with on_forced_exit(interrupted):
             yield
     except KeyboardInterrupt:
         interrupted()

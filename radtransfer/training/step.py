@@ -329,7 +329,7 @@ def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, .
 
 @contextmanager
 def evaluation_mode(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
-    """Inside the block the network has its averaged weights, if any, and batch-norm statistics from `batches`, if given.
+    """Inside the block use averaged weights, if there are any, and batch-norm statistics from `batches`, if given.
 
     Averaged weights need their own statistics, as those gathered in training belong to other weights. Afterwards
     weights, statistics and the states of dropout are restored.

@@ -13,7 +13,7 @@ from radtransfer.cli.weights import weights
 from radtransfer.errors import WeightsError, WeightsNotFoundError
 from radtransfer.models.architecture import build_architecture
 from radtransfer.pretrained.match import load_pretrained
-from radtransfer.pretrained.source import find_weights, weights_cards
+from radtransfer.pretrained.source import find_weights, known_weights
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def cbr_file(tmp_path):
 
 def test_list_shows_every_card_and_its_terms():
     text = printed("list")
-    assert all(name in text for name in weights_cards())
+    assert all(name in text for name in known_weights())
     assert "data-use agreement" in text
 
 

@@ -23,7 +23,7 @@ def test_a_known_backbone_without_preprocessing_is_given_its_own_and_it_is_said(
     network = find_network(str(path), backbone=None, seed=0, notify=notes.append).load(None, 16)
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_allclose(network.model(images), model(preprocess(images, "torch")), atol=1e-4)
-    assert (network.card.name, network.preprocessing) == ("cbr_tiny", "torch")
+    assert (network.spec.name, network.preprocessing) == ("cbr_tiny", "torch")
     assert "no preprocessing inside" in notes[0]
 
 
@@ -33,7 +33,7 @@ def test_a_model_that_scales_its_own_input_is_left_as_it_is(tmp_path):
     keras.Model(image, x).save(tmp_path / "own.keras")
     notes = []
     network = find_network(str(tmp_path / "own.keras"), backbone=None, seed=0, notify=notes.append).load(None, 8)
-    assert (network.card, network.preprocessing, notes) == (None, None, [])
+    assert (network.spec, network.preprocessing, notes) == (None, None, [])
 
 
 def test_random_networks_follow_from_the_seed():

@@ -5,9 +5,7 @@ from radtransfer.errors import ConfigError
 from radtransfer.training.names import check_batch_size, check_features
 
 
-@pytest.mark.parametrize(
-    ("size", "message"), [(7, "multiple of 2. Received: 7. Use 6 or 8"), (1, "Use 2")]
-)
+@pytest.mark.parametrize(("size", "message"), [(7, "multiple of 2. Received: 7. Use 6 or 8"), (1, "Use 2")])
 def test_a_batch_that_replicas_cannot_share_is_refused(size, message):
     with pytest.raises(ConfigError, match=message):
         check_batch_size(size, 2)

@@ -107,7 +107,7 @@ def test_the_hash_and_the_source_are_recorded(weights_file):
     pretrained = load(weights_file, tiny())
     assert len(pretrained.sha256) == 64
     assert (pretrained.source.given, pretrained.source.file) == (str(weights_file), weights_file)
-    assert (pretrained.preprocessing, pretrained.preprocessing_sure) == ("torch", "assumed")
+    assert (pretrained.preprocessing, pretrained.preprocessing_origin) == ("torch", "assumed")
 
 
 def test_changed_counts_the_layers_that_had_other_values(weights_file):
@@ -167,7 +167,7 @@ def test_a_finished_run_is_a_source(tmp_path):
     pretrained = load(tmp_path / "run", model)
     assign(model, pretrained.layers)
     assert same(model, saved)
-    assert (pretrained.preprocessing, pretrained.preprocessing_sure) == ("caffe_unit", "run")
+    assert (pretrained.preprocessing, pretrained.preprocessing_origin) == ("caffe_unit", "run")
 
 
 def test_imagenet_weights_of_a_network_without_any_are_refused():
@@ -194,7 +194,7 @@ def test_keras_downloads_its_own_weights_once_and_says_so(tmp_path, monkeypatch)
     assert downloads == ["imagenet"]
     assert len(notes) == 1
     assert "downloading densenet121_weights" in notes[0]
-    assert (pretrained.preprocessing, pretrained.preprocessing_sure) == ("torch", "card")
+    assert (pretrained.preprocessing, pretrained.preprocessing_origin) == ("torch", "card")
     assert pretrained.source.terms
 
 
