@@ -191,9 +191,7 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
         show(f"terms     {known_weights()[found['card']].terms}")
         return
     named = (
-        f"has the name of {found['card']}, whose publisher gives no hash"
-        if found["card"]
-        else "its hash is unknown"
+        f"has the name of {found['card']}, whose publisher gives no hash" if found["card"] else "its hash is unknown"
     )
     show(f"verdict   unknown: {named}; note the sha256 to compare copies")
 
@@ -315,7 +313,7 @@ def _inspection_lines(found):
     writer = f", written by Keras {found['keras_version']}" if found["keras_version"] else ""
     yield "file", found["file"]
     yield "format", f"{found['format']}{writer}"
-    yield "holds", f"{found['layers']} weighted layers, {found['parameters']:,} parameters"
+    yield "holds", f"{found['layers']} layers with weights, {found['parameters']:,} parameters"
     bad = found["not_finite"]
     counts = [f"{item['variable']} ({item['nan']} NaN, {item['infinite']} infinite)" for item in bad]
     nan, infinite = (sum(item[kind] for item in bad) for kind in ("nan", "infinite"))
@@ -323,7 +321,7 @@ def _inspection_lines(found):
     yield "values", f"{nan:,} NaN and {infinite:,} infinite in {len(bad)} variables: {shown}" if bad else "all finite"
     yield "sha256", found["sha256"]
     if found["lambdas"]:
-        yield "lambda", f"{', '.join(found['lambdas'])}: ignored; the effect on the images is unknown"
+        yield "lambda", f"{', '.join(found['lambdas'])}: ignored; their effect on the images is unknown"
     if found["backbone"] is None:
         yield "backbone", "none of those in `radtransfer backbones`"
         return

@@ -189,6 +189,6 @@ def test_a_state_of_another_network_changes_nothing(shared_learner):
 
     before = weights(shared_learner)
     state = [np.zeros_like(array) for array in shared_learner.state()]
-    with pytest.raises(RunError, match="another network, optimizer or precision"):
+    with pytest.raises(RunError, match="different network, optimizer or precision"):
         shared_learner.restore([*state[:-1], np.zeros((3, 3))])
     check_same(weights(shared_learner), before)

@@ -62,7 +62,7 @@ def test_a_file_that_is_no_model_is_an_error_in_one_line(tmp_path):
 
 
 def test_imagenet_weights_that_do_not_exist_are_said():
-    with pytest.raises(WeightsError, match="no ImageNet weights of cbr_tiny"):
+    with pytest.raises(WeightsError, match="no ImageNet weights for cbr_tiny"):
         find_network("imagenet:cbr_tiny", backbone=None, seed=0).load(None, 16)
 
 

@@ -35,7 +35,7 @@ def test_the_published_file_is_known_by_its_hash_whatever_its_name(file, monkeyp
 
 
 def test_a_file_with_a_published_name_but_another_hash_is_an_error(file):
-    with pytest.raises(WeightsError, match="has the name of imagenet-resnet50, but not its published hash"):
+    with pytest.raises(WeightsError, match="has the name of imagenet-resnet50, but another hash than the published"):
         verify_file(file)
 
 
@@ -52,7 +52,7 @@ def test_pytorch_files_are_read_to_their_end(tmp_path):
 
 def test_numbers_that_are_not_finite_are_an_error(tmp_path):
     path = write_torch_file(tmp_path / "x.pt", {"a": np.array([1, np.inf], np.float32)})
-    with pytest.raises(WeightsError, match="not finite in 1 arrays"):
+    with pytest.raises(WeightsError, match="NaN or infinite values in 1 arrays"):
         verify_file(path)
 
 
