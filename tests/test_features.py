@@ -130,7 +130,7 @@ def test_a_full_disk_is_said_before_anything_is_computed(images, tmp_path, monke
 
 def test_a_cache_that_cannot_be_written_is_named(images, tmp_path, monkeypatch):
     monkeypatch.setenv("RADTRANSFER_CACHE", str(images.files[0]))
-    with pytest.raises(DiskError, match=r"cannot be kept in .*RADTRANSFER_CACHE"):
+    with pytest.raises(DiskError, match=r"cannot be cached in .*RADTRANSFER_CACHE"):
         once(images, cut())
 
 
@@ -167,7 +167,7 @@ def test_a_file_without_its_space_is_never_mapped(images, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("The arrays cannot be kept in") and "File too large" in done.stdout
+    assert done.stdout.startswith("The arrays cannot be cached in") and "File too large" in done.stdout
     assert list((tmp_path / "cache" / "x").iterdir()) == []
 
 

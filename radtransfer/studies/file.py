@@ -91,7 +91,8 @@ def load_study(
         raise ConfigError(f"{path}: expected a study with arms. Received: {type(document).__name__}")
     if "arms" not in document and not set(document) & {"study", "base", "grid"}:
         raise ConfigError(
-            f"{path.name}: expected a study with arms. Received: the settings of one run. Use: radtransfer finetune {source}"
+            f"{path.name}: expected a study with arms. Received: the settings of one run. "
+            f"Use: radtransfer finetune {source}"
         )
     reader = _Reader(document, path.name, dict(lines))
     controls = reader.controls()

@@ -222,7 +222,7 @@ def _preprocessing_notes(cells: KeyedCells) -> Iterator[str]:
 
 @dataclass
 class Speeds:
-    """Seconds per image and epoch with validation: exact by network, size, batch and plan; rough by network and size."""
+    """Seconds per image and epoch: exact by network, size, batch and plan; rough by network and size."""
 
     exact: dict[tuple, float] = field(default_factory=dict)
     rough: dict[tuple, float] = field(default_factory=dict)

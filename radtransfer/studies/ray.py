@@ -25,6 +25,7 @@ from radtransfer.studies.engines import (
     Outcome,
     ProgressCallback,
     Relay,
+    compute_remotely,
     run_cell,
     thread_environment,
     with_decoders,

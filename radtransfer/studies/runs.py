@@ -245,7 +245,7 @@ def open_study_folder(path: Path) -> Iterator[StudyFolder]:
         names = {item.name for item in path.iterdir() if not item.name.startswith((LOCK, PART))}
         if names and "study.yaml" not in names:
             raise RunError(
-                f"{path} is not the folder of a study: it contains {', '.join(sorted(names)[:3])}. Choose another --out."
+                f"{path} is not the folder of a study: it contains {', '.join(sorted(names)[:3])}. Use another --out."
             )
         with locked(path):
             for part in path.glob(f"{PART}*"):
