@@ -85,7 +85,7 @@ def test_stages_that_are_not_written_out_have_their_defaults():
             r"stages and transfer.scheme contradict",
         ),
         ({"stages": {"stem": StageSettings()}, "slim": "stem:0.5"}, r"transfer.stages and transfer.slim contradict"),
-        ({"stages": {"stem": StageSettings(width=0.0)}}, r"width of stem is a fraction above 0"),
+        ({"stages": {"stem": StageSettings(width=0.0)}}, r"Width of stem: expected a fraction above 0"),
         ({"stages": {"stage1": StageSettings("gabor")}}, r"first convolution.*Received: starts_from gabor for stage1"),
     ],
 )
@@ -124,5 +124,5 @@ def test_unknown_names_are_answered_with_the_closest(settings, closest):
 
 
 def test_a_network_that_cannot_be_slim_says_so():
-    with pytest.raises(ConfigError, match="inception_v3 cannot be slim"):
+    with pytest.raises(ConfigError, match="inception_v3 has full width only"):
         outline(card=BACKBONES["inception_v3"], scheme="slim")

@@ -24,7 +24,7 @@ def test_a_known_backbone_without_preprocessing_is_given_its_own_and_it_is_said(
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_allclose(network.model(images), model(preprocess(images, "torch")), atol=1e-4)
     assert (network.spec.name, network.preprocessing) == ("cbr_tiny", "torch")
-    assert "no preprocessing inside" in notes[0]
+    assert "contains no preprocessing" in notes[0]
 
 
 def test_a_model_that_scales_its_own_input_is_left_as_it_is(tmp_path):
