@@ -51,9 +51,9 @@ class Backbone:
     Attributes:
         name: As in tables, files, YAML and on the command line.
         build: `build(image, pooling)` returns a functional `keras.Model` from `image`, a symbolic tensor of
-            preprocessed images, float32 (batch, height, width, channels), to the last feature map (`pooling` None) or its average
-            over positions ("avg"). Sequential parts and auto-numbered layer names are allowed, as `build_architecture`
-            flattens and renames them.
+            preprocessed images, float32 (batch, height, width, channels), to the last feature map (`pooling` None) or
+            its average over positions ("avg"). Sequential parts and auto-numbered layer names are allowed, as
+            `build_architecture` flattens and renames them.
         stages: Stage name to the name of its last layer, in order from the input.
         preprocessing: Mode of the network's ImageNet weights.
         parameters: Number of weights with 3 input channels and without a head.
