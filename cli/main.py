@@ -243,7 +243,8 @@ def application(debug: bool) -> None:
     Every command explains itself: `radtransfer COMMAND --help`. Set NO_COLOR for output without colours.
 
     \b
-    Example: radtransfer finetune quickstart
+    Example:
+      radtransfer finetune quickstart
     """
     if os.environ.get("NO_COLOR"):
         click.get_current_context().color = False
@@ -369,9 +370,11 @@ def completion(shell: str) -> None:
     """Print the script that makes SHELL complete commands, options, backbones, schemes, recipes and configs.
 
     \b
-    Example: eval "$(radtransfer completion bash)"                    in ~/.bashrc
-             eval "$(radtransfer completion zsh)"                     in ~/.zshrc, after compinit
-             radtransfer completion fish > ~/.config/fish/completions/radtransfer.fish
+    Example:
+      eval "$(radtransfer completion bash)"                    in ~/.bashrc
+      eval "$(radtransfer completion zsh)"                     in ~/.zshrc, \\
+        after compinit
+      radtransfer completion fish > ~/.config/fish/completions/radtransfer.fish
     """
     application = click.get_current_context().find_root().command
     show_file(SHELLS[shell](application, {}, "radtransfer", COMPLETING).source() + "\n")

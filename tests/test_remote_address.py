@@ -23,5 +23,5 @@ def test_an_address_has_its_parts():
 @pytest.mark.parametrize("name", ["out", "data.image_root", "model.weights"])
 def test_settings_that_name_files_of_this_machine_refuse_addresses(name):
     check_value(name, "a/b")
-    with pytest.raises(ConfigError, match="of this machine, received gs://b/x"):
+    with pytest.raises(ConfigError, match="a local file or folder, received gs://b/x"):
         check_value(name, "gs://b/x")

@@ -265,7 +265,7 @@ def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float 
     if threshold is not None:
         axes.axhline(threshold, color="0.5", linewidth=0.8, linestyle=":")
     axes.set_xlabel("training steps")
-    axes.set_ylabel("test AUC (mean ± sd)")
+    axes.set_ylabel("test AUC (mean ± SD)")
     if curves:
         name_above(figure, list(curves))
     return figure
@@ -362,7 +362,7 @@ def draw_gain(
         else:
             panel.tick_params(labelleft=False)
         if place >= across * (rows - 1):
-            panel.set_xlabel("CCA to own start")
+            panel.set_xlabel("CCA to own initialization")
     handles = [
         axes[0].plot([], [], linestyle="", **mark(number, 4.5), label=plain(target))[0]
         for number, target in enumerate(targets)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from radtransfer.errors import RunInUseError
-from radtransfer.files import atomic_write, is_running, started, this_machine, writing
+from radtransfer.files import atomic_write, is_running, start_time, this_machine, writing
 from radtransfer.process import on_forced_exit
 
 LOCK = ".lock"
@@ -108,7 +108,7 @@ def _lock(handle: IO[str]) -> None:
 def _held(out: Path) -> Iterator[None]:
     """Hold the folder by a file, on a file system without locks."""
     process, since = os.getpid(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    me = {"process": process, "host": socket.gethostname(), "machine": this_machine(), "started": started(process)}
+    me = {"process": process, "host": socket.gethostname(), "machine": this_machine(), "started": start_time(process)}
     file, text = out / HOLDER, json.dumps(me | {"since": since, "id": secrets.token_hex(8)})
     _take(out, file, text)
 

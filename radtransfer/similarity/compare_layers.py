@@ -97,6 +97,7 @@ class Comparison:
             NaN where it is not defined.
         draws: Layer and kind to the similarity in each draw, mean over folds; None where it is not defined.
         few_rows: The layers of these that lack rows, of which fewer channels could be compared.
+        files: What was written.
     """
 
     layers: tuple[LayerSimilarity, ...]
@@ -105,6 +106,7 @@ class Comparison:
     draws: dict[tuple[str, str], tuple[float | None, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     few_rows: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

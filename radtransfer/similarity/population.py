@@ -98,9 +98,10 @@ class Population:
     settings: dict[str, Any]
     left_out: tuple[str, ...] = ()
     few_rows: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()  # that were written
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "files"}
 
 
 def compare_population(

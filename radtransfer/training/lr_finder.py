@@ -157,7 +157,7 @@ def find_rate(
     """
     # These import TensorFlow, which is not needed to refuse a range of rates.
     from radtransfer.training.loop import memory_errors
-    from radtransfer.training.plan import plan_lines
+    from radtransfer.training.plan import plan_lines, short_plan
 
     progress, width = progress or Progress(), steps_per_decade(low, high, steps)
     check_new(out, FILES, overwrite=overwrite)
@@ -167,7 +167,7 @@ def find_rate(
     training, images = config.training, f"the training images of fold {context.folds[0].number}"
     line = f"{training.optimizer}, batch {training.batch_size}, augmentation {training.augmentation}, learning rate "
     line += f"{low:g} to {high:g} in {steps} steps on {images}, seed {config.seed}"
-    progress.plan({**plan_lines(context, None), "train": line})
+    progress.plan({**plan_lines(context, None), "train": line}, {**short_plan(context, None), "training": line})
     if context.head_learner is not None:
         progress.note("here the head does not train alone first: the rate is for all layers")
     rates = np.geomspace(low, high, steps)

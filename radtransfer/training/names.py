@@ -10,6 +10,7 @@ from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.images.preprocessing import preprocessing_mode
 from radtransfer.images.refs import check_local_path, parse_window
 from radtransfer.models.backbone import BACKBONES, Backbone
+from radtransfer.process import Progress, leave_devices
 from radtransfer.training.trackers import TRACKERS, check_trackers
 from radtransfer.transfer.spec import TransferSpec, find_scheme, transfer_spec
 
@@ -46,6 +47,19 @@ def check_names(config: Config) -> tuple[Backbone, TransferSpec]:
     check_trackers(config.track)
     check_features(config.system)
     return resolve_names(config)
+
+
+def check_sources(config: Config, progress: Progress) -> Config:
+    """Check names, data source and weights, and return `config` without settings that do not fit the data; no NumPy."""
+    if config.system.distribute != "none":
+        leave_devices()
+    from radtransfer.data.readers import check_source, drop_unfit_settings
+    from radtransfer.pretrained.source import resolve_weights
+
+    check_names(config)
+    check_source(config.data.source)
+    resolve_weights(config.model.weights, backbone=config.model.backbone)
+    return drop_unfit_settings(config, progress)
 
 
 def resolve_names(config: Config) -> tuple[Backbone, TransferSpec]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def plan_lines(context: TrainingContext, out: Path | None) -> dict[str, str]:
     xla, onednn = ("on" if on else "off" for on in (device.jit, device.onednn))
     mode = MODES[context.network["preprocessing"]]
     lines = {
-        "data": _data_line(context),
+        "data": _data_line(context, counts=True),
         "images": _images_line(context),
-        "folds": _folds_line(context),
+        "folds": _folds_line(context, short=False),
         "network": f"{context.backbone.name}, {model.count_params():,} parameters, {size}×{size}×3, "
         f"{context.classifier.activation} over {len(context.table.classes)}",
         "weights": _weights_line(context.pretrained),
@@ -63,6 +64,30 @@ def plan_lines(context: TrainingContext, out: Path | None) -> dict[str, str]:
     replicas = context.coordinator.describe(training, batch_norm=bool(trainable_batch_norms(model)))
     lines |= {"replicas": replicas} if replicas else {}
     return lines if out is None else lines | {"run": str(out)}
+
+
+def short_plan(context: TrainingContext, out: Path | None) -> dict[str, str]:
+    """The short plan block: six lines, and one more for several devices."""
+    config, training, plan = context.config, context.config.training, context.plan
+    size, parameters = config.model.image_size, context.classifier.model.count_params()
+    by_init = groupby(plan.groups, key=lambda group: group.init)
+    inits = [(name, list(groups)[-1].stage) for name, groups in by_init]
+    init = ", then ".join([*(f"{name} through {stage}" for name, stage in inits[:-1]), inits[-1][0]])
+    frozen = [group.stage for group in plan.groups if not group.trains]
+    trains = f"{', '.join(dict.fromkeys(frozen))} frozen" if frozen else "everything trains"
+    trains = "only the head trains" if len(frozen) == len(plan.groups) else trains
+    lines = {
+        "data": _data_line(context, counts=False),
+        "split": _folds_line(context, short=True),
+        "network": f"{context.backbone.name}, {parameters:,} parameters, {size}×{size} pixels, "
+        f"input scaled as {context.network['preprocessing']}",
+        "start": f"{config.model.weights}, scheme {plan.scheme}{'' if init == 'random' else f': {init}'}",
+        "training": f"{trains}; {training.optimizer} {training.learning_rate:g}, batch {training.batch_size}, "
+        f"at most {training.epochs} epochs, {context.device.name.partition(',')[0]}",
+    }
+    replicas = context.coordinator.describe(training, batch_norm=False)
+    lines |= {"replicas": replicas.split("\n")[0]} if replicas else {}
+    return lines if out is None else lines | {"output": str(out)}
 
 
 def run_record(context: TrainingContext) -> dict[str, Any]:
@@ -132,16 +157,16 @@ def plan_text(plan: TransferPlan, *, head: keras.Model | None = None) -> str:
     return "\n".join(lines)
 
 
-def _data_line(context: TrainingContext) -> str:
+def _data_line(context: TrainingContext, *, counts: bool) -> str:
     table = context.table
-    counts = np.nansum(table.targets == 1, axis=0).astype(int)
-    classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, counts, strict=True))
+    images = np.nansum(table.targets == 1, axis=0).astype(int)
+    classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, images, strict=True))
     patients = "patients unknown" if table.patients is None else f"{len(set(table.patients))} patients"
     kind = "labels" if table.task == "multilabel" else "classes"
     grade, named = context.scoring.positive_from, context.scoring.positive_class
     positive = "" if named is None else f"; positive class {named}"
     positive = positive if grade is None else f"; AUC for grade ≥ {grade}"
-    return f"{len(table)} images, {patients}, {len(table.classes)} {kind} ({classes}){positive}"
+    return f"{len(table)} images, {patients}, {len(table.classes)} {kind}{f' ({classes})' if counts else ''}{positive}"
 
 
 def _images_line(context: TrainingContext) -> str:
@@ -156,14 +181,17 @@ def _images_line(context: TrainingContext) -> str:
     return f"{sizes[0][0]}×{sizes[0][1]}{largest} pixels{disc}, {done} to {square}{cached}"
 
 
-def _folds_line(context: TrainingContext) -> str:
+def _folds_line(context: TrainingContext, *, short: bool) -> str:
     table, sizes = context.table, [Counter(fold.split.tolist()) for fold in context.folds]
-    mean = [round(np.mean([size[split] for size in sizes])) for split in ("train", "val", "test")]
-    kind = "by image, stratified" if table.patients is None else "patient-grouped, stratified"
-    kind = kind if table.splits is None else "as given"
-    count = context.fold_count
-    chosen = "" if len(sizes) == count else f"{', '.join(str(fold.number) for fold in context.folds)} of "
-    return f"{chosen}{count}, {kind}; train/val/test ≈ {mean[0]}/{mean[1]}/{mean[2]} images"
+    mean = "/".join(str(round(np.mean([size[split] for size in sizes]))) for split in ("train", "val", "test"))
+    count, numbers = context.fold_count, ", ".join(str(fold.number) for fold in context.folds)
+    kind = "by image" if table.patients is None else "by patient" if short else "patient-grouped"
+    kind = "as given" if table.splits is not None else kind if short else f"{kind}, stratified"
+    if short:
+        chosen = f"{count} fold{'s' * (count > 1)}" if len(sizes) == count else f"fold {numbers} of {count}"
+    else:
+        chosen = f"{count}" if len(sizes) == count else f"{numbers} of {count}"
+    return f"{chosen}, {kind}; train/val/test ≈ {mean} images"
 
 
 def _weights_line(pretrained: PretrainedWeights | None) -> str:
@@ -291,7 +319,7 @@ def dry_run(
     if (out / "run.json").exists():
         progress.note(f"{out} already contains a run: training will need --resume, --overwrite or another --out")
     context = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
-    progress.plan(plan_lines(context, None))
+    progress.plan(plan_lines(context, None), short_plan(context, None))
 
     def batches(images: int) -> int:
         return math.ceil(images / config.training.batch_size)

@@ -46,7 +46,7 @@ from radtransfer.training.address import run_settings
 from radtransfer.training.context import ModelCache, TrainingContext
 from radtransfer.training.distributed import join
 from radtransfer.training.loop import FitState, fit, memory_errors, predict
-from radtransfer.training.plan import plan_lines, run_record
+from radtransfer.training.plan import plan_lines, run_record, short_plan
 from radtransfer.training.prepare import RunInputs, prepare
 from radtransfer.training.step import Learner
 from radtransfer.training.trackers import tracked
@@ -266,7 +266,8 @@ def finetune(
 
 def _train(context: TrainingContext, run: Run | None, out: Path, progress: Progress) -> Result:
     """Train and summarize all folds; a worker without `run` writes nothing. Raises an error that names failed folds."""
-    progress.plan(plan_lines(context, None if run is None else out))
+    folder = None if run is None else out
+    progress.plan(plan_lines(context, folder), short_plan(context, folder))
     context = context.with_cached_images(progress)
     results, failures = [], {}
     for fold in context.folds:
