@@ -136,7 +136,9 @@ def test_a_part_of_a_network_is_refused_with_the_first_layer_that_is_missing(tmp
     whole = tiny()
     part = keras.Model(whole.input, whole.get_layer("relu3").output)
     part.save_weights(tmp_path / "part.weights.h5")
-    with pytest.raises(WeightsMismatchError, match=r"matching name and shape for 2 layers, first conv4 \(kernel 5×5×128×256\)"):
+    with pytest.raises(
+        WeightsMismatchError, match=r"matching name and shape for 2 layers, first conv4 \(kernel 5×5×128×256\)"
+    ):
         load(tmp_path / "part.weights.h5", tiny())
 
 
