@@ -36,11 +36,8 @@ def network_of(model: keras.Model, *, given: str, path: Path, scaled: bool, noti
     """The flat network of `model`, which was read from a `.keras` file.
 
     A model that scales its input, or is known to (`scaled`, as exported by radtransfer), is not changed; another gets
-    the preprocessing of its backbone, if known, with a note to `notify`.
-
-    Raises:
-        WeightsError: Not a functional model with one image as input.
-        ValueError: Layers of different sub-models share a name.
+    the preprocessing of its backbone, if known, with a note to `notify`. Raises WeightsError unless it is a functional
+    model with one image as input, ValueError if layers share a name.
     """
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(
@@ -137,17 +134,9 @@ def _apply(
 class FeatureMaps:
     """Computes the outputs of layers as feature maps, float32 (images, height, width, channels).
 
-    Vectors become maps of one position, sequences maps of one column. The network runs in float32, whatever precision
-    it was trained with, and without XLA; layers of sub-models can be named, too.
-
-    Args:
-        model: Functional; its input is a batch of images, (images, height, width, channels).
-        layers: Names of layers.
-        image_size: In pixels, if the model takes images of any size.
-
-    Raises:
-        UnknownNameError: Unknown layer.
-        SimilarityError: The output of a layer is not an array of 2 to 4 dimensions.
+    Vectors become maps of one position, sequences maps of one column. The network, a functional model of images, runs in
+    float32, whatever precision it was trained with, and without XLA; `layers` may be in sub-models. Raises
+    UnknownNameError for an unknown layer, SimilarityError unless its output has 2 to 4 dimensions.
     """
 
     def __init__(self, model: keras.Model, layers: Sequence[str], *, image_size: int | None = None):

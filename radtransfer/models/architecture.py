@@ -31,18 +31,9 @@ def build_architecture(
     do not depend on models built before, and each layer is a public Keras layer, so that the saved model loads wherever
     Keras is installed.
 
-    Args:
-        backbone: Name or spec.
-        image_size: In pixels.
-        pooling: "avg" or None.
-        channels: Of the input.
-        widths: Stage to the fraction of its channels, in (0, 1] (see `backbone.narrowed`).
-        precision: Keras dtype policy of every layer.
-        prepare: Applied to the input image before the first layer.
-
-    Raises:
-        UnknownNameError: Unknown backbone, or unknown stage in `widths`.
-        ConfigError: The image is too small, the network cannot be slim, or another argument is out of range.
+    `widths` maps stages to fractions of their channels, in (0, 1] (see `backbone.narrowed`); `precision` is the Keras
+    dtype policy of every layer; `prepare` is applied to the input before the first layer. Raises UnknownNameError for
+    an unknown backbone or stage, ConfigError if another argument is out of range.
     """
     spec = BACKBONES[backbone] if isinstance(backbone, str) else backbone
     spec.check_image_size(image_size)

@@ -78,19 +78,11 @@ class TorchLayer(NamedTuple):
 def convert_weights(
     source: Path, out: Path, *, backbone: str | None = None, overwrite: bool = False, ignore_lambda: bool = False
 ) -> dict[str, Any]:
-    """Write the weights of `source` to `out`, a `.weights.h5` file, and verify them by reading them back.
+    """Write the weights of `source` to `out`, a `.weights.h5` file, read them back, and return the JSON of the command.
 
     `source` is a PyTorch state dict (`.pt`, `.pth`, `.safetensors`), a SavedModel folder, or any Keras file; without
-    `backbone` its network is recognized.
-
-    Returns:
-        The JSON of the command: "layers" and "parameters" are those of the backbone, "notes" are differences from the
-        source, "left_out" are the parts that do not belong to the backbone.
-
-    Raises:
-        ConfigError: `out` exists or has another suffix.
-        WeightsError: `source` cannot be read, or the written file differs.
-        WeightsMismatchError: The network is unknown, or is not `backbone`.
+    `backbone` its network is recognized. Raises ConfigError for `out`, WeightsError for `source` or a written file that
+    differs, WeightsMismatchError for an unknown network or another one than `backbone`.
     """
     if not out.name.endswith(_SUFFIX):
         raise ConfigError(f"The output is a Keras file: expected a name that ends in {_SUFFIX}. Received: {out}.")
@@ -145,15 +137,11 @@ def convert_weights(
 
 
 def verify_file(path: Path, *, ignore_lambda: bool = False) -> dict[str, Any]:
-    """Read all of `path` and compare its hash with those in the manifest.
+    """Read all of `path`, compare its hash with those in the manifest, and return the JSON of the command.
 
-    Returns:
-        The JSON of the command: "card" is the name of the file in the manifest, found "by" its "hash", or by its "name"
-        if no hash is published; "verdict" is "published" if a published hash matches, else "unknown".
-
-    Raises:
-        WeightsError: It cannot be read, has NaN or infinite values, or has the name of a published file but another
-            hash.
+    "card" is the name of the file in the manifest, found "by" its "hash", or by its "name" if no hash is published.
+    Raises WeightsError if it cannot be read, has NaN or infinite values, or the name of a published file but another
+    hash.
     """
     if path.is_file() and is_pytorch(path):
         arrays = {name: array for name, array in read_pytorch(path).items() if array.dtype.kind == "f"}
@@ -262,13 +250,7 @@ def convert_torch(
 ) -> tuple[dict[str, Arrays], tuple[str, ...], tuple[str, ...]]:
     """Convert the arrays of a state dict for the layers of one of our networks.
 
-    Returns:
-        Layer name to its arrays; notes on changed values; the names of modules that do not belong to the backbone, such
-        as a head or auxiliary outputs.
-
-    Raises:
-        WeightsMismatchError: A module is missing or has another shape.
-        WeightsError: Values are NaN, infinite, or integers of a quantized network.
+    Returns layer name to arrays, notes on changed values, and the names of modules outside the backbone.
     """
     modules, pairs = _modules(tensors), torch_layers(backbone)
     matched = _match_modules(modules, pairs)

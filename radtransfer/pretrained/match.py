@@ -40,35 +40,26 @@ _MAX_TRIED = 6
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights for every layer of one backbone.
-
-    Attributes:
-        extra: Layers of the file that the network does not have, such as a head.
-        changed: Number of layers whose values differ from those in the network.
-    """
+    """Weights for every layer of one backbone."""
 
     layers: dict[str, Arrays] = field(repr=False)
     source: WeightSource
     sha256: str
     preprocessing: str
     preprocessing_origin: Certainty
-    extra: tuple[str, ...] = field(repr=False)
-    changed: int
+    extra: tuple[str, ...] = field(repr=False)  # layers of the file that the network does not have, such as a head
+    changed: int  # layers whose values differ from those in the network
 
 
 @dataclass(frozen=True)
 class Target:
-    """A layer of the network that needs weights.
-
-    Attributes:
-        shapes: Path to shape, in the order of the layer's `weights`; None fits any length. The path is a name such as
-            "kernel", or "query/kernel" in a layer with sub-layers.
-        parts: For such a layer, the path of each sub-layer to the paths of its own variables, in order.
-    """
+    """A layer of the network that needs weights."""
 
     name: str
     kind: str  # class in snake case
+    # Path, "kernel" or "query/kernel", to shape, in the order of the layer's `weights`; None fits any length.
     shapes: dict[str, Shape]
+    # In a layer with sub-layers, the path of each to the paths of its own variables, in order.
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -80,19 +71,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Match:
-    """The weights in a file for the layers of a network.
+    """The weights in a file for the layers of a network."""
 
-    Attributes:
-        arrays: Layer of the network to its arrays.
-        missing: Layers of the network without weights in the file.
-        extra: Layers of the file that the network does not have: a head, another sub-model.
-        by: How the layers were matched; None if none were.
-    """
-
-    arrays: dict[str, Arrays]
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
-    by: Literal["name", "order"] | None
+    arrays: dict[str, Arrays]  # by layer of the network
+    missing: tuple[str, ...]  # layers of the network without weights in the file
+    extra: tuple[str, ...]  # layers of the file that the network does not have: a head, another sub-model
+    by: Literal["name", "order"] | None  # how the layers were matched; None if none were
 
     @property
     def channels(self) -> int:
@@ -148,12 +132,8 @@ def load_pretrained(
 ) -> PretrainedWeights:
     """The weights of `source` for `model`, the flat network `backbone`; `model` is not changed.
 
-    Layers of the file that the network does not have are ignored. `notify` gets a note before a download and about
-    ignored Lambda layers.
-
-    Raises:
-        WeightsError: The file cannot be used or downloaded.
-        WeightsMismatchError: The weights are of a different architecture, or incomplete.
+    `notify` gets a note before a download and about ignored Lambda layers. Raises WeightsError if the file cannot be
+    used, WeightsMismatchError if the weights are of a different architecture or incomplete.
     """
     fetch(source, notify)
     file = read_weight_file(source.file, ignore_lambda=ignore_lambda)

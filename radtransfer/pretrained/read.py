@@ -80,22 +80,16 @@ _SIGNATURES = (
 class SavedLayer:
     """A layer with weights in a file.
 
-    Attributes:
-        name: "" if the file has no names.
-        arrays: Variable name ("kernel", "moving_mean") to float array; "0", "1" … in the layer's order if the file has
-            no variable names; path to array ("query/kernel") for a layer with sub-layers.
-        part: Path of the sub-model or layer that contains it, "" for the model itself.
-        kind: Layer class in snake case ("conv2d"), if the file has it.
-        outer: Names of the models and layers that contain it, if the file has them.
-        within: Whether it is known to be inside another layer, not a sub-model.
+    `arrays` maps variable names ("kernel"), or numbers ("0", "1" …) in files without names, to float arrays; paths
+    ("query/kernel") in a layer with sub-layers.
     """
 
-    name: str
+    name: str  # "" if the file has no names
     arrays: dict[str, np.ndarray]
-    part: str = ""
-    kind: str | None = None
-    outer: tuple[str, ...] = ()
-    within: bool = False
+    part: str = ""  # path of the sub-model or layer that contains it, "" for the model itself
+    kind: str | None = None  # layer class in snake case ("conv2d"), if the file has it
+    outer: tuple[str, ...] = ()  # names of the models and layers that contain it, if the file has them
+    within: bool = False  # whether it is known to be inside another layer, not a sub-model
 
     @property
     def label(self) -> str:
@@ -105,19 +99,14 @@ class SavedLayer:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """All weights of one file.
-
-    Attributes:
-        layers: In the order of the file; if they have a `kind`, only the order within a kind is known.
-        lambdas: Names of Lambda layers, whose effect is unknown.
-    """
+    """All weights of one file; the order of layers that have a `kind` is known only within that kind."""
 
     path: Path
     format: str
     layers: tuple[SavedLayer, ...] = field(repr=False)
     keras_version: str | None = None
     model_name: str | None = None
-    lambdas: tuple[str, ...] = ()
+    lambdas: tuple[str, ...] = ()  # names of Lambda layers, whose effect is unknown
 
     @property
     def parameters(self) -> int:

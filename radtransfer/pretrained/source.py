@@ -48,48 +48,32 @@ _SUFFIXES = (".h5", ".hdf5", ".keras")
 
 @dataclass(frozen=True)
 class WeightsSpec:
-    """An entry of the manifest of known weight files.
+    """An entry of the manifest of known weight files."""
 
-    Attributes:
-        name: `<family>-<backbone>`.
-        files: File names, the published one first.
-        hashes: MD5 or SHA-256 of each of `files`, in the same order; empty if none are published.
-        layers: Number of layers with weights, without a head.
-        preprocessing: Mode that the weights were trained with.
-        keras: Whether Keras downloads the file.
-    """
-
-    name: str
+    name: str  # <family>-<backbone>
     family: str
     backbone: str
     origin: str
     terms: str
-    files: tuple[str, ...]
-    layers: int
-    preprocessing: str
+    files: tuple[str, ...]  # file names, the published one first
+    layers: int  # with weights, without a head
+    preprocessing: str  # mode that the weights were trained with
     certainty: Literal["certain", "likely"]
     reason: str
-    keras: bool = False
+    keras: bool = False  # whether Keras downloads the file
     top1: float | None = None
     top5: float | None = None
-    hashes: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()  # MD5 or SHA-256 of each of `files`; empty if none are published
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """A resolved weights file.
+    """A resolved weights file."""
 
-    Attributes:
-        given: The name as the user gave it.
-        file: The file; Keras' own weights may not be downloaded yet.
-        spec: The manifest entry of a known file.
-        record: The `run.json` of a file of a run.
-    """
-
-    given: str
-    file: Path
-    spec: WeightsSpec | None = None
-    record: dict | None = None
+    given: str  # the name as the user gave it
+    file: Path  # Keras' own weights may not be downloaded yet
+    spec: WeightsSpec | None = None  # of a known file
+    record: dict | None = None  # the `run.json` of a file of a run
 
     @property
     def terms(self) -> str | None:
