@@ -134,7 +134,7 @@ def _apply(
 class FeatureMaps:
     """Computes the outputs of layers as feature maps, float32 (images, height, width, channels).
 
-    Vectors become maps of one position, sequences maps of one column. The network, a functional model of images, runs in
+    Vectors become maps of one position, sequences maps of one column. The network, a functional model, runs in
     float32, whatever precision it was trained with, and without XLA; `layers` may be in sub-models. Raises
     UnknownNameError for an unknown layer, SimilarityError unless its output has 2 to 4 dimensions.
     """
