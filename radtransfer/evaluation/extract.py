@@ -21,6 +21,7 @@ import numpy as np
 from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
 from radtransfer.evaluation.trained_model import TrainedModel, check_one, image_signature
 from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.vit import CLASS_TOKEN, patch_grid, tokens_before_patches
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import whole_file
 
@@ -40,7 +41,8 @@ def layer_features(
 ) -> tuple[str, tuple[int, ...], Features]:
     """The name of a layer (of a stage, its last), the shape of its features of an image, and what computes them.
 
-    The pool "avg" takes the mean over positions, so that the shape is (channels,); "none" the whole output.
+    The pool "avg" takes the mean over positions, so that the shape is (channels,); "none" the whole output. Of a vision
+    transformer positions are patches, and "cls" is the class token.
 
     Raises:
         RunError: Several folds, whose features have nothing in common.
@@ -69,10 +71,15 @@ def _keras_layer(model: TrainedModel, name: str, stages: Mapping[str, str]) -> t
 
     (network,) = model.keras_models()
     known = [item.name for item in network.layers]
-    if name not in known:
+    is_class = name == CLASS_TOKEN and tokens_before_patches(network) is not None
+    if name not in known and not is_class:
         see = f"radtransfer backbones {model.backbone}" if stages else None
         raise UnknownNameError("stage or layer", name, [*stages, *known], see=see)
-    maps, shape = FeatureMaps(network, [name]), tuple(network.get_layer(name).output.shape[1:])
+    maps = FeatureMaps(network, [name])
+    if is_class:
+        return lambda images: maps.of(images)[name][:, 0, 0], (maps.width(name),)
+    output = network.get_layer(name).output
+    shape = (*grid, output.shape[-1]) if (grid := patch_grid(network, output)) else tuple(output.shape[1:])
     if None in shape:
         raise ConfigError(f"Layer {name} gives outputs of no fixed shape: {shape}. Choose another.")
     return lambda images: tf.reshape(tf.cast(maps.of(images)[name], tf.float32), (-1, *shape)), shape

@@ -14,6 +14,7 @@ from radtransfer.errors import SimilarityError, UnknownNameError, WeightsError
 from radtransfer.images.preprocessing import preprocess
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.models.layers import with_dtype
+from radtransfer.models.vit import CLASS_TOKEN, patch_grid, tokens_before_patches
 
 _SCALING = ("Rescaling", "Normalization")
 _MAP_BYTES = 256 << 20
@@ -139,8 +140,9 @@ def _walked(
 class FeatureMaps:
     """Gives the outputs of some layers of a network as maps, float32 (images, height, width, channels).
 
-    Vectors are maps of one position, and sequences maps of one column. The network is run in float32, whatever
-    precision it was trained with, and never compiled with XLA; layers of sub-models are found like all others.
+    Vectors are maps of one position, and sequences maps of one column. Tokens of a vision transformer are the map of
+    its patches; its class token is "cls". The network is run in float32, whatever precision it was trained with, and
+    never compiled with XLA; layers of sub-models are found like all others.
 
     Args:
         model: Functional; its input is a batch of images, (images, height, width, channels).
@@ -154,13 +156,19 @@ class FeatureMaps:
 
     def __init__(self, model: keras.Model, layers: Sequence[str], *, image_size: int | None = None):
         model = flat_model(model)
-        known = [layer.name for layer in model.layers]
-        wanted = []
+        known, before = [layer.name for layer in model.layers], tokens_before_patches(model)
+        known += [CLASS_TOKEN] * (before is not None)
+        wanted, patches = [], {}
         for name in layers:
             if name not in known:
                 raise UnknownNameError("layer", name, known)
         for name in layers:
+            if name == CLASS_TOKEN:
+                wanted.append(model.get_layer("norm").output[:, 0])
+                continue
             output = model.get_layer(name).output
+            if grid := patch_grid(model, output):
+                patches[name] = (before, grid)
             if not isinstance(output, keras.KerasTensor) or not 2 <= len(output.shape) <= 4:
                 raise SimilarityError(
                     f"{name}: expected a layer with one output of 2 to 4 dimensions, received "
@@ -176,7 +184,7 @@ class FeatureMaps:
             outputs = extractor(images, training=False)
             return [tf.cast(output, tf.float32) for output in (outputs if isinstance(outputs, list) else [outputs])]
 
-        self._function, self._shapes = maps, {}
+        self._function, self._shapes, self._before = maps, {}, {}
         for name, output in zip(layers, maps.get_concrete_function().structured_outputs, strict=True):
             shape = output.shape[1:]
             if None in shape:
@@ -184,7 +192,8 @@ class FeatureMaps:
                     f"{name}: expected a layer of known size, received {tuple(shape)}. Give --image-size."
                 )
             *positions, depth = shape
-            self._shapes[name] = (*(*positions, 1, 1)[:2], depth)
+            before, grid = patches.get(name, (0, (*positions, 1, 1)[:2]))
+            self._shapes[name], self._before[name] = (*grid, depth), before
 
     def grid(self, layer: str) -> tuple[int, int]:
         """Height and width of a layer's map."""
@@ -205,8 +214,8 @@ class FeatureMaps:
         with _exact_float32():
             outputs = self._function(images)
         return {
-            name: tf.reshape(output, (-1, *self._shapes[name]))
-            for name, output in zip(self.layers, outputs, strict=True)
+            name: tf.reshape(output[:, before:] if before else output, (-1, *self._shapes[name]))
+            for (name, before), output in zip(self._before.items(), outputs, strict=True)
         }
 
 

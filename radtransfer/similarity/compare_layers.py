@@ -27,6 +27,7 @@ from radtransfer.data.run_data import (
 from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
 from radtransfer.files import whole_folder
 from radtransfer.models.backbone import resolve_layer
+from radtransfer.models.vit import CLASS_TOKEN, patch_grid
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import SimilarityCurve, similarity_curve, similarity_heat_map
@@ -255,14 +256,17 @@ def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[Lay
         if a.card is None or b.card is None:
             raise ConfigError("A network of an unknown backbone has no stages. Give --layers all or names of layers.")
         shared = [stage for stage in a.card.stages if stage in b.card.stages]
-        return tuple(LayerPair(stage, a.card.stages[stage], b.card.stages[stage]) for stage in shared)
+        pairs = [LayerPair(stage, a.card.stages[stage], b.card.stages[stage]) for stage in shared]
+        if a.card.patch and b.card.patch:
+            pairs.append(LayerPair(CLASS_TOKEN, CLASS_TOKEN, CLASS_TOKEN))
+        return tuple(pairs)
     if tuple(layers) == ("all",):
         names = {layer.name for layer in b.model.layers}
         found = [
             layer.name
             for layer in a.model.layers
             if layer.name in names
-            and len(getattr(layer.output, "shape", ())) == 4
+            and (len(getattr(layer.output, "shape", ())) == 4 or patch_grid(a.model, layer.output))
             and type(layer).__name__ not in _NOT_MAPS
         ]
         if not found:
@@ -273,7 +277,9 @@ def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[Lay
         resolved = []
         for network in (a, b):
             known = [layer.name for layer in network.model.layers]
-            if network.card is not None:
+            if name == CLASS_TOKEN and network.card is not None and network.card.patch:
+                resolved.append(name)
+            elif network.card is not None:
                 resolved.append(resolve_layer(network.model, network.card, name))
             elif name in known:
                 resolved.append(name)
