@@ -114,7 +114,7 @@ LAYOUTS = {
         },
         _CLIP_PARTS,
         r"transformer\.resblocks\.(\d+)\.",
-        {"epsilon": 1e-5, "norm_before": True},
+        {"epsilon": 1e-5},
         "clip",
     ),
     "huggingface_clip": Layout(
@@ -126,7 +126,7 @@ LAYOUTS = {
         },
         _HF_CLIP_PARTS,
         r"encoder\.layers\.(\d+)\.",
-        {"epsilon": 1e-5, "norm_before": True, "activation": "quick_gelu"},
+        {"epsilon": 1e-5, "activation": "quick_gelu"},
         "clip",
     ),
 }  # fmt: skip
@@ -186,8 +186,11 @@ def find_vit(path: Path, tensors: Tensors, backbones: Mapping[str, Backbone] = B
     options = dict(layout.options)
     options["layer_scale"] = "block1.scale1" in named
     options["registers"] = named["registers"].shape[-2] if "registers" in named else 0
-    if family == "huggingface" and "registers" in named or "block1.scale1" in named:
+    options["norm_before"] = "norm_before.weight" in named
+    if "block1.scale1" in named:
         options["epsilon"] = 1e-6  # DINOv2
+    elif options["norm_before"]:
+        options["epsilon"] = 1e-5  # CLIP
     preprocessing = "torch" if "block1.scale1" in named else layout.preprocessing
     options, notes = _configured(path, family, options)
     defaults = {"layer_scale": False, "registers": 0, "epsilon": 1e-6, "activation": "gelu", "norm_before": False}

@@ -1,6 +1,6 @@
 """Makes `torch_originals.json`: what vision transformers of PyTorch give for one image, at weights that anyone can make.
 
-    pip install torch torchvision timm transformers
+    pip install torch torchvision timm transformers open_clip_torch
     python tests/golden/torch_originals.py
 
 The tensors are drawn from their names (`drawn`), so that the file holds names, shapes and features only. Tests draw the
@@ -31,12 +31,18 @@ def image(patch: int) -> np.ndarray:
 
 
 def main() -> None:
+    import open_clip.transformer
     import timm
     import torch
     import transformers
     from timm.models.vision_transformer import VisionTransformer
 
-    common = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": 1, "intermediate_size": 4 * WIDTH}
+    common = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": DEPTH,
+        "num_attention_heads": 1,
+        "intermediate_size": 4 * WIDTH,
+    }
     plain = {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": 1, "num_classes": 3}
     built = {
         "timm": (16, VisionTransformer(48, 16, **plain), "forward_features", ""),
@@ -50,8 +56,8 @@ def main() -> None:
         ),
         "timm_clip": (
             16,
-            VisionTransformer(48, 16, pre_norm=True, norm_layer=lambda n: torch.nn.LayerNorm(n, eps=1e-5), **plain),
-            None,
+            VisionTransformer(48, 16, pre_norm=True, norm_layer=torch.nn.LayerNorm, **plain),
+            "forward_features",
             "",
         ),
         "moco_v3": (16, VisionTransformer(48, 16, **plain), "forward_features", "module.base_encoder."),
@@ -82,13 +88,19 @@ def main() -> None:
             "",
         ),
     }
-    found = {"versions": {"timm": timm.__version__, "transformers": transformers.__version__, "torch": torch.__version__}}
+    towers = {"patch_size": 16, "width": WIDTH, "layers": DEPTH, "heads": 1, "mlp_ratio": 4.0, "output_dim": 32}
+    built["open_clip"] = (16, open_clip.transformer.VisionTransformer(48, **towers), "trunk", "visual.")
+    found = {
+        "versions": {"timm": timm.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
+    }
     families = {}
     for family, (patch, model, output, prefix) in built.items():
-        if output is None:
-            continue
         model.eval()
-        state = {name: torch.from_numpy(drawn(prefix + name, list(x.shape))) for name, x in model.state_dict().items() if x.dtype == torch.float32}
+        state = {
+            name: torch.from_numpy(drawn(prefix + name, list(x.shape)))
+            for name, x in model.state_dict().items()
+            if x.dtype == torch.float32
+        }
         model.load_state_dict(state, strict=False)
         pixels = torch.from_numpy(image(patch).transpose(0, 3, 1, 2))
         with torch.no_grad():
@@ -96,6 +108,9 @@ def main() -> None:
                 features = model.forward_features(pixels)
             elif output == "last_hidden_state":
                 features = model(pixels).last_hidden_state
+            elif output == "trunk":
+                model.proj = None
+                features = model(pixels)[:, None]
             else:
                 features = model(pixels).pooler_output[:, None]
         families[family] = {
