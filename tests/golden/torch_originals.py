@@ -1,4 +1,4 @@
-"""Makes `torch_originals.json`: what vision transformers of PyTorch give for one image, at weights that anyone can make.
+"""Makes `torch_originals.json`: what vision transformers of PyTorch give for an image, at weights that anyone can make.
 
     pip install torch torchvision timm transformers open_clip_torch
     python tests/golden/torch_originals.py
@@ -115,10 +115,10 @@ def main() -> None:
                 features = model(pixels).pooler_output[:, None]
         families[family] = {
             "patch": patch,
-            "tensors": {prefix + name: list(x.shape) for name, x in state.items()},
+            "tensors": {prefix + name: shape for name, shape in shapes.items()},
             "features": [[float(f"{value:.6g}") for value in token] for token in features[0].tolist()],
         }
-    FILE.write_text(json.dumps(found | {"families": families}) + "\n", encoding="utf-8")
+    FILE.write_text(json.dumps({"versions": versions, "families": families}) + "\n", encoding="utf-8")
     print({family: len(entry["features"]) for family, entry in families.items()})
 
 

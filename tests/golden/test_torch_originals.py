@@ -6,12 +6,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from torch_originals import FILE, SIZE, drawn, image
 
 from radtransfer.errors import WeightsMismatchError
 from radtransfer.models.architecture import build_architecture
 from radtransfer.models.vit import POSITIONS, vit_spec
 from radtransfer.pretrained.vit_weights import find_vit, resized_positions, vit_arrays
-from tests.golden.torch_originals import FILE, SIZE, drawn, image
 
 ORIGINALS = json.loads(FILE.read_text(encoding="utf-8"))["families"]
 SPECS = {
