@@ -90,17 +90,12 @@ def main() -> None:
     }
     towers = {"patch_size": 16, "width": WIDTH, "layers": DEPTH, "heads": 1, "mlp_ratio": 4.0, "output_dim": 32}
     built["open_clip"] = (16, open_clip.transformer.VisionTransformer(48, **towers), "trunk", "visual.")
-    found = {
-        "versions": {"timm": timm.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
-    }
+    versions = {module.__name__: module.__version__ for module in (timm, transformers, torch, open_clip)}
     families = {}
     for family, (patch, model, output, prefix) in built.items():
         model.eval()
-        state = {
-            name: torch.from_numpy(drawn(prefix + name, list(x.shape)))
-            for name, x in model.state_dict().items()
-            if x.dtype == torch.float32
-        }
+        shapes = {name: list(x.shape) for name, x in model.state_dict().items() if x.dtype == torch.float32}
+        state = {name: torch.from_numpy(drawn(prefix + name, shape)) for name, shape in shapes.items()}
         model.load_state_dict(state, strict=False)
         pixels = torch.from_numpy(image(patch).transpose(0, 3, 1, 2))
         with torch.no_grad():
