@@ -35,17 +35,19 @@ def build_vit(
     depth: int,
     layer_scale: bool = False,
     registers: int = 0,
+    heads: int | None = None,
     epsilon: float = 1e-6,
     activation: Literal["gelu", "quick_gelu"] = "gelu",
     norm_before: bool = False,
     pool: Literal["token", "mean"] = "token",
 ) -> "keras.Model":
-    """A vision transformer with heads of 64 channels, to its normalized tokens (batch, tokens, width).
+    """A vision transformer to its normalized tokens (batch, tokens, width); a head has 64 channels, if not `heads`.
 
     With `pooling` "avg" to one vector: the class token, or the mean of the patches, as `pool` says.
     """
     from keras import Model, initializers, layers, ops
 
+    heads = heads or width // 64
     small = initializers.TruncatedNormal(stddev=0.02)
 
     def norm(x, name):
@@ -70,7 +72,7 @@ def build_vit(
     for block in range(1, depth + 1):
         name = f"block{block}"
         y = norm(x, f"{name}_norm1")
-        attention = layers.MultiHeadAttention(width // 64, 64, kernel_initializer=small, name=f"{name}_attention")
+        attention = layers.MultiHeadAttention(heads, width // heads, kernel_initializer=small, name=f"{name}_attention")
         y = scaled(attention(y, y), f"{name}_scale1")
         x = layers.Add(name=f"{name}_add1")([x, y])
         y = norm(x, f"{name}_norm2")

@@ -186,6 +186,7 @@ def find_vit(path: Path, tensors: Tensors, backbones: Mapping[str, Backbone] = B
     options = dict(layout.options)
     options["layer_scale"] = "block1.scale1" in named
     options["registers"] = named["registers"].shape[-2] if "registers" in named else 0
+    options["heads"] = 12 if "base_encoder." in prefix and size == 384 else size // 64  # MoCo v3 has twice as many
     options["norm_before"] = "norm_before.weight" in named
     if "block1.scale1" in named:
         options["epsilon"] = 1e-6  # DINOv2
@@ -194,6 +195,7 @@ def find_vit(path: Path, tensors: Tensors, backbones: Mapping[str, Backbone] = B
     preprocessing = "torch" if "block1.scale1" in named else layout.preprocessing
     options, notes = _configured(path, family, options)
     defaults = {"layer_scale": False, "registers": 0, "epsilon": 1e-6, "activation": "gelu", "norm_before": False}
+    defaults["heads"] = size // 64
     defaults |= keywords[backbone]
     changed = {name: value for name, value in options.items() if defaults[name] != value}
     spec = known[backbone].with_options(**changed)
@@ -235,6 +237,8 @@ def _configured(path: Path, family: str, options: dict[str, Any]) -> tuple[dict[
             config = config.get("vision_config", config)
             if "layer_norm_eps" in config:
                 options["epsilon"] = float(config["layer_norm_eps"])
+            if "num_attention_heads" in config:
+                options["heads"] = int(config["num_attention_heads"])
             if config.get("hidden_act") in ("gelu", "quick_gelu"):
                 options["activation"] = config["hidden_act"]
             if "model_cfg" in config:
@@ -257,7 +261,7 @@ def vit_arrays(path: Path, found: VitWeights) -> dict[str, tuple[np.ndarray, ...
     """
     tensors, width = dict(found.tensors), found.tensors["patch.weight"].shape[0]
     built = found.spec.build.keywords
-    heads = width // 64
+    heads = built.get("heads") or width // 64
 
     def take(name: str, *shape: int, default: float | None = None) -> np.ndarray:
         array = tensors.pop(name, None)
@@ -284,10 +288,10 @@ def vit_arrays(path: Path, found: VitWeights) -> dict[str, tuple[np.ndarray, ...
         else:
             parts = [dense(f"{name}.{part}", width, width) for part in ("query", "key", "value")]
         found = [
-            array for kernel, bias in parts for array in (kernel.reshape(width, heads, 64), bias.reshape(heads, 64))
+            array for kernel, bias in parts for array in (kernel.reshape(width, heads, -1), bias.reshape(heads, -1))
         ]
         kernel, bias = dense(f"{name}.proj", width, width)
-        return (*found, kernel.reshape(heads, 64, width), bias)
+        return (*found, kernel.reshape(heads, -1, width), bias)
 
     patch = tensors["patch.weight"].shape[-1]
     layers = {
