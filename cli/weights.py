@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from radtransfer.cli.main import Group, complete_backbone, complete_config, complete_weights
-from radtransfer.cli.options import TABLE_OPTIONS, given_settings, sets_option, setting_options
+from radtransfer.cli.options import TABLE_OPTIONS, Command, given_settings, output_options, sets_option, setting_options
 from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, show, show_file, show_json
 from radtransfer.config.load import config_text, find_config, load_config, shipped_configs
 from radtransfer.models.backbone import BACKBONES, Backbone
@@ -33,7 +33,11 @@ MODES_SHOWN = 4
 """Columns of the table of layers."""
 
 
-@click.command(short_help="Find the preprocessing that a file's weights expect.")
+@click.command(
+    cls=Command,
+    first=("data", "image_root", "path_column", "image_size", "backbone", "images", "layers", "as_json"),
+    short_help="Find the preprocessing that a file's weights expect.",
+)
 @click.argument("file")
 @setting_options(**OPTIONS)
 @click.option("--backbone", metavar="NAME", help="The network in FILE; recognized without.")
@@ -42,7 +46,7 @@ MODES_SHOWN = 4
     "--layers", type=click.IntRange(1, 1000), default=12, show_default=True, help="Batch-norm layers, from the stem on."
 )
 @click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def check(
     file: str, backbone: str | None, images: int, layers: int, ignore_lambda: bool, as_json: bool, **given: Any
 ) -> None:
@@ -52,7 +56,8 @@ def check(
     under each mode; a mode fits if these could have been images, and those of the others could not.
 
     \b
-    Example: radtransfer weights check RadImageNet-ResNet50_notop.h5 --data images/
+    Example:
+      radtransfer weights check RadImageNet-ResNet50_notop.h5 --data images/
     """
     settings = load_config(options=given_settings(given, OPTIONS), check=check_value)
     from radtransfer.pretrained.input_check import check_weights
@@ -137,7 +142,7 @@ def _layer_lines(modes) -> Iterator[str]:
 @click.option("--backbone", metavar="NAME", help="The network in IN; recognized without.")
 @click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, overwrite: bool, as_json: bool) -> None:
     """Write the weights in IN as a file that --weights takes everywhere.
 
@@ -145,7 +150,8 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
     .safetensors; RadImageNet's too), a SavedModel folder, or any Keras file. Nothing in it is unpickled or run.
 
     \b
-    Example: radtransfer weights convert ResNet50.pt radimagenet-resnet50.weights.h5
+    Example:
+      radtransfer weights convert ResNet50.pt radimagenet-resnet50.weights.h5
     """
     from radtransfer.pretrained.convert import convert_weights
     from radtransfer.pretrained.source import HUB, cached_hub_file
@@ -169,12 +175,13 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
 @click.command(short_help="Read a file to its end and compare its hash.")
 @click.argument("file")
 @click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
     """Read all of FILE, and compare its hash with the published ones: exit code 4 if it is damaged or another.
 
     \b
-    Example: radtransfer weights verify RadImageNet-ResNet50_notop.h5
+    Example:
+      radtransfer weights verify RadImageNet-ResNet50_notop.h5
     """
     from radtransfer.pretrained.convert import verify_file
     from radtransfer.pretrained.source import find_weights, weights_cards
@@ -203,7 +210,8 @@ def fetch(file: str, download: bool) -> None:
     """Say what would be downloaded and how large it is, and with --download get it. Then --weights takes its hf: name.
 
     \b
-    Example: radtransfer weights fetch hf:Lab-Rasool/RadImageNet/ResNet50.pt --download
+    Example:
+      radtransfer weights fetch hf:Lab-Rasool/RadImageNet/ResNet50.pt --download
     """
     from radtransfer.pretrained.source import hub_file
 
@@ -226,7 +234,8 @@ def weights() -> None:
     """List known weight files, look into one, find its preprocessing, convert and verify it.
 
     \b
-    Example: radtransfer weights list
+    Example:
+      radtransfer weights list
     """
 
 
@@ -235,12 +244,13 @@ for command in (check, convert, verify, fetch):
 
 
 @weights.command("list", short_help="List the weights that are known by name.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def list_weights(as_json: bool) -> None:
     """List the weights that --weights knows by name, and which of them are here.
 
     \b
-    Example: radtransfer weights list --json
+    Example:
+      radtransfer weights list --json
     """
     from radtransfer.pretrained.source import found_files, weights_cards
 
@@ -265,12 +275,13 @@ def list_weights(as_json: bool) -> None:
 @weights.command(short_help="Say what a file of weights holds.")
 @click.argument("file", shell_complete=complete_weights)
 @click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
     """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K].
 
     \b
-    Example: radtransfer weights inspect RadImageNet-ResNet50_notop.h5
+    Example:
+      radtransfer weights inspect RadImageNet-ResNet50_notop.h5
     """
     from radtransfer.pretrained.read import read_weight_file
     from radtransfer.pretrained.source import find_weights
@@ -294,7 +305,8 @@ def where() -> None:
     """Show the folders that are searched and the known weights in them.
 
     \b
-    Example: RADTRANSFER_WEIGHTS=~/weights radtransfer weights where
+    Example:
+      RADTRANSFER_WEIGHTS=~/weights radtransfer weights where
     """
     from radtransfer.pretrained.source import SEARCH_VARIABLE, found_files, keras_cache, search_folders
 
@@ -343,11 +355,12 @@ IMAGE_SIZE = 224
 
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_backbone)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def backbones(name: str | None, as_json: bool) -> None:
     """List the networks, or show the stages of NAME.
 
-    Example: radtransfer backbones resnet50
+    Example:
+      radtransfer backbones resnet50
     """
     if name is None:
         specs = [BACKBONES[known] for known in BACKBONES]
@@ -412,19 +425,21 @@ def configs() -> None:
     """List, show or check settings of runs, and studies.
 
     \b
-    Example: radtransfer configs list
-             radtransfer configs show quickstart > mine.yaml
-             radtransfer configs validate mine.yaml
+    Example:
+      radtransfer configs list
+      radtransfer configs show quickstart > mine.yaml
+      radtransfer configs validate mine.yaml
     """
 
 
 @configs.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def list_configs(as_json: bool) -> None:
     """Names of the shipped configs and studies, with what each is for.
 
     \b
-    Example: radtransfer configs list --json
+    Example:
+      radtransfer configs list --json
     """
     rows = []
     for name, path in shipped_configs().items():
@@ -444,7 +459,8 @@ def show_config(config: str, full: bool) -> None:
     """Print CONFIG, a shipped name or a YAML file.
 
     \b
-    Example: radtransfer configs show quickstart --full
+    Example:
+      radtransfer configs show quickstart --full
     """
     text = config_text(load_config(config)) if full else find_config(config).read_text(encoding="utf-8")
     show_file(text)
@@ -459,8 +475,9 @@ def validate(config: str, sets: tuple[str, ...]) -> None:
     The exit code is 2 where there is one. Data and weights may still be missing: `finetune --dry-run` reads them too.
 
     \b
-    Example: radtransfer configs validate mine.yaml
-             radtransfer configs validate quick-advice --set grid.seed=[0,1,2]
+    Example:
+      radtransfer configs validate mine.yaml
+      radtransfer configs validate quick-advice --set grid.seed=[0,1,2]
     """
     if is_study(config):
         from radtransfer.studies.grid import check_study
