@@ -1,7 +1,6 @@
 """`radtransfer data`: check, prepare, preview and split a data set."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,9 @@ from radtransfer.cli.options import (
     output_options,
     setting_options,
     split_lines,
+    typed_words,
 )
-from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json, show_written
+from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json, show_next, show_written
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import DataSettings
 from radtransfer.errors import ConfigError, DataError
@@ -78,7 +78,9 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     show_written(found.files)
     if report.evidence is None:
         raise DataError(f"{data}: nothing could be checked. Name the data as the message above says, and check again.")
-    if not report.valid:
+    if report.valid:
+        show_next(["finetune", "--data", data, *typed_words(*CHECK_OPTIONS)])
+    else:
         kinds = [f"{len(found)} × {kind}" for (severity, kind), found in report.kinds.items() if severity == "error"]
         raise DataError(f"{data}: results would be invalid ({', '.join(kinds)}). Correct the data and check again.")
 
@@ -179,13 +181,11 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     splits = ", ".join(f"{name} {count}" for name, count in result.splits.items())
     shards = "1 shard" if result.shards == 1 else f"{result.shards} shards"
     skipped = f", {result.skipped} left out" if result.skipped else ""
-    positive = config.data.positive_class
-    named = f" --positive-class {shlex.quote(positive)}" if positive else ""
     show(
         f"prepared  {result.images} images ({splits}){skipped}",
         f"stored    {result.bytes / 1e6:,.0f} MB in {shards}, {encoding}",
-        f"use it    radtransfer finetune --data tfds:{result.path}{named}",
     )
+    show_next(["finetune", "--data", f"tfds:{result.path}", *typed_words("positive_class")])
 
 
 PREVIEW_OPTIONS = {
@@ -208,7 +208,8 @@ PREVIEW_OPTIONS = {
 @click.option("--copies", type=click.IntRange(1, 20), default=5, show_default=True, help="Variations of each image.")
 @click.option("--out", metavar="PNG", default="preview.png", show_default=True, help="Where the sheet goes.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
-def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **given: Any) -> None:
+@output_options
+def preview(data: str, images: int, copies: int, out: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Draw images of DATA as the network would see them, and how the augmentation varies them in training.
 
     \b
@@ -228,7 +229,8 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     figure = preview_data(settings, images=images, copies=copies, progress=TerminalProgress())
     with writing(path):
         save_figure(figure, path)
-    show_written([path])
+    show_json({"path": out}) if as_json else show_written([path])
+    show_next(["finetune", "--data", data, *typed_words(*PREVIEW_OPTIONS)])
 
 
 SPLIT_OPTIONS = {
@@ -276,15 +278,15 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
         show(f"images    {images_text(*(counts[name] for name in names))}")
         show(*split_lines(counts["folds"]))
     show_written([path])
-    show(f"train     {_next_line(found, path, settings.data)}", err=True)
+    show_next(_next_words(found, path, settings.data))
 
 
-def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
+def _next_words(found: "DataSplit", path: Path, data: DataSettings) -> list[str]:
     """The command that trains on these folds."""
     from radtransfer.data.labels import is_missing
 
     root = data.image_root or found.image_root
-    words = ["radtransfer", "finetune", "--data", str(path)]
+    words = ["finetune", "--data", str(path)]
     words += ["--image-root", str(root)] if root else []
     words += ["--outside-root"] if root and data.outside_root else []
     words += ["--image-root", "FOLDER"] if not root and found.in_records else []
@@ -293,8 +295,7 @@ def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
         words += ["--task", "multilabel"]
     elif any(map(is_missing, found.table.classes)):
         words += ["--missing-values", "class"]
-    words += ["--allow-alike-patients"] if found.table.exact_patient_ids else []
-    return f"{shlex.join(words)} …"
+    return [*words, "--allow-alike-patients"] if found.table.exact_patient_ids else words
 
 
 @click.group(cls=Group)

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from radtransfer import __version__
 from radtransfer.cli.options import output_options
-from radtransfer.cli.terminal import import_tensorflow, line, painted, show, show_json
+from radtransfer.cli.terminal import import_tensorflow, line, painted, show, show_json, show_next
 from radtransfer.config.schema import SystemSettings
 from radtransfer.errors import OutOfMemoryError
 from radtransfer.pretrained.source import SEARCH_VARIABLE, found_files, keras_cache, search_folders
@@ -55,6 +55,8 @@ def doctor(as_json: bool) -> None:
         show_json({"problems": problems, "findings": list(map(asdict, findings))})
     elif problems:
         show(f"{len(problems)} to solve first: {', '.join(problems)}")
+    else:
+        show_next(["finetune", "quickstart"])
     click.get_current_context().exit(BROKEN if problems else 0)
 
 

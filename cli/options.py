@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from radtransfer.cli.main import complete_assignment, complete_setting
 from radtransfer.cli.terminal import show
@@ -47,7 +48,7 @@ class Command(click.Command):
 
     def __init__(self, *values: Any, first: Sequence[str], rest: str = "Options", **more: Any) -> None:
         super().__init__(*values, **more)
-        self._first, self._rest = first, rest
+        self.first, self._rest = first, rest
         option = click.Option(
             ["--help-all"],
             is_flag=True,
@@ -65,7 +66,7 @@ class Command(click.Command):
             record = item.get_help_record(ctx) if isinstance(item, click.Option) else None
             if record is None:  # an argument, or hidden
                 continue
-            if ctx.meta.get(_ALL) or item.name in self._first or item.opts[-1] in ("--help", "--help-all"):
+            if ctx.meta.get(_ALL) or item.name in self.first or item.opts[-1] in ("--help", "--help-all"):
                 section = item.setting.partition(".")[0] if isinstance(item, SettingOption) else ""
                 groups[SECTIONS.get(section, self._rest)].append(record)
             else:
@@ -161,6 +162,22 @@ def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, A
             value = None if value.lower() == "none" and type(None) in members else parse_scalar(value)
         given[setting] = value
     return given
+
+
+def typed_words(*names: str) -> list[str]:
+    """Those of the named options that the command was called with, as they are typed; and its `--set`."""
+    context, words = click.get_current_context(), []
+    for name in (*names, "sets"):
+        if name not in context.params or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value, option = context.params[name], "set" if name == "sets" else name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [
+                word for item in (value if isinstance(value, tuple) else [value]) for word in (f"--{option}", item)
+            ]
+    return words
 
 
 def settings_and_others(given: dict[str, Any], names: dict[str, str]) -> tuple[Config, dict[str, Any]]:

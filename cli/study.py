@@ -18,6 +18,7 @@ from radtransfer.cli.options import (
     positive_lines,
     sets_option,
     setting_options,
+    typed_words,
     verbose_option,
 )
 from radtransfer.cli.terminal import (
@@ -25,10 +26,10 @@ from radtransfer.cli.terminal import (
     draw,
     in_one_line,
     line,
-    number,
     painted,
     show,
     show_json,
+    show_next,
     show_written,
 )
 from radtransfer.cli.train import DOZEN
@@ -36,6 +37,7 @@ from radtransfer.cli.train import OPTIONS as RUN_OPTIONS
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, RadtransferError
+from radtransfer.files import decimal
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import require_keras
 from radtransfer.studies.file import load_study
@@ -146,17 +148,20 @@ def study(
         for note in plan.notes:
             progress.note(note)
         _estimate(plan, jobs=jobs or 1, timing=not no_timing, as_json=as_json)
+        show_next(["study", config, *typed_words(*OPTIONS, "arms", "out", *places, "runs", "limit")])
         return
 
     def tell(found: StudyResult) -> None:
         show_json(found.table) if as_json else show(*_result_lines(found.table, found.path))
 
     try:
-        tell(run_study(asked, out=out, runs=runs, **places, limit=limit, progress=StudyBoard()))
+        done = run_study(asked, out=out, runs=runs, **places, limit=limit, progress=StudyBoard())
     except RadtransferError as error:
         if error.result is not None:
             tell(error.result)
         raise
+    tell(done)
+    show_next(["report", done.path, "--out", "report"])
 
 
 class StudyBoard(TerminalProgress):
@@ -169,7 +174,7 @@ class StudyBoard(TerminalProgress):
         self._drawn = 0.0
 
     def study_changed(self, state: "StudyState") -> None:
-        if not self._live or time.monotonic() - self._drawn <= 0.2:
+        if self._quiet or not self._live or time.monotonic() - self._drawn <= 0.2:
             return
         self._drawn = time.monotonic()
         failed = f", {len(state.failed)} failed" if state.failed else ""
@@ -184,7 +189,7 @@ class StudyBoard(TerminalProgress):
             doing = row.get("doing", "starting")
             if "epoch" in row:
                 place = f"fold {row['fold']}/{row['folds']}  epoch {row['epoch']}/{row['epochs']}"
-                doing = f"{place}  val AUC {number(row['val_auc'])}"
+                doing = f"{place}  val AUC {decimal(row['val_auc'])}"
             lines.append(f"  {name}  {doing}")
         self.clear()
         show(*map(in_one_line, lines), err=True)
@@ -200,8 +205,7 @@ class StudyBoard(TerminalProgress):
         status = painted(f"{outcome.status:<9}", fg=_COLORS.get(outcome.status))
         text = f" {run.cell.name}{auc}{spread}  {duration(outcome.seconds)}  {run.key}"
         errors = outcome.error.split("\n") if outcome.error else []
-        self.clear()
-        show(line(f"{place:<10}", status, text), *(f"{'':<10}{error}" for error in errors), err=True)
+        self._say(line(f"{place:<10}", status, text), *(f"{'':<10}{error}" for error in errors))
 
     def clear(self) -> None:
         super().clear()
@@ -284,11 +288,11 @@ def _result_lines(table: Mapping[str, Any], path: Path) -> Iterator[str]:
     rows = [["arm", *map(_short, axes), "AUC mean ± sd", "pooled", "95 % interval", *steps, "trained", "status"]]
     for run in runs:
         labels = [_cell_text(run["labels"][name]) for name in axes]
-        spread = "" if run["auc_sd"] is None else f" ± {number(run['auc_sd'])}"
-        interval = f"{number(run['ci95_low'])} to {number(run['ci95_high'])}"
-        cells = [run["arm"], *labels, f"{number(run['auc'])}{spread}", number(run["auc_pooled"]), interval]
+        spread = "" if run["auc_sd"] is None else f" ± {decimal(run['auc_sd'])}"
+        interval = f"{decimal(run['ci95_low'])} to {decimal(run['ci95_high'])}"
+        cells = [run["arm"], *labels, f"{decimal(run['auc'])}{spread}", decimal(run["auc_pooled"]), interval]
         if steps:
-            cells.append(f"{number(run['steps'], '.0f')} ({run['steps_reached']}/{run['steps_watched']})")
+            cells.append(f"{decimal(run['steps'], '.0f')} ({run['steps_reached']}/{run['steps_watched']})")
         trained = "" if run["trainable_parameters"] is None else f"{run['trainable_parameters']:,}"
         rows.append([*cells, trained, run["status"]])
     yield from _columns(rows)
@@ -326,7 +330,10 @@ def _cell_text(value: Any) -> str:
 @click.option(
     "--cca/--no-cca", default=True, show_default=True, help="Compare the layers of each arm before and after training."
 )
-def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold: float | None, cca: bool) -> None:
+@output_options
+def report(
+    runs: tuple[Path, ...], published: Path | None, out: Path, threshold: float | None, cca: bool, as_json: bool
+) -> None:
     """Write report.html, report.json, figures/ (PNG and SVG) and tables/ (CSV and Markdown) to --out.
 
     RUNS are run folders, a study, or folders of runs; those that differ in their seed alone are one arm. An earlier
@@ -342,7 +349,9 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     if bool(runs) == (published is not None):
         raise click.UsageError("Expected RUNS or --published DIR, and not both.")
     options = {"threshold": threshold, "cca": cca, "progress": TerminalProgress()}
-    show_written(make_report(list(runs) or None, out=out, published=published, **options).files[:2])
+    made = make_report(list(runs) or None, out=out, published=published, **options)
+    show_json(made.values) if as_json else show_written(made.files[:2])
+    show_next(["-m", "webbrowser", made.files[0]], program="python")
 
 
 SWEEP_FIRST = (*(name for name in DOZEN if name not in (*SWEPT, "dry_run")), "stages")
@@ -395,6 +404,7 @@ def freeze_sweep_command(
     rows = write_freeze_sweep(sweep, plan, out)
     show_json(rows) if as_json else show(*_sweep_lines(rows, ("variant", "through")))
     check_complete(state, what="arms")
+    show_next(["report", out / "runs", "--out", "report"])
 
 
 @click.command(
@@ -436,6 +446,7 @@ def transfusion_sweep_command(
         progress.note(f"no fold takes as many steps as --eval-every {every}: there are no curves. Give a smaller one")
     show_json(rows) if as_json else show(*_sweep_lines(rows, ("through",)))
     check_complete(state, what="arms")
+    show_next(["report", out / "runs", "--out", "report"])
 
 
 class SweepProgress(TerminalProgress):
@@ -486,9 +497,9 @@ def _sweep_lines(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> Itera
     steps = ["steps (folds)"] if "steps_mean" in rows[0] else []
     table = [[*labels, "AUC mean ± sd", "pooled", "95 % interval", *steps]]
     for row in rows:
-        interval = f"{number(row['ci95_low'])} to {number(row['ci95_high'])}"
-        auc = f"{number(row['auc_mean'])} ± {number(row['auc_sd'])}"
-        cells = [*(str(row[label]) for label in labels), auc, number(row["auc_pooled"]), interval]
+        interval = f"{decimal(row['ci95_low'])} to {decimal(row['ci95_high'])}"
+        auc = f"{decimal(row['auc_mean'])} ± {decimal(row['auc_sd'])}"
+        cells = [*(str(row[label]) for label in labels), auc, decimal(row["auc_pooled"]), interval]
         if steps:
             never = "never" if row["steps_watched"] else "n/a"
             mean = never if row["steps_mean"] is None else f"{row['steps_mean']:.0f}"

@@ -5,7 +5,6 @@ Names of files, classes and columns may hold anything. Nothing in them reaches t
 
 import _thread
 import contextlib
-import itertools
 import logging
 import os
 import shlex
@@ -22,7 +21,7 @@ from typing import Any
 
 import click
 
-from radtransfer.files import json_text, printable, printable_lines
+from radtransfer.files import decimal, json_text, printable, printable_lines
 from radtransfer.process import Progress, exit_after_signal, import_keras, on_forced_exit
 
 _GRACE = 1.0
@@ -174,16 +173,6 @@ def show_libraries_safely() -> None:
     warnings.formatwarning = safe_warning
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    """`value` for a table; "n/a" for None."""
-    return "n/a" if value is None else f"{value:{form}}"
-
-
-def interval(ends: Sequence[float] | None) -> str:
-    """Both ends of an interval for a table; "n/a" for None."""
-    return "n/a" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-
-
 QUIET, VERBOSE = "quiet", "verbose"
 
 
@@ -199,15 +188,15 @@ def show_written(paths: Iterable[Path]) -> None:
         show(*(f"wrote     {path}" for path in paths), err=True)
 
 
-def show_next(*commands: Sequence[str | Path]) -> None:
-    """Say on stderr what to type next, a command in each line; words in capitals are to be replaced by the user.
+def show_next(*commands: Sequence[Any], program: str = "radtransfer") -> None:
+    """Say on stderr what to type next, a command in each line; nothing with `--json` or `--quiet`.
 
-    Nothing where the output is for a program or should be short: with `--json` and `--quiet`.
+    Words in capitals stand for what the user has.
     """
     if is_given(QUIET) or click.get_current_context().params.get("as_json"):
         return
-    for title, words in zip(itertools.chain(["next"], itertools.repeat("")), commands, strict=False):
-        show(f"{title:<10}{shlex.join(['radtransfer', *map(str, words)])}", err=True)
+    for number, words in enumerate(commands):
+        show(f"{'' if number else 'next':<10}{shlex.join([program, *map(str, words)])}", err=True)
 
 
 class TerminalProgress(Progress):
@@ -240,15 +229,15 @@ class TerminalProgress(Progress):
         auc, seconds = row["val_auc"], row["seconds"]
         shown = line(
             f"fold {fold}/{folds}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
-            f"loss {_loss(row['loss'])}  val loss {_loss(row['val_loss'])}  val AUC {number(auc):>5} ",
+            f"loss {_loss(row['loss'])}  val loss {_loss(row['val_loss'])}  val AUC {decimal(auc):>5} ",
             painted("*", fg="green", bold=True) if row["best"] else " ",
             f" {seconds:.1f} s" if seconds < 100 else f" {seconds:.0f} s",
         )
-        self._lines(shown)
+        self._say(shown)
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         images, epoch = metrics["n_images"], metrics["best_epoch"]
-        self._lines(f"fold {fold}/{folds}  test AUC {number(metrics['auc'])} on {images} images, best epoch {epoch}")
+        self._say(f"fold {fold}/{folds}  test AUC {decimal(metrics['auc'])} on {images} images, best epoch {epoch}")
 
     def clear(self) -> None:
         """Take the bar away, before a result is printed."""
@@ -260,9 +249,9 @@ class TerminalProgress(Progress):
     def _titled(self, title: str, text: str, *, always: bool = False, **style: Any) -> None:
         first, *more = text.split("\n")
         lines = [line(painted(f"{title:<10}", **style), first), *(f"{'':<10}{another}" for another in more)]
-        self._lines(*lines, always=always)
+        self._say(*lines, always=always)
 
-    def _lines(self, *lines: str, always: bool = False) -> None:
+    def _say(self, *lines: str, always: bool = False) -> None:
         if always or not self._quiet:
             self.clear()
             show(*lines, err=True)

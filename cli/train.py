@@ -16,11 +16,13 @@ from radtransfer.cli.options import (
     output_options,
     sets_option,
     setting_options,
+    typed_words,
     verbose_option,
 )
-from radtransfer.cli.terminal import TerminalProgress, number, show, show_json
+from radtransfer.cli.terminal import TerminalProgress, show, show_json, show_next, show_written
 from radtransfer.config.load import load_config
 from radtransfer.errors import ConfigError, FoldsFailedError
+from radtransfer.files import decimal
 from radtransfer.process import require_keras
 from radtransfer.training.names import check_sources
 from radtransfer.transfer.spec import SCHEMES
@@ -89,6 +91,7 @@ def finetune(
 
         estimate = vars(estimate_run(settings, name=name, progress=progress, inputs=inputs))
         show_json(estimate) if as_json else show(*estimate_text(estimate).split("\n"))
+        show_next(["finetune", *filter(None, [config]), *typed_words(*OPTIONS)])
         return
     try:
         run = api.finetune(config=settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
@@ -96,6 +99,8 @@ def finetune(
         _show_result(error.result, as_json=as_json)
         raise
     _show_result(run, as_json=as_json)
+    if run.path.is_dir():
+        show_next(["evaluate", run.path, "--data", "OTHER_IMAGES"], ["report", run.path, "--out", "report"])
 
 
 def split_workers_option(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -114,9 +119,9 @@ def _show_result(run: api.Run, *, as_json: bool) -> None:
         return
     auc = metrics["auc"]
     per_fold = zip(metrics["folds"], auc["per_fold"], strict=True)
-    rows = [f"fold {fold:<3} AUC {number(value)}" for fold, value in per_fold]
+    rows = [f"fold {fold:<3} AUC {decimal(value)}" for fold, value in per_fold]
     if len(rows) > 1:
-        rows.append(f"mean     AUC {number(auc['mean'])} ± {number(auc['sd'])} (sd over folds, not an interval)")
+        rows.append(f"mean     AUC {decimal(auc['mean'])} ± {decimal(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
     patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
     # The class, grade or label of the sensitivity; nothing for a mean over classes or labels.
@@ -128,9 +133,9 @@ def _show_result(run: api.Run, *, as_json: bool) -> None:
     elif len(labels) == 1:
         whose = f" (label {labels[0]})"
     shown = shown_metrics(metrics)
-    figures = [f"{item.label} {number(metrics[item.name])}{whose if item.names_subject else ''}" for item in shown]
+    figures = [f"{item.label} {decimal(metrics[item.name])}{whose if item.names_subject else ''}" for item in shown]
     rows += [
-        f"pooled   AUC {number(auc['pooled'])}  95 % interval {number(low)} to {number(high)}  "
+        f"pooled   AUC {decimal(auc['pooled'])}  95 % interval {decimal(low)} to {decimal(high)}  "
         f"({metrics['n_images']} images, {patients})",
         "   ".join(figures),
     ]
@@ -168,7 +173,7 @@ SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_W
 @click.command(
     "lr-find",
     cls=Command,
-    first=(*DOZEN, "low", "high", "steps"),
+    first=(*(name for name in DOZEN if name in (*SHARED, "out")), "low", "high", "steps"),
     rest="Run",
     short_help="Suggest a learning rate after a few hundred steps.",
 )
@@ -225,7 +230,12 @@ def lr_find(
     written = write_search(search, place)
     found = search.to_dict()
     show_json(found) if as_json else show(*_rate_lines(found))
-    show(f"wrote     {', '.join(map(str, written))}", err=True)
+    show_written(written)
+    again = [*filter(None, [config]), *typed_words(*SHARED)]
+    if found["suggested"] is None:
+        show_next(["lr-find", *again, "--steps", 2 * steps, "--out", out, "--overwrite"])
+    else:
+        show_next(["finetune", *again, "--learning-rate", f"{found['suggested']:.2g}"])
 
 
 def _rate_lines(found: dict[str, Any]) -> list[str]:
@@ -294,6 +304,7 @@ def plan(
         width = max(len(scheme.description) for scheme in SCHEMES.values()) + 2
         show(f"{'scheme':<23}{'what it does':<{width}}where")
         show(*(f"{name:<23}{scheme.description:<{width}}{scheme.reference}" for name, scheme in SCHEMES.items()))
+        show_next(["plan", "resnet50", "--weights", "imagenet", "--scheme", "transfusion", "--through", "stage2"])
         return
     config = load_config(sets=sets, options={**given_settings(given, PLAN_OPTIONS), "model.backbone": backbone})
     if filters is not None:
@@ -310,13 +321,13 @@ def plan(
     require_keras()
     from radtransfer.training.plan import plan_network, plan_text, save_filters, save_planned
 
-    network = plan_network(config, classes=classes, notify=lambda text: show(f"note      {text}", err=True))
+    network = plan_network(config, classes=classes, notify=TerminalProgress().note)
     record = {"backbone": backbone, "weights": config.model.weights} | network.plan.record()
     head = network.model if classes else None
     show_json(record) if as_json else show(*plan_text(network.plan, head=head).split("\n"))
     if out is not None:
         save_planned(network, Path(out))
-        show(f"model     {out}", err=True)
     if filters is not None:
         save_filters(network, Path(filters))
-        show(f"filters   {filters}", err=True)
+    show_written([Path(path) for path in (out, filters) if path is not None])
+    show_next(["finetune", "--data", "IMAGES", "--backbone", backbone, *typed_words(*PLAN_OPTIONS)])

@@ -156,7 +156,7 @@ def predict(
         images: An array (n, height, width, 3), RGB, 0–255, of the model's image size; or a file, a folder, a CSV with
             a column of paths, or several of them.
         operating_point: As in `evaluate`.
-        calibration: "temperature" scales by temperatures drop_unfit_settings on validation images.
+        calibration: "temperature" scales by temperatures fitted on validation images.
         batch_size: Images at a time, at most.
         on_bad_image: "error", or leave out what cannot be read.
         out: A file, or an open one, that gets a line per image as soon as it is ready, in place of a frame.
@@ -336,7 +336,7 @@ def explain(
     Example:
         >>> found = rt.explain("runs/first", fold=1, limit=2, occlusion=0, quiet=True)
         >>> [item.heat.shape for item in found.explanations]
-        [(6, 6), (6, 6)]
+        [(2, 2), (2, 2)]
     """
     with shown(progress, quiet) as progress:
         if out is not None:

@@ -1,6 +1,8 @@
 """What a terminal of 80 columns gets: help in groups, lines that fit, results alone with --quiet, what is next."""
 
+import json
 import re
+import shlex
 
 import click
 import pytest
@@ -8,7 +10,7 @@ from click.testing import CliRunner
 
 from radtransfer.cli.main import application
 from radtransfer.cli.options import Command, quiet_option, verbose_option
-from radtransfer.cli.terminal import TerminalProgress
+from radtransfer.cli.terminal import TerminalProgress, show_next
 
 MANY = 20
 """Options of a command, of which its help shows only the first."""
@@ -40,6 +42,18 @@ def options_in(text):
     return set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text.partition("Example:")[2], re.MULTILINE))
 
 
+def check_next(text):
+    """How many commands `text` ends with; each exists and takes its options."""
+    lines = text.partition("next      ")[2].splitlines()
+    for line in lines:
+        program, *words = shlex.split(line)
+        command, context = application, click.Context(application)
+        while isinstance(command, click.Group):
+            command = command.get_command(context, words.pop(0))
+        assert program == "radtransfer" and command.make_context("command", words)
+    return len(lines)
+
+
 @pytest.mark.parametrize("names", [names for names, _ in PAGES], ids=name_of)
 def test_no_line_of_help_exceeds_80_columns(names):
     assert [line for line in help_of(names).splitlines() if len(line) > 80] == []
@@ -49,6 +63,53 @@ def test_no_line_of_help_exceeds_80_columns(names):
 def test_a_command_with_many_options_shows_few(names, command):
     options = [item for item in command.params if isinstance(item, click.Option) and not item.hidden]
     assert len(options) <= MANY or isinstance(command, Command)
+
+
+@pytest.mark.parametrize(("names", "command"), LONG, ids=name_of)
+def test_the_first_options_exist(names, command):
+    assert set(command.first) <= {item.name for item in command.params}
+
+
+@pytest.mark.parametrize(("names", "command"), COMMANDS, ids=name_of)
+def test_every_command_prints_json_and_can_be_quiet(names, command):
+    options = {name for item in command.params for name in item.opts}
+    if names == ("predict",):  # prints rows: --format jsonl
+        options.add("--json")
+    assert names == ("completion",) or {"--json", "--quiet"} <= options
+
+
+QUICK = [
+    ["backbones"],
+    ["plan"],
+    ["weights", "list"],
+    ["weights", "where"],
+    ["configs", "list"],
+    ["configs", "show", "quickstart"],
+    ["configs", "show", "quick-advice"],
+    ["configs", "show", "quickstart", "--full"],
+    ["configs", "validate", "quickstart"],
+    ["configs", "validate", "quick-advice", "--set", "grid.seed=[0,1]"],
+]
+
+
+@pytest.mark.parametrize("words", QUICK, ids=" ".join)
+def test_what_a_listing_prints(words):
+    runner = CliRunner()
+    outcome = runner.invoke(application, words)
+    assert outcome.exit_code == 0 and outcome.stdout
+    assert check_next(outcome.stderr) == 1
+    for option in ("--quiet", "--json"):
+        other = runner.invoke(application, [*words, option])
+        assert (other.exit_code, other.stderr) == (0, "")
+    assert json.loads(other.stdout)
+
+
+def test_what_to_type_next_is_quoted(capsys):
+    with click.Context(click.Command("any")):
+        show_next(["evaluate", "a run; rm", "--data", "IMAGES"], ["report", "a run; rm", "--out", "report"])
+    shown = capsys.readouterr().err
+    assert shown.splitlines()[0] == "next      radtransfer evaluate 'a run; rm' --data IMAGES"
+    assert check_next(shown) == 2
 
 
 @pytest.mark.parametrize(("names", "command"), LONG, ids=name_of)

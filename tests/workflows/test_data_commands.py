@@ -180,7 +180,7 @@ def test_two_spellings_of_patients_stop_every_command_unless_they_are_allowed(
     outcome = radtransfer("data", "split", *data, "--out", tmp_path / "folds.csv", "--allow-alike-patients")
     assert outcome.code == 0, outcome.err
     assert "48 patients" in outcome.out
-    again = outcome.err.splitlines()[-1].split("train     radtransfer finetune ")[1].removesuffix(" …").split()
+    again = outcome.err.splitlines()[-1].split("next      radtransfer finetune ")[1].split()
     table = read_table(DataSettings(source=again[1], image_root=again[3], allow_alike_patients=True))
     assert again[4:] == ["--allow-alike-patients"] and len(set(table.patients)) == 48
 
