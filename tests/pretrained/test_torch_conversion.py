@@ -113,7 +113,7 @@ def test_another_width_is_refused_by_its_shape(dense):
 
 @pytest.mark.parametrize(
     ("array", "reason"),
-    [(np.full(64, np.nan, np.float32), "not finite"), (np.zeros(64, np.int8), "quantised")],
+    [(np.full(64, np.nan, np.float32), "NaN or infinite"), (np.zeros(64, np.int8), "quantized")],
 )
 def test_numbers_that_are_no_weights_are_refused(array, reason, dense):
     with pytest.raises(WeightsError, match=reason):

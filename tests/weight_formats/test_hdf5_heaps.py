@@ -45,9 +45,9 @@ def test_a_list_where_text_should_be_is_refused_where_the_library_crashes(file, 
     assert content.count(text) == 1
     content[content.index(text) + 1] = kind
     file.write_bytes(content)
-    with h5py.File(file) as opened, pytest.raises(WeightsError, match="an attribute of / is no text"):
+    with h5py.File(file) as opened, pytest.raises(WeightsError, match="an attribute of / is not a text"):
         check_attributes(opened)
-    with pytest.raises(WeightsError, match="names.h5 is damaged: an attribute of / is no text"):
+    with pytest.raises(WeightsError, match="names.h5 is damaged: an attribute of / is not a text"):
         read_weight_file(file)
 
 
