@@ -79,6 +79,7 @@ class Backbone:
             `replacement(operation, inputs, name=…, dtype=…)`, which does the same with public layers.
         patch: Side of a patch in pixels, of a vision transformer, which is built for one image size, a multiple of it;
             its layers give tokens (batch, tokens, channels).
+        options: Those of `build` that were set by `with_options`.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Backbone:
     build_slim: Callable[["keras.KerasTensor", str | None, Mapping[str, float]], "keras.Model"] | None = None
     replacements: Mapping[str, Callable[..., "keras.KerasTensor"]] = field(default_factory=dict)
     patch: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pretrained(self) -> bool:
@@ -113,7 +115,7 @@ class Backbone:
 
     def with_options(self, **options: Any) -> "Backbone":
         """The same network with other options of its `build`, as some weights ask for."""
-        return replace(self, build=partial(self.build, **options))
+        return replace(self, build=partial(self.build, **options), options=options) if options else self
 
     def check_layer(self, name: str) -> None:
         """Raise UnknownNameError if `name` is neither a stage nor a layer, as far as `layers.txt` has the network."""

@@ -18,6 +18,7 @@ from radtransfer.models.backbone import Backbone
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 POSITIONS = "positions"
 """The layer whose table has a row for every token."""
@@ -106,6 +107,20 @@ def patch_grid(model: "keras.Model", output: "keras.KerasTensor") -> tuple[int, 
         return None
     side = round((output.shape[1] - before) ** 0.5) if output.shape[1] > before else 0
     return (side, side) if side and side**2 + before == output.shape[1] else None
+
+
+def resized_positions(table: "np.ndarray", *, rows: int, before: int) -> "np.ndarray":
+    """A position table for another image size: the grid of patches resized, bicubic, `before` rows kept.
+
+    As `timm.layers.resample_abs_pos_embed` does it, with antialiasing. `rows` are those that are wanted.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    kept, grid = table[:before], table[before:]
+    old, new = round(len(grid) ** 0.5), round((rows - before) ** 0.5)
+    grid = tf.image.resize(grid.reshape(1, old, old, -1), (new, new), method="bicubic", antialias=True).numpy()
+    return np.concatenate([kept, grid.reshape(new * new, -1)])
 
 
 def vit_spec(size: str, patch: int, width: int, depth: int, *, layer_scale: bool = False) -> Backbone:

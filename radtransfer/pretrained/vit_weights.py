@@ -253,8 +253,8 @@ def _configured(path: Path, family: str, options: dict[str, Any]) -> tuple[dict[
     return options, (f"Epsilon {options['epsilon']:g}{clip}, as the {family} layout has it; no config.json says more.",)
 
 
-def vit_arrays(path: Path, found: VitWeights) -> dict[str, tuple[np.ndarray, ...]]:
-    """The arrays of every layer of `found.spec`.
+def vit_arrays(path: Path, found: VitWeights) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of every layer of `found.spec`, by the paths of its variables.
 
     Raises:
         WeightsMismatchError: A tensor is missing, has another shape, or ours have no place for it.
@@ -274,32 +274,32 @@ def vit_arrays(path: Path, found: VitWeights) -> dict[str, tuple[np.ndarray, ...
             )
         return array
 
-    def dense(name: str, out: int, into: int, default: float | None = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        return take(f"{name}.weight", out, into).T, take(f"{name}.bias", out, default=default)
+    def dense(name: str, out: int, into: int) -> dict[str, np.ndarray]:
+        return {"kernel": take(f"{name}.weight", out, into).T, "bias": take(f"{name}.bias", out, default=0.0)}
 
-    def norm(name: str) -> tuple[np.ndarray, np.ndarray]:
-        return take(f"{name}.weight", width), take(f"{name}.bias", width)
+    def norm(name: str) -> dict[str, np.ndarray]:
+        return {"gamma": take(f"{name}.weight", width), "beta": take(f"{name}.bias", width)}
 
-    def attention(name: str) -> tuple[np.ndarray, ...]:
+    def attention(name: str) -> dict[str, np.ndarray]:
         if f"{name}.qkv.weight" in tensors:
-            kernel = take(f"{name}.qkv.weight", 3 * width, width)
-            bias = take(f"{name}.qkv.bias", 3 * width, default=0.0)
-            parts = list(zip(np.split(kernel.T, 3, axis=1), np.split(bias, 3), strict=True))
+            kernels = np.split(take(f"{name}.qkv.weight", 3 * width, width).T, 3, axis=1)
+            biases = np.split(take(f"{name}.qkv.bias", 3 * width, default=0.0), 3)
+            parts = [{"kernel": kernel, "bias": bias} for kernel, bias in zip(kernels, biases, strict=True)]
         else:
             parts = [dense(f"{name}.{part}", width, width) for part in ("query", "key", "value")]
-        found = [
-            array for kernel, bias in parts for array in (kernel.reshape(width, heads, -1), bias.reshape(heads, -1))
-        ]
-        kernel, bias = dense(f"{name}.proj", width, width)
-        return (*found, kernel.reshape(heads, -1, width), bias)
+        found = {}
+        for part, arrays in zip(("query", "key", "value"), parts, strict=True):
+            found[f"{part}/kernel"] = arrays["kernel"].reshape(width, heads, -1)
+            found[f"{part}/bias"] = arrays["bias"].reshape(heads, -1)
+        arrays = dense(f"{name}.proj", width, width)
+        found["attention_output/kernel"] = arrays["kernel"].reshape(heads, -1, width)
+        return found | {"attention_output/bias": arrays["bias"]}
 
     patch = tensors["patch.weight"].shape[-1]
+    kernel = take("patch.weight", width, 3, patch, patch).transpose(2, 3, 1, 0)
     layers = {
-        "patch_embedding": (
-            take("patch.weight", width, 3, patch, patch).transpose(2, 3, 1, 0),
-            take("patch.bias", width, default=0.0),
-        ),
-        POSITIONS: (_position_table(path, tensors, width),),
+        "patch_embedding": {"kernel": kernel, "bias": take("patch.bias", width, default=0.0)},
+        POSITIONS: {"embeddings": _position_table(path, tensors, width)},
     }
     if built.get("norm_before"):
         layers["norm_before"] = norm("norm_before")
@@ -311,7 +311,7 @@ def vit_arrays(path: Path, found: VitWeights) -> dict[str, tuple[np.ndarray, ...
         layers[f"{name}_mlp1"] = dense(f"{name}.mlp1", 4 * width, width)
         layers[f"{name}_mlp2"] = dense(f"{name}.mlp2", width, 4 * width)
         for part in ("scale1", "scale2") if built["layer_scale"] else ():
-            layers[f"{name}_{part}"] = (take(f"{name}.{part}", width),)
+            layers[f"{name}_{part}"] = {"kernel": take(f"{name}.{part}", width)}
     layers["norm"] = norm("norm")
     if tensors:
         raise WeightsMismatchError(
@@ -332,16 +332,3 @@ def _position_table(path: Path, tensors: dict[str, np.ndarray], width: int) -> n
     if round(len(patches) ** 0.5) ** 2 != len(patches):
         raise WeightsMismatchError(f"{path} has {len(patches)} positions of patches; expected those of a square image.")
     return np.concatenate([first, registers, patches])
-
-
-def resized_positions(table: np.ndarray, *, rows: int, before: int) -> np.ndarray:
-    """A position table for another image size: the grid of patches resized, bicubic, `before` rows kept.
-
-    As `timm.layers.resample_abs_pos_embed` does it, with antialiasing. `rows` are those that are wanted.
-    """
-    import tensorflow as tf
-
-    kept, grid = table[:before], table[before:]
-    old, new = round(len(grid) ** 0.5), round((rows - before) ** 0.5)
-    grid = tf.image.resize(grid.reshape(1, old, old, -1), (new, new), method="bicubic", antialias=True).numpy()
-    return np.concatenate([kept, grid.reshape(new * new, -1)])

@@ -10,8 +10,8 @@ from torch_originals import FILE, SIZE, drawn, image
 
 from radtransfer.errors import WeightsMismatchError
 from radtransfer.models.architecture import build_architecture
-from radtransfer.models.vit import POSITIONS, vit_spec
-from radtransfer.pretrained.vit_weights import find_vit, resized_positions, vit_arrays
+from radtransfer.models.vit import POSITIONS, resized_positions, vit_spec
+from radtransfer.pretrained.vit_weights import find_vit, vit_arrays
 
 ORIGINALS = json.loads(FILE.read_text(encoding="utf-8"))["families"]
 SPECS = {
@@ -47,7 +47,7 @@ def features(tensors: dict[str, np.ndarray], patch: int) -> tuple[np.ndarray, tu
     found = find_vit(Path("weights.safetensors"), tensors, SPECS)
     model = build_architecture(found.spec, image_size=SIZE[patch], pooling=None)
     for name, arrays in vit_arrays(Path("weights.safetensors"), found).items():
-        layer = model.get_layer(name)
+        layer, arrays = model.get_layer(name), tuple(arrays.values())
         if name == POSITIONS:
             before = model.get_layer("tokens").padding[0]
             arrays = (resized_positions(arrays[0], rows=layer.input_dim, before=before),)
