@@ -156,17 +156,16 @@ class FeatureMaps:
         model = flat_model(model)
         known, before = [layer.name for layer in model.layers], tokens_before_patches(model)
         known += [CLASS_TOKEN] * (before is not None)
-        wanted, patches = [], {}
+        wanted, tokens = [], {}
         for name in layers:
             if name not in known:
                 raise UnknownNameError("layer", name, known)
         for name in layers:
+            output = model.get_layer("norm" if name == CLASS_TOKEN else name).output
             if name == CLASS_TOKEN:
-                wanted.append(model.get_layer("norm").output[:, 0])
-                continue
-            output = model.get_layer(name).output
-            if grid := patch_grid(model, output):
-                patches[name] = (before, grid)
+                tokens[name] = (slice(0, 1), (1, 1))
+            elif grid := patch_grid(model, output):
+                tokens[name] = (slice(before, None), grid)
             if not isinstance(output, keras.KerasTensor) or not 2 <= len(output.shape) <= 4:
                 raise SimilarityError(
                     f"{name}: expected a layer with one output of 2 to 4 dimensions. Received: "
@@ -182,7 +181,7 @@ class FeatureMaps:
             outputs = extractor(images, training=False)
             return [tf.cast(output, tf.float32) for output in (outputs if isinstance(outputs, list) else [outputs])]
 
-        self._function, self._shapes, self._before = maps, {}, {}
+        self._function, self._shapes, self._tokens = maps, {}, {}
         for name, output in zip(layers, maps.get_concrete_function().structured_outputs, strict=True):
             shape = output.shape[1:]
             if None in shape:
@@ -190,8 +189,8 @@ class FeatureMaps:
                     f"{name}: expected an output of known size. Received: {tuple(shape)}. Give --image-size."
                 )
             *positions, depth = shape
-            before, grid = patches.get(name, (0, (*positions, 1, 1)[:2]))
-            self._shapes[name], self._before[name] = (*grid, depth), before
+            self._tokens[name], grid = tokens.get(name, (slice(None), (*positions, 1, 1)[:2]))
+            self._shapes[name] = (*grid, depth)
 
     def grid(self, layer: str) -> tuple[int, int]:
         """Height and width of a layer's map."""
@@ -212,8 +211,8 @@ class FeatureMaps:
         with _exact_float32():
             outputs = self._function(images)
         return {
-            name: tf.reshape(output[:, before:] if before else output, (-1, *self._shapes[name]))
-            for (name, before), output in zip(self._before.items(), outputs, strict=True)
+            name: tf.reshape(output[:, tokens], (-1, *self._shapes[name]))
+            for (name, tokens), output in zip(self._tokens.items(), outputs, strict=True)
         }
 
 
