@@ -48,6 +48,10 @@ def layer_features(
     check_one(model)
     stages = dict(BACKBONES[model.backbone].stages) if model.backbone in BACKBONES else {}
     name = stages.get(layer, layer)
+    if model.kind == "savedmodel" and model.backbone in BACKBONES and BACKBONES[model.backbone].patch:
+        raise ConfigError(
+            f"Layers of {model.backbone} are read from the run or a .keras export. Received: a SavedModel."
+        )
     if model.kind == "savedmodel":
         whole, shape = _saved_layer(model.path, name, stages)
     else:

@@ -320,8 +320,8 @@ def _find(weights: str, backbone: str | None) -> WeightSource:
             folders = " or ".join(str(folder.resolve()) for folder in search_folders())
             if spec.files[0].startswith(HUB):
                 raise WeightsNotFoundError(
-                    f"{spec.files[0]} is not in the hub's cache, and nothing is downloaded unasked. Terms: {spec.terms} "
-                    f"Run: {hub_file(spec.files[0]).fetch_line}"
+                    f"{spec.files[0]} is not in the hub's cache, and nothing is downloaded unasked. "
+                    f"Terms: {spec.terms} Run: {hub_file(spec.files[0]).fetch_line}"
                 )
             raise WeightsNotFoundError(f"no {spec.files[0]} in {folders}. {_advice(spec)}")
         return WeightSource(weights, path or keras_cache() / spec.files[0], spec)

@@ -6,7 +6,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from torch_originals import FILE, SIZE, drawn, image
+from torch_files import drawn
+from torch_originals import FILE, SIZE, image
 
 from radtransfer.errors import WeightsMismatchError
 from radtransfer.models.architecture import build_architecture

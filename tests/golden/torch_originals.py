@@ -8,21 +8,18 @@ same tensors, convert them, and compare the features.
 """
 
 import json
-import zlib
+import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from torch_files import drawn  # noqa: E402
 
 FILE = Path(__file__).with_name("torch_originals.json")
 WIDTH, DEPTH = 64, 4
 SIZE = {16: 48, 14: 42}
 """Of the image, by patch: nine patches."""
-
-
-def drawn(name: str, shape: list[int]) -> np.ndarray:
-    """float32 values that depend on nothing but name and shape; those of norms around one."""
-    values = np.random.default_rng(zlib.crc32(name.encode())).random(shape, np.float32) - 0.5
-    return values * np.float32(0.2) + np.float32(len(shape) == 1 and name.endswith("weight"))
 
 
 def image(patch: int) -> np.ndarray:
