@@ -43,7 +43,7 @@ def test_tf_config_may_have_a_chief(monkeypatch, kind, index, number):
         (
             {"worker_index": 1},
             json.dumps({"cluster": {"worker": HOSTS}, "task": {"type": "worker", "index": 0}}),
-            "own",
+            "already contains an index",
         ),
     ],
 )

@@ -91,7 +91,9 @@ def test_old_names_of_densenet_are_known(dense):
 
 
 def test_keras_resnet_is_refused_for_pytorchs_with_the_place_of_the_stride():
-    with pytest.raises(WeightsMismatchError, match="PyTorch strides in the 3×3 .* Use --backbone resnet50_v1_5"):
+    with pytest.raises(
+        WeightsMismatchError, match="PyTorch has the strides in the 3×3 .* Use --backbone resnet50_v1_5"
+    ):
         recognized(torch_tensors("resnet50_v1_5"), "resnet50")
 
 

@@ -26,7 +26,7 @@ def test_an_object_that_does_not_lead_past_itself_is_refused_where_the_library_h
     first = content.index(b"GCOL") + 16
     struct.pack_into("<HHIQ", content, first, 0, 0, 0, 0)
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match="names.h5 is damaged: a text in it is longer"):
+    with pytest.raises(WeightsError, match="names.h5 is damaged: a text exceeds its heap"):
         read_weight_file(file)
 
 
