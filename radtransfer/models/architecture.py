@@ -36,6 +36,8 @@ def build_architecture(
     an unknown backbone or stage, ConfigError if another argument is out of range.
     """
     spec = BACKBONES[backbone] if isinstance(backbone, str) else backbone
+    if image_size is None and spec.patch is not None:
+        image_size = 224
     spec.check_image_size(image_size)
     if channels < 1:
         raise ConfigError(f"channels: expected at least 1. Received: {channels}.")
@@ -71,7 +73,10 @@ def _rebuild(
         name, replacement = names[operation.name], spec.replacements.get(type(operation).__name__)
         if replacement:
             return replacement(operation, inputs, name=name, dtype=precision)
-        layer = type(operation).from_config(with_dtype(operation.get_config() | {"name": name}, precision))
+        config = operation.get_config() | {"name": name}
+        if not isinstance(operation, keras.Layer):
+            return type(operation).from_config(config)(*inputs, **options)
+        layer = type(operation).from_config(with_dtype(config, precision))
         output = layer(*inputs, **options)
         for part in sub_layers(layer).values():
             if isinstance(part, keras.layers.BatchNormalization):

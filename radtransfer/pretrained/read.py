@@ -55,6 +55,8 @@ DAMAGED = (
 
 _LAYERS = ("layers", "_layer_checkpoint_dependencies")
 _NOT_THE_MODEL = ("optimizer", "metrics")
+_NETWORK = "radtransfer"
+"""Attribute of a `.weights.h5` that we converted."""
 _MAX_DEPTH = 32
 
 _DOWNLOAD_AGAIN = "Download it again."
@@ -107,6 +109,11 @@ class WeightFile:
     keras_version: str | None = None
     model_name: str | None = None
     lambdas: tuple[str, ...] = ()  # names of Lambda layers, whose effect is unknown
+    backbone: str | None = None  # the network, if the file names it
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the network's spec
+    preprocessing: str | None = None
+    left_out: tuple[str, ...] = ()  # names of other content of the file
+    notes: tuple[str, ...] = ()  # what was assumed or changed when it was read
 
     @property
     def parameters(self) -> int:
@@ -135,10 +142,23 @@ def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
             open_hdf5(path).close()
         found = _format_of(path, container)
         lambdas = lambdas_in(path, allowed=ignore_lambda)
-        file = replace(_read(path, found), lambdas=lambdas)
+        file = replace(_read(path, found), lambdas=lambdas, **(recorded_network(path) if found == "weights_h5" else {}))
         if not file.layers:
             raise WeightsError("holds a model without any weights. Save it again with its weights.")
         return file
+
+
+def record_network(path: Path, backbone: str, options: Mapping[str, Any], preprocessing: str | None) -> None:
+    """Write into a `.weights.h5` which network it is for, and what of its graph is not the backbone's default."""
+    with h5py.File(path, "a") as file:
+        network = {"backbone": backbone, "options": dict(options), "preprocessing": preprocessing}
+        file.attrs[_NETWORK] = json.dumps(network)
+
+
+def recorded_network(path: Path) -> dict[str, Any]:
+    """What `record_network` wrote; empty for files of other origin."""
+    with h5py.File(path) as file:
+        return json.loads(text(file.attrs[_NETWORK])) if _NETWORK in file.attrs else {}
 
 
 def check_is_weights(path: Path) -> None:

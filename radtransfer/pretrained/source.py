@@ -6,6 +6,7 @@ hub, `hf:OWNER/REPO/FILE[@REVISION]`, are read from its cache and downloaded onl
 
 import contextlib
 import functools
+import importlib.util
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from radtransfer.config.yaml_text import parse_yaml
 from radtransfer.errors import (
@@ -28,7 +29,7 @@ from radtransfer.errors import (
     suggest_path,
 )
 from radtransfer.files import write_error
-from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.process import keras_home
 from radtransfer.runs.folder import finished_folds, read_run
 
@@ -38,12 +39,12 @@ HUB = "hf:"
 SEARCH_VARIABLE = "RADTRANSFER_WEIGHTS"
 """Environment variable that names a folder of weight files."""
 
-WAYS = "a name from `radtransfer weights list`, a Keras file, hf:REPO/FILE, or RUN[/fold_K]"
+WAYS = "a name from `radtransfer weights list`, a Keras or PyTorch file, hf:REPO/FILE, or RUN[/fold_K]"
 
 Certainty = Literal["card", "run", "assumed"]
 """The origin of a preprocessing: the manifest ("card"), the run of the weights, or assumed from the backbone."""
 
-_SUFFIXES = (".h5", ".hdf5", ".keras")
+_SUFFIXES = (".h5", ".hdf5", ".keras", ".safetensors", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,29 @@ class WeightSource:
             return self.record["preprocessing"], "run"
         if self.spec and self.spec.backbone == backbone:
             return self.spec.preprocessing, "card"
-        return BACKBONES[backbone].preprocessing, "assumed"
+        return self._recorded.get("preprocessing") or BACKBONES[backbone].preprocessing, "assumed"
+
+    def network(self, backbone: str) -> Backbone:
+        """The spec of `backbone`, with the options that these weights need, such as the epsilon of their norms."""
+        spec = BACKBONES[backbone]
+        options = (self.record or self._recorded).get("options") if spec.patch else None
+        return spec.with_options(**options or {})
+
+    @functools.cached_property
+    def _recorded(self) -> Mapping[str, Any]:
+        """What a converted or PyTorch file says of its network."""
+        if not self.file.is_file():
+            return {}
+        from radtransfer.pretrained.torch_file import is_pytorch, read_pytorch
+
+        if is_pytorch(self.file):
+            from radtransfer.pretrained.vit_weights import find_vit
+
+            found = find_vit(self.file, read_pytorch(self.file))
+            return {"options": found.options, "preprocessing": found.preprocessing} if found else {}
+        from radtransfer.pretrained.read import recorded_network
+
+        return recorded_network(self.file) if self.file.suffix == ".h5" else {}
 
 
 @functools.cache
@@ -95,7 +118,7 @@ def known_weights() -> Mapping[str, WeightsSpec]:
     manifest, _ = parse_yaml(text, source="weights/manifest.yaml")
     specs = {}
     for name, entry in manifest["cards"].items():
-        fields = manifest["families"][entry["family"]] | entry
+        fields = manifest["families"].get(entry["family"], {}) | entry
         listed = {key: tuple(fields.get(key, ())) for key in ("files", "hashes")}
         specs[name] = WeightsSpec(name=name, **fields | listed)
     return MappingProxyType(specs)
@@ -120,8 +143,10 @@ def resolve_weights(weights: str | None, *, backbone: str) -> WeightSource | Non
     source = find_weights(weights, backbone=backbone)
     if source.file.exists():
         from radtransfer.pretrained.read import check_is_weights  # imports NumPy and h5py
+        from radtransfer.pretrained.torch_file import is_pytorch
 
-        check_is_weights(source.file)
+        if not is_pytorch(source.file):
+            check_is_weights(source.file)
     return source
 
 
@@ -277,11 +302,17 @@ def _find(weights: str, backbone: str | None) -> WeightSource:
         path = _existing(spec)
         if path is None and not spec.keras:
             folders = " or ".join(str(folder.resolve()) for folder in search_folders())
+            if spec.files[0].startswith(HUB):
+                raise WeightsNotFoundError(
+                    f"{spec.files[0]} is not in the hub's cache, and nothing is downloaded unasked. "
+                    f"Terms: {spec.terms} Run: {hub_file(spec.files[0]).fetch_line}"
+                )
             raise WeightsNotFoundError(f"no {spec.files[0]} in {folders}. {_advice(spec)}")
         return WeightSource(weights, path or keras_cache() / spec.files[0], spec)
     if weights.startswith(HUB):
         path = cached_hub_file(weights)
-        return WeightSource(weights, path, spec_of_file(path))
+        listed = (spec for spec in known_weights().values() if weights.partition("@")[0] in spec.files)
+        return WeightSource(weights, path, next(listed, None) or spec_of_file(path))
     path = Path(weights).expanduser()
     for run, fold in ((path, None), (path.parent, path)):
         if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
@@ -332,6 +363,8 @@ def _read_record(run: Path) -> dict:
 
 
 def _existing(spec: WeightsSpec) -> Path | None:
+    if spec.files[0].startswith(HUB):
+        return hub_file(spec.files[0]).cached() if importlib.util.find_spec("huggingface_hub") else None
     # RadImageNet's zip contains this folder.
     folders = [inner for folder in search_folders() for inner in (folder, folder / "RadImageNet_models")]
     paths = (folder / name for folder in folders + [keras_cache()] * spec.keras for name in spec.files)
@@ -340,7 +373,7 @@ def _existing(spec: WeightsSpec) -> Path | None:
 
 def _advice(spec: WeightsSpec) -> str:
     return (
-        f"Their terms of use do not allow bundling them. Get them from {spec.origin} "
+        f"They are not bundled; their terms: {spec.terms} Get them from {spec.origin} "
         f"and pass --weights PATH, or set {SEARCH_VARIABLE} to their folder."
     )
 

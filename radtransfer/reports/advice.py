@@ -219,7 +219,7 @@ def one_arm(arm: Arm) -> Iterator[Point]:
 
 def has_weights(backbone: str) -> bool:
     """Whether there are published weights of `backbone`."""
-    published = {card.backbone for card in known_weights().values()}
+    published = {spec.backbone for spec in known_weights().values()}
     return bool(published & {backbone, *(backbone.removesuffix(suffix) for suffix in _PYTORCH)})
 
 
