@@ -103,8 +103,8 @@ def torch_backbone(path: Path, tensors: Tensors, requested: str | None) -> str:
         found = "resnet50" if "bias" in matched[found]["conv1_conv"] else "resnet50_v1_5"
     if found is None:
         raise WeightsMismatchError(
-            f"{path} holds {len(modules)} modules that do not match ResNet50, DenseNet121 or InceptionV3 of "
-            f"torchvision (first: {', '.join(list(modules)[:3])}). Only these can be converted."
+            f"{path} holds {len(modules)} modules that do not match ResNet50, DenseNet121 or InceptionV3, "
+            f"nor a vision transformer (first: {', '.join(list(modules)[:3])}). Only these can be converted."
         )
     if requested not in (None, found):
         difference = _DIFFERENCES.get((found, requested), "")
