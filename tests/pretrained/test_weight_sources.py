@@ -139,7 +139,7 @@ def test_a_run_of_another_backbone_says_which(tmp_path):
 
 def test_a_run_of_several_folds_lists_them(tmp_path):
     run = make_run(tmp_path / "run", folds=(1, 2))
-    assert f"has 2 finished folds; which one? Pass one of: {run}/fold_1, {run}/fold_2" in refusal(run)
+    assert f"has 2 finished folds. Pass one of: {run}/fold_1, {run}/fold_2" in refusal(run)
     assert find_weights(str(run / "fold_2")).file == run / "fold_2" / "model.keras"
 
 
