@@ -11,6 +11,7 @@ from radtransfer.cli.options import (
     IMAGE_OPTIONS,
     Command,
     SettingOption,
+    Whole,
     output_options,
     overwrite_option,
     setting_options,
@@ -38,38 +39,50 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option(
     "--pairs",
     is_flag=True,
-    help="Every pair of several runs, before and after training, by what each stage of them really started from.",
+    help="Compare every pair of several runs before and after training, grouped by the initialization of each stage.",
 )
-@click.option("--layers", default="stages", show_default=True, metavar="stages|all|NAMES", help="Comma-separated.")
-@click.option("--rows", default=10_000, show_default=True, type=click.IntRange(4), help="Positions per layer.")
-@click.option("--dims", default=64, show_default=True, type=click.IntRange(1), help="Channels per layer.")
 @click.option(
-    "--repeats", default=5, show_default=True, type=click.IntRange(1), help="Draws of both, in one pass; averaged."
+    "--layers",
+    default="stages",
+    show_default=True,
+    metavar="stages|all|NAMES",
+    help="Layers to compare, comma-separated.",
+)
+@click.option("--rows", default=10_000, show_default=True, type=Whole(4), help="Positions drawn per layer.")
+@click.option("--dims", default=64, show_default=True, type=Whole(1), help="Channels drawn per layer.")
+@click.option(
+    "--repeats",
+    default=5,
+    show_default=True,
+    type=Whole(1),
+    help="Draws of positions and channels, averaged.",
 )
 @click.option(
     "--similarity",
     default="cca",
     show_default=True,
     metavar="KINDS",
-    help=f"Of {', '.join(STREAMED)}; comma-separated.",
+    help=f"One or more of {', '.join(STREAMED)}; comma-separated.",
 )
 @click.option(
     "--sampling",
     type=click.Choice(["spread", "transfusion"]),
-    help="Positions spread over all images, or all of a few (Transfusion, App. C).  [default: spread]",
+    help="spread: positions of all images; transfusion: all positions of a few images (Transfusion, App. C).  "
+    "[default: spread]",
 )
 @click.option(
     "--channels",
     type=click.Choice(["auto", "paired", "independent", "all"]),
-    help="The same channels of both layers where they have as many; the same; others; every one.  [default: auto]",
+    help="auto: the same channels if both layers have equally many; paired: the same; independent: drawn for each "
+    "layer; all: every channel.  [default: auto]",
 )
-@click.option("--cross", is_flag=True, help="Also every layer of A against every layer of B.")
+@click.option("--cross", is_flag=True, help="Also compare every layer of A with every layer of B.")
 @click.option(
     "--batch-norm",
     type=click.Choice(["own", "shared"]),
     default="own",
     show_default=True,
-    help="shared: B computes with the batch-norm statistics of A; what is left was changed by weights.",
+    help="shared: B uses the batch-norm statistics of A, so that only weights differ.",
 )
 @click.option(
     "--compat", type=click.Choice(["juodelyte"]), help="CCA as Juodelyte et al. 2023 computed it, with google/svcca."
@@ -88,8 +101,8 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option(
     "--backbone", metavar="NAME", shell_complete=complete_backbone, help="Network that a weights file is for."
 )
-@click.option("--image-size", type=click.IntRange(16), help="For random:, imagenet: and weights files.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
+@click.option("--image-size", type=Whole(16), help="Image size of random:, imagenet: and weights files.")
+@click.option("--seed", default=0, show_default=True, type=Whole(0), help="Seed of all draws.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
 @overwrite_option
 @output_options
@@ -138,16 +151,16 @@ def _listed(text: str) -> tuple[str, ...]:
 @click.command("compare-predictions", short_help="Compare the test predictions of two runs.")
 @click.argument("a")
 @click.argument("b")
-@click.option("--seed", default=0, hidden=True, type=click.IntRange(0), help="Not used: the interval has a formula.")
-@click.option("--draws", default=2000, hidden=True, type=click.IntRange(100), help="Not used, as --seed.")
+@click.option("--seed", default=0, hidden=True, type=Whole(0), help="Not used: the interval has a formula.")
+@click.option("--draws", default=2000, hidden=True, type=Whole(100), help="Not used, as --seed.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and a figure here.")
 @overwrite_option
 @output_options
 def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, overwrite: bool, as_json: bool) -> None:
-    """Compare the test predictions of the runs A and B (RUN or RUN/fold_K) on the images that both tested.
+    """Compare the test predictions of the runs A and B (RUN or RUN/fold_K) on their common test images.
 
-    "independent" is how often networks of the same accuracies would agree if their errors had nothing to do with
-    each other. The interval of the AUC difference is over patients; DeLong's test counts images as independent.
+    "independent" is how often networks of the same accuracies would agree if their errors were independent.
+    The interval of the AUC difference is over patients; DeLong's test counts images as independent.
 
     \b
     Example:
@@ -173,8 +186,8 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
 @click.option(
     "--backbone", metavar="NAME", shell_complete=complete_backbone, help="Network that a weights file is for."
 )
-@click.option("--image-size", type=click.IntRange(16), help="For networks that are built for any size.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of random networks.")
+@click.option("--image-size", type=Whole(16), help="Image size of networks that take any size.")
+@click.option("--seed", default=0, show_default=True, type=Whole(0), help="Seed of random networks.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
 @overwrite_option
 @output_options

@@ -10,6 +10,8 @@ from radtransfer.cli.main import complete_backbone, complete_run_config
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
     Command,
+    Real,
+    Whole,
     break_lock_option,
     given_settings,
     options_of,
@@ -56,7 +58,7 @@ DOZEN = (
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**OPTIONS)
 @sets_option("Any setting by its dotted name, such as training.momentum=0.8.")
-@click.option("--resume", is_flag=True, help="Go on with the same command's run where it stopped.")
+@click.option("--resume", is_flag=True, help="Continue the interrupted run of the same command.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @break_lock_option
 @click.option(
@@ -67,9 +69,9 @@ DOZEN = (
 def finetune(
     config: str | None, sets: tuple[str, ...], resume: bool, overwrite: bool, dry_run: bool, as_json: bool, **given: Any
 ) -> None:
-    """Fine-tune a network on medical images; cross-validated, split by patient.
+    """Fine-tune a network on medical images, cross-validated and split by patient.
 
-    CONFIG is a shipped name (`radtransfer configs list`) or a YAML file; options win over it.
+    CONFIG is a shipped name (`radtransfer configs list`) or a YAML file; options override it.
 
     \b
     Example:
@@ -129,7 +131,7 @@ def _show_result(run: api.Run, *, as_json: bool) -> None:
     if metrics.get("positive_class") is not None:
         whose = f" (positive class {metrics['positive_class']})"
     elif metrics.get("positive_from") is not None:
-        whose = f" (grade {metrics['positive_from']} or worse)"
+        whose = f" (grade ≥ {metrics['positive_from']})"
     elif len(labels) == 1:
         whose = f" (label {labels[0]})"
     shown = shown_metrics(metrics)
@@ -180,9 +182,9 @@ SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_W
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**SHARED)
 @sets_option("Any setting.")
-@click.option("--from", "low", type=float, default=1e-6, show_default=True, help="First learning rate.")
-@click.option("--to", "high", type=float, default=1.0, show_default=True, help="Last learning rate.")
-@click.option("--steps", type=click.IntRange(20), default=240, show_default=True, help="Training steps.")
+@click.option("--from", "low", metavar="X", type=Real(), default=1e-6, show_default=True, help="First learning rate.")
+@click.option("--to", "high", metavar="X", type=Real(), default=1.0, show_default=True, help="Last learning rate.")
+@click.option("--steps", type=Whole(20), default=240, show_default=True, help="Training steps.")
 @click.option("--out", metavar="DIR", default="lr-find", show_default=True, help="Folder of the table and the figure.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier search in --out.")
 @verbose_option
@@ -200,8 +202,8 @@ def lr_find(
 ) -> None:
     """Train a few hundred steps with a rising learning rate, and suggest where the loss falls most steeply.
 
-    Takes the settings of finetune: the network, its start, the images of the first fold, augmentation, batch size and
-    optimizer are those of the run that you plan. No run is begun; --out gets rates.csv, rates.json and the curve.
+    Give it the options of the run that you plan. It trains on the images of the first fold and starts no run; --out
+    gets rates.csv, rates.json and the curve.
 
     \b
     Example:
@@ -268,11 +270,11 @@ PLAN_OPTIONS = {
 }
 
 
-@click.command(short_help="Show where each stage starts from, and what trains.")
+@click.command(short_help="Show how each stage is initialized, and what trains.")
 @click.argument("backbone", required=False, shell_complete=complete_backbone)
 @setting_options(**PLAN_OPTIONS)
 @sets_option("Any setting, such as transfer.stages=….")
-@click.option("--classes", type=click.IntRange(2), metavar="N", help="Add preprocessing and a head of N classes.")
+@click.option("--classes", type=Whole(2), help="Add preprocessing and a head of N classes.")
 @click.option("--out", metavar="MODEL.keras", help="Write the initialized model.")
 @click.option("--filters", metavar="PNG", help="Draw the first convolution and the weights' histograms.")
 @output_options
@@ -285,7 +287,7 @@ def plan(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Show what BACKBONE starts from, stage by stage, and what trains; without BACKBONE, list the schemes.
+    """Show how each stage of BACKBONE is initialized and what trains; without BACKBONE, list the schemes.
 
     \b
     Example:

@@ -16,6 +16,7 @@ from radtransfer.cli.options import (
     TABLE_OPTIONS,
     Command,
     SettingOption,
+    Whole,
     batch_option,
     fold_option,
     output_options,
@@ -57,7 +58,7 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
     type=click.Choice(["all", "train", "val", "test"]),
     default="all",
     show_default=True,
-    help="Of data that brings splits: evaluate these images.",
+    help="Evaluate only this split, if the data has splits.",
 )
 @click.option(
     "--class-map",
@@ -69,12 +70,24 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
 @click.option(
     "--operating-point",
     metavar="RULE",
-    help="Judge the threshold that this rule chooses on the run's validation images: youden, sensitivity=X or "
-    "specificity=X. An export brings its own.",
+    help="Evaluate at a threshold chosen on the run's validation images: youden, sensitivity=X or specificity=X. "
+    "An export has its own.",
 )
-@click.option("--bins", default=10, show_default=True, type=click.IntRange(2, 1000), help="Of the calibration error.")
-@click.option("--draws", default=2000, show_default=True, type=click.IntRange(100), help="Of the curves' bands.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the curves' bands.")
+@click.option(
+    "--bins",
+    default=10,
+    show_default=True,
+    type=Whole(2, 1000),
+    help="Bins of the calibration error.",
+)
+@click.option(
+    "--draws",
+    default=2000,
+    show_default=True,
+    type=Whole(100),
+    help="Bootstrap draws for the bands of the curves.",
+)
+@click.option("--seed", default=0, show_default=True, type=Whole(0), help="Seed of those draws.")
 @batch_option
 @click.option("--out", metavar="DIR", help="Write predictions, metrics and figures here.")
 @overwrite_option
@@ -82,10 +95,10 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
 def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Evaluate RUN on an external test set: each fold's network, and the mean of their probabilities.
 
-    RUN is a run, RUN/fold_K, an exported .keras file or a SavedModel folder. Without --data a run is evaluated on its
-    own test images, by the predictions that it kept. Classes are matched by name. Intervals are over patients, images
-    where patients are not known. Temperatures and operating points come from the run's validation images alone. The
-    positive class is that of the run, unless --positive-class names the other.
+    RUN is a run, RUN/fold_K, an exported .keras file or a SavedModel folder. Without --data, a run is evaluated on its
+    own test images, from its stored predictions. Classes are matched by name. Intervals are over patients,
+    or over images if patients are not known. Temperatures and operating points come from the run's validation images
+    alone. The positive class is that of the run, unless --positive-class names the other.
 
     \b
     Example:
@@ -110,7 +123,7 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     leaked = leak_summary(found.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
-    if found.model.kind == "savedmodel":
+    elif found.model.kind == "savedmodel":
         show_next(["predict", run, "IMAGES"])
     else:
         fold = ["--fold", found.model.folds[0]] if found.model.folds else []
@@ -125,7 +138,7 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     "--operating-point",
     metavar="RULE",
     help="Decide by a threshold chosen on the run's validation images: youden, sensitivity=X or specificity=X; "
-    "none takes the largest output. An export brings its own.",
+    "none takes the largest output. An export has its own.",
 )
 @click.option(
     "--calibration",
@@ -137,16 +150,20 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
 @setting_options(**LIST_OPTIONS)
 @batch_option
 @skip_option
-@click.option("--format", type=click.Choice(["csv", "jsonl"]), help="Default: as --out ends, else csv.")
-@click.option("--out", metavar="FILE", help="Write here, whole or not at all, instead of to standard output.")
+@click.option(
+    "--format",
+    type=click.Choice(["csv", "jsonl"]),
+    help="Format of the rows.  [default: from the ending of --out, else csv]",
+)
+@click.option("--out", metavar="FILE", help="Write here instead of to standard output.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @quiet_option
 def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) -> None:
     """Predict IMAGES with MODEL: a line per image with its class and the probability of each.
 
     MODEL is a run (the mean over its folds), RUN/fold_K, an exported .keras file or a SavedModel folder. IMAGES are
-    files, folders that are searched, and CSV files with a column of paths. They are read as the model's training read
-    them. Lines appear as they are ready.
+    files, folders that are searched, and CSV files with a column of paths. They are read as in training. Rows
+    appear as soon as they are ready.
 
     \b
     Example:
@@ -161,7 +178,7 @@ def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) 
 @click.command(
     cls=Command,
     first=("data", "image_root", "label_column", "fold", "layer", "class_", "limit", "occlusion", "out", "as_json"),
-    short_help="Draw where in images a network finds what it says.",
+    short_help="Draw which parts of images a prediction depends on.",
 )
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
@@ -173,14 +190,24 @@ def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) 
     help="Images, with labels or not.  [default: the run's own test images]",
 )
 @setting_options(**TABLE_OPTIONS)
-@click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
+@click.option("--fold", type=int, metavar="K", help="Fold of the run; required if it has several.")
 @click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
 @click.option("--class", "class_", metavar="NAME", help="Explain this class.  [default: what was predicted]")
-@click.option("--limit", type=click.IntRange(1, 1000), default=24, show_default=True, help="Images to explain.")
+@click.option("--limit", type=Whole(1, 1000), default=24, show_default=True, help="Images to explain.")
 @click.option(
-    "--occlusion", type=click.IntRange(0, 64), default=8, show_default=True, help="Squares a side to cover; 0: none."
+    "--occlusion",
+    type=Whole(0, 64),
+    default=8,
+    show_default=True,
+    help="Cover squares of a grid of N by N; 0 skips this check.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights the test draws.")
+@click.option(
+    "--seed",
+    type=Whole(0),
+    default=0,
+    show_default=True,
+    help="Seed of the random weights of the second check.",
+)
 @click.option("--out", metavar="DIR", default="explanations", show_default=True, help="Folder of sheet and overlays.")
 @overwrite_option
 @output_options
@@ -188,8 +215,8 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
     """Explain what MODEL (a run, RUN/fold_K, a .keras file) says about IMAGES, --data, or the run's test images.
 
     Grad-CAM maps, confident mistakes first, on a sheet (HTML) and as PNG. Two checks are printed: the rank correlation
-    with what covering parts of the image does, and with the maps of the same network with random weights, which has to
-    be low.
+    with maps from covering parts of the image, which should be high, and with maps of the same network with random
+    weights, which should be low.
 
     \b
     Example:
@@ -212,7 +239,7 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
         show_next(["export", model, *typed_words("fold"), "--format", "keras", "--out", "model.keras"])
 
 
-@click.command(short_help="Write the features that a layer makes of images.")
+@click.command(short_help="Write the features that a layer computes for images.")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--layer", required=True, metavar="STAGE|LAYER", help="A stage (its last layer), or a layer by name.")
@@ -221,13 +248,13 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
     type=click.Choice(["avg", "none"]),
     default="avg",
     show_default=True,
-    help="avg is the mean over positions, none the whole feature map.",
+    help="avg: mean over positions; none: the whole feature map.",
 )
 @fold_option
 @setting_options(**LIST_OPTIONS)
 @batch_option
 @skip_option
-@click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file, written whole or not at all.")
+@click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @output_options
 def extract(
@@ -243,7 +270,7 @@ def extract(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write what a layer of MODEL makes of IMAGES: their paths and a row of features each.
+    """Write the features that a layer of MODEL computes for IMAGES: a row per image, with its path.
 
     MODEL is RUN/fold_K, a run with --fold, an exported .keras file or a SavedModel folder. IMAGES are files, folders
     that are searched, and CSV files with a column of paths. `radtransfer backbones NAME` lists stages and layers.
@@ -254,7 +281,7 @@ def extract(
         --out features.npz
     """
     from radtransfer.evaluation.extract import check_feature_file, feature_file, layer_features
-    from radtransfer.evaluation.predictions import Forward, open_images, tell_bad_images
+    from radtransfer.evaluation.predictions import Forward, open_images, report_bad_images
     from radtransfer.evaluation.trained_model import check_layer, check_one, find_model
 
     api.check_file(out, overwrite=overwrite)
@@ -276,7 +303,7 @@ def extract(
         show_json({"path": out, "images": done, "layer": name, "shape": list(shape), "bytes": size})
     else:
         show(f"{out}  {done} images  layer {name}  {' × '.join(map(str, shape))} features  {size / 1e6:.1f} MB")
-    tell_bad_images(stream, on_bad_image, progress, kept="The others are in the file. ")
+    report_bad_images(stream, on_bad_image, progress, kept="The others are in the file. ")
     reader = "pandas; print(pandas.read_parquet" if Path(out).suffix == ".parquet" else "numpy; print(numpy.load"
     show_next(["-c", f"import {reader}({out!r}))"], program="python")
 
@@ -285,16 +312,18 @@ def extract(
 @click.argument("run")
 @click.option("--format", type=click.Choice(list(EXPORT_FORMATS)), required=True, help="What to write.")
 @click.option("--out", required=True, metavar="PATH", help="File or folder to write; never overwritten.")
-@click.option("--fold", metavar="K|all", help="Which fold; needed where there are several.")
+@click.option("--fold", metavar="K|all", help="Fold of the run; required if it has several.")
 @click.option(
     "--operating-point",
     metavar="RULE",
-    help="Put a threshold into the export, chosen on the fold's validation images: youden, sensitivity=X or "
-    "specificity=X. predict then decides by it.",
+    help="Store a threshold in the export, chosen on the fold's validation images: youden, sensitivity=X or "
+    "specificity=X. predict then uses it.",
 )
 @output_options
 def export(run: str, out: str, as_json: bool, **given: Any) -> None:
-    """Export the model of RUN (or RUN/fold_K) with a model card; it takes RGB images 0-255, its scaling is inside.
+    """Export the model of RUN (or RUN/fold_K) with a model card.
+
+    The exported model takes RGB images with values 0-255; the scaling is inside.
 
     What was written is reloaded in a fresh process and compared on images of the run: a probability that differs by
     more than 1e-5 is an error (exit code 7), and nothing is written. A savedmodel also takes encoded JPEGs and PNGs
@@ -330,13 +359,13 @@ def export(run: str, out: str, as_json: bool, **given: Any) -> None:
 
 @click.command(short_help="Write the model card of a run.")
 @click.argument("run")
-@click.option("--fold", type=int, metavar="K", help="Which fold; needed where there are several.")
+@click.option("--fold", type=int, metavar="K", help="Fold of the run; required if it has several.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it here instead of printing it.")
 @output_options
 def card(run: str, fold: int | None, out: Path | None, as_json: bool) -> None:
-    """Print the model card of RUN (or RUN/fold_K): data, results, weights and their terms, limits; in Markdown.
+    """Print the model card of RUN (or RUN/fold_K) in Markdown: data, results, weights, terms and limits.
 
-    `radtransfer export` writes the same beside each export, with the result of its check.
+    `radtransfer export` writes the same card beside each export, with the result of its check.
 
     \b
     Example:

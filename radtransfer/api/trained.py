@@ -186,7 +186,7 @@ def predict(
             line_writer,
             open_images,
             predict_stream,
-            tell_bad_images,
+            report_bad_images,
         )
         from radtransfer.evaluation.results import known_temperatures, point_of
 
@@ -223,7 +223,7 @@ def predict(
                     write(line(item))
         if not is_array(images):
             kept = "" if out is None else "The others are predicted. "
-            tell_bad_images(stream, on_bad_image, progress, kept=kept)
+            report_bad_images(stream, on_bad_image, progress, kept=kept)
         return frame(rows, columns=csv_header(found.scoring, pointed=point is not None)) if out is None else None
 
 

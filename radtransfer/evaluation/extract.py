@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 Features = Callable[["tf.Tensor"], "tf.Tensor"]
 """float32 images (batch, size, size, 3), RGB, 0–255, to float32 features (batch, …)."""
 
-_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
-"""Operations that are not layers."""
+_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")  # operations that are not layers
 
 
 @keras_defaults()
@@ -125,7 +124,7 @@ def feature_file(path: Path, *, layer: str, shape: tuple[int, ...]) -> Iterator[
 
 @contextlib.contextmanager
 def _npz(part: Path, layer: str, shape: tuple[int, ...]) -> Iterator[Writer]:
-    """Features go to a temporary file first, because their number stands at the start of the file."""
+    """Features go to a temporary file first, because the file starts with their number."""
     paths: list[str] = []
     with tempfile.TemporaryFile(dir=part.parent) as numbers:
 
