@@ -439,7 +439,7 @@ def _run_sweep(study: Study, out: Path, progress: TerminalProgress) -> "tuple[St
     plan = plan_study(study, store=out / "runs", progress=progress)
     for run in plan.runs.values():
         if run.done:
-            progress.note(f"{run.path} is finished; nothing is left to do")
+            progress.note(f"{run.path} is already finished")
     require_keras()
     return plan, run_study(plan, InProcess(progress), progress)
 

@@ -191,7 +191,7 @@ def _model_source(model: "keras.Model", size: int | None) -> "NetworkSource":
         raise ConfigError(f"{model.name}: expected a functional model of one image.")
     network = Network(flat_model(model), _stages_of(model), None)
     own = model.inputs[0].shape[1]
-    return NetworkSource(model.name, "file", lambda *_: network, network.card, image_size=own or size)
+    return NetworkSource(model.name, "file", lambda *_: network, network.spec, image_size=own or size)
 
 
 def _stages_of(model: "keras.Model") -> Any:

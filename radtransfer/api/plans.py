@@ -40,21 +40,21 @@ class ModelPlan:
             model: The one that was planned for, or one with the same layers. Its head is drawn at random.
             seed: Everything drawn follows from it.
         """
-        from radtransfer.transfer.initialize import start
+        from radtransfer.transfer.initialize import initialize_weights
 
-        start(model, self.plan, self.weights, seed=seed)
+        initialize_weights(model, self.plan, self.weights, seed=seed)
         for group in self.plan.groups:
             for name in group.layers:
                 model.get_layer(name).trainable = group.trains
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per part: `stage`, `starts_from`, `trains`, `layers` and `parameters` (counts), `width`."""
-        rows = [vars(group) | {"layers": len(group.layers)} for group in self.plan.groups]
+        rows = [vars(group) | {"layers": len(group.layers), "starts_from": group.init} for group in self.plan.groups]
         return frame(rows, columns=["stage", "starts_from", "trains", "layers", "parameters", "width"])
 
     def __repr__(self) -> str:
         groups = ", ".join(
-            f"{group.stage}: {group.starts_from}{'' if group.trains else ' (frozen)'}" for group in self.plan.groups
+            f"{group.stage}: {group.init}{'' if group.trains else ' (frozen)'}" for group in self.plan.groups
         )
         return f"ModelPlan({self.plan.scheme}, {groups})"
 

@@ -25,7 +25,7 @@ from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.images.preprocessing import MODES
 from radtransfer.pretrained.read import sha256_of
-from radtransfer.pretrained.source import card_named, card_of_file
+from radtransfer.pretrained.source import spec_named, spec_of_file
 from radtransfer.reports.page import render
 from radtransfer.reports.statistics import count, number, plain_interval
 from radtransfer.runs.folder import finished_folds, now, read_folds, read_run
@@ -180,7 +180,7 @@ def _terms(record: Mapping[str, Any], deep: int) -> str:
     given, file = weights.get("source") or "random", weights.get("file")
     if given == "random":
         return "It was initialized at random; no terms of third parties apply."
-    card = card_named(given, backbone=backbone) or (card_of_file(Path(file)) if file else None)
+    card = spec_named(given, backbone=backbone) or (spec_of_file(Path(file)) if file else None)
     if card is not None and card.backbone == backbone:
         return card.terms
     # The run of a model file, if it still exists.

@@ -1,8 +1,7 @@
-"""What `radtransfer weights` does with one file: convert it, verify it, say what it holds.
+"""Converts, verifies and inspects one weights file, for `radtransfer weights`.
 
-The weights of a PyTorch file are arranged for one of our networks, completely, or refused with the reason. The layers
-of both stand here side by side, in the order in which PyTorch defines and stores them, as in `torchvision.models`:
-resnet, densenet, inception.
+The weights of a PyTorch file are converted completely or refused with the reason. The tables below pair the layers of
+`torchvision.models` (resnet, densenet, inception), in PyTorch's order, with those of radtransfer's networks.
 """
 
 import hashlib
@@ -29,44 +28,47 @@ from radtransfer.pretrained.match import (
 )
 from radtransfer.pretrained.read import WeightFile, read_weight_file, sha256_of
 from radtransfer.pretrained.saved_model import is_saved_model, read_saved_model
-from radtransfer.pretrained.source import WeightSource, card_of_file, weights_cards
+from radtransfer.pretrained.source import WeightSource, known_weights, spec_of_file
 from radtransfer.pretrained.torch_file import Tensors, is_pytorch, read_pytorch
 from radtransfer.process import keras_defaults, require_keras
 
 _SUFFIX = ".weights.h5"
 
 _REASONS = {
-    "run": "The run that made the file recorded it.",
-    "assumed": "No card in the manifest; it is the backbone's own mode. --preprocessing overrides it.",
+    "run": "Recorded by the run that wrote the file.",
+    "assumed": "The file is not in the manifest, so the backbone's own mode is assumed. --preprocessing overrides it.",
 }
 
 _TORCH_EPSILON = 1e-5
-"""Of batch norm in PyTorch's ResNet and DenseNet."""
+"""Epsilon of batch norm in PyTorch's ResNet and DenseNet."""
 
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 _NOTES = {
-    "resnet50_v1_5": "The strides stand in the 3×3 convolutions, as in PyTorch; Keras' resnet50 has them in the 1×1, "
-    "so the network is resnet50_v1_5.",
-    "resnet50": "The convolutions have biases, as in Keras' ResNet50: its strides, in the 1×1 convolutions, are "
+    "resnet50_v1_5": "PyTorch has the strides in the 3×3 convolutions, Keras' resnet50 in the 1×1, so the network is "
+    "resnet50_v1_5.",
+    "resnet50": "The convolutions have biases as in Keras' ResNet50, so its strides, in the 1×1 convolutions, are "
     "assumed.",
     "inception_v3_torch": "Batch norm has a scale and average pools count the padding, as in PyTorch: the network is "
     "inception_v3_torch.",
 }
 _DIFFERENCES = {
-    ("resnet50_v1_5", "resnet50"): "PyTorch strides in the 3×3 convolutions, Keras' resnet50 in the 1×1, so the same "
-    "weights would give other features. ",
+    (
+        "resnet50_v1_5",
+        "resnet50",
+    ): "PyTorch has the strides in the 3×3 convolutions, Keras' resnet50 in the 1×1, so the "
+    "same weights would give other features. ",
     ("inception_v3_torch", "inception_v3"): "PyTorch's batch norm has a scale that Keras' inception_v3 lacks, and its "
     "average pools count the padding. ",
 }
-"""Between the network that was found and the one that was asked for."""
+"""The difference between the network that was found and the requested one."""
 
 Module = dict[str, np.ndarray]
-"""Leaf name to array."""
+"""Variable name to array."""
 
 
 class TorchLayer(NamedTuple):
-    """One pair: name in torchvision, before ".weight", and in our network."""
+    """The names of a layer in torchvision, before ".weight", and in our network."""
 
     module: str
     layer: str
@@ -76,28 +78,26 @@ class TorchLayer(NamedTuple):
 def convert_weights(
     source: Path, out: Path, *, backbone: str | None = None, overwrite: bool = False, ignore_lambda: bool = False
 ) -> dict[str, Any]:
-    """Write the weights of `source` to `out`, a `.weights.h5` file, and read them back.
+    """Write the weights of `source` to `out`, a `.weights.h5` file, and verify them by reading them back.
 
     `source` is a PyTorch state dict (`.pt`, `.pth`, `.safetensors`), a SavedModel folder, or any Keras file; without
     `backbone` its network is recognized.
 
     Returns:
-        As in JSON. "layers" and "parameters" are those of the backbone, read back and found equal; "notes" says what
-        differs from the source, "left_out" which parts are not the backbone's.
+        The JSON of the command: "layers" and "parameters" are those of the backbone, "notes" are differences from the
+        source, "left_out" are the parts that do not belong to the backbone.
 
     Raises:
-        ConfigError: `out` exists or is called otherwise.
-        WeightsError: `source` cannot be read, or what was written differs.
-        WeightsMismatchError: It is of no known network, or of another than `backbone`.
+        ConfigError: `out` exists or has another suffix.
+        WeightsError: `source` cannot be read, or the written file differs.
+        WeightsMismatchError: The network is unknown, or is not `backbone`.
     """
     if not out.name.endswith(_SUFFIX):
-        raise ConfigError(
-            f"The converted weights are a Keras file: expected a name that ends with {_SUFFIX}. Received: {out}."
-        )
+        raise ConfigError(f"The output is a Keras file: expected a name that ends in {_SUFFIX}. Received: {out}.")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists. Use --overwrite to replace it, or another name.")
     if not out.parent.is_dir():
-        raise ConfigError(f"There is no folder {out.parent}.")
+        raise ConfigError(f"There is no folder {out.parent}. Create it, or use another name.")
     if backbone is not None:
         BACKBONES.check(backbone)
     tensors = read_pytorch(source) if source.is_file() and is_pytorch(source) else None
@@ -106,7 +106,7 @@ def convert_weights(
         file = read_weight_file(source, ignore_lambda=ignore_lambda)
     elif tensors is None:
         if not is_saved_model(source):
-            raise WeightsError(f"{source} is a folder without saved_model.pb and variables/: no SavedModel.")
+            raise WeightsError(f"{source} is not a SavedModel: expected saved_model.pb and variables/ in the folder.")
         require_keras()
         file = read_saved_model(source)
     with keras_defaults():
@@ -131,7 +131,7 @@ def convert_weights(
             if written.missing or not all(
                 all(map(np.array_equal, written.arrays[name], arrays)) for name, arrays in layers.items()
             ):
-                raise WeightsError("The written file does not hold what was read. Nothing was kept; is the disk full?")
+                raise WeightsError("The written file differs from the source and was deleted. Is the disk full?")
     return {
         "source": str(source),
         "out": str(out),
@@ -148,12 +148,12 @@ def verify_file(path: Path, *, ignore_lambda: bool = False) -> dict[str, Any]:
     """Read all of `path` and compare its hash with those in the manifest.
 
     Returns:
-        As in JSON. "card" is the card that the file is of, found "by" its "hash", or by "name" only where no hash is
-        known; "verdict" is "published" where a published hash is the file's, "unknown" where none could be compared.
+        The JSON of the command: "card" is the name of the file in the manifest, found "by" its "hash", or by its "name"
+        if no hash is published; "verdict" is "published" if a published hash matches, else "unknown".
 
     Raises:
-        WeightsError: It cannot be read, holds numbers that are not finite, or has the name of a published file but
-            not its hash.
+        WeightsError: It cannot be read, has NaN or infinite values, or has the name of a published file but another
+            hash.
     """
     if path.is_file() and is_pytorch(path):
         arrays = {name: array for name, array in read_pytorch(path).items() if array.dtype.kind == "f"}
@@ -162,38 +162,40 @@ def verify_file(path: Path, *, ignore_lambda: bool = False) -> dict[str, Any]:
         arrays = {f"{layer.label}/{leaf}": array for layer in layers for leaf, array in layer.arrays.items()}
     bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
-        raise WeightsError(f"{path} holds values that are not finite in {len(bad)} arrays (first: {bad[0]}).")
-    sha256, named = sha256_of(path), card_of_file(path)
+        raise WeightsError(
+            f"{path} contains NaN or infinite values in {len(bad)} arrays (first: {bad[0]}). Use another checkpoint."
+        )
+    sha256, named = sha256_of(path), spec_of_file(path)
     with path.open("rb") as handle:
         md5 = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    known = next((card for card in weights_cards().values() if {md5, sha256} & set(card.hashes)), None)
+    known = next((spec for spec in known_weights().values() if {md5, sha256} & set(spec.hashes)), None)
     if known is None and named is not None and named.hashes:
         raise WeightsError(
-            f"{path} has the name of {named.name}, but not its published hash: it was changed or damaged. "
-            f"Get it again from {named.origin}, or rename it if it is your own."
+            f"{path} has the name of {named.name}, but another hash than the published file: it was changed or "
+            f"damaged. Get it again from {named.origin}, or rename it if it is your own."
         )
-    card = known or named
+    spec = known or named
     return {
         "file": str(path),
         "size": path.stat().st_size,
         "sha256": sha256,
         "arrays": len(arrays),
         "parameters": sum(array.size for array in arrays.values()),
-        "card": card.name if card else None,
+        "card": spec.name if spec else None,
         "by": "hash" if known else "name" if named else None,
         "verdict": "published" if known else "unknown",
     }
 
 
 def inspect_weights(source: WeightSource, file: WeightFile) -> dict[str, Any]:
-    """What `file`, which was read from `source`, holds, as in JSON. Builds networks to compare it with.
+    """The content of `file`, which was read from `source`, as JSON; builds networks for comparison.
 
-    "backbone" is the one whose every layer finds its weights here, None if there is none; "not_finite" has, for each
-    variable with such values, its name and how many are NaN and how many infinite.
+    "backbone" is the network of which the file has all layers, or None; "not_finite" lists variables with the number
+    of NaN and infinite values.
     """
     not_finite = []
     for layer in file.layers:
-        # What Keras calls the arrays that some files only number, where the layer's kind tells.
+        # The variable names that numbered arrays have in Keras, if the kind of the layer is known.
         names = ()
         if layer.kind == "batch_normalization" and len(layer.arrays) == 4:
             names = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -207,7 +209,7 @@ def inspect_weights(source: WeightSource, file: WeightFile) -> dict[str, Any]:
     found = recognize(file)
     backbone, match = found or (None, Match({}, (), (), None))
     mode, sure = source.preprocessing_for(backbone) if found else (None, None)
-    card = source.card if sure == "card" else None
+    spec = source.spec if sure == "card" else None
     return {
         "file": str(file.path),
         "format": file.format,
@@ -225,86 +227,88 @@ def inspect_weights(source: WeightSource, file: WeightFile) -> dict[str, Any]:
         "matched": len(match.arrays) if found else None,
         "missing": match.missing,
         "extra": match.extra,
-        "card": card and card.name,
+        "card": spec and spec.name,
         "preprocessing": mode,
         "preprocessing_sure": sure,
-        "preprocessing_certainty": card and card.certainty,
-        "reason": card.reason if card else _REASONS.get(sure),
-        "terms": card and card.terms,
+        "preprocessing_certainty": spec and spec.certainty,
+        "reason": spec.reason if spec else _REASONS.get(sure),
+        "terms": spec and spec.terms,
     }
 
 
-def torch_backbone(path: Path, tensors: Tensors, asked: str | None) -> str:
-    """The network in the state dict of `path`; raises WeightsMismatchError if it is unknown or not `asked`."""
+def torch_backbone(path: Path, tensors: Tensors, requested: str | None) -> str:
+    """The network in the state dict of `path`; raises WeightsMismatchError if it is unknown or not `requested`."""
     modules = _modules(tensors)
-    placed = {name: _placed(modules, torch_layers(name)) for name in TORCH_BACKBONES}
-    found = next((name for name, modules_of in placed.items() if modules_of is not None), None)
+    matched = {name: _match_modules(modules, torch_layers(name)) for name in TORCH_BACKBONES}
+    found = next((name for name, by_layer in matched.items() if by_layer is not None), None)
     if found in ("resnet50", "resnet50_v1_5"):
-        # PyTorch's own ResNet has no biases beside batch norm; Keras' has.
-        found = "resnet50" if "bias" in placed[found]["conv1_conv"] else "resnet50_v1_5"
+        # Keras' ResNet has biases beside batch norm, PyTorch's has none.
+        found = "resnet50" if "bias" in matched[found]["conv1_conv"] else "resnet50_v1_5"
     if found is None:
         raise WeightsMismatchError(
-            f"{path} holds {len(modules)} modules that are not those of ResNet50, DenseNet121 or InceptionV3 as "
-            f"torchvision builds them (first: {', '.join(list(modules)[:3])}). Only these can be converted."
+            f"{path} holds {len(modules)} modules that do not match ResNet50, DenseNet121 or InceptionV3 of "
+            f"torchvision (first: {', '.join(list(modules)[:3])}). Only these can be converted."
         )
-    if asked not in (None, found):
-        difference = _DIFFERENCES.get((found, asked), "")
-        raise WeightsMismatchError(f"{path} holds {found}; --backbone is {asked}. {difference}Use --backbone {found}.")
+    if requested not in (None, found):
+        difference = _DIFFERENCES.get((found, requested), "")
+        raise WeightsMismatchError(
+            f"{path} holds {found}; --backbone is {requested}. {difference}Use --backbone {found}."
+        )
     return found
 
 
 def convert_torch(
     path: Path, tensors: Tensors, backbone: str, targets: Sequence[Target], epsilon: float
 ) -> tuple[dict[str, Arrays], tuple[str, ...], tuple[str, ...]]:
-    """The arrays of a state dict for the layers of one of our networks.
+    """Convert the arrays of a state dict for the layers of one of our networks.
 
     Returns:
-        Layer name to its arrays; what was changed, one sentence each; modules that are not the backbone's: a head,
-        auxiliary outputs.
+        Layer name to its arrays; notes on changed values; the names of modules that do not belong to the backbone, such
+        as a head or auxiliary outputs.
 
     Raises:
         WeightsMismatchError: A module is missing or has another shape.
-        WeightsError: Numbers that are not finite, or whole numbers of a quantised network.
+        WeightsError: Values are NaN, infinite, or integers of a quantized network.
     """
     modules, pairs = _modules(tensors), torch_layers(backbone)
-    placed = _placed(modules, pairs)
+    matched = _match_modules(modules, pairs)
     shapes = {target.name: target.shapes for target in targets}
     notes = [_NOTES[backbone]] if backbone in _NOTES else []
-    added = np.float32(_TORCH_EPSILON - epsilon)  # so that variance + epsilon stays what it was
+    added = np.float32(_TORCH_EPSILON - epsilon)  # keeps variance + epsilon unchanged
     changes = backbone in ("resnet50", "densenet121")
     if changes:
         notes += [f"Variances of batch norm changed by {added:.0e}, for an epsilon of {_TORCH_EPSILON:g} in PyTorch."]
     layers = {}
     for pair in pairs:
-        module, wanted = placed[pair.layer], shapes[pair.layer]
-        for leaf, array in module.items():
+        module, expected = matched[pair.layer], shapes[pair.layer]
+        for name, array in module.items():
             if array.dtype.kind != "f":
                 raise WeightsError(
-                    f"{path} holds whole numbers ({array.dtype}) in {pair.module}.{leaf}, as a quantised network. "
+                    f"{path} holds integers ({array.dtype}) in {pair.module}.{name}, as in a quantized network. "
                     "Convert the float network instead."
                 )
             if not np.isfinite(array).all():
                 raise WeightsError(
-                    f"{path} holds values that are not finite in {pair.module}.{leaf}: its training diverged or the "
+                    f"{path} contains NaN or infinite values in {pair.module}.{name}: its training diverged or the "
                     "file is damaged. Use another checkpoint."
                 )
-        leaves = _keras_arrays(module, wanted, pair.kind)
-        for leaf, shape in wanted.items():
-            if leaves[leaf].shape != shape:
+        arrays = _keras_arrays(module, expected, pair.kind)
+        for name, shape in expected.items():
+            if arrays[name].shape != shape:
                 raise WeightsMismatchError(
-                    f"{path} holds another network: {pair.module} gives a {leaf} of shape {leaves[leaf].shape}, "
-                    f"{shape} is needed for {pair.layer}."
+                    f"{path} holds a different network: {pair.module} has a {name} of shape {arrays[name].shape}, "
+                    f"but {pair.layer} needs {shape}."
                 )
         if changes and pair.kind == "norm":
-            leaves["moving_variance"] = np.maximum(leaves["moving_variance"] + added, 0)
-        layers[pair.layer] = tuple(leaves[leaf] for leaf in wanted)
-    used = {id(module) for module in placed.values()}
+            arrays["moving_variance"] = np.maximum(arrays["moving_variance"] + added, 0)
+        layers[pair.layer] = tuple(arrays[name] for name in expected)
+    used = {id(module) for module in matched.values()}
     rest = {name: module for name, module in modules.items() if id(module) not in used}
     deeper = [name for name, module in rest.items() if _kind(module) and "Aux" not in name]
     if deeper:  # a head has no convolutions
         raise WeightsMismatchError(
-            f"{path} holds {len(deeper)} more convolutions and batch norms than the network has "
-            f"(first: {deeper[0]}): it is a deeper one, which cannot be converted."
+            f"{path} holds {len(deeper)} more convolutions and batch norms than {backbone} "
+            f"(first: {deeper[0]}): it is a deeper network, which cannot be converted."
         )
     return layers, tuple(notes), tuple(rest)
 
@@ -314,10 +318,10 @@ def torch_layers(backbone: str) -> tuple[TorchLayer, ...]:
 
 
 def _modules(tensors: Tensors) -> dict[str, Module]:
-    """The tensors by module, in the file's order; counters of batches are no weights."""
+    """The tensors by module, in the order of the file, without batch counters."""
     modules: dict[str, Module] = defaultdict(dict)
     for name, array in tensors.items():
-        # Names of DenseNet before torchvision 0.2: denselayer1.norm.1.
+        # DenseNet before torchvision 0.2: denselayer1.norm.1.
         name = re.sub(r"(denselayer\d+)\.(norm|relu|conv)\.(\d)", r"\1.\2\3", name)
         module, _, leaf = name.rpartition(".")
         if leaf != "num_batches_tracked":
@@ -325,8 +329,8 @@ def _modules(tensors: Tensors) -> dict[str, Module]:
     return dict(modules)
 
 
-def _placed(modules: Mapping[str, Module], pairs: Sequence[TorchLayer]) -> dict[str, Module] | None:
-    """Our layer to its module: by torchvision's names behind any prefix, else by the order of the whole sequence."""
+def _match_modules(modules: Mapping[str, Module], pairs: Sequence[TorchLayer]) -> dict[str, Module] | None:
+    """Our layer to its module: by torchvision's names after any prefix, else by the order of all modules."""
     first = pairs[0].module
     for name in modules:
         if name == first or name.endswith(f".{first}"):
@@ -350,14 +354,14 @@ def _kind(module: Module) -> str | None:
 
 
 def _keras_arrays(module: Module, shapes: Mapping[str, tuple], kind: str) -> Module:
-    """The arrays of a PyTorch module by the leaf names of Keras."""
+    """The arrays of a PyTorch module by their names in Keras."""
     if kind == "conv":
         kernel = np.transpose(module["weight"], (2, 3, 1, 0)) if module["weight"].ndim == 4 else module["weight"]
         bias = {"bias": module.get("bias", np.zeros(kernel.shape[-1], np.float32))} if "bias" in shapes else {}
         return {"kernel": kernel} | bias
     missing = [_NORM[leaf] for leaf in shapes if _NORM[leaf] not in module]
     if missing:
-        raise WeightsMismatchError(f"A batch norm of the file lacks {', '.join(missing)}; all its numbers are needed.")
+        raise WeightsMismatchError(f"A batch norm in the file lacks {', '.join(missing)}. Save a complete state dict.")
     return {leaf: module[_NORM[leaf]] for leaf in shapes}
 
 
@@ -420,4 +424,4 @@ TORCH_BACKBONES = {
     "densenet121": _densenet121,
     "inception_v3_torch": _inception_v3,
 }
-"""Our name of a network to the pairs. `resnet50` is for files that were made from Keras' own weights."""
+"""Network to its pairs of layers; `resnet50` is for files made from Keras' own weights."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from radtransfer.data.splits import LEAK
-from radtransfer.pretrained.source import weights_cards
+from radtransfer.pretrained.source import known_weights
 from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary, StepDifference, groups_of
 from radtransfer.reports.collect import Arm
 from radtransfer.reports.page import Point, say
@@ -219,7 +219,7 @@ def one_arm(arm: Arm) -> Iterator[Point]:
 
 def has_weights(backbone: str) -> bool:
     """Whether there are published weights of `backbone`."""
-    published = {card.backbone for card in weights_cards().values()}
+    published = {card.backbone for card in known_weights().values()}
     return bool(published & {backbone, *(backbone.removesuffix(suffix) for suffix in _PYTORCH)})
 
 

@@ -16,7 +16,7 @@ from radtransfer.process import Progress
 from radtransfer.reports.collect import Arm, ArmRun
 from radtransfer.reports.statistics import GainPoint, Interval, relative_gain
 from radtransfer.reports.subject import Subject, but_start
-from radtransfer.runs.read import start_in_words
+from radtransfer.runs.read import init_in_words
 
 # These modules import TensorFlow, which a report without --cca does not need.
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS
         # The initialization of the first fold of each run, from its plan.
         starts = [
             {
-                f"{run.path}/fold_{run.folds[0].fold}": start_in_words(run.record, "pretrained")
+                f"{run.path}/fold_{run.folds[0].fold}": init_in_words(run.record, "pretrained")
                 for run in arm.runs[:MOST_RUNS]
             }
             for arm in arms

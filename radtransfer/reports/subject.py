@@ -26,7 +26,7 @@ from radtransfer.reports.collect import (
 )
 from radtransfer.reports.statistics import listed
 from radtransfer.runs.folder import finished_folds
-from radtransfer.runs.read import WITHOUT_WEIGHTS, depth_in_words, network_in_words, start_in_words, weights_in_words
+from radtransfer.runs.read import WITHOUT_WEIGHTS, depth_in_words, init_in_words, network_in_words, weights_in_words
 
 NETWORK = "network"  # the word of `differ_in` for different backbones
 
@@ -258,7 +258,7 @@ def _word(setting: str) -> str:
 
 def _start(run: ArmRun) -> str:
     weights = str(run.record.get("weights", {}).get("source") or run.settings.get("model.weights") or "pretrained")
-    start = start_in_words(run.record, weights_in_words(run.weights or weights))
+    start = init_in_words(run.record, weights_in_words(run.weights or weights))
     return start or str(run.settings.get("transfer.scheme") or weights)
 
 

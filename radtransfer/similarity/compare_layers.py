@@ -240,14 +240,14 @@ def _compare_fold(
     progress: Progress,
 ) -> "tuple[tuple[Network, Network], tuple[LayerPair, ...], LayerScores]":
     from radtransfer.models.activations import FeatureMaps, check_input
-    from radtransfer.training.step import share_statistics
+    from radtransfer.training.step import copy_statistics
 
     sizes = _image_sizes(sources, settings)
     a, b = (source.load(k, size) for source, k, size in zip(sources, fold, sizes, strict=True))
     for source, network in zip(sources, (a, b), strict=True):
         check_input(source.given, network.model.inputs[0].shape[1:])
     if settings.batch_norm == "shared":
-        share_statistics(a.model, b.model)
+        copy_statistics(a.model, b.model)
     pairs = _layer_pairs(a, b, settings.layers)
     scores = score_layers(
         FeatureMaps(a.model, list(dict.fromkeys(pair.a for pair in pairs)), image_size=sizes[0]),
@@ -268,10 +268,10 @@ def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[Lay
     if not layers:
         raise ConfigError("Expected --layers stages, all or names. Received none.")
     if tuple(layers) == ("stages",):
-        if a.card is None or b.card is None:
+        if a.spec is None or b.spec is None:
             raise ConfigError("--layers stages expects known backbones. Use --layers all or names of layers.")
-        shared = [stage for stage in a.card.stages if stage in b.card.stages]
-        return tuple(LayerPair(stage, a.card.stages[stage], b.card.stages[stage]) for stage in shared)
+        shared = [stage for stage in a.spec.stages if stage in b.spec.stages]
+        return tuple(LayerPair(stage, a.spec.stages[stage], b.spec.stages[stage]) for stage in shared)
     if tuple(layers) == ("all",):
         names = {layer.name for layer in b.model.layers}
         found = [
@@ -289,8 +289,8 @@ def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[Lay
         resolved = []
         for network in (a, b):
             known = [layer.name for layer in network.model.layers]
-            if network.card is not None:
-                resolved.append(resolve_layer(network.model, network.card, name))
+            if network.spec is not None:
+                resolved.append(resolve_layer(network.model, network.spec, name))
             elif name in known:
                 resolved.append(name)
             else:

@@ -36,7 +36,7 @@ class NetworkSource:
 
     Attributes:
         load: `load(fold, image_size)` gives the `Network`; arguments without effect are ignored.
-        card: Its backbone, if known before loading.
+        spec: Its backbone, if known before loading.
         folds: The finished folds, or the named one; empty without folds.
         image_size: Image size of the network; None if it can be built for any.
     """
@@ -44,7 +44,7 @@ class NetworkSource:
     given: str
     kind: Literal["run", "random", "imagenet", "file", "weights"]
     load: "Callable[[int | None, int], Network]"
-    card: Backbone | None = None
+    spec: Backbone | None = None
     run: Path | None = None
     folds: tuple[int, ...] = ()
     image_size: int | None = None
@@ -106,11 +106,11 @@ def check_layers(sources: Sequence[NetworkSource], names: Sequence[str]) -> None
     """Raise UnknownNameError, before loading, if a network has no such stages or layers."""
     for source in sources if tuple(names) not in (("stages",), ("all",)) else ():
         known = layer_names(run_file(source.run, f"fold_{source.folds[0]}/model.keras")) if source.run else ()
-        for name in names if source.card else ():
+        for name in names if source.spec else ():
             if not source.run:
-                source.card.check_layer(name)
-            elif known and name not in (*source.card.stages, *known):
-                raise source.card.unknown_layer(name, known)
+                source.spec.check_layer(name)
+            elif known and name not in (*source.spec.stages, *known):
+                raise source.spec.unknown_layer(name, known)
 
 
 def folds_of(

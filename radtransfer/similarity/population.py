@@ -22,7 +22,7 @@ from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import Panel, SimilarityCurve, before_after, similarity_curve
 from radtransfer.runs.folder import read_run, run_and_folds, write_json, write_records
-from radtransfer.runs.read import depth_in_words, network_in_words, start_in_words, weights_in_words
+from radtransfer.runs.read import depth_in_words, init_in_words, network_in_words, weights_in_words
 from radtransfer.similarity import SIMILARITIES
 from radtransfer.similarity.compare_layers import ComparisonSettings, compare
 
@@ -186,9 +186,9 @@ def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
                 f"{folder / 'run.json'}: expected the stages of the plan, which group the runs. Restore the file."
             )
     weights = _weights_of(records)
-    whole = {run for run in runs if start_in_words(records[run], "pretrained") == "pretrained"}
+    whole = {run for run in runs if init_in_words(records[run], "pretrained") == "pretrained"}
     one = len({weights[run] for run in whole}) == 1
-    starts = {run: start_in_words(records[run], "pretrained" if one and run in whole else weights[run]) for run in runs}
+    starts = {run: init_in_words(records[run], "pretrained" if one and run in whole else weights[run]) for run in runs}
     for words in (network_in_words, depth_in_words):
         if len({words(record) for record in records.values()}) > 1:
             starts = {run: f"{start}, {words(records[run])}" for run, start in starts.items()}

@@ -91,7 +91,9 @@ def test_old_names_of_densenet_are_known(dense):
 
 
 def test_keras_resnet_is_refused_for_pytorchs_with_the_place_of_the_stride():
-    with pytest.raises(WeightsMismatchError, match="PyTorch strides in the 3×3 .* Use --backbone resnet50_v1_5"):
+    with pytest.raises(
+        WeightsMismatchError, match="PyTorch has the strides in the 3×3 .* Use --backbone resnet50_v1_5"
+    ):
         recognized(torch_tensors("resnet50_v1_5"), "resnet50")
 
 
@@ -113,7 +115,7 @@ def test_another_width_is_refused_by_its_shape(dense):
 
 @pytest.mark.parametrize(
     ("array", "reason"),
-    [(np.full(64, np.nan, np.float32), "not finite"), (np.zeros(64, np.int8), "quantised")],
+    [(np.full(64, np.nan, np.float32), "NaN or infinite"), (np.zeros(64, np.int8), "quantized")],
 )
 def test_numbers_that_are_no_weights_are_refused(array, reason, dense):
     with pytest.raises(WeightsError, match=reason):
