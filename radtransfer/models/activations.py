@@ -14,6 +14,7 @@ from radtransfer.errors import SimilarityError, UnknownNameError, WeightsError
 from radtransfer.images.preprocessing import preprocess
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.models.layers import with_dtype
+from radtransfer.models.vit import CLASS_TOKEN, patch_grid, tokens_before_patches
 
 _SCALING = ("Rescaling", "Normalization")
 _MAP_BYTES = 256 << 20
@@ -36,11 +37,8 @@ def network_of(model: keras.Model, *, given: str, path: Path, scaled: bool, noti
     """The flat network of `model`, which was read from a `.keras` file.
 
     A model that scales its input, or is known to (`scaled`, as exported by radtransfer), is not changed; another gets
-    the preprocessing of its backbone, if known, with a note to `notify`.
-
-    Raises:
-        WeightsError: Not a functional model with one image as input.
-        ValueError: Layers of different sub-models share a name.
+    the preprocessing of its backbone, if known, with a note to `notify`. Raises WeightsError unless it is a functional
+    model with one image as input, ValueError if layers share a name.
     """
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise WeightsError(
@@ -137,28 +135,26 @@ def _apply(
 class FeatureMaps:
     """Computes the outputs of layers as feature maps, float32 (images, height, width, channels).
 
-    Vectors become maps of one position, sequences maps of one column. The network runs in float32, whatever precision
-    it was trained with, and without XLA; layers of sub-models can be named, too.
-
-    Args:
-        model: Functional; its input is a batch of images, (images, height, width, channels).
-        layers: Names of layers.
-        image_size: In pixels, if the model takes images of any size.
-
-    Raises:
-        UnknownNameError: Unknown layer.
-        SimilarityError: The output of a layer is not an array of 2 to 4 dimensions.
+    Vectors become maps of one position, sequences maps of one column. Tokens of a vision transformer become the map of
+    its patches; "cls" is its class token. The network, a functional model, runs in float32, whatever precision it was
+    trained with, and without XLA; `layers` may be in sub-models. Raises UnknownNameError for an unknown layer,
+    SimilarityError unless its output has 2 to 4 dimensions.
     """
 
     def __init__(self, model: keras.Model, layers: Sequence[str], *, image_size: int | None = None):
         model = flat_model(model)
-        known = [layer.name for layer in model.layers]
-        wanted = []
+        known, before = [layer.name for layer in model.layers], tokens_before_patches(model)
+        known += [CLASS_TOKEN] * (before is not None)
+        wanted, tokens = [], {}
         for name in layers:
             if name not in known:
                 raise UnknownNameError("layer", name, known)
         for name in layers:
-            output = model.get_layer(name).output
+            output = model.get_layer("norm" if name == CLASS_TOKEN else name).output
+            if name == CLASS_TOKEN:
+                tokens[name] = (slice(0, 1), (1, 1))
+            elif grid := patch_grid(model, output):
+                tokens[name] = (slice(before, None), grid)
             if not isinstance(output, keras.KerasTensor) or not 2 <= len(output.shape) <= 4:
                 raise SimilarityError(
                     f"{name}: expected a layer with one output of 2 to 4 dimensions. Received: "
@@ -174,7 +170,7 @@ class FeatureMaps:
             outputs = extractor(images, training=False)
             return [tf.cast(output, tf.float32) for output in (outputs if isinstance(outputs, list) else [outputs])]
 
-        self._function, self._shapes = maps, {}
+        self._function, self._shapes, self._tokens = maps, {}, {}
         for name, output in zip(layers, maps.get_concrete_function().structured_outputs, strict=True):
             shape = output.shape[1:]
             if None in shape:
@@ -182,7 +178,8 @@ class FeatureMaps:
                     f"{name}: expected an output of known size. Received: {tuple(shape)}. Give --image-size."
                 )
             *positions, depth = shape
-            self._shapes[name] = (*(*positions, 1, 1)[:2], depth)
+            self._tokens[name], grid = tokens.get(name, (slice(None), (*positions, 1, 1)[:2]))
+            self._shapes[name] = (*grid, depth)
 
     def grid(self, layer: str) -> tuple[int, int]:
         """Height and width of a layer's map."""
@@ -203,8 +200,8 @@ class FeatureMaps:
         with _exact_float32():
             outputs = self._function(images)
         return {
-            name: tf.reshape(output, (-1, *self._shapes[name]))
-            for name, output in zip(self.layers, outputs, strict=True)
+            name: tf.reshape(output[:, tokens], (-1, *self._shapes[name]))
+            for (name, tokens), output in zip(self._tokens.items(), outputs, strict=True)
         }
 
 

@@ -31,20 +31,13 @@ def build_architecture(
     do not depend on models built before, and each layer is a public Keras layer, so that the saved model loads wherever
     Keras is installed.
 
-    Args:
-        backbone: Name or spec.
-        image_size: In pixels.
-        pooling: "avg" or None.
-        channels: Of the input.
-        widths: Stage to the fraction of its channels, in (0, 1] (see `backbone.narrowed`).
-        precision: Keras dtype policy of every layer.
-        prepare: Applied to the input image before the first layer.
-
-    Raises:
-        UnknownNameError: Unknown backbone, or unknown stage in `widths`.
-        ConfigError: The image is too small, the network cannot be slim, or another argument is out of range.
+    `widths` maps stages to fractions of their channels, in (0, 1] (see `backbone.narrowed`); `precision` is the Keras
+    dtype policy of every layer; `prepare` is applied to the input before the first layer. Raises UnknownNameError for
+    an unknown backbone or stage, ConfigError if another argument is out of range.
     """
     spec = BACKBONES[backbone] if isinstance(backbone, str) else backbone
+    if image_size is None and spec.patch is not None:
+        image_size = 224
     spec.check_image_size(image_size)
     if channels < 1:
         raise ConfigError(f"channels: expected at least 1. Received: {channels}.")
@@ -80,7 +73,10 @@ def _rebuild(
         name, replacement = names[operation.name], spec.replacements.get(type(operation).__name__)
         if replacement:
             return replacement(operation, inputs, name=name, dtype=precision)
-        layer = type(operation).from_config(with_dtype(operation.get_config() | {"name": name}, precision))
+        config = operation.get_config() | {"name": name}
+        if not isinstance(operation, keras.Layer):
+            return type(operation).from_config(config)(*inputs, **options)
+        layer = type(operation).from_config(with_dtype(config, precision))
         output = layer(*inputs, **options)
         for part in sub_layers(layer).values():
             if isinstance(part, keras.layers.BatchNormalization):

@@ -5,7 +5,8 @@ To add a network, write a `Backbone` in the module of its family, add it to `BAC
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,13 @@ BACKBONES = Table(
         "cbr_tiny_wide": "radtransfer.models.cbr:CBR_TINY_WIDE",
         "efficientnet_v2_b0": "radtransfer.models.applications:EFFICIENTNET_V2_B0",
         "convnext_tiny": "radtransfer.models.applications:CONVNEXT_TINY",
+        "vit_tiny_16": "radtransfer.models.vit:VIT_TINY_16",
+        "vit_small_16": "radtransfer.models.vit:VIT_SMALL_16",
+        "vit_base_16": "radtransfer.models.vit:VIT_BASE_16",
+        "vit_large_16": "radtransfer.models.vit:VIT_LARGE_16",
+        "vit_small_14": "radtransfer.models.vit:VIT_SMALL_14",
+        "vit_base_14": "radtransfer.models.vit:VIT_BASE_14",
+        "vit_large_14": "radtransfer.models.vit:VIT_LARGE_14",
     },
 )
 """Name to `Backbone`; a spec is imported when it is used, and none imports TensorFlow."""
@@ -69,6 +77,9 @@ class Backbone:
             first narrower stage are those of `build`. None for networks with full width only.
         replacements: Class name of an operation that is not a public Keras layer to
             `replacement(operation, inputs, name=…, dtype=…)`, which does the same with public layers.
+        patch: Side of a patch in pixels, of a vision transformer, which is built for one image size, a multiple of it;
+            its layers give tokens (batch, tokens, channels).
+        options: Those of `build` that were set by `with_options`.
     """
 
     name: str
@@ -84,6 +95,8 @@ class Backbone:
     tail: tuple[str, ...] = ()
     build_slim: Callable[["keras.KerasTensor", str | None, Mapping[str, float]], "keras.Model"] | None = None
     replacements: Mapping[str, Callable[..., "keras.KerasTensor"]] = field(default_factory=dict)
+    patch: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pretrained(self) -> bool:
@@ -93,6 +106,16 @@ class Backbone:
         """Raise ConfigError if images of `image_size` pixels are too small; None is any size."""
         if image_size is not None and image_size < self.minimum_size:
             raise ConfigError(f"Image size {image_size} is too small for {self.name} (minimum {self.minimum_size}).")
+        if image_size is not None and self.patch is not None and image_size % self.patch:
+            near = sorted({max(1, image_size // self.patch + step) * self.patch for step in (0, 1)})
+            raise ConfigError(
+                f"{self.name} takes images whose side is a multiple of {self.patch}. Received: {image_size}. "
+                f"Use {' or '.join(map(str, near))}."
+            )
+
+    def with_options(self, **options: Any) -> "Backbone":
+        """The same network with other options of its `build`, as some weights ask for."""
+        return replace(self, build=partial(self.build, **options), options=options) if options else self
 
     def check_layer(self, name: str) -> None:
         """Raise UnknownNameError if `name` is neither a stage nor a layer, as far as `layers.txt` has the network."""

@@ -19,19 +19,12 @@ from radtransfer.process import keras_defaults
 
 @dataclass(frozen=True)
 class Classifier:
-    """Three models of one flat functional graph.
+    """Three models of one flat functional graph."""
 
-    Attributes:
-        model: float32 RGB images 0–255, (batch, height, width, 3) → float32 probabilities (batch, classes).
-        logits: The same up to the logits.
-        backbone: The same up to the pooled features.
-        activation: "softmax" or "sigmoid".
-    """
-
-    model: keras.Model
-    logits: keras.Model
-    backbone: keras.Model
-    activation: str
+    model: keras.Model  # float32 RGB images 0–255, (batch, height, width, 3) → float32 probabilities (batch, classes)
+    logits: keras.Model  # the same up to the logits
+    backbone: keras.Model  # the same up to the pooled features
+    activation: str  # "softmax" or "sigmoid"
 
 
 @keras_defaults()

@@ -55,23 +55,15 @@ _GREY = 0.5
 
 @dataclass(frozen=True)
 class ScaleCheck:
-    """The result for one network and one set of images.
-
-    Attributes:
-        brightness: Mean of the images, fraction of white.
-        contrast: Standard deviation over pixels and images, fraction of white.
-        layers: Number of batch-norm layers compared.
-        all_layers: Number of trained batch-norm layers.
-        modes: The most probable first; one entry for modes that are equal on these images.
-    """
+    """The result for one network and one set of images."""
 
     images: int
     grey: bool
-    brightness: float
-    contrast: float
-    layers: int
-    all_layers: int
-    modes: tuple[ModeEvidence, ...]
+    brightness: float  # mean, fraction of white
+    contrast: float  # standard deviation over pixels and images, fraction of white
+    layers: int  # batch-norm layers compared
+    all_layers: int  # trained batch-norm layers
+    modes: tuple[ModeEvidence, ...]  # the most probable first; one entry for modes that are equal on these images
     verdict: Verdict
 
 
@@ -102,10 +94,6 @@ def check_weights(
     `weights` is a file, a name from `radtransfer weights list`, or RUN[/fold_K]. At most `images` images are used, and
     `layers` batch-norm layers are compared, starting at the stem. Of `config`, only `data`, `images`,
     `model.image_size` and the seed matter.
-
-    Raises:
-        WeightsError: The file cannot be used, matches no backbone, or takes other than three channels.
-        DataError: The table cannot be used, or too few images can be read.
     """
     progress = progress or Progress()
     if backbone is not None:

@@ -54,37 +54,23 @@ Moments = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class LayerFit:
-    """The fit of one layer in one mode; medians over the channels.
-
-    Attributes:
-        shift: Distance of the means, in stored standard deviations.
-        spread: Measured over stored standard deviation; 1 if equal.
-        misfit: Length of (shift, natural logarithm of spread); 0 if equal.
-        misfit_error: Its standard error over the choice of images.
-    """
+    """The fit of one layer in one mode; medians over the channels."""
 
     layer: str
-    shift: float
-    spread: float
-    misfit: float
-    misfit_error: float
+    shift: float  # distance of the means, in stored standard deviations
+    spread: float  # measured over stored standard deviation; 1 if equal
+    misfit: float  # length of (shift, natural logarithm of spread); 0 if equal
+    misfit_error: float  # standard error of `misfit` over the choice of images
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The training images that the statistics imply.
+    """The training images that the statistics imply."""
 
-    Attributes:
-        colour: Mean red, green and blue, fractions of white.
-        colour_error: Covariance of their error, (3, 3).
-        contrast: Standard deviation of the pixels, fraction of white.
-        contrast_error: Standard error of its logarithm.
-    """
-
-    colour: np.ndarray
-    colour_error: np.ndarray
-    contrast: float
-    contrast_error: float
+    colour: np.ndarray  # mean red, green and blue, fractions of white
+    colour_error: np.ndarray  # covariance of their error, (3, 3)
+    contrast: float  # standard deviation of the pixels, fraction of white
+    contrast_error: float  # standard error of its logarithm
 
     @property
     def brightness(self) -> float:
@@ -93,25 +79,17 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class ModeEvidence:
-    """The evidence for one mode.
-
-    Attributes:
-        same_as: Modes that give the network the same input from these images.
-        probability: That the weights were trained with it or with one of `same_as`, among the known modes.
-        low: 5th percentile of the probability over bootstrap samples of the images.
-        high: 95th percentile.
-        best_at: Number of layers at which no mode fits better.
-    """
+    """The evidence for one mode."""
 
     mode: str
-    same_as: tuple[str, ...]
-    probability: float
-    low: float
+    same_as: tuple[str, ...]  # modes that give the network the same input from these images
+    probability: float  # that the weights were trained with it or one of `same_as`, among the known modes
+    low: float  # 5th and 95th percentile of the probability over bootstrap samples of the images
     high: float
     training: TrainingImages
     possible: bool
     layers: tuple[LayerFit, ...]
-    best_at: int
+    best_at: int  # number of layers at which no mode fits better
 
 
 @dataclass(frozen=True)

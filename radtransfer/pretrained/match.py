@@ -20,8 +20,10 @@ import numpy as np
 
 from radtransfer.errors import WeightsError, WeightsMismatchError
 from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.vit import POSITIONS, resized_positions, tokens_before_patches
 from radtransfer.pretrained.read import SavedLayer, WeightFile, read_weight_file, sha256_of
 from radtransfer.pretrained.source import Certainty, WeightSource, fetch, resolve_weights
+from radtransfer.pretrained.torch_file import is_pytorch
 from radtransfer.process import keras_defaults
 
 if TYPE_CHECKING:
@@ -40,35 +42,26 @@ _MAX_TRIED = 6
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights for every layer of one backbone.
-
-    Attributes:
-        extra: Layers of the file that the network does not have, such as a head.
-        changed: Number of layers whose values differ from those in the network.
-    """
+    """Weights for every layer of one backbone."""
 
     layers: dict[str, Arrays] = field(repr=False)
     source: WeightSource
     sha256: str
     preprocessing: str
     preprocessing_origin: Certainty
-    extra: tuple[str, ...] = field(repr=False)
-    changed: int
+    extra: tuple[str, ...] = field(repr=False)  # layers of the file that the network does not have, such as a head
+    changed: int  # layers whose values differ from those in the network
 
 
 @dataclass(frozen=True)
 class Target:
-    """A layer of the network that needs weights.
-
-    Attributes:
-        shapes: Path to shape, in the order of the layer's `weights`; None fits any length. The path is a name such as
-            "kernel", or "query/kernel" in a layer with sub-layers.
-        parts: For such a layer, the path of each sub-layer to the paths of its own variables, in order.
-    """
+    """A layer of the network that needs weights."""
 
     name: str
     kind: str  # class in snake case
+    # Path, "kernel" or "query/kernel", to shape, in the order of the layer's `weights`; None fits any length.
     shapes: dict[str, Shape]
+    # In a layer with sub-layers, the path of each to the paths of its own variables, in order.
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -80,19 +73,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Match:
-    """The weights in a file for the layers of a network.
+    """The weights in a file for the layers of a network."""
 
-    Attributes:
-        arrays: Layer of the network to its arrays.
-        missing: Layers of the network without weights in the file.
-        extra: Layers of the file that the network does not have: a head, another sub-model.
-        by: How the layers were matched; None if none were.
-    """
-
-    arrays: dict[str, Arrays]
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
-    by: Literal["name", "order"] | None
+    arrays: dict[str, Arrays]  # by layer of the network
+    missing: tuple[str, ...]  # layers of the network without weights in the file
+    extra: tuple[str, ...]  # layers of the file that the network does not have: a head, another sub-model
+    by: Literal["name", "order"] | None  # how the layers were matched; None if none were
 
     @property
     def channels(self) -> int:
@@ -130,11 +116,24 @@ def build_backbone(
     """
     from radtransfer.models.architecture import build_architecture
 
-    model = build_architecture(name, image_size=image_size, pooling=pooling, channels=channels)
     source = resolve_weights(weights, backbone=name)
+    spec = BACKBONES[name] if source is None else source.network(name)
+    model = build_architecture(spec, image_size=image_size, pooling=pooling, channels=channels)
     if source is not None:
         assign(model, load_pretrained(source, backbone=name, model=model).layers)
     return model
+
+
+def read_weights(path: Path, requested: str | None = None, *, ignore_lambda: bool = False) -> WeightFile:
+    """All weights in `path`, a Keras or PyTorch file; of the latter, those of the backbone that it holds.
+
+    Raises WeightsError, or WeightsMismatchError for a PyTorch file of an unknown network, or not of `requested`.
+    """
+    if path.is_file() and is_pytorch(path):
+        from radtransfer.pretrained.torch_weights import read_torch_weights
+
+        return read_torch_weights(path, requested)
+    return read_weight_file(path, ignore_lambda=ignore_lambda)
 
 
 @keras_defaults()
@@ -148,17 +147,13 @@ def load_pretrained(
 ) -> PretrainedWeights:
     """The weights of `source` for `model`, the flat network `backbone`; `model` is not changed.
 
-    Layers of the file that the network does not have are ignored. `notify` gets a note before a download and about
-    ignored Lambda layers.
-
-    Raises:
-        WeightsError: The file cannot be used or downloaded.
-        WeightsMismatchError: The weights are of a different architecture, or incomplete.
+    `notify` gets a note before a download and about ignored Lambda layers. Raises WeightsError if the file cannot be
+    used, WeightsMismatchError if the weights are of a different architecture or incomplete.
     """
     fetch(source, notify)
-    file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
-    if file.lambdas:
-        notify(file.lambda_note)
+    file = read_weights(source.file, backbone, ignore_lambda=ignore_lambda)
+    for note in (*file.notes, *([file.lambda_note] if file.lambdas else [])):
+        notify(note)
     match = _complete_match(file, backbone, model)
     changed = [
         name
@@ -166,7 +161,9 @@ def load_pretrained(
         if not all(map(np.array_equal, model.get_layer(name).get_weights(), arrays))
     ]
     mode, sure = source.preprocessing_for(backbone)
-    return PretrainedWeights(match.arrays, source, sha256_of(source.file), mode, sure, match.extra, len(changed))
+    return PretrainedWeights(
+        match.arrays, source, sha256_of(source.file), mode, sure, match.extra + file.left_out, len(changed)
+    )
 
 
 def assign(model: "keras.Model", layers: Mapping[str, Arrays]) -> None:
@@ -185,7 +182,9 @@ def match_network(file: WeightFile, backbone: str | None = None) -> tuple[str, M
     if backbone is not None:
         from radtransfer.models.architecture import build_architecture
 
-        return backbone, _complete_match(file, backbone, build_architecture(backbone, image_size=None, pooling=None))
+        spec = BACKBONES[backbone].with_options(**file.options)
+        model = build_architecture(spec, image_size=None, pooling=None)
+        return backbone, _complete_match(file, backbone, model, resize=False)
     found = recognize(file)
     if found is None:
         raise WeightsMismatchError(
@@ -203,12 +202,15 @@ def recognize(file: WeightFile) -> tuple[str, Match] | None:
     # Try the largest backbones first that have at most as many parameters as the file, which may contain a head;
     # 1 % allows for a stem with other than three channels.
     fitting = [spec for spec in BACKBONES.values() if spec.parameters <= file.parameters * 1.01]
+    fitting = sorted(fitting, key=lambda spec: -spec.parameters)[:_MAX_TRIED]
+    if file.backbone is not None:
+        fitting = [BACKBONES[file.backbone].with_options(**file.options)]
     if not fitting:
         return None
     from radtransfer.models.architecture import build_architecture  # imports TensorFlow
 
-    for spec in sorted(fitting, key=lambda spec: -spec.parameters)[:_MAX_TRIED]:
-        targets = weighted_layers(build_architecture(spec, image_size=None, pooling=None))
+    for spec in fitting:
+        targets = with_any_positions(weighted_layers(build_architecture(spec, image_size=None, pooling=None)))
         match = match_layers(file, with_any_channels(targets))
         if not match.missing:
             return spec.name, match
@@ -268,11 +270,27 @@ def with_any_channels(targets: Sequence[Target]) -> tuple[Target, ...]:
     return tuple(open_stem if target is stem else target for target in targets)
 
 
-def _complete_match(file: WeightFile, backbone: str, model: "keras.Model") -> Match:
-    targets = weighted_layers(model)
+def with_any_positions(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """The same layers, with a position table that fits any number of tokens, of a vision transformer."""
+    return tuple(
+        replace(target, shapes={leaf: (None, shape[1]) for leaf, shape in target.shapes.items()})
+        if target.name == POSITIONS
+        else target
+        for target in targets
+    )
+
+
+def _complete_match(file: WeightFile, backbone: str, model: "keras.Model", *, resize: bool = True) -> Match:
+    """All weights of `model`; its position table is resized to its image size, unless not `resize`."""
+    targets = with_any_positions(weighted_layers(model))
     match = match_layers(file, targets)
     if not match.missing:
         _check_finite(match, file.path)
+        if POSITIONS in match.arrays and resize:
+            (table,), layer = match.arrays[POSITIONS], model.get_layer(POSITIONS)
+            if len(table) != layer.input_dim:
+                table = resized_positions(table, rows=layer.input_dim, before=tokens_before_patches(model))
+                match = replace(match, arrays=match.arrays | {POSITIONS: (table,)})
         return match
     other_stem = match_layers(file, with_any_channels(targets))
     if not other_stem.missing:

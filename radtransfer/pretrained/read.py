@@ -55,6 +55,8 @@ DAMAGED = (
 
 _LAYERS = ("layers", "_layer_checkpoint_dependencies")
 _NOT_THE_MODEL = ("optimizer", "metrics")
+_NETWORK = "radtransfer"
+"""Attribute of a `.weights.h5` that we converted."""
 _MAX_DEPTH = 32
 
 _DOWNLOAD_AGAIN = "Download it again."
@@ -80,22 +82,16 @@ _SIGNATURES = (
 class SavedLayer:
     """A layer with weights in a file.
 
-    Attributes:
-        name: "" if the file has no names.
-        arrays: Variable name ("kernel", "moving_mean") to float array; "0", "1" … in the layer's order if the file has
-            no variable names; path to array ("query/kernel") for a layer with sub-layers.
-        part: Path of the sub-model or layer that contains it, "" for the model itself.
-        kind: Layer class in snake case ("conv2d"), if the file has it.
-        outer: Names of the models and layers that contain it, if the file has them.
-        within: Whether it is known to be inside another layer, not a sub-model.
+    `arrays` maps variable names ("kernel"), or numbers ("0", "1" …) in files without names, to float arrays; paths
+    ("query/kernel") in a layer with sub-layers.
     """
 
-    name: str
+    name: str  # "" if the file has no names
     arrays: dict[str, np.ndarray]
-    part: str = ""
-    kind: str | None = None
-    outer: tuple[str, ...] = ()
-    within: bool = False
+    part: str = ""  # path of the sub-model or layer that contains it, "" for the model itself
+    kind: str | None = None  # layer class in snake case ("conv2d"), if the file has it
+    outer: tuple[str, ...] = ()  # names of the models and layers that contain it, if the file has them
+    within: bool = False  # whether it is known to be inside another layer, not a sub-model
 
     @property
     def label(self) -> str:
@@ -105,19 +101,19 @@ class SavedLayer:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """All weights of one file.
-
-    Attributes:
-        layers: In the order of the file; if they have a `kind`, only the order within a kind is known.
-        lambdas: Names of Lambda layers, whose effect is unknown.
-    """
+    """All weights of one file; the order of layers that have a `kind` is known only within that kind."""
 
     path: Path
     format: str
     layers: tuple[SavedLayer, ...] = field(repr=False)
     keras_version: str | None = None
     model_name: str | None = None
-    lambdas: tuple[str, ...] = ()
+    lambdas: tuple[str, ...] = ()  # names of Lambda layers, whose effect is unknown
+    backbone: str | None = None  # the network, if the file names it
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the network's spec
+    preprocessing: str | None = None
+    left_out: tuple[str, ...] = ()  # names of other content of the file
+    notes: tuple[str, ...] = ()  # what was assumed or changed when it was read
 
     @property
     def parameters(self) -> int:
@@ -146,10 +142,23 @@ def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
             open_hdf5(path).close()
         found = _format_of(path, container)
         lambdas = lambdas_in(path, allowed=ignore_lambda)
-        file = replace(_read(path, found), lambdas=lambdas)
+        file = replace(_read(path, found), lambdas=lambdas, **(recorded_network(path) if found == "weights_h5" else {}))
         if not file.layers:
             raise WeightsError("holds a model without any weights. Save it again with its weights.")
         return file
+
+
+def record_network(path: Path, backbone: str, options: Mapping[str, Any], preprocessing: str | None) -> None:
+    """Write into a `.weights.h5` which network it is for, and what of its graph is not the backbone's default."""
+    with h5py.File(path, "a") as file:
+        network = {"backbone": backbone, "options": dict(options), "preprocessing": preprocessing}
+        file.attrs[_NETWORK] = json.dumps(network)
+
+
+def recorded_network(path: Path) -> dict[str, Any]:
+    """What `record_network` wrote; empty for files of other origin."""
+    with h5py.File(path) as file:
+        return json.loads(text(file.attrs[_NETWORK])) if _NETWORK in file.attrs else {}
 
 
 def check_is_weights(path: Path) -> None:

@@ -6,6 +6,7 @@ hub, `hf:OWNER/REPO/FILE[@REVISION]`, are read from its cache and downloaded onl
 
 import contextlib
 import functools
+import importlib.util
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from radtransfer.config.yaml_text import parse_yaml
 from radtransfer.errors import (
@@ -28,7 +29,7 @@ from radtransfer.errors import (
     suggest_path,
 )
 from radtransfer.files import write_error
-from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.process import keras_home
 from radtransfer.runs.folder import finished_folds, read_run
 
@@ -38,58 +39,42 @@ HUB = "hf:"
 SEARCH_VARIABLE = "RADTRANSFER_WEIGHTS"
 """Environment variable that names a folder of weight files."""
 
-WAYS = "a name from `radtransfer weights list`, a Keras file, hf:REPO/FILE, or RUN[/fold_K]"
+WAYS = "a name from `radtransfer weights list`, a Keras or PyTorch file, hf:REPO/FILE, or RUN[/fold_K]"
 
 Certainty = Literal["card", "run", "assumed"]
 """The origin of a preprocessing: the manifest ("card"), the run of the weights, or assumed from the backbone."""
 
-_SUFFIXES = (".h5", ".hdf5", ".keras")
+_SUFFIXES = (".h5", ".hdf5", ".keras", ".safetensors", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
 class WeightsSpec:
-    """An entry of the manifest of known weight files.
+    """An entry of the manifest of known weight files."""
 
-    Attributes:
-        name: `<family>-<backbone>`.
-        files: File names, the published one first.
-        hashes: MD5 or SHA-256 of each of `files`, in the same order; empty if none are published.
-        layers: Number of layers with weights, without a head.
-        preprocessing: Mode that the weights were trained with.
-        keras: Whether Keras downloads the file.
-    """
-
-    name: str
+    name: str  # <family>-<backbone>
     family: str
     backbone: str
     origin: str
     terms: str
-    files: tuple[str, ...]
-    layers: int
-    preprocessing: str
+    files: tuple[str, ...]  # file names, the published one first
+    layers: int  # with weights, without a head
+    preprocessing: str  # mode that the weights were trained with
     certainty: Literal["certain", "likely"]
     reason: str
-    keras: bool = False
+    keras: bool = False  # whether Keras downloads the file
     top1: float | None = None
     top5: float | None = None
-    hashes: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()  # MD5 or SHA-256 of each of `files`; empty if none are published
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """A resolved weights file.
+    """A resolved weights file."""
 
-    Attributes:
-        given: The name as the user gave it.
-        file: The file; Keras' own weights may not be downloaded yet.
-        spec: The manifest entry of a known file.
-        record: The `run.json` of a file of a run.
-    """
-
-    given: str
-    file: Path
-    spec: WeightsSpec | None = None
-    record: dict | None = None
+    given: str  # the name as the user gave it
+    file: Path  # Keras' own weights may not be downloaded yet
+    spec: WeightsSpec | None = None  # of a known file
+    record: dict | None = None  # the `run.json` of a file of a run
 
     @property
     def terms(self) -> str | None:
@@ -101,7 +86,29 @@ class WeightSource:
             return self.record["preprocessing"], "run"
         if self.spec and self.spec.backbone == backbone:
             return self.spec.preprocessing, "card"
-        return BACKBONES[backbone].preprocessing, "assumed"
+        return self._recorded.get("preprocessing") or BACKBONES[backbone].preprocessing, "assumed"
+
+    def network(self, backbone: str) -> Backbone:
+        """The spec of `backbone`, with the options that these weights need, such as the epsilon of their norms."""
+        spec = BACKBONES[backbone]
+        options = (self.record or self._recorded).get("options") if spec.patch else None
+        return spec.with_options(**options or {})
+
+    @functools.cached_property
+    def _recorded(self) -> Mapping[str, Any]:
+        """What a converted or PyTorch file says of its network."""
+        if not self.file.is_file():
+            return {}
+        from radtransfer.pretrained.torch_file import is_pytorch, read_pytorch
+
+        if is_pytorch(self.file):
+            from radtransfer.pretrained.vit_weights import find_vit
+
+            found = find_vit(self.file, read_pytorch(self.file))
+            return {"options": found.options, "preprocessing": found.preprocessing} if found else {}
+        from radtransfer.pretrained.read import recorded_network
+
+        return recorded_network(self.file) if self.file.suffix == ".h5" else {}
 
 
 @functools.cache
@@ -111,7 +118,7 @@ def known_weights() -> Mapping[str, WeightsSpec]:
     manifest, _ = parse_yaml(text, source="weights/manifest.yaml")
     specs = {}
     for name, entry in manifest["cards"].items():
-        fields = manifest["families"][entry["family"]] | entry
+        fields = manifest["families"].get(entry["family"], {}) | entry
         listed = {key: tuple(fields.get(key, ())) for key in ("files", "hashes")}
         specs[name] = WeightsSpec(name=name, **fields | listed)
     return MappingProxyType(specs)
@@ -136,8 +143,10 @@ def resolve_weights(weights: str | None, *, backbone: str) -> WeightSource | Non
     source = find_weights(weights, backbone=backbone)
     if source.file.exists():
         from radtransfer.pretrained.read import check_is_weights  # imports NumPy and h5py
+        from radtransfer.pretrained.torch_file import is_pytorch
 
-        check_is_weights(source.file)
+        if not is_pytorch(source.file):
+            check_is_weights(source.file)
     return source
 
 
@@ -293,11 +302,17 @@ def _find(weights: str, backbone: str | None) -> WeightSource:
         path = _existing(spec)
         if path is None and not spec.keras:
             folders = " or ".join(str(folder.resolve()) for folder in search_folders())
+            if spec.files[0].startswith(HUB):
+                raise WeightsNotFoundError(
+                    f"{spec.files[0]} is not in the hub's cache, and nothing is downloaded unasked. "
+                    f"Terms: {spec.terms} Run: {hub_file(spec.files[0]).fetch_line}"
+                )
             raise WeightsNotFoundError(f"no {spec.files[0]} in {folders}. {_advice(spec)}")
         return WeightSource(weights, path or keras_cache() / spec.files[0], spec)
     if weights.startswith(HUB):
         path = cached_hub_file(weights)
-        return WeightSource(weights, path, spec_of_file(path))
+        listed = (spec for spec in known_weights().values() if weights.partition("@")[0] in spec.files)
+        return WeightSource(weights, path, next(listed, None) or spec_of_file(path))
     path = Path(weights).expanduser()
     for run, fold in ((path, None), (path.parent, path)):
         if (run / "run.json").is_file() and (fold is None or path.name.startswith("fold_")):
@@ -348,6 +363,8 @@ def _read_record(run: Path) -> dict:
 
 
 def _existing(spec: WeightsSpec) -> Path | None:
+    if spec.files[0].startswith(HUB):
+        return hub_file(spec.files[0]).cached() if importlib.util.find_spec("huggingface_hub") else None
     # RadImageNet's zip contains this folder.
     folders = [inner for folder in search_folders() for inner in (folder, folder / "RadImageNet_models")]
     paths = (folder / name for folder in folders + [keras_cache()] * spec.keras for name in spec.files)
@@ -356,7 +373,7 @@ def _existing(spec: WeightsSpec) -> Path | None:
 
 def _advice(spec: WeightsSpec) -> str:
     return (
-        f"Their terms of use do not allow bundling them. Get them from {spec.origin} "
+        f"They are not bundled; their terms: {spec.terms} Get them from {spec.origin} "
         f"and pass --weights PATH, or set {SEARCH_VARIABLE} to their folder."
     )
 

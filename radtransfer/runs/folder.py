@@ -143,15 +143,9 @@ def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
 def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overwrite: bool = False) -> Iterator[Run]:
     """Hold the lock of the run folder `out`, which becomes a run with `Run.begin`.
 
-    Args:
-        out: The folder.
-        settings: The resolved settings, which must equal those of a resumed run.
-        resume: Continue a run with the same settings, or start one.
-        overwrite: Replace an existing run when the new one begins.
-
-    Raises:
-        RunError: The folder contains a run and neither flag is given, contains other files, is in use by another
-            process, or was made with other settings.
+    `resume` continues a run with the same `settings`, or starts one; `overwrite` replaces an existing run when the new
+    one begins. Raises RunError if the folder contains a run and neither is given, contains other files, is in use, or
+    was made with other settings.
     """
     with made_folder(out), locked(out):
         existing = _existing_record(out)

@@ -53,11 +53,8 @@ def locked(out: Path) -> Iterator[None]:
     """Hold `out/.lock`, which the operating system releases when the process ends.
 
     On a file system without locks, a file `.lock-holder` names the process that holds the folder. It is taken over if
-    that process ran on this machine and has ended, or, with `breaking_locks`, ran on another machine.
-
-    Raises:
-        RunInUseError: Another process holds it.
-        DiskError, RunError: The folder cannot be written.
+    that process ran on this machine and has ended, or, with `breaking_locks`, ran on another machine. Raises
+    RunInUseError if another process holds it.
     """
     with writing(out):
         handle = (out / LOCK).open("a+", encoding="utf-8")

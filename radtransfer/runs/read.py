@@ -69,12 +69,7 @@ _FILES = (".h5", ".keras", ".npz", ".safetensors")
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The content of `run.json` or `metrics.json`; accessing a missing value raises a RunError.
-
-    Raises:
-        FileNotFoundError: The file is missing.
-        RunError: It cannot be read, or a value has another type.
-    """
+    """The content of `run.json` or `metrics.json`; RunError if it cannot be read or a value is missing or invalid."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

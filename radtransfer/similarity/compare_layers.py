@@ -27,6 +27,7 @@ from radtransfer.data.run_data import (
 from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
 from radtransfer.files import atomic_folder, decimal, interval, printable
 from radtransfer.models.backbone import resolve_layer
+from radtransfer.models.vit import CLASS_TOKEN, patch_grid
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import SimilarityCurve, similarity_curve, similarity_heat_map
@@ -271,14 +272,17 @@ def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[Lay
         if a.spec is None or b.spec is None:
             raise ConfigError("--layers stages expects known backbones. Use --layers all or names of layers.")
         shared = [stage for stage in a.spec.stages if stage in b.spec.stages]
-        return tuple(LayerPair(stage, a.spec.stages[stage], b.spec.stages[stage]) for stage in shared)
+        pairs = [LayerPair(stage, a.spec.stages[stage], b.spec.stages[stage]) for stage in shared]
+        if a.spec.patch and b.spec.patch:
+            pairs.append(LayerPair(CLASS_TOKEN, CLASS_TOKEN, CLASS_TOKEN))
+        return tuple(pairs)
     if tuple(layers) == ("all",):
         names = {layer.name for layer in b.model.layers}
         found = [
             layer.name
             for layer in a.model.layers
             if layer.name in names
-            and len(getattr(layer.output, "shape", ())) == 4
+            and (len(getattr(layer.output, "shape", ())) == 4 or patch_grid(a.model, layer.output))
             and type(layer).__name__ not in _NOT_MAPS
         ]
         if not found:
@@ -289,7 +293,9 @@ def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[Lay
         resolved = []
         for network in (a, b):
             known = [layer.name for layer in network.model.layers]
-            if network.spec is not None:
+            if name == CLASS_TOKEN and network.spec is not None and network.spec.patch:
+                resolved.append(name)
+            elif network.spec is not None:
                 resolved.append(resolve_layer(network.model, network.spec, name))
             elif name in known:
                 resolved.append(name)

@@ -158,12 +158,13 @@ def _built(
 
     mode = weights.preprocessing_for(backbone)[0] if weights else RANDOM_PREPROCESSING
     prepare = partial(preprocess, mode=mode)
-    model = build_architecture(backbone, image_size=image_size, prepare=prepare)
+    spec = weights.network(backbone) if weights else BACKBONES[backbone]
+    model = build_architecture(spec, image_size=image_size, prepare=prepare)
     if weights is None:
         draw_random(model, seed=seed)
     else:
         assign(model, load_pretrained(weights, backbone=backbone, model=model, notify=notify).layers)
-    return Network(model, BACKBONES[backbone], mode)
+    return Network(model, spec, mode)
 
 
 def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSource:

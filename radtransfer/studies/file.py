@@ -73,17 +73,11 @@ def is_study(source: str) -> bool:
 def load_study(
     source: str, *, sets: Iterable[str] = (), options: Mapping[str, Any] | None = None, arms: Iterable[str] = ()
 ) -> Study:
-    """Read and check the study of a shipped name or file.
+    """Read and check the study of a shipped name (`"quick-advice"`) or a YAML path, with all `arms` or only these.
 
-    Args:
-        source: A shipped name (`"quick-advice"`) or a YAML path.
-        sets: Texts such as `"base.training.epochs=5"`, `"grid.seed=[0, 1]"` or
-            `"arms.transfer.model.weights=FILE"`; a setting without a section belongs to the base.
-        options: Dotted settings of the base that override the file.
-        arms: Only these; all if empty.
-
-    Raises:
-        ConfigError: One or more mistakes, all listed, each with its line.
+    `sets` are texts such as `"base.training.epochs=5"`, `"grid.seed=[0, 1]"` or `"arms.transfer.model.weights=FILE"`;
+    a setting without a section belongs to the base, as do the dotted `options`. Raises ConfigError, which lists all
+    mistakes with their lines.
     """
     path = find_config(source)
     document, lines = read_yaml(path)

@@ -132,11 +132,8 @@ def run_study(
 ) -> StudyState:
     """Compute every missing run, or `limit` of them; errors of runs are part of the result.
 
-    The files in the `folder` of the study are kept up to date.
-
-    Raises:
-        RunError: The store cannot be used.
-        KeyboardInterrupt: The next call resumes the interrupted runs.
+    The files in the `folder` of the study are kept up to date. After a KeyboardInterrupt, the next call resumes the
+    interrupted runs. Raises RunError if the store cannot be used.
     """
     done = [key for key, run in plan.runs.items() if run.done]
     todo = [key for key in plan.runs if key not in done]

@@ -149,11 +149,8 @@ def find_rate(
 ) -> RateSearch:
     """Train with a rising rate on the training images of the first fold; no run folder is written.
 
-    The learning rate, schedule and epochs of `config` are ignored; `out` gets the list of unreadable images.
-
-    Raises:
-        ConfigError: The rates cannot be used. Other errors are those of `finetune` before training.
-        TrainingError: The loss diverges within the first decade.
+    The learning rate, schedule and epochs of `config` are ignored; `out` gets the list of unreadable images. Raises
+    ConfigError for bad rates, TrainingError if the loss diverges within the first decade.
     """
     # These import TensorFlow, which is not needed to refuse a range of rates.
     from radtransfer.training.loop import memory_errors

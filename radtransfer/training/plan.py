@@ -111,6 +111,7 @@ def run_record(context: TrainingContext) -> dict[str, Any]:
         "onednn": device.onednn,
         "replicas": context.coordinator.record(),
         "backbone": context.backbone.name,
+        **({"options": dict(context.backbone.options)} if context.backbone.options else {}),
         "image_size": config.model.image_size,
         "head": context.classifier.activation,
         "weights": {
@@ -236,6 +237,7 @@ def plan_network(
     settings, backbone = config.model, BACKBONES[config.model.backbone]
     spec = transfer_spec(config.transfer, backbone, weights=settings.weights != "random")
     source, preprocessing = find_weights_and_scale(settings, backbone, notify)
+    backbone = source.network(backbone.name) if source else backbone
     if classes is None:
         model = build_architecture(backbone, image_size=settings.image_size, widths=spec.widths)
     else:

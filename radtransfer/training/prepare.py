@@ -63,6 +63,7 @@ def read_inputs(config: Config, progress: Progress) -> RunInputs:
     if config.system.cache_features is True and not spec.freezes:
         raise ConfigError(_NOTHING_FROZEN)
     weights, preprocessing = find_weights_and_scale(config.model, backbone, progress.note)
+    backbone = weights.network(backbone.name) if weights else backbone
     table = read_table(config.data, progress=progress)
     show_notes(table.notes, progress)
     class_weights(config.training.class_weights, table.targets, classes=table.classes, task=table.task)

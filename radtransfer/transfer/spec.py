@@ -153,6 +153,11 @@ def transfer_spec(settings: TransferSettings, backbone: Backbone, *, weights: bo
             head_first=scheme.head_first,
         )
         inits = [spec.init, spec.init_after]
+    if backbone.patch is not None and "gabor" in inits:
+        raise ConfigError(
+            f"Gabor filters are for a first convolution that slides over the image. {backbone.name} cuts it into "
+            f"patches of {backbone.patch} pixels instead. Use another scheme, such as mean_var."
+        )
     needed = next((init for init in inits if init not in WITHOUT_WEIGHTS), None)
     if not weights and (needed or spec.batch_norm != "identity"):
         option = f"scheme {spec.scheme} starts from {needed}" if needed else f"--bn-init {spec.batch_norm}"
