@@ -165,14 +165,14 @@ class ImageStream:
         total = len(self.images)
         for start in range(0, total, _CHUNK):
             paths = self.images.paths[start : start + _CHUNK]
-            places = self.images.files[start : start + _CHUNK]
-            looks = all_in_parallel(self._look, places, workers=self.workers)
-            readable = [row for row, look in enumerate(looks) if isinstance(look, ImageFacts)]
-            pairs = zip(paths, looks, strict=True)
-            self.bad += [BadImage(path, look) for path, look in pairs if not isinstance(look, ImageFacts)]
+            refs = self.images.files[start : start + _CHUNK]
+            examined = all_in_parallel(self._examine, refs, workers=self.workers)
+            readable = [row for row, result in enumerate(examined) if isinstance(result, ImageFacts)]
+            pairs = zip(paths, examined, strict=True)
+            self.bad += [BadImage(path, result) for path, result in pairs if not isinstance(result, ImageFacts)]
             if readable:
-                kept, refs, facts = (tuple(values[row] for row in readable) for values in (paths, places, looks))
-                located, done = LocatedImages(kept, refs, facts, self.reading, kept), 0
+                columns = [tuple(values[row] for row in readable) for values in (paths, refs, examined)]
+                located, kept, done = LocatedImages(*columns, self.reading, columns[0]), columns[0], 0
                 sizes = {"image_size": self.image_size, "batch_size": self.batch_size, "workers": self.workers}
                 for images, _, weights in located.batches(**sizes).in_order():
                     size = int(weights.numpy().sum())
@@ -181,12 +181,12 @@ class ImageStream:
                     self.count(start + readable[done - 1] + 1, total)
             self.count(start + len(paths), total)
 
-    def _look(self, place: ImageRef | None) -> ImageFacts | str:
+    def _examine(self, ref: ImageRef | None) -> ImageFacts | str:
         """The format of an image, or why it cannot be read."""
-        if place is None:
+        if ref is None:
             return "not found"
         try:
-            return examine_image(place, self.reading)[0]
+            return examine_image(ref, self.reading)[0]
         except BadImageError as error:
             return error.reason
 

@@ -20,7 +20,7 @@ from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary, Step
 from radtransfer.reports.collect import Arm
 from radtransfer.reports.page import Point, say
 from radtransfer.reports.statistics import more_trainings, verdict
-from radtransfer.reports.subject import NETWORK, SETTINGS, but_start, started_from
+from radtransfer.reports.subject import NETWORK, SETTINGS, all_but_start, initial_weights
 
 HIGH_SIMILARITY = 0.8
 """A network with at least this mean similarity of layers before and after training has changed little."""
@@ -148,7 +148,7 @@ def little_change_little_gain(found: ArmResults) -> Iterator[Point]:
         if arm.start == "random" or not values or sum(values) / len(values) < HIGH_SIMILARITY:
             continue
         for other in found.scored:
-            paired = other.start == "random" and but_start(arm) == but_start(other)
+            paired = other.start == "random" and all_but_start(arm) == all_but_start(other)
             difference = found.difference(arm.name, other.name) if paired else None
             if difference is not None and verdict(difference.ci95) != "better":
                 text = say("advice.little_change_little_gain", arm, sum(values) / len(values), len(values))
@@ -213,7 +213,7 @@ def one_arm(arm: Arm) -> Iterator[Point]:
     commands.append(shlex.join([*words, "--out", str(place)]))
     words = ["radtransfer", "report", *(str(run.path) for run in arm.runs), str(place)]
     commands.append(f"{shlex.join(words)} --out report")
-    text = say("advice.one_arm", started_from(arm), other, backbone, len(arm.runs) > 1)
+    text = say("advice.one_arm", initial_weights(arm), other, backbone, len(arm.runs) > 1)
     yield Point("one arm", text, " && ".join(commands))
 
 

@@ -20,7 +20,7 @@ from radtransfer.reports.changes import LayerChange
 from radtransfer.reports.collect import Arm, ArmRun, TrainedFold
 from radtransfer.reports.figures import mean_curve
 from radtransfer.reports.statistics import Interval, fold_difference, spread
-from radtransfer.reports.subject import SETTINGS, but_start, differ_in
+from radtransfer.reports.subject import SETTINGS, all_but_start, differ_in
 from radtransfer.runs.read import steps_to
 from radtransfer.similarity.compare_predictions import common_predictions, compare_aucs, pooled_auc
 
@@ -80,16 +80,16 @@ class ArmDifference:
     agreement: tuple[float, float] | None = None  # both correct or both wrong: observed, and for independent networks
     differ_in: tuple[str, ...] = ()  # in words, such as "start" or "learning rate"
 
-    def turned(self) -> "ArmDifference":
+    def swapped(self) -> "ArmDifference":
         """B minus A."""
         return replace(
             self,
             a=self.b,
             b=self.a,
             value=-self.value,
-            ci95=_turned(self.ci95),
+            ci95=_negated(self.ci95),
             fold_mean=None if self.fold_mean is None else -self.fold_mean,
-            fold_ci95=_turned(self.fold_ci95),
+            fold_ci95=_negated(self.fold_ci95),
             better=self.trainings - self.better,
         )
 
@@ -111,10 +111,10 @@ class StepDifference:
     only_b: int = 0
     spacing: int = 0  # steps between two evaluations
 
-    def turned(self) -> "StepDifference":
+    def swapped(self) -> "StepDifference":
         """B minus A."""
         sides = {"a": self.b, "b": self.a, "only_a": self.only_b, "only_b": self.only_a}
-        return replace(self, mean=-self.mean, ci95=_turned(self.ci95), **sides)
+        return replace(self, mean=-self.mean, ci95=_negated(self.ci95), **sides)
 
 
 _Difference = TypeVar("_Difference", ArmDifference, StepDifference)
@@ -225,7 +225,7 @@ def compare_arms(
     return [difference for difference in found if difference is not None]
 
 
-def other_files(a: ArmRun, b: ArmRun) -> bool:
+def different_files(a: ArmRun, b: ArmRun) -> bool:
     """Whether images of the same name are different files, such as "sick/001.png" of two hospitals.
 
     The hash of a run's files also depends on the size of its training set; it is compared only for different sources.
@@ -243,7 +243,7 @@ def image_sets(arms: Sequence[Arm], read: Callable[[ArmRun], RunPredictions | No
         run, known = arm.runs[0], [found for run in arm.runs if (found := read(run)) is not None]
         tested = {path for found in known for path in found.paths} if known else None
         for number, (other, paths) in enumerate(firsts, start=1):
-            if not other_files(run, other) and (None in (tested, paths) or tested & paths):
+            if not different_files(run, other) and (None in (tested, paths) or tested & paths):
                 numbers[arm.name] = number
                 break
         else:
@@ -252,7 +252,7 @@ def image_sets(arms: Sequence[Arm], read: Callable[[ArmRun], RunPredictions | No
     return numbers
 
 
-def watched_curves(arms: Sequence[Arm]) -> dict[str, list[list[tuple[int, float]]]]:
+def test_curves(arms: Sequence[Arm]) -> dict[str, list[list[tuple[int, float]]]]:
     """Steps and test AUC of every training with a curve, by arm."""
     found = {arm.name: [curve for fold in arm.folds if (curve := _evaluated(fold))] for arm in arms}
     return {name: curves for name, curves in found.items() if curves}
@@ -279,7 +279,7 @@ def step_rows(arms: Sequence[Arm], threshold: float) -> list[dict[str, Any]]:
 
 def step_differences(arms: Sequence[Arm], threshold: float) -> list[StepDifference]:
     """The differences of all pairs of arms that differ only in their initialization, if a training reaches it."""
-    pairs = [(a, b) for a, b in combinations(arms, 2) if a.start != b.start and but_start(a) == but_start(b)]
+    pairs = [(a, b) for a, b in combinations(arms, 2) if a.start != b.start and all_but_start(a) == all_but_start(b)]
     return [found for a, b in pairs if (found := step_difference(a, b, threshold)) is not None]
 
 
@@ -375,7 +375,7 @@ def _read_pairs(a: Arm, b: Arm, predictions: PredictionCache) -> Iterator[Pair]:
     for one, other in runs:
         read = predictions.of(one), predictions.of(other)
         if None not in read:
-            if other_files(one, other):
+            if different_files(one, other):
                 raise DataError("their images have the same names but are different files.")
             yield common_predictions(*read, Progress())
 
@@ -393,9 +393,9 @@ def _between(differences: Sequence[_Difference], a: str, b: str) -> _Difference 
         if (found.a, found.b) == (a, b):
             return found
         if (found.a, found.b) == (b, a):
-            return found.turned()
+            return found.swapped()
     return None
 
 
-def _turned(interval: Interval | None) -> Interval | None:
+def _negated(interval: Interval | None) -> Interval | None:
     return None if interval is None else (-interval[1], -interval[0])

@@ -15,7 +15,7 @@ from radtransfer.errors import RadtransferError, SimilarityError
 from radtransfer.process import Progress
 from radtransfer.reports.collect import Arm, ArmRun
 from radtransfer.reports.statistics import GainPoint, Interval, relative_gain
-from radtransfer.reports.subject import Subject, but_start
+from radtransfer.reports.subject import Subject, all_but_start
 from radtransfer.runs.read import init_in_words
 
 # These modules import TensorFlow, which a report without --cca does not need.
@@ -93,7 +93,7 @@ def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS
             for arm in arms
         ]
         known = [{*each.values()} for each in starts] == [{"pretrained"}, {"random"}]
-        if but_start(arms[0]) == but_start(arms[1]) and known and min(map(len, starts)) > 1:
+        if all_but_start(arms[0]) == all_but_start(arms[1]) and known and min(map(len, starts)) > 1:
             wanted[name] = starts[0] | starts[1]
     if not wanted:
         return {}

@@ -15,8 +15,8 @@ from radtransfer.reports.arms import (
     step_differences,
     step_rows,
     summarize_arms,
+    test_curves,
     usual_threshold,
-    watched_curves,
 )
 from radtransfer.reports.changes import (
     LayerChanges,
@@ -92,7 +92,7 @@ def _results(subject: Subject, threshold: float | None, cca: bool, progress: Pro
     kept = {arm: other for arm, other in subject.references.items() if images[arm] == images[other]}
     subject = replace(subject, references=kept)
     differences = compare_arms(arms, summaries, predictions, progress, named=subject.predictions or ())
-    curves = watched_curves(arms)
+    curves = test_curves(arms)
     threshold = usual_threshold(curves) if threshold is None else threshold
     changes = layer_changes(subject, progress) if cca else LayerChanges({}, {})
     steps = [] if threshold is None else step_differences(arms, threshold)

@@ -28,7 +28,7 @@ from radtransfer.reports.statistics import (
     plain_interval,
     signed,
 )
-from radtransfer.reports.subject import MOST_CLASSES, Subject, question, what_it_is
+from radtransfer.reports.subject import MOST_CLASSES, Subject, describe_arm, question
 from radtransfer.runs.folder import read_folds
 from radtransfer.runs.read import reading
 from radtransfer.similarity.population import draw_groups, draw_training
@@ -58,8 +58,8 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
         parts.append(Picture("auc", alt, say("captions.auc_figure", found.image_sets), figure))
     order = [*scored, *(arm for arm in found.arms if arm.mean is None)]
     columns = [("arm", "name")]
-    if any(arm.name != what_it_is(arm) for arm in order):
-        columns.append(("description", what_it_is))
+    if any(arm.name != describe_arm(arm) for arm in order):
+        columns.append(("description", describe_arm))
     names = len(columns)
     columns += [("AUC, mean ± SD", lambda arm: mean_sd(arm.mean, arm.sd)), ("trainings", "trainings")]
     columns += [("pooled", "pooled", number), ("95 % interval", "ci95", plain_interval)]
@@ -84,7 +84,7 @@ def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[A
         alt = say("captions.differences_alt", what, known)
         parts.append(Picture("differences", alt, say("captions.differences_figure", what), figure))
     place = {name: number for number, name in enumerate(scored)}
-    rows = [d if place[d.a] < place[d.b] else d.turned() for d in found.differences]
+    rows = [d if place[d.a] < place[d.b] else d.swapped() for d in found.differences]
     rows.sort(key=lambda difference: (place[difference.a], place[difference.b]))
 
     def by_training(d: ArmDifference) -> str:

@@ -153,13 +153,13 @@ def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
     ]
 
 
-def what_it_is(arm: Any) -> str:
+def describe_arm(arm: Any) -> str:
     """Backbone, initialization, depth and special settings of an `Arm` or `ArmSummary`."""
     words = (arm.backbone, arm.start, arm.depth, arm.preprocessing, arm.recipe, arm.context)
     return ", ".join(filter(None, words))
 
 
-def started_from(arm: Arm) -> str:
+def initial_weights(arm: Arm) -> str:
     """The initialization of an arm, to follow "from"."""
     return "random weights" if arm.start == "random" else arm.start
 
@@ -175,14 +175,14 @@ def differ_in(a: Arm, b: Arm) -> tuple[str, ...]:
     return (*of_plan, *("data" if name == "data.source" else _word(name) for name in settings))
 
 
-def but_start(arm: Any) -> tuple[str, ...]:
+def all_but_start(arm: Any) -> tuple[str, ...]:
     """Everything but the initialization of an `Arm` or `ArmSummary`, for comparison."""
     return tuple(getattr(arm, key) for key in ("backbone", "depth", *SETTINGS))
 
 
 def _title(arms: Sequence[Arm]) -> str:
     if len(arms) == 1:
-        return f"How well does {arms[0].backbone} perform, trained from {started_from(arms[0])}?"
+        return f"How well does {arms[0].backbone} perform, trained from {initial_weights(arms[0])}?"
     stages = [stage for arm in arms for stage in arm.runs[0].record.get("plan", {}).get("stages", [])]
     return TITLE if any(stage["starts_from"] not in WITHOUT_WEIGHTS for stage in stages) else TITLE_WITHOUT_TRANSFER
 
@@ -236,8 +236,10 @@ def _references(study: StudyRecord, same: Mapping[str, str], kept: Mapping[str, 
 
 def _random_starts(arms: Sequence[Arm]) -> dict[str, str]:
     """Arm to the arm that differs from it only in its random initialization."""
-    random = {but_start(arm): arm.name for arm in arms if arm.start == "random"}
-    return {arm.name: random[but_start(arm)] for arm in arms if arm.start != "random" and but_start(arm) in random}
+    random = {all_but_start(arm): arm.name for arm in arms if arm.start == "random"}
+    return {
+        arm.name: random[all_but_start(arm)] for arm in arms if arm.start != "random" and all_but_start(arm) in random
+    }
 
 
 def _cca_pairs(

@@ -192,9 +192,9 @@ def test_the_table_shows_similarity_interval_chance_ranks_rows_and_images(radtra
         (("RUN", "RUN", "--similarity", "rsa"), 2, ("rsa", "cannot be streamed")),
         (("RUN", "RUN", "--layers", ","), 2, ("--layers", "stages")),
         (("RUN", "RUN", "--layers", "stage9"), 2, ("stage9", "stage3")),
-        (("RUN", "random:cbr_large_w", "--channels", "paired"), 3, ("stem", "32 and 64 channels")),
+        (("RUN", "random:cbr_large_w", "--channels", "paired"), 3, ("stem", "32 and 64")),
         (("random:cbr_tiny", "random:cbr_tiny"), 2, ("--data",)),
-        (("RUN", "RUN", "--compat", "juodelyte", "--similarity", "cka"), 2, ("cca only",)),
+        (("RUN", "RUN", "--compat", "juodelyte", "--similarity", "cka"), 2, ("expects --similarity cca",)),
         (("RUN", "RUN", "--compat", "juodelyte", "--channels", "all"), 2, ("leave them out",)),
         (("RUN", "RUN", "--out", "RUN"), 2, ("Choose another",)),
         (("RUN", "RUN", "--out", "RUN/config.yaml/out"), 2, ("cannot create a folder in", "config.yaml")),
@@ -254,7 +254,7 @@ def test_layers_with_too_few_rows_are_left_out_and_say_how_many_images_would_do(
     [
         (lambda kernel: 0 * kernel, (), "conv2 of B (conv2): expected at least one channel that varies"),
         (lambda kernel: kernel * np.nan, (), "conv2 of B (conv2): expected finite activations"),
-        (lambda kernel: kernel, ("--channels", "paired"), "conv2: --channels paired takes the same channels"),
+        (lambda kernel: kernel, ("--channels", "paired"), "conv2: --channels paired expects as many channels"),
     ],
     ids=["constant", "not finite", "unequal"],
 )
