@@ -13,7 +13,7 @@ from radtransfer.data.readers import drop_unfit_settings, read_table
 from radtransfer.data.splits import fold_count
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError, RadtransferError, RunError, WeightsError
-from radtransfer.process import Progress
+from radtransfer.process import Progress, require_keras
 from radtransfer.runs.folder import finished_folds, read_run, write_json
 from radtransfer.runs.read import read_record
 from radtransfer.studies.study import SOURCE, Cell, KeyedCells, Study, idle_exclusions, source_cells, study_cells
@@ -256,20 +256,52 @@ def store_speeds(store: Path) -> Speeds:
     return speeds
 
 
-def untimed_runs(plan: StudyPlan, speeds: Speeds) -> Iterator[PlannedRun]:
-    """One missing run of each network and image size that was never timed."""
+def time_networks(plan: StudyPlan, speeds: Speeds, progress: Progress) -> None:
+    """Time each network and image size of a missing run that was never timed."""
     seen = set()
     for run in plan.runs.values():
         network = _values(run.identity, _NETWORK)
-        if not run.done and network not in seen and network not in speeds.rough:
-            seen.add(network)
-            yield run
+        if run.done or network in seen or network in speeds.rough:
+            continue
+        seen.add(network)
+        require_keras()
+        from radtransfer.training.plan import dry_run
+
+        progress.note(f"timing {run.config.model.backbone} at {run.config.model.image_size} px")
+        # The weights of the run may not be there yet: the same network is timed, all of it trained.
+        plain = {"model.weights": "random", "transfer": TransferSettings(), "training.eval_every": None}
+        try:
+            seconds = 3600 * dry_run(changed_config(run.config, plain)).total_hours
+        except RadtransferError as error:
+            progress.note(f"{run.cell.name}: {error}")
+            continue
+        speeds.learn(run.identity, seconds, epochs=run.config.training.epochs * run.folds, images=run.images)
 
 
-def rehearsal(run: PlannedRun) -> Config:
-    """Settings for timing a run whose weights may not exist yet: the same network with all layers trained."""
-    plain = {"model.weights": "random", "transfer": TransferSettings(), "training.eval_every": None}
-    return changed_config(run.config, plain)
+def estimate_study(plan: StudyPlan, *, jobs: int, timing: bool, progress: Progress) -> dict[str, Any]:
+    """The runs, and the time that the missing ones take; with `timing`, unknown networks are timed first."""
+    speeds, rows = store_speeds(plan.store), []
+    if timing:
+        time_networks(plan, speeds, progress)
+    for run in plan.runs.values():
+        seconds, failure = speeds.seconds(run), run.failure()
+        waits = run.source is not None and not plan.runs[run.source].done
+        labels = run.cell.labels.items()
+        row = {
+            "run": run.key,
+            "status": "done" if run.done else "waiting" if waits else "failed" if failure else "to do",
+            "arm": run.cell.arm,
+            "labels": {name: list(value) if isinstance(value, tuple) else value for name, value in labels},
+            "source": run.source,
+            "preprocessing": run.config.model.preprocessing,
+            "seconds": None if run.done or seconds is None else round(seconds, 1),
+            "error": failure,
+        }
+        rows.append(row)
+    todo = [row["seconds"] for row in rows if row["status"] != "done"]
+    seconds = None if None in todo else round(sum(todo) / max(min(jobs, len(todo)), 1))
+    counts = {"total": len(rows), "done": len(rows) - len(todo), "to_do": len(todo), "seconds": seconds}
+    return {"study": plan.study.name, **counts, "runs": rows}
 
 
 def _values(identity: Mapping[str, Any], names: tuple[str, ...]) -> tuple:

@@ -109,7 +109,7 @@ def test_a_deeper_network_is_refused(dense):
 
 def test_another_width_is_refused_by_its_shape(dense):
     wide = dense | {"features.denseblock1.denselayer1.conv1.weight": np.zeros((96, 64, 1, 1), np.float32)}
-    with pytest.raises(WeightsMismatchError, match=r"gives a kernel of shape \(1, 1, 64, 96\)"):
+    with pytest.raises(WeightsMismatchError, match=r"has a kernel of shape \(1, 1, 64, 96\)"):
         converted(wide, "densenet121")
 
 
