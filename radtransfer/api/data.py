@@ -210,7 +210,7 @@ def check_data(
     """Decode every image and find problems that would make results wrong; the command `radtransfer data check`.
 
     The arguments are described in `radtransfer.api`; of the settings, those about reading and splitting data
-    apply, such as `image_root`, `label_column`, `folds`. check.json and check.html, a page with pictures, are written to `out`.
+    apply, such as `image_root`, `label_column`, `folds`. `out` is a folder for check.json and check.html, a page.
 
     Raises:
         ConfigError: A setting cannot be used. Problems of the data are findings, not exceptions.
