@@ -7,8 +7,8 @@ import pytest
 
 from radtransfer.errors import WeightsError, WeightsMismatchError
 from radtransfer.models.architecture import build_architecture
-from radtransfer.pretrained.convert import TORCH_BACKBONES, convert_torch, torch_backbone, torch_layers
 from radtransfer.pretrained.match import weighted_layers
+from radtransfer.pretrained.torch_weights import TORCH_BACKBONES, convert_torch, torch_backbone, torch_layers
 
 LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
