@@ -7,8 +7,8 @@ import pytest
 
 from radtransfer.errors import WeightsError, WeightsMismatchError
 from radtransfer.models.architecture import build_architecture
-from radtransfer.pretrained.convert import TORCH_BACKBONES, convert_torch, torch_backbone, torch_layers
 from radtransfer.pretrained.match import weighted_layers
+from radtransfer.pretrained.torch_weights import TORCH_BACKBONES, convert_torch, torch_backbone, torch_layers
 
 LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
@@ -109,7 +109,7 @@ def test_a_deeper_network_is_refused(dense):
 
 def test_another_width_is_refused_by_its_shape(dense):
     wide = dense | {"features.denseblock1.denselayer1.conv1.weight": np.zeros((96, 64, 1, 1), np.float32)}
-    with pytest.raises(WeightsMismatchError, match=r"gives a kernel of shape \(1, 1, 64, 96\)"):
+    with pytest.raises(WeightsMismatchError, match=r"has a kernel of shape \(1, 1, 64, 96\)"):
         converted(wide, "densenet121")
 
 
