@@ -297,7 +297,7 @@ def test_a_dry_run_without_timing_lists_the_runs_and_measures_nothing(radtransfe
     options = ("--runs", tmp_path / "store", "--out", tmp_path / "out", "--dry-run", "--no-timing")
     outcome = radtransfer("study", study_file, *options)
     assert outcome.code == 0, outcome.err
-    assert "timing" not in outcome.err
+    assert "note      timing" not in outcome.err
     assert "5 runs: 0 done, 5 to do, time unknown: without --no-timing, a run of each network is timed" in outcome.out
     listed = json.loads(radtransfer("study", study_file, *options, "--json").out)
     assert listed["seconds"] is None and [row["seconds"] for row in listed["runs"]] == [None] * 5
