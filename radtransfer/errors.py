@@ -185,29 +185,39 @@ class Table(Mapping[str, Any]):
     Args:
         kind: Kind of the objects for messages ("backbone").
         entries: Name to `"module:attribute"`, in the order shown to users.
+        others: Module with `is_other(name)`, `check_other(name)` and `open_other(name)` for names that are not listed.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str]):
+    def __init__(self, kind: str, entries: Mapping[str, str], *, others: str | None = None):
         self.kind = kind
-        self._entries = dict(entries)
+        self._entries, self._others = dict(entries), others
 
     def __getitem__(self, name: str) -> Any:
         """The entry called `name`, else UnknownNameError."""
         self.check(name)
+        if name not in self._entries:
+            return importlib.import_module(self._others).open_other(name)
         module, attribute = self._entries[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
     def get(self, name: str | None, default: Any = None) -> Any:
         """The entry called `name`, or `default`."""
-        return self[name] if name in self._entries else default
+        try:
+            return self[name]
+        except RadtransferError:
+            return default
 
     def check(self, name: str) -> None:
         """Raises UnknownNameError for an unknown name; imports nothing."""
-        if name not in self._entries:
+        if name in self._entries:
+            return
+        if name not in self:
             raise UnknownNameError(self.kind, name, self._entries)
+        importlib.import_module(self._others).check_other(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        known = name in self._entries
+        return known or self._others is not None and importlib.import_module(self._others).is_other(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

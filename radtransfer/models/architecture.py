@@ -50,7 +50,7 @@ def build_architecture(
     else:
         source = spec.build_slim(source_image, pooling, fractions)
     features = _rebuild(source, spec, precision, image, prepare(image) if prepare else image)
-    return keras.Model(image, features, name=spec.name)
+    return keras.Model(image, features, name=spec.graph_name)
 
 
 def _rebuild(
@@ -79,7 +79,7 @@ def _rebuild(
         layer = type(operation).from_config(with_dtype(config, precision))
         output = layer(*inputs, **options)
         for part in sub_layers(layer).values():
-            if isinstance(part, keras.layers.BatchNormalization):
+            if isinstance(part, keras.layers.BatchNormalization) and spec.batch_norm_momentum is not None:
                 part.momentum = spec.batch_norm_momentum
         return output
 

@@ -4,6 +4,7 @@ To add a network, write a `Backbone` in the module of its family, add it to `BAC
 `layers.txt`, which the contract test prints.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,6 +40,7 @@ BACKBONES = Table(
         "vit_base_14": "radtransfer.models.vit:VIT_BASE_14",
         "vit_large_14": "radtransfer.models.vit:VIT_LARGE_14",
     },
+    others="radtransfer.models.any_network",
 )
 """Name to `Backbone`; a spec is imported when it is used, and none imports TensorFlow."""
 
@@ -97,6 +99,11 @@ class Backbone:
     replacements: Mapping[str, Callable[..., "keras.KerasTensor"]] = field(default_factory=dict)
     patch: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def graph_name(self) -> str:
+        """The name of its Keras model, in which TensorFlow allows no ":" or "/"."""
+        return re.sub(r"[^\w.-]+", "_", self.name).lstrip("_-")
 
     @property
     def pretrained(self) -> bool:

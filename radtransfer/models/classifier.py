@@ -58,8 +58,8 @@ def build_classifier(
     logits = keras.layers.Dense(classes, name="head", dtype="float32")(dropped)
     probabilities = keras.layers.Activation(activation, name="probabilities", dtype="float32")(logits)
     return Classifier(
-        model=keras.Model(features.input, probabilities, name=spec.name),
-        logits=keras.Model(features.input, logits, name=f"{spec.name}_logits"),
+        model=keras.Model(features.input, probabilities, name=spec.graph_name),
+        logits=keras.Model(features.input, logits, name=f"{spec.graph_name}_logits"),
         backbone=features,
         activation=activation,
     )

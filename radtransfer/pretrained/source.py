@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal
@@ -28,9 +29,11 @@ from radtransfer.errors import (
     closest_file_name,
     suggest_path,
 )
-from radtransfer.files import write_error
+from radtransfer.files import atomic_write, write_error, writing
+from radtransfer.models.any_network import KERAS
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.process import keras_home
+from radtransfer.runs.cache import cache_folder
 from radtransfer.runs.folder import finished_folds, read_run
 
 HUB = "hf:"
@@ -203,6 +206,9 @@ def fetch(source: WeightSource, notify: Callable[[str], None]) -> None:
     """
     if source.file.exists():
         return
+    if source.application is not None:
+        _write_application(source, notify)
+        return
     application = BACKBONES[source.spec.backbone].application if source.spec and source.spec.keras else None
     if application is None:
         raise WeightsError(f"{source.given} lacks {source.file.name}: expected {source.file}.")
@@ -224,6 +230,26 @@ def fetch(source: WeightSource, notify: Callable[[str], None]) -> None:
         f"could not download {source.file.name} ({reason}). On a machine with internet access, get "
         f"{source.spec.origin}{source.file.name} and pass its path to --weights, or use --weights random."
     )
+
+
+def _write_application(source: WeightSource, notify: Callable[[str], None]) -> None:
+    """Let Keras load its own ImageNet weights of any application, and keep them as a file of ours."""
+    from keras import applications
+
+    notify(f"Keras loads its ImageNet weights of {source.application}, from its cache or the network")
+    try:
+        keras_home().mkdir(parents=True, exist_ok=True)
+        with contextlib.redirect_stdout(sys.stderr):
+            model = getattr(applications, source.application)(weights="imagenet", include_top=False)
+    except Exception as error:  # Keras raises a bare Exception when there is no network
+        raise WeightsError(
+            f"Keras could not load its ImageNet weights of {source.application} ({error}). Run it once with "
+            f"network access and copy {keras_cache()} from there, or use --weights random."
+        ) from None
+    with writing(source.file):
+        source.file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(source.file) as part:
+            model.save_weights(part)
 
 
 @dataclass(frozen=True)
@@ -297,6 +323,10 @@ def _hub() -> ModuleType:
 
 
 def _find(weights: str, backbone: str | None) -> WeightSource:
+    if weights == "imagenet" and backbone is not None and backbone.startswith(KERAS):
+        name = backbone.removeprefix(KERAS)
+        file = cache_folder() / "networks" / f"{name}-imagenet-keras{version('keras')}.weights.h5"
+        return WeightSource(weights, file, application=name)
     spec = spec_named(weights, backbone=backbone)
     if spec is not None:
         path = _existing(spec)

@@ -10,6 +10,7 @@ import csv
 import datetime
 import itertools
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -131,7 +132,8 @@ def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
     if config.out is not None:
         return Path(config.out)
     data, weights = Path(config.data.source or "data").stem, Path(config.model.weights).stem
-    base = Path("runs") / (name or f"{data}-{config.model.backbone}-{weights}")
+    backbone = re.sub(r"[^\w.-]+", "_", config.model.backbone.removesuffix(".keras"))  # such as keras:VGG16
+    base = Path("runs") / (name or f"{data}-{backbone}-{weights}")
     number, out = 1, base
     while not reuse and (out / "run.json").exists():
         number += 1
