@@ -45,7 +45,8 @@ def _write_all(file: Path | BinaryIO, arrays: Iterable[np.ndarray], record: Any)
 def load_checkpoint(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """What `save_checkpoint` wrote; RunError if the file is damaged."""
     try:
-        return _read_all(path)
+        with path.open("rb") as file:  # NumPy leaves a damaged one open
+            return _read_all(file)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise RunError(
             f"{path} is damaged ({error}). Delete the folder {path.parent} to begin this fold again."

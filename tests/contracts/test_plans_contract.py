@@ -56,8 +56,8 @@ def expected(scheme, stage, stages):
     }[scheme]
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "unfreezetop10"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_plan_is_as_the_papers_define_it(name, scheme):
     card, takes_through = BACKBONES[name], SCHEMES[scheme].through in ("named", "named or end")
     if SCHEMES[scheme].slim and card.build_slim is None:

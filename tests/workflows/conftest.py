@@ -33,7 +33,19 @@ def tiny_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def radtransfer():
+def one_model_cache():
+    """The runs of this process share their networks, as those of a study do: tracing costs more than their steps."""
+    from radtransfer.training import context
+
+    new = context.ModelCache
+    shared = new()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context, "ModelCache", lambda **options: new(**options) if options else shared)
+        yield
+
+
+@pytest.fixture(scope="session")
+def radtransfer(one_model_cache):
     """Run the command line in this process: `radtransfer("finetune", …)` gives exit code, stdout and stderr."""
     from radtransfer.cli.main import application
 
