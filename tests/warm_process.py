@@ -102,6 +102,16 @@ def run(*arguments, check=False, **options):
         return SimpleNamespace(returncode=process.returncode, stdout=out, stderr=err)
 
 
+def read_exports_so(patch):
+    """Let what proves an export be forked too."""
+    from radtransfer.exports import formats
+
+    def run_python(command, **_):
+        return run(*command[4:], program=command[3])  # after `python -P -c`
+
+    patch.setattr(formats, "subprocess", SimpleNamespace(run=run_python))
+
+
 @functools.cache
 def _server():
     """Where the process listens that has imported TensorFlow; it ends with this one."""
@@ -128,11 +138,11 @@ def serve():
     from radtransfer.process import pin_variables
 
     pin_variables()
-    import matplotlib.figure
-    import pandas
-    import sklearn.metrics
+    import matplotlib.figure  # noqa: F401
+    import pandas  # noqa: F401
+    import sklearn.metrics  # noqa: F401
 
-    import radtransfer.api
+    import radtransfer.api  # noqa: F401
     import radtransfer.cli.main
     import radtransfer.exports.write
     import radtransfer.training.run  # noqa: F401

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import warm_process
 from click.testing import CliRunner
 from PIL import Image
 
@@ -37,10 +38,25 @@ def one_model_cache():
     """The runs of this process share their networks, as those of a study do: tracing costs more than their steps."""
     from radtransfer.training import context
 
-    new = context.ModelCache
-    shared = new()
+    shared = context.ModelCache()
+
+    class Shared(context.ModelCache):
+        def __new__(cls, **options):
+            return super().__new__(cls) if options else shared
+
+        def __init__(self, **options):
+            super().__init__(**options) if options else None
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context, "ModelCache", lambda **options: new(**options) if options else shared)
+        patch.setattr(context, "ModelCache", Shared)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_are_read_in_forked_processes():
+    """Fresh ones, which take seconds more, read those of the contract."""
+    with pytest.MonkeyPatch.context() as patch:
+        warm_process.read_exports_so(patch)
         yield
 
 
