@@ -1,4 +1,3 @@
-import numpy as np
 import tensorflow as tf
 
 from radtransfer.config.schema import TrainingSettings
