@@ -1,19 +1,28 @@
 """Commands that compare two networks: their layers (compare-cca), test predictions and weights."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from radtransfer.api.comparisons import compare, compare_pairs
 from radtransfer.cli.main import complete_backbone
-from radtransfer.cli.options import IMAGE_OPTIONS, given_settings, overwrite_option, setting_options
-from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_json, show_written
-from radtransfer.errors import ConfigError
+from radtransfer.cli.options import (
+    IMAGE_OPTIONS,
+    Command,
+    SettingOption,
+    output_options,
+    overwrite_option,
+    setting_options,
+    settings_and_others,
+    typed_words,
+)
+from radtransfer.cli.terminal import TerminalProgress, interval, number, show, show_json, show_next, show_written
+from radtransfer.config.load import changed_config
 from radtransfer.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
-    from radtransfer.similarity.compare_layers import Comparison, ComparisonSettings
+    from radtransfer.similarity.compare_layers import Comparison
     from radtransfer.similarity.compare_predictions import PredictionComparison
     from radtransfer.similarity.compare_weights import WeightComparison
     from radtransfer.similarity.population import Population
@@ -22,7 +31,15 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 """The others compare rows with rows and need them all at once."""
 
 
-@click.command("compare-cca", short_help="Compare every layer of two networks on the same images.")
+@click.command(
+    "compare-cca",
+    cls=Command,
+    first=(
+        *("data", "image_root", "pairs", "layers", "rows", "similarity", "cross", "fold", "backbone", "out"),
+        "as_json",
+    ),
+    short_help="Compare every layer of two networks on the same images.",
+)
 @click.argument("networks", nargs=-1, required=True, metavar="A B | --pairs RUN RUN…")
 @click.option(
     "--pairs",
@@ -66,6 +83,8 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option("--fold", multiple=True, type=int, metavar="K", help="Only these folds of the runs.")
 @click.option(
     "--data",
+    cls=SettingOption,
+    setting="data.source",
     multiple=True,
     metavar="SOURCE",
     help="Images to compare on: a data set, a folder, a table or files (repeated); labels are not needed.  "
@@ -79,10 +98,8 @@ STREAMED = [name for name in SIMILARITIES if name not in ("rbf_cka", "rsa")]
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def compare_cca(
-    networks: tuple[str, ...], pairs: bool, out: str | None, overwrite: bool, as_json: bool, **given: object
-) -> None:
+@output_options
+def compare_cca(networks: tuple[str, ...], pairs: bool, as_json: bool, **given: Any) -> None:
     """Compare every layer of the networks A and B on the same images.
 
     A and B are a run (fold k with fold k, on the test images of fold k), RUN/fold_K, RUN@initial, RUN@final,
@@ -93,60 +110,34 @@ def compare_cca(
     be compared (too few rows, constant, not finite) is left out with a note.
 
     \b
-    Example: radtransfer compare-cca runs/first@initial runs/first@final --out comparison
-             radtransfer compare-cca runs/first random:resnet50 --similarity cca,cka --cross
-             radtransfer compare-cca --pairs runs/imagenet_1 runs/imagenet_2 runs/random_1 runs/random_2
+    Example:
+      radtransfer compare-cca runs/first@initial runs/first@final \\
+        --out comparison
+      radtransfer compare-cca runs/first random:resnet50 --similarity cca,cka \\
+        --cross
+      radtransfer compare-cca --pairs runs/imagenet_1 runs/imagenet_2 \\
+        runs/random_1 runs/random_2
     """
     if not pairs and len(networks) != 2:
         raise click.UsageError(f"Expected two networks, A and B. Received {len(networks)}; several runs need --pairs.")
     if pairs and given["cross"]:
         raise click.UsageError("--pairs compares the same layers of both networks; leave --cross out.")
-    if given["compat"] and (given["sampling"] or given["channels"]):
-        raise ConfigError("--compat juodelyte decides --sampling and --channels itself; leave them out.")
-    from radtransfer.files import check_new
-    from radtransfer.similarity.compare_layers import COMPARISON_FILES, compare, write_comparison
-    from radtransfer.similarity.population import POPULATION_FILES, compare_population, write_population
-
-    if out:
-        check_new(Path(out), POPULATION_FILES if pairs else COMPARISON_FILES, overwrite=overwrite)
-    settings, progress = _settings(given), TerminalProgress()
+    settings, others = settings_and_others(given, IMAGE_OPTIONS)
+    sources, layers, kinds = (others.pop(name) for name in ("data", "layers", "similarity"))
+    if len(sources) == 1:
+        settings = changed_config(settings, {"data.source": sources[0]})
+    others |= {"images": sources if len(sources) > 1 else None, "layers": _listed(layers), "similarity": _listed(kinds)}
+    progress = TerminalProgress()
     if pairs:
-        found = compare_population(networks, settings, progress=progress)
-        written, text = write_population(found, Path(out)) if out else [], _population_text
+        found, text = compare_pairs(networks, config=settings, progress=progress, **others), _population_text
     else:
-        found = compare(*networks, settings, progress=progress)
-        written, text = write_comparison(found, Path(out)) if out else [], _text
+        found, text = compare(*networks, config=settings, progress=progress, **others), _text
     show_json(found.to_dict()) if as_json else show(*text(found))
-    show_written(written)
-
-
-def _settings(given: dict) -> "ComparisonSettings":
-    from radtransfer.config.load import load_config
-    from radtransfer.similarity.compare_layers import ComparisonSettings
-    from radtransfer.similarity.layer_rows import Sampling
-
-    juodelyte, sources = given["compat"] == "juodelyte", given["data"]
-    images = load_config(options=given_settings(given, IMAGE_OPTIONS)).data
-    return ComparisonSettings(
-        layers=_listed(given["layers"]),
-        similarity=_listed(given["similarity"]),
-        sampling=Sampling(
-            rows=given["rows"],
-            dims=given["dims"],
-            repeats=given["repeats"],
-            sampling="transfusion" if juodelyte else given["sampling"] or "spread",
-            channels="paired" if juodelyte else given["channels"] or "auto",
-            seed=given["seed"],
-        ),
-        cross=given["cross"],
-        batch_norm=given["batch_norm"],
-        compat=given["compat"],
-        data=replace(images, source=sources[0] if len(sources) == 1 else None),
-        files=sources if len(sources) > 1 else (),
-        backbone=given["backbone"],
-        image_size=given["image_size"],
-        folds=given["fold"],
-    )
+    show_written(found.files)
+    if pairs:
+        show_next(["report", *networks, "--out", "report"])
+    else:
+        show_next(["compare-weights", *networks, *typed_words("fold", "backbone", "image_size")])
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -198,7 +189,7 @@ def _population_text(population: "Population") -> list[str]:
 @click.option("--draws", default=2000, hidden=True, type=click.IntRange(100), help="Not used, as --seed.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and a figure here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, overwrite: bool, as_json: bool) -> None:
     """Compare the test predictions of the runs A and B (RUN or RUN/fold_K) on the images that both tested.
 
@@ -206,18 +197,20 @@ def compare_predictions(a: str, b: str, seed: int, draws: int, out: str | None, 
     each other. The interval of the AUC difference is over patients; DeLong's test counts images as independent.
 
     \b
-    Example: radtransfer compare-predictions runs/imagenet runs/random --out comparison
+    Example:
+      radtransfer compare-predictions runs/imagenet runs/random --out comparison
     """
     from radtransfer.files import check_new
     from radtransfer.similarity.compare_predictions import PREDICTION_FILES, write_predictions
-    from radtransfer.similarity.compare_predictions import compare_predictions as compare
+    from radtransfer.similarity.compare_predictions import compare_predictions as compare_runs
 
     if out:
         check_new(Path(out), PREDICTION_FILES, overwrite=overwrite)
-    comparison = compare(a, b, seed=seed, draws=draws, progress=TerminalProgress())
+    comparison = compare_runs(a, b, seed=seed, draws=draws, progress=TerminalProgress())
     written = write_predictions(comparison, Path(out)) if out else []
     show_json(comparison.to_dict()) if as_json else show(*_prediction_lines(comparison))
     show_written(written)
+    show_next(["compare-cca", a, b])
 
 
 def _prediction_lines(found: "PredictionComparison"):
@@ -259,7 +252,7 @@ def _prediction_lines(found: "PredictionComparison"):
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of random networks.")
 @click.option("--out", metavar="DIR", help="Write CSV, JSON and figures here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def compare_weights(
     a: str,
     b: str,
@@ -276,20 +269,23 @@ def compare_weights(
     A and B are as in compare-cca. "change" is the length of the difference over the length of A's weights.
 
     \b
-    Example: radtransfer compare-weights runs/first@initial runs/first@final --out comparison
+    Example:
+      radtransfer compare-weights runs/first@initial runs/first@final \\
+        --out comparison
     """
     from radtransfer.files import check_new
     from radtransfer.similarity.compare_weights import WEIGHT_FILES, write_weights
-    from radtransfer.similarity.compare_weights import compare_weights as compare
+    from radtransfer.similarity.compare_weights import compare_weights as compare_networks
 
     if out:
         check_new(Path(out), WEIGHT_FILES, overwrite=overwrite)
-    comparison = compare(
+    comparison = compare_networks(
         a, b, backbone=backbone, image_size=image_size, folds=fold, seed=seed, progress=TerminalProgress()
     )
     written = write_weights(comparison, Path(out)) if out else []
     show_json(comparison.to_dict()) if as_json else show(*_weight_lines(comparison))
     show_written(written)
+    show_next(["compare-cca", a, b, *typed_words("fold", "backbone", "image_size")])
 
 
 def _weight_lines(comparison: "WeightComparison"):

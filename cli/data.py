@@ -1,32 +1,38 @@
 """`radtransfer data`: check, prepare, preview and split a data set."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from radtransfer.api.data import check_data
 from radtransfer.cli.main import Group
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
+    Command,
     break_lock_option,
     given_settings,
     images_text,
     options_of,
+    output_options,
     setting_options,
     split_lines,
+    typed_words,
 )
-from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json, show_written
+from radtransfer.cli.terminal import TerminalProgress, line, painted, show, show_json, show_next, show_written
 from radtransfer.config.load import load_config
 from radtransfer.config.schema import DataSettings
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.files import check_out, whole_folder, writing
+from radtransfer.files import writing
 from radtransfer.training.names import check_value
 
 if TYPE_CHECKING:
     from radtransfer.data.check import DataReport, DataSplit
+
+COLUMNS = ("image_root", "path_column", "label_column", "patient_column", "positive_class")
+"""The options about a table that the help of a command shows first."""
 
 CHECK_OPTIONS = {
     **TABLE_OPTIONS,
@@ -44,11 +50,15 @@ FINDINGS_SHOWN = 3
 _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
-@click.command(short_help="Find what would make results wrong.")
+@click.command(
+    cls=Command,
+    first=(*COLUMNS, "folds", "image_size", "seed", "out", "as_json"),
+    short_help="Find what would make results wrong.",
+)
 @click.argument("data")
 @setting_options(**CHECK_OPTIONS)
 @click.option("--out", metavar="DIR", help="Write check.json and check.html, a page with pictures, here.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@output_options
 def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     """Decode every image of DATA and find what would make results wrong: exit code 3 if there is such a thing.
 
@@ -57,33 +67,20 @@ def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
     brings, or those that finetune would draw with these --folds, --val-fraction and --seed.
 
     \b
-    Example: radtransfer data check images.csv --image-root images/ --out checked
+    Example:
+      radtransfer data check images.csv --image-root images/ --out checked
     """
     options = {**given_settings(given, CHECK_OPTIONS), "data.source": data}
     settings = load_config(options=options, check=check_value)
-    if out:
-        check_out(Path(out))
-    from radtransfer.data.check import check_data
-
-    progress = TerminalProgress()
-    report = check_data(settings, progress=progress)
-    written = []
-    if out:
-        from radtransfer.data.pictures import check_page
-        from radtransfer.runs.folder import write_json, write_text
-
-        page = check_page(report, count=lambda done, total: progress.count("pictures", done, total))
-        names = ("check.json", "check.html")
-        with whole_folder(Path(out), names) as folder:
-            write_json(folder / names[0], report.to_dict())
-            write_text(folder / names[1], page)
-        written = [Path(out) / name for name in names]
-    progress.clear()
+    found = check_data(config=settings, out=out, progress=TerminalProgress())
+    report = found.record
     show_json(report.to_dict()) if as_json else show(*_lines(report))
-    show_written(written)
+    show_written(found.files)
     if report.evidence is None:
         raise DataError(f"{data}: nothing could be checked. Name the data as the message above says, and check again.")
-    if not report.valid:
+    if report.valid:
+        show_next(["finetune", "--data", data, *typed_words(*CHECK_OPTIONS)])
+    else:
         kinds = [f"{len(found)} × {kind}" for (severity, kind), found in report.kinds.items() if severity == "error"]
         raise DataError(f"{data}: results would be invalid ({', '.join(kinds)}). Correct the data and check again.")
 
@@ -140,7 +137,11 @@ PREPARE_OPTIONS = {
 }
 
 
-@click.command(short_help="Decode and resize every image once, for later runs.")
+@click.command(
+    cls=Command,
+    first=(*COLUMNS, "image_size", "aspect", "out", "encoding", "overwrite"),
+    short_help="Decode and resize every image once, for later runs.",
+)
 @click.argument("data")
 @click.option("--out", required=True, metavar="FOLDER", help="Folder of the prepared data set.")
 @click.option(
@@ -153,7 +154,7 @@ PREPARE_OPTIONS = {
 @setting_options(**PREPARE_OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace what was prepared in --out.")
 @break_lock_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_options
 def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Write DATA once at working resolution, as a TFDS data set that trains many times faster.
 
@@ -161,8 +162,11 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     was stopped.
 
     \b
-    Example: radtransfer data prepare images.csv --image-root images/ --image-size 224 --out prepared
-             radtransfer finetune --data tfds:prepared --backbone resnet50 --weights imagenet
+    Example:
+      radtransfer data prepare images.csv --image-root images/ \\
+        --image-size 224 --out prepared
+      radtransfer finetune --data tfds:prepared --backbone resnet50 \\
+        --weights imagenet
     """
     options = {**given_settings(given, PREPARE_OPTIONS), "data.source": data}
     config = load_config(options=options, check=check_value)
@@ -177,13 +181,11 @@ def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, 
     splits = ", ".join(f"{name} {count}" for name, count in result.splits.items())
     shards = "1 shard" if result.shards == 1 else f"{result.shards} shards"
     skipped = f", {result.skipped} left out" if result.skipped else ""
-    positive = config.data.positive_class
-    named = f" --positive-class {shlex.quote(positive)}" if positive else ""
     show(
         f"prepared  {result.images} images ({splits}){skipped}",
         f"stored    {result.bytes / 1e6:,.0f} MB in {shards}, {encoding}",
-        f"use it    radtransfer finetune --data tfds:{result.path}{named}",
     )
+    show_next(["finetune", "--data", f"tfds:{result.path}", *typed_words("positive_class")])
 
 
 PREVIEW_OPTIONS = {
@@ -195,18 +197,25 @@ PREVIEW_OPTIONS = {
 }
 
 
-@click.command(short_help="Draw a sheet of images, raw and augmented.")
+@click.command(
+    cls=Command,
+    first=(*COLUMNS, "image_size", "augmentation", "images", "copies", "out", "overwrite"),
+    short_help="Draw a sheet of images, raw and augmented.",
+)
 @click.argument("data")
 @setting_options(**PREVIEW_OPTIONS)
 @click.option("--images", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows; classes take turns.")
 @click.option("--copies", type=click.IntRange(1, 20), default=5, show_default=True, help="Variations of each image.")
 @click.option("--out", metavar="PNG", default="preview.png", show_default=True, help="Where the sheet goes.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
-def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **given: Any) -> None:
+@output_options
+def preview(data: str, images: int, copies: int, out: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Draw images of DATA as the network would see them, and how the augmentation varies them in training.
 
     \b
-    Example: radtransfer data preview images.csv --augmentation light --image-size 224 --out preview.png
+    Example:
+      radtransfer data preview images.csv --augmentation light \\
+        --image-size 224 --out preview.png
     """
     options = {**given_settings(given, PREVIEW_OPTIONS), "data.source": data}
     settings, path = load_config(options=options, check=check_value), Path(out)
@@ -220,7 +229,8 @@ def preview(data: str, images: int, copies: int, out: str, overwrite: bool, **gi
     figure = preview_data(settings, images=images, copies=copies, progress=TerminalProgress())
     with writing(path):
         save_figure(figure, path)
-    show_written([path])
+    show_json({"path": out}) if as_json else show_written([path])
+    show_next(["finetune", "--data", data, *typed_words(*PREVIEW_OPTIONS)])
 
 
 SPLIT_OPTIONS = {
@@ -231,12 +241,16 @@ SPLIT_OPTIONS = {
 }
 
 
-@click.command(short_help="Draw the folds and write them as a CSV.")
+@click.command(
+    cls=Command,
+    first=(*COLUMNS, "folds", "val_fraction", "seed", "out", "overwrite", "as_json"),
+    short_help="Draw the folds and write them as a CSV.",
+)
 @click.argument("data")
 @setting_options(**SPLIT_OPTIONS)
 @click.option("--out", metavar="FILE.csv", default="folds.csv", show_default=True, help="Where the table goes.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@output_options
 def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Draw the folds of DATA by patient and stratified, and write them: path, label, patient, fold, split.
 
@@ -244,7 +258,8 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
     that DATA brings stay as they are. Images are not decoded.
 
     \b
-    Example: radtransfer data split images.csv --folds 5 --seed 1 --out folds.csv
+    Example:
+      radtransfer data split images.csv --folds 5 --seed 1 --out folds.csv
     """
     settings, path = load_config(options={**given_settings(given, SPLIT_OPTIONS), "data.source": data}), Path(out)
     if path.suffix.lower() != ".csv":
@@ -263,15 +278,15 @@ def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> 
         show(f"images    {images_text(*(counts[name] for name in names))}")
         show(*split_lines(counts["folds"]))
     show_written([path])
-    show(f"train     {_next_line(found, path, settings.data)}", err=True)
+    show_next(_next_words(found, path, settings.data))
 
 
-def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
+def _next_words(found: "DataSplit", path: Path, data: DataSettings) -> list[str]:
     """The command that trains on these folds."""
     from radtransfer.data.labels import is_missing
 
     root = data.image_root or found.image_root
-    words = ["radtransfer", "finetune", "--data", str(path)]
+    words = ["finetune", "--data", str(path)]
     words += ["--image-root", str(root)] if root else []
     words += ["--outside-root"] if root and data.outside_root else []
     words += ["--image-root", "FOLDER"] if not root and found.in_records else []
@@ -280,8 +295,7 @@ def _next_line(found: "DataSplit", path: Path, data: DataSettings) -> str:
         words += ["--task", "multilabel"]
     elif any(map(is_missing, found.table.classes)):
         words += ["--missing-values", "class"]
-    words += ["--allow-alike-patients"] if found.table.alike_patients else []
-    return f"{shlex.join(words)} …"
+    return [*words, "--allow-alike-patients"] if found.table.exact_patient_ids else words
 
 
 @click.group(cls=Group)
@@ -291,7 +305,8 @@ def data() -> None:
     DATA is whatever `radtransfer finetune --data` takes, with the same options beside it.
 
     \b
-    Example: radtransfer data check images.csv --image-root images/
+    Example:
+      radtransfer data check images.csv --image-root images/
     """
 
 

@@ -16,7 +16,8 @@ import click
 from packaging.requirements import Requirement
 
 from radtransfer import __version__
-from radtransfer.cli.terminal import import_tensorflow, line, painted, show, show_json
+from radtransfer.cli.options import output_options
+from radtransfer.cli.terminal import import_tensorflow, line, painted, show, show_json, show_next
 from radtransfer.config.schema import SystemSettings
 from radtransfer.errors import OutOfMemoryError
 from radtransfer.pretrained.source import SEARCH_VARIABLE, found_files, keras_cache, search_folders
@@ -30,15 +31,16 @@ BROKEN = 2
 
 
 @click.command(short_help="Look at versions, memory, cache, weights and GPU.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def doctor(as_json: bool) -> None:
     """Look at versions, memory, cache, weights, extras and GPU, and say what to do where something is amiss.
 
     The exit code is 2 if there is a problem that must be solved first, else 0: having no GPU or no extras is none.
 
     \b
-    Example: radtransfer doctor
-             radtransfer doctor --json > machine.json
+    Example:
+      radtransfer doctor
+      radtransfer doctor --json > machine.json
     """
     findings = []
     for finding in examine(import_tensorflow=import_tensorflow):
@@ -53,6 +55,8 @@ def doctor(as_json: bool) -> None:
         show_json({"problems": problems, "findings": list(map(asdict, findings))})
     elif problems:
         show(f"{len(problems)} to solve first: {', '.join(problems)}")
+    else:
+        show_next(["finetune", "quickstart"])
     click.get_current_context().exit(BROKEN if problems else 0)
 
 

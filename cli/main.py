@@ -24,13 +24,13 @@ from radtransfer.errors import (
     ConfigError,
     DiskError,
     RadtransferError,
+    close_matches,
     closest_names,
     meant_names,
-    near_names,
 )
 from radtransfer.files import printable_lines, system_error
 from radtransfer.images.augment import AUGMENTATIONS
-from radtransfer.images.refs import check_here
+from radtransfer.images.refs import check_local_path
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import import_by, pin_variables
 from radtransfer.training.trackers import TRACKERS
@@ -83,7 +83,7 @@ def unknown_option(error: click.NoSuchOption, words: Iterable[str]) -> click.Usa
     elif lasts and (found := meant_names(name, lasts, OPTIONS)):
         hint = f"Did you mean '--set {lasts[found[0]]}=…'?"
     else:
-        close = near_names(name.lstrip("-"), options)
+        close = close_matches(name.lstrip("-"), options)
         hint = _did_you_mean([options[word] for word in close]) if close else ""
     return click.UsageError(f"No such option {name!r}. {hint}".strip(), error.ctx)
 
@@ -202,7 +202,7 @@ def _check_written(arguments: Sequence[str]) -> None:
         option, value = (name, value) if equals else (option, word)
         if option in _WRITTEN:
             try:
-                check_here(value)
+                check_local_path(value)
             except ConfigError as error:
                 raise ConfigError(f"{option}: {error}") from None
 
@@ -243,7 +243,8 @@ def application(debug: bool) -> None:
     Every command explains itself: `radtransfer COMMAND --help`. Set NO_COLOR for output without colours.
 
     \b
-    Example: radtransfer finetune quickstart
+    Example:
+      radtransfer finetune quickstart
     """
     if os.environ.get("NO_COLOR"):
         click.get_current_context().color = False
@@ -369,9 +370,11 @@ def completion(shell: str) -> None:
     """Print the script that makes SHELL complete commands, options, backbones, schemes, recipes and configs.
 
     \b
-    Example: eval "$(radtransfer completion bash)"                    in ~/.bashrc
-             eval "$(radtransfer completion zsh)"                     in ~/.zshrc, after compinit
-             radtransfer completion fish > ~/.config/fish/completions/radtransfer.fish
+    Example:
+      eval "$(radtransfer completion bash)"                    in ~/.bashrc
+      eval "$(radtransfer completion zsh)"                     in ~/.zshrc, \\
+        after compinit
+      radtransfer completion fish > ~/.config/fish/completions/radtransfer.fish
     """
     application = click.get_current_context().find_root().command
     show_file(SHELLS[shell](application, {}, "radtransfer", COMPLETING).source() + "\n")

@@ -1,25 +1,108 @@
-"""Options that commands share, made from the settings: one source for default, type, range and help."""
+"""Options that commands share, made from the settings: one source for default, type, range and help.
 
-import os
+A command with many options is a `Command`: its help shows them in groups, and first those that most people need.
+"""
+
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from radtransfer.cli.main import complete_assignment, complete_setting
-from radtransfer.cli.terminal import TerminalProgress, show
-from radtransfer.config.load import setting_fields
+from radtransfer.cli.terminal import show
+from radtransfer.config.load import load_config, setting_fields
+from radtransfer.config.schema import Config
 from radtransfer.config.yaml_text import parse_scalar
-from radtransfer.errors import ConfigError, DataError, RunError, no_model
-from radtransfer.files import writing
 
-if TYPE_CHECKING:
-    from radtransfer.data.image_check import BadImage
-    from radtransfer.evaluation.predictions import ImageStream
-    from radtransfer.evaluation.trained_model import TrainedModel
+SECTIONS = {
+    "data": "Data",
+    "images": "Data",
+    "splits": "Data",
+    "model": "Network and weights",
+    "transfer": "Transfer plan",
+    "recipe": "Training",
+    "training": "Training",
+}
+"""The heading of an option's setting in the help, by its section; the other options follow under a last heading."""
+
+_ALL = "radtransfer.help_all"
+
+
+class SettingOption(click.Option):
+    """An option that gives a setting."""
+
+    def __init__(self, *names: Any, setting: str, **more: Any) -> None:
+        super().__init__(*names, **more)
+        self.setting = setting
+
+
+class Command(click.Command):
+    """Shows the options of `first` in its help, and all of them with `--help-all`; in groups, the last of title `rest`.
+
+    Options of `first` are named as their arguments of the function.
+    """
+
+    def __init__(self, *values: Any, first: Sequence[str], rest: str = "Options", **more: Any) -> None:
+        super().__init__(*values, **more)
+        self.first, self._rest = first, rest
+        option = click.Option(
+            ["--help-all"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_all_help,
+            help="Show every option and exit.",
+        )
+        self.params.append(option)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {title: [] for title in (*SECTIONS.values(), self._rest)}
+        left_out = 0
+        for item in self.get_params(ctx):
+            record = item.get_help_record(ctx) if isinstance(item, click.Option) else None
+            if record is None:  # an argument, or hidden
+                continue
+            if ctx.meta.get(_ALL) or item.name in self.first or item.opts[-1] in ("--help", "--help-all"):
+                section = item.setting.partition(".")[0] if isinstance(item, SettingOption) else ""
+                groups[SECTIONS.get(section, self._rest)].append(record)
+            else:
+                left_out += 1
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+        if left_out:
+            formatter.write_paragraph()
+            formatter.write_text(f"`{ctx.command_path} --help-all` shows {left_out} more options.")
+
+
+def _show_all_help(context: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        context.meta[_ALL] = True
+        show(*context.get_help().split("\n"))
+        context.exit()
+
+
+def _keep(context: click.Context, option: click.Parameter, given: bool) -> None:
+    context.meta[option.name] = given
+
+
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, expose_value=False, callback=_keep, help="Print only warnings and results."
+)
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=_keep, help="Print the whole plan, stage by stage."
+)
+
+
+def output_options(command: Callable) -> Callable:
+    """`--json`, which arrives as `as_json`, and `--quiet`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(quiet_option(command))
 
 
 def setting_options(**names: str) -> Callable:
@@ -81,21 +164,48 @@ def given_settings(values: dict[str, Any], names: dict[str, str]) -> dict[str, A
     return given
 
 
+def typed_words(*names: str) -> list[str]:
+    """Those of the named options that the command was called with, as they are typed; and its `--set`."""
+    context, words = click.get_current_context(), []
+    for name in (*names, "sets"):
+        if name not in context.params or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value, option = context.params[name], "set" if name == "sets" else name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [
+                word for item in (value if isinstance(value, tuple) else [value]) for word in (f"--{option}", item)
+            ]
+    return words
+
+
+def settings_and_others(given: dict[str, Any], names: dict[str, str]) -> tuple[Config, dict[str, Any]]:
+    """The checked settings that were given, and the values of the other options."""
+    settings = load_config(options=given_settings(given, names))
+    return settings, {name: value for name, value in given.items() if name not in names}
+
+
+_METAVARS = {"image_root": "DIR", "out": "DIR", "through": "STAGE", "freeze_to": "STAGE", "slim": "STAGE:X"}
+
+
 def _option(name: str, setting: str) -> Callable:
     field, annotation = setting_fields()[setting]
     flag, members, origin = name.replace("_", "-"), _members(annotation), typing.get_origin(annotation)
+    option = partial(click.option, cls=SettingOption, setting=setting)
     default, help_text = field.default, field.metadata["help"]
     if default is not None and default != () and not isinstance(default, bool):
         help_text += f"  [default: {default}]"
     if bool in members:
-        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=help_text)
+        return option(f"--{flag}/--no-{flag}", name, default=None, help=help_text)
     if origin is typing.Literal:
-        return click.option(f"--{flag}", name, type=click.Choice(typing.get_args(annotation)), help=help_text)
-    metavar = "N" if int in members else "X" if float in members else setting.rpartition(".")[2].upper()
-    more = {"multiple": True} if origin is tuple else {}
-    return click.option(
-        f"--{flag}", name, metavar=metavar, help=help_text, shell_complete=complete_setting(setting), **more
+        return option(f"--{flag}", name, type=click.Choice(typing.get_args(annotation)), help=help_text)
+    last = setting.rpartition(".")[2]
+    metavar = (
+        "N" if int in members else "X" if float in members else _METAVARS.get(last, last.rpartition("_")[2].upper())
     )
+    more = {"multiple": True} if origin is tuple else {}
+    return option(f"--{flag}", name, metavar=metavar, help=help_text, shell_complete=complete_setting(setting), **more)
 
 
 def _members(annotation: Any) -> tuple:
@@ -168,8 +278,6 @@ def images_text(
 
 LIST_OPTIONS = options_of("data", "image_root", "outside_root", "path_column", "frames") | {"workers": "system.workers"}
 
-_SHOWN = 20
-
 
 def fold_option(command: Callable) -> Callable:
     """`--fold K`, which may be repeated."""
@@ -187,81 +295,3 @@ def skip_option(command: Callable) -> Callable:
     text = "Images that cannot be read are left out and listed; with error the exit code is 3 then."
     choices = click.Choice(["error", "skip"])
     return click.option("--on-bad-image", type=choices, default="error", show_default=True, help=text)(command)
-
-
-def tell_bad_images(bad: Sequence["BadImage"], total: int, on_bad_image: str, *, kept: str) -> None:
-    """List on stderr what could not be read; `kept` says in the message what became of the other images.
-
-    Raises:
-        DataError: Something could not, and is not to be skipped; or nothing could.
-    """
-    for image in bad[:_SHOWN]:
-        show(f"unreadable  {image.path}: {image.reason}", err=True)
-    if len(bad) > _SHOWN:
-        show(f"unreadable  … and {len(bad) - _SHOWN} more", err=True)
-    if bad and (on_bad_image == "error" or len(bad) == total):
-        raise DataError(
-            f"{len(bad)} of {total} images cannot be read (listed above). {kept} Repair them, or accept it with "
-            "--on-bad-image skip."
-        )
-    if bad:
-        show(f"{len(bad)} of {total} images cannot be read and are left out", err=True)
-
-
-def check_file(out: str | None, *, overwrite: bool) -> None:
-    """See that a file can be written, before anything is computed.
-
-    Raises:
-        ConfigError: It exists already, or cannot be made there.
-    """
-    if out is None:
-        return
-    path = Path(out)
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise ConfigError(f"{out} exists. Use --overwrite to replace a file, or another --out.")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise RunError(f"--out {out}: its folder may not be written. Choose another.")
-
-
-def check_point(rule: str | None) -> None:
-    """Raises ConfigError if `--operating-point` is not a valid rule."""
-    from radtransfer.evaluation.calibration import check_rule
-
-    if rule is not None and rule.strip().lower() != "none":
-        check_rule(rule)
-
-
-def check_model(given: str) -> None:
-    """Raises WeightsNotFoundError if nothing lies at `given`, before what opens a model is imported."""
-    if not Path(given).expanduser().exists():
-        raise no_model(given)
-
-
-def open_images(
-    model: str, images: Sequence[str], fold: Sequence[int], batch_size: int, given: dict[str, Any]
-) -> tuple["TrainedModel", "ImageStream", TerminalProgress]:
-    """The model, the images as its training read them, and who is told how many of them are done."""
-    from radtransfer.config.load import load_config
-    from radtransfer.data.image_list import list_images
-    from radtransfer.evaluation.predictions import ImageStream
-    from radtransfer.evaluation.trained_model import find_model, is_export
-    from radtransfer.process import usable_cores
-
-    config = load_config(options=given_settings(given, LIST_OPTIONS))
-    # A model that is a file has to be opened, which takes seconds.
-    found = None if is_export(model) else find_model(model, folds=fold)
-    listed = list_images(images, config.data)
-    progress, found = TerminalProgress(), found or find_model(model, folds=fold)
-    for note in (*found.notes, *listed.notes):
-        progress.note(note)
-    stream = ImageStream(
-        listed,
-        found.image_size,
-        found.reading,
-        batch_size=batch_size,
-        workers=usable_cores() if config.system.workers == "auto" else config.system.workers,
-        count=lambda done, total: progress.count("images", done, total),
-    )
-    return found, stream, progress

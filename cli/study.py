@@ -1,47 +1,52 @@
 """Commands on many runs: study, report, freeze-sweep and transfusion-sweep."""
 
-import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from radtransfer.api.studies import StudyResult, make_report, run_study
 from radtransfer.cli.main import complete_run_config, complete_study
-from radtransfer.cli.options import break_lock_option, given_settings, positive_lines, sets_option, setting_options
+from radtransfer.cli.options import (
+    Command,
+    break_lock_option,
+    given_settings,
+    output_options,
+    positive_lines,
+    sets_option,
+    setting_options,
+    typed_words,
+    verbose_option,
+)
 from radtransfer.cli.terminal import (
     TerminalProgress,
     draw,
-    import_tensorflow,
     in_one_line,
     line,
     number,
     painted,
     show,
     show_json,
+    show_next,
     show_written,
 )
+from radtransfer.cli.train import DOZEN
 from radtransfer.cli.train import OPTIONS as RUN_OPTIONS
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
-from radtransfer.errors import ConfigError, DiskError, RadtransferError
+from radtransfer.errors import ConfigError, RadtransferError
 from radtransfer.models.backbone import BACKBONES
-from radtransfer.process import before_hard_end
+from radtransfer.process import require_keras
 from radtransfer.studies.file import load_study
 from radtransfer.studies.study import STORE, Study
 
 if TYPE_CHECKING:
-    from radtransfer.studies.engines import Engine, Outcome
+    from radtransfer.studies.engines import Outcome
     from radtransfer.studies.grid import PlannedRun, StudyPlan
-    from radtransfer.studies.runs import StudyFolder, StudyState
-
-DEFAULT_CLUSTER = ""
-"""Value of `--ray` without an address."""
+    from radtransfer.studies.runs import StudyState
 
 OPTIONS = {
     "data": "data.source",
@@ -59,66 +64,6 @@ EVAL_EVERY = 20
 _COLORS = {"finished": "green", "partly": "yellow", "failed": "red"}
 
 
-@dataclass(frozen=True)
-class Places:
-    """The options that say where runs are computed; None where one was not given."""
-
-    jobs: int | None  # runs at a time; 0 for this process
-    cluster: str | None  # address of a Ray cluster, or `DEFAULT_CLUSTER`
-    cpus: int | None  # of each run
-    gpus: float | None  # of each run
-
-    def check(self) -> None:
-        """Refuse options that do not go together, and Ray where it is not installed."""
-        if self.cluster is None and self.gpus is not None:
-            raise click.UsageError("--gpus-per-run needs --ray: nothing else hands out GPUs.")
-        if self.jobs == 0 and self.cluster is not None:
-            raise click.UsageError("--jobs 0 is this process, --ray is others. Leave one away.")
-        if self.jobs == 0 and self.cpus is not None:
-            raise click.UsageError("--cpus-per-run needs runs in processes of their own. Received: --jobs 0.")
-        if self.cluster is not None:
-            from radtransfer.studies.ray import require_ray
-
-            require_ray()
-
-    def engine(self, store: Path, *, note: Callable[[str], None]) -> "Engine":
-        """The engine that computes the runs of `store`; `note` is told what the user should know of it."""
-        from radtransfer.studies.engines import InProcess, Workers
-
-        if self.cluster is None and self.jobs == 0:
-            import_tensorflow()
-            return InProcess()
-        if self.cluster is None:
-            return Workers(self.jobs or 1, prepare=import_tensorflow, threads=self.cpus)
-        from radtransfer.studies.ray import Cluster, RayEngine
-
-        cpus, gpus = self.cpus or 1, self.gpus or 0.0
-        cluster = Cluster(self.cluster or None)
-        try:
-            if self.jobs is None:
-                cluster.check_room(cpus=cpus, gpus=gpus)
-            engine = RayEngine(cluster, store=store, cpus=cpus, gpus=gpus, places=self.jobs, prepare=import_tensorflow)
-        except BaseException:
-            cluster.close()
-            raise
-        machines, size = cluster.machines(), f"{cpus} threads" if cpus > 1 else "one thread"
-        where = f"Ray {cluster.ray.__version__} on {len(machines)} machine{'s' if len(machines) > 1 else ''}"
-        note(f"{where}: {engine.places} runs at a time, {size}{f' and {gpus:g} GPUs' if gpus else ''} each")
-        idle = sum(machine.get("GPU", 0) for machine in machines)
-        if idle and not gpus:
-            note(f"no run will use any of its {idle:g} GPUs: ask for them with --gpus-per-run")
-        return engine
-
-    def words(self) -> list[str]:
-        """The options as they are typed."""
-        jobs = 1 if self.jobs is None and self.cluster is None else self.jobs
-        options = {"--jobs": jobs, "--cpus-per-run": self.cpus}
-        if self.cluster is not None:
-            options["--gpus-per-run"] = self.gpus
-        words = [word for name, value in options.items() if value is not None for word in (name, f"{value:g}")]
-        return words if self.cluster is None else [*words, "--ray", *filter(None, [self.cluster])]
-
-
 @click.command(short_help="Compute every run of a study that is not there yet.")
 @click.argument("config", shell_complete=complete_study)
 @setting_options(**OPTIONS)
@@ -128,7 +73,7 @@ class Places:
 )
 @click.option("--arms", metavar="ARM,…", help="Only these arms.")
 @click.option("--out", metavar="DIR", help="Folder of the study's tables.  [default: studies/<name>]")
-@click.option("--runs", "store", metavar="DIR", default=STORE, show_default=True, help="Runs, shared by all studies.")
+@click.option("--runs", metavar="DIR", default=STORE, show_default=True, help="Runs, shared by all studies.")
 @click.option(
     "--jobs",
     type=click.IntRange(0),
@@ -137,23 +82,20 @@ class Places:
 )
 @click.option(
     "--ray",
-    "cluster",
     is_flag=False,
-    flag_value=DEFAULT_CLUSTER,
+    flag_value="",
     metavar="[HOST:PORT]",
     help="Compute the runs on a Ray cluster: this one, that of RAY_ADDRESS, the one of this machine or, if there is "
     "none, one that is started for the study. `local` always starts one.",
 )
 @click.option(
     "--cpus-per-run",
-    "cpus",
     type=click.IntRange(1),
     metavar="N",
     help="Threads of a run, and cores that are kept for it with --ray.  [default: all; with --ray 1]",
 )
 @click.option(
     "--gpus-per-run",
-    "gpus",
     type=click.FloatRange(0),
     metavar="N",
     help="GPUs that are kept for a run with --ray; 0.5 lets two share one.  [default: 0]",
@@ -162,17 +104,17 @@ class Places:
 @break_lock_option
 @click.option("--dry-run", is_flag=True, help="List the runs and estimate the time; compute none.")
 @click.option("--no-timing", is_flag=True, help="With --dry-run: time no run, so that the list comes at once.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def study(
     config: str,
     sets: tuple[str, ...],
     arms: str | None,
     out: str | None,
-    store: str,
+    runs: str,
     jobs: int | None,
-    cluster: str | None,
-    cpus: int | None,
-    gpus: float | None,
+    ray: str | None,
+    cpus_per_run: int | None,
+    gpus_per_run: float | None,
     limit: int | None,
     dry_run: bool,
     no_timing: bool,
@@ -185,83 +127,54 @@ def study(
     stopped, and computes only what is new when the study has changed.
 
     \b
-    Example: radtransfer study quick-advice --dry-run
-             radtransfer study revisiting --data FOLDS --image-root IMAGES --jobs 2
-             radtransfer study revisiting --data FOLDS --image-root IMAGES --ray --gpus-per-run 1
+    Example:
+      radtransfer study quick-advice --dry-run
+      radtransfer study revisiting --data FOLDS --image-root IMAGES --jobs 2
+      radtransfer study revisiting --data FOLDS --image-root IMAGES --ray \\
+        --gpus-per-run 1
     """
     if no_timing and not dry_run:
         raise click.UsageError("--no-timing says how --dry-run lists the runs. Add --dry-run.")
-    places = Places(jobs, cluster, cpus, gpus)
-    places.check()
+    jobs = 1 if jobs is None and ray is None else jobs
+    places = {"jobs": jobs, "ray": ray, "cpus_per_run": cpus_per_run, "gpus_per_run": gpus_per_run}
     chosen = [name.strip() for name in arms.split(",")] if arms else []
     asked = load_study(config, sets=sets, options=given_settings(given, OPTIONS), arms=chosen)
-    from radtransfer.studies.grid import plan_study
-
-    progress = TerminalProgress()
-    plan = plan_study(asked, store=Path(store), progress=progress)
-    progress.clear()
     if dry_run:
+        from radtransfer.studies.grid import plan_study
+
+        progress = TerminalProgress()
+        plan = plan_study(asked, store=Path(runs), progress=progress)
+        progress.clear()
         for note in plan.notes:
             progress.note(note)
         _estimate(plan, jobs=jobs or 1, timing=not no_timing, as_json=as_json)
+        show_next(["study", config, *typed_words(*OPTIONS, "arms", "out", *places, "runs", "limit")])
         return
-    path = Path(out) if out is not None else Path("studies") / asked.name
-    state = _compute(plan, path, places=places, limit=limit)
-    table = json.loads((path / "table.json").read_text(encoding="utf-8"))
-    show_json(table) if as_json else show(*_result_lines(table, path))
-    from radtransfer.studies.runs import check_complete
 
-    check_complete(state)
+    def tell(found: StudyResult) -> None:
+        show_json(found.table) if as_json else show(*_result_lines(found.table, found.path))
 
-
-def _compute(plan: "StudyPlan", path: Path, *, places: Places, limit: int | None) -> "StudyState":
-    """Run what is to be run, with its progress on the terminal and in the study's folder."""
-    from radtransfer.studies.runs import open_study_folder, run_study
-    from radtransfer.studies.tables import write_study_table
-
-    words = ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(plan.store)]
-    again = shlex.join([*words, *places.words()])
-    with open_study_folder(path) as folder:
-        board = StudyBoard(folder)
-        for note in folder.begin(plan):
-            board.note(note)
-
-        def tell() -> None:
-            board.note(f"stopping; go on with: {again}")
-
-        with before_hard_end(tell):
-            engine = places.engine(plan.store, note=board.note)
-        try:
-            with before_hard_end(tell):
-                state = run_study(plan, engine, board, limit=limit)
-            folder.write_progress(state, now=True)
-        except (KeyboardInterrupt, DiskError):
-            tell()
-            raise
-        finally:
-            board.clear()
-            engine.close()
-            write_study_table(plan, path)
-    if state.left:
-        board.note(f"{len(state.left)} runs are left, because of --limit; go on with: {again}")
-    return state
+    try:
+        done = run_study(asked, out=out, runs=runs, **places, limit=limit, progress=StudyBoard())
+    except RadtransferError as error:
+        if error.result is not None:
+            tell(error.result)
+        raise
+    tell(done)
+    show_next(["report", done.path, "--out", "report"])
 
 
-class StudyBoard:
-    """The `StudyListener` of the command: keeps the files of `folder` up to date, and reports on stderr.
+class StudyBoard(TerminalProgress):
+    """A terminal shows a table of the running runs; elsewhere there is a line for each run that ended."""
 
-    A terminal shows a table of the running runs; elsewhere there is a line for each run that ended.
-    """
-
-    def __init__(self, folder: "StudyFolder") -> None:
-        self._folder = folder
+    def __init__(self) -> None:
+        super().__init__()
         self._live = sys.stderr.isatty()
         self._lines = 0
         self._drawn = 0.0
 
-    def changed(self, state: "StudyState") -> None:
-        self._folder.write_progress(state)
-        if not self._live or time.monotonic() - self._drawn <= 0.2:
+    def study_changed(self, state: "StudyState") -> None:
+        if self._quiet or not self._live or time.monotonic() - self._drawn <= 0.2:
             return
         self._drawn = time.monotonic()
         failed = f", {len(state.failed)} failed" if state.failed else ""
@@ -282,14 +195,9 @@ class StudyBoard:
         show(*map(in_one_line, lines), err=True)
         self._lines = len(lines)
 
-    def started(self, run: "PlannedRun") -> None:
-        pass
+    def run_ended(self, state: "StudyState", run: "PlannedRun", outcome: "Outcome") -> None:
+        from radtransfer.studies.tables import run_row
 
-    def ended(self, state: "StudyState", run: "PlannedRun", outcome: "Outcome") -> None:
-        from radtransfer.studies.tables import run_row, write_study_table
-
-        self._folder.write_progress(state, now=True)
-        write_study_table(state.plan, self._folder.path)
         row = run_row(state.plan, run.cell, run)
         auc = "" if row["auc"] is None else f"  AUC {row['auc']:.3f}"
         spread = "" if row["auc_sd"] is None else f" ± {row['auc_sd']:.3f}"
@@ -299,18 +207,11 @@ class StudyBoard:
         errors = outcome.error.split("\n") if outcome.error else []
         self._say(line(f"{place:<10}", status, text), *(f"{'':<10}{error}" for error in errors))
 
-    def note(self, text: str) -> None:
-        self._say(line(painted(f"{'note':<10}", fg="yellow"), text))
-
     def clear(self) -> None:
-        """Erase the table."""
+        super().clear()
         if self._lines:
             draw(f"\x1b[{self._lines}A\x1b[J")
             self._lines = 0
-
-    def _say(self, *lines: str) -> None:
-        self.clear()
-        show(*lines, err=True)
 
 
 def duration(seconds: float | None) -> str:
@@ -367,7 +268,7 @@ def _speeds(plan: "StudyPlan", *, timing: bool) -> Any:
 
     speeds, progress = store_speeds(plan.store), TerminalProgress()
     for run in untimed_runs(plan, speeds) if timing else ():
-        import_tensorflow()
+        require_keras()
         from radtransfer.training.plan import dry_run
 
         progress.note(f"timing {run.config.model.backbone} at {run.config.model.image_size} px")
@@ -429,7 +330,10 @@ def _cell_text(value: Any) -> str:
 @click.option(
     "--cca/--no-cca", default=True, show_default=True, help="Compare the layers of each arm before and after training."
 )
-def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold: float | None, cca: bool) -> None:
+@output_options
+def report(
+    runs: tuple[Path, ...], published: Path | None, out: Path, threshold: float | None, cca: bool, as_json: bool
+) -> None:
     """Write report.html, report.json, figures/ (PNG and SVG) and tables/ (CSV and Markdown) to --out.
 
     RUNS are run folders, a study, or folders of runs; those that differ in their seed alone are one arm. An earlier
@@ -438,28 +342,19 @@ def report(runs: tuple[Path, ...], published: Path | None, out: Path, threshold:
     folds they hold.
 
     \b
-    Example: radtransfer report runs/imagenet runs/scratch --out report
-             radtransfer report --published results/ --out report
+    Example:
+      radtransfer report runs/imagenet runs/scratch --out report
+      radtransfer report --published results/ --out report
     """
     if bool(runs) == (published is not None):
         raise click.UsageError("Expected RUNS or --published DIR, and not both.")
-    from radtransfer.files import check_out
-    from radtransfer.reports.page import report_time
+    options = {"threshold": threshold, "cca": cca, "progress": TerminalProgress()}
+    made = make_report(list(runs) or None, out=out, published=published, **options)
+    show_json(made.values) if as_json else show_written(made.files[:2])
+    show_next(["-m", "webbrowser", made.files[0]], program="python")
 
-    check_out(out)
-    progress, before = TerminalProgress(), report_time(out)
-    if published is not None:
-        from radtransfer.reports.published_report import report_published
 
-        written = report_published(published, out)
-    else:
-        from radtransfer.reports.report import report_runs
-
-        written = report_runs(runs, out, threshold=threshold, cca=cca, progress=progress)
-        progress.clear()
-    if before:
-        progress.note(f"replaced the report of {before} in {out}")
-    show_written(written[:2])
+SWEEP_FIRST = (*(name for name in DOZEN if name not in (*SWEPT, "dry_run")), "stages")
 
 
 def _sweep_options(command: Callable) -> Callable:
@@ -469,14 +364,21 @@ def _sweep_options(command: Callable) -> Callable:
         sets_option("Any setting by its dotted name."),
         click.option("--stages", metavar="STAGE,…", help="Only these stages.  [default: all]"),
         break_lock_option,
-        click.option("--json", "as_json", is_flag=True, help="Print the table as JSON."),
+        verbose_option,
+        output_options,
     ]
     for decorate in reversed(decorators):
         command = decorate(command)
     return command
 
 
-@click.command("freeze-sweep", short_help="Freeze up to every stage, pretrained and random.")
+@click.command(
+    "freeze-sweep",
+    cls=Command,
+    first=SWEEP_FIRST,
+    rest="Run",
+    short_help="Freeze up to every stage, pretrained and random.",
+)
 @_sweep_options
 def freeze_sweep_command(
     config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, **given: Any
@@ -486,23 +388,32 @@ def freeze_sweep_command(
     The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, a figure and the runs.
 
     \b
-    Example: radtransfer freeze-sweep --data images.csv --backbone resnet50 --weights imagenet --out sweeps/freeze
+    Example:
+      radtransfer freeze-sweep --data images.csv --backbone resnet50 \\
+        --weights imagenet --out sweeps/freeze
     """
     settings, out = _settings(config, sets, given)
     chosen = _stages(settings, stages)
-    from radtransfer.data.readers import fitted
+    from radtransfer.data.readers import drop_unfit_settings
     from radtransfer.studies.runs import check_complete
     from radtransfer.studies.tables import freeze_sweep, write_freeze_sweep
 
-    progress = TerminalProgress()
-    sweep = freeze_sweep(fitted(settings, progress), chosen)
+    progress = SweepProgress()
+    sweep = freeze_sweep(drop_unfit_settings(settings, progress), chosen)
     plan, state = _run_sweep(sweep.study, out, progress)
     rows = write_freeze_sweep(sweep, plan, out)
     show_json(rows) if as_json else show(*_sweep_lines(rows, ("variant", "through")))
     check_complete(state, what="arms")
+    show_next(["report", out / "runs", "--out", "report"])
 
 
-@click.command("transfusion-sweep", short_help="Reuse weights up to every stage, train everything.")
+@click.command(
+    "transfusion-sweep",
+    cls=Command,
+    first=(*SWEEP_FIRST, "eval_every", "threshold"),
+    rest="Run",
+    short_help="Reuse weights up to every stage, train everything.",
+)
 @_sweep_options
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="AUC to be reached.")
 def transfusion_sweep_command(
@@ -513,19 +424,21 @@ def transfusion_sweep_command(
     The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, two figures and the runs.
 
     \b
-    Example: radtransfer transfusion-sweep --data images.csv --backbone resnet50 --weights imagenet
-                 --eval-every 10 --threshold 0.85 --out sweeps/transfusion
+    Example:
+      radtransfer transfusion-sweep --data images.csv --backbone resnet50 \\
+        --weights imagenet --eval-every 10 --threshold 0.85 \\
+        --out sweeps/transfusion
     """
     settings, out = _settings(config, sets, given)
     if settings.training.eval_every is None:
         settings = changed_config(settings, {"training.eval_every": EVAL_EVERY})
     chosen = _stages(settings, stages)
-    from radtransfer.data.readers import fitted
+    from radtransfer.data.readers import drop_unfit_settings
     from radtransfer.studies.runs import check_complete
     from radtransfer.studies.tables import transfusion_sweep, write_transfusion_sweep
 
-    progress = TerminalProgress()
-    sweep = transfusion_sweep(fitted(settings, progress), chosen, threshold=threshold)
+    progress = SweepProgress()
+    sweep = transfusion_sweep(drop_unfit_settings(settings, progress), chosen, threshold=threshold)
     plan, state = _run_sweep(sweep.study, out, progress)
     rows = write_transfusion_sweep(sweep, plan, out)
     if not any(row["steps_watched"] for row in rows):
@@ -533,6 +446,14 @@ def transfusion_sweep_command(
         progress.note(f"no fold takes as many steps as --eval-every {every}: there are no curves. Give a smaller one")
     show_json(rows) if as_json else show(*_sweep_lines(rows, ("through",)))
     check_complete(state, what="arms")
+    show_next(["report", out / "runs", "--out", "report"])
+
+
+class SweepProgress(TerminalProgress):
+    """Says which arm comes next."""
+
+    def run_started(self, run: "PlannedRun") -> None:
+        self.note(f"arm {run.cell.arm}: {run.path}")
 
 
 def _run_sweep(study: Study, out: Path, progress: TerminalProgress) -> "tuple[StudyPlan, StudyState]":
@@ -547,14 +468,8 @@ def _run_sweep(study: Study, out: Path, progress: TerminalProgress) -> "tuple[St
     for run in plan.runs.values():
         if run.done:
             progress.note(f"{run.path} is finished; nothing is left to do")
-    import_tensorflow()
-    listener = SimpleNamespace(
-        changed=lambda state: None,
-        started=lambda run: progress.note(f"arm {run.cell.arm}: {run.path}"),
-        ended=lambda state, run, outcome: None,
-        note=progress.note,
-    )
-    return plan, run_study(plan, InProcess(progress), listener)
+    require_keras()
+    return plan, run_study(plan, InProcess(progress), progress)
 
 
 def _settings(config: str | None, sets: tuple[str, ...], given: dict[str, Any]) -> tuple[Config, Path]:

@@ -7,6 +7,7 @@ import _thread
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 import click
 
 from radtransfer.files import json_text, printable, printable_lines
-from radtransfer.process import Progress, before_hard_end, end_after_signals, import_keras
+from radtransfer.process import Progress, exit_after_signal, import_keras, on_forced_exit
 
 _GRACE = 1.0
 """Seconds after which a process that was interrupted is ended wherever it is."""
@@ -53,7 +54,7 @@ def heed_interrupts(leave: Callable[[], None] = lambda: None) -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     sys.unraisablehook = heed
-    end_after_signals(_GRACE, last=last)
+    exit_after_signal(_GRACE, last=last)
 
 
 @contextlib.contextmanager
@@ -89,7 +90,7 @@ def import_tensorflow(*, compute: bool = True) -> None:
         return
     sys.stderr.flush()
     shown = os.dup(2)
-    with interrupts_later(), before_hard_end(lambda: os.dup2(shown, 2)), tempfile.TemporaryFile() as hidden:
+    with interrupts_later(), on_forced_exit(lambda: os.dup2(shown, 2)), tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
             import_keras()
@@ -182,31 +183,52 @@ def interval(ends: Sequence[float] | None) -> str:
     return "n/a" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
+QUIET, VERBOSE = "quiet", "verbose"
+
+
+def is_given(flag: str) -> bool:
+    """Whether the command was called with `--quiet` or `--verbose`."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(flag, False)
+
+
 def show_written(paths: Iterable[Path]) -> None:
     """Say on stderr which files were written."""
-    for path in paths:
-        show(f"wrote     {path}", err=True)
+    if not is_given(QUIET):
+        show(*(f"wrote     {path}" for path in paths), err=True)
+
+
+def show_next(*commands: Sequence[Any], program: str = "radtransfer") -> None:
+    """Say on stderr what to type next, a command in each line; nothing with `--json` or `--quiet`.
+
+    Words in capitals stand for what the user has.
+    """
+    if is_given(QUIET) or click.get_current_context().params.get("as_json"):
+        return
+    for number, words in enumerate(commands):
+        show(f"{'' if number else 'next':<10}{shlex.join([program, *map(str, words)])}", err=True)
 
 
 class TerminalProgress(Progress):
-    """Prints the plan block, notes, a progress bar and epoch lines on stderr."""
+    """Prints the plan block, notes, a progress bar and epoch lines on stderr; with `--quiet` only warnings."""
 
     def __init__(self) -> None:
+        self._quiet, self._verbose = is_given(QUIET), is_given(VERBOSE)
         self._bar_shown = False
         self._drawn_at = 0.0
 
-    def plan(self, rows: Mapping[str, str]) -> None:
-        for title, text in rows.items():
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        for title, text in (rows if self._verbose or short is None else short).items():
             self._titled(title, text, bold=True)
 
     def note(self, text: str) -> None:
         self._titled("note", text, fg="yellow")
 
     def warning(self, text: str) -> None:
-        self._titled("warning", text, fg="yellow", bold=True)
+        self._titled("warning", text, always=True, fg="yellow", bold=True)
 
     def count(self, what: str, done: int, total: int) -> None:
-        if not sys.stderr.isatty() or (done < total and time.monotonic() - self._drawn_at < 0.1):
+        if self._quiet or not sys.stderr.isatty() or (done < total and time.monotonic() - self._drawn_at < 0.1):
             return
         self._drawn_at = time.monotonic()
         filled = "#" * (24 * done // max(total, 1))
@@ -214,17 +236,18 @@ class TerminalProgress(Progress):
         self._bar_shown = True
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
-        auc = "   n/a" if row["val_auc"] is None else f"{row['val_auc']:6.3f}"
-        self._line(
+        auc, seconds = row["val_auc"], row["seconds"]
+        shown = line(
             f"fold {fold}/{folds}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
-            f"loss {row['loss']:.4f}  val_loss {row['val_loss']:.4f}  val_auc {auc} ",
+            f"loss {_loss(row['loss'])}  val loss {_loss(row['val_loss'])}  val AUC {number(auc):>5} ",
             painted("*", fg="green", bold=True) if row["best"] else " ",
-            f" lr {row['learning_rate']:.2e}  {row['seconds']:.1f} s",
+            f" {seconds:.1f} s" if seconds < 100 else f" {seconds:.0f} s",
         )
+        self._say(shown)
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         images, epoch = metrics["n_images"], metrics["best_epoch"]
-        self._line(f"fold {fold}/{folds}  test AUC {number(metrics['auc'])} on {images} images, best epoch {epoch}")
+        self._say(f"fold {fold}/{folds}  test AUC {number(metrics['auc'])} on {images} images, best epoch {epoch}")
 
     def clear(self) -> None:
         """Take the bar away, before a result is printed."""
@@ -233,11 +256,17 @@ class TerminalProgress(Progress):
             draw("\r")
             self._bar_shown = False
 
-    def _titled(self, title: str, text: str, **style: Any) -> None:
+    def _titled(self, title: str, text: str, *, always: bool = False, **style: Any) -> None:
         first, *more = text.split("\n")
-        self._line(painted(f"{title:<10}", **style), first)
-        show(*(f"{'':<10}{another}" for another in more), err=True)
+        lines = [line(painted(f"{title:<10}", **style), first), *(f"{'':<10}{another}" for another in more)]
+        self._say(*lines, always=always)
 
-    def _line(self, *parts: str) -> None:
-        self.clear()
-        show(line(*parts), err=True)
+    def _say(self, *lines: str, always: bool = False) -> None:
+        if always or not self._quiet:
+            self.clear()
+            show(*lines, err=True)
+
+
+def _loss(value: float) -> str:
+    """A loss in six characters, so that an epoch fits a line of 80."""
+    return f"{value:6.4f}" if value < 10 else f"{value:6.4g}" if value < 9999.5 else f"{value:6.0e}"

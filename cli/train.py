@@ -1,25 +1,29 @@
 """Commands that train, or show what training would start from: finetune, lr-find and plan."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from radtransfer.api import runs as api
 from radtransfer.cli.main import complete_backbone, complete_run_config
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
+    Command,
     break_lock_option,
     given_settings,
     options_of,
+    output_options,
     sets_option,
     setting_options,
+    typed_words,
+    verbose_option,
 )
-from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, number, show, show_json
+from radtransfer.cli.terminal import TerminalProgress, number, show, show_json, show_next, show_written
 from radtransfer.config.load import load_config
-from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, FoldsFailedError
-from radtransfer.process import import_by
+from radtransfer.process import require_keras
+from radtransfer.training.names import check_sources
 from radtransfer.transfer.spec import SCHEMES
 
 OPTIONS = {
@@ -40,7 +44,14 @@ OPTIONS = {
 }
 
 
-@click.command(short_help="Fine-tune a network on medical images, fold by fold.")
+DOZEN = (
+    *("data", "image_root", "folds", "backbone", "weights", "image_size", "scheme", "freeze_to", "epochs"),
+    *("batch_size", "learning_rate", "out", "dry_run"),
+)
+"""The options of `finetune` that its help shows first."""
+
+
+@click.command(cls=Command, first=DOZEN, rest="Run", short_help="Fine-tune a network on medical images, fold by fold.")
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**OPTIONS)
 @sets_option("Any setting by its dotted name, such as training.momentum=0.8.")
@@ -50,7 +61,8 @@ OPTIONS = {
 @click.option(
     "--dry-run", is_flag=True, help="Check everything, run one batch, estimate time and memory; start no run."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@verbose_option
+@output_options
 def finetune(
     config: str | None, sets: tuple[str, ...], resume: bool, overwrite: bool, dry_run: bool, as_json: bool, **given: Any
 ) -> None:
@@ -59,62 +71,35 @@ def finetune(
     CONFIG is a shipped name (`radtransfer configs list`) or a YAML file; options win over it.
 
     \b
-    Example: radtransfer finetune quickstart
-             radtransfer finetune --data images.csv --backbone resnet50 --weights imagenet --out runs/first
+    Example:
+      radtransfer finetune quickstart
+      radtransfer finetune --data images.csv --backbone resnet50 \\
+        --weights imagenet --out runs/first
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
     settings = load_config(config, sets=sets, options=given_settings(*split_workers_option(given)))
-    import_by(partial(import_tensorflow, compute=settings.system.distribute == "none"))
-    check_named(settings)
-    from radtransfer.data.readers import fitted
-
     progress, name = TerminalProgress(), Path(config).stem if config else None
-    settings = fitted(settings, progress)
-    flags = {"resume": resume, "overwrite": overwrite}
-    finished = not dry_run and _is_finished(settings, name=name, **flags)
-    from radtransfer.training.prepare import read_inputs
-
-    # Whatever is wrong with them is told before TensorFlow is imported, where the data allows it.
-    inputs = None if finished else read_inputs(settings, progress)
-    import_tensorflow(compute=settings.system.distribute == "none")
-    from radtransfer.training.plan import dry_run as estimate_run
-    from radtransfer.training.run import finetune as run
-
     if dry_run:
+        settings = check_sources(settings, progress)
+        from radtransfer.training.prepare import read_inputs
+
+        inputs = read_inputs(settings, progress)
+        require_keras()
+        from radtransfer.training.plan import dry_run as estimate_run
+
         estimate = vars(estimate_run(settings, name=name, progress=progress, inputs=inputs))
         show_json(estimate) if as_json else show(*estimate_text(estimate).split("\n"))
+        show_next(["finetune", *filter(None, [config]), *typed_words(*OPTIONS)])
         return
     try:
-        result = run(settings, name=name, **flags, progress=progress, inputs=inputs)
+        run = api.finetune(config=settings, name=name, resume=resume, overwrite=overwrite, progress=progress)
     except FoldsFailedError as error:
         _show_result(error.result, as_json=as_json)
         raise
-    _show_result(result, as_json=as_json)
-
-
-def check_named(settings: Config) -> None:
-    """See that every name in the settings, the data and the weights are there, before NumPy is imported."""
-    from radtransfer.data.readers import check_source
-    from radtransfer.pretrained.source import resolve_weights
-    from radtransfer.training.names import check_names
-
-    check_names(settings)
-    check_source(settings.data.source)
-    resolve_weights(settings.model.weights, backbone=settings.model.backbone)
-
-
-def _is_finished(settings: Config, *, name: str | None, resume: bool, overwrite: bool) -> bool:
-    """Whether the run that goes on is finished already; a run folder that cannot be used is told before the images."""
-    from radtransfer.runs.folder import open_run, run_folder
-    from radtransfer.training.address import run_settings
-    from radtransfer.training.cluster import find_cluster
-
-    if find_cluster(settings.system) is not None:
-        return False  # only one of the workers has the folder
-    out = run_folder(settings, name=name, reuse=resume or overwrite)
-    with open_run(out, run_settings(settings, out=out), resume=resume, overwrite=overwrite) as run:
-        return run.finished
+    _show_result(run, as_json=as_json)
+    if run.path.is_dir():
+        show_next(["evaluate", run.path, "--data", "OTHER_IMAGES"], ["report", run.path, "--out", "report"])
 
 
 def split_workers_option(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -124,10 +109,10 @@ def split_workers_option(given: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     return given | {"workers": None, "hosts": given["workers"]}, OPTIONS | {"hosts": "system.hosts"}
 
 
-def _show_result(result: Any, *, as_json: bool) -> None:
+def _show_result(run: api.Run, *, as_json: bool) -> None:
     from radtransfer.evaluation.metrics import shown_metrics
 
-    metrics = result.metrics
+    metrics = run.metrics
     if as_json:
         show_json(metrics)
         return
@@ -153,8 +138,8 @@ def _show_result(result: Any, *, as_json: bool) -> None:
         f"({metrics['n_images']} images, {patients})",
         "   ".join(figures),
     ]
-    if result.path.is_dir():  # not where another worker has written it
-        rows.append(f"run      {result.path}")
+    if run.path.is_dir():  # not where another worker has written it
+        rows.append(f"run      {run.path}")
     show(*rows)
 
 
@@ -184,7 +169,13 @@ _ITS_OWN = ("out", "track", "cache", "cache_features")
 SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_WITHOUT_MEANING, *_ITS_OWN)}
 
 
-@click.command("lr-find", short_help="Suggest a learning rate after a few hundred steps.")
+@click.command(
+    "lr-find",
+    cls=Command,
+    first=(*(name for name in DOZEN if name in (*SHARED, "out")), "low", "high", "steps"),
+    rest="Run",
+    short_help="Suggest a learning rate after a few hundred steps.",
+)
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**SHARED)
 @sets_option("Any setting.")
@@ -193,7 +184,8 @@ SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_W
 @click.option("--steps", type=click.IntRange(20), default=240, show_default=True, help="Training steps.")
 @click.option("--out", metavar="DIR", default="lr-find", show_default=True, help="Folder of the table and the figure.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier search in --out.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@verbose_option
+@output_options
 def lr_find(
     config: str | None,
     sets: tuple[str, ...],
@@ -211,33 +203,38 @@ def lr_find(
     optimizer are those of the run that you plan. No run is begun; --out gets rates.csv, rates.json and the curve.
 
     \b
-    Example: radtransfer lr-find quickstart
-             radtransfer lr-find --data images.csv --backbone resnet50 --weights imagenet --steps 300
+    Example:
+      radtransfer lr-find quickstart
+      radtransfer lr-find --data images.csv --backbone resnet50 \\
+        --weights imagenet --steps 300
     """
     # Some recipes have no learning rate; here it does not matter.
     unused = {"training.learning_rate": high}
     settings = load_config(config, sets=sets, options={**given_settings(given, SHARED), **unused})
-    check_named(settings)
-    from radtransfer.data.readers import fitted
+    progress, place = TerminalProgress(), Path(out)
+    settings = check_sources(settings, progress)
     from radtransfer.files import check_new
     from radtransfer.training.lr_finder import FILES, checked_width
     from radtransfer.training.prepare import read_inputs
 
-    progress, place = TerminalProgress(), Path(out)
     checked_width(low, high, steps)
     check_new(place, FILES, overwrite=overwrite)
-    rates = {"low": low, "high": high, "steps": steps}
-    settings = fitted(settings, progress)
     inputs = read_inputs(settings, progress)
-    import_tensorflow()
+    require_keras()
     from radtransfer.training.lr_finder import find_rate, write_search
 
+    rates = {"low": low, "high": high, "steps": steps}
     search = find_rate(settings, **rates, out=place, overwrite=overwrite, progress=progress, inputs=inputs)
     progress.clear()
     written = write_search(search, place)
     found = search.to_dict()
     show_json(found) if as_json else show(*_rate_lines(found))
-    show(f"wrote     {', '.join(map(str, written))}", err=True)
+    show_written(written)
+    again = [*filter(None, [config]), *typed_words(*SHARED)]
+    if found["suggested"] is None:
+        show_next(["lr-find", *again, "--steps", 2 * steps, "--out", out, "--overwrite"])
+    else:
+        show_next(["finetune", *again, "--learning-rate", f"{found['suggested']:.2g}"])
 
 
 def _rate_lines(found: dict[str, Any]) -> list[str]:
@@ -277,7 +274,7 @@ PLAN_OPTIONS = {
 @click.option("--classes", type=click.IntRange(2), metavar="N", help="Add preprocessing and a head of N classes.")
 @click.option("--out", metavar="MODEL.keras", help="Write the initialized model.")
 @click.option("--filters", metavar="PNG", help="Draw the first convolution and the weights' histograms.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def plan(
     backbone: str | None,
     sets: tuple[str, ...],
@@ -290,8 +287,11 @@ def plan(
     """Show what BACKBONE starts from, stage by stage, and what trains; without BACKBONE, list the schemes.
 
     \b
-    Example: radtransfer plan resnet50 --weights imagenet --scheme transfusion --through stage2
-             radtransfer plan cbr_tiny --scheme gabor --filters conv1.png --out start.keras
+    Example:
+      radtransfer plan resnet50 --weights imagenet --scheme transfusion \\
+        --through stage2
+      radtransfer plan cbr_tiny --scheme gabor --filters conv1.png \\
+        --out start.keras
     """
     if backbone is None:
         if any(value not in (None, ()) for value in (sets, classes, out, filters, *given.values())):
@@ -303,6 +303,7 @@ def plan(
         width = max(len(scheme.description) for scheme in SCHEMES.values()) + 2
         show(f"{'scheme':<23}{'what it does':<{width}}where")
         show(*(f"{name:<23}{scheme.description:<{width}}{scheme.reference}" for name, scheme in SCHEMES.items()))
+        show_next(["plan", "resnet50", "--weights", "imagenet", "--scheme", "transfusion", "--through", "stage2"])
         return
     config = load_config(sets=sets, options={**given_settings(given, PLAN_OPTIONS), "model.backbone": backbone})
     if filters is not None:
@@ -316,16 +317,16 @@ def plan(
 
     look_up(config)
     resolve_weights(config.model.weights, backbone=backbone)
-    import_tensorflow()
+    require_keras()
     from radtransfer.training.plan import plan_network, plan_text, save_filters, save_planned
 
-    network = plan_network(config, classes=classes, notify=lambda text: show(f"note      {text}", err=True))
+    network = plan_network(config, classes=classes, notify=TerminalProgress().note)
     record = {"backbone": backbone, "weights": config.model.weights} | network.plan.record()
     head = network.model if classes else None
     show_json(record) if as_json else show(*plan_text(network.plan, head=head).split("\n"))
     if out is not None:
         save_planned(network, Path(out))
-        show(f"model     {out}", err=True)
     if filters is not None:
         save_filters(network, Path(filters))
-        show(f"filters   {filters}", err=True)
+    show_written([Path(path) for path in (out, filters) if path is not None])
+    show_next(["finetune", "--data", "IMAGES", "--backbone", backbone, *typed_words(*PLAN_OPTIONS)])

@@ -3,44 +3,44 @@
 Commands that hand a trained model on: export and card.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from radtransfer.api import trained as api
 from radtransfer.cli.options import (
     LIST_OPTIONS,
     TABLE_OPTIONS,
+    Command,
+    SettingOption,
     batch_option,
-    check_file,
-    check_model,
-    check_point,
     fold_option,
-    given_settings,
-    open_images,
+    output_options,
     overwrite_option,
+    quiet_option,
     setting_options,
+    settings_and_others,
     skip_option,
-    tell_bad_images,
+    typed_words,
 )
 from radtransfer.cli.terminal import (
     TerminalProgress,
-    import_tensorflow,
     interval,
     number,
     show,
     show_file,
     show_json,
+    show_next,
     show_written,
 )
-from radtransfer.config.load import load_config
-from radtransfer.data.readers import check_source
 from radtransfer.errors import ConfigError, RunError
 from radtransfer.exports.formats import EXPORT_FORMATS
-from radtransfer.files import check_new, check_out, writing
+from radtransfer.files import writing
+from radtransfer.process import require_keras
 
 if TYPE_CHECKING:
     from radtransfer.evaluation.explanations import Explained
@@ -149,7 +149,14 @@ def _confusion_lines(found: dict[str, Any]) -> Iterator[str]:
 OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_image", "workers": "system.workers"}
 
 
-@click.command(short_help="Evaluate a trained model on test images.")
+@click.command(
+    cls=Command,
+    first=(
+        *("data", "image_root", "label_column", "patient_column", "split", "class_map", "fold", "operating_point"),
+        *("out", "as_json"),
+    ),
+    short_help="Evaluate a trained model on test images.",
+)
 @click.argument("run")
 @setting_options(**OPTIONS)
 @click.option(
@@ -178,22 +185,8 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
 @batch_option
 @click.option("--out", metavar="DIR", help="Write predictions, metrics and figures here.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def evaluate(
-    run: str,
-    split: str,
-    class_map: tuple[str, ...],
-    fold: tuple[int, ...],
-    operating_point: str | None,
-    bins: int,
-    draws: int,
-    seed: int,
-    batch_size: int,
-    out: str | None,
-    overwrite: bool,
-    as_json: bool,
-    **given: Any,
-) -> None:
+@output_options
+def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Evaluate RUN on an external test set: each fold's network, and the mean of their probabilities.
 
     RUN is a run, RUN/fold_K, an exported .keras file or a SavedModel folder. Without --data a run is evaluated on its
@@ -202,67 +195,31 @@ def evaluate(
     positive class is that of the run, unless --positive-class names the other.
 
     \b
-    Example: radtransfer evaluate runs/first --data hospital_b.csv --image-root hospital_b/ --out evaluated
+    Example:
+      radtransfer evaluate runs/first --data hospital_b.csv \\
+        --image-root hospital_b/ --out evaluated
     """
-    settings = load_config(options=given_settings(given, OPTIONS))
+    settings, others = settings_and_others(given, OPTIONS)
     pairs = [item.rpartition("=") for item in class_map]
     wrong = [item for item, (name, equals, _) in zip(class_map, pairs, strict=True) if not equals or not name.strip()]
     if wrong:
         raise ConfigError(f"--class-map expects NAME=CLASS, such as normal=benign. Received: {wrong[0]!r}.")
     mapped = {name.strip(): other.strip() for name, _, other in pairs}
-    if given["data"] is None:  # options about data need data; the positive class is one of the model's
-        of_data = [name for name in TABLE_OPTIONS if name != "positive_class"]
-        named = [f"--{name.replace('_', '-')}" for name in of_data if given[name] not in (None, ())]
-        named += ["--split"] * (split != "all") + ["--class-map"] * bool(mapped)
-        if named:
-            raise ConfigError(f"{named[0]} is about the images in --data, which is not given.")
-    if out:
-        check_out(Path(out))
-    check_model(run)
-    from radtransfer.evaluation.results import (
-        FILES,
-        SEEN,
-        Judging,
-        check_has_images,
-        evaluate_on,
-        evaluate_run,
-        leak_summary,
-        write_evaluation,
-    )
-    from radtransfer.evaluation.trained_model import find_model
-    from radtransfer.process import usable_cores
-
-    if out:
-        check_new(Path(out), FILES, overwrite=overwrite)
-    check_point(operating_point)
-    check_source(settings.data.source)
-    if settings.data.source is None:
-        check_has_images(run)
     progress = TerminalProgress()
-    model, judging = find_model(run, folds=fold), Judging(operating_point, bins, draws, seed)
-    if settings.data.source is None:
-        model = model.with_positive_class(settings.data.positive_class)
-        evaluation = evaluate_run(model, judging=judging, progress=progress)
-    else:
-        evaluation = evaluate_on(
-            model,
-            settings.data,
-            split=split,
-            class_map=mapped,
-            judging=judging,
-            batch_size=batch_size,
-            workers=usable_cores() if settings.system.workers == "auto" else settings.system.workers,
-            report_file=Path(out) / "bad_images.txt" if out else None,
-            progress=progress,
-        )
-    progress.clear()
-    written = write_evaluation(evaluation, Path(out)) if out else []
-    show_json(evaluation.figures) if as_json else show(*evaluation_lines(evaluation))
-    show_written(written)
-    listed = next((path for path in written if path.name == SEEN), None)
-    leaked = leak_summary(evaluation.figures.get("seen"), listed)
+    found = api.evaluate(run, config=settings, class_map=mapped, progress=progress, **others)
+    show_json(found.figures) if as_json else show(*evaluation_lines(found))
+    show_written(found.files)
+    from radtransfer.evaluation.results import SEEN, leak_summary
+
+    listed = next((path for path in found.files if path.name == SEEN), None)
+    leaked = leak_summary(found.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
+    if found.model.kind == "savedmodel":
+        show_next(["predict", run, "IMAGES"])
+    else:
+        fold = ["--fold", found.model.folds[0]] if found.model.folds else []
+        show_next(["explain", run, *fold, *typed_words("data", *TABLE_OPTIONS)])
 
 
 @click.command(short_help="Predict images with a trained model.")
@@ -285,22 +242,11 @@ def evaluate(
 @setting_options(**LIST_OPTIONS)
 @batch_option
 @skip_option
-@click.option("--format", "format_", type=click.Choice(["csv", "jsonl"]), help="Default: as --out ends, else csv.")
+@click.option("--format", type=click.Choice(["csv", "jsonl"]), help="Default: as --out ends, else csv.")
 @click.option("--out", metavar="FILE", help="Write here, whole or not at all, instead of to standard output.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
-def predict(
-    model: str,
-    images: tuple[str, ...],
-    fold: tuple[int, ...],
-    operating_point: str | None,
-    calibration: str,
-    batch_size: int,
-    on_bad_image: str,
-    format_: str | None,
-    out: str | None,
-    overwrite: bool,
-    **given: Any,
-) -> None:
+@quiet_option
+def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) -> None:
     """Predict IMAGES with MODEL: a line per image with its class and the probability of each.
 
     MODEL is a run (the mean over its folds), RUN/fold_K, an exported .keras file or a SavedModel folder. IMAGES are
@@ -308,46 +254,13 @@ def predict(
     them. Lines appear as they are ready.
 
     \b
-    Example: radtransfer predict runs/first new_images/ --out predictions.csv
+    Example:
+      radtransfer predict runs/first new_images/ --out predictions.csv
     """
-    check_file(out, overwrite=overwrite)
-    check_point(operating_point)
-    check_model(model)
-    from radtransfer.evaluation.calibration import edge_note
-    from radtransfer.evaluation.predictions import Forward, line_writer, predict_stream
-    from radtransfer.evaluation.results import known_temperatures, point_of
-
-    found, stream, progress = open_images(model, images, fold, batch_size, given)
-    point = point_of(found, operating_point)
-    if point is not None and found.scoring.positive_class is not None:
-        named = found.scoring.positive_class
-        progress.note(f"positive class {named}: probability of at least {point.thresholds[named]:.4g} ({point.rule})")
-    temperatures = known_temperatures(found) if calibration == "temperature" else ()
-    note = edge_note(temperatures)
-    if note:
-        progress.note(note)
-    forward = Forward(found.load(), batch_size=batch_size, notify=progress.note)
-    if format_ is None:
-        format_ = "jsonl" if out is not None and Path(out).suffix.lower() in (".jsonl", ".ndjson") else "csv"
-    header, line = line_writer(format_, found.scoring, pointed=point is not None)
-    with _writer(out) as write:
-        write(header)
-        for prediction in predict_stream(found, forward, stream, temperatures=temperatures, point=point):
-            write(line(prediction))
-    progress.clear()
-    tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept="The others are predicted.")
-
-
-@contextlib.contextmanager
-def _writer(out: str | None) -> Iterator[Callable[[str], Any]]:
-    """Writes text to the file that appears when the block succeeds, or at once to standard output."""
-    from radtransfer.runs.folder import whole_file
-
-    if out is None:
-        yield partial(show_file, is_row=True)
-        return
-    with writing(Path(out)), whole_file(Path(out)) as part, part.open("w", encoding="utf-8", newline="") as handle:
-        yield handle.write
+    settings, others = settings_and_others(given, LIST_OPTIONS)
+    place = out or SimpleNamespace(write=partial(show_file, is_row=True))
+    api.predict(model, images, config=settings, out=place, progress=TerminalProgress(), **others)
+    show_next(["evaluate", model, "--data", "LABELLED_IMAGES", *typed_words("fold")])
 
 
 _AGREES = 0.2
@@ -357,14 +270,24 @@ _LISTED = 10
 """Images that are named on the terminal."""
 
 
-@click.command(short_help="Draw where in images a network finds what it says.")
+@click.command(
+    cls=Command,
+    first=("data", "image_root", "label_column", "fold", "layer", "class_", "limit", "occlusion", "out", "as_json"),
+    short_help="Draw where in images a network finds what it says.",
+)
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--data", metavar="SOURCE", help="Images, with labels or not.  [default: the run's own test images]")
+@click.option(
+    "--data",
+    cls=SettingOption,
+    setting="data.source",
+    metavar="SOURCE",
+    help="Images, with labels or not.  [default: the run's own test images]",
+)
 @setting_options(**TABLE_OPTIONS)
 @click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
 @click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
-@click.option("--class", "target", metavar="NAME", help="Explain this class.  [default: what was predicted]")
+@click.option("--class", "class_", metavar="NAME", help="Explain this class.  [default: what was predicted]")
 @click.option("--limit", type=click.IntRange(1, 1000), default=24, show_default=True, help="Images to explain.")
 @click.option(
     "--occlusion", type=click.IntRange(0, 64), default=8, show_default=True, help="Squares a side to cover; 0: none."
@@ -372,8 +295,8 @@ _LISTED = 10
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights the test draws.")
 @click.option("--out", metavar="DIR", default="explanations", show_default=True, help="Folder of sheet and overlays.")
 @overwrite_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_json: bool, **given: object) -> None:
+@output_options
+def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: bool, **given: Any) -> None:
     """Explain what MODEL (a run, RUN/fold_K, a .keras file) says about IMAGES, --data, or the run's test images.
 
     Grad-CAM maps, confident mistakes first, on a sheet (HTML) and as PNG. Two checks are printed: the rank correlation
@@ -381,38 +304,23 @@ def explain(model: str, images: tuple[Path, ...], out: str, overwrite: bool, as_
     be low.
 
     \b
-    Example: radtransfer explain runs/first --fold 1 --limit 12 --out explanations
-             radtransfer explain model.keras scan_1.png scan_2.png --layer stage3
+    Example:
+      radtransfer explain runs/first --fold 1 --limit 12 --out explanations
+      radtransfer explain model.keras scan_1.png scan_2.png --layer stage3
     """
-    if images and given["data"]:
+    if images and data:
         raise click.UsageError("Expected IMAGES or --data, and not both.")
-    check_out(Path(out))
-    check_model(model)
-    from radtransfer.evaluation.explanations import FILES, explained_record, write_explanations
-    from radtransfer.evaluation.explanations import explain as explain_images
+    settings, others = settings_and_others(given, TABLE_OPTIONS)
+    explained = api.explain(model, images, data=data, config=settings, progress=TerminalProgress(), **others)
+    from radtransfer.evaluation.explanations import explained_record
 
-    check_new(Path(out), FILES, overwrite=overwrite)
-    data = load_config(options={**given_settings(given, TABLE_OPTIONS), "data.source": given["data"]}).data
-    check_source(data.source)
-    progress = TerminalProgress()
-    explained = explain_images(
-        model,
-        files=images,
-        data=data,
-        fold=given["fold"],
-        layer=given["layer"],
-        target=given["target"],
-        limit=given["limit"],
-        cells=given["occlusion"],
-        seed=given["seed"],
-        progress=progress,
-    )
-    written = write_explanations(explained, Path(out))
-    progress.clear()
+    written = explained.files
     show_json(explained_record(explained)) if as_json else show(*_explained_lines(explained, written[2]))
-    overlays = len(explained.explanations)
-    others = f"{overlays} overlay{'s' * (overlays != 1)}, {written[1].name}, {written[2].name}"
-    show(f"wrote {written[0]}, {others}", err=True)
+    show_written(written[:3])
+    if Path(model).suffix == ".keras":
+        show_next(["predict", model, "IMAGES"])
+    else:
+        show_next(["export", model, *typed_words("fold"), "--format", "keras", "--out", "model.keras"])
 
 
 def _explained_lines(explained: "Explained", table: Path) -> Iterator[str]:
@@ -460,6 +368,7 @@ def _explained_lines(explained: "Explained", table: Path) -> Iterator[str]:
 @skip_option
 @click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file, written whole or not at all.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+@output_options
 def extract(
     model: str,
     images: tuple[str, ...],
@@ -470,6 +379,7 @@ def extract(
     on_bad_image: str,
     out: str,
     overwrite: bool,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Write what a layer of MODEL makes of IMAGES: their paths and a row of features each.
@@ -478,35 +388,41 @@ def extract(
     that are searched, and CSV files with a column of paths. `radtransfer backbones NAME` lists stages and layers.
 
     \b
-    Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz
+    Example:
+      radtransfer extract runs/first/fold_1 images/ --layer stage3 \\
+        --out features.npz
     """
-    check_model(model)
     from radtransfer.evaluation.extract import check_feature_file, feature_file, layer_features
-    from radtransfer.evaluation.trained_model import check_layer, check_one
+    from radtransfer.evaluation.predictions import Forward, open_images, tell_bad_images
+    from radtransfer.evaluation.trained_model import check_layer, check_one, find_model
 
-    check_file(out, overwrite=overwrite)
+    api.check_file(out, overwrite=overwrite)
     check_feature_file(Path(out))
-    found, stream, progress = open_images(model, images, fold, batch_size, given)
+    settings, progress = settings_and_others(given, LIST_OPTIONS)[0], TerminalProgress()
+    find = partial(find_model, model, folds=fold)
+    found, stream = open_images(find, images, settings, batch_size=batch_size, progress=progress)
     check_one(found)
     check_layer(found, layer)
-    import_tensorflow()
-    from radtransfer.evaluation.predictions import Forward
-
+    require_keras()
     name, shape, features = layer_features(found, layer, pool=pool)
     forward = Forward([features], batch_size=batch_size, notify=progress.note)
     with writing(Path(out)), feature_file(Path(out), layer=name, shape=shape) as write:
         for paths, batch in stream:
             write(paths, forward(batch)[0])
     progress.clear()
-    done = len(stream.images) - len(stream.bad)
-    size = " × ".join(map(str, shape))
-    show(f"{out}  {done} images  layer {name}  {size} features  {Path(out).stat().st_size / 1e6:.1f} MB")
-    tell_bad_images(stream.bad, len(stream.images), on_bad_image, kept="The others are in the file.")
+    done, size = len(stream.images) - len(stream.bad), Path(out).stat().st_size
+    if as_json:
+        show_json({"path": out, "images": done, "layer": name, "shape": list(shape), "bytes": size})
+    else:
+        show(f"{out}  {done} images  layer {name}  {' × '.join(map(str, shape))} features  {size / 1e6:.1f} MB")
+    tell_bad_images(stream, on_bad_image, progress, kept="The others are in the file. ")
+    reader = "pandas; print(pandas.read_parquet" if Path(out).suffix == ".parquet" else "numpy; print(numpy.load"
+    show_next(["-c", f"import {reader}({out!r}))"], program="python")
 
 
 @click.command(short_help="Write a trained model in another format, and check it.")
 @click.argument("run")
-@click.option("--format", "format_", type=click.Choice(list(EXPORT_FORMATS)), required=True, help="What to write.")
+@click.option("--format", type=click.Choice(list(EXPORT_FORMATS)), required=True, help="What to write.")
 @click.option("--out", required=True, metavar="PATH", help="File or folder to write; never overwritten.")
 @click.option("--fold", metavar="K|all", help="Which fold; needed where there are several.")
 @click.option(
@@ -515,8 +431,8 @@ def extract(
     help="Put a threshold into the export, chosen on the fold's validation images: youden, sensitivity=X or "
     "specificity=X. predict then decides by it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def export(run: str, format_: str, out: str, fold: str | None, operating_point: str | None, as_json: bool) -> None:
+@output_options
+def export(run: str, out: str, as_json: bool, **given: Any) -> None:
     """Export the model of RUN (or RUN/fold_K) with a model card; it takes RGB images 0-255, its scaling is inside.
 
     What was written is reloaded in a fresh process and compared on images of the run: a probability that differs by
@@ -524,11 +440,10 @@ def export(run: str, format_: str, out: str, fold: str | None, operating_point: 
     (serve_bytes), with everything inside. onnx needs pip install 'radtransfer[export]'.
 
     \b
-    Example: radtransfer export runs/first --fold 1 --format savedmodel --out model
+    Example:
+      radtransfer export runs/first --fold 1 --format savedmodel --out model
     """
-    from radtransfer.exports.write import LARGEST_DIFFERENCE, export_run
-
-    exported = export_run(run, format=format_, out=Path(out), fold=fold, operating_point=operating_point)
+    exported = api.export(run, out, progress=TerminalProgress(), **given)
     if as_json:
         plain = [{name: str(value) if isinstance(value, Path) else value for name, value in vars(item).items()}
                  for item in exported]  # fmt: skip
@@ -538,6 +453,8 @@ def export(run: str, format_: str, out: str, fold: str | None, operating_point: 
         images = f"{item.images} of the run's images" if item.images else "drawn images (the run's are not there)"
         files = "" if item.bytes_difference is None else f", {item.bytes_difference:.2g} from the files"
         show(f"{item.path}  {item.size / 1e6:.1f} MB  largest difference {item.difference:.2g}{files} on {images}")
+    from radtransfer.exports.write import LARGEST_DIFFERENCE
+
     show(f"checked   in a fresh process; more than {LARGEST_DIFFERENCE:g} is refused")
     show(f"inside    {exported[0].inside}")
     inside = "" if exported[0].bytes_difference is None else " (serve_bytes does all of it)"
@@ -546,32 +463,39 @@ def export(run: str, format_: str, out: str, fold: str | None, operating_point: 
         show(f"positive class {exported[0].positive_class}")
     show(f"use       {exported[0].usage}")
     show(f"card      {', '.join(str(item.card) for item in exported)}")
+    if given["format"] in ("keras", "savedmodel"):
+        show_next(["predict", exported[0].path, "IMAGES"])
 
 
 @click.command(short_help="Write the model card of a run.")
 @click.argument("run")
 @click.option("--fold", type=int, metavar="K", help="Which fold; needed where there are several.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it here instead of printing it.")
-def card(run: str, fold: int | None, out: Path | None) -> None:
+@output_options
+def card(run: str, fold: int | None, out: Path | None, as_json: bool) -> None:
     """Print the model card of RUN (or RUN/fold_K): data, results, weights and their terms, limits; in Markdown.
 
     `radtransfer export` writes the same beside each export, with the result of its check.
 
     \b
-    Example: radtransfer card runs/first --fold 1 --out MODEL_CARD.md
+    Example:
+      radtransfer card runs/first --fold 1 --out MODEL_CARD.md
     """
-    from radtransfer.exports.metadata import model_card, read_facts
+    from radtransfer.exports.metadata import export_metadata, model_card, read_facts
     from radtransfer.runs.folder import find_fold, write_text
 
     path, number = find_fold(run, fold=fold)
     facts = read_facts(path, number)
     text = model_card(facts, size=facts.record["image_size"])
-    if out is None:
+    if out is not None:
+        if out.exists():
+            raise RunError(f"{out} exists; nothing was written. Choose another --out.")
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_text(out, text)
+        show_written([out])
+    if as_json:
+        show_json(export_metadata(facts, size=facts.record["image_size"]))
+    elif out is None:
         show_file(text)
-        return
-    if out.exists():
-        raise RunError(f"{out} exists; nothing was written. Choose another --out.")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, text)
-    show_written([out])
+    show_next(["export", path, "--fold", number, "--format", "keras", "--out", "model.keras"])

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from radtransfer.cli.main import Group, complete_backbone, complete_config, complete_weights
-from radtransfer.cli.options import TABLE_OPTIONS, given_settings, sets_option, setting_options
-from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, show, show_file, show_json
+from radtransfer.cli.options import (
+    TABLE_OPTIONS,
+    Command,
+    given_settings,
+    output_options,
+    sets_option,
+    setting_options,
+    typed_words,
+)
+from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, show, show_file, show_json, show_next
 from radtransfer.config.load import config_text, find_config, load_config, shipped_configs
+from radtransfer.config.yaml_text import parse_yaml
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.studies.file import is_study, load_study
 from radtransfer.training.names import check_value
@@ -33,7 +42,11 @@ MODES_SHOWN = 4
 """Columns of the table of layers."""
 
 
-@click.command(short_help="Find the preprocessing that a file's weights expect.")
+@click.command(
+    cls=Command,
+    first=("data", "image_root", "path_column", "image_size", "backbone", "images", "layers", "as_json"),
+    short_help="Find the preprocessing that a file's weights expect.",
+)
 @click.argument("file")
 @setting_options(**OPTIONS)
 @click.option("--backbone", metavar="NAME", help="The network in FILE; recognized without.")
@@ -42,7 +55,7 @@ MODES_SHOWN = 4
     "--layers", type=click.IntRange(1, 1000), default=12, show_default=True, help="Batch-norm layers, from the stem on."
 )
 @click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def check(
     file: str, backbone: str | None, images: int, layers: int, ignore_lambda: bool, as_json: bool, **given: Any
 ) -> None:
@@ -52,7 +65,8 @@ def check(
     under each mode; a mode fits if these could have been images, and those of the others could not.
 
     \b
-    Example: radtransfer weights check RadImageNet-ResNet50_notop.h5 --data images/
+    Example:
+      radtransfer weights check RadImageNet-ResNet50_notop.h5 --data images/
     """
     settings = load_config(options=given_settings(given, OPTIONS), check=check_value)
     from radtransfer.pretrained.input_check import check_weights
@@ -70,6 +84,11 @@ def check(
     progress.clear()
     if not as_json:
         show(*_lines(found, settings.data.source))
+        words = ["finetune", "--backbone", found.backbone, "--weights", file, *typed_words(*OPTIONS)]
+        if found.check.verdict.certainty == "fits":
+            show_next([*words, "--preprocessing", found.check.verdict.modes[0]])
+        else:
+            show_next(["weights", "inspect", file])
         return
     content = dataclasses.asdict(found)
     for mode in content["check"]["modes"]:
@@ -137,7 +156,7 @@ def _layer_lines(modes) -> Iterator[str]:
 @click.option("--backbone", metavar="NAME", help="The network in IN; recognized without.")
 @click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, overwrite: bool, as_json: bool) -> None:
     """Write the weights in IN as a file that --weights takes everywhere.
 
@@ -145,7 +164,8 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
     .safetensors; RadImageNet's too), a SavedModel folder, or any Keras file. Nothing in it is unpickled or run.
 
     \b
-    Example: radtransfer weights convert ResNet50.pt radimagenet-resnet50.weights.h5
+    Example:
+      radtransfer weights convert ResNet50.pt radimagenet-resnet50.weights.h5
     """
     from radtransfer.pretrained.convert import convert_weights
     from radtransfer.pretrained.source import HUB, cached_hub_file
@@ -164,17 +184,19 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
         show(f"left out  {', '.join(done['left_out'][:6])}{more}")
     show(f"input     not stored in such files: `radtransfer weights check {done['out']} --data …` finds it")
     show(f"wrote     {done['out']}  sha256 {done['sha256']}")
+    show_next(["weights", "check", done["out"], "--data", "IMAGES"])
 
 
 @click.command(short_help="Read a file to its end and compare its hash.")
 @click.argument("file")
 @click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
     """Read all of FILE, and compare its hash with the published ones: exit code 4 if it is damaged or another.
 
     \b
-    Example: radtransfer weights verify RadImageNet-ResNet50_notop.h5
+    Example:
+      radtransfer weights verify RadImageNet-ResNet50_notop.h5
     """
     from radtransfer.pretrained.convert import verify_file
     from radtransfer.pretrained.source import find_weights, weights_cards
@@ -189,36 +211,42 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
     if found["verdict"] == "published":
         show(f"verdict   {found['card']}: the published file, by its hash")
         show(f"terms     {weights_cards()[found['card']].terms}")
+        show_next(["weights", "inspect", file])
         return
     named = (
         f"has the name of {found['card']}, whose publisher gives no hash" if found["card"] else "no card has this hash"
     )
     show(f"verdict   unknown: {named}; note the sha256 to compare copies")
+    show_next(["weights", "inspect", file])
 
 
 @click.command(short_help="Download a file of the Hugging Face hub, if told to.")
 @click.argument("file", metavar="hf:REPO/FILE[@REVISION]")
 @click.option("--download", is_flag=True, help="Do it; without, only say what would be downloaded.")
-def fetch(file: str, download: bool) -> None:
+@output_options
+def fetch(file: str, download: bool, as_json: bool) -> None:
     """Say what would be downloaded and how large it is, and with --download get it. Then --weights takes its hf: name.
 
     \b
-    Example: radtransfer weights fetch hf:Lab-Rasool/RadImageNet/ResNet50.pt --download
+    Example:
+      radtransfer weights fetch hf:Lab-Rasool/RadImageNet/ResNet50.pt --download
     """
     from radtransfer.pretrained.source import hub_file
 
     wanted = hub_file(file)
-    path = wanted.cached()
-    if path is not None:
+    path, size = wanted.cached(), None
+    if path is None:
+        size = wanted.size()
+        shown = "size not known" if size is None else f"{size / 1e6:,.1f} MB"
+        if not as_json:
+            show(f"file      {wanted.name} of {wanted.repo}, {shown}")
+        path = wanted.download() if download else None
+    if as_json:
+        facts = {"repo": wanted.repo, "name": wanted.name, "bytes": size}
+        show_json(facts | {"path": None if path is None else str(path)})
+    elif path is not None:
         show(f"here      {path}")
-        return
-    size = wanted.size()
-    shown = "size not known" if size is None else f"{size / 1e6:,.1f} MB"
-    show(f"file      {wanted.name} of {wanted.repo}, {shown}")
-    if not download:
-        show(f"next      {wanted.fetch_line}")
-        return
-    show(f"here      {wanted.download()}")
+    show_next(["weights", "inspect", file] if path is not None else ["weights", "fetch", file, "--download"])
 
 
 @click.group(cls=Group, short_help="List, inspect, check and convert weight files.")
@@ -226,7 +254,8 @@ def weights() -> None:
     """List known weight files, look into one, find its preprocessing, convert and verify it.
 
     \b
-    Example: radtransfer weights list
+    Example:
+      radtransfer weights list
     """
 
 
@@ -235,12 +264,13 @@ for command in (check, convert, verify, fetch):
 
 
 @weights.command("list", short_help="List the weights that are known by name.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def list_weights(as_json: bool) -> None:
     """List the weights that --weights knows by name, and which of them are here.
 
     \b
-    Example: radtransfer weights list --json
+    Example:
+      radtransfer weights list --json
     """
     from radtransfer.pretrained.source import found_files, weights_cards
 
@@ -260,17 +290,19 @@ def list_weights(as_json: bool) -> None:
         show(f"{card.name:<32}{card.preprocessing:<15}{top1:>6}  {here}")
     for family, terms in {card.family: card.terms for card in cards}.items():
         show("", f"{family}: {terms}")
+    show_next(["weights", "inspect", *found][:3] if found else ["weights", "where"])
 
 
 @weights.command(short_help="Say what a file of weights holds.")
 @click.argument("file", shell_complete=complete_weights)
 @click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
     """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K].
 
     \b
-    Example: radtransfer weights inspect RadImageNet-ResNet50_notop.h5
+    Example:
+      radtransfer weights inspect RadImageNet-ResNet50_notop.h5
     """
     from radtransfer.pretrained.read import read_weight_file
     from radtransfer.pretrained.source import find_weights
@@ -287,25 +319,33 @@ def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
         return
     for title, line in _inspection_lines(found):
         show(f"{title:<15}{line}")
+    show_next(["weights", "check", file, "--data", "IMAGES"])
 
 
 @weights.command()
-def where() -> None:
+@output_options
+def where(as_json: bool) -> None:
     """Show the folders that are searched and the known weights in them.
 
     \b
-    Example: RADTRANSFER_WEIGHTS=~/weights radtransfer weights where
+    Example:
+      RADTRANSFER_WEIGHTS=~/weights radtransfer weights where
     """
     from radtransfer.pretrained.source import SEARCH_VARIABLE, found_files, keras_cache, search_folders
 
-    for folder in search_folders():
-        show(f"searched  {folder.resolve()}")
+    folders, found = [folder.resolve() for folder in search_folders()], found_files()
+    if as_json:
+        files = {name: str(path) for name, path in found.items()}
+        show_json({"searched": list(map(str, folders)), "keras": str(keras_cache()), "found": files})
+        return
+    for folder in folders:
+        show(f"searched  {folder}")
     show(f"Keras     {keras_cache()}")
-    found = found_files()
     for name, path in found.items():
         show(f"found     {name:<32}{path}")
     if not found:
         show(f"found     none of the known files; {SEARCH_VARIABLE} names the folder that holds yours")
+    show_next(["weights", "list"])
 
 
 def _inspection_lines(found):
@@ -343,15 +383,17 @@ IMAGE_SIZE = 224
 
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_backbone)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def backbones(name: str | None, as_json: bool) -> None:
     """List the networks, or show the stages of NAME.
 
-    Example: radtransfer backbones resnet50
+    Example:
+      radtransfer backbones resnet50
     """
     if name is None:
         specs = [BACKBONES[known] for known in BACKBONES]
         show_json([_spec_json(spec) for spec in specs]) if as_json else show(*_table_text(specs))
+        show_next(["backbones", "resnet50"])
         return
     spec = BACKBONES[name]
     import_tensorflow()
@@ -364,6 +406,7 @@ def backbones(name: str | None, as_json: bool) -> None:
         show_json(_spec_json(spec) | {"image_size": IMAGE_SIZE, "stages": stages})
         return
     show(*_network_text(spec, stages))
+    show_next(["plan", spec.name, *(["--weights", "imagenet"] if spec.pretrained else [])])
 
 
 def _spec_json(spec: Backbone) -> dict[str, Any]:
@@ -412,19 +455,21 @@ def configs() -> None:
     """List, show or check settings of runs, and studies.
 
     \b
-    Example: radtransfer configs list
-             radtransfer configs show quickstart > mine.yaml
-             radtransfer configs validate mine.yaml
+    Example:
+      radtransfer configs list
+      radtransfer configs show quickstart > mine.yaml
+      radtransfer configs validate mine.yaml
     """
 
 
 @configs.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@output_options
 def list_configs(as_json: bool) -> None:
     """Names of the shipped configs and studies, with what each is for.
 
     \b
-    Example: radtransfer configs list --json
+    Example:
+      radtransfer configs list --json
     """
     rows = []
     for name, path in shipped_configs().items():
@@ -435,40 +480,50 @@ def list_configs(as_json: bool) -> None:
         return
     for row in rows:
         show(f"{row['name']:<25}{row['kind']:<7}{row['purpose']}")
+    show_next(["configs", "show", "quickstart"])
 
 
 @configs.command("show")
 @click.argument("config", shell_complete=complete_config)
 @click.option("--full", is_flag=True, help="Every setting of a run with its value, those of its recipe included.")
-def show_config(config: str, full: bool) -> None:
+@output_options
+def show_config(config: str, full: bool, as_json: bool) -> None:
     """Print CONFIG, a shipped name or a YAML file.
 
     \b
-    Example: radtransfer configs show quickstart --full
+    Example:
+      radtransfer configs show quickstart --full
     """
     text = config_text(load_config(config)) if full else find_config(config).read_text(encoding="utf-8")
-    show_file(text)
+    show_json(parse_yaml(text, source=config)[0]) if as_json else show_file(text)
+    show_next(["study" if is_study(config) else "finetune", config, "--dry-run"])
 
 
 @configs.command(short_help="Check the settings of a run or a study.")
 @click.argument("config", shell_complete=complete_config)
 @sets_option("Change a setting, as finetune or study does.")
-def validate(config: str, sets: tuple[str, ...]) -> None:
+@output_options
+def validate(config: str, sets: tuple[str, ...], as_json: bool) -> None:
     """Check the settings in CONFIG, of a run or a study, without running anything; all mistakes are listed.
 
     The exit code is 2 where there is one. Data and weights may still be missing: `finetune --dry-run` reads them too.
 
     \b
-    Example: radtransfer configs validate mine.yaml
-             radtransfer configs validate quick-advice --set grid.seed=[0,1,2]
+    Example:
+      radtransfer configs validate mine.yaml
+      radtransfer configs validate quick-advice --set grid.seed=[0,1,2]
     """
-    if is_study(config):
+    study = is_study(config)
+    if study:
         from radtransfer.studies.grid import check_study
 
-        cells = check_study(load_study(config, sets=sets))
-        show(f"{config}: a valid study of {len(cells)} runs.")
-        return
-    from radtransfer.training.names import check_value, look_up
+        runs = len(check_study(load_study(config, sets=sets)))
+    else:
+        from radtransfer.training.names import look_up
 
-    look_up(load_config(config, sets=sets, check=check_value))
-    show(f"{config}: every setting is valid.")
+        look_up(load_config(config, sets=sets, check=check_value))
+    if as_json:
+        show_json({"config": config, "kind": "study", "runs": runs} if study else {"config": config, "kind": "run"})
+    else:
+        show(f"{config}: a valid study of {runs} runs." if study else f"{config}: every setting is valid.")
+    show_next(["study" if study else "finetune", config, *typed_words(), "--dry-run"])

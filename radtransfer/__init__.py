@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from radtransfer import initializers, similarity
-    from radtransfer.api import (
-        check_data,
-        compare,
-        evaluate,
-        explain,
-        export,
-        finetune,
-        load_data,
-        load_run,
-        make_report,
-        plan_transfer,
-        predict,
-        run_study,
-    )
+    from radtransfer.api.comparisons import compare
+    from radtransfer.api.data import check_data, load_data
+    from radtransfer.api.plans import plan_transfer
+    from radtransfer.api.runs import finetune, load_run
+    from radtransfer.api.studies import make_report, run_study
+    from radtransfer.api.trained import evaluate, explain, export, predict
     from radtransfer.evaluation import metrics
     from radtransfer.pretrained.match import build_backbone
 
@@ -33,6 +25,16 @@ _MODULES = {
     "metrics": "radtransfer.evaluation.metrics",
     "similarity": "radtransfer.similarity",
 }
+
+_FUNCTIONS = {
+    "comparisons": ("compare",),
+    "data": ("check_data", "load_data"),
+    "plans": ("plan_transfer",),
+    "runs": ("finetune", "load_run"),
+    "studies": ("make_report", "run_study"),
+    "trained": ("evaluate", "explain", "export", "predict"),
+}
+"""The modules of `radtransfer.api`, and which functions they have."""
 
 __all__ = [
     "__version__",
@@ -69,8 +71,9 @@ def __getattr__(name: str):
             stacklevel=2,
         )
         return importlib.import_module("radtransfer.config.load").load_config
-    if name in __all__:
-        return getattr(importlib.import_module("radtransfer.api"), name)
+    for module, functions in _FUNCTIONS.items():
+        if name in functions:
+            return getattr(importlib.import_module(f"radtransfer.api.{module}"), name)
     raise AttributeError(f"module 'radtransfer' has no attribute {name!r}")
 
 

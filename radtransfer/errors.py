@@ -1,30 +1,24 @@
-"""The errors that users meet, and the exit code each one carries.
+"""Errors with their exit codes, suggestions for misspelled names, and lazily imported tables.
 
-    RadtransferError                1   a bug, if ever seen bare
+    RadtransferError                1   base class
     ├── ConfigError                 2   a setting is unknown, missing or out of range
-    │   ├── UnknownNameError        2   a name that no table holds
-    │   └── RunError                2   a run folder that cannot be used as asked
-    │       └── RunInUseError       2   another process is using it
-    ├── DataError                   3   the images, labels or splits are not usable
-    │   └── BadImageError           3   one image cannot be used
+    │   ├── UnknownNameError        2   an unknown name
+    │   └── RunError                2   a run folder that cannot be used
+    │       └── RunInUseError       2   another process uses it
+    ├── DataError                   3   unusable images, labels or splits
+    │   └── BadImageError           3   one unusable image
     ├── SimilarityError             3   activations that cannot be compared
-    ├── WeightsError                4   a weights file cannot be used
+    ├── WeightsError                4   an unusable weights file
     │   ├── WeightsNotFoundError    4
-    │   └── WeightsMismatchError    4   it holds another architecture
+    │   └── WeightsMismatchError    4   weights of a different architecture
     ├── TrainingError               5   training diverged or ran out of memory
-    │   └── OutOfMemoryError        5   the latter
-    ├── WorkerLostError             5   another process of a distributed training is gone
-    ├── DiskError                   5   the disk is full, or fails
+    │   └── OutOfMemoryError        5
+    ├── WorkerLostError             5   another process of a distributed training has ended
+    ├── DiskError                   5   the disk is full or fails
     ├── FoldsFailedError            6   some folds failed, the others are finished
-    └── ExportError                 7   an export that cannot be read back, or predicts something else
+    └── ExportError                 7   an export that cannot be read back or predicts something else
 
-A message says what was expected, what was received and what to do next.
-
-What may be meant by a path that is not there.
-
-Explicit tables of interchangeable things, each imported only when it is asked for.
-
-What commands, options and settings are called in other programs: a table of names, and who is meant by one.
+A message says what was expected, what was received and what to do.
 """
 
 import difflib
@@ -34,25 +28,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_LISTED, _FEW = 20, 5
-"""Names that a message lists, and how many more it lists rather than says that there are more."""
+_LISTED, _FEW = 20, 5  # names in a message, and how many more are listed rather than counted
 
-INTERRUPTED = 130
-"""The exit code after Ctrl-C or SIGTERM."""
+INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM
 
 
 class RadtransferError(Exception):
-    """Base of every error this package raises on purpose.
+    """Base of all errors of this package.
 
     Attributes:
-        misfits: Names of the data settings that do not fit the data or each other, where that is what is wrong.
+        settings: Names of the data settings that caused the error, where some did.
+        result: What was finished nevertheless, if anything was.
     """
 
     exit_code = 1
+    result: Any = None
 
-    def __init__(self, *message: Any, misfits: Sequence[str] = ()):
+    def __init__(self, *message: Any, settings: Sequence[str] = ()):
         super().__init__(*message)
-        self.misfits = tuple(misfits)
+        self.settings = tuple(settings)
 
 
 class ConfigError(RadtransferError):
@@ -62,7 +56,7 @@ class ConfigError(RadtransferError):
 
 
 class UnknownNameError(ConfigError):
-    """A name that no table holds; the message gives the closest ones."""
+    """An unknown name; the message gives the closest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, see: str | None = None):
         self.kind, self.name, self.known = kind, name, tuple(known)
@@ -75,7 +69,7 @@ class RunError(ConfigError):
 
 
 class RunInUseError(RunError):
-    """Another process holds the lock of a folder."""
+    """Another process has locked the folder."""
 
 
 class DataError(RadtransferError):
@@ -85,11 +79,11 @@ class DataError(RadtransferError):
 
 
 class BadImageError(DataError):
-    """An image that cannot be used; `reason` says why, without its name."""
+    """An unusable image; `reason` is the message without its name."""
 
-    def __init__(self, place: Any, reason: str):
+    def __init__(self, ref: Any, reason: str):
         self.reason = reason
-        super().__init__(f"{place}: {reason}")
+        super().__init__(f"{ref}: {reason}")
 
 
 class SimilarityError(RadtransferError):
@@ -99,17 +93,17 @@ class SimilarityError(RadtransferError):
 
 
 class WeightsError(RadtransferError):
-    """A weights file that cannot be used."""
+    """An unusable weights file."""
 
     exit_code = 4
 
 
 class WeightsNotFoundError(WeightsError):
-    """No weights file where one was named."""
+    """The weights file does not exist."""
 
 
 class WeightsMismatchError(WeightsError):
-    """The file holds weights of another architecture, or only part of them."""
+    """The file has weights of a different architecture, or only some of them."""
 
 
 class TrainingError(RadtransferError):
@@ -119,23 +113,23 @@ class TrainingError(RadtransferError):
 
 
 class OutOfMemoryError(TrainingError):
-    """There is not enough memory, of the device or of the machine, for a step."""
+    """Too little memory of the device or the machine."""
 
 
 class WorkerLostError(RadtransferError):
-    """Another process of a distributed training is gone, so that none can go on; the run is resumed by all."""
+    """Another process of a distributed training has ended; all must resume the run."""
 
     exit_code = 5
 
 
 class DiskError(RadtransferError):
-    """The disk is full or fails: nothing that was asked for is wrong, and the same command goes on later."""
+    """The disk is full or fails; the same command can continue later."""
 
     exit_code = 5
 
 
 class FoldsFailedError(RadtransferError):
-    """Some folds failed; the others are finished and kept, and `result` holds what they gave."""
+    """Some folds failed; `result` has the results of the others."""
 
     exit_code = 6
 
@@ -145,20 +139,20 @@ class FoldsFailedError(RadtransferError):
 
 
 class ExportError(RadtransferError):
-    """An export that cannot be made, cannot be read back, or predicts something else; nothing was written."""
+    """An export that fails, cannot be read back, or predicts something else; nothing was written."""
 
     exit_code = 7
 
 
-def near_names(name: str, known: Iterable[str]) -> list[str]:
-    """The names in `known` that `name` may have meant, the nearest first, three at most."""
+def close_matches(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three names in `known` that are similar to `name`, the most similar first."""
     return difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5)
 
 
 def closest_names(name: str, known: Iterable[str]) -> str:
-    """A sentence with the names closest to `name`; with all of them, or the first, when none is close."""
+    """A sentence with the names closest to `name`, else with the known ones."""
     known = list(known)
-    close = near_names(name, known)
+    close = close_matches(name, known)
     if close:
         return f"Did you mean {' or '.join(repr(item) for item in close)}?"
     if len(known) <= _LISTED + _FEW:
@@ -166,41 +160,33 @@ def closest_names(name: str, known: Iterable[str]) -> str:
     return f"Known: {', '.join(known[:_LISTED])} and {len(known) - _LISTED} more."
 
 
-_CLOSE = 0.7
-_ENTRIES = 10_000
-
-
-def near_path(path: Path | str) -> str:
-    """A sentence, with a space before it, for the end of a message that `path` is not there.
-
-    It names the path that differs from it by a slip of the finger, else the first folder of it that is missing;
-    it is empty where neither says anything new.
-    """
+def suggest_path(path: Path | str) -> str:
+    """A sentence (after a space) for messages that `path` does not exist: a similar path, or the missing folder."""
     path = Path(path).expanduser()
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     if not missing:
         return ""
     first = missing[-1]
-    if name := near_name(first):
+    if name := closest_file_name(first):
         meant = first.with_name(name) / path.relative_to(first)
         if meant.exists():
             return f" Did you mean {str(meant)!r}?"
-        return f" There is no {str(first)!r}, but a {str(first.with_name(name))!r}."
-    return "" if first == path else f" There is no folder {first}."
+        return f" {str(first)!r} does not exist, but {str(first.with_name(name))!r} does."
+    return "" if first == path else f" The folder {first} does not exist."
 
 
-def near_name(path: Path, wanted: Callable[[Path], bool] = lambda _: True) -> str | None:
-    """The name in the folder of `path` that is closest to its own, case and - or _ apart, if one is close."""
+def closest_file_name(path: Path, wanted: Callable[[Path], bool] = lambda _: True) -> str | None:
+    """The most similar name in the folder of `path`, ignoring case and - or _; None if none is similar."""
     try:
-        beside = {
+        names = {
             _plain(item.name): item.name
-            for item in itertools.islice(path.parent.iterdir(), _ENTRIES)
+            for item in itertools.islice(path.parent.iterdir(), 10_000)
             if not item.name.startswith(".") and wanted(item)
         }
     except OSError:
         return None
-    close = difflib.get_close_matches(_plain(path.name), beside, n=1, cutoff=_CLOSE)
-    return beside[close[0]] if close else None
+    close = difflib.get_close_matches(_plain(path.name), names, n=1, cutoff=0.7)
+    return names[close[0]] if close else None
 
 
 def _plain(name: str) -> str:
@@ -208,21 +194,19 @@ def _plain(name: str) -> str:
 
 
 def no_model(given: str) -> WeightsNotFoundError:
-    """The error that no trained model lies at `given`."""
+    """The error for a missing model."""
     return WeightsNotFoundError(
         f"No model at {given}. Expected a run (RUN or RUN/fold_K), an exported .keras file or a SavedModel folder."
-        f"{near_path(Path(given).expanduser())}"
+        f"{suggest_path(Path(given).expanduser())}"
     )
 
 
 class Table(Mapping[str, Any]):
-    """A read-only mapping from a name to the value that `"module:attribute"` points at.
-
-    Iterating over names imports nothing, so that commands which only list them stay instant.
+    """A read-only mapping from names to objects, imported on access; listing the names imports nothing.
 
     Args:
-        kind: What the table holds, as it is called in messages ("backbone").
-        entries: Name to `"module:attribute"`, in the order in which users see them.
+        kind: Kind of the objects for messages ("backbone").
+        entries: Name to `"module:attribute"`, in the order shown to users.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, str]):
@@ -230,11 +214,7 @@ class Table(Mapping[str, Any]):
         self._entries = dict(entries)
 
     def __getitem__(self, name: str) -> Any:
-        """The entry called `name`.
-
-        Raises:
-            UnknownNameError: No such entry; names the closest ones.
-        """
+        """The entry called `name`, else UnknownNameError."""
         self.check(name)
         module, attribute = self._entries[name].split(":")
         return getattr(importlib.import_module(module), attribute)
@@ -244,7 +224,7 @@ class Table(Mapping[str, Any]):
         return self[name] if name in self._entries else default
 
     def check(self, name: str) -> None:
-        """Raises UnknownNameError if there is no entry called `name`; imports nothing."""
+        """Raises UnknownNameError for an unknown name; imports nothing."""
         if name not in self._entries:
             raise UnknownNameError(self.kind, name, self._entries)
 
@@ -274,7 +254,7 @@ COMMAND_SYNONYMS = {
     "plan": "schemes scheme",
     "doctor": "info env environment version versions",
     "configs": "config settings recipes",
-    # Of the groups; from outside they are named with their group.
+    # Commands in groups, with and without their group
     "data check": "check dataset stats",
     "check": "validate stats describe verify scan lint",
     "data split": "split folds",
@@ -292,7 +272,7 @@ COMMAND_SYNONYMS = {
     "show": "print cat view",
     "list": "ls",
 }
-"""Command to its other names, those of a group with the group before them."""
+"""Command to synonyms in other programs."""
 
 OPTIONS = {
     "backbone": "model arch architecture network net encoder model-name base-model",
@@ -345,12 +325,12 @@ OPTIONS = {
     "from": "lr learning-rate min-lr start-lr",
     "to": "lr learning-rate max-lr end-lr",
     "name": "model backbone arch architecture network",
-    # Settings that are called otherwise than their options.
+    # Settings with other names than their options
     "source": "data dataset data-dir data-path train-dir path",
     "weight-decay": "wd l2 decay",
     "ema-momentum": "ema-decay",
 }
-"""Option, argument or last part of a setting to its other names."""
+"""Option, argument or last part of a setting to synonyms in other programs."""
 
 SECTIONS = {
     "data": "dataset datasets",
@@ -360,19 +340,19 @@ SECTIONS = {
     "training": "train trainer fit optim optimization hyperparameters",
     "system": "hardware device",
 }
-"""Section of the settings to its other names."""
+"""Section of the settings to synonyms."""
 
 GPU = ("gpu", "gpus", "device", "devices", "cuda", "gpu-id", "gpu-ids")
-"""What most commands have no option for."""
+"""Common options of other programs that most commands here do not have."""
 
 
 def meant_names(word: str, known: Iterable[str], table: Mapping[str, str]) -> list[str]:
-    """Those of `known` that `word` stands for here or in other programs; case, and - or _, make no difference."""
-    word, spelled = _plain_synonyms(word), {_plain_synonyms(name): name for name in known}
+    """Those of `known` that `word` is a synonym for in `table`, ignoring case and - or _."""
+    word, spelled = _plain_option(word), {_plain_option(name): name for name in known}
     if word in spelled:
         return [spelled[word]]
     return [spelled[name] for name, others in table.items() if name in spelled and word in others.split()]
 
 
-def _plain_synonyms(name: str) -> str:
+def _plain_option(name: str) -> str:
     return name.strip().lower().lstrip("-").replace("_", "-")

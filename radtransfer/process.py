@@ -1,23 +1,16 @@
-"""What of the user's settings reaches Keras and TensorFlow: decided here, and nowhere else.
+"""The configuration of Keras and TensorFlow, the device, seeds, threads, `Progress`, and exit after signals.
 
-Keras reads its data format, float type, epsilon, backend and debugging limits from `keras.json` and from variables
-when it is imported, and a notebook can change them, and the dtype policy, at any time. Each would change the numbers
-of a run, or break it.
+Keras reads its data format, float type, epsilon, backend and debugging limits from `keras.json` and environment
+variables, and notebooks can change them and the dtype policy. Each would change the numbers of a run, or break it.
 
-* A process of ours (a command, a worker of a study) calls `pin_variables` first and imports Keras by `import_keras`:
-  no file or variable of the user counts, except that `TF_ENABLE_ONEDNN_OPTS` overrides our choice.
-* In a notebook Keras belongs to the user. What builds or runs networks does so under `keras_defaults`, which gives
-  the user's settings back afterwards.
-* A process that runs plain Keras for us starts with `clean_variables`.
+* Our own processes (commands, workers of a study) call `pin_variables` and import Keras by `import_keras`: user
+  settings are ignored, except `TF_ENABLE_ONEDNN_OPTS`.
+* In a notebook, models are built and run under `keras_defaults`, which restores the user's settings.
+* Processes that run plain Keras for us start with `clean_variables`.
 
-Where a limit leaves TensorFlow too little memory to start, it ends the process by a signal: that is told before.
-
-Besides: the device and its arithmetic, random streams derived from one seed, threads, `Progress`, and how a process of
-ours ends within two seconds of Ctrl-C or SIGTERM. Python raises KeyboardInterrupt in the main thread between two of its
-instructions: not while TensorFlow computes, which for the first step of a large network takes many seconds. So another
-thread waits for the signal too (`end_after_signals`, which a notebook never calls). If the process is still there a
-moment later, that thread deletes what is half written, says how to go on, and ends the process; the same command goes
-on from what is left.
+Python raises KeyboardInterrupt only between its instructions, not while TensorFlow computes, perhaps for many seconds.
+So in our processes another thread (`exit_after_signal`) also waits for Ctrl-C or SIGTERM, deletes unfinished files and
+ends the process within two seconds; the same command continues from there.
 """
 
 import contextlib
@@ -45,10 +38,9 @@ _PINNED: Mapping[str, str | None] = {
     "KERAS_NNX_ENABLED": None,
     "TF_USE_LEGACY_KERAS": "0",
 }
-"""Variables that change numbers, as they are in our processes; None is unset."""
+"""Environment variables of our processes that affect results; None is unset."""
 
-
-_NO_FILE = {"KERAS_HOME": os.devnull}  # where Keras neither reads nor writes a `keras.json`
+_NO_FILE = {"KERAS_HOME": os.devnull}  # so that Keras has no `keras.json`
 
 _DEFAULTS: Mapping[str, Any] = {
     "image_data_format": "channels_last",
@@ -58,36 +50,30 @@ _DEFAULTS: Mapping[str, Any] = {
     "max_epochs": None,
     "max_steps_per_epoch": None,
 }
-"""Settings of `keras.config`, as Keras ships them."""
+"""Defaults of `keras.config`."""
 
-ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-"""Whether TensorFlow computes with oneDNN on a CPU; it reads this once, when it is imported."""
-
-ONEDNN_CHOSEN = "RADTRANSFER_CHOSE_ONEDNN"
-"""The value of `ONEDNN`, if it is our choice and not the user's; processes that we start inherit both."""
-
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"  # whether TensorFlow uses oneDNN on a CPU; read at its import
+ONEDNN_CHOSEN = "RADTRANSFER_CHOSE_ONEDNN"  # the value of `ONEDNN` if chosen by us; inherited by subprocesses
 CPUINFO = Path("/proc/cpuinfo")
 
-
 _NEEDED = {"RLIMIT_AS": (2_450_000_000, 0, "-v"), "RLIMIT_DATA": (600_000_000, 5, "-d")}
-"""Bytes that must be free below each limit, the column of /proc/self/statm with what is used, and the `ulimit` option.
+"""Free bytes needed below each limit, column of /proc/self/statm with the used pages, and `ulimit` option.
 
-Measured on two cores with TensorFlow 2.21, as what a run of cbr_tiny takes: an address space of 2.46 GB in all ends it
-by a signal, 2.66 GB are enough; so are 0.82 GB of data, and 0.61 GB are not.
+Measured with TensorFlow 2.21 and cbr_tiny on two cores: 2.46 GB of address space are too few, 2.66 GB are enough; 0.61
+GB of data are too few, 0.82 GB are enough.
 """
 
-_PER_CORE = 50_000_000  # bytes for the stacks of the threads that TensorFlow starts for each further core
+_PER_CORE = 50_000_000  # bytes of thread stacks of TensorFlow per further core
 
-_importer: Callable[[], None] | None = None
+_importer: Callable[..., None] | None = None
+_start_devices = True
 
 
 def pin_variables() -> None:
-    """Pin the variables of this process, which runs nothing but radtransfer, and of those that it starts.
+    """Pin the environment variables of this process and its subprocesses; call `check_limits` before TensorFlow.
 
-    oneDNN is used on every processor with AVX2 and FMA; the README has what was measured. TensorFlow leaves it off
-    where instructions for neural networks (VNNI, BF16, AMX) are missing. Other processors and systems were not
-    measured: they keep TensorFlow's default, and a variable of the user's stays. Whatever imports TensorFlow in this
-    process from now on, `check_limits` is called first.
+    oneDNN is enabled on every processor with AVX2 and FMA (measured, see README), where TensorFlow enables it only with
+    VNNI, BF16 or AMX. Other processors keep TensorFlow's default, and a value set by the user stays.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _set_variables(_PINNED)
@@ -98,7 +84,7 @@ def pin_variables() -> None:
 
 
 class _LimitsFirst(MetaPathFinder):
-    """Finds nothing, and is asked before TensorFlow is."""
+    """Finds no module, but calls `check_limits` before the import of TensorFlow."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
         if name == "tensorflow":
@@ -106,7 +92,7 @@ class _LimitsFirst(MetaPathFinder):
 
 
 def check_limits() -> None:
-    """See that the limits of this process leave TensorFlow the memory that it needs to start."""
+    """Raise OutOfMemoryError if limits of this process leave too little memory for the start of TensorFlow."""
     try:
         import resource
 
@@ -118,21 +104,21 @@ def check_limits() -> None:
         limit, used = resource.getrlimit(getattr(resource, name))[0], int(pages[column]) * resource.getpagesize()
         if limit != resource.RLIM_INFINITY and limit - used < needed:
             raise OutOfMemoryError(
-                f"TensorFlow needs {needed / 1e9:.1f} GB of memory to start, and of the {limit / 1e9:.2f} GB that this "
-                f"process may have (ulimit {option}) {max(limit - used, 0) / 1e9:.2f} GB are free. Raise the limit, "
-                f"with `ulimit {option} unlimited` or in the settings of the job."
+                f"TensorFlow needs {needed / 1e9:.1f} GB of memory to start; of the {limit / 1e9:.2f} GB limit of this "
+                f"process (ulimit {option}) {max(limit - used, 0) / 1e9:.2f} GB are free. Raise the limit with "
+                f"`ulimit {option} unlimited` or in the settings of the job."
             )
 
 
 def clean_variables() -> dict[str, str]:
-    """The environment of a process that runs plain Keras for us."""
+    """The environment for a process with plain Keras."""
     values = {**os.environ, **_PINNED, **_NO_FILE}
     return {name: value for name, value in values.items() if value is not None}
 
 
 @contextlib.contextmanager
 def variables(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Have these values in the environment while the block runs; None is unset."""
+    """Set these environment variables within the block; None is unset."""
     before = {name: os.environ.get(name) for name in values}
     _set_variables(values)
     try:
@@ -142,36 +128,42 @@ def variables(values: Mapping[str, str | None]) -> Iterator[None]:
 
 
 def import_keras() -> None:
-    """Import Keras with the settings that it ships with, for good: this process runs nothing but radtransfer.
-
-    The user's `keras.json` is neither read nor written.
-    """
+    """Import Keras with its default settings, without the user's `keras.json`; for our own processes."""
     if "keras" not in sys.modules:
         with variables({**_PINNED, **_NO_FILE}):
             import keras  # noqa: F401
-        # Downloads still belong in the user's folder.
+        # Downloads go to the user's folder.
         sys.modules["keras.src.backend.config"]._KERAS_DIR = str(keras_home())
     _check_backend()
     _set_keras(_DEFAULTS)
 
 
-def import_by(importer: Callable[[], None]) -> None:
-    """Let `importer` import Keras and TensorFlow in this process, which runs nothing but radtransfer, when needed."""
-    global _importer
-    _importer = importer
+def import_by(importer: Callable[..., None]) -> None:
+    """Let `importer` import Keras and TensorFlow in our own processes; `compute=True` also starts the devices."""
+    global _importer, _start_devices
+    _importer, _start_devices = importer, True
+
+
+def importer() -> Callable[..., None]:
+    """The function that imports Keras and TensorFlow, for subprocesses."""
+    return _importer or import_keras
+
+
+def leave_devices() -> None:
+    """Let `require_keras` start no device, as distributed training configures them first."""
+    global _start_devices
+    _start_devices = False
 
 
 def require_keras() -> None:
-    """Import Keras with the user's settings, on TensorFlow, if the user has not imported it yet.
-
-    Called after everything that can be checked without: it takes seconds.
+    """Import Keras on TensorFlow, which takes seconds, unless it is imported.
 
     Raises:
-        ConfigError: It is imported and runs on another backend.
+        ConfigError: Keras runs on another backend.
         OutOfMemoryError: A limit leaves TensorFlow too little memory to start.
     """
     if "keras" not in sys.modules and _importer is not None:
-        _importer()
+        _importer(compute=_start_devices)
     if "keras" in sys.modules:
         _check_backend()
         return
@@ -180,7 +172,7 @@ def require_keras() -> None:
     try:
         with variables({"KERAS_BACKEND": "tensorflow"}):
             import keras  # noqa: F401
-    except Exception:  # what Keras raises over a keras.json or a variable that it cannot use
+    except Exception:  # an invalid keras.json or variable
         for name in [name for name in sys.modules if name.partition(".")[0] == "keras"]:
             del sys.modules[name]
         import_keras()
@@ -188,7 +180,7 @@ def require_keras() -> None:
 
 @contextlib.contextmanager
 def keras_defaults() -> Iterator[None]:
-    """Have Keras' settings as it ships them while the block runs, then the caller's again; also a decorator."""
+    """Use the default settings of Keras within the block; also a decorator."""
     require_keras()
     import keras
 
@@ -202,15 +194,14 @@ def keras_defaults() -> Iterator[None]:
 
 
 def onednn_in_use() -> bool:
-    """Whether TensorFlow really computes with oneDNN on the CPU of this process, whatever the variables say now."""
-    # TensorFlow has no public name for it.
+    """Whether TensorFlow uses oneDNN in this process."""
     from tensorflow.python.util import _pywrap_util_port
 
     return _pywrap_util_port.IsMklEnabled()
 
 
 def onednn_decided_by() -> Literal["radtransfer", "user", "tensorflow"]:
-    """Who says whether this process computes with oneDNN."""
+    """Who decided whether this process uses oneDNN."""
     value = os.environ.get(ONEDNN, "").lower()
     if value and value == os.environ.get(ONEDNN_CHOSEN):
         return "radtransfer"
@@ -219,13 +210,13 @@ def onednn_decided_by() -> Literal["radtransfer", "user", "tensorflow"]:
 
 
 def onednn_by_default() -> bool:
-    """Whether TensorFlow uses oneDNN on this Linux processor if nobody tells it otherwise."""
+    """Whether TensorFlow uses oneDNN by default on this processor (Linux)."""
     return bool(_processor_flags() & {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"})
 
 
 def keras_home() -> Path:
-    """The user's folder of Keras, where it keeps what it downloads."""
-    # Path.expanduser raises an error for a user without a home.
+    """The user's Keras folder, for downloads."""
+    # Path.expanduser raises an error without a home folder.
     return Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))  # noqa: PTH111
 
 
@@ -238,7 +229,7 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
 
 
 def _processor_flags() -> set[str]:
-    """What a Linux system says of an x86 processor; empty elsewhere."""
+    """Flags of an x86 processor on Linux; empty elsewhere."""
     try:
         with CPUINFO.open(encoding="utf-8", errors="replace") as file:
             return set(next((line for line in file if line.startswith("flags")), "").split())
@@ -258,14 +249,14 @@ def _check_backend() -> None:
 
     if (backend := keras.config.backend()) != "tensorflow":
         raise ConfigError(
-            f"radtransfer needs Keras on TensorFlow, and this Python has imported Keras with the backend {backend}. "
-            "Start Python again, and set KERAS_BACKEND=tensorflow before Keras is imported."
+            f"radtransfer needs Keras on TensorFlow, but Keras was imported with the backend {backend}. "
+            "Restart Python and set KERAS_BACKEND=tensorflow before the import of Keras."
         )
 
 
 @dataclass(frozen=True)
 class Device:
-    """The resolved choices of a run; `precision` is a Keras dtype policy, `workers` decode images in parallel."""
+    """Resolved `SystemSettings`; `precision` is a Keras dtype policy."""
 
     name: str
     precision: str
@@ -275,12 +266,11 @@ class Device:
 
 
 def resolve_device(settings: SystemSettings) -> Device:
-    """Choose precision and compilation for the device found.
+    """Choose precision and XLA for the device.
 
-    A GPU gets XLA and mixed precision: bfloat16 from compute capability 8 on, float16 before. A CPU gets float32
-    without XLA, whatever the network. Measured on two cores (TensorFlow 2.21, batch 8, processor time of a training
-    step with XLA, as a multiple of one without): CBR-Small 1.9, CBR-Tiny 2.1 (224 px), ResNet50 1.4–1.9 (64 px); the
-    first step takes 4–5 times as long. bfloat16 without XLA takes 2.5–10 times as long as float32.
+    A GPU gets XLA and mixed precision: bfloat16 from compute capability 8, float16 before. A CPU gets float32 without
+    XLA: on two cores (TensorFlow 2.21, batch 8) a training step with XLA takes 1.4–2.1 times as long (CBR, ResNet50),
+    the first step 4–5 times, and bfloat16 without XLA 2.5–10 times.
     """
     import tensorflow as tf
 
@@ -296,17 +286,22 @@ def resolve_device(settings: SystemSettings) -> Device:
         precision=precision if settings.precision == "auto" else settings.precision,
         jit=bool(gpus) if settings.jit == "auto" else settings.jit,
         onednn=onednn_in_use(),
-        workers=usable_cores() if settings.workers == "auto" else settings.workers,
+        workers=workers_of(settings),
     )
 
 
 def usable_cores() -> int:
-    """Cores this process may use."""
+    """Number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def workers_of(settings: SystemSettings) -> int:
+    """Number of images decoded in parallel."""
+    return usable_cores() if settings.workers == "auto" else settings.workers
+
+
 def versions() -> dict[str, str]:
-    """What made a result: this package, Python and every library that touches numbers."""
+    """Versions of this package, Python and all libraries that affect results."""
     import h5py
     import keras
     import numpy
@@ -338,8 +333,8 @@ _actions: list[list[Callable[[], object]]] = []
 
 
 @contextlib.contextmanager
-def before_hard_end(action: Callable[[], object]) -> Iterator[None]:
-    """Have `action` called, in another thread, if the process is ended while the block runs and cannot be left."""
+def on_forced_exit(action: Callable[[], object]) -> Iterator[None]:
+    """Call `action` in another thread if the process is forced to exit within the block."""
     entry = [action]
     _actions.append(entry)
     try:
@@ -348,29 +343,26 @@ def before_hard_end(action: Callable[[], object]) -> Iterator[None]:
         _actions[:] = [other for other in _actions if other is not entry]
 
 
-def end_after_signals(grace: float, *, last: Callable[[], object] = lambda: None) -> None:
-    """End this process `grace` seconds after SIGINT or SIGTERM, as far as Python handles them; to be called once.
-
-    `last` is called in the end.
-    """
+def exit_after_signal(grace: float, *, last: Callable[[], object] = lambda: None) -> None:
+    """Exit `grace` seconds after SIGINT or SIGTERM, if they are handled by Python; call once. `last` is called last."""
     _actions.append([last])
-    heard, tell = os.pipe()
-    os.set_blocking(tell, False)
-    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
     def act() -> None:
-        for (action,) in reversed(list(_actions)):  # the latest first, as when the blocks are left
+        for (action,) in reversed(list(_actions)):  # innermost block first
             with contextlib.suppress(Exception):
                 action()
 
     def wait_and_end() -> None:
-        while os.read(heard, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+        while os.read(receiver, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
             pass
         time.sleep(grace)
         last_actions = threading.Thread(target=act, daemon=True)
         last_actions.start()
-        last_actions.join(0.4)  # seconds: one of them may wait for something that the main thread holds
+        last_actions.join(0.4)  # seconds, as an action may wait for a lock of the main thread
         os._exit(INTERRUPTED)
 
     threading.Thread(target=wait_and_end, daemon=True).start()
@@ -382,7 +374,7 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 def in_parallel(
     work: Callable[[Item], Result], items: Sequence[Item], *, workers: int
 ) -> Generator[list[Result], None, None]:
-    """What `work` gives for each item, in order, a batch at a time; whoever stops early closes the generator."""
+    """Results of `work` in order, in batches; close the generator to stop early."""
     batches = [items[start : start + 16] for start in range(0, len(items), 16)]
     executor = ThreadPoolExecutor(workers)
     try:
@@ -392,25 +384,25 @@ def in_parallel(
 
 
 def all_in_parallel(work: Callable[[Item], Result], items: Sequence[Item], *, workers: int) -> list[Result]:
-    """What `work` gives for each item, in order; see `in_parallel`."""
+    """Results of `work` for all items, in order."""
     return [result for batch in in_parallel(work, items, workers=workers) for result in batch]
 
 
 class Progress:
-    """Told what a job does. This one is a no-op; the command line and notebooks override its methods."""
+    """Callbacks of a job, here no-ops; overridden by the command line and notebooks."""
 
-    def plan(self, rows: Mapping[str, str]) -> None:
-        """The plan block, before the first step: a title and a line of text for each aspect."""
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        """The plan, before the first step: titles and texts; `short` has a few short lines."""
 
     def note(self, text: str) -> None:
-        """Something the user should know, one sentence."""
+        """A sentence for the user."""
 
     def warning(self, text: str) -> None:
-        """Something that makes results wrong, one sentence; a note for those who do not tell the two apart."""
+        """A sentence on something that makes results wrong; a note by default."""
         self.note(text)
 
     def count(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` pieces of `what` ("images checked", "fold 1/5 epoch 2/50") are ready."""
+        """`done` of `total` steps of `what` ("images checked", "fold 1/5 epoch 2/50") are finished."""
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
         """An epoch ended; `row` is its line of `history.csv`, with `best` (so far) and `seconds`."""
@@ -418,10 +410,22 @@ class Progress:
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         """A fold ended with these test metrics."""
 
+    def run_started(self, run: Any) -> None:
+        """A study computes this `PlannedRun`."""
+
+    def study_changed(self, state: Any) -> None:
+        """A run of a study started, reported progress or ended; `state` is the `StudyState`."""
+
+    def run_ended(self, state: Any, run: Any, outcome: Any) -> None:
+        """A run of a study ended with this `Outcome`."""
+
+    def clear(self) -> None:
+        """Remove what is only shown for the moment, such as a bar."""
+
 
 @dataclass(frozen=True)
 class EpochReporter:
-    """Tells `progress` of the steps and epochs of one fold."""
+    """Reports the steps and epochs of one fold to `progress`."""
 
     progress: Progress
     fold: int

@@ -78,7 +78,7 @@ def test_a_notebooks_settings_come_back_also_after_an_error(notebook):
 
 def test_keras_on_another_backend_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
-    with pytest.raises(ConfigError, match="imported Keras with the backend jax. .*set KERAS_BACKEND=tensorflow"):
+    with pytest.raises(ConfigError, match="Keras was imported with the backend jax. .*set KERAS_BACKEND=tensorflow"):
         radtransfer.build_backbone("cbr_tiny")
 
 

@@ -151,7 +151,7 @@ def test_of_processes_that_find_the_same_dead_holder_one_takes_over(tmp_path):
 def test_one_that_was_killed_while_it_took_over_blocks_nobody(tmp_path, no_locks, monkeypatch):
     killed_holder(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("radtransfer.runs.lock.whole_file", lambda _: os._exit(9))
+        patch.setattr("radtransfer.runs.lock.atomic_write", lambda _: os._exit(9))
         pid = os.fork()
         if pid == 0:
             with locked(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from radtransfer.errors import near_path
+from radtransfer.errors import suggest_path
 
 
 @pytest.fixture
@@ -19,23 +19,23 @@ def folder(tmp_path, monkeypatch):
         ("runs/fisrt", " Did you mean 'runs/first'?"),
         ("runs/First_", " Did you mean 'runs/first'?"),
         ("run/first", " Did you mean 'runs/first'?"),
-        ("rums/fist", " There is no 'rums', but a 'runs'."),
+        ("rums/fist", " 'rums' does not exist, but 'runs' does."),
         ("runs/image.csv", " Did you mean 'runs/images.csv'?"),
-        ("elsewhere/first", " There is no folder elsewhere."),
-        ("elsewhere/deep/first", " There is no folder elsewhere."),
+        ("elsewhere/first", " The folder elsewhere does not exist."),
+        ("elsewhere/deep/first", " The folder elsewhere does not exist."),
         ("runs/other", ""),
         ("runs/images.csv/first", ""),
         ("", ""),
     ],
 )
 def test_it_names_what_is_near(folder, given, said):
-    assert near_path(given) == said
+    assert suggest_path(given) == said
 
 
 def test_an_absolute_path_stays_absolute(folder, tmp_path):
-    assert near_path(tmp_path / "runs" / "firts") == f" Did you mean {str(tmp_path / 'runs' / 'first')!r}?"
+    assert suggest_path(tmp_path / "runs" / "firts") == f" Did you mean {str(tmp_path / 'runs' / 'first')!r}?"
 
 
 def test_hidden_files_are_not_meant(folder, tmp_path):
     (tmp_path / "runs" / ".second").mkdir()
-    assert near_path("runs/second") == ""
+    assert suggest_path("runs/second") == ""

@@ -3,7 +3,7 @@
 import pytest
 
 from radtransfer.errors import ConfigError
-from radtransfer.images.refs import check_here, remote_source
+from radtransfer.images.refs import check_local_path, remote_source
 from radtransfer.training.names import check_value
 
 
@@ -12,7 +12,7 @@ from radtransfer.training.names import check_value
 )
 def test_paths_and_names_are_no_addresses(place):
     assert remote_source(place) is None
-    check_here(place)
+    check_local_path(place)
 
 
 def test_an_address_has_its_parts():
@@ -23,5 +23,5 @@ def test_an_address_has_its_parts():
 @pytest.mark.parametrize("name", ["out", "data.image_root", "model.weights"])
 def test_settings_that_name_files_of_this_machine_refuse_addresses(name):
     check_value(name, "a/b")
-    with pytest.raises(ConfigError, match="of this machine, received gs://b/x"):
+    with pytest.raises(ConfigError, match="a local file or folder, received gs://b/x"):
         check_value(name, "gs://b/x")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from radtransfer.errors import DiskError, RunError
-from radtransfer.files import check_new, check_out, whole_folder
+from radtransfer.files import atomic_folder, check_new, check_out
 
 RESULT = ("a.csv", "b.csv", "cross_*.png", "figures/*.png")
 
@@ -17,7 +17,7 @@ def contents(folder):
 
 
 def write_result(out, text, *names):
-    with whole_folder(out, RESULT, last="a.csv") as folder:
+    with atomic_folder(out, RESULT, last="a.csv") as folder:
         for name in names:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text)
@@ -58,11 +58,11 @@ def test_a_result_that_stops_half_way_leaves_the_earlier_one(tmp_path, others, e
     write_result(out, "1", "a.csv", "b.csv", "figures/x.png")
     of_others(out, others)
     before = contents(tmp_path)
-    with pytest.raises((DiskError, KeyboardInterrupt, ValueError)), whole_folder(out, RESULT) as folder:
+    with pytest.raises((DiskError, KeyboardInterrupt, ValueError)), atomic_folder(out, RESULT) as folder:
         (folder / "a.csv").write_text("2")
         raise error
     assert contents(tmp_path) == before
-    with pytest.raises((DiskError, KeyboardInterrupt, ValueError)), whole_folder(tmp_path / "x" / "y") as folder:
+    with pytest.raises((DiskError, KeyboardInterrupt, ValueError)), atomic_folder(tmp_path / "x" / "y") as folder:
         raise error
     assert contents(tmp_path) == before
     assert not (tmp_path / "x").exists()
@@ -117,7 +117,7 @@ def test_a_kill_at_any_file_operation_leaves_the_earlier_result_or_the_new_one(t
 
 KILLED = """
 import os, pathlib, signal, sys
-from radtransfer.files import whole_folder
+from radtransfer.files import atomic_folder
 
 out, left = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 
@@ -129,7 +129,7 @@ def kill(event, _):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(kill)
-with whole_folder(out, ("a.csv", "b.csv", "figures/*.png")) as folder:
+with atomic_folder(out, ("a.csv", "b.csv", "figures/*.png")) as folder:
     (folder / "a.csv").write_text("2")
     (folder / "figures").mkdir()
     (folder / "figures" / "x.png").write_text("2")
@@ -137,8 +137,8 @@ with whole_folder(out, ("a.csv", "b.csv", "figures/*.png")) as folder:
 
 
 def test_what_a_killed_process_left_goes_with_the_next_result(tmp_path):
-    code = "import os, sys, pathlib\nfrom radtransfer.files import whole_folder\n"
-    code += "with whole_folder(pathlib.Path(sys.argv[1])) as folder:\n    os._exit(9)\n"
+    code = "import os, sys, pathlib\nfrom radtransfer.files import atomic_folder\n"
+    code += "with atomic_folder(pathlib.Path(sys.argv[1])) as folder:\n    os._exit(9)\n"
     subprocess.run([sys.executable, "-c", code, tmp_path / "out"])
     assert [path.name[:6] for path in tmp_path.iterdir()] == [".part-"]
     write_result(tmp_path / "out", "1", "a.csv")

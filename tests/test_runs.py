@@ -6,7 +6,7 @@ import pytest
 
 from radtransfer.config.load import config_values, load_config
 from radtransfer.errors import RunError
-from radtransfer.runs.folder import find_fold, open_run, read_run, whole_file, write_json, write_rows, write_text
+from radtransfer.runs.folder import atomic_write, find_fold, open_run, read_run, write_json, write_rows, write_text
 
 SETTINGS = config_values(load_config(sets=("training.epochs=5",)))
 
@@ -26,7 +26,7 @@ def run_folder(tmp_path):
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(ValueError, match="boom"), whole_file(path) as part:
+    with pytest.raises(ValueError, match="boom"), atomic_write(path) as part:
         part.write_text("new, half")
         raise ValueError("boom")
     assert path.read_text() == "old"

@@ -1,7 +1,4 @@
-"""Read, merge and check the settings of a run.
-
-Later wins: defaults < recipe < YAML file < `--set` < options. All mistakes are reported together.
-"""
+"""Read, merge and check the settings of a run: defaults < recipe < YAML file < `--set` < options."""
 
 import dataclasses
 import functools
@@ -20,10 +17,10 @@ from radtransfer.errors import (
     SECTIONS,
     ConfigError,
     UnknownNameError,
+    close_matches,
     closest_names,
     meant_names,
-    near_names,
-    near_path,
+    suggest_path,
 )
 
 Check = Callable[[str, Any], None]
@@ -35,31 +32,33 @@ def load_config(
     *,
     sets: tuple[str, ...] = (),
     options: Mapping[str, Any] | None = None,
+    options_from: str = "the command line",
     check: Check | None = None,
 ) -> Config:
     """The checked settings of a run.
 
     Args:
         source: A shipped name (`"quickstart"`), a YAML path, or None for defaults alone.
-        sets: Texts like `"training.epochs=5"`, their values read as YAML.
-        options: Dotted names and values that win over everything else.
+        sets: Texts such as `"training.epochs=5"`, with values in YAML.
+        options: Dotted names and values that override everything else.
+        options_from: Their origin, for messages.
         check: Called with each setting and its value, such as `training.prepare.check_value`.
 
     Raises:
-        ConfigError: One or more mistakes, all listed, each with its line where it has one.
+        ConfigError: Lists all mistakes with their lines.
     """
-    values, places, mistakes = {}, {}, []
+    values, sources, mistakes = {}, {}, []
     if source is not None:
         path = find_config(source)
         document, lines = read_yaml(path)
         if isinstance(document, dict) and "arms" in document:
             raise ConfigError(f"{path.name} is a study of many runs. Use: radtransfer study {source}")
         values |= flat_settings(document, source=str(path), mistakes=mistakes)
-        places |= {key: f"{path.name} line {line}" for key, line in lines.items()}
+        sources |= {key: f"{path.name} line {line}" for key, line in lines.items()}
     outside = dict(parse_sets(sets, mistakes))
-    places |= {key: f"--set {key}" for key in outside} | dict.fromkeys(options or {}, "the command line")
+    sources |= {key: f"--set {key}" for key in outside} | dict.fromkeys(options or {}, options_from)
     outside |= options or {}
-    config = build_config({**values, **outside}, places=places, mistakes=mistakes, check=check)
+    config = build_config({**values, **outside}, sources=sources, mistakes=mistakes, check=check)
     other_data = "data.source" in outside and source is not None and path in shipped_configs().values()
     optional = [name for name in values if name.startswith("data.") and name not in outside] if other_data else []
     return dataclasses.replace(config, optional=frozenset(optional))
@@ -68,23 +67,23 @@ def load_config(
 def build_config(
     values: Mapping[str, Any],
     *,
-    places: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None,
     mistakes: Sequence[str] = (),
     check: Check | None = None,
 ) -> Config:
-    """The settings that dotted names and values make, over those of their recipe and the defaults.
+    """The settings from dotted names and values, over their recipe and the defaults.
 
-    `places` says where each stands, for messages. Raises ConfigError with all mistakes, also those already found.
+    `sources` gives the origin of each setting for messages. Raises ConfigError with all mistakes.
     """
-    mistakes, places, given = list(mistakes), places or {}, frozenset(values)
+    mistakes, sources, given = list(mistakes), sources or {}, frozenset(values)
     try:
         recipe = values.get("recipe", Config.recipe)
-        # What cannot be a name is reported below, with its place.
+        # Values of other types are reported below.
         name = str(recipe) if isinstance(recipe, str | int | float) else Config.recipe
         values = {**recipe_values(name), **values}
     except UnknownNameError as error:
         mistakes.append(str(error))
-    sections = checked_settings(values, places, mistakes, check=check)
+    sections = checked_settings(values, sources, mistakes, check=check)
     if values.get("training.learning_rate", 0.0) is None:
         mistakes.append(
             "training.learning_rate must be given, with --learning-rate or in the config "
@@ -104,13 +103,13 @@ def raise_mistakes(mistakes: Sequence[str], where: str) -> None:
 
 
 def checked_settings(
-    values: Mapping[str, Any], places: Mapping[str, str], mistakes: list[str], *, check: Check | None = None
+    values: Mapping[str, Any], sources: Mapping[str, str], mistakes: list[str], *, check: Check | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The values as their settings' types, by section ("" is the top) and name; adds to `mistakes`."""
+    """The converted values by section ("": top level) and name; adds to `mistakes`."""
     known = setting_fields()
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
-        where = f" ({places[name]})" if name in places else ""
+        where = f" ({sources[name]})" if name in sources else ""
         if name not in known:
             mistakes.append(f"unknown key {name!r}{where}. {closest_setting(name, known)}")
             continue
@@ -133,7 +132,7 @@ def checked_settings(
 
 
 def changed_config(config: Config, changes: Mapping[str, Any]) -> Config:
-    """`config` with other values for some dotted settings, which are not checked."""
+    """`config` with other, unchecked values for some dotted settings."""
     for name, value in changes.items():
         section, _, key = name.rpartition(".")
         inner = dataclasses.replace(getattr(config, section), **{key: value}) if section else value
@@ -148,7 +147,7 @@ def setting_value(config: Config, name: str) -> Any:
 
 
 def config_values(config: Config) -> dict[str, Any]:
-    """The settings as nested plain values; as YAML they load back to an equal `Config`."""
+    """The settings as nested plain values, which load back to an equal `Config`."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -161,13 +160,13 @@ def config_values(config: Config) -> dict[str, Any]:
 
 
 def config_text(config: Config) -> str:
-    """The settings as YAML that runs as it is."""
+    """The settings as YAML."""
     return write_yaml(config_values(config))
 
 
 @functools.cache
 def setting_fields() -> Mapping[str, tuple[dataclasses.Field, Any]]:
-    """Every setting by its dotted name, in order, with its type."""
+    """Every setting by dotted name, with its field and type."""
     return MappingProxyType({name: (item, annotation) for name, item, annotation in fields_of(Config)})
 
 
@@ -178,19 +177,19 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(source: str) -> Path:
-    """The file of a shipped name or a path, of a run or of a study; ConfigError if it is neither."""
+    """The file of a shipped name or a path; ConfigError if there is none."""
     if Path(source).is_file():
         return Path(source)
     shipped = shipped_configs()
     if source in shipped:
         return shipped[source]
-    meant = near_path(source) if Path(source).suffix in (".yaml", ".yml") else ""
+    meant = suggest_path(source) if Path(source).suffix in (".yaml", ".yml") else ""
     names = meant or f" {closest_names(source, shipped)}"
     raise ConfigError(f"No config {source!r}: expected a YAML file or a shipped name.{names}")
 
 
 def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]]:
-    """Texts like `"training.epochs=5"` as names and values, read as YAML; adds to `mistakes`."""
+    """Texts such as `"training.epochs=5"` as names and YAML values; adds to `mistakes`."""
     parsed = []
     for text in sets:
         key, equals, value = text.partition("=")
@@ -208,7 +207,7 @@ def parse_sets(sets: Iterable[str], mistakes: list[str]) -> list[tuple[str, Any]
 
 
 def flat_settings(document: Any, *, source: str, mistakes: list[str]) -> dict[str, Any]:
-    """Nested sections as dotted names; a setting that is a mapping stays whole; adds to `mistakes`."""
+    """Nested sections as dotted names (settings that are mappings are kept); adds to `mistakes`."""
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -222,17 +221,12 @@ def flat_settings(document: Any, *, source: str, mistakes: list[str]) -> dict[st
         elif isinstance(value, dict):
             flat |= {f"{key}.{inner}": item for inner, item in value.items()}
         elif value is not None:
-            mistakes.append(f"{source}: {key} is a section and holds settings. Received: {value!r}")
+            mistakes.append(f"{source}: {key} is a section, expected settings in it. Received: {value!r}")
     return flat
 
 
 def closest_setting(name: str, known: Iterable[str]) -> str:
-    """A sentence on the settings that `name` may have meant, in any section or as a section; else on what there is.
-
-    Args:
-        name: That no setting has.
-        known: Dotted names of all settings.
-    """
+    """A sentence with the settings or sections closest to the unknown `name`, else with the `known` ones."""
     known = list(known)
     section, _, last = name.rpartition(".")
     sections: dict[str, dict[str, str]] = {}
@@ -248,12 +242,12 @@ def closest_setting(name: str, known: Iterable[str]) -> str:
     if found:
         return f"Did you mean {' or '.join(map(repr, found))}?"
     if section in sections:
-        found = [sections[section][key] for key in near_names(last, sections[section])]
+        found = [sections[section][key] for key in close_matches(last, sections[section])]
     elif section:
-        found = near_names(name, known)
+        found = close_matches(name, known)
     elif name not in sections:
         parts = lasts | {item: item for item in sections}
-        found = [parts[part] for part in near_names(name, parts)]
+        found = [parts[part] for part in close_matches(name, parts)]
     if found:
         return f"Did you mean {' or '.join(map(repr, found))}?"
     for given in (name, section):

@@ -1,8 +1,7 @@
-"""Recipes: the published training settings, number by number. The README prints this table.
+"""Recipes: published training settings, as dotted names. Values marked "ours" are not stated in the source.
 
-A recipe changes defaults; a config file, `--set` and options change it in turn. Keys are dotted
-setting names. Values the source does not state are ours and marked so. The raghu recipes leave the preprocessing
-to the weights: random ones get the ImageNet mean and standard deviation of Transfusion's Appendix A.
+The raghu recipes use the preprocessing of the weights; random weights get the ImageNet mean and standard deviation
+(Transfusion, Appendix A).
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Appendix A.
@@ -42,7 +41,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
         "training.warmup_epochs": 5.0,
         "training.batch_size": 32,
         "training.epochs": 100,  # ours: past the last step at 90
-        "training.patience": None,  # ours: the schedule runs its course
+        "training.patience": None,  # ours: the whole schedule runs
         "training.augmentation": "chest",
     },
     "juodelyte": {
@@ -85,7 +84,7 @@ def recipe_values(name: str) -> dict[str, Any]:
 
 
 def head_phase(training: TrainingSettings) -> TrainingSettings:
-    """How the head trains alone, before everything does.
+    """The settings for training the head alone in the first phase.
 
     References:
         Juodelyte et al. 2023 (arXiv 2302.08272), section 3 and code: Adam, 1e-3, validation accuracy, patience 10.

@@ -1,7 +1,4 @@
-"""Every setting of a fine-tuning run, with its default, its allowed values and its help text.
-
-The field names are the YAML keys (`training.epochs`), the help texts are the command's `--help`.
-"""
+"""The settings of a run with defaults, ranges and help texts; field names are the YAML keys (`training.epochs`)."""
 
 import dataclasses
 import math
@@ -37,7 +34,7 @@ class DataSettings:
     )
     outside_root: bool = setting(
         False,
-        "Let links lead out of the folder of a data set, and links and paths out of the one that --image-root names.",
+        "Allow links that point outside the folder of the data set, and paths and links outside --image-root.",
     )
     path_column: str | None = setting(None, "Column with the image path; found by its usual names.")
     label_column: tuple[str, ...] = setting(
@@ -55,7 +52,7 @@ class DataSettings:
         None, "Column with the fold in which an image is tested (-1: in none); found by its usual names."
     )
     label_separator: str | None = setting(
-        None, "What separates several labels in one cell, as | in Effusion|Mass; makes a multi-label table."
+        None, "Separator of several labels in one cell, such as | in Effusion|Mass; makes a multi-label table."
     )
     missing_values: Literal["error", "drop", "class"] = setting(
         "error", "What to do about images whose label is missing (empty, NA, nan, none, unknown, …)."
@@ -76,21 +73,21 @@ class DataSettings:
     )
     positive_class: str | None = setting(
         None,
-        "Of two classes, the one that sensitivity, specificity, operating point, calibration and precision are of; "
+        "Of two classes, the positive one for sensitivity, specificity, operating point, calibration and precision; "
         "default: the last class.",
     )
-    uncertain: Literal["zeros", "ones", "ignore"] = setting("ignore", "Multi-label: what a label of -1 counts as.")
-    unmentioned: Literal["zeros", "ignore"] = setting("zeros", "Multi-label: what an empty label counts as.")
+    uncertain: Literal["zeros", "ones", "ignore"] = setting("ignore", "Multi-label: meaning of a label of -1.")
+    unmentioned: Literal["zeros", "ignore"] = setting("zeros", "Multi-label: meaning of an empty label.")
     frames: Literal["first", "all"] = setting(
-        "first", "Of a file with several frames: take the first, or each as an image."
+        "first", "For a file with several frames: use the first, or each as an image."
     )
     on_bad_image: Literal["error", "skip"] = setting("error", "What to do about images that cannot be read.")
-    allow_leakage: bool = setting(False, "Go on although an image or patient stands in two splits.")
+    allow_leakage: bool = setting(False, "Continue although an image or patient is in two splits.")
 
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How a stored image becomes the square that the network sees."""
+    """How a stored image becomes the square input of the model."""
 
     aspect: Literal["stretch", "pad", "crop"] = setting(
         "stretch", "An image that is not square is stretched, padded with black, or cropped to its central square."
@@ -105,33 +102,35 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """How the images become training, validation and test sets."""
+    """How images are split into training, validation and test sets."""
 
     folds: int = setting(
         5, "Cross-validation folds, grouped by patient and stratified; 1 is one fixed split.", low=1, high=100
     )
     fold: tuple[int, ...] = setting((), "Run only these folds (comma-separated).")
-    val_fraction: float = setting(0.1, "Share of what is not test that validates, by patient.", low=0.01, high=0.5)
+    val_fraction: float = setting(
+        0.1, "Fraction of the images outside the test set used for validation, by patient.", low=0.01, high=0.5
+    )
     train_size: int | None = setting(
         None,
-        "Train on this many images of each training set: whole patients, stratified, never more.",
+        "Use at most this many images of each training set: whole patients, stratified.",
         low=2,
         high=10**9,
     )
-    repeats: int = setting(1, "Repeat everything over this many seeds.", low=1, high=1000)
+    repeats: int = setting(1, "Repeat with this many seeds.", low=1, high=1000)
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which network, and what it starts from."""
+    """The network and its initialization."""
 
     backbone: str = setting("resnet50", "Network; see `radtransfer backbones`.")
     weights: str = setting(
         "random",
-        "What it starts from: random, imagenet, a name from `radtransfer weights list`, a Keras file, or RUN[/fold_K].",
+        "Initial weights: random, imagenet, a name from `radtransfer weights list`, a Keras file, or RUN[/fold_K].",
     )
     ignore_lambda: bool = setting(
-        False, "Take the weights of a file with Lambda layers too; what those did to the images is unknown."
+        False, "Also read weights from a file with Lambda layers, whose effect on the images is unknown."
     )
     preprocessing: str = setting(
         "auto",
@@ -146,23 +145,23 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """One stage of a plan that is written out."""
+    """One stage of an explicit plan."""
 
     starts_from: Literal["random", "pretrained", "mean_var", "sampled", "shuffled", "gabor"] | None = setting(
-        None, "What it starts from; default: pretrained where there are weights, else random."
+        None, "Initialization; default: pretrained if there are weights, else random."
     )
-    trains: bool = setting(True, "Whether it trains.")
-    width: float = setting(1.0, "The fraction of its channels that it has.", low=0.0, high=1.0)
+    trains: bool = setting(True, "Whether it is trained.")
+    width: float = setting(1.0, "Fraction of its channels.", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
 class TransferSettings:
-    """What each stage starts from, whether it trains, and how wide it is."""
+    """Initialization, training and width of each stage."""
 
     scheme: str = setting(
         "auto",
         "How weights are reused: transfer, transfusion, mean_var, … (`radtransfer plan` lists them); "
-        "auto is transfer where there are weights, else scratch.",
+        "auto is transfer if there are weights, else scratch.",
     )
     through: str | None = setting(None, "Stage or layer up to which the scheme reuses or freezes.")
     freeze_to: str | None = setting(
@@ -172,16 +171,16 @@ class TransferSettings:
         None, "STAGE:WIDTH gives every stage after STAGE this fraction of its channels; stage2:0.5 for slim and hybrid."
     )
     batch_norm: Literal["identity", "mean_var", "transfer"] = setting(
-        "identity", "What batch norm starts from where its stage does not start from pretrained."
+        "identity", "Initialization of batch norm in stages that are not pretrained."
     )
     stages: dict[str, StageSettings] = setting(
-        {}, "A plan written out: for each stage, starts_from, trains and width; in place of a scheme."
+        {}, "An explicit plan instead of a scheme: starts_from, trains and width for each stage."
     )
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How it is trained."""
+    """Training settings."""
 
     epochs: int = setting(50, "Passes over the training images, at most.", low=1, high=100_000)
     batch_size: int = setting(32, "Images per step.", low=1, high=65_536)
@@ -191,8 +190,8 @@ class TrainingSettings:
     weight_decay: float = setting(0.0, "Decoupled weight decay.", low=0.0, high=1.0)
     ema_momentum: float | None = setting(
         None,
-        "Validate and keep an exponential moving average of the weights with this decay (0.99 averages over the last "
-        "100 steps or so); default: the weights themselves.",
+        "Validate and save an exponential moving average of the weights with this decay (0.99 averages about the last "
+        "100 steps); default: the weights themselves.",
         low=0.0,
         high=0.99999,
     )
@@ -210,7 +209,7 @@ class TrainingSettings:
         "none", "none, balanced, or a weight per class; for several labels, the weight of a positive."
     )
     monitor: Literal["auc", "accuracy", "loss"] = setting(
-        "auc", "Validation figure that picks the best epoch and stops early."
+        "auc", "Validation metric for the best epoch and early stopping."
     )
     patience: int | None = setting(
         10, "Epochs without improvement before stopping; null never stops.", low=1, high=100_000
@@ -222,7 +221,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class SystemSettings:
-    """How the machine is used."""
+    """Use of the machine."""
 
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = setting(
         "auto", "Arithmetic: auto is mixed precision on a GPU, float32 on a CPU."
@@ -243,12 +242,12 @@ class SystemSettings:
         None, "Which of the workers of --distribute multiworker this process is, from 0.", low=0, high=100_000
     )
     cache: Literal["none", "ram", "disk"] = setting(
-        "none", "Where images stay after they were first decoded and resized: nowhere, in memory, or on disk."
+        "none", "Where to cache decoded and resized images: nowhere, in memory, or on disk."
     )
     cache_features: bool | Literal["auto"] = setting(
         "auto",
         "Run the frozen part once per image and reuse its output, without augmentation; "
-        "auto does so where the plan freezes and augmentation is none.",
+        "auto does so if the plan freezes stages and augmentation is none.",
     )
 
 
@@ -257,10 +256,10 @@ class Config:
     """A whole run."""
 
     recipe: str = setting("default", "Set of training defaults: default, raghu-retina, raghu-chexpert, juodelyte, mei.")
-    seed: int = setting(0, "Everything random follows from it.", low=0, high=2**31 - 1)
+    seed: int = setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
     out: str | None = setting(None, "Run folder; default: runs/<data>-<backbone>-<weights>.")
     track: tuple[str, ...] = setting(
-        (), "Show the training in these as well (comma-separated): tensorboard, mlflow, wandb; extra `track`."
+        (), "Also log the training to (comma-separated): tensorboard, mlflow, wandb; extra `track`."
     )
     data: DataSettings = DataSettings()
     images: ImageSettings = ImageSettings()
@@ -270,9 +269,9 @@ class Config:
     training: TrainingSettings = TrainingSettings()
     system: SystemSettings = SystemSettings()
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-    """Dotted names of the settings that the user gave, rather than the recipe or the defaults; no setting itself."""
+    """Dotted names of the settings given by the user; not a setting."""
     optional: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-    """Dotted names of data settings that a file has for other data: left out where they do not fit; no setting."""
+    """Dotted names of data settings that may be dropped if they do not fit the data; not a setting."""
 
 
 def fields_of(kind: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
@@ -287,7 +286,7 @@ def fields_of(kind: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.F
 
 
 def converted(value: Any, annotation: Any) -> Any:
-    """`value` as the annotated type; the text of the error says what was expected."""
+    """`value` as the annotated type; errors say what was expected."""
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, members)

@@ -1,8 +1,7 @@
-"""YAML without the surprises of PyYAML's `safe_load`, and with the line of each key.
+"""YAML with the line of each key and without pitfalls of PyYAML's `safe_load`.
 
-`1e-4` is a number, a repeated key is an error, `no`, `off`, `yes`, `on` are text (only `true` and `false` are
-booleans), 010 is ten, and times and dates (1:30, 2024-01-01) are text. The keys of `AS_WRITTEN` keep numbers and
-booleans as text too. Merge keys (`<<: *name`) are followed; tags are not, but those of plain values.
+`1e-4` is a number, repeated keys are errors, only `true` and `false` are booleans (`no`, `off`, `yes`, `on` are text),
+010 is ten, times and dates (1:30, 2024-01-01) are text. Merge keys (`<<: *name`) work, tags only for plain values.
 """
 
 import re
@@ -15,13 +14,12 @@ import yaml
 from radtransfer.errors import ConfigError
 
 AS_WRITTEN = frozenset({"positive_class"})
-"""Settings, without their section, that name what tables hold: 01 and 1 are two classes, and so are True and true."""
+"""Settings (without section) whose numbers and booleans stay text, as 01 and 1 are two classes."""
 
-_MOST_VALUES = 100_000
-"""In a file, with aliases counted as what they stand for."""
+_MOST_VALUES = 100_000  # in a file, with aliases expanded
 
 _ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
-"""Characters that end a line in YAML or may not stand in it as they are."""
+"""Line ends and characters that must be escaped in YAML."""
 
 _NUMBER = re.compile(
     r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
@@ -29,7 +27,7 @@ _NUMBER = re.compile(
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses repeated keys."""
+    """Rejects repeated keys."""
 
     def __init__(self, stream: str):
         super().__init__(stream)
@@ -63,18 +61,18 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what the loader would read as something else."""
+    """Quotes text that the loader would read as another type."""
 
 
 class _BlockDumper(_Dumper):
-    """Writes one line per key, whatever it holds, and texts of several lines as they are."""
+    """Writes one line per key, and texts of several lines as blocks."""
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
         return super().represent_mapping(tag, mapping, flow_style=not mapping)
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    """Quotes and escapes text that YAML would read as other lines or spaces."""
+    """Quotes and escapes special characters."""
     style = '"' if _ODD.search(text) else "|" if "\n" in text and isinstance(dumper, _BlockDumper) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -98,25 +96,19 @@ _Loader.yaml_constructors = {
     if tag is None or tag.endswith((":null", ":bool", ":float", ":str", ":seq", ":map"))
 }
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
-for _name in ("merge", "value"):  # << and =, which mean something as keys only
+for _name in ("merge", "value"):  # << and =, special only as keys
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", yaml.SafeLoader.construct_yaml_str)
 
 
 def parse_scalar(text: str, *, key: str = "") -> Any:
-    """The value of `text` in a YAML file, behind `key`: `"1e-4"` → 0.0001; ConfigError if it is not YAML."""
+    """The value of `text` for `key` in YAML: `"1e-4"` → 0.0001; ConfigError if it is invalid."""
     return parse_yaml(text, source="the value", key=key)[0]
 
 
 def parse_yaml(text: str, *, source: str, key: str = "") -> tuple[Any, dict[str, int]]:
-    """The value of a YAML text and the line (from 1) of each dotted key; items of a list count from 0.
+    """The value of a YAML text and the line (from 1) of each dotted key; list items count from 0.
 
-    Args:
-        text: The YAML document.
-        source: Its name in messages.
-        key: That the text is the value of, if it is one.
-
-    Raises:
-        ConfigError: Not YAML, or a key is repeated.
+    `source` is its name in messages, `key` the setting if `text` is only a value. ConfigError if it is invalid.
     """
     loader = None
     try:
@@ -134,14 +126,14 @@ def parse_yaml(text: str, *, source: str, key: str = "") -> tuple[Any, dict[str,
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{source}: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{source}: its lists or mappings are nested without end.") from None
+        raise ConfigError(f"{source}: its lists or mappings are nested too deeply.") from None
     finally:
         if loader is not None:
             loader.dispose()
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
-    """`parse_yaml` of a file; ConfigError also if it cannot be read as text."""
+    """`parse_yaml` of a file; ConfigError also if it is not text."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -156,28 +148,28 @@ def write_yaml(value: Any) -> str:
 
 
 def write_blocks(value: Any) -> str:
-    """`value` as YAML with a line for each key, keys in the given order; lists of plain values stay on one."""
+    """`value` as YAML with a line per key; lists of plain values stay on one line."""
     options = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
     return yaml.dump(value, Dumper=_BlockDumper, **options)
 
 
 def _check_size(root: yaml.Node | None) -> None:
-    """Refuse aliases of aliases, which make a few lines stand for more than fits into memory."""
+    """Reject nested aliases that expand to more than fits into memory."""
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node) -> int:
         if id(node) not in sizes:
-            sizes[id(node)] = _MOST_VALUES + 1  # of a node that holds itself
+            sizes[id(node)] = _MOST_VALUES + 1  # for a node that contains itself
             inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
             sizes[id(node)] = 1 if isinstance(node, yaml.ScalarNode) else 1 + sum(map(size, inner))
         return sizes[id(node)]
 
     if root is not None and size(root) > _MOST_VALUES:
-        raise ConfigError(f"its aliases stand for more than {_MOST_VALUES:,} values")
+        raise ConfigError(f"its aliases expand to more than {_MOST_VALUES:,} values")
 
 
 def _keep_text(node: yaml.Node | None) -> None:
-    """Keep numbers and booleans, alone or in a list, as the text that was written."""
+    """Keep numbers and booleans, also in a list, as text."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _keep_text(item)

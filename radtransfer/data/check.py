@@ -1,7 +1,6 @@
-"""Looking at a data set: everything that is wrong with it before anything is trained on it, and its folds.
+"""The check of a data set before training, and its folds.
 
-A check reads the table leniently, decodes every image once, draws the folds that training would have, and runs all
-`checks.CHECKS` over what was found.
+A check reads the table leniently, decodes every image once, draws the folds of training, and runs all `checks.CHECKS`.
 """
 
 import os
@@ -19,18 +18,18 @@ from radtransfer.data.image_list import read_leniently
 from radtransfer.data.labels import positive_class
 from radtransfer.data.readers import read_table
 from radtransfer.data.splits import FOLD_COLUMNS, Fold, assign_folds, fold_notes, fold_rows
-from radtransfer.data.table import NO_PATIENTS, ImageTable, note_kind, tell_notes
+from radtransfer.data.table import NO_PATIENTS, ImageTable, note_kind, show_notes
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.files import writing
-from radtransfer.images.refs import FilePart, ImagePlace, file_of
-from radtransfer.process import Progress, usable_cores
+from radtransfer.images.refs import FilePart, ImageRef, file_of
+from radtransfer.process import Progress, workers_of
 from radtransfer.runs.folder import write_rows
 
 SPLITS = ("train", "val", "test")
 
 
 def class_counts(table: ImageTable) -> dict[str, dict[str, int | None]]:
-    """Class or label to its `images` and `patients`; None where patients are not known."""
+    """Class or label to its numbers of `images` and `patients` (None: unknown)."""
     return {
         name: {key: value for key, value in _counts(table, np.flatnonzero(column == 1)).items() if key != "classes"}
         for name, column in zip(table.classes, table.targets.T, strict=True)
@@ -38,7 +37,7 @@ def class_counts(table: ImageTable) -> dict[str, dict[str, int | None]]:
 
 
 def split_counts(table: ImageTable, folds: Sequence[Fold]) -> list[dict[str, Any]]:
-    """For each fold its number, and for each split `images`, `patients` (None: not known) and `classes` (images)."""
+    """For each fold its number, and for each split `images`, `patients` (None: unknown) and `classes` (images)."""
     return [
         {"fold": fold.number} | {name: _counts(table, np.flatnonzero(fold.split == name)) for name in SPLITS}
         for fold in folds
@@ -53,42 +52,42 @@ def _counts(table: ImageTable, rows: np.ndarray) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What is known of a data set and what is wrong with it."""
+    """The result of a data check."""
 
-    data: str  # as it was named
+    data: str  # source, as given
     images: int = 0
-    patients: int | None = None  # how many; None where they are not known
+    patients: int | None = None  # None: unknown
     classes: dict[str, dict[str, int | None]] = field(default_factory=dict)  # class to `images` and `patients`
     positive_class: str | None = None  # of two classes
-    # `given` (with the data, or else drawn) and `folds`, a list of what `split_counts` says
+    # `given` (with the data) and `folds`, see `split_counts`
     splits: dict[str, Any] = field(default_factory=lambda: {"given": False, "folds": []})
-    sizes: dict[str, Any] = field(default_factory=dict)  # least, median and greatest `height` and `width`, pixels
+    sizes: dict[str, Any] = field(default_factory=dict)  # min, median, max of `height` and `width` in pixels
     modes: dict[str, int] = field(default_factory=dict)  # mode to images
     class_modes: dict[str, dict[str, int]] = field(default_factory=dict)  # class to mode to images
-    findings: tuple[Finding, ...] = ()  # the worst first, then by kind
-    evidence: Evidence | None = None  # what the checks looked at; None where no table could be read
-    left_out: Mapping[str, ImagePlace | None] = field(default_factory=dict)  # path and place, of mistaken rows
+    findings: tuple[Finding, ...] = ()  # by severity, then by kind
+    evidence: Evidence | None = None  # None: the table could not be read
+    left_out: Mapping[str, ImageRef | None] = field(default_factory=dict)  # path and file of invalid rows
 
     @property
     def valid(self) -> bool:
-        """Whether nothing makes results invalid."""
+        """Whether there is no error."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     @property
     def kinds(self) -> dict[tuple[str, str], list[Finding]]:
-        """Severity and kind to the findings, in their order."""
+        """Findings by severity and kind."""
         groups: dict[tuple[str, str], list[Finding]] = {}
         for finding in self.findings:
             groups.setdefault((finding.severity, finding.kind), []).append(finding)
         return groups
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON has it; new keys may be added, none is renamed or removed.
+        """The report as JSON; keys may be added, but are not renamed or removed.
 
             {"data": str, "valid": bool, "images": int, "patients": int | null,
              "classes": {NAME: {"images": int, "patients": int | null}},
              "splits": {"given": bool, "folds": [{"fold": int, "train": COUNTS, "val": COUNTS, "test": COUNTS}]},
-             "sizes": {"height": RANGE, "width": RANGE, "distinct": int},      empty where no image can be read
+             "sizes": {"height": RANGE, "width": RANGE, "distinct": int},      empty if no image can be read
              "modes": {MODE: int}, "class_modes": {NAME: {MODE: int}},
              "findings": [{"kind": str, "severity": "error" | "warning" | "note", "files": [PATH],
                            "patients": [str], "message": str}]}
@@ -106,17 +105,16 @@ class DataReport:
 
 
 def check_data(config: Config, *, progress: Progress | None = None) -> DataReport:
-    """Check the images, labels, patients and splits that `config.data` names.
+    """Check the images, labels, patients and splits of `config.data`; ConfigError for contradictory settings.
 
-    Of `config`, `data`, `splits`, `images`, `model.image_size`, `system.workers` and the seed count.
-    Raises ConfigError if settings contradict each other.
+    It uses `data`, `splits`, `images`, `model.image_size`, `system.workers` and `seed` of `config`.
     """
     table, mistakes = read_leniently(config.data, progress=progress)
     findings = [Finding(mistake.kind, "error", mistake.message, mistake.paths) for mistake in mistakes]
     if table is None:
         return DataReport(str(config.data.source), findings=tuple(findings))
     findings += [Finding(*note_kind(note), note) for note in table.notes if note != NO_PATIENTS]
-    workers = usable_cores() if config.system.workers == "auto" else config.system.workers
+    workers = workers_of(config.system)
     records = survey_images(table, workers=workers, window=config.images.window, progress=progress or Progress())
     folds, refused = (), []
     try:
@@ -133,7 +131,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         positive_from=table.positive_from if config.data.positive_from is None else config.data.positive_from,
     )
     findings += refused
-    sizes = {}  # of the images as they stand upright, pixels
+    sizes = {}  # after EXIF rotation, pixels
     if facts := [record.facts for record in records if record.facts is not None]:
         sides = np.array([(f.width, f.height) if f.orientation > 4 else (f.height, f.width) for f in facts])
         for name, values in zip(("height", "width"), sides.T, strict=True):
@@ -141,7 +139,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         sizes["distinct"] = len(np.unique(sides, axis=0))
     for check in CHECKS:
         findings += check(evidence)
-    # The worst first; within a severity findings of one kind together, as the checks gave them.
+    # By severity, then by kind in the order of first occurrence.
     first: dict[tuple[str, str], int] = {}
     for number, finding in enumerate(findings):
         first.setdefault((finding.severity, finding.kind), number)
@@ -158,7 +156,7 @@ def check_data(config: Config, *, progress: Progress | None = None) -> DataRepor
         class_modes=evidence.class_modes,
         findings=tuple(findings),
         evidence=evidence,
-        left_out=dict(pair for mistake in mistakes for pair in zip(mistake.paths, mistake.places, strict=True)),
+        left_out=dict(pair for mistake in mistakes for pair in zip(mistake.paths, mistake.refs, strict=True)),
     )
 
 
@@ -167,19 +165,19 @@ class DataSplit:
     """The folds of a data set."""
 
     table: ImageTable
-    folds: tuple[Fold, ...]  # as training would have them
+    folds: tuple[Fold, ...]  # as in training
     positive_class: str | None = None  # of two classes
 
     @property
     def image_root(self) -> Path | None:
-        """The folder below which all paths lead to their images; None where there is no such folder."""
+        """The folder to which all paths are relative; None if there is none."""
         roots = set()
-        for path, place in zip(self.table.paths, self.table.files, strict=True):
-            if place is None:
+        for path, ref in zip(self.table.paths, self.table.files, strict=True):
+            if ref is None:
                 return None
-            if isinstance(place, FilePart) and place.length is None:
-                path = path.rpartition("#")[0] or path  # the number of a frame
-            file, end = str(file_of(place)), os.path.normpath(path)
+            if isinstance(ref, FilePart) and ref.length is None:
+                path = path.rpartition("#")[0] or path  # without the number of a frame
+            file, end = str(file_of(ref)), os.path.normpath(path)
             if os.path.isabs(path) or not file.endswith(os.sep + end):  # noqa: PTH117
                 return None
             roots.add(Path(file[: -len(end) - 1]))
@@ -187,8 +185,8 @@ class DataSplit:
 
     @property
     def in_records(self) -> bool:
-        """Whether images are parts of larger files, which no path leads to: a CSV needs the files they were made of."""
-        return any(isinstance(place, FilePart) and place.length is not None for place in self.table.files)
+        """Whether images are parts of larger files, which a CSV cannot name."""
+        return any(isinstance(ref, FilePart) and ref.length is not None for ref in self.table.files)
 
     def to_dict(self) -> dict[str, Any]:
         """`images`, `patients`, `classes`, `positive_class` and `folds`, as in the report of a data check."""
@@ -203,26 +201,24 @@ class DataSplit:
 
 
 def split_data(config: Config, *, progress: Progress | None = None) -> DataSplit:
-    """The folds that `finetune` has with the same settings; images are not decoded.
+    """The folds of `finetune` with the same `data`, `splits` and `seed`; images are not decoded.
 
-    Of `config`, `data`, `splits` and the seed count. Raises ConfigError if settings contradict each other, and
-    DataError if the table or its splits cannot be used.
+    Raises ConfigError for contradictory settings, and DataError if the table or its splits cannot be used.
     """
     progress = progress or Progress()
     table = read_table(config.data, progress=progress)
-    tell_notes(table.notes, progress)
+    show_notes(table.notes, progress)
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
     notes = fold_notes(table, config.splits, folds, folds_given="splits.folds" in config.given)
-    tell_notes(notes, progress)
+    show_notes(notes, progress)
     return DataSplit(table, folds, positive_class(table, config.data))
 
 
 def write_split(split: DataSplit, path: Path) -> None:
-    """Write a CSV that training reads as exactly these folds, whole or not at all.
+    """Write the folds as a CSV that training reads back exactly, with the columns of `folds.csv`.
 
-    It has the columns of a run's `folds.csv`: path, label, patient, fold and split; in place of `label`, a table with
-    several labels has a column of 1, 0 and -1 (not known) for each. Folds of all repeats are numbered through; a run
-    that reads them takes them for one repeat. Raises ConfigError if a label is named like another column.
+    For several labels it has a column of 1, 0 and -1 (unknown) per label instead of `label`. Folds of all repeats are
+    numbered consecutively. Raises ConfigError if a label has the name of another column.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +227,7 @@ def write_split(split: DataSplit, path: Path) -> None:
             write_rows(path, FOLD_COLUMNS, fold_rows(table, split.folds))
             return
         if taken := [name for name in table.classes if name in FOLD_COLUMNS]:
-            raise ConfigError(f"A label is called {taken[0]!r}, like a column of folds.csv. Rename it in the table.")
+            raise ConfigError(f"The label {taken[0]!r} has the name of a column of folds.csv. Rename it in the table.")
         labels = np.where(np.isnan(table.targets), -1, table.targets).astype(int).tolist()
         of_path = dict(zip(table.paths, labels, strict=True))
         rows = fold_rows(table, split.folds)

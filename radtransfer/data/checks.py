@@ -1,8 +1,8 @@
-"""What can be wrong with a data set; `radtransfer data check` runs all `CHECKS`.
+"""The checks of a data set; `radtransfer data check` runs all `CHECKS`.
 
-One pass over all images, by the decoder that training uses and at full size, remembers of each what the checks ask for.
-A check is a function of that and of the table, and yields findings; it reads no file. To add one, write it here and
-name it in `CHECKS`. The kinds of its findings, and their severity, begin its docstring.
+Every image is decoded once at full size by the decoder of training (`survey_images`). A check is a function of these
+records and the table and yields findings; it reads no file. To add one, write it here and add it to `CHECKS`. Its
+docstring starts with the kinds of its findings and their severity.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from radtransfer.data.splits import Fold, frame_identities, image_identities, op
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.images.formats import ImageFacts, inspect_image, open_image, stored_values
-from radtransfer.images.refs import FilePart, ImagePlace
+from radtransfer.images.refs import FilePart, ImageRef
 from radtransfer.images.tiff import TiffValues
 from radtransfer.process import Progress, in_parallel, require_keras
 
-LOOK = (8, 9)  # rows and columns of grey values by which images are compared
+GRID = (8, 9)  # rows and columns of the grayscale miniature for difference hashes
 
 _MODES = {"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette"}
 _MODES |= {"RGBA": "RGB with alpha"}
@@ -40,52 +40,52 @@ _REASONS = {
     r"an HTML page|a Git LFS pointer|a git-annex pointer|the path of a link|not an? ": "not_an_image",
     r"its .* are above": "too_large",
     r"cannot be |a DICOM file, which|its |.*which is not read": "unreadable",
-    r"truncated|.*(is truncated|Truncated|cut off)": "truncated",  # the middle two are Pillow's words
+    r"truncated|.*(is truncated|Truncated|truncated before)": "truncated",  # the middle two are Pillow's words
 }
-"""How the reason of a `BadImageError` begins, and the kind of finding that it is; any other is "corrupt"."""
+"""Pattern of the reason of a `BadImageError` to kind of finding; any other is "corrupt"."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """What one image is like."""
+    """What the checks need to know of one image; the rest is set only without a `problem`."""
 
-    problem: str = ""  # kind of finding that keeps it from being read; "" if it can be, and only then the rest is known
-    reason: str = ""  # the same in words
-    facts: ImageFacts | None = None  # how it is stored
-    mode: str = ""  # how it is coloured: "RGB", "grey", "16-bit grey", "signed 16-bit RGB", "float grey", "DICOM", …
+    problem: str = ""  # kind of finding if it cannot be read
+    reason: str = ""  # the problem in words
+    facts: ImageFacts | None = None
+    mode: str = ""  # "RGB", "grey", "16-bit grey", "signed 16-bit RGB", "float grey", "DICOM", …
     contents: bytes = b""  # hash of its bytes; b"" for one of several frames of a file
-    pixels: bytes = b""  # hash of its pixels at full size, upright or not
-    look: np.ndarray | None = None  # grey values of 8 rows and 9 columns, uint8; None where there is hardly anything
-    miniature: np.ndarray | None = None  # by which nearly identical images are found, uint8 (64, 64); None likewise
-    low: float = 0.0  # least pixel value before any window, in 0–255 of what its format has; floats may leave it
-    high: float = 0.0  # greatest
-    spread: float = 0.0  # standard deviation of a sample of its pixels, in the same unit
+    pixels: bytes = b""  # hash of its pixels at full size, before EXIF rotation
+    grid: np.ndarray | None = None  # grayscale, uint8 (8, 9); None if nearly constant
+    miniature: np.ndarray | None = None  # grayscale, uint8 (64, 64), for near-identical images; None if nearly constant
+    low: float = 0.0  # smallest pixel value before windowing, with the range of the format as 0–255
+    high: float = 0.0  # largest
+    spread: float = 0.0  # standard deviation of a sample of the pixels, same unit
 
     @property
     def deep_integers(self) -> bool:
-        """Whether the values are whole numbers of more than 8 bits, without the window that DICOM has in its header."""
+        """Whether the values are integers of more than 8 bits, DICOM excluded."""
         return "-bit " in self.mode
 
     @property
     def floats(self) -> bool:
-        """Whether the values are 0–255 already."""
+        """Whether the values are floats, used as 0–255."""
         return self.mode.startswith("float ")
 
 
 def survey_images(table: ImageTable, *, workers: int, window: str, progress: Progress) -> tuple[ImageRecord, ...]:
-    """Decode every image once, `workers` at the same time; `window` is the setting `images.window`."""
+    """Decode every image once with `workers` threads; `window` is the setting `images.window`."""
     require_keras()  # images are decoded by TensorFlow, in threads
     records: list[ImageRecord] = []
-    look = partial(survey_image, window=window)
-    with closing(in_parallel(look, table.files, workers=workers)) as batches:
+    survey = partial(survey_image, window=window)
+    with closing(in_parallel(survey, table.files, workers=workers)) as batches:
         for batch in batches:
             records += batch
             progress.count("images checked", len(records), len(table))
     return tuple(records)
 
 
-def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageRecord:
-    """The record of one image; what cannot be read has a `problem`."""
+def survey_image(place: ImageRef | None, *, window: str = "auto") -> ImageRecord:
+    """The record of one image; one that cannot be read has a `problem`."""
     if place is None:
         return ImageRecord("missing", "not found")
     try:
@@ -110,15 +110,15 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
     grey = pixels
     if pixels.dtype != np.uint8:
         grey = ((pixels - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
-    look = np.asarray(Image.fromarray(grey).convert("L").resize(LOOK[::-1], Image.Resampling.BOX))
-    if int(look.max()) - int(look.min()) < 16:  # any two such images look alike
-        look = None
+    grid = np.asarray(Image.fromarray(grey).convert("L").resize(GRID[::-1], Image.Resampling.BOX))
+    if int(grid.max()) - int(grid.min()) < 16:  # nearly constant images are all similar
+        grid = None
     return ImageRecord(
         facts=replace(facts, notes=tuple(notes)),
         mode=mode,
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=digest.digest(),
-        look=look,
+        grid=grid,
         miniature=miniature(pixels),
         low=255 - high if facts.inverted else low,
         high=255 - low if facts.inverted else high,
@@ -127,7 +127,7 @@ def survey_image(place: ImagePlace | None, *, window: str = "auto") -> ImageReco
 
 
 def _plain(pixels: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
-    """The pixels in one form whatever the decoder: uint8 where that loses nothing, else float32, `levels` as 0–255."""
+    """The pixels as uint8 if that is lossless, else float32, with `levels` as 0–255."""
     if pixels.dtype == np.uint8:
         return pixels
     low, high = levels
@@ -139,7 +139,7 @@ def _plain(pixels: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def _mode(place: ImagePlace, facts: ImageFacts) -> str:
+def _mode(place: ImageRef, facts: ImageFacts) -> str:
     if facts.decoder in ("pixels", "dicom"):
         return {"pixels": "RGB", "dicom": "DICOM"}[facts.decoder]
     with open_image(place) as image:
@@ -151,19 +151,19 @@ def _mode(place: ImagePlace, facts: ImageFacts) -> str:
     return _MODES.get(mode, mode)
 
 
-# An error makes results invalid or stops training, a warning may mislead, a note is good to know.
+# An error makes results invalid or stops training, a warning may make them misleading.
 SEVERITIES = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found."""
+    """A result of a check."""
 
-    kind: str  # what it is, such as "leak"; one word for all findings of the same sort
+    kind: str  # such as "leak"
     severity: Literal["error", "warning", "note"]  # one of `SEVERITIES`
-    message: str  # one sentence for people, with numbers
-    files: tuple[str, ...] = ()  # the images it is about, by their paths in the table; none where it is about the whole
-    patients: tuple[str, ...] = ()  # the patients it is about, if it is about patients
+    message: str  # one sentence with numbers
+    files: tuple[str, ...] = ()  # paths of the images concerned; none: the whole data set
+    patients: tuple[str, ...] = ()  # patients concerned
 
 
 Findings = Iterator[Finding]
@@ -171,15 +171,15 @@ Findings = Iterator[Finding]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known of a data set."""
+    """What checks look at."""
 
     table: ImageTable
-    records: Sequence[ImageRecord]  # what each is like, in the order of `table`
-    folds: Sequence[Fold]  # those that training would have, given or drawn; none where there can be none
-    image_size: int  # side of the square that training makes of an image, pixels
-    skip_bad: bool = False  # whether training would go on without the images that cannot be read
+    records: Sequence[ImageRecord]  # in the order of `table`
+    folds: Sequence[Fold]  # as in training; none if they cannot be drawn
+    image_size: int  # pixels
+    skip_bad: bool = False  # whether training skips unreadable images
     window: str = "auto"
-    positive_from: int | None = None  # the lowest of ordered grades that counts as positive
+    positive_from: int | None = None  # lowest positive grade
 
     @cached_property
     def readable(self) -> list[int]:
@@ -195,7 +195,7 @@ class Evidence:
 
     @cached_property
     def class_modes(self) -> dict[str, dict[str, int]]:
-        """Class or label to how many of its images are stored in which mode, the commonest mode first."""
+        """Class or label to number of images per mode, the most common mode first."""
         modes = np.array([record.mode for record in self.records], dtype=object)
         order = [mode for mode, _ in Counter(modes[self.readable].tolist()).most_common()]
         return {
@@ -207,15 +207,15 @@ class Evidence:
         return tuple(dict.fromkeys(self.table.paths[row] for row in rows))
 
     def values(self, rows: Sequence[int]) -> tuple[float, float]:
-        """The least and greatest pixel value of some images."""
+        """The smallest and largest pixel value of some images."""
         return min(self.records[row].low for row in rows), max(self.records[row].high for row in rows)
 
     def crossed(self, rows: Sequence[int]) -> str:
-        """In which splits of which folds the rows stand, where they stand in several of one fold; else ""."""
+        """The splits and folds of rows that are in several splits of one fold, in words; else ""."""
         found: dict[str, list[int]] = {}
         for fold in self.folds:
-            held = set(fold.split[list(rows)])
-            names = [name for name in ("train", "val", "test") if name in held]
+            splits = set(fold.split[list(rows)])
+            names = [name for name in ("train", "val", "test") if name in splits]
             if len(names) > 1:
                 found.setdefault(" and ".join(names), []).append(fold.number)
         return "; ".join(
@@ -224,7 +224,7 @@ class Evidence:
         )
 
     def contradiction(self, rows: Sequence[int]) -> str:
-        """How the labels of images which are one contradict each other, in words; "" where they do not."""
+        """How the labels of copies of one image contradict each other, in words; else ""."""
         targets = self.table.targets[list(rows)]
         clashing = ((targets == 0).any(axis=0) & (targets == 1).any(axis=0)).nonzero()[0]
         if not clashing.size:
@@ -247,22 +247,21 @@ def unreadable(evidence: Evidence) -> Findings:
 
 
 def duplicates(evidence: Evidence) -> Findings:
-    """Contradictory_labels (error), leak (error), duplicate (warning): one image several times.
+    """Contradictory_labels (error), leak (error), duplicate (warning): the same file or frame, bytes, or pixels.
 
-    Two rows are one image if they name one file or frame, or files of the same bytes, or of the same pixels. Frames of
-    one file are different images, of one patient.
+    Frames of one file are different images of one patient.
     """
     identities = frame_identities(evidence.table)
     for rows in _same_images(evidence, identities):
         files = evidence.files(rows)
-        one = "the image" if len(files) == 1 else f"{counted(len(files), 'file')} of the same image"
+        same = "the image" if len(files) == 1 else f"{counted(len(files), 'file')} of the same image"
         labels, crossed = evidence.contradiction(rows), evidence.crossed(rows)
         if labels:
-            yield Finding("contradictory_labels", "error", f"{one}, {labels}; correct or remove them", files)
+            yield Finding("contradictory_labels", "error", f"{same}, {labels}; correct or remove them", files)
         if crossed:
-            yield Finding("leak", "error", f"{one} in {crossed}; keep one, or give all one patient", files)
+            yield Finding("leak", "error", f"{same} in {crossed}; keep one, or give all the same patient", files)
         if not (labels or crossed) and len(files) > 1:
-            yield Finding("duplicate", "warning", f"{one}, which counts {len(files)} times", files)
+            yield Finding("duplicate", "warning", f"{same}, which counts {len(files)} times", files)
     rows_of: dict[Hashable, list[int]] = {}
     for row, (file, _) in enumerate(identities):
         rows_of.setdefault(file, []).append(row)
@@ -272,10 +271,7 @@ def duplicates(evidence: Evidence) -> Findings:
 
 
 def _same_images(evidence: Evidence, identities: Iterable[Hashable]) -> list[list[int]]:
-    """Sets of two or more rows that are one image: by `identities`, or by their bytes or pixels.
-
-    Constant images are left to their own check: any two of one size and colour are the same.
-    """
+    """Sets of two or more rows with the same image, by `identities`, bytes or pixels; constant images do not count."""
     links = [(row, ("file", identity)) for row, identity in enumerate(identities)]
     for row in evidence.readable:
         record = evidence.records[row]
@@ -286,7 +282,7 @@ def _same_images(evidence: Evidence, identities: Iterable[Hashable]) -> list[lis
 
 
 def linked(links: Iterable[tuple[int, object]]) -> list[list[int]]:
-    """Sets of two or more rows that hang together by what they are linked to, each sorted."""
+    """Connected sets of two or more rows, each sorted; `links` are (row, key) pairs."""
     above: dict[object, object] = {}
 
     def root(item: object) -> object:
@@ -304,10 +300,10 @@ def linked(links: Iterable[tuple[int, object]]) -> list[list[int]]:
 
 
 def patients(evidence: Evidence) -> Findings:
-    """Leak (error) for each patient in two splits of a fold, no_patients (warning) where none are known."""
+    """Leak (error) for each patient in two splits of a fold, no_patients (warning) if unknown."""
     table = evidence.table
     if table.patients is None:
-        message = "patients are not known, so images of one may fall in both train and test; "
+        message = "patients are unknown, so images of one patient may be in both train and test; "
         yield Finding("no_patients", "warning", message + r"give --patient-column or --patient-regex '^(\d+)_'")
     if table.patients is None or table.splits is None:  # folds are drawn by patient
         return
@@ -321,11 +317,9 @@ def patients(evidence: Evidence) -> Findings:
             yield Finding("leak", "error", message, evidence.files(rows), names)
 
 
-FEW = 5  # patients of a class in a test set below which its AUC hangs on single ones
-RATIO = 10  # images of the largest class to those of the smallest from which on a note is due
-
-UNEVEN = 1.5
-"""Images of the largest training set to those of the smallest above which folds are no repeats of one experiment."""
+FEW = 5  # fewer patients of a class in a test set make its AUC unreliable
+RATIO = 10  # largest to smallest class, from which imbalance is noted
+UNEVEN = 1.5  # largest to smallest training set, above which folds are not comparable
 
 
 def classes(evidence: Evidence) -> Findings:
@@ -333,7 +327,7 @@ def classes(evidence: Evidence) -> Findings:
     table = evidence.table
     known = [column[~np.isnan(column)] for column in table.targets.T]
     if not any(len(values) and values.min() < values.max() for values in known):
-        yield Finding("one_class", "error", f"all images are alike in their labels: {listed(table.classes, 3)}")
+        yield Finding("one_class", "error", f"all images have the same labels: {listed(table.classes, 3)}")
         return
     counts = (table.targets == 1).sum(axis=0)
     if table.task != "multilabel" and counts.max() >= RATIO * counts.min():
@@ -345,73 +339,71 @@ def classes(evidence: Evidence) -> Findings:
         most, least = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
         message = (
             f"fold {most} trains on {counted(sizes[most], 'image')}, fold {least} on {sizes[least]}: the folds are not "
-            "repeats of one experiment, and their mean and standard deviation mislead; even them out"
+            "comparable, so their mean and standard deviation are misleading; balance them"
         )
         yield Finding("uneven_folds", "warning", message)
-    questions = _questions(evidence)
-    asked = np.stack(list(questions.values()), axis=1)
+    scored = _scored_targets(evidence)
+    columns = np.stack(list(scored.values()), axis=1)
     for fold in evidence.folds:
         for name in ("val", "test"):
-            targets = asked[fold.split == name]
+            targets = columns[fold.split == name]
             if not ((targets == 1).any(axis=0) & (targets == 0).any(axis=0)).any():
-                message = f"{name} of fold {fold.number} has images of one class only, or none: its AUC is undefined"
+                message = f"{name} of fold {fold.number} has images of at most one class: its AUC is undefined"
                 yield Finding("one_class", "warning", message)
     what = "image" if table.patients is None else "patient"
     groups = np.unique(np.array(table.patient_keys or table.paths, dtype=object), return_inverse=True)[1]
-    for name, column in questions.items():
-        held = {fold.number: len(np.unique(groups[(fold.split == "test") & (column == 1)])) for fold in evidence.folds}
-        if held and min(held.values()) < FEW:
-            fold = min(held, key=held.get)
-            message = f"the test set of fold {fold} has {counted(held[fold], what)} of {name}: its AUC rests on them"
+    for name, column in scored.items():
+        sizes = {fold.number: len(np.unique(groups[(fold.split == "test") & (column == 1)])) for fold in evidence.folds}
+        if sizes and min(sizes.values()) < FEW:
+            fold = min(sizes, key=sizes.get)
+            found = counted(sizes[fold], what)
+            message = f"the test set of fold {fold} has only {found} of {name}: its AUC is unreliable"
             yield Finding("few_patients", "warning", message)
 
 
-def _questions(evidence: Evidence) -> dict[str, np.ndarray]:
-    """What AUCs are computed of, and where it is 1, 0 or not known: the classes, or grades on two sides of a limit."""
+def _scored_targets(evidence: Evidence) -> dict[str, np.ndarray]:
+    """Targets of the AUCs by name: the classes, or grades on both sides of `positive_from`."""
     table, limit = evidence.table, evidence.positive_from
     if limit is None or table.task == "multilabel" or not all(re.fullmatch(r"[+-]?\d+", n) for n in table.classes):
         return dict(zip(table.classes, table.targets.T, strict=True))
     reached = table.targets[:, [int(name) >= limit for name in table.classes]].any(axis=1)
-    return {f"grade {limit} or worse": reached * 1.0, f"a grade below {limit}": ~reached * 1.0}
+    return {f"grade ≥ {limit}": reached * 1.0, f"grade < {limit}": ~reached * 1.0}
 
 
-NEARLY_CONSTANT = 8  # of the 256 levels: an image whose values span fewer is nearly constant
-
-LEAST_SPREAD = 1.0
-"""And so is one whose values, in levels, have a smaller standard deviation: a speck on an empty field."""
+NEARLY_CONSTANT = 8  # of 256 levels: a smaller range of values is nearly constant
+LEAST_SPREAD = 1.0  # levels: so is a smaller standard deviation
 
 
 def constant(evidence: Evidence) -> Findings:
-    """Constant (error), nearly_constant (warning): nothing to learn from; `value_range` looks at more than 8 bits."""
+    """Constant (error), nearly_constant (warning); more than 8 bits are checked by `value_range`."""
     for row in evidence.readable:
         record, files = evidence.records[row], (evidence.table.paths[row],)
         if record.low == record.high:
-            yield Finding("constant", "error", f"every pixel is {record.low:g}; remove the image", files)
+            yield Finding("constant", "error", f"all pixels are {record.low:g}; remove the image", files)
         elif record.floats or record.deep_integers:
             continue
         elif record.high - record.low < NEARLY_CONSTANT or record.spread < LEAST_SPREAD:
-            span = f"its values lie from {record.low:g} to {record.high:g}, sd {record.spread:.2g}"
-            yield Finding("nearly_constant", "warning", f"{span}; look at it", files)
+            span = f"values from {record.low:g} to {record.high:g}, SD {record.spread:.2g}"
+            yield Finding("nearly_constant", "warning", f"{span}; inspect the image", files)
 
 
-BITS = 2  # in which the difference hashes of images that look alike may differ
-DIFFERENCE = 3.5  # mean absolute difference of the grey values, of 255, up to which images look alike
+BITS = 2  # largest distance between difference hashes of similar images
+DIFFERENCE = 3.5  # largest mean absolute difference between their grids, of 255
 
 
 def near_duplicates(evidence: Evidence) -> Findings:
-    """Near_duplicate (error or warning): images that look alike.
+    """Near_duplicate (error or warning): similar images with different labels or in two splits.
 
-    Nearly identical images (`image_check.near_identical`) of opposite labels in two splits are an error: one label is
-    wrong, or one image trains and tests. In two splits with one label, or with two labels in one split, they are a
-    warning; and so are images whose difference hashes differ in at most two of 64 bits, and their 8×9 grey values by at
-    most `DIFFERENCE` on average, which finds copies with marks drawn in (37 pairs of BUSI more), but also takes seven
-    pairs of patients among 3,000 synthetic fundus photographs for alike.
+    An error if they are nearly identical (`image_check.near_identical`), in two splits, and have opposite labels; else
+    a warning. Images are also similar if their difference hashes differ in at most two of 64 bits and their grids by at
+    most `DIFFERENCE`: this finds copies with drawn marks (37 more pairs in BUSI), and seven false pairs among 3,000
+    synthetic fundus photographs.
 
     References:
-        Krawetz 2013, Kind of Like That, hackerfactor.com (the hash: is each pixel brighter than its left neighbour?).
+        Krawetz 2013, Kind of Like That, hackerfactor.com (difference hash).
         Al-Dhabyani et al. 2020, Dataset of breast ultrasound images, Data in Brief 28.
     """
-    rows = [row for row in evidence.readable if evidence.records[row].look is not None]
+    rows = [row for row in evidence.readable if evidence.records[row].grid is not None]
     same = enumerate(_same_images(evidence, image_identities(evidence.table)), start=1)
     same = {row: number for number, found in same for row in found}
     identical = near_identical([record.miniature for record in evidence.records])
@@ -420,7 +412,7 @@ def near_duplicates(evidence: Evidence) -> Findings:
         row for found in identical if any(opposite_rows(targets, split, found) for split in splits) for row in found
     }
     links = [
-        (rows[member], pair) for pair in similar_pairs([evidence.records[row].look for row in rows]) for member in pair
+        (rows[member], pair) for pair in similar_pairs([evidence.records[row].grid for row in rows]) for member in pair
     ]
     links += [(row, number) for number, found in enumerate(identical) for row in found]
     for found in linked(links):
@@ -431,25 +423,25 @@ def near_duplicates(evidence: Evidence) -> Findings:
         if not where:
             continue
         files = evidence.files(found)
-        severity, like, advice = "warning", "look alike", "are they one patient?"
+        severity, similar, advice = "warning", "look similar", "are they from one patient?"
         if not opposite.isdisjoint(found):
-            severity, like, advice = "error", "are nearly identical", "correct the labels, or keep one"
-        message = f"{counted(len(files), 'image')} that {like}, {where}; {advice}"
+            severity, similar, advice = "error", "are nearly identical", "correct the labels, or keep one"
+        message = f"{counted(len(files), 'image')} that {similar}, {where}; {advice}"
         yield Finding("near_duplicate", severity, message, files)
     if len(evidence.readable) > MOST:
-        yield Finding("near_duplicate", "note", f"nearly identical images are looked for among {MOST:,} images at most")
+        yield Finding("near_duplicate", "note", f"more than {MOST:,} images: nearly identical images were not searched")
 
 
-def similar_pairs(looks: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Pairs of 8×9 grey values that look alike, as many as it takes to join all those that hang together.
+def similar_pairs(grids: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Pairs of similar grids (8, 9), enough to connect every set of similar images.
 
-    Hashes that differ in two bits are equal in two or more of four bands of 16 bits; only such images are compared.
+    Hashes that differ in two bits have at least two equal bands of four; only such images are compared.
     """
-    if len(looks) < 2:
+    if len(grids) < 2:
         return []
-    images = np.stack(looks).astype(np.int16)
+    images = np.stack(grids).astype(np.int16)
     brighter = (images[:, :, 1:] > images[:, :, :-1]).reshape(len(images), 64)
-    # Each band takes its bits from every row and column, so that a black half leaves all bands something to differ in.
+    # Each band has bits from every row and column, so that a black half does not make bands equal.
     hashes = np.packbits(brighter[:, np.arange(64) * 27 % 64], axis=1)
     bands = np.ascontiguousarray(hashes).view(np.uint16).astype(np.int64)
     found: set[tuple[int, int]] = set()
@@ -462,7 +454,7 @@ def similar_pairs(looks: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def _joining_pairs(bucket: np.ndarray, hashes: np.ndarray, images: np.ndarray) -> Iterator[tuple[int, int]]:
-    """The pairs within `bucket`; whoever has been joined is not compared again, however many are alike."""
+    """The pairs within `bucket`; connected images are not compared again."""
     left = bucket
     while len(left) > 1:
         waiting, left = [int(left[0])], left[1:]
@@ -475,11 +467,11 @@ def _joining_pairs(bucket: np.ndarray, hashes: np.ndarray, images: np.ndarray) -
             waiting += joined
 
 
-LEAST_LEVELS = 32  # of 256, below which all images with more than 8 bits together use a fraction: 12-bit data, mostly
+LEAST_LEVELS = 32  # of 256: a smaller range of deep images has little contrast (12-bit data)
 
 
 def value_range(evidence: Evidence) -> Findings:
-    """Range (warning): values that use little of their range, or leave it."""
+    """Range (warning): values that use little of the range of their format, or exceed it."""
     if evidence.window != "auto":
         return
     records = evidence.records
@@ -493,8 +485,8 @@ def value_range(evidence: Evidence) -> Findings:
             unit, bits = (last - first) / 255, round(math.log2(last - first + 1))
             message = (
                 f"{counted(len(rows), 'image')} of {bits} bits, of {first:.0f} to {last:.0f} "
-                f"with values from {first + unit * low:.0f} to {first + unit * high:.0f} only, which leaves little "
-                "contrast; give --window minmax or CENTRE,WIDTH"
+                f"with values from {first + unit * low:.0f} to {first + unit * high:.0f} only, which gives little "
+                "contrast; use --window minmax or CENTRE,WIDTH"
             )
             yield Finding("range", "warning", message, evidence.files(rows))
     floats = [row for row in evidence.readable if records[row].floats]
@@ -502,33 +494,33 @@ def value_range(evidence: Evidence) -> Findings:
         low, high = evidence.values(outside)
         message = (
             f"{counted(len(outside), 'image')} of floats from {low:g} to {high:g}, outside 0 to 255, so each is "
-            "stretched to its own extremes; give --window CENTRE,WIDTH"
+            "scaled to its own extremes; use --window CENTRE,WIDTH"
         )
         yield Finding("range", "warning", message, evidence.files(outside))
     if unit := [row for row in floats if records[row].low >= 0 and records[row].high <= 1]:
         message = (
-            f"{counted(len(unit), 'image')} of floats from 0 to 1, which count from 0 to 255 and are nearly black; "
-            "give --window 0.5,1"
+            f"{counted(len(unit), 'image')} of floats from 0 to 1, which are nearly black on the scale 0 to 255; "
+            "use --window 0.5,1"
         )
         yield Finding("range", "warning", message, evidence.files(unit))
 
 
-AREA = 8  # times the median area, or its inverse, from which on a size is unusual
-ASPECT = 2  # the same of width by height: squares of such images are distorted unlike the others
+AREA = 8  # factor to the median area above which a size is unusual
+ASPECT = 2  # factor to the median aspect ratio
 
 
 def sizes(evidence: Evidence) -> Findings:
-    """Small_image (note) below what the network sees, unusual_size (note) beside all others."""
+    """Small_image (note): below the input size; unusual_size (note): far from the median."""
     rows, size = evidence.readable, evidence.image_size
     if not rows:
         return
     facts = [evidence.records[row].facts for row in rows]
-    # Orientations from 5 on are turned by a quarter.
+    # EXIF orientations from 5 swap height and width.
     sides = np.array([(f.width, f.height) if f.orientation > 4 else (f.height, f.width) for f in facts], float)
     if small := [row for row, pair in zip(rows, sides, strict=True) if pair.min() < size]:
         message = (
-            f"{len(small)} of {counted(len(rows), 'image')} smaller than the {size} px that the network would see "
-            f"(--image-size), so they are enlarged; the smallest side has {sides.min():.0f}"
+            f"{len(small)} of {counted(len(rows), 'image')} smaller than the input of {size} px (--image-size) are "
+            f"enlarged; the smallest side has {sides.min():.0f} px"
         )
         yield Finding("small_image", "note", message, evidence.files(small))
     areas, aspects = np.log(sides.prod(axis=1)), np.log(sides[:, 1] / sides[:, 0])
@@ -536,16 +528,16 @@ def sizes(evidence: Evidence) -> Findings:
     far |= np.abs(aspects - np.median(aspects)) > np.log(ASPECT)
     if far.any():
         height, width = np.median(sides, axis=0)
-        message = f"{counted(int(far.sum()), 'image')} of a size or shape far from the usual {width:.0f}×{height:.0f}"
+        message = f"{counted(int(far.sum()), 'image')} of a size or shape far from the median {width:.0f}×{height:.0f}"
         yield Finding("unusual_size", "note", message, evidence.files(np.array(rows)[far].tolist()))
 
 
-FEW_OF_A_MODE = 20  # images of a mode below which that it belongs to one class may be chance
-SHARE = 0.2  # by which the shares of a mode in two classes differ where it tells something of the class
+FEW_OF_A_MODE = 20  # with fewer images of a mode, its association with a class may be chance
+SHARE = 0.2  # difference between the shares of a mode in two classes that makes it a shortcut
 
 
 def modes(evidence: Evidence) -> Findings:
-    """Mixed_modes (note; warning where it tells a class), orientation (note), header (warning)."""
+    """Mixed_modes (note; warning if associated with a class), orientation (note), header (warning)."""
     records = evidence.records
     (usual, most), *others = Counter(records[row].mode for row in evidence.readable).most_common() or [("", 0)]
     by_class = evidence.class_modes
@@ -555,23 +547,23 @@ def modes(evidence: Evidence) -> Findings:
         message = f"{counted(count, 'image')} stored as {mode}, {most} as {usual}"
         shares = [found.get(mode, 0) / totals[name] for name, found in by_class.items() if totals[name]]
         labels = {evidence.labels[row] for row in rows}
-        tells = count >= FEW_OF_A_MODE and len(shares) > 1
-        tells = tells and (len(labels) == 1 or max(shares) - min(shares) >= SHARE)
-        if tells:
-            held = (f"{by_class[name].get(mode, 0)} of {totals[name]} {name}" for name in by_class)
+        shortcut = count >= FEW_OF_A_MODE and len(shares) > 1
+        shortcut = shortcut and (len(labels) == 1 or max(shares) - min(shares) >= SHARE)
+        if shortcut:
+            parts = (f"{by_class[name].get(mode, 0)} of {totals[name]} {name}" for name in by_class)
             only = f"all {count} are {labels.pop()}; " if len(labels) == 1 else ""
-            message += f": {only}it is {listed(held, 6)}; possible shortcut: a network may learn the mode instead"
-        yield Finding("mixed_modes", "warning" if tells else "note", message, evidence.files(rows))
+            message += f": {only}{listed(parts, 6)}; possible shortcut (confounder)"
+        yield Finding("mixed_modes", "warning" if shortcut else "note", message, evidence.files(rows))
     if turned := [row for row in evidence.readable if records[row].facts.orientation != 1]:
         tags = listed(dict.fromkeys(str(records[row].facts.orientation) for row in turned), 8)
-        message = f"{counted(len(turned), 'image')} turned by EXIF orientation ({tags})"
+        message = f"{counted(len(turned), 'image')} rotated by EXIF orientation ({tags})"
         yield Finding("orientation", "note", message, evidence.files(turned))
     disagreeing: dict[str, list[int]] = {}
     for row in evidence.readable:
         for note in records[row].facts.notes:
             disagreeing.setdefault(note, []).append(row)
     for note, rows in disagreeing.items():
-        message = f"header and pixels of {counted(len(rows), 'image')} disagree: {note}"
+        message = f"header and pixels of {counted(len(rows), 'image')} contradict each other: {note}"
         yield Finding("header", "warning", message, evidence.files(rows))
 
 

@@ -1,7 +1,4 @@
-"""Every image of a data set, decoded once before training by the decoder that training will use.
-
-What was found is kept: files that have not changed are not decoded again.
-"""
+"""Decode every image of a data set once before training, and cache the result while the files do not change."""
 
 import contextlib
 import json
@@ -19,65 +16,67 @@ from radtransfer.config.schema import ImageSettings
 from radtransfer.data.image_files import unchanged_key
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError, RadtransferError
-from radtransfer.files import printable, writing
+from radtransfer.files import atomic_write, printable, writing
 from radtransfer.images.formats import ImageFacts, decode_outside, inspect_image, kind_of_jpeg, stored_values
-from radtransfer.images.refs import SIGNED_SIXTEEN_BITS, SIXTEEN_BITS, ImagePlace, parse_window, read_contents, span
+from radtransfer.images.refs import SIGNED_SIXTEEN_BITS, SIXTEEN_BITS, ImageRef, parse_window, read_contents, span
 from radtransfer.process import Progress, in_parallel, require_keras
 from radtransfer.runs.cache import cache_folder, cache_note
 from radtransfer.runs.folder import write_text
 
-_VERSION = 4  # raised whenever more is found out about an image, or more is objected to
-_MOST = 100  # data sets that are remembered
+_VERSION = 4  # increase when the checks or the cached facts change
+_MOST = 100  # cached data sets
 
 
-def recall(
-    places: Sequence[ImagePlace | None], reading: ImageSettings
+def read_check_cache(
+    refs: Sequence[ImageRef | None], reading: ImageSettings
 ) -> tuple[tuple[ImageFacts, ...], list[list[int]]] | None:
-    """What was remembered of these images, if all of them were found good before and none has changed since."""
-    file = _file(places, reading)
+    """The cached facts and sets of nearly identical images, if all images were readable and none has changed."""
+    file = _cache_file(refs, reading)
     if file is None:
         return None
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         rows = ([tuple(value) if isinstance(value, list) else value for value in row] for row in found["facts"])
-        facts, alike = tuple(ImageFacts(*row) for row in rows), found["near_identical"]
+        facts = tuple(ImageFacts(*row) for row in rows)
+        identical = found["near_identical"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     with contextlib.suppress(OSError):
         file.touch()
-    return facts, alike
+    return facts, identical
 
 
-def remember(
-    places: Sequence[ImagePlace], reading: ImageSettings, facts: Sequence[ImageFacts], alike: Sequence[Sequence[int]]
+def write_check_cache(
+    refs: Sequence[ImageRef], reading: ImageSettings, facts: Sequence[ImageFacts], identical: Sequence[Sequence[int]]
 ) -> str | None:
-    """Keep the facts and the sets of nearly identical images; gives what is to be said where they cannot be kept."""
-    file = _file(places, reading)
+    """Cache the facts and the sets of nearly identical images; returns a note if that fails."""
+    file = _cache_file(refs, reading)
     if file is None:
         return None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         rows = [list(asdict(fact).values()) for fact in facts]
-        write_text(file, json.dumps({"facts": rows, "near_identical": alike}))
-        kept = sorted(file.parent.glob("*.json"), key=lambda item: item.stat().st_mtime)
-        for old in kept[:-_MOST]:
+        with atomic_write(file) as part:
+            part.write_text(json.dumps({"facts": rows, "near_identical": identical}), encoding="utf-8")
+        cached = sorted(file.parent.glob("*.json"), key=lambda item: item.stat().st_mtime)
+        for old in cached[:-_MOST]:
             old.unlink(missing_ok=True)
     except (OSError, RadtransferError) as error:
         return cache_note(error)
     return None
 
 
-def _file(places: Sequence[ImagePlace | None], reading: ImageSettings) -> Path | None:
-    """Where the facts of these files are kept; None where one is missing."""
-    if None in places:
+def _cache_file(refs: Sequence[ImageRef | None], reading: ImageSettings) -> Path | None:
+    """The cache file for these images; None if one is missing."""
+    if None in refs:
         return None
     with contextlib.suppress(OSError):
-        key = unchanged_key(places, f"{_VERSION} {reading.window} {reading.fundus_crop}")
+        key = unchanged_key(refs, f"{_VERSION} {reading.window} {reading.fundus_crop}")
         return cache_folder() / "checked" / f"{key}.json"
 
 
 class BadImage(NamedTuple):
-    """An image that cannot be read: its path in the table, and why."""
+    """An image that cannot be read: its path in the table, and the reason."""
 
     path: str
     reason: str
@@ -85,12 +84,12 @@ class BadImage(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckedImages:
-    """The images that can be read, and those that cannot."""
+    """The readable and the unreadable images of a table."""
 
-    table: ImageTable  # the readable images
-    facts: tuple[ImageFacts, ...]  # how each of them is stored, in the order of `table`
-    bad: tuple[BadImage, ...]  # the others
-    near_identical: Sequence[Sequence[int]] = ()  # sets of rows of `table` whose images are nearly identical
+    table: ImageTable  # readable images
+    facts: tuple[ImageFacts, ...]  # in the order of `table`
+    bad: tuple[BadImage, ...]
+    near_identical: Sequence[Sequence[int]] = ()  # sets of rows of `table`
 
 
 def check_images(
@@ -102,23 +101,22 @@ def check_images(
     reading: ImageSettings | None = None,
     progress: Progress | None = None,
 ) -> CheckedImages:
-    """Decode every image once, `workers` at a time; find all that are missing, empty, corrupt, truncated or too large.
+    """Decode every image once in `workers` threads, unless all were readable before and no file has changed.
 
-    Images that were all found good before are not decoded again as long as no file has changed. Bad ones raise
-    DataError, or are left out if `on_bad_image` is "skip" and others are left; `report_file` gets a line of path, tab
-    and reason for each, and is removed if there are none.
+    Unreadable images raise DataError, or are skipped with `on_bad_image="skip"` if others are left; `report_file` gets
+    a line of path, tab and reason for each, and is removed if there are none.
     """
     progress, reading = progress or Progress(), reading or ImageSettings()
-    known = recall(table.files, reading)
+    known = read_check_cache(table.files, reading)
     if known is not None:
         _report([], report_file)
         progress.note(f"all {len(table)} images were checked before, and no file has changed since")
         return CheckedImages(table, known[0], (), known[1])
     require_keras()  # images are decoded by TensorFlow, in threads
 
-    def examine(place: ImagePlace | None) -> tuple | str:
+    def examine(ref: ImageRef | None) -> tuple | str:
         try:
-            return "not found" if place is None else examine_image(place, reading)
+            return "not found" if ref is None else examine_image(ref, reading)
         except BadImageError as error:
             return error.reason
 
@@ -133,31 +131,32 @@ def check_images(
         raise DataError(_message(bad, len(table), report_file))
     if bad:
         where = f"; see {report_file}" if report_file else ""
-        progress.note(f"{len(bad)} of {len(table)} images cannot be read and are left out{where}")
+        progress.note(f"{len(bad)} of {len(table)} images cannot be read and are skipped{where}")
     good = [found for found in findings if not isinstance(found, str)]
     facts = tuple(found[0] for found in good)
-    disagreeing = Counter(note for fact in facts for note in fact.notes)
+    contradictions = Counter(note for fact in facts for note in fact.notes)
     notes = [
-        f"header and pixels disagree in {count} of {len(findings)} images: {n}" for n, count in disagreeing.items()
+        f"header and pixels contradict each other in {count} of {len(findings)} images: {note}"
+        for note, count in contradictions.items()
     ]
     spans: dict[tuple[float, float], list[tuple[float, float]]] = {}
     for fact, values, _ in good:
         if values is not None:
             spans.setdefault(fact.levels, []).append(values)
     for (first, last), values in spans.items():
-        low, high = min(least for least, _ in values), max(greatest for _, greatest in values)
-        if high - low < 65536 // 8:  # 12-bit data, mostly
+        low, high = min(low for low, _ in values), max(high for _, high in values)
+        if high - low < 65536 // 8:  # probably 12-bit data
             notes.append(
                 f"the {len(values)} 16-bit images use only the values {low:g} to {high:g} of {first:.0f} to "
-                f"{last:.0f}, so they have little contrast; --window minmax or --window CENTRE,WIDTH gives them more"
+                f"{last:.0f}, so they have little contrast; use --window minmax or --window CENTRE,WIDTH"
             )
     for note in notes:
         progress.note(note)
-    alike = near_identical([found[2] for found in good])
-    if not bad and not notes and (note := remember(table.files, reading, facts, alike)):
+    identical = near_identical([found[2] for found in good])
+    if not bad and not notes and (note := write_check_cache(table.files, reading, facts, identical)):
         progress.note(note)
     readable = np.array([not isinstance(found, str) for found in findings])
-    return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad), alike)
+    return CheckedImages(table.select(readable) if bad else table, facts, tuple(bad), identical)
 
 
 def _report(bad: Sequence[BadImage], report_file: Path | None) -> None:
@@ -180,25 +179,19 @@ def _message(bad: Sequence[BadImage], total: int, report_file: Path | None) -> s
     found = "Correct their paths, or give their folder with --image-root"
     advice = "Repair or remove them" if missing < len(bad) else found
     some_missing = f" {missing} were not found: is --image-root right?" if 0 < missing < len(bad) else ""
-    skip = ", or go on without them with --on-bad-image skip" if len(bad) < total else ""
+    skip = ", or skip them with --on-bad-image skip" if len(bad) < total else ""
     return f"{len(bad)} of {total} images cannot be read: {shown}{more}.{full}{some_missing} {advice}{skip}."
 
 
 SIDE = 64  # of the miniature, pixels
-
-
-CORRELATION = 0.98
-
-
-MOST = 100_000  # images of which all pairs are compared: a few minutes on two cores, and 0.4 GB. Of more, none are
-_LEAST_RANGE = 16  # a miniature of 8 bits whose values span less shows nothing, and would look like any other such
-
-
+CORRELATION = 0.98  # of nearly identical miniatures, at least
+MOST = 100_000  # images above which pairs are not compared (a few minutes on two cores, 0.4 GB)
+_LEAST_RANGE = 16  # a smaller range of a miniature of 8 bits is nearly constant
 _CHUNK = 512
 
 
 def miniature(pixels: np.ndarray) -> np.ndarray | None:
-    """The miniature of an image, (height, width, 3), as uint8 (64, 64); None where there is hardly anything in it."""
+    """The grayscale miniature, uint8 (64, 64), of an image (height, width, 3); None if it is nearly constant."""
     how = Image.Resampling.BOX if min(pixels.shape[:2]) >= SIDE else Image.Resampling.BILINEAR
     if pixels.dtype == np.uint8:
         small = np.asarray(Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), how))
@@ -210,9 +203,9 @@ def miniature(pixels: np.ndarray) -> np.ndarray | None:
 
 
 def near_identical(miniatures: Sequence[np.ndarray | None]) -> list[list[int]]:
-    """Sets of two or more numbers of images that hang together by being nearly identical, each sorted.
+    """Connected sets of two or more indices of nearly identical images, each sorted.
 
-    Means over blocks of 8×8 pixels tell most pairs apart: where they differ too much, so do the miniatures.
+    Means over blocks of 8×8 pixels, which bound the correlation, exclude most pairs first.
     """
     known = np.array([number for number, small in enumerate(miniatures) if small is not None], int)
     if not 2 <= len(known) <= MOST:
@@ -244,16 +237,15 @@ def near_identical(miniatures: Sequence[np.ndarray | None]) -> list[list[int]]:
     return sorted(known[group].tolist() for group in groups if len(group) > 1)
 
 
-_SIDE = 256  # pixels of the longer side that are looked at
-_DARK = 0.15  # of the bright level, a fraction: the background is below
-_LEAST = 0.2  # of the image, a fraction: what is smaller is not the disc
+_SIDE = 256  # longer side of the reduced image, pixels
+_DARK = 0.15  # the background is below this fraction of the bright level
+_LEAST = 0.2  # smallest fraction of the image for the disc
 
 
 def retina_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Top, left, height and width of the disc, or None where there is no dark background around one disc.
+    """Top, left, height and width of the disc of a fundus photograph; None without a dark background around it.
 
-    The disc is the largest connected area brighter than 15 % of the image's bright level (its 90th percentile);
-    text and reflections beside it do not count. `pixels` are (height, width, 3), of any range.
+    The disc is the largest connected area brighter than 15 % of the 90th percentile. `pixels` is (height, width, 3).
     """
     from scipy import ndimage
 
@@ -275,39 +267,36 @@ def retina_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
     return None if box == (0, 0, *pixels.shape[:2]) else box
 
 
-def examine_images(places: Sequence[ImagePlace], reading: ImageSettings) -> tuple[ImageFacts, ...]:
-    """How images that were checked before are stored; they are decoded only where the way of reading asks for it.
-
-    Raises BadImageError if one cannot be read.
-    """
-    facts = tuple(map(inspect_image, places))
+def examine_images(refs: Sequence[ImageRef], reading: ImageSettings) -> tuple[ImageFacts, ...]:
+    """The facts of checked images, decoded only if the settings need it; BadImageError if one cannot be read."""
+    facts = tuple(map(inspect_image, refs))
     if reading.fundus_crop or any(fact.deep for fact in facts):
         require_keras()
-        return tuple(examine_image(place, reading)[0] for place in places)
+        return tuple(examine_image(ref, reading)[0] for ref in refs)
     return facts
 
 
 def read_pixels(
-    place: ImagePlace, facts: ImageFacts, *, window: str = "auto", ratio: int = 1, notes: list[str] | None = None
+    ref: ImageRef, facts: ImageFacts, *, window: str = "auto", ratio: int = 1, notes: list[str] | None = None
 ) -> np.ndarray:
-    """The pixels of an image by the decoder that training uses, not turned.
+    """The pixels of an image by the decoder of training, before EXIF rotation.
 
-    A JPEG is decoded at 1/ratio of its size: 1, 2, 4 or 8. `window` is the setting `images.window`; `notes` gets what
-    header and pixels disagree in.
+    A JPEG is decoded at 1/ratio of its size (1, 2, 4 or 8). `window` is the setting `images.window`; contradictions
+    between header and pixels are added to `notes`.
 
     Returns:
-        (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for what TensorFlow does not read.
+        (height, width, 3), RGB: uint8; uint16 for a 16-bit PNG; float32, 0–255, for formats not read by TensorFlow.
     """
     if facts.decoder == "pixels":
-        return np.frombuffer(image_contents(place), np.uint8).reshape(facts.height, facts.width, 3)
+        return np.frombuffer(image_contents(ref), np.uint8).reshape(facts.height, facts.width, 3)
     if facts.decoder not in ("jpeg", "png8", "png16"):
-        return decode_outside(place, facts, window, notes=notes)
+        return decode_outside(ref, facts, window, notes=notes)
     import tensorflow as tf
 
-    data = image_contents(place)
-    # TensorFlow refuses such a file too, but its JPEG library then writes to the terminal.
+    data = image_contents(ref)
+    # TensorFlow rejects such a file too, but its JPEG library prints to the terminal.
     if facts.decoder == "jpeg" and b"\xff\xd9" not in data:
-        raise BadImageError(place, "truncated")
+        raise BadImageError(ref, "truncated")
     try:
         if facts.decoder == "jpeg":
             return tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
@@ -315,34 +304,31 @@ def read_pixels(
     except tf.errors.InvalidArgumentError as error:
         end = b"\xff\xd9" if facts.decoder == "jpeg" else b"IEND\xaeB`\x82"
         whole = data.rstrip(b"\0").endswith(end)
-        raise BadImageError(place, kind_of_jpeg(place) or ("damaged" if whole else "truncated")) from error
+        raise BadImageError(ref, kind_of_jpeg(ref) or ("damaged" if whole else "truncated")) from error
 
 
 def examine_image(
-    place: ImagePlace, reading: ImageSettings
+    ref: ImageRef, reading: ImageSettings
 ) -> tuple[ImageFacts, tuple[float, float] | None, np.ndarray | None]:
-    """The facts of an image that is decoded once; a JPEG at an eighth, which reads all of the file as well.
+    """Decode an image once (a JPEG at reduced size, which still reads the whole file).
 
-    Returns:
-        The facts, the smallest and largest value of an image that is taken at the full range of 16 bits, and the
-        miniature by which nearly identical images are found. Raises BadImageError if it cannot be read.
+    Returns the facts, the smallest and largest value of a 16-bit image used at full range, and the miniature. Raises
+    BadImageError if it cannot be read.
     """
-    facts = inspect_image(place)
+    facts = inspect_image(ref)
     ratio = 1
-    if facts.decoder == "jpeg":  # the miniature needs its pixels; a disc is looked for in an eighth, whatever the size
+    if facts.decoder == "jpeg":  # large enough for the miniature; at 1/8 for the disc
         ratios = [ratio for ratio in (1, 2, 4, 8) if ratio == 1 or min(facts.height, facts.width) >= ratio * SIDE]
         ratio = 8 if reading.fundus_crop else ratios[-1]
     stored = facts.deep and facts.decoder == "pillow"
     notes: list[str] = []
-    pixels = (
-        stored_values(place) if stored else read_pixels(place, facts, window=reading.window, ratio=ratio, notes=notes)
-    )
+    pixels = stored_values(ref) if stored else read_pixels(ref, facts, window=reading.window, ratio=ratio, notes=notes)
     if pixels.shape != (-(-facts.height // ratio), -(-facts.width // ratio), 3):
-        raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
+        raise BadImageError(ref, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
     facts, values = replace(facts, notes=tuple(notes)), None
     if stored or facts.decoder == "png16":
         values = float(pixels.min()), float(pixels.max())
-        # What becomes 0 and 255: by itself what the format has, or all that is there where it is more.
+        # By default the range of the format, or of the values if that is larger.
         low, high = facts.levels
         auto = facts.levels if low <= values[0] and values[1] <= high else span(*values)
         facts = replace(facts, levels=parse_window(reading.window).levels(*values, auto=auto))
@@ -353,9 +339,9 @@ def examine_image(
     return facts, values if noted else None, miniature(pixels)
 
 
-def image_contents(place: ImagePlace) -> bytes:
+def image_contents(ref: ImageRef) -> bytes:
     """The bytes of an image."""
     try:
-        return read_contents(place)
+        return read_contents(ref)
     except OSError as error:
-        raise BadImageError(place, f"cannot be read ({error.strerror})") from None
+        raise BadImageError(ref, f"cannot be read ({error.strerror})") from None

@@ -1,4 +1,4 @@
-"""Find images on disk: walk a folder, and resolve the paths that tables bring from other machines."""
+"""Find images on disk: list folders, and resolve the paths in tables from other machines."""
 
 import errno
 import hashlib
@@ -12,13 +12,12 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from radtransfer.errors import DataError, near_path
-from radtransfer.images.dicom import DICOM_SUFFIXES, PREAMBLE, is_dicom
-from radtransfer.images.files import advice, format_by_name
-from radtransfer.images.refs import FilePart, ImagePlace, as_part, file_of
+from radtransfer.errors import DataError, suggest_path
+from radtransfer.images.files import DICOM_SUFFIXES, PREAMBLE, advice, format_by_name, is_dicom
+from radtransfer.images.refs import FilePart, ImageRef, as_part, file_of
 
 _FRAME = re.compile(r"(?P<file>.+)#(?P<frame>[1-9]\d*)")
-"""The name that `--frames all` gives a frame."""
+"""Path of a frame with `--frames all`."""
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -30,14 +29,14 @@ IMAGE_SUFFIXES = frozenset(
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name looks like an image; hidden files (macOS writes `._1.png`) do not."""
+    """Whether a file name has an image suffix and is not hidden (such as `._1.png` of macOS)."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
 
 
 def is_dicom_file(file: Path) -> bool:
-    """Whether `file` is DICOM by its name, or by its first bytes where its name has no suffix or a number for one.
+    """Whether `file` is DICOM by suffix, or by its first bytes if the suffix is missing or a number.
 
-    Scanners call their files `IM-0001-0001` or `1.2.840.113619.2.55`. DICOMDIR is the index of a disc, no image.
+    Scanners write names such as `IM-0001-0001` or `1.2.840.113619.2.55`. DICOMDIR is an index, not an image.
     """
     suffix = file.suffix.lower()
     if suffix in DICOM_SUFFIXES:
@@ -52,12 +51,12 @@ def is_dicom_file(file: Path) -> bool:
 
 
 def is_dangling(file: Path) -> bool:
-    """Whether `file` is a link to what is not there, as datalad and git-annex leave them, or to itself."""
+    """Whether `file` is a link whose target is missing, as datalad and git-annex leave them, or a link to itself."""
     return os.path.islink(file) and not os.path.exists(file)  # noqa: PTH110, PTH114
 
 
 def unread_note(files: Iterable[str]) -> str | None:
-    """A sentence that counts the files in formats that are known and not read, by format; None if there are none."""
+    """A sentence that counts files in unsupported formats; None if there are none."""
     found = [(format_by_name(file.rpartition("/")[2]), file) for file in files]
     examples: dict[str, str] = {}
     for name, file in found:
@@ -72,9 +71,9 @@ def unread_note(files: Iterable[str]) -> str | None:
 
 
 def walk_files(folder: Path, *, outside: bool = False) -> list[str]:
-    """Every file and dangling link below `folder`, sorted, relative to it with "/"; linked folders are followed once.
+    """Files and dangling links below `folder`, sorted, relative to it with "/", without hidden folders.
 
-    Hidden folders are left out: what `.ipynb_checkpoints` and the like hold are copies.
+    Linked folders are followed once; raises DataError for links out of `folder` unless `outside`.
     """
     leaving: list[str] = []
     files = _listed(folder, None if outside else leaving)
@@ -83,14 +82,14 @@ def walk_files(folder: Path, *, outside: bool = False) -> list[str]:
 
 
 def images_below(folder: Path, *, outside: bool) -> tuple[list[str], list[str]]:
-    """The images below `folder`, by their names or as DICOM files, and the other files; errors as of `walk_files`."""
+    """The images (by name, or DICOM) below `folder`, and the other files; raises as `walk_files`."""
     files = walk_files(folder, outside=outside)
     images = [file for file in files if is_image_name(file.rpartition("/")[2]) or is_dicom_file(folder / file)]
     return images, sorted(set(files) - set(images))
 
 
 def check_names(paths: Iterable[str]) -> None:
-    """Raises DataError if a path is not valid Unicode: every output is UTF-8 and holds it."""
+    """Raises DataError if a path is not valid Unicode, since outputs are UTF-8."""
     for path in paths:
         try:
             path.encode()
@@ -99,10 +98,10 @@ def check_names(paths: Iterable[str]) -> None:
 
 
 def links_out(folder: Path, files: Iterable[Path]) -> list[str]:
-    """The links by which files that are written as below `folder` lie elsewhere, relative to it."""
+    """Links below `folder`, relative to it, through which `files` are outside of it."""
     folder = os.path.normpath(folder)
     leads_out = cache(lambda path: _leads_out(path, os.path.realpath(folder)))
-    leaving: dict[str, None] = {}
+    found: dict[str, None] = {}
     for file in map(os.path.normpath, files):
         above = os.path.dirname(file)  # noqa: PTH120
         if is_dangling(Path(file)) or not file.startswith(os.path.join(folder, "")):  # noqa: PTH118
@@ -111,24 +110,22 @@ def links_out(folder: Path, files: Iterable[Path]) -> list[str]:
         while leads_out(os.path.dirname(link)):  # noqa: PTH120
             link = os.path.dirname(link)  # noqa: PTH120
         if link == above or (os.path.islink(link) and leads_out(link)):  # noqa: PTH114
-            leaving[os.path.relpath(link, folder)] = None
-    return list(leaving)
+            found[os.path.relpath(link, folder)] = None
+    return list(found)
 
 
 def check_links(folder: Path, leaving: Sequence[str]) -> None:
-    """Raises DataError if there are links, relative to `folder`, that lead out of it."""
+    """Raises DataError if there are links, relative to `folder`, that point outside it."""
     if leaving:
-        error = DataError(
-            f"{links_note(folder, leaving)}. Copy what they lead to into the folder, or allow it with --outside-root."
-        )
+        error = DataError(f"{links_note(folder, leaving)}. Copy their targets into the folder, or pass --outside-root.")
         error.kind = "links"
         raise error
 
 
 def links_note(folder: Path, leaving: Sequence[str]) -> str:
-    """How many links lead out of `folder`, and where the first of them leads."""
-    count = "1 link leads" if len(leaving) == 1 else f"{len(leaving)} links lead"
-    return f"{count} out of {folder}, such as {leaving[0]!r} to {os.path.realpath(folder / leaving[0])!r}"
+    """How many links point outside `folder`, with an example."""
+    count = "1 link points" if len(leaving) == 1 else f"{len(leaving)} links point"
+    return f"{count} outside {folder}, such as {leaving[0]!r} to {os.path.realpath(folder / leaving[0])!r}"
 
 
 def _leads_out(path: str, real_root: str) -> bool:
@@ -136,7 +133,7 @@ def _leads_out(path: str, real_root: str) -> bool:
 
 
 def _listed(folder: Path, leaving: list[str] | None) -> list[str]:
-    """The files below `folder`, sorted; links that lead out of it are added to `leaving` instead, or followed."""
+    """The sorted files below `folder`; links out of it are added to `leaving`, or followed if that is None."""
     try:
         return sorted(_walk(str(folder), "", set(), os.path.realpath(folder), leaving))
     except OSError as error:
@@ -147,7 +144,6 @@ def _walk(
     folder: str, prefix: str, seen: set[tuple[int, int]], real_root: str, leaving: list[str] | None
 ) -> Iterator[str]:
     facts = os.stat(folder)  # noqa: PTH116
-    # Windows file systems without inodes say 0 for all.
     if facts.st_ino and (facts.st_dev, facts.st_ino) in seen:
         return
     seen.add((facts.st_dev, facts.st_ino))
@@ -175,27 +171,27 @@ def _walk(
 
 @dataclass(frozen=True)
 class FileIndex:
-    """The files below a folder by every end of their paths."""
+    """The files below a folder by the ends of their paths."""
 
     root: Path
-    files: tuple[str, ...]  # their paths relative to it
-    by_end: dict[str, list[str]]  # "c.png", "b/c.png" … to the first two files that end so; images also without suffix
-    leaving: Sequence[str] = ()  # links that lead out of the folder and were not followed
+    files: tuple[str, ...]  # relative to `root`
+    by_end: dict[str, list[str]]  # "c.png", "b/c.png" … to the first two matches; images also without suffix
+    leaving: Sequence[str] = ()  # links out of the folder, not followed
 
     def find(self, path: str) -> Path | None:
-        """The file that shares the longest end with `path`, at least the file name."""
+        """The file with the longest common end with `path`, at least the file name."""
         ends = (self.by_end[end] for end in _ends(path) if end in self.by_end)
         candidates = next(ends, [])
         if len(candidates) > 1:
             raise DataError(
-                f"{path!r} is ambiguous: {candidates[0]!r} and {candidates[1]!r} in {self.root} both have that name. "
-                "Give an --image-root that holds one of them, or write more of the path into the table."
+                f"{path!r} is ambiguous: it matches {candidates[0]!r} and {candidates[1]!r} in {self.root}. "
+                "Use an --image-root with only one of them, or longer paths in the table."
             )
         return self.root / candidates[0] if candidates else None
 
 
 def index_files(root: Path, *, outside: bool = False) -> FileIndex:
-    """The index of all files below `root`; links are followed out of it with `outside` only."""
+    """The index of all files below `root`; links out of it are followed only with `outside`."""
     leaving: list[str] = []
     files = tuple(_listed(root, None if outside else leaving))
     by_end: dict[str, list[str]] = {}
@@ -210,25 +206,22 @@ def index_files(root: Path, *, outside: bool = False) -> FileIndex:
 
 def find_files(
     paths: Sequence[str], *, image_root: str | None, table_folder: Path, outside: bool = False
-) -> tuple[list[ImagePlace | None], tuple[str, ...]]:
-    """Where each of the paths is on disk, None where it is nowhere, and notes on how they were found.
+) -> tuple[list[ImageRef | None], tuple[str, ...]]:
+    """The file of each path (None: not found), and notes on how they were found.
 
-    A path is taken as it is written if a file is there: absolute, or relative to `image_root` (default: the
-    table's folder). Otherwise it comes from another machine and goes by its longest matching end, at least by
-    its file name, anywhere below the root. `x.dcm#3`, where no file is called so, is frame 3 of `x.dcm`.
-
-    A root that was named holds every image: unless `outside`, neither "..", nor an absolute path, nor a link leads out
-    of it. Without one, paths and links are taken as the table has them; the search alone does not follow links out.
+    A path is used as it is if the file exists, absolute or relative to `image_root` (default: `table_folder`), else the
+    file below the root with the longest common end is used, at least with the same name. `x.dcm#3` is frame 3 of
+    `x.dcm` unless such a file exists. With an `image_root`, no path or link may point outside it, unless `outside`.
     """
     root = Path(image_root).expanduser().absolute() if image_root else table_folder.absolute()
     if not root.is_dir():
         raise DataError(
-            f"--image-root {image_root} is not a folder. Give the one that holds the table's images."
-            f"{near_path(image_root or '')}",
-            misfits=("image_root",),
+            f"--image-root {image_root} is not a folder. Give the folder of the table's images."
+            f"{suggest_path(image_root or '')}",
+            settings=("image_root",),
         )
     inside = image_root is not None and not outside
-    files: list[ImagePlace | None] = [_as_written(path, root, inside=inside) for path in paths]
+    files: list[ImageRef | None] = [_as_written(path, root, inside=inside) for path in paths]
     frames = {i: _FRAME.fullmatch(path) for i, path in enumerate(paths) if files[i] is None}
     for i, match in frames.items():
         if match and (file := _as_written(match["file"], root, inside=inside)):
@@ -244,8 +237,8 @@ def find_files(
             other = i if file is None else owner.setdefault(file, i)
             if other != i and (i in guessed or other in guessed):
                 raise DataError(
-                    f"{paths[other]!r} and {paths[i]!r} both lead to {file_of(file)}, found by its name. "
-                    "Give the --image-root that holds both, or correct the paths in the table."
+                    f"{paths[other]!r} and {paths[i]!r} both match {file_of(file)} by name. "
+                    "Give an --image-root with both files, or correct the paths in the table."
                 )
         missing = [paths[i] for i in foreign if files[i] is None]
         if found := len(foreign) - len(missing):
@@ -264,38 +257,37 @@ def find_files(
     if out:
         path, there = out[0]
         raise DataError(
-            f"{len(out)} paths of the table lead out of --image-root {root}, such as {path!r} to "
-            f"{os.path.realpath(there)}. Name a folder that holds all images, correct the paths, or allow it with "
-            "--outside-root."
+            f"{len(out)} paths of the table point outside --image-root {root}, such as {path!r} to "
+            f"{os.path.realpath(there)}. Name a folder with all images, correct the paths, or pass --outside-root."
         )
     return files, tuple(notes)
 
 
-def unchanged_key(places: Iterable[ImagePlace], prefix: str = "") -> str:
-    """A key of these files, which changes with the place, number, size and times of each; OSError if one is missing."""
+def unchanged_key(refs: Iterable[ImageRef], prefix: str = "") -> str:
+    """A key of these files that changes with path, inode, size and times of each; OSError if one is missing."""
     digest = hashlib.sha256(prefix.encode())
-    for place in places:
-        status = file_of(place).stat()
+    for ref in refs:
+        status = file_of(ref).stat()
         times = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-        digest.update(f"{place} {times}\n".encode())
+        digest.update(f"{ref} {times}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def image_identity(path: str, place: ImagePlace | None) -> Hashable:
-    """What makes two rows the same image: one place on disk, also by a link; the path where there is no file."""
-    if place is None:
+def image_identity(path: str, ref: ImageRef | None) -> Hashable:
+    """A key that is equal for rows with the same file, also through links; the path if there is no file."""
+    if ref is None:
         return path
-    part = as_part(place)
+    part = as_part(ref)
     try:
         facts = os.stat(part.path)  # noqa: PTH116
     except OSError:
         return path
-    # Windows file systems without inodes say 0 for all.
+    # Some Windows file systems give inode 0 for all files.
     return (facts.st_dev, facts.st_ino, part.offset) if facts.st_ino else path
 
 
 def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
-    """The file at `path`; with `inside`, it must be written as one below the root."""
+    """The file at `path`, with `inside` only if its path is below the root."""
     for text in dict.fromkeys((path, path.replace("\\", "/"), os.path.expanduser(path))):  # noqa: PTH111
         file = os.path.normpath(root / text)
         leaves = not file.startswith(os.path.join(root, ""))  # noqa: PTH118
@@ -305,13 +297,13 @@ def _as_written(path: str, root: Path, *, inside: bool) -> Path | None:
 
 
 def _ends(path: str) -> Iterator[str]:
-    """The ends of a path of any system, the longest first; letters with accents in one spelling of two."""
+    """The ends of a path of any system, longest first, in Unicode NFC."""
     parts = [part for part in unicodedata.normalize("NFC", path).replace("\\", "/").split("/") if part]
     return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 def _near_note(index: FileIndex, missing: Sequence[str]) -> tuple[str, ...]:
-    """One sentence on all paths whose file exists under a name that differs in suffix, case or spelling."""
+    """A sentence on missing paths whose file exists under a name that differs in suffix, case or spelling."""
     known: dict[str, str] = {}
     for file in index.files:
         if is_image_name(file.rpartition("/")[2]) or format_by_name(file.rpartition("/")[2]):
@@ -322,12 +314,12 @@ def _near_note(index: FileIndex, missing: Sequence[str]) -> tuple[str, ...]:
     (path, file), count = near[0], len(near)
     return (
         f"{count} of {len(missing)} missing images are in {index.root} under names that differ in suffix, case or "
-        f"spelling, such as {file!r} for {path!r}; write them into the table as the files are called",
+        f"spelling, such as {file!r} for {path!r}; correct the names in the table",
     )
 
 
 def _loose(path: str) -> str:
-    """The name of an image without suffix, case, quotes and %20, and with one space for any of " ", "_" and "-"."""
+    """The name of an image without suffix, case, quotes and %20, with spaces for "_" and "-"."""
     name = unquote(path).strip(" \t'\"").replace("\\", "/").rpartition("/")[2]
     stem, dot, _ = name.rpartition(".")
     if dot and (is_image_name(name) or format_by_name(name)):

@@ -1,4 +1,4 @@
-"""Labels as text become targets, classes and a task."""
+"""From cells of text to classes and targets."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radtransfer.config.schema import DataSettings
-from radtransfer.errors import ConfigError, DataError, near_names
+from radtransfer.errors import ConfigError, DataError, close_matches
 
 if TYPE_CHECKING:
     from radtransfer.data.table import ImageTable
@@ -22,17 +22,17 @@ _MISSING = re.compile(
     r"|#(?:null!|value!|ref!|div/0!|name\?|num!)|\\n|[-–—―−?.]*",
     re.IGNORECASE,
 )
-"""What stands in a cell that holds no value, as people, pandas, SQL and spreadsheets write it."""
+"""Spellings of a missing value by people, pandas, SQL and spreadsheets."""
 
 _YES_NO = {"true": "1", "yes": "1", "t": "1", "y": "1", "false": "0", "no": "0", "f": "0", "n": "0"}
 _YES_NO |= {f"{number},{zeros}": number for number in ("1", "0", "-1") for zeros in ("0", "00")}
 
-BINARY = frozenset({"0", "1", "-1", ""})  # what a column of a multi-label table may hold, after `zero_one`
+BINARY = frozenset({"0", "1", "-1", ""})  # values of a multi-label column, after `binary_cell`
 
 NO_FINDING = frozenset({"no finding", "no findings", "no abnormality", "no abnormalities"})
-"""What says in a list of labels, in any case, that the image has none of them."""
+"""Words for "none of the labels" (compared without case)."""
 
-SEPARATORS = "|;,/+&"  # what most often stands between the labels in one cell
+SEPARATORS = "|;,/+&"  # usual separators of several labels in one cell
 
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""")
 _WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*")
@@ -40,7 +40,7 @@ _INTEGER = re.compile(r"[+-]?\d+")
 
 
 class RowsError(DataError):
-    """Rows of a table (none: all of it) that are mistaken; `kind` is what a report calls it."""
+    """Invalid rows of a table (none listed: the table as a whole); `kind` is the kind of finding in a report."""
 
     def __init__(self, message: str, rows: Sequence[int], *, kind: str = "table"):
         self.rows, self.kind = tuple(rows), kind
@@ -48,43 +48,37 @@ class RowsError(DataError):
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell holds no value: nothing, or a word for it such as NA, nan, None, null, unknown or "-"."""
+    """Whether a cell is empty or a word for a missing value: NA, nan, None, null, unknown, "-" …."""
     return _MISSING.fullmatch(cell.strip()) is not None
 
 
-def written(cell: str) -> str:
-    """A cell without spaces around it; "1.0" as "1".
-
-    Spreadsheets and pandas write integers as floats as soon as one cell of the column is empty.
-    """
+def clean_cell(cell: str) -> str:
+    """A cell without surrounding spaces; "1.0" as "1", as pandas writes integers of a column with empty cells."""
     text = cell.strip()
     whole = _WHOLE_FLOAT.fullmatch(text)
     return whole[1] if whole else text
 
 
-def plain(cell: str) -> str:
-    """A cell as it is `written`, "" where it holds no value."""
-    return "" if is_missing(cell) else written(cell)
+def cell_value(cell: str) -> str:
+    """`clean_cell`, "" if the value is missing."""
+    return "" if is_missing(cell) else clean_cell(cell)
 
 
 @functools.lru_cache(maxsize=1000)
-def zero_one(cell: str) -> str:
-    """A cell of a 0/1 column as "0", "1", "-1" (uncertain) or "" (no value), yes and 1,0 as 1; or what it holds."""
-    text = plain(cell)
+def binary_cell(cell: str) -> str:
+    """A cell of a 0/1 column as "0", "1", "-1" (uncertain) or "" (missing); yes and 1,0 are "1"; others unchanged."""
+    text = cell_value(cell)
     return _YES_NO.get(text.lower(), text)
 
 
 def missing_words(cells: Iterable[str]) -> str:
-    """How often each word for a missing value occurs, as messages say it: 'NA' 7, empty 3."""
+    """How often each word for a missing value occurs, for messages: 'NA' 7, empty 3."""
     counts = Counter(cell.strip() for cell in cells)
     return listed((f"{word!r} {count}" if word else f"empty {count}" for word, count in counts.most_common()), limit=8)
 
 
-def separated(cell: str, separator: str) -> list[str]:
-    """The labels in one cell; none where it is empty.
-
-    `['a', 'b']`, as Python writes a list, is read as such whatever the separator is; `[]` is no finding.
-    """
+def split_labels(cell: str, separator: str) -> list[str]:
+    """The labels in one cell; a Python list such as `['a', 'b']` is read with any separator, `[]` is "no finding"."""
     text = cell.strip()
     parts = text.split(separator)
     if text[:1] + text[-1:] in ("[]", "()", "{}"):
@@ -97,11 +91,11 @@ def separated(cell: str, separator: str) -> list[str]:
         else:
             parts = text.split(separator if separator in text else ",")
     parts = [part.strip().strip("\"'").strip() for part in parts]
-    return [written(part) for part in dict.fromkeys(parts) if part]
+    return [clean_cell(part) for part in dict.fromkeys(parts) if part]
 
 
 def joined_labels(classes: Iterable[str]) -> str | None:
-    """A note where classes are lists, or hold a separator and what it separates stands in other classes too."""
+    """A note if classes look like several labels in one cell: lists, or parts that occur in other classes too."""
     classes = sorted(classes)
     for separator in SEPARATORS:
         parts = {name: [part.strip() for part in name.split(separator)] for name in classes}
@@ -118,11 +112,10 @@ def joined_labels(classes: Iterable[str]) -> str | None:
 
 
 def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
-    """Check that the values of a label column are classes, and not names or measurements; gives notes.
+    """Check that the values of a label column are classes, not names or measurements; returns notes.
 
-    Refused are fractions of more than ten values (four, if most images have one of their own), whole numbers of more
-    than twenty with fewer than five images each, and anything of more than ten values with fewer than two images each,
-    or of more than a thousand with fewer than ten each.
+    Raises RowsError for more than ten different fractions (four if most are unique), more than twenty integers with
+    fewer than five images each, and more than ten values with fewer than two images each or 1,000 with fewer than ten.
     """
     values = list(dict.fromkeys(labels))
     share = len(values) / len(labels)
@@ -136,9 +129,8 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
     fractions = numbers is not None and not whole and len(values) > (4 if share > 0.5 else 10)
     if fractions or (whole and (crowded or (len(values) > 20 and share > 0.2))):
         raise RowsError(
-            f"{found}: numbers that look continuous, such as an age or a measurement. Predicting them is regression, "
-            "which is out of scope: radtransfer classifies. Make a few classes of them, or name another column with "
-            "--label-column.",
+            f"{found}: these look like measurements, not classes. radtransfer classifies and does no regression. "
+            "Group the values into classes, or name another column with --label-column.",
             (),
             kind="label_column",
         )
@@ -146,7 +138,7 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
         joined = joined_labels(values)
         many = "nearly as many as images" if share > 0.5 else "too many"
         raise RowsError(
-            f"{found}: {many} to be classes. Name the column of the classes with --label-column."
+            f"{found}: {many} to be classes. Name the class column with --label-column."
             + (f" Or: {joined.partition(': ')[2]}." if joined else ""),
             (),
             kind="label_column",
@@ -154,13 +146,13 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
     if whole and len(values) > 20:
         return (
             f"label column: {column!r} holds {len(values)} whole numbers, from {min(numbers):g} to {max(numbers):g}, "
-            "and each counts as a class; measurements such as an age are regression, which is out of scope",
+            "each of which is a class; if they are measurements, group them into classes",
         )
     return ()
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Unique names: by value if all are integers, else as text."""
+    """Unique names, sorted by value if all are integers, else as text."""
     unique = set(names)
     if all(_INTEGER.fullmatch(name) for name in unique):
         return tuple(sorted(unique, key=lambda name: (int(name), name)))
@@ -175,7 +167,7 @@ def one_hot(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def label_values(settings: DataSettings) -> dict[str, float]:
-    """What each text in a column of a multi-label table counts as."""
+    """Target value of each `BINARY` cell of a multi-label table."""
     uncertain = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[settings.uncertain]
     unmentioned = {"zeros": 0.0, "ignore": np.nan}[settings.unmentioned]
     return {"0": 0.0, "1": 1.0, "-1": uncertain, "": unmentioned}
@@ -188,17 +180,16 @@ def multilabel_targets(
     *,
     error: Callable[[int, str], DataError],
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Targets of several labels, float32 (images, labels) with NaN where not known, and the sorted labels.
+    """Targets of several labels, float32 (images, labels), NaN: unknown; and the sorted labels.
 
-    Rows hold the cells of each image, in the order of the names; `error` gives the error of the row of that number,
-    from what is wrong with it.
+    `rows` holds the cells of each image in the order of `names`; `error` makes the error from row number and problem.
     """
     values = label_values(settings)
     order = sorted(range(len(names)), key=lambda i: names[i])
     targets = np.empty((len(rows), len(order)), dtype="float32")
     for j, column in enumerate(order):
         for i, row in enumerate(rows):
-            value = values.get(zero_one(row[column]))
+            value = values.get(binary_cell(row[column]))
             if value is None:
                 raise error(
                     i, f"column {names[column]!r}: expected 1, 0, -1 (uncertain) or nothing, received {row[column]!r}."
@@ -208,48 +199,47 @@ def multilabel_targets(
 
 
 def check_labels(table: "ImageTable", settings: DataSettings) -> tuple[str, ...]:
-    """Check that the labels fit `--task`, `--positive-from` and `--positive-class`; gives notes on odd labels."""
+    """Check the labels against `--task`, `--positive-from` and `--positive-class`; returns notes on odd labels."""
     if settings.task == "multilabel" and table.task != "multilabel":
         raise DataError(
             "Task multilabel needs a 0/1 column for each label (--label-column A,B,…); this data has one "
             "label per image.",
-            misfits=("task",),
+            settings=("task",),
         )
     if settings.task in ("binary", "multiclass") and table.task == "multilabel":
         raise DataError(
             f"Task {settings.task} needs one label per image; this data has {listed(table.classes)}. "
             "Name one column with --label-column, or use --task multilabel.",
-            misfits=("task",),
+            settings=("task",),
         )
     if settings.task == "binary" and len(table.classes) != 2:
         found = f"{len(table.classes)}: {listed(table.classes)}"
-        raise DataError(f"Task binary needs two classes; found {found}.", misfits=("task",))
+        raise DataError(f"Task binary needs two classes; found {found}.", settings=("task",))
     if (limit := settings.positive_from) is not None:
         if table.task == "multilabel" or not all(_INTEGER.fullmatch(name) for name in table.classes):
             raise DataError(
                 f"--positive-from {limit} needs one integer grade per image; the labels are {listed(table.classes)}.",
-                misfits=("positive_from",),
+                settings=("positive_from",),
             )
         reached = {int(name) >= limit for name in table.classes}
         if len(reached) < 2:
-            missing = "is below" if reached == {True} else "reaches"
+            side = "below it" if reached == {True} else "at or above it"
             raise DataError(
-                f"--positive-from {limit}: no grade {missing} it, of {listed(table.classes)}. "
+                f"--positive-from {limit}: the grades are {listed(table.classes)}, none is {side}. "
                 f"Choose one above {table.classes[0]} and up to {table.classes[-1]}.",
-                misfits=("positive_from",),
+                settings=("positive_from",),
             )
     positive_class(table, settings)
     if table.task != "multilabel" and len(table.classes) < 2:
-        found = f"{len(table)} of one: {listed(table.classes)}"
-        raise DataError(f"Expected images of two or more classes, found {found}.")
-    spelt: dict[str, list[str]] = {}
+        raise DataError(f"Expected two or more classes, found one: {listed(table.classes)} ({len(table)} images).")
+    spellings: dict[str, list[str]] = {}
     counts = dict(zip(table.classes, (table.targets == 1).sum(axis=0).tolist(), strict=True))
     for name in table.classes:
-        spelt.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), []).append(name)
+        spellings.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), []).append(name)
     notes = [
-        f"{' and '.join(f'{name!r} ({counts[name]})' for name in names)} are spelt alike and count as "
-        f"{len(names)} classes; give them one name if they are one"
-        for names in spelt.values()
+        f"{' and '.join(f'{name!r} ({counts[name]})' for name in names)} differ in spelling only and count as "
+        f"{len(names)} classes; use one spelling if they are the same"
+        for names in spellings.values()
         if len(names) > 1
     ]
     for name, values in zip(table.classes, table.targets.T, strict=True) if table.task == "multilabel" else ():
@@ -261,14 +251,14 @@ def check_labels(table: "ImageTable", settings: DataSettings) -> tuple[str, ...]
 
 
 def listed(names: Iterable[str], limit: int = 12) -> str:
-    """Names for a message, the first `limit` of them."""
+    """Up to `limit` names for a message."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
 def positive_class(table: "ImageTable", settings: DataSettings) -> str | None:
-    """Of two classes, the one that `data.positive_class` names, or the last; None for anything else."""
+    """The positive one of two classes: `data.positive_class`, or the last; None unless there are two."""
     grade = table.positive_from if settings.positive_from is None else settings.positive_from
     if settings.positive_class is None:
         two = table.task == "multiclass" and len(table.classes) == 2 and grade is None
@@ -277,35 +267,35 @@ def positive_class(table: "ImageTable", settings: DataSettings) -> str | None:
 
 
 def find_positive_class(name: str, classes: Sequence[str], *, task: str, positive_from: int | None) -> str:
-    """The one of two classes that is called `name`: as it is written, but for spaces around it and "1.0" for "1".
+    """The one of two classes called `name`; surrounding spaces and "1.0" for "1" do not matter.
 
     Raises ConfigError if there are not two classes of one label per image, or none has this name.
     """
     why = None
     if task == "multilabel":
-        why = f"this data has 0/1 labels ({listed(classes)}), and 1 is positive in each"
+        why = f"this data has 0/1 labels ({listed(classes)}), each positive at 1"
     elif positive_from is not None:
-        why = f"this data has grades, and those from {positive_from} on are positive (--positive-from)"
+        why = f"this data has grades, positive from {positive_from} (--positive-from)"
     elif len(classes) != 2:
-        why = f"this data has {len(classes)}: {listed(classes)}"
+        why = f"found {len(classes)}: {listed(classes)}"
     if why:
         raise ConfigError(
             f"--positive-class {name} needs two classes and one label per image; {why}. Leave --positive-class out.",
-            misfits=("positive_class",),
+            settings=("positive_class",),
         )
     if name in classes:
         return name
-    alike = [item for item in classes if _same_text(item) == _same_text(name)]
-    if len(alike) == 1:
-        return alike[0]
+    same = [item for item in classes if _same_text(item) == _same_text(name)]
+    if len(same) == 1:
+        return same[0]
     folded = [item for item in classes if _same_text(item).casefold() == _same_text(name).casefold()]
-    near = folded or near_names(name, classes)
+    near = folded or close_matches(name, classes)
     meant = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Give one of them."
     raise ConfigError(
         f"--positive-class {name!r}: the classes are {' and '.join(map(repr, classes))}. {meant}",
-        misfits=("positive_class",),
+        settings=("positive_class",),
     )
 
 
 def _same_text(name: str) -> str:
-    return unicodedata.normalize("NFC", written(name))
+    return unicodedata.normalize("NFC", clean_cell(name))

@@ -1,7 +1,4 @@
-"""Pictures of a data set: the HTML page of a data check, with thumbnails, and a preview of what the network sees.
-
-The page needs nothing else: no scripts, no files, no network.
-"""
+"""The HTML page of a data check, with thumbnails, and the preview of augmented images."""
 
 import base64
 import contextlib
@@ -23,7 +20,7 @@ from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
 from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.images.formats import ImageFacts
-from radtransfer.images.refs import ImagePlace, read_contents, scaled
+from radtransfer.images.refs import ImageRef, read_contents, scaled
 from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.reports.figures import SheetRow, draw_contact_sheet, shortened_middle
 from radtransfer.reports.page import render
@@ -32,9 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDE = 144  # longer side of a thumbnail, pixels
-_PIXELS = 50_000_000  # above so many a damaged image is not shown: its header may be what is damaged
+_PIXELS = 50_000_000  # larger damaged images are not shown, as the header may be damaged
 
-# How Pillow turns an image for each EXIF orientation.
+# EXIF orientation to Pillow's transposition.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,29 +43,26 @@ _TURNS = {
 }
 
 
-def thumbnail(place: ImagePlace | None, facts: ImageFacts | None, *, window: str = "auto") -> str | None:
-    """A picture as a data URI, upright; None where nothing of the image can be seen.
-
-    `facts` are None for a damaged image; `window` is the setting `images.window`.
-    """
-    if place is None:
+def thumbnail(ref: ImageRef | None, facts: ImageFacts | None, *, window: str = "auto") -> str | None:
+    """The upright thumbnail as a data URI, None if nothing can be decoded; `facts` is None for a damaged image."""
+    if ref is None:
         return None
     if facts is None:
-        try:  # what Pillow decodes of a damaged PNG or JPEG before it meets the damage
-            image = Image.open(io.BytesIO(read_contents(place)), formats=("PNG", "JPEG"))
+        try:  # the part of a damaged PNG or JPEG that Pillow decodes
+            image = Image.open(io.BytesIO(read_contents(ref)), formats=("PNG", "JPEG"))
             if image.width * image.height > _PIXELS:
                 return None
-            with contextlib.suppress(Exception):  # whatever a damaged file makes Pillow raise
+            with contextlib.suppress(Exception):  # Pillow may raise anything
                 image.load()
-            image.tile = []  # nothing left to load: what was decoded stands
+            image.tile = []  # keep what was decoded
             image = image.convert("RGB")
         except Exception:
             return None
         return _data_uri(image)
     try:
         if facts.deep:
-            facts = examine_image(place, ImageSettings(window=window))[0]
-        pixels = read_pixels(place, facts, window=window)
+            facts = examine_image(ref, ImageSettings(window=window))[0]
+        pixels = read_pixels(ref, facts, window=window)
     except BadImageError:
         return None
     if pixels.dtype == np.uint16:
@@ -91,60 +85,61 @@ FINDINGS_SHOWN = 40  # findings of one kind on the page
 IMAGES_SHOWN = 8  # thumbnails of one finding
 
 _TITLES = {
-    "table": "The table",
+    "table": "Table",
     "few_patients": "Few patients of a class",
     "contradictory_labels": "One image with several labels",
     "contradictory_patients": "One image with several patients",
     "missing_labels": "Missing labels",
     "missing_patients": "Missing patients",
-    "label_column": "The label column",
+    "label_column": "Label column",
     "joined_labels": "Several labels in one cell",
-    "one_hot_columns": "A column for each class",
-    "split_ignored": "A split that is not used",
-    "not_assigned": "Images in no split",
+    "one_hot_columns": "One column per class",
+    "split_ignored": "Unused split column",
+    "not_assigned": "Images without a split",
     "patients_alike": "One patient under several spellings",
     "patients_rounded": "Patient ids rounded by a spreadsheet",
-    "leak": "The same in two splits",
-    "links": "Links that lead out of the folder",
-    "duplicate": "Copies of one image",
-    "near_duplicate": "Images that look alike",
+    "leak": "Leaks between splits",
+    "links": "Links that point outside the folder",
+    "duplicate": "Duplicate images",
+    "near_duplicate": "Similar images",
     "missing": "Missing files",
     "empty_file": "Empty files",
     "not_an_image": "Not images",
     "truncated": "Truncated files",
     "corrupt": "Corrupt files",
     "too_large": "Too large",
-    "unreadable": "Files that may not be read",
+    "unreadable": "Unreadable files",
     "constant": "Constant images",
     "nearly_constant": "Nearly constant images",
-    "range": "Range of values",
-    "no_patients": "Patients not known",
-    "one_class": "One class only",
-    "uneven_folds": "Training sets of unequal size",
-    "imbalance": "Unequal classes",
+    "range": "Range of pixel values",
+    "no_patients": "Patients unknown",
+    "one_class": "Only one class",
+    "uneven_folds": "Folds of unequal size",
+    "imbalance": "Class imbalance",
     "small_image": "Small images",
     "unusual_size": "Unusual sizes",
     "mixed_modes": "Mixed colour modes",
-    "orientation": "Turned images",
-    "header": "Headers that the pixels deny",
-    "splits": "The splits",
+    "orientation": "Images rotated by EXIF",
+    "header": "Contradictory headers",
+    "splits": "Splits",
 }
 
 
 def check_page(report: DataReport, *, count: Callable[[int, int], None] = lambda done, total: None) -> str:
-    """The page as text, every name in it escaped; `count` is told how many kinds of findings are drawn."""
-    kinds = []
+    """The HTML page; `count` is called with the number of finished kinds of findings."""
+    evidence, kinds = report.evidence, []
+
+    def image(path: str) -> tuple[str, str, str | None]:
+        """Path, label and thumbnail."""
+        if evidence is not None and path in evidence.row_of:
+            row = evidence.row_of[path]
+            picture = thumbnail(evidence.table.files[row], evidence.records[row].facts, window=evidence.window)
+            return path, evidence.table.labels[row], picture
+        ref = report.left_out.get(path)
+        return path, "", None if ref is None else thumbnail(ref, survey_image(ref).facts)
+
     for (severity, name), findings in report.kinds.items():
         shown = findings[:FINDINGS_SHOWN]
-        # Message, first images, and how many more there are.
-        told = [
-            (
-                finding.message,
-                [_image(path, report) for path in finding.files[:IMAGES_SHOWN]],
-                len(finding.files) - IMAGES_SHOWN,
-            )
-            for finding in shown
-        ]
         kinds.append(
             {
                 "severity": severity,
@@ -152,30 +147,23 @@ def check_page(report: DataReport, *, count: Callable[[int, int], None] = lambda
                 "title": _TITLES.get(name, name),
                 "count": len(findings),
                 "one_image_each": all(len(finding.files) == 1 for finding in shown),
-                "findings": told,
+                # Message, first images, and number of other images
+                "findings": [
+                    (f.message, [image(path) for path in f.files[:IMAGES_SHOWN]], len(f.files) - IMAGES_SHOWN)
+                    for f in shown
+                ],
             }
         )
         count(len(kinds), len(report.kinds))
     return render("check_page.html.j2", report=report, kinds=kinds, splits=SPLITS, counted=counted)
 
 
-def _image(path: str, report: DataReport) -> tuple[str, str, str | None]:
-    """Path, label and thumbnail."""
-    evidence, place = report.evidence, report.left_out.get(path)
-    if evidence is not None and path in evidence.row_of:
-        row = evidence.row_of[path]
-        picture = thumbnail(evidence.table.files[row], evidence.records[row].facts, window=evidence.window)
-        return path, evidence.table.labels[row], picture
-    return path, "", None if place is None else thumbnail(place, survey_image(place).facts)
-
-
 def preview_data(config: Config, *, images: int, copies: int, progress: Progress | None = None) -> "Figure":
-    """A contact sheet: each of `images` images as the network sees it, then `copies` random variations of it.
+    """A contact sheet of `images` images as the network sees them, each with `copies` augmented variations.
 
-    The classes take turns. Of `config`, `data`, `images`, `model.image_size`, `training.augmentation` and the seed
-    count; there are no variations where the augmentation is none. `progress` is told of images that cannot be read.
-    Raises ConfigError if settings contradict each other, or the augmentation is unknown, and DataError if the table
-    cannot be used, or none of the images can be read.
+    It uses `data`, `images`, `model.image_size`, `training.augmentation` and `seed` of `config`; the classes alternate.
+    Raises ConfigError for contradictory settings or an unknown augmentation, and DataError for an unusable table or if
+    no image can be read.
     """
     augmentation, size = config.training.augmentation, config.model.image_size
     AUGMENTATIONS.check(augmentation)
@@ -189,7 +177,7 @@ def preview_data(config: Config, *, images: int, copies: int, progress: Progress
             report_file=Path(folder) / "bad_images.txt",
         )
     for image in checked.bad if progress else ():
-        progress.note(f"{image.path} cannot be read and is left out ({image.reason})")
+        progress.note(f"{image.path} cannot be read and is skipped ({image.reason})")
     copies = 0 if augmentation == "none" else copies
     with keras_defaults():
         from radtransfer.images.pipeline import make_batches
@@ -206,11 +194,11 @@ def preview_data(config: Config, *, images: int, copies: int, progress: Progress
             augmentation=augmentation,
         )
         epochs = [batches.in_order(), *(batches.shuffled(number, seed=config.seed) for number in range(1, copies + 1))]
-        columns = []  # the images of each pass in table order, uint8 (height, width, 3)
+        columns = []  # images of each pass in table order, uint8 (height, width, 3)
         for epoch in epochs:
             (batch,) = epoch
             pixels = np.clip(np.rint(batch[0].numpy()), 0, 255).astype(np.uint8)
-            columns.append([pixels[place] for place in np.argsort(epoch.rows[0])])
+            columns.append([pixels[position] for position in np.argsort(epoch.rows[0])])
         pictures = list(zip(*columns, strict=True))
     return draw_contact_sheet(
         [
@@ -224,7 +212,7 @@ def preview_data(config: Config, *, images: int, copies: int, progress: Progress
 
 
 def chosen_rows(table: ImageTable, images: int, seed: int) -> np.ndarray:
-    """Up to `images` rows, in random order of each class or label, which take turns; sorted by class, then by draw."""
+    """Up to `images` random rows, alternating between classes or labels; sorted by class, then by draw."""
     rng = np.random.Generator(np.random.PCG64(seed))
     of_class = [rng.permutation(np.flatnonzero(column == 1)).tolist() for column in table.targets.T]
     of_class.append(rng.permutation(np.flatnonzero(~(table.targets == 1).any(axis=1))).tolist())

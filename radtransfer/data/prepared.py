@@ -1,11 +1,10 @@
-"""Data sets prepared once: written at working resolution, so that training neither decodes nor resizes large images.
+"""Prepare a data set: write its images at working resolution, so that training need not decode and resize large ones.
 
     read the table -> check the images -> decode and resize, shard by shard -> index -> metadata
 
-The folder is a data set of TensorFlow Datasets; `images.csv` beside the shards holds what `ImageTable` needs. A shard
-is a TFRecord file of `tf.train.Example`s, in which the bytes of an image stand as they are. It appears whole, so a
-killed job goes on with the missing ones. `prepare.json` holds the settings, a digest of what was read, and the images
-that could not be read; a job that finds other ones there stops. `provenance.json` is written last.
+The folder is a TFDS data set; `images.csv` beside the shards has what `ImageTable` needs. Shards are TFRecord files,
+written atomically, so a killed job continues with the missing ones. `prepare.json` has the settings, a digest of the
+sources, and the unreadable images; a job that continues must have the same. `provenance.json` is written last.
 """
 
 import contextlib
@@ -28,40 +27,40 @@ from radtransfer.config.schema import Config
 from radtransfer.data.image_check import CheckedImages, check_images
 from radtransfer.data.readers import absolute_source, read_table
 from radtransfer.data.splits import frame_identities, image_identities
-from radtransfer.data.table import ImageTable, tell_notes
+from radtransfer.data.table import ImageTable, show_notes
 from radtransfer.data.tfds import PROVENANCE, STATE, TABLE, write_table
 from radtransfer.data.tfrecords import read_examples
 from radtransfer.errors import ConfigError, DataError, DiskError, RunError
-from radtransfer.files import PART, files_together, size_text
+from radtransfer.files import PART, atomic_files, size_text
 from radtransfer.images.refs import file_of, read_contents
 from radtransfer.process import Progress, resolve_device, versions
-from radtransfer.runs.folder import differences, now, remove_parts, whole_file, write_json
+from radtransfer.runs.folder import atomic_write, differences, now, remove_parts, write_json
 from radtransfer.runs.lock import LOCK, locked, made_folder
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-SHARD_BYTES = 256_000_000  # about how large a shard becomes
-NAME = "radtransfer"  # what TFDS calls a prepared set
+SHARD_BYTES = 256_000_000  # approximate size of a shard
+NAME = "radtransfer"  # TFDS name of a prepared set
 
 BAD_IMAGES = "bad_images.txt"
 
 JPEG_QUALITY = 95
-_JPEG_BYTES_PER_PIXEL = 0.8  # what a pixel takes at that quality, at most, in photographs; for planning only
+_JPEG_BYTES_PER_PIXEL = 0.8  # upper estimate for photographs at that quality
 
 _BATCH_BYTES = 64_000_000
 
-_SPLITS = {"train": "train", "val": "validation", "test": "test", "": "unused"}  # what TFDS calls a split
+_SPLITS = {"train": "train", "val": "validation", "test": "test", "": "unused"}  # our split to TFDS split
 
 _SHARDS = f"{NAME}-*.tfrecord-*"
 
-# In the order in which they are deleted: while prepare.json stands, the folder is known and can be replaced again.
+# In the order of deletion: prepare.json, which marks the folder as ours, is last.
 _WRITTEN = (PROVENANCE, TABLE, "dataset_info.json", "features.json", "*.labels.txt", _SHARDS, STATE)
 
 _CHANGE_NOTHING = (
     *("on_bad_image", "allow_leakage", "positive_from", "positive_class", "outside_root", "allow_alike_patients"),
 )
-"""Settings of the data that change no prepared image and no label."""
+"""Data settings that change neither images nor labels."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,10 @@ class Prepared:
 
     path: Path
     images: int
-    shards: int  # in how many files
-    bytes: int  # of these
-    splits: dict[str, int]  # images of each TFDS split
-    skipped: int  # images that could not be read
+    shards: int
+    bytes: int  # of all shards
+    splits: dict[str, int]  # TFDS split to images
+    skipped: int  # unreadable images
 
 
 def prepare_set(
@@ -84,24 +83,24 @@ def prepare_set(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Write the images of `config.data` to the folder `out`, or go on where the same job was stopped.
+    """Write the images of `config.data` to the folder `out`, or continue an interrupted job.
 
-    Besides the data, how images are read, `model.image_size` and `system.workers` count. `raw` is uint8 RGB, height ×
-    width × 3; `jpeg` has quality 95 and full colour resolution. `overwrite` replaces what was prepared there before.
+    It uses `data`, `images`, `model.image_size` and `system` of `config`. `raw` is uint8 (height, width, 3), RGB;
+    `jpeg` has quality 95 without chroma subsampling. `overwrite` replaces an earlier prepared set.
 
     Raises:
-        ConfigError: The settings do not fit, or `out` holds the images themselves.
+        ConfigError: The settings are contradictory, or `out` contains the original images.
         DataError: The images or labels cannot be used.
-        RunError: `out` is in use, or holds something else or a set of other settings.
-        DiskError: The disk is too small, or fails.
+        RunError: `out` is in use, or contains other files or a set with other settings.
+        DiskError: The disk is full or fails.
     """
     progress = progress or Progress()
-    table = with_files_together(read_table(config.data, progress=progress))
-    tell_notes(table.notes, progress)
+    table = files_as_patients(read_table(config.data, progress=progress))
+    show_notes(table.notes, progress)
     top = out.expanduser().absolute()
-    inside = next((place for place in table.files if place and top in file_of(place).absolute().parents), None)
+    inside = next((ref for ref in table.files if ref and top in file_of(ref).absolute().parents), None)
     if inside is not None:
-        raise ConfigError(f"--out {out} holds the images themselves ({file_of(inside)}). Choose another folder.")
+        raise ConfigError(f"--out {out} contains the original images ({file_of(inside)}). Choose another folder.")
     settings, sources = _fixed_settings(config, encoding), _table_digest(table)
     with _open_folder(out, settings, sources, overwrite=overwrite) as (state, replaces):
         skipped = {path for path, _ in state.get("skipped") or ()}
@@ -122,10 +121,10 @@ def prepare_set(
     )
 
 
-def with_files_together(table: ImageTable) -> ImageTable:
-    """`table`, whose files become the patients if several frames of one are images and patients are not known.
+def files_as_patients(table: ImageTable) -> ImageTable:
+    """`table` with files as patients if patients are unknown and some file has several frames.
 
-    In the prepared set, where each frame lies on its own, nothing else could tell that they belong together.
+    A prepared set stores frames separately, so nothing else would keep them together.
     """
     identities = image_identities(table)
     if table.patients is not None or len(set(_same_images(table).tolist())) == len(set(identities)):
@@ -133,18 +132,18 @@ def with_files_together(table: ImageTable) -> ImageTable:
     names: dict[Hashable, str] = {}
     for identity, path in zip(identities, table.paths, strict=True):
         names[identity] = min(path, names.get(identity, path))
-    note = "frames of one file stay together in the prepared set: the file is the patient"
+    note = "frames of one file stay together: the file is the patient"
     return replace(table, patients=tuple(names[identity] for identity in identities), notes=(*table.notes, note))
 
 
 def _same_images(table: ImageTable) -> np.ndarray:
-    """The first row that is the same image as each row, int (rows,); frames of one file are images of their own."""
+    """The first row with the same image as each row, int (rows,); frames are different images."""
     first: dict[Hashable, int] = {}
     return np.array([first.setdefault(key, row) for row, key in enumerate(frame_identities(table))])
 
 
 def _is_finished(out: Path) -> bool:
-    """Whether everything is written and still there."""
+    """Whether everything is written and still present."""
     try:
         provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
         shards = [((out / shard["name"]).stat().st_size, shard["bytes"]) for shard in provenance["shards"]]
@@ -157,9 +156,9 @@ def _is_finished(out: Path) -> bool:
 def _open_folder(
     path: Path, settings: dict[str, Any], sources: str, *, overwrite: bool
 ) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Hold the lock of the folder `path`; gives what stands in its `prepare.json`, and whether to replace an older set.
+    """Lock the folder `path`; yields its state (`prepare.json`), and whether to replace an older set.
 
-    Its settings and the digest of its `sources` must be the same, unless `overwrite` replaces another one.
+    Raises RunError if its settings or sources differ, unless `overwrite`.
     """
     with made_folder(path), locked(path):
         before, state = None, {"settings": settings, "sources": sources}
@@ -176,7 +175,7 @@ def _open_folder(
             others = sorted(item.name for item in path.iterdir() if item.name != BAD_IMAGES)
             if others := [name for name in others if not name.startswith((LOCK, PART))]:
                 raise RunError(
-                    f"{path} holds other files ({', '.join(others[:3])}) and no prepared data set; nothing was "
+                    f"{path} contains other files ({', '.join(others[:3])}) and no prepared data set; nothing was "
                     "written. Choose another --out."
                 )
         elif not overwrite:
@@ -194,7 +193,7 @@ def _open_folder(
 
 
 def _fixed_settings(config: Config, encoding: str) -> dict[str, Any]:
-    """What decides the images and labels, as JSON has it."""
+    """The settings that determine images and labels, as JSON."""
     data = {name: value for name, value in asdict(config.data).items() if name not in _CHANGE_NOTHING}
     data["source"] = absolute_source(data["source"])
     if data["image_root"]:
@@ -205,35 +204,35 @@ def _fixed_settings(config: Config, encoding: str) -> dict[str, Any]:
 
 
 def _table_digest(table: ImageTable) -> str:
-    """What tells this table and its files, by size and time of change, from others."""
+    """A digest of the table and the size and modification time of its files."""
     digest = hashlib.sha256()
     for part in (table.task, table.classes, table.paths, table.patients):
         digest.update(repr(part).encode(errors="surrogatepass"))
     digest.update(table.targets.tobytes())
     digest.update(b"" if table.splits is None else table.splits.tobytes())
     stat = functools.cache(os.stat)
-    for place in table.files:
+    for ref in table.files:
         facts = None
         with contextlib.suppress(OSError):
-            facts = place and stat(file_of(place))
-        digest.update(f"{place} {facts and (facts.st_size, facts.st_mtime_ns)}\n".encode(errors="surrogatepass"))
+            facts = ref and stat(file_of(ref))
+        digest.update(f"{ref} {facts and (facts.st_size, facts.st_mtime_ns)}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
 class _Shard(NamedTuple):
-    """The name of its file, its split as TFDS calls it, and the rows of the table that it holds, in order."""
+    """A file of a prepared set."""
 
     name: str
-    split: str
-    rows: tuple[int, ...]
+    split: str  # TFDS split
+    rows: tuple[int, ...]  # of the table
 
 
 @dataclass
 class _Job:
-    """Write a set into a locked folder; an older set stays until the new images are checked."""
+    """Writes a set into a locked folder; an older set is kept until the new images are checked."""
 
     out: Path
-    state: dict[str, Any]  # what stands in `prepare.json`; "skipped" are the images that cannot be read, once checked
+    state: dict[str, Any]  # content of `prepare.json`; after the check with "skipped", the unreadable images
     replaces: bool
     table: ImageTable
     config: Config
@@ -241,11 +240,11 @@ class _Job:
     progress: Progress
 
     def __post_init__(self):
-        size = self.config.model.image_size  # what an image takes, for `raw` exactly, for `jpeg` about
+        size = self.config.model.image_size
         self.image_bytes = size * size * 3 if self.encoding == "raw" else int(size * size * _JPEG_BYTES_PER_PIXEL)
 
     def write(self) -> None:
-        """Write the missing shards, then the table, the metadata of TFDS, and last the provenance."""
+        """Write the missing shards, the table, the TFDS metadata, and last the provenance."""
         checked, out = None, self.out
         if self.state.get("skipped") is None:
             checked = self._check(self.table)
@@ -257,10 +256,10 @@ class _Job:
         free = shutil.disk_usage(out).free + replaced
         if needed > free:
             raise DiskError(
-                f"{out} needs {size_text(needed)} and has {size_text(free)} free. Free some space, choose another "
+                f"{out} needs {size_text(needed)}, and {size_text(free)} are free. Free some space, choose another "
                 f"--out, a smaller --image-size{', or --encoding jpeg.' if self.encoding == 'raw' else '.'}"
             )
-        if checked is not None:  # from now on it is known which image is in which shard
+        if checked is not None:  # the shard of each image is now fixed
             for item in (item for pattern in _WRITTEN * self.replaces for item in out.glob(pattern)):
                 item.unlink()
             self.replaces = False
@@ -273,7 +272,7 @@ class _Job:
                 checked = self._check(self.table.select(rows))
                 if checked.bad:
                     bad = checked.bad[0]
-                    raise DataError(f"{bad.path!r} could be read before: {bad.reason}. Repair it.")
+                    raise DataError(f"{bad.path!r} cannot be read any more: {bad.reason}. Repair it.")
             self._write_shards(missing, checked, rows)
         # Shard, offset, length and SHA-256 of each image.
         stored = {
@@ -296,10 +295,7 @@ class _Job:
         )
 
     def _plan(self) -> list[_Shard]:
-        """Every image in a shard, once even where several rows are the same image.
-
-        One fixed split gives the TFDS splits; without one, or with several folds, all images are in `train`.
-        """
+        """The shards, with each image once; all in `train` unless there is one fixed split."""
         rows_of: dict[str, list[int]] = {}
         splits = self.table.splits
         for row in np.unique(_same_images(self.table)).tolist():
@@ -315,7 +311,7 @@ class _Job:
         return shards
 
     def _is_whole(self, shard: _Shard) -> bool:
-        """Whether the shard is written, with as many images as it is to hold."""
+        """Whether the shard exists with all its images."""
         file = self.out / shard.name
         try:
             return file.is_file() and sum(1 for _ in read_examples(file, image="image")) == len(shard.rows)
@@ -357,14 +353,14 @@ class _Job:
         return example
 
     def _write_shards(self, shards: Sequence[_Shard], checked: CheckedImages, rows: np.ndarray) -> None:
-        """Write each shard whole or not at all; `rows` are the numbers of the `checked` images in the whole table."""
+        """Write the shards atomically; `rows` are the table rows of the `checked` images."""
         import tensorflow as tf
 
         from radtransfer.images.pipeline import make_batches
 
         size = self.config.model.image_size
         if deep := sum(facts.deep for facts in checked.facts):
-            self.progress.note(f"{deep} images have more than 8 bits; prepared, they are rounded to 8")
+            self.progress.note(f"{deep} images have more than 8 bits and are rounded to 8")
         batches = make_batches(
             checked.table.paths,
             checked.table.files,
@@ -376,29 +372,29 @@ class _Job:
             workers=resolve_device(self.config.system).workers,
         )
         features = self._features()
-        position = {row: place for place, row in enumerate(rows.tolist())}
+        position = {row: number for number, row in enumerate(rows.tolist())}
         total, done = sum(len(shard.rows) for shard in shards), 0
         for shard in shards:
             epoch, left = batches.in_order(np.array([position[row] for row in shard.rows])), iter(shard.rows)
-            with whole_file(self.out / shard.name) as part, tf.io.TFRecordWriter(str(part)) as writer:
+            with atomic_write(self.out / shard.name) as part, tf.io.TFRecordWriter(str(part)) as writer:
                 for images, _, weights in epoch:
                     for image in np.clip(np.rint(images.numpy()[weights.numpy() > 0]), 0, 255).astype(np.uint8):
                         example = features.serialize_example(self._example(next(left), image))
-                        # TFDS leaves the order of the features to protobuf, which changes it between processes.
+                        # Otherwise the order of features differs between processes.
                         writer.write(tf.train.Example.FromString(example).SerializeToString(deterministic=True))
                         done += 1
                     self.progress.count("images prepared", done, total)
                 writer.flush()
 
     def _write_metadata(self, shards: Sequence[_Shard]) -> None:
-        """What TFDS needs to open the folder: `dataset_info.json`, `features.json` and the names of the classes."""
+        """Write the files that TFDS needs: `dataset_info.json`, `features.json` and the class names."""
         import tensorflow_datasets as tfds
 
         out, size = self.out, self.config.model.image_size
         source = self.config.data.source
         description = f"Prepared by radtransfer from {source} at {size}×{size} pixels; see {PROVENANCE}."
         if self.table.task == "multilabel":
-            description += f" labels: {', '.join(self.table.classes)}; NaN is not known."
+            description += f" labels: {', '.join(self.table.classes)}; NaN is unknown."
         of_split: dict[str, list[_Shard]] = {}
         for shard in shards:
             of_split.setdefault(shard.split, []).append(shard)
@@ -413,9 +409,9 @@ class _Job:
             )
             for split, parts in of_split.items()
         ]
-        with files_together(out, first="*") as staging:
+        with atomic_files(out, first="*") as staging:
             names = [staging / shard.name for shard in shards]
-            for file in names:  # TFDS wants to see them
+            for file in names:  # TFDS checks that they exist
                 file.touch()
             tfds.folder_dataset.write_metadata(
                 data_dir=staging,
@@ -429,12 +425,11 @@ class _Job:
                 file.unlink()
 
     def _write_provenance(self, shards: Sequence[_Shard]) -> None:
-        """Write `provenance.json`, which makes the set a finished one."""
+        """Write `provenance.json`, which completes the set."""
         out, source, table = self.out, self.config.data.source, self.table
         splits = Counter()
         for shard in shards:
             splits[shard.split] += len(shard.rows)
-        # The table that was read, where it is one file; the images' own digests stand in the table of the set.
         file = Path(source.partition(":")[2] if source.startswith("csv_table:") else source).expanduser()
         write_json(
             out / PROVENANCE,

@@ -1,8 +1,4 @@
-"""The parsers of the public sets: an unpacked download becomes a table with a row per image.
-
-Each is called with the folder, the value of every option and the settings. What the sets are, and which trees, options
-and settings they have, stands in `public.py`.
-"""
+"""Parsers of the public data sets in `public.py`: folder, value of every option and settings to a table."""
 
 import os
 import re
@@ -19,7 +15,7 @@ from PIL import Image
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.csv import find_split_tables, read_fold_tables
 from radtransfer.data.image_files import FileIndex, index_files, is_dangling, is_image_name, walk_files
-from radtransfer.data.labels import listed, multilabel_targets, one_hot, plain
+from radtransfer.data.labels import cell_value, listed, multilabel_targets, one_hot
 from radtransfer.data.sheet import read_sheet
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
@@ -27,7 +23,7 @@ from radtransfer.runs.cache import cache_folder, fingerprint, write_once
 
 
 class WrongTreeError(Exception):
-    """What a folder (default: that of the set) lacks or holds besides; `public.py` adds which tree is expected."""
+    """Unexpected contents of a folder (default: that of the set); `public.py` adds the expected tree."""
 
     def __init__(self, problem: str, folder: Path | None = None):
         self.folder = folder
@@ -35,12 +31,12 @@ class WrongTreeError(Exception):
 
 
 class Row(NamedTuple):
-    """One image; the path is below the folder of the set."""
+    """One image; `path` is relative to the folder of the set."""
 
     path: str
-    label: str | tuple[str, ...]  # its class, or the cells of its label columns
+    label: str | tuple[str, ...]  # class, or cells of the label columns
     patient: str | None = None
-    split: str = ""  # "train", "val" or "test"; "" where folds are to be drawn
+    split: str = ""  # "train", "val" or "test"; "": draw folds
 
 
 def table_of_rows(
@@ -52,10 +48,9 @@ def table_of_rows(
     positive_from: int | None = None,
     notes: Sequence[str] = (),
 ) -> ImageTable:
-    """The table of the images in `root`, a row for each; a repeated row counts once.
+    """The table of the images in `root`; repeated rows count once, `settings.patient_regex` replaces the patients.
 
-    `settings.patient_regex` goes before the patients of the rows. `labels` are the names of the label columns of a set
-    with several labels per image, `positive_from` is the grade that counts as positive, for a set of grades.
+    `labels` names the label columns of a multi-label set, `positive_from` the lowest positive grade.
     """
     unique = list(dict.fromkeys(rows))
     if not rows:
@@ -66,15 +61,15 @@ def table_of_rows(
         if other != row:
             differs = next(name for name in ("label", "patient", "split") if getattr(other, name) != getattr(row, name))
             raise DataError(
-                f"{row.path!r} stands twice in the tables in {root}, with {differs} {getattr(other, differs)!r} and "
+                f"{row.path!r} is listed twice in the tables in {root}, with {differs} {getattr(other, differs)!r} and "
                 f"{getattr(row, differs)!r}. Correct the wrong row."
             )
     top = os.path.join(os.path.normpath(root), "")  # noqa: PTH118
     out = [row.path for row in unique if not os.path.normpath(root / row.path).startswith(top)]
     if out and not settings.outside_root:
         raise DataError(
-            f"{len(out)} paths in the tables of {root} lead out of it, such as {out[0]!r}. Correct them, or allow it "
-            "with --outside-root."
+            f"{len(out)} paths in the tables of {root} point outside it, such as {out[0]!r}. Correct them, or pass "
+            "--outside-root."
         )
     files = [root / row.path for row in unique]
     files = [file if file.is_file() or is_dangling(file) else None for file in files]
@@ -108,7 +103,7 @@ def table_of_rows(
 
 
 def read_columns(file: Path, *names: str, labels: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """The cells of the columns called `names`, then of those of `labels`, stripped, a tuple per row."""
+    """The cells of columns `names` and `labels`, stripped, a tuple per row."""
     sheet = read_sheet(file)
     names += tuple(labels)
     missing = [name for name in names if name not in sheet.columns]
@@ -116,29 +111,29 @@ def read_columns(file: Path, *names: str, labels: Sequence[str] = ()) -> list[tu
         raise DataError(
             f"{file} has no column {', '.join(missing)}: expected {', '.join(names)}. "
             f"Columns: {', '.join(sheet.columns)}.",
-            misfits=("label_column",) if labels and set(labels) <= set(missing) else (),
+            settings=("label_column",) if labels and set(labels) <= set(missing) else (),
         )
     positions = [sheet.columns.index(name) for name in names]
     return [tuple(row[i].strip() for i in positions) for row in sheet.rows]
 
 
 def images_below(folder: Path) -> tuple[list[str], int]:
-    """The images below `folder`, sorted and relative to it, and the number of other files."""
-    files = walk_files(folder, outside=True)  # links were looked at before
+    """Images below `folder`, sorted and relative to it, and the number of other files."""
+    files = walk_files(folder, outside=True)  # links were checked before
     images = [file for file in files if is_image_name(file.rpartition("/")[2])]
     return images, len(files) - len(images)
 
 
 def images_of_classes(root: Path, classes: Sequence[str], folder: str = "") -> tuple[list[tuple[str, str]], int]:
     """Path and class of the images in the class folders of `root`/`folder`, and the number of other files."""
-    place = root / folder
-    found = {entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))}
-    for problem, names in (("has no", set(classes) - found), ("holds, besides the classes,", found - set(classes))):
+    parent = root / folder
+    found = {entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))}
+    for problem, names in (("has no", set(classes) - found), ("has unexpected folders:", found - set(classes))):
         if names:
-            raise WrongTreeError(f"{problem} {', '.join(sorted(names))}", place)
+            raise WrongTreeError(f"{problem} {', '.join(sorted(names))}", parent)
     images, others = [], 0
     for name in classes:
-        below, ignored = images_below(place / name)
+        below, ignored = images_below(parent / name)
         images += [(str(PurePosixPath(folder, name, image)), name) for image in below]
         others += ignored
     return images, others
@@ -162,9 +157,9 @@ SKIN_CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 CHEXPERT_LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")  # of the competition
 
 REFERABLE = 2
-"""The lowest of the grades 0 to 4 of diabetic retinopathy (ICDR) that is referred: moderate (Raghu et al. 2019)."""
+"""Lowest referable grade (ICDR 0 to 4) of diabetic retinopathy: moderate (Raghu et al. 2019)."""
 
-PATCHES_PER_FOLDER = 1000  # patches of PCam that are read at once, and that share a folder of the cache
+PATCHES_PER_FOLDER = 1000  # PCam patches read at once and stored in one folder of the cache
 
 
 def kvasir(root: Path, options: Options, settings: DataSettings) -> ImageTable:
@@ -206,7 +201,7 @@ def chest_xray(root: Path, options: Options, settings: DataSettings) -> ImageTab
         ignored += others
         for path, label in images:
             patient, match = None, _XRAY_NAME.fullmatch(path.rpartition("/")[2])
-            # Series and kinds number their patients apart; only the official split tells these apart.
+            # Each series and kind has its own patient numbers; only the official split keeps them apart.
             if match and match["person"]:
                 patient = f"{match['person']}_{match['kind']}" if official else match["person"]
             elif match and match["number"]:
@@ -215,7 +210,7 @@ def chest_xray(root: Path, options: Options, settings: DataSettings) -> ImageTab
                 patient = match["original"]
             if patient is None and by_name:
                 raise DataError(
-                    f"chest_xray: {path!r} does not tell its patient; expected a name such as "
+                    f"chest_xray: no patient in the file name {path!r}; expected a name such as "
                     "person1_bacteria_1.jpeg or NORMAL2-IM-1427-0001.jpeg. Remove it, or give --patient-regex."
                 )
             rows.append(Row(path, label, patient, split if official else ""))
@@ -229,18 +224,14 @@ def _of_grades(
     settings: DataSettings,
     notes: Sequence[str] = (),
 ) -> ImageTable:
-    """The table of graded fundus photographs: path, name, grade, patient and split of each.
-
-    Their AUC is that of referable ones where the user has not said of what.
-    """
+    """The table of graded fundus photographs from path, name, grade, patient and split of each."""
     rows = []
     for path, image, grade, patient, split in images:
-        if plain(grade) not in ("0", "1", "2", "3", "4"):
+        if cell_value(grade) not in ("0", "1", "2", "3", "4"):
             raise DataError(f"The grade of {image} is {grade!r}; expected 0, 1, 2, 3 or 4. Correct the table.")
-        rows.append(Row(path, plain(grade), patient, split))
+        rows.append(Row(path, cell_value(grade), patient, split))
     if settings.positive_from is None:
-        custom = f"AUC of grade {REFERABLE} or worse (referable), the custom of this set; --positive-from changes it"
-        notes = [*notes, custom]
+        notes = [*notes, f"AUC for grade ≥ {REFERABLE} (referable), as usual for this set; --positive-from changes it"]
     return table_of_rows(rows, root, settings, positive_from=REFERABLE, notes=notes)
 
 
@@ -276,7 +267,7 @@ def eyepacs(root: Path, options: Options, settings: DataSettings) -> ImageTable:
 
 def ham10000(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     folders = ("HAM10000_images_part_1", "HAM10000_images_part_2")
-    places = {
+    files = {
         Path(image).stem: f"{folder}/{image}"
         for folder in folders
         if (root / folder).is_dir()
@@ -286,14 +277,17 @@ def ham10000(root: Path, options: Options, settings: DataSettings) -> ImageTable
     for lesion, image, dx in read_columns(root / "HAM10000_metadata.csv", "lesion_id", "image_id", "dx"):
         if dx.upper() not in SKIN_CLASSES:
             raise DataError(f"ham10000: dx of {image} is {dx!r}; expected one of {', '.join(SKIN_CLASSES).lower()}.")
-        rows.append(Row(places.get(image, f"{folders[0]}/{image}.jpg"), dx.upper(), lesion))
+        rows.append(Row(files.get(image, f"{folders[0]}/{image}.jpg"), dx.upper(), lesion))
     return table_of_rows(rows, root, settings, notes=[f"patients are lesions ({patient_count(rows)})"])
 
 
 def isic2018(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     def find_table(name: str) -> Path | None:
-        places = (root / f"ISIC2018_Task3_{name}.csv", root / f"ISIC2018_Task3_{name}" / f"ISIC2018_Task3_{name}.csv")
-        return next((file for file in places if file.is_file()), None)
+        candidates = (
+            root / f"ISIC2018_Task3_{name}.csv",
+            root / f"ISIC2018_Task3_{name}" / f"ISIC2018_Task3_{name}.csv",
+        )
+        return next((file for file in candidates if file.is_file()), None)
 
     groups, lesions, without, rows = find_table("Training_LesionGroupings"), {}, 0, []
     if groups is None:
@@ -307,7 +301,7 @@ def isic2018(root: Path, options: Options, settings: DataSettings) -> ImageTable
         if truth is None:
             raise WrongTreeError(f"has no ISIC2018_Task3_{part}_GroundTruth.csv")
         for image, *cells in read_columns(truth, "image", *SKIN_CLASSES):
-            found = [name for name, cell in zip(SKIN_CLASSES, cells, strict=True) if plain(cell) == "1"]
+            found = [name for name, cell in zip(SKIN_CLASSES, cells, strict=True) if cell_value(cell) == "1"]
             if len(found) != 1:
                 raise DataError(f"isic2018: {image} has {len(found)} diagnoses ({', '.join(cells)}); expected one 1.0.")
             without += part == "Training" and image not in lesions
@@ -352,11 +346,11 @@ def ddti(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     without = [image for image, case in cases.items() if case not in files]
     if without:
         raise WrongTreeError(f"has no XML file for {len(without)} images, such as {without[0]}")
-    scores: dict[str, int | None] = {}  # without its letter, 1 to 5; None where an examination has none
+    scores: dict[str, int | None] = {}  # 1 to 5, without the letter; None: no score
     for case in dict.fromkeys(cases.values()):
         file = files[case]
         try:
-            text = plain(ElementTree.parse(file).getroot().findtext("tirads") or "")
+            text = cell_value(ElementTree.parse(file).getroot().findtext("tirads") or "")
         except (ElementTree.ParseError, OSError) as error:
             raise DataError(f"Cannot read {file}: {error}. Download it again.") from None
         match = re.fullmatch(r"([1-5])[abc]?", text, re.IGNORECASE)
@@ -402,25 +396,25 @@ def cbis_ddsm(root: Path, options: Options, settings: DataSettings) -> ImageTabl
                 if of_case.setdefault(case, (series, patient, split)) != (series, patient, split):
                     raise DataError(f"{file}: {case} has two series, patients or splits. Download the tables again.")
                 labels[case].add(PATHOLOGIES[pathology])
-    # An image is called as its case, or in a folder that is called as its series or case.
+    # An image is named after its case, or in a folder named after its series or case.
     by_name: dict[str, list[str]] = defaultdict(list)
     for path in walk_files(root, outside=True):
         *folders, name = path.split("/")
         for key in dict.fromkeys((*folders, name.rpartition(".")[0])) if is_image_name(name) else ():
             by_name[key].append(path)
-    places: dict[str, str | None] = {}
+    images: dict[str, str | None] = {}
     for case, (series, _, _) in of_case.items():
         paths = by_name.get(series) or by_name.get(case) or []
-        found = [path for path in paths if not path.endswith(".dcm")] or paths  # a converted one goes before its DICOM
+        found = [path for path in paths if not path.endswith(".dcm")] or paths  # a converted image before its DICOM
         if len(found) > 1:
-            raise DataError(f"cbis_ddsm: {found[0]!r} and {found[1]!r} in {root} could both be {case}. Keep one.")
-        places[case] = found[0] if found else None
-    if not any(places.values()):
-        raise WrongTreeError(f"has none of the {len(places)} mammograms in its tables")
+            raise DataError(f"cbis_ddsm: {found[0]!r} and {found[1]!r} in {root} both match {case}. Keep one.")
+        images[case] = found[0] if found else None
+    if not any(images.values()):
+        raise WrongTreeError(f"has none of the {len(images)} mammograms in its tables")
     official = options["split"] == "official"
     rows = [
         Row(
-            places[case] or f"{case}.png",
+            images[case] or f"{case}.png",
             "MALIGNANT" if "MALIGNANT" in labels[case] else "BENIGN",
             patient,
             split if official else "",
@@ -451,22 +445,22 @@ def mrnet(root: Path, options: Options, settings: DataSettings) -> ImageTable:
             elif line.strip():
                 expected = "expected an examination and 0 or 1 (0000,1)"
                 raise DataError(f"{table} line {line_number}: {expected}, received {line!r}.")
-    places = {(part, number): root / part / plane / f"{number}.npy" for part, number, _ in examinations}
-    there = {examination: file for examination, file in places.items() if file.is_file()}
-    taken = {examination: chosen_slices(len(_volume(file)), slices) for examination, file in there.items()}
-    if not there:
+    volumes = {(part, number): root / part / plane / f"{number}.npy" for part, number, _ in examinations}
+    existing = {examination: file for examination, file in volumes.items() if file.is_file()}
+    taken = {examination: chosen_slices(len(_volume(file)), slices) for examination, file in existing.items()}
+    if not existing:
         raise WrongTreeError(f"has no {plane} volume of the {len(examinations)} examinations in its tables")
 
     def write(draft: Path) -> None:
         for part in splits:
             (draft / part).mkdir()
-        for (part, number), file in there.items():
+        for (part, number), file in existing.items():
             volume = _volume(file)
             for index in taken[part, number]:
                 image = Image.fromarray(np.ascontiguousarray(volume[index]))
                 image.save(draft / f"{part}/{number}_{index:02d}.png")
 
-    folder = cache_folder() / "mrnet" / f"{plane}-{slices}-{fingerprint(there.values())}"
+    folder = cache_folder() / "mrnet" / f"{plane}-{slices}-{fingerprint(existing.values())}"
     folder, notes = write_once(folder, write, what="The slices of MRNet")
     rows = [
         Row(f"{part}/{number}_{index:02d}.png", label, number, splits[part])
@@ -475,13 +469,13 @@ def mrnet(root: Path, options: Options, settings: DataSettings) -> ImageTable:
     ]
     found = f"{len(rows)} {plane} slices ({slices}) of {len(examinations)} examinations, as PNG files in {folder}"
     notes = [*notes, found]
-    if without := sum((part, number) not in there for part, number, _ in examinations):
+    if without := sum((part, number) not in existing for part, number, _ in examinations):
         notes.append(f"{without} examinations have no {plane} volume")
     return table_of_rows(rows, folder, settings, notes=notes)
 
 
 def chosen_slices(count: int, wanted: str) -> tuple[int, ...]:
-    """The numbers of the slices, of `count`, that "middle", "all" or a number of them around the middle means."""
+    """Numbers of the chosen slices of `count`: "middle", "all", or that many around the middle."""
     size = {"middle": 1, "all": count}.get(wanted) or min(int(wanted), count)
     first = (count - size + 1) // 2
     return tuple(range(first, first + size))
@@ -507,7 +501,7 @@ def pcam(root: Path, options: Options, settings: DataSettings) -> ImageTable:
         files[part], labels[part], slides[part] = _patch_files(root, index, part)
     total = sum(map(len, labels.values()))
     chosen = {part: np.arange(len(found)) for part, found in labels.items()}
-    if options["images"] != "all":  # drawn with one seed from all parts together
+    if options["images"] != "all":  # drawn from all parts together
         count, start = int(options["images"]), 0
         if count > total:
             raise ConfigError(
@@ -550,7 +544,7 @@ def pcam(root: Path, options: Options, settings: DataSettings) -> ImageTable:
 
 
 def _patch_files(root: Path, index: FileIndex, part: str) -> tuple[Path, np.ndarray, tuple[str, ...] | None]:
-    """The file of the patches of a part, their labels (int, 0 or 1), and their slides or None."""
+    """Patch file of a part, labels (int, 0 or 1), and slides or None."""
     stem = f"camelyonpatch_level_2_split_{part}"
     patches, truth, meta = (index.find(f"{stem}_{kind}") for kind in ("x.h5", "y.h5", "meta.csv"))
     for kind, file in (("x.h5", patches), ("y.h5", truth)):
@@ -572,7 +566,7 @@ def _patch_files(root: Path, index: FileIndex, part: str) -> tuple[Path, np.ndar
 
 
 def _array(file: Path, key: str, part: slice | None = slice(None)) -> Any:
-    """A part of an array of an HDF5 file; its shape and type with None."""
+    """A slice of an array of an HDF5 file; with None its shape and type."""
     import h5py
 
     try:
@@ -582,7 +576,7 @@ def _array(file: Path, key: str, part: slice | None = slice(None)) -> Any:
         raise DataError(f"Cannot read the array {key!r} of {file} ({error}). Download it again.") from None
 
 
-# Of file names without suffix; the first that fits all of them tells the patients.
+# Patterns of file names without suffix; the first that matches all gives the patients.
 TASK_PATIENTS = (
     r"(\d{4})_(?:sagittal|coronal|axial)_[\d.]+",  # MRNet: examination_plane_slice
     r"(\d+)_\d+",  # DDTI: examination_image
@@ -626,5 +620,5 @@ def radimagenet_task(root: Path, options: Options, settings: DataSettings) -> Im
             table = replace(table, patients=patients, notes=(*table.notes, note))
     if (table.splits == "test").any():
         return table
-    note = "no test table: the validation images are the test set"  # and validation is drawn from train
+    note = "no test table: the validation images are the test set"
     return replace(table, splits=np.where(table.splits == "val", "test", table.splits), notes=(*table.notes, note))

@@ -1,18 +1,18 @@
-"""The datasets: where images, labels, patients and splits come from.
+"""The table of data set readers, and `read_table`, which finds and calls the right one.
 
-To add one, write a module here with `read(settings: DataSettings, location: str | None) -> ImageTable` and add one line
-to `DATASETS`; `--data <name>:<location>` then reads it. Public downloads are entries of `data/public.py`. Errors are
-`DataError`s. Task, classes and `--positive-from` are checked here for every dataset; `--patient-regex` and DICOM
-headers serve all that bring no patients, and `--frames` all.
+To add one, write `read(settings: DataSettings, location: str | None) -> ImageTable` in a module here, and a line in
+`DATASETS`; `--data <name>:<location>` then uses it. It raises `DataError`; checks of task and classes, patients from
+`--patient-regex` or DICOM headers, and `--frames` are applied to every table here.
 """
 
 import re
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radtransfer.config.schema import Config, DataSettings
-from radtransfer.errors import ConfigError, DataError, Table, UnknownNameError, near_path
+from radtransfer.errors import ConfigError, DataError, Table, UnknownNameError, suggest_path
 from radtransfer.images.refs import remote_source
 from radtransfer.process import Progress
 
@@ -45,98 +45,85 @@ DATASETS = Table(
 
 
 def read_table(settings: DataSettings, *, progress: Progress | None = None) -> "ImageTable":
-    """Every image of the data set that `settings.source` names, with labels, patients and given splits.
+    """Every image of the data set `settings.source`, with labels, patients and given splits.
 
-    The source is NAME or NAME:LOCATION of a dataset in the table; otherwise a folder of images, a folder of
-    `train_fold1.csv …`, a prepared data set, or a CSV, whichever stands there; or the address of a prepared data set,
-    `gs://…`, which is copied to this machine first, of which `progress` is told.
+    The source is NAME or NAME:LOCATION of a reader in `DATASETS`; a folder of images, a folder of `train_fold1.csv …`,
+    a prepared data set, or a CSV; or the address of a prepared data set (`gs://…`), which is copied here first.
 
-    Raises ConfigError if no source is given, or settings contradict each other, and DataError if nothing usable is
-    there, or patient ids mislead.
+    Raises ConfigError for a missing source or contradictory settings, and DataError for unusable data or ambiguous
+    patient ids.
     """
     from radtransfer.data.labels import check_labels
     from radtransfer.data.table import patient_id_errors, with_frames, with_header_patients, with_patients
 
     name, location = open_source(settings, progress)
     table = DATASETS[name](settings, location)
-    check_places(table, name, location, settings)
+    check_image_links(table, name, location, settings)
     notes = check_labels(table, settings)
-    table = replace(table, notes=table.notes + notes, alike_patients=settings.allow_alike_patients)
+    table = replace(table, notes=table.notes + notes, exact_patient_ids=settings.allow_alike_patients)
     table = with_patients(with_header_patients(table, settings), settings)
     for error in patient_id_errors(table):
         raise error
     return with_frames(table, settings)
 
 
-def read_fitting_table(config: Config, *, progress: Progress | None = None) -> "tuple[ImageTable, DataSettings]":
-    """`read_table`, less those of the settings in `config.optional` that do not fit the data; and the settings used."""
-    settings = config.data
-    while True:
+def drop_unfit_settings(config: Config, progress: Progress, *, note: Callable[[str], None] | None = None) -> Config:
+    """`config` without the settings in `config.optional` that do not fit the data; `note` gets a sentence about them.
+
+    Errors as of `read_table`, for data that cannot be read without these settings either.
+    """
+    settings, default, dropped = config.data, DataSettings(), []
+    while config.optional:
         try:
-            return read_table(settings, progress=progress), settings
+            read_table(settings, progress=progress)
+            break
         except (ConfigError, DataError) as error:
-            default = DataSettings()
-            misfits = [name for name in error.misfits if f"data.{name}" in config.optional]
-            misfits = [name for name in misfits if getattr(settings, name) != getattr(default, name)]
-            if not misfits:
+            unfit = [name for name in error.settings if f"data.{name}" in config.optional]
+            unfit = [name for name in unfit if getattr(settings, name) != getattr(default, name)]
+            if not unfit:
                 raise
-            settings = replace(settings, **{misfits[0]: getattr(default, misfits[0])})
-
-
-def fitted(config: Config, progress: Progress) -> Config:
-    """`config` without the data settings of its file that do not fit the data given by hand, of which a note tells."""
-    if not config.optional:
-        return config
-    _, used = read_fitting_table(config, progress=progress)
-    if note := misfits_note(config, used):
-        progress.note(note)
-    return replace(config, data=used, optional=frozenset())
-
-
-def misfits_note(config: Config, used: DataSettings) -> str | None:
-    """Which data settings of `config` were left out, in one sentence; None where none was."""
-    left_out = [
-        f"data.{item.name} ({','.join(value) if isinstance(value, tuple) else value})"
-        for item in fields(used)
-        if (value := getattr(config.data, item.name)) != getattr(used, item.name)
-    ]
-    return f"left out, as they do not fit {used.source}: {', '.join(left_out)}" if left_out else None
+            value = getattr(settings, unfit[0])
+            dropped.append(f"data.{unfit[0]} ({','.join(value) if isinstance(value, tuple) else value})")
+            settings = replace(settings, **{unfit[0]: getattr(default, unfit[0])})
+    if dropped:
+        (note or progress.note)(f"left out, as they do not fit {settings.source}: {', '.join(dropped)}")
+    return replace(config, data=settings, optional=frozenset())
 
 
 def open_source(settings: DataSettings, progress: Progress | None = None) -> tuple[str, str | None]:
-    """The dataset that reads `settings.source`, and its location; settings fit, and no link leads out that may not."""
+    """The reader of `settings.source` and its location, after checks of settings and links."""
     from radtransfer.data.csv import find_split_tables
     from radtransfer.data.image_files import check_links, links_out, walk_files
 
     if settings.patient_column and settings.patient_regex:
         raise ConfigError(
-            f"The patient comes from one place: got --patient-column {settings.patient_column} and "
+            f"Expected one source of patients, received --patient-column {settings.patient_column} and "
             f"--patient-regex {settings.patient_regex}. Leave one out.",
-            misfits=("patient_regex", "patient_column"),
+            settings=("patient_regex", "patient_column"),
         )
     name, location = find_dataset(settings.source, progress)
     _check_columns(settings, name)
-    place = (location or "").partition("?")[0] if name == "tfds" else location or ""
-    folder = Path(split_location(place)[0]).expanduser().absolute()
-    if place and folder.is_dir() and name != "csv_table" and not settings.outside_root:
-        if name == "fold_directory":  # which may stand among other things
+    text = (location or "").partition("?")[0] if name == "tfds" else location or ""
+    folder = Path(split_location(text)[0]).expanduser().absolute()
+    if text and folder.is_dir() and name != "csv_table" and not settings.outside_root:
+        if name == "fold_directory":  # the folder may contain other things
             check_links(folder, links_out(folder, [table.file for table in find_split_tables(folder)]))
-        elif name != "image_folder":  # which looks while it lists its files
+        elif name != "image_folder":  # which checks links while it lists its files
             walk_files(folder)
     return name, location
 
 
 def _check_columns(settings: DataSettings, dataset: str) -> None:
-    """Raises ConfigError if settings on columns do not fit each other, or a dataset that has no such columns."""
-    placement = {"--split-column": settings.split_column, "--fold-column": settings.fold_column}
-    given = [option for option, name in placement.items() if name]
+    """Raises ConfigError for column settings that contradict each other or do not apply to the data set."""
+    columns = {"--split-column": settings.split_column, "--fold-column": settings.fold_column}
+    given = [option for option, name in columns.items() if name]
     if given and dataset != "csv_table":
         by_name = dataset in ("fold_directory", "radimagenet_task")
-        why = "the files' names give fold and split" if by_name else "it has none"
+        why = "fold and split come from the file names" if by_name else "it has no columns"
         raise ConfigError(
-            f"{given[0]} {placement[given[0]]} names a column of a table, but {settings.source} is a {dataset}: {why}. "
+            f"{given[0]} {columns[given[0]]} names a column of a table, but {settings.source} is a {dataset}: {why}. "
             "Leave it out.",
-            misfits=(given[0].strip("-").replace("-", "_"),),
+            settings=(given[0].strip("-").replace("-", "_"),),
         )
     separator = settings.label_separator
     if separator is None:
@@ -144,7 +131,7 @@ def _check_columns(settings: DataSettings, dataset: str) -> None:
     if dataset not in ("csv_table", "fold_directory"):
         raise ConfigError(
             f"--label-separator is for a column of a table, but {settings.source} is a {dataset}. Leave it out.",
-            misfits=("label_separator",),
+            settings=("label_separator",),
         )
     several = len(settings.label_column) > 1
     received = (
@@ -156,25 +143,22 @@ def _check_columns(settings: DataSettings, dataset: str) -> None:
         raise ConfigError(
             "--label-separator needs the text that separates the labels in the cells of one column, such as |, and "
             f"makes several labels per image. Received: {received}.",
-            misfits=("label_column" if several else "task", "label_separator"),
+            settings=("label_column" if several else "task", "label_separator"),
         )
 
 
-def check_places(table: "ImageTable", name: str, location: str | None, settings: DataSettings) -> None:
-    """Raises DataError if links lead the images of a folder of tables out of that folder, and may not."""
+def check_image_links(table: "ImageTable", name: str, location: str | None, settings: DataSettings) -> None:
+    """Raises DataError if images of a `fold_directory` are links out of the folder, without `--outside-root`."""
     from radtransfer.data.image_files import check_links, links_out
     from radtransfer.images.refs import file_of
 
     if name == "fold_directory" and settings.image_root is None and not settings.outside_root:
         folder = Path(location or "").expanduser().absolute()
-        check_links(folder, links_out(folder, [file_of(place) for place in table.files if place is not None]))
+        check_links(folder, links_out(folder, [file_of(ref) for ref in table.files if ref is not None]))
 
 
 def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[str, str | None]:
-    """The name of the dataset that reads `source`, and the location that it is given, on this machine.
-
-    A set that is named by its address is copied here first, of which `progress` is told.
-    """
+    """The reader of `source` and its location on this machine; a set at an address is copied here first."""
     if not source:
         raise ConfigError("No data given. Pass --data with a folder of class folders, a CSV or a built-in set.")
     if (remote := remote_source(source)) is not None:
@@ -195,7 +179,7 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
         try:
             tables = find_split_tables(path)
         except PermissionError:
-            raise DataError(f"The folder {path} may not be read. Check its permissions.") from None
+            raise DataError(f"Cannot read the folder {path}. Check its permissions.") from None
         is_tables = any(table.split == "train" for table in tables)
         return "fold_directory" if is_tables else "image_folder", str(path)
     if path.exists() or path.is_symlink():
@@ -206,18 +190,18 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
     names = "" if path.name != source else f", or one of {', '.join(DATASETS)}"
     raise DataError(
         f"No data at {source!r}: expected a folder with one sub-folder per class, a CSV, or a folder of "
-        f"train_fold1.csv …{names}.{near_path(path)}"
+        f"train_fold1.csv …{names}.{suggest_path(path)}"
     )
 
 
 def check_source(source: str | None) -> None:
-    """See that something lies at a source that is given, before a model is opened; an address is not asked."""
+    """Raise an error early if a local source does not exist."""
     if source is not None and remote_source(source) is None:
         find_dataset(source)
 
 
 def absolute_source(source: str) -> str:
-    """`source` as it reads the same data from every folder."""
+    """`source` with an absolute path."""
     name, _, location = source.partition(":")
     if name in DATASETS:
         return f"{name}:{absolute_location(location)}" if location else source
@@ -225,7 +209,7 @@ def absolute_source(source: str) -> str:
 
 
 def split_location(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The folder of `FOLDER,name=value,…`, and the (name, value) pairs; a folder that is there is never cut."""
+    """The folder of `FOLDER,name=value,…` and the (name, value) pairs; existing folders are never split."""
     folder, options = text, []
     while not (folder and Path(folder).expanduser().exists()):
         start, comma, end = folder.rpartition(",")
@@ -237,7 +221,7 @@ def split_location(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 def absolute_location(text: str) -> str:
-    """`text` with the full path of the folder that is there; where none is, `text` as it stands."""
+    """`text` with the absolute path of its folder, unchanged if there is no such folder."""
     folder, options = split_location(text)
     path = Path(folder).expanduser()
     if folder and path.exists():

@@ -1,4 +1,4 @@
-"""The data of runs seen again: their images found again, which of them were trained on, and what has changed."""
+"""The data of existing runs: their images, overlap with other data, and changes since training."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,7 @@ from radtransfer.data.readers import read_table
 from radtransfer.data.splits import LEAK, Fold, copies, image_identities
 from radtransfer.data.table import NO_PATIENTS, ImageTable, is_own_patient, patient_keys
 from radtransfer.errors import DataError, RadtransferError, RunError
-from radtransfer.images.refs import ImagePlace, file_of
+from radtransfer.images.refs import ImageRef, file_of
 from radtransfer.process import Progress, in_parallel
 from radtransfer.runs.cache import cache_folder
 from radtransfer.runs.folder import find_fold, read_folds, read_run, write_text
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 class LocatedImages:
     """Images on disk."""
 
-    paths: tuple[str, ...]  # the identity of each
-    places: tuple[ImagePlace, ...]  # where each lies
-    facts: "tuple[ImageFacts, ...]"  # how each is decoded
-    reading: ImageSettings  # how it becomes a square
-    clusters: tuple[str, ...]  # patient of each, or the image itself where patients are not known
+    paths: tuple[str, ...]
+    refs: tuple[ImageRef, ...]
+    facts: "tuple[ImageFacts, ...]"
+    reading: ImageSettings
+    clusters: tuple[str, ...]  # patient of each, or the image itself if patients are unknown
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -44,27 +44,23 @@ class LocatedImages:
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
-    """Images in memory, which networks get as they are.
+    """Images in memory, passed to models unchanged."""
 
-    Attributes:
-        pixels: float32 (images, height, width, 3), 0–255.
-    """
-
-    pixels: np.ndarray
+    pixels: np.ndarray  # float32 (images, height, width, 3), 0–255
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     @property
     def clusters(self) -> tuple[str, ...]:
-        """Every image by itself."""
+        """Each image is its own cluster."""
         return tuple(map(str, range(len(self))))
 
 
 def given_images(files: Sequence[str], data: DataSettings, reading: ImageSettings, progress: Progress) -> LocatedImages:
-    """Every image of the files, or else of a data set, read as `reading` says; neither needs labels.
+    """Every image of `files`, else of the data set `data`; labels are not needed.
 
-    Raises ConfigError if neither is given, and DataError if nothing usable is there, or an image is unreadable.
+    Raises ConfigError if neither is given, and DataError if no image is found or one is unreadable.
     """
     table = list_images(files, data, unread=False) if files else read_images(data, progress=progress)
     for note in table.notes:
@@ -74,21 +70,18 @@ def given_images(files: Sequence[str], data: DataSettings, reading: ImageSetting
 
 
 def tested_images(run: Path, fold: int) -> LocatedImages:
-    """The test images of a fold of a run.
-
-    Raises RunError if the run has no such fold, and DataError if its images are not where the run found them.
-    """
+    """The test images of a fold of a run; RunError without such a fold, DataError if images are missing."""
     tested = tested_paths(run, fold)
     try:
         settings = run_images(run)
         table = read_table(settings.data)
     except DataError as error:
-        raise DataError(f"The images of run {run} are not there any more; give --data. {error}") from None
+        raise DataError(f"The images of run {run} cannot be read any more; give --data. {error}") from None
     return images_of_table(table, tested, settings.images)
 
 
 def note_changes(runs: Sequence[Path], progress: Progress) -> None:
-    """Tell of each run whose images or labels are not what they were."""
+    """Note for each run whether its images or labels have changed."""
     for run in dict.fromkeys(runs):
         if (run / "config.yaml").is_file():  # a copy of a run may lack its settings
             for change in data_changes(run, run_images(run).data):
@@ -96,7 +89,7 @@ def note_changes(runs: Sequence[Path], progress: Progress) -> None:
 
 
 def run_images(run: Path) -> Config:
-    """Where the images of a run come from and how they are read; its other settings may be of another version."""
+    """The data and image settings of a run; others are ignored, as they may be of another version."""
     document = read_settings(run)
     with reading(run):
         sections = {section: dict(document.get(section) or {}) for section in ("data", "images")}
@@ -106,7 +99,7 @@ def run_images(run: Path) -> Config:
 
 
 def tested_paths(run: Path, fold: int) -> list[str]:
-    """The paths of the test images of a fold, as the run's table writes them; RunError if there are none."""
+    """The paths of the test images of a fold; RunError if there are none."""
     with reading(run):
         lines = read_folds(run)
         tested = [line["path"] for line in lines if int(line["fold"]) == fold and line["split"] == "test"]
@@ -116,7 +109,7 @@ def tested_paths(run: Path, fold: int) -> list[str]:
 
 
 def images_of_table(table: ImageTable, paths: Sequence[str], reading: ImageSettings) -> LocatedImages:
-    """Some images of a table, read as `reading` says; DataError if one is missing or unreadable."""
+    """The images `paths` of a table; DataError if one is missing or unreadable."""
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows or table.files[rows[path]] is None]
     if missing:
@@ -124,25 +117,25 @@ def images_of_table(table: ImageTable, paths: Sequence[str], reading: ImageSetti
             f"{len(missing)} of {len(paths)} images were not found, first {missing[0]!r}. Give their folder "
             "with --image-root, or other images with --data."
         )
-    places = tuple(table.files[rows[path]] for path in paths)
+    refs = tuple(table.files[rows[path]] for path in paths)
     clusters = tuple(table.groups[rows[path]] for path in paths)
-    return LocatedImages(tuple(paths), places, examine_images(places, reading), reading, clusters)
+    return LocatedImages(tuple(paths), refs, examine_images(refs, reading), reading, clusters)
 
 
 def source_leaks(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iterator[str]:
-    """A sentence for each fold some of whose test images trained the run that `weights` names."""
+    """A sentence for each fold with test images that trained or validated the run `weights`."""
     for fold, leaked in leaked_images(weights, table, folds):
         yield (
-            f"{LEAK}in fold {fold.number}, {len(leaked)} of {(fold.split == 'test').sum()} test images trained or "
-            f"chose the weights of {weights} (e.g. {table.paths[leaked[0]]}); its AUC is too high. Start from "
+            f"{LEAK}in fold {fold.number}, {len(leaked)} of {(fold.split == 'test').sum()} test images were used to "
+            f"train or select {weights} (e.g. {table.paths[leaked[0]]}); its AUC is too high. Start from "
             "a run on other images"
         )
 
 
 def leaked_images(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Iterator[tuple[Fold, list[int]]]:
-    """Each fold some of whose test images trained the run that `weights` names, and their rows in `table`.
+    """Each fold with test images that trained or validated the run `weights`, and their rows in `table`.
 
-    Weights that are no run, and runs whose images cannot be found any more, give none.
+    Empty if `weights` is not a run or its images cannot be read any more.
     """
     try:
         run, number = find_fold(weights)
@@ -161,25 +154,22 @@ def leaked_images(weights: str, table: ImageTable, folds: Sequence[Fold]) -> Ite
             yield fold, leaked
 
 
-_WAYS = {"train": "trained", "val": "validated"}  # what the images of a split did, in the order in which it is told
+_ROLES = {"train": "trained", "val": "validated"}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was seen before."""
+class TrainingOverlap:
+    """Test images and patients that were used in training."""
 
-    images: tuple[int, ...]  # rows of the images that trained or validated: one file, or files of the same bytes
-    ways: tuple[str, ...]  # of each of them: "trained", "validated", or "trained;validated" where several folds used it
-    patients: Mapping[str, str]  # those of the tested table that stand there too, and their names there
-    compared: bool  # whether the run's images were there to compare with; without them only paths and names are
+    images: tuple[int, ...]  # rows of the test images: same file, or same bytes
+    roles: tuple[str, ...]  # of each: "trained", "validated", or "trained;validated" for several folds
+    patients: Mapping[str, str]  # patient ids in the tested table to those in the run
+    compared: bool  # whether the run's images were available; else only paths and ids are compared
 
 
-def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSettings) -> Seen:
-    """The images and patients of `table`, to be tested on, that trained or validated one of `folds` of `run`.
-
-    `data` says where the run's images come from.
-    """
-    lines = [row for row in read_folds(run) if row["split"] in _WAYS and int(row["fold"]) in folds]
+def training_overlap(table: ImageTable, run: Path, folds: Sequence[int], data: DataSettings) -> TrainingOverlap:
+    """The images and patients of the test set `table` that trained or validated `folds` of `run`, made from `data`."""
+    lines = [row for row in read_folds(run) if row["split"] in _ROLES and int(row["fold"]) in folds]
     splits = {}
     for line in lines:
         splits.setdefault(line["path"], set()).add(line["split"])
@@ -198,23 +188,23 @@ def seen_before(table: ImageTable, run: Path, folds: Sequence[int], data: DataSe
         same = {row: [path] for row, path in enumerate(table.paths) if path in splits}
     images = tuple(sorted(same))
     used = [set().union(*(splits[path] for path in same[row])) for row in images]
-    ways = tuple(";".join(way for split, way in _WAYS.items() if split in those) for those in used)
-    return Seen(images, ways, patients, compared)
+    roles = tuple(";".join(role for split, role in _ROLES.items() if split in splits) for splits in used)
+    return TrainingOverlap(images, roles, patients, compared)
 
 
 def _patients_of_both(table: ImageTable, lines: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The tested patients that stand in `lines` too, sorted, and what each is called there: itself, if it is there."""
+    """The tested patients that are also in `lines`, sorted, with their ids there."""
     if table.patients is None:
         return {}
     names = [line["patient"] for line in lines]
-    keys = names if table.alike_patients else patient_keys(names, [line["path"] for line in lines])
-    there = dict(zip(keys, names, strict=True)) | {name: name for name in names}
+    keys = names if table.exact_patient_ids else patient_keys(names, [line["path"] for line in lines])
+    trained = dict(zip(keys, names, strict=True)) | {name: name for name in names}
     pairs = sorted(set(zip(table.patients, table.patient_keys, strict=True)))
-    return {name: there.get(name, there.get(key)) for name, key in pairs if key in there}
+    return {name: trained.get(name, trained.get(key)) for name, key in pairs if key in trained}
 
 
 def _same_images(table: ImageTable, trained: ImageTable) -> dict[int, Collection[int]]:
-    """Rows of the tested images that are trained ones or have the bytes of some, to the rows of those."""
+    """Rows of tested images to the rows of training images with the same file or bytes."""
     of_identity, found = {}, {}
     for row, identity in enumerate(image_identities(trained)):
         of_identity.setdefault(identity, set()).add(row)
@@ -230,12 +220,9 @@ def _same_images(table: ImageTable, trained: ImageTable) -> dict[int, Collection
     return found
 
 
-def images_digest(places: Iterable[ImagePlace | None], *, workers: int) -> str:
-    """SHA-256 of the bytes of all image files in turn, each once: 64 hexadecimal digits.
-
-    Files whose place, number, size and times are those of an earlier call are not read again. Raises OSError.
-    """
-    files = list(dict.fromkeys(file_of(place) for place in places if place is not None))
+def images_digest(refs: Iterable[ImageRef | None], *, workers: int) -> str:
+    """SHA-256 of the bytes of all image files, each once; cached while the files do not change. Raises OSError."""
+    files = list(dict.fromkeys(file_of(ref) for ref in refs if ref is not None))
     known = cache_folder() / "contents" / f"{unchanged_key(files)}.txt"
     with contextlib.suppress(OSError):
         return known.read_text(encoding="ascii")
@@ -243,17 +230,16 @@ def images_digest(places: Iterable[ImagePlace | None], *, workers: int) -> str:
     for batch in in_parallel(_digest, files, workers=workers):
         digest.update(b"".join(batch))
     found = digest.hexdigest()
-    with contextlib.suppress(OSError, RadtransferError):  # a cache that cannot be written keeps nothing
+    with contextlib.suppress(OSError, RadtransferError):  # the cache is not writable
         known.parent.mkdir(parents=True, exist_ok=True)
         write_text(known, found)
     return found
 
 
 def data_changes(run: Path, data: DataSettings, *, workers: int = 2) -> list[str]:
-    """A sentence for each way in which the data of a run is not what it was; `data` is as its `config.yaml` says.
+    """A sentence for each change of the data of a run since training; none if the data cannot be read any more.
 
-    Nothing is said where the data is not there any more, or cannot be read: nothing is known of it then. Raises
-    RunError if the run's own files are not as they were written.
+    Raises RunError if the run's own files are damaged.
     """
     if not (run / "folds.csv").is_file():
         return []
@@ -262,13 +248,13 @@ def data_changes(run: Path, data: DataSettings, *, workers: int = 2) -> list[str
         table = read_table(data)
         changes = list(_row_changes(rows, table))
         if not changes and before is not None:
-            places = dict(zip(table.paths, table.files, strict=True))
+            refs = dict(zip(table.paths, table.files, strict=True))
             paths = dict.fromkeys(row["path"] for row in rows)
-            if images_digest((places[path] for path in paths), workers=workers) != before:
-                changes.append("image files have other contents than when it was made")
+            if images_digest((refs[path] for path in paths), workers=workers) != before:
+                changes.append("image files have other contents than at training")
     except (RadtransferError, OSError, KeyError):
         return []
-    return [f"the data of {run} has changed: {change}. Its figures are of the data as it was" for change in changes]
+    return [f"the data of {run} has changed: {change}. Its results are for the earlier data" for change in changes]
 
 
 def _row_changes(rows: Sequence[dict[str, str]], table: ImageTable) -> Iterable[str]:
@@ -278,12 +264,12 @@ def _row_changes(rows: Sequence[dict[str, str]], table: ImageTable) -> Iterable[
     gone = [path for path in then if path not in now]
     if gone:
         yield f"{len(gone)} of its images are not in the table any more, such as {gone[0]!r}"
-    for place, what in enumerate(("label", "patient")):
-        other = [path for path in then if path in now and then[path][place] != now[path][place]]
+    for column, what in enumerate(("label", "patient")):
+        other = [path for path in then if path in now and then[path][column] != now[path][column]]
         if other:
             path = other[0]
-            was, is_now = then[path][place], now[path][place]
-            yield f"the {what} of {len(other)} images, such as {path!r}: {was!r}, now {is_now!r}"
+            before, after = then[path][column], now[path][column]
+            yield f"the {what} of {len(other)} images, such as {path!r}: {before!r}, now {after!r}"
 
 
 def _digest(file: Path) -> bytes:

@@ -1,8 +1,7 @@
-"""Delimited text as users have it (comma, semicolon, tab or bar), and which of its columns holds what.
+"""Delimited text (comma, semicolon, tab or bar), and the roles of its columns.
 
-A column is named by the user, or known by its usual names. Names are compared without case, spaces and punctuation
-("Image Path" is `imagepath`). Where a table has several candidates, the one that stands first below is taken, and a
-note says so.
+A column is named by the user or found by its usual names, compared without case, spaces and punctuation ("Image Path"
+is `imagepath`). Of several candidates the first in `USUAL_NAMES` is used, with a note.
 """
 
 import codecs
@@ -23,17 +22,25 @@ import numpy as np
 
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.image_files import is_dangling, is_image_name
-from radtransfer.data.labels import BINARY, RowsError, check_values, is_missing, listed, plain, sorted_names, zero_one
+from radtransfer.data.labels import (
+    BINARY,
+    RowsError,
+    binary_cell,
+    cell_value,
+    check_values,
+    is_missing,
+    listed,
+    sorted_names,
+)
 from radtransfer.errors import DataError
-from radtransfer.images.dicom import is_dicom
-from radtransfer.images.files import PACKED, START, TABLES, advice, format_by_content
+from radtransfer.images.files import PACKED, START, TABLES, advice, format_by_content, is_dicom
 from radtransfer.images.formats import READERS, why_missing
 
 DELIMITERS = ",;\t|"
 
 MOST_COLUMNS = 10_000
 
-# How a small file begins that stands for one which is not fetched.
+# First bytes of Git LFS and git-annex pointers.
 _POINTERS = (b"version https://git-lfs", b"/annex/objects/", b".git/annex/objects/")
 
 
@@ -42,22 +49,22 @@ class Sheet:
     """A table of text."""
 
     name: str
-    columns: tuple[str, ...]  # the header; may hold empty and repeated names
-    rows: list[list[str]]  # cells, as many as there are columns
-    places: list[tuple[str, int]]  # file name and line of each row
+    columns: tuple[str, ...]  # the header; names may be empty or repeated
+    rows: list[list[str]]  # one cell per column
+    locations: list[tuple[str, int]]  # file name and line of each row
 
-    def place(self, row: int) -> str:
-        """Where a row stands, as messages call it: "train.csv line 3"."""
-        return "{} line {}".format(*self.places[row])
+    def location(self, row: int) -> str:
+        """Where a row is, for messages: "train.csv line 3"."""
+        return "{} line {}".format(*self.locations[row])
 
     def without(self, rows: Collection[int]) -> "Sheet":
-        """The table less some of its rows."""
+        """The table without some of its rows."""
         kept = [row for row in range(len(self.rows)) if row not in rows]
-        return Sheet(self.name, self.columns, [self.rows[row] for row in kept], [self.places[row] for row in kept])
+        return Sheet(self.name, self.columns, [self.rows[row] for row in kept], [self.locations[row] for row in kept])
 
 
 def read_sheet(file: Path) -> Sheet:
-    """The rows of a delimited text file with a header; blank lines and comments are skipped."""
+    """The rows of a delimited text file with a header, without blank lines and comments."""
     handle = io.StringIO(_text(file), newline="")
     skipped, delimiter = _to_header(handle)
     reader = csv.reader(handle, delimiter=delimiter, strict=True)
@@ -66,23 +73,23 @@ def read_sheet(file: Path) -> Sheet:
     except csv.Error as error:
         found = f"is not valid CSV: {error}"
         if "field limit" in str(error):
-            found = f"has a cell of more than {csv.field_size_limit():,} characters, as when a quote is never closed"
+            found = f"has a cell of more than {csv.field_size_limit():,} characters; perhaps a quote is not closed"
         raise DataError(f"{file} line {skipped + reader.line_num} {found}. Correct it.") from None
     if len(lines) < 2:
         found = f"only the header {', '.join(lines[0][0][:12])}" if lines else "nothing"
-        raise DataError(f"{file} holds no images: expected a header and a row per image, found {found}.")
+        raise DataError(f"{file} lists no images: expected a header and a row per image, found {found}.")
     header, width = lines[0][0], len(lines[0][0])
     if width > MOST_COLUMNS:
         raise DataError(
-            f"{file} has {width:,} columns. Expected at most {MOST_COLUMNS:,}, and a row per image: a path, a label, a "
-            "patient. Turn it if it has a column per image, or leave out the columns that describe no image."
+            f"{file} has {width:,} columns. Expected at most {MOST_COLUMNS:,} and a row per image. Transpose the "
+            "table if it has a column per image, or remove columns that do not describe images."
         )
     for row, line in lines[1:]:
         if len(row) != width:
-            title = f" If {header[0]!r} stands before the header, remove that line." if width == 1 else ""
+            title = f" If {header[0]!r} is a title above the header, remove it." if width == 1 else ""
             raise DataError(
                 f"{file} line {line} has {len(row)} cells, the header has {width}. "
-                f"Put names that hold the delimiter in double quotes.{title}"
+                f"Put cells that contain the delimiter in double quotes.{title}"
             )
     rows, numbers = zip(*lines[1:], strict=True)
     columns = tuple(cell.strip() for cell in header)
@@ -90,7 +97,7 @@ def read_sheet(file: Path) -> Sheet:
 
 
 def _text(file: Path) -> str:
-    """What the file holds: UTF-8, or UTF-16 with its mark, which Excel calls Unicode text."""
+    """The text of the file: UTF-8, or UTF-16 with a byte order mark (Excel's "Unicode text")."""
     try:
         with file.open("rb") as handle:
             start = handle.read(START)
@@ -107,9 +114,9 @@ def _text(file: Path) -> str:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise DataError(
-            f"{file} line {line} holds a NUL character, so it is damaged or not text. Save it as 'CSV UTF-8'."
+            f"{file} line {line} contains a NUL character: the file is damaged or not text. Save it as 'CSV UTF-8'."
         )
-    if text.lstrip()[:1] in ("{", "["):  # JSON if all of it, or its first line, is
+    if text.lstrip()[:1] in ("{", "["):  # JSON, or JSON lines
         for part in (text, text.lstrip().partition("\n")[0]):
             with contextlib.suppress(ValueError, RecursionError):
                 json.loads(part)
@@ -118,7 +125,7 @@ def _text(file: Path) -> str:
 
 
 def _other_format(start: bytes) -> tuple[str, str] | None:
-    """What the first bytes are of, if not of text, and what to do about it."""
+    """The format that the first bytes belong to, if not text, and what to do."""
     if start.lstrip().startswith(b"<"):
         return "HTML or XML", "save it as 'CSV UTF-8', or download it again"
     if start.startswith(_POINTERS):
@@ -139,12 +146,12 @@ def _no_table(file: Path, found: str, to_do: str) -> DataError:
 
 
 def _to_header(handle: io.StringIO) -> tuple[int, str]:
-    """Go to the header: the number of lines before it, and the delimiter, which Excel may name there (`sep=;`)."""
+    """Move to the header; returns the number of lines before it and the delimiter, perhaps from Excel's `sep=;`."""
     skipped, named = 0, None
     while True:
-        place, line = handle.tell(), handle.readline()
+        start, line = handle.tell(), handle.readline()
         following = handle.readline()
-        handle.seek(place)
+        handle.seek(start)
         if separator := re.fullmatch(r"\"?sep=(\t|[^\s\"])\"?[,;\t]*", line.rstrip("\r\n"), re.IGNORECASE):
             named = separator[1]
         elif not line or (line.strip() and not _is_comment(line, following)):
@@ -155,7 +162,7 @@ def _to_header(handle: io.StringIO) -> tuple[int, str]:
 
 
 def _is_comment(line: str, following: str) -> bool:
-    """Whether a line begins with # and is no row of names above a row that holds a number or the name of a file."""
+    """Whether a line starts with # and is not a header, with names above a row that has a number or file name."""
     if not line.lstrip("\"' \t").startswith("#"):
         return False
     delimiter = _delimiter([line, following])
@@ -169,7 +176,7 @@ def _is_comment(line: str, following: str) -> bool:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """The delimiter that cuts header and first row into equally many cells, and into most."""
+    """The delimiter that gives header and first row the same number of cells, and most cells."""
 
     def score(delimiter: str) -> tuple[bool, int]:
         widths = [len(_cells(line, delimiter)) for line in lines]
@@ -186,7 +193,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _is_note(row: Sequence[str]) -> bool:
-    """Whether a row is blank, or nothing but a comment: a text behind # and a space, and no other cell."""
+    """Whether a row is blank or a comment: one cell that starts with # and a space."""
     first, *others = [cell.strip() for cell in row] or [""]
     return not any(others) and (not first or re.match(r"#+\s", first) is not None)
 
@@ -196,13 +203,13 @@ SPLIT_WORDS = {
     "val": ("val", "valid", "validate", "validation", "dev", "tune", "tuning"),
     "test": ("test", "testing"),
 }
-EVALUATION = ("eval", "evaluation")  # validation where there is a test set besides, else the test set
+EVALUATION = ("eval", "evaluation")  # validation if there is also a test set, else the test set
 
 
 def split_names(texts: Iterable[str]) -> dict[str, str | None]:
-    """The split, "train", "val" or "test", that each of the texts of one data set means; None if it means none.
+    """The split that each text of one data set names: "train", "val", "test" or None.
 
-    Case, punctuation and "set" at the end do not count: "Training set" is train.
+    Case, punctuation and a final "set" are ignored: "Training set" is train.
     """
     words = {text: re.sub(r"[\W_]+", "", text.lower()) for text in texts}
     words = {text: word.removesuffix("set") for text, word in words.items()}
@@ -213,11 +220,11 @@ def split_names(texts: Iterable[str]) -> dict[str, str | None]:
     return {text: evaluation if words[text] in EVALUATION else split for text, split in found.items()}
 
 
-def place_images(entries: Sequence[Sequence[tuple[str, str]]]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Where each image stands in each fold, from the (fold, split) of its rows; none where it is not assigned to any.
+def fold_splits(entries: Sequence[Sequence[tuple[str, str]]]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """The split of each image in each fold, from the (fold, split) pairs of its rows (none: unassigned).
 
-    A split of "" means test in that fold and train in all others. An image that stands in two splits of one fold keeps
-    a row for each, so that the leak check can see it.
+    A split of "" means test in that fold and train in all others. An image in two splits of one fold gets a row for
+    each, so that the leak check finds it.
 
     Returns:
         The image of each row, (rows,); the splits, (folds, rows) of "train", "val", "test" or ""; the sorted folds.
@@ -226,14 +233,14 @@ def place_images(entries: Sequence[Sequence[tuple[str, str]]]) -> tuple[np.ndarr
     number = {fold: index for index, fold in enumerate(folds)}
     images, columns = [], []
     for image, entry in enumerate(entries):
-        placed = dict.fromkeys(entry)
-        if not placed:
+        pairs = dict.fromkeys(entry)
+        if not pairs:
             found = [[""] * len(folds)]
-        elif all(not split for _, split in placed):
-            found = [["test" if other == fold else "train" for other in folds] for fold, _ in placed]
+        elif all(not split for _, split in pairs):
+            found = [["test" if other == fold else "train" for other in folds] for fold, _ in pairs]
         else:
-            found = []  # as few rows as hold every (fold, split)
-            for fold, split in placed:
+            found = []  # the fewest rows that hold all pairs
+            for fold, split in pairs:
                 row = next((row for row in found if not row[number[fold]]), None)
                 if row is None:
                     found.append(row := [""] * len(folds))
@@ -256,12 +263,8 @@ USUAL_NAMES = {
     "fold": ("fold", "kfold", "folds", "foldid", "foldno", "foldnumber", "foldindex", "cvfold"),
     "split": ("split", "set", "subset", "partition", "phase", "*split"),
 }
-"""In the order in which they are preferred; `*label` is any longer name that ends so, such as `acl_label`.
+"""Preferred names first; `*label` is any longer name with that ending, such as `acl_label`."""
 
-A split may also stand in columns such as `is_test`, which say of each image whether it is in one.
-"""
-
-# How to name the column oneself.
 OPTIONS = {role: f"--{role}-column " for role in ("path", "label", "patient", "fold", "split")}
 
 
@@ -269,17 +272,17 @@ class Columns(NamedTuple):
     """Positions of the columns in a sheet."""
 
     path: int
-    labels: tuple[int, ...]  # column of the label, or one per class or label
-    # the class; several columns of 0 and 1, of which exactly one is 1 if one_hot; or several labels in one cell
+    labels: tuple[int, ...]
+    # One class per cell; 0/1 columns; 0/1 columns with exactly one 1; or several labels in one cell
     form: Literal["class", "several", "one_hot", "separated"]
     patient: int | None
     fold: int | None
-    splits: Mapping[str, int]  # under "" the column that names the split, under "test" one that says if it is test
+    splits: Mapping[str, int]  # "": column with the name of the split; "test": column such as `is_test`
     notes: tuple[str, ...]  # what was guessed and what is not used
 
 
 def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
-    """The columns of `sheet` that the settings name, and for the others those that have usual names."""
+    """The columns of `sheet` that the settings name, the others by their usual names."""
     finder = _ColumnFinder(sheet, settings)
     path = finder.named("path", settings.path_column or None)
     several = settings.label_column
@@ -299,7 +302,7 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
     finder.taken |= {fold, *splits.values()}
     if splits and split is None:
         finder.notes.append(f"split from column {listed(repr(sheet.columns[i]) for i in splits.values())}")
-    # Columns called `train` or `test` of 0 and 1: splits most likely, though a test may be one of a laboratory.
+    # 0/1 columns called `train` or `test` are probably splits, but `test` may be a laboratory test.
     bare = set(finder.flags(finder.free, "((?:train|test)(?:ing)?(?:set)?)").values())
     bare = bare if len(finder.free) > len(bare) else set()
     if labels:
@@ -314,7 +317,7 @@ def find_columns(sheet: Sheet, settings: DataSettings) -> Columns:
 
 
 def find_image_columns(sheet: Sheet, settings: DataSettings) -> tuple[int, int | None]:
-    """The columns of image paths and of patients, if there are any, of a table that needs no labels."""
+    """The columns of image path and patient (if any) of a table without labels."""
     finder = _ColumnFinder(sheet, settings)
     patient = finder.named("patient", settings.patient_column or None)
     path = finder.named("path", settings.path_column or None)
@@ -328,56 +331,55 @@ def find_image_columns(sheet: Sheet, settings: DataSettings) -> tuple[int, int |
 
 
 class _ColumnFinder:
-    """A sheet, which of its columns are taken, and what is to be said of it."""
+    """Assigns roles to the columns of a sheet and collects notes."""
 
     def __init__(self, sheet: Sheet, settings: DataSettings):
         self.sheet, self.settings = sheet, settings
         self.taken: set[int | None] = set()
         self.notes: list[str] = []
-        # Those that have a name; pandas writes its row numbers without one.
-        unnamed = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
+        unnamed = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")  # such as the row numbers of pandas
         self.real = {i: name for i, name in enumerate(sheet.columns) if not unnamed.fullmatch(name)}
 
     @property
     def free(self) -> list[int]:
-        """The columns that have a name and are not taken."""
+        """Named columns without a role."""
         return [i for i in self.real if i not in self.taken]
 
     def cells(self, column: int) -> Iterator[str]:
         return (row[column].strip() for row in self.sheet.rows)
 
     def find_placement(self, fold: int | None, split: int | None) -> tuple[int | None, dict[str, int]]:
-        """The column of the fold, and those of the split."""
+        """The column of the fold, and the columns of the split."""
         if fold is None:
             fold = self.usual("fold", lambda column: not all(map(is_missing, self.cells(column))))
         elif self.given_splits(fold):
             name = self.sheet.columns[fold]
             raise DataError(
-                f"Column {name!r} (--fold-column) holds splits. Use --split-column {shlex.quote(name)}.",
-                misfits=("fold_column",),
+                f"Column {name!r} (--fold-column) contains splits. Use --split-column {shlex.quote(name)}.",
+                settings=("fold_column",),
             )
         if split is not None:
             return fold, self.flags([split], "(?:is|in)?(.+)") or {"": split}
         if fold is not None and self.given_splits(fold):
-            self.notes.append(f"column {self.sheet.columns[fold]!r} holds splits and is taken as split")
+            self.notes.append(f"column {self.sheet.columns[fold]!r} contains splits and is used as split")
             return None, {"": fold}
         split = self.usual("split", self.is_split)
         return fold, {"": split} if split is not None else self.flags(self.free, "(?:is|in)(.+)")
 
     def flags(self, columns: Sequence[int], name: str) -> dict[str, int]:
-        """Those of the columns that say, at least mostly, whether an image is in a split, by that split."""
+        """The columns whose cells are mostly 0 or 1 and whose `name` pattern contains a split, by split."""
         matches = {i: re.fullmatch(name, _squeezed(self.sheet.columns[i])) for i in columns}
         words = {i: match[1] for i, match in matches.items() if match}
         splits, found = split_names(words.values()), {}
         for i, word in words.items():
             if splits[word]:
-                cells = Counter(map(zero_one, self.cells(i)))
+                cells = Counter(map(binary_cell, self.cells(i)))
                 if 0 < cells.total() - cells[""] <= 2 * (cells["0"] + cells["1"]):
                     found.setdefault(splits[word], i)
         return found
 
     def is_split(self, column: int) -> bool:
-        """Whether most cells of a column with a usual name are splits; one called `split` holds nothing else."""
+        """Whether most cells of a column with a usual name are splits; for `split` that is assumed."""
         name = self.sheet.columns[column]
         known = {cell: count for cell, count in Counter(self.cells(column)).items() if not is_missing(cell)}
         splits = split_names(known)
@@ -385,11 +387,11 @@ class _ColumnFinder:
         if known and (_squeezed(name) == "split" or mostly):
             return True
         found = listed(map(repr, known), limit=3) or "nothing"
-        self.notes.append(f"column {name!r} is not used as split: it holds {found}")
+        self.notes.append(f"column {name!r} is not used as split: it contains {found}")
         return False
 
     def given_splits(self, column: int) -> dict[str, str]:
-        """The split that each cell of a column means; none where the column holds anything else."""
+        """The split of each cell value; empty if some value is not a split."""
         splits: dict[str, str | None] = {}
         for cell in self.cells(column):
             if cell not in splits and not is_missing(cell):
@@ -399,28 +401,28 @@ class _ColumnFinder:
         return split_names(splits)
 
     def note_ignored_splits(self, flags: set[int], fold: int | None, splits: Mapping[str, int], *, named: bool) -> None:
-        """A warning for each column that is not used and says in which split images are."""
+        """A warning for each unused column with splits."""
         used = [i for i in (splits.get(""), *splits.values(), fold) if i is not None]
         names = self.sheet.columns
-        instead = f"column {names[used[0]]!r} is used" if used else "all images take part in drawn folds"
-        said = list(map(self.given_splits(used[0]).get, self.cells(used[0]))) if used else None
+        instead = f"column {names[used[0]]!r} is used" if used else "folds are drawn from all images"
+        used_splits = list(map(self.given_splits(used[0]).get, self.cells(used[0]))) if used else None
         for column in self.free:
-            given, take = self.given_splits(column), shlex.quote(names[column])
+            given, quoted = self.given_splits(column), shlex.quote(names[column])
             found = list(map(given.get, self.cells(column)))
-            if len(set(given.values())) > 1 and found != said:
+            if len(set(given.values())) > 1 and found != used_splits:
                 counts = Counter(found)
                 found = ", ".join(f"{split} {counts[split]}" for split in ("train", "val", "test") if counts[split])
                 self.notes.append(
-                    f"split ignored: column {names[column]!r} holds only splits ({found}) and is not used: {instead}"
-                    + ("" if named else f"; --split-column {take} takes it")
+                    f"split ignored: column {names[column]!r} contains splits ({found}) and is not used: {instead}"
+                    + ("" if named else f"; use it with --split-column {quoted}")
                 )
         for column in sorted(flags - self.taken) if not named else ():
-            take = f"--split-column {shlex.quote(names[column])} takes it if it says which images are in that split"
-            found = f"column {names[column]!r} holds 0 and 1 and is not used"
-            self.notes.append(f"split ignored: {found}: {instead}; {take}")
+            option = f"if it marks the images of a split, use --split-column {shlex.quote(names[column])}"
+            found = f"column {names[column]!r} contains 0 and 1 and is not used"
+            self.notes.append(f"split ignored: {found}: {instead}; {option}")
 
     def find_labels(self, flags: set[int]) -> tuple[list[int], str]:
-        """The label column; without one, or for a multi-label task, all 0/1 columns; else the only one that is left."""
+        """The label column; for a multi-label task or without one all 0/1 columns; else the only remaining column."""
         task, separator = self.settings.task, self.settings.label_separator
         self.taken |= flags
         try:
@@ -437,19 +439,17 @@ class _ColumnFinder:
             by_name: dict[str, list[int]] = {}
             for i in binary:
                 by_name.setdefault(_squeezed(self.sheet.columns[i]), []).append(i)
-            for alike in by_name.values():
-                self.check_alone(alike, "label")
+            for same in by_name.values():
+                self.check_unique(same, "label")
             names = listed(self.sheet.columns[i] for i in binary)
-            self.notes.append(f"{len(binary)} labels from the columns that hold only 0, 1, -1 or nothing: {names}")
+            self.notes.append(f"{len(binary)} labels from the columns with 0, 1, -1 or nothing: {names}")
             return binary, self.form(several=True)
         left = free if len(free) == 1 else [i for i in free if self.could_be_labels(i)]
         if len(left) != 1 or (task == "multilabel" and not separator):
             several = " Several labels in one cell need --label-separator." if task == "multilabel" else ""
-            raise DataError(self.none_for("label", left) + several, misfits=("task",))
+            raise DataError(self.none_for("label", left) + several, settings=("task",))
         name = self.sheet.columns[left[0]]
-        self.notes.append(
-            f"labels from column {name!r}, the only one that can be the label; --label-column names another"
-        )
+        self.notes.append(f"labels from column {name!r}, the only candidate; choose another with --label-column")
         return left, self.form()
 
     def form(self, *, several: bool = False) -> str:
@@ -460,8 +460,8 @@ class _ColumnFinder:
         return "several" if several or self.settings.task == "multilabel" else "class"
 
     def could_be_labels(self, column: int) -> bool:
-        """Whether a column holds two or more values, which may be classes."""
-        values = list(filter(None, map(plain, self.cells(column))))
+        """Whether a column has two or more values that may be classes."""
+        values = list(filter(None, map(cell_value, self.cells(column))))
         try:
             return len(set(values)) > 1 and check_values(values, self.sheet.columns[column]) is not None
         except RowsError:
@@ -470,13 +470,13 @@ class _ColumnFinder:
     def is_binary(self, column: int) -> bool:
         values = set()
         for cell in self.cells(column):
-            values.add(zero_one(cell))
+            values.add(binary_cell(cell))
             if not values <= BINARY:
                 return False
         return bool(values & {"0", "1"})
 
     def usual(self, role: str, fits: Callable[[int], bool] = lambda column: True, *, guess: bool = False) -> int | None:
-        """The free column with the most preferred of the usual names, of those that fit; a `guess` takes nothing."""
+        """The free column with the most preferred usual name among those that fit; a `guess` assigns no role."""
         names = {i: _squeezed(name) for i, name in self.real.items() if guess or i not in self.taken}
         candidates = [
             i
@@ -488,30 +488,31 @@ class _ColumnFinder:
         if not candidates:
             return None
         first, *others = candidates
-        self.check_alone([i for i, name in names.items() if i in candidates and name == names[first]], role)
+        self.check_unique([i for i, name in names.items() if i in candidates and name == names[first]], role)
         if guess:
             return first
         if others:
             hint = f"; choose with {OPTIONS[role]}NAME" if role in OPTIONS else ""
             also = listed(repr(self.sheet.columns[i]) for i in others)
             name = self.sheet.columns[first]
-            self.notes.append(f"column {name!r} taken as {role} (also possible: {also}{hint})")
+            self.notes.append(f"column {name!r} used as {role} (also possible: {also}{hint})")
         self.taken.add(first)
         return first
 
-    def check_alone(self, columns: Sequence[int], role: str) -> None:
-        """Raises DataError if several columns have one name, case and punctuation apart: any could be meant."""
+    def check_unique(self, columns: Sequence[int], role: str) -> None:
+        """Raises DataError if several columns have the same name, ignoring case and punctuation."""
         names = [self.sheet.columns[i] for i in columns]
         if len(names) > 1:
             exact = len(set(names)) == len(names)
             choose = f", or choose with {OPTIONS[role]}NAME" if role in OPTIONS and exact else ""
             raise DataError(
-                f"{self.sheet.name} has {len(names)} columns of one name for the {role}: {listed(map(repr, names))}. "
+                f"{self.sheet.name} has {len(names)} columns with the same name for the {role}: "
+                f"{listed(map(repr, names))}. "
                 f"Rename or remove all but one{choose}."
             )
 
     def named(self, role: str, name: str | None, together: Sequence[str] = (), *, guess: bool = True) -> int | None:
-        """The column the user named, perhaps `together` with others: exactly, or without regard to case."""
+        """The column called `name`, else the one that differs in case; `together` are all label columns."""
         if name is None:
             return None
         for fits in (lambda column: column == name, lambda column: column.lower() == name.lower()):
@@ -525,12 +526,12 @@ class _ColumnFinder:
         usual = self.usual(role, guess=True) if guess else None
         near = difflib.get_close_matches(name, columns, n=1, cutoff=0.6)
         use = near[0] if near else "NAME, one of these" if usual is None else self.sheet.columns[usual]
-        # With one of several there, the table is the one that was meant.
+        # If another of the columns exists, this is the right table with a mistyped name.
         meant = {other.lower() for other in together} & {column.lower() for column in columns}
         raise DataError(
             f"Column {name!r} ({OPTIONS[role].strip()}) is not in {self.sheet.name}. Columns: {listed(columns, 40)}. "
             f"Use {OPTIONS[role]}{use}.",
-            misfits=() if meant else (f"{role}_column",),
+            settings=() if meant else (f"{role}_column",),
         )
 
     def none_for(self, role: str, left: Sequence[int] = ()) -> str:
@@ -542,10 +543,10 @@ class _ColumnFinder:
                 f"Received: {image!r}, an image, in the first line. Add the line of names."
             )
         what = {"path": "the image path", "label": "the label (or 0/1 columns, one per label)"}[role]
-        choice = f" These may be it: {listed(repr(self.sheet.columns[i]) for i in left)}." if len(left) > 1 else ""
+        choice = f" Candidates: {listed(repr(self.sheet.columns[i]) for i in left)}." if len(left) > 1 else ""
         usual = ", ".join(USUAL_NAMES[role][:8])
         return (
-            f"{self.sheet.name} has no column for {what}: expected one called {usual} or so. "
+            f"{self.sheet.name} has no column for {what}: expected a name such as {usual}. "
             f"Columns: {listed(columns, 40)}.{choice} Name it with {OPTIONS[role]}NAME."
         )
 

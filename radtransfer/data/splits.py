@@ -1,7 +1,7 @@
-"""Training, validation and test sets: drawn by patient and stratified, or given with the data; never leaking.
+"""Training, validation and test sets: given with the data, or drawn by patient and stratified; leak checks.
 
-With R repeats of k folds there are R·k folds: repeat r holds the folds (r − 1)·k + 1 to r·k, and its seed is
-the run's seed + r − 1. What is drawn is drawn anew in every repeat, what the data brings stays.
+R repeats of k folds give R·k folds: repeat r has the folds (r − 1)·k + 1 to r·k and the seed of the run + r − 1. Drawn
+sets differ between repeats, given ones do not.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from radtransfer.config.schema import SplitSettings
 from radtransfer.data.image_files import image_identity
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.images.refs import FilePart, ImagePlace, as_part, read_contents
+from radtransfer.images.refs import FilePart, ImageRef, as_part, read_contents
 from radtransfer.process import all_in_parallel
 
-TEST_FRACTION = 0.2  # share of the images that is test where there is one fixed split
+TEST_FRACTION = 0.2  # share of test images with `--folds 1`
 FOLD_COLUMNS = ("path", "label", "patient", "fold", "split")  # the columns of `folds.csv`
 
 
@@ -28,21 +28,20 @@ FOLD_COLUMNS = ("path", "label", "patient", "fold", "split")  # the columns of `
 class Fold:
     """One training, validation and test set."""
 
-    number: int  # from 1, through all repeats
+    number: int  # from 1, over all repeats
     repeat: int  # from 1
     seed: int  # of its repeat
-    split: np.ndarray  # (images,) of "train", "val", "test" or "" (takes no part)
+    split: np.ndarray  # (images,) of "train", "val", "test" or "" (not used)
 
 
 def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow_leakage: bool) -> tuple[Fold, ...]:
-    """The folds that are to run: those the data brings, else `settings.folds` drawn ones (1: a fifth is test).
+    """The folds to run: those given with the data, else `settings.folds` drawn ones (1: one fifth is test).
 
-    The same images give the same folds in whatever order they stand, on every machine. Patients stay together, and so
-    do rows that are one file.
+    Folds do not depend on the order of the images or the machine. Patients, and rows of one file, stay together.
 
     Raises:
         DataError: Too few patients of a class, a set without images or with one class, or a leak that is not allowed.
-        ConfigError: There is no fold `settings.fold`, or there are not `settings.train_size` images.
+        ConfigError: No fold `settings.fold`, or fewer than `settings.train_size` images.
     """
     groups = _group_codes(table)
     given = table.splits is not None
@@ -54,7 +53,7 @@ def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow
             found = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise DataError(
                 f"Fold {number} of the given split has no {missing[0]} images ({found}). Mark some as "
-                f"{missing[0]}, or take the split out of the data, so that folds are drawn (--folds)."
+                f"{missing[0]}, or remove the split from the data to draw folds (--folds)."
             )
     count = len(table.splits) if given else settings.folds
     folds = []
@@ -86,23 +85,23 @@ def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow
 
 
 def fold_count(table: ImageTable, settings: SplitSettings) -> int:
-    """Folds in all repeats, those that are not to run included."""
+    """Number of folds in all repeats, including those not run."""
     return settings.repeats * (settings.folds if table.splits is None else len(table.splits))
 
 
 def fold_notes(
     table: ImageTable, settings: SplitSettings, folds: Sequence[Fold], *, folds_given: bool = True
 ) -> tuple[str, ...]:
-    """What the user should know about the folds, one sentence each; `folds_given`: not by default."""
+    """Sentences for the user about the folds; `folds_given`: `--folds` is not the default."""
     notes, splits = [], table.splits
     if splits is not None:
         if folds_given and settings.folds != len(splits):
-            notes.append(f"--folds {settings.folds} not used: the data brings {len(splits)}")
+            notes.append(f"--folds {settings.folds} not used: the data has {len(splits)} given folds")
         if not (splits == "val").any(axis=1).all():
-            notes.append(f"no validation set given: {settings.val_fraction:.0%} of train, by patient, validates")
+            notes.append(f"no validation set given: {settings.val_fraction:.0%} of train, by patient, is used")
         tested = int((splits == "test").any(axis=0).sum())
         if len(splits) > 1 and tested < len(table):
-            notes.append(f"the test sets hold {tested} of {len(table)} images")
+            notes.append(f"the test sets contain {tested} of {len(table)} images")
     if settings.train_size is not None:
         sizes = [int((fold.split == "train").sum()) for fold in folds]
         held = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
@@ -112,20 +111,20 @@ def fold_notes(
         trained = (table.targets[fold.split == "train"] == 1).any(axis=0)
         untrained = [name for name, known in zip(table.classes, trained, strict=True) if not known]
         if untrained:
-            notes.append(f"fold {fold.number}: no image trains {', '.join(untrained)}")
+            notes.append(f"fold {fold.number}: no training image of {', '.join(untrained)}")
         for name in ("val", "test"):
             if not _has_auc(table.targets[fold.split == name], table.task):
-                notes.append(f"fold {fold.number}: {name} holds one class only, its AUC is undefined")
+                notes.append(f"fold {fold.number}: {name} has one class only, its AUC is undefined")
     tested = np.all([(table.targets[fold.split == "test"] == 1).any(axis=0) for fold in folds], axis=0)
     absent = [name for name, everywhere in zip(table.classes, tested, strict=True) if not everywhere]
     if absent:
-        notes.append(f"not in the test set of every fold: {', '.join(absent)}; no AUC of theirs there")
+        notes.append(f"not in the test set of every fold: {', '.join(absent)}; no AUC for them there")
     leaks = find_leaks(table, [(fold.number, fold.split) for fold in folds])
     return (*notes, *(f"{LEAK}{leak}; results are inflated" for leak in leaks))
 
 
 def fold_rows(table: ImageTable, folds: Sequence[Fold]) -> Iterator[tuple[str, str, str, int, str]]:
-    """The rows of `folds.csv`, as `FOLD_COLUMNS` has them: one per image and fold in which it takes part."""
+    """The rows of `folds.csv` (`FOLD_COLUMNS`): one per image and fold that uses it."""
     patients = table.patients or ("",) * len(table)
     for fold in folds:
         for path, label, patient, split in zip(table.paths, table.labels, patients, fold.split, strict=True):
@@ -134,7 +133,7 @@ def fold_rows(table: ImageTable, folds: Sequence[Fold]) -> Iterator[tuple[str, s
 
 
 def _group_codes(table: ImageTable) -> np.ndarray:
-    """A number per image; images with the same one stay together. Numbered by name, not by row."""
+    """A number per image, equal for images that stay together; independent of the order of rows."""
     first: dict = {}
     identities = image_identities(table) if table.patients is None else table.patient_keys
     for identity, name in zip(identities, table.groups, strict=True):
@@ -146,19 +145,19 @@ def _group_codes(table: ImageTable) -> np.ndarray:
 def _draw(
     table: ImageTable, groups: np.ndarray, rows: np.ndarray, shares: Sequence[float], words: tuple[int, int]
 ) -> np.ndarray:
-    """The part of each of the rows: whole groups, stratified by class or label."""
+    """The part of each row: whole groups, stratified by class or label."""
     counts, codes = group_counts(table.targets[rows], groups[rows])
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
     return stratified_parts(counts, shares, rng)[codes]
 
 
 def _check_enough(table: ImageTable, groups: np.ndarray, folds: int) -> None:
-    """Enough patients of each class that each test set gets one, and train and validation too."""
+    """Raises DataError without enough patients of each class for every test, train and validation set."""
     what = "images" if table.patients is None else "patients"
     needed = max(folds, 3)
     counts = [len(np.unique(groups[column == 1])) for column in table.targets.T]
     few = [(name, count) for name, count in zip(table.classes, counts, strict=True) if count < needed]
-    # A rare label of many costs its own AUC only.
+    # A rare label of a multi-label set only loses its own AUC.
     if not few or (table.task == "multilabel" and len(few) < len(counts)):
         return
     found = ", ".join(f"{name!r} has {count}" for name, count in few[:10])
@@ -172,7 +171,7 @@ def _check_enough(table: ImageTable, groups: np.ndarray, folds: int) -> None:
 
 
 def _check_classes(table: ImageTable, fold: Fold, *, given: bool, cut: bool) -> None:
-    """Two classes to learn from; in drawn folds also two to validate and test on."""
+    """Raises DataError unless train (in drawn folds also val and test) has two classes."""
     advice = {
         "train": f"It needs two to learn from: {'raise --train-size' if cut else 'change the split'}.",
         "val": "Its AUC would be undefined. Raise --val-fraction or use fewer --folds.",
@@ -193,65 +192,61 @@ def _has_auc(targets: np.ndarray, task: str) -> bool:
 
 
 def stratified_parts(counts: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """A part for each group, int (groups,), such that each part gets its share of every quantity as nearly as it goes.
+    """The part of each group, int (groups,), so that each part gets its share of every quantity as closely as possible.
 
-    Large groups and those of rare classes are dealt first, in random order within a factor of two; each goes
-    where the sum over quantities of (dealt − due)²/due grows least, which for single images is Sainte-Laguë's
-    method. Groups alike are dealt in bulk. A class with as many groups as there are parts is in every part.
+    Large groups and groups of rare classes are assigned first, in random order within a factor of two, each to the part
+    where the sum over quantities of (assigned − target)²/target grows least (for single images Sainte-Laguë's method);
+    groups with equal counts are assigned in bulk. A class with at least as many groups as parts is in every part.
 
-    Differs from scikit-learn's `StratifiedGroupKFold`: parts may differ in size, each of several labels is
-    balanced, large patients too change places with the seed, and 100,000 groups take a second.
+    Unlike scikit-learn's `StratifiedGroupKFold`, parts may differ in size, each of several labels is balanced, large
+    patients change parts with the seed, and 100,000 groups take a second.
 
-    `counts` are (groups, quantities): images of each class or label, and in the last column images at all; `shares`
-    add up to 1; `rng` decides among groups that are alike.
+    `counts` is (groups, quantities): images of each class or label, in the last column all images; `shares` sum to 1.
     """
     counts = counts[:, counts.sum(axis=0) > 0].astype(float)
-    due = np.outer(shares, counts.sum(axis=0))
+    target = np.outer(shares, counts.sum(axis=0))
     keys = rng.random(len(counts))
     parts = np.full(len(counts), -1)
-    dealt = np.zeros_like(due)
-    # Rounded, here and below: the last bits of a sum differ between machines.
+    assigned = np.zeros_like(target)
+    # Rounded here and below, since the last bits of sums differ between machines.
     rank = np.floor(np.round(np.log2((counts / counts.sum(axis=0)).sum(axis=1)), 9))
     for value in np.unique(rank)[::-1]:
         members = np.flatnonzero(rank == value)
-        left = _deal_alike(counts, members[np.argsort(keys[members])], np.asarray(shares), parts, dealt)
+        left = _assign_equal(counts, members[np.argsort(keys[members])], np.asarray(shares), parts, assigned)
         for group in left[np.argsort(keys[left])]:
-            growth = ((2 * (dealt - due) + counts[group]) * counts[group] / due).sum(axis=1)
+            growth = ((2 * (assigned - target) + counts[group]) * counts[group] / target).sum(axis=1)
             parts[group] = np.argmin(np.round(growth, 9))
-            dealt[parts[group]] += counts[group]
-    # A class with enough groups gives its smallest, of the part that has most, to each part without one.
+            assigned[parts[group]] += counts[group]
+    # A part without a class that has enough groups gets the smallest group of the part with most.
     for column in counts[:, :-1].T:
         groups = np.flatnonzero(column)
-        for part in range(len(due)) if len(groups) >= len(due) else ():
-            held = np.bincount(parts[groups], minlength=len(due))
-            if not held[part]:
-                donors = groups[parts[groups] == np.argmax(held)]
+        for part in range(len(target)) if len(groups) >= len(target) else ():
+            sizes = np.bincount(parts[groups], minlength=len(target))
+            if not sizes[part]:
+                donors = groups[parts[groups] == np.argmax(sizes)]
                 parts[donors[np.argmin(counts[donors, -1])]] = part
     return parts
 
 
-def _deal_alike(
-    counts: np.ndarray, members: np.ndarray, shares: np.ndarray, parts: np.ndarray, dealt: np.ndarray
+def _assign_equal(
+    counts: np.ndarray, members: np.ndarray, shares: np.ndarray, parts: np.ndarray, assigned: np.ndarray
 ) -> np.ndarray:
-    """Deal each part its whole number of the groups with equal counts; gives the groups left over."""
+    """Assign groups with equal counts to the parts by their shares, rounded down; returns the groups left over."""
     patterns, pattern_of = np.unique(counts[members], axis=0, return_inverse=True)
     by_pattern = members[np.argsort(pattern_of.reshape(-1), kind="stable")]
     left, start = [], 0
     for pattern, size in zip(patterns, np.bincount(pattern_of.reshape(-1)), strict=True):
-        alike = by_pattern[start : start + size]
+        equal = by_pattern[start : start + size]
         start += size
         whole = np.floor(size * shares + 1e-9).astype(int)
-        parts[alike[: whole.sum()]] = np.repeat(np.arange(len(shares)), whole)
-        dealt += np.outer(whole, pattern)
-        left.append(alike[whole.sum() :])
+        parts[equal[: whole.sum()]] = np.repeat(np.arange(len(shares)), whole)
+        assigned += np.outer(whole, pattern)
+        left.append(equal[whole.sum() :])
     return np.concatenate(left)
 
 
 def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `stratified_parts` takes, (groups, classes + 1): images of each class or label, and at all, of each group.
-
-    The groups are sorted; the second result is the place of each image's group among them.
-    """
+    """`counts` for `stratified_parts`, (groups, classes + 1), and the row in it of each image's group."""
     _, codes = np.unique(groups, return_inverse=True)
     quantities = [*(targets == 1).T, np.ones(len(codes))]
     return np.stack([np.bincount(codes, weights=values) for values in quantities], axis=1), codes
@@ -260,15 +255,11 @@ def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, n
 def cut_training(
     split: np.ndarray, targets: np.ndarray, groups: np.ndarray, size: int, *, number: int, words: tuple[int, ...]
 ) -> np.ndarray:
-    """A fold's `split`, (images,), in which training images beyond `size` have ""; `leading_groups` says which.
-
-    `targets` are (images, classes), 1 for what an image is; images with the same of `groups` stay together; `number`
-    is that of the fold, for messages, `words` are the seed.
-    """
+    """`split` of fold `number` with at most `size` training images in whole `groups` (`leading_groups`); others ""."""
     rows = np.flatnonzero(split == "train")
     if size > len(rows):
         raise ConfigError(
-            f"--train-size {size}: fold {number} has {len(rows)} training images. Ask for {len(rows)} or fewer."
+            f"--train-size {size}: fold {number} has {len(rows)} training images. Use {len(rows)} or fewer."
         )
     counts, codes = group_counts(targets[rows], groups[rows])
     taken = leading_groups(counts, size, words)
@@ -284,22 +275,20 @@ def cut_training(
 
 
 def leading_groups(counts: np.ndarray, size: int, words: tuple[int, ...]) -> np.ndarray:
-    """Which groups stand first in a random stratified order, as many as hold at most `size` images; bool (groups,).
+    """The first groups in a random stratified order with at most `size` images in total; bool (groups,).
 
-    The order comes from halving: all groups are dealt into two halves that are alike, each of these again, and so on,
-    so that whatever stands first is a fair sample. It follows from the seed `words` alone, so what a smaller `size`
-    takes is part of what a larger one takes. The first group that does not fit is the end. `counts` are as
-    `stratified_parts` takes them.
+    The order comes from repeated stratified halving, so that every prefix is a representative sample; it depends only
+    on the seed `words`, so a smaller `size` gives a subset. `counts` as for `stratified_parts`.
     """
     taken = np.zeros(len(counts), bool)
     block, node, left = np.arange(len(counts)), 1, size
-    # Only the half in which the end lies is halved again: all of it costs about two deals of all groups.
+    # Only the half that contains the end is halved again, which costs about two passes over all groups.
     while len(block) > 1:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((*words, node))))
         first = stratified_parts(counts[block], [0.5, 0.5], rng) == 0
         if first.all() or not first.any():
             first = rng.permutation(len(block)) < len(block) // 2
-        # The rounding of the deal prefers the first half; a coin decides which one is it.
+        # Rounding favours the first half, so its position is random.
         first = first if rng.random() < 0.5 else ~first
         images = int(counts[block[first], -1].sum())
         if images > left:
@@ -311,25 +300,25 @@ def leading_groups(counts: np.ndarray, size: int, words: tuple[int, ...]) -> np.
     return taken
 
 
-_PIECE = 4096  # bytes from the middle that tell most images of one size apart
+_PIECE = 4096  # bytes from the middle, compared before whole files
 
 
-def copies(places: Sequence[ImagePlace | None], *, workers: int = 2) -> list[list[int]]:
-    """Sets of two or more numbers of images that have the same bytes, each sorted; the frames of one file are none.
+def copies(refs: Sequence[ImageRef | None], *, workers: int = 2) -> list[list[int]]:
+    """Sets of two or more indices of image files with the same bytes, each sorted; frames of one file do not count.
 
-    Only images of one size and one middle are read whole, `workers` at a time; what cannot be read has no copy.
+    Only files with the same size and middle are read whole; unreadable files have no copies.
     """
     numbers: dict[FilePart, list[int]] = {}
-    for number, place in enumerate(places):
-        if place is not None:
-            part = as_part(place)
+    for number, ref in enumerate(refs):
+        if ref is not None:
+            part = as_part(ref)
             numbers.setdefault(FilePart(part.path, part.offset, part.length), []).append(number)
     keys: dict[FilePart, tuple] = dict.fromkeys(numbers, ())
     for fact in (_size, _middle, _digest):
         count = Counter(keys.values())
-        alike = [part for part, key in keys.items() if count[key] > 1]
-        facts = all_in_parallel(fact, alike, workers=workers)
-        keys = {part: (*keys[part], fact) for part, fact in zip(alike, facts, strict=True) if fact is not None}
+        same = [part for part, key in keys.items() if count[key] > 1]
+        facts = all_in_parallel(fact, same, workers=workers)
+        keys = {part: (*keys[part], fact) for part, fact in zip(same, facts, strict=True) if fact is not None}
     sets: dict[tuple, list[FilePart]] = {}
     for part, key in keys.items():
         sets.setdefault(key, []).append(part)
@@ -353,36 +342,36 @@ def _digest(part: FilePart) -> bytes | None:
         return hashlib.sha256(read_contents(part)).digest()
 
 
-LEAK = "leak: "  # how every word begins that a run says, and keeps in `run.json`, of images in two splits
-PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))  # splits of a fold that must have nothing in common
+LEAK = "leak: "  # prefix of all notes, also in `run.json`, on images in two splits
+PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))  # splits of a fold that must not overlap
 _SHOWN = 6  # overlaps named in one message
 
 
 def image_identities(table: ImageTable) -> list[Hashable]:
-    """What makes rows the same image: one place on disk, also by a link, all frames of a file; else the path."""
-    return [image_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
+    """A key for each row, equal for the same file, also through links and for its frames."""
+    return [image_identity(path, ref) for path, ref in zip(table.paths, table.files, strict=True)]
 
 
 def frame_identities(table: ImageTable) -> list[Hashable]:
-    """The same, and the frames of a file are images of their own."""
-    frames = [as_part(place).frame if place else 0 for place in table.files]
+    """As `image_identities`, but different for the frames of a file."""
+    frames = [as_part(ref).frame if ref else 0 for ref in table.files]
     return list(zip(image_identities(table), frames, strict=True))
 
 
 def check_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> None:
-    """Raises DataError if an image or a patient stands in two splits of a fold; `splits` are by its number."""
+    """Raises DataError if an image or a patient is in two splits of a fold; `splits` are (fold number, split)."""
     found = find_leaks(table, splits)
     if found:
         more = [f"and {len(found) - _SHOWN} more such overlaps"] if len(found) > _SHOWN else []
         raise DataError(
             "\n  ".join(found[:_SHOWN] + more)
-            + ". Results would be inflated. Fix the split, or pass --allow-leakage to go on."
+            + ". Results would be inflated. Correct the split, or continue with --allow-leakage."
         )
 
 
 def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> list[str]:
     """A phrase for each overlap of images or patients between two splits of a fold."""
-    coded: dict[str, np.ndarray] = {}  # an integer for each row, equal where the image or patient is
+    coded: dict[str, np.ndarray] = {}  # an integer for each row, equal for the same image or patient
     for what, keys in (("image", image_identities(table)), ("patient", table.patient_keys)):
         if keys is not None:
             codes: dict[Hashable, int] = {}
@@ -408,7 +397,7 @@ def find_leaks(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]]) -> l
 
 
 def copy_notes(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]], *, workers: int) -> Iterator[str]:
-    """A sentence where images have copies, files of the same bytes, in another split of a fold."""
+    """A sentence if images have copies (files with the same bytes) in another split of a fold."""
     sets, crossed = copies(table.files, workers=workers), {}
     for number, split in splits:
         for rows in sets:
@@ -421,15 +410,15 @@ def copy_notes(table: ImageTable, splits: Iterable[tuple[int, np.ndarray]], *, w
         labels = " and ".join(dict.fromkeys(table.labels[row] for row in rows))
         has = "1 image has copies" if len(crossed) == 1 else f"{len(crossed)} images have copies"
         yield (
-            f"{LEAK}{has} under another name in another split, so that figures may be too high (e.g. {names}, labelled "
-            f"{labels}, in {where}); keep one of each, `radtransfer data check` lists them"
+            f"{LEAK}{has} under another name in another split, so results may be too high (e.g. {names}, labelled "
+            f"{labels}, in {where}); keep one of each (see `radtransfer data check`)"
         )
 
 
 def near_identical_notes(
     table: ImageTable, splits: Iterable[tuple[int, np.ndarray]], sets: Iterable[Sequence[int]]
 ) -> Iterator[str]:
-    """A sentence where nearly identical images, in `sets` of rows, have opposite labels in two splits of a fold."""
+    """A sentence if nearly identical images (`sets` of rows) have opposite labels in two splits of a fold."""
     sets, crossed = list(sets), {}
     for number, split in splits:
         for rows in sets:
@@ -440,15 +429,12 @@ def near_identical_notes(
         has = "1 set of images looks" if len(crossed) == 1 else f"{len(crossed)} sets of images look"
         yield (
             f"{LEAK}{has} nearly identical but with opposite labels in two splits (e.g. "
-            f"{next(iter(crossed.values()))}); correct the labels, or keep one; `radtransfer data check` lists them"
+            f"{next(iter(crossed.values()))}); correct the labels, or keep one (see `radtransfer data check`)"
         )
 
 
 def opposite_rows(targets: np.ndarray, split: np.ndarray, rows: Sequence[int]) -> tuple[int, int] | None:
-    """Two of the rows, in two splits of the fold, of which one has a label that the other has not; None without such.
-
-    Targets are (images, classes), 0 or 1, NaN where not known.
-    """
+    """Two of the rows that are in different splits and have opposite values of a label; None if there are none."""
     rows = np.array(rows)
     for one, other in PAIRS:
         first, second = rows[split[rows] == one], rows[split[rows] == other]

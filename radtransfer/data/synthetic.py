@@ -9,13 +9,12 @@ Source text: `synthetic_fundus`, or with options `synthetic_fundus:images=600,si
       3     18–24     the same
       4     32–40     the same
 
-A patient has two eyes of one look; each grade belongs to one patient in five, and one left eye in three is a
-grade better or worse than the right. The images are drawn once, into the user's cache folder, and read from
-there afterwards. They are a toy: a network that grades them has learnt nothing about diabetic retinopathy, and nothing
-in them comes from a patient.
+Both eyes of a patient look similar; each grade occurs in one patient of five, and one left eye in three is a grade
+better or worse than the right. The images are drawn once into the user's cache folder. They are for testing only: a
+model trained on them has learned nothing about diabetic retinopathy.
 
-Coordinates of the drawing are those of the photograph's circle: x to the right, y downwards, both -1 to 1, drawn as a
-right eye (optic disc to the right of the macula). Colours are fractions of full brightness, RGB.
+Coordinates: x to the right, y down, both -1 to 1 within the circle of the photograph; right eyes are drawn (optic disc
+to the right of the macula) and mirrored for left ones. Colours are RGB from 0 to 1.
 """
 
 import csv
@@ -27,12 +26,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from radtransfer.config.schema import DataSettings
+from radtransfer.data.public_parsers import Row, table_of_rows
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.runs.cache import cache_folder, write_once
 
 LESIONS_OF_GRADE = ((0, 0), (1, 3), (8, 12), (18, 24), (32, 40))  # fewest and most lesions of each grade, 0 to 4
-VERSION = 1  # raised with every change of the drawing, so that no cached image of an older one is taken for a new one
+VERSION = 1  # increase with every change of the drawing; part of the cache key
 
 CLASSES = tuple(str(grade) for grade in range(len(LESIONS_OF_GRADE)))
 
@@ -42,14 +42,14 @@ README = """\
 SYNTHETIC fundus photographs, drawn by radtransfer ({options}, generator version {version}).
 
 No patient was photographed and no finding is real. The number of drawn lesions gives the grade. The images
-serve to try the software; results on them say nothing about eyes. images.csv lists path, label and patient.
-This is a cache: delete the folder whenever you like, it is drawn again when it is needed.
+are for testing the software; results on them mean nothing clinically. images.csv lists path, label and patient.
+This is a cache: you may delete the folder at any time, it is drawn again when needed.
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """What can be asked for after `synthetic_fundus:`."""
+    """Options after `synthetic_fundus:`."""
 
     images: int = 600
     size: int = 128
@@ -63,16 +63,13 @@ LIMITS = {"images": (10, 100_000), "size": (32, 1024), "seed": (0, 2**31 - 1)}  
 
 
 def read(settings: DataSettings, location: str | None = None) -> ImageTable:
-    """The table of the synthetic images, which are drawn first where the cache does not hold them.
-
-    `location` has options, "images=600,size=128,seed=0", each of which may be left out.
-    """
+    """The table of the synthetic images, drawn first if not cached; `location` is "images=600,size=128,seed=0"."""
     for name in ("image_root", "path_column", "label_column", "patient_column", "patient_regex"):
         if getattr(settings, name):
             raise ConfigError(
-                f"data.{name} is {getattr(settings, name)!r}, but synthetic_fundus brings its own images, "
+                f"data.{name} is {getattr(settings, name)!r}, but synthetic_fundus has its own images, "
                 f"labels and patients. Leave data.{name} out.",
-                misfits=(name,),
+                settings=(name,),
             )
     options = parse_options(location)
     name = f"v{VERSION}-{options.images}-images-{options.size}px-seed{options.seed}"
@@ -85,9 +82,9 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
             number, is_left = divmod(index, 2)
             appearance = patient_appearance(np.random.default_rng([options.seed, number]))
             rng = np.random.default_rng([options.seed, number, 1 + is_left])
-            # Every five patients in a row have the five grades, in an order of their own.
-            block, place = divmod(number, len(CLASSES))
-            grade = int(np.random.default_rng([options.seed, block, 0, 0]).permutation(len(CLASSES))[place])
+            # Each block of five patients has the five grades in random order.
+            block, position = divmod(number, len(CLASSES))
+            grade = int(np.random.default_rng([options.seed, block, 0, 0]).permutation(len(CLASSES))[position])
             if is_left:  # a patient's two eyes look alike
                 grade = int(np.clip(grade + rng.choice((-1, 0, 0, 0, 0, 1)), 0, len(CLASSES) - 1))
             pixels = fundus_image(rng, appearance, grade, options.size)
@@ -99,22 +96,13 @@ def read(settings: DataSettings, location: str | None = None) -> ImageTable:
 
     folder, notes = write_once(folder, write, what="The synthetic images")
     with (folder / TABLE_NAME).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    files = [folder / row["path"] for row in rows]
+        rows = [Row(row["path"], row["label"], row["patient"]) for row in csv.DictReader(file)]
     note = f"synthetic images drawn by radtransfer ({options}), no photographs of patients: {folder}"
-    return ImageTable(
-        paths=tuple(row["path"] for row in rows),
-        files=tuple(file if file.is_file() else None for file in files),
-        targets=np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(row["label"]) for row in rows]],
-        classes=CLASSES,
-        task="multiclass",
-        patients=tuple(row["patient"] for row in rows),
-        notes=(*notes, note),
-    )
+    return table_of_rows(rows, folder, settings, notes=[*notes, note])
 
 
 def parse_options(location: str | None) -> Options:
-    """The options written as "name=value,…"."""
+    """The options in "name=value,…"."""
     values = {}
     for part in filter(None, (location or "").split(",")):
         name, _, text = (piece.strip() for piece in part.partition("="))
@@ -124,15 +112,15 @@ def parse_options(location: str | None) -> Options:
         if not text.isdecimal() or not low <= int(text) <= high:
             raise ConfigError(
                 f"synthetic_fundus: {name} must be an integer from {low} to {high}, got {text!r}. "
-                f"Write it like this: synthetic_fundus:{Options()}"
+                f"Example: synthetic_fundus:{Options()}"
             )
         values[name] = int(text)
     return Options(**values)
 
 
-OVERSAMPLING = 4  # masks are drawn this many times larger and averaged, which smooths their edges
+OVERSAMPLING = 4  # masks are drawn this many times larger and averaged, for smooth edges
 
-# Smallest and largest radius, and how ragged: a dot, a ragged blot and a small bright patch.
+# Smallest and largest radius, and irregularity of the outline.
 LESION_RADII = {
     "microaneurysm": (0.020, 0.027, 0.0),
     "haemorrhage": (0.030, 0.056, 0.20),
@@ -142,7 +130,7 @@ LESION_RADII = {
 
 @dataclass(frozen=True)
 class Appearance:
-    """What the two eyes of a patient, and the camera that saw both, have in common."""
+    """What both eyes of a patient share, camera included."""
 
     colour: np.ndarray
     texture: float
@@ -180,7 +168,7 @@ def fundus_image(rng: np.random.Generator, appearance: Appearance, grade: int, s
     macula = np.exp(-((x - disc_x + 0.62) ** 2 + (y - disc_y - 0.04) ** 2) / 0.035)
     shade = 1 + texture[..., None] - macula[..., None] * np.array([0.28, 0.42, 0.42])
     picture = appearance.colour * shade
-    # Flash, vignette, uneven illumination, and the black surround.
+    # Flash, vignette, uneven illumination, and the black border.
     radius, angle = np.hypot(x, y), rng.uniform(0, 2 * np.pi)
     gradient = 1 + rng.uniform(0.05, 0.25) * (x * np.cos(angle) + y * np.sin(angle))
     aperture = np.clip((0.965 - radius) * y.size / 3, 0, 1)
@@ -208,29 +196,29 @@ def _blend(picture: np.ndarray, share: np.ndarray, colour: np.ndarray) -> np.nda
 
 
 def _draw_masks(rng: np.random.Generator, appearance: Appearance, grade: int, size: int) -> tuple[np.ndarray, ...]:
-    """How much of each pixel veins, arteries, blood and exudates cover, float (size, size), 0–1."""
+    """Coverage of each pixel by veins, arteries, blood and exudates: four float (size, size) arrays, 0–1."""
     images = [Image.new("L", (size * OVERSAMPLING,) * 2) for _ in range(4)]
     veins, arteries, blood, exudates = map(ImageDraw.Draw, images)
-    half = size * OVERSAMPLING / 2  # in the photograph's coordinates this is 1
+    half = size * OVERSAMPLING / 2  # 1 in the coordinates of the photograph
     start = np.array(appearance.disc[:2])
     for canvas, scale in ((veins, 1.0), (arteries, 0.72)):
         width = appearance.vessel_width * scale
         for side in (-1, 1):  # four arcades from the optic disc, each branching
             temporal = side * rng.uniform(1.7, 2.1), side * rng.uniform(0.55, 0.9)
             nasal = side * rng.uniform(0.45, 1.0), side * rng.uniform(-0.3, 0.4)
-            for way, thickness in ((temporal, width), (nasal, width * 0.75)):
-                for points, piece in _branches(rng, start, *way, thickness, appearance.winding):
+            for direction, thickness in ((temporal, width), (nasal, width * 0.75)):
+                for points, piece in _branches(rng, start, *direction, thickness, appearance.winding):
                     pixels = ((points + 1) * half).ravel().tolist()
                     canvas.line(pixels, fill=255, width=max(1, round(piece * half)), joint="curve")
     low, high = LESIONS_OF_GRADE[grade]
-    for place in _lesion_places(rng, appearance, rng.integers(low, high + 1)):
+    for centre in _lesion_centres(rng, appearance, rng.integers(low, high + 1)):
         kind = "microaneurysm" if grade < 2 else rng.choice(list(LESION_RADII), p=(0.4, 0.35, 0.25))
         least, most, ragged = LESION_RADII[kind]
         angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         waves = [rng.normal() * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (2, 3)]
         radii = rng.uniform(least, most) * (1 + ragged * np.clip(sum(waves), -2, 2))
         canvas = exudates if kind == "exudate" else blood
-        outline = place + np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+        outline = centre + np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
         canvas.polygon(((outline + 1) * half).ravel().tolist(), fill=255)
     masks = []
     for image, softness in zip(images, (0.0, 0.0, 0.008, 0.006), strict=True):
@@ -260,15 +248,15 @@ def _branches(
             waiting.append((points[-1], angles[-1] + turn, -0.6 * turn, width * rng.uniform(0.45, 0.65)))
 
 
-def _lesion_places(rng: np.random.Generator, appearance: Appearance, count: int) -> np.ndarray:
-    """Float (count, 2): off the optic disc, and apart from one another so that they can be counted."""
+def _lesion_centres(rng: np.random.Generator, appearance: Appearance, count: int) -> np.ndarray:
+    """Float (count, 2): outside the optic disc and far enough apart to be counted."""
     disc_x, disc_y, radius = appearance.disc
-    places: list[np.ndarray] = []
-    while len(places) < count:
+    centres: list[np.ndarray] = []
+    while len(centres) < count:
         distance, angle = 0.85 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
-        place = distance * np.array([np.cos(angle), np.sin(angle)])
-        taken = [*places, np.array([disc_x, disc_y])]
-        room = [0.11] * len(places) + [radius + 0.08]
-        if np.all(np.hypot(*(np.array(taken) - place).T) > room):
-            places.append(place)
-    return np.array(places).reshape(count, 2)
+        centre = distance * np.array([np.cos(angle), np.sin(angle)])
+        others = [*centres, np.array([disc_x, disc_y])]
+        least = [0.11] * len(centres) + [radius + 0.08]
+        if np.all(np.hypot(*(np.array(others) - centre).T) > least):
+            centres.append(centre)
+    return np.array(centres).reshape(count, 2)

@@ -1,10 +1,10 @@
-"""What a dataset gives: one row per image, its labels, its patient, and splits if it brings them."""
+"""`ImageTable`: one row per image with labels, patient and given splits; patients and frames from files."""
 
 import contextlib
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ from radtransfer.errors import BadImageError, ConfigError, DataError
 from radtransfer.images.dicom import DicomHeader, read_header
 from radtransfer.images.files import MOST_FRAMES
 from radtransfer.images.formats import count_frames
-from radtransfer.images.refs import FilePart, ImagePlace, as_part, file_of
+from radtransfer.images.refs import FilePart, ImageRef, as_part, file_of
 from radtransfer.process import Progress, all_in_parallel
 
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
@@ -26,32 +26,32 @@ _WHOLE_FLOAT = re.compile(r"([^.,]*\d)(?:\.0*|,0{1,2})")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 _ROUNDED = re.compile(r"[+-]?[1-9](?:[.,]\d+e\+?|e\+)\d{2,3}")
-"""How a spreadsheet writes a number that is too long for its cell: 1.23457E+11. Ids such as 12E5 are none."""
+"""A long number as spreadsheets show it: 1.23457E+11. Ids such as 12E5 do not match."""
 
-_DIGITS = 15  # of a longer number a spreadsheet keeps so many digits and writes zeros for the others
-_CERTAIN = 6  # such zeros in one column from which on they are no chance: one in a million
+_DIGITS = 15  # spreadsheets keep this many digits of a longer number and replace the others by zeros
+_CERTAIN = 6  # this many such zeros in one column are not chance: one in a million
 
 
 def patient_key(patient: str) -> str:
-    """What all spellings of a patient id share, for comparison only: outputs have the id as it is written.
+    """A key that is equal for all spellings of a patient id.
 
-    No difference is made by case, Unicode forms (NFKC), invisible characters, kinds of dashes, quotes and spaces
-    around the id, several spaces for one, leading zeros of any number in it, and ".0" behind a number.
+    It ignores case, Unicode forms (NFKC), invisible characters, kinds of dashes, surrounding quotes and spaces,
+    repeated spaces, leading zeros of numbers, and ".0" after a number. Outputs keep the original id.
     """
-    text = _cleaned(patient)
+    text = _normalized(patient)
     whole = _WHOLE_FLOAT.fullmatch(text)
     return _LEADING_ZEROS.sub("", whole[1] if whole else text)
 
 
 def patient_keys(patients: Sequence[str], paths: Sequence[str]) -> tuple[str, ...]:
-    """By what each patient is compared; an image or file that is a patient of its own, as it is written."""
+    """The key of each patient; an image or file that is its own patient keeps its path."""
     own = {*paths, *(path.rpartition("#")[0] for path in paths)}
     keys = {patient: patient if patient in own else patient_key(patient) for patient in set(patients)}
     return tuple(keys[patient] for patient in patients)
 
 
-def _cleaned(patient: str) -> str:
-    """The id in one form of Unicode and case, without what is invisible or stands around it."""
+def _normalized(patient: str) -> str:
+    """The id in NFKC and lower case, without invisible characters and surrounding quotes and spaces."""
     text = patient
     if not text.isascii():
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_DASHES)
@@ -70,16 +70,16 @@ NOTE_KINDS = {
     "one-hot columns": ("one_hot_columns", "note"),
     "label column": ("label_column", "note"),
 }
-"""Kind and severity of notes on a table, by the words before their colon."""
+"""Kind and severity of a note by its words before the colon."""
 
 
 def note_kind(note: str) -> tuple[str, str]:
-    """The kind of a note on a table, and whether it is a "warning" or a "note"."""
+    """Kind and severity ("warning" or "note") of a note on a table."""
     return NOTE_KINDS.get(note.partition(":")[0], ("table", "note"))
 
 
-def tell_notes(notes: Iterable[str], progress: Progress) -> None:
-    """Tell `progress` each of the notes on a table, as a warning or as a note."""
+def show_notes(notes: Iterable[str], progress: Progress) -> None:
+    """Pass the notes on a table to `progress`, as warnings or notes."""
     for note in notes:
         (progress.warning if note_kind(note)[1] == "warning" else progress.note)(note)
 
@@ -88,30 +88,30 @@ def tell_notes(notes: Iterable[str], progress: Progress) -> None:
 class ImageTable:
     """Every image of a data set."""
 
-    paths: tuple[str, ...]  # as the source writes them; the identity of an image in every output
-    files: tuple[ImagePlace | None, ...]  # where each is on disk, a file or a part of one; None: it was not found
-    targets: np.ndarray  # float32 (images, classes), 0 or 1, one label as one-hot; NaN: not known (several labels only)
+    paths: tuple[str, ...]  # as in the source; they identify the images in every output
+    files: tuple[ImageRef | None, ...]  # file or part of a file; None: not found
+    targets: np.ndarray  # float32 (images, classes), 0 or 1, NaN: unknown (multi-label only)
     classes: tuple[str, ...]  # class or label names, sorted (integers by value)
     task: str  # "multiclass" (one label per image, also with two classes) or "multilabel"
-    patients: tuple[str, ...] | None = None  # id of each image, as it is written; None where the source has none
-    patients_from: str = "the data set"  # where these stand, for messages: "column 'pid'"
-    alike_patients: bool = False  # whether ids that differ in spelling only are different people
-    splits: np.ndarray | None = None  # (folds, images) of "train", "val", "test" or "" (not used); None: to be drawn
-    positive_from: int | None = None  # the lowest of the grades that counts as positive where the user names none
-    notes: tuple[str, ...] = ()  # what was ignored, guessed or counted, one sentence each, shown to the user
+    patients: tuple[str, ...] | None = None  # id of each image; None: unknown
+    patients_from: str = "the data set"  # source of the ids, for messages: "column 'pid'"
+    exact_patient_ids: bool = False  # whether ids that differ in spelling only are different people
+    splits: np.ndarray | None = None  # (folds, images) of "train", "val", "test" or "" (not used); None: draw them
+    positive_from: int | None = None  # default for `--positive-from`
+    notes: tuple[str, ...] = ()  # sentences for the user on what was ignored, guessed or counted
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """What must not be split: the patient, or the image itself where patients are unknown."""
+        """The patient of each image, or the image itself if patients are unknown."""
         return self.patients if self.patients is not None else self.paths
 
     @cached_property
     def patient_keys(self) -> tuple[str, ...] | None:
-        """By which patients are compared: equal where they are one person, whatever the spelling."""
-        if self.patients is None or self.alike_patients:
+        """Keys of the patients: equal for one person, whatever the spelling."""
+        if self.patients is None or self.exact_patient_ids:
             return self.patients
         return patient_keys(self.patients, self.paths)
 
@@ -123,7 +123,7 @@ class ImageTable:
         )
 
     def select(self, keep: np.ndarray) -> "ImageTable":
-        """The rows where `keep`, a boolean array or indices, says so."""
+        """The rows in `keep`, a boolean array or indices."""
         index = np.arange(len(self))[keep]
         return replace(
             self,
@@ -136,15 +136,13 @@ class ImageTable:
 
 
 NO_PATIENTS = (
-    "no patient column; images of one patient may fall in both train and test. "
+    "no patient column; images of one patient may be in both train and test. "
     r"Give --patient-column or --patient-regex '^(\d+)_'."
 )
 
-_SHOWN = 3  # patients named in one message
-
 
 class PatientIdsError(DataError):
-    """Patient ids by which people would be taken for others: "patients_alike" or "patients_rounded", and the images."""
+    """Ambiguous patient ids; `kind` is "patients_alike" or "patients_rounded", `paths` are the images."""
 
     def __init__(self, message: str, kind: str, paths: Sequence[str]):
         self.kind, self.paths = kind, tuple(paths)
@@ -152,21 +150,25 @@ class PatientIdsError(DataError):
 
 
 def patient_id_errors(table: ImageTable) -> Iterator[PatientIdsError]:
-    """Errors if a spreadsheet has cut digits off the patient ids, or a patient has several spellings."""
+    """Errors if a spreadsheet has rounded patient ids, or a patient has several spellings."""
     if table.patients is None:
         return
+
+    def examples(groups: Sequence[Sequence[str]]) -> str:
+        return "; ".join(" and ".join(f"{name!r} ({first[name]})" for name in names[:3]) for names in groups[:3])
+
     first = dict(zip(reversed(table.patients), reversed(table.paths), strict=True))
-    lost = {patient for patient in first if _ROUNDED.fullmatch(_cleaned(patient))}
-    advice = "Export the ids again as text, from where they are whole."
-    if not lost and not table.alike_patients:
+    lost = {patient for patient in first if _ROUNDED.fullmatch(_normalized(patient))}
+    advice = "Export the ids again as text from the original source."
+    if not lost and not table.exact_patient_ids:
         long = {patient for patient in first if patient.isdecimal() and len(patient.lstrip("0")) > _DIGITS}
         rest = "".join(patient.lstrip("0")[_DIGITS:] for patient in long)
         lost = long if len(rest) >= _CERTAIN and not rest.strip("0") else set()
-        advice += " If these ids do end in zeros, pass --allow-alike-patients."
+        advice += " If these ids really end in zeros, pass --allow-alike-patients."
     if lost:
         message = (
             f"Patient ids in {table.patients_from} were rounded by a spreadsheet, such as "
-            f"{_with_images([sorted(lost)], first)}: their last digits are lost, so that several people have one id. "
+            f"{examples([sorted(lost)])}: their last digits are lost, so several people may share one id. "
         )
         paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in lost]
         yield PatientIdsError(message + advice, "patients_rounded", paths)
@@ -174,39 +176,26 @@ def patient_id_errors(table: ImageTable) -> Iterator[PatientIdsError]:
     for patient, key in sorted(set(zip(table.patients, table.patient_keys, strict=True))):
         spellings.setdefault(key, []).append(patient)
     if several := [names for names in spellings.values() if len(names) > 1]:
-        alike = {name for names in several for name in names}
-        paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in alike]
+        unclear = {name for names in several for name in names}
+        paths = [path for path, patient in zip(table.paths, table.patients, strict=True) if patient in unclear]
         count = "1 patient has" if len(several) == 1 else f"{len(several)} patients have"
-        message = f"{count} several spellings in {table.patients_from}, such as {_with_images(several, first)}."
-        yield PatientIdsError(f"{message} {ALIKE_ADVICE}", "patients_alike", paths)
+        message = f"{count} several spellings in {table.patients_from}, such as {examples(several)}."
+        yield PatientIdsError(f"{message} {SPELLING_ADVICE}", "patients_alike", paths)
 
 
-ALIKE_ADVICE = (
-    "Write each patient in one way, or pass --allow-alike-patients if these are different people, who are then kept "
-    "apart as they are written."
-)
+SPELLING_ADVICE = "Use one spelling per patient, or pass --allow-alike-patients if these are different people."
 
-
-def _with_images(groups: Sequence[Sequence[str]], first: Mapping[str, str]) -> str:
-    """Ids with an image of each, for a message."""
-    told = (" and ".join(f"{name!r} ({first[name]})" for name in names[:_SHOWN]) for names in groups[:_SHOWN])
-    return "; ".join(told)
-
-
-_OWN = re.compile(r"own-[0-9a-f]{16}")  # a name that no patient has, the same whenever the image is read
+_OWN = re.compile(r"own-[0-9a-f]{16}")  # id of an image without patient; derived from its path
 
 
 def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
-    """`table` with patients from `--patient-regex` where it has none, or with a note that it has none.
-
-    An image whose patient is missing is its own patient.
-    """
+    """`table` with patients from `--patient-regex` if it has none; an image without patient is its own patient."""
     if table.patients is None and settings.patient_regex is None:
         return replace(table, notes=(*table.notes, NO_PATIENTS))
     if table.patients is None:
         patients, what = patients_by_regex(table.paths, settings.patient_regex)
-        note = f"{len(set(patients))} patients by --patient-regex {settings.patient_regex!r} in the {what}"
         origin = f"the {what} by --patient-regex {settings.patient_regex!r}"
+        note = f"{len(set(patients))} patients from {origin}"
         table = replace(table, patients=patients, patients_from=origin, notes=(*table.notes, note))
     refused = settings.missing_patients == "error"
     missing = {
@@ -224,7 +213,7 @@ def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
         )
     if len(missing) == len(table):
         return replace(table, patients=None, notes=(*table.notes, f"missing patients: {found}", NO_PATIENTS))
-    # A file has one patient: of the row that knows it, else its own, also where it has two names or several frames.
+    # All rows of one file (frames, links) get the patient of the row that has one, else the same own id.
     identities = [image_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
     known, first = {}, {}
     for row, (identity, path) in enumerate(zip(identities, table.paths, strict=True)):
@@ -234,21 +223,21 @@ def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
     own = {
         identity: hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest() for identity, path in first.items()
     }
-    whose = [
+    patients = [
         table.patients[row] if row not in missing else known.get(identity) or f"own-{own[identity][:16]}"
         for row, identity in enumerate(identities)
     ]
-    note = f"missing patients: {found}, and each of these counts as its own patient (--missing-patients own)"
-    return replace(table, patients=tuple(whose), notes=(*table.notes, note))
+    note = f"missing patients: {found}, each counts as its own patient (--missing-patients own)"
+    return replace(table, patients=tuple(patients), notes=(*table.notes, note))
 
 
 def is_own_patient(patient: str) -> bool:
-    """Whether this is the name of an image whose patient is missing, and no person's."""
+    """Whether this is the id of an image without patient."""
     return _OWN.fullmatch(patient) is not None
 
 
 def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...], str]:
-    """The first group of `regex` in each "path", or in each "file name" if it does not match every path; and which."""
+    """The first group of `regex` in each path, else in each file name; and "path" or "file name"."""
     try:
         pattern = re.compile(regex)
     except re.error as error:
@@ -265,34 +254,33 @@ def patients_by_regex(paths: Sequence[str], regex: str) -> tuple[tuple[str, ...]
     unmatched = [path for path, match in zip(paths, matches, strict=True) if not (match and match[1])]
     raise DataError(
         f"--patient-regex {regex!r} gives no patient for {len(unmatched)} of {len(paths)} images, such as "
-        f"{unmatched[0]!r}. Change it so that its first group matches in every path or in every file name.",
-        misfits=() if fits_some else ("patient_regex",),
+        f"{unmatched[0]!r}. Its first group must match in every path or in every file name.",
+        settings=() if fits_some else ("patient_regex",),
     )
 
 
-_READERS = 4  # headers read at the same time: most of the wait is for the disk or the network
+_READERS = 4  # headers read in parallel
 
 
 def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
-    """`table` with the patients that the headers of its DICOM files name, where it and the settings name none.
+    """`table` with patients from DICOM headers if it and the settings have none and every readable header has one.
 
-    They are used if every image has one: to guess the others would part images of one patient. Files that cannot be
-    read are reported when the images are checked.
+    Unreadable files are reported by the image check.
     """
     if table.patients is not None or settings.patient_regex is not None:
         return table
-    there = [place for place in table.files if place is not None and not is_dangling(file_of(place))]
-    found = sum(as_part(place).length is None and is_dicom_file(file_of(place)) for place in there)
+    existing = [ref for ref in table.files if ref is not None and not is_dangling(file_of(ref))]
+    found = sum(as_part(ref).length is None and is_dicom_file(file_of(ref)) for ref in existing)
     if not found:
         return table
-    if others := len(there) - found:
+    if others := len(existing) - found:
         are, files = ("image is", "images are")[others > 1], ("file", "files")[found > 1]
         note = f"patient ids of {found} DICOM {files} not used: {others} {are} of other formats and have none"
         return replace(table, notes=(*table.notes, note))
 
-    def header_of(place: ImagePlace | None) -> DicomHeader | None:
+    def header_of(ref: ImageRef | None) -> DicomHeader | None:
         with contextlib.suppress(BadImageError):
-            return None if place is None else read_header(file_of(place))
+            return None if ref is None else read_header(file_of(ref))
 
     headers = all_in_parallel(header_of, table.files, workers=_READERS)
     ids = ["" if is_missing(header.patient_id or "") else header.patient_id for header in headers if header is not None]
@@ -304,23 +292,19 @@ def with_header_patients(table: ImageTable, settings: DataSettings) -> ImageTabl
         return replace(table, notes=(*table.notes, f"{unused} {ids.count('')} of {len(ids)} headers have none"))
     if len(named) == 1 and len(ids) > 1:
         return replace(table, notes=(*table.notes, f"{unused} all {len(ids)} headers have the same, {ids[0]!r}"))
-    # A file that cannot be read is its own patient.
     found = zip(table.paths, headers, strict=True)
     return replace(
         table,
-        patients=tuple(path if header is None else header.patient_id for path, header in found),
+        patients=tuple(path if header is None else header.patient_id for path, header in found),  # unreadable: own
         patients_from="the DICOM headers",
-        notes=(*table.notes, f"{len(named)} patients by the headers of {len(ids)} DICOM files"),
+        notes=(*table.notes, f"{len(named)} patients from the headers of {len(ids)} DICOM files"),
     )
 
 
-_SEVERAL = frozenset([".tif", ".tiff", ".gif"])  # names of files that hold several images at times, DICOM apart
-
-
 def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
-    """`table` with a row per frame, if the settings ask for it: frame 3 of `x.dcm` is called `x.dcm#3`, from 1.
+    """`table` with a row per frame if `settings.frames` is "all": frame 3 of `x.dcm` is `x.dcm#3`, from 1.
 
-    It has the label, the splits and the patient of its file; where there are no patients, the file is the patient.
+    A frame has label, splits and patient of its file; without patients, the file is the patient.
     """
     if settings.frames == "first":
         return table
@@ -328,16 +312,16 @@ def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
     if (counts > MOST_FRAMES).any():
         file = table.files[int(np.argmax(counts > MOST_FRAMES))]
         raise DataError(
-            f"--frames all: {file} holds more than {MOST_FRAMES:,} frames. Store it in several files, or use "
+            f"--frames all: {file} has more than {MOST_FRAMES:,} frames. Store it in several files, or use "
             "--frames first."
         )
     several, damaged = counts > 1, np.flatnonzero(counts == 0)
     notes = table.notes
     if len(damaged):
-        what = f"the frames of {len(damaged)} damaged files cannot be counted, such as {table.paths[damaged[0]]}"
-        notes += (f"--frames all: {what}; at most the first of each is used",)
+        what = f"{len(damaged)} damaged files, such as {table.paths[damaged[0]]}"
+        notes += (f"--frames all: cannot count the frames of {what}; only the first of each is used",)
     if not several.any():
-        return replace(table, notes=(*notes, "--frames all: no file holds further frames"))
+        return replace(table, notes=(*notes, "--frames all: no file has several frames"))
     counts = np.maximum(counts, 1)
     rows = np.repeat(np.arange(len(table)), counts)
     frames = np.concatenate([np.arange(count) for count in counts])
@@ -360,9 +344,9 @@ def with_frames(table: ImageTable, settings: DataSettings) -> ImageTable:
     )
 
 
-def _count_frames(file: ImagePlace | None) -> int:
-    """Frames of a file; 1 for one that is not there, which is found later, and 0 for one that is damaged."""
-    if not isinstance(file, Path) or not (file.suffix.lower() in _SEVERAL or is_dicom_file(file)):
+def _count_frames(file: ImageRef | None) -> int:
+    """Frames of a file; 1 for a missing file, 0 for a damaged one."""
+    if not isinstance(file, Path) or not (file.suffix.lower() in (".tif", ".tiff", ".gif") or is_dicom_file(file)):
         return 1
     try:
         return count_frames(file)

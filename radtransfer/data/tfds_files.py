@@ -1,9 +1,8 @@
-"""The sets of TensorFlow Datasets on this machine: opened, their features chosen, their images found in place.
+"""Local sets of TensorFlow Datasets: open one, choose its features, and index its images.
 
-Nothing is ever downloaded or prepared without being asked for. Where each image of a set lies, and the values that
-stand with it, is found once and kept in the cache folder. The images of a TFRecord set are read in place. Where the
-format has no addresses that can be read so (array_record, Riegeli, Parquet), or there are no files
-(`tfds.testing.mock_data`), they are copied into the cache folder, as they are encoded, one after the other in one file.
+Nothing is downloaded or prepared. The position of each image and its values are indexed once and cached. Images of a
+TFRecord set are read in place; those of other formats (array_record, Riegeli, Parquet) and of sets without files
+(`tfds.testing.mock_data`) are copied, still encoded, to one file in the cache folder.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from radtransfer.config.schema import DataSettings
 from radtransfer.data.labels import listed
 from radtransfer.data.sheet import USUAL_NAMES
 from radtransfer.data.tfrecords import Span, example_parts, read_examples
-from radtransfer.errors import DataError, closest_names, near_path
+from radtransfer.errors import DataError, closest_names, suggest_path
 from radtransfer.images.refs import FilePart
 from radtransfer.process import require_keras
 from radtransfer.runs.cache import cache_folder, write_once
@@ -34,15 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KnownSet:
-    """What cannot be told from the features of a set."""
+    """Facts about a set that its features do not contain."""
 
-    name: str  # the feature that names an image
-    patient: str | None = None  # regular expression whose first group in that name is the patient
-    findings: tuple[str, ...] = ()  # what each place of a sequence of labels stands for
-    usual: tuple[str, ...] = ()  # those that are read where none are named
-    meanings: Mapping[str, str] = field(default_factory=dict)  # each class of such a label as 1, 0, -1 or nothing
-    tree: tuple[str, ...] = ()  # what is to be put into TFDS's manual folder, a line per entry
-    advice: str = ""  # what else preparing it needs, a sentence
+    name: str  # feature with the name of an image
+    patient: str | None = None  # regular expression; its first group in the name is the patient
+    findings: tuple[str, ...] = ()  # names of the entries of a sequence of labels
+    usual: tuple[str, ...] = ()  # the default among `findings`
+    meanings: Mapping[str, str] = field(default_factory=dict)  # class of such a label to "1", "0", "-1" or ""
+    tree: tuple[str, ...] = ()  # contents of the manual folder of TFDS, a line per entry
+    advice: str = ""  # further requirements of its preparation
 
 
 KNOWN_SETS = {
@@ -55,7 +54,7 @@ KNOWN_SETS = {
             "sample/10_left.jpeg, …  (from sample.zip)",
             "trainLabels.csv",
         ),
-        advice="TFDS itself fetches the labels of the test images, and all but the original images need "
+        advice="TFDS downloads the labels of the test images; all configs but the original images need "
         "`pip install opencv-python`.",
     ),
     "chexpert": KnownSet(
@@ -80,22 +79,22 @@ KNOWN_SETS = {
 }
 
 PATH_NAMES = ("name", "filename", "file_name", "image/filename", "path", "image_id", "id")
-"""Features that name an image in other sets, the preferred first."""
+"""Features with the name of an image in other sets, in order of preference."""
 
 
 class ChosenFeatures(NamedTuple):
-    """The features that are read."""
+    """The features to read."""
 
     image: str
-    name: str | None  # what names it; None: its number does
+    name: str | None  # None: images are named by their number
     patient: str | None
-    labels: tuple[str, ...]  # the class; or several of 0 and 1; or the one that holds the findings
-    findings: tuple[str, ...]  # names of the findings that are read from a sequence of labels, sorted; else empty
+    labels: tuple[str, ...]  # the class; or several 0/1 features; or the sequence of findings
+    findings: tuple[str, ...]  # sorted names of the findings to read from a sequence
     notes: tuple[str, ...]  # what was guessed and what is not used
 
 
 def value_features(features: "tfds.features.FeaturesDict") -> tuple[str, ...]:
-    """The features that hold one value per example, or a list of labels."""
+    """The features with one value per example or a list of labels."""
     import tensorflow_datasets as tfds
 
     def holds_values(feature: "tfds.features.FeatureConnector") -> bool:
@@ -109,7 +108,7 @@ def value_features(features: "tfds.features.FeaturesDict") -> tuple[str, ...]:
 def choose_features(
     features: "tfds.features.FeaturesDict", settings: DataSettings, known: KnownSet | None
 ) -> ChosenFeatures:
-    """The features that the settings name, and for the others those that are known, or have usual names and types."""
+    """The features that the settings name, the others by `KnownSet` or usual names and types."""
     import tensorflow_datasets as tfds
 
     values, notes = value_features(features), []
@@ -165,7 +164,7 @@ def _named(name: str, known: Sequence[str], role: str) -> str:
     raise DataError(
         f"{name!r} (--{role}-column) is not in this TFDS data set. It has {listed(known, limit=20) or 'nothing'}. "
         "Name one of these.",
-        misfits=(f"{role}_column",),
+        settings=(f"{role}_column",),
     )
 
 
@@ -173,16 +172,13 @@ def _first(preferred: Sequence[str], found: Collection[str]) -> str | None:
     return next((name for name in preferred if name in found), None)
 
 
-METADATA = "dataset_info.json"  # the file that makes a folder a data set of TFDS
+METADATA = "dataset_info.json"  # file in every TFDS data set
 
 _MANUAL = Path("downloads") / "manual"
 
 
 def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
-    """The builder of the set in the folder `location` (or exactly one below it), or of NAME[/CONFIG][:VERSION].
-
-    `data_dir` is where TFDS keeps its sets, if not in its own default.
-    """
+    """The builder of the set in (or the only one below) the folder `location`, or of NAME[/CONFIG][:VERSION]."""
     folder = Path(location).expanduser()
     inside = set_folder(folder) if folder.is_dir() else None
     require_keras()
@@ -192,17 +188,16 @@ def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuild
         if inside is not None:
             try:
                 return tfds.builder_from_directory(inside)
-            except Exception as error:  # whatever its parsers meet in a damaged file
+            except Exception as error:  # its parsers may raise anything
                 raise DataError(f"{inside}: TFDS cannot open this data set ({error}). Prepare it again.") from None
         name = re.split("[/:]", location)[0]
         try:
             return tfds.builder(location, data_dir=data_dir)
         except tfds.core.registered.DatasetNotFoundError:
             hint = closest_names(name, tfds.list_builders(with_community_datasets=False))
-            # Hundreds of names help nobody.
-            hint = hint if hint.startswith("Did") else "A prepared set is also found by its folder."
-            meant = near_path(location) or f" {hint}"
-            raise DataError(f"tfds:{location} is neither a folder nor a data set that TFDS knows.{meant}") from None
+            hint = hint if hint.startswith("Did") else "You can also give the folder of a prepared set."
+            meant = suggest_path(location) or f" {hint}"
+            raise DataError(f"tfds:{location} is neither a folder nor a TFDS data set.{meant}") from None
         except (AssertionError, ValueError, RuntimeError, FileNotFoundError) as error:
             reason = re.sub(r'^Failed to construct dataset .*?}": ', "", str(error)).strip().splitlines()[0]
             configs = []
@@ -213,7 +208,7 @@ def open_builder(location: str, data_dir: str | None) -> "tfds.core.DatasetBuild
 
 
 def set_folder(folder: Path) -> Path:
-    """The folder of the one TFDS set that lies in `folder` or below it."""
+    """The folder of the only TFDS set in or below `folder`."""
     if (folder / METADATA).is_file():
         return folder
     # NAME/CONFIG/VERSION is as deep as TFDS goes.
@@ -222,16 +217,16 @@ def set_folder(folder: Path) -> Path:
         return found[0]
     if found:
         shown = ", ".join(str(item.relative_to(folder)) for item in found[:6])
-        raise DataError(f"{folder} holds {len(found)} TFDS data sets ({shown}). Name the folder of one of them.")
+        raise DataError(f"{folder} contains {len(found)} TFDS data sets ({shown}). Give the folder of one of them.")
     raise DataError(
-        f"{folder} holds no TFDS data set: expected a {METADATA} in it or below it. Give the folder that TFDS or "
-        "`radtransfer data prepare` wrote."
+        f"{folder} contains no TFDS data set: expected a {METADATA} in or below it. Give a folder written by TFDS or "
+        "`radtransfer data prepare`."
     )
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the remarks of TFDS to its own developers off the terminal."""
+    """Silence the log messages of TFDS."""
     loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -253,9 +248,8 @@ def _not_prepared(builder: "tfds.core.DatasetBuilder", location: str, data_dir: 
     lines = [f"tfds:{location} is not prepared in {root}"]
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         terms = f" ({builder.info.homepage})" if builder.info.homepage else ""
-        lines[0] += f", and its images must be downloaded by hand{terms}. Put them exactly there:"
+        lines[0] += f", and its images must be downloaded manually{terms}. Put them here:"
         lines.append(f"  {root / _MANUAL}/")
-        # What a builder says of itself, where nothing better is known.
         instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS.strip().splitlines()
         lines += [f"    {entry.strip()}" for entry in (known.tree if known else instructions)]
         lines.append("Then prepare it once:")
@@ -265,11 +259,11 @@ def _not_prepared(builder: "tfds.core.DatasetBuilder", location: str, data_dir: 
     if known and known.advice:
         lines.append(known.advice)
     if importlib.util.find_spec("importlib_resources") is None:
-        lines.append("TFDS needs `pip install importlib_resources` for that, which it does not say.")
+        lines.append("TFDS also needs `pip install importlib_resources`.")
     return "\n".join(lines)
 
 
-_VERSION = 1  # raised with every change of what is kept, so that nothing older is read
+_VERSION = 1  # increase when the format of the index changes
 
 _INDEX, _COPIES = "index.json", "images.bin"
 
@@ -277,25 +271,25 @@ _INDEX, _COPIES = "index.json", "images.bin"
 class SetIndex(NamedTuple):
     """The examples of some splits, in the order of the set."""
 
-    places: tuple[FilePart, ...]  # where each image lies
-    splits: tuple[str, ...]  # the split of each
-    values: dict[str, list[Any]]  # an integer, a number, a text, or a list of integers of each feature and example
-    notes: tuple[str, ...] = ()  # what should be said of it
+    refs: tuple[FilePart, ...]  # position of each image
+    splits: tuple[str, ...]  # split of each image
+    values: dict[str, list[Any]]  # feature to a number, text or list of integers per example
+    notes: tuple[str, ...] = ()
 
 
 class Source(NamedTuple):
-    """A set, and what of it is indexed."""
+    """A set, and its features and splits to index."""
 
-    builder: "tfds.core.DatasetBuilder"  # of TFDS
-    location: str  # as the user named it
-    data_dir: str | None  # where TFDS looks for it; None for its default
-    image: str  # the feature that is the image
-    features: tuple[str, ...]  # those whose values are kept
-    splits: tuple[str, ...]  # in this order
+    builder: "tfds.core.DatasetBuilder"
+    location: str  # as given by the user
+    data_dir: str | None  # folder of TFDS; None: its default
+    image: str
+    features: tuple[str, ...]
+    splits: tuple[str, ...]
 
 
 def index_set(source: Source) -> SetIndex:
-    """The index of the set, from the cache folder where it is there."""
+    """The index of the set, cached."""
     shards = _shards(source)
     in_place = bool(shards) and source.builder.info.file_format.value == "tfrecord"
     if shards:
@@ -303,7 +297,7 @@ def index_set(source: Source) -> SetIndex:
         text = json.dumps([_VERSION, source.image, source.features, source.splits, facts])
         key = hashlib.sha256(text.encode()).hexdigest()
     else:
-        # Nothing but its examples tells a set without files from another.
+        # A set without files is identified by its examples.
         digest = hashlib.sha256(f"{_VERSION} {source.features}".encode())
         for example in _examples(source):
             digest.update(repr(example).encode())
@@ -317,7 +311,7 @@ def index_set(source: Source) -> SetIndex:
                 rows.append([number, span.offset, span.length, split, *_kept(source, example)])
             if (found := len(rows) - before) != expected:
                 raise DataError(
-                    f"{file} holds {found} examples, its data set says {expected}. Copy or prepare the data set again."
+                    f"{file} has {found} examples, expected {expected}. Copy or prepare the data set again."
                 )
         if not in_place:
             with (draft / _COPIES).open("wb") as copies:
@@ -326,7 +320,7 @@ def index_set(source: Source) -> SetIndex:
                     copies.write(image)
         columns = [list(column) for column in zip(*rows, strict=True)]
         if not columns:
-            raise DataError(f"tfds:{source.location} holds no examples in its splits {', '.join(source.splits)}.")
+            raise DataError(f"tfds:{source.location} has no examples in its splits {', '.join(source.splits)}.")
         files = [str(file) for file, _, _ in shards] if in_place else [_COPIES]
         index = {"files": files, "features": source.features, "columns": columns}
         (draft / _INDEX).write_text(json.dumps(index), encoding="utf-8")
@@ -336,14 +330,14 @@ def index_set(source: Source) -> SetIndex:
     if not in_place:
         notes.append(f"the images of tfds:{source.location} cannot be read in place and were copied to {folder}")
     index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    files = [folder / file for file in index["files"]]  # an absolute path stays what it is
+    files = [folder / file for file in index["files"]]
     numbers, offsets, lengths, splits, *values = index["columns"]
-    places = tuple(map(FilePart, (files[number] for number in numbers), offsets, lengths))
-    return SetIndex(places, tuple(splits), dict(zip(index["features"], values, strict=True)), tuple(notes))
+    refs = tuple(map(FilePart, (files[number] for number in numbers), offsets, lengths))
+    return SetIndex(refs, tuple(splits), dict(zip(index["features"], values, strict=True)), tuple(notes))
 
 
 def _shards(source: Source) -> list[tuple[Path, str, int]]:
-    """File, split and number of examples of every shard; nothing where no shard of the set is a file."""
+    """File, split and number of examples of every shard; empty if the set has no files."""
     infos = source.builder.info.splits
     shards = [
         (Path(file), split, length)
@@ -361,7 +355,7 @@ def _shards(source: Source) -> list[tuple[Path, str, int]]:
 
 
 def _examples(source: Source) -> Iterator[tuple[str, bytes, list[Any]]]:
-    """Split, encoded image and values of every example, as TFDS reads them, in the order in which they are stored."""
+    """Split, encoded image and values of every example, read by TFDS in stored order."""
     import tensorflow_datasets as tfds
 
     builder = source.builder
@@ -392,7 +386,7 @@ def _examples(source: Source) -> Iterator[tuple[str, bytes, list[Any]]]:
 
 
 def _kept(source: Source, values: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """What JSON can hold of each feature that is kept: the list, or its one value, None where there is none."""
+    """The values of the indexed features as JSON types: a list, or one value, or None."""
     features, kept = source.builder.info.features, []
     for name in source.features:
         plain = [

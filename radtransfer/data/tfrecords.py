@@ -1,6 +1,6 @@
-"""TFRecord files, and the examples in them, by position: no image is read to know where it lies.
+"""Positions of images in TFRecord files, found without reading the images.
 
-A record is its length (uint64), a checksum of that (uint32), the data, and a checksum of the data (uint32). The
+A record is its length (uint64), a checksum of the length (uint32), the data, and a checksum of the data (uint32). The
 data is a `tf.train.Example`, a protocol buffer:
 
     Example    1: Features          Feature    1: BytesList, 2: FloatList or 3: Int64List
@@ -28,20 +28,20 @@ Buffer = bytes | mmap.mmap
 
 
 class Span(NamedTuple):
-    """Bytes of a file or buffer: the first of them, and how many."""
+    """A range of bytes."""
 
     offset: int
     length: int
 
 
-Example = dict[str, list[int | float | Span]]  # the values of each feature; those that are bytes as where they stand
+Example = dict[str, list[int | float | Span]]  # values of each feature, bytes as their position
 
 
 def read_examples(file: Path, *, image: str) -> Iterator[tuple[Span, dict[str, list[Value]]]]:
-    """For each record of `file`, where the bytes of feature `image` stand in it, and the values of all others."""
+    """For each record of `file` the position of feature `image`, and the values of all others."""
     try:
         with file.open("rb") as handle:
-            # An empty file, which is a shard without examples, cannot be mapped.
+            # An empty file (a shard without examples) cannot be mapped.
             empty = handle.seek(0, 2) == 0
             mapped = contextlib.nullcontext(b"") if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
@@ -52,7 +52,7 @@ def read_examples(file: Path, *, image: str) -> Iterator[tuple[Span, dict[str, l
 
 
 def example_parts(buffer: Buffer, span: Span, *, image: str, where: str) -> tuple[Span, dict[str, list[Value]]]:
-    """Where the bytes of feature `image` of the example at `span` stand in `buffer`, and the values of all others."""
+    """The position of feature `image` of the example at `span`, and the values of all others."""
     try:
         example = parse_example(buffer, span)
     except (IndexError, ValueError, struct.error):
@@ -64,18 +64,18 @@ def example_parts(buffer: Buffer, span: Span, *, image: str, where: str) -> tupl
 
 
 def record_spans(buffer: Buffer, file: Path) -> Iterator[Span]:
-    """Where the data of each record of the whole `file` in `buffer` stands; only the headers are read."""
+    """The position of the data of each record of `file`, from the headers alone."""
     at, end = 0, len(buffer)
     while at < end:
         header = buffer[at : at + _HEADER]
-        truncated = f"{file} is truncated: it ends within the record at byte {at}. Prepare or copy the data set again."
+        truncated = f"{file} is truncated in the record at byte {at}. Prepare or copy the data set again."
         if len(header) < _HEADER:
             raise DataError(truncated)
         length, checksum = struct.unpack("<QI", header)
         if checksum != masked_crc32c(header[:8]):
             raise DataError(
-                f"{file} is damaged at byte {at}, or compressed, or not a TFRecord file: the header of a record does "
-                "not fit its checksum. Prepare the data set again, as uncompressed TFRecord."
+                f"{file} is damaged at byte {at}, or compressed, or not a TFRecord file: the checksum of a record "
+                "header is wrong. Prepare the data set again, as uncompressed TFRecord."
             )
         if at + _HEADER + length + _FOOTER > end:
             raise DataError(truncated)
@@ -119,7 +119,7 @@ def _contents(buffer: Buffer, value: int | float | Span) -> Value:
 
 
 def _values(buffer: Buffer, feature: Span) -> list[int | float | Span]:
-    """The values of a Feature, of whichever kind it is."""
+    """The values of a Feature."""
     values: list[int | float | Span] = []
     for kind, items in _messages(buffer, feature, 1, 2, 3):
         for _, wire, value in _fields(buffer, items):
@@ -139,7 +139,7 @@ def _values(buffer: Buffer, feature: Span) -> list[int | float | Span]:
 
 
 def _messages(buffer: Buffer, span: Span, *numbers: int) -> Iterator[tuple[int, Span]]:
-    """The fields of the message at `span` with these numbers, all of which hold bytes."""
+    """The fields with these numbers, all with bytes, of the message at `span`."""
     for number, wire, value in _fields(buffer, span):
         if number in numbers:
             if wire != _BYTES:
@@ -148,7 +148,7 @@ def _messages(buffer: Buffer, span: Span, *numbers: int) -> Iterator[tuple[int, 
 
 
 def _fields(buffer: Buffer, span: Span) -> Iterator[tuple[int, int, int | Span]]:
-    """Number, wire type and value of each field: an integer, or where its bytes stand."""
+    """Number, wire type and value of each field: an integer, or the position of its bytes."""
     at, end = span.offset, span.offset + span.length
     while at < end:
         key, at = _varint(buffer, at)
@@ -170,7 +170,7 @@ def _fields(buffer: Buffer, span: Span) -> Iterator[tuple[int, int, int | Span]]
 
 
 def _varint(buffer: Buffer, at: int) -> tuple[int, int]:
-    """The integer at `at`, seven bits a byte, the lowest first; and where it ends."""
+    """The varint at `at`, and the position after it."""
     value = shift = 0
     while True:
         byte = buffer[at]

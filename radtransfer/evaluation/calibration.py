@@ -1,10 +1,8 @@
-"""Whether probabilities mean what they say: reliability, expected calibration error, temperature scaling.
+"""Calibration (reliability, expected calibration error, temperature scaling) and operating points.
 
-With two classes, ordered grades (`positive_from`) or several labels the confidences are the scores of the main
-questions of `scoring.py`, each against its answer; with more classes the largest output, against whether its class is
-right (top-label calibration).
-
-Below: operating points. A threshold is chosen on validation images, and judged on others.
+With two classes, ordered grades (`positive_from`) or several labels, confidences are the scores of the main questions
+of `scoring.py`; with more classes, the largest output (top-label calibration). The threshold of an operating point is
+chosen on validation images and evaluated on others.
 """
 
 import re
@@ -21,32 +19,30 @@ BINS = 10
 """Bins of equal width from 0 to 1."""
 
 _RANGE = (0.05, 20.0)
-"""Temperatures that are searched."""
+"""Range of temperatures."""
 
 _SMALLEST = 1e-12
-"""A probability of a float32 network may be exactly 0, or 1, which has no logit."""
+"""Probabilities are clipped to this: in float32 they may be exactly 0 or 1, which have no logit."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidences and how often they were right, by bins of equal width; empty bins are left out."""
+    """Mean confidence and observed frequency in bins of equal width, without empty bins."""
 
     confidence: list[float]  # mean of each bin
-    frequency: list[float]  # share of its answers that are yes
-    ci95: list[list[float]]  # 95 % interval of that share, as if answers were independent
+    frequency: list[float]  # share of positive answers in it
+    ci95: list[list[float]]  # 95 % interval of that share, answers taken as independent
     count: list[int]
     start: list[float]
     ece: float  # expected calibration error: mean |confidence - frequency|, weighted by the counts
-    bins: int  # the empty ones included
+    bins: int  # with the empty ones
 
 
 def reliability(confidences: np.ndarray, right: np.ndarray, *, bins: int = BINS) -> Reliability | None:
-    """The reliability diagram and its error; None without any answer.
+    """The reliability diagram and the expected calibration error; None without answers.
 
-    Args:
-        confidences: float (answers,), 0–1.
-        right: bool (answers,).
-        bins: Of equal width; bin k holds k/bins up to but not including (k + 1)/bins, the last one 1 as well.
+    Confidences are float (answers,), 0–1, `right` bool (answers,). Bins have equal width and include their lower limit,
+    the last one also 1.
 
     References:
         Naeini, Cooper and Hauskrecht 2015, AAAI; Guo et al. 2017, ICML, section 2.
@@ -69,12 +65,12 @@ def reliability(confidences: np.ndarray, right: np.ndarray, *, bins: int = BINS)
     )
 
 
-def judged_confidences(
+def calibration_answers(
     targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, confidences float64 (answers,) and correctness bool (answers,) of each question that calibration is of.
+    """Name, confidences float64 (answers,) and correctness bool (answers,) of each question for the calibration.
 
-    Targets (NaN where unknown) and probabilities are float (images, classes).
+    Targets (NaN if unknown) and probabilities are float (images, classes).
     """
     if scoring.task == "multiclass" and len(scoring.classes) > 2 and scoring.positive_from is None:
         labelled = ~np.isnan(targets).any(axis=1)
@@ -87,23 +83,20 @@ def judged_confidences(
 def expected_error(
     targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring, *, bins: int = BINS
 ) -> float | None:
-    """The expected calibration error, the mean over the judged questions; None without any answer."""
-    found = [reliability(*answers, bins=bins) for _, *answers in judged_confidences(targets, probabilities, scoring)]
+    """The expected calibration error, mean over the questions; None without answers."""
+    found = [reliability(*answers, bins=bins) for _, *answers in calibration_answers(targets, probabilities, scoring)]
     errors = [item.ece for item in found if item is not None]
     return float(np.mean(errors)) if errors else None
 
 
 def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activation: str) -> float | None:
-    """The temperature that makes the known targets most likely, from 0.05 to 20; None without any known target.
+    """The temperature that maximizes the likelihood of the known targets, from 0.05 to 20; None without known targets.
 
-    Where all are right with room to spare, colder is always likelier: then it is 0.05, and `edge_note` says so. It is 1
-    where it makes no difference. A softmax keeps its ranking of the classes, sigmoids keep their side of 0.5. Above 1
-    the network was too sure.
+    Above 1, the network was overconfident. If all predictions are clearly correct, there is no maximum, and the result
+    is 0.05 (see `edge_note`); it is 1 if temperature makes no difference. The ranking of classes stays the same.
 
-    Args:
-        targets: float (images, classes), 0 or 1; NaN where not known. Of images that the network did not train on.
-        probabilities: float (images, classes).
-        activation: "softmax" or "sigmoid".
+    Targets are float (images, classes), 0 or 1, NaN if unknown, of images that the network was not trained on;
+    `activation` is "softmax" or "sigmoid".
 
     References:
         Guo et al. 2017, On Calibration of Modern Neural Networks, ICML, section 4.2.
@@ -131,19 +124,18 @@ def fit_temperature(targets: np.ndarray, probabilities: np.ndarray, *, activatio
 
 
 def edge_note(temperatures: Sequence[float | None]) -> str | None:
-    """What to say of temperatures at an end of the searched range; None where there are none."""
+    """A note on temperatures at a limit of the range; None if there are none."""
     at_edge = sorted(set(temperatures) & set(_RANGE))
     if not at_edge:
         return None
     return (
-        f"temperature {' and '.join(f'{value:g}' for value in at_edge)} is an end of the range that is searched "
-        f"({_RANGE[0]:g} to {_RANGE[1]:g}): the validation images do not tell how sure to be. Use more of them, or "
-        "leave the probabilities as they are"
+        f"temperature {' and '.join(f'{value:g}' for value in at_edge)} is an end of the range ({_RANGE[0]:g} to "
+        f"{_RANGE[1]:g}): the validation images do not determine it. Use more of them, or no temperature scaling"
     )
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float, *, activation: str) -> np.ndarray:
-    """The probabilities that logits divided by `temperature` give, float64 (images, classes)."""
+    """The probabilities after dividing the logits by `temperature`, float64 (images, classes)."""
     logits = _logits(probabilities, activation) / temperature
     if activation == "softmax":
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -152,7 +144,7 @@ def with_temperature(probabilities: np.ndarray, temperature: float, *, activatio
 
 
 def mean_with_temperatures(members: np.ndarray, temperatures: Sequence[float | None], *, activation: str) -> np.ndarray:
-    """The mean of float (networks, images, classes), each scaled by its temperature if it has one, as float64."""
+    """The mean over networks, each scaled by its temperature if it has one, float64 (images, classes)."""
     scaled = [
         item if value is None else with_temperature(item, value, activation=activation)
         for item, value in zip(members, temperatures, strict=True)
@@ -161,7 +153,7 @@ def mean_with_temperatures(members: np.ndarray, temperatures: Sequence[float | N
 
 
 def _logits(probabilities: np.ndarray, activation: str) -> np.ndarray:
-    """Of a softmax up to a constant, which makes no difference."""
+    """Logits; those of a softmax up to a constant, which makes no difference."""
     p = np.clip(probabilities.astype(np.float64), _SMALLEST, 1 - _SMALLEST)
     return np.log(p) if activation == "softmax" else np.log(p) - np.log1p(-p)
 
@@ -171,17 +163,17 @@ _RULE = re.compile(r"(sensitivity|specificity)=(0?\.\d+|1(?:\.0*)?)|youden")
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The thresholds of the main questions: an image is positive where its score reaches them."""
+    """The thresholds of the main questions: an image is positive if its score is at least the threshold."""
 
     rule: str  # "youden", "sensitivity=0.9", …
-    thresholds: dict[str, float]  # by question, 0–1, of the probabilities as the network gives them
-    sensitivity: dict[str, float]  # by question, reached on the images they were chosen on
+    thresholds: dict[str, float]  # by question, 0–1, for probabilities without temperature scaling
+    sensitivity: dict[str, float]  # by question, on the validation images
     specificity: dict[str, float]
-    n_images: int  # they were chosen on
+    n_images: int  # number of validation images
 
 
 def check_rule(rule: str) -> str:
-    """`rule` in one spelling; ConfigError if it is none."""
+    """`rule` in its standard spelling; ConfigError if it is not valid."""
     match = _RULE.fullmatch(rule.replace(" ", "").lower())
     if not match or (match[2] and not 0 < float(match[2]) <= 1):
         raise ConfigError(
@@ -192,24 +184,20 @@ def check_rule(rule: str) -> str:
 
 
 def check_questions(scoring: Scoring) -> None:
-    """Raise ConfigError if there is no yes-or-no question."""
+    """Raise ConfigError if there is no binary question."""
     if scoring.task == "multiclass" and len(scoring.classes) > 2 and scoring.positive_from is None:
         raise ConfigError(
-            "--operating-point needs a yes-or-no question: two classes, several labels, or grades with "
-            f"--positive-from. This model tells {len(scoring.classes)} classes apart: {', '.join(scoring.classes)}."
+            "--operating-point expects two classes, several labels, or grades with --positive-from. Received a model "
+            f"of {len(scoring.classes)} classes: {', '.join(scoring.classes)}. Omit the option."
         )
 
 
 def choose_point(rule: str, targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> OperatingPoint:
-    """The operating point that `rule` (as `check_rule` gives it) chooses on validation images.
+    """Choose the operating point on validation images; `rule` as from `check_rule`.
 
-    `sensitivity=X` is the highest threshold with at least this sensitivity, `specificity=X` the lowest with at least
-    this specificity, `youden` the one with the largest sum of both (of several, the highest; Youden 1950, Cancer 3). A
-    threshold lies in the middle between two scores that were seen.
-
-    Raises:
-        ConfigError: There is no yes-or-no question.
-        DataError: A question has no positive or no negative image.
+    `sensitivity=X`: the highest threshold with at least this sensitivity; `specificity=X`: the lowest with at least
+    this specificity; `youden`: the (highest) one with the largest sum of both (Youden 1950, Cancer 3). Thresholds are
+    midway between two observed scores.
     """
     check_questions(scoring)
     thresholds, sensitivities, specificities = {}, {}, {}
@@ -217,8 +205,8 @@ def choose_point(rule: str, targets: np.ndarray, probabilities: np.ndarray, scor
         name, truth = question.name, question.truth
         if not truth.any() or truth.all():
             raise DataError(
-                f"--operating-point {rule}: the validation images have {truth.sum()} positive and {(~truth).sum()} "
-                f"negative ones of {name}; expected some of both. Train with a larger --val-fraction."
+                f"--operating-point {rule}: expected positive and negative validation images for {name}, received "
+                f"{truth.sum()} positive and {(~truth).sum()} negative. Train with a larger --val-fraction."
             )
         thresholds[name], sensitivities[name], specificities[name] = _choose(rule, question)
     return OperatingPoint(rule, thresholds, sensitivities, specificities, len(targets))
@@ -227,7 +215,7 @@ def choose_point(rule: str, targets: np.ndarray, probabilities: np.ndarray, scor
 def _choose(rule: str, question: Question) -> tuple[float, float, float]:
     """Threshold, sensitivity and specificity."""
     scores = np.unique(question.scores)
-    # Every threshold that decides otherwise than the next one: below all scores, between two, above all.
+    # All thresholds with different decisions: below all scores, between two scores, above all scores.
     edges = np.concatenate([[min(0.0, scores[0])], scores, [max(1.0, scores[-1])]])
     cuts = (edges[:-1] + edges[1:]) / 2
     if scores[-1] >= 1:
@@ -253,7 +241,7 @@ def decisions(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint
 
 
 def rates(question: Question, threshold: float) -> dict[str, float | int | None]:
-    """Counts at a threshold, and the shares that they give; None where a share is of nothing."""
+    """Counts and rates at a threshold; None for a rate without images."""
     positive = question.scores >= threshold
     tp, fp = (int((positive & side).sum()) for side in (question.truth, ~question.truth))
     tn, fn = (int((~positive & side).sum()) for side in (~question.truth, question.truth))
@@ -269,7 +257,7 @@ def rates(question: Question, threshold: float) -> dict[str, float | int | None]
 
 
 def rate_intervals(question: Question, threshold: float, patients: np.ndarray) -> dict[str, list[float] | None]:
-    """95 % intervals of sensitivity and specificity over the `patients` of the answers; None for a share of nothing."""
+    """95 % intervals of sensitivity and specificity over `patients`; None for a rate without images."""
     right = (question.scores >= threshold) == question.truth
     sides = {"sensitivity": question.truth, "specificity": ~question.truth}
     return {

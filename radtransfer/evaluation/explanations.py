@@ -1,7 +1,7 @@
-"""Where in an image a network finds what it says: predict, choose, draw maps, check them in two ways, write a sheet.
+"""Explain predictions: choose images, compute Grad-CAM and occlusion maps, check them, and write a page.
 
-sheet.html   the page, which needs no other file      explanations.csv, .json   every figure on it
-overlays/    a PNG for each image: as the network sees it, Grad-CAM, occlusion
+sheet.html   the page, in one file                    explanations.csv, .json   all numbers on it
+overlays/    a PNG for each image: network input, Grad-CAM, occlusion
 """
 
 import base64
@@ -24,7 +24,7 @@ from radtransfer.evaluation import heat_maps
 from radtransfer.evaluation.heat_maps import Decision, Randomized, Verdict
 from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.evaluation.trained_model import TrainedModel, check_layer, find_model, is_export
-from radtransfer.files import whole_folder
+from radtransfer.files import atomic_folder
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.reports.page import render
@@ -35,68 +35,61 @@ if TYPE_CHECKING:
     from radtransfer.images.pipeline import Batches
 
 FILES = ("sheet.html", "explanations.json", "explanations.csv")
-"""What is written beside the overlays."""
+"""The files beside the overlays."""
 
 _OVERLAY = re.compile(r"\d{3,}[\w.-]*\.png")
 
-SIDE = 288
-"""Of a picture, pixels."""
-
-COLORS = "inferno"
-"""Of matplotlib; its lightness rises evenly, so that it reads in grayscale and with every kind of colour vision."""
-
-_LOWEST, _OPACITY = 0.3, 0.7
-"""Where in the colours a map begins, and how opaque its peak is, fractions."""
-
+SIDE = 288  # of a picture, pixels
+COLORS = "inferno"  # color map of matplotlib, readable in grayscale and with color blindness
+_LOWEST, _OPACITY = 0.3, 0.7  # start of the maps in the color scale, and opacity of their maximum
 _GAP = 8
-
 _BATCH = 16
-_TESTED = 16
-"""Images of the randomization test, at most."""
+_TESTED = 16  # most images of the randomization test
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One image explained."""
+    """The explanation of one image."""
 
     path: str
     verdict: Verdict
-    image: np.ndarray  # as the network gets it, float32 (size, size, 3)
+    image: np.ndarray  # network input, float32 (size, size, 3)
     heat: np.ndarray  # Grad-CAM, float32 (height, width) of the layer, at least 0
-    occlusion: np.ndarray | None  # float32 (cells, cells), at least 0; None where it was left out
-    agreement: float | None  # rank correlation of the two; None where one is the same everywhere, or was left out
+    occlusion: np.ndarray | None  # float32 (cells, cells), at least 0; None without occlusion
+    agreement: float | None  # rank correlation of the two maps; None if one is constant or missing
 
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """All images explained."""
+    """The explanations of all images."""
 
-    given: str  # what the user called the network
+    given: str  # the network as the user named it
     network: "ScoredNetwork"
     what: str  # which images
-    images: int  # how many were looked at
-    mistakes: int | None  # how many of them the network got wrong; None without labels
-    target: str | None  # the class that was asked for
+    images: int  # number of predicted images
+    mistakes: int | None  # how many of them are wrong; None without labels
+    target: str | None  # the requested class
     explanations: list[Explanation]  # confident mistakes first
     agreement: float | None  # median rank correlation of the two maps
-    randomized: list[Randomized]  # the last step has redrawn every weight
+    randomized: list[Randomized]  # in the last step, all weights are random
+    files: tuple[Path, ...] = ()  # written files
 
 
 @dataclass(frozen=True, eq=False)
 class _Labelled:
-    """The images that are explained, and what is known of their labels."""
+    """Images with their labels, if these are known."""
 
     what: str  # for a sentence
     images: LocatedImages
-    truth: np.ndarray | None = None  # float32 (images, classes of the network), 0 or 1, NaN where not known
+    truth: np.ndarray | None = None  # float32 (images, classes of the network), 0 or 1, NaN if unknown
     task: str | None = None  # of the labels
     classes: tuple[str, ...] | None = None  # the columns of `truth`
 
     def batches(self, rows: Sequence[int], *, image_size: int, batch_size: int) -> "Batches":
-        """Those numbered `rows`, as the network sees them."""
+        """The images in these rows as network inputs."""
         from radtransfer.images.pipeline import make_batches
 
-        parts = (self.images.paths, self.images.places, self.images.facts)
+        parts = (self.images.paths, self.images.refs, self.images.facts)
         return make_batches(
             *([values[row] for row in rows] for values in parts),
             np.zeros((len(rows), 1), np.float32),
@@ -120,36 +113,23 @@ def explain(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Explained:
-    """Explain images: the files, else those of a data set, else the test images of the run.
+    """Explain at most `limit` images: the files, else a data set, else the test images of the run.
 
-    Args:
-        given: A run, RUN/fold_K, or a `.keras` file.
-        files: Images without labels.
-        data: A data set, and how files are read.
-        fold: Of a run with several.
-        layer: Stage or layer of the map; None for the last stage.
-        target: The class that is explained; None for what the network said about each image.
-        limit: Images that are explained, at most.
-        cells: Squares along a side that occlusion covers; 0 leaves occlusion out.
-        seed: Of the weights that the test draws.
-        progress: Is told counts.
-
-    Raises:
-        ConfigError: No such run, fold, layer or class; no images.
-        DataError: Images are missing, or labels are not the network's.
-        WeightsError: A model that cannot be read, or is no classifier.
+    `layer` is a stage or layer for Grad-CAM, None for the last stage; `target` the explained class, None for the
+    predicted class of each image; `cells` the squares per side for occlusion, 0 for none; `seed` draws the weights of
+    the randomization test.
     """
     data, progress = data or DataSettings(), progress or Progress()
     if not files and data.source is None and is_export(given):
         raise _no_images()
     if (Path(given).expanduser() / "saved_model.pb").is_file():
         raise WeightsError(
-            f"{given} is a SavedModel, which holds operations, and no layers whose maps could be drawn. Give the run, "
-            "or a .keras file: radtransfer export RUN --format keras."
+            f"Expected a run or a .keras file. Received: {given}, a SavedModel, which has no layers for Grad-CAM. "
+            "Give the run, or a .keras file: radtransfer export RUN --format keras."
         )
     model = find_model(given, folds=() if fold is None else (fold,))
     if len(model.folds) > 1:
-        find_fold(given)  # says which there are
+        find_fold(given)  # raises an error that lists the folds
     for note in model.notes:
         progress.note(note)
     if layer is not None:
@@ -162,7 +142,7 @@ def explain(
 
 
 def _images(model: TrainedModel, files: Sequence[Path], data: DataSettings, progress: Progress) -> _Labelled:
-    """The files, without labels; else a data set; else the test images of the fold."""
+    """The files (without labels), else a data set, else the test images of the fold."""
     if files:
         return _Labelled("files", given_images(tuple(map(str, files)), data, model.reading, progress))
     if data.source is not None:
@@ -177,7 +157,7 @@ def _images(model: TrainedModel, files: Sequence[Path], data: DataSettings, prog
 
 
 def _of_data(model: TrainedModel, data: DataSettings, progress: Progress) -> _Labelled:
-    """Every image of a data set; its labels, if it has any, are matched with the network's classes by name."""
+    """The images of a data set; its labels, if any, are matched with the classes of the network by name."""
     table = read_images(data, progress=progress)
     images = images_of_table(table, table.paths, model.reading)
     what = f"images of {Path(str(data.source)).name}"
@@ -186,11 +166,11 @@ def _of_data(model: TrainedModel, data: DataSettings, progress: Progress) -> _La
             progress.note(note)
         return _Labelled(what, images)
     classes = model.scoring.classes if model.named else tuple(table.classes)
-    strange = [name for name in table.classes if name not in classes]
-    if strange:
+    unknown = [name for name in table.classes if name not in classes]
+    if unknown:
         raise DataError(
-            f"The network knows the classes {', '.join(classes)}. Received, in {data.source}: {', '.join(strange)}. "
-            "Rename the labels, or leave these images out."
+            f"Expected the classes of the network, {', '.join(classes)}. Received, in {data.source}: "
+            f"{', '.join(unknown)}. Rename the labels, or leave these images out."
         )
     truth = np.full((len(table), len(classes)), 0 if table.task == "multiclass" else np.nan, np.float32)
     for column, name in enumerate(table.classes):
@@ -199,7 +179,7 @@ def _of_data(model: TrainedModel, data: DataSettings, progress: Progress) -> _La
 
 
 def _no_images() -> ConfigError:
-    return ConfigError("Expected images: name files after the model, or give --data with a folder or table.")
+    return ConfigError("Expected images, received none. Name files after the model, or give a folder or table: --data.")
 
 
 def _explained(
@@ -216,7 +196,7 @@ def _explained(
 
     network = ScoredNetwork(model.keras_models()[0], BACKBONES.get(model.backbone), layer)
     if layer is None and network.spec and network.stage != list(network.spec.stages)[-1]:
-        progress.note(f"the map is that of {network.stage}: later stages have one position for images of this size")
+        progress.note(f"the map is of {network.stage}: later stages have only one position for images of this size")
     total, size = len(labelled.images), network.image_size
     logits = np.empty((total, network.outputs), np.float32)
     epoch = labelled.batches(range(total), image_size=size, batch_size=_BATCH).in_order()
@@ -227,8 +207,8 @@ def _explained(
     classes, probabilities = _classes(model, network, labelled), network.probabilities(logits)
     task = model.scoring.task if model.named else labelled.task
     several = task == "multilabel" or probabilities.shape[1] == len(classes) == 1
-    judge = heat_maps.multi_label_verdicts if several else heat_maps.single_label_verdicts
-    verdicts = judge(probabilities, labelled.truth, classes)
+    verdicts_of = heat_maps.multi_label_verdicts if several else heat_maps.single_label_verdicts
+    verdicts = verdicts_of(probabilities, labelled.truth, classes)
     chosen = heat_maps.confident_mistakes_first(verdicts)[:limit]
     decisions = [verdict.decision for verdict in chosen]
     if target is not None:
@@ -244,10 +224,10 @@ def _explained(
     if cells:
         count = partial(progress.count, "images occluded")
         covered = np.maximum(heat_maps.occlusion_maps(network, pixels, decisions, cells=cells, count=count), 0)
-        # By way of the image's size: a coarse map is interpolated before it is averaged, as it is drawn.
+        # Through the size of the image: a coarse map is interpolated, as in the figure, before it is averaged.
         coarse = heat_maps.on_grid(heat_maps.on_grid(heat, pixels.shape[1:3]), covered.shape[1:])
         agreements = [heat_maps.rank_correlation(a, b) for a, b in zip(coarse, covered, strict=True)]
-    count = partial(progress.count, "weights redrawn")
+    count = partial(progress.count, "layers randomized")
     randomized = heat_maps.randomization_test(network, pixels[:_TESTED], decisions[:_TESTED], seed=seed, count=count)
     columns = zip(chosen, pixels, heat, covered, agreements, strict=True)
     known = [verdict.wrong for verdict in verdicts if verdict.wrong is not None]
@@ -265,7 +245,7 @@ def _explained(
 
 
 def _classes(model: TrainedModel, network: "ScoredNetwork", labelled: _Labelled) -> tuple[str, ...]:
-    """The names of the classes; numbers where they have none."""
+    """The names of the classes, or numbers without names."""
     count = 2 if network.outputs == 1 else network.outputs
     known = model.scoring.classes if model.named else labelled.classes
     if known is None:
@@ -281,26 +261,23 @@ def _check_target(target: str, classes: Sequence[str]) -> None:
 
 
 def picture(image: np.ndarray) -> np.ndarray:
-    """An image as the network gets it, float32 (size, size, 3), 0–255, as uint8 (SIDE, SIDE, 3)."""
+    """A network input, float32 (size, size, 3), 0–255, as uint8 (SIDE, SIDE, 3)."""
     pixels = Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
     return np.asarray(pixels.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A map, float (height, width), over a `picture`, which stays grayscale where the map is not above 0.
-
-    The largest value of the map is the end of the colours; what is above half of it is outlined in white.
-    """
+    """A map, float (height, width), in color over a grayscale `picture`; a white line encloses values above half."""
     import matplotlib
 
     heat = np.maximum(heat, 0).astype(np.float32)
     if heat.max() > 0:
         heat = heat / heat.max()
     strength = np.clip(np.asarray(Image.fromarray(heat).resize((SIDE, SIDE), Image.Resampling.BILINEAR)), 0, 1)
-    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., np.newaxis].repeat(3, axis=2)
+    gray = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., np.newaxis].repeat(3, axis=2)
     colors = 255 * matplotlib.colormaps[COLORS](_LOWEST + (1 - _LOWEST) * strength)[..., :3]
     opacity = _OPACITY * strength[..., np.newaxis]
-    mixed = (1 - opacity) * grey + opacity * colors
+    mixed = (1 - opacity) * gray + opacity * colors
     area = np.pad(strength > 0.5, 1)
     inner = area[:-2, 1:-1] & area[2:, 1:-1] & area[1:-1, :-2] & area[1:-1, 2:]
     mixed[area[1:-1, 1:-1] & ~inner] = 255
@@ -308,7 +285,7 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def color_stops(count: int = 9) -> list[str]:
-    """The colours from 0 to the peak, as CSS writes them."""
+    """The colors from 0 to the maximum, in CSS notation."""
     import matplotlib
 
     colors = matplotlib.colormaps[COLORS](np.linspace(_LOWEST, 1, count))[:, :3]
@@ -325,20 +302,19 @@ def side_by_side(pictures: list[np.ndarray]) -> Image.Image:
 
 
 def write_explanations(explained: Explained, out: Path) -> list[Path]:
-    """Write the folder, and give its files, the page first; older explanations are replaced, other files stay.
-
-    Raises:
-        DiskError, RunError: As `whole_folder`.
-    """
+    """Write the folder and give its files, the page first; earlier explanations are replaced, other files stay."""
     old = [f"overlays/{file.name}" for file in out.glob("overlays/*.png") if _OVERLAY.fullmatch(file.name)]
-    with whole_folder(out, (*FILES, *old), last=FILES[0]) as folder:
+    with atomic_folder(out, (*FILES, *old), last=FILES[0]) as folder:
         (folder / "overlays").mkdir()
         lines, cases = [], []
         for rank, item in enumerate(explained.explanations, start=1):
             stem = item.path.replace("\\", "/").rpartition("/")[2].rpartition(".")[0] or "image"
-            # What any file system takes of the image's own name.
+            # Only characters that every file system allows.
             name = f"overlays/{rank:03d}_{re.sub(r'[^A-Za-z0-9-]+', '_', stem).strip('_')[:60] or 'image'}.png"
-            pictures = _pictures(item)
+            shown = picture(item.image)
+            pictures = {"network input": shown, "Grad-CAM": overlay(shown, item.heat)}
+            if item.occlusion is not None:
+                pictures["occlusion"] = overlay(shown, item.occlusion)
             side_by_side(list(pictures.values())).save(folder / name)
             lines.append(_line(item) | {"overlay": name})
             cases.append((item, [(what, _data_uri(pixels)) for what, pixels in pictures.items()]))
@@ -357,21 +333,14 @@ def write_explanations(explained: Explained, out: Path) -> list[Path]:
     return [out / name for name in (*FILES, *(line["overlay"] for line in lines))]
 
 
-def _pictures(item: Explanation) -> dict[str, np.ndarray]:
-    shown = picture(item.image)
-    found = {"as the network sees it": shown, "Grad-CAM": overlay(shown, item.heat)}
-    return found if item.occlusion is None else found | {"occlusion": overlay(shown, item.occlusion)}
-
-
 def _data_uri(pixels: np.ndarray) -> str:
-    """A picture inside a page."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=88)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def explained_record(explained: Explained) -> dict[str, Any]:
-    """Every figure, as plain values."""
+    """All numbers, as plain values."""
     network = explained.network
     return {
         "network": explained.given,

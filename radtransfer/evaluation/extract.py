@@ -1,6 +1,6 @@
-"""What a layer of a trained network makes of images: features, pooled over positions or whole, and their files.
+"""The features of a layer of a trained network, pooled over positions or whole, and their files.
 
-Files are written batch by batch, whole or not at all:
+Files are written batch by batch, completely or not at all:
 
 x.npz      paths (images,), features float32 (images, …), layer (): `numpy.load("x.npz")`
 x.parquet  path, features (a list of float32, in row-major order); the shape and the layer in the metadata
@@ -22,7 +22,7 @@ from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
 from radtransfer.evaluation.trained_model import TrainedModel, check_one, image_signature
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import keras_defaults
-from radtransfer.runs.folder import whole_file
+from radtransfer.runs.folder import atomic_write
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -31,22 +31,16 @@ Features = Callable[["tf.Tensor"], "tf.Tensor"]
 """float32 images (batch, size, size, 3), RGB, 0–255, to float32 features (batch, …)."""
 
 _NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
-"""Operations that compute nothing."""
+"""Operations that are not layers."""
 
 
 @keras_defaults()
 def layer_features(
     model: TrainedModel, layer: str, *, pool: Literal["avg", "none"] = "avg"
 ) -> tuple[str, tuple[int, ...], Features]:
-    """The name of a layer (of a stage, its last), the shape of its features of an image, and what computes them.
+    """The name of a layer (of a stage: its last), the shape of its features per image, and the function.
 
-    The pool "avg" takes the mean over positions, so that the shape is (channels,); "none" the whole output.
-
-    Raises:
-        RunError: Several folds, whose features have nothing in common.
-        ConfigError: The layer gives outputs of no fixed shape.
-        UnknownNameError: No such stage or layer.
-        WeightsError: The model cannot be loaded.
+    Pool "avg" takes the mean over positions, shape (channels,); "none" the whole output.
     """
     import tensorflow as tf
 
@@ -74,15 +68,12 @@ def _keras_layer(model: TrainedModel, name: str, stages: Mapping[str, str]) -> t
         raise UnknownNameError("stage or layer", name, [*stages, *known], see=see)
     maps, shape = FeatureMaps(network, [name]), tuple(network.get_layer(name).output.shape[1:])
     if None in shape:
-        raise ConfigError(f"Layer {name} gives outputs of no fixed shape: {shape}. Choose another.")
+        raise ConfigError(f"Expected a layer of fixed output shape. Received: {name}, {shape}. Choose another layer.")
     return lambda images: tf.reshape(tf.cast(maps.of(images)[name], tf.float32), (-1, *shape)), shape
 
 
 def _saved_layer(path: Path, layer: str, stages: Mapping[str, str]) -> tuple[Features, tuple[int, ...]]:
-    """Of a SavedModel: Keras gives the operations of a layer its name as scope; the last in that scope is taken.
-
-    Keras traces a model that it has called before, so that every layer's scope is its name with a number (`conv1_1`).
-    """
+    """The last operation in the scope of a layer: Keras names the scope after the layer, or `conv1_1` if retraced."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     loaded, function, _ = image_signature(path)
@@ -101,7 +92,7 @@ def _saved_layer(path: Path, layer: str, stages: Mapping[str, str]) -> tuple[Fea
         raise UnknownNameError("stage or layer", layer, [*stages, *scopes])
     shape = scopes[layer].shape
     if shape.rank is None or None in shape[1:]:
-        raise WeightsError(f"{path}: layer {layer} gives outputs of no fixed shape. Use the run or a .keras export.")
+        raise WeightsError(f"{path}: layer {layer} has no fixed output shape. Use the run or a .keras export.")
     return flat.prune(flat.inputs[0], scopes[layer]), tuple(shape[1:])
 
 
@@ -112,9 +103,9 @@ Writer = Callable[[Sequence[str], np.ndarray], None]
 
 
 def check_feature_file(path: Path) -> None:
-    """ConfigError if there is no format of such a file name, or its library is not installed."""
+    """Raise ConfigError if the suffix is unknown or its library is not installed."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--out takes a file that ends in {' or '.join(SUFFIXES)}. Received: {path}.")
+        raise ConfigError(f"--out expects a file that ends in {' or '.join(SUFFIXES)}. Received: {path}.")
     if path.suffix.lower() == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401
@@ -126,15 +117,15 @@ def check_feature_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def feature_file(path: Path, *, layer: str, shape: tuple[int, ...]) -> Iterator[Writer]:
-    """A writer of `path` (one of `SUFFIXES`), which appears when the block succeeds; `shape` is that of one image."""
+    """A writer of `path`, which is created when the block succeeds; `shape` is that of one image's features."""
     make = _npz if path.suffix.lower() == ".npz" else _parquet
-    with whole_file(path) as part, make(part, layer, shape) as write:
+    with atomic_write(path) as part, make(part, layer, shape) as write:
         yield write
 
 
 @contextlib.contextmanager
 def _npz(part: Path, layer: str, shape: tuple[int, ...]) -> Iterator[Writer]:
-    """The numbers go to a temporary file first: how many there are is written before them."""
+    """Features go to a temporary file first, because their number stands at the start of the file."""
     paths: list[str] = []
     with tempfile.TemporaryFile(dir=part.parent) as numbers:
 

@@ -1,7 +1,6 @@
-"""What a network said about each image, where the reasons lie, and whether the maps of them depend on what it learned.
+"""Predictions with Grad-CAM and occlusion maps, and a test whether the maps depend on the trained weights.
 
-The maps are made in two ways that share nothing but the network. A map that stays as it was with random weights shows
-edges of the image, not reasons of the network.
+A map that does not change with random weights shows edges of the image, not the reasons of the network.
 
 References:
     Selvaraju et al. 2017, Grad-CAM (arXiv 1610.02391), equations 1 and 2.
@@ -21,35 +20,35 @@ if TYPE_CHECKING:
     from radtransfer.evaluation.scored_network import ScoredNetwork
 
 FINE = 7
-"""Positions along a side below which a map is coarse: most networks have 7 at the size they are made for."""
+"""A map with fewer positions per side is coarse: most networks have 7 at their usual image size."""
 
 PASSED = 0.5
-"""Largest rank correlation, all weights redrawn, with which maps are said to depend on the weights."""
+"""Maps depend on the weights if their rank correlation with the maps of random weights is at most this."""
 
 FEWEST = 4
-"""Images below which the median says nothing."""
+"""With fewer images, the median correlation is not interpreted."""
 
 _AT_ONCE, _COPIES = 8, 32
 """Images of one backward pass; occluded copies of one forward pass."""
 
 
 def coarse_map_note(network: "ScoredNetwork") -> str | None:
-    """What to know of the network's map if it is coarser than 7×7, and the stage that would be finer; else None."""
+    """A note if the map is coarser than 7×7, with a stage that has a finer map; else None."""
     if min(network.grid) >= FINE:
         return None
     (height, width), size, stage = network.grid, network.image_size, finer_stage(network)
     pixels = round(size / min(network.grid))
-    finer = "a network of larger images has a finer one"
+    finer = "a network of larger images has a finer map"
     if stage is not None:
         finer = "--layer {} has {}×{}".format(stage, *network.stage_grids[stage])
     return (
-        f"a map of {height}×{width} is coarse: one value covers {pixels}×{pixels} pixels of {size}×{size}, "
-        f"a region rather than a spot; {finer}"
+        f"a map of {height}×{width} positions is coarse: one position covers {pixels}×{pixels} of the {size}×{size} "
+        f"pixels; {finer}"
     )
 
 
 def finer_stage(network: "ScoredNetwork") -> str | None:
-    """The last stage whose map is fine, else the finest of those that are finer than the network's; None without."""
+    """The last stage with a fine map, else the one with the finest; None if no stage has a finer map than the layer."""
     finer = {stage: grid for stage, grid in network.stage_grids.items() if min(grid) > min(network.grid)}
     fine = [stage for stage, grid in finer.items() if min(grid) >= FINE]
     return fine[-1] if fine else max(finer, key=lambda stage: min(finer[stage]), default=None)
@@ -57,7 +56,7 @@ def finer_stage(network: "ScoredNetwork") -> str | None:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is explained about an image: that output number `output` is there, or that it is not."""
+    """The explained statement: class number `output` is present, or absent."""
 
     output: int
     present: bool = True
@@ -65,20 +64,20 @@ class Decision:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One image and what is explained about it."""
+    """The prediction for one image."""
 
     row: int  # of the image
-    name: str  # what the network said: a class, or "not" and a label
+    name: str  # a class, or "not" and a label
     decision: Decision
-    probability: float  # that the network gave to what it said
-    truth: str  # the image's labels; empty where they are not known
-    wrong: bool | None  # None where that is not known
+    probability: float  # of the prediction
+    truth: str  # the labels of the image; empty if unknown
+    wrong: bool | None  # None if unknown
 
 
 def single_label_verdicts(probabilities: np.ndarray, truth: np.ndarray | None, classes: Sequence[str]) -> list[Verdict]:
-    """The class with the largest output of each image; a single output is the probability of the second of two classes.
+    """The class with the largest output of each image; a single output is the probability of the second class.
 
-    `truth` is float (images, classes), 0 or 1, NaN where not known; None without labels.
+    `truth` is float (images, classes), 0 or 1, NaN if unknown; None without labels.
     """
     alone = probabilities.shape[1] == 1
     each = np.concatenate([1 - probabilities, probabilities], axis=1) if alone else probabilities
@@ -93,7 +92,7 @@ def single_label_verdicts(probabilities: np.ndarray, truth: np.ndarray | None, c
 
 
 def multi_label_verdicts(probabilities: np.ndarray, truth: np.ndarray | None, classes: Sequence[str]) -> list[Verdict]:
-    """Of each image the label about which the network is most wrong; without known labels, its surest finding."""
+    """The label with the largest error for each image; without known labels, the one with the largest probability."""
     found = []
     for row, values in enumerate(probabilities):
         known = np.full(len(classes), np.nan) if truth is None else truth[row]
@@ -111,7 +110,7 @@ def multi_label_verdicts(probabilities: np.ndarray, truth: np.ndarray | None, cl
 
 
 def confident_mistakes_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Mistakes, the surest first; then images without a label and right answers, the least sure first."""
+    """Mistakes, most confident first; then images without labels and correct predictions, least confident first."""
 
     def key(verdict: Verdict) -> tuple:
         if verdict.wrong:
@@ -126,11 +125,10 @@ def _label_text(row: np.ndarray, classes: Sequence[str]) -> str:
 
 
 def class_maps(network: "ScoredNetwork", images: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
-    """Grad-CAM before its ReLU: float32 (images, height, width) of the layer; what is above 0 speaks for the decision.
+    """Grad-CAM before its ReLU, float32 (images, height, width): positive values support the decision.
 
-    Each channel of the layer, weighted with the mean over positions of the score's gradient, summed.
-    Differs from Selvaraju et al. in the score: log odds, see `ScoredNetwork`. Images are float32
-    (images, size, size, 3), RGB, 0–255, with a decision each.
+    The sum over channels of the layer, weighted by the mean gradient of the score. Differs from Selvaraju et al. in the
+    score: log odds, see `ScoredNetwork`. Images are float32 (images, size, size, 3), RGB, 0–255.
     """
     found = []
     for start in range(0, len(images), _AT_ONCE):
@@ -149,9 +147,9 @@ def occlusion_maps(
     cells: int,
     count: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """By how much a decision's score falls where a square of the image is covered: float32 (images, cells, cells).
+    """How much the score falls when one of `cells` × `cells` squares is covered with the mean color of the image.
 
-    Each of `cells` × `cells` squares in turn is given the image's mean colour.
+    float32 (images, cells, cells).
     """
     edges = np.linspace(0, images.shape[1], cells + 1).astype(int)
     found = []
@@ -168,14 +166,14 @@ def occlusion_maps(
 
 
 def on_grid(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Maps averaged, or where they are coarser interpolated, onto another grid: float32 (images, height, width)."""
+    """Maps resampled to another grid (averaged or interpolated), float32 (images, height, width)."""
     import tensorflow as tf
 
     return tf.image.resize(maps[..., np.newaxis], grid, antialias=True).numpy()[..., 0]
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Spearman's, of two maps of one shape; None where one of them is the same everywhere."""
+    """Spearman's correlation of two maps of one shape; None if one is constant."""
     from scipy.stats import rankdata
 
     ranks = [rankdata(values.ravel()) for values in (a, b)]
@@ -185,21 +183,21 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """Of those that are defined; None where there is none."""
+    """The median of the values that are not None; None if there are none."""
     defined = [value for value in values if value is not None]
     return float(np.median(defined)) if defined else None
 
 
 @dataclass(frozen=True)
 class Randomized:
-    """One step of the cascade."""
+    """One step of cascading randomization."""
 
     what: str  # which weights are random: "head", "+ stage4", …
-    correlation: float | None  # median over images, with the maps of the trained network before the ReLU; None of none
+    correlation: float | None  # median over images, with the maps of the trained network before the ReLU
 
 
 def depend_on_weights(found: Sequence[Randomized], *, images: int) -> bool | None:
-    """Whether the maps of so many images depend on the weights; None where they are too few, or have no ranks."""
+    """Whether the maps depend on the weights; None if the images are too few or the maps are constant."""
     last = found[-1].correlation
     return None if last is None or images < FEWEST else abs(last) <= PASSED
 
@@ -212,7 +210,7 @@ def randomization_test(
     seed: int,
     count: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Randomized]:
-    """The cascade from the head down; the last step has redrawn every weight. The network is left as it was."""
+    """Cascading randomization from the head down to all weights. The network is restored afterwards."""
     from radtransfer.transfer.initialize import draw_random
 
     model, trained = network.model, class_maps(network, images, decisions)

@@ -1,14 +1,13 @@
-"""95 % intervals over patients, of AUCs, of their differences and of shares, that also hold with few patients.
+"""95 % intervals over patients for AUCs, their differences and shares, valid also with few patients.
 
-Images of one patient are not independent, so the variance of an AUC is that of the patients' contributions (Obuchowski
-1997; DeLong's, where each patient has one image). At an AUC of 1 it is 0, and near 1 it is too small where by luck no
-patient is ranked wrong. It is therefore shrunk, with the weight of two patients, towards the variance that the AUC
-would have if each patient were one image (Newcombe 2006, method 5), at an AUC to which one patient ranked right and one
-ranked wrong are added. The variance says how many independent answers the AUC is worth; the interval is Wilson's score
-interval of so many. It has a width whatever the data are.
+Images of one patient are not independent, so the variance of an AUC is computed from the contributions of patients
+(Obuchowski 1997; the same as DeLong's with one image per patient). It is 0 at an AUC of 1 and too small near 1. It is
+therefore shrunk, with the weight of two patients, towards the variance of an AUC with one image per patient (Newcombe
+2006, method 5), at an AUC with one correctly and one wrongly ranked patient added. The variance gives an effective
+number of independent answers, and the interval is Wilson's score interval for this number. It is never empty.
 
-Coverage and mean width, half of the patients positive, three images of each, intraclass correlation 0.5 (2,000
-simulations; `tests/benchmarks/bench_intervals.py` has the other methods that were tried, and other data):
+Coverage and mean width, half of the patients positive, three images each, intraclass correlation 0.5 (2,000
+simulations; other methods and other data are in `tests/benchmarks/bench_intervals.py`):
 
     AUC                                  0.60           0.70           0.86           0.96           0.99
     10 patients                      0.970 (0.53)   0.983 (0.50)   0.982 (0.42)   0.984 (0.35)   0.983 (0.34)
@@ -25,8 +24,8 @@ References:
     Wilson 1927, Journal of the American Statistical Association 22; Zou 2007, Psychological Methods 12 (an interval of
     a difference from the intervals of both).
 
-Below them: whether two networks differ on the same images (DeLong's test, which counts images as independent; how often
-both are right or wrong), and ROC and precision-recall curves with bands over patients.
+Also here: the comparison of two networks on the same images (DeLong's test, which takes images as independent, and
+agreement), and ROC and precision-recall curves with bands over patients.
 """
 
 import math
@@ -44,12 +43,12 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True, eq=False)
 class AucEstimate:
-    """A mean AUC over questions and repeats, and what its interval is computed from."""
+    """A mean AUC over questions and repeats, with the data for its interval."""
 
     area: float
-    contributions: np.ndarray  # how far each patient moves it, (patients,); the sum of their squares is its variance
-    patients: float  # of the rarer class (positive or negative), the mean over the questions
-    answers: float  # as how many independent answers it counts if each patient is one image
+    contributions: np.ndarray  # of each patient, (patients,); the sum of their squares is the variance
+    patients: float  # in the rarer class (positive or negative), mean over the questions
+    answers: float  # effective number of independent answers with one image per patient
 
     @property
     def variance(self) -> float:
@@ -62,10 +61,9 @@ class AucEstimate:
 
 
 def estimate_auc(repeats: Sequence[tuple[Sequence[Question], np.ndarray]]) -> AucEstimate | None:
-    """The AUC averaged over the questions that have one, then over repeats; None where no question has one.
+    """The mean AUC over questions, then over repeats; None if no question has one.
 
-    Each repeat has its questions, and the patient of each of its images, int (images,). A patient has the same number
-    in all repeats and counts once.
+    A repeat is its questions and the patient number of each image, int (images,), the same in all repeats.
     """
     total = 1 + max(int(codes.max(initial=0)) for _, codes in repeats)
     means = []
@@ -74,7 +72,7 @@ def estimate_auc(repeats: Sequence[tuple[Sequence[Question], np.ndarray]]) -> Au
         found = [each for each in found if each is not None]
         if found:
             area, contributions, patients, share = (np.mean(column, axis=0) for column in zip(*found, strict=True))
-            # If every two of the questions' AUCs had a correlation of 1/2.
+            # Assuming a correlation of 1/2 between the AUCs of any two questions.
             means.append((area, contributions, patients, share * (1 + 1 / len(found)) / 2))
     if not means:
         return None
@@ -83,7 +81,7 @@ def estimate_auc(repeats: Sequence[tuple[Sequence[Question], np.ndarray]]) -> Au
 
 
 def _of_question(question: Question, codes: np.ndarray, total: int) -> tuple[float, np.ndarray, int, float] | None:
-    """Area, contributions, patients of the rarer class and 1 / answers; None where a class is absent."""
+    """Area, contributions, patients in the rarer class, and 1 / answers; None if a class is absent."""
     area = question.area
     if area is None:
         return None
@@ -98,11 +96,11 @@ def _of_question(question: Question, codes: np.ndarray, total: int) -> tuple[flo
 
 
 def difference_interval(a: AucEstimate, b: AucEstimate) -> Interval:
-    """95 % interval of AUC A less AUC B of the same images.
+    """95 % interval of AUC A minus AUC B on the same images.
 
-    Half its width is that of both intervals put together (Zou 2007), with the correlation of the two AUCs over patients
-    shrunk towards 1/2 with the weight of one patient. It is laid around the difference, and around that of the middles
-    of both intervals, which is nearer 0 where one AUC is near 1.
+    Its half width combines both intervals (Zou 2007), with the correlation of the two AUCs over patients shrunk towards
+    1/2 with the weight of one patient. It covers this width around the difference of the AUCs and around the difference
+    of the interval centers, which is nearer to 0 if one AUC is near 1.
     """
     ends, areas = np.array([a.ci95, b.ci95]), np.array([a.area, b.area])
     shrunk = _shrunk(areas, a.patients)
@@ -117,14 +115,14 @@ def difference_interval(a: AucEstimate, b: AucEstimate) -> Interval:
 
 
 def share_interval(right: np.ndarray, patients: np.ndarray) -> Interval:
-    """95 % interval of the share of `right` answers, bool (answers,), over the `patients` of the answers."""
+    """95 % interval over patients for the share of `right` answers, bool (answers,)."""
     share, count = float(right.mean()), np.unique(patients).size
     low, high = score_interval(share, cluster_variance((right - share) / right.size, patients), count, count)
     return float(low), float(high)
 
 
 def cluster_variance(parts: np.ndarray, patients: np.ndarray) -> float:
-    """The variance of a sum of parts with mean 0, float (answers,), where those of one patient depend on each other."""
+    """The variance of a sum of parts with mean 0, float (answers,), that depend on each other within a patient."""
     _, codes = np.unique(patients, return_inverse=True)
     sums = np.bincount(codes, parts)
     return float(sums @ sums) * sums.size / max(sums.size - 1, 1)
@@ -138,10 +136,10 @@ def score_interval(
     *,
     mean: float | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95 % score interval of a share (0–1) whose variance was estimated from `patients`: low and high end.
+    """Wilson's 95 % score interval of a share (0–1) with a variance estimated from `patients`: low and high end.
 
-    `answers` is as how many independent answers the value counts if each patient gives one; `mean` what the variance is
-    around, if not the value: of curves of drawn patients beside a step of the curve.
+    `answers`: effective number of independent answers with one per patient; `mean`: center of the variance, if not the
+    value, as for bootstrapped curves beside a step.
     """
     mean = value if mean is None else mean
     shrunk = _shrunk(mean, patients)
@@ -157,24 +155,24 @@ def wilson_interval(share: float | np.ndarray, answers: float | np.ndarray) -> t
 
 
 def _shrunk(value: float | np.ndarray, patients: float) -> float | np.ndarray:
-    """The value with one more patient who is right and one who is wrong."""
+    """The value with one correct and one wrong patient added."""
     return (value * patients + 1) / (patients + 2)
 
 
 @dataclass(frozen=True)
 class DeLong:
-    """DeLong's test of one yes-or-no question."""
+    """DeLong's test for one binary question."""
 
     question: str
     auc_a: float
     auc_b: float
     difference: float  # auc_a - auc_b
-    error: float  # its standard error, images counted as independent
-    p: float | None  # of the two-sided test that there is no difference; None where the error is 0
+    error: float  # its standard error, images taken as independent
+    p: float | None  # two-sided; None if the error is 0
 
 
 def delong(question: str, truth: np.ndarray, a: np.ndarray, b: np.ndarray) -> DeLong | None:
-    """Compare the areas of two networks' scores of the same images; None with fewer than two positives or negatives.
+    """Compare the AUCs of two networks on the same images; None with fewer than two positives or negatives.
 
     References:
         DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44; computed by ranks as
@@ -183,7 +181,7 @@ def delong(question: str, truth: np.ndarray, a: np.ndarray, b: np.ndarray) -> De
     if min(truth.sum(), (~truth).sum()) < 2:
         return None
     areas = [exact_area(truth, scores) for scores in (a, b)]
-    # The variance of the difference, without forming the covariance of both.
+    # The variance of the difference, without the covariance matrix of both AUCs.
     gained = placements(truth, a) - placements(truth, b)
     variance = sum(np.var(gained[side], ddof=1) / side.sum() for side in (truth, ~truth))
     difference, error = areas[0] - areas[1], math.sqrt(variance)
@@ -193,11 +191,11 @@ def delong(question: str, truth: np.ndarray, a: np.ndarray, b: np.ndarray) -> De
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often two networks agree, against how often they would by chance; shares, 0–1."""
+    """Observed agreement of two networks and agreement by chance; shares, 0–1."""
 
     observed: float
-    independent: float  # for networks of the same accuracies with independent errors
-    kappa: float | None  # Cohen's, (observed - independent) / (1 - independent); None where that is 0 / 0
+    independent: float  # of networks with the same accuracies and independent errors
+    kappa: float | None  # Cohen's, (observed - independent) / (1 - independent); None if this is 0 / 0
 
     @classmethod
     def of(cls, observed: float, independent: float) -> "Agreement":
@@ -206,16 +204,11 @@ class Agreement:
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
-    """The agreement of two networks about the same questions: both right, or both wrong.
+    """The agreement of two networks on the same questions: both correct, or both wrong.
 
-    With accuracies a and b, independent networks agree on a·b + (1 - a)(1 - b). Probabilities of the truth may
-    stand for right and wrong: then it is the agreement to expect when each network draws its answer from them.
-
-    Differs from the code of Juodelyte et al., which took one network's accuracy twice.
-
-    Args:
-        a: 0–1 or bool (questions,): how right one network is.
-        b: The same of the other.
+    With accuracies a and b, independent networks agree on a·b + (1 - a)(1 - b). `a` and `b` are correctness, bool or
+    0–1 (questions,); with probabilities of the true answer, the result is the expected agreement of answers sampled
+    from them. Differs from the code of Juodelyte et al., which used the accuracy of one network twice.
 
     References:
         Juodelyte, Jiménez-Sánchez and Cheplygina 2023, prediction similarity;
@@ -228,19 +221,19 @@ def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
 
 
 def decision_agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
-    """How often two networks decide for the same class, whatever the truth; a and b are classes, int (images,)."""
+    """How often two networks predict the same class, correct or not; a and b are classes, int (images,)."""
     classes = np.arange(max(a.max(), b.max()) + 1)
     shares = [(choices[:, None] == classes).mean(axis=0) for choices in (a, b)]
     return Agreement.of(float(np.mean(a == b)), float(shares[0] @ shares[1]))
 
 
 def kappa_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> Interval:
-    """95 % interval of the kappa of `agreement` over patients, where it is defined.
+    """95 % interval over patients for the kappa of `agreement`; arguments as there, with the patient of each question.
 
-    (kappa + 1) / 2 is treated as a share, as `score_interval` says, with the variance of kappa's linear approximation.
-    Patients of whom both networks are always right, or always wrong, tell little about it: counted are the others, or
-    those that are right, whichever are fewer. Measured coverage: 0.93 to 1.00 with 10 to 200 patients. Arguments as of
-    `agreement`, and the patient of each question.
+    `score_interval` for (kappa + 1) / 2, with the variance of the linear approximation of kappa. Patients with only
+    correct or only wrong answers carry little information; the number of patients is therefore that of the patients
+    with a wrong answer, or with a correct one, if smaller. Coverage in simulations: 0.93 to 1.00 with 10 to 200
+    patients.
 
     References:
         Fleiss, Cohen and Everitt 1969, Psychological Bulletin 72 (the linear approximation of its variance).
@@ -257,7 +250,7 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> Interv
 
 
 GRID = np.linspace(0, 1, 101)
-"""Where bands are drawn: false-positive rates, or recalls."""
+"""The points of the bands: false-positive rates, or recalls."""
 
 
 @dataclass(frozen=True)
@@ -268,20 +261,20 @@ class Curve:
     kind: str  # "roc" or "pr"
     x: list[float]  # false-positive rate, or recall, at every threshold
     y: list[float]  # sensitivity, or precision, there
-    low: list[float]  # of the band, at GRID
+    low: list[float]  # band at GRID
     high: list[float]
-    area: float  # exact area under a ROC curve; average precision of the other
+    area: float  # exact area under the ROC curve, or average precision
     prevalence: float
 
 
 def both_curves(
     question: str, truth: np.ndarray, scores: np.ndarray, clusters: Sequence[str], *, draws: int = 2000, seed: int = 0
 ) -> tuple[Curve, Curve] | None:
-    """The ROC and the precision-recall curve of one question; None where there is no positive or no negative.
+    """The ROC and precision-recall curves of one question; None without positives or without negatives.
 
-    The bands are pointwise 95 % intervals of sensitivity at a false-positive rate, and of precision at a recall, as
-    `score_interval` gives them. The variance is that of whole patients drawn with replacement; a draw without positives
-    or without negatives is left out. `clusters` (answers,) are what is drawn together.
+    The bands are pointwise 95 % intervals (`score_interval`) of sensitivity at each false-positive rate and of
+    precision at each recall, with the variance of a bootstrap of patients (`clusters`, one per answer). Samples without
+    positives or without negatives are left out.
 
     References:
         Fawcett 2006, Pattern Recognition Letters 27, section 7 (vertical averaging); Field and Welsh 2007,
@@ -312,7 +305,7 @@ def both_curves(
         values = np.array([each[number] for each in drawn] or [value])
         ends = score_interval(value, values.var(axis=0), patients, patients, mean=values.mean(axis=0))
         bands.append([end.tolist() for end in ends])
-    bands[0][0][-1] = 1.0  # at a false-positive rate of 1 every positive is found
+    bands[0][0][-1] = 1.0  # at a false-positive rate of 1, sensitivity is 1
     prevalence, recall, precision = float(truth.mean()), true / true[-1], true / (true + false)
     x, y = np.append(0, false / false[-1]), np.append(0, recall)
     roc = Curve(question, "roc", x.tolist(), y.tolist(), *bands[0], float(np.trapezoid(y, x)), prevalence)
@@ -321,13 +314,13 @@ def both_curves(
 
 
 def _sensitivity(true: np.ndarray, false: np.ndarray) -> np.ndarray:
-    """At `GRID`: the top of the curve where it is vertical."""
-    # A little to the right, since a rate such as 3/60 may be the least bit above 0.05.
+    """Sensitivity at `GRID`: the upper end where the curve is vertical."""
+    # Slightly to the right, since a rate such as 3/60 may be slightly above 0.05 in floating point.
     return np.interp(GRID + 1e-9, np.append(0, false / false[-1]), np.append(0, true / true[-1]))
 
 
 def _precision(true: np.ndarray, false: np.ndarray) -> np.ndarray:
-    """At `GRID`: of the highest threshold that has this recall."""
+    """Precision at `GRID`: of the highest threshold with this recall."""
     held = true + false > 0
     true, false = true[held], false[held]
     place = np.searchsorted(true / true[-1], GRID - 1e-12)

@@ -1,11 +1,10 @@
-"""What the predictions on held-out images are worth: one registry of metrics that every printer iterates.
+"""Metrics of predictions on held-out images: one registry for all outputs.
 
-A new metric is one entry of `METRICS`. It then stands in the metrics.json of folds and runs, in what `finetune` and
-`evaluate` print and write, in model cards and exports, and in the tables of studies.
+A new metric is one entry of `METRICS`. It then appears in the metrics.json of folds and runs, in the output of
+`finetune` and `evaluate`, in model cards and exports, and in the tables of studies.
 
-The main AUC is the mean of the AUCs of the main questions of `scoring.py`, and so is the sensitivity at 90 %
-specificity. A class or label that lacks positive or negative images has no AUC: it is left out of the mean,
-and the reason is given.
+The main AUC and the sensitivity at 90 % specificity are means over the main questions of `scoring.py`. A class or label
+without positive or without negative images has no AUC: it is left out of the mean, and the reason is given.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,40 +29,40 @@ NEEDS: dict[str, Callable[[Scoring], bool]] = {
     "grades": lambda scoring: scoring.positive_from is not None,
     "six classes": lambda scoring: len(scoring.classes) > 5,
 }
-"""What a metric may need of the task; "patients" is asked of the predictions."""
+"""Requirements of metrics on the task; "patients" is a requirement on the predictions."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The test images of one fold and what the network said about them."""
+    """The test images of one fold and their predictions."""
 
-    targets: np.ndarray  # float (images, classes), 0 or 1; NaN where not known
+    targets: np.ndarray  # float (images, classes), 0 or 1; NaN if unknown
     probabilities: np.ndarray  # float (images, classes), 0–1, in the order of the classes
-    images: Sequence[str]  # what identifies each image, such as its path
-    patients: Sequence[str] | None = None  # of each image; None where not known
+    images: Sequence[str]  # identity of each image, such as its path
+    patients: Sequence[str] | None = None  # of each image; None if unknown
     repeat: int = 0  # folds of one repeat are disjoint and are pooled; repeats are averaged
 
     @property
     def clusters(self) -> Sequence[str]:
-        """What is drawn together: patients, or images where patients are not known."""
+        """The units of resampling: patients, or images if patients are unknown."""
         return self.images if self.patients is None else self.patients
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of merit.
+    """One metric.
 
     Attributes:
-        name: Its key in JSON and its column in CSV.
-        function: Targets, probabilities, float (images, classes), and scoring to the value; None where undefined. One
-            that needs patients gets them as `patients`.
+        name: Key in JSON and column in CSV.
+        function: From targets, probabilities, float (images, classes), and scoring to the value; None if undefined. A
+            metric that needs patients gets them as `patients`.
         label: In sentences and tables.
-        heading: Of a narrow column.
+        heading: In narrow columns.
         range: The smallest and the largest value.
         higher_is_better: The direction.
-        needs: Names of `NEEDS`, or "patients"; where one is not met the value is None, and texts leave the metric out.
-        names_subject: Whether texts name the positive class, grade or label behind it.
-        left_out_of: Tables that had no place for it when they were first written: "studies", "exports".
+        needs: Names of `NEEDS`, or "patients"; if one is not met, the value is None and texts omit the metric.
+        names_subject: Whether texts add the positive class, grade or label.
+        left_out_of: Tables without this metric, whose columns must not change: "studies", "exports".
     """
 
     name: str
@@ -77,11 +76,11 @@ class Metric:
     left_out_of: tuple[str, ...] = ()
 
     def applies(self, scoring: Scoring) -> bool:
-        """Whether the task has what it needs."""
+        """Whether the task meets its needs."""
         return all(NEEDS[need](scoring) for need in self.needs if need != "patients")
 
     def value(self, predictions: Predictions, scoring: Scoring) -> float | None:
-        """The metric of one fold; None where it is undefined or needs what is not there."""
+        """The metric of one fold; None if it is undefined or its needs are not met."""
         by_patient = "patients" in self.needs
         if not self.applies(scoring) or (by_patient and predictions.patients is None):
             return None
@@ -90,15 +89,12 @@ class Metric:
 
 
 def exact_auc(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
-    """The main AUC (see the module); TrainingError if an output is not finite."""
+    """The main AUC; TrainingError if an output is not finite."""
     return _mean([question.area for question in main_questions(targets, probabilities, scoring)])
 
 
 def accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
-    """Share of images whose largest output is their class (or exact grade).
-
-    With several labels, share of the known labels on the right side of 0.5.
-    """
+    """Share of images whose largest output is their class (or exact grade); of known labels correct at 0.5."""
     known = ~np.isnan(targets)
     if scoring.task == "multilabel":
         return _mean(((probabilities > 0.5) == (targets > 0.5))[known])
@@ -115,16 +111,16 @@ def top5_accuracy(targets: np.ndarray, probabilities: np.ndarray, scoring: Scori
 
 
 def sensitivity_at_90_specificity(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
-    """The largest at a specificity of at least 0.9, on the ROC curve itself; the mean over the main questions."""
+    """The largest sensitivity at a specificity of at least 0.9 on the ROC curve; mean over the main questions."""
     main = main_questions(targets, probabilities, scoring)
     return _mean([sensitivity_at_specificity(question.truth, question.scores, 0.9) for question in main])
 
 
 def brier(targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring) -> float | None:
-    """Mean squared error of the probabilities (Brier 1950), on the scales of scikit-learn's `brier_score_loss`.
+    """Mean squared error of the probabilities (Brier 1950), on the scale of scikit-learn's `brier_score_loss`.
 
-    With one main question of its score (0–1), so that of two classes one counts, half of the sum over both; with more
-    classes of all outputs, summed over the classes (0–2); with several labels averaged over the known ones (0–1).
+    With two classes or grades, of the positive score (0–1); with more classes, summed over the classes (0–2); with
+    several labels, averaged over the known ones (0–1).
     """
     if scoring.task == "multilabel" or (len(scoring.classes) > 2 and scoring.positive_from is None):
         errors = (probabilities.astype(np.float64) - targets) ** 2
@@ -166,27 +162,24 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
-"""Name to metric, in the order of every file and table. The AUC comes first and has intervals of its own."""
+"""Name to metric, in the order of all files and tables, the AUC first."""
 
 
 def shown_metrics(values: Mapping[str, Any]) -> list[Metric]:
-    """The metrics that a text shows beside the AUC: all that are defined in `values` or could have been."""
+    """The metrics that texts show besides the AUC: all without needs, and those with a value."""
     return [item for name, item in METRICS.items() if name != "auc" and not (item.needs and values.get(name) is None)]
 
 
 def stored_metrics(place: str) -> tuple[str, ...]:
-    """The names of the metrics beside the AUC that a table of `Metric.left_out_of` has."""
+    """The names of the metrics besides the AUC in the table "studies" or "exports"."""
     return tuple(name for name, metric in METRICS.items() if name != "auc" and place not in metric.left_out_of)
 
 
 def evaluate(predictions: Predictions, scoring: Scoring) -> dict[str, Any]:
-    """The figures of one fold, as its metrics.json has them; None where one is undefined.
+    """The metrics of one fold as in its metrics.json; None if undefined. TrainingError if an output is not finite.
 
-    `per_class` is the one-versus-rest AUC of each class or label; `undefined` says why an AUC is None, by "auc" or
-    class; `n_per_class` leaves out what is not known.
-
-    Raises:
-        TrainingError: An output is not finite.
+    `per_class`: one-versus-rest AUC of each class or label; `undefined`: why an AUC ("auc" or a class) is None;
+    `n_per_class`: without unknown labels.
     """
     targets, probabilities = predictions.targets, predictions.probabilities
     each = class_questions(targets, probabilities, scoring)
@@ -208,14 +201,11 @@ def evaluate(predictions: Predictions, scoring: Scoring) -> dict[str, Any]:
 
 
 def summarize(folds: Sequence[Predictions], scoring: Scoring) -> dict[str, Any]:
-    """The figures of a run from its folds' predictions, in order, as its metrics.json has them.
+    """The metrics of a run as in its metrics.json, from the predictions of its folds, in order.
 
-    A metric is the mean over the folds in which it is defined. In `auc`, `sd` is over the folds (ddof 1; no confidence
-    interval), `pooled` is of all out-of-fold predictions of a repeat taken together, the mean over the repeats, and
-    `ci95` is the 95 % interval of `pooled` over patients, or images where patients are not known (`intervals.py`).
-
-    Raises:
-        TrainingError: An output is not finite.
+    Metrics are means over the folds in which they are defined. In `auc`, `sd` is over folds (ddof 1; not a confidence
+    interval), `pooled` is computed from all out-of-fold predictions of a repeat and averaged over repeats, and `ci95`
+    is its 95 % interval over patients, or over images if patients are unknown (`intervals.py`).
     """
     each = [evaluate(predictions, scoring) for predictions in folds]
     means = {name: _mean([figures[name] for figures in each]) for name in METRICS}
@@ -295,7 +285,7 @@ def auc_interval(
 def curve_figures(
     targets: np.ndarray, probabilities: np.ndarray, *, scoring: Scoring
 ) -> tuple[float | None, dict[str, float | None]]:
-    """The main AUC and that of each class, for watching a network while it learns."""
+    """The main AUC and the AUC of each class, for curves during training."""
     each = class_questions(targets, probabilities, scoring)
     return exact_auc(targets, probabilities, scoring), {question.name: question.area for question in each}
 
@@ -314,7 +304,7 @@ def _one_sided(question: Question) -> str:
 
 
 def _mean(values: Sequence[float | None] | np.ndarray) -> float | None:
-    """The mean of the defined values; None where there is none."""
+    """The mean of the defined values; None if there are none."""
     defined = _defined(values)
     return float(defined.mean()) if defined.size else None
 

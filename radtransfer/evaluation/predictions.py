@@ -1,4 +1,4 @@
-"""Predictions: those of a run about its test or validation images, read back, and new ones of images without labels."""
+"""Predictions: the stored ones of a run for its test or validation images, and new ones for images without labels."""
 
 import csv
 import io
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from radtransfer.config.schema import ImageSettings
+from radtransfer.config.schema import Config, ImageSettings
 from radtransfer.data.image_check import BadImage, examine_image
+from radtransfer.data.image_list import list_images
 from radtransfer.data.readers import read_table
 from radtransfer.data.run_data import run_images
 from radtransfer.data.table import ImageTable
@@ -21,8 +22,8 @@ from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.evaluation.trained_model import TrainedModel
 from radtransfer.files import json_text
 from radtransfer.images.formats import ImageFacts
-from radtransfer.images.refs import ImagePlace
-from radtransfer.process import all_in_parallel, keras_defaults, require_keras
+from radtransfer.images.refs import ImageRef
+from radtransfer.process import Progress, all_in_parallel, keras_defaults, require_keras, workers_of
 from radtransfer.runs.folder import read_run, run_and_folds
 from radtransfer.runs.read import read_record, read_rows, reading, run_file
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class RunPredictions:
-    """The predictions of a run about images of one split, fold after fold."""
+    """The predictions of a run for the images of one split, fold after fold."""
 
     given: str  # what the user called the run
     scoring: Scoring
@@ -53,29 +54,29 @@ class RunPredictions:
 
     @property
     def clusters(self) -> tuple[str, ...]:
-        """What is drawn together: patients, or images where patients are not known."""
+        """The units of resampling: patients, or images if patients are not known."""
         return self.paths if self.patients is None else self.patients
 
     def keys(self, *, by_fold: bool) -> list[tuple]:
-        """What identifies each prediction: the image, or the image in its fold."""
+        """The identity of each prediction: the image, or image and fold."""
         return list(zip(self.paths, self.folds, strict=True)) if by_fold else [(path,) for path in self.paths]
 
     def select(self, rows: Sequence[int]) -> "RunPredictions":
-        """Some of them, in the order of `rows`."""
+        """The predictions in these rows, in their order."""
         columns = ["paths", "labels", "folds", "repeats"] + ["patients"] * (self.patients is not None)
         chosen = {name: tuple(getattr(self, name)[row] for row in rows) for name in columns}
         return replace(self, **chosen, probabilities=self.probabilities[rows], targets=self.targets[rows])
 
     @property
     def right(self) -> np.ndarray:
-        """1 where right, 0 where wrong, NaN where not known: float64 (images, 1), or (images, labels)."""
+        """1 if correct, 0 if wrong, NaN if unknown: float64 (images, 1), or (images, labels)."""
         if self.scoring.task == "multilabel":
             return np.where(np.isnan(self.targets), np.nan, (self.probabilities > 0.5) == (self.targets > 0.5))
         return (self.probabilities.argmax(axis=1) == self.targets.argmax(axis=1)).astype(np.float64)[:, None]
 
     @property
-    def of_truth(self) -> np.ndarray:
-        """The probability that was given to the truth, of the shape of `right`."""
+    def p_truth(self) -> np.ndarray:
+        """The predicted probability of the true class or label state, in the shape of `right`."""
         probabilities = self.probabilities.astype(np.float64)
         if self.scoring.task == "multilabel":
             known = np.where(self.targets > 0.5, probabilities, 1 - probabilities)
@@ -86,11 +87,10 @@ class RunPredictions:
 def read_predictions(
     given: str, *, split: Literal["test", "val"] = "test", folds: Sequence[int] = ()
 ) -> RunPredictions:
-    """The predictions of a run's finished folds (or of `folds` alone), or of RUN/fold_K.
+    """The predictions of a run's finished folds (or only `folds`), or of RUN/fold_K.
 
-    Raises:
-        RunError: Not a run, no fold of it is finished, or its predictions are gone.
-        DataError: With several labels, the data set is not there any more; it alone tells which are not known.
+    Raises RunError without a finished fold or its predictions, and DataError if the data set of a run with several
+    labels is not available: only there the unknown labels are recorded.
     """
     run, finished = run_and_folds(given)
     with reading(run):
@@ -106,13 +106,13 @@ def read_predictions(
             for found, scored in ((counts["test"], metrics), (counts["val"], metrics.get("val", {}))):
                 if found != scored.get("n_images", found):
                     raise RunError(
-                        f"Run {run}: fold_{fold}/predictions.csv holds {found} images, and its metrics.json is of "
+                        f"Run {run}: fold_{fold}/predictions.csv has {found} images, but metrics.json expects "
                         f"{scored['n_images']}. Restore the files."
                     )
             lines += [row | {"fold": fold, "repeat": metrics["repeat"]} for row in rows if row["split"] == split]
         probabilities = np.array([[line[f"p_{name}"] for name in classes] for line in lines], np.float32)
         if not ((probabilities >= 0) & (probabilities <= 1)).all():
-            raise RunError(f"Run {run}: its predictions are not all from 0 to 1; the files were changed. Restore them.")
+            raise RunError(f"Run {run}: expected probabilities from 0 to 1. Its files were changed; restore them.")
         names = ["path", "label", "patient", "fold", "repeat"]
         paths, labels, patients, in_folds, repeats = (tuple(line[name] for line in lines) for name in names)
         return RunPredictions(
@@ -129,41 +129,41 @@ def read_predictions(
 
 
 def _targets(run: Path, paths: Sequence[str], labels: Sequence[str], scoring: Scoring) -> np.ndarray:
-    """Of one label per image what the label says; of several what the data set says."""
+    """The targets from the stored label; with several labels per image, from the data set."""
     if scoring.task != "multilabel":
         unknown = set(labels) - set(scoring.classes)
         if unknown:
-            raise ValueError(f"label {min(unknown)!r} is none of its classes")
+            raise ValueError(f"label {min(unknown)!r} is not one of its classes")
         return np.array([[label == name for name in scoring.classes] for label in labels], np.float32)
     table = read_table(run_images(run).data)
     rows = {path: row for row, path in enumerate(table.paths)}
     missing = [path for path in paths if path not in rows]
     if missing:
-        raise DataError(f"The data of run {run} has changed: {missing[0]!r} is not in it any more. Restore it.")
+        raise DataError(f"The data of run {run} has changed: {missing[0]!r} is missing. Restore it.")
     return table.targets[[rows[path] for path in paths]]
 
 
 _CHUNK = 512
-"""Images that are examined together: what is in memory does not grow with their number."""
+"""Images that are examined together, so that memory does not grow with their number."""
+
+_LISTED = 20
+"""Images that are named."""
 
 
 @dataclass
 class ImageStream:
-    """The images of a list in order, as the training of a run reads them; those that cannot be read are set aside."""
+    """The images of a list in order, preprocessed as in training; unreadable ones are collected in `bad`."""
 
     images: ImageTable
     image_size: int  # side of the square that every image becomes, pixels
-    reading: ImageSettings  # how it becomes one
+    reading: ImageSettings  # how it is read
     batch_size: int  # at most
-    workers: int  # images decoded at the same time
+    workers: int  # images decoded in parallel
     count: Callable[[int, int], None] = lambda done, total: None
     bad: list[BadImage] = field(default_factory=list)  # could not be read so far
 
     def __iter__(self) -> Iterator[tuple[list[str], "tf.Tensor"]]:
-        """Paths, and images, float32 (batch, image_size, image_size, 3), RGB, 0–255.
-
-        DataError if an image that could be read a moment ago cannot be decoded.
-        """
+        """Paths and images, float32 (batch, image_size, image_size, 3), RGB, 0–255."""
         require_keras()  # images are decoded by TensorFlow, in threads
         from radtransfer.images.pipeline import make_batches
 
@@ -194,8 +194,8 @@ class ImageStream:
                     self.count(start + readable[done - 1] + 1, total)
             self.count(start + len(paths), total)
 
-    def _look(self, place: ImagePlace | None) -> ImageFacts | str:
-        """How an image is stored, or why it cannot be read."""
+    def _look(self, place: ImageRef | None) -> ImageFacts | str:
+        """The format of an image, or why it cannot be read."""
         if place is None:
             return "not found"
         try:
@@ -204,15 +204,52 @@ class ImageStream:
             return error.reason
 
 
+def open_images(
+    find: Callable[[], TrainedModel], images: Sequence[str], config: Config, *, batch_size: int, progress: Progress
+) -> tuple[TrainedModel, ImageStream]:
+    """The model that `find` gives, and `images` (files, folders, CSV files of paths) as its training read them."""
+    listed, model = list_images(images, config.data), find()  # a model that is a file takes seconds to open
+    for note in (*model.notes, *listed.notes):
+        progress.note(note)
+    return model, ImageStream(
+        listed,
+        model.image_size,
+        model.reading,
+        batch_size=batch_size,
+        workers=workers_of(config.system),
+        count=lambda done, total: progress.count("images", done, total),
+    )
+
+
+def tell_bad_images(stream: ImageStream, on_bad_image: str, progress: Progress, *, kept: str = "") -> None:
+    """List what could not be read; `kept` says in the message what became of the other images.
+
+    Raises:
+        DataError: Something could not, and is not to be skipped; or nothing could.
+    """
+    bad, total = stream.bad, len(stream.images)
+    for image in bad[:_LISTED]:
+        progress.warning(f"unreadable: {image.path}: {image.reason}")
+    if len(bad) > _LISTED:
+        progress.warning(f"unreadable: … and {len(bad) - _LISTED} more")
+    if bad and (on_bad_image == "error" or len(bad) == total):
+        raise DataError(
+            f"{len(bad)} of {total} images cannot be read (listed above), the first is {bad[0].path}. {kept}"
+            "Repair them, or accept it with --on-bad-image skip."
+        )
+    if bad:
+        progress.warning(f"{len(bad)} of {total} images cannot be read and are left out")
+
+
 class Forward:
-    """Runs every network on a batch; where memory runs out, on half of it from then on, and notifies."""
+    """Runs every network on a batch; when memory runs out, with half the batch size from then on."""
 
     def __init__(self, members: Sequence["Member"], *, batch_size: int, notify: Callable[[str], None] = lambda _: None):
         self.members, self.batch_size, self._notify = members, batch_size, notify
 
     @keras_defaults()
     def __call__(self, images: "tf.Tensor") -> np.ndarray:
-        """float32 (networks, images, …); TrainingError if a single image does not fit, or an output is not finite."""
+        """Outputs, float32 (networks, images, …); TrainingError if one image does not fit or outputs are not finite."""
         import tensorflow as tf
 
         parts, start = [], 0
@@ -223,26 +260,26 @@ class Forward:
             except (tf.errors.ResourceExhaustedError, MemoryError):
                 if len(piece) == 1:
                     raise TrainingError(
-                        "Out of memory with a single image. Close other programs, or name one fold with --fold."
+                        "Out of memory with a single image. Close other programs, or choose one fold with --fold."
                     ) from None
                 self.batch_size = len(piece) // 2
-                self._notify(f"out of memory at {len(piece)} images at a time; {self.batch_size} from here on")
+                self._notify(f"out of memory with {len(piece)} images at a time; continuing with {self.batch_size}")
                 continue
             start += len(piece)
         outputs = np.concatenate(parts, axis=1)
         if not np.isfinite(outputs).all():
-            raise TrainingError("The network gives outputs that are not finite numbers: its training diverged.")
+            raise TrainingError("Outputs of the network are not finite: its training diverged. Use another network.")
         return outputs
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said about one image."""
+    """The prediction for one image."""
 
     path: str
     probabilities: np.ndarray  # float64 (classes,)
-    predicted: tuple[str, ...]  # the class; with several labels those that are present
-    positive: bool | None = None  # whether two classes' or grades' score reaches the operating point, if there is one
+    predicted: tuple[str, ...]  # the class, or all labels predicted as present
+    positive: bool | None = None  # with two classes or grades: whether the score reaches the operating point
 
 
 def predict_stream(
@@ -253,10 +290,9 @@ def predict_stream(
     temperatures: Sequence[float | None] = (),
     point: OperatingPoint | None = None,
 ) -> Iterator[Prediction]:
-    """A prediction by the mean of all networks for every image that can be read, in order.
+    """A prediction (mean of all networks) for every readable image, in order.
 
-    Temperatures are one per network, or none. The operating point decides instead of the largest output, or of 0.5, by
-    the probabilities before any temperature.
+    The operating point, which replaces the largest output or 0.5, applies to probabilities before temperature scaling.
     """
     for paths, images in stream:
         members = forward(images)
@@ -274,15 +310,15 @@ def predictions(
     *,
     decided_by: np.ndarray | None = None,
 ) -> Iterator[Prediction]:
-    """What is said about each image; `decided_by` are the probabilities that decide, if not those shown."""
+    """The prediction for each image; `decided_by`: probabilities for the decision, if not those shown."""
     decided_by = probabilities if decided_by is None else decided_by
-    says, positive = predicted_names(decided_by, scoring, point), positives(decided_by, scoring, point)
+    names, positive = predicted_names(decided_by, scoring, point), positives(decided_by, scoring, point)
     for row, path in enumerate(paths):
-        yield Prediction(path, probabilities[row], says[row], None if positive is None else bool(positive[row]))
+        yield Prediction(path, probabilities[row], names[row], None if positive is None else bool(positive[row]))
 
 
 def predicted_names(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint | None) -> list[tuple[str, ...]]:
-    """The class of each image, or its labels: by the operating point, else the largest output, or those above 0.5."""
+    """The class or labels of each image: at the operating point, else largest output, or labels above 0.5."""
     if scoring.task == "multilabel":
         present = decisions(probabilities, scoring, point) if _decides(scoring, point) else probabilities > 0.5
         return [tuple(np.array(scoring.classes, object)[row]) for row in present]
@@ -293,44 +329,41 @@ def predicted_names(probabilities: np.ndarray, scoring: Scoring, point: Operatin
 
 
 def decision_text(scoring: Scoring, point: OperatingPoint | None) -> str:
-    """How `predicted_names` decides, to stand behind what was decided."""
+    """How `predicted_names` decides, to follow "predicted" or "confusion matrix"."""
     if _decides(scoring, point):
         return f"at the operating point {point.rule}"
     return "by probabilities above 0.5" if scoring.task == "multilabel" else "by the largest probability"
 
 
 def positives(probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint | None) -> np.ndarray | None:
-    """Whether each image reaches the operating point, bool (images,); None without one or with several labels."""
+    """Whether the score of each image reaches the operating point, bool (images,); None without one, or for labels."""
     if point is None or scoring.task == "multilabel":
         return None
     return decisions(probabilities, scoring, point)[:, 0]
 
 
 def _decides(scoring: Scoring, point: OperatingPoint | None) -> bool:
-    """Whether there is an operating point that tells the classes, or which labels there are; not a grade from K on."""
+    """Whether the operating point determines the predicted class or labels; with ordered grades it does not."""
     if point is None or scoring.positive_from is not None:
         return False
     return scoring.task == "multilabel" or len(scoring.classes) == 2
 
 
 def csv_header(scoring: Scoring, *, pointed: bool) -> list[str]:
-    """The columns: path, predicted, `positive` where there is an operating point, and a probability per class."""
+    """The columns: path, predicted, `positive` if there is an operating point, and a probability per class."""
     decided = ["positive"] if pointed and scoring.task != "multilabel" else []
     return ["path", "predicted", *decided, *(f"p_{name}" for name in scoring.classes)]
 
 
 def csv_line(prediction: Prediction) -> list[str]:
-    """The cells of a prediction; several labels are joined by ";", nine digits bring a float32 back exactly."""
+    """The cells of a prediction; labels are joined by ";", and nine digits are enough for an exact float32."""
     decided = [] if prediction.positive is None else [str(int(prediction.positive))]
     numbers = [f"{value:.9g}" for value in prediction.probabilities]
     return [prediction.path, ";".join(prediction.predicted), *decided, *numbers]
 
 
 def line_writer(format: str, scoring: Scoring, *, pointed: bool) -> tuple[str, Callable[[Prediction], str]]:
-    """The header of a "csv" or "jsonl" file, and what makes a line of each prediction, line ends included.
-
-    `pointed` says whether an operating point decides.
-    """
+    """The header of a "csv" or "jsonl" file, and a function from a prediction to its line; both with line ends."""
 
     def csv_text(cells: list[str]) -> str:
         text = io.StringIO()

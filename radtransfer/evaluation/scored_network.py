@@ -1,4 +1,4 @@
-"""A classifier opened at two places: at a layer whose map is drawn, and before its last activation."""
+"""A classifier that also outputs the feature map of a layer and its logits."""
 
 from collections.abc import Sequence
 
@@ -13,22 +13,16 @@ from radtransfer.models.backbone import Backbone, resolve_layer
 
 
 class ScoredNetwork:
-    """Gives logits, and the gradient of a decision's score at one layer.
+    """Computes logits, and the gradient of a decision's score at one layer.
 
-    The score is the log odds of the decision, log p/(1 - p): of a sigmoid its logit, of a softmax the logit minus the
-    log of the summed exponentials of the others. It means the same for one output, two and many, and unlike a softmax's
-    logit it does not change where the probabilities do not.
+    The score is the log odds of the decision, log p/(1 - p): for a sigmoid its logit, for a softmax the logit minus the
+    log of the summed exponentials of the others. It has the same meaning for any number of outputs and, unlike the
+    logit of a softmax, depends on the probabilities only.
 
     Args:
         model: RGB images 0–255, float32 (batch, size, size, 3) → probabilities (batch, outputs).
-        spec: Its backbone, where known.
-        layer: A stage or a layer; None for the last stage, or without a backbone the last layer, whose map has several
-            positions.
-
-    Raises:
-        UnknownNameError: No such stage or layer.
-        ConfigError: The layer has no map, or one of a single position.
-        WeightsError: The model does not end in a softmax or sigmoid.
+        spec: Its backbone, if known.
+        layer: A stage or layer; None for the last stage (layer, without a backbone) whose map has several positions.
     """
 
     def __init__(self, model: keras.Model, spec: Backbone | None, layer: str | None = None):
@@ -39,7 +33,7 @@ class ScoredNetwork:
         if not _has_map(output):
             raise ConfigError(
                 f"--layer {self.layer}: expected a layer with a map of several positions, received an output of "
-                f"{tuple(output.shape[1:])}. Take an earlier stage, or a model of larger images."
+                f"{tuple(output.shape[1:])}. Choose an earlier stage, or a model of larger images."
             )
         self.model = keras.Model(model.inputs, [output, logits])
         self.grid: tuple[int, int] = tuple(output.shape[1:3])
@@ -69,7 +63,7 @@ class ScoredNetwork:
         return odds / odds.sum(axis=1, keepdims=True)
 
     def scores(self, logits: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
-        """The log odds of a decision about each image, float32 (images,)."""
+        """The log odds of each image's decision, float32 (images,)."""
         return self._score(tf.constant(logits), *_arrays(decisions)).numpy()
 
     def gradients(self, images: np.ndarray, decisions: Sequence[Decision]) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +73,7 @@ class ScoredNetwork:
 
     def _trace(self, images: tf.Tensor, outputs: tf.Tensor, signs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            tape.watch(images)  # else nothing before a frozen layer is remembered
+            tape.watch(images)  # otherwise no gradient passes a frozen layer
             maps, logits = self.model(images, training=False)
             score = self._score(logits, outputs, signs)
         return maps, tape.gradient(score, maps)
@@ -98,7 +92,7 @@ def _arrays(decisions: Sequence[Decision]) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _before_activation(model: keras.Model) -> tuple[keras.KerasTensor, str]:
-    """The logits, and what is done to them."""
+    """The logits, and the activation behind them."""
     last = model.layers[-1]
     activation = "softmax" if isinstance(last, keras.layers.Softmax) else None
     activation = activation or getattr(getattr(last, "activation", None), "__name__", None)

@@ -184,7 +184,7 @@ def _terms(record: Mapping[str, Any], deep: int) -> str:
     weights, backbone = record.get("weights") or {}, record.get("backbone")
     given, file = weights.get("source") or "random", weights.get("file")
     if given == "random":
-        return "It started from random weights; no terms of others apply to them."
+        return "It was initialized at random; no terms of third parties apply."
     card = card_named(given, backbone=backbone) or (card_of_file(Path(file)) if file else None)
     if card is not None and card.backbone == backbone:
         return card.terms
@@ -194,8 +194,8 @@ def _terms(record: Mapping[str, Any], deep: int) -> str:
         with contextlib.suppress(RunError):
             source = read_run(runs[0])
             before = _short((source.get("weights") or {}).get("source") or "random")
-            return f"They are a run's, which started from {before}. {_terms(source, deep - 1)}"
-    return "Not known to radtransfer: they are those of whoever published the file."
+            return f"They are the result of another run, which started from {before}. {_terms(source, deep - 1)}"
+    return "Not known to radtransfer. The terms of whoever published the file apply."
 
 
 def _short(given: str) -> str:
@@ -207,35 +207,34 @@ def _short(given: str) -> str:
 
 
 _SQUARES = {
-    "stretch": "resize it to {size}×{size}, stretched where it is not square",
-    "pad": "resize it so that it fits into {size}×{size}, and pad it with black to that square, in its middle",
-    "crop": "cut out its central square and resize that to {size}×{size}",
+    "stretch": "resize it to {size}×{size} without keeping the aspect ratio",
+    "pad": "resize it to fit into {size}×{size} and center it on a black square of that size",
+    "crop": "crop it to its central square and resize that to {size}×{size}",
 }
 
 
 def inside_text(mode: str) -> str:
-    """The input scale that is built in, as a sentence without its full stop."""
+    """The input scale that the model applies."""
     return f"input scale {mode} ({MODES[mode].description})" if mode in MODES else "its own input scale"
 
 
 def caller_text(size: int, reading: ImageSettings) -> str:
-    """What has to be done with an image file for the signature that takes images, as a sentence without full stop."""
-    disc = "cut it to the disc of the retina, " if reading.fundus_crop else ""
+    """What the caller has to do with an image file before the model takes it, as a sentence without its full stop."""
+    disc = "crop it to the disc of the retina, " if reading.fundus_crop else ""
     square = _SQUARES[reading.aspect].format(size=size)
     return (
-        f"decode the image to RGB, turn it as its EXIF orientation says, {disc}{square}, with a resize that averages "
-        "(antialiased: Pillow's BILINEAR, TensorFlow's antialias=True, OpenCV's INTER_AREA when it shrinks), and give "
-        "the values 0–255 as float32, not scaled further"
+        f"decode the image to RGB, apply its EXIF orientation, {disc}{square} with antialiasing (Pillow's BILINEAR, "
+        "TensorFlow's antialias=True, OpenCV's INTER_AREA when shrinking), and pass the values as float32, 0–255"
     )
 
 
 def depth_text(reading: ImageSettings) -> str:
-    """What became of values of more than 8 bits."""
-    said = {
-        "auto": "DICOM by the window in its header, PNG and TIFF of 16 bits by all that 16 bits hold",
-        "minmax": "each image from its own smallest to its largest value",
+    """How values of more than 8 bits were scaled."""
+    scaled = {
+        "auto": "DICOM by the window in its header, PNG and TIFF of 16 bits from the full 16-bit range",
+        "minmax": "from the minimum and maximum of each image",
     }
-    return said.get(reading.window, f"the window {reading.window} (centre, width)") + " to 0–255"
+    return scaled.get(reading.window, f"by the window {reading.window} (center, width)") + " to 0–255"
 
 
 def export_metadata(facts: RunFacts, *, size: int) -> dict[str, Any]:

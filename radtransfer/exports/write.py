@@ -17,8 +17,8 @@ from radtransfer.errors import ConfigError, ExportError, RadtransferError, RunEr
 from radtransfer.evaluation.results import export_values
 from radtransfer.exports.formats import EXPORT_FORMATS, Exportable, ExportFormat, run_python
 from radtransfer.exports.metadata import ExportCheck, export_metadata, model_card, read_facts
-from radtransfer.files import check_place, files_together
-from radtransfer.images.refs import ImagePlace, read_contents
+from radtransfer.files import atomic_files, check_writable
+from radtransfer.images.refs import ImageRef, read_contents
 from radtransfer.pretrained.saved_model import open_model
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import find_fold, finished_folds, read_rows, read_run, write_text
@@ -89,8 +89,8 @@ def export_run(
         if target.exists():
             raise RunError(f"{target} exists; nothing was written. Choose another --out.")
     folder = next(iter(targets.values())).parent
-    check_place(folder)
-    with files_together(folder, first="*.card.md") as staging:
+    check_writable(folder)
+    with atomic_files(folder, first="*.card.md") as staging:
         decided = {number: export_values(path, number, operating_point) for number in targets}
         exported = [
             _export_fold(path, number, kind, target, staging, decided[number]) for number, target in targets.items()
@@ -190,7 +190,7 @@ def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) ->
         return _read(files, size, reading, real=0)
 
 
-def _read(places: list[ImagePlace], size: int, reading: ImageSettings, *, real: int) -> Samples:
+def _read(places: list[ImageRef], size: int, reading: ImageSettings, *, real: int) -> Samples:
     from radtransfer.images.pipeline import make_batches
 
     facts = examine_images(places, reading)

@@ -1,13 +1,11 @@
-"""Random variations of training images, by name: our presets, and layers of KerasCV.
+"""Augmentation of training images by name: presets, and KerasCV layers.
 
-Every entry of `AUGMENTATIONS` has `build()`, which gives a function of one image, float32 (height, width, 3), RGB,
-0–255, and one seed, int32 (2,), that returns an image of the same shape and range. What it returns depends on these two
-alone, never on earlier calls or on parallelism, so that an epoch can be repeated exactly. To add a preset, write it
-into the table. TensorFlow and KerasCV are imported only when one is built.
+Every entry of `AUGMENTATIONS` has `build()`, which returns a function of an image, float32 (height, width, 3), RGB,
+0–255, and a seed, int32 (2,), to an image of the same shape and range. The result depends on these two only, so epochs
+are reproducible. To add a preset, write it into the table. TensorFlow and KerasCV are imported when one is built.
 
-KerasCV draws from global, stateful generators, so that the same image would be varied differently with other
-parallelism or after a resume. Here every source of chance in a layer (its generator, its factor samplers, and AugMix'
-own gamma draws) is replaced by stateless draws from the image's seed.
+KerasCV uses global stateful generators, which would give other results with other parallelism or after a resume. Here
+all of its random draws (generator, factor samplers, gamma draws of AugMix) are stateless, from the seed of the image.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Appendix A: mild random crop, hue and contrast;
@@ -28,23 +26,19 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
-"""From an image, float32 (height, width, 3), 0–255, and a seed, int32 (2,), to such an image."""
+"""(image, seed) to image: float32 (height, width, 3), 0–255, and int32 (2,)."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Ranges that each image's variation is drawn from, uniformly.
-
-    All geometry is one affine map, so that an image is resampled once; what lies outside the image
-    repeats its border.
-    """
+    """Ranges of uniform draws per image; all geometry is one affine map, outside of which the border is repeated."""
 
     description: str
     rotation: float = 0.0  # degrees to either side
     shift: float = 0.0  # fraction of the side, along each axis on its own
     shear: float = 0.0  # degrees to either side
     zoom: float = 0.0  # fraction to either side, along each axis on its own
-    crop: float = 0.0  # largest fraction of both sides that is cut away, around a window placed at random
+    crop: float = 0.0  # largest fraction cut off both sides, with a random position of the window
     flip_horizontal: bool = False
     flip_vertical: bool = False
     hue: float = 0.0  # fraction of a full turn to either side
@@ -52,7 +46,7 @@ class Preset:
 
     @property
     def stays_inside(self) -> bool:
-        """Whether every image is a window of itself, mirrored perhaps: the quick way to move pixels."""
+        """Whether the result is a window of the image, perhaps mirrored, which is faster."""
         return not any((self.rotation, self.shift, self.shear, self.zoom))
 
     def build(self) -> Augment:
@@ -62,7 +56,7 @@ class Preset:
         import tensorflow as tf
 
         def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            # All are always drawn, so that one range does not move another.
+            # Always all draws, so that they do not depend on which ranges are set.
             draws = tf.random.stateless_uniform([13], seed, -1.0, 1.0)
             if moves:
                 move = window if self.stays_inside else affine
@@ -76,10 +70,7 @@ class Preset:
         return augment
 
     def _source_matrix(self, draws: "tf.Tensor", shape: "tf.Tensor") -> "tf.Tensor":
-        """(3, 3): where in the source each pixel of the result comes from, in (x, y, 1), from the centre.
-
-        The order of the factors is that of Keras' ImageDataGenerator; flip and crop come first.
-        """
+        """Matrix (3, 3) from result to source in (x, y, 1) from the centre; factor order of ImageDataGenerator."""
         import tensorflow as tf
 
         turn, slant, across, down, *draws = tf.unstack(draws)
@@ -101,11 +92,11 @@ class Preset:
 
 
 def affine(image: "tf.Tensor", matrix: "tf.Tensor") -> "tf.Tensor":
-    """`image` resampled once, bilinearly, its border repeated outside.
+    """`image` resampled bilinearly with its border repeated.
 
     Args:
         image: float32 (height, width, channels).
-        matrix: (3, 3), from result to source, in (x, y, 1) pixels from the centre of the image.
+        matrix: (3, 3), from result to source, in (x, y, 1) pixels from the centre.
     """
     import tensorflow as tf
 
@@ -124,7 +115,7 @@ def affine(image: "tf.Tensor", matrix: "tf.Tensor") -> "tf.Tensor":
 
 
 def window(image: "tf.Tensor", matrix: "tf.Tensor") -> "tf.Tensor":
-    """What `affine` gives, three times as fast, for a matrix that scales, mirrors and moves within the image."""
+    """As `affine`, three times as fast, for scaling, mirroring and shifting within the image."""
     import tensorflow as tf
 
     size = tf.shape(image)[:2]
@@ -133,7 +124,7 @@ def window(image: "tf.Tensor", matrix: "tf.Tensor") -> "tf.Tensor":
         0.5 + matrix[i, i] * ends / 2 + matrix[i, 2] / tf.cast(size[1 - i] - 1, tf.float32) for i in (1, 0)
     )
     box = tf.stack([rows[0], columns[0], rows[1], columns[1]])
-    # Rounding may put an end a trace outside of the image, where there is only black.
+    # Rounding errors outside the image would give black pixels.
     box = tf.clip_by_value(box, 0.0, 1.0)
     seen = tf.image.crop_and_resize(image[tf.newaxis], box[tf.newaxis], [0], size)[0]
     return tf.ensure_shape(seen, image.shape)
@@ -155,14 +146,14 @@ def _scaled(across: "tf.Tensor", down: "tf.Tensor") -> "tf.Tensor":
 
 @dataclass(frozen=True)
 class KerasCVLayer:
-    """A KerasCV layer that keeps shape and label, with its values (ours, unless KerasCV's defaults)."""
+    """A KerasCV layer that keeps shape and label, with its arguments."""
 
     description: str
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> Augment:
-        """The layer as a function of one image and its seed; ConfigError if KerasCV was imported on tf_keras."""
+        """The layer as a function of image and seed; ConfigError if KerasCV was imported with tf_keras."""
         import keras
         import keras_cv
         import tensorflow as tf
@@ -171,8 +162,8 @@ class KerasCVLayer:
         layer, draws = layer_class(**self.arguments), StatelessDraws()
         if not isinstance(layer, keras.layers.Layer):
             raise ConfigError(
-                "KerasCV's augmentations need Keras 3, and tf.keras is tf_keras in this Python. "
-                "Start Python again without TF_USE_LEGACY_KERAS, or choose another augmentation."
+                "KerasCV augmentations need Keras 3, but this Python uses tf_keras. "
+                "Restart Python without TF_USE_LEGACY_KERAS, or choose another augmentation."
             )
         _make_pure(layer, draws)
 
@@ -185,17 +176,14 @@ class KerasCVLayer:
 
 
 class StatelessDraws:
-    """The methods of `tf.random.Generator` that KerasCV calls, numbered draws from one seed.
-
-    The number is counted while the graph is traced, so that each place that draws has its own.
-    """
+    """The methods of `tf.random.Generator` that KerasCV uses, as draws from one seed numbered while tracing."""
 
     def restart(self, seed: "tf.Tensor") -> None:
         self._seed, self._drawn = seed, 0
 
     @contextmanager
     def inside_loop(self, step: "tf.Tensor") -> Iterator[None]:
-        """Make the draws of a graph loop's body differ from step to step; a body is traced once."""
+        """Make the draws in the body of a graph loop, which is traced once, differ between steps."""
         import tensorflow as tf
 
         outer = self._seed
@@ -220,7 +208,7 @@ class StatelessDraws:
 
 
 class _StatelessFactor:
-    """A KerasCV factor sampler whose numbers come from `draws`."""
+    """A KerasCV factor sampler that uses `draws`."""
 
     def __init__(self, sampler: Any, draws: StatelessDraws) -> None:
         self._sampler, self._draws = sampler, draws
@@ -236,13 +224,13 @@ class _StatelessFactor:
 
 
 def _make_pure(layer: Any, draws: StatelessDraws) -> None:
-    """Put `draws` in place of the generators and samplers of `layer` and of every layer inside it."""
+    """Replace the generators and samplers of `layer` and its inner layers by `draws`."""
     import keras
     import keras_cv
 
     random_samplers = (keras_cv.core.UniformFactorSampler, keras_cv.core.NormalFactorSampler)
-    layer.dtype_policy = "float32"  # whatever precision the network is trained in
-    layer.built = True  # else Keras runs it twice the first time, and the draws are numbered otherwise
+    layer.dtype_policy = "float32"  # whatever the precision of training
+    layer.built = True  # else Keras runs it twice at first, which changes the numbers of draws
     for name, value in list(vars(layer).items()):
         if name == "_random_generator":
             setattr(layer, name, draws)
@@ -288,12 +276,11 @@ class _Augmentations(dict[str, Preset | KerasCVLayer]):
 
 _ALL = {"value_range": (0, 255)}
 
-# Where a paper gives no number, it is ours.
+# Numbers not given in the papers are ours.
 AUGMENTATIONS = _Augmentations(
     none=Preset("images as they are"),
     light=Preset(
-        "rotation 10°, shift 5 %, zoom 10 %, contrast 10 %, no flip: left and right can be the finding "
-        "(heart, liver, laterality), so a default must not swap them",
+        "rotation 10°, shift 5 %, zoom 10 %, contrast 10 %, no flip, as laterality (heart, liver) can be a finding",
         rotation=10.0,
         shift=0.05,
         zoom=0.1,
@@ -353,4 +340,4 @@ AUGMENTATIONS = _Augmentations(
         "KerasCV RandomCutout, up to 20 % of each side", "RandomCutout", {"height_factor": 0.2, "width_factor": 0.2}
     ),
 )
-"""In the order in which users see them."""
+"""In the order shown to users."""

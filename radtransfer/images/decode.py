@@ -1,10 +1,10 @@
-"""From a stored image to the square that a network sees, inside the TensorFlow graph.
+"""From a stored image to the square input of a model, in the TensorFlow graph.
 
-    file -> what is seen of it, decoded -> averaging resize -> rounded -> turned by EXIF -> (padded) -> square
+    file -> visible part, decoded -> antialiased resize -> rounded -> rotated by EXIF -> (padded) -> square
 
-What is seen is the retina's disc (`images.fundus_crop`), the central square (`images.aspect: crop`), or everything.
-How much is decoded, and how it is resized, is arithmetic on sizes in `frame`: for `ImageSource` in NumPy, of all
-images at once, as their headers were read before; for `encoded_image`, of which nothing is known, in the graph.
+The visible part is the disc of the retina (`images.fundus_crop`), the central square (`images.aspect: crop`), or the
+whole image. `frame` computes what to decode and how to resize it: for `ImageSource` in NumPy, for all images from their
+headers; for `encoded_image` in the graph.
 """
 
 import copy
@@ -18,36 +18,31 @@ import tensorflow as tf
 from radtransfer.config.schema import ImageSettings
 from radtransfer.errors import BadImageError
 from radtransfer.images.formats import ImageFacts, decode_outside
-from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImagePlace, as_part, parse_window, read_contents
+from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImageRef, as_part, parse_window, read_contents
 
-JPEG_RATIOS = (1, 2, 4, 8)  # sizes at which a JPEG can be decoded, as divisors
-
+JPEG_RATIOS = (1, 2, 4, 8)  # a JPEG can be decoded at 1/ratio of its size
 LARGE = 1_000_000  # pixels from which an image is large
-
-FACTOR = 3  # up to how much smaller averaging by area makes a side: beyond, it aliases, and saves no time
-
-DISPLACED = 0.0008  # of a side, by which averaging by area may displace an edge: it knows whole pixels only
-
-_VERSION = 3  # raised whenever an image is decoded or resized otherwise, so that no older pixels are taken for it
+FACTOR = 3  # largest reduction of a side by area averaging; beyond, it aliases and is not faster
+DISPLACED = 0.0008  # largest displacement of an edge by area averaging (whole pixels), as a fraction of the side
+_VERSION = 3  # part of the cache key; increase when decoding or resizing changes
 
 
 class Framing(NamedTuple):
-    """How stored images, before they are turned upright, become pictures; float64, (images, …) or of one image."""
+    """Decoding and resizing of images before EXIF rotation; float64, (images, …) or of one image."""
 
-    window: Any  # top, left, height and width of what is decoded, in pixels as decoded
-    seen: Any  # the same of what is seen of that: at 1/ratio an edge may lie within a pixel
+    window: Any  # top, left, height and width of the decoded part, in decoded pixels
+    seen: Any  # the same of the visible part, which at 1/ratio may start within a pixel
     size: Any  # height and width after the resize, pixels
     ratio: Any  # a JPEG is decoded at 1/ratio of its size
-    # Whether the resize averages areas, of whole pixels. Otherwise it is bilinear and antialiased: slower, and exact to
-    # parts of a pixel. Both average over every pixel, so that a small lesion is never skipped.
+    # Whether to average areas of whole pixels; else resize bilinearly with antialiasing: slower, exact to parts of a
+    # pixel. Both average over all pixels, so that small lesions are not lost.
     by_area: Any
 
 
 def frame(ops: Any, box: Sequence[Any], *, size: int, aspect: Literal["stretch", "pad", "crop"], jpeg: Any) -> Framing:
-    """The framing of images that are to fill, or to fit into, a square of `size` pixels; `ops` is NumPy or TensorFlow.
+    """The framing of images for a square of `size` pixels; `ops` is NumPy or TensorFlow.
 
-    `box` is top, left, height and width of what may be seen, float64, (images,) or scalars each; `jpeg` says which are
-    JPEGs, which can be decoded smaller.
+    `box` is top, left, height and width of the visible part, float64, (images,) or scalars each; `jpeg` marks JPEGs.
     """
     top, left, height, width = box
     one = ops.ones_like(height)
@@ -59,8 +54,8 @@ def frame(ops: Any, box: Sequence[Any], *, size: int, aspect: Literal["stretch",
         longest = ops.maximum(height, width)
         rows, columns = (ops.maximum(ops.round(size * side / longest), 1.0) for side in (height, width))
     large = height * width > LARGE
-    # The smallest decoding that still has a pixel for each of the result, or two in small images: the decoder's own
-    # averaging is coarser than the resize, and a small image is decoded soon.
+    # The smallest decoded size with at least one pixel per result pixel, two for small images: the averaging of the
+    # decoder is coarser than the resize, and small images are decoded quickly.
     spare, ratio = ops.where(large, one, 2 * one), one
     for smaller in JPEG_RATIOS[1:]:
         fits = (height >= spare * rows * smaller) & (width >= spare * columns * smaller) & jpeg
@@ -75,31 +70,28 @@ def frame(ops: Any, box: Sequence[Any], *, size: int, aspect: Literal["stretch",
         by_area = by_area & (pixels <= decoded) & (decoded <= FACTOR * pixels) & (displaced <= DISPLACED)
     order = (0, 2, 1, 3)
     last = len(rows.shape)
-    window, seen = (ops.stack([values[place] for place in order], axis=last) for values in (window, seen))
+    window, seen = (ops.stack([values[index] for index in order], axis=last) for values in (window, seen))
     return Framing(window, seen, ops.stack([rows, columns], axis=last), ratio, by_area)
 
 
 class ImageSource:
-    """The images of one set, and how one of them becomes a square of `image_size` pixels.
-
-    The graph holds only what the set needs: a way of decoding that no image asks for is never built.
-    """
+    """The images of a set, decoded as squares of `image_size` pixels; the graph has only the operations they need."""
 
     def __init__(
         self,
-        places: Sequence[ImagePlace],
+        refs: Sequence[ImageRef],
         facts: Sequence[ImageFacts],
         *,
         image_size: int,
         reading: ImageSettings,
     ):
-        self.places, self.facts, self.image_size, self.reading = tuple(places), tuple(facts), image_size, reading
+        self.refs, self.facts, self.image_size, self.reading = tuple(refs), tuple(facts), image_size, reading
         boxes = np.array([fact.disc or (0, 0, fact.height, fact.width) for fact in facts], np.float64).reshape(-1, 4)
         jpegs = np.array([fact.decoder == "jpeg" for fact in facts], bool)
         framing = frame(np, boxes.T, size=image_size, aspect=reading.aspect, jpeg=jpegs)
         resizes = (framing.size != framing.window[:, 2:]).any(axis=1)
         choices = (framing.ratio.astype(int), framing.by_area, resizes)
-        plans = []  # what decides the operations of the graph: images that agree in it share them
+        plans = []  # images with the same plan share operations of the graph
         for fact, *row in zip(facts, *choices, strict=True):
             decoder = "outside" if fact.decoder in ("pillow", "dicom") else fact.decoder
             plans.append((decoder, fact.deep, *(item.item() for item in row)))
@@ -109,39 +101,36 @@ class ImageSource:
         self._seen = tf.cast(framing.seen, tf.float32)
         self._orientation = tf.constant([fact.orientation for fact in facts], tf.int32)
         self._levels = tf.constant([fact.levels for fact in facts], tf.float32)
-        self._file = tf.constant([str(as_part(place).path) for place in places])
-        self._in_parts = any(isinstance(place, FilePart) for place in places)
+        self._file = tf.constant([str(as_part(ref).path) for ref in refs])
+        self._in_parts = any(isinstance(ref, FilePart) for ref in refs)
         self._turned = any(fact.orientation != 1 for fact in facts)
         self._array = None
         shape = "pixels", (image_size, image_size), None
         self.is_raw = all((fact.decoder, (fact.height, fact.width), fact.disc) == shape for fact in facts)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.refs)
 
     @property
     def deep(self) -> bool:
-        """Whether an image has more than 8 bits; values of all others are whole numbers."""
+        """Whether some image has more than 8 bits; all others have integer values."""
         return any(fact.deep for fact in self.facts)
 
     def from_array(self, array: np.ndarray) -> "ImageSource":
-        """The same images, decoded already: (images, size, size, 3), 0–255, uint8 or float32, perhaps on disk."""
+        """The same images from an array of decoded ones, (images, size, size, 3), 0–255, uint8 or float32."""
         source = copy.copy(self)
         source._array, source.is_raw = array, True
         return source
 
     def images(self, rows: tf.Tensor) -> tf.Tensor:
-        """The raw images of these numbers, float32 (images, size, size, 3), RGB, 0–255: a whole batch is one read.
-
-        Only where `is_raw`: all images are plain pixels of the right size, so that nothing is left but to read them.
-        """
+        """Raw images, float32 (images, size, size, 3), RGB, 0–255, in one read; only if `is_raw`."""
 
         def read(rows: np.ndarray) -> np.ndarray:
             if self._array is not None:
                 return self._array[rows]
             images = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
             for image, row in zip(images, rows, strict=True):
-                _read_pixels(image, self.places[row])
+                _read_pixels(image, self.refs[row])
             return images
 
         dtype = tf.uint8 if self._array is None else tf.as_dtype(self._array.dtype)
@@ -149,10 +138,7 @@ class ImageSource:
         return tf.cast(tf.ensure_shape(found, (rows.shape[0], self.image_size, self.image_size, 3)), tf.float32)
 
     def image(self, row: tf.Tensor) -> tf.Tensor:
-        """Image number `row`, float32 (image_size, image_size, 3), RGB, 0–255.
-
-        Images of 8 bits are rounded to whole numbers, so that whatever keeps them as bytes loses nothing.
-        """
+        """Image number `row`, float32 (size, size, 3), RGB, 0–255; 8-bit images are rounded to integers."""
         if self.is_raw:
             return self.images(tf.reshape(row, [1]))[0]
         branches = [partial(self._framed, plan, row) for plan in self._plans]
@@ -162,14 +148,14 @@ class ImageSource:
         return _squared(image, self.image_size, self.reading)
 
     def fingerprint(self, row: int) -> str:
-        """What identifies an image as it is read: place, size in bytes, time of change, and how it is framed."""
-        place, facts = self.places[row], self.facts[row]
-        status = as_part(place).path.stat()
+        """A key of the decoded image: reference, file size, modification time, and framing."""
+        ref, facts = self.refs[row], self.facts[row]
+        status = as_part(ref).path.stat()
         how = f"{facts.orientation} {facts.disc} {facts.levels} {self.reading} {self.image_size}"
-        return f"{_VERSION} {place} {status.st_size} {status.st_mtime_ns} {how}\n"
+        return f"{_VERSION} {ref} {status.st_size} {status.st_mtime_ns} {how}\n"
 
     def _framed(self, plan: tuple, row: tf.Tensor) -> tf.Tensor:
-        """Image number `row`, which `plan` is known to fit: decoded, resized and rounded."""
+        """Image number `row` by its plan: decoded, resized and rounded."""
         decoder, deep, ratio, by_area, resizes = plan
         window = self._window[row]
         if decoder == "jpeg":
@@ -189,39 +175,38 @@ class ImageSource:
         return image if deep else tf.round(image)
 
     def _contents(self, row: tf.Tensor) -> tf.Tensor:
-        """The bytes of the image, from its own file without a step in Python."""
+        """The bytes of the image, without Python if it is a whole file."""
         if not self._in_parts:
             return tf.io.read_file(self._file[row])
-        part = tf.numpy_function(lambda number: read_contents(self.places[number]), [row], tf.string, stateful=False)
+        part = tf.numpy_function(lambda number: read_contents(self.refs[number]), [row], tf.string, stateful=False)
         return tf.ensure_shape(part, ())
 
     def _read_outside(self, row: int) -> np.ndarray:
-        place, facts = self.places[int(row)], self.facts[int(row)]
+        ref, facts = self.refs[int(row)], self.facts[int(row)]
         if facts.decoder != "pixels":
-            return decode_outside(place, facts, self.reading.window)
+            return decode_outside(ref, facts, self.reading.window)
         image = np.empty((facts.height, facts.width, 3), np.uint8)
-        _read_pixels(image, place)
+        _read_pixels(image, ref)
         return image
 
 
-def _read_pixels(image: np.ndarray, place: FilePart) -> None:
-    """Fill `image`, uint8 (height, width, 3), from the plain pixels at `place`."""
-    with place.path.open("rb", buffering=0) as file:
-        file.seek(place.offset)
+def _read_pixels(image: np.ndarray, ref: FilePart) -> None:
+    """Read raw pixels into `image`, uint8 (height, width, 3)."""
+    with ref.path.open("rb", buffering=0) as file:
+        file.seek(ref.offset)
         if file.readinto(memoryview(image).cast("B")) != image.nbytes:
-            raise BadImageError(place, "the file ends before it")
+            raise BadImageError(ref, "the file ends before it")
 
 
 def can_read_encoded(reading: ImageSettings) -> bool:
-    """Whether `encoded_image` can read as `reading` says: the disc of a retina is looked for outside a graph."""
+    """Whether `encoded_image` supports these settings (not `fundus_crop`, which runs outside the graph)."""
     return not reading.fundus_crop
 
 
 def encoded_image(contents: tf.Tensor, *, image_size: int, reading: ImageSettings) -> tf.Tensor:
-    """A JPEG or PNG of which nothing is known, as `ImageSource` reads it: float32 (size, size, 3), RGB, 0–255.
+    """Decode a PNG, or a JPEG in grayscale or colour, as `ImageSource` does: float32 (size, size, 3), RGB, 0–255.
 
-    `contents` is the file, a string scalar. Anything but a PNG, or a JPEG in grey or colour, fails with
-    `InvalidArgumentError`. For `reading` see `can_read_encoded`.
+    `contents` is the file, a string scalar; other formats fail with `InvalidArgumentError`. See `can_read_encoded`.
     """
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
     is_png = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
@@ -237,7 +222,7 @@ def encoded_image(contents: tf.Tensor, *, image_size: int, reading: ImageSetting
 
 def _from_jpeg(contents: tf.Tensor, size: int, reading: ImageSettings) -> tf.Tensor:
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents, output_type=tf.int32))
-    wrong = "Expected a JPEG in grey or colour; this one is CMYK, of which the colours would be inverted."
+    wrong = "Expected a JPEG in grayscale or RGB. Received: CMYK."
     with tf.control_dependencies([tf.debugging.Assert((channels == 1) | (channels == 3), [wrong])]):
         framing = _frame_whole(height, width, size, reading, jpeg=True)
     window = tf.cast(framing.window, tf.int32)
@@ -287,7 +272,7 @@ def _resized_if_needed(image: tf.Tensor, framing: Framing, *, rounds: bool) -> t
 
 
 def _decode_jpeg(contents: tf.Tensor, window: tf.Tensor, *, ratio: int) -> tf.Tensor:
-    """The part of a JPEG in `window`, uint8 (height, width, 3), RGB; no more of it is computed."""
+    """Decode only the part of a JPEG in `window`: uint8 (height, width, 3), RGB."""
     return tf.io.decode_and_crop_jpeg(contents, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
 
@@ -300,10 +285,10 @@ def _levelled(image: tf.Tensor, low: Any, high: Any) -> tf.Tensor:
 
 
 def _resized(image: tf.Tensor, seen: tf.Tensor, size: tf.Tensor, *, by_area: bool) -> tf.Tensor:
-    """What is seen of `image`, stretched to `size`, float32 in the range of the image; see `Framing`."""
+    """The visible part of `image` resized to `size`, float32; see `Framing`."""
     if by_area:
         return tf.image.resize(image, size, method="area")
-    # What `tf.image.resize` does with antialias, of a window that need not begin or end with a pixel.
+    # As `tf.image.resize` with antialias, for a window with fractional edges.
     scale = tf.cast(size, tf.float32) / seen[2:]
     return tf.raw_ops.ScaleAndTranslate(
         images=image[tf.newaxis], size=size, scale=scale, translation=-seen[:2] * scale, kernel_type="triangle"
@@ -312,7 +297,7 @@ def _resized(image: tf.Tensor, seen: tf.Tensor, size: tf.Tensor, *, by_area: boo
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     def turned() -> tf.Tensor:
-        """Orientations 5–8 are 1–4 of the transposed image; of each four, two are mirrored, two upside down."""
+        """Orientations 5–8 are 1–4 of the transposed image; two of each four are mirrored, two upside down."""
         quarter = (orientation - 1) % 4
         result = tf.cond(orientation > 4, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
         result = tf.cond((quarter == 1) | (quarter == 2), lambda: result[:, ::-1], lambda: result)
@@ -332,30 +317,29 @@ _ENTRY = 12  # bytes of an entry of EXIF: tag, type, count and value
 
 
 def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
-    """How a JPEG or PNG has to be turned, 1–8, int32; 1 where it does not say, or nothing that means anything."""
-    # EXIF is near the beginning.
+    """The EXIF orientation of a JPEG or PNG, 1–8, int32; 1 if missing or invalid. Only the first 256 KB are read."""
     data = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, 1 << 18), tf.uint8), tf.int32)
     segment = (0xFF, 0xE1, None, None, *b"Exif\0\0")  # of a JPEG: marker, length and name
     jpeg, chunk, pixels = (_first(data, pattern) for pattern in (segment, b"eXIf", b"IDAT"))
     is_jpeg = data[0] == 0xFF
     start = tf.where(is_jpeg, jpeg + len(segment), chunk + 4)
-    # What stands behind a PNG's pixels is not known when these are read.
+    # EXIF after the pixels of a PNG is ignored, as by Pillow.
     found = tf.where(is_jpeg, jpeg >= 0, (chunk >= 0) & (chunk < pixels))
     return tf.cond(found, lambda: _directory_orientation(data[start:]), lambda: tf.constant(1))
 
 
 def _first(data: tf.Tensor, pattern: Sequence[int | None]) -> tf.Tensor:
-    """Where `pattern`, in which None is any byte, stands first, int32; -1 where it does not."""
-    places = tf.maximum(tf.size(data) - len(pattern) + 1, 0)
-    same = tf.ones((places,), tf.bool)
+    """The first position of `pattern` (None: any byte), int32; -1 if it does not occur."""
+    count = tf.maximum(tf.size(data) - len(pattern) + 1, 0)
+    same = tf.ones((count,), tf.bool)
     for offset, byte in enumerate(pattern):
         if byte is not None:
-            same &= data[offset : offset + places] == byte
+            same &= data[offset : offset + count] == byte
     return tf.cond(tf.reduce_any(same), lambda: tf.argmax(same, output_type=tf.int32), lambda: tf.constant(-1))
 
 
 def _directory_orientation(data: tf.Tensor) -> tf.Tensor:
-    """The orientation in a TIFF structure; whatever is cut off reads as zeros."""
+    """The orientation in a TIFF structure; truncated parts read as zeros."""
     little = data[0] == ord("I")
 
     def number(data: tf.Tensor) -> tf.Tensor:

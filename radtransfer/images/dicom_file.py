@@ -1,7 +1,6 @@
-"""A DICOM file through pydicom (extra `dicom`): its header, and the values of one frame as they are stored.
+"""DICOM files through pydicom (extra `dicom`): the header, and the stored values of one frame.
 
-The pixels are decoded frame by frame, straight from the file. Every use of pydicom is within `reading`: it is silent,
-and whatever pydicom and its plugins raise becomes a `BadImageError`.
+Every use of pydicom is within `reading`, which silences it and turns its errors into `BadImageError`.
 """
 
 import logging
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from radtransfer.errors import BadImageError
-from radtransfer.images.files import kept_file
-from radtransfer.images.refs import ImagePlace, as_part, is_frame
+from radtransfer.images.files import cached_file
+from radtransfer.images.refs import ImageRef, as_part, is_frame
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -32,41 +31,37 @@ _LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg")
 
 
 @contextmanager
-def reading(place: ImagePlace) -> Iterator[None]:
-    """Work on `place`, its header's elements included: in silence, and every error a `BadImageError`."""
+def reading(ref: ImageRef) -> Iterator[None]:
+    """Use pydicom on `ref` without log messages, with every error as a `BadImageError`."""
     if not find_spec("pydicom"):
-        raise BadImageError(place, f"a DICOM file, which pydicom reads; install it: {INSTALL}")
+        raise BadImageError(ref, f"a DICOM file, which needs pydicom; install it: {INSTALL}")
     try:
         with _SILENCE:
             yield
     except BadImageError:
         raise
     except FileNotFoundError:
-        raise BadImageError(place, "not found") from None
+        raise BadImageError(ref, "not found") from None
     except PermissionError as error:
-        raise BadImageError(place, f"cannot be opened ({error.strerror})") from None
-    # pydicom raises what it meets in a damaged file: KeyError, struct.error, AssertionError and more.
+        raise BadImageError(ref, f"cannot be opened ({error.strerror})") from None
+    # pydicom may raise anything for a damaged file: KeyError, struct.error, AssertionError.
     except Exception as error:
-        raise BadImageError(place, f"damaged ({reason_of(error)})") from error
+        raise BadImageError(ref, f"damaged ({reason_of(error)})") from error
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of the message, or the second of those that only announce reasons with the first."""
+    """The second line of the message, as the first only announces it; else the only line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return printable(lines[min(1, len(lines) - 1)].rstrip(".:") if lines else type(error).__name__)
 
 
 def printable(text: str) -> str:
-    """`text` from a header, fit for one line of a report: a damaged one may hold any character."""
+    """`text` from a header with non-printable characters replaced."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class _Silence:
-    """While any thread is inside, what pydicom and its plugins warn of or log goes nowhere.
-
-    One for all threads: the list of warning filters is the process', and threads that each set and restore it
-    would leave it changed.
-    """
+    """Suppresses warnings and logs of pydicom while any thread is inside; warning filters are shared by threads."""
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
@@ -94,7 +89,7 @@ _SILENCE = _Silence()
 
 
 GREY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
-COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # what pixels can mean
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
 _PLUGINS = {
@@ -105,9 +100,9 @@ _PLUGINS = {
     "JPEG Lossless": ("libjpeg", "pylibjpeg-libjpeg"),
     "JPEG-LS": ("libjpeg", "pylibjpeg-libjpeg"),
 }
-"""The module and the package that read a transfer syntax whose name begins so."""
+"""Start of the name of a transfer syntax to the module and package that read it."""
 
-DEFLATED_LIMIT = 1_000_000_000  # bytes that a deflated file may unpack to: a small one can unpack to any size
+DEFLATED_LIMIT = 1_000_000_000  # largest unpacked size of a deflated file, bytes
 
 
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
@@ -117,17 +112,15 @@ _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
 
 @dataclass(slots=True)
 class DicomFile:
-    """A DICOM image whose pixels are known to be there in full, in a syntax that can be read."""
+    """A DICOM image with complete pixels in a supported transfer syntax."""
 
     path: Path
     header: "Dataset"  # everything before the pixels
     syntax: "UID"
-    offset: int  # where they begin, bytes; 0 in a deflated file, which has to be unpacked first
-    options: dict[str, Any]  # what pydicom's decoder has to know about them apart from the header
-    notes: list[str] = field(
-        default_factory=list
-    )  # in what the header and the pixels disagree, and how they are read nevertheless
-    # Header and pixels of a deflated file with several frames, which is unpacked once for all of them
+    offset: int  # of the pixels in bytes; 0 in a deflated file, which is unpacked first
+    options: dict[str, Any]  # options of pydicom's decoder that are not in the header
+    notes: list[str] = field(default_factory=list)  # contradictions of header and pixels, and how they are resolved
+    # Content of a deflated file with several frames, unpacked once
     whole: "Dataset | None" = None
 
     @property
@@ -135,12 +128,12 @@ class DicomFile:
         return max(1, int(self.header.get("NumberOfFrames") or 1))
 
 
-def open_dicom(place: ImagePlace) -> DicomFile:
-    """The DICOM image at `place`, its header read and its pixels not; of one of its frames, read once for all."""
-    if not is_frame(place):
-        return _open(as_part(place).path)
-    with reading(place), kept_file(place.path) as kept:
-        return kept.once("dicom", lambda: _open(place.path))
+def open_dicom(ref: ImageRef) -> DicomFile:
+    """The DICOM image with only its header read; for a frame, cached."""
+    if not is_frame(ref):
+        return _open(as_part(ref).path)
+    with reading(ref), cached_file(ref.path) as kept:
+        return kept.once("dicom", lambda: _open(ref.path))
 
 
 def _open(path: Path) -> DicomFile:
@@ -155,7 +148,7 @@ def _open(path: Path) -> DicomFile:
             data = dcmread(path, force=True)
             keyword = next((name for name in _PIXELS.values() if name in data), None)
             if keyword is None:
-                raise BadImageError(path, "it has no pixel data, or is cut off before it")
+                raise BadImageError(path, "no pixel data, or truncated before it")
             file = DicomFile(path, header, syntax, 0, {"pixel_keyword": keyword})
             _check_header(file)
             file.whole = data if file.frames > 1 else None
@@ -170,15 +163,15 @@ def _open(path: Path) -> DicomFile:
             return file
         fragments = _fragments(handle, size)
         if fragments is None:
-            raise BadImageError(path, "truncated: its pixel data is not all there")
-        if len(fragments) == file.frames > 1:  # told to pydicom, which otherwise looks for each frame from the first on
+            raise BadImageError(path, "truncated: its pixel data is incomplete")
+        if len(fragments) == file.frames > 1:  # else pydicom searches each frame from the start
             offsets, lengths = zip(*fragments, strict=True)
             file.options["extended_offsets"] = list(offsets), list(lengths)
         return file
 
 
 def stored_frame(file: DicomFile, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Stored values, (height, width) or (height, width, 3) in RGB; and in what the header and the pixels disagree."""
+    """Stored values, (height, width) or (height, width, 3) RGB, and notes on contradictions of header and pixels."""
     with reading(file.path), file.path.open("rb") as handle:
         from pydicom import dcmread
         from pydicom.pixels import as_pixel_options, get_decoder, pixel_array
@@ -197,19 +190,19 @@ def stored_frame(file: DicomFile, frame: int) -> tuple[np.ndarray, tuple[str, ..
         except ValueError as error:
             if "broadcast" not in str(error):
                 raise
-            what = "its compressed pixels have another size or other colours than its header says; export it again"
+            what = "its compressed pixels differ in size or colours from its header; export it again"
             raise BadImageError(file.path, what) from error
         return _true_values(stored, file)
 
 
 def _check_header(file: DicomFile) -> None:
-    """See that the header says all that has to be known of the pixels, and nothing impossible."""
+    """Check that the header describes the pixels completely and without contradictions."""
     header, path = file.header, file.path
     photometric, samples = str(header.get("PhotometricInterpretation") or ""), header.get("SamplesPerPixel")
     known = (*GREY, PALETTE, *COLOURS)
     if photometric not in known:
-        found = printable(photometric) or "of no stated kind"
-        raise BadImageError(path, f"its pixels are {found}; read are {', '.join(known)}")
+        found = printable(photometric) or "of unknown kind"
+        raise BadImageError(path, f"its pixels are {found}; expected {', '.join(known)}")
     expected = 3 if photometric in COLOURS else 1
     if samples and samples != expected:
         what = f"{photometric} pixels have {expected} values each, the header says {samples}"
@@ -224,28 +217,26 @@ def _check_header(file: DicomFile) -> None:
     for name, values in allowed.items():
         value = header.get(name)
         if value is None or value == "":
-            raise BadImageError(
-                path, f"its header lacks {name}, without which its pixels mean nothing; export it again"
-            )
+            raise BadImageError(path, f"its header lacks {name}, which is needed to read its pixels; export it again")
         if value not in values:
             bits = f" with BitsAllocated {allocated}" if name == "BitsStored" else ""
-            raise BadImageError(path, f"its header says {name} {printable(str(value))}{bits}, which cannot be")
-    # In JPEG Baseline and Extended, of the compressed syntaxes, pixels share colours.
+            raise BadImageError(path, f"its header says {name} {printable(str(value))}{bits}, which is invalid")
+    # Of the compressed syntaxes, only JPEG Baseline and Extended have chroma subsampling.
     subsampling = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
     if photometric == "YBR_FULL_422" and file.syntax.is_encapsulated and file.syntax not in subsampling:
         file.options["photometric_interpretation"] = "RGB"  # see `dicom._full_length`
     if samples == 3 and header.PixelRepresentation == 1:
         file.options["pixel_representation"] = 0
-        file.notes.append("the header says that colours are signed, which they cannot be; read as unsigned")
+        file.notes.append("the header says that colours are signed, which is invalid; read as unsigned")
 
 
 def _check_length(file: DicomFile, length: int, *, cut: bool) -> None:
-    """Check uncompressed pixels of `length` bytes; `cut` if that is less than their element says."""
+    """Check uncompressed pixels of `length` bytes; `cut` if their element is longer."""
     header, path = file.header, file.path
     pixels, photometric = header.Rows * header.Columns * file.frames, header.get("PhotometricInterpretation")
     bits = 32 if "Float" in file.options["pixel_keyword"] else header.get("BitsAllocated") or 0
     bits = 64 if "Double" in file.options["pixel_keyword"] else bits
-    # Two pixels of YBR_FULL_422 share their colour.
+    # Two pixels of YBR_FULL_422 share their chroma.
     half, full = (-(-pixels * samples * bits // 8) for samples in (2, 3))
     needed = half if photometric == "YBR_FULL_422" else -(-pixels * header.get("SamplesPerPixel", 1) * bits // 8)
     if photometric == "YBR_FULL_422" and full <= length <= full + 1:
@@ -253,23 +244,25 @@ def _check_length(file: DicomFile, length: int, *, cut: bool) -> None:
         return
     if photometric == "YBR_FULL" and half <= length <= half + 1 and not cut:
         file.options["photometric_interpretation"] = "YBR_FULL_422"
-        file.notes.append("the header says YBR_FULL, the pixels are as long as YBR_FULL_422; read as such")
+        file.notes.append(
+            "the header says YBR_FULL, but the pixels have the length of YBR_FULL_422; read as YBR_FULL_422"
+        )
         return
     if length < needed and cut:
-        raise BadImageError(path, "truncated: its pixel data is not all there")
+        raise BadImageError(path, "truncated: its pixel data is incomplete")
     least = max(2, needed // (max(header.Rows, header.Columns) * file.frames))  # of a row or a column
     if not needed <= length < needed + least:
         raise BadImageError(
             path,
-            f"its header describes {needed} bytes of pixels and it holds {length}, so that its size, bits, colours or "
-            "number of frames must be wrong; export it again",
+            f"its header describes {needed} bytes of pixels, but it has {length}: its size, bits, colours or number of "
+            "frames must be wrong; export it again",
         )
     if length > needed + needed % 2:
-        file.notes.append("a few more bytes of pixels than the header describes; those at the end are not read")
+        file.notes.append("a few more bytes of pixels than the header describes; ignored")
 
 
 def _true_values(stored: np.ndarray, file: DicomFile) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The values as `BitsStored` and `HighBit` have them in the bits that are stored, if both are true of them."""
+    """The values in the bits given by `BitsStored` and `HighBit`, checked against the pixels."""
     header, notes = file.header, list(file.notes)
     if stored.dtype.kind not in "iu" or file.options["pixel_keyword"] != "PixelData":
         return stored, tuple(notes)
@@ -281,28 +274,28 @@ def _true_values(stored: np.ndarray, file: DicomFile) -> tuple[np.ndarray, tuple
     high = bits - 1 if high in (None, "") else int(high)
     whole = stored.view(f"u{stored.dtype.itemsize}")
     above = whole >> bits
-    lowest = above.flat[0] if (above == above.flat[0]).all() else None  # the same in all pixels: no part of the image
+    lowest = above.flat[0] if (above == above.flat[0]).all() else None  # equal in all pixels: not part of the image
     extended = (stored.dtype.kind == "i") & np.array_equal((stored << (size - bits)) >> (size - bits), stored)
-    overlays = (header.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))  # they may be in the upper bits
+    overlays = (header.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))  # may use the upper bits
     shift = 0
     if extended or lowest == 0:
         if high != bits - 1:
-            notes.append("the header says another HighBit than BitsStored - 1; the values are in the lowest bits")
+            notes.append("HighBit in the header is not BitsStored - 1, but the values are in the lowest bits")
     elif high >= bits and not (whole & (2 ** (high + 1 - bits) - 1)).any():
         shift = high + 1 - bits
-        notes.append("the values are not in the lowest bits but below HighBit, and read from there")
+        notes.append("the values are not in the lowest bits, but below HighBit; read from there")
     elif high == bits - 1 and (lowest is not None or any(item and int(item.value or 0) >= bits for item in overlays)):
-        notes.append("there are bits above those that BitsStored says; they are not read")
+        notes.append("bits above BitsStored are set; ignored")
     else:
         what = f"BitsStored {bits} and HighBit {high}"
         raise BadImageError(
-            file.path, f"its header says {what}, and its values use other bits, so that it is not certain what they are"
+            file.path, f"its header says {what}, but its values use other bits, so their meaning is uncertain"
         )
     return (stored << (size - bits - shift)) >> (size - bits), tuple(notes)
 
 
 def _of_declared_sign(stored: np.ndarray, header: "Dataset", notes: list[str]) -> np.ndarray:
-    """`stored`, as signed or unsigned as its least and greatest value, which headers may name, show it to be."""
+    """`stored` as signed or unsigned, according to the smallest and largest value in the header, if given."""
     size = stored.dtype.itemsize
     named = header.get("SmallestImagePixelValue"), header.get("LargestImagePixelValue")
     if None in named or not all(isinstance(value, int) for value in named) or header.BitsStored != 8 * size:
@@ -314,13 +307,13 @@ def _of_declared_sign(stored: np.ndarray, header: "Dataset", notes: list[str]) -
             for pair in ((other.min(), other.max()), (stored.min(), stored.max()))
         )
         if ends == [value % 2 ** (8 * size) for value in named] != own:
-            notes.append(f"the header contradicts itself about signs; by its least and greatest value read as {word}")
+            notes.append(f"the header contradicts itself about signs; read as {word} by its smallest and largest value")
             return other
     return stored
 
 
 def _syntax(path: Path, header: "Dataset") -> "UID":
-    """The transfer syntax, which can be read; of old files that do not name it, from how they are written."""
+    """The supported transfer syntax; for old files without one, from their encoding."""
     from pydicom.pixels import get_decoder
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -343,19 +336,19 @@ def _syntax(path: Path, header: "Dataset") -> "UID":
 
 
 def _check_deflated(path: Path) -> None:
-    """See that a deflated file, which has to be unpacked as a whole, does not unpack to any size."""
+    """Check the unpacked size of a deflated file."""
     from pydicom import filereader
     from pydicom.errors import InvalidDicomError
 
     try:
         meta = filereader.read_file_meta_info(path)
     except InvalidDicomError:
-        return  # without preamble, and so not deflated
+        return  # no preamble: not deflated
     if not getattr(meta.get("TransferSyntaxUID"), "is_deflated", False):
         return
     unpacked, inflater = 0, zlib.decompressobj(-zlib.MAX_WBITS)
     with path.open("rb") as handle:
-        # Preamble, magic, and the element that says how long the rest of the group is.
+        # Preamble, magic, and the group length element.
         handle.seek(128 + 4 + 12 + int(meta.FileMetaInformationGroupLength))
         while not inflater.eof and (packed := handle.read(1 << 16)):
             while packed and not inflater.eof and unpacked <= DEFLATED_LIMIT:
@@ -363,7 +356,7 @@ def _check_deflated(path: Path) -> None:
                 packed = inflater.unconsumed_tail
     if unpacked > DEFLATED_LIMIT:
         limit = f"{DEFLATED_LIMIT // 1_000_000} MB"
-        raise BadImageError(path, f"its deflated content unpacks to more than {limit}; store it smaller")
+        raise BadImageError(path, f"its deflated content unpacks to more than {limit}; reduce it")
 
 
 def _check_image(path: Path, header: "Dataset") -> None:
@@ -374,37 +367,34 @@ def _check_image(path: Path, header: "Dataset") -> None:
     from pydicom.uid import UID
 
     name = UID(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "").name
-    what = "its image is missing, or cut off" if "Image Storage" in name else "a DICOM file without an image"
-    raise BadImageError(path, f"{what} ({printable(name) or 'of no stated kind'})")
+    what = "its image is missing or truncated" if "Image Storage" in name else "a DICOM file without an image"
+    raise BadImageError(path, f"{what} ({printable(name) or 'of unknown kind'})")
 
 
 def _plugin_advice(syntax: str) -> str | None:
-    """What to install to read the transfer syntax of this name; None where nothing is missing."""
+    """What to install for the transfer syntax; None if nothing is missing."""
     module, package = next((plugin for start, plugin in _PLUGINS.items() if syntax.startswith(start)), ("", ""))
     if not module or (find_spec(module) and find_spec("pylibjpeg")):
         return None
-    return f"its pixels are compressed ({syntax}), which pylibjpeg and {package} read; install them: {INSTALL}"
+    return f"its pixels are compressed ({syntax}), which needs pylibjpeg and {package}; install them: {INSTALL}"
 
 
 def _pixel_element(path: Path, handle: BinaryIO, syntax: "UID") -> tuple[dict[str, Any], int]:
-    """What kind of pixel data begins at `handle`, and its length in bytes; `handle` is left at its first value."""
+    """The kind of pixel data at `handle` and its length in bytes; moves `handle` to the first value."""
     order = "little" if syntax.is_little_endian else "big"
     start = handle.read(8)
     tag = int.from_bytes(start[:2], order) << 16 | int.from_bytes(start[2:4], order)
     if len(start) < 8 or tag not in _PIXELS:
-        raise BadImageError(path, "it has no pixel data, or is cut off before it")
+        raise BadImageError(path, "no pixel data, or truncated before it")
     kind = {"pixel_keyword": _PIXELS[tag]}
-    # Not what the syntax says: there are compressed files whose elements are implicit.
+    # Not by the syntax, as some compressed files have implicit elements.
     if start[4:6] in _PIXEL_TYPES and start[6:8] == b"\0\0":
         return kind | {"pixel_vr": start[4:6].decode()}, int.from_bytes(handle.read(4), order)
     return kind, int.from_bytes(start[4:8], order)
 
 
 def _fragments(handle: BinaryIO, size: int) -> list[tuple[int, int]] | None:
-    """Place, from the end of the offset table on, and length of each part of compressed pixel data.
-
-    None where there is none, or one ends behind the end of the file.
-    """
+    """Offset (from the end of the offset table) and length of each fragment of compressed pixels; None if truncated."""
     items: list[tuple[int, int]] = []
     while len(head := handle.read(8)) == 8:
         tag = int.from_bytes(head[:2], "little") << 16 | int.from_bytes(head[2:4], "little")
@@ -415,7 +405,7 @@ def _fragments(handle: BinaryIO, size: int) -> list[tuple[int, int]] | None:
         items.append((handle.tell() - 8, length))
         if handle.seek(length, 1) > size:
             return None
-    # Some writers leave out the mark of the end. The first item is the table of offsets.
+    # Some writers omit the end marker. The first item is the offset table.
     if head or len(items) < 2:
         return None
-    return [(place - items[1][0], length) for place, length in items[1:]]
+    return [(start - items[1][0], length) for start, length in items[1:]]

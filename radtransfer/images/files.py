@@ -1,10 +1,9 @@
-"""Image files before they are decoded: how many parts they have, files that stay open, and formats that are not read.
+"""Image files before decoding: limits on their parts, a cache of open files, and unsupported formats.
 
-* A few megabytes can hold a million scans, comments or frames, more than any camera or archive writes: `check_parts`
-  counts them before the file is decoded.
-* Opening a file again for each of its n frames takes n² steps. `kept_file` opens it once; decoded frames that build
-  on each other, as in a GIF, are cached, since several threads and every epoch ask for them.
-* To read a further format, give it a reader in `formats.READERS` and remove it here.
+* `check_parts` limits scans, comments and frames, as a small file may have millions of them.
+* `cached_file` keeps files with several frames open, so that reading n frames does not take n² steps, and caches
+  decoded frames that depend on earlier ones (GIF).
+* To support a format, add its reader to `formats.READERS` and remove it here.
 """
 
 import atexit
@@ -20,17 +19,17 @@ from typing import Any
 from PIL import Image
 
 from radtransfer.errors import BadImageError
-from radtransfer.images.refs import FilePart, ImagePlace
+from radtransfer.images.refs import FilePart, ImageRef
 
-MOST_FRAMES = 10_000  # frames of one file that are counted, at most
+MOST_FRAMES = 10_000  # largest number of frames of a file
 
 _MOST = {"scans": 100, "segments": 2_000, "chunks": 10_000, "comments": 4_096}
 _SCAN, _END = 0xDA, 0xD9
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")  # of a JPEG, with a length behind it, or its end
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")  # JPEG marker followed by a length, or the end
 
 
-def check_parts(place: ImagePlace, data: bytes) -> int:
-    """How many frames the content `data` of an image file has, from 1 to one more than `MOST_FRAMES`."""
+def check_parts(ref: ImageRef, data: bytes) -> int:
+    """The number of frames in `data`, at most `MOST_FRAMES` + 1; BadImageError for too many other parts."""
     walks = {b"\xff\xd8": _jpeg_parts, b"\x89PNG": _png_parts, b"GIF8": _gif_parts}
     counts = dict.fromkeys((*_MOST, "frames"), 0)
     for kind in next((walk(data) for magic, walk in walks.items() if data.startswith(magic)), ()):
@@ -38,7 +37,7 @@ def check_parts(place: ImagePlace, data: bytes) -> int:
         if counts[kind] > _MOST.get(kind, MOST_FRAMES):
             if kind == "frames":
                 break
-            raise BadImageError(place, f"it has more than {_MOST[kind]:,} {kind}; save it again")
+            raise BadImageError(ref, f"it has more than {_MOST[kind]:,} {kind}; save it again")
     return counts["frames"] or 1
 
 
@@ -59,7 +58,7 @@ def _png_parts(data: bytes) -> Iterator[str]:
 
 
 def _gif_parts(data: bytes) -> Iterator[str]:
-    """Like Pillow, skips bytes that mean nothing."""
+    """Like Pillow, skips meaningless bytes."""
 
     def palette_bytes(flags: bytes) -> int:
         return 6 << (flags[0] & 7) if flags and flags[0] & 128 else 0
@@ -82,17 +81,17 @@ def _gif_parts(data: bytes) -> Iterator[str]:
         at += 1
 
 
-_MOST_FILES, _ROOM = 8, 256_000_000  # files kept open; bytes of the decoded frames that are kept of each
+_MOST_FILES, _ROOM = 8, 256_000_000  # open files; bytes of decoded frames per file
 
 
-class KeptFile:
-    """What is known of a file that is kept open, by name; what has to be closed is closed with it."""
+class CachedFile:
+    """Cached objects of an open file, by name."""
 
     def __init__(self, identity: tuple) -> None:
         self.identity, self.lock, self._known = identity, threading.RLock(), {}
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made once for the file as it is now."""
+        """The object `name`, created by `make` on first use."""
         if name not in self._known:
             self._known[name] = make()
         return self._known[name]
@@ -105,20 +104,20 @@ class KeptFile:
             self._known.clear()
 
 
-_files: OrderedDict[Path, KeptFile] = OrderedDict()
+_files: OrderedDict[Path, CachedFile] = OrderedDict()
 _files_lock = threading.Lock()
 
 
 @contextmanager
-def kept_file(path: Path) -> Iterator[KeptFile]:
-    """The file `path`, which this thread alone reads while the block runs."""
+def cached_file(path: Path) -> Iterator[CachedFile]:
+    """The cached file `path`, locked for this thread."""
     status = path.stat()
-    # A forked process shares the places in open files with its parent, and would move them.
+    # A forked process would share file positions with its parent.
     identity = os.getpid(), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
     with _files_lock:
         kept, old = _files.pop(path, None), []
         if kept is None or kept.identity != identity:
-            kept, old = KeptFile(identity), [kept] if kept and kept.identity[0] == identity[0] else []
+            kept, old = CachedFile(identity), [kept] if kept and kept.identity[0] == identity[0] else []
         _files[path] = kept
         if len(_files) > _MOST_FILES:
             old.append(_files.popitem(last=False)[1])
@@ -130,7 +129,7 @@ def kept_file(path: Path) -> Iterator[KeptFile]:
 
 @atexit.register
 def close_files() -> None:
-    """Close all files that are kept open, unless they are a parent process' own."""
+    """Close all cached files of this process."""
     while _files:
         _, kept = _files.popitem()
         if kept.identity[0] == os.getpid():
@@ -138,19 +137,19 @@ def close_files() -> None:
 
 
 class FrameSequence:
-    """The frames of an open Pillow image that builds each on the one before: a GIF, a WebP or an animated PNG."""
+    """The frames of an open Pillow image in which frames depend on earlier ones: GIF, WebP, animated PNG."""
 
     def __init__(self, image: Image.Image) -> None:
         self._image, self._next, self._failure = image, 0, None
         self._kept: OrderedDict[int, Image.Image] = OrderedDict()
 
-    def frame(self, place: FilePart) -> Image.Image:
-        """The frame that `place` names, decoded; BadImageError if it or one before it is missing or damaged."""
-        if place.frame not in self._kept and place.frame < self._next:
+    def frame(self, ref: FilePart) -> Image.Image:
+        """The decoded frame; BadImageError if it or an earlier one is missing or damaged."""
+        if ref.frame not in self._kept and ref.frame < self._next:
             self._next = 0
-        while place.frame not in self._kept:
+        while ref.frame not in self._kept:
             if self._failure is not None and self._next == self._failure[0]:
-                raise BadImageError(place, self._failure[1])
+                raise BadImageError(ref, self._failure[1])
             try:
                 self._image.seek(self._next)
                 frame = self._image.copy()
@@ -164,7 +163,7 @@ class FrameSequence:
                 self._next += 1
                 if len(self._kept) > max(1, _ROOM // (4 * frame.width * frame.height)):
                     self._kept.popitem(last=False)
-        return self._kept[place.frame]
+        return self._kept[ref.frame]
 
     def close(self) -> None:
         self._image.close()
@@ -220,12 +219,12 @@ _IMAGES = {
     "7-Zip": (_PACKED, ".7z"),
     "RAR": (_PACKED, ".rar"),
 }
-"""What holds images: name to what to do with a file, and how its name may end; that of HDF5 is that of weights too."""
+"""Unsupported image formats: name to advice and suffixes (none for HDF5, as weights have the same)."""
 
 TABLES = frozenset(["Excel workbook", "Word document", "OpenDocument", "Parquet", "Arrow", "SQLite"])
-"""What may hold a table."""
+"""Formats that may contain a table."""
 
-PACKED = frozenset(name for name, (advice, _) in _IMAGES.items() if advice == _PACKED)  # what holds other files, or one
+PACKED = frozenset(name for name, (advice, _) in _IMAGES.items() if advice == _PACKED)
 
 _BY_SUFFIX = {suffix: name for name, (_, suffixes) in _IMAGES.items() for suffix in suffixes.split()}
 
@@ -263,13 +262,22 @@ _MAGICS = {
 BEGINNINGS = {magic: name for name, magics in _MAGICS.items() for magic in magics}
 
 _CONTAINERS = frozenset(["gzip", "bzip2", "XZ", "Zstandard", "ZIP", "HDF5"])
-"""Whose name says more than their first bytes: a `.nii.gz` is NIfTI."""
+"""Containers, where the suffix is more specific than the first bytes: `.nii.gz` is NIfTI."""
 
-START = 4096  # bytes from the beginning of a file that tell its format
+START = 4096  # bytes of a file needed to detect its format
+
+
+DICOM_SUFFIXES = frozenset([".dcm", ".dicom", ".ima"])
+PREAMBLE = 132  # bytes of a file needed to detect DICOM
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file that starts with `start`, its first `PREAMBLE` bytes, is DICOM with a preamble."""
+    return start[128:PREAMBLE] == b"DICM"
 
 
 def format_by_name(name: str) -> str | None:
-    """The format of images in a file called so that is known and not read; hidden files have none."""
+    """The unsupported image format with the suffix of `name`; None for hidden files."""
     if name.startswith("."):
         return None
     ends = re.fullmatch(r".*?((?:\.\w{1,8})?(\.\w{1,8}))", name.lower())
@@ -277,9 +285,9 @@ def format_by_name(name: str) -> str | None:
 
 
 def format_by_content(start: bytes) -> str | None:
-    """The format that is known and not read of a file that begins with `start`, its first `START` bytes."""
-    if start[4:8] == b"ftyp":  # an ISO media file lists what it is compatible with
-        brands = {start[place : place + 4] for place in (8, *range(16, min(int.from_bytes(start[:4]), 256), 4))}
+    """The unsupported format of a file that starts with `start`, its first `START` bytes."""
+    if start[4:8] == b"ftyp":  # an ISO media file lists compatible brands
+        brands = {start[at : at + 4] for at in (8, *range(16, min(int.from_bytes(start[:4]), 256), 4))}
         if brands & {b"avif", b"avis"}:
             return "AVIF"
         if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
@@ -308,7 +316,7 @@ def format_by_content(start: bytes) -> str | None:
 
 
 def why_unread(start: bytes, name: str) -> str | None:
-    """Why a file called `name` that begins with `start` is not read as an image; None where its format is not known."""
+    """Why a file called `name` that starts with `start` is not read; None for an unknown format."""
     found = format_by_content(start)
     if found is None or found in _CONTAINERS:
         found = format_by_name(name) or found
@@ -316,5 +324,5 @@ def why_unread(start: bytes, name: str) -> str | None:
 
 
 def advice(format: str) -> str:
-    """What to do with a file of a format that is not read."""
+    """What to do with a file in an unsupported format."""
     return "save it as 'CSV UTF-8'" if format in TABLES else _IMAGES[format][0]

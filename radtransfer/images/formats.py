@@ -1,4 +1,4 @@
-"""Image files: what their headers say, and the pixels of those that TensorFlow does not decode.
+"""Image headers, and the pixels of images that TensorFlow does not decode.
 
 To add a format that Pillow reads, add its first bytes and its reader to `READERS`.
 """
@@ -16,20 +16,23 @@ import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, PpmImagePlugin, WebPImagePlugin
 
 from radtransfer.errors import BadImageError
-from radtransfer.images.dicom import DICOM_SUFFIXES, PREAMBLE, decode_dicom, is_dicom, read_header
+from radtransfer.images.dicom import decode_dicom, read_header
 from radtransfer.images.files import (
+    DICOM_SUFFIXES,
     MOST_FRAMES,
+    PREAMBLE,
     START,
     FrameSequence,
+    cached_file,
     check_parts,
     format_by_content,
-    kept_file,
+    is_dicom,
     why_unread,
 )
-from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImagePlace, as_part, is_frame, read_contents, scaled
+from radtransfer.images.refs import SIXTEEN_BITS, FilePart, ImageRef, as_part, is_frame, read_contents, scaled
 from radtransfer.images.tiff import MAGICS, TiffPages, TiffValues, count_pages, open_tiff
 
-# Not `Image.open`: it also tries formats that start other programs, and warns from 89 megapixels on.
+# Not `Image.open`, which may start other programs and warns from 89 megapixels.
 READERS = {
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
@@ -54,64 +57,63 @@ _RARE_JPEGS = {0xC3: "a lossless JPEG"} | dict.fromkeys((0xC5, 0xC6, 0xC7), "a h
 _RARE_JPEGS |= dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "a JPEG with arithmetic coding")
 
 
-PIXEL_LIMIT = 200_000_000  # larger images are refused from their header alone: a small file can unpack to any size
+PIXEL_LIMIT = 200_000_000  # larger images are rejected by their header, as a small file can unpack to any size
 
 
 @contextmanager
-def open_image(place: ImagePlace) -> Iterator[Image.Image | TiffValues]:
-    """The image, its header read and its pixels not; not a Pillow image where Pillow is wrong about a TIFF.
+def open_image(ref: ImageRef) -> Iterator[Image.Image | TiffValues]:
+    """The image with only its header read: a Pillow image, or `TiffValues` if Pillow misreads a TIFF.
 
-    A file whose frames are asked for one by one is opened once, and read in order. BadImageError: It is empty, of no
-    known format, or damaged in its header.
+    Files with frames stay open. BadImageError if it is empty, of unknown format, or its header is damaged.
     """
-    start = first_bytes(place)
-    if not is_frame(place):
-        with open_tiff(place, start) if start.startswith(MAGICS) else _open(place, start) as image:
+    start = first_bytes(ref)
+    if not is_frame(ref):
+        with open_tiff(ref, start) if start.startswith(MAGICS) else _open(ref, start) as image:
             yield image
         return
-    with kept_file(place.path) as kept:
+    with cached_file(ref.path) as kept:
         if start.startswith(MAGICS):
-            with kept.once("pages", lambda: TiffPages(place.path, start)).page(place) as page:
+            with kept.once("pages", lambda: TiffPages(ref.path, start)).page(ref) as page:
                 yield page
         else:
-            yield kept.once("frames", lambda: FrameSequence(_open(place, start, decoded=True))).frame(place)
+            yield kept.once("frames", lambda: FrameSequence(_open(ref, start, decoded=True))).frame(ref)
 
 
-def check_size(place: ImagePlace, height: int, width: int) -> None:
-    """Raises BadImageError if an image has no pixels, or more than `PIXEL_LIMIT`."""
+def check_size(ref: ImageRef, height: int, width: int) -> None:
+    """Raises BadImageError for no pixels, or more than `PIXEL_LIMIT`."""
     if width * height > PIXEL_LIMIT:
         limit = f"the limit of {PIXEL_LIMIT // 1_000_000} megapixels"
-        raise BadImageError(place, f"its {width}×{height} pixels are above {limit}; store it smaller")
+        raise BadImageError(ref, f"its {width}×{height} pixels are above {limit}; reduce it")
     if not width * height:
-        raise BadImageError(place, f"it has no pixels ({width}×{height})")
+        raise BadImageError(ref, f"it has no pixels ({width}×{height})")
 
 
-def _open(place: ImagePlace, start: bytes, *, decoded: bool = False) -> Image.Image:
-    """The first image of a file that is no TIFF; with `decoded`, its size is checked before anything of it is."""
+def _open(ref: ImageRef, start: bytes, *, decoded: bool = False) -> Image.Image:
+    """The first image of a file other than TIFF; with `decoded`, its size is checked."""
     reader = next((reader for magic, reader in READERS.items() if start.startswith(magic)), None)
-    part = as_part(place)
+    part = as_part(ref)
     if reader is None or (start.startswith(b"RIFF") and start[8:12] == b"AVI "):
-        start = first_bytes(place, START)
+        start = first_bytes(ref, START)
         known = (words for magic, words in NOT_IMAGES.items() if start.lstrip().lower().startswith(magic))
         reason = next(known, why_unread(start, part.path.name) or "not an image of a known format")
-        raise BadImageError(place, reason)
+        raise BadImageError(ref, reason)
     try:
         content = read_contents(part) if reader in _IN_PARTS or part.length is not None else b""
-        check_parts(place, content)
+        check_parts(ref, content)
         image = reader(str(part.path) if part.length is None else io.BytesIO(content))
     except BadImageError:
         raise
     except Exception as error:  # as in `decode_with_pillow`
-        reason = kind_of_jpeg(place) or f"damaged or truncated in its header ({error})"
-        raise BadImageError(place, reason) from error
+        reason = kind_of_jpeg(ref) or f"damaged or truncated in its header ({error})"
+        raise BadImageError(ref, reason) from error
     if decoded:
-        check_size(place, image.height, image.width)
+        check_size(ref, image.height, image.width)
     return image
 
 
-def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
-    """The beginning of an image's bytes; BadImageError if there are none, or they may not be read."""
-    part = as_part(place)
+def first_bytes(ref: ImageRef, count: int = 64) -> bytes:
+    """The first bytes of an image; BadImageError if it is empty or unreadable."""
+    part = as_part(ref)
 
     def read(most: int) -> bytes:
         with part.path.open("rb") as file:
@@ -119,26 +121,26 @@ def first_bytes(place: ImagePlace, count: int = 64) -> bytes:
             return file.read(most if part.length is None else min(most, part.length))
 
     try:
-        if is_frame(place):
-            with kept_file(part.path) as kept:
+        if is_frame(ref):
+            with cached_file(part.path) as kept:
                 start = kept.once("start", lambda: read(START))[:count]
         else:
             start = read(count)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
-            raise BadImageError(place, why_missing(part.path)) from None
-        raise BadImageError(place, f"cannot be opened ({error.strerror})") from None
+            raise BadImageError(ref, why_missing(part.path)) from None
+        raise BadImageError(ref, f"cannot be opened ({error.strerror})") from None
     if not start:
-        raise BadImageError(place, "an empty file")
+        raise BadImageError(ref, "an empty file")
     return start
 
 
-def kind_of_jpeg(place: ImagePlace) -> str | None:
-    """Why a JPEG of a rare kind is not read; None for one of a usual kind, and for what is no JPEG."""
-    data, at = read_contents(place), 2
+def kind_of_jpeg(ref: ImageRef) -> str | None:
+    """Why a JPEG of an unsupported kind is not read; None for others."""
+    data, at = read_contents(ref), 2
     while data.startswith(b"\xff\xd8") and data[at : at + 1] == b"\xff" and at + 4 < len(data):
         marker, bits = data[at + 1], data[at + 4]
-        if marker in (0xC0, 0xC1, 0xC2, *_RARE_JPEGS):  # the segment that says how a JPEG is coded
+        if marker in (0xC0, 0xC1, 0xC2, *_RARE_JPEGS):  # start of frame
             kind = f"a JPEG of {bits} bits" if bits != 8 else _RARE_JPEGS.get(marker)
             return kind and f"its pixels are {kind}, which is not read; convert it to PNG or DICOM"
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -146,23 +148,23 @@ def kind_of_jpeg(place: ImagePlace) -> str | None:
 
 
 def why_missing(path: Path) -> str:
-    """Why there is no file at `path`: there is nothing, or a link that leads nowhere."""
+    """Why there is no file at `path`: not found, or a dangling link."""
     if not path.is_symlink():
         return "not found"
     target = str(path.readlink())
     annexed = "annex/objects" in target.replace("\\", "/")
-    advice = "run `datalad get` or `git annex get`" if annexed else "bring it back, or correct the link"
-    return f"a dangling link, its file {target} is not there; {advice}"
+    advice = "run `datalad get` or `git annex get`" if annexed else "restore it, or correct the link"
+    return f"a dangling link, its target {target} is missing; {advice}"
 
 
-def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None = None) -> np.ndarray:
-    """The pixels of an image as they are stored, float32 (height, width, 3), RGB, 0–255, not turned by EXIF.
+def decode_with_pillow(ref: ImageRef, *, levels: tuple[float, float] | None = None) -> np.ndarray:
+    """The pixels of an image before EXIF rotation, float32 (height, width, 3), RGB, 0–255, without alpha.
 
-    Grey is repeated, transparency dropped. Values of more than 8 bits become 0–255 as `levels` say, clipped there, and
-    MinIsWhite is inverted then; without levels all that the format has is 0–255, and floats are taken as they are.
+    Deeper values are mapped from `levels` to 0–255, clipped, and inverted for MinIsWhite; without `levels`, the range
+    of the format is used, and floats are unchanged.
     """
-    with open_image(place) as image:
-        values = _values(image, place)
+    with open_image(ref) as image:
+        values = _values(image, ref)
         if not is_deep(image):
             return values
         as_stored = levels is None and image.mode.startswith("float")
@@ -170,10 +172,10 @@ def decode_with_pillow(place: ImagePlace, *, levels: tuple[float, float] | None 
         return 255 - shown if isinstance(image, TiffValues) and image.inverted else shown
 
 
-def stored_values(place: ImagePlace) -> np.ndarray:
-    """The values of an image of more than 8 bits, floating point (height, width, 3), as they are stored."""
-    with open_image(place) as image:
-        return _values(image, place)
+def stored_values(ref: ImageRef) -> np.ndarray:
+    """The stored values of an image of more than 8 bits, floating point (height, width, 3)."""
+    with open_image(ref) as image:
+        return _values(image, ref)
 
 
 def is_deep(image: Image.Image | TiffValues) -> bool:
@@ -182,16 +184,16 @@ def is_deep(image: Image.Image | TiffValues) -> bool:
 
 
 def levels_of(image: Image.Image | TiffValues) -> tuple[float, float]:
-    """The values that become 0 and 255, where these have more than 8 bits."""
+    """The default levels of the format."""
     if isinstance(image, TiffValues):
         return image.levels
     if image.format != "PPM" or not image.tile:
         return SIXTEEN_BITS if image.mode.startswith("I") else (0.0, 255.0)
-    words = image.tile[0][3]  # mode and greatest value, or a mode alone
+    words = image.tile[0][3]  # mode and largest value, or mode only
     return 0.0, 65535.0 if words == "I;16B" else 255.0 if isinstance(words, str) else float(words[-1])
 
 
-def _values(image: Image.Image | TiffValues, place: ImagePlace) -> np.ndarray:
+def _values(image: Image.Image | TiffValues, ref: ImageRef) -> np.ndarray:
     """The stored values, (height, width, 3), all finite; float32, or float64 of a TIFF."""
     try:
         if isinstance(image, TiffValues):
@@ -206,18 +208,18 @@ def _values(image: Image.Image | TiffValues, place: ImagePlace) -> np.ndarray:
             pixels = np.repeat(np.asarray(image).astype("float32")[:, :, None], 3, axis=2)
     except BadImageError:
         raise
-    # Pillow raises what it meets in a damaged file: SyntaxError, IndexError, zlib.error and more.
+    # Pillow may raise anything for a damaged file: SyntaxError, IndexError, zlib.error.
     except Exception as error:
-        raise BadImageError(place, f"damaged or truncated ({error})") from error
-    # Of 64 bits, only what 32 can hold as well: the difference of two such numbers is finite.
+        raise BadImageError(ref, f"damaged or truncated ({error})") from error
+    # Values beyond float32 are rejected, so that differences are finite.
     beyond = pixels.dtype != np.float32 and np.abs(pixels).max() > np.finfo("float32").max
     if beyond or not np.isfinite(pixels).all():
-        raise BadImageError(place, "it holds values that are not finite numbers")
+        raise BadImageError(ref, "it contains NaN or infinite values")
     return pixels
 
 
 def _values_of_pnm(image: Image.Image) -> np.ndarray:
-    """The values of a PGM or PPM of more than 8 bits, which Pillow stretches to 16 bits, and cuts in colours to 8."""
+    """The values of a PGM or PPM of more than 8 bits, which Pillow rescales (grey) or reduces to 8 bits (RGB)."""
     decoder, _, start, _ = image.tile[0]
     shape = image.height, image.width, 3 if image.mode == "RGB" else 1
     image.fp.seek(start)
@@ -227,7 +229,7 @@ def _values_of_pnm(image: Image.Image) -> np.ndarray:
     else:
         values = np.frombuffer(data, ">u2", count).astype("float32")
     if values.size < count or values.min() < 0 or values.max() > levels_of(image)[1]:
-        raise ValueError("values are missing, or above the greatest that is announced")
+        raise ValueError("values are missing, or above the maximum in the header")
     return np.broadcast_to(values.reshape(shape), (*shape[:2], 3)).copy()
 
 
@@ -235,49 +237,48 @@ def _values_of_pnm(image: Image.Image) -> np.ndarray:
 class ImageFacts:
     """How one image is stored."""
 
-    # What reads it in training: "jpeg", "png8" and "png16" are TensorFlow's, "pixels" are plain bytes, "pillow" is
-    # `decode_with_pillow` (with tifffile where Pillow is wrong), "dicom" is `decode_dicom`
+    # "jpeg", "png8", "png16": TensorFlow; "pixels": raw bytes; "pillow": `decode_with_pillow`; "dicom": `decode_dicom`
     decoder: str
     height: int
     width: int
-    orientation: int = 1  # EXIF, 1–8: how the decoded image has yet to be turned
+    orientation: int = 1  # EXIF, 1–8
     deep: bool = False  # whether a value has more than 8 bits
-    # The values of an image of more than 8 bits that become 0 and 255; DICOM has its own
+    # Values of an image of more than 8 bits that become 0 and 255 (not for DICOM)
     levels: tuple[float, float] = SIXTEEN_BITS
-    # Top, left, height and width of what is seen of it, before `orientation`; None: everything
+    # Top, left, height and width of the visible part, before `orientation`; None: all
     disc: tuple[int, int, int, int] | None = None
-    # Whether the smallest value of an image of more than 8 bits is white; `levels` are from before that
+    # Whether the smallest value of a deep image is white; `levels` are before inversion
     inverted: bool = False
-    notes: tuple[str, ...] = ()  # in what header and pixels disagree, and how it is read; known once it was decoded
+    notes: tuple[str, ...] = ()  # contradictions of header and pixels, and how they are resolved; set by decoding
 
 
-def inspect_image(place: ImagePlace) -> ImageFacts:
-    """What the header of an image says; BadImageError if it is damaged, of no known format, or above `PIXEL_LIMIT`."""
-    if isinstance(place, FilePart) and place.pixels is not None:
-        return ImageFacts("pixels", *place.pixels)
-    if _holds_dicom(place):
-        header = read_header(place)
-        check_size(place, header.height, header.width)
+def inspect_image(ref: ImageRef) -> ImageFacts:
+    """Facts from the header; BadImageError if it is damaged, of unknown format, or above `PIXEL_LIMIT`."""
+    if isinstance(ref, FilePart) and ref.pixels is not None:
+        return ImageFacts("pixels", *ref.pixels)
+    if _holds_dicom(ref):
+        header = read_header(ref)
+        check_size(ref, header.height, header.width)
         return ImageFacts("dicom", header.height, header.width, deep=header.bits > 8)
-    with open_image(place) as image:
+    with open_image(ref) as image:
         height, width = image.height, image.width
         decoder, orientation, inverted = "pillow", 1, False
         if isinstance(image, TiffValues):
             orientation, inverted = image.orientation, image.deep and image.inverted
         else:
-            orientation, is_first = _orientation(image), not as_part(place).frame
+            orientation, is_first = _orientation(image), not as_part(ref).frame
             if is_first and image.format == "PNG":
-                decoder = "png16" if first_bytes(place)[24] == 16 else "png8"
+                decoder = "png16" if first_bytes(ref)[24] == 16 else "png8"
             elif is_first and image.format == "JPEG" and image.mode in ("L", "RGB"):  # TensorFlow reads CMYK inverted
                 decoder = "jpeg"
         deep = decoder == "png16" or is_deep(image)
         levels = levels_of(image) if deep and decoder == "pillow" else SIXTEEN_BITS
-    check_size(place, height, width)
+    check_size(ref, height, width)
     return ImageFacts(decoder, height, width, orientation, deep, levels, inverted=inverted)
 
 
 def count_frames(file: Path) -> int:
-    """How many images `file` holds, DICOM frames and TIFF pages included, up to one more than `MOST_FRAMES`."""
+    """The number of frames or pages of `file`, at most `MOST_FRAMES` + 1."""
     if _holds_dicom(file):
         return min(read_header(file).frames, MOST_FRAMES + 1)
     if first_bytes(file).startswith(MAGICS):
@@ -288,21 +289,20 @@ def count_frames(file: Path) -> int:
         return min(getattr(image, "n_frames", 1), MOST_FRAMES + 1)
 
 
-def decode_outside(place: ImagePlace, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:
+def decode_outside(ref: ImageRef, facts: ImageFacts, window: str, *, notes: list[str] | None = None) -> np.ndarray:
     """The pixels of an image that TensorFlow does not read, float32 (height, width, 3), RGB, 0–255.
 
-    `window`, the setting, is for DICOM; other images have their `facts.levels`. `notes` gets what header and pixels
-    disagree in. BadImageError: It is damaged.
+    `window` is for DICOM, other images use `facts.levels`; contradictions of header and pixels are added to `notes`.
     """
     if facts.decoder == "dicom":
-        return decode_dicom(place, window, notes=notes)
-    return decode_with_pillow(place, levels=facts.levels)
+        return decode_dicom(ref, window, notes=notes)
+    return decode_with_pillow(ref, levels=facts.levels)
 
 
-def _holds_dicom(place: ImagePlace) -> bool:
-    """Whether `place` is DICOM by its first bytes, or by its name where these say nothing."""
-    part = as_part(place)
-    start = first_bytes(place, PREAMBLE)
+def _holds_dicom(ref: ImageRef) -> bool:
+    """Whether `ref` is DICOM by its first bytes, or by its suffix if they are of no known format."""
+    part = as_part(ref)
+    start = first_bytes(ref, PREAMBLE)
     other = any(start.lstrip().lower().startswith(magic.lower()) for magic in (*READERS, *NOT_IMAGES))
     other = other or format_by_content(start) is not None
     named = part.path.suffix.lower() in DICOM_SUFFIXES and not other
@@ -310,8 +310,7 @@ def _holds_dicom(place: ImagePlace) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 where there is none or none that means anything."""
-    # TIFF images Pillow turns itself. It reads all of EXIF, and for each entry as much as that announces.
+    """The EXIF orientation, 1 if missing or invalid; parsed here, as Pillow trusts the lengths in EXIF."""
     if "exif" not in image.info:
         return 1
     value = _exif_orientation(image.info["exif"])

@@ -1,9 +1,8 @@
-"""From images to batches of one fixed shape, in an order that can be repeated exactly.
+"""From images to batches of fixed shape, in a reproducible order.
 
-    place -> image (`decode.ImageSource`) -> augmented -> batch, read ahead
+    ref -> image (`decode.ImageSource`) -> augmented -> batch, prefetched
 
-Everything random is a pure function of (seed, fold, epoch, image), never of the epochs before: an epoch is the same
-whatever the number of workers, whether the run was resumed, and whichever epochs came before.
+Everything random depends only on (seed, fold, epoch, image), not on the number of workers, a resume, or earlier epochs.
 """
 
 import hashlib
@@ -22,18 +21,18 @@ from radtransfer.errors import BadImageError, ConfigError, DataError
 from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.images.decode import ImageSource
 from radtransfer.images.formats import ImageFacts
-from radtransfer.images.refs import ImagePlace
+from radtransfer.images.refs import ImageRef
 from radtransfer.process import derive_seed
 from radtransfer.runs.cache import KeptArrays
 
 
 def epoch_order(images: int, *, seed: int, fold: int, epoch: int) -> np.ndarray:
-    """The order in which a training epoch visits `images` images, a permutation."""
+    """The order of `images` images in a training epoch, a permutation."""
     return np.random.default_rng(derive_seed(seed, "order", fold, epoch)).permutation(images)
 
 
 def path_keys(paths: Sequence[str]) -> np.ndarray:
-    """A number for each path, uint64, the same on every platform."""
+    """A platform-independent number for each path, uint64."""
     digests = b"".join(blake2b(path.encode(), digest_size=8).digest() for path in paths)
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
@@ -53,9 +52,9 @@ def image_seeds(keys: np.ndarray, *, seed: int, fold: int, epoch: int) -> np.nda
 
 
 def filled_rows(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """`order` as whole batches, begun anew to fill the last, and weights, 0 for the filling.
+    """`order` as full batches, the last filled up from the start, int32, and weights (0 for filling), float32.
 
-    Both are (steps, batch_size): int32 and float32.
+    Both are (steps, batch_size).
     """
     steps = -(-len(order) // batch_size)
     rows = np.resize(order, (steps, batch_size)).astype(np.int32)
@@ -69,21 +68,21 @@ Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over a set of images; iterating over it gives every `Batch`.
+    """One pass over a set of images; iterating gives every `Batch`.
 
-    The last batch is filled up from the first images of the pass, with weight 0: real images, so that
-    batch norm sees nothing else. Every image has weight 1 exactly once.
+    The last batch is filled up with the first images of the pass at weight 0, so that batch norm sees real images only.
+    Every image has weight 1 exactly once.
     """
 
-    dataset: tf.data.Dataset  # the batches, for Keras' own loops; the errors it raises do not name the file
-    rows: np.ndarray  # (steps, batch size): which image stands where
+    dataset: tf.data.Dataset  # the batches, for Keras' loops; its errors do not name the file
+    rows: np.ndarray  # (steps, batch size): number of each image
     source: ImageSource
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Every batch in turn; DataError, with the name of its file, if an image cannot be decoded."""
+        """Every batch; DataError with the file name if an image cannot be decoded."""
         batches = iter(self.dataset)
         for step in range(len(self)):
             try:
@@ -94,28 +93,25 @@ class Epoch:
             yield batch
 
     def _check_images(self, step: int) -> None:
-        """Decode the images of one batch again, one by one, to find out which of them failed."""
+        """Decode the images of one batch one by one to find the damaged one."""
         for row in self.rows[step]:
-            place = self.source.places[row]
+            ref = self.source.refs[row]
             try:
                 self.source.image(row)
             except (tf.errors.OpError, BadImageError) as error:
                 if isinstance(error, BadImageError):
                     reason = error.reason
-                else:  # the first line, without place and names of graph nodes
+                else:  # the first line, without path and names of graph nodes
                     text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]| name:.*", "", str(error)).strip().splitlines()[0]
-                    reason = text.replace(str(place), "").strip(" ;:")
+                    reason = text.replace(str(ref), "").strip(" ;:")
                 raise DataError(
-                    f"Expected an image that can be decoded. Received: {place} ({reason}). "
+                    f"Expected an image that can be decoded. Received: {ref} ({reason}). "
                     "Replace it, or run with --on-bad-image skip."
                 ) from error
 
 
 class Batches:
-    """Epochs of one set of images; `make_batches` makes it.
-
-    The functions that tf.data runs are traced once here, so that a new epoch costs milliseconds.
-    """
+    """Epochs of one set of images (see `make_batches`); functions for tf.data are traced once, so epochs start fast."""
 
     def __init__(
         self,
@@ -144,7 +140,7 @@ class Batches:
         return self._like(source, self._batch_size, self._part)
 
     def part(self, number: int, count: int) -> "Batches":
-        """Of every batch the `number`-th, from 0, of `count` equal parts; the other images are not read."""
+        """Part `number` (from 0) of `count` equal parts of every batch; other images are not read."""
         return self if count == 1 else self._like(self.source, self._batch_size // count, (number, count))
 
     def _like(self, source: ImageSource, batch_size: int, part: tuple[int, int]) -> "Batches":
@@ -152,10 +148,7 @@ class Batches:
         return Batches(source, self._targets, self._keys, part=part, **settings)
 
     def shuffled(self, epoch: int, *, rows: np.ndarray | None = None, seed: int = 0, fold: int = 0) -> Epoch:
-        """Training epoch number `epoch` over all images or those numbered `rows`: in its own order, augmented.
-
-        An image's place and its augmentation follow from (seed, fold, epoch, image).
-        """
+        """Training epoch `epoch` over all images or `rows`, shuffled and augmented by (seed, fold, epoch, image)."""
         rows = np.arange(len(self)) if rows is None else rows
         order = rows[epoch_order(len(rows), seed=seed, fold=fold, epoch=epoch)]
         if self._augmentation == "none":
@@ -163,7 +156,7 @@ class Batches:
         return self._epoch(order, image_seeds(self._keys, seed=seed, fold=fold, epoch=epoch))
 
     def to_dataset(self, *, shuffle: bool, seed: int) -> tf.data.Dataset:
-        """Images and targets once through, the last batch as small as it is; every pass in its own order, augmented."""
+        """Images and targets, augmented, in a new order each pass if `shuffle`; the last batch may be smaller."""
         rows = tf.data.Dataset.range(len(self), output_type=tf.int32)
         if shuffle:
             rows = rows.shuffle(len(self), seed=seed, reshuffle_each_iteration=True)
@@ -176,7 +169,7 @@ class Batches:
         return _read_ahead(dataset.batch(self._batch_size))
 
     def in_order(self, rows: np.ndarray | None = None) -> Epoch:
-        """The images as they are, in table order, or those numbered `rows` as these stand."""
+        """All images, or `rows`, in this order and without augmentation."""
         rows = np.arange(len(self)) if rows is None else rows
         return self._epoch(rows)
 
@@ -198,14 +191,14 @@ class Batches:
 
 def _read_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
-    options.autotune.enabled = False  # freeing an autotuned iterator was seen to block for seconds
+    options.autotune.enabled = False  # deleting an autotuned iterator may block for seconds
     options.deterministic = True
     return dataset.prefetch(2).with_options(options)
 
 
 def make_batches(
     paths: Sequence[str],
-    places: Sequence[ImagePlace],
+    refs: Sequence[ImageRef],
     facts: Sequence[ImageFacts],
     targets: np.ndarray,
     *,
@@ -215,21 +208,20 @@ def make_batches(
     workers: int,
     augmentation: str = "none",
 ) -> Batches:
-    """Epochs over one set of images.
+    """Epochs over the images `refs`; `paths` only determine their augmentation.
 
-    `paths` are the identity of the images, from which their augmentation follows, and not where they lie; `targets` are
-    float32 (images, classes); `image_size` is in pixels. UnknownNameError for an unknown augmentation.
+    `targets` is float32 (images, classes), `image_size` in pixels. UnknownNameError for an unknown augmentation.
     """
-    source = ImageSource(places, facts, image_size=image_size, reading=reading or ImageSettings())
+    source = ImageSource(refs, facts, image_size=image_size, reading=reading or ImageSettings())
     settings = {"batch_size": batch_size, "workers": workers, "augmentation": augmentation}
     return Batches(source, targets, path_keys(paths), **settings)
 
 
 def _example_function(source: ImageSource, targets: np.ndarray, augmentation: str) -> Callable:
     augment, targets = AUGMENTATIONS[augmentation].build(), tf.constant(targets, tf.float32)
-    place = [tf.TensorSpec((), tf.int32), tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.float32)]
+    signature = [tf.TensorSpec((), tf.int32), tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.float32)]
 
-    @tf.function(input_signature=place)
+    @tf.function(input_signature=signature)
     def example(row: tf.Tensor, seed: tf.Tensor, weight: tf.Tensor) -> Batch:
         return augment(source.image(row), seed), targets[row], weight
 
@@ -238,9 +230,9 @@ def _example_function(source: ImageSource, targets: np.ndarray, augmentation: st
 
 def _batch_function(source: ImageSource, targets: np.ndarray, batch_size: int) -> Callable:
     targets = tf.constant(targets, tf.float32)
-    place = [tf.TensorSpec((batch_size,), tf.int32), tf.TensorSpec((batch_size,), tf.float32)]
+    signature = [tf.TensorSpec((batch_size,), tf.int32), tf.TensorSpec((batch_size,), tf.float32)]
 
-    @tf.function(input_signature=place)
+    @tf.function(input_signature=signature)
     def batch(rows: tf.Tensor, weights: tf.Tensor) -> Batch:
         return source.images(rows), tf.gather(targets, rows), weights
 
@@ -250,10 +242,10 @@ def _batch_function(source: ImageSource, targets: np.ndarray, batch_size: int) -
 IMAGES = KeptArrays("images", limit=200_000_000_000, title="The decoded images", instead="--cache none")
 
 
-def keep_images(batches: Batches, where: Literal["ram", "disk"], *, count: Callable[[int, int], None]) -> Batches:
-    """The same batches, bit by bit, from images that are decoded here and now, unless the disk cache has them.
+def cache_images(batches: Batches, where: Literal["ram", "disk"], *, count: Callable[[int, int], None]) -> Batches:
+    """The same batches from an image cache in memory or on disk, which is filled first if necessary.
 
-    ConfigError: Memory is too small for them. DiskError: The disk is. DataError: An image cannot be decoded.
+    Raises ConfigError for too little memory, DiskError for a full disk, DataError if an image cannot be decoded.
     """
     source = batches.source
     shape = (len(batches), source.image_size, source.image_size, 3)
@@ -283,7 +275,7 @@ def keep_images(batches: Batches, where: Literal["ram", "disk"], *, count: Calla
 
 
 def _free_memory() -> int | None:
-    """Bytes that programs can still get, as Linux tells it; None elsewhere."""
+    """Bytes of available memory on Linux; None elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

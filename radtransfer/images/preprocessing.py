@@ -1,6 +1,4 @@
-"""Input scales that weights were trained with, built into the model as plain Keras layers.
-
-To add one, write a line in `MODES`.
+"""Input scaling of pretrained weights, built into the model as Keras layers. To add one, add it to `_MODES`.
 
 References:
     `keras.applications.imagenet_utils.preprocess_input`: caffe, tf, torch.
@@ -32,7 +30,7 @@ class Preprocessing:
 
     @property
     def output_range(self) -> tuple[float, float]:
-        """The smallest and largest value that an image of 0–255 can become."""
+        """Smallest and largest output for an image of 0–255."""
         channels = tuple(zip(self.mean, self.std, strict=True))
         low = min(-mean / std for mean, std in channels)
         high = max((255 * self.scale - mean) / std for mean, std in channels)
@@ -69,9 +67,8 @@ _MODES = (
     Preprocessing("raw", "RGB, 0 to 255, for networks that scale their own input"),
 )
 
-RANDOM_PREPROCESSING = "torch"  # mode of networks that start from random weights (Transfusion, Appendix A)
-
-LAYER = "preprocessing"  # name of the layer that scales images inside a model
+RANDOM_PREPROCESSING = "torch"  # for random weights (Transfusion, Appendix A)
+LAYER = "preprocessing"  # name of the scaling layer in a model
 
 MODES: Mapping[str, Preprocessing] = MappingProxyType({mode.name: mode for mode in _MODES})
 
@@ -84,13 +81,11 @@ def preprocessing_mode(name: str) -> Preprocessing:
 
 
 def preprocess(images: "keras.KerasTensor", mode: str) -> "keras.KerasTensor":
-    """Images as a network trained with `mode` expects them; float32 under every precision policy.
-
-    Inside a functional model it becomes a slice and a `Rescaling` layer, which any Keras 3 loads in safe mode.
+    """Images scaled as in the training with `mode`, float32; a slice and a `Rescaling` layer in a functional model.
 
     Args:
         images: (batch, height, width, 3), RGB, 0–255; a symbolic Keras tensor or a tensor.
-        mode: Key of `MODES`; UnknownNameError if it is none.
+        mode: Key of `MODES`, else UnknownNameError.
     """
     import keras
 
@@ -99,5 +94,5 @@ def preprocess(images: "keras.KerasTensor", mode: str) -> "keras.KerasTensor":
         images = images[..., ::-1]
     scale = [spec.scale / std for std in spec.std]
     offset = [-mean / std for mean, std in zip(spec.mean, spec.std, strict=True)]
-    # Keras takes a plain list for (channels, 1, 1) where the reader's keras.json says channels_first.
+    # Nested lists, as Keras reads a flat list as (channels, 1, 1) with channels_first in keras.json.
     return keras.layers.Rescaling([[scale]], offset, dtype="float32", name=LAYER)(images)

@@ -1,4 +1,4 @@
-"""References to images (a file, or a part of one), the setting `images.window`, and addresses such as `gs://BUCKET`."""
+"""References to images (a file or part of one), the setting `images.window`, and addresses such as `gs://BUCKET`."""
 
 import contextlib
 import math
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """An image in a file that holds several."""
+    """An image in a file with several."""
 
     path: Path
-    offset: int = 0  # first byte of the image, itself a whole JPEG, PNG or block of pixels
-    length: int | None = None  # its bytes; None where the image is not a range of bytes but a frame
-    frame: int = 0  # number of the frame in the file, from 0
-    # Height and width of plain RGB values, uint8 (height, width, 3); None for an encoded image
+    offset: int = 0  # first byte of an encoded image or of raw pixels
+    length: int | None = None  # in bytes; None for a frame
+    frame: int = 0  # number of the frame, from 0
+    # Height and width of raw pixels, uint8 (height, width, 3); None for an encoded image
     pixels: tuple[int, int] | None = None
 
     def __str__(self) -> str:
@@ -30,41 +30,39 @@ class FilePart:
         return f"{self.path}, bytes {self.offset} to {self.offset + self.length}"
 
 
-ImagePlace = Path | FilePart
+ImageRef = Path | FilePart
 
 
-def is_frame(place: ImagePlace) -> bool:
-    """Whether the image is one of the frames of a file, and not a file, or a range of bytes."""
-    return isinstance(place, FilePart) and place.length is None
+def is_frame(ref: ImageRef) -> bool:
+    """Whether the image is a frame of a file, not a file or a range of bytes."""
+    return isinstance(ref, FilePart) and ref.length is None
 
 
-def file_of(place: ImagePlace) -> Path:
-    """The file that the image is in."""
-    return place.path if isinstance(place, FilePart) else place
+def file_of(ref: ImageRef) -> Path:
+    """The file with the image."""
+    return ref.path if isinstance(ref, FilePart) else ref
 
 
-def as_part(place: ImagePlace) -> FilePart:
-    """The place as part of a file; a file of its own is its first frame."""
-    return place if isinstance(place, FilePart) else FilePart(place)
+def as_part(ref: ImageRef) -> FilePart:
+    """The reference as a part; a file is its first frame."""
+    return ref if isinstance(ref, FilePart) else FilePart(ref)
 
 
-def read_contents(place: ImagePlace) -> bytes:
-    """The bytes of the image: the whole file, or its range of it."""
-    part = as_part(place)
+def read_contents(ref: ImageRef) -> bytes:
+    """The bytes of the image."""
+    part = as_part(ref)
     with part.path.open("rb") as file:
         file.seek(part.offset)
         return file.read(-1 if part.length is None else part.length)
 
 
-SIXTEEN_BITS = (0.0, 65535.0)
-"""The values of a 16-bit PNG or TIFF that "auto" makes black and white: all that the format has."""
-
-SIGNED_SIXTEEN_BITS = (-32768.0, 32767.0)  # the same of a TIFF with signed values
+SIXTEEN_BITS = (0.0, 65535.0)  # range of a 16-bit PNG or TIFF
+SIGNED_SIXTEEN_BITS = (-32768.0, 32767.0)  # range of a TIFF with signed values
 
 
 @dataclass(frozen=True, slots=True)
 class IntensityWindow:
-    """What `--window` asks for: "auto", "minmax", or "fixed" with centre and width (above 0) in the image's unit."""
+    """The setting `images.window`: "auto", "minmax", or "fixed" with centre and width (above 0) in the image's unit."""
 
     name: str
     centre: float = 0.0
@@ -73,10 +71,9 @@ class IntensityWindow:
     def levels(
         self, smallest: float, largest: float, *, auto: tuple[float, float] = SIXTEEN_BITS
     ) -> tuple[float, float]:
-        """The values that become 0 and 255, the first below the second, from the extreme values of the image.
+        """The values that become 0 and 255, given the extreme values of the image and the levels for "auto".
 
-        A fixed window reaches from centre - width/2 to centre + width/2, in DICOM and in other images alike
-        (DICOM's LINEAR_EXACT). `auto` is what "auto" means for this format.
+        A fixed window is centre ± width/2 in all formats (LINEAR_EXACT of DICOM).
         """
         if self.name == "fixed":
             return self.centre - self.width / 2, self.centre + self.width / 2
@@ -84,7 +81,7 @@ class IntensityWindow:
 
 
 def parse_window(text: str) -> IntensityWindow:
-    """The window that `text`, the setting, names; ConfigError if it names none."""
+    """The window in the setting `text`; ConfigError if it is invalid."""
     name = text.strip().lower()
     if name in ("auto", "minmax"):
         return IntensityWindow(name)
@@ -99,12 +96,12 @@ def parse_window(text: str) -> IntensityWindow:
 
 
 def span(smallest: float, largest: float) -> tuple[float, float]:
-    """Levels from the smallest to the largest value; an image of one value becomes black."""
+    """Levels from the smallest to the largest value; a constant image becomes black."""
     return (smallest, largest) if largest > smallest else (smallest, smallest + 1.0)
 
 
 def scaled(values: "np.ndarray", levels: tuple[float, float]) -> "np.ndarray":
-    """`values` as float32, 0–255, unrounded: the first of the levels becomes 0, the second 255, others are clipped."""
+    """`values` as float32 with `levels` mapped to 0 and 255, clipped, not rounded."""
     import numpy as np
 
     low, high = levels
@@ -115,7 +112,7 @@ _ADDRESS = re.compile(r"(?:(\w+):)?(([A-Za-z][\w+.-]+)://[^?]*)(\?.*)?")
 
 
 class RemoteSource(NamedTuple):
-    """A data source that is an address: the dataset named before it, `SCHEME://…`, its scheme, and `?…`."""
+    """The parts of `READER:SCHEME://…?…`."""
 
     reader: str | None
     address: str
@@ -124,7 +121,7 @@ class RemoteSource(NamedTuple):
 
 
 def remote_source(source: str) -> RemoteSource | None:
-    """The parts of `SCHEME://…` or `DATASET:SCHEME://…?…`; None for what lies on this machine."""
+    """The parts of `SCHEME://…` or `READER:SCHEME://…?…`; None for a local source."""
     match = _ADDRESS.fullmatch(source)
     if match is None:
         return None
@@ -132,10 +129,10 @@ def remote_source(source: str) -> RemoteSource | None:
     return RemoteSource(reader, address.rstrip("/"), scheme, options or "")
 
 
-def check_here(place: str | None) -> None:
-    """Raises ConfigError if `place` is an address; a path is one even where nothing lies there."""
-    if place is not None and remote_source(place) is not None:
+def check_local_path(path: str | None) -> None:
+    """Raises ConfigError if `path` is an address."""
+    if path is not None and remote_source(path) is not None:
         raise ConfigError(
-            f"expected a file or folder of this machine, received {place}. Mount or copy it; only prepared data sets "
-            "(--data) are read from elsewhere, and results are written here."
+            f"expected a local file or folder, received {path}. Mount or copy it; only prepared data sets (--data) can "
+            "be read from an address."
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radtransfer.errors import ConfigError, Table, UnknownNameError, near_names
+from radtransfer.errors import ConfigError, Table, UnknownNameError, close_matches
 
 if TYPE_CHECKING:
     import keras
@@ -108,7 +108,7 @@ class Backbone:
     def unknown_layer(self, name: str, layers: Iterable[str]) -> UnknownNameError:
         """The error that `name` is neither a stage nor one of `layers`; it names the closest of both."""
         # Without a close name the message lists all it is given: hundreds of layers would help nobody.
-        known = [*self.stages, *near_names(name, layers)]
+        known = [*self.stages, *close_matches(name, layers)]
         return UnknownNameError(f"stage or layer of {self.name}", name, known, see=f"radtransfer backbones {self.name}")
 
     def stage_end(self, stage: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from radtransfer.errors import ConfigError, WeightsError, WeightsMismatchError
-from radtransfer.files import whole_file
+from radtransfer.files import atomic_write
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.pretrained.match import (
     Arrays,
@@ -125,7 +125,7 @@ def convert_weights(
             epsilon = next(layer.epsilon for layer in model.layers if isinstance(layer, BatchNormalization))
             layers, notes, left_out = convert_torch(source, tensors, name, targets, epsilon)
         assign(model, layers)
-        with whole_file(out) as part:
+        with atomic_write(out) as part:
             model.save_weights(part)
             written = match_layers(read_weight_file(part), targets)
             if written.missing or not all(

@@ -25,8 +25,8 @@ from radtransfer.errors import (
     WeightsError,
     WeightsMismatchError,
     WeightsNotFoundError,
-    near_name,
-    near_path,
+    closest_file_name,
+    suggest_path,
 )
 from radtransfer.files import write_error
 from radtransfer.models.backbone import BACKBONES
@@ -376,9 +376,9 @@ def _not_found(weights: str) -> str:
     if "radimagenet" in weights.lower():
         card = card_of_file(path) or weights_cards()["radimagenet-resnet50"]
         return f"no weights at {path}. {_advice(card)}"
-    return f"no weights at {path}.{near_path(path)} Expected {WAYS}."
+    return f"no weights at {path}.{suggest_path(path)} Expected {WAYS}."
 
 
 def _sibling(path: Path) -> str | None:
     """The file beside a missing one that is probably meant: - for _, other case, or a typing error."""
-    return near_name(path, wanted=lambda item: item.suffix in _SUFFIXES)
+    return closest_file_name(path, wanted=lambda item: item.suffix in _SUFFIXES)

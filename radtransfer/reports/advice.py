@@ -49,7 +49,7 @@ def other_images(found: ArmResults) -> Iterator[Point]:
     for arm in found.scored:
         sets.setdefault(arm.images, []).append(arm.name)
     if len(sets) > 1:
-        yield Point("other images", say("advice.other_images", list(sets.values())))
+        yield Point("different images", say("advice.other_images", list(sets.values())))
 
 
 def which_start(found: ArmResults) -> Iterator[Point]:
@@ -58,25 +58,25 @@ def which_start(found: ArmResults) -> Iterator[Point]:
         compared = {arm: found.difference(best.name, arm.name) for arm in others}
         words = {arm: _verdict(difference) for arm, difference in compared.items()}
         beaten, equal, unclear = (
-            [arm.origin for arm in others if words[arm] == word] for word in ("better", "equal", "undecided")
+            [arm.origin for arm in others if words[arm] == word] for word in ("better", "equal", "inconclusive")
         )
-        hints = _nearest_first({arm.origin: compared[arm] for arm in others if words[arm] == "undecided"})
+        hints = _nearest_first({arm.origin: compared[arm] for arm in others if words[arm] == "inconclusive"})
         text = say("advice.which_start", best, beaten, equal, unclear, hints)
-        yield Point("undecided" if unclear else "which start", text, _evidence(best, compared))
+        yield Point("inconclusive" if unclear else "initialization", text, _evidence(best, compared))
 
 
 def how_deep(found: ArmResults) -> Iterator[Point]:
     """The fewest trained parameters that lose nothing, among arms that differ in nothing else."""
     for arms in depth_groups(found):
         where = f" {say('advice.setting', arms[0])}"
-        yield _smallest("how deep", "Train", where, arms, found, lambda arm: arm.trainable, lambda arm: arm.depth)
+        yield _smallest("depth", "Train", where, arms, found, lambda arm: arm.trainable, lambda arm: arm.depth)
 
 
 def which_size(found: ArmResults) -> Iterator[Point]:
     """The smallest network that loses nothing, each with its best arm, whatever it starts from and how it learns."""
     for arms in size_groups(found):
         size = lambda arm: say("advice.size", arm)  # noqa: E731
-        yield _smallest("which size", "Take", "", arms, found, lambda arm: arm.parameters, size)
+        yield _smallest("size", "Use", "", arms, found, lambda arm: arm.parameters, size)
 
 
 def few_trainings(found: ArmResults) -> Iterator[Point]:
@@ -106,10 +106,10 @@ def which_arm(found: ArmResults) -> Iterator[Point]:
             decided = word in ("better", "equal")
             hints = [] if decided else _nearest_first(compared)
             text = say("advice.which_arm", word, f"“{best.name}”", list(compared), names, hints)
-            yield Point("which arm" if decided else "undecided", text, _evidence(best, compared))
+            yield Point("best arm" if decided else "inconclusive", text, _evidence(best, compared))
 
 
-def sooner(found: ArmResults) -> Iterator[Point]:
+def convergence(found: ArmResults) -> Iterator[Point]:
     """The start that gets to the threshold first, among arms that differ in nothing else."""
     for arms in start_groups(found):
         # The arm that needs the fewest steps on average against most of the others.
@@ -124,14 +124,14 @@ def sooner(found: ArmResults) -> Iterator[Point]:
         compared = {
             arm.origin: d for arm in arms if arm != first and (d := found.step_difference(first.name, arm.name))
         }
-        beaten = [start for start, difference in compared.items() if sooner_or_later(difference) == "sooner"]
+        beaten = [start for start, difference in compared.items() if step_verdict(difference) == "fewer"]
         unclear = [start for start in compared if start not in beaten]
         reasons: dict[str, list[str]] = {}
         for start in unclear:
-            reasons.setdefault(say("advice.steps_undecided", compared[start]), []).append(start)
-        text = say("advice.sooner", first, found.threshold, beaten, unclear, reasons)
+            reasons.setdefault(say("advice.steps_inconclusive", compared[start]), []).append(start)
+        text = say("advice.convergence", first, found.threshold, beaten, unclear, reasons)
         evidence = "; ".join(say("advice.steps", difference) for difference in compared.values())
-        yield Point("sooner" if beaten else "undecided", text, evidence)
+        yield Point("convergence" if beaten else "inconclusive", text, evidence)
 
 
 def lost_when_frozen(found: ArmResults) -> Iterator[Point]:
@@ -145,7 +145,7 @@ def lost_when_frozen(found: ArmResults) -> Iterator[Point]:
                 yield Point("AUC lost when frozen", text, say("advice.difference", difference))
 
 
-def alike_without_gain(found: ArmResults) -> Iterator[Point]:
+def little_change_little_gain(found: ArmResults) -> Iterator[Point]:
     """A failure signature: a network that stayed like its start and gains little over random initialization."""
     for arm in found.scored:
         values = [change.similarity for change in found.changes.get(arm.name, ()) if change.similarity is not None]
@@ -155,7 +155,7 @@ def alike_without_gain(found: ArmResults) -> Iterator[Point]:
             alike = other.start == "random" and but_start(arm) == but_start(other)
             difference = found.difference(arm.name, other.name) if alike else None
             if difference is not None and verdict(difference.ci95) != "better":
-                text = say("advice.alike_without_gain", arm, sum(values) / len(values), len(values))
+                text = say("advice.little_change_little_gain", arm, sum(values) / len(values), len(values))
                 yield Point("high similarity, little gain", text, say("advice.difference", difference))
 
 
@@ -165,7 +165,7 @@ def equal_but_different(found: ArmResults) -> Iterator[Point]:
         unlike = difference.kappa_ci95 is not None and difference.kappa_ci95[1] < LOW_KAPPA
         if verdict(difference.ci95) == "equal" and unlike:
             text = say("advice.equal_but_different", difference)
-            yield Point("equal AUC, other errors", text, say("advice.kappa", difference))
+            yield Point("equal AUC, different errors", text, say("advice.kappa", difference))
 
 
 def one_training(found: ArmResults) -> Iterator[Point]:
@@ -179,7 +179,7 @@ def one_training(found: ArmResults) -> Iterator[Point]:
 
 RULES = (
     *(other_images, which_start, how_deep, few_trainings, which_size, which_arm),
-    *(sooner, lost_when_frozen, alike_without_gain, equal_but_different, one_training),
+    *(convergence, lost_when_frozen, little_change_little_gain, equal_but_different, one_training),
 )
 
 
@@ -269,18 +269,18 @@ def other_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
     yield from (arms for arms in by_images.values() if len(arms) > 1)
 
 
-def sooner_or_later(difference: StepDifference) -> str:
-    """What a difference of steps allows to say of A: "sooner", "later" or "undecided".
+def step_verdict(difference: StepDifference) -> str:
+    """Whether A needs "fewer" or "more" steps than B, or "inconclusive".
 
-    A bound does not decide against the side that it favours: with a training that B alone gets through, A is not
-    called sooner.
+    A training that only B brings to the threshold makes the difference a bound in favour of A, so that A is not said to
+    need fewer.
     """
     if difference.ci95 is None:
-        return "undecided"
+        return "inconclusive"
     low, high = difference.ci95
     if high < 0 and not difference.only_b:
-        return "sooner"
-    return "later" if low > 0 and not difference.only_a else "undecided"
+        return "fewer"
+    return "more" if low > 0 and not difference.only_a else "inconclusive"
 
 
 def _smallest(
@@ -298,7 +298,7 @@ def _smallest(
     compared = {arm: found.difference(arm.name, best.name) for arm in smaller or arms[1:]}
     words = {arm: _verdict(difference) for arm, difference in compared.items()}
     enough = next((name(arm) for arm in smaller if words[arm] in ("equal", "better")), None)
-    unclear = [arm for arm, word in words.items() if word == "undecided"]
+    unclear = [arm for arm, word in words.items() if word == "inconclusive"]
     also = dict.fromkeys(word for d in compared.values() if d is not None for word in d.differ_in if word != NETWORK)
     text = say(
         "advice.smallest",
@@ -309,13 +309,13 @@ def _smallest(
         smaller=list(map(name, smaller)),
         unclear=list(map(name, unclear)),
         nearest=compared[unclear[0]] if unclear else None,
-        also=list(also) if title == "which size" else [],
+        also=list(also) if title == "size" else [],
     )
-    return Point("undecided" if unclear and enough is None else title, text, _evidence(best, compared))
+    return Point("inconclusive" if unclear and enough is None else title, text, _evidence(best, compared))
 
 
 def _verdict(difference: ArmDifference | None) -> str:
-    return "undecided" if difference is None else verdict(difference.ci95)
+    return "inconclusive" if difference is None else verdict(difference.ci95)
 
 
 def _evidence(best: ArmSummary, compared: Mapping[object, ArmDifference | None]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radtransfer.errors import RunError, near_path
+from radtransfer.errors import RunError, suggest_path
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.runs.folder import finished_folds, read_run
 from radtransfer.runs.read import read_record, read_rows, read_settings, reading
@@ -229,7 +229,7 @@ def _folders(path: Path) -> list[Path]:
     if found:
         return found
     raise RunError(
-        f"{path}: expected a run folder, a study, or a folder of runs; there is no run.json in it.{near_path(path)}"
+        f"{path}: expected a run folder, a study, or a folder of runs; there is no run.json in it.{suggest_path(path)}"
     )
 
 

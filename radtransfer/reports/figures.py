@@ -17,7 +17,7 @@ import numpy as np
 
 from radtransfer.errors import ConfigError
 from radtransfer.files import printable
-from radtransfer.runs.folder import whole_file
+from radtransfer.runs.folder import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,7 +128,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
     # Without a date the same values give the same bytes.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_STYLE), whole_file(path) as part:
+    with matplotlib.rc_context(_STYLE), atomic_write(path) as part:
         figure.savefig(part, format=suffix[1:], dpi=200, metadata=metadata)
 
 
@@ -265,7 +265,7 @@ def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float 
     if threshold is not None:
         axes.axhline(threshold, color="0.5", linewidth=0.8, linestyle=":")
     axes.set_xlabel("training steps")
-    axes.set_ylabel("test AUC (mean ± sd)")
+    axes.set_ylabel("test AUC (mean ± SD)")
     if curves:
         name_above(figure, list(curves))
     return figure
@@ -362,7 +362,7 @@ def draw_gain(
         else:
             panel.tick_params(labelleft=False)
         if place >= across * (rows - 1):
-            panel.set_xlabel("CCA to own start")
+            panel.set_xlabel("CCA to own initialization")
     handles = [
         axes[0].plot([], [], linestyle="", **mark(number, 4.5), label=plain(target))[0]
         for number, target in enumerate(targets)

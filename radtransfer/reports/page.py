@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radtransfer.files import html_text, markdown_code, markdown_text, whole_folder
+from radtransfer.files import atomic_folder, html_text, markdown_code, markdown_text
 from radtransfer.reports import statistics
 from radtransfer.reports.figures import save_figure
 from radtransfer.runs.folder import write_json, write_rows, write_text
@@ -164,9 +164,9 @@ def markdown_table(table: Table) -> str:
 def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[Path]:
     """Write the folder, with `values` in report.json; gives the files, the page first.
 
-    An older report in it is replaced, other files stay. Errors as of `whole_folder`.
+    An older report in it is replaced, other files stay. Errors as of `atomic_folder`.
     """
-    with whole_folder(out, ("report.html", "report.json", *_earlier(out)), last="report.html") as folder:
+    with atomic_folder(out, ("report.html", "report.json", *_earlier(out)), last="report.html") as folder:
         names, images = [], {}
         for picture in report.of(Picture):
             for suffix in (".png", ".svg"):

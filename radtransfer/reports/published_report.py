@@ -1,6 +1,6 @@
 """The paper out of published results: its AUC table, CCA figures, prediction similarity, and similarity against gain.
 
-A finding claims a difference only where the 95 % interval leaves out zero, and says "undecided" otherwise; the words of
+A finding claims a difference only where the 95 % interval excludes 0, and is "inconclusive" otherwise. The sentences of
 the page are in `templates/published.txt.j2`.
 
 References:
@@ -62,7 +62,7 @@ def report_published(folder: Path, out: Path) -> list[Path]:
         *sources_compared(differences),
         *pretraining_against_random(differences),
         *lost_when_frozen(differences),
-        *predictions_alike(predictions),
+        *same_errors(predictions),
         *similarity_and_gain(gain),
     ]
     facts = [("targets", str(len(found.targets)))]
@@ -82,13 +82,13 @@ def report_published(folder: Path, out: Path) -> list[Path]:
         subtitle=say("published.subtitle", found.files),
         facts=facts,
         sections=[
-            ("findings", "In short", [findings] if findings else []),
+            ("findings", "Findings", [findings] if findings else []),
             ("auc", "AUC", _auc_parts(found, auc, differences)),
             ("cca", "Representations", _cca_parts(found, cca)),
             ("predictions", "Predictions", _prediction_parts(found, predictions)),
             ("gain", "Similarity against gain", _gain_parts(found, gain)),
             ("choices", "Where the published code's choices matter", [choices]),
-            ("sources", "What was read, and what was left out", [*read, say("published.freezes", UNFROZEN, FROZEN)]),
+            ("sources", "Data", [*read, say("published.freezes", UNFROZEN, FROZEN)]),
         ],
     )
     values = {"kind": "published", "gain": gain, "auc": auc, "differences": differences, "cca": cca}
@@ -101,10 +101,10 @@ def sources_compared(differences: Sequence[Row]) -> Iterator[Point]:
     """Which of two pretrained sources is better, over the targets."""
     for (a, b), rows in _by_sources(differences).items():
         if RANDOM not in (a, b):
-            by_verdict, undecided = _by_verdict(rows)
+            by_verdict, inconclusive = _by_verdict(rows)
             text = say("published.sources_compared", a, b, by_verdict)
-            evidence = say("published.evidence", f"{a} less {b}", rows)
-            yield Point("undecided" if undecided else "which start", text, evidence)
+            evidence = say("published.evidence", f"{a} minus {b}", rows)
+            yield Point("inconclusive" if inconclusive else "initialization", text, evidence)
 
 
 def pretraining_against_random(differences: Sequence[Row]) -> Iterator[Point]:
@@ -115,10 +115,10 @@ def pretraining_against_random(differences: Sequence[Row]) -> Iterator[Point]:
             if source == b:
                 ends = [row["ci95"] and [-row["ci95"][1], -row["ci95"][0]] for row in rows]
                 rows = [row | {"mean": -row["mean"], "ci95": ci95} for row, ci95 in zip(rows, ends, strict=True)]
-            by_verdict, undecided = _by_verdict(rows)
+            by_verdict, inconclusive = _by_verdict(rows)
             text = say("published.pretraining", source, by_verdict)
-            evidence = say("published.evidence", f"{source} less random", rows)
-            yield Point("undecided" if undecided else "pretraining", text, evidence)
+            evidence = say("published.evidence", f"{source} minus random", rows)
+            yield Point("inconclusive" if inconclusive else "pretraining", text, evidence)
 
 
 def lost_when_frozen(differences: Sequence[Row]) -> Iterator[Point]:
@@ -126,14 +126,14 @@ def lost_when_frozen(differences: Sequence[Row]) -> Iterator[Point]:
     rows = [row for row in differences if (row["freeze_a"], row["freeze_b"]) == (UNFROZEN, FROZEN)]
     lost = [row for row in rows if verdict(row["ci95"]) == "better"]
     if rows:
-        evidence = say("published.evidence", "unfrozen less frozen", lost or rows, source=True)
+        evidence = say("published.evidence", "unfrozen minus frozen", lost or rows, source=True)
         if lost:
             yield Point("AUC lost when frozen", say("published.lost_when_frozen", lost), evidence)
         else:
             yield Point("frozen first", say("published.nothing_lost"), evidence)
 
 
-def predictions_alike(predictions: Sequence[Row]) -> Iterator[Point]:
+def same_errors(predictions: Sequence[Row]) -> Iterator[Point]:
     """Whether networks of two sources err on the same images more often than by chance."""
     groups: dict[tuple, list[Row]] = {}
     for row in predictions:
@@ -143,9 +143,9 @@ def predictions_alike(predictions: Sequence[Row]) -> Iterator[Point]:
     for key, rows in groups.items():
         above = [row["target"] for row in rows if verdict(row["ci95"], same=0) == "better"]
         others = [row["target"] for row in rows if row["target"] not in above]
-        text = say("published.predictions_alike", *key, above, others)
-        evidence = say("published.evidence", "observed less expected", rows)
-        yield Point("predictions" if above else "undecided", text, evidence)
+        text = say("published.same_errors", *key, above, others)
+        evidence = say("published.evidence", "observed minus expected", rows)
+        yield Point("predictions" if above else "inconclusive", text, evidence)
 
 
 def similarity_and_gain(gains: Sequence[Row]) -> Iterator[Point]:
@@ -154,23 +154,23 @@ def similarity_and_gain(gains: Sequence[Row]) -> Iterator[Point]:
         rows = [row for row in gains if row["source"] == source]
         known = [row for row in rows if row["ci95"]]
         if not known:
-            yield Point("undecided", say("published.too_few_points", source), f"n = {rows[0]['n']}")
+            yield Point("inconclusive", say("published.too_few_points", source), f"n = {rows[0]['n']}")
             continue
         evidence = say("published.slopes", known)
         negative, positive = (
             [row["layer"] for row in known if verdict(row["ci95"], same=0) == word] for word in ("worse", "better")
         )
         if not negative and not positive:
-            yield Point("undecided", say("published.no_slope", source), evidence)
+            yield Point("inconclusive", say("published.no_slope", source), evidence)
             continue
         # What stands against reading the slopes as more than a difference between targets.
         within = [row["ci95_within_targets"] for row in known if row["ci95_within_targets"]]
-        decided = any(verdict(ends, same=0) != "undecided" for ends in within)
+        decided = any(verdict(ends, same=0) != "inconclusive" for ends in within)
         targets = len(known[0]["targets"]) if within and not decided else 0
         turns = [r["layer"] for r in known if any((s or 0) * r["slope"] < 0 for s in r["slope_without"].values())]
         text = say("published.similarity_and_gain", source, negative, positive, targets, turns)
         yield Point("not robust" if targets or turns else "similarity and gain", text, evidence)
-    decided = [row for row in gains if verdict(row["ci95"], same=0) != "undecided"]
+    decided = [row for row in gains if verdict(row["ci95"], same=0) != "inconclusive"]
     rising, falling = ({row["layer"] for row in decided if row["slope"] * sign > 0} for sign in (1, -1))
     rows = [row for row in decided if row["layer"] in rising & falling]
     if rows:
@@ -197,13 +197,13 @@ def _auc_parts(found: Published, auc: Sequence[Row], differences: Sequence[Row])
         return f"{text} ({row['n']})" if several and row else text
 
     columns = [("target", str), *((f"{s}, {f}", str, cell, (s, f)) for s, f in arms)]
-    figure = draw_by_group(targets, drawn, label="AUC (mean ± sd over folds)", reference=0.5)
+    figure = draw_by_group(targets, drawn, label="AUC (mean ± SD over folds)", reference=0.5)
     parts: list[Any] = [
         Picture("auc", say("published.auc_alt", list(drawn), targets), say("published.auc_figure", auc), figure),
         Table("auc", say("published.auc_table", auc, several), columns, targets, auc),
     ]
     what = lambda r: f"{r['source_a']}, {r['freeze_a']} − {r['source_b']}, {r['freeze_b']}"  # noqa: E731
-    columns = [("target", "target"), ("difference", what), ("mean", "mean", signed), ("sd", "sd", number)]
+    columns = [("target", "target"), ("difference", what), ("mean", "mean", signed), ("SD", "sd", number)]
     columns += [("95 % interval", "ci95", interval), ("better in", lambda row: f"{row['a_better']} of {row['n']}")]
     table = Table("auc_differences", say("published.differences_table"), columns, differences, text_columns=2)
     return [*parts, table] if differences else parts
@@ -291,8 +291,8 @@ def _by_sources(differences: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def _by_verdict(rows: Sequence[Row]) -> tuple[dict[str, list[str]], bool]:
-    """Targets by what their interval says, and whether all are undecided."""
-    found: dict[str, list[str]] = {"better": [], "worse": [], "equal": [], "undecided": []}
+    """Targets by what their interval says, and whether all are inconclusive."""
+    found: dict[str, list[str]] = {"better": [], "worse": [], "equal": [], "inconclusive": []}
     for row in rows:
         found[verdict(row["ci95"])].append(row["target"])
-    return found, len(found["undecided"]) == len(rows)
+    return found, len(found["inconclusive"]) == len(rows)

@@ -132,7 +132,7 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
                 set_subject(part.figure.axes[0], scoring.subject)
         return [replace(part, caption=say("captions.with_subject", part.caption, scoring.subject)) for part in parts]
 
-    words = (("Follows", "follows"), ("Published, to compare with", "published"))
+    words = (("Follows", "follows"), ("Published results", "published"))
     published = [f"{title}: {text}" for title, key in words if (text := subject.about.get(key))]
     changes = [
         *sections.own_parts(own),
@@ -153,10 +153,10 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
             ("sources", "Source-task performance", sections.source_table(sections.source_rows(subject, found))),
             ("cca", "What did training change?", changes),
             ("pairs", "Similarity between models", sections.pair_parts(results.changes.pairs)),
-            ("seeds", "Pretrained against random, over seeds", sections.seed_parts(results.seeds)),
+            ("seeds", "Pretrained and random initialization over seeds", sections.seed_parts(results.seeds)),
             ("gain", "Similarity against gain", sections.gain_parts(results.gains, sections.gain_rows(results.gains))),
-            ("predictions", "Same errors?", sections.agreement_parts(found, subject.predictions)),
-            ("runs", "What was read, and what was left out", sections.provenance_parts(subject, results.counts)),
+            ("predictions", "Agreement of errors", sections.agreement_parts(found, subject.predictions)),
+            ("runs", "Data and runs", sections.provenance_parts(subject, results.counts)),
         ],
     )
 

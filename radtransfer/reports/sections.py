@@ -44,7 +44,7 @@ ONE_LINE = 30
 
 _NAN = float("nan")
 _LONG = 160
-_STATUS = {"partly": "partly done", "failed": "failed", "waiting": "not yet run", "gone": "no longer there"}
+_STATUS = {"partly": "partly finished", "failed": "failed", "waiting": "not yet run", "gone": "deleted"}
 
 Changes = Mapping[str, Sequence[LayerChange]]
 
@@ -62,9 +62,9 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
     order = [*scored, *(arm for arm in found.arms if arm.mean is None)]
     columns = [("arm", "name")]
     if any(arm.name != what_it_is(arm) for arm in order):
-        columns.append(("what it is", what_it_is))
+        columns.append(("description", what_it_is))
     names = len(columns)
-    columns += [("AUC, mean ± sd", lambda arm: mean_sd(arm.mean, arm.sd)), ("trainings", "trainings")]
+    columns += [("AUC, mean ± SD", lambda arm: mean_sd(arm.mean, arm.sd)), ("trainings", "trainings")]
     columns += [("pooled", "pooled", number), ("95 % interval", "ci95", plain_interval)]
     return [*parts, Table("auc", say("captions.auc_table"), columns, order, text_columns=names)]
 
@@ -150,9 +150,9 @@ def convergence_parts(
         Table("steps", say("captions.steps_table", threshold), columns, rows),
     ]
     if differences:
-        columns = [("A", "a"), ("B", "b"), ("A − B", "mean", signed, 0), ("sd", "sd", number, 0)]
+        columns = [("A", "a"), ("B", "b"), ("A − B", "mean", signed, 0), ("SD", "sd", number, 0)]
         columns += [("95 % interval", "ci95", interval, 0), ("trainings", "trainings")]
-        columns += [("A alone", "only_a"), ("B alone", "only_b")]
+        columns += [("only A reached", "only_a"), ("only B reached", "only_b")]
         caption = say("captions.step_differences_table", threshold)
         parts.append(Table("step_differences", caption, columns, differences, text_columns=2))
     return parts
@@ -191,7 +191,7 @@ def source_table(rows: Sequence[Row]) -> list[Table]:
     columns += [(f"source {m.label}", f"source_{m.name}", number) for m in known]
     columns += [
         ("source AUC", lambda row: f"{number(row['source_auc'])} ({plain_interval(row['source_ci95'])})"),
-        ("target AUC, mean ± sd", lambda row: mean_sd(row["target_auc"], row["target_sd"])),
+        ("target AUC, mean ± SD", lambda row: mean_sd(row["target_auc"], row["target_sd"])),
         ("pooled", lambda row: f"{number(row['target_pooled'])} ({plain_interval(row['target_ci95'])})"),
     ]
     return [Table("sources", say("captions.sources_table"), columns, rows, text_columns=2)]
@@ -245,7 +245,7 @@ def seed_parts(found: "Mapping[str, Population]") -> list[Any]:
         parts.append(Picture(f"seed_pairs_{place}", alt, caption, of_pairs))
         alt, caption = say("captions.seed_training_alt", name), say("captions.seed_training_figure", name)
         parts.append(Picture(f"seed_training_{place}", alt, caption, of_training))
-    columns = [("arm", "arm"), ("starts", "starts"), ("layer", "layer"), ("before", "before", number)]
+    columns = [("arm", "arm"), ("initializations", "starts"), ("layer", "layer"), ("before", "before", number)]
     columns += [("after", lambda row: mean_sd(row["after"], row["after_sd"])), ("pairs", "pairs")]
     columns += [("R²", "r_squared", number, 2), ("95 % interval", "r_squared_ci95", plain_interval, 2)]
     columns += [("points", lambda row: row["n_points"] or "–")]
@@ -393,7 +393,7 @@ def _unfinished_table(subject: Subject) -> list[Table]:
         return line if len(line) <= _LONG else f"{line[:_LONG]}…"
 
     columns = [("arm", "arm"), *([("with", labels)] if any(row["labels"] for row in rows) else []), ("run", "run")]
-    columns += [("state", lambda row: _STATUS[row["status"]]), ("why", why), ("folds done", "folds")]
+    columns += [("status", lambda row: _STATUS[row["status"]]), ("error", why), ("finished folds", "folds")]
     return [Table("unfinished", say("captions.unfinished_table"), columns, rows, records, len(columns) - 1)]
 
 

@@ -70,16 +70,16 @@ MOST = 100
 
 
 def verdict(ci95: Sequence[float] | None, *, same: float = SAME) -> str:
-    """What the 95 % interval of a difference says: "better", "worse", "equal" or "undecided".
+    """What the 95 % interval of a difference says: "better", "worse", "equal" or "inconclusive".
 
-    An interval without width comes of too few values to have one, such as two folds that happen to agree: undecided.
+    An interval without width comes of too few values to have one, such as two folds that happen to agree: inconclusive.
     """
     if _says_nothing(ci95):
-        return "undecided"
+        return "inconclusive"
     low, high = ci95
     if low > -same and high < same:
         return "equal"
-    return "better" if low > 0 else "worse" if high < 0 else "undecided"
+    return "better" if low > 0 else "worse" if high < 0 else "inconclusive"
 
 
 def more_patients(value: float, ci95: Sequence[float] | None, n: int) -> tuple[int | None, str] | None:

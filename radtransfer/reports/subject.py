@@ -37,7 +37,7 @@ SETTINGS = ("recipe", "context", "preprocessing")
 MOST_CLASSES = 12
 """Classes that a question names; of more, the first."""
 
-TITLE = "What did transfer learning bring?"
+TITLE = "Does transfer learning help?"
 TITLE_WITHOUT_TRANSFER = "How do these networks compare?"
 
 _PLAN = ("model.weights", "model.backbone", "transfer.")
@@ -109,14 +109,14 @@ def check_one_question(runs: Iterable[ArmRun], out: Path, options: Sequence[str]
 
 
 def question(scoring: Scoring) -> str:
-    """What the main AUC is of, such as "benign or malignant?" or "2 or worse, of 0, 1 and 2?"."""
+    """What the main AUC measures, such as "benign or malignant?" or "grade ≥ 2, of grades 0, 1 and 2?"."""
     classes = scoring.classes
     word = "and" if scoring.positive_from is not None or scoring.task == "multilabel" else "or"
     names = listed(classes, word)
     if len(classes) > MOST_CLASSES:
         names = f"{', '.join(classes[:MOST_CLASSES])}, … ({len(classes):,} classes)"
     if scoring.positive_from is not None:
-        return f"{scoring.positive_from} or worse, of {names}?"
+        return f"grade ≥ {scoring.positive_from}, of grades {names}?"
     if scoring.task == "multilabel":
         return f"{names}: {'each ' if len(classes) > 1 else ''}present or not?"
     return f"{names}?"
@@ -191,7 +191,7 @@ def but_start(arm: Any) -> tuple[str, ...]:
 
 def _title(arms: Sequence[Arm]) -> str:
     if len(arms) == 1:
-        return f"How well does {arms[0].backbone} do, started from {started_from(arms[0])}?"
+        return f"How well does {arms[0].backbone} perform, trained from {started_from(arms[0])}?"
     stages = [stage for arm in arms for stage in arm.runs[0].record.get("plan", {}).get("stages", [])]
     return TITLE if any(stage["starts_from"] not in WITHOUT_WEIGHTS for stage in stages) else TITLE_WITHOUT_TRANSFER
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from radtransfer.errors import DiskError
 from radtransfer.files import PART, delete_part, is_written, new_part, size_text
-from radtransfer.process import before_hard_end
+from radtransfer.process import on_forced_exit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     draft = new_part(folder)
     try:
         draft.mkdir()
-        with before_hard_end(lambda: delete_part(draft)):
+        with on_forced_exit(lambda: delete_part(draft)):
             yield draft
         try:
             draft.rename(folder)

@@ -20,9 +20,9 @@ from typing import Any
 from radtransfer.config.load import config_values, load_config
 from radtransfer.config.schema import Config
 from radtransfer.config.yaml_text import write_yaml
-from radtransfer.errors import RunError, near_path
-from radtransfer.files import PART, delete_part, is_written, spreadsheet_cell, whole_file, write_error
-from radtransfer.images.refs import check_here
+from radtransfer.errors import RunError, suggest_path
+from radtransfer.files import PART, atomic_write, delete_part, is_written, spreadsheet_cell, write_error
+from radtransfer.images.refs import check_local_path
 from radtransfer.runs.lock import LOCK, locked, made_folder
 from radtransfer.runs.read import read_record, read_rows
 
@@ -57,7 +57,7 @@ def remove_parts(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`text` as UTF-8, whole or not at all."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -72,7 +72,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]],
     A table `for_people` has no cell that a spreadsheet takes for a formula; others hold every name as it is.
     """
     cell = spreadsheet_cell if for_people else lambda value: value
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as handle:
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerows(map(cell, row) for row in itertools.chain([header], rows))
 
@@ -132,7 +132,7 @@ class Run:
 
 def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
     """Where the run goes: `config.out`, or a free folder below `runs/`; ConfigError if it is an address."""
-    check_here(config.out)
+    check_local_path(config.out)
     if config.out is not None:
         return Path(config.out)
     data, weights = Path(config.data.source or "data").stem, Path(config.model.weights).stem
@@ -193,7 +193,7 @@ def read_run(path: Path) -> dict[str, Any]:
     """The content of `run.json`; RunError if it cannot be read, or `path` is not a run folder."""
     record = _existing_record(path)
     if record is None:
-        missing = "" if path.exists() else f" There is nothing at that path.{near_path(path)}"
+        missing = "" if path.exists() else f" There is nothing at that path.{suggest_path(path)}"
         raise RunError(f"{path} is not a run folder: expected a run.json in it.{missing}")
     return record
 

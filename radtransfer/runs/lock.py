@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from radtransfer.errors import RunInUseError
-from radtransfer.files import is_running, started, this_machine, whole_file, writing
-from radtransfer.process import before_hard_end
+from radtransfer.files import atomic_write, is_running, start_time, this_machine, writing
+from radtransfer.process import on_forced_exit
 
 LOCK = ".lock"
 """Prefix of the files that tell that a folder is in use."""
@@ -42,7 +42,7 @@ def made_folder(out: Path) -> Iterator[None]:
                 out.rmdir()
 
     try:
-        with before_hard_end(remove):
+        with on_forced_exit(remove):
             yield
     finally:
         remove()
@@ -108,7 +108,7 @@ def _lock(handle: IO[str]) -> None:
 def _held(out: Path) -> Iterator[None]:
     """Hold the folder by a file, where the file system has no locks."""
     process, since = os.getpid(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    me = {"process": process, "host": socket.gethostname(), "machine": this_machine(), "started": started(process)}
+    me = {"process": process, "host": socket.gethostname(), "machine": this_machine(), "started": start_time(process)}
     file, text = out / HOLDER, json.dumps(me | {"since": since, "id": secrets.token_hex(8)})
     _take(out, file, text)
 
@@ -117,7 +117,7 @@ def _held(out: Path) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
     try:
-        with before_hard_end(release):
+        with on_forced_exit(release):
             yield
     finally:
         release()
@@ -141,7 +141,7 @@ def _take(out: Path, file: Path, text: str) -> None:
     try:
         if _text(file) != found:
             raise RunInUseError(f"{out} was just taken over by another process. Wait for it, or choose another --out.")
-        with whole_file(file) as part:
+        with atomic_write(file) as part:
             part.write_text(text, encoding="utf-8")
     finally:
         claim.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from radtransfer.data.run_data import (
     tested_paths,
 )
 from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
-from radtransfer.files import whole_folder
+from radtransfer.files import atomic_folder
 from radtransfer.models.backbone import resolve_layer
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import save_figure
@@ -97,6 +97,7 @@ class Comparison:
             NaN where it is not defined.
         draws: Layer and kind to the similarity in each draw, mean over folds; None where it is not defined.
         few_rows: The layers of these that lack rows, of which fewer channels could be compared.
+        files: What was written.
     """
 
     layers: tuple[LayerSimilarity, ...]
@@ -105,6 +106,7 @@ class Comparison:
     draws: dict[tuple[str, str], tuple[float | None, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     few_rows: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -343,7 +345,7 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
     """Write similarity.csv, .json and .png and, for crossed layers, a heat-map per kind."""
     kinds, names = comparison.settings["similarity"], ["similarity.csv", "similarity.json", "similarity.png"]
     curves = {kind: _curve([item for item in comparison.layers if item.kind == kind]) for kind in kinds}
-    with whole_folder(out, COMPARISON_FILES, last="similarity.json") as folder:
+    with atomic_folder(out, COMPARISON_FILES, last="similarity.json") as folder:
         rows = [_row(item) for item in comparison.layers]
         write_rows(folder / names[0], list(rows[0]), (row.values() for row in rows), for_people=True)
         write_json(folder / names[1], comparison.to_dict())

@@ -22,7 +22,7 @@ from radtransfer.evaluation.intervals import (
 )
 from radtransfer.evaluation.predictions import RunPredictions, read_predictions
 from radtransfer.evaluation.scoring import main_questions
-from radtransfer.files import whole_folder
+from radtransfer.files import atomic_folder
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.result_figures import prediction_agreement
@@ -93,13 +93,13 @@ def compare_predictions(
     note_changes([run_and_folds(run)[0] for run in (a, b)], progress or Progress())
     first, second = common_predictions(first, second, progress or Progress())
     known = ~np.isnan(first.targets) if first.scoring.task == "multilabel" else np.ones((len(first.paths), 1), bool)
-    right, truth = ([getattr(run, name)[known] for run in (first, second)] for name in ("right", "of_truth"))
+    right, truth = ([getattr(run, name)[known] for run in (first, second)] for name in ("right", "p_truth"))
     tests = []
     if not first.repeated:
         questions = (main_questions(run.targets, run.probabilities, run.scoring) for run in (first, second))
         for mine, its in zip(*questions, strict=True):
             tests.append(delong(mine.name, mine.truth, mine.scores, its.scores))
-    figures = [np.nanmean(v, axis=1).tolist() for v in (first.right, second.right, first.of_truth, second.of_truth)]
+    figures = [np.nanmean(v, axis=1).tolist() for v in (first.right, second.right, first.p_truth, second.p_truth)]
     patients = first.patients or ("",) * len(first.paths)
     return PredictionComparison(
         accuracy_a=float(right[0].mean()),
@@ -193,7 +193,7 @@ def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]
         title_b=Path(comparison.settings["b"]).name,
     )
     table, values, picture = PREDICTION_FILES
-    with whole_folder(out, PREDICTION_FILES, last=values) as folder:
+    with atomic_folder(out, PREDICTION_FILES, last=values) as folder:
         write_rows(folder / table, ROW_COLUMNS, comparison.rows)
         write_json(folder / values, comparison.to_dict())
         save_figure(figure, folder / picture)

@@ -10,7 +10,7 @@ import numpy as np
 
 from radtransfer.data.run_data import note_changes
 from radtransfer.errors import WeightsError, WeightsMismatchError
-from radtransfer.files import whole_folder
+from radtransfer.files import atomic_folder
 from radtransfer.images.preprocessing import preprocessing_mode
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import save_figure
@@ -194,7 +194,7 @@ def write_weights(comparison: WeightComparison, out: Path) -> list[Path]:
     """Write weights.csv, .json and .png and, where both have them, filters.png."""
     names, layers = [f"weights.{suffix}" for suffix in ("csv", "json", "png")], comparison.layers
     changes = [layer.relative_change for layer in layers]
-    with whole_folder(out, WEIGHT_FILES, last="weights.json") as folder:
+    with atomic_folder(out, WEIGHT_FILES, last="weights.json") as folder:
         write_records(folder / names[0], layers)
         write_json(folder / names[1], comparison.to_dict())
         figure = layer_change([layer.layer for layer in layers], [layer.kind for layer in layers], changes)

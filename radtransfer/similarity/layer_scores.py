@@ -326,7 +326,7 @@ def _batches(
     epochs = {
         size: make_batches(
             images.paths,
-            images.places,
+            images.refs,
             images.facts,
             np.zeros((len(images), 1), np.float32),
             image_size=size,

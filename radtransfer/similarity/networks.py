@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError, near_path
+from radtransfer.errors import ConfigError, RunError, WeightsError, WeightsNotFoundError, suggest_path
 from radtransfer.exports.formats import read_from_zip
 from radtransfer.images.preprocessing import RANDOM_PREPROCESSING, preprocess
 from radtransfer.models.backbone import BACKBONES, Backbone
@@ -75,7 +75,7 @@ def find_network(
         return NetworkSource(given, "run", load, BACKBONES.get(record["backbone"]), run, folds, record["image_size"])
     if moment is not None:
         raise RunError(
-            f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.{near_path(path)}"
+            f"{given}: expected a run folder before @{moment}; there is no run.json in {path}.{suggest_path(path)}"
         )
     if path.suffix == ".keras":
         return _of_file(given, path, notify)
@@ -84,7 +84,7 @@ def find_network(
             raise ConfigError(f"{given} is a weights file: name its network with --backbone.")
         raise WeightsNotFoundError(
             f"Nothing to compare at {given}. Expected a run (RUN, RUN/fold_K, RUN@initial, RUN@final), a Keras file, "
-            f"a weights file with --backbone, random:NAME or imagenet:NAME.{near_path(given)}"
+            f"a weights file with --backbone, random:NAME or imagenet:NAME.{suggest_path(given)}"
         )
     BACKBONES.check(backbone)
     weights = resolve_weights(given, backbone=backbone)

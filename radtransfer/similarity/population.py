@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radtransfer.errors import ConfigError, RunError
-from radtransfer.files import whole_folder
+from radtransfer.files import atomic_folder
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import Panel, SimilarityCurve, before_after, similarity_curve
@@ -98,9 +98,10 @@ class Population:
     settings: dict[str, Any]
     left_out: tuple[str, ...] = ()
     few_rows: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()  # that were written
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "files"}
 
 
 def compare_population(
@@ -295,7 +296,7 @@ def draw_training(population: Population, kind: str) -> "Figure":
 def write_population(population: Population, out: Path) -> list[Path]:
     """Write pairs.csv, groups.csv, population.json and for each kind groups_KIND.png and training_KIND.png."""
     names = ["pairs.csv", "groups.csv", "population.json"]
-    with whole_folder(out, POPULATION_FILES, last="population.json") as folder:
+    with atomic_folder(out, POPULATION_FILES, last="population.json") as folder:
         write_records(folder / names[0], population.pairs, without=("points",))
         write_records(folder / names[1], population.groups)
         write_json(folder / names[2], population.to_dict())

@@ -21,9 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
 from radtransfer.config.yaml_text import read_yaml, write_yaml
-from radtransfer.errors import FoldsFailedError, RadtransferError, RunInUseError, TrainingError
+from radtransfer.errors import ConfigError, FoldsFailedError, RadtransferError, RunInUseError, TrainingError
 from radtransfer.files import PART, system_error
-from radtransfer.process import Progress, end_after_signals, import_keras, pin_variables, variables
+from radtransfer.process import (
+    Progress,
+    exit_after_signal,
+    import_keras,
+    importer,
+    pin_variables,
+    require_keras,
+    variables,
+)
 from radtransfer.runs.folder import write_json, write_text
 from radtransfer.runs.lock import LOCK, locked
 
@@ -127,8 +135,8 @@ class Relay(Progress):
     def __init__(self, tell: Callable[[str, tuple], None], *, seconds: float = 0.1) -> None:
         self._tell, self._seconds, self._counted = tell, seconds, 0.0
 
-    def plan(self, rows: Mapping[str, str]) -> None:
-        self._tell("plan", (dict(rows),))
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        self._tell("plan", (dict(rows), short and dict(short)))
 
     def note(self, text: str) -> None:
         self._tell("note", (text,))
@@ -300,7 +308,7 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
             return
         # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
         signal.signal(signal.SIGTERM, interrupt)
-        end_after_signals(_GRACE)
+        exit_after_signal(_GRACE)
         models, first, last = new_model_cache(), 0, False
         while not last:
             config, path = pipe.recv()
@@ -524,3 +532,61 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
 def _scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="radtransfer-", ignore_cleanup_errors=True) as folder:
         yield Path(folder).resolve()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the runs of a study are computed, as the options of the command say; None where one was not given."""
+
+    jobs: int | None  # runs at a time, each in a process; 0 for this process, as None without a cluster
+    cluster: str | None  # address of a Ray cluster, or "" for the one there is
+    cpus: int | None  # of each run
+    gpus: float | None  # of each run
+
+    def check(self) -> None:
+        """Raises ConfigError for options that do not go together, or Ray that is not installed."""
+        if self.cluster is None and self.gpus is not None:
+            raise ConfigError("--gpus-per-run needs --ray: nothing else hands out GPUs.")
+        if self.jobs == 0 and self.cluster is not None:
+            raise ConfigError("--jobs 0 is this process, --ray is others. Leave one out.")
+        if not self.jobs and self.cluster is None and self.cpus is not None:
+            raise ConfigError("--cpus-per-run needs runs in processes of their own. Received: --jobs 0.")
+        if self.cluster is not None:
+            from radtransfer.studies.ray import require_ray
+
+            require_ray()
+
+    def engine(self, store: Path, *, note: Callable[[str], None]) -> Engine:
+        """The engine that computes the runs of `store`; `note` gets what the user should know of it."""
+        if self.cluster is None and not self.jobs:
+            require_keras()
+            return InProcess()
+        if self.cluster is None:
+            return Workers(self.jobs, prepare=importer(), threads=self.cpus)
+        from radtransfer.studies.ray import Cluster, RayEngine
+
+        cpus, gpus = self.cpus or 1, self.gpus or 0.0
+        cluster = Cluster(self.cluster or None)
+        try:
+            if self.jobs is None:
+                cluster.check_room(cpus=cpus, gpus=gpus)
+            engine = RayEngine(cluster, store=store, cpus=cpus, gpus=gpus, places=self.jobs, prepare=importer())
+        except BaseException:
+            cluster.close()
+            raise
+        machines, size = cluster.machines(), f"{cpus} threads" if cpus > 1 else "one thread"
+        where = f"Ray {cluster.ray.__version__} on {len(machines)} machine{'s' if len(machines) > 1 else ''}"
+        note(f"{where}: {engine.places} runs at a time, {size}{f' and {gpus:g} GPUs' if gpus else ''} each")
+        idle = sum(machine.get("GPU", 0) for machine in machines)
+        if idle and not gpus:
+            note(f"no run will use any of its {idle:g} GPUs: ask for them with --gpus-per-run")
+        return engine
+
+    def words(self) -> list[str]:
+        """The options as they are typed."""
+        jobs = 0 if self.jobs is None and self.cluster is None else self.jobs
+        options = {"--jobs": jobs, "--cpus-per-run": self.cpus}
+        if self.cluster is not None:
+            options["--gpus-per-run"] = self.gpus
+        words = [word for name, value in options.items() if value is not None for word in (name, f"{value:g}")]
+        return words if self.cluster is None else [*words, "--ray", *filter(None, [self.cluster])]

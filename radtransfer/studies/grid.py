@@ -9,7 +9,7 @@ from typing import Any
 
 from radtransfer.config.load import changed_config, raise_mistakes
 from radtransfer.config.schema import Config, DataSettings, TransferSettings
-from radtransfer.data.readers import misfits_note, read_fitting_table
+from radtransfer.data.readers import drop_unfit_settings, read_table
 from radtransfer.data.splits import fold_count
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError, RadtransferError, RunError, WeightsError
@@ -117,9 +117,9 @@ def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -
         try:
             _check_cell(cell)
             if asked not in tables:
-                table, used = read_fitting_table(cell.config, progress=progress)
+                used = drop_unfit_settings(cell.config, progress or Progress(), note=notes.append).data
+                table = read_table(used, progress=progress)
                 tables[asked] = table, used, table_fingerprint(table), files_fingerprint(table)
-                notes += filter(None, [misfits_note(cell.config, used)])
             run = _planned_run(cell, *tables[asked], source=source, store=store)
         except RadtransferError as error:
             kind = next((kind for kind in (DataError, WeightsError) if isinstance(error, kind)), ConfigError)

@@ -5,22 +5,33 @@ study.yaml   progress.json   table.csv   table.json
 
 import contextlib
 import json
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from radtransfer.data.readers import absolute_source
-from radtransfer.errors import ConfigError, DataError, FoldsFailedError, RunError, TrainingError, WeightsError
+from radtransfer.errors import (
+    ConfigError,
+    DataError,
+    DiskError,
+    FoldsFailedError,
+    RunError,
+    TrainingError,
+    WeightsError,
+)
 from radtransfer.files import PART, delete_part, writing
 from radtransfer.pretrained.source import absolute_weights
+from radtransfer.process import Progress, on_forced_exit
 from radtransfer.runs.folder import write_json, write_text
 from radtransfer.runs.lock import LOCK, locked, made_folder
-from radtransfer.studies.engines import Engine, Outcome
+from radtransfer.studies.engines import Engine, Outcome, Places
 from radtransfer.studies.file import study_text
 from radtransfer.studies.grid import PlannedRun, Speeds, StudyPlan, changed_data, store_speeds
 from radtransfer.studies.study import Study, StudyArm
+from radtransfer.studies.tables import write_study_table
 
 BUSY_SECONDS = 1.0
 """Until a run that another process was computing is tried again."""
@@ -84,24 +95,48 @@ class StudyState:
         }
 
 
-class StudyListener(Protocol):
-    """Told how a study goes."""
+def compute_study(
+    plan: StudyPlan, path: Path, places: Places, progress: Progress, *, limit: int | None = None
+) -> StudyState:
+    """`run_study`, with its files and tables in the folder `path`, and how to go on where it is interrupted."""
+    words = ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(plan.store)]
+    again = shlex.join([*words, *places.words()])
 
-    def changed(self, state: StudyState) -> None:
-        """A run started, reported progress or ended."""
+    def tell() -> None:
+        progress.note(f"stopping; go on with: {again}")
 
-    def started(self, run: PlannedRun) -> None:
-        """`run` is being computed."""
+    with open_study_folder(path) as folder:
+        for note in folder.begin(plan):
+            progress.note(note)
+        with on_forced_exit(tell):
+            engine = places.engine(plan.store, note=progress.note)
+        try:
+            with on_forced_exit(tell):
+                state = run_study(plan, engine, progress, limit=limit, folder=folder)
+            folder.write_progress(state, now=True)
+        except (KeyboardInterrupt, DiskError):
+            tell()
+            raise
+        finally:
+            progress.clear()
+            engine.close()
+            write_study_table(plan, path)
+    if state.left:
+        progress.note(f"{len(state.left)} runs are left, because of --limit; go on with: {again}")
+    return state
 
-    def ended(self, state: StudyState, run: PlannedRun, outcome: Outcome) -> None:
-        """`run` ended."""
 
-    def note(self, text: str) -> None:
-        """A sentence for the user."""
-
-
-def run_study(plan: StudyPlan, engine: Engine, listener: StudyListener, *, limit: int | None = None) -> StudyState:
+def run_study(
+    plan: StudyPlan,
+    engine: Engine,
+    progress: Progress,
+    *,
+    limit: int | None = None,
+    folder: "StudyFolder | None" = None,
+) -> StudyState:
     """Compute every run that is not done, or `limit` of them; errors of runs are kept in the result.
+
+    The files in the `folder` of the study are kept up to date.
 
     Raises:
         RunError: The store cannot be used.
@@ -112,14 +147,14 @@ def run_study(plan: StudyPlan, engine: Engine, listener: StudyListener, *, limit
     waiting = todo if limit is None else todo[:limit]
     left, speeds = todo[len(waiting) :], store_speeds(plan.store)
     state = StudyState(plan, done, waiting, left=left, speeds=speeds, places=engine.places)
-    loop = _Loop(state, engine, listener)
+    loop = _Loop(state, engine, progress, folder)
     with writing(plan.store):
         plan.store.mkdir(parents=True, exist_ok=True)
-    listener.changed(state)
+    loop.changed()
     while loop.start() or state.running:
         for key, outcome in engine.wait(loop.progress, 1.0) if state.running else ():
             loop.end(key, outcome)
-        listener.changed(state)
+        loop.changed()
     return state
 
 
@@ -145,8 +180,8 @@ def check_complete(state: StudyState, *, what: str = "runs") -> None:
 class _Loop:
     """Starts runs as places become free, and records their outcomes."""
 
-    def __init__(self, state: StudyState, engine: Engine, listener: StudyListener) -> None:
-        self.state, self.engine, self.listener = state, engine, listener
+    def __init__(self, state: StudyState, engine: Engine, shown: Progress, folder: "StudyFolder | None") -> None:
+        self.state, self.engine, self.shown, self.folder = state, engine, shown, folder
         self._not_before: dict[str, float] = {}
         self._bad_data: dict[tuple, Outcome] = {}
         self._told_full = False
@@ -170,12 +205,12 @@ class _Loop:
                 state.waiting.remove(key)
                 run.write_note(failure=None)
                 state.running[key] = RunningRun(run, time.monotonic())
-                self.listener.started(run)
+                self.shown.run_started(run)
                 self.engine.submit(key, run.config, run.path)
         if state.waiting and not state.running:
             if places == 0 and not self._told_full:
                 self._told_full = True
-                self.listener.note("no machine has room for a run; waiting for one")
+                self.shown.note("no machine has room for a run; waiting for one")
             time.sleep(BUSY_SECONDS)  # another process computes what this one waits for, or there is no place
         return bool(state.waiting)
 
@@ -192,15 +227,20 @@ class _Loop:
             row.clear()
             row["machine"] = arguments[0]
         elif name == "told":
-            self.listener.note(f"{running.run.cell.name}: {arguments[0]}")
+            self.shown.note(f"{running.run.cell.name}: {arguments[0]}")
         if name in ("epoch", "count", "placed"):
-            self.listener.changed(self.state)
+            self.changed()
+
+    def changed(self) -> None:
+        if self.folder is not None:
+            self.folder.write_progress(self.state)
+        self.shown.study_changed(self.state)
 
     def end(self, key: str, outcome: Outcome) -> None:
         run = self.state.running.pop(key).run
         if outcome.status == "busy":
             if key not in self._not_before:
-                self.listener.note(f"{run.cell.name} ({run.path}) is being computed by another process; waiting for it")
+                self.shown.note(f"{run.cell.name} ({run.path}) is being computed by another process; waiting for it")
             self._not_before[key] = time.monotonic() + BUSY_SECONDS
             self.state.waiting.append(key)
             return
@@ -215,7 +255,10 @@ class _Loop:
             self.state.speeds.learn_run(run.identity, run.path)
         else:
             self.state.failed[run.key] = outcome
-        self.listener.ended(self.state, run, outcome)
+        if self.folder is not None:
+            self.folder.write_progress(self.state, now=True)
+            write_study_table(self.state.plan, self.folder.path)
+        self.shown.run_ended(self.state, run, outcome)
 
 
 def _data_of(run: PlannedRun) -> tuple:

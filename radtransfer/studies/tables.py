@@ -24,7 +24,7 @@ from radtransfer.config.load import setting_fields, setting_value
 from radtransfer.config.schema import Config
 from radtransfer.evaluation.metrics import stored_metrics
 from radtransfer.evaluation.scoring import recorded_scoring
-from radtransfer.files import files_together
+from radtransfer.files import atomic_files
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.reports.figures import draw_by_stage, draw_convergence, save_figure, set_subject
 from radtransfer.runs.folder import finished_folds, read_run, write_json, write_rows
@@ -270,7 +270,7 @@ def _point(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
 def _write_sweep(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], out: Path) -> None:
     """The table and the figures, by name, all or none."""
     positive = next((row["positive_class"] for row in rows if row["positive_class"] is not None), None)
-    with files_together(out, first="*") as folder:
+    with atomic_files(out, first="*") as folder:
         write_rows(folder / "sweep.csv", list(rows[0]), [list(row.values()) for row in rows], for_people=True)
         write_json(folder / "sweep.json", list(rows))
         for name, figure in figures.items():

@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from radtransfer.errors import RunError
-from radtransfer.runs.folder import whole_file
+from radtransfer.runs.folder import atomic_write
 
 
 def save_checkpoint(path: Path, arrays: Iterable[np.ndarray], record: dict[str, Any]) -> None:
     """`arrays` in order, taken one at a time, and `record` as JSON; an uncompressed `.npz`."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         _write_all(part, arrays, record)
 
 

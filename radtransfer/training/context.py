@@ -13,7 +13,7 @@ from radtransfer.data.splits import Fold, fold_count
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import DiskError
 from radtransfer.evaluation.scoring import Scoring
-from radtransfer.images.pipeline import Batches, keep_images
+from radtransfer.images.pipeline import Batches, cache_images
 from radtransfer.models.backbone import Backbone
 from radtransfer.models.classifier import Classifier, build_classifier
 from radtransfer.pretrained.match import PretrainedWeights
@@ -104,7 +104,7 @@ class TrainingContext:
         where = self.config.system.cache
         if where == "none" or all(learner.from_features for learner in self.learners):
             return self
-        return replace(self, batches=keep_images(self.batches, where, count=partial(progress.count, "images decoded")))
+        return replace(self, batches=cache_images(self.batches, where, count=partial(progress.count, "images decoded")))
 
     def exact_evaluator(self) -> Evaluator:
         """The trained network from images on, in float32, on one device: what is saved, predicted with and scored."""

@@ -16,7 +16,7 @@ import numpy as np
 from radtransfer.config.load import changed_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, TrainingError
-from radtransfer.files import check_new, whole_folder
+from radtransfer.files import atomic_folder, check_new
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import draw_loss_by_rate, save_figure
 from radtransfer.runs.folder import write_json, write_rows
@@ -168,7 +168,7 @@ def find_rate(
     """
     # They import TensorFlow, which refusing a range of rates does without.
     from radtransfer.training.loop import memory_errors
-    from radtransfer.training.plan import plan_lines
+    from radtransfer.training.plan import plan_lines, short_plan
 
     progress, width = progress or Progress(), checked_width(low, high, steps)
     check_new(out, FILES, overwrite=overwrite)
@@ -179,7 +179,7 @@ def find_rate(
     training, images = config.training, f"the training images of fold {context.folds[0].number}"
     line = f"{training.optimizer}, batch {training.batch_size}, augmentation {training.augmentation}, learning rate "
     line += f"{low:g} to {high:g} in {steps} steps on {images}, seed {config.seed}"
-    progress.plan({**plan_lines(context, None), "train": line})
+    progress.plan({**plan_lines(context, None), "train": line}, {**short_plan(context, None), "training": line})
     if context.head_learner is not None:
         progress.note("the head does not train alone first here: the rate is that of everything")
     rates = sweep(low, high, steps)
@@ -199,7 +199,7 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
     table, values, *pictures = FILES
     found = search.suggestion
     figure = draw_loss_by_rate(search.rates, search.losses, steepest=found.steepest, upper=found.upper)
-    with whole_folder(out, FILES, last=values) as folder:
+    with atomic_folder(out, FILES, last=values) as folder:
         write_rows(folder / table, ("step", "learning_rate", "loss", "slope_per_decade"), rows)
         write_json(folder / values, search.to_dict())
         for picture in pictures:

@@ -8,18 +8,19 @@ from radtransfer.config.schema import Config, SystemSettings
 from radtransfer.errors import ConfigError
 from radtransfer.images.augment import AUGMENTATIONS
 from radtransfer.images.preprocessing import preprocessing_mode
-from radtransfer.images.refs import check_here, parse_window
+from radtransfer.images.refs import check_local_path, parse_window
 from radtransfer.models.backbone import BACKBONES, Backbone
+from radtransfer.process import Progress, leave_devices
 from radtransfer.training.trackers import TRACKERS, check_trackers
 from radtransfer.transfer.spec import TransferSpec, find_scheme, transfer_spec
 
 _CHECKS: Mapping[str, Callable[[Any], object]] = {
     "track": lambda names: [TRACKERS.check(name) for name in names],
-    "out": check_here,
-    "data.image_root": check_here,
+    "out": check_local_path,
+    "data.image_root": check_local_path,
     "images.window": parse_window,
     "model.backbone": BACKBONES.check,
-    "model.weights": check_here,
+    "model.weights": check_local_path,
     "model.preprocessing": lambda name: name == "auto" or preprocessing_mode(name),
     "transfer.scheme": lambda name: name == "auto" or find_scheme(name),
     "training.augmentation": AUGMENTATIONS.check,
@@ -47,6 +48,19 @@ def check_names(config: Config) -> tuple[Backbone, TransferSpec]:
     check_trackers(config.track)
     check_features(config.system)
     return look_up(config)
+
+
+def check_sources(config: Config, progress: Progress) -> Config:
+    """`config` as it fits its data, after its names were looked up and its data and weights found; before NumPy."""
+    if config.system.distribute != "none":
+        leave_devices()
+    from radtransfer.data.readers import check_source, drop_unfit_settings
+    from radtransfer.pretrained.source import resolve_weights
+
+    check_names(config)
+    check_source(config.data.source)
+    resolve_weights(config.model.weights, backbone=config.model.backbone)
+    return drop_unfit_settings(config, progress)
 
 
 def look_up(config: Config) -> tuple[Backbone, TransferSpec]:

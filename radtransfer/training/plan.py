@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from radtransfer.pretrained.match import PretrainedWeights
 from radtransfer.process import Progress, keras_defaults, versions
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import draw_filters
-from radtransfer.runs.folder import run_folder, whole_file
+from radtransfer.runs.folder import atomic_write, run_folder
 from radtransfer.training.context import TrainingContext
 from radtransfer.training.prepare import RunInputs, find_weights_and_scale, load_weights, prepare
 from radtransfer.training.step import IMAGES, Learner, trainable_batch_norms
@@ -46,9 +47,9 @@ def plan_lines(context: TrainingContext, out: Path | None) -> dict[str, str]:
     xla, onednn = ("on" if on else "off" for on in (device.jit, device.onednn))
     mode = MODES[context.network["preprocessing"]]
     lines = {
-        "data": _data_line(context),
+        "data": _data_line(context, counts=True),
         "images": _images_line(context),
-        "folds": _folds_line(context),
+        "folds": _folds_line(context, short=False),
         "network": f"{context.backbone.name}, {model.count_params():,} parameters, {size}×{size}×3, "
         f"{context.classifier.activation} over {len(context.table.classes)}",
         "weights": _weights_line(context.pretrained),
@@ -63,6 +64,30 @@ def plan_lines(context: TrainingContext, out: Path | None) -> dict[str, str]:
     replicas = context.coordinator.describe(training, batch_norm=bool(trainable_batch_norms(model)))
     lines |= {"replicas": replicas} if replicas else {}
     return lines if out is None else lines | {"run": str(out)}
+
+
+def short_plan(context: TrainingContext, out: Path | None) -> dict[str, str]:
+    """The plan block in six lines, and one more on several devices: what a user looks at before every run."""
+    config, training, plan = context.config, context.config.training, context.plan
+    size, parameters = config.model.image_size, context.classifier.model.count_params()
+    by_start = groupby(plan.groups, key=lambda group: group.starts_from)
+    starts = [(name, list(groups)[-1].stage) for name, groups in by_start]
+    started = ", then ".join([*(f"{name} through {stage}" for name, stage in starts[:-1]), starts[-1][0]])
+    frozen = [group.stage for group in plan.groups if not group.trains]
+    trains = f"{', '.join(dict.fromkeys(frozen))} frozen" if frozen else "everything trains"
+    trains = "only the head trains" if len(frozen) == len(plan.groups) else trains
+    lines = {
+        "data": _data_line(context, counts=False),
+        "split": _folds_line(context, short=True),
+        "network": f"{context.backbone.name}, {parameters:,} parameters, {size}×{size} pixels, "
+        f"input scaled as {context.network['preprocessing']}",
+        "start": f"{config.model.weights}, scheme {plan.scheme}{'' if started == 'random' else f': {started}'}",
+        "training": f"{trains}; {training.optimizer} {training.learning_rate:g}, batch {training.batch_size}, "
+        f"at most {training.epochs} epochs, {context.device.name.partition(',')[0]}",
+    }
+    replicas = context.coordinator.describe(training, batch_norm=False)
+    lines |= {"replicas": replicas.split("\n")[0]} if replicas else {}
+    return lines if out is None else lines | {"output": str(out)}
 
 
 def run_record(context: TrainingContext) -> dict[str, Any]:
@@ -130,16 +155,16 @@ def plan_text(plan: TransferPlan, *, head: keras.Model | None = None) -> str:
     return "\n".join(lines)
 
 
-def _data_line(context: TrainingContext) -> str:
+def _data_line(context: TrainingContext, *, counts: bool) -> str:
     table = context.table
-    counts = np.nansum(table.targets == 1, axis=0).astype(int)
-    classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, counts, strict=True))
+    images = np.nansum(table.targets == 1, axis=0).astype(int)
+    classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, images, strict=True))
     patients = "patients unknown" if table.patients is None else f"{len(set(table.patients))} patients"
     kind = "labels" if table.task == "multilabel" else "classes"
     grade, named = context.scoring.positive_from, context.scoring.positive_class
     positive = "" if named is None else f"; positive class {named}"
-    positive = positive if grade is None else f"; AUC of {grade} or worse"
-    return f"{len(table)} images, {patients}, {len(table.classes)} {kind} ({classes}){positive}"
+    positive = positive if grade is None else f"; AUC for grade ≥ {grade}"
+    return f"{len(table)} images, {patients}, {len(table.classes)} {kind}{f' ({classes})' if counts else ''}{positive}"
 
 
 def _images_line(context: TrainingContext) -> str:
@@ -154,16 +179,17 @@ def _images_line(context: TrainingContext) -> str:
     return f"{sizes[0][0]}×{sizes[0][1]}{largest} pixels{disc}, {done} to {square}{cached}"
 
 
-def _folds_line(context: TrainingContext) -> str:
+def _folds_line(context: TrainingContext, *, short: bool) -> str:
     table, sizes = context.table, [Counter(fold.split.tolist()) for fold in context.folds]
-    mean = [round(np.mean([size[split] for size in sizes])) for split in ("train", "val", "test")]
-    if table.splits is not None:
-        drawn = "as given"
+    mean = "/".join(str(round(np.mean([size[split] for size in sizes]))) for split in ("train", "val", "test"))
+    count, numbers = context.fold_count, ", ".join(str(fold.number) for fold in context.folds)
+    drawn = "by image" if table.patients is None else "by patient" if short else "patient-grouped"
+    drawn = "as given" if table.splits is not None else drawn if short else f"{drawn}, stratified"
+    if short:
+        chosen = f"{count} fold{'s' * (count > 1)}" if len(sizes) == count else f"fold {numbers} of {count}"
     else:
-        drawn = "by image, stratified" if table.patients is None else "patient-grouped, stratified"
-    count = context.fold_count
-    chosen = "" if len(sizes) == count else f"{', '.join(str(fold.number) for fold in context.folds)} of "
-    return f"{chosen}{count}, {drawn}; train/val/test ≈ {mean[0]}/{mean[1]}/{mean[2]} images"
+        chosen = f"{count}" if len(sizes) == count else f"{numbers} of {count}"
+    return f"{chosen}, {drawn}; train/val/test ≈ {mean} images"
 
 
 def _weights_line(pretrained: PretrainedWeights | None) -> str:
@@ -235,7 +261,7 @@ def save_planned(network: PlannedNetwork, path: Path) -> None:
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {path}.")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             network.model.save(part)
 
 
@@ -292,7 +318,7 @@ def dry_run(
     if (out / "run.json").exists():
         progress.note(f"{out} holds a run already: --resume, --overwrite or another --out will be needed")
     context = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
-    progress.plan(plan_lines(context, None))
+    progress.plan(plan_lines(context, None), short_plan(context, None))
     fold, size = context.folds[0], config.training.batch_size
     context.start(fold)
     data = context.fold_data(fold, context.batches)

@@ -17,7 +17,7 @@ from radtransfer.data.labels import positive_class
 from radtransfer.data.readers import read_table
 from radtransfer.data.run_data import source_leaks
 from radtransfer.data.splits import LEAK, Fold, assign_folds, copy_notes, fold_notes, near_identical_notes
-from radtransfer.data.table import ImageTable, tell_notes
+from radtransfer.data.table import ImageTable, show_notes
 from radtransfer.errors import ConfigError
 from radtransfer.evaluation.metrics import exact_auc
 from radtransfer.evaluation.scoring import Scoring
@@ -67,7 +67,7 @@ def read_inputs(config: Config, progress: Progress) -> RunInputs:
         raise ConfigError(_NOTHING_FROZEN)
     weights, preprocessing = find_weights_and_scale(config.model, backbone, progress.note)
     table = read_table(config.data, progress=progress)
-    tell_notes(table.notes, progress)
+    show_notes(table.notes, progress)
     class_weights(config.training.class_weights, table.targets, classes=table.classes, task=table.task)
     asked = config.data.positive_from
     grade = table.positive_from if asked is None else asked

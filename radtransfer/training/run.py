@@ -23,8 +23,8 @@ from radtransfer.process import (
     ONEDNN,
     EpochReporter,
     Progress,
-    before_hard_end,
     keras_defaults,
+    on_forced_exit,
     onednn_by_default,
     onednn_decided_by,
     versions,
@@ -32,11 +32,11 @@ from radtransfer.process import (
 from radtransfer.runs.folder import (
     FREE,
     Run,
+    atomic_write,
     differences,
     now,
     open_run,
     run_folder,
-    whole_file,
     write_json,
     write_rows,
     write_text,
@@ -46,7 +46,7 @@ from radtransfer.training.address import run_settings
 from radtransfer.training.context import ModelCache, TrainingContext
 from radtransfer.training.distributed import join
 from radtransfer.training.loop import FitState, fit, memory_errors, predict
-from radtransfer.training.plan import plan_lines, run_record
+from radtransfer.training.plan import plan_lines, run_record, short_plan
 from radtransfer.training.prepare import RunInputs, prepare
 from radtransfer.training.step import Learner
 from radtransfer.training.trackers import tracked
@@ -68,7 +68,7 @@ def write_fold_result(context: TrainingContext, fold: Fold, state: FitState, fol
     `metrics.json` is written last: a fold that has it is finished.
     """
     exact = context.exact_evaluator()
-    with whole_file(folder / "model.keras") as part:
+    with atomic_write(folder / "model.keras") as part:
         exact.classifier.model.save(part)
     rows = context.rows(fold, "val", "test")
     probabilities, _ = predict(exact, context.batches.in_order(rows))
@@ -267,7 +267,8 @@ def finetune(
 
 def _train(context: TrainingContext, run: Run | None, out: Path, progress: Progress) -> Result:
     """Train every fold and summarize, without `run` keep nothing; failed folds are named, and decide the exit code."""
-    progress.plan(plan_lines(context, None if run is None else out))
+    folder = None if run is None else out
+    progress.plan(plan_lines(context, folder), short_plan(context, folder))
     context = context.with_cached_images(progress)
     results, failures = [], {}
     for fold in context.folds:
@@ -330,7 +331,7 @@ def _fit_fold(context: TrainingContext, fold: Fold, run: Run | None, folder: Pat
     settings = context.config.training
     context.start(fold)
     if run is not None:
-        with whole_file(folder / "initial.weights.h5") as part:
+        with atomic_write(folder / "initial.weights.h5") as part:
             context.classifier.model.save_weights(part)
     if context.head_learner is not None:
         progress.note(f"fold {fold.number}: the head trains alone first")
@@ -374,7 +375,7 @@ def _interrupts(run: Run, settings: dict[str, Any], progress: Progress) -> Itera
         progress.note(f"interrupted; go on with: {_again(run)}")
 
     try:
-        with before_hard_end(tell):
+        with on_forced_exit(tell):
             yield
     except KeyboardInterrupt:
         tell()
@@ -389,7 +390,7 @@ def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
         run.update(status="interrupted", ended=now())
 
     try:
-        with before_hard_end(interrupted):
+        with on_forced_exit(interrupted):
             yield
     except KeyboardInterrupt:
         interrupted()

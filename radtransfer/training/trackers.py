@@ -311,8 +311,8 @@ class _Tracking(Progress):
         self._all: list[_Follower] = []
         self._live: list[_Follower] = []
 
-    def plan(self, rows: Mapping[str, str]) -> None:
-        self._progress.plan(rows)
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        self._progress.plan(rows, short)
         self._all = [_Follower(name, TRACKERS[name]()) for name in dict.fromkeys(self._config.track)]
         self._live = list(self._all)
         self._for_each(lambda follower: self._start(follower, rows))

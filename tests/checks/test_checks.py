@@ -87,7 +87,7 @@ def frames(make_evidence, make_record, tmp_path):
         (tmp_path / "x.tif").touch()
         (tmp_path / "y.tif").touch()
         look = np.random.default_rng(0).integers(0, 256, (8, 9)).astype(np.uint8)
-        records = [make_record(i, contents=b"", look=look) for i in range(3)] + [make_record(3)]
+        records = [make_record(i, contents=b"", grid=look) for i in range(3)] + [make_record(3)]
         evidence = make_evidence(labels, records, folds=[fold])
         places = [*(FilePart(tmp_path / "x.tif", frame=i) for i in range(3)), tmp_path / "y.tif"]
         return replace(evidence, table=replace(evidence.table, files=tuple(places)))
@@ -152,7 +152,7 @@ def test_a_split_of_one_class_and_classes_of_few_patients_are_warnings(make_evid
 def test_few_patients_counts_patients_and_not_images(make_evidence):
     evidence = make_evidence("a" * 12 + "b" * 12, patients="pppppppppppp" + "qrstuvwxyzmn", folds=["e" * 24])
     messages = [finding.message for finding in checks.classes(evidence)]
-    assert messages[-1] == "the test set of fold 1 has 1 patient of a: its AUC rests on them"
+    assert messages[-1] == "the test set of fold 1 has only 1 patient of a: its AUC is unreliable"
     assert not any("of b" in message for message in messages)
 
 
@@ -206,12 +206,10 @@ def test_mixed_modes_are_notes_and_warnings_where_they_tell_the_class(make_evide
 def test_a_mode_that_tells_the_class_says_how_many_of_which_class(make_evidence, make_record):
     records = [make_record(i, mode="RGB with alpha" if i < 20 else "RGB") for i in range(90)]
     message = only("modes", make_evidence("a" * 40 + "b" * 50, records)).message
-    assert message.startswith(
-        "20 images stored as RGB with alpha, 70 as RGB: all 20 are a; it is 20 of 40 a, 0 of 50 b;"
-    )
+    assert message.startswith("20 images stored as RGB with alpha, 70 as RGB: all 20 are a; 20 of 40 a, 0 of 50 b;")
     labels = "a" * 19 + "b" + "a" * 21 + "b" * 49
     finding = only("modes", make_evidence(labels, records))
-    assert finding.severity == "warning" and "it is 19 of 40 a, 1 of 50 b; possible shortcut" in finding.message
+    assert finding.severity == "warning" and "19 of 40 a, 1 of 50 b; possible shortcut" in finding.message
 
 
 def test_training_sets_that_differ_by_more_than_half_are_a_warning(make_evidence):

@@ -43,7 +43,7 @@ def test_of_many_images_that_are_all_alike_few_are_compared():
 def alike(make_record, number, noise):
     look = np.random.default_rng(0).integers(0, 256, (8, 9)).astype(np.uint8)
     look[0, 0] ^= noise
-    return make_record(number, look=look)
+    return make_record(number, grid=look)
 
 
 def test_images_that_look_alike_in_two_splits_or_classes_are_a_warning(make_evidence, make_record):
@@ -69,13 +69,13 @@ def test_nearly_identical_images_of_opposite_labels_in_two_splits_are_an_error(m
 
 def test_copies_are_left_to_their_own_check(make_evidence, make_record):
     records = [alike(make_record, i, 0) for i in range(2)]
-    records = [make_record(i, look=item.look, pixels=b"same") for i, item in enumerate(records)]
+    records = [make_record(i, grid=item.grid, pixels=b"same") for i, item in enumerate(records)]
     assert list(near_duplicates(make_evidence("ab", records, folds=["te"]))) == []
 
 
 def test_a_copy_among_images_that_look_alike_is_named_with_them(make_evidence, make_record):
     records = [alike(make_record, i, i // 2) for i in range(3)]
-    records[:2] = [make_record(i, look=records[i].look, pixels=b"same") for i in range(2)]
+    records[:2] = [make_record(i, grid=records[i].grid, pixels=b"same") for i in range(2)]
     (finding,) = near_duplicates(make_evidence("aaa", records, folds=["tte"]))
     assert finding.files == ("0.png", "1.png", "2.png")
 

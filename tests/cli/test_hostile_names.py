@@ -154,11 +154,11 @@ def test_a_progress_bar_and_its_colours_still_reach_the_terminal(capsys, monkeyp
 def test_the_board_of_a_study_obeys_no_name(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    board = StudyBoard(SimpleNamespace(write_progress=lambda state: None))
+    board = StudyBoard()
     cell = SimpleNamespace(cell=SimpleNamespace(name=HOSTILE))
     running = {0: SimpleNamespace(run=cell, row={"doing": HOSTILE, "machine": HOSTILE})}
     plan = SimpleNamespace(study=SimpleNamespace(name=HOSTILE), runs={})
-    board.changed(SimpleNamespace(plan=plan, done={}, failed={}, running=running, seconds_left=lambda: None))
+    board.study_changed(SimpleNamespace(plan=plan, done={}, failed={}, running=running, seconds_left=lambda: None))
     board.note(HOSTILE)
     shown = capsys.readouterr().err
     assert shown.count("\x1b[2A\x1b[J") == 1 and shown.count("\n") == 3

@@ -61,16 +61,16 @@ DEAF = """
 import hashlib, sys, threading
 from pathlib import Path
 from radtransfer.cli.terminal import heed_interrupts
-from radtransfer.process import before_hard_end
-from radtransfer.files import whole_folder
-from radtransfer.files import whole_file
+from radtransfer.process import on_forced_exit
+from radtransfer.files import atomic_folder
+from radtransfer.files import atomic_write
 
 heed_interrupts()
 out = Path(sys.argv[1])
-with before_hard_end(lambda: print("a block that was left", file=sys.stderr)):
+with on_forced_exit(lambda: print("a block that was left", file=sys.stderr)):
     pass
-with before_hard_end(lambda: print("how to go on", file=sys.stderr, flush=True)):
-    with before_hard_end(lambda: 1 / 0), whole_folder(out / "results") as folder, whole_file(out / "file") as part:
+with on_forced_exit(lambda: print("how to go on", file=sys.stderr, flush=True)):
+    with on_forced_exit(lambda: 1 / 0), atomic_folder(out / "results") as folder, atomic_write(out / "file") as part:
         (folder / "half").touch()
         part.write_text("half")
         threading.Timer(1, print, ["ready"], {"flush": True}).start()  # when the main thread is deaf

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from radtransfer.cli.main import application
-from radtransfer.cli.study import Places
+from radtransfer.studies.engines import Places
 
 
 def study(folder, *options):
@@ -41,7 +41,7 @@ def test_places_that_do_not_go_together(tmp_path, options, message):
 @pytest.mark.parametrize(
     ("places", "words"),
     [
-        (Places(None, None, None, None), "--jobs 1"),
+        (Places(None, None, None, None), "--jobs 0"),
         (Places(0, None, None, None), "--jobs 0"),
         (Places(2, None, 4, None), "--jobs 2 --cpus-per-run 4"),
         (Places(None, "", None, None), "--ray"),

@@ -59,5 +59,5 @@ def test_an_unknown_option_is_an_error(name, tmp_path):
 def test_columns_that_make_no_sense_are_refused(name, tmp_path):
     for setting in {"path_column", "label_column", "patient_column", "image_root"} - set(SETS[name].columns):
         value = ("x",) if setting == "label_column" else "x"
-        with pytest.raises(DataError, match=f"--{setting.replace('_', '-')} makes no sense for {name}"):
+        with pytest.raises(DataError, match=f"--{setting.replace('_', '-')} does not apply to {name}"):
             read(name, tmp_path, **{setting: value})

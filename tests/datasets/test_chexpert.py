@@ -90,7 +90,7 @@ def test_the_folder_may_hold_the_archive_and_paths_may_name_the_full_one(tree, r
     [
         (line("study1/view1_frontal.jpg"), "expected a Path such as train/patient00001"),
         (line("train/patient00009/study1/view1_frontal.jpg", Edema="2"), "column 'Edema': expected 1, 0, -1"),
-        (line("train/patient00001/study1/view1_frontal.jpg", Edema="0.0"), "stands twice .* with label"),
+        (line("train/patient00001/study1/view1_frontal.jpg", Edema="0.0"), "is listed twice .* with label"),
     ],
 )
 def test_a_table_that_holds_something_else_is_an_error(root, tree, read, bad, message):

@@ -47,7 +47,7 @@ def test_columns_are_found_by_their_usual_names(table, header):
 def test_of_several_label_columns_the_preferred_one_is_taken_and_the_others_named(table):
     found = table(",filename,Target,label,Age\n0,a.png,1,yes,50\n1,b.png,0,no,60\n")
     assert found.classes == ("no", "yes")
-    choice = "column 'label' taken as label (also possible: 'Target'; choose with --label-column NAME)"
+    choice = "column 'label' used as label (also possible: 'Target'; choose with --label-column NAME)"
     assert choice in found.notes
     assert "columns not used: Target, Age" in found.notes
 
@@ -107,8 +107,8 @@ def test_delimiter_byte_order_mark_quotes_and_unicode_are_understood(table, deli
         ("path,label\na,b.png,yes\n", "utf-8", "line 2 has 3 cells, the header has 2"),
         ("path,label\na.png\n", "utf-8", "line 2 has 1 cells"),
         ('path,label\n"a.png,yes\n', "utf-8", "not valid CSV"),
-        ("path,label\n", "utf-8", "holds no images"),
-        ("", "utf-8", "holds no images"),
+        ("path,label\n", "utf-8", "lists no images"),
+        ("", "utf-8", "lists no images"),
         (
             "path,label\na.png,yes\n,no\n",
             "utf-8",
@@ -129,7 +129,7 @@ def test_integer_labels_written_as_floats_are_integers_sorted_by_value(table):
 
 
 def test_one_class_is_refused(table):
-    with pytest.raises(DataError, match="two or more classes, found 2 of one: yes"):
+    with pytest.raises(DataError, match="two or more classes, found one: yes"):
         table("path,label\na,yes\nb,yes\n")
 
 
@@ -155,7 +155,7 @@ def test_without_a_label_column_the_columns_of_zeros_and_ones_are_labels(table):
     assert found.task == "multilabel"
     assert found.classes == ("Atelectasis", "Oedema")
     np.testing.assert_array_equal(found.targets, np.array([[0, 1], [0, np.nan]], "float32"))
-    guess = "2 labels from the columns that hold only 0, 1, -1 or nothing: Oedema, Atelectasis"
+    guess = "2 labels from the columns with 0, 1, -1 or nothing: Oedema, Atelectasis"
     assert guess in found.notes
 
 
@@ -194,8 +194,8 @@ def test_a_label_with_one_value_only_is_noted(table):
         ("path,label\na,x\nb,y\n", {"task": "multilabel"}, "no column for the label"),
         ("path,A,B\na,1,0\nb,1,1\n", {"task": "multiclass"}, "line 3: expected 1 in exactly one of the columns A, B"),
         ("path,label\na,x\nb,y\n", {"positive_from": 1}, "needs one integer grade per image; the labels are x, y"),
-        ("path,label\na,0\nb,1\n", {"positive_from": 2}, "no grade reaches it, of 0, 1. Choose one above 0"),
-        ("path,label\na,0\nb,1\n", {"positive_from": 0}, "no grade is below it"),
+        ("path,label\na,0\nb,1\n", {"positive_from": 2}, "grades are 0, 1, none is at or above it. Choose one above 0"),
+        ("path,label\na,0\nb,1\n", {"positive_from": 0}, "none is below it"),
     ],
 )
 def test_labels_that_do_not_fit_the_task_are_refused(table, text, settings, message):
@@ -212,7 +212,7 @@ def test_grades_that_reach_positive_from_pass(table):
 
 def test_without_patients_a_note_says_so(table):
     assert any(
-        note.startswith("no patient column; images of one patient may fall in both train and test.")
+        note.startswith("no patient column; images of one patient may be in both train and test.")
         and r"--patient-regex '^(\d+)_'" in note
         for note in table("path,label\na,0\nb,1\n").notes
     )
@@ -259,7 +259,7 @@ def test_a_fold_column_alone_says_where_an_image_is_test(table):
     found = table("path,label,fold\na,0,0\nb,1,1.0\nc,1,0\n")
     assert found.splits.tolist() == [["test", "train", "test"], ["train", "test", "train"]]
     assert any("given with the data as 0, 1, numbered from 1" in note for note in found.notes)
-    with pytest.raises(DataError, match="holds one fold only"):
+    with pytest.raises(DataError, match="has only one fold"):
         table("path,label,fold\na,0,1\nb,1,1\n")
 
 
@@ -279,9 +279,12 @@ def test_an_image_in_two_splits_keeps_a_row_for_each(table):
 def test_classes_that_are_spelt_alike_are_told(table):
     found = table("path,label\na.png,Benign\nb.png,benign\nc.png,benign\nd.png,malignant\n")
     assert found.classes == ("Benign", "benign", "malignant")
-    said = "'Benign' (1) and 'benign' (2) are spelt alike and count as 2 classes; give them one name if they are one"
+    said = (
+        "'Benign' (1) and 'benign' (2) differ in spelling only and count as 2 classes; "
+        "use one spelling if they are the same"
+    )
     assert said in found.notes
-    assert not any("spelt alike" in note for note in table("path,label\na.png,grade 1\nb.png,grade 2\n").notes)
+    assert not any("differ in spelling" in note for note in table("path,label\na.png,grade 1\nb.png,grade 2\n").notes)
 
 
 # Missing words
@@ -424,7 +427,7 @@ def test_eval_is_the_test_set_where_there_is_no_other(table):
 def test_a_column_with_a_usual_name_that_holds_something_else_is_not_a_split(table, text):
     found = table(f"path,label,phase\na,0,{text}\nb,1,venous\n")
     assert found.splits is None
-    assert f"column 'phase' is not used as split: it holds {text!r}, 'venous'" in found.notes
+    assert f"column 'phase' is not used as split: it contains {text!r}, 'venous'" in found.notes
     with pytest.raises(DataError, match="expected train, val or test, received"):
         table(f"path,label,phase\na,0,{text}\nb,1,venous\n", split_column="phase")
 
@@ -452,7 +455,7 @@ def test_a_column_called_test_is_warned_of_and_no_label_by_itself(table):
     text = "path,A,B,test\na,0,1,0\nb,1,0,1\nc,1,1,0\n"
     found = table(text)
     assert found.classes == ("A", "B")
-    assert any(note.startswith("split ignored: column 'test' holds 0 and 1 and is not used") for note in found.notes)
+    assert any(note.startswith("split ignored: column 'test' contains 0 and 1 and is not used") for note in found.notes)
     assert table(text, split_column="test").splits.tolist() == [["train", "test", "train"]]
     assert table(text, label_column=("A", "test")).classes == ("A", "test")
     assert table("path,label,in_test\na,0,0\nb,1,1\n").splits.tolist() == [["train", "test"]]
@@ -462,7 +465,7 @@ def test_a_column_called_test_is_warned_of_and_no_label_by_itself(table):
 def test_one_true_or_false_column_per_split_is_a_split(table):
     found = table("path,label,is_train,is_val,is_test\na,0,1,0,0\nb,1,0,1,0\nc,1,0,0,1\n")
     assert found.splits.tolist() == [["train", "val", "test"]]
-    with pytest.raises(DataError, match="line 2, column .*: expected true or false, and true for one"):
+    with pytest.raises(DataError, match="line 2, column .*: expected true or false, and true for at most one"):
         table("path,label,is_train,is_test\na,0,1,1\nb,1,0,1\n")
 
 
@@ -479,7 +482,7 @@ def test_fold_and_split_can_be_named(table):
     assert table(text, fold_column="block").splits.tolist() == [["test", "train", "train"], ["train", "test", "test"]]
     with pytest.raises(DataError, match=r"'kohort' \(--split-column\) is not in table.csv.*Use --split-column cohort"):
         table(text, split_column="kohort")
-    with pytest.raises(DataError, match="'cohort' .*holds splits. Use --split-column cohort"):
+    with pytest.raises(DataError, match="'cohort' .*contains splits. Use --split-column cohort"):
         table(text, fold_column="cohort")
 
 
@@ -487,7 +490,7 @@ def test_a_split_that_is_not_used_is_a_warning_that_names_it(table):
     (warning,) = [
         note for note in table("path,label,cohort\na,0,Train\nb,1,Test\nc,1,Train\n").notes if "cohort" in note
     ][:1]
-    assert warning.startswith("split ignored: column 'cohort' holds only splits (train 2, test 1) and is not used")
+    assert warning.startswith("split ignored: column 'cohort' contains splits (train 2, test 1) and is not used")
     assert "--split-column cohort" in warning
     notes = table("path,label,group\na,0,Train\nb,1,Test\n").notes
     assert any(note.startswith("split ignored: column 'group'") for note in notes)
@@ -604,7 +607,7 @@ def test_one_text_column_for_several_labels_is_pointed_to_the_separator(table):
 
 def test_a_label_column_with_nearly_as_many_values_as_rows_is_refused_by_name(table):
     rows = "".join(f"{i},id-{i}\n" for i in range(30_000))
-    with pytest.raises(DataError, match="'label' holds 30000 different values in 30000 images.*Name the column"):
+    with pytest.raises(DataError, match="'label' holds 30000 different values in 30000 images.*Name the class column"):
         table(f"path,label\n{rows}")
     assert len(table("path,label\n" + "".join(f"{i},{i % 10}x\n" for i in range(11))).classes) == 10
 
@@ -612,7 +615,7 @@ def test_a_label_column_with_nearly_as_many_values_as_rows_is_refused_by_name(ta
 @pytest.mark.parametrize("value", [lambda i: f"{i / 37:.2f}", lambda i: 20 + i * 7 % 61, lambda i: f"{i % 12}.5"])
 def test_numbers_that_look_continuous_are_out_of_scope(table, value):
     rows = "".join(f"{i},{value(i)}\n" for i in range(60))
-    with pytest.raises(DataError, match="'label' holds .* look continuous.*regression, which is out of scope"):
+    with pytest.raises(DataError, match="'label' holds .* look like measurements.*no regression"):
         table(f"path,label\n{rows}")
 
 
@@ -627,8 +630,8 @@ def test_many_grades_are_classes_with_a_note(table):
 def test_the_only_column_that_can_be_the_label_is_taken_and_said(table):
     found = table("path,diagn,comment,cohort\n" + "".join(f"{i},{i % 2}x,text {i},train\n" for i in range(12)))
     assert found.classes == ("0x", "1x")
-    assert any("labels from column 'diagn', the only one that can be the label" in note for note in found.notes)
-    with pytest.raises(DataError, match="These may be it: 'site', 'diagn'"):
+    assert any("labels from column 'diagn', the only candidate" in note for note in found.notes)
+    with pytest.raises(DataError, match="Candidates: 'site', 'diagn'"):
         table("path,site,diagn\na,left,x\nb,right,y\n")
 
 
@@ -656,9 +659,11 @@ def test_what_programs_write_before_the_header_is_skipped(table, text, encoding)
 
 
 def test_a_title_before_the_header_is_named(table):
-    with pytest.raises(DataError, match="line 2 has 3 cells, the header has 1.*If 'Table 1' stands before the header"):
+    with pytest.raises(
+        DataError, match="line 2 has 3 cells, the header has 1.*If 'Table 1' is a title above the header"
+    ):
         table("Table 1\n" + ROWS)
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="lists no images"):
         table("# only a comment\n")
 
 
@@ -715,12 +720,15 @@ def test_a_file_of_another_kind_given_as_a_table_is_named(tmp_path, content, rec
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("path,label,label", "2 columns of one name for the label: 'label', 'label'. Rename or remove all but one[.]"),
+        (
+            "path,label,label",
+            "2 columns with the same name for the label: 'label', 'label'. Rename or remove all but one[.]",
+        ),
         ("path,label, Label", "'label', 'Label'. Rename or remove all but one, or choose with --label-column NAME"),
-        ("path,Path,label", "2 columns of one name for the path"),
-        ("path,patient_id,Patient ID,label", "2 columns of one name for the patient"),
-        ("path,label,split,split", "2 columns of one name for the split"),
-        ("path,edema,Edema,fracture", "2 columns of one name for the label: 'edema', 'Edema'"),
+        ("path,Path,label", "2 columns with the same name for the path"),
+        ("path,patient_id,Patient ID,label", "2 columns with the same name for the patient"),
+        ("path,label,split,split", "2 columns with the same name for the split"),
+        ("path,edema,Edema,fracture", "2 columns with the same name for the label: 'edema', 'Edema'"),
     ],
 )
 def test_two_columns_of_one_name_are_refused_where_they_are_used(table, header, message):
@@ -743,10 +751,10 @@ def test_two_columns_of_one_name_that_are_not_used_do_no_harm(table):
     [
         (ROWS + "c" * 131_073 + ".png,yes,9\n", "table.csv line 4 has a cell of more than 131,072 characters"),
         ("path,label," + "c" * 131_073 + "\n" + ROWS, "table.csv line 1 has a cell of more than 131,072 characters"),
-        ('path,label\n"a.png,yes\n' + "b.png,no\n" * 20_000, "a quote is never closed"),
+        ('path,label\n"a.png,yes\n' + "b.png,no\n" * 20_000, "a quote is not closed"),
         (",".join(["path", *map(str, range(100_000))]) + "\n" + "0," * 100_000 + "0\n", "has 100,001 columns"),
-        (ROWS + "c\0.png,yes,9\n", "table.csv line 4 holds a NUL character"),
-        (ROWS.encode("utf-16-le").decode("latin-1"), "table.csv line 1 holds a NUL character"),
+        (ROWS + "c\0.png,yes,9\n", "table.csv line 4 contains a NUL character"),
+        (ROWS.encode("utf-16-le").decode("latin-1"), "table.csv line 1 contains a NUL character"),
     ],
 )
 def test_what_no_table_of_images_holds_is_refused_by_its_line(table, text, message):

@@ -65,7 +65,7 @@ def test_a_column_that_contradicts_the_file_names_is_warned_of_without_a_way_tha
         {"train.csv": rows.format("a", "train", "b", "Test"), "test.csv": rows.format("c", "test", "d", "test")}
     )
     notes = [note for note in found.notes if note.startswith("split ignored")]
-    assert len(notes) == 1 and f"column {name!r} holds only splits (train 1, test 3)" in notes[0]
+    assert len(notes) == 1 and f"column {name!r} contains splits (train 1, test 3)" in notes[0]
     assert notes[0].endswith("is not used: column 'split of the file' is used")
     agreeing = rows.format("a", "training", "b", "Train"), rows.format("c", "test", "d", "testing")
     found = folds(dict(zip(("train.csv", "test.csv"), agreeing, strict=True)))
@@ -88,7 +88,10 @@ def test_a_shared_table_belongs_to_every_fold(folds):
             {"train.csv": "ab", "test.csv": "path,class\na,False\n"},
             "contradictory labels, such as 'a': False in test.csv line 2, True in train.csv line 2",
         ),
-        ({"train.csv": "ab", "test.csv": "path,label\nc,0\n"}, "what all tables in .* share has no column for the lab"),
+        (
+            {"train.csv": "ab", "test.csv": "path,label\nc,0\n"},
+            "the common columns of the tables in .* has no column for the lab",
+        ),
     ],
 )
 def test_tables_that_do_not_fit_together_are_explained(folds, files, message):
@@ -117,7 +120,7 @@ def test_the_published_busi_folds_are_read_as_they_are(busi):
 def test_two_columns_of_one_name_are_refused_as_in_one_table(tmp_path):
     for name in ("train.csv", "test.csv"):
         (tmp_path / name).write_text(f"path,label,label\n{name}1.png,a,b\n{name}2.png,b,a\n")
-    with pytest.raises(DataError, match="2 columns of one name for the label"):
+    with pytest.raises(DataError, match="2 columns with the same name for the label"):
         read_table(DataSettings(source=str(tmp_path)))
 
 

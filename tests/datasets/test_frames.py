@@ -126,7 +126,7 @@ def test_a_note_says_that_no_file_has_frames(tmp_path):
     cine(tmp_path / "b" / "2.dcm", 1)
     table = read(tmp_path)
     assert table.paths == ("a/1.dcm", "b/2.dcm")
-    assert "--frames all: no file holds further frames" in table.notes
+    assert "--frames all: no file has several frames" in table.notes
 
 
 def test_files_that_cannot_be_read_stay_one_row(data):
@@ -141,5 +141,5 @@ def test_a_file_that_was_cut_does_not_lose_its_frames_in_silence(tmp_path):
     cut.write_bytes(cut.read_bytes()[:-200])
     table = read(tmp_path)
     assert table.paths == ("a/1.tif", "b/2.tif#1", "b/2.tif#2")
-    told = "the frames of 1 damaged files cannot be counted, such as a/1.tif; at most the first of each is used"
+    told = "cannot count the frames of 1 damaged files, such as a/1.tif; only the first of each is used"
     assert f"--frames all: {told}" in table.notes

@@ -28,7 +28,7 @@ def test_the_headers_give_the_patients(folder):
     table = folder("p1", "p2", "p1", "Zoë")
     assert table.paths == ("a/0.dcm", "a/2.dcm", "b/1.dcm", "b/3.dcm")
     assert table.patients == ("p1", "p1", "p2", "Zoë")
-    assert "3 patients by the headers of 4 DICOM files" in table.notes
+    assert "3 patients from the headers of 4 DICOM files" in table.notes
     assert NO_PATIENTS not in table.notes
 
 
@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_read_is_its_own_patient_until_the_images_are_chec
     (folder.root / "b" / "broken.dcm").write_bytes(b"x" * 500)
     table = folder()
     assert dict(zip(table.paths, table.patients, strict=True))["b/broken.dcm"] == "b/broken.dcm"
-    assert "2 patients by the headers of 3 DICOM files" in table.notes
+    assert "2 patients from the headers of 3 DICOM files" in table.notes
 
 
 def test_an_expression_for_the_path_comes_first(folder):

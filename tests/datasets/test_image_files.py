@@ -53,12 +53,12 @@ def test_many_files_of_one_name_are_told_apart_by_their_folders(find):
 
 
 def test_an_ambiguous_name_names_both_candidates(find):
-    with pytest.raises(DataError, match="'/far/1.png' is ambiguous: 'a/1.png' and 'b/1.png'"):
+    with pytest.raises(DataError, match="'/far/1.png' is ambiguous: it matches 'a/1.png' and 'b/1.png'"):
         find(["b/1.png", "a/1.png"], ["/far/1.png"])
 
 
 def test_two_paths_that_lead_to_one_file_by_name_are_refused(find):
-    with pytest.raises(DataError, match="'far/benign/1.png' and 'far/malignant/1.png' both lead to"):
+    with pytest.raises(DataError, match="'far/benign/1.png' and 'far/malignant/1.png' both match"):
         find(["1.png"], ["far/benign/1.png", "far/malignant/1.png"])
 
 
@@ -89,7 +89,7 @@ def test_without_a_root_paths_are_relative_to_the_table(tmp_path):
 
 def test_a_root_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,label\na,0\nb,1\n")
-    with pytest.raises(DataError, match="--image-root nowhere is not a folder. Give the one"):
+    with pytest.raises(DataError, match="--image-root nowhere is not a folder. Give the folder of"):
         read_table(DataSettings(source=str(tmp_path / "t.csv"), image_root="nowhere"))
 
 
@@ -126,7 +126,7 @@ def way_out(how, tmp_path):
 @pytest.mark.parametrize("how", ["absolute", "dots", "link", "linked folder"])
 def test_no_path_and_no_link_leads_out_of_a_named_root_unless_allowed(rooted, tmp_path, how):
     path = way_out(how, tmp_path)
-    with pytest.raises(DataError, match="lead out of --image-root .*--outside-root"):
+    with pytest.raises(DataError, match="point outside --image-root .*--outside-root"):
         rooted(path)
     assert rooted(path, outside_root=True).resolve() == (tmp_path / "secret.png").resolve()
 

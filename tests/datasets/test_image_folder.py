@@ -161,7 +161,7 @@ def test_dangling_links_with_an_image_name_are_images_that_are_missing(tmp_path)
         (tmp_path / link).symlink_to(target)
     table = read(tmp_path / "data", outside_root=True)
     assert table.paths == ("a/1.png", "a/annexed.png", "b/2.png", "b/circle.png", "b/more/3.png", "b/more/gone.dcm")
-    assert "links that lead nowhere, ignored: 2, such as 'b/gone.txt'" in table.notes
+    assert "broken links, ignored: 2, such as 'b/gone.txt'" in table.notes
     problems = {path: survey_image(file) for path, file in zip(table.paths, table.files, strict=True)}
     missing = {path: record.reason for path, record in problems.items() if record.problem == "missing"}
     assert list(missing) == ["a/annexed.png", "b/circle.png", "b/more/gone.dcm"]
@@ -181,7 +181,7 @@ def test_formats_that_are_not_read_are_counted_by_name_and_their_classes_told(tm
     note = next(note for note in table.notes if "not read" in note)
     assert note.startswith("2 HEIC, 1 NIfTI, 1 NumPy not read ('a/x.HEIC': save it as PNG or JPEG;")
     assert "files that are not images, ignored: 2" in table.notes
-    assert "folders without an image that is read, which are no classes: 'c', 'd'" in table.notes
+    assert "folders without images, ignored: 'c', 'd'" in table.notes
 
 
 def test_a_folder_of_formats_that_are_not_read_alone_names_them(tmp_path):

@@ -44,7 +44,9 @@ def test_frames_are_images_if_asked_for_or_named(folder):
     assert place == FilePart(folder / "pages.tif", frame=1)
 
 
-@pytest.mark.parametrize(("name", "words"), [("gone.png", "No image at gone.png"), ("empty", "empty holds no images")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("gone.png", "No image at gone.png"), ("empty", "empty contains no images")]
+)
 def test_what_is_not_there_is_named(folder, name, words):
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match=words):

@@ -18,5 +18,5 @@ def test_the_eight_folders_are_the_classes(tree, read, folder):
 
 
 def test_another_folder_is_an_error(tree, read):
-    with pytest.raises(DataError, match="holds, besides the classes, barretts"):
+    with pytest.raises(DataError, match="has unexpected folders: barretts"):
         read(f"kvasir:{tree(*IMAGES, 'barretts/1.jpg')}")

@@ -44,7 +44,7 @@ def test_every_mistake_is_said_and_the_other_rows_are_kept(read, tmp_path):
         ("e.png",): "missing_patients",
         ("f.png",): "table",
     }
-    assert [mistake.places for mistake in mistakes if mistake.paths == ("c.png",)] == [(tmp_path / "c.png",)]
+    assert [mistake.refs for mistake in mistakes if mistake.paths == ("c.png",)] == [(tmp_path / "c.png",)]
     assert all(mistake.message for mistake in mistakes)
 
 
@@ -79,5 +79,5 @@ def test_no_data_gives_none(tmp_path):
 
 
 def test_settings_that_contradict_each_other_are_errors(read):
-    with pytest.raises(ConfigError, match="one place"):
+    with pytest.raises(ConfigError, match="one source of patients"):
         read("path,label\na.png,x\n", patient_column="a", patient_regex="(b)")

@@ -29,14 +29,14 @@ def folder(tmp_path):
 def link_out(folder):
     (folder / "b" / "image.png").symlink_to("../../elsewhere/3.png")
     (folder / "b" / "more").symlink_to(folder.parent / "roots")
-    return r"2 links lead out of .*/root, such as 'b/image.png' to '.*/elsewhere/3.png'.*--outside-root"
+    return r"2 links point outside .*/root, such as 'b/image.png' to '.*/elsewhere/3.png'.*--outside-root"
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_link_out_of_the_folder_of_any_data_set_is_refused(folder, name):
     if name == "fold_directory":
         (folder / "train.csv").symlink_to("../elsewhere/3.png")
-        message = "1 link leads out of .*'train.csv'"
+        message = "1 link points outside .*'train.csv'"
     else:
         message = link_out(folder)
     with pytest.raises(DataError, match=message) as refused:
@@ -91,7 +91,7 @@ def test_images_of_a_folder_of_tables_are_not_looked_up_through_a_link_out_of_it
     make_tables(tables, "images/{}.png")
     (tables / "images").symlink_to(folder.parent / "elsewhere")
     for source in (tables, folder / ".." / "tables"):
-        with pytest.raises(DataError, match="1 link leads out of .*/tables, such as 'images' to '.*/elsewhere'"):
+        with pytest.raises(DataError, match="1 link points outside .*/tables, such as 'images' to '.*/elsewhere'"):
             read(DataSettings(source=str(source)))
     assert all(read(DataSettings(source=str(tables), outside_root=True)).files)
 
@@ -109,7 +109,7 @@ def test_the_search_for_the_images_of_a_table_does_not_leave_the_folder_by_a_lin
     (folder / "t.csv").write_text("path,label\n/far/3.png,a\n/far/1.png,b\n")
     table = read_table(DataSettings(source=str(folder / "t.csv")))
     assert table.files == (None, folder / "a" / "1.png")
-    assert any("1 link leads out of" in note and "--outside-root" in note for note in table.notes)
+    assert any("1 link points outside" in note and "--outside-root" in note for note in table.notes)
     assert all(read_table(DataSettings(source=str(folder / "t.csv"), outside_root=True)).files)
 
 
@@ -117,7 +117,7 @@ def test_the_tables_of_a_public_set_name_no_image_outside_of_it(tmp_path):
     make_images(tmp_path, "outside.png", "set/train_images/b.png")
     (tmp_path / "set" / "train.csv").write_text("id_code,diagnosis\n../../outside,0\nb,1\n")
     with pytest.raises(
-        DataError, match=r"1 paths in the tables of .* lead out of it, such as 'train_images/\.\./\.\./out"
+        DataError, match=r"1 paths in the tables of .* point outside it, such as 'train_images/\.\./\.\./out"
     ):
         read_table(DataSettings(source=f"aptos2019:{tmp_path / 'set'}"))
 
@@ -127,7 +127,7 @@ def test_a_command_is_refused_and_the_next_one_is_told_what_was_allowed(folder):
     make_images(folder, *(f"{label}/{i}.png" for label in "ab" for i in range(5, 15)))
     link_out(folder)
     refused = CliRunner().invoke(application, command)
-    assert refused.exit_code == 3 and "2 links lead out of" in refused.stderr and "--outside-root" in refused.stderr
+    assert refused.exit_code == 3 and "2 links point outside" in refused.stderr and "--outside-root" in refused.stderr
     assert not (folder.parent / "folds.csv").exists()
     allowed = CliRunner().invoke(application, [*command, "--outside-root"])
     assert allowed.exit_code == 0 and f"--image-root {folder} --outside-root" in allowed.stderr

@@ -93,7 +93,7 @@ def test_tables_are_checked(root, read):
     with pytest.raises(DataError, match=r"train-acl\.csv line 1: expected an examination and 0 or 1 .* 'case,label'"):
         read(f"mrnet:{root}")
     table.write_text("0000,1\n0000,0\n0001,0\n")
-    with pytest.raises(DataError, match=r"'train/0000_02\.png' stands twice .* label 'yes' and 'no'"):
+    with pytest.raises(DataError, match=r"'train/0000_02\.png' is listed twice .* label 'yes' and 'no'"):
         read(f"mrnet:{root}")
     table.unlink()
     with pytest.raises(DataError, match="has no train-acl.csv"):

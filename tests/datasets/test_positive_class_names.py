@@ -50,10 +50,10 @@ def test_an_unknown_name_is_answered_with_the_one_that_is_meant(name, classes, m
 @pytest.mark.parametrize(
     ("classes", "options", "why"),
     [
-        (("a", "b", "c"), {}, "this data has 3: a, b, c"),
-        (("a",), {}, "this data has 1: a"),
+        (("a", "b", "c"), {}, "found 3: a, b, c"),
+        (("a",), {}, "found 1: a"),
         (("a", "b"), {"task": "multilabel"}, "0/1 labels (a, b)"),
-        (("0", "1"), {"positive_from": 1}, "those from 1 on are positive"),
+        (("0", "1"), {"positive_from": 1}, "positive from 1"),
     ],
 )
 def test_anything_but_two_classes_of_one_label_is_refused(classes, options, why):

@@ -63,7 +63,7 @@ def test_options_are_read_and_checked(tree):
 @pytest.mark.parametrize("name", ["path_column", "patient_column", "image_root"])
 def test_a_setting_that_makes_no_sense_is_refused(tree, name):
     root = tree("train/a.png", "test/b.png")
-    with pytest.raises(DataError, match=f"--{name.replace('_', '-')} makes no sense for knees"):
+    with pytest.raises(DataError, match=f"--{name.replace('_', '-')} does not apply to knees"):
         KNEES.open(DataSettings(**{name: "x"}), str(root))
     KNEES.open(DataSettings(label_column=("x",)), str(root))
 
@@ -97,7 +97,7 @@ def test_patient_regex_goes_before_the_patients_of_the_set(tree):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (Row("1.png", "b", "p"), "'1.png' stands twice .*, with label 'a' and 'b'"),
+        (Row("1.png", "b", "p"), "'1.png' is listed twice .*, with label 'a' and 'b'"),
         (Row("1.png", "a", "q"), "with patient 'p' and 'q'"),
         (Row("1.png", "a", "p", "test"), "with split '' and 'test'"),
     ],

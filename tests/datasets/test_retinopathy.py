@@ -26,7 +26,7 @@ def test_eyepacs_has_two_eyes_per_patient_and_says_what_is_referable(eyepacs, re
     assert table.positive_from == 2 and table.splits is None
     assert {"3 patients by the image names", "1 repeated rows of one image counted once"} <= set(table.notes)
     assert "1 of 5 images are not on disk, such as 'train/15_left.jpeg'" in table.notes
-    assert any("AUC of grade 2 or worse (referable)" in note for note in table.notes)
+    assert any("AUC for grade ≥ 2 (referable)" in note for note in table.notes)
 
 
 def test_the_official_split_validates_on_the_public_part(eyepacs, tree, read):
@@ -45,7 +45,7 @@ def test_the_official_split_validates_on_the_public_part(eyepacs, tree, read):
         ("image,level\n10_left,\n", "The grade of 10_left is ''"),
         ("image,level\nten,1\n", "expected an image such as 10_left, received 'ten'"),
         ("image,grade\n10_left,1\n", "has no column level"),
-        ("image,level\n10_left,1\n10_left,2\n", "'train/10_left.jpeg' stands twice"),
+        ("image,level\n10_left,1\n10_left,2\n", "'train/10_left.jpeg' is listed twice"),
     ],
 )
 def test_a_table_that_holds_something_else_is_an_error(eyepacs, tree, read, table, message):

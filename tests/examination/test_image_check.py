@@ -293,7 +293,7 @@ def test_all_bad_images_are_listed_in_a_file_and_the_first_three_named(tmp_path)
     assert str(caught.value) == (
         "4 of 7 images cannot be read: 'missing0' (not found), 'missing4' (not found), 'data/gone.png' "
         f"(not found), …. Full list: {report}. 3 were not found: is --image-root right? Repair or remove them, "
-        "or go on without them with --on-bad-image skip."
+        "or skip them with --on-bad-image skip."
     )
     assert report.read_text().splitlines() == [
         *("missing0\tnot found", "missing4\tnot found", "data/gone.png\tnot found", "data/empty.png\tan empty file")
@@ -312,7 +312,7 @@ def test_bad_images_can_be_skipped_with_a_note(tmp_path):
     assert checked.table.paths == ("data/good0.png", "data/good1.png")
     assert checked.bad == (BadImage("missing2", "not found"),)
     assert len(checked.facts) == 2
-    assert heard.notes[0].startswith("1 of 3 images cannot be read and are left out; see")
+    assert heard.notes[0].startswith("1 of 3 images cannot be read and are skipped; see")
 
 
 def test_nothing_left_is_an_error_even_when_skipping(tmp_path):

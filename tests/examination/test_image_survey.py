@@ -99,8 +99,8 @@ def test_an_image_that_vanishes_while_it_is_looked_at_is_a_problem(saved, monkey
 
 
 def test_nearly_constant_images_have_no_look(saved):
-    assert survey_image(saved("a.png", np.full((50, 50), 7, np.uint8))).look is None
-    assert survey_image(saved("b.png", np.linspace(0, 255, 2500).reshape(50, 50).astype(np.uint8))).look.shape == (8, 9)
+    assert survey_image(saved("a.png", np.full((50, 50), 7, np.uint8))).grid is None
+    assert survey_image(saved("b.png", np.linspace(0, 255, 2500).reshape(50, 50).astype(np.uint8))).grid.shape == (8, 9)
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,13 @@ def test_dicom_is_surveyed_as_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("reason", "problem"),
     [
-        ("its 90000×90000 pixels are above the limit of 200 megapixels; store it smaller", "too_large"),
+        ("its 90000×90000 pixels are above the limit of 200 megapixels; reduce it", "too_large"),
         ("cannot be opened (Permission denied)", "unreadable"),
         ("its pixels (JPEG 2000) cannot be read", "unreadable"),
-        ("it has no pixel data, or is cut off before it", "truncated"),
+        ("no pixel data, or truncated before it", "truncated"),
         ("damaged or truncated (image file is truncated (3 bytes not processed))", "truncated"),
         ("damaged or truncated (broken PNG file)", "corrupt"),
-        ("it holds values that are not finite numbers", "corrupt"),
+        ("it contains NaN or infinite values", "corrupt"),
     ],
 )
 def test_the_reason_decides_the_kind(monkeypatch, tmp_path, reason, problem):

@@ -23,7 +23,7 @@ def tiny(size, layer=None):
             None,
             (6, 6),
             "stage2",
-            "one value covers 16×16 pixels of 96×96, a region rather than a spot; --layer stage2 has",
+            "one position covers 16×16 of the 96×96 pixels; --layer stage2 has",
         ),
         (32, None, (2, 2), "stage1", "--layer stage1 has 8×8"),
         (24, "stage1", (6, 6), "stem", "--layer stem has 12×12"),
@@ -44,7 +44,7 @@ def test_a_fine_map_needs_no_word():
 def test_without_a_finer_stage_larger_images_are_named():
     coarse = ScoredNetwork(spot_network("softmax", 2), None)
     coarse.grid = (4, 4)
-    assert "spot; a network of larger images has a finer one" in coarse_map_note(coarse)
+    assert "pixels; a network of larger images has a finer map" in coarse_map_note(coarse)
 
 
 def test_where_no_stage_is_fine_the_finest_is_named():

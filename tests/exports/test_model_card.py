@@ -76,7 +76,7 @@ def test_no_folder_of_the_machine_stands_in_card_or_metadata(tmp_path):
 
 def test_unknown_patients_few_images_and_leaks_are_limits(tmp_path):
     settings = {"data.allow_leakage": True}
-    assert "no patient stands in two sets" in card_of(make_run(tmp_path / "known"))
+    assert "no patient is in two sets" in card_of(make_run(tmp_path / "known"))
     card = card_of(make_run(tmp_path / "unknown", patients=False, settings=settings))
     assert "Patients were not known" in card
     assert "Fewer than 100 test images of well (30), sick (30)" in card
@@ -101,13 +101,15 @@ def test_no_field_of_a_run_adds_markup_to_the_card(tmp_path):
 def test_the_check_of_an_export_stands_at_the_end(tmp_path):
     check = ExportCheck("load(path)", 4_000_000, 2e-7, 3e-7, 8, 1e-5)
     card = card_of(make_run(tmp_path / "run"), check=check)
-    assert "differ from the run's model by 2e-07 at most; decoding the files itself, by 3e-07" in card
+    assert (
+        "differs from the run's model by at most 2e-07" in card and "decodes the files itself, by at most 3e-07" in card
+    )
     assert card.rstrip().endswith("Use: `load(path)`")
 
 
 def test_temperature_and_operating_point_of_the_metadata_stand_in_the_card(tmp_path):
     run = make_run(tmp_path / "run")
-    limit = "given as they are, not calibrated"
+    limit = "Its probabilities are not calibrated"
     assert limit in card_of(run)
     point = {"rule": "youden", "thresholds": {"sick": 0.31}, "sensitivity": {"sick": 0.9}, "specificity": {"sick": 0.8}}
     card = card_of(run, values={"temperature": 1.5, "operating_point": point | {"n_images": 31}})
@@ -126,7 +128,7 @@ def test_the_terms_are_those_of_what_the_run_really_started_from(tmp_path):
     assert found.source == "first/fold_1"
     assert "started from radimagenet" in found.terms
     assert "data-use agreement" in found.terms
-    assert "no terms of others" in weight_terms({"weights": {"source": "random"}}).terms
+    assert "no terms of third parties" in weight_terms({"weights": {"source": "random"}}).terms
     other = {"backbone": "resnet50", "weights": {"source": "/a/b/mine.h5", "file": "/a/b/mine.h5"}}
     assert weight_terms(other).source == "mine.h5"
     assert "Not known" in weight_terms(other).terms
@@ -166,5 +168,5 @@ def test_a_scale_that_was_assumed_is_called_so(tmp_path, settings, origin, said)
 
 def test_random_weights_bring_no_terms_of_their_own(tmp_path):
     card = model_card(read_facts(make_run(tmp_path / "run", record={"weights": {"source": "random"}}), 1), size=64)
-    assert "The terms of the images that it was trained on go with the model" in card
+    assert "The terms of the training images also apply to the model" in card
     assert "terms of these weights" not in card

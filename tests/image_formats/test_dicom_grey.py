@@ -105,7 +105,7 @@ def test_a_window_of_an_unknown_kind_is_refused_and_small_letters_are_not(tmp_pa
     lower["VOILUTFunction"]._value = "sigmoid"
     np.testing.assert_array_equal(decoded(save(tmp_path / "a.dcm", upper)), decoded(save(tmp_path / "b.dcm", lower)))
     unknown = dicom(blob(), VOILUTFunction="GAMMA", **options)
-    assert "unknown kind GAMMA; give --window minmax or CENTRE,WIDTH" in refusal(unknown, tmp_path / "c.dcm")
+    assert "unknown kind GAMMA; use --window minmax or CENTRE,WIDTH" in refusal(unknown, tmp_path / "c.dcm")
     assert decoded(tmp_path / "c.dcm", "minmax").max() == 255
 
 

@@ -205,7 +205,7 @@ def test_more_frames_than_are_read_are_told_at_once_and_the_first_is_read(tmp_pa
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_bytes(content)
     assert calls(lambda: count_frames(tmp_path / "x" / name)) < 500_000
-    with pytest.raises(DataError, match=f"x/{name} holds more than 10,000 frames. Store it in several files, or use"):
+    with pytest.raises(DataError, match=f"x/{name} has more than 10,000 frames. Store it in several files, or use"):
         read_table(DataSettings(source=str(tmp_path), frames="all"))
     first = read_table(DataSettings(source=str(tmp_path)))
     assert [survey_image(file).problem for file in first.files] == ["", ""]

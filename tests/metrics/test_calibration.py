@@ -7,10 +7,10 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from radtransfer.evaluation.calibration import (
+    calibration_answers,
     edge_note,
     expected_error,
     fit_temperature,
-    judged_confidences,
     mean_with_temperatures,
     reliability,
     with_temperature,
@@ -74,12 +74,12 @@ def test_a_network_that_says_what_is_so_has_hardly_an_error(drawn):
 def test_what_is_judged_depends_on_the_task():
     targets = np.array([[1, 0, 0], [0, 1, 0]], float)
     probabilities = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1]])
-    ((name, confidences, right),) = judged_confidences(targets, probabilities, THREE)
+    ((name, confidences, right),) = calibration_answers(targets, probabilities, THREE)
     assert (name, confidences.tolist(), right.tolist()) == ("largest output", [0.6, 0.5], [True, False])
-    ((name, confidences, _),) = judged_confidences(targets[:, :2], probabilities[:, :2], TWO)
+    ((name, confidences, _),) = calibration_answers(targets[:, :2], probabilities[:, :2], TWO)
     assert (name, confidences.tolist()) == ("sick", [0.3, 0.4])
     known = np.array([[1, np.nan], [0, 1]])
-    assert [len(item[1]) for item in judged_confidences(known, probabilities[:, :2], LABELS)] == [2, 1]
+    assert [len(item[1]) for item in calibration_answers(known, probabilities[:, :2], LABELS)] == [2, 1]
 
 
 def test_the_temperature_is_found_that_made_the_network_too_sure(drawn):

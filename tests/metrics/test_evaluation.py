@@ -115,7 +115,7 @@ def test_the_positive_class_is_the_last_of_two_unless_another_is_named_and_comes
     assert (TWO.in_order, benign.in_order) == (("benign", "malignant"), ("malignant", "benign"))
     assert [item.positive_class for item in (THREE, GRADES, LABELS)] == [None] * 3
     subjects = [item.subject for item in (benign, GRADES, Scoring("multilabel", ("edema",)), THREE, LABELS)]
-    assert subjects == ["positive class benign", "grade 1 or worse", "label edema", "", ""]
+    assert subjects == ["positive class benign", "grade ≥ 1", "label edema", "", ""]
 
 
 @pytest.mark.parametrize("scoring", [TWO, THREE, GRADES, LABELS])
@@ -209,7 +209,7 @@ def test_outputs_that_are_not_finite_are_an_error():
 
 
 def test_arrays_that_do_not_fit_the_classes_are_an_error():
-    with pytest.raises(ValueError, match="probabilities must be of shape"):
+    with pytest.raises(ValueError, match="Expected probabilities of shape"):
         exact_auc(np.eye(2), np.ones((2, 3)), TWO)
 
 

@@ -96,7 +96,7 @@ def test_perfect_networks_have_an_interval_and_few_patients_do_not_make_them_equ
     assert low < binomtest(3 * positives, 3 * positives).proportion_ci(method="wilson").low
     of_difference = difference_interval(perfect, perfect)
     assert of_difference[0] < 0 < of_difference[1]
-    assert verdict(of_difference) == ("equal" if positives == 80 else "undecided")
+    assert verdict(of_difference) == ("equal" if positives == 80 else "inconclusive")
 
 
 def test_a_network_and_itself_differ_by_less_the_more_patients_there_are():

@@ -126,7 +126,7 @@ def test_a_rule_has_one_spelling():
 
 
 def test_several_classes_have_no_yes_and_one_sided_images_no_threshold(validation):
-    with pytest.raises(ConfigError, match="3 classes apart: a, b, c"):
+    with pytest.raises(ConfigError, match="a model of 3 classes: a, b, c"):
         choose_point("youden", np.eye(3), np.eye(3), Scoring("multiclass", ("a", "b", "c")))
     targets, probabilities = validation
     with pytest.raises(DataError, match="0 negative"):

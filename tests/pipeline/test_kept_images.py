@@ -7,7 +7,7 @@ from PIL import Image
 from radtransfer.errors import ConfigError, DiskError
 from radtransfer.images import pipeline as kept_images
 from radtransfer.images.formats import inspect_image
-from radtransfer.images.pipeline import keep_images, make_batches
+from radtransfer.images.pipeline import cache_images, make_batches
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def everything(epoch):
 @pytest.mark.parametrize("augmentation", ["none", "fundus"])
 def test_they_are_bit_by_bit_those_that_are_decoded_anew(files, where, augmentation):
     batches = batches_of(files, augmentation=augmentation)
-    kept = keep_images(batches, where, count=lambda *_: None)
+    kept = cache_images(batches, where, count=lambda *_: None)
     for mine, its in zip(everything(kept.shuffled(2)), everything(batches.shuffled(2)), strict=True):
         np.testing.assert_array_equal(mine, its)
 
@@ -50,12 +50,12 @@ def test_they_are_bit_by_bit_those_that_are_decoded_anew(files, where, augmentat
 def test_16_bits_keep_their_fractions(tmp_path, where):
     Image.fromarray(np.tile(np.arange(0, 65536, 64, dtype=np.uint16), (50, 1))).save(tmp_path / "ramp.png")
     batches = batches_of([tmp_path / "ramp.png"] * 2)
-    kept = keep_images(batches, where, count=lambda *_: None)
+    kept = cache_images(batches, where, count=lambda *_: None)
     np.testing.assert_array_equal(everything(kept.in_order())[0], everything(batches.in_order())[0])
 
 
 def test_images_are_not_decoded_again(files):
-    kept = keep_images(batches_of(files), "ram", count=lambda *_: None)
+    kept = cache_images(batches_of(files), "ram", count=lambda *_: None)
     before = everything(kept.in_order())[0]
     for file in files:
         file.unlink()
@@ -64,32 +64,32 @@ def test_images_are_not_decoded_again(files):
 
 def test_another_run_finds_them_on_disk_and_a_changed_image_is_decoded_anew(files, cache):
     heard = []
-    keep_images(batches_of(files), "disk", count=lambda *done: heard.append(done))
+    cache_images(batches_of(files), "disk", count=lambda *done: heard.append(done))
     assert heard[-1] == (7, 7)
-    keep_images(batches_of(files), "disk", count=lambda *_: pytest.fail("decoded again"))
+    cache_images(batches_of(files), "disk", count=lambda *_: pytest.fail("decoded again"))
     Image.new("RGB", (9, 9)).save(files[0])
-    keep_images(batches_of(files), "disk", count=lambda *_: None)
-    keep_images(batches_of(files, image_size=16), "disk", count=lambda *_: None)
+    cache_images(batches_of(files), "disk", count=lambda *_: None)
+    cache_images(batches_of(files, image_size=16), "disk", count=lambda *_: None)
     assert len(list((cache / "images").iterdir())) == 3
 
 
 def test_a_cache_that_others_wrote_and_nobody_may_touch_is_read(files, monkeypatch):
-    keep_images(batches_of(files), "disk", count=lambda *_: None)
+    cache_images(batches_of(files), "disk", count=lambda *_: None)
 
     def refuse(path, *_, **__):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("pathlib.Path.touch", refuse)
-    keep_images(batches_of(files), "disk", count=lambda *_: pytest.fail("decoded again"))
+    cache_images(batches_of(files), "disk", count=lambda *_: pytest.fail("decoded again"))
 
 
 def test_too_little_memory_is_said_before_anything_is_decoded(files, monkeypatch):
     monkeypatch.setattr(kept_images, "_free_memory", lambda: 1000)
     with pytest.raises(ConfigError, match=r"need 0\.0 GB.*--cache disk"):
-        keep_images(batches_of(files), "ram", count=lambda *_: pytest.fail("decoded"))
+        cache_images(batches_of(files), "ram", count=lambda *_: pytest.fail("decoded"))
 
 
 def test_a_cache_that_cannot_be_written_is_named(files, monkeypatch):
     monkeypatch.setenv("RADTRANSFER_CACHE", str(files[0]))
     with pytest.raises(DiskError, match=r"decoded images cannot be kept in .*--cache none"):
-        keep_images(batches_of(files), "disk", count=lambda *_: None)
+        cache_images(batches_of(files), "disk", count=lambda *_: None)

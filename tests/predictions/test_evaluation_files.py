@@ -7,15 +7,15 @@ from radtransfer.evaluation.scoring import Scoring
 @pytest.mark.parametrize(
     ("scoring", "words"),
     [
-        (Scoring("multiclass", ("well", "sick")), ["probability of sick", "share that is sick"]),
-        (Scoring("multiclass", ("a", "b", "c")), ["largest probability", "share that is right"]),
+        (Scoring("multiclass", ("well", "sick")), ["probability of sick", "share of sick"]),
+        (Scoring("multiclass", ("a", "b", "c")), ["largest probability", "share correct"]),
         (
             Scoring("multiclass", ("0", "1", "2"), positive_from=2),
-            ["probability of grade >= 2", "share that is grade >= 2"],
+            ["probability of grade >= 2", "share of grade >= 2"],
         ),
         (
             Scoring("multilabel", ("edema", "mass")),
-            ["probability of a label", "share that has it", "images × labels"],
+            ["probability of a label", "share with the label", "images × labels"],
         ),
     ],
 )

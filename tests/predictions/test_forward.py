@@ -26,8 +26,8 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing():
     assert sizes == [2] * 5
     assert forward.batch_size == 2
     assert notes == [
-        "out of memory at 10 images at a time; 5 from here on",
-        "out of memory at 5 images at a time; 2 from here on",
+        "out of memory with 10 images at a time; continuing with 5",
+        "out of memory with 5 images at a time; continuing with 2",
     ]
 
 

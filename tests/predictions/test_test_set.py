@@ -4,7 +4,7 @@ import pytest
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError
-from radtransfer.evaluation.results import matched, read_test_set
+from radtransfer.evaluation.results import match_classes, read_test_set
 from radtransfer.evaluation.scoring import Scoring
 
 MODEL = Scoring("multiclass", ("benign", "malignant"))
@@ -17,7 +17,7 @@ def table(labels, classes, *, task="multiclass"):
 
 
 def match(data, scoring=MODEL, **class_map):
-    return matched(data, scoring, model="runs/first", class_map=class_map)
+    return match_classes(data, scoring, model="runs/first", class_map=class_map)
 
 
 def test_classes_are_matched_by_name_not_by_place():
@@ -30,7 +30,7 @@ def test_a_class_that_the_model_does_not_know_is_explained():
     with pytest.raises(DataError) as caught:
         match(table([0, 1, 2, 2], ("benign", "malignant", "normal")))
     text = str(caught.value)
-    assert "It knows benign, malignant. The data has all of them." in text
+    assert "Expected benign, malignant. The data has all of them." in text
     assert "normal (2 images)" in text
     assert "--class-map normal=CLASS" in text
 
@@ -57,7 +57,7 @@ def test_classes_can_be_exchanged():
 
 def test_a_class_that_the_data_lacks_is_told():
     found = match(table([0, 0], ("benign",)))
-    assert found.notes == ("the data has no class malignant; what depends on it is undefined",)
+    assert found.notes == ("the data has no class malignant; metrics that need it are undefined",)
     assert found.targets.tolist() == [[1, 0], [1, 0]]
 
 
@@ -74,7 +74,7 @@ def test_labels_that_only_one_side_has_are_unknown_or_left_out():
     found = match(table([[1, 0], [0, 1]], ("edema", "nodule"), task="multilabel"), scoring)
     assert found.targets[:, 0].tolist() == [1, 0]
     assert np.isnan(found.targets[:, 1]).all()
-    assert "labels of the data that runs/first does not know, left out: nodule" in found.notes
+    assert "labels unknown to runs/first are left out: nodule" in found.notes
     with pytest.raises(DataError, match="nodule"):
         match(table([[1], [0]], ("nodule",), task="multilabel"), scoring)
 
@@ -103,7 +103,7 @@ def test_data_with_splits_is_evaluated_whole_or_by_split(split_table):
 
 def test_a_split_of_data_without_splits_is_refused(tmp_path):
     (tmp_path / "images.csv").write_text("path,label\na.png,benign\nb.png,malignant\n")
-    with pytest.raises(ConfigError, match="brings no splits"):
+    with pytest.raises(ConfigError, match="has no splits"):
         read_test_set(DataSettings(source=str(tmp_path / "images.csv")), MODEL, model="r", split="test")
 
 

@@ -61,7 +61,7 @@ def test_a_damaged_graph_or_description_is_told_in_one_line(saved, tmp_path):
     assert find_model(str(path)).scoring.classes == ("0", "1")
     (path / "assets.extra").mkdir()
     (path / "assets.extra" / "radtransfer.json").write_text('{"classes": ["a", "b"], "operating_point": {"x": 1}}')
-    with pytest.raises(WeightsError, match="the description that it carries is damaged"):
+    with pytest.raises(WeightsError, match="its metadata are damaged"):
         find_model(str(path))
     graph = path / "saved_model.pb"
     graph.write_bytes(graph.read_bytes().replace(b"ReadVariableOp", b"ReadVariableOq"))

@@ -273,7 +273,7 @@ def test_a_stopped_job_goes_on_with_the_missing_shards(images, tmp_path, small_s
     first = sorted(file.name for file in out.glob("radtransfer-*"))
     assert len(first) == 2
     assert not list(out.glob(".part-*"))
-    with pytest.raises(DataError, match=r"is not finished: run the same `radtransfer data prepare` command again"):
+    with pytest.raises(DataError, match=r"is incomplete: run the same `radtransfer data prepare` command again"):
         read_table(DataSettings(source=f"tfds:{out}"))
     before = {name: (out / name).stat().st_mtime_ns for name in first}
     progress = Recorder()
@@ -362,7 +362,7 @@ def test_unreadable_images_are_left_out_when_told_and_stay_so_on_resuming(images
     assert (result.images, result.skipped) == (35, 1)
     table = read_table(DataSettings(source=f"tfds:{out}"))
     assert bad not in table.paths
-    assert any("1 images that could not be read" in note for note in table.notes)
+    assert any("1 unreadable images" in note for note in table.notes)
     record = json.loads((out / "provenance.json").read_text())
     assert record["skipped"][0][0] == bad
 
@@ -371,20 +371,20 @@ def test_a_folder_of_something_else_or_in_use_is_refused(images, tmp_path):
     source, out = single_label(images), tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"holds other files \(thesis.txt\)"):
+    with pytest.raises(RunError, match=r"contains other files \(thesis.txt\)"):
         prepare(source, images, out, overwrite=True)
     assert names(out) in (["thesis.txt"], [".lock", "thesis.txt"])
     other = tmp_path / "other"
     other.mkdir()
     with locked(other), pytest.raises(RunError, match="in use by another process"):
         prepare(source, images, other)
-    with pytest.raises(ConfigError, match="holds the images themselves"):
+    with pytest.raises(ConfigError, match="contains the original images"):
         prepare(source, images, images)
 
 
 def test_too_small_a_disk_is_found_before_anything_is_written(images, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(DiskError, match=r"needs [\d.]+ kB and has 1 kB free"):
+    with pytest.raises(DiskError, match=r"needs [\d.]+ kB, and 1 kB are free"):
         prepare(single_label(images), images, tmp_path / "out")
     assert not list((tmp_path / "out").glob("radtransfer-*"))
 
@@ -418,7 +418,7 @@ def test_labels_and_splits_of_a_prepared_set_can_be_chosen(images, tmp_path):
     prepare(one_split(images), images, tmp_path / "split")
     some = read_table(DataSettings(source=f"tfds:{tmp_path / 'split'}?split=validation+test"))
     assert (len(some), some.splits) == (12, None)
-    with pytest.raises(ConfigError, match="brings its own images"):
+    with pytest.raises(ConfigError, match="has its own images"):
         read_table(DataSettings(source=source, image_root=str(images)))
 
 

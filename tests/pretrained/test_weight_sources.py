@@ -101,7 +101,7 @@ def test_a_missing_bare_name_suggests_a_file_of_the_search_folder(tmp_path, monk
 
 
 def test_a_missing_folder_is_named():
-    assert "There is no folder nowhere" in refusal("nowhere/x.h5", WeightsNotFoundError)
+    assert "The folder nowhere does not exist" in refusal("nowhere/x.h5", WeightsNotFoundError)
 
 
 def test_an_unknown_name_gives_the_closest():

@@ -34,7 +34,7 @@ def results(out):
     [
         ({"classes": ["well", "sick", "worse"]}, "well, sick or worse?"),
         ({"task": "multilabel"}, "well and sick: each present or not?"),
-        ({"classes": ["0", "1", "2"], "positive_from": 1}, "1 or worse, of 0, 1 and 2?"),
+        ({"classes": ["0", "1", "2"], "positive_from": 1}, "grade ≥ 1, of grades 0, 1 and 2?"),
     ],
 )
 def test_runs_of_two_questions_are_refused_with_a_command_for_each(tmp_path, values, asked):
@@ -65,7 +65,7 @@ def test_two_positive_classes_are_two_questions_and_the_last_is_the_default(tmp_
     assert report(tmp_path, "--no-cca", "--out", tmp_path / "out").exit_code == 0
     values, text = results(tmp_path / "out")
     assert (values["positive_class"], len(values["auc"])) == ("sick", 2)
-    assert "positive class sick" in text and "AUC of positive class sick." in text
+    assert "positive class sick" in text and "AUC for positive class sick." in text
     change_record(write_run(tmp_path / "other", starts_from="gabor"), positive_class="well")
     refused = report(tmp_path, "--no-cca", "--out", tmp_path / "out")
     assert refused.exit_code == 2
@@ -92,7 +92,7 @@ def test_files_of_the_same_names_in_two_data_sets_are_not_compared(tmp_path):
     values, text = results(tmp_path / "out")
     assert (values["differences"], values["step_differences"], values["gain"]) == ([], [], [])
     assert [row["images"] for row in values["auc"]] == [1, 2]
-    assert values["advice"][0]["verdict"] == "other images"
+    assert values["advice"][0]["verdict"] == "different images"
     assert "a; b: tested on different images" in text
     assert "best first among those tested on the same images" in text
     assert "sets of test images 2" in text
@@ -117,8 +117,8 @@ def test_arms_of_one_data_set_with_no_test_image_in_common_are_not_ranked(tmp_pa
     assert report(tmp_path / "runs", "--no-cca", "--out", tmp_path / "out").exit_code == 0
     values, _ = results(tmp_path / "out")
     assert (values["differences"], values["step_differences"]) == ([], [])
-    assert "other images" in {point["verdict"] for point in values["advice"]}
-    assert not {"which start", "undecided", "sooner"} & {point["verdict"] for point in values["advice"]}
+    assert "different images" in {point["verdict"] for point in values["advice"]}
+    assert not {"initialization", "inconclusive", "convergence"} & {point["verdict"] for point in values["advice"]}
 
 
 def test_the_page_tells_classes_images_and_patients(tmp_path):
@@ -141,16 +141,16 @@ def test_runs_without_their_folds_are_reported_without_counts(tmp_path):
 @pytest.mark.parametrize(
     ("start", "title", "options"),
     [
-        ("pretrained", "started from imagenet?", "--weights random --scheme scratch"),
-        ("random", "started from random weights?", "--weights WEIGHTS --scheme transfer"),
+        ("pretrained", "trained from imagenet?", "--weights random --scheme scratch"),
+        ("random", "trained from random weights?", "--weights WEIGHTS --scheme transfer"),
     ],
 )
 def test_one_arm_is_not_said_to_be_compared(tmp_path, start, title, options):
     run = write_run(tmp_path / "run", starts_from=start, settings={"transfer.freeze_to": "stage1"})
     assert report(run, "--no-cca", "--out", tmp_path / "out").exit_code == 0
     values, text = results(tmp_path / "out")
-    assert text.startswith("How well does resnet50 do, ") and title in text
-    assert "What did transfer learning bring?" not in text
+    assert text.startswith("How well does resnet50 perform, ") and title in text
+    assert "Does transfer learning help?" not in text
     point = values["advice"][0]
     assert point["verdict"] == "one arm"
     assert f"radtransfer finetune {run}/config.yaml {options} --set transfer.freeze_to=null --out" in point["evidence"]

@@ -25,7 +25,7 @@ def test_a_source_is_better_where_the_interval_leaves_out_zero():
         difference("z", 0.05, [-0.1, 0.2]),
     ]
     point = only(advice.sources_compared(rows))
-    assert point.text == "A against B: A is better on x; B is better on y; these folds cannot decide z."
+    assert point.text == "A against B: A is better on x; B is better on y; inconclusive on z."
     assert "x +0.050 (+0.030 to +0.070)" in point.evidence
     assert "5 folds" in point.evidence
 
@@ -36,12 +36,12 @@ def test_a_small_difference_is_called_equal_even_if_it_is_certain():
 
 
 def test_nothing_decided_is_undecided():
-    assert only(advice.sources_compared([difference("x", 0.05, [-0.1, 0.2])])).verdict == "undecided"
+    assert only(advice.sources_compared([difference("x", 0.05, [-0.1, 0.2])])).verdict == "inconclusive"
 
 
 def test_one_fold_decides_nothing():
     point = only(advice.sources_compared([difference("x", 0.3, None, n=1)]))
-    assert point.verdict == "undecided"
+    assert point.verdict == "inconclusive"
     assert "(no interval)" in point.evidence
 
 
@@ -52,7 +52,7 @@ def test_random_initialization_is_told_from_pretraining_whichever_stands_first()
     ):
         point = only(advice.pretraining_against_random([row]))
         assert point.text == "A is better than random initialization on x."
-        assert "A less random" in point.evidence
+        assert "A minus random" in point.evidence
         assert "+0.300 (+0.200 to +0.400)" in point.evidence
         assert not list(advice.sources_compared([row]))
 
@@ -71,7 +71,7 @@ def test_a_slope_that_holds_everywhere_is_stated():
     point = only(advice.similarity_and_gain(rows))
     assert (point.verdict, point.text) == (
         "similarity and gain",
-        "A: similarity to the start goes with gain negatively at conv1.",
+        "A: similarity to the initialization is related to gain negatively at conv1.",
     )
     assert point.evidence == "conv1 −2.00 (−3.00 to −1.00)"
 
@@ -79,18 +79,18 @@ def test_a_slope_that_holds_everywhere_is_stated():
 def test_a_slope_that_stands_between_targets_only_is_not_robust():
     point = only(advice.similarity_and_gain([slope("A", "conv1", -2, [-3, -1], without=(-2, -2.5))]))
     assert point.verdict == "not robust"
-    assert "the relation is one between targets, of which there are 2" in point.text
+    assert "the relation is between targets, of which there are only 2" in point.text
 
 
 def test_a_slope_that_one_target_makes_is_not_robust():
     point = only(advice.similarity_and_gain([slope("A", "conv1", -2, [-3, -1], within=(-3, -1), without=(-2, 0.5))]))
     assert point.verdict == "not robust"
-    assert point.text.endswith("With one target left out the slope turns at conv1.")
+    assert point.text.endswith("With one target left out, the slope changes its sign at conv1.")
 
 
 def test_a_slope_about_zero_is_undecided():
     point = only(advice.similarity_and_gain([slope("A", "conv1", -2, [-5, 1])]))
-    assert (point.verdict, point.text) == ("undecided", "A: no layer's slope can be told from zero.")
+    assert (point.verdict, point.text) == ("inconclusive", "A: no layer has a slope that differs significantly from 0.")
 
 
 def test_no_line_is_undecided():
@@ -110,7 +110,7 @@ def test_predictions_alike_beyond_chance():
         names = {"target": target, "model1": "A", "model2": "B", "freeze": "freezeFalse"}
         return names | {"excess": excess, "excess_ci95": ci95, "n": 5}
 
-    point = only(advice.predictions_alike([row("x", 0.2, [0.1, 0.3]), row("y", 0.1, [-0.1, 0.3])]))
-    assert point.text.endswith("more often than independent networks on x; undecided on y.")
-    assert only(advice.predictions_alike([row("y", 0.1, [-0.1, 0.3])])).verdict == "undecided"
-    assert not list(advice.predictions_alike([row("x", None, None)]))
+    point = only(advice.same_errors([row("x", 0.2, [0.1, 0.3]), row("y", 0.1, [-0.1, 0.3])]))
+    assert point.text.endswith("more often than independent networks on x; inconclusive on y.")
+    assert only(advice.same_errors([row("y", 0.1, [-0.1, 0.3])])).verdict == "inconclusive"
+    assert not list(advice.same_errors([row("x", None, None)]))

@@ -70,5 +70,5 @@ def test_a_failure_leaves_the_old_report_and_nothing_else(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_a_run_error(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(RunError, match="no folder can be made"):
+    with pytest.raises(RunError, match="cannot create a folder"):
         write_report(report(), {}, tmp_path / "file" / "out")

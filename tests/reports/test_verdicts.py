@@ -10,13 +10,13 @@ from radtransfer.reports.statistics import more_patients, verdict
     [
         ((0.01, 0.05), "better"),
         ((-0.05, -0.01), "worse"),
-        ((-0.01, 0.05), "undecided"),
+        ((-0.01, 0.05), "inconclusive"),
         ((-0.01, 0.01), "equal"),
         ((0.005, 0.015), "equal"),
-        ((-0.02, 0.01), "undecided"),
-        (None, "undecided"),
-        ((0.0, 0.0), "undecided"),
-        ((0.3, 0.3), "undecided"),
+        ((-0.02, 0.01), "inconclusive"),
+        (None, "inconclusive"),
+        ((0.0, 0.0), "inconclusive"),
+        ((0.3, 0.3), "inconclusive"),
     ],
 )
 def test_an_interval_allows_one_word(ci95, word):
@@ -45,10 +45,19 @@ def test_without_an_interval_nothing_is_promised():
 @pytest.mark.parametrize(
     ("difference", "text"),
     [
-        ((0.04, (-0.04, 0.12), 100, "patients"), "about 400 patients instead of 100 would tell them apart, if"),
-        ((0.0, (-0.04, 0.04), 1000, "images"), "about 4,000 images instead of 1,000 would show them equal within 0.02"),
-        ((0.0199, (-0.38, 0.42), 10, "patients"), "more than 100 times the 10 patients would be needed"),
-        ((0.1, None, 1, "folds"), "no interval can be given from 1 folds"),
+        (
+            (0.04, (-0.04, 0.12), 100, "patients"),
+            "about 400 patients instead of 100 would show a difference, if",
+        ),
+        (
+            (0.0, (-0.04, 0.04), 1000, "images"),
+            "about 4,000 images instead of 1,000 would show that they are equal",
+        ),
+        (
+            (0.0199, (-0.38, 0.42), 10, "patients"),
+            "a conclusion needs more than 100 times as many patients as",
+        ),
+        ((0.1, None, 1, "folds"), "no interval can be computed from 1 folds"),
     ],
 )
 def test_what_would_decide_is_said_in_words(difference, text):

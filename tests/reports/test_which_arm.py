@@ -12,6 +12,8 @@ from radtransfer.reports.advice import advice, few_trainings, which_arm, which_s
 from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary
 
 BOTH = ("start", "epochs")
+DIFFERENCE, ZERO = "significant difference", " (95 % CI includes 0)"
+UNKNOWN = "so that the effect of each one is unknown"
 
 
 def arm(name, auc, *, start="random", backbone="cbr_tiny", recipe="", context="", images=1):
@@ -30,23 +32,28 @@ def results(*arms, half=0.01, differ_in=BOTH):
 @pytest.mark.parametrize(
     ("auc", "half", "word", "text"),
     [
-        (0.8, 0.01, "which arm", "“a” is better than “b”. "),
-        (0.895, 0.01, "which arm", "“a” and “b” are equal within 0.02. "),
-        (0.85, 0.06, "undecided", "“a” scores highest, but the data cannot tell it from “b”. "),
+        (0.8, 0.01, "best arm", "“a” is better than “b”. "),
+        (0.895, 0.01, "best arm", "“a” and “b” are equal within 0.02. "),
+        (
+            0.85,
+            0.06,
+            "inconclusive",
+            f"“a” has the highest AUC, but there is no {DIFFERENCE} from “b”{ZERO}. ",
+        ),
     ],
 )
 def test_of_arms_that_differ_in_two_things_the_better_is_named_and_what_they_differ_in(auc, half, word, text):
     found = results(arm("a", 0.9), arm("b", auc, start="imagenet", recipe="epochs 3"), half=half)
     (point,) = which_arm(found)
     assert point.verdict == word
-    assert point.text.startswith(text + "They differ in start and epochs: this says nothing of any one of these alone.")
-    assert ("would tell them apart" in point.text) == (word == "undecided")
+    assert point.text.startswith(f"{text}They differ in start and epochs, {UNKNOWN}.")
+    assert ("would show a difference" in point.text) == (word == "inconclusive")
     assert "a − b +" in point.evidence and "200 patients" in point.evidence
 
 
 def test_a_single_setting_is_named_as_the_only_one():
     (point,) = which_arm(results(arm("a", 0.9), arm("b", 0.8, recipe="epochs 3"), differ_in=("epochs",)))
-    assert point.text == "“a” is better than “b”. They differ in epochs alone."
+    assert point.text == "“a” is better than “b”. They differ only in epochs."
 
 
 def test_what_another_rule_compares_is_not_said_twice():
@@ -67,21 +74,21 @@ def test_arms_of_other_images_are_not_compared():
 
 def test_arms_that_were_not_compared_are_undecided():
     (point,) = which_arm(ArmResults([arm("a", 0.9), arm("b", 0.8, context="image size 96")]))
-    assert point.verdict == "undecided"
-    assert point.text.endswith("“b” was not compared on the same images.")
+    assert point.verdict == "inconclusive"
+    assert point.text.endswith("“b” was not tested on the same images.")
 
 
 def test_a_lead_that_training_again_may_turn_is_named():
     found = results(arm("a", 0.9), arm("b", 0.8, start="imagenet", recipe="epochs 3"))
     turns = [replace(d, fold_mean=0.1, fold_ci95=(-0.1, 0.3), trainings=3) for d in found.differences]
     (point,) = few_trainings(replace(found, differences=turns))
-    assert point.text.startswith("a is better than b as trained")
+    assert point.text.startswith("The trained networks of a are better than those of b, but")
 
 
 def test_networks_of_other_starts_and_settings_are_said_to_differ_in_these_too():
     found = results(arm("a", 0.9), arm("b", 0.8, backbone="resnet50"), differ_in=("network", "start", "epochs"))
     (point,) = which_size(found)
-    assert point.text.endswith(" They differ in start and epochs as well.")
+    assert point.text.endswith(" They also differ in start and epochs.")
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
@@ -92,9 +99,9 @@ def test_a_report_of_two_runs_says_which_is_better_or_that_it_is_undecided(tmp_p
     command = ["report", str(tmp_path / "runs"), "--no-cca", "--out", str(tmp_path / "out")]
     assert CliRunner().invoke(application, command, prog_name="radtransfer").exit_code == 0
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    said = "“b” is better than “a”" if shift > 1 else "the data cannot tell it from “"
+    said = "“b” is better than “a”" if shift > 1 else "no significant difference from “"
     assert said in text
-    assert "They differ in network, start, image size and epochs: this says nothing of any one of these alone" in text
+    assert f"They differ in network, start, image size and epochs, {UNKNOWN}" in text
 
 
 def test_every_pair_of_compared_arms_gets_a_verdict():
@@ -103,7 +110,7 @@ def test_every_pair_of_compared_arms_gets_a_verdict():
         for names in combinations(keys, count):
             found = results(arm("a", 0.9), arm("b", 0.8, **{name: keys[name] for name in names}))
             words = {point.verdict for point in advice(found)}
-            assert words & {"which arm", "which start", "which size", "undecided"}, names
+            assert words & {"best arm", "initialization", "size", "inconclusive"}, names
 
 
 def test_a_start_with_another_input_is_not_ranked_and_the_advice_says_that_the_input_differs_too(tmp_path):
@@ -113,7 +120,7 @@ def test_a_start_with_another_input_is_not_ranked_and_the_advice_says_that_the_i
     command = ["report", str(tmp_path / "runs"), "--no-cca", "--out", str(tmp_path / "out")]
     assert CliRunner().invoke(application, command, prog_name="radtransfer").exit_code == 0
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert "They differ in start and preprocessing: this says nothing of any one of these alone" in text
+    assert f"They differ in start and preprocessing, {UNKNOWN}" in text
     assert "Start from imagenet" not in text
 
 
@@ -121,4 +128,4 @@ def test_networks_of_different_size_are_compared_and_the_input_is_told():
     large = arm("a", 0.9, backbone="resnet50")
     small = replace(arm("b", 0.9), parameters=10**5, preprocessing="torch input")
     (point,) = which_size(results(large, small, differ_in=("network", "preprocessing")))
-    assert "They differ in preprocessing as well." in point.text
+    assert "They also differ in preprocessing." in point.text

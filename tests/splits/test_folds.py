@@ -203,8 +203,8 @@ def test_given_splits_are_used_as_they_are():
     assert [fold.split.tolist() for fold in folds] == GIVEN * 2
     assert [fold.seed for fold in folds] == [0, 0, 1, 1]
     notes = fold_notes(table, SplitSettings(), folds)
-    assert "--folds 5 not used: the data brings 2" in notes
-    assert "the test sets hold 4 of 10 images" in notes
+    assert "--folds 5 not used: the data has 2 given folds" in notes
+    assert "the test sets contain 4 of 10 images" in notes
 
 
 def test_a_missing_validation_set_is_drawn_from_train_by_patient_and_anew_in_each_repeat():
@@ -217,14 +217,16 @@ def test_a_missing_validation_set_is_drawn_from_train_by_patient_and_anew_in_eac
         assert len(rows(fold, "val")) == 16
         assert {patients[i] for i in rows(fold, "val")}.isdisjoint(patients[i] for i in rows(fold, "train"))
     assert rows(first, "val") != rows(second, "val")
-    assert "no validation set given: 25% of train, by patient, validates" in fold_notes(
+    assert "no validation set given: 25% of train, by patient, is used" in fold_notes(
         table, SplitSettings(val_fraction=0.25), (first, second)
     )
 
 
 @pytest.mark.parametrize(("missing", "there"), [("test", "train"), ("train", "test")])
 def test_a_given_split_without_train_or_test_images_says_what_to_do(missing, there):
-    message = f"Fold 1 of the given split has no {missing} images .*Mark some as {missing}, or take the split out"
+    message = (
+        f"Fold 1 of the given split has no {missing} images .*Mark some as {missing}, or remove the split from the data"
+    )
     with pytest.raises(DataError, match=message):
         draw(make_table("ab" * 5, splits=[[there] * 8 + ["val"] * 2]))
 
@@ -235,8 +237,8 @@ def test_one_class_in_a_given_train_set_is_an_error_and_in_a_test_set_a_note():
     table = make_table("ababaabb", splits=[["train"] * 4 + ["test"] * 2 + ["val"] * 2])
     folds = draw(table)
     notes = fold_notes(table, SplitSettings(), folds)
-    assert "fold 1: test holds one class only, its AUC is undefined" in notes
-    assert "fold 1: val holds one class only, its AUC is undefined" in notes
+    assert "fold 1: test has one class only, its AUC is undefined" in notes
+    assert "fold 1: val has one class only, its AUC is undefined" in notes
 
 
 # Leaks
@@ -248,7 +250,7 @@ def test_a_patient_in_two_splits_is_named_with_a_count():
         draw(table)
     assert str(caught.value) == (
         "2 patients are in both train and test of fold 1 (e.g. 1: 0.png, 8.png). "
-        "Results would be inflated. Fix the split, or pass --allow-leakage to go on."
+        "Results would be inflated. Correct the split, or continue with --allow-leakage."
     )
     folds = draw(table, allow_leakage=True)
     assert any(note.startswith("leak: 2 patients are in both") for note in fold_notes(table, SplitSettings(), folds))
@@ -283,7 +285,7 @@ def test_a_patient_under_two_spellings_is_one_in_leaks_and_drawn_folds_unless_al
     table = make_table("ab" * 20, [f"{'P0' if i % 2 else 'p'}{i // 2}" for i in range(40)])
     for fold in draw(table, folds=4):
         assert (fold.split[::2] == fold.split[1::2]).all()
-    apart = replace(table, alike_patients=True)
+    apart = replace(table, exact_patient_ids=True)
     assert any((fold.split[::2] != fold.split[1::2]).any() for fold in draw(apart, folds=4))
 
 
@@ -314,4 +316,4 @@ def test_the_published_busi_folds_stand_as_they_are(busi):
     folds = draw(table)
     assert [len(rows(folds[0], name)) for name in ("train", "val", "test")] == [624, 31, 125]
     assert len(list(fold_rows(table, folds))) == 5 * 780
-    assert fold_notes(table, SplitSettings(), folds) == ("the test sets hold 625 of 780 images",)
+    assert fold_notes(table, SplitSettings(), folds) == ("the test sets contain 625 of 780 images",)

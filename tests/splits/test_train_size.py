@@ -121,7 +121,7 @@ def test_a_note_names_classes_that_are_not_trained():
     table = make_table("a" * 100 + "b" * 100 + "c" * 5)
     settings = SplitSettings(folds=1, train_size=4)
     notes = fold_notes(table, settings, assign_folds(table, settings, seed=0, allow_leakage=False))
-    assert "fold 1: no image trains c" in notes
+    assert "fold 1: no training image of c" in notes
 
 
 def test_groups_that_cannot_be_halved_alike_are_still_ordered():

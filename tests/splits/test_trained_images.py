@@ -6,7 +6,7 @@ from PIL import Image
 
 from radtransfer.config.schema import DataSettings
 from radtransfer.data.readers import read_table
-from radtransfer.data.run_data import seen_before
+from radtransfer.data.run_data import training_overlap
 
 
 @pytest.fixture
@@ -28,13 +28,13 @@ def source(tmp_path):
 
 def look(source, table, data=None):
     data = data or DataSettings(source=str(source / "images" / "images.csv"))
-    return seen_before(read_table(DataSettings(source=str(table))), source / "run", [1], data)
+    return training_overlap(read_table(DataSettings(source=str(table))), source / "run", [1], data)
 
 
 def test_images_that_trained_or_validated_are_found_and_test_images_are_not(source):
     found = look(source, source / "images" / "images.csv")
     assert found.images == (0, 1, 2, 3)
-    assert found.ways == ("trained", "trained", "trained", "validated")
+    assert found.roles == ("trained", "trained", "trained", "validated")
     assert list(found.patients) == ["p0", "p1", "p2", "p3"]
     assert found.compared
 
@@ -47,29 +47,29 @@ def test_a_copy_by_another_name_is_found_by_its_bytes(source):
     shutil.copy(source / "images" / "5.png", other / "sick" / "tested.png")
     found = look(source, other)
     assert [read_table(DataSettings(source=str(other))).paths[row] for row in found.images] == ["well/renamed.png"]
-    assert (found.ways, found.patients) == (("trained",), {})
+    assert (found.roles, found.patients) == (("trained",), {})
 
 
 def test_other_folds_do_not_count(source):
     table = read_table(DataSettings(source=str(source / "images" / "images.csv")))
     data = DataSettings(source=str(source / "images" / "images.csv"))
-    assert seen_before(table, source / "run", [2], data).images == ()
+    assert training_overlap(table, source / "run", [2], data).images == ()
 
 
 def test_an_image_that_folds_used_differently_says_both(source):
     with (source / "run" / "folds.csv").open("a") as handle:
         handle.write("\n0.png,well,p0,2,val\n4.png,well,p4,2,val")
     table = read_table(DataSettings(source=str(source / "images" / "images.csv")))
-    found = seen_before(table, source / "run", [1, 2], DataSettings(source=str(source / "images" / "images.csv")))
+    found = training_overlap(table, source / "run", [1, 2], DataSettings(source=str(source / "images" / "images.csv")))
     assert found.images == (0, 1, 2, 3, 4)
-    assert found.ways == ("trained;validated", "trained", "trained", "validated", "validated")
+    assert found.roles == ("trained;validated", "trained", "trained", "validated", "validated")
 
 
 def test_where_the_runs_images_are_gone_paths_are_compared(source):
     shutil.copytree(source / "images", source / "moved")
     found = look(source, source / "moved" / "images.csv", DataSettings(source=str(source / "nowhere.csv")))
     assert found.images == (0, 1, 2, 3)
-    assert found.ways[3] == "validated"
+    assert found.roles[3] == "validated"
     assert not found.compared
 
 
@@ -93,4 +93,4 @@ def test_a_patient_who_is_spelt_otherwise_is_found_and_named_as_there(source):
     assert (found.images, dict(found.patients)) == ((), {"P00": "p0"})
     allowed = read_table(DataSettings(source=str(other), allow_alike_patients=True))
     data = DataSettings(source=str(source / "images" / "images.csv"))
-    assert dict(seen_before(allowed, source / "run", [1], data).patients) == {}
+    assert dict(training_overlap(allowed, source / "run", [1], data).patients) == {}

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from radtransfer.config.load import load_config, shipped_configs
-from radtransfer.data.readers import fitted, read_table
+from radtransfer.data.readers import drop_unfit_settings, read_table
 from radtransfer.errors import RadtransferError
 from radtransfer.process import Progress
 from radtransfer.studies.file import is_study, load_study, study_text
@@ -163,7 +163,7 @@ def test_settings_of_a_shipped_run_give_way_to_data_of_another_kind_too(data, tm
     ):
         notes.clear()
         asked = load_config(name, options={"data.source": source})
-        used = fitted(asked, progress)
+        used = drop_unfit_settings(asked, progress)
         assert used.optional == frozenset() and len(notes) == len(left_out)
         changed = [item for item in vars(asked.data) if getattr(asked.data, item) != getattr(used.data, item)]
         assert changed == left_out
@@ -171,7 +171,7 @@ def test_settings_of_a_shipped_run_give_way_to_data_of_another_kind_too(data, tm
     file.write_text("data: {patient_regex: '^(\\d+)_'}\n")
     mine = load_config(str(file), options={"data.source": f"aptos2019:{data}/aptos"})
     with pytest.raises(RadtransferError, match="gives no patient for 20 of 20"):
-        read_table(fitted(mine, progress).data)
+        read_table(drop_unfit_settings(mine, progress).data)
 
 
 def test_the_data_of_a_source_run_need_not_be_like_those_of_the_study(data, tmp_path):

@@ -82,6 +82,6 @@ def table_options(tiny_images):
 def finished_run(tmp_path_factory, radtransfer, table_options):
     """A run of two folds and two epochs; tests must not change it."""
     out = tmp_path_factory.mktemp("runs") / "finished"
-    outcome = radtransfer("finetune", *table_options, "--folds", 2, "--epochs", 2, "--out", out, "--json")
+    outcome = radtransfer("finetune", *table_options, "--folds", 2, "--epochs", 2, "--out", out, "--json", "-v")
     assert outcome.code == 0, outcome.err
     return SimpleNamespace(path=out, metrics=json.loads(outcome.out), outcome=outcome)

@@ -197,7 +197,7 @@ def test_the_table_shows_similarity_interval_chance_ranks_rows_and_images(radtra
         (("RUN", "RUN", "--compat", "juodelyte", "--similarity", "cka"), 2, ("cca only",)),
         (("RUN", "RUN", "--compat", "juodelyte", "--channels", "all"), 2, ("leave them out",)),
         (("RUN", "RUN", "--out", "RUN"), 2, ("Choose another",)),
-        (("RUN", "RUN", "--out", "RUN/config.yaml/out"), 2, ("no folder can be made in", "config.yaml")),
+        (("RUN", "RUN", "--out", "RUN/config.yaml/out"), 2, ("cannot create a folder in", "config.yaml")),
     ],
 )
 def test_what_cannot_be_compared_is_said_with_its_exit_code(radtransfer, finished_run, arguments, code, words):

@@ -50,12 +50,12 @@ def test_headers_that_the_pixels_deny_are_counted(tmp_path, radtransfer):
     outcome = radtransfer("data", "check", tmp_path / "data", "--json")
     (finding,) = [found for found in json.loads(outcome.out)["findings"] if found["kind"] == "header"]
     assert finding["severity"] == "warning"
-    assert finding["message"].startswith("header and pixels of 6 images disagree: the header says another HighBit")
+    assert finding["message"].startswith("header and pixels of 6 images contradict each other: HighBit in the header")
     assert len(finding["files"]) == 6
     run = ("finetune", "--data", tmp_path / "data", *TINY, "--fold", 1, "--out", tmp_path / "run")
     outcome = radtransfer(*run)
     assert outcome.code == 0, outcome.err
-    assert "header and pixels disagree in 6 of 16 images" in outcome.out + outcome.err
+    assert "header and pixels contradict each other in 6 of 16 images" in outcome.out + outcome.err
 
 
 def test_headers_of_which_nothing_is_certain_stop_a_run_by_name(tmp_path, radtransfer):
@@ -77,7 +77,7 @@ def folds_of(run):
 def test_a_folder_of_dicom_files_trains_by_the_patients_of_their_headers(chests, radtransfer, tmp_path):
     outcome = radtransfer("finetune", "--data", chests, *TINY, "--cache", "ram", "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
-    assert "12 patients by the headers of 24 DICOM files" in outcome.out + outcome.err
+    assert "12 patients from the headers of 24 DICOM files" in outcome.out + outcome.err
     rows = folds_of(tmp_path / "run")
     assert {row["patient"] for row in rows} == {f"p{number:02d}" for number in range(12)}
     for fold in ("1", "2"):
@@ -107,5 +107,5 @@ def test_a_damaged_file_is_named_before_training(chests, radtransfer, tmp_path):
     (broken / "sick" / "3.dcm").write_bytes((broken / "sick" / "3.dcm").read_bytes()[:-100])
     outcome = radtransfer("finetune", "--data", broken, *TINY, "--out", tmp_path / "run")
     assert outcome.code == 3
-    assert "'sick/3.dcm' (truncated: its pixel data is not all there)" in outcome.err
+    assert "'sick/3.dcm' (truncated: its pixel data is incomplete)" in outcome.err
     assert "Traceback" not in outcome.err

@@ -180,8 +180,8 @@ def test_images_and_patients_of_the_training_are_warned_of(radtransfer, finished
     assert outcome.code == 0, outcome.err
     warnings = [line for line in outcome.err.splitlines() if line.startswith("warning   ")]
     assert len(warnings) == 3
-    assert "leak: 48 of 48 test images trained or validated" in warnings[0]
-    assert "this is not a test. Give images that are new to it" in warnings[0]
+    assert "leak: 48 of 48 test images were used to train or validate" in warnings[0]
+    assert "this is not a test. Use images that the model has not seen" in warnings[0]
     assert "leak: 24 of 24 patients" in warnings[1]
     counts = "48 of 48 test images and 24 of 24 patients were in the run's training or validation"
     listed = out / "seen.csv"
@@ -208,10 +208,10 @@ def test_some_images_of_the_training_are_counted_before_and_under_the_figures(
     assert 0 < seen["images"] < 48 and 0 < seen["patients"] < 24
     counts = f"{seen['images']} of 48 test images and {seen['patients']} of 24 patients"
     last = outcome.err.splitlines()[-1]
-    told = f"{counts} were in the run's training or validation: the figures are too high"
+    told = f"{counts} were in the run's training or validation: the results are too high"
     assert last == f"warning   {told}; listed in {tmp_path / 'seen.csv'}"
-    assert f"leak: {seen['images']} of 48 test images trained or validated" in outcome.err
-    assert "its figures are too high. Leave them out" in outcome.err
+    assert f"leak: {seen['images']} of 48 test images were used to train or validate" in outcome.err
+    assert "the results are too high. Leave these images out" in outcome.err
     assert "not a test" not in outcome.err
 
 
@@ -225,10 +225,10 @@ def test_images_that_trained_the_runs_weights_are_warned_of(
     outcome = radtransfer("evaluate", tmp_path / "run", *data, "--draws", 100, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     assert {row["how"] for row in read_rows(tmp_path / "out" / "seen.csv")} == {"weights"}
-    assert "of 48 test images trained or chose the weights of" in outcome.err
-    assert "trained or validated" not in outcome.err
+    assert "of 48 test images were used to train the initial weights of" in outcome.err
+    assert "train or validate" not in outcome.err
     last = outcome.err.splitlines()[-1]
-    assert "of 48 test images in that of the weights it started from: the figures are too high" in last
+    assert "of 48 test images were in the training of its initial weights: the results are too high" in last
 
 
 def test_classes_that_do_not_match_exit_with_3_and_can_be_mapped(radtransfer, finished_run, tmp_path):
@@ -236,7 +236,7 @@ def test_classes_that_do_not_match_exit_with_3_and_can_be_mapped(radtransfer, fi
     outcome = radtransfer("evaluate", finished_run.path, "--data", table)
     assert (outcome.code, outcome.out) == (3, "")
     for words in (
-        "It knows sick, well",
+        "Expected sick, well",
         "lacks sick",
         "Sick (6 images)",
         "--class-map Sick=sick --class-map normal=CLASS",
@@ -352,7 +352,7 @@ def test_other_images_of_a_seen_patient_are_listed_as_such(radtransfer, finished
     assert outcome.code == 0, outcome.err
     rows = read_rows(tmp_path / "out" / "seen.csv")
     assert [(row["path"], row["how"]) for row in rows] == [("00.png", "patient"), ("01.png", "patient")]
-    assert "the figures may be too high; listed in" in outcome.err.splitlines()[-1]
+    assert "the results may be too high; listed in" in outcome.err.splitlines()[-1]
 
 
 def test_a_patient_of_the_training_who_is_spelt_otherwise_is_warned_of_and_listed(
@@ -363,8 +363,8 @@ def test_a_patient_of_the_training_who_is_spelt_otherwise_is_warned_of_and_liste
     arguments = ("evaluate", finished_run.path, "--data", table, "--draws", 100, "--overwrite", "--out", tmp_path)
     outcome = radtransfer(*arguments)
     assert outcome.code == 0, outcome.err
-    assert "patients have names that stand in the training" in outcome.err
-    assert "(e.g. P0, spelt p00 there)" in outcome.err
+    assert "patients have names that are also in the training data" in outcome.err
+    assert "(e.g. P0, there spelled p00)" in outcome.err
     assert [row["path"] for row in read_rows(tmp_path / "seen.csv")] == ["00.png", "01.png"]
     assert {row["patient"] for row in read_rows(tmp_path / "predictions.csv")} >= {"P0"}
     outcome = radtransfer(*arguments, "--allow-alike-patients")

@@ -21,7 +21,7 @@ def test_the_runs_own_test_images_are_explained_mistakes_first(explained, finish
     out, outcome = explained
     assert outcome.code == 0, outcome.err
     assert "pool3 (stage2), a map of 3×3" in outcome.out
-    assert "note      a map of 3×3 is coarse: one value covers 8×8 pixels of 24×24" in outcome.out
+    assert "note      a map of 3×3 positions is coarse: one position covers 8×8 of the 24×24 pixels" in outcome.out
     assert "--layer stem has 12×12" in outcome.out
     assert "median of" in outcome.out
     assert "head" in outcome.out
@@ -43,7 +43,7 @@ def test_the_page_needs_nothing_else_and_the_overlays_are_there(explained):
     page = check_page((out / "sheet.html").read_text())
     assert len(page.images) == 15
     assert "not a medical device" in page.text
-    assert "Note: a map of 3×3 is coarse" in page.text
+    assert "Note: a map of 3×3 positions is coarse" in page.text
     overlays = sorted((out / "overlays").iterdir())
     assert len(overlays) == 5
     with Image.open(overlays[0]) as panel:
@@ -90,7 +90,7 @@ def test_data_with_labels_is_matched_by_name(radtransfer, finished_run, tiny_ima
     shutil.copytree(tiny_images / "images" / "sick", other / "cyst")
     outcome = radtransfer(*arguments, "--data", other, "--overwrite")
     assert outcome.code == 3
-    assert "knows the classes sick, well" in outcome.err
+    assert "Expected the classes of the network, sick, well" in outcome.err
     assert "cyst" in outcome.err
 
 

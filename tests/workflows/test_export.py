@@ -78,7 +78,7 @@ def test_a_run_that_cuts_to_the_retina_has_no_signature_for_files(radtransfer, f
     assert outcome.code == 0, outcome.err
     (exported,) = json.loads(outcome.out)
     assert exported["bytes_difference"] is None
-    assert "cut it to the disc of the retina" in exported["caller"]
+    assert "crop it to the disc of the retina" in exported["caller"]
 
 
 def test_without_the_images_drawn_ones_are_compared(radtransfer, finished_run, tmp_path):

@@ -69,7 +69,7 @@ def test_unreadable_images_are_left_out_and_listed(radtransfer, finished_run, ti
         "extract", finished_run.path / "fold_1", good, tmp_path / "bad.png", "--layer", "stem", "--out", out
     )
     assert outcome.code == 3
-    assert f"unreadable  {tmp_path / 'bad.png'}" in outcome.err
+    assert f"unreadable: {tmp_path / 'bad.png'}" in outcome.err
     with np.load(out) as found:
         assert found["paths"].tolist() == [str(good)]
 

@@ -23,7 +23,7 @@ def test_one_fold_of_several_can_run_alone(radtransfer, table_options, tmp_path)
     arguments = ("--folds", 3, "--fold", 2, "--epochs", 1, "--out", tmp_path / "run", "--json")
     outcome = radtransfer("finetune", *table_options, *arguments)
     assert metrics_of(outcome)["folds"] == [2]
-    assert "folds     2 of 3, " in outcome.err
+    assert "split     fold 2 of 3, " in outcome.err
     assert "fold 2/3  epoch 1/1" in outcome.err
     assert "fold 2/3  test AUC" in outcome.err
     assert (tmp_path / "run" / "fold_2" / "model.keras").exists()

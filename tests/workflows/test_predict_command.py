@@ -90,7 +90,7 @@ def test_calibration_takes_the_temperature_that_an_export_carries(radtransfer, e
     assert [row["predicted"] for row in plain] == [row["predicted"] for row in scaled]
     surest = [max(abs(row["probabilities"]["sick"] - 0.5) for row in found) for found in (plain, scaled)]
     assert surest[1] < surest[0]
-    note = "temperature 20 is an end of the range that is searched"
+    note = "temperature 20 is an end of the range ("
     assert note not in outcomes[0].err and note in outcomes[1].err
 
 
@@ -132,7 +132,7 @@ def test_unreadable_images_are_listed_and_the_others_predicted(radtransfer, fini
     assert outcome.code == 3
     assert [row["path"] for row in rows(outcome.out)] == [str(path) for path in others]
     for path in (first, second):
-        assert f"unreadable  {path}: " in outcome.err
+        assert f"unreadable: {path}: " in outcome.err
     assert "2 of 24 images cannot be read" in outcome.err
     outcome = radtransfer(*arguments, "--on-bad-image", "skip")
     assert outcome.code == 0

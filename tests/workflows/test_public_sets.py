@@ -34,12 +34,12 @@ def finetune(radtransfer, root, out, *options):
 
 
 def test_the_auc_is_of_referable_images_unless_the_user_says_otherwise(radtransfer, eyes, tmp_path):
-    outcome = finetune(radtransfer, eyes, tmp_path / "run")
-    assert "5 classes (0 16, 1 16, 2 16, 3 16, 4 16); AUC of 2 or worse" in outcome.err
+    outcome = finetune(radtransfer, eyes, tmp_path / "run", "-v")
+    assert "5 classes (0 16, 1 16, 2 16, 3 16, 4 16); AUC for grade ≥ 2" in outcome.err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["positive_from"] == 2
     assert read_predictions(str(tmp_path / "run")).scoring.positive_from == 2
     outcome = finetune(radtransfer, eyes, tmp_path / "other", "--positive-from", 1)
-    assert "AUC of 1 or worse" in outcome.err
+    assert "AUC for grade ≥ 1" in outcome.err
     assert read_predictions(str(tmp_path / "other")).scoring.positive_from == 1
 
 

@@ -39,5 +39,5 @@ def test_a_run_on_a_set_at_an_address(radtransfer, table_options, tmp_path, monk
 def test_results_are_not_written_to_addresses(radtransfer, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = radtransfer(*arguments)
-    assert outcome.code == 2 and "of this machine, received gs://b/x" in outcome.err
+    assert outcome.code == 2 and "a local file or folder, received gs://b/x" in outcome.err
     assert not list(tmp_path.iterdir())

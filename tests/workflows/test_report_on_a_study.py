@@ -97,7 +97,7 @@ def test_only_the_named_pairs_are_compared(reported):
 
 
 def test_gains_are_against_the_reference(reported):
-    assert "AUC of each arm less that of scratch" in reported.page.text
+    assert "AUC of each arm minus that of scratch" in reported.page.text
     by_name = {row["name"]: row for row in reported.values["auc"]}
     table = json.loads((reported.folder / "study/table.json").read_text(encoding="utf-8"))
     aucs = {row["run"]: row["auc"] for row in table["runs"]}
@@ -124,7 +124,7 @@ def test_seeds_are_compared_with_each_other(reported):
     low, high = mixed["stem"]["r_squared_ci95"]
     assert 0 <= low <= mixed["stem"]["r_squared"] <= high <= 1
     assert mixed["stem"]["n_points"] == 4 * 5
-    assert "a jackknife that leaves out one network after another" in reported.page.text
+    assert "a jackknife that leaves out one network at a time" in reported.page.text
     for name in ("seed_pairs_1", "seed_training_1"):
         assert (reported.out / f"figures/{name}.png").is_file() and (reported.out / f"figures/{name}.svg").is_file()
 

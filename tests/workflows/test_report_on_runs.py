@@ -23,7 +23,7 @@ def test_layers_before_and_after_are_part_of_the_report(finished_run, radtransfe
         assert row["ci95"] == pytest.approx(expected["ci95"], abs=1e-9)
     page = check_page((out / "report.html").read_text(encoding="utf-8"))
     assert "What did training change?" in page.text
-    assert "of 16 channels" in page.text
+    assert "from 16 channels" in page.text
     assert (out / "figures" / "filters_1.svg").is_file()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from radtransfer import files as whole_file_module
 from radtransfer.errors import DiskError, RunError
-from radtransfer.files import whole_file
+from radtransfer.files import atomic_write
 from radtransfer.runs.folder import write_json
 
 
@@ -78,10 +78,10 @@ WRITERS = {
 def test_every_writer_tells_a_file_that_cannot_grow(tmp_path, writer):
     code = (
         "import pathlib, resource, sys\n"
-        "from radtransfer.errors import DiskError\nfrom radtransfer.files import whole_file\n"
+        "from radtransfer.errors import DiskError\nfrom radtransfer.files import atomic_write\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "path = pathlib.Path(sys.argv[1])\n"
-        "try:\n    with whole_file(path) as part:\n        " + WRITERS[writer] + "\n"
+        "try:\n    with atomic_write(path) as part:\n        " + WRITERS[writer] + "\n"
         "except DiskError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "x"], capture_output=True, text=True)
@@ -118,7 +118,7 @@ def test_a_folder_that_is_gone_is_a_mistake_of_the_command(tmp_path):
 
 
 def test_what_is_read_inside_is_not_called_unwritable(tmp_path):
-    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "a"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a"):
         (tmp_path / "source").read_bytes()
 
 
@@ -130,7 +130,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     assert os.read(reader, 10) == b"1\n"
     os.close(reader)
     assert not (tmp_path / "pipe").is_file()
-    with pytest.raises(DiskError, match="/dev/full: No space left"), whole_file(Path("/dev/full")) as part:
+    with pytest.raises(DiskError, match="/dev/full: No space left"), atomic_write(Path("/dev/full")) as part:
         part.write_text("x")
 
 

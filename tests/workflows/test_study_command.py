@@ -287,7 +287,7 @@ def test_a_dry_run_tells_the_input_of_every_run_and_which_settings_were_left_out
 
 
 def test_a_dry_run_without_timing_lists_the_runs_and_measures_nothing(radtransfer, study_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("radtransfer.cli.study.import_tensorflow", lambda: 1 / 0)
+    monkeypatch.setattr("radtransfer.cli.study.require_keras", lambda: 1 / 0)
     options = ("--runs", tmp_path / "store", "--out", tmp_path / "out", "--dry-run", "--no-timing")
     outcome = radtransfer("study", study_file, *options)
     assert outcome.code == 0, outcome.err

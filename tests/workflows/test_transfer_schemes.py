@@ -50,7 +50,7 @@ def test_frozen_stages_keep_weights_and_statistics_and_the_rest_trains(radtransf
     plan = record(tmp_path / "run")["plan"]
     assert plan["scheme"] == "fixed_features"
     assert [(part["stage"], part["trains"]) for part in plan["stages"]][1:3] == [("stage1", False), ("stage2", True)]
-    assert "backbone parameters train" in outcome.err
+    assert "stem, stage1 frozen; " in outcome.err
 
 
 def test_cached_features_give_the_result_of_uncached_ones(radtransfer, table_options, source, tmp_path, monkeypatch):

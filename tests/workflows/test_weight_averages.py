@@ -19,7 +19,7 @@ def columns(fold):
 @pytest.fixture(scope="module")
 def averaged(radtransfer, table_options, tmp_path_factory):
     out = tmp_path_factory.mktemp("averaged") / "run"
-    outcome = radtransfer("finetune", *table_options, *OPTIONS, "--ema", 0.8, "--eval-every", 1, "--out", out)
+    outcome = radtransfer("finetune", *table_options, *OPTIONS, "--ema", 0.8, "--eval-every", 1, "--out", out, "-v")
     assert outcome.code == 0, outcome.err
     return SimpleNamespace(fold=out / "fold_2", err=outcome.err)
 

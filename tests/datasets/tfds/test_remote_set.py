@@ -135,10 +135,10 @@ def test_a_full_cache_folder_says_so_before_anything_is_copied(address, cache, m
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("s3://bucket/set", "this TensorFlow knows .*gs://.*Mount it"),
-        ("https://example.org/set", "this TensorFlow knows"),
-        ("ram://nothing/here", "No prepared data set lies at ram://nothing/here.*data prepare"),
-        ("busi:gs://bucket/busi", "busi reads folders of this machine.*data prepare"),
+        ("s3://bucket/set", "this TensorFlow supports .*gs://.*Mount it"),
+        ("https://example.org/set", "this TensorFlow supports"),
+        ("ram://nothing/here", "No prepared data set at ram://nothing/here.*data prepare"),
+        ("busi:gs://bucket/busi", "busi reads local folders only.*data prepare"),
     ],
 )
 def test_what_cannot_be_read_says_what_to_do(source, message, cache):
@@ -157,6 +157,6 @@ def test_an_address_that_cannot_be_reached_asks_for_network_name_and_account(cac
     with pytest.raises(DataError) as refused:
         table("gs://bucket/set")
     assert str(refused.value) == (
-        "gs://bucket/set cannot be read (Could not resolve host: storage.example). Check that this machine is online, "
-        "that the address is right, and that you may read it (`gcloud auth application-default login`)."
+        "gs://bucket/set cannot be read (Could not resolve host: storage.example). Check the network connection, "
+        "the address and your permissions (`gcloud auth application-default login`)."
     )

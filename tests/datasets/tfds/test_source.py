@@ -174,7 +174,7 @@ def test_the_folder_may_be_a_parent_of_one_set_or_given_without_prefix(tmp_path)
     with pytest.raises(DataError, match="2 TFDS data sets .*btgraham-300/3.0.0"):
         table(f"tfds:{tmp_path / 'drd'}")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no TFDS data set"):
+    with pytest.raises(DataError, match="contains no TFDS data set"):
         table(f"tfds:{tmp_path / 'empty'}")
 
 
@@ -225,7 +225,7 @@ def test_findings_of_chexpert_can_be_chosen(tmp_path):
 
 
 def test_chexpert_with_another_number_of_findings_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="another number of labels than the 14"):
+    with pytest.raises(DataError, match="do not have as many labels as the 14"):
         table(f"tfds:{chexpert(tmp_path / 'set', places=13)}")
 
 
@@ -297,7 +297,7 @@ def test_a_shard_with_fewer_examples_than_recorded_is_an_error(tmp_path):
     folder = retina(tmp_path / "set")
     one, other = sorted(folder.glob("*test*"))
     other.write_bytes(b"".join([one.read_bytes(), one.read_bytes()]))
-    with pytest.raises(DataError, match=f"{other.name} holds 2 examples, its data set says 1"):
+    with pytest.raises(DataError, match=f"{other.name} has 2 examples, expected 1"):
         table(f"tfds:{folder}")
 
 
@@ -331,7 +331,7 @@ def test_the_tree_that_is_printed_is_the_one_that_the_builders_look_for():
         ("chexpert:9.9.9", "only: 3.1.0"),
         ("diabetic_retinopathy_detection/btgraham", "Its configs: original, 1M, 250K, btgraham-300"),
         ("no/such:thing", "Parsing builder name"),
-        ("no/such", "neither a folder nor a data set"),
+        ("no/such", "neither a folder nor a TFDS data set"),
     ],
 )
 def test_a_set_config_or_version_that_is_not_there_is_an_error(location, message):

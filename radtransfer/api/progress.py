@@ -1,0 +1,98 @@
+"""How functions show what they do in a notebook or script, and how their messages name arguments."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from radtransfer.errors import RadtransferError
+from radtransfer.files import printable_lines
+from radtransfer.process import Progress
+
+_OPTION = re.compile(r"(?<![\w-])--(?!(?:no-)?(?:break-lock|jobs 0|json|set)\b)([a-z][a-z-]*[a-z])")
+_COMMAND = re.compile(r"(`[^`]*`|\bradtransfer [a-z-]+ [^\n]*)")
+
+
+def as_arguments(text: str) -> str:
+    """A message of a command as one of its function: `--label-column` is called `label_column`, commands stay."""
+
+    def argument(found: re.Match) -> str:
+        name = found[1].replace("-", "_")
+        return f"`{'class_' if name == 'class' else name}`"
+
+    parts = _COMMAND.split(text)
+    return "".join(part if number % 2 else _OPTION.sub(argument, part) for number, part in enumerate(parts))
+
+
+class ShownProgress(Progress):
+    """Shows notes and epochs as lines on standard error, counts as a bar where there is a terminal or a notebook."""
+
+    def __init__(self, *, quiet: bool = False):
+        self._quiet = quiet
+        self._bar: Any = None
+        self._what = ""
+
+    def note(self, text: str) -> None:
+        if not self._quiet:
+            self._line(text)
+
+    def warning(self, text: str) -> None:
+        self._line(f"warning: {text}")
+
+    def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
+        for title, text in (short or rows).items():
+            self.note(f"{title:<9} {text.replace(chr(10), chr(10) + ' ' * 10)}")
+
+    def count(self, what: str, done: int, total: int) -> None:
+        if self._quiet or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            return
+        from tqdm.auto import tqdm
+
+        if self._bar is None or self._what != what:
+            self.clear()
+            self._bar, self._what = tqdm(total=total, desc=what, leave=False), what
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self.clear()
+
+    def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
+        best = " *" if row["best"] else ""
+        losses = f"loss {row['loss']:.4f}  val_loss {row['val_loss']:.4f}"
+        self.note(f"fold {fold}/{folds} epoch {row['epoch']}/{epochs}  {losses}  val_auc {_auc(row['val_auc'])}{best}")
+
+    def study_changed(self, state: Any) -> None:
+        self.count("runs", len(state.done), len(state.plan.runs))
+
+    def run_ended(self, state: Any, run: Any, outcome: Any) -> None:
+        ended, reason = len(state.done) + len(state.failed), f": {outcome.error}" if outcome.error else ""
+        self.note(f"{ended}/{len(state.plan.runs)} {outcome.status}  {run.cell.name}{reason}")
+
+    def clear(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _line(self, text: str) -> None:
+        from tqdm import tqdm
+
+        self.clear()
+        tqdm.write(printable_lines(as_arguments(text)), file=sys.stderr)
+
+
+def _auc(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+@contextmanager
+def shown(progress: Progress | None = None, quiet: bool = True) -> Iterator[Progress]:
+    """Where a function shows what it does; unless the caller has given a `progress`, errors name arguments."""
+    shows = ShownProgress(quiet=quiet) if progress is None else progress
+    try:
+        yield shows
+    except RadtransferError as error:
+        if progress is None and error.args:
+            error.args = (as_arguments(str(error)), *error.args[1:])
+        raise
+    finally:
+        shows.clear()

@@ -1,0 +1,200 @@
+"""Studies of many runs, and reports on runs."""
+
+import html
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radtransfer.api.progress import shown
+from radtransfer.api.runs import Run
+from radtransfer.api.settings import PathLike, frame, given_values, paths, settings_of
+from radtransfer.errors import ConfigError, RadtransferError, RunError
+from radtransfer.process import Progress
+from radtransfer.studies.study import STORE, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class StudyResult:
+    """The folder of a study.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: PathLike):
+        self.path = Path(path)
+        if not (self.path / "table.json").is_file():
+            raise RunError(f"{self.path}: not the folder of a study that was run; expected a table.json in it.")
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @cached_property
+    def table(self) -> dict[str, Any]:
+        """What `table.json` holds."""
+        return json.loads((self.path / "table.json").read_text(encoding="utf-8"))
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row per run."""
+        rows = [{**row["labels"], **{name: value for name, value in row.items() if name not in ("labels", "folds")}}
+                for row in self.table["runs"]]  # fmt: skip
+        return frame(rows)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that have a finished fold."""
+        return [Run(row["path"]) for row in self.table["runs"] if row["folds"]]
+
+    def __repr__(self) -> str:
+        done = sum(row["status"] == "finished" for row in self.table["runs"])
+        return f"StudyResult({str(self.path)!r}, {done} of {len(self.table['runs'])} runs finished)"
+
+    def _repr_html_(self) -> str:
+        shown = self.to_frame()[["arm", "status", "auc", "auc_sd", "auc_pooled", "ci95_low", "ci95_high"]]
+        return f"<b>{html.escape(str(self.path))}</b>" + shown.to_html(index=False)
+
+
+def run_study(
+    config: PathLike | Study,
+    *,
+    data: Any = None,
+    out: PathLike | None = None,
+    runs: PathLike | None = None,
+    arms: Sequence[str] = (),
+    jobs: int | None = None,
+    ray: str | None = None,
+    cpus_per_run: int | None = None,
+    gpus_per_run: float | None = None,
+    limit: int | None = None,
+    quiet: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> StudyResult:
+    """Compute every run of a study that is not done yet; the command `radtransfer study`.
+
+    Arguments that are not listed are as of `radtransfer.api`; `data` and settings are for all runs.
+
+    Args:
+        config: A shipped study, a YAML file, or a read `Study`.
+        out: Its folder; by default `studies/NAME`.
+        runs: The folder of runs that all studies share; by default that of the command, `runs/studies`.
+        arms: Only these.
+        jobs: Runs at a time, each in a process of its own; 0, the default without `ray`, computes one after the other
+            in this process.
+        ray: Computes them on a Ray cluster: HOST:PORT, "local", or "" for the one there is, else one of this machine.
+        cpus_per_run: Threads of a run.
+        gpus_per_run: GPUs that are kept for a run with `ray`.
+        limit: Compute so many runs at most.
+
+    Raises:
+        ConfigError: The study cannot be read. TrainingError: Runs failed; the others are kept and tabulated, and the
+            error's `result` is the study.
+
+    Example:
+        >>> study = rt.run_study("study.yaml", data="images.csv", image_root="images", quiet=True)
+        >>> study.to_frame()["status"].tolist()
+        ['finished', 'finished']
+    """
+    with shown(progress, quiet) as progress:
+        from radtransfer.studies.engines import Places
+        from radtransfer.studies.file import load_study
+
+        places = Places(jobs, ray, cpus_per_run, gpus_per_run)
+        places.check()
+        if not isinstance(config, Study):
+            given = given_values(settings_of(data, settings=settings))
+            config = load_study(os.fspath(config), options=given, arms=list(arms))
+        from radtransfer.studies.grid import plan_study
+        from radtransfer.studies.runs import check_complete, compute_study
+
+        plan = plan_study(config, store=Path(STORE if runs is None else runs), progress=progress)
+        path = Path("studies") / config.name if out is None else Path(out)
+        progress.clear()
+        state = compute_study(plan, path, places, progress, limit=limit)
+        found = StudyResult(path)
+        try:
+            check_complete(state)
+        except RadtransferError as error:
+            error.result = found
+            raise
+        return found
+
+
+class Report:
+    """A written report.
+
+    Attributes:
+        path: Its folder.
+        files: What was written, the page first.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path]):
+        self.path, self.files = path, tuple(files)
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """What `report.json` holds."""
+        return json.loads((self.path / "report.json").read_text(encoding="utf-8"))
+
+    def __repr__(self) -> str:
+        return f"Report({str(self.files[0])!r})"
+
+    def _repr_html_(self) -> str:
+        return f"<a href='{html.escape(str(self.files[0]))}'>{html.escape(str(self.files[0]))}</a>"
+
+
+def make_report(
+    runs: Any = None,
+    *,
+    out: PathLike,
+    published: PathLike | None = None,
+    threshold: float | None = None,
+    cca: bool = True,
+    quiet: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Write a report on a study or on runs; the command `radtransfer report`.
+
+    `quiet` and `progress` are as of `radtransfer.api`.
+
+    Args:
+        runs: What `run_study` gave, a study's folder, a run, or several runs.
+        out: The folder of the report. An earlier report in it is replaced.
+        published: A folder of results as Juodelyte et al. publish theirs, in place of runs.
+        threshold: AUC that training steps are counted to.
+        cca: Also compare layers and filters.
+
+    Raises:
+        RunError: Not runs, or runs that answer different questions.
+
+    Example:
+        >>> report = rt.make_report(["runs/first", "runs/second"], out="report", cca=False, quiet=True)
+        >>> report.files[0].name, sorted(report.values["auc"])
+        ('report.html', [])
+    """
+    if (runs is None) == (published is None):
+        raise ConfigError("Expected either runs or a folder of published results.")
+    with shown(progress, quiet) as progress:
+        from radtransfer.files import check_out
+        from radtransfer.reports.page import report_time
+
+        check_out(Path(out))
+        before = report_time(Path(out))
+        if published is not None:
+            from radtransfer.reports.published_report import report_published
+
+            files = report_published(Path(published), Path(out))
+        else:
+            from radtransfer.reports.report import report_runs
+
+            several = [Path(path) for path in paths(runs)]
+            files = report_runs(several, Path(out), threshold=threshold, cca=cca, progress=progress)
+        progress.clear()
+        if before:
+            progress.note(f"replaced the report of {before} in {out}")
+        return Report(Path(out), files)
